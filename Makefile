@@ -1,0 +1,50 @@
+# Two commands matter: `make demo` and `make test`. Everything that a machine needs beyond Python 3.11+ and make is installed here.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup check test test-slow demo results face-models docs clean help
+
+help:
+	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
+	@echo "make test         environment and the fast tests"
+	@echo "make test-slow    real sizes and full counts"
+	@echo "make check        format, lint, types, layers"
+	@echo "make results      three seeds on people never tuned on: docs/results.md (about an hour on two cores)"
+	@echo "make face-models  the face detector and mesh that data_source photos needs"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
+	touch $(STAMP)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+face-models: setup
+	$(BIN)/python fetch_models.py face-models
+
+demo: setup
+	$(BIN)/python demo/run_demo.py
+
+results: setup
+	$(BIN)/python demo/results.py
+
+docs: setup
+	$(BIN)/python configs/generate.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

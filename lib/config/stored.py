@@ -1,0 +1,111 @@
+"""The config that a run folder keeps: found again, loaded, compared with what is asked for now."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError, create_model
+
+from lib.config.messages import explain
+from lib.config.read import read_config_file
+from lib.config.sections import RunConfig, TaskSection
+from lib.config.validate import choose_section
+from lib.config.words import show
+from lib.errors import Problem, UserError
+
+STORED_NAME = "config.json"
+
+# What may differ between a run and its continuation without touching what is learnt.
+FREE_KEYS = ("device", "num_workers", "output_root", "allow")
+
+
+def find_run(run: str, output_root: str) -> Path:
+    """The run folder that `--resume RUN` means: a folder, its name under `output_root`, or a glob or prefix of one."""
+    if not run.strip():
+        raise UserError(_explain_none(run, output_root))
+    roots = [Path(), Path(output_root)]  # an absolute `run` ignores both
+    for find in (_find_exact, glob.glob, _find_beginning):
+        for root in roots:
+            found = [Path(match) for match in sorted(find(str(root / run))) if Path(match, STORED_NAME).is_file()]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise UserError(_explain_several(run, found))
+    raise UserError(_explain_none(run, output_root))
+
+
+def _find_exact(path: str) -> list[str]:
+    return [path]
+
+
+def _find_beginning(path: str) -> list[str]:
+    return glob.glob(glob.escape(path) + "*")
+
+
+def load_run_config(path: Path, sections: Mapping[str, type[TaskSection]]) -> RunConfig:
+    """The resolved config of a run; `path` is its folder or the file itself."""
+    file = path / STORED_NAME if path.is_dir() else path
+    stored = read_config_file(file)
+    section = choose_section(stored, sections)
+    # A subclass that knows the task's own keys reads the file; the result is a plain RunConfig again.
+    model = create_model("StoredConfig", __base__=RunConfig, task_section=(section, ...))
+    try:
+        read = model.model_validate_json(json.dumps(stored))
+    except ValidationError as error:
+        problems = explain(error, model, stored).problems
+        hint = Problem(str(file), "is not a config that this version wrote", remedy="restore it, or start a new run")
+        raise UserError(hint, *problems) from None
+    return RunConfig(**{name: getattr(read, name) for name in RunConfig.model_fields})
+
+
+def compare_configs(old: RunConfig, new: RunConfig) -> list[str]:
+    """One line for each value that differs, `key: old -> new`; the keys that may change freely are left out."""
+    before, after = _flatten(old), _flatten(new)
+    absent = "nothing"
+    return [
+        f"{key}: {before.get(key, absent)} -> {after.get(key, absent)}"
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key) and key.split(".")[0] not in FREE_KEYS
+    ]
+
+
+def _flatten(config: RunConfig) -> dict[str, str]:
+    """Dotted key -> value as text; terms go by their names."""
+    plain: dict[str, Any] = config.model_dump(mode="json")
+    plain["criterion"] = {term["name"]: term for term in plain["criterion"]}
+    flat: dict[str, str] = {}
+    _collect(plain, "", flat)
+    return flat
+
+
+def _collect(value: dict[str, Any], prefix: str, flat: dict[str, str]) -> None:
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            _collect(cast(dict[str, Any], inner), f"{prefix}{name}.", flat)
+        elif inner is not None:
+            flat[prefix + name] = show(inner)
+
+
+def _explain_several(run: str, found: list[Path]) -> Problem:
+    return Problem(
+        f"--resume {run}",
+        f"fits {len(found)} run folders",
+        expected="exactly one",
+        got=", ".join(map(str, found[:10])) + (", ..." if len(found) > 10 else ""),
+        remedy="write the whole name of the one you mean",
+    )
+
+
+def _explain_none(run: str, output_root: str) -> Problem:
+    runs = sorted(Path(output_root).glob(f"*/{STORED_NAME}"))
+    return Problem(
+        f"--resume {run}",
+        "is no run folder",
+        expected=f"a folder that holds {STORED_NAME}, its name under {output_root}, or a beginning that fits one",
+        got=f"runs there: {', '.join(str(file.parent) for file in runs[:10])}" if runs else f"no run in {output_root}",
+        remedy="name one of the runs, or leave --resume out to start a new one",
+    )

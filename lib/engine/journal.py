@@ -1,0 +1,130 @@
+"""What a run writes down while it trains: console lines, logs/losses.logs, logs/metrics.csv, TensorBoard, pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lib.engine.run import Run
+from lib.report.batch_picture import draw_batch
+from lib.report.curves import draw_curves
+from lib.report.guide import advise_on_nan
+from lib.report.losses_log import LossesLog, format_epoch_line
+from lib.report.metrics_file import MetricsFile
+from lib.report.tensorboard import TensorBoardLog
+from lib.schedules import Progress
+from lib.types import Batch, StepResult
+
+# The names that the seeds of this project use for their scalars.
+TAGS = {
+    "kd": "train/distill_loss",
+    "hard": "train/hard_loss",
+    "hard/weight": "train/alpha",
+    "kd/weight": "train/distill_weight",
+    "kd/temperature": "train/distill_temperature",
+}
+
+
+class Journal:
+    """Opened for the epochs that are still to do: rows of later epochs, left by an interrupted run, are dropped."""
+
+    def __init__(self, run: Run, epoch: int, global_step: int) -> None:
+        self._run = run
+        self._losses = LossesLog(run.logs_folder / "losses.logs")
+        self._metrics = MetricsFile(run.logs_folder / "metrics.csv")
+        self._losses.drop_after(epoch - 1)
+        self._metrics.drop_after(epoch - 1)
+        for note in run.notes:
+            self._losses.append(f"# {note}")
+        self._tensorboard = TensorBoardLog(
+            run.logs_folder / "tensorboard", purge_step=global_step if run.resumed_from else None
+        )
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tensorboard.close()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this process began the stage."""
+        return time.monotonic() - self._started
+
+    def draw_batch(self, batch: Batch) -> None:
+        """logs/first_batch.png: what teacher and student see, and where each fake was blended."""
+        images = (batch.inputs.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+        draw_batch(
+            self._run.logs_folder / "first_batch.png",
+            images,
+            batch.labels.cpu().numpy(),
+            [name.rsplit("/", 1)[-1] for name in batch.sample_ids],
+            masks=None if batch.masks is None else np.asarray(batch.masks),
+        )
+
+    def record_step(
+        self, global_step: int, result: StepResult, *, lr: float, steering: Mapping[str, float], skipped: int
+    ) -> None:
+        """One step's scalars for TensorBoard."""
+        scalars: dict[str, float | None] = {TAGS.get(name, f"train/{name}"): value for name, value in steering.items()}
+        scalars |= {"train/lr": lr, "train/skipped_steps": float(skipped)}
+        if result.ok:
+            scalars |= {TAGS.get(name, f"train/{name}"): value for name, value in result.terms.items()}
+            scalars |= {"train/loss": result.loss, "train/grad_norm": result.grad_norm}
+        self._tensorboard.scalars(scalars, global_step)
+
+    def record_skip(self, progress: Progress, result: StepResult, batch: Batch) -> None:
+        """A skipped step, with the samples that were in it."""
+        line = (
+            f"skipped epoch {progress.epoch} step {progress.step}: {result.reason}; everything is as before the step. "
+            f"Samples: {', '.join(batch.sample_ids)}"
+        )
+        self._losses.append(f"# {line}")
+        self._run.console.print(line[:300], markup=False, highlight=False, soft_wrap=True)
+
+    def record_epoch(
+        self, row: Mapping[str, Any], epochs: int, *, best: tuple[int, float], new_best: bool
+    ) -> str:
+        """The epoch's row in metrics.csv, its line in losses.logs, its scalars, the curves; returns the line."""
+        shown = {name: value for name, value in row.items() if name not in ("epoch", "steps", "skipped")}
+        if row["skipped"]:
+            shown["skipped"] = row["skipped"]
+        line = format_epoch_line(row["epoch"], epochs, shown, best=best, new_best=new_best)
+        self._metrics.append(row)
+        self._losses.append(line)
+        validation = {f"val/{name.removeprefix('val_')}": row[name] for name in row if name.startswith("val_")}
+        self._tensorboard.scalars(validation, row["epoch"])
+        self._tensorboard.flush()
+        draw_curves(self._run.logs_folder / "curves.png", self._metrics.read(), title=self._run.folder.name)
+        return _shorten(row, epochs, best, new_best)
+
+    def explain_stop(self, in_a_row: int, last: StepResult) -> str:
+        """Why training stopped itself, with the guide's advice and what is left intact."""
+        stage1 = self._run.config.student.weights
+        advice = advise_on_nan(checkpoint=stage1) if self._run.config.stage == 2 else _ADVICE_STAGE_1
+        left = f"intact: {self._run.weights_folder} (best_model.pth, last.pth of the last whole epoch)"
+        return "\n".join([f"{in_a_row} steps in a row were skipped; the last because {last.reason}.", *advice, left])
+
+
+_ADVICE_STAGE_1 = [
+    "Losses are not finite. Check, in this order:",
+    "  1. the pictures of the samples named in logs/losses.logs",
+    "  2. a lower learning rate: --set stage1.lr=...",
+    "  3. a smaller SAM radius: --set rho=0.02",
+]
+
+
+def _shorten(row: Mapping[str, Any], epochs: int, best: tuple[int, float], new_best: bool) -> str:
+    """The console's line: what a person follows; everything else is in the files."""
+    shown = {
+        "loss": row["train_loss"],
+        **{name.removeprefix("train_"): row[name] for name in ("train_hard", "train_kd") if name in row},
+        "val_auc": row.get("val_auc"),
+        "alpha": row["hard/weight"] if "kd/weight" in row else None,
+        "skipped": row["skipped"] or None,
+    }
+    return format_epoch_line(row["epoch"], epochs, shown, best=best, new_best=new_best)

@@ -1,0 +1,205 @@
+"""One run: its device, seed, folder, console, and the signals that ask it to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import ParamSpec, TypeVar
+
+import torch
+from rich.console import Console
+
+from lib.config.command_line import CommandLine
+from lib.config.sections import RunConfig
+from lib.errors import ExitCode, Problem, ProblemList, UserError
+from lib.files import write_text_atomically
+from lib.random import seed_everything
+from lib.report.console import build_console
+from lib.report.environment import save_environment
+
+P = ParamSpec("P")
+T = TypeVar("T")
+CONFIG_NAME = "config.json"
+
+
+@dataclass
+class Run:
+    """What the stages of a script share. The folder is made by `create_folder`, after everything has been checked."""
+
+    config: RunConfig
+    device: torch.device
+    console: Console
+    resumed_from: Path | None
+    dry_run: bool
+    config_path: Path | None = None
+    weights_key_set: bool = False
+    notes: list[str] = field(default_factory=list[str])
+    folder: Path = Path()
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_resumed(self) -> bool:
+        return self.resumed_from is not None
+
+    @property
+    def weights_folder(self) -> Path:
+        return self.folder / "weights"
+
+    @property
+    def logs_folder(self) -> Path:
+        return self.folder / "logs"
+
+    def say(self, line: str) -> None:
+        """Print a line and keep it for the run's log."""
+        self.notes.append(line)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def create_folder(self) -> None:
+        """Make the run folder (never an existing one, also when two runs of one name start at once) and describe the run in it."""
+        self.folder = self.resumed_from or _make_run_folder(self.config)
+        for folder in (self.weights_folder, self.logs_folder):
+            folder.mkdir(exist_ok=True)
+        write_text_atomically(self.folder / CONFIG_NAME, self.config.model_dump_json(indent=2) + "\n")
+        save_environment(self.folder / "environment.json")
+        self.say(f"run folder: {self.folder}")
+
+
+def open_run(command: CommandLine) -> Run:
+    """Choose the device, seed everything, say what will be done. Writes nothing. Raises UserError for an absent device."""
+    run = Run(
+        config=command.config,
+        device=_choose_device(command.config.device),
+        console=build_console(),
+        resumed_from=command.resume,
+        dry_run=command.dry_run,
+        config_path=command.config_path,
+        weights_key_set=command.weights_key_set,
+    )
+    seed_everything(command.config.seed)
+    threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
+    run.say(f"stage {run.config.stage}: {run.config.name} on {run.device}{threads}, seed {run.config.seed}")
+    for note in command.notes:
+        run.say(note)
+    return run
+
+
+class Checks:
+    """Runs checks one after another and keeps their problems, so that all are reported together."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._problems = ProblemList()
+        self._results: list[object] = []
+
+    def __call__(self, build: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `build` returns. After a problem the value is a stand-in that is never used: the `with` block raises."""
+        try:
+            return build(*args, **kwargs)
+        except UserError as error:
+            self._problems.take(error)
+            return None  # type: ignore[return-value]
+
+    def raise_if_any(self) -> None:
+        self._problems.raise_if_any()
+
+
+@contextlib.contextmanager
+def checking(run: Run) -> Iterator[Checks]:
+    """Collect the problems of data, weights and output folder; raise them as one message at the end of the block."""
+    checks = Checks(run)
+    checks(_check_output, Path(run.config.output_root), run.dry_run)
+    yield checks
+    checks.raise_if_any()
+
+
+class StopRequested(Exception):
+    """A signal asked for a stop; raised between steps, where the state is whole."""
+
+    def __init__(self, exit_code: ExitCode) -> None:
+        self.exit_code = exit_code
+        super().__init__(exit_code.name)
+
+
+class Interrupts:
+    """Turns SIGINT and SIGTERM into a request that is honoured between steps; a second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self._asked: ExitCode | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # only the main thread may set handlers: elsewhere, none are needed
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def raise_if_asked(self) -> None:
+        if self._asked is not None:
+            raise StopRequested(self._asked)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self._asked is not None:
+            raise KeyboardInterrupt
+        self._asked = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
+
+
+def _choose_device(name: str) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        raise UserError(
+            Problem(
+                where="device",
+                what=f"torch sees no {name} device here",
+                expected=", ".join(["auto", *(kind for kind, there in available.items() if there)]),
+                got=name,
+                remedy="--set device=auto",
+            )
+        )
+    return torch.device(name)
+
+
+def _check_output(root: Path, dry_run: bool) -> None:
+    """Whether a file can be made where the runs go, before anything is computed."""
+    if dry_run:
+        return
+    probe = root / f".writable.{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            Problem(
+                where=f"output_root = {str(root)!r}",
+                what=f"cannot be written ({error.strerror or error})",
+                remedy="make the folder writable, free space, or --set output_root=FOLDER",
+            )
+        ) from None
+
+
+def _make_run_folder(config: RunConfig) -> Path:
+    """`output/<name>_<config>_<mm_dd_HH_MM_SS>`, with _2, _3 ... when it exists: mkdir decides who was first."""
+    stamp = datetime.now().strftime("%m_%d_%H_%M_%S")
+    base = Path(config.output_root) / f"{config.name}_{config.config_name}_{stamp}"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    attempt = 1
+    while True:
+        folder = base if attempt == 1 else base.with_name(f"{base.name}_{attempt}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            attempt += 1

@@ -1,0 +1,281 @@
+"""The loop: train an epoch, validate, record, keep the best; from the start or from where a run was left."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.checkpoint.resume import load_run_state, save_run_state
+from lib.checkpoint.selection import BestCheckpoints
+from lib.checkpoint.store import save_checkpoint
+from lib.config.sections import SCRIPTS
+from lib.data.loader import LoadedBatch, Replaced, load_batches
+from lib.data.order import TrainOrder
+from lib.engine.evaluate import compute_scores
+from lib.engine.run import Interrupts, Run, StopRequested
+from lib.engine.step import TrainStep
+from lib.engine.task import Task, TaskData
+from lib.engine.journal import Journal
+from lib.errors import RunInterrupted, TrainingStopped
+from lib.metrics.checks import MetricError
+from lib.random import capture_rng_state, restore_rng_state
+from lib.report.console import ProgressLine
+from lib.schedules import Progress, Schedule
+from lib.types import Batch, StepResult
+
+UNREADABLE_LIMIT = 0.05  # above this share of the set, training on what is left would be another data set
+EVALUATION_ITEMS = 16  # items a batch when nothing is learnt
+
+
+@dataclass
+class Position:
+    """Where the run stands: the next step to take, and what the epoch under way has summed up so far."""
+
+    epoch: int = 1
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    start_auc: float | None = None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a stage ended with. best: epoch and value of the selection metric; start_value: before the first step (stage 2)."""
+
+    best_epoch: int
+    best_value: float
+    last_metrics: Mapping[str, float]
+    start_value: float | None
+    skipped: int
+    seconds: float
+    epochs_done: int
+
+
+class Trainer:
+    """Everything a stage needs, put together by the script. `fit` does the work."""
+
+    def __init__(
+        self, run: Run, task: Task, data: TaskData, step: TrainStep, lr_schedule: Schedule, about: Mapping[str, Any]
+    ) -> None:
+        training = run.config.training
+        self._run, self._task, self._data, self._step = run, task, data, step
+        self._lr_schedule, self._about = lr_schedule, dict(about)
+        self._epochs, self._max_skipped = training.epochs, training.max_skipped_in_a_row
+        self._order = TrainOrder(len(data.train), training.batch_size, data.repeats, run.config.seed)
+        self._position = Position()
+        self._unreadable: dict[str, str] = {}
+        for note in data.notes:
+            run.say(note)
+
+    def fit(self) -> FitResult | None:
+        """Train to the end. None after a dry run.
+
+        Raises RunInterrupted (state saved) on SIGINT or SIGTERM, TrainingStopped when too many steps in a row are skipped, when a
+        validation score is not finite, or when too many items cannot be read.
+        """
+        if self._run.dry_run:
+            return self._try_one_batch()
+        self._run.create_folder()
+        self._selection = BestCheckpoints(
+            self._run.weights_folder, keep=self._run.config.training.keep_best, metric=self._task.selection_metric
+        )
+        if self._run.resumed_from is not None:
+            self._restore()
+        self._journal = Journal(self._run, self._position.epoch, self._global_step(self._position.epoch, 0))
+        with Interrupts() as self._interrupts, self._journal:
+            try:
+                return self._fit()
+            except StopRequested as stop:
+                self._save_state()
+                raise RunInterrupted(self._describe_stop(), stop.exit_code) from None
+            except MetricError as error:
+                raise TrainingStopped(f"epoch {self._position.epoch}: {error}") from error
+
+    def _fit(self) -> FitResult:
+        position = self._position
+        metrics: dict[str, float] = {}
+        first_epoch = position.epoch
+        if self._step.teacher is not None and position.start_auc is None:
+            self._run.say("validating the student as it came from stage 1 ...")
+            position.start_auc = self._validate()[self._task.selection_metric]
+            self._run.say(f"before stage 2: {self._task.selection_metric} {position.start_auc:.4f}")
+        title = f"stage {self._run.config.stage}"
+        with ProgressLine(self._run.console, self._epochs, self._order.steps_per_epoch, title) as progress_line:
+            self._progress_line = progress_line
+            while position.epoch <= self._epochs:
+                self._train_epoch()
+                progress_line.status("validating")
+                metrics = self._validate()
+                self._finish_epoch(metrics)
+        best = self._selection.best
+        assert best is not None
+        return FitResult(
+            best_epoch=best.epoch,
+            best_value=best.value,
+            last_metrics=metrics,
+            start_value=position.start_auc,
+            skipped=position.skipped,
+            seconds=self._journal.elapsed,
+            epochs_done=self._epochs - first_epoch + 1,
+        )
+
+    def _train_epoch(self) -> None:
+        """Take the steps of the epoch that are still to do."""
+        position, step = self._position, self._step
+        step.student.train()
+        batches = self._order.batches(position.epoch, start_step=position.step)
+        loader = load_batches(
+            self._data.train, batches, seed=self._run.config.seed, num_workers=self._run.config.num_workers
+        )
+        for loaded in loader:
+            self._interrupts.raise_if_asked()
+            self._report_unreadable(loaded.replaced)
+            batch = loaded.batch.to(self._run.device)
+            if (position.epoch, position.step) == (1, 0):
+                self._journal.draw_batch(batch)
+            progress = Progress(position.epoch, position.step, self._epochs, self._order.steps_per_epoch)
+            lr = self._lr_schedule(progress)
+            step.optimizer.set_lr(lr)
+            result = step(batch, progress)
+            self._count(result, batch, progress, lr)
+            position.step += 1
+        self._interrupts.raise_if_asked()
+
+    def _count(self, result: StepResult, batch: Batch, progress: Progress, lr: float) -> None:
+        """Counters, sums and logs advance here, once a step."""
+        position = self._position
+        position.skipped_in_a_row = 0 if result.ok else position.skipped_in_a_row + 1
+        position.skipped += not result.ok
+        if result.ok:
+            values = {"loss": result.loss, "grad_norm": result.grad_norm, **result.terms}
+            for name, value in values.items():
+                position.sums[name] += value
+            position.sums["steps"] += 1
+        self._journal.record_step(
+            self._global_step(progress.epoch, progress.step),
+            result,
+            lr=lr,
+            steering=self._step.criterion.describe(progress),
+            skipped=position.skipped,
+        )
+        self._progress_line.step(progress.epoch, progress.step, loss=result.loss, lr=lr, skipped=position.skipped)
+        if not result.ok:
+            self._journal.record_skip(progress, result, batch)
+        if position.skipped_in_a_row >= self._max_skipped:
+            raise TrainingStopped(self._journal.explain_stop(position.skipped_in_a_row, result))
+
+    def _validate(self) -> dict[str, float]:
+        scores, replaced = compute_scores(
+            self._step.student,
+            self._data.validation,
+            seed=self._data.evaluation_seed,
+            batch_size=EVALUATION_ITEMS,
+            num_workers=self._run.config.num_workers,
+            device=self._run.device,
+            between_batches=self._interrupts.raise_if_asked,
+        )
+        self._report_unreadable(replaced)
+        return self._task.compute_metrics(scores)
+
+    def _finish_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Select, record, and save the state from which the next epoch starts."""
+        position = self._position
+        value = metrics[self._task.selection_metric]
+        new_best = self._selection.consider(position.epoch, value, lambda path: self._save_model(path, metrics))
+        best = self._selection.best
+        assert best is not None
+        steps = position.sums.pop("steps", 0.0)
+        means = {name: total / steps for name, total in position.sums.items()}
+        progress = Progress(position.epoch, self._order.steps_per_epoch - 1, self._epochs, self._order.steps_per_epoch)
+        row = {
+            "epoch": position.epoch,
+            **{f"train_{name}": means.get(name) for name in ("loss", *self._term_names(), "grad_norm")},
+            **metrics,
+            "lr": self._lr_schedule(progress),
+            **self._step.criterion.describe(progress),
+            "steps": int(steps),
+            "skipped": position.skipped,
+        }
+        line = self._journal.record_epoch(row, self._epochs, best=(best.epoch, best.value), new_best=new_best)
+        self._progress_line.epoch(line)
+        position.epoch, position.step, position.sums = position.epoch + 1, 0, defaultdict(float)
+        self._save_state()
+
+    def _term_names(self) -> list[str]:
+        return [term.name for term in self._step.criterion.terms]
+
+    def _save_model(self, path: Any, metrics: Mapping[str, float]) -> None:
+        about = {**self._about, "epoch": self._position.epoch, **metrics}
+        save_checkpoint(path, {"model": self._step.student.state_dict()}, about=about)
+
+    def _save_state(self) -> None:
+        position = self._position
+        save_run_state(
+            self._run.weights_folder,
+            tensors={
+                "model": self._step.student.state_dict(),
+                "optimizer": self._step.optimizer.state_dict(),
+                "rng": capture_rng_state(device_type=self._run.device.type),
+            },
+            progress={
+                **self._about,
+                "position": {**vars(position), "sums": dict(position.sums)},
+                "selection": self._selection.state(),
+            },
+        )
+
+    def _restore(self) -> None:
+        """Take up the run where its last state was saved: weights, optimiser, random states, position, selection."""
+        state = load_run_state(self._run.weights_folder)
+        self._step.student.load_state_dict(state.tensors["model"])
+        self._step.optimizer.load_state_dict(state.tensors["optimizer"])
+        restore_rng_state(state.tensors["rng"])
+        stored = dict(state.progress["position"])
+        self._position = Position(**{**stored, "sums": defaultdict(float, stored["sums"])})
+        notes = [*state.notes, *self._selection.restore(state.progress["selection"])]
+        at = f"epoch {self._position.epoch}, step {self._position.step}"
+        for note in [f"resuming {self._run.resumed_from} at {at}", *notes]:
+            self._run.say(note)
+
+    def _report_unreadable(self, replaced: tuple[Replaced, ...]) -> None:
+        """Name each item that could not be read once; stop when there are too many."""
+        for item in replaced:
+            if item.path not in self._unreadable:
+                self._unreadable[item.path] = item.reason
+                self._run.say(f"left out {item.path}: {item.reason}")
+        known = len(self._data.train) + len(self._data.validation)
+        if len(self._unreadable) > max(1, UNREADABLE_LIMIT * known):
+            raise TrainingStopped(
+                f"{len(self._unreadable)} of {known} items cannot be read (more than {UNREADABLE_LIMIT:.0%}); "
+                "the list is above: mend or remove them"
+            )
+
+    def _try_one_batch(self) -> None:
+        """--dry-run: one batch through loading, teacher, step and metrics; nothing is written."""
+        first = next(iter(self._order.batches(1)))
+        loaded: LoadedBatch = next(
+            load_batches(self._data.train, [first], seed=self._run.config.seed, num_workers=0)
+        )
+        progress = Progress(1, 0, self._epochs, self._order.steps_per_epoch)
+        self._step.optimizer.set_lr(self._lr_schedule(progress))
+        self._step.student.train()
+        result = self._step(loaded.batch.to(self._run.device), progress)
+        terms = ", ".join(f"{name} {value:.4f}" for name, value in result.terms.items())
+        shape = tuple(loaded.batch.inputs.shape)
+        self._run.say(
+            f"dry run: batch {shape}, step {result.status}"
+            + (f", loss {result.loss:.4f} ({terms})" if result.ok else f": {result.reason}")
+        )
+        self._run.say(f"dry run: {self._order.steps_per_epoch} steps an epoch, {self._epochs} epochs; nothing was written")
+
+    def _global_step(self, epoch: int, step: int) -> int:
+        return (epoch - 1) * self._order.steps_per_epoch + step
+
+    def _describe_stop(self) -> str:
+        where = f"epoch {self._position.epoch}, step {self._position.step} of {self._order.steps_per_epoch}"
+        script = SCRIPTS[self._run.config.stage]
+        return f"interrupted at {where}; saved. Go on with: python {script} --resume {self._run.folder}"
+

@@ -1,0 +1,116 @@
+"""The user-facing errors and the exit codes of every script.
+
+A `UserError` carries a list of problems so that everything that is wrong is reported together.  Scripts turn it into
+text and exit code 2; nothing else may turn into a traceback for a user's mistake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the two training scripts return to the shell."""
+
+    OK = 0
+    USER_ERROR = 2
+    TRAINING_STOPPED = 3
+    INTERRUPTED = 130  # SIGINT, state saved
+    TERMINATED = 143  # SIGTERM, state saved
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, in the user's own terms.
+
+    where: the config key, file, folder or sample concerned; expected/got: what was wanted and what came, each optional;
+    remedy: what to do about it.
+    """
+
+    where: str
+    what: str
+    expected: str | None = None
+    got: str | None = None
+    remedy: str | None = None
+
+    def as_text(self) -> str:
+        lines = [f"{self.where}: {self.what}"]
+        for name, value in (("expected", self.expected), ("got", self.got), ("remedy", self.remedy)):
+            if value is not None:
+                lines.append(f"    {name}: {value}".replace("\n", "\n        "))
+        return "\n".join(lines)
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Carries one or more problems; exit code 2."""
+
+    def __init__(self, *problems: Problem) -> None:
+        if not problems:
+            raise ValueError("a UserError needs at least one Problem")
+        self.problems = problems
+        super().__init__(self.as_text())
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[Problem, ...]]:
+        return type(self), self.problems  # crosses process borders whole, not as its text
+
+    def as_text(self) -> str:
+        if len(self.problems) == 1:
+            return self.problems[0].as_text()
+        body = "\n".join(f"  - {p.as_text()}".replace("\n", "\n    ") for p in self.problems)
+        return f"{len(self.problems)} problems:\n{body}"
+
+
+class ProblemList:
+    """Collects problems from several checks and raises them as one `UserError`."""
+
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+
+    def add(self, problem: Problem) -> None:
+        self._problems.append(problem)
+
+    def take(self, error: UserError) -> None:
+        self._problems.extend(error.problems)
+
+    def raise_if_any(self) -> None:
+        if self._problems:
+            raise UserError(*self._problems)
+
+
+class TrainingStopped(Exception):
+    """Training ended itself to protect the run (too many skipped steps, a non-finite score); exit code 3."""
+
+
+class RunInterrupted(Exception):
+    """SIGINT or SIGTERM arrived; the state has been saved. Carries the exit code."""
+
+    def __init__(self, message: str, exit_code: ExitCode) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+@contextlib.contextmanager
+def exit_codes() -> Generator[None, None, None]:
+    """Wrap a script's main: the known errors become one message on standard error and their exit code.
+
+    Anything else is a defect of ours and keeps its traceback.
+    """
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error.as_text()}", file=sys.stderr)
+        sys.exit(ExitCode.USER_ERROR)
+    except TrainingStopped as error:
+        print(f"training stopped: {error}", file=sys.stderr)
+        sys.exit(ExitCode.TRAINING_STOPPED)
+    except RunInterrupted as error:
+        print(str(error), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        # Before or after training: nothing was in flight, so there was nothing to save.
+        print("interrupted; no training step was under way", file=sys.stderr)
+        sys.exit(ExitCode.INTERRUPTED)

@@ -1,0 +1,51 @@
+"""What every metric refuses, in words that name the samples. Legend: N samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+SHOWN = 5  # samples named in a message; the rest are counted
+
+
+class MetricError(ValueError):
+    """A metric that has no value on these samples. Nothing may stand in for it, 0.5 least of all."""
+
+
+def check_samples(
+    scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Scores (N,) as float64 and labels (N,) as int64 of 0 and 1, or a MetricError; sample_ids: N names for it."""
+    score_array = np.asarray(scores, dtype=np.float64)
+    label_array = np.asarray(labels)
+    shapes = f"scores {score_array.shape}, labels {label_array.shape}"
+    if score_array.ndim != 1 or score_array.shape != label_array.shape:
+        raise MetricError(f"scores and labels must be two lists of the same length, got {shapes}")
+    if sample_ids is not None and len(sample_ids) != len(score_array):
+        raise MetricError(f"{len(sample_ids)} sample ids for {len(score_array)} samples")
+    if len(score_array) == 0:
+        raise MetricError("no samples at all: an empty split has no metric")
+    _refuse(~np.isfinite(score_array), score_array, "scores that are not finite", sample_ids)
+    _refuse(~np.isin(label_array, (0, 1)), label_array, "labels that are neither 0 nor 1", sample_ids)
+    return score_array, label_array.astype(np.int64)
+
+
+def check_both_classes(labels: NDArray[np.int64]) -> None:
+    """Raise MetricError unless 0 and 1 both occur."""
+    if labels.min() == labels.max():
+        raise MetricError(
+            f"one class only: all {len(labels)} samples have label {labels[0]}; this metric needs real (0) and fake (1)"
+        )
+
+
+def _refuse(bad: NDArray[np.bool_], values: NDArray[np.generic], what: str, sample_ids: Sequence[str] | None) -> None:
+    positions = np.flatnonzero(bad).tolist()
+    if not positions:
+        return
+    names = [
+        f"{sample_ids[i] if sample_ids is not None else f'sample {i}'} ({values[i].item()})" for i in positions[:SHOWN]
+    ]
+    more = f" and {len(positions) - SHOWN} more" if len(positions) > SHOWN else ""
+    raise MetricError(f"{len(positions)} of {len(values)} {what}: {', '.join(names)}{more}")

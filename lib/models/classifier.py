@@ -1,0 +1,118 @@
+"""The one classifier form: a backbone of any library, then Dropout and a Linear head.
+
+Legend: B images, C classes, D channels of the last feature map, h x w its grid.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from lib.errors import Problem, UserError
+from lib.types import Outputs
+
+EFFICIENTNET_B4 = "efficientnet-b4"
+
+
+class TimmClassifier(nn.Module):
+    """A timm backbone without its head, and our own head, so that its keys are the same in training and inference.
+
+    State keys: `backbone.*` (timm's own) and `head.1.weight`, `head.1.bias`.
+    """
+
+    def __init__(self, name: str, *, classes: int, dropout: float) -> None:
+        import timm
+
+        super().__init__()
+        self.backbone = timm.create_model(name, pretrained=False, num_classes=0)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(cast(int, self.backbone.num_features), classes))
+
+    def get_features(self, images: Tensor) -> Tensor:
+        """Last feature map (B, D, h, w) of images (B, 3, H, W) float32 RGB in 0..1."""
+        return self.backbone.forward_features(images)
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(logits=self.head(self.backbone(images)))
+
+
+class EfficientNetClassifier(nn.Module):
+    """EfficientNet of `efficientnet-pytorch`, held in `net` as the published self-blending weights expect.
+
+    State keys: `net._conv_stem.weight`, `net._blocks.0` ..., `net._fc.*`. The library's static padding is that of its
+    own input size (380 px for B4), also at other sizes, as in the reference.
+    """
+
+    def __init__(self, name: str, *, classes: int, dropout: float | None = None) -> None:
+        from efficientnet_pytorch import EfficientNet
+
+        super().__init__()
+        overrides = {} if dropout is None else {"dropout_rate": dropout}
+        self.net = EfficientNet.from_name(name, num_classes=classes, **overrides)
+
+    def get_features(self, images: Tensor) -> Tensor:
+        """Last feature map (B, D, h, w) of images (B, 3, H, W) float32 RGB in 0..1."""
+        return self.net.extract_features(images)
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(logits=self.net(images))
+
+
+def build_classifier(name: str, *, classes: int, dropout: float | None) -> TimmClassifier | EfficientNetClassifier:
+    """A classifier with random weights; `name` is `efficientnet-b4` or any timm model name.
+
+    Raises UserError for a name that neither library knows, with the nearest ones.
+    """
+    if name == EFFICIENTNET_B4:
+        return EfficientNetClassifier(name, classes=classes, dropout=dropout)
+    check_model_name(name)
+    return TimmClassifier(name, classes=classes, dropout=0.3 if dropout is None else dropout)
+
+
+def check_model_name(name: str) -> None:
+    """Raise UserError, with the nearest names, unless `name` can be built."""
+    if name == EFFICIENTNET_B4:
+        return
+    import difflib
+
+    import timm
+
+    known = timm.list_models()
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, [EFFICIENTNET_B4, *known], n=4)
+    raise UserError(
+        Problem(
+            where=f"model {name!r}",
+            what="is known neither to timm nor here",
+            expected=f"{EFFICIENTNET_B4} or a timm {timm.__version__} model name",
+            remedy=f"did you mean {', '.join(near)}?" if near else "list the names with timm.list_models()",
+        )
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable and frozen parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+class FrozenTeacher(nn.Module):
+    """A model that is only read: `train()` leaves it in evaluation mode, its forward keeps no graph."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        model.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Outputs:
+        return self.model(images)
+
+    @torch.no_grad()
+    def get_features(self, images: Tensor) -> Tensor:
+        return self.model.get_features(images)

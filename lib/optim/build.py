@@ -1,0 +1,35 @@
+"""From the config's optimiser section to SAM over SGD or AdamW, and to its learning rate."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lib.config.sections import OptimizerSection
+from lib.optim.sam import SAM
+from lib.schedules import FlatThenLinear
+
+
+def build_optimizer(section: OptimizerSection, model: nn.Module) -> SAM:
+    """SAM over the base optimiser, for every parameter of `model` that learns; decay on weights only."""
+    groups = group_parameters(model, weight_decay=section.weight_decay)
+    if section.base == "sgd":
+        base: torch.optim.Optimizer = torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
+    else:
+        base = torch.optim.AdamW(groups, lr=section.lr)
+    return SAM(base, rho=section.rho)
+
+
+def build_lr_schedule(section: OptimizerSection) -> FlatThenLinear:
+    """Flat, then linear to 0, as the reference; optionally rising from 0 first."""
+    return FlatThenLinear(section.lr, flat=section.flat, warmup=section.warmup)
+
+
+def group_parameters(model: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
+    """Two groups: weights (decayed) and vectors, that is biases and norm layers (not decayed). Empty ones are left out."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

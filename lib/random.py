@@ -1,0 +1,61 @@
+"""Randomness with one owner: counter-based generators for samples, and the global states of a run.
+
+Every sample draws from a Philox generator keyed on (seed, epoch, index), so an item does not depend on the number of
+workers, on the order of loading or on a restart (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+"""
+
+from __future__ import annotations
+
+import random as python_random
+from typing import Any
+
+import numpy as np
+
+STREAMS = {"sample": 0, "order": 1, "replacement": 2}
+
+
+def build_generator(seed: int, epoch: int, index: int, stream: str = "sample") -> np.random.Generator:
+    """Generator for one (seed, epoch, index); all integers >= 0. `stream` separates independent uses of one key.
+
+    The counter's lowest word is left at 0 for the generator's own draws, so two keys never overlap.
+    """
+    if min(seed, epoch, index) < 0:
+        raise ValueError(f"seed, epoch and index must be >= 0, got {(seed, epoch, index)}")
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, index, epoch, STREAMS[stream]]))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices): model initialisation and dropout depend on these."""
+    import torch
+
+    python_random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def capture_rng_state(*, device_type: str = "cpu") -> dict[str, Any]:
+    """The states that a training step can advance, in a form that `torch.load(weights_only=True)` accepts.
+
+    NumPy's legacy state is not among them: `weights_only` refuses it and nothing in a step draws from it.
+    """
+    import torch
+
+    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": python_random.getstate()}
+    if device_type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    elif device_type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def restore_rng_state(state: dict[str, Any]) -> None:
+    """Put back what `capture_rng_state` returned."""
+    import torch
+
+    torch.set_rng_state(state["torch"].cpu())  # a checkpoint read onto a device brings the state along
+    version, words, gauss = state["python"]
+    python_random.setstate((version, tuple(words), gauss))
+    if "cuda" in state:
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    if "mps" in state:
+        torch.mps.set_rng_state(state["mps"].cpu())

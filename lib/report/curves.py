@@ -1,0 +1,97 @@
+"""Training curves of one run as one figure, from the rows of its metrics file.
+
+Panels, each only if the rows have it: losses (columns that contain `loss`), validation AUC (columns that end in `auc`;
+the best epoch of `val_auc` is marked), learning rate (`lr`), weight of the hard labels (`alpha`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.files import atomic_path
+
+COLOURS = ("#1565c0", "#ef6c00", "#2e7d32", "#8e24aa", "#6d4c41", "#00838f")
+
+
+def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str = "training curves") -> None:
+    """Draw a PNG; values that are None or not finite leave a gap. ValueError when there are no rows."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not rows:
+        raise ValueError("there are no rows to draw")
+    panels = _choose_panels(list(rows[0]))
+    columns = len(panels) if len(panels) in (1, 3) else 2
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.6 * columns, 3.3 * lines + 0.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    epochs = [float(row["epoch"]) for row in rows]
+    for number, (name, keys) in enumerate(panels):
+        axes: Any = figure.add_subplot(lines, columns, number + 1)
+        _draw_panel(axes, name, epochs, {key: [_to_float(row.get(key)) for row in rows] for key in keys})
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _choose_panels(columns: Sequence[str]) -> list[tuple[str, list[str]]]:
+    panels = [
+        ("loss", [name for name in columns if "loss" in name]),
+        ("validation AUC", [name for name in columns if name.endswith("auc")]),
+        ("learning rate", [name for name in columns if name in ("lr", "learning_rate")]),
+        ("alpha (weight of the hard labels)", [name for name in columns if name == "alpha"]),
+    ]
+    return [(title, keys) for title, keys in panels if keys]
+
+
+def _draw_panel(axes: Any, name: str, epochs: list[float], series: Mapping[str, list[float]]) -> None:
+    marker = "o" if len(epochs) <= 40 else None
+    stairs = "steps-mid" if name.startswith("alpha") else "default"
+    for number, (key, values) in enumerate(series.items()):
+        colour, label = COLOURS[number % len(COLOURS)], _to_label(key)
+        axes.plot(
+            epochs, values, color=colour, marker=marker, markersize=3, linewidth=1.4, drawstyle=stairs, label=label
+        )
+    if "val_auc" in series:
+        _mark_best(axes, epochs, series["val_auc"])
+    if name.startswith("alpha"):
+        axes.set_ylim(-0.03, 1.03)
+    if name == "learning rate":
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+        largest = max((value for values in series.values() for value in values if math.isfinite(value)), default=0)
+        axes.set_ylim(0, 1.08 * largest or 1)
+    _style_panel(axes, name, epochs)
+    if len(series) > 1 or "val_auc" in series:
+        axes.legend(fontsize=8, frameon=False)
+
+
+def _style_panel(axes: Any, name: str, epochs: list[float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(name, fontsize=10)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axes.tick_params(labelsize=8)
+    axes.grid(visible=True, color="#e0e0e0", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _mark_best(axes: Any, epochs: list[float], values: list[float]) -> None:
+    finite = [(value, -epoch) for epoch, value in zip(epochs, values, strict=True) if math.isfinite(value)]
+    if finite:
+        value, epoch = max(finite)
+        axes.plot([-epoch], [value], "*", color="#c62828", markersize=11, label=f"best {value:.4f}, epoch {-epoch:.0f}")
+
+
+def _to_label(key: str) -> str:
+    return key.replace("_", " ").replace("/", " ").replace("auc", "AUC")
+
+
+def _to_float(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

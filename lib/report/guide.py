@@ -1,0 +1,118 @@
+"""What to do next: the two-stage guide's advice (seed 001) with the run's own figures in it, as lines of text.
+
+The guide's bands hold for FaceForensics++ at 380 px; `bands=False` leaves them out for any other data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STAGE1_BAND = (0.88, 0.92)  # the guide's tables; elsewhere in it: about 0.85-0.90
+STAGE1_BAND_ELSEWHERE = (0.85, 0.90)
+STAGE2_BAND = (0.90, 0.94)
+STAGE2_GAIN = (0.01, 0.03)  # AUC gained over stage 1
+STAGE1_ACCURACY = 0.80
+STAGE1_EPOCHS = 50
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """The settings of stage 2 that the advice changes."""
+
+    alpha_start: float
+    alpha_end: float
+    progressive_epochs: int
+    temperature: float
+    epochs: int
+
+
+def describe_next_after_stage1(
+    *, val_auc: float, checkpoint: str, config: str, name: str = "run", weights_key_set: bool = False, bands: bool
+) -> list[str]:
+    """checkpoint, config: paths to show; weights_key_set: the config names stage-1 weights already."""
+    lines = [f"Stage 1 is done: best validation AUC {val_auc:.4f}, {checkpoint}"]
+    if bands:
+        elsewhere = f"{STAGE1_BAND_ELSEWHERE[0]:.2f}-{STAGE1_BAND_ELSEWHERE[1]:.2f}"
+        lines.append(f"  {_hold_against(val_auc, STAGE1_BAND)} (the guide also says {elsewhere})")
+    lines.append("Next, stage 2: let the teacher help.")
+    if weights_key_set:
+        lines.append(f"  1. `pretrained_student_weights` in {config} finds this run (the newest that fits)")
+    else:
+        lines.append(f'  1. in {config} set "pretrained_student_weights": "{checkpoint}"')
+    lines.append(f"  2. python main_distillation.py {config} -n {name}")
+    if bands and val_auc < STAGE1_BAND_ELSEWHERE[0]:
+        lines.append(f"  Before that, longer pre-training is worth it: `stage1.epoch` of {STAGE1_EPOCHS} or more.")
+    return lines
+
+
+def describe_next_after_stage2(
+    *, val_auc: float, stage1_auc: float | None, checkpoint: str, settings: DistillationSettings, bands: bool
+) -> list[str]:
+    """stage1_auc: of the checkpoint that stage 2 started from, on the same validation data; None if not known."""
+    lines = [f"Stage 2 is done: best validation AUC {val_auc:.4f}, {checkpoint}"]
+    if bands:
+        lines.append(f"  {_hold_against(val_auc, STAGE2_BAND)}")
+    if stage1_auc is None:
+        return [*lines, "  Not compared with stage 1: its validation AUC is not known."]
+    gain = val_auc - stage1_auc
+    wanted = f"; the guide expects +{STAGE2_GAIN[0]:.2f} to +{STAGE2_GAIN[1]:.2f}" if bands else ""
+    lines.append(f"  Against stage 1 ({stage1_auc:.4f}): {gain:+.4f}{wanted}")
+    if gain < 0:
+        return [*lines, *advise_low_auc(settings)]
+    if gain < STAGE2_GAIN[0]:
+        return [*lines, *advise_no_gain(settings)]
+    return [*lines, "  The student learnt from its teacher. Compare all models: python compare_models.py"]
+
+
+def advise_low_auc(settings: DistillationSettings) -> list[str]:
+    """The AUC fell: the soft labels came too early or too strongly."""
+    changes = [
+        _change("alpha_start", settings.alpha_start, 0.98, "more hard labels at the start", up=True),
+        _change("progressive_epochs", settings.progressive_epochs, 30, "a slower hand-over", up=True),
+        _change("temperature", settings.temperature, 2.0, "sharper targets", up=False),
+    ]
+    return _as_advice("Low validation AUC: the student may lean on soft labels too early. Try", changes)
+
+
+def advise_no_gain(settings: DistillationSettings) -> list[str]:
+    """The AUC stayed that of stage 1: little came over from the teacher."""
+    changes = [
+        _change("alpha_end", settings.alpha_end, 0.3, "more soft labels at the end", up=False),
+        _change("temperature", settings.temperature, 4.0, "softer targets", up=True),
+        _change("epoch", settings.epochs, 100, "longer training", up=True),
+    ]
+    return _as_advice("No gain over stage 1: little came over from the teacher. Try", changes)
+
+
+def advise_on_nan(
+    *, checkpoint: str | None, stage1_accuracy: float | None = None, stage1_epochs: int | None = None
+) -> list[str]:
+    """checkpoint: the stage-1 weights in use, None for none; accuracy (0..1) and epochs of stage 1 where known."""
+    accuracy = "not known" if stage1_accuracy is None else f"{stage1_accuracy:.1%}"
+    epochs = "not known" if stage1_epochs is None else str(stage1_epochs)
+    used = "none: run stage 1 first" if checkpoint is None else f"{checkpoint}: was it made by stage 1 on this data?"
+    return [
+        "Losses are not finite. The usual cause is a student that stage 1 has not prepared. Check, in this order:",
+        f"  1. stage 1 reached more than {STAGE1_ACCURACY:.0%} accuracy (here: {accuracy})",
+        f"  2. the stage-1 checkpoint exists and is the one loaded (here: {used})",
+        f"  3. stage 1 was long enough: {STAGE1_EPOCHS} epochs or more (here: {epochs}); set `stage1.epoch`",
+    ]
+
+
+def _hold_against(value: float, band: tuple[float, float]) -> str:
+    """Whether a measured AUC lies in one of the guide's bands."""
+    where = "below" if value < band[0] else "above" if value > band[1] else "inside"
+    return f"measured {value:.4f}, the guide expects {band[0]:.2f}-{band[1]:.2f}: {where} the band"
+
+
+def _change(key: str, now: float, wanted: float, why: str, *, up: bool) -> str | None:
+    """`"alpha_start": 0.98  (now 0.95; more hard labels ...)`; None when the setting is there already."""
+    done = now >= wanted if up else now <= wanted
+    return None if done else f'"{key}": {wanted:g}  (now {now:g}; {why})'
+
+
+def _as_advice(opening: str, changes: list[str | None]) -> list[str]:
+    open_changes = [change for change in changes if change is not None]
+    if not open_changes:
+        return ["  The guide's changes for this case are all made already; more or other data is what is left."]
+    return [f"  {opening}, one at a time:", *(f"    {change}" for change in open_changes)]

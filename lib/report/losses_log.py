@@ -1,0 +1,56 @@
+"""`logs/losses.logs`: one readable line an epoch, for `tail -f`. The exact figures are in the metrics file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from lib.files import write_text_atomically
+
+_EPOCH = re.compile(r"Epoch (\d+)/\d+ ")
+
+
+def format_epoch_line(
+    epoch: int,
+    total_epochs: int,
+    values: Mapping[str, float | int | str | None],
+    *,
+    best: tuple[int, float] | None = None,
+    new_best: bool = False,
+) -> str:
+    """`Epoch 3/100 | train loss 0.6100 | val_auc 0.8123 | best 0.8123 (epoch 3, new)`; values of None are left out."""
+    parts = [f"Epoch {epoch}/{total_epochs}"]
+    parts += [f"{name} {_format_value(value)}" for name, value in values.items() if value is not None]
+    if best is not None:
+        parts.append(f"best {best[1]:.4f} (epoch {best[0]}{', new' if new_best else ''})")
+    return " | ".join(parts)
+
+
+def _format_value(value: float | int | str) -> str:
+    if isinstance(value, str | int):
+        return str(value)
+    small = value != 0 and abs(value) < 1e-3
+    return f"{value:.2e}" if small else f"{value:.4f}"
+
+
+class LossesLog:
+    """Appends lines to the log; each is on its way to the disk when `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(self, line: str) -> None:
+        """Write one line."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line.rstrip("\n") + "\n")
+
+    def drop_after(self, epoch: int) -> None:
+        """On a resume: forget the lines of epochs after `epoch`, which will be done again; other lines stay."""
+        if not self.path.is_file():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        matches = [(line, _EPOCH.match(line)) for line in lines]
+        kept = [line for line, match in matches if match is None or int(match[1]) <= epoch]
+        write_text_atomically(self.path, "".join(f"{line}\n" for line in kept))

@@ -1,0 +1,102 @@
+"""Items of the deepfake task: a real face and the fake blended from it, or one labelled face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lib.data.items import Item, UnreadableItem
+from lib.modalities.faces.item import make_pair, make_single
+from lib.tasks.deepfake.sources.face import Face, LoadedFace
+
+
+class BlendedPairs:
+    """Each face gives a pair: itself (label 0) and a self-blended fake of it (label 1)."""
+
+    def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool) -> None:
+        self._faces, self._image_size, self._train = faces, image_size, train
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def name_of(self, index: int) -> str:
+        return self._faces[index].name
+
+    def make(self, index: int, rng: np.random.Generator) -> Item:
+        face = self._faces[index]
+        loaded = face.load()
+        landmarks = _require_landmarks(face, loaded)
+        try:
+            pair = make_pair(
+                loaded.image, landmarks, rng, self._image_size, train=self._train, boxes=loaded.boxes
+            )
+        except ValueError as error:  # landmarks or picture of a form that no face has
+            raise UnreadableItem(face.name, str(error)) from None
+        return Item(
+            images=np.stack([pair.real, pair.fake]),
+            labels=(0, 1),
+            sample_ids=(f"{face.name}#real", f"{face.name}#blend"),
+            clip_id=face.clip_id,
+            identity=face.identity,
+            masks=np.stack([np.zeros_like(pair.mask), pair.mask]),
+        )
+
+
+class RepeatedBlends:
+    """Validation: each face once, then `repeats` different blends of it; always the same ones (the keys are constant)."""
+
+    def __init__(self, faces: Sequence[Face], *, image_size: int, repeats: int) -> None:
+        self._pairs = BlendedPairs(faces, image_size=image_size, train=False)
+        self._repeats = repeats
+
+    def __len__(self) -> int:
+        return len(self._pairs) * self._repeats
+
+    def name_of(self, index: int) -> str:
+        return self._pairs.name_of(index % len(self._pairs))
+
+    def make(self, index: int, rng: np.random.Generator) -> Item:
+        repeat, face = divmod(index, len(self._pairs))
+        item = self._pairs.make(face, rng)
+        if repeat == 0:
+            return item
+        # The real face has been judged already; without blend parameters it would only repeat itself.
+        return Item(
+            images=item.images[1:],
+            labels=(1,),
+            sample_ids=(f"{item.sample_ids[1]}{repeat}",),
+            clip_id=item.clip_id,
+            identity=item.identity,
+            masks=None if item.masks is None else item.masks[1:],
+        )
+
+
+class LabelledFaces:
+    """Face crops with labels of their own: no blending, the same augmentation."""
+
+    def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool) -> None:
+        self._faces, self._image_size, self._train = faces, image_size, train
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def name_of(self, index: int) -> str:
+        return self._faces[index].name
+
+    def make(self, index: int, rng: np.random.Generator) -> Item:
+        face = self._faces[index]
+        image = make_single(face.load().image, None, rng, self._image_size, train=self._train)
+        return Item(
+            images=image[None],
+            labels=(face.label,),
+            sample_ids=(face.name,),
+            clip_id=face.clip_id,
+            identity=face.identity,
+        )
+
+
+def _require_landmarks(face: Face, loaded: LoadedFace) -> np.ndarray:
+    if loaded.landmarks is None:
+        raise UnreadableItem(face.name, "has no landmarks")
+    return loaded.landmarks

@@ -1,0 +1,75 @@
+"""The record that every source gives, and the reading of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.data.items import UnreadableItem
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class LoadedFace:
+    """A picture and where the face is in it.
+
+    image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) pixels or None where the picture is a face crop already; boxes: (n, 4)
+    detector boxes, or None.
+    """
+
+    image: NDArray[np.uint8]
+    landmarks: NDArray[np.generic] | None = None
+    boxes: NDArray[np.generic] | None = None
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face by reference: name (its path), clip_id, identity (person), label (real 0, fake 1), and how to load it."""
+
+    name: str
+    clip_id: str
+    identity: str
+    label: int
+    load: Callable[[], LoadedFace]
+
+
+@dataclass(frozen=True)
+class FaceSplits:
+    """What a source found: training and validation faces, and lines that say what was taken and what was left out."""
+
+    train: tuple[Face, ...]
+    validation: tuple[Face, ...]
+    notes: tuple[str, ...]
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """An RGB picture, uint8 (H, W, 3). Raises UnreadableItem when the file is missing, empty or no picture."""
+    try:
+        raw = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UnreadableItem(str(path), error.strerror or str(error)) from None
+    if raw.size == 0:
+        raise UnreadableItem(str(path), "is empty (0 bytes)")
+    try:
+        image = cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # a header that claims more pixels than OpenCV allows
+        raise UnreadableItem(str(path), f"cannot be decoded ({error.err})") from None
+    if image is None:
+        raise UnreadableItem(str(path), "is no picture, or is cut off")
+    return image
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """All pictures below a folder, sorted by path; hidden files and folders are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )

@@ -1,0 +1,63 @@
+"""The few values that every room exchanges. Torch is named for type checkers only, so importing this costs nothing.
+
+Legend: N images of a batch, C classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the student and the frozen teachers look at: the same tensor for all of them.
+
+    inputs (N, 3, H, W) float32 RGB in 0..1; labels (N,) int64, real 0 and fake 1; sample_ids, clip_ids and identities: N
+    strings each; masks (N, H, W) float32 in 0..1 where a blend is known (for pictures), else None.
+    """
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    sample_ids: tuple[str, ...]
+    clip_ids: tuple[str, ...]
+    identities: tuple[str, ...]
+    masks: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def to(self, device: torch.device) -> Batch:
+        return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of a batch: logits (N, C) float, and named feature maps where a tap asked for them."""
+
+    logits: torch.Tensor
+    features: Mapping[str, torch.Tensor] = field(default_factory=dict[str, "torch.Tensor"])
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one training step did.
+
+    status `ok`, or `skipped` with the reason: then weights, buffers, optimiser and random states are those before the
+    step.  loss and terms are those of pass 1 (at the unperturbed weights); grad_norm is the L2 norm of the gradient that
+    was applied, before clipping.
+    """
+
+    status: Literal["ok", "skipped"]
+    reason: str | None = None
+    loss: float = float("nan")
+    terms: Mapping[str, float] = field(default_factory=dict[str, float])
+    grad_norm: float = float("nan")
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"

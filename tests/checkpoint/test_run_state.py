@@ -1,0 +1,83 @@
+"""The state a run goes on from, and the one before it."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.checkpoint import load_checkpoint, load_run_state, save_run_state
+from lib.errors import UserError
+
+
+def save(folder: Path, step: int) -> None:
+    save_run_state(folder, tensors={"model": {"w": torch.full((100,), float(step))}}, progress={"step": step})
+
+
+def test_the_last_state_comes_back_and_the_one_before_is_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    state = load_run_state(tmp_path)
+    assert state.progress == {"step": 3}
+    assert state.notes == ()
+    assert state.tensors["model"]["w"].unique().tolist() == [3]
+    assert load_checkpoint(tmp_path / "last_previous.pth").about == {"step": 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last.pth", "last.pth.json", "last_previous.pth", "last_previous.pth.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
+def test_a_damaged_last_state_falls_back_and_says_so(tmp_path: Path, damage: str) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    last = tmp_path / "last.pth"
+    whole = last.read_bytes()
+    middle = len(whole) // 2
+    damaged = {"flip": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], "cut": whole[:middle]}
+    if damage == "gone":
+        last.unlink()
+    else:
+        last.write_bytes(damaged.get(damage, b""))
+    state = load_run_state(tmp_path)
+    assert state.progress == {"step": 1}
+    assert len(state.notes) == 1
+    assert state.notes[0].startswith("last.pth is ")
+    assert "going on from last_previous.pth" in state.notes[0]
+
+
+def test_two_damaged_states_are_reported_together(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    for name in ("last.pth", "last_previous.pth"):
+        (tmp_path / name).write_bytes(b"x" * 50)
+    with pytest.raises(UserError, match="2 problems"):
+        load_run_state(tmp_path)
+
+
+def test_a_damaged_only_state_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "last.pth").write_bytes(b"")
+    with pytest.raises(UserError, match="is empty"):
+        load_run_state(tmp_path)
+
+
+def test_a_state_that_holds_code_is_passed_over_without_running_it(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch '{tmp_path / 'it_ran'}'",)
+
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    (tmp_path / "last.pth.json").unlink()
+    (tmp_path / "last.pth").write_bytes(pickle.dumps(Payload()))
+    state = load_run_state(tmp_path)
+    assert state.progress == {"step": 1}
+    assert "refused" in state.notes[0]
+    assert not (tmp_path / "it_ran").exists()
+
+
+def test_a_folder_without_a_state_is_the_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to resume from"):
+        load_run_state(tmp_path)

@@ -1,0 +1,77 @@
+"""The generated files are up to date, the schema knows every key, and the room stays light."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from config_samples import ROOT, SHIPPED
+
+from lib.config.read import read_config_file
+from lib.config.schema import build_config_docs, build_schema, write_schema
+from lib.config.sections import FileKeys, Stage2Keys, TaskSection, build_file_model
+from lib.tasks.deepfake.section import DeepfakeSection
+
+
+def test_the_schema_and_the_page_in_the_repository_are_up_to_date():
+    spec = importlib.util.spec_from_file_location("generate_configs", ROOT / "configs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    for path, text in generate.build_texts().items():
+        assert path.read_text(encoding="utf-8") == text, f"run python configs/generate.py: {path} is out of date"
+
+
+def test_the_schema_describes_every_key_and_refuses_others():
+    schema = build_schema(DeepfakeSection)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert set(schema["properties"]) == {"$schema", *FileKeys.model_fields, *DeepfakeSection.model_fields}
+    for place in (schema, schema["$defs"]["Stage1Keys"], schema["$defs"]["Stage2Keys"]):
+        assert place["additionalProperties"] is False
+        assert all(found["description"] for found in place["properties"].values())
+    assert schema["properties"]["lr"]["default"] == 0.00005
+
+
+def test_the_shipped_config_names_the_schema_and_only_keys_of_it():
+    text = SHIPPED.read_text(encoding="utf-8")
+    assert '"$schema": "./schema.json"' in text
+    assert set(read_config_file(SHIPPED)) <= set(build_schema(DeepfakeSection)["properties"])
+
+
+def test_the_schema_can_be_written_to_a_file(tmp_path: Path):
+    write_schema(tmp_path / "schema.json", DeepfakeSection)
+    assert json.loads((tmp_path / "schema.json").read_text()) == build_schema(DeepfakeSection)
+
+
+def test_the_page_explains_every_key():
+    page = build_config_docs(DeepfakeSection)
+    for name in (*FileKeys.model_fields, *DeepfakeSection.model_fields, *Stage2Keys.model_fields):
+        assert f"| `{name}` |" in page
+
+
+def test_a_task_cannot_redefine_a_shared_key():
+    class Greedy(TaskSection):
+        lr: float = 1.0
+
+    try:
+        build_file_model(Greedy)
+    except ValueError as error:
+        assert "['lr']" in str(error)
+    else:
+        raise AssertionError("a clash went unseen")
+
+
+def test_the_room_imports_fast_and_without_torch():
+    code = (
+        "import sys, lib.config.command_line, lib.config.schema; "
+        "heavy = {'torch', 'numpy', 'cv2', 'lib.tasks'} & set(sys.modules); sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - began < 5  # about 0.2 s alone; the margin is for a busy machine

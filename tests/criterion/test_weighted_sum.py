@@ -1,0 +1,199 @@
+"""The weighted sum: absolute weights that follow the run, and a term of weight 0 that is truly absent."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from lib.criterion.cross_entropy import compute_cross_entropy
+from lib.criterion.distillation import compute_kd
+from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
+from lib.schedules import Complement, Constant, FlatThenLinear, Progress, Schedule, Staircase
+from lib.types import Batch, Outputs
+
+START = Progress(epoch=1, step=0, epochs=30, steps_per_epoch=10)
+ALPHA = Staircase(start=0.95, end=0.5, epochs=20)
+
+
+def at_epoch(epoch: int) -> Progress:
+    return Progress(epoch=epoch, step=0, epochs=30, steps_per_epoch=10)
+
+
+def make_batch(images: int = 6) -> Batch:
+    names = tuple(f"image {i}" for i in range(images))
+    return Batch(torch.zeros(images, 3, 4, 4), torch.arange(images) % 2, names, names, names)
+
+
+def draw_outputs(seed: int, images: int = 6) -> Outputs:
+    return Outputs(logits=torch.randn(images, 2, generator=torch.Generator().manual_seed(seed)).requires_grad_())
+
+
+def hard(weight: Schedule) -> WeightedTerm:
+    return WeightedTerm("hard", lambda o, batch, t: compute_cross_entropy(o.logits, batch.labels), weight)
+
+
+def kd(weight: Schedule, temperature: Schedule = Constant(3.0)) -> WeightedTerm:  # noqa: B008
+    def compute(outputs: Outputs, batch: Batch, teacher_outputs: Outputs, *, temperature: float) -> Tensor:
+        return compute_kd(outputs.logits, teacher_outputs.logits, temperature)
+
+    return WeightedTerm("kd", compute, weight, settings={"temperature": temperature}, needs_teacher=True)
+
+
+def compute_gradient(criterion: WeightedSum, teacher: Outputs | None, progress: Progress = START) -> Tensor:
+    outputs = draw_outputs(0)
+    criterion(outputs, make_batch(), teacher, progress).total.backward()
+    assert outputs.logits.grad is not None
+    return outputs.logits.grad
+
+
+@pytest.mark.parametrize(("epoch", "alpha"), [(1, 0.95), (11, 0.75), (21, 0.5)])
+def test_the_total_is_alpha_hard_plus_the_rest_of_kd(epoch: int, alpha: float) -> None:
+    outputs, teacher, batch = draw_outputs(0), draw_outputs(1), make_batch()
+    value = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])(outputs, batch, teacher, at_epoch(epoch))
+    cross_entropy = compute_cross_entropy(outputs.logits, batch.labels).item()
+    distillation = compute_kd(outputs.logits, teacher.logits, 3.0).item()
+    assert value.total.item() == pytest.approx(alpha * cross_entropy + (1 - alpha) * distillation, rel=1e-6)
+    assert {name: term.item() for name, term in value.terms.items()} == {"hard": cross_entropy, "kd": distillation}
+
+
+def test_the_terms_are_reported_unweighted_and_without_a_graph() -> None:
+    value = WeightedSum([hard(Constant(0.5))])(draw_outputs(0), make_batch(), None, START)
+    assert value.total.requires_grad
+    assert not value.terms["hard"].requires_grad
+    assert value.total.item() == pytest.approx(0.5 * value.terms["hard"].item())
+
+
+def test_a_single_term_of_weight_1_is_that_term_bit_for_bit() -> None:
+    outputs, batch = draw_outputs(0), make_batch()
+    total = WeightedSum([hard(Constant(1.0))])(outputs, batch, None, START).total
+    assert torch.equal(total, compute_cross_entropy(outputs.logits, batch.labels))
+
+
+@pytest.mark.parametrize("factor", [0.25, 2.0])
+def test_the_gradient_scales_with_the_weight(factor: float) -> None:
+    teacher = draw_outputs(1)
+    once = compute_gradient(WeightedSum([kd(Constant(1.0))]), teacher)
+    scaled = compute_gradient(WeightedSum([kd(Constant(factor))]), teacher)
+    torch.testing.assert_close(scaled, factor * once)
+
+
+def test_both_terms_add_their_gradients() -> None:
+    teacher = draw_outputs(1)
+    together = compute_gradient(WeightedSum([hard(Constant(0.7)), kd(Constant(0.3))]), teacher)
+    apart = compute_gradient(WeightedSum([hard(Constant(0.7))]), None)
+    apart = apart + compute_gradient(WeightedSum([kd(Constant(0.3))]), teacher)
+    torch.testing.assert_close(together, apart)
+
+
+@pytest.mark.parametrize("poison", [math.inf, -math.inf, math.nan])
+def test_a_term_of_weight_0_changes_neither_total_nor_gradient_whatever_it_says(poison: float) -> None:
+    poisoned = WeightedTerm("poisoned", lambda o, b, t: (o.logits * poison).sum(), Constant(0.0))
+    batch = make_batch()
+    for terms in ([hard(Constant(1.0)), poisoned], [poisoned, hard(Constant(1.0))]):
+        with_it = WeightedSum(terms)(draw_outputs(0), batch, None, START)
+        without = WeightedSum([hard(Constant(1.0))])(draw_outputs(0), batch, None, START)
+        assert torch.equal(with_it.total, without.total)
+        assert set(with_it.terms) == {"hard"}
+        gradient = compute_gradient(WeightedSum(terms), None)
+        assert torch.equal(gradient, compute_gradient(WeightedSum([hard(Constant(1.0))]), None))
+
+
+def test_a_term_of_weight_0_is_not_computed_and_needs_no_teacher() -> None:
+    def fail(*arguments: object, **settings: object) -> Tensor:
+        raise AssertionError("computed")
+
+    silent = WeightedTerm("kd", fail, Constant(0.0), needs_teacher=True)
+    assert set(WeightedSum([hard(Constant(1.0)), silent])(draw_outputs(0), make_batch(), None, START).terms) == {"hard"}
+
+
+def test_the_same_arguments_give_the_same_value_as_often_as_sam_asks() -> None:
+    criterion = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])
+    teacher = draw_outputs(1)
+    values = [criterion(draw_outputs(0), make_batch(), teacher, START).total for _ in range(3)]
+    assert torch.equal(values[0], values[1])
+    assert torch.equal(values[0], values[2])
+
+
+def test_the_temperature_follows_its_schedule() -> None:
+    outputs, teacher, batch = draw_outputs(0), draw_outputs(1), make_batch()
+    falling = Staircase(start=4.0, end=1.0, epochs=8)
+    criterion = WeightedSum([kd(Constant(1.0), falling)])
+    for epoch, temperature in ((1, 4.0), (9, 1.0)):
+        total = criterion(outputs, batch, teacher, at_epoch(epoch)).total
+        assert torch.equal(total, compute_kd(outputs.logits, teacher.logits, temperature))
+        assert criterion.temperature(at_epoch(epoch)) == temperature
+
+
+def test_the_log_gets_weights_and_temperature() -> None:
+    criterion = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])
+    assert criterion.weights(START) == {"hard": 0.95, "kd": 0.05}
+    assert criterion.temperature(START) == 3.0
+    assert criterion.describe(at_epoch(21)) == {"hard/weight": 0.5, "kd/weight": 0.5, "kd/temperature": 3.0}
+
+
+def test_without_kd_there_is_no_temperature() -> None:
+    assert WeightedSum([hard(Constant(1.0))]).temperature(START) is None
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A schedule of somebody else's."""
+
+    def __call__(self, progress: Progress) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("weight", "needed"),
+    [
+        (Constant(0.5), True),
+        (Constant(0.0), False),
+        (Staircase(0.0, 0.0, 5), False),
+        (Staircase(0.0, 0.5, 5), True),
+        (Complement(Constant(1.0)), False),
+        (Complement(Staircase(1.0, 1.0, 5)), False),
+        (Complement(ALPHA), True),
+        (Complement(Complement(Constant(0.0))), False),
+        (FlatThenLinear(0.0), False),
+        (FlatThenLinear(1.0), True),
+        (Unknown(), True),
+    ],
+    ids=str,
+)
+def test_a_teacher_is_needed_when_kd_can_ever_weigh_anything(weight: Schedule, needed: bool) -> None:
+    assert WeightedSum([hard(Constant(1.0)), kd(weight)]).needs_teacher is needed
+
+
+def test_hard_labels_alone_need_no_teacher() -> None:
+    assert not WeightedSum([hard(Constant(1.0))]).needs_teacher
+
+
+def test_a_missing_teacher_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'kd' has weight 0\.5 but no teacher"):
+        WeightedSum([kd(Constant(0.5))])(draw_outputs(0), make_batch(), None, START)
+
+
+@pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
+def test_a_weight_that_is_negative_or_not_finite_is_refused(weight: float) -> None:
+    criterion = WeightedSum([hard(Constant(weight))])
+    uses: list[Callable[[], object]] = [
+        lambda: criterion(draw_outputs(0), make_batch(), None, START),
+        lambda: criterion.weights(START),
+    ]
+    for use in uses:
+        with pytest.raises(ValueError, match="'hard' must be finite and >= 0"):
+            use()
+
+
+def test_weights_that_are_all_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match="every term has weight 0 in epoch 1"):
+        WeightedSum([hard(Constant(0.0))])(draw_outputs(0), make_batch(), None, START)
+
+
+@pytest.mark.parametrize("terms", [[], [hard(Constant(1.0)), hard(Constant(1.0))]], ids=["none", "twice"])
+def test_no_terms_or_two_of_one_name_are_refused(terms: list[WeightedTerm]) -> None:
+    with pytest.raises(ValueError, match="terms of different names"):
+        WeightedSum(terms)

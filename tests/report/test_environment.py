@@ -1,0 +1,82 @@
+"""What a result was made with, and nothing about who made it."""
+
+import getpass
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.report import environment
+from lib.report.environment import PACKAGES, describe_environment, hide_home, save_environment
+
+
+def test_the_file_holds_machine_versions_and_command(tmp_path: Path) -> None:
+    returned = save_environment(tmp_path / "environment.json", ["train_student_only.py", "configs/a.json"])
+    assert json.loads((tmp_path / "environment.json").read_text(encoding="utf-8")) == returned
+    assert returned["command"] == ["train_student_only.py", "configs/a.json"]
+    assert returned["python"] == platform.python_version()
+    assert returned["torch"]["version"] == torch.__version__
+    assert returned["threads"]["torch"] == torch.get_num_threads()
+    assert returned["cpu"]["count"] == os.cpu_count()
+    assert set(returned["packages"]) == set(PACKAGES)
+    assert returned["packages"]["rich"]
+
+
+def test_every_pinned_package_is_described() -> None:
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    block = project.partition("dependencies = [")[2].partition("]")[0]
+    pinned = [line.strip(' ",').partition("==")[0] for line in block.splitlines() if "==" in line]
+    assert sorted(pinned) == sorted(PACKAGES)
+
+
+def test_no_home_folder_or_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    text = json.dumps(
+        describe_environment(["/home/alice/x/train.py", "--set", "data_root=/home/bob/faces", "/Users/eve/c.json"])
+    )
+    for private in ("alice", "bob", "eve", platform.node() or "no host name"):
+        assert private not in text
+    if getpass.getuser() != "root":
+        assert getpass.getuser() not in text
+
+
+def test_paths_below_the_source_or_the_working_folder_become_relative(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [f"{environment.SOURCE_FOLDER}/main_distillation.py", f"{tmp_path}/c.json", "--set", "data_root=/data/ff"]
+    assert hide_home(command) == ["main_distillation.py", "c.json", "--set", "data_root=/data/ff"]
+
+
+def test_the_commit_is_told_with_whether_the_source_was_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".git").mkdir()
+    answers = {"rev-parse": "0123abc\n", "status": " M lib/a.py\n"}
+
+    def answer(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 0, stdout=answers[command[4]])
+
+    monkeypatch.setattr(environment, "SOURCE_FOLDER", tmp_path)
+    monkeypatch.setattr(subprocess, "run", answer)
+    assert describe_environment([])["source"] == {"commit": "0123abc", "changed": True}
+
+
+@pytest.mark.parametrize("trouble", ["no clone", "no git", "git fails"])
+def test_without_a_commit_the_rest_is_still_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str) -> None:
+    def refuse(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        if trouble == "no git":
+            raise FileNotFoundError("git")
+        return subprocess.CompletedProcess(command, 128, stdout="", stderr="fatal: dubious ownership")
+
+    if trouble != "no clone":
+        (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(environment, "SOURCE_FOLDER", tmp_path)
+    monkeypatch.setattr(subprocess, "run", refuse)
+    described = describe_environment([])
+    assert described["source"] == {"commit": None, "changed": None}
+    assert described["python"]

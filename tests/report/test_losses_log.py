@@ -1,0 +1,31 @@
+"""The readable log: one line an epoch."""
+
+from pathlib import Path
+
+from lib.report.losses_log import LossesLog, format_epoch_line
+
+
+def test_a_line_reads_as_promised() -> None:
+    values = {"train loss": 0.61, "kd": None, "val_auc": 0.81234, "lr": 5e-5, "alpha": 0.95, "skipped": 0}
+    line = format_epoch_line(3, 100, values, best=(3, 0.81234), new_best=True)
+    assert line == (
+        "Epoch 3/100 | train loss 0.6100 | val_auc 0.8123 | lr 5.00e-05 | alpha 0.9500 | skipped 0"
+        " | best 0.8123 (epoch 3, new)"
+    )
+    assert format_epoch_line(4, 100, {}, best=(3, 0.81234)) == "Epoch 4/100 | best 0.8123 (epoch 3)"
+
+
+def test_lines_are_on_the_disk_as_soon_as_they_are_written(tmp_path: Path) -> None:
+    log = LossesLog(tmp_path / "logs" / "losses.logs")
+    log.append("Epoch 1/3 | val_auc 0.5000")
+    log.append("Epoch 2/3 | val_auc 0.6000\n")
+    assert log.path.read_text() == "Epoch 1/3 | val_auc 0.5000\nEpoch 2/3 | val_auc 0.6000\n"
+
+
+def test_a_resume_forgets_the_epochs_that_are_done_again_and_nothing_else(tmp_path: Path) -> None:
+    log = LossesLog(tmp_path / "losses.logs")
+    log.drop_after(1)  # no file yet
+    for line in ("Epoch 1/30 | a", "resumed", "Epoch 2/30 | b", "Epoch 10/30 | c", "Epoch 10/30 | tor"):
+        log.append(line)
+    log.drop_after(2)
+    assert log.path.read_text().splitlines() == ["Epoch 1/30 | a", "resumed", "Epoch 2/30 | b"]

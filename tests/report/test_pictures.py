@@ -1,0 +1,123 @@
+"""The two pictures of a run: one augmented batch, and the curves."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib.errors import UserError
+from lib.report.batch_picture import draw_batch
+from lib.report.curves import draw_curves
+
+ROOT = Path(__file__).resolve().parents[2]
+GREEN, BLUE = (10, 200, 30), (20, 40, 220)  # the real and the fake half in these tests
+
+
+def read_png(path: Path) -> np.ndarray:
+    from matplotlib.image import imread
+
+    return (imread(path)[:, :, :3] * 255).round().astype(np.uint8)
+
+
+def centres_of(picture: np.ndarray, colour: tuple[int, ...]) -> tuple[float, int]:
+    """Mean column and number of the pixels of one colour."""
+    hits = np.argwhere((picture == np.array(colour)).all(-1))
+    return (float(hits[:, 1].mean()) if len(hits) else float("nan")), len(hits)
+
+
+def make_batch(pairs: int, *, fakes_first: bool = False) -> dict:
+    halves = [np.full((pairs, 8, 8, 3), colour, np.uint8) for colour in (GREEN, BLUE)]
+    labels = [0] * pairs + [1] * pairs
+    if fakes_first:
+        halves, labels = halves[::-1], labels[::-1]
+    masks = np.ones((2 * pairs, 8, 8), np.float32)
+    return {"images": np.concatenate(halves), "labels": labels, "ids": ["clip/1"] * (2 * pairs), "masks": masks}
+
+
+@pytest.mark.parametrize("fakes_first", [False, True])
+def test_a_pair_is_drawn_real_left_of_fake_left_of_mask(tmp_path: Path, fakes_first: bool) -> None:
+    draw_batch(tmp_path / "batch.png", **make_batch(3, fakes_first=fakes_first))
+    picture = read_png(tmp_path / "batch.png")
+    real, real_pixels = centres_of(picture, GREEN)
+    fake, fake_pixels = centres_of(picture, BLUE)
+    assert real < fake < picture.shape[1] * 0.67
+    assert real_pixels == pytest.approx(fake_pixels, rel=0.05)
+    assert real_pixels > 3 * 100 * 100
+
+
+def test_no_more_than_max_items_are_drawn(tmp_path: Path) -> None:
+    for count in (2, 20):
+        draw_batch(tmp_path / f"{count}.png", **make_batch(count), max_items=2)
+    assert (read_png(tmp_path / "2.png") == read_png(tmp_path / "20.png")).all()
+
+
+def test_a_batch_without_pairs_is_a_grid_of_labelled_images(tmp_path: Path) -> None:
+    images = np.stack([np.full((8, 8, 3), GREEN if i % 2 == 0 else BLUE, np.uint8) for i in range(5)])
+    draw_batch(tmp_path / "batch.png", images, [0, 1, 0, 1, 7], [f"photo_{i}.jpg" for i in range(5)])
+    picture = read_png(tmp_path / "batch.png")
+    assert centres_of(picture, GREEN)[1] > centres_of(picture, BLUE)[1] > 0
+
+
+def test_arrays_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    batch = make_batch(2)
+    with pytest.raises(ValueError, match="uint8"):
+        draw_batch(tmp_path / "b.png", batch["images"] / 255, batch["labels"], batch["ids"])
+    with pytest.raises(ValueError, match="equally many, got 4, 4, 1"):
+        draw_batch(tmp_path / "b.png", batch["images"], batch["labels"], ["one"])
+
+
+def make_rows(epochs: int) -> list[dict]:
+    return [
+        {"epoch": e, "train_loss": 1 / e, "val_loss": None, "val_auc": 0.5 + e / 100, "lr": 5e-5, "alpha": 0.95}
+        for e in range(1, epochs + 1)
+    ]
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 60])
+def test_curves_are_drawn_for_any_number_of_epochs(tmp_path: Path, epochs: int) -> None:
+    draw_curves(tmp_path / "logs" / "curves.png", make_rows(epochs))
+    picture = read_png(tmp_path / "logs" / "curves.png")
+    assert picture.shape[1] > 1000
+    assert (picture != 255).any(-1).mean() > 0.005  # something is on the paper
+
+
+def test_only_the_panels_that_have_data_are_drawn(tmp_path: Path) -> None:
+    draw_curves(tmp_path / "a.png", [{"epoch": 1, "val_auc": 0.5}])
+    draw_curves(tmp_path / "b.png", make_rows(2))
+    assert read_png(tmp_path / "a.png").shape[0] < read_png(tmp_path / "b.png").shape[0]
+
+
+def test_values_that_are_not_finite_leave_gaps_and_no_error(tmp_path: Path) -> None:
+    rows = make_rows(3)
+    for row in rows:
+        row.update(val_auc=float("nan"), train_loss=float("inf"), lr=0.0)
+    draw_curves(tmp_path / "curves.png", rows)
+    with pytest.raises(ValueError, match="no rows"):
+        draw_curves(tmp_path / "curves.png", [])
+
+
+def test_a_picture_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="could not be written"):
+        draw_curves(tmp_path / "file" / "curves.png", make_rows(2))
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import numpy as np
+from lib.report.batch_picture import draw_batch
+from lib.report.curves import draw_curves
+assert "matplotlib" not in sys.modules, "loaded before it is needed"
+draw_batch(Path(sys.argv[1]) / "a.png", np.zeros((2, 8, 8, 3), np.uint8), [0, 1], ["a", "b"])
+draw_curves(Path(sys.argv[1]) / "b.png", [{"epoch": 1, "val_auc": 0.5}])
+assert "matplotlib.pyplot" not in sys.modules, "pyplot keeps global state"
+"""
+
+
+def test_pictures_need_no_global_state_of_matplotlib(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,123 @@
+"""The user's errors: every problem in one message, and the exit codes that scripts return."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lib.errors import ExitCode, Problem, ProblemList, RunInterrupted, TrainingStopped, UserError, exit_codes
+
+MISSING = Problem(
+    where="weights/FFc23.tar",
+    what="does not exist",
+    expected="the teacher's checkpoint",
+    got="nothing",
+    remedy="download it, or run `make demo`",
+)
+UNKNOWN = Problem(where="config_SBI.json: bath_size", what="unknown key", remedy="did you mean batch_size?")
+
+
+def test_one_problem_names_the_place_what_was_expected_what_came_and_the_remedy() -> None:
+    assert str(UserError(MISSING)) == (
+        "weights/FFc23.tar: does not exist\n"
+        "    expected: the teacher's checkpoint\n"
+        "    got: nothing\n"
+        "    remedy: download it, or run `make demo`"
+    )
+
+
+def test_parts_that_are_not_known_are_left_out() -> None:
+    assert Problem(where="alpha", what="has two readings").as_text() == "alpha: has two readings"
+
+
+def test_several_problems_are_counted_and_listed_in_order() -> None:
+    assert str(UserError(MISSING, UNKNOWN)) == (
+        "2 problems:\n"
+        "  - weights/FFc23.tar: does not exist\n"
+        "        expected: the teacher's checkpoint\n"
+        "        got: nothing\n"
+        "        remedy: download it, or run `make demo`\n"
+        "  - config_SBI.json: bath_size: unknown key\n"
+        "        remedy: did you mean batch_size?"
+    )
+
+
+def test_a_value_of_several_lines_stays_under_its_name() -> None:
+    text = Problem(where="weights", what="do not fit", got="head.1.weight\nhead.1.bias").as_text()
+    assert text == "weights: do not fit\n    got: head.1.weight\n        head.1.bias"
+
+
+def test_an_error_without_a_problem_is_our_own_defect() -> None:
+    with pytest.raises(ValueError, match="at least one Problem"):
+        UserError()
+
+
+def test_an_empty_list_of_problems_raises_nothing() -> None:
+    ProblemList().raise_if_any()
+
+
+def test_a_list_gathers_problems_and_other_errors_into_one() -> None:
+    problems = ProblemList()
+    problems.add(MISSING)
+    problems.take(UserError(UNKNOWN, MISSING))
+    with pytest.raises(UserError) as caught:
+        problems.raise_if_any()
+    assert caught.value.problems == (MISSING, UNKNOWN, MISSING)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            UserError(UNKNOWN),
+            2,
+            "error: config_SBI.json: bath_size: unknown key\n    remedy: did you mean batch_size?\n",
+        ),
+        (TrainingStopped("50 steps in a row were skipped"), 3, "training stopped: 50 steps in a row were skipped\n"),
+        (RunInterrupted("saved last.pth", ExitCode.INTERRUPTED), 130, "saved last.pth\n"),
+        (RunInterrupted("saved last.pth", ExitCode.TERMINATED), 143, "saved last.pth\n"),
+        (KeyboardInterrupt(), 130, "interrupted; no training step was under way\n"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_known_error_becomes_one_message_and_its_exit_code(
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught, exit_codes():
+        raise error
+    assert caught.value.code == code
+    assert capsys.readouterr() == ("", message)
+
+
+def test_a_good_end_exits_nothing_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with exit_codes():
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("ours"), FileNotFoundError("ours"), ValueError("ours")], ids=repr)
+def test_a_defect_of_ours_keeps_its_traceback(error: Exception) -> None:
+    with pytest.raises(type(error), match="ours"), exit_codes():
+        raise error
+
+
+def test_an_exit_that_a_script_chose_passes_through() -> None:
+    with pytest.raises(SystemExit) as caught, exit_codes():
+        sys.exit(7)
+    assert caught.value.code == 7
+
+
+def test_the_shell_sees_the_code_and_no_traceback() -> None:
+    script = "from lib.errors import *\nwith exit_codes():\n    raise UserError(Problem('lr', 'is missing'))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: lr: is missing\n")
+
+
+def test_the_codes_are_those_of_the_documentation() -> None:
+    assert {code.name: int(code) for code in ExitCode} == {
+        "OK": 0,
+        "USER_ERROR": 2,
+        "TRAINING_STOPPED": 3,
+        "INTERRUPTED": 130,
+        "TERMINATED": 143,
+    }
