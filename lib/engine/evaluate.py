@@ -64,11 +64,14 @@ def measure_latency_ms(model: nn.Module, *, image_size: int, device: torch.devic
     """Median time of one picture (batch 1) through the model in evaluation mode, on this device [ms]."""
     was_training = model.training
     model.eval()
-    picture = torch.rand(1, 3, image_size, image_size, device=device)
+    # Its own generator: measuring must not shift the run's dropout.
+    picture = torch.rand(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
     times: list[float] = []
-    for _ in range(3 + LATENCY_ROUNDS):
-        start = time.perf_counter()
-        model(picture).logits.cpu()
-        times.append(1000 * (time.perf_counter() - start))
-    model.train(was_training)
+    try:
+        for _ in range(3 + LATENCY_ROUNDS):
+            start = time.perf_counter()
+            model(picture).logits.cpu()
+            times.append(1000 * (time.perf_counter() - start))
+    finally:
+        model.train(was_training)
     return statistics.median(times[3:])

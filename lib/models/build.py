@@ -131,7 +131,10 @@ def _load_from_hub(model: Any, name: str) -> str:
             pass
         except OSError as error:
             raise UserError(_explain_no_imagenet(name, f"the hub does not answer ({error})")) from None
-    source = timm.create_model(name, pretrained=True, num_classes=0)
+    try:
+        source = timm.create_model(name, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:  # the hub answers, but not with this file
+        raise UserError(_explain_no_imagenet(name, f"the hub does not give them ({error})")) from None
     return load_weights(model, source.state_dict(), where=f"timm hub {pretrained.hf_hub_id}", needs_head=False)
 
 

@@ -27,7 +27,9 @@ class TimmClassifier(nn.Module):
 
         super().__init__()
         self.backbone = timm.create_model(name, pretrained=False, num_classes=0)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(cast(int, self.backbone.num_features), classes))
+        # Some families (MobileNetV3, GhostNet, HGNet) widen the pooled features once more: theirs is the hidden size.
+        pooled = cast(int, getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooled, classes))
 
     def get_features(self, images: Tensor) -> Tensor:
         """Last feature map (B, D, h, w) of images (B, 3, H, W) float32 RGB in 0..1."""

@@ -43,8 +43,11 @@ class Match:
 
 
 def is_head(key: str) -> bool:
-    """Whether a state key belongs to the classification head, in any of the forms we read."""
-    return _strip_prefixes(key).startswith(HEAD_NAMES)
+    """Whether a state key belongs to the classification head, in any of the forms we read.
+
+    timm calls some last layers of a backbone `head.norm`: what our classifier holds as `backbone.*` is none of the head.
+    """
+    return "backbone." not in key and _strip_prefixes(key).startswith(HEAD_NAMES)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -145,10 +148,10 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
     Returns the path and notes on the choice. Never ranks runs by their AUC: runs differ in data. Raises UserError that lists what is
     there when nothing fits.
     """
-    if not _is_glob(pattern):
+    if not _is_glob(pattern) or Path(pattern).is_file():
         return Path(pattern), []
     # File time, then name: run folders end in their date, which breaks ties within a second.
-    candidates = sorted(Path().glob(pattern) if not Path(pattern).is_absolute() else _glob_absolute(pattern))
+    candidates = _glob(pattern, key)
     candidates = sorted(candidates, key=lambda path: (path.stat().st_mtime_ns, str(path)), reverse=True)
     refused: list[str] = []
     for path in candidates:
@@ -174,9 +177,14 @@ def _is_glob(pattern: str) -> bool:
     return any(sign in pattern for sign in "*?[")
 
 
-def _glob_absolute(pattern: str) -> list[Path]:
+def _glob(pattern: str, key: str) -> list[Path]:
     anchor = Path(pattern).anchor
-    return list(Path(anchor).glob(str(Path(pattern).relative_to(anchor))))
+    try:
+        return sorted(Path(anchor).glob(str(Path(pattern).relative_to(anchor))))
+    except ValueError as error:
+        raise UserError(
+            Problem(where=f"{key} = {pattern!r}", what="is no pattern", got=str(error), remedy="name the file")
+        ) from None
 
 
 def _list_nearby(pattern: str) -> str:

@@ -1,7 +1,8 @@
 """Training curves of one run as one figure, from the rows of its metrics file.
 
-Panels, each only if the rows have it: losses (columns that contain `loss`), validation AUC (columns that end in `auc`;
-the best epoch of `val_auc` is marked), learning rate (`lr`), weight of the hard labels (`alpha`).
+Panels, each only if the rows have it: losses (columns that contain `loss`, and the terms, `train_NAME`), validation AUC
+(columns that end in `auc`; the best epoch of `val_auc` is marked), learning rate (`lr`), and the weight of the hard
+labels (`alpha`, or `hard/weight` beside the weight of another term).
 """
 
 from __future__ import annotations
@@ -39,12 +40,22 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str = "
 
 def _choose_panels(columns: Sequence[str]) -> list[tuple[str, list[str]]]:
     panels = [
-        ("loss", [name for name in columns if "loss" in name]),
+        ("loss", [name for name in columns if _is_loss(name)]),
         ("validation AUC", [name for name in columns if name.endswith("auc")]),
         ("learning rate", [name for name in columns if name in ("lr", "learning_rate")]),
-        ("alpha (weight of the hard labels)", [name for name in columns if name == "alpha"]),
+        ("alpha (weight of the hard labels)", _find_alpha(columns)),
     ]
     return [(title, keys) for title, keys in panels if keys]
+
+
+def _is_loss(column: str) -> bool:
+    measures = ("auc", "accuracy", "eer", "norm")
+    return "loss" in column or (column.startswith("train_") and not column.endswith(measures))
+
+
+def _find_alpha(columns: Sequence[str]) -> list[str]:
+    weights = [name for name in columns if name.endswith("/weight")]
+    return [name for name in columns if name == "alpha" or (name == "hard/weight" and len(weights) > 1)]
 
 
 def _draw_panel(axes: Any, name: str, epochs: list[float], series: Mapping[str, list[float]]) -> None:

@@ -15,6 +15,7 @@ from lib.config.command_line import (
     load_run_config,
     parse_command_line,
     print_resolved,
+    read_command_line,
 )
 from lib.config.sections import ALLOWANCES, Stage
 from lib.errors import UserError
@@ -263,3 +264,20 @@ def test_compare_configs_names_terms_and_absent_parts():
     assert 'criterion.hard.weight.kind: "staircase" -> "constant"' in changes
     assert "criterion.kd.weight.value: nothing -> 0.5" in changes
     assert compare_configs(two, two) == []
+
+
+def test_print_config_prints_and_exits_0_like_help(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        read_command_line(["mine.json", "--print-config"], stage=2, sections=SECTIONS)
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == print_resolved(parse("mine.json", "--print-config", stage=2).config) + "\n"
+
+
+def test_without_print_config_the_command_is_returned():
+    assert read_command_line(["mine.json", "-n", "a"], stage=1, sections=SECTIONS) == parse("mine.json", "-n", "a")
+
+
+def test_the_command_knows_whether_the_file_names_stage_1_weights():
+    Path("bare.json").write_text("{}")
+    assert parse("mine.json", "-n", "a").weights_key_set
+    assert not parse("bare.json", "-n", "a").weights_key_set

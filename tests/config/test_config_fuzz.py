@@ -12,7 +12,7 @@ from config_samples import GUIDE_BLOCK, SECTIONS, WEIGHTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib.config.command_line import load_run_config, parse_command_line, print_resolved
+from lib.config.command_line import CommandLine, load_run_config, parse_command_line, print_resolved
 from lib.config.sections import RunConfig, Stage, build_file_model
 from lib.errors import UserError
 from lib.tasks.deepfake.section import DeepfakeSection
@@ -42,20 +42,27 @@ def cut_and_paste(draw: st.DrawFn) -> bytes:
 CONTENTS = st.binary(max_size=200) | st.composite(cut_and_paste)()
 
 
+def answer_to(argv: list[str], stage: Stage) -> CommandLine | UserError:
+    try:
+        return parse_command_line(argv, stage=stage, sections=SECTIONS)
+    except UserError as error:
+        return error
+
+
 def check(content: bytes, stage: Stage, *argv: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.json")
         file.write_bytes(content)
-        try:
-            line = parse_command_line([str(file), "-n", "fuzz", *argv], stage=stage, sections=SECTIONS)
-        except UserError as error:
-            assert all(problem.where and problem.what for problem in error.problems)
-            error.as_text().encode("utf-8", "backslashreplace")  # as standard error prints it
+        answer = answer_to([str(file), "-n", "fuzz", *argv], stage)
+        if isinstance(answer, UserError):
+            assert all(problem.where and problem.what for problem in answer.problems)
+            assert answer.as_text().encode("utf-8", "backslashreplace")  # as standard error prints it
             return
-        assert isinstance(line.config, RunConfig)
-        assert print_resolved(line.config)
-        file.write_text(line.config.model_dump_json(indent=2), encoding="utf-8")
-        assert load_run_config(file, SECTIONS) == line.config
+        config = answer.config
+        assert isinstance(config, RunConfig)
+        assert print_resolved(config)
+        file.write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        assert load_run_config(file, SECTIONS) == config
 
 
 def check_object(keys: dict[str, Any], stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import typing
 from typing import Any
 
@@ -116,12 +117,10 @@ def test_the_table_ends_with_a_short_run_and_the_log_says_that_alpha_does_not_ar
 def test_the_weights_never_rise_for_hard_labels_and_always_sum_to_one(a: float, b: float, epochs: int, run: int):
     config = resolve_keys(2, alpha_start=max(a, b), alpha_end=min(a, b), progressive_epochs=epochs, epoch=run)
     ranges = compute_weight_ranges(config)
-    assert all(before.hard >= after.hard for before, after in zip(ranges, ranges[1:], strict=False))
+    assert all(before.hard >= after.hard for before, after in itertools.pairwise(ranges))
     assert all(abs(row.hard + row.soft - 1) < 1e-9 for row in ranges)
     assert ranges[0].first == 1
-    assert all(
-        row.last is not None and row.last + 1 == after.first for row, after in zip(ranges, ranges[1:], strict=False)
-    )
+    assert all(row.last is not None and row.last + 1 == after.first for row, after in itertools.pairwise(ranges))
     assert ranges[-1].last in (None, run)
 
 
@@ -193,7 +192,7 @@ def test_a_name_that_is_no_safe_folder_name_is_refused(name: str):
 
 
 def test_an_unknown_allowance_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match="unpretrained-student.*changed-config"):
+    with pytest.raises(UserError, match=r"unpretrained-student.*changed-config"):
         resolve_keys(1, allow=("everything",))
 
 

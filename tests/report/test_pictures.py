@@ -89,6 +89,20 @@ def test_only_the_panels_that_have_data_are_drawn(tmp_path: Path) -> None:
     assert read_png(tmp_path / "a.png").shape[0] < read_png(tmp_path / "b.png").shape[0]
 
 
+def test_the_columns_of_a_distillation_run_find_their_panels() -> None:
+    from lib.report.curves import _choose_panels
+
+    columns = ["epoch", "train_loss", "train_hard", "train_kd", "train_grad_norm", "val_auc", "val_eer", "lr"]
+    panels = dict(_choose_panels([*columns, "hard/weight", "kd/weight", "kd/temperature", "seconds"]))
+    assert panels == {
+        "loss": ["train_loss", "train_hard", "train_kd"],
+        "validation AUC": ["val_auc"],
+        "learning rate": ["lr"],
+        "alpha (weight of the hard labels)": ["hard/weight"],
+    }
+    assert len(_choose_panels([*columns, "hard/weight"])) == 3  # stage 1 has one term: no alpha to show
+
+
 def test_values_that_are_not_finite_leave_gaps_and_no_error(tmp_path: Path) -> None:
     rows = make_rows(3)
     for row in rows:

@@ -53,8 +53,7 @@ def make_pair(
     if train and rng.random() < FLIP_P:
         image, points, box = image[:, ::-1], flip_landmarks(points, width), flip_box(box, width)
     loose = crop(image, compute_loose_box(points, *image.shape[:2]), landmarks=points, boxes=box[None])
-    real = np.ascontiguousarray(loose.image)
-    fake, mask = self_blend(real, loose.landmarks, rng)
+    real, fake, mask = self_blend(np.ascontiguousarray(loose.image), loose.landmarks, rng)
     if train:
         real, fake = augment_pair(real, fake, rng)
     height, width = real.shape[:2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class BlendedPairs:
 
 
 class RepeatedBlends:
-    """Validation: each face once, then `repeats` different blends of it; always the same ones (the keys are constant)."""
+    """Validation: `repeats` different pairs of each face; always the same ones, since the keys are constant."""
 
     def __init__(self, faces: Sequence[Face], *, image_size: int, repeats: int) -> None:
         self._pairs = BlendedPairs(faces, image_size=image_size, train=False)
@@ -59,17 +60,7 @@ class RepeatedBlends:
     def make(self, index: int, rng: np.random.Generator) -> Item:
         repeat, face = divmod(index, len(self._pairs))
         item = self._pairs.make(face, rng)
-        if repeat == 0:
-            return item
-        # The real face has been judged already; without blend parameters it would only repeat itself.
-        return Item(
-            images=item.images[1:],
-            labels=(1,),
-            sample_ids=(f"{item.sample_ids[1]}{repeat}",),
-            clip_id=item.clip_id,
-            identity=item.identity,
-            masks=None if item.masks is None else item.masks[1:],
-        )
+        return replace(item, sample_ids=tuple(f"{name}{repeat}" for name in item.sample_ids))
 
 
 class LabelledFaces:

@@ -60,7 +60,10 @@ class DeepfakeTask:
         section = self._section
         finders: dict[str, Callable[[], FaceSplits]] = {
             "ffpp": lambda: ffpp.find_faces(
-                root, compression=section.compression, frames_per_clip=section.frames_per_clip
+                root,
+                compression=section.compression,
+                frames_per_clip=section.frames_per_clip,
+                allow_shared=self._allow_shared,
             ),
             "photos": lambda: photos.find_faces(
                 root,
@@ -70,7 +73,10 @@ class DeepfakeTask:
                 allow_shared=self._allow_shared,
             ),
             "labelled": lambda: labelled.find_faces(
-                root, validation_share=section.validation_share, split_seed=section.split_seed
+                root,
+                validation_share=section.validation_share,
+                split_seed=section.split_seed,
+                allow_shared=self._allow_shared,
             ),
         }
         return finders[section.data_source]()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.data.items import UnreadableItem
+from lib.errors import Problem, UserError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -46,6 +47,20 @@ class FaceSplits:
     train: tuple[Face, ...]
     validation: tuple[Face, ...]
     notes: tuple[str, ...]
+
+
+def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str]) -> None:
+    """Raise UserError that names the people or clips who stand in both splits: validation would be a test of memory."""
+    shared = sorted(set(train) & set(validation))
+    if shared:
+        raise UserError(
+            Problem(
+                where=str(where),
+                what=f"{len(shared)} people or clips stand in training and in validation",
+                got=", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""),
+                remedy="give each of them one split; --allow shared-people trains all the same",
+            )
+        )
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:

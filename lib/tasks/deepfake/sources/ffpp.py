@@ -18,7 +18,7 @@ import numpy as np
 
 from lib.data.items import UnreadableItem
 from lib.errors import Problem, ProblemList, UserError
-from lib.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, read_picture
+from lib.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, read_picture
 
 SPLIT_FILES = {"train": "train.json", "validation": "val.json"}
 KINDS = {
@@ -32,18 +32,20 @@ REMEDY = (
 )
 
 
-def find_faces(root: Path, *, compression: str, frames_per_clip: int) -> FaceSplits:
+def find_faces(root: Path, *, compression: str, frames_per_clip: int, allow_shared: bool = False) -> FaceSplits:
     """All usable frames, `frames_per_clip` of each clip, evenly spread. Raises UserError that names every missing path."""
     base = root / "original_sequences" / "youtube" / compression
     _check_layout(root, base)
+    videos = {split: _read_video_numbers(root / file_name) for split, file_name in SPLIT_FILES.items()}
+    if not allow_shared:
+        check_disjoint(root, *videos.values())
     splits: dict[str, tuple[Face, ...]] = {}
     notes: list[str] = []
     for split, file_name in SPLIT_FILES.items():
-        numbers = _read_video_numbers(root / file_name)
-        clips = [folder for folder in sorted((base / "frames").iterdir()) if folder.name[:3] in numbers]
+        clips = [folder for folder in sorted((base / "frames").iterdir()) if folder.name[:3] in videos[split]]
         faces = [face for clip in clips for face in _find_in_clip(base, clip.name, frames_per_clip)]
         if not faces:
-            raise UserError(_explain_empty(base, root / file_name, numbers))
+            raise UserError(_explain_empty(base, root / file_name, videos[split]))
         splits[split] = tuple(faces)
         notes.append(f"{split}: {len(faces)} frames of {len({face.clip_id for face in faces})} clips ({compression})")
     return FaceSplits(splits["train"], splits["validation"], tuple(notes))
@@ -63,6 +65,8 @@ def _read_video_numbers(path: Path) -> frozenset[str]:
     """The video numbers of a split, flattened out of its pairs."""
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
+            raise TypeError("the file holds something else")
         numbers = frozenset(str(number) for pair in pairs for number in pair)
     except (ValueError, TypeError) as error:
         raise UserError(

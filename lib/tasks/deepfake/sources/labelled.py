@@ -12,17 +12,21 @@ from pathlib import Path
 
 from lib.data.splits import choose_validation_identities
 from lib.errors import Problem, UserError
-from lib.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, list_pictures, read_picture
+from lib.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, list_pictures, read_picture
 
 LABELS = {"real": 0, "fake": 1}
 LAYOUT = "ROOT/real and ROOT/fake, or ROOT/train/{real,fake} and ROOT/val/{real,fake}"
 
 
-def find_faces(root: Path, *, validation_share: float, split_seed: int) -> FaceSplits:
-    """Every picture below the class folders. Raises UserError for another layout or an empty class."""
+def find_faces(
+    root: Path, *, validation_share: float, split_seed: int, allow_shared: bool = False
+) -> FaceSplits:
+    """Every picture below the class folders. Raises UserError for another layout, an empty class, or people in both splits."""
     own_split = (root / "train").is_dir() or (root / "val").is_dir()
     if own_split:
-        train, validation = (_find_in(root / name) for name in ("train", "val"))
+        train, validation = (_find_in(root / name, prefix=f"{name}/") for name in ("train", "val"))
+        if not allow_shared:
+            check_disjoint(root, *([face.identity for face in faces] for faces in (train, validation)))
         held_out = "the folders train/ and val/"
     else:
         faces = _find_in(root)
@@ -41,7 +45,7 @@ def find_faces(root: Path, *, validation_share: float, split_seed: int) -> FaceS
     )
 
 
-def _find_in(folder: Path) -> list[Face]:
+def _find_in(folder: Path, *, prefix: str = "") -> list[Face]:
     missing = [str(folder / name) for name in LABELS if not (folder / name).is_dir()]
     if missing:
         there = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else []
@@ -54,13 +58,13 @@ def _find_in(folder: Path) -> list[Face]:
                 remedy="rename the class folders to real and fake, or set data_root; `make demo` needs no data of yours",
             )
         )
-    return [_to_face(folder / name, path, label) for name, label in LABELS.items() for path in list_pictures(folder / name)]
+    return [_to_face(folder / name, path, label, prefix) for name, label in LABELS.items() for path in list_pictures(folder / name)]
 
 
-def _to_face(class_folder: Path, path: Path, label: int) -> Face:
-    """A subfolder is one person or clip, under both classes alike; a file on its own stands for itself."""
+def _to_face(class_folder: Path, path: Path, label: int, prefix: str) -> Face:
+    """A subfolder is one person or clip, under both classes and splits alike; a file on its own stands for itself."""
     inside = path.relative_to(class_folder)
-    group = inside.parts[0] if len(inside.parts) > 1 else f"{class_folder.name}/{inside.stem}"
+    group = inside.parts[0] if len(inside.parts) > 1 else f"{prefix}{class_folder.name}/{inside.stem}"
     return Face(name=str(path), clip_id=group, identity=group, label=label, load=_Picture(path).load)
 
 

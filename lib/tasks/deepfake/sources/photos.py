@@ -57,7 +57,8 @@ def find_faces(
 
 
 def _read_folders(root: Path) -> list[Photo]:
-    people = [folder for folder in sorted(root.iterdir()) if folder.is_dir()] if root.is_dir() else []
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    people = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
     photos = [Photo(path, folder.name) for folder in people for path in list_pictures(folder)]
     if not photos:
         raise UserError(
@@ -83,7 +84,7 @@ def _read_csv(path: Path) -> list[Photo]:
             _check_columns(path, rows.fieldnames or [])
             for row in rows:
                 photos.append(_to_photo(path, rows.line_num, row))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             Problem(where=str(path), what="cannot be read as CSV", got=str(error), remedy="save it as UTF-8 CSV")
         ) from None

@@ -1,0 +1,64 @@
+"""Scores of trained demo models on people by split: shared by the demo's comparison and by `make results`."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib.checkpoint.store import load_checkpoint
+from lib.engine.evaluate import compute_scores
+from lib.engine.task import Scores
+from lib.models.classifier import build_classifier
+from lib.tasks.deepfake.items import RepeatedBlends
+from lib.tasks.deepfake.sources.face import Face
+from lib.tasks.deepfake.sources.face_crops import FaceCrops
+
+FACES = Path("data/demo/faces.csv")
+BLENDS = 8  # pairs a person: the blend is drawn anew each time, always the same ones
+SEED = 20_261_122  # of the blends of these measurements; no training or validation uses it
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint with its model, ready to judge."""
+
+    model: nn.Module
+    about: dict[str, Any]
+    path: Path
+
+
+def load_trained(path: Path) -> Trained:
+    """The classifier that a checkpoint's own description names. Raises UserError for a damaged file."""
+    checkpoint = load_checkpoint(path)
+    about = checkpoint.about
+    model = build_classifier(about["architecture"], classes=len(about["classes"]), dropout=about["dropout"])
+    model.load_state_dict(checkpoint.tensors["model"])
+    return Trained(model.eval(), about, path)
+
+
+def find_run(pattern: str) -> Path:
+    """The newest run's best checkpoint."""
+    found = sorted(Path("output").glob(f"{pattern}/weights/best_model.pth"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"no output/{pattern}/weights/best_model.pth: run the part that trains it first")
+    return found[-1]
+
+
+def score_people(trained: Trained, split: str, *, num_workers: int = 2) -> Scores:
+    """Logits on `BLENDS` real and self-blended pairs of each person of a split."""
+    image_size = int(trained.about["image_size"])
+    with open(FACES, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    people = {FACES.parent / row["path"]: row["person"] for row in rows}
+    crops = FaceCrops(image_size=image_size).prepare(list(people))
+    faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
+    source = RepeatedBlends(faces, image_size=image_size, repeats=BLENDS)
+    scores, _ = compute_scores(
+        trained.model, source, seed=SEED, batch_size=16, num_workers=num_workers, device=torch.device("cpu")
+    )
+    return scores

@@ -1,0 +1,45 @@
+"""The whole story on real faces in one command: a teacher, stage 1, stage 2, and what each is worth.
+
+    make demo
+
+Each part is one of the project's own command lines, printed before it runs; nothing here is special to the demo but the data.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = (
+    ("fetch model files", ("fetch_models.py", "demo")),
+    ("fetch portraits", ("demo/fetch_portraits.py",)),
+    ("train the teacher", ("train_student_only.py", "configs/demo_teacher.json", "-n", "demo_teacher")),
+    ("stage 1: the student alone", ("train_student_only.py", "configs/demo.json", "-n", "demo_student")),
+    ("stage 2: distillation", ("main_distillation.py", "configs/demo.json", "-n", "demo_distill")),
+    ("compare", ("demo/compare.py",)),
+)
+
+
+def main() -> int:
+    started = time.monotonic()
+    for number, (what, arguments) in enumerate(PARTS, start=1):
+        print(f"\n[{number}/{len(PARTS)}] {what}: python {' '.join(arguments)}", flush=True)
+        begun = time.monotonic()
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False)
+        if done.returncode != 0:
+            print(f"\nthe demo ended here: exit code {done.returncode}. What is done stays; run `make demo` again.")
+            return done.returncode
+        print(f"    {_format(time.monotonic() - begun)}", flush=True)
+    print(f"\nAll of it took {_format(time.monotonic() - started)}.")
+    return 0
+
+
+def _format(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
