@@ -1,6 +1,6 @@
 """Stage 2: distil a frozen teacher into the stage-1 student with sharpness-aware steps, from the same JSON config.
 
-    python main_distillation.py configs/config_SBI.json -n run
+python main_distillation.py configs/config_SBI.json -n run
 """
 
 from __future__ import annotations

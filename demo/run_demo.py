@@ -2,7 +2,8 @@
 
     make demo
 
-Each part is one of the project's own command lines, printed before it runs; nothing here is special to the demo but the data.
+Each part is one of the project's own command lines, printed before it runs; nothing here is special to the demo but
+the data.
 """
 
 from __future__ import annotations

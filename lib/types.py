@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Batch:
     """What the student and the frozen teachers look at: the same tensor for all of them.
 
-    inputs (N, 3, H, W) float32 RGB in 0..1; labels (N,) int64, real 0 and fake 1; sample_ids, clip_ids and identities: N
-    strings each; masks (N, H, W) float32 in 0..1 where a blend is known (for pictures), else None.
+    inputs (N, 3, H, W) float32 RGB in 0..1; labels (N,) int64, real 0 and fake 1; sample_ids, clip_ids and
+    identities: N strings each; masks (N, H, W) float32 in 0..1 where a blend is known (for pictures), else None.
     """
 
     inputs: torch.Tensor
@@ -48,8 +48,8 @@ class StepResult:
     """What one training step did.
 
     status `ok`, or `skipped` with the reason: then weights, buffers, optimiser and random states are those before the
-    step.  loss and terms are those of pass 1 (at the unperturbed weights); grad_norm is the L2 norm of the gradient that
-    was applied, before clipping.
+    step.  loss and terms are those of pass 1 (at the unperturbed weights); grad_norm is the L2 norm of the gradient
+    that was applied, before clipping.
     """
 
     status: Literal["ok", "skipped"]

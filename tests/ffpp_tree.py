@@ -1,4 +1,5 @@
-"""A small FaceForensics++ in exactly the layout that users of self-blended images have, and weights in their file forms.
+"""A small FaceForensics++ in exactly the layout that users of self-blended images have, and weights in their file
+forms.
 
 Faces are the photos of ../shared/data with the landmarks of this project's own mesh; where the photos or the two face
 models are absent, drawn faces stand in, so that no test has to skip.
@@ -41,8 +42,8 @@ def has_photos() -> bool:
 def build_tree(root: Path, *, train_clips: int = 4, val_clips: int = 2, frames: int = 2) -> Path:
     """Write ROOT/original_sequences/youtube/c23/{frames,landmarks,retina} and the three split files; returns ROOT.
 
-    Each clip is one person. Clip numbers are even-sized pairs as in the original. Two traps: every clip has one more frame that lacks
-    its retina file, and the frames of the test split are not pictures: whoever opens them notices.
+    Each clip is one person. Clip numbers are even-sized pairs as in the original. Two traps: every clip has one more
+    frame that lacks its retina file, and the frames of the test split are not pictures: whoever opens them notices.
     """
     base = root / "original_sequences" / "youtube" / "c23"
     faces = _make_frames()

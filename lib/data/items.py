@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Item:
-    """What one index gives: k images that belong together (a real face and the fake made of it, or one labelled picture).
+    """What one index gives: k images that belong together (a real face and the fake made of it, or one labelled
+    picture).
 
     images: uint8 (k, S, S, 3) RGB; labels: k of them, real 0 and fake 1; masks: float32 (k, S, S) or None.
     """

@@ -1,4 +1,6 @@
-"""In which order an epoch visits its items, as a pure function of (seed, epoch): nothing to save, nothing to restore."""
+"""In which order an epoch visits its items, as a pure function of (seed, epoch): nothing to save, nothing to
+restore.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ class ItemKey:
 
 @dataclass(frozen=True)
 class TrainOrder:
-    """Batches of keys for one epoch: every item `repeats` times, each pass shuffled by itself, the last batch full or dropped.
+    """Batches of keys for one epoch: every item `repeats` times, each pass shuffled by itself, the last batch full or
+    dropped.
 
     items, batch_size, repeats >= 1. A set smaller than a batch gives one batch of all there is.
     """

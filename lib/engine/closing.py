@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from lib.config.read import read_config_file
 from lib.config.sections import RunConfig
 from lib.engine.run import Run
 from lib.engine.task import Task
 from lib.engine.trainer import FitResult
+from lib.errors import UserError
 from lib.report.console import format_duration
 from lib.report.guide import DistillationSettings, describe_next_after_stage1, describe_next_after_stage2
 
@@ -32,11 +35,12 @@ def close_stage_1(run: Run, task: Task, result: FitResult | None) -> None:
     if result is None:  # a dry run
         return
     _say_totals(run, task, result)
+    config, weights_key_set = _find_file_for_stage_2(run)
     lines = describe_next_after_stage1(
         val_auc=result.best_value,
         checkpoint=str(run.weights_folder / "best_model.pth"),
-        config=str(run.config_path or run.folder / "config.json"),
-        weights_key_set=run.weights_key_set,
+        config=config,
+        weights_key_set=weights_key_set,
         bands=task.has_published_bands,
     )
     for line in lines:
@@ -59,13 +63,33 @@ def close_stage_2(run: Run, task: Task, result: FitResult | None) -> None:
         run.say(line)
 
 
+def _find_file_for_stage_2(run: Run) -> tuple[str, bool]:
+    """The config file to name in the command of stage 2, and whether it names stage-1 weights.
+
+    A run that was resumed without its CONFIG is known by the config's name only; its own config.json is of another
+    form.
+    """
+    if run.config_path is not None:
+        return str(run.config_path), run.weights_key_set
+    guess = Path("configs") / f"{run.config.config_name}.json"
+    try:
+        return str(guess), read_config_file(guess).get("pretrained_student_weights") is not None
+    except UserError:
+        return "CONFIG", False
+
+
 def _say_totals(run: Run, task: Task, result: FitResult) -> None:
-    per_epoch = result.seconds / max(1, result.epochs_done)
+    best = f"best {task.selection_metric} {result.best_value:.4f} in epoch {result.best_epoch}"
+    curves = f"curves: {run.logs_folder / 'curves.png'}"
+    if result.epochs_done == 0:
+        run.say(f"nothing left to do: all epochs of this run are done; {best}; {curves}")
+        return
+    per_epoch = result.seconds / result.epochs_done
+    epochs = f"{result.epochs_done} epoch{'s' if result.epochs_done > 1 else ''}"
     skipped = f", {result.skipped} steps skipped" if result.skipped else ""
     run.say(
-        f"{result.epochs_done} epochs in {format_duration(result.seconds)} ({per_epoch:.1f} s an epoch, 100 would take "
-        f"{format_duration(100 * per_epoch)}){skipped}; best {task.selection_metric} {result.best_value:.4f} in epoch "
-        f"{result.best_epoch}; curves: {run.logs_folder / 'curves.png'}"
+        f"{epochs} in {format_duration(result.seconds)} ({per_epoch:.1f} s an epoch, 100 would take "
+        f"{format_duration(100 * per_epoch)}){skipped}; {best}; {curves}"
     )
 
 
@@ -74,7 +98,9 @@ def _read_settings(config: RunConfig) -> DistillationSettings:
     hard = next(term.weight for term in config.criterion if term.name == "hard")
     kd = next(term for term in config.criterion if term.name == "kd")
     start, end = (hard.value, hard.value) if hard.kind == "constant" else (hard.start, hard.end)
-    assert start is not None and end is not None and kd.temperature is not None
+    assert start is not None
+    assert end is not None
+    assert kd.temperature is not None
     return DistillationSettings(
         alpha_start=start,
         alpha_end=end,

@@ -31,16 +31,16 @@ TAGS = {
 class Journal:
     """Opened for the epochs that are still to do: rows of later epochs, left by an interrupted run, are dropped."""
 
-    def __init__(self, run: Run, epoch: int, global_step: int) -> None:
+    def __init__(self, run: Run, epoch: int, steps_done: int) -> None:
         self._run = run
         self._losses = LossesLog(run.logs_folder / "losses.logs")
         self._metrics = MetricsFile(run.logs_folder / "metrics.csv")
         self._losses.drop_after(epoch - 1)
         self._metrics.drop_after(epoch - 1)
         for note in run.notes:
-            self._losses.append(f"# {note}")
+            self.note(note)
         self._tensorboard = TensorBoardLog(
-            run.logs_folder / "tensorboard", purge_step=global_step if run.resumed_from else None
+            run.logs_folder / "tensorboard", purge_step=steps_done + 1 if run.resumed_from else None
         )
         self._started = time.monotonic()
 
@@ -55,6 +55,10 @@ class Journal:
         """Seconds since this process began the stage."""
         return time.monotonic() - self._started
 
+    def note(self, line: str) -> None:
+        """A remark for logs/losses.logs."""
+        self._losses.append(f"# {line}")
+
     def draw_batch(self, batch: Batch) -> None:
         """logs/first_batch.png: what teacher and student see, and where each fake was blended."""
         images = (batch.inputs.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
@@ -67,15 +71,15 @@ class Journal:
         )
 
     def record_step(
-        self, global_step: int, result: StepResult, *, lr: float, steering: Mapping[str, float], skipped: int
+        self, steps_done: int, result: StepResult, *, lr: float, steering: Mapping[str, float], skipped: int
     ) -> None:
-        """One step's scalars for TensorBoard."""
+        """One step's scalars for TensorBoard, at the number of steps done with it."""
         scalars: dict[str, float | None] = {TAGS.get(name, f"train/{name}"): value for name, value in steering.items()}
         scalars |= {"train/lr": lr, "train/skipped_steps": float(skipped)}
         if result.ok:
             scalars |= {TAGS.get(name, f"train/{name}"): value for name, value in result.terms.items()}
             scalars |= {"train/loss": result.loss, "train/grad_norm": result.grad_norm}
-        self._tensorboard.scalars(scalars, global_step)
+        self._tensorboard.scalars(scalars, steps_done)
 
     def record_skip(self, progress: Progress, result: StepResult, batch: Batch) -> None:
         """A skipped step, with the samples that were in it."""
@@ -83,12 +87,10 @@ class Journal:
             f"skipped epoch {progress.epoch} step {progress.step}: {result.reason}; everything is as before the step. "
             f"Samples: {', '.join(batch.sample_ids)}"
         )
-        self._losses.append(f"# {line}")
+        self.note(line)
         self._run.console.print(line[:300], markup=False, highlight=False, soft_wrap=True)
 
-    def record_epoch(
-        self, row: Mapping[str, Any], epochs: int, *, best: tuple[int, float], new_best: bool
-    ) -> str:
+    def record_epoch(self, row: Mapping[str, Any], epochs: int, *, best: tuple[int, float], new_best: bool) -> str:
         """The epoch's row in metrics.csv, its line in losses.logs, its scalars, the curves; returns the line."""
         shown = {name: value for name, value in row.items() if name not in ("epoch", "steps", "skipped")}
         if row["skipped"]:
@@ -106,7 +108,8 @@ class Journal:
         """Why training stopped itself, with the guide's advice and what is left intact."""
         stage1 = self._run.config.student.weights
         advice = advise_on_nan(checkpoint=stage1) if self._run.config.stage == 2 else _ADVICE_STAGE_1
-        left = f"intact: {self._run.weights_folder} (best_model.pth, last.pth of the last whole epoch)"
+        intact = [name for name in ("best_model.pth", "last.pth") if (self._run.weights_folder / name).is_file()]
+        left = f"intact in {self._run.weights_folder}: {' and '.join(intact)}, as of the last whole epoch"
         return "\n".join([f"{in_a_row} steps in a row were skipped; the last because {last.reason}.", *advice, left])
 
 

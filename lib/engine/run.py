@@ -62,8 +62,11 @@ class Run:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def create_folder(self) -> None:
-        """Make the run folder (never an existing one, also when two runs of one name start at once) and describe the run in it."""
-        self.folder = self.resumed_from or _make_run_folder(self.config)
+        """Make the run folder (never an existing one, also when two runs of one name start at once) and describe the
+        run in it.
+        """
+        if self.resumed_from is None:
+            self.folder = _make_run_folder(self.config)
         for folder in (self.weights_folder, self.logs_folder):
             folder.mkdir(exist_ok=True)
         write_text_atomically(self.folder / CONFIG_NAME, self.config.model_dump_json(indent=2) + "\n")
@@ -72,19 +75,23 @@ class Run:
 
 
 def open_run(command: CommandLine) -> Run:
-    """Choose the device, seed everything, say what will be done. Writes nothing. Raises UserError for an absent device."""
+    """Choose the device, seed everything, say what will be done. Writes nothing. Raises UserError for an absent
+    device.
+    """
     run = Run(
         config=command.config,
         device=_choose_device(command.config.device),
         console=build_console(),
         resumed_from=command.resume,
+        folder=command.resume or Path(),
         dry_run=command.dry_run,
         config_path=command.config_path,
         weights_key_set=command.weights_key_set,
     )
     seed_everything(command.config.seed)
-    threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
-    run.say(f"stage {run.config.stage}: {run.config.name} on {run.device}{threads}, seed {run.config.seed}")
+    threads = torch.get_num_threads()
+    on_cpu = f", {threads} thread{'s' if threads > 1 else ''}" if run.device.type == "cpu" else ""
+    run.say(f"stage {run.config.stage}: {run.config.name} on {run.device}{on_cpu}, seed {run.config.seed}")
     for note in command.notes:
         run.say(note)
     return run
@@ -127,6 +134,9 @@ class StopRequested(Exception):
         super().__init__(exit_code.name)
 
 
+STOPPING = "\nstopping after this step; a second Ctrl-C stops at once, without saving\n"
+
+
 class Interrupts:
     """Turns SIGINT and SIGTERM into a request that is honoured between steps; a second SIGINT stops at once."""
 
@@ -152,6 +162,8 @@ class Interrupts:
         if number == signal.SIGINT and self._asked is not None:
             raise KeyboardInterrupt
         self._asked = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
+        with contextlib.suppress(OSError):  # not through the console: the signal may have come while it was printing
+            os.write(2, STOPPING.encode())
 
 
 def _choose_device(name: str) -> torch.device:
@@ -172,12 +184,12 @@ def _choose_device(name: str) -> torch.device:
 
 
 def _check_output(root: Path, dry_run: bool) -> None:
-    """Whether a file can be made where the runs go, before anything is computed."""
+    """Whether a file can be made where the runs go, before anything is computed. Leaves no trace."""
     if dry_run:
         return
-    probe = root / f".writable.{os.getpid()}"
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    probe = there / f".writable.{os.getpid()}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:

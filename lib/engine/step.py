@@ -1,8 +1,8 @@
-"""One update of the student as a transaction: it happens as a whole, or weights, buffers, optimiser and random states are
-bit for bit as before.
+"""One update of the student as a transaction: it happens as a whole, or weights, buffers, optimiser and random states
+are bit for bit as before.
 
-With SAM (rho > 0) a step is: teacher forward (once), pass 1 at w, pass 2 at w + e on the same batch with the same dropout
-masks, restore, clip, base step. BatchNorm statistics are those of pass 1.
+With SAM (rho > 0) a step is: teacher forward (once), pass 1 at w, pass 2 at w + e on the same batch with the same
+dropout masks, restore, clip, base step. BatchNorm statistics are those of pass 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class TrainStep:
     clip_norm: float
 
     def __call__(self, batch: Batch, progress: Progress) -> StepResult:
-        """Take one step on `batch`. Non-finite values give a `skipped` result; exceptions pass through, after the rollback."""
+        """Take one step on `batch`. Non-finite values give a `skipped` result; exceptions pass through, after the
+        rollback.
+        """
         device_type = batch.inputs.device.type
         buffers = [b.detach().clone() for b in self.student.buffers()]
         rng_before = capture_rng_state(device_type=device_type)
@@ -90,7 +92,9 @@ class TrainStep:
         return value.total.detach(), dict(value.terms)
 
     def _roll_back(self, buffers: list[Tensor], rng_before: dict[str, object]) -> None:
-        """Weights and optimiser have not moved (SAM restores, the base step comes last): buffers and random states have."""
+        """Weights and optimiser have not moved (SAM restores, the base step comes last): buffers and random states
+        have.
+        """
         self.optimizer.zero_grad()
         with torch.no_grad():
             for buffer, saved in zip(self.student.buffers(), buffers, strict=True):

@@ -15,8 +15,8 @@ from lib.data.items import ItemSource
 class TaskData:
     """Items to learn from and to validate on; they share no identity.
 
-    repeats: visits of each training item an epoch; evaluation_seed: keys the randomness of validation items, so that runs with
-    different seeds are judged on the same pictures.
+    repeats: visits of each training item an epoch; evaluation_seed: keys the randomness of validation items, so that
+    runs with different seeds are judged on the same pictures.
     """
 
     train: ItemSource

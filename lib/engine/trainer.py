@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.checkpoint.resume import load_run_state, save_run_state
+from lib.checkpoint.resume import RunState, load_run_state, save_run_state
 from lib.checkpoint.selection import BestCheckpoints
 from lib.checkpoint.store import save_checkpoint
 from lib.config.sections import SCRIPTS
 from lib.data.loader import LoadedBatch, Replaced, load_batches
 from lib.data.order import TrainOrder
 from lib.engine.evaluate import compute_scores
+from lib.engine.journal import Journal
 from lib.engine.run import Interrupts, Run, StopRequested
 from lib.engine.step import TrainStep
 from lib.engine.task import Task, TaskData
-from lib.engine.journal import Journal
-from lib.errors import RunInterrupted, TrainingStopped
+from lib.errors import ExitCode, Problem, RunInterrupted, TrainingStopped, UserError
 from lib.metrics.checks import MetricError
 from lib.random import capture_rng_state, restore_rng_state
 from lib.report.console import ProgressLine
@@ -43,7 +43,9 @@ class Position:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a stage ended with. best: epoch and value of the selection metric; start_value: before the first step (stage 2)."""
+    """What a stage ended with. best: epoch and value of the selection metric; start_value: before the first step
+    (stage 2).
+    """
 
     best_epoch: int
     best_value: float
@@ -73,24 +75,27 @@ class Trainer:
     def fit(self) -> FitResult | None:
         """Train to the end. None after a dry run.
 
-        Raises RunInterrupted (state saved) on SIGINT or SIGTERM, TrainingStopped when too many steps in a row are skipped, when a
-        validation score is not finite, or when too many items cannot be read.
+        Raises RunInterrupted (state saved) on SIGINT or SIGTERM, TrainingStopped when too many steps in a row are
+        skipped, when a validation score is not finite, or when too many items cannot be read.
         """
         if self._run.dry_run:
             return self._try_one_batch()
+        if self._run.is_resumed:
+            self._restore()  # before anything in the folder is written: a refused resume leaves it as it was
         self._run.create_folder()
-        self._selection = BestCheckpoints(
-            self._run.weights_folder, keep=self._run.config.training.keep_best, metric=self._task.selection_metric
-        )
-        if self._run.resumed_from is not None:
-            self._restore()
-        self._journal = Journal(self._run, self._position.epoch, self._global_step(self._position.epoch, 0))
+        if not self._run.is_resumed:
+            self._selection = self._open_selection()
+            self._save_state()  # so that a run killed in its first epoch can be resumed, too
+        self._journal = Journal(self._run, self._position.epoch, self._count_steps(self._position))
         with Interrupts() as self._interrupts, self._journal:
             try:
                 return self._fit()
             except StopRequested as stop:
                 self._save_state()
-                raise RunInterrupted(self._describe_stop(), stop.exit_code) from None
+                raise RunInterrupted(f"interrupted at {self._describe_stop('saved')}", stop.exit_code) from None
+            except KeyboardInterrupt:
+                told = self._describe_stop("this point is not saved; the last save is whole")
+                raise RunInterrupted(f"stopped at once in {told}", ExitCode.INTERRUPTED) from None
             except MetricError as error:
                 raise TrainingStopped(f"epoch {self._position.epoch}: {error}") from error
 
@@ -155,7 +160,7 @@ class Trainer:
                 position.sums[name] += value
             position.sums["steps"] += 1
         self._journal.record_step(
-            self._global_step(progress.epoch, progress.step),
+            self._count_steps(position) + 1,
             result,
             lr=lr,
             steering=self._step.criterion.describe(progress),
@@ -227,11 +232,17 @@ class Trainer:
             },
         )
 
+    def _open_selection(self) -> BestCheckpoints:
+        keep = self._run.config.training.keep_best
+        return BestCheckpoints(self._run.weights_folder, keep=keep, metric=self._task.selection_metric)
+
     def _restore(self) -> None:
         """Take up the run where its last state was saved: weights, optimiser, random states, position, selection."""
         state = load_run_state(self._run.weights_folder)
+        self._refuse_other_model(state)
+        self._selection = self._open_selection()
         self._step.student.load_state_dict(state.tensors["model"])
-        self._step.optimizer.load_state_dict(state.tensors["optimizer"])
+        self._restore_optimizer(state.tensors["optimizer"])
         restore_rng_state(state.tensors["rng"])
         stored = dict(state.progress["position"])
         self._position = Position(**{**stored, "sums": defaultdict(float, stored["sums"])})
@@ -240,12 +251,42 @@ class Trainer:
         for note in [f"resuming {self._run.resumed_from} at {at}", *notes]:
             self._run.say(note)
 
+    def _refuse_other_model(self, state: RunState) -> None:
+        """No permission makes the state of one architecture or optimiser fit another."""
+        groups, ours = (_name_options(s) for s in (state.tensors["optimizer"], self._step.optimizer.state_dict()))
+        changes = [
+            f"{key}: {state.progress.get(key)} -> {self._about[key]}"
+            for key in ("architecture", "classes")
+            if state.progress.get(key) != self._about[key]
+        ]
+        changes += ["optimizer: its stored state is that of another kind"] if groups != ours else []
+        if changes:
+            raise UserError(
+                Problem(
+                    where=f"--resume {self._run.folder}",
+                    what="cannot go on with another model or optimiser, --allow changed-config or not",
+                    got="\n".join(changes),
+                    remedy="start a new run: -n NAME without --resume",
+                )
+            )
+
+    def _restore_optimizer(self, stored: dict[str, Any]) -> None:
+        """Momentum and the like come from the run; settings such as weight decay stay those of the config."""
+        groups = self._step.optimizer.base_optimizer.param_groups
+        settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        self._step.optimizer.load_state_dict(stored)
+        for group, setting in zip(self._step.optimizer.base_optimizer.param_groups, settings, strict=True):
+            group.update(setting)
+
     def _report_unreadable(self, replaced: tuple[Replaced, ...]) -> None:
         """Name each item that could not be read once; stop when there are too many."""
         for item in replaced:
             if item.path not in self._unreadable:
                 self._unreadable[item.path] = item.reason
-                self._run.say(f"left out {item.path}: {item.reason}")
+                line = f"left out {item.path}: {item.reason}; another item takes its place"
+                self._run.say(line)
+                if not self._run.dry_run:
+                    self._journal.note(line)
         known = len(self._data.train) + len(self._data.validation)
         if len(self._unreadable) > max(1, UNREADABLE_LIMIT * known):
             raise TrainingStopped(
@@ -256,9 +297,8 @@ class Trainer:
     def _try_one_batch(self) -> None:
         """--dry-run: one batch through loading, teacher, step and metrics; nothing is written."""
         first = next(iter(self._order.batches(1)))
-        loaded: LoadedBatch = next(
-            load_batches(self._data.train, [first], seed=self._run.config.seed, num_workers=0)
-        )
+        loaded: LoadedBatch = next(load_batches(self._data.train, [first], seed=self._run.config.seed, num_workers=0))
+        self._report_unreadable(loaded.replaced)
         progress = Progress(1, 0, self._epochs, self._order.steps_per_epoch)
         self._step.optimizer.set_lr(self._lr_schedule(progress))
         self._step.student.train()
@@ -269,13 +309,20 @@ class Trainer:
             f"dry run: batch {shape}, step {result.status}"
             + (f", loss {result.loss:.4f} ({terms})" if result.ok else f": {result.reason}")
         )
-        self._run.say(f"dry run: {self._order.steps_per_epoch} steps an epoch, {self._epochs} epochs; nothing was written")
+        self._run.say(
+            f"dry run: {self._order.steps_per_epoch} steps an epoch, {self._epochs} epochs; nothing was written"
+        )
 
-    def _global_step(self, epoch: int, step: int) -> int:
-        return (epoch - 1) * self._order.steps_per_epoch + step
+    def _count_steps(self, position: Position) -> int:
+        """Steps done since the run began."""
+        return (position.epoch - 1) * self._order.steps_per_epoch + position.step
 
-    def _describe_stop(self) -> str:
+    def _describe_stop(self, what_is_saved: str) -> str:
         where = f"epoch {self._position.epoch}, step {self._position.step} of {self._order.steps_per_epoch}"
         script = SCRIPTS[self._run.config.stage]
-        return f"interrupted at {where}; saved. Go on with: python {script} --resume {self._run.folder}"
+        return f"{where}; {what_is_saved}. Go on with: python {script} --resume {self._run.folder}"
 
+
+def _name_options(stored: Mapping[str, Any]) -> list[tuple[frozenset[str], int]]:
+    """The option names and the number of parameters of each group: what tells one kind of optimiser from another."""
+    return [(frozenset(group), len(group["params"])) for group in stored["base"]["param_groups"]]

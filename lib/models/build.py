@@ -24,7 +24,8 @@ def build_student(
 ) -> nn.Module:
     """The model that learns; `say` gets the lines that tell where its weights come from.
 
-    Stage 1 starts from `student_init`; stage 2 from a stage-1 checkpoint, and never touches a hub. A resumed run takes its
+    Stage 1 starts from `student_init`; stage 2 from a stage-1 checkpoint, and never touches a hub. A resumed run
+    takes its
     weights from its own state, so none are looked for. Raises UserError when weights are missing or do not fit.
     """
     section = config.student
@@ -44,7 +45,9 @@ def build_student(
 
 
 def build_teacher(config: RunConfig, *, classes: int, say: Callable[[str], None] = print) -> FrozenTeacher:
-    """The frozen teacher. Its head must be in the file: a random one teaches noise. Raises UserError as `build_student`."""
+    """The frozen teacher. Its head must be in the file: a random one teaches noise. Raises UserError as
+    `build_student`.
+    """
     section = config.teacher
     if section is None:
         raise ValueError(f"stage {config.stage} has no teacher")
@@ -71,8 +74,8 @@ def _load_trained(model: nn.Module, path: Path, key: str, partial: bool) -> str:
 
 
 _REMEDIES = {
-    "teacher_weights": "put the teacher's checkpoint there (SBI publishes FFc23.tar for EfficientNet-B4; see weights/README.md), "
-    "or train a teacher with train_student_only.py; `make demo` runs without it",
+    "teacher_weights": "put the teacher's checkpoint there (FFc23.tar is published for EfficientNet-B4; see "
+    "weights/README.md), or train a teacher with train_student_only.py; `make demo` runs without it",
     "pretrained_student_weights": "run stage 1 first: python train_student_only.py CONFIG -n pretrain_mobilevit",
 }
 
@@ -108,7 +111,9 @@ def _find_local_weights(name: str) -> Path | None:
 
 
 def _load_from_hub(model: Any, name: str) -> str:
-    """timm's pretrained weights from its hub. The hub is asked first, briefly: timm itself retries for most of a minute."""
+    """timm's pretrained weights from its hub. The hub is asked first, briefly: timm itself retries for most of a
+    minute.
+    """
     import timm
 
     if name == EFFICIENTNET_B4:
@@ -143,8 +148,8 @@ def _explain_no_imagenet(name: str, why: str) -> Problem:
         where="student_init = 'imagenet'",
         what=f"no ImageNet weights for {name}: no file weights/{name}.imagenet.safetensors or .pth, and {why}",
         remedy=f"on a machine with a network: python -c \"import timm, torch; torch.save(timm.create_model('{name}', "
-        f"pretrained=True).state_dict(), 'weights/{name}.imagenet.pth')\" and copy the file here; or name another file in "
-        "student_init; or --set student_init=random",
+        f"pretrained=True).state_dict(), 'weights/{name}.imagenet.pth')\" and copy the file here; "
+        "or name another file in student_init; or --set student_init=random",
     )
 
 

@@ -5,7 +5,7 @@ Legend: B images, C classes, D channels of the last feature map, h x w its grid.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,10 @@ class TimmClassifier(nn.Module):
         import timm
 
         super().__init__()
-        self.backbone = timm.create_model(name, pretrained=False, num_classes=0)
+        # Any: timm's models have methods of their own, which nn.Module's type does not know.
+        self.backbone: Any = timm.create_model(name, pretrained=False, num_classes=0)
         # Some families (MobileNetV3, GhostNet, HGNet) widen the pooled features once more: theirs is the hidden size.
-        pooled = cast(int, getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
+        pooled = int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooled, classes))
 
     def get_features(self, images: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class EfficientNetClassifier(nn.Module):
         from efficientnet_pytorch import EfficientNet
 
         super().__init__()
-        overrides = {} if dropout is None else {"dropout_rate": dropout}
+        overrides: dict[str, Any] = {} if dropout is None else {"dropout_rate": dropout}
         self.net = EfficientNet.from_name(name, num_classes=classes, **overrides)
 
     def get_features(self, images: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ def count_parameters(model: nn.Module) -> int:
 class FrozenTeacher(nn.Module):
     """A model that is only read: `train()` leaves it in evaluation mode, its forward keeps no graph."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: TimmClassifier | EfficientNetClassifier) -> None:
         super().__init__()
         self.model = model
         model.requires_grad_(False)

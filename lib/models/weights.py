@@ -1,7 +1,7 @@
 """Strict loading of weights: every tensor of the backbone matches, or it is an error with example keys of both sides.
 
-A file may wrap its tensors (`model`, `state_dict`, `model_state_dict`) and prefix its keys (`module.`, `net.`, `model.`,
-`backbone.`); both are undone on both sides before comparing.
+A file may wrap its tensors (`model`, `state_dict`, `model_state_dict`) and prefix its keys (`module.`, `net.`,
+`model.`, `backbone.`); both are undone on both sides before comparing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Match:
-    """How a file's tensors fit a model. matched: model key -> file key; the other two name what is left on either side."""
+    """How a file's tensors fit a model. matched: model key -> file key; the other two name what is left on either
+    side.
+    """
 
     matched: Mapping[str, str]
     missing: tuple[str, ...]
@@ -45,7 +47,8 @@ class Match:
 def is_head(key: str) -> bool:
     """Whether a state key belongs to the classification head, in any of the forms we read.
 
-    timm calls some last layers of a backbone `head.norm`: what our classifier holds as `backbone.*` is none of the head.
+    timm calls some last layers of a backbone `head.norm`: what our classifier holds as `backbone.*` is none of the
+    head.
     """
     return "backbone." not in key and _strip_prefixes(key).startswith(HEAD_NAMES)
 
@@ -145,8 +148,8 @@ def _explain_mismatch(
 def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[Path, list[str]]:
     """The file that a path or glob means: of several, the newest whose tensors all fit `model`.
 
-    Returns the path and notes on the choice. Never ranks runs by their AUC: runs differ in data. Raises UserError that lists what is
-    there when nothing fits.
+    Returns the path and notes on the choice. Never ranks runs by their AUC: runs differ in data. Raises UserError
+    that lists what is there when nothing fits.
     """
     if not _is_glob(pattern) or Path(pattern).is_file():
         return Path(pattern), []
@@ -189,7 +192,7 @@ def _glob(pattern: str, key: str) -> list[Path]:
 
 def _list_nearby(pattern: str) -> str:
     """What is in the deepest folder of the pattern that exists."""
-    fixed = Path(*[part for part in Path(pattern).parts[: _first_glob(pattern)]])
+    fixed = Path(*Path(pattern).parts[: _first_glob(pattern)])
     while not fixed.is_dir() and fixed != fixed.parent:
         fixed = fixed.parent
     names = sorted(path.name for path in fixed.iterdir() if not path.name.startswith("."))[:10]
@@ -233,12 +236,17 @@ def compute_weights_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else repr(tensor.item()).encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.ndim
+            else repr(tensor.item()).encode()
+        )
     return digest.hexdigest()
 
 
 def rename_by_order(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Tensors of another library, renamed to those of the timm model `name`: both list the same layers in the same order.
+    """Tensors of another library, renamed to those of the timm model `name`: both list the same layers in the same
+    order.
 
     Raises ValueError unless there are as many tensors and every shape agrees.
     """

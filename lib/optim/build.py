@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -25,8 +27,10 @@ def build_lr_schedule(section: OptimizerSection) -> FlatThenLinear:
     return FlatThenLinear(section.lr, flat=section.flat, warmup=section.warmup)
 
 
-def group_parameters(model: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: weights (decayed) and vectors, that is biases and norm layers (not decayed). Empty ones are left out."""
+def group_parameters(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: weights (decayed) and vectors, that is biases and norm layers (not decayed). Empty ones are left
+    out.
+    """
     learning = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},

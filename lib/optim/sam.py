@@ -9,7 +9,7 @@ The ascent is a context manager: whatever ends it, the weights come back as copi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -42,11 +42,10 @@ class SAM:
         grads = [p.grad for p in self.parameters if p.grad is not None]
         if not grads:
             return torch.zeros(())
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # pyright: ignore[reportPrivateUsage]
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
 
     @contextlib.contextmanager
-    @torch.no_grad()
-    def perturbed(self, grad_norm: Tensor) -> Iterator[None]:
+    def perturbed(self, grad_norm: Tensor) -> Generator[None]:
         """Weights at w + rho g / ||g|| inside, at w, exactly, after: also when the body raises.
 
         `grad_norm` is what `compute_grad_norm` gave for the gradients now in place; they are dropped here, so that the
@@ -55,24 +54,28 @@ class SAM:
         moved = [p for p in self.parameters if p.grad is not None]
         saved = [p.detach().clone() for p in moved]
         try:
-            if moved:
-                scale = self.rho / (grad_norm + EPSILON)
-                ascent = torch._foreach_mul([p.grad for p in moved], scale)  # pyright: ignore
-                torch._foreach_add_(moved, ascent)  # pyright: ignore[reportPrivateUsage]
+            self._ascend(moved, self.rho / (grad_norm + EPSILON))
             self.zero_grad()
-            with torch.enable_grad():
-                yield
+            yield
         finally:
             # Copying back is exact; subtracting e would leave rounding behind in every step.
-            if moved:
-                torch._foreach_copy_(moved, saved)  # pyright: ignore[reportPrivateUsage]
+            with torch.no_grad():
+                if moved:
+                    torch._foreach_copy_(moved, saved)
+
+    @torch.no_grad()
+    def _ascend(self, moved: list[Tensor], scale: Tensor) -> None:
+        """w += scale * g."""
+        grads = [p.grad for p in moved if p.grad is not None]
+        if grads:
+            torch._foreach_add_(moved, torch._foreach_mul(grads, scale))
 
     @torch.no_grad()
     def clip(self, grad_norm: Tensor, max_norm: float) -> None:
         """Scale all gradients so that their L2 norm is at most `max_norm`."""
         grads = [p.grad for p in self.parameters if p.grad is not None]
         if grads:
-            torch._foreach_mul_(grads, torch.clamp(max_norm / (grad_norm + 1e-6), max=1.0))  # pyright: ignore
+            torch._foreach_mul_(grads, torch.clamp(max_norm / (grad_norm + 1e-6), max=1.0))
 
     def step(self) -> None:
         """One step of the base optimiser with the gradients in place."""

@@ -29,9 +29,7 @@ class BlendedPairs:
         loaded = face.load()
         landmarks = _require_landmarks(face, loaded)
         try:
-            pair = make_pair(
-                loaded.image, landmarks, rng, self._image_size, train=self._train, boxes=loaded.boxes
-            )
+            pair = make_pair(loaded.image, landmarks, rng, self._image_size, train=self._train, boxes=loaded.boxes)
         except ValueError as error:  # landmarks or picture of a form that no face has
             raise UnreadableItem(face.name, str(error)) from None
         return Item(

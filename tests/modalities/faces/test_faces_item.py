@@ -41,7 +41,9 @@ def test_evaluation_cuts_exactly_the_box_with_an_eighth_each_side(monkeypatch):
 
 
 def test_recolouring_never_tells_the_fake_from_the_real_face():
-    """Where nothing was blended in, both are the same pixels: a detector cannot pass by spotting a recoloured picture."""
+    """Where nothing was blended in, both are the same pixels: a detector cannot pass by spotting a recoloured
+    picture.
+    """
     recoloured = 0
     for seed in range(30):
         image, landmarks = draw_face(seed, 200)

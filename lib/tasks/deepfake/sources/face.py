@@ -20,8 +20,8 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 class LoadedFace:
     """A picture and where the face is in it.
 
-    image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) pixels or None where the picture is a face crop already; boxes: (n, 4)
-    detector boxes, or None.
+    image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) pixels or None where the picture is a face crop already;
+    boxes: (n, 4) detector boxes, or None.
     """
 
     image: NDArray[np.uint8]
@@ -31,7 +31,9 @@ class LoadedFace:
 
 @dataclass(frozen=True)
 class Face:
-    """One face by reference: name (its path), clip_id, identity (person), label (real 0, fake 1), and how to load it."""
+    """One face by reference: name (its path), clip_id, identity (person), label (real 0, fake 1), and how to load
+    it.
+    """
 
     name: str
     clip_id: str
@@ -77,7 +79,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise UnreadableItem(str(path), f"cannot be decoded ({error.err})") from None
     if image is None:
         raise UnreadableItem(str(path), "is no picture, or is cut off")
-    return image
+    return np.asarray(image, np.uint8)
 
 
 def list_pictures(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Loose face crops of photos, made once and kept: the detector and the mesh never run during training.
 
-One .npz a photo under data/face_crops/, named by the photo's content and by what made the crop; a crop is the box that self-blending
-itself would cut, scaled down (never up) so that no training step decodes more pixels than it needs.
+One .npz a photo under data/face_crops/, named by the photo's content and by what made the crop; a crop is the box
+that self-blending itself would cut, scaled down (never up) so that no training step decodes more pixels than it needs.
 """
 
 from __future__ import annotations

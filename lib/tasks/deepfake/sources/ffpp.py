@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.data.items import UnreadableItem
-from lib.errors import Problem, ProblemList, UserError
+from lib.errors import Problem, UserError
 from lib.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, read_picture
 
 SPLIT_FILES = {"train": "train.json", "validation": "val.json"}
@@ -27,13 +27,15 @@ KINDS = {
     "retina": "detector boxes and points, IDX.npy",
 }
 REMEDY = (
-    "get FaceForensics++ from its authors (they grant access on request), extract frames and landmarks in the layout of "
-    "docs/data.md, and set data_root and compression; `make demo` runs on portraits without it"
+    "get FaceForensics++ from its authors (they grant access on request), extract frames and landmarks in the layout "
+    "of docs/data.md, and set data_root and compression; `make demo` runs on portraits without it"
 )
 
 
 def find_faces(root: Path, *, compression: str, frames_per_clip: int, allow_shared: bool = False) -> FaceSplits:
-    """All usable frames, `frames_per_clip` of each clip, evenly spread. Raises UserError that names every missing path."""
+    """All usable frames, `frames_per_clip` of each clip, evenly spread. Raises UserError that names every missing
+    path.
+    """
     base = root / "original_sequences" / "youtube" / compression
     _check_layout(root, base)
     videos = {split: _read_video_numbers(root / file_name) for split, file_name in SPLIT_FILES.items()}
@@ -52,13 +54,18 @@ def find_faces(root: Path, *, compression: str, frames_per_clip: int, allow_shar
 
 
 def _check_layout(root: Path, base: Path) -> None:
-    problems = ProblemList()
     wanted = {base / kind: meaning for kind, meaning in KINDS.items()}
     wanted |= {root / name: f"the official {split} split, a list of video pairs" for split, name in SPLIT_FILES.items()}
-    for path, meaning in wanted.items():
-        if not path.exists():
-            problems.add(Problem(where=str(path), what=f"is missing: {meaning}", remedy=REMEDY))
-    problems.raise_if_any()
+    missing = [f"{path} ({meaning})" for path, meaning in wanted.items() if not path.exists()]
+    if missing:
+        raise UserError(
+            Problem(
+                where=f"data_root = {str(root)!r}",
+                what=f"lacks {len(missing)} of the {len(wanted)} paths that data_source ffpp reads",
+                got="\n".join(("missing:", *missing)),
+                remedy=REMEDY,
+            )
+        )
 
 
 def _read_video_numbers(path: Path) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Face crops that are labelled already, one folder a class, no self-blending: the plain classification trainer.
 
-    ROOT/{real,fake}/...            people (or clips) are held out by their subfolder, else file by file
-    ROOT/{train,val}/{real,fake}/...   a split of your own
+ROOT/{real,fake}/...            people (or clips) are held out by their subfolder, else file by file
+ROOT/{train,val}/{real,fake}/...   a split of your own
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ LABELS = {"real": 0, "fake": 1}
 LAYOUT = "ROOT/real and ROOT/fake, or ROOT/train/{real,fake} and ROOT/val/{real,fake}"
 
 
-def find_faces(
-    root: Path, *, validation_share: float, split_seed: int, allow_shared: bool = False
-) -> FaceSplits:
-    """Every picture below the class folders. Raises UserError for another layout, an empty class, or people in both splits."""
+def find_faces(root: Path, *, validation_share: float, split_seed: int, allow_shared: bool = False) -> FaceSplits:
+    """Every picture below the class folders. Raises UserError for another layout, an empty class, or people in both
+    splits.
+    """
     own_split = (root / "train").is_dir() or (root / "val").is_dir()
     if own_split:
         train, validation = (_find_in(root / name, prefix=f"{name}/") for name in ("train", "val"))
@@ -35,7 +35,9 @@ def find_faces(
         )
         train = [face for face in faces if face.identity not in chosen]
         validation = [face for face in faces if face.identity in chosen]
-        held_out = f"{len(chosen)} people or clips held out (validation_share {validation_share}, split_seed {split_seed})"
+        held_out = (
+            f"{len(chosen)} people or clips held out (validation_share {validation_share}, split_seed {split_seed})"
+        )
     _check_both_classes(root, train, "training")
     _check_both_classes(root, validation, "validation")
     return FaceSplits(
@@ -55,10 +57,14 @@ def _find_in(folder: Path, *, prefix: str = "") -> list[Face]:
                 what="is missing: data_source labelled reads one folder a class",
                 expected=LAYOUT,
                 got=f"{folder} holds {', '.join(there)}" if there else f"{folder} is missing or empty",
-                remedy="rename the class folders to real and fake, or set data_root; `make demo` needs no data of yours",
+                remedy="rename the class folders to real and fake, or set data_root; `make demo` needs no data",
             )
         )
-    return [_to_face(folder / name, path, label, prefix) for name, label in LABELS.items() for path in list_pictures(folder / name)]
+    return [
+        _to_face(folder / name, path, label, prefix)
+        for name, label in LABELS.items()
+        for path in list_pictures(folder / name)
+    ]
 
 
 def _to_face(class_folder: Path, path: Path, label: int, prefix: str) -> Face:

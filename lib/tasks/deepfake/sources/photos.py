@@ -1,6 +1,8 @@
-"""Real photos by person: `ROOT/PERSON/*.jpg`, or a CSV file with the columns path and person. Fakes come by self-blending.
+"""Real photos by person: `ROOT/PERSON/*.jpg`, or a CSV file with the columns path and person. Fakes come by
+self-blending.
 
-A CSV may have a column `split` with train, val or test; rows of test are never opened. Otherwise `validation_share` of the people are
+A CSV may have a column `split` with train, val or test; rows of test are never opened. Otherwise `validation_share`
+of the people are
 held out. Faces are found once (YuNet, 468-point mesh) and kept as loose crops under data/face_crops/.
 """
 
@@ -33,7 +35,9 @@ def find_faces(
     root: Path, *, image_size: int, validation_share: float, split_seed: int, allow_shared: bool
 ) -> FaceSplits:
     """The largest face of every photo. Raises UserError for another layout, shared people, or too few faces."""
-    photos = _split(_read_csv(root) if root.suffix.lower() == ".csv" else _read_folders(root), validation_share, split_seed)
+    photos = _split(
+        _read_csv(root) if root.suffix.lower() == ".csv" else _read_folders(root), validation_share, split_seed
+    )
     if not allow_shared:
         _check_no_leak(root, photos)
     crops = FaceCrops(image_size=image_size)
@@ -42,7 +46,11 @@ def find_faces(
     for photo in photos:
         if photo.path in found:
             face = Face(
-                name=str(photo.path), clip_id=str(photo.path), identity=photo.person, label=0, load=found[photo.path].load
+                name=str(photo.path),
+                clip_id=str(photo.path),
+                identity=photo.person,
+                label=0,
+                load=found[photo.path].load,
             )
             faces[str(photo.split)].append(face)
     for split, members in faces.items():

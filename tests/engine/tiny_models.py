@@ -1,0 +1,144 @@
+"""Small students, teachers and batches for the tests of the engine, and the snapshots they are compared by."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib.criterion.cross_entropy import compute_cross_entropy
+from lib.criterion.distillation import compute_kd
+from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
+from lib.engine.step import TrainStep
+from lib.models.classifier import FrozenTeacher
+from lib.optim.sam import SAM
+from lib.random import capture_rng_state
+from lib.schedules import Constant, Progress
+from lib.types import Batch, Outputs
+
+START = Progress(epoch=1, step=0, epochs=2, steps_per_epoch=5)
+
+
+class StochasticDepth(nn.Module):
+    """Drops a whole sample's branch, as timm's DropPath does; `kept` remembers the draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device) > 0.4
+        self.kept.append(keep.clone())
+        return x * keep
+
+
+class TinyStudent(nn.Module):
+    """A convolution, BatchNorm, stochastic depth, dropout and a head: everything that a step must treat with care."""
+
+    def __init__(self, norm: Callable[[int], nn.Module] = nn.BatchNorm2d, *, width: int = 6) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, stride=2, bias=False)
+        self.norm = norm(width)
+        self.branch = nn.Conv2d(width, width, 1)
+        self.depth = StochasticDepth()
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(width, 2)
+
+    def forward(self, images: Tensor) -> Outputs:
+        x = torch.relu(self.norm(self.stem(images)))
+        x = x + self.depth(self.branch(x))
+        return Outputs(logits=self.head(self.dropout(x.mean((2, 3)))))
+
+
+class CountingTeacher(nn.Module):
+    """A teacher with buffers and dropout that counts its calls and keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = TinyStudent()
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Outputs:
+        self.seen.append(images)
+        return self.net(images)
+
+
+def make_student(seed: int = 0, **settings: Any) -> TinyStudent:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return TinyStudent(**settings).train()
+
+
+def make_teacher(seed: int = 9) -> FrozenTeacher:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return FrozenTeacher(CountingTeacher())
+
+
+def make_batch(seed: int = 0, images: int = 8) -> Batch:
+    inputs = torch.rand(images, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
+    names = tuple(f"image {i}" for i in range(images))
+    return Batch(inputs, torch.arange(images) % 2, names, names, names)
+
+
+def make_criterion(*, hard: float = 0.6, kd: float | None = 0.4) -> WeightedSum:
+    terms = [WeightedTerm("hard", lambda o, batch, t: compute_cross_entropy(o.logits, batch.labels), Constant(hard))]
+    if kd is not None:
+        terms.append(
+            WeightedTerm(
+                "kd",
+                lambda o, batch, t, *, temperature: compute_kd(o.logits, t.logits, temperature),
+                Constant(kd),
+                settings={"temperature": Constant(3.0)},
+                needs_teacher=True,
+            )
+        )
+    return WeightedSum(terms)
+
+
+def make_step(
+    student: nn.Module | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    criterion: WeightedSum | None = None,
+    rho: float = 0.05,
+    base: str = "sgd",
+) -> TrainStep:
+    student = make_student() if student is None else student
+    if base == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
+    else:
+        optimizer = torch.optim.AdamW(student.parameters(), lr=0.01)
+    criterion = criterion or make_criterion(kd=None if teacher is None else 0.4)
+    return TrainStep(student, teacher, criterion, SAM(optimizer, rho=rho), clip_norm=1.0)
+
+
+def take_snapshot(step: TrainStep) -> dict[str, Any]:
+    """Everything a step can move: weights, buffers, optimiser, random states."""
+    state = {
+        "student": step.student.state_dict(),
+        "optimizer": step.optimizer.state_dict(),
+        "rng": capture_rng_state(),
+        "hidden": dict(step.student.named_buffers()),
+    }
+    return copy.deepcopy(state)
+
+
+def are_identical(one: Any, two: Any) -> bool:
+    """Equality down to the bits of every tensor, NaN included."""
+    if isinstance(one, Tensor):
+        return isinstance(two, Tensor) and one.dtype == two.dtype and _bytes(one) == _bytes(two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(are_identical(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(are_identical(a, b) for a, b in zip(one, two, strict=True))
+    return one == two
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().numpy().tobytes()

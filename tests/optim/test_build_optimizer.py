@@ -1,0 +1,87 @@
+"""From the optimiser section to SAM: which base, which groups, which learning rate."""
+
+import pytest
+import torch
+from torch import nn
+
+from lib.config.sections import OptimizerSection
+from lib.optim.build import build_lr_schedule, build_optimizer, group_parameters
+from lib.schedules import Progress
+
+SECTION = OptimizerSection(
+    base="sgd", lr=0.2, momentum=0.8, weight_decay=0.1, rho=0.03, clip_norm=1.0, flat=0.75, warmup=0.0
+)
+
+
+def make_model() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+def test_weights_are_decayed_and_biases_and_norm_layers_are_not() -> None:
+    model = make_model()
+    decayed, plain = group_parameters(model, weight_decay=0.1)
+    assert [p.shape for p in decayed["params"]] == [model[0].weight.shape, model[3].weight.shape]
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    names = {id(p) for p in plain["params"]}
+    assert names == {id(p) for p in (model[0].bias, model[1].weight, model[1].bias, model[3].bias)}
+
+
+def test_frozen_parameters_are_in_no_group_and_an_empty_group_is_left_out() -> None:
+    model = make_model()
+    model[0].requires_grad_(False)
+    model[3].weight.requires_grad_(False)
+    groups = group_parameters(model, weight_decay=0.1)
+    assert len(groups) == 1
+    assert len(groups[0]["params"]) == 3
+
+
+def test_weight_decay_shrinks_weights_only() -> None:
+    model = make_model()
+    optimizer = build_optimizer(SECTION, model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        shrunk = before[name] * (1 - 0.2 * 0.1) if p.ndim > 1 else before[name]
+        torch.testing.assert_close(p.detach(), shrunk)
+
+
+def test_every_parameter_that_learns_is_reached() -> None:
+    model = make_model()
+    assert {id(p) for p in build_optimizer(SECTION, model).parameters} == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize(("base", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_section_chooses_the_base_its_settings_and_the_radius(base: str, kind: type) -> None:
+    optimizer = build_optimizer(SECTION.model_copy(update={"base": base}), make_model())
+    assert isinstance(optimizer.base_optimizer, kind)
+    assert optimizer.rho == 0.03
+    for group in optimizer.base_optimizer.param_groups:
+        assert group["lr"] == 0.2
+        if base == "sgd":
+            assert group["momentum"] == 0.8
+
+
+def test_the_learning_rate_of_the_schedule_reaches_every_group_and_the_step() -> None:
+    model = make_model()
+    schedule = build_lr_schedule(SECTION)
+    optimizer = build_optimizer(SECTION.model_copy(update={"weight_decay": 0.0, "momentum": 0.0}), model)
+    rates = []
+    for epoch in (1, 3, 4):
+        lr = schedule(Progress(epoch=epoch, step=5, epochs=4, steps_per_epoch=10))
+        optimizer.set_lr(lr)
+        assert {group["lr"] for group in optimizer.base_optimizer.param_groups} == {lr}
+        before = model[3].weight.detach().clone()
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        torch.testing.assert_close(before - model[3].weight.detach(), torch.full((2, 4), lr))
+        rates.append(lr)
+    assert rates == pytest.approx([0.2, 0.2, 0.2 * (1 - 35 / 40) / 0.25])
+
+
+def test_the_learning_rate_rises_over_the_warmup() -> None:
+    schedule = build_lr_schedule(SECTION.model_copy(update={"warmup": 0.5}))
+    rates = [schedule(Progress(1, step, 1, 4)) for step in range(4)]
+    assert rates == pytest.approx([0.1, 0.2, 0.2, 0.2])
