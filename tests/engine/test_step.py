@@ -316,24 +316,25 @@ def test_a_real_student_draws_the_same_masks_and_keeps_the_statistics_of_pass_1(
     from lib.models.classifier import TimmClassifier
 
     student = TimmClassifier("test_resnet", classes=2, dropout=0.3)
-    student.backbone = timm.create_model("test_resnet", num_classes=0, drop_path_rate=0.5)
+    student.backbone = timm.create_model("test_resnet", num_classes=0, drop_path_rate=0.5, zero_init_last=False)
     student.train()
-    masks: list[tuple[str, Tensor]] = []
+    draws: list[tuple[str, Tensor, Tensor]] = []
     for name, module in student.named_modules():
         if type(module).__name__ in ("Dropout", "DropPath"):
-            module.register_forward_hook(lambda _, args, out, name=name: masks.append((name, (out == 0) & (args[0] != 0))))
+            module.register_forward_hook(lambda _, args, out, name=name: draws.append((name, args[0] != 0, out == 0)))
     inputs = torch.rand(4, 3, 32, 32)
     batch = Batch(inputs, torch.tensor([0, 0, 1, 1]), ("a",) * 4, ("a",) * 4, ("a",) * 4)
     alone = copy.deepcopy(student)
     alone(inputs)
-    masks.clear()
+    draws.clear()
     torch.manual_seed(5)
     assert make_step(student)(batch, START).ok
-    half = len(masks) // 2
-    assert half >= 2
-    for (name, first), (same, second) in zip(masks[:half], masks[half:], strict=True):
+    half = len(draws) // 2
+    assert half >= 3
+    for (name, alive, dropped), (same, still_alive, again) in zip(draws[:half], draws[half:], strict=True):
         assert name == same
-        assert torch.equal(first, second)
+        assert torch.equal((dropped & alive)[still_alive], (again & alive)[still_alive])
+        assert (alive & still_alive).any()
     counters = [b for name, b in student.named_buffers() if name.endswith("num_batches_tracked")]
     assert {int(counter) for counter in counters} == {1}
 

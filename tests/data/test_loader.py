@@ -1,0 +1,170 @@
+"""Batches: the same bytes for any number of workers, stand-ins for what cannot be read, and no draw from the global state."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from made_items import Crashing, MadeItems
+
+from lib.data.items import Item, UnreadableItem
+from lib.data.loader import LoadedBatch, collate, load_batches
+from lib.data.order import TrainOrder
+from lib.errors import UserError
+
+
+def load(source: MadeItems, *, workers: int = 0, epoch: int = 1, start: int = 0, batch_size: int = 3) -> list[LoadedBatch]:
+    order = TrainOrder(len(source), batch_size, 2, seed=5)
+    return list(load_batches(source, order.batches(epoch, start_step=start), seed=5, num_workers=workers))
+
+
+def to_bytes(loaded: list[LoadedBatch]) -> list[object]:
+    return [(b.batch.inputs.numpy().tobytes(), b.batch.labels.tolist(), b.batch.sample_ids, b.replaced) for b in loaded]
+
+
+# --- Collating ------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_holds_the_reals_first_and_everything_stays_together() -> None:
+    (first, *_) = load(MadeItems(9))
+    batch = first.batch
+    assert batch.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert batch.labels.dtype == torch.int64
+    assert len(batch) == 6
+    for image, label, sample, clip, person, mask in zip(
+        batch.inputs, batch.labels, batch.sample_ids, batch.clip_ids, batch.identities, batch.masks, strict=True
+    ):
+        index = int(sample.split("#")[0])
+        assert (clip, person) == (f"clip {index}", f"person {index}")
+        assert (image[0] * 255).round().unique().tolist() == [index]
+        assert (image[1] * 255).round().unique().tolist() == [int(label)]
+        assert torch.equal(mask, torch.full((4, 4), index / 100))
+    assert [s.split("#")[0] for s in batch.sample_ids[:3]] == [s.split("#")[0] for s in batch.sample_ids[3:]]
+
+
+def test_inputs_are_float32_rgb_in_0_to_1_channels_first_and_contiguous() -> None:
+    image = np.zeros((1, 5, 5, 3), np.uint8)
+    image[0, 2, 3] = (255, 51, 0)
+    batch = collate([(Item(image, (1,), ("a",), "clip", "person"), ())]).batch
+    assert batch.inputs.dtype == torch.float32
+    assert batch.inputs.shape == (1, 3, 5, 5)
+    assert batch.inputs.is_contiguous()
+    assert batch.inputs[0, :, 2, 3].tolist() == [1.0, pytest.approx(0.2), 0.0]
+    assert (batch.inputs.min(), batch.inputs.max()) == (0.0, 1.0)
+    assert batch.masks is None
+
+
+def test_items_of_different_sizes_make_one_batch() -> None:
+    batch = load(MadeItems(4, sizes=(2, 1)), batch_size=4)[0].batch
+    assert batch.labels.tolist() == [0, 0, 0, 0, 1, 1]
+    assert len(batch.sample_ids) == len(batch.identities) == len(batch) == 6
+
+
+# --- The same bytes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_the_same_for_any_number_of_workers(workers: int) -> None:
+    source = MadeItems(10, broken=(3,))
+    assert to_bytes(load(source, workers=workers)) == to_bytes(load(source))
+
+
+def test_batches_are_the_same_when_an_epoch_is_taken_up_in_its_middle_with_other_workers() -> None:
+    source = MadeItems(10, broken=(3,))
+    assert to_bytes(load(source, start=3, workers=2)) == to_bytes(load(source))[3:]
+
+
+def test_each_visit_and_each_epoch_draws_afresh() -> None:
+    drawn = set()
+    count = 0
+    for epoch in (1, 2):
+        for loaded in load(MadeItems(6), epoch=epoch):
+            for image, name in zip(loaded.batch.inputs, loaded.batch.sample_ids, strict=True):
+                drawn.add((name, image[2].numpy().tobytes()))
+                count += 1
+    assert count == len(drawn) == 2 * 2 * 6 * 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_does_not_touch_the_global_random_states(workers: int) -> None:
+    torch.manual_seed(3)
+    np.random.seed(3)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].tobytes()
+    load(MadeItems(6), workers=workers)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.random.get_state()[1].tobytes() == numpy_before
+
+
+def test_the_global_random_states_do_not_reach_the_items() -> None:
+    torch.manual_seed(1)
+    first = to_bytes(load(MadeItems(6)))
+    torch.manual_seed(2)
+    assert to_bytes(load(MadeItems(6))) == first
+
+
+# --- What cannot be read --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_item_is_replaced_by_a_readable_one_and_reported_with_the_reason(workers: int) -> None:
+    loaded = load(MadeItems(8, broken=(2, 5)), workers=workers)
+    replaced = [r for batch in loaded for r in batch.replaced]
+    assert {(r.path, r.reason) for r in replaced} == {(f"photos/{i}.jpg", "is empty (0 bytes)") for i in (2, 5)}
+    assert all(len(batch.batch) == 6 for batch in loaded)
+    indices = {name.split("#")[0] for batch in loaded for name in batch.batch.sample_ids}
+    assert not indices & {"2", "5"}
+
+
+def test_the_stand_in_is_drawn_from_the_items_own_key() -> None:
+    """Not from its place in the batch, nor from what was read before."""
+    source = MadeItems(8, broken=(2,))
+
+    def stand_ins(batch_size: int) -> list[str]:
+        found = []
+        for loaded in load(source, batch_size=batch_size):
+            if loaded.replaced and batch_size == 1:
+                found.append(loaded.batch.sample_ids[0])
+        return found
+
+    assert stand_ins(1) == stand_ins(1)
+    assert len(stand_ins(1)) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_set_beyond_saving_is_the_users_error_also_from_a_worker(workers: int) -> None:
+    with pytest.raises(UserError) as caught:
+        load(MadeItems(5, broken=range(5)), workers=workers)
+    text = caught.value.as_text()
+    assert "photos/" in text
+    assert "could not be read" in text
+    assert "is empty (0 bytes)" in text
+    assert "remedy" in text
+
+
+def test_a_defect_of_ours_keeps_its_name_also_from_a_worker() -> None:
+    for workers in (0, 1):
+        with pytest.raises(ZeroDivisionError, match="a defect"):
+            load(Crashing(4, dies=False), workers=workers)
+
+
+def test_a_worker_that_dies_is_noticed() -> None:
+    with pytest.raises(RuntimeError, match="exited unexpectedly|killed"):
+        load(Crashing(4, dies=True), workers=1)
+
+
+def test_no_worker_is_left_behind_when_the_caller_stops_in_the_middle() -> None:
+    before = len(multiprocessing.active_children())
+    order = TrainOrder(20, 2, 1, 0)
+    batches = load_batches(MadeItems(20), order.batches(1), seed=0, num_workers=2)
+    next(batches)
+    batches.close()
+    assert len(multiprocessing.active_children()) == before
+
+
+def test_the_reason_crosses_process_borders() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(UnreadableItem("a.jpg", "is cut off")))
+    assert (error.path, error.reason, str(error)) == ("a.jpg", "is cut off", "a.jpg: is cut off")

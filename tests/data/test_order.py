@@ -1,0 +1,75 @@
+"""In which order items are visited: each once a pass, from any step on, the same for ever."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.data.order import ItemKey, TrainOrder, evaluation_batches
+
+sizes = st.integers(1, 40)
+
+
+@given(items=sizes, batch_size=sizes, repeats=st.integers(1, 4), seed=st.integers(0, 2**32 - 1), epoch=st.integers(1, 99))
+@settings(max_examples=60, deadline=None)
+def test_each_pass_is_a_permutation_cut_into_full_batches(
+    items: int, batch_size: int, repeats: int, seed: int, epoch: int
+) -> None:
+    order = TrainOrder(items, batch_size, repeats, seed)
+    batches = list(order.batches(epoch))
+    assert len(batches) == order.steps_per_epoch
+    keys = [key for batch in batches for key in batch]
+    assert len(set(keys)) == len(keys)
+    assert all(key.epoch == epoch and 0 <= key.index < items for key in keys)
+    if items * repeats >= batch_size:
+        assert {len(batch) for batch in batches} == {batch_size}
+        assert items * repeats - len(keys) < batch_size
+    else:
+        assert len(keys) == items * repeats
+    for visit in range(repeats):
+        indices = [key.index for key in keys if key.visit == visit]
+        whole = len(keys) >= items * (visit + 1)
+        assert len(set(indices)) == len(indices)
+        assert not whole or sorted(indices) == list(range(items))
+
+
+@given(items=sizes, batch_size=sizes, repeats=st.integers(1, 3), start=st.integers(0, 60))
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_resumes_at_any_step_as_if_it_had_never_stopped(
+    items: int, batch_size: int, repeats: int, start: int
+) -> None:
+    order = TrainOrder(items, batch_size, repeats, seed=5)
+    assert list(order.batches(3, start_step=start)) == list(order.batches(3))[start:]
+
+
+def test_a_batch_larger_than_the_set_is_one_batch_of_all_there_is() -> None:
+    order = TrainOrder(items=5, batch_size=64, repeats=1, seed=0)
+    assert order.steps_per_epoch == 1
+    (batch,) = order.batches(1)
+    assert sorted(key.index for key in batch) == [0, 1, 2, 3, 4]
+
+
+def test_every_item_comes_as_often_as_asked_each_time_with_its_own_randomness() -> None:
+    keys = [key for batch in TrainOrder(6, 4, 4, 0).batches(1) for key in batch]
+    assert set(Counter(key.index for key in keys).values()) == {4}
+    assert len(set(keys)) == 24
+
+
+def test_epochs_seeds_and_passes_are_shuffled_differently() -> None:
+    def shuffle(seed: int, epoch: int, visit: int = 0) -> list[int]:
+        batches = TrainOrder(50, 50, 2, seed).batches(epoch)
+        return [key.index for batch in batches for key in batch if key.visit == visit]
+
+    shuffles = [shuffle(0, 1), shuffle(0, 2), shuffle(1, 1), shuffle(0, 1, visit=1), list(range(50))]
+    assert len({tuple(s) for s in shuffles}) == 5
+    assert shuffle(0, 1) == shuffles[0]
+
+
+@pytest.mark.parametrize(("items", "batch_size"), [(7, 3), (6, 3), (2, 5)])
+def test_an_evaluation_visits_every_item_once_in_order_with_the_randomness_of_epoch_0(items: int, batch_size: int) -> None:
+    batches = list(evaluation_batches(items, batch_size))
+    assert [key for batch in batches for key in batch] == [ItemKey(0, i) for i in range(items)]
+    assert max(len(batch) for batch in batches) <= batch_size
