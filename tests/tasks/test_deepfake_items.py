@@ -1,0 +1,194 @@
+"""Items of the deepfake task, its metrics, and what stands in the way of a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn_faces import draw_face
+
+from lib.data.items import UnreadableItem
+from lib.data.loader import load_batches
+from lib.data.order import TrainOrder, evaluation_batches
+from lib.engine.task import Scores
+from lib.metrics.checks import MetricError
+from lib.tasks.deepfake.items import BlendedPairs, LabelledFaces, RepeatedBlends
+from lib.tasks.deepfake.section import DeepfakeSection
+from lib.tasks.deepfake.sources.face import Face, LoadedFace, list_pictures, read_picture
+from lib.tasks.deepfake.task import DeepfakeTask
+
+SIZE = 48
+
+
+def make_face(seed: int) -> Face:
+    image, landmarks = draw_face(seed, 120)
+    return Face(f"face {seed}", f"clip {seed}", f"person {seed}", 0, lambda: LoadedFace(image, landmarks))
+
+
+FACES = [make_face(seed) for seed in range(3)]
+
+
+def evaluate(source: RepeatedBlends, *, workers: int = 0) -> list[torch.Tensor]:
+    batches = evaluation_batches(len(source), 4)
+    return [b.batch.inputs for b in load_batches(source, batches, seed=0, num_workers=workers)]
+
+
+def test_a_training_item_is_augmented_anew_by_each_generator_and_alike_by_the_same() -> None:
+    source = BlendedPairs(FACES, image_size=SIZE, train=True)
+    one, same, other = (source.make(0, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert one.images.tobytes() == same.images.tobytes()
+    assert one.images.tobytes() != other.images.tobytes()
+    assert one.labels == (0, 1)
+    assert one.sample_ids == ("face 0#real", "face 0#blend")
+    assert (one.clip_id, one.identity) == ("clip 0", "person 0")
+
+
+def test_training_batches_are_the_same_bytes_for_any_number_of_workers_and_after_a_restart() -> None:
+    source = BlendedPairs(FACES, image_size=SIZE, train=True)
+    order = TrainOrder(3, 2, 3, seed=4)
+
+    def load(workers: int, start: int = 0) -> list[bytes]:
+        batches = order.batches(2, start_step=start)
+        return [b.batch.inputs.numpy().tobytes() for b in load_batches(source, batches, seed=4, num_workers=workers)]
+
+    whole = load(0)
+    assert load(2) == whole
+    assert load(1, start=2) == whole[2:]
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_validation_gives_each_face_so_many_different_blends(repeats: int) -> None:
+    source = RepeatedBlends(FACES, image_size=SIZE, repeats=repeats)
+    assert len(source) == 3 * repeats
+    fakes: dict[str, set[bytes]] = {}
+    names: list[str] = []
+    for (key,) in evaluation_batches(len(source), 1):
+        from lib.random import build_generator
+
+        item = source.make(key.index, build_generator(0, key.epoch, key.index))
+        fakes.setdefault(item.identity, set()).add(item.images[-1].tobytes())
+        names += item.sample_ids
+        assert source.name_of(key.index) == f"face {key.index % 3}"
+    assert [len(blends) for blends in fakes.values()] == [repeats] * 3
+    assert len(set(names)) == len(names)
+
+
+def test_two_evaluations_see_the_same_pictures_with_any_number_of_workers() -> None:
+    source = RepeatedBlends(FACES, image_size=SIZE, repeats=2)
+    first = evaluate(source)
+    for other in (evaluate(source), evaluate(source, workers=2)):
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_a_face_without_landmarks_cannot_be_blended() -> None:
+    image = FACES[0].load().image
+    face = replace(FACES[0], load=lambda: LoadedFace(image))
+    with pytest.raises(UnreadableItem, match="has no landmarks"):
+        BlendedPairs([face], image_size=SIZE, train=True).make(0, np.random.default_rng(0))
+
+
+def test_a_labelled_face_keeps_its_label_through_augmentation() -> None:
+    faces = [replace(face, label=i % 2) for i, face in enumerate(FACES)]
+    source = LabelledFaces(faces, image_size=SIZE, train=True)
+    assert [source.make(i, np.random.default_rng(i)).labels for i in range(3)] == [(0,), (1,), (0,)]
+    one, other = (source.make(0, np.random.default_rng(seed)).images for seed in (1, 3))
+    assert one.shape == (1, SIZE, SIZE, 3)
+    assert one.tobytes() != other.tobytes()
+
+
+# --- Pictures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+def test_pictures_cut_off_anywhere_are_unreadable(folder: Path, suffix: str) -> None:
+    import cv2
+
+    whole = cv2.imencode(suffix, draw_face(1, 100)[0][..., ::-1])[1].tobytes()
+    path = folder / f"a{suffix}"
+    path.write_bytes(whole)
+    assert read_picture(path).shape == (100, 100, 3)
+    for share in (0.0, 0.01, 0.3, 0.7, 0.97):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(UnreadableItem) as caught:
+            read_picture(path)
+        assert caught.value.path == str(path)
+
+
+def test_a_picture_is_read_as_rgb_also_when_it_is_grey_or_has_alpha(folder: Path) -> None:
+    import cv2
+
+    for name, pixels in {
+        "color": np.full((4, 4, 3), (0, 0, 200), np.uint8),  # OpenCV writes BGR
+        "alpha": np.full((4, 4, 4), (0, 0, 200, 9), np.uint8),
+        "grey": np.full((4, 4), 200, np.uint8),
+        "deep": np.full((4, 4), 200 * 257, np.uint16),
+    }.items():
+        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        image = read_picture(folder / f"{name}.png")
+        assert (image.dtype, image.shape) == (np.uint8, (4, 4, 3))
+        assert image[0, 0].tolist() == ([200, 0, 0] if name in ("color", "alpha") else [200, 200, 200])
+
+
+def test_a_header_that_claims_a_huge_picture_is_unreadable(folder: Path) -> None:
+    import struct
+    import zlib
+
+    header = b"IHDR" + struct.pack(">IIBBBBB", 2**30, 2**30, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (folder / "huge.png").write_bytes(png)
+    with pytest.raises(UnreadableItem):
+        read_picture(folder / "huge.png")
+
+
+def test_a_folder_or_nothing_under_a_pictures_name_is_unreadable(folder: Path) -> None:
+    (folder / "dir.jpg").mkdir()
+    for name in ("dir.jpg", "absent.jpg"):
+        with pytest.raises(UnreadableItem):
+            read_picture(folder / name)
+
+
+def test_pictures_are_listed_in_order_whatever_the_case_of_their_suffix(folder: Path) -> None:
+    for name in ("b/2.JPG", "a/1.jpeg", "a/.hidden.png", ".cache/3.png", "a/notes.txt", "c.WebP"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert [str(p.relative_to(folder)) for p in list_pictures(folder)] == ["a/1.jpeg", "b/2.JPG", "c.WebP"]
+
+
+# --- Metrics and the registry ---------------------------------------------------------------------------------------
+
+
+def make_scores(logits: list[list[float]], labels: list[int]) -> Scores:
+    names = tuple(f"face {i}" for i in range(len(labels)))
+    return Scores(np.array(logits, np.float32), np.array(labels), names, names, names)
+
+
+def test_the_metrics_are_auc_and_accuracy_of_the_fake_class() -> None:
+    task = DeepfakeTask(DeepfakeSection())
+    metrics = task.compute_metrics(make_scores([[1, 0], [0, 1], [0, 3], [2, 0]], [0, 0, 1, 1]))
+    assert metrics == {"val_auc": 0.5, "val_accuracy": 0.5}
+    assert task.selection_metric in metrics
+    assert task.classes == ("real", "fake")
+
+
+def test_a_non_finite_score_or_one_class_is_an_error_that_names_it() -> None:
+    """Defect 9 of the origin: NaN predictions became 0.5."""
+    task = DeepfakeTask(DeepfakeSection())
+    with pytest.raises(MetricError, match="face 1"):
+        task.compute_metrics(make_scores([[0, 1], [float("nan"), 1], [0, 1]], [0, 1, 1]))
+    with pytest.raises(MetricError):
+        task.compute_metrics(make_scores([[0, 1], [0, 2]], [1, 1]))
+
+
+def test_only_ffpp_has_published_figures() -> None:
+    for source, expected in (("ffpp", True), ("photos", False), ("labelled", False)):
+        assert DeepfakeTask(DeepfakeSection(data_source=source)).has_published_bands == expected  # type: ignore[arg-type]
+
+
+def test_the_registry_knows_the_class_of_each_section() -> None:
+    from lib.tasks import _CLASSES, SECTIONS
+
+    assert list(SECTIONS) == list(_CLASSES) == ["deepfake"]
+    assert issubclass(SECTIONS["deepfake"], DeepfakeSection)

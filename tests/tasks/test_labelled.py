@@ -1,0 +1,156 @@
+"""Face crops that come with labels: two layouts, both classes in both splits, people kept together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_sources import write_faces, write_picture
+
+from lib.data.items import UnreadableItem
+from lib.errors import UserError
+from lib.tasks.deepfake.section import DeepfakeSection
+from lib.tasks.deepfake.sources import labelled
+from lib.tasks.deepfake.sources.face import FaceSplits
+from lib.tasks.deepfake.task import DeepfakeTask
+
+ROOT = Path("faces")
+
+
+def write_classes(root: Path, people: list[str], *, start: int = 0) -> None:
+    for label, name in enumerate(("real", "fake")):
+        write_faces(root / name, dict.fromkeys(people, 2), start=start + 100 * label)
+
+
+def find(*, share: float = 0.25, seed: int = 0, **settings: bool) -> FaceSplits:
+    return labelled.find_faces(ROOT, validation_share=share, split_seed=seed, **settings)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_subfolder_is_a_person_under_both_classes_and_goes_to_one_split() -> None:
+    write_classes(ROOT, ["ann", "bob", "cy", "di"])
+    splits = find()
+    assert len(splits.train) + len(splits.validation) == 16
+    held_out = {face.identity for face in splits.validation}
+    assert len(held_out) == 1
+    assert not held_out & {face.identity for face in splits.train}
+    for faces in (splits.train, splits.validation):
+        assert {face.label for face in faces} == {0, 1}
+        assert all(("fake" in Path(face.name).parts) == (face.label == 1) for face in faces)
+    assert "validation_share 0.25, split_seed 0" in splits.notes[0]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_file_on_its_own_stands_for_itself() -> None:
+    for i in range(10):
+        for name in ("real", "fake"):
+            write_picture(ROOT / name / f"{i}.png", np.full((8, 8, 3), i, np.uint8))
+    splits = find(share=0.5)
+    identities = {face.identity for face in splits.train + splits.validation}
+    assert len(identities) == 20
+    assert {"real/3", "fake/3"} <= identities
+
+
+@pytest.mark.usefixtures("folder")
+def test_folders_train_and_val_are_taken_as_they_are() -> None:
+    write_classes(ROOT / "train", ["ann", "bob"])
+    write_classes(ROOT / "val", ["cy"], start=50)
+    splits = find(share=0.9)
+    assert {face.identity for face in splits.train} == {"ann", "bob"}
+    assert {face.identity for face in splits.validation} == {"cy"}
+    assert "the folders train/ and val/" in splits.notes[0]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_person_under_train_and_val_is_refused_unless_allowed_and_equal_file_names_are_not() -> None:
+    for split in ("train", "val"):
+        for name in ("real", "fake"):
+            write_picture(ROOT / split / name / "001.png", np.zeros((8, 8, 3), np.uint8))
+    assert len(find().train) == 2
+    write_classes(ROOT / "train", ["ann"])
+    write_classes(ROOT / "val", ["ann"], start=50)
+    with pytest.raises(UserError) as caught:
+        find()
+    assert "ann" in str(caught.value.problems[0].got)
+    assert "--allow shared-people" in caught.value.as_text()
+    assert len(find(allow_shared=True).train) == 6
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_missing_class_folder_is_named_with_what_is_there() -> None:
+    write_faces(ROOT / "real", {"ann": 2})
+    write_faces(ROOT / "fakes", {"ann": 2})
+    with pytest.raises(UserError) as caught:
+        find()
+    text = caught.value.as_text()
+    assert str(ROOT / "fake") in text
+    assert "faces holds fakes, real" in text
+    assert "ROOT/train/{real,fake}" in text
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("present", ["train", "val"])
+def test_half_of_a_split_is_refused(present: str) -> None:
+    write_classes(ROOT / present, ["ann"])
+    with pytest.raises(UserError, match="is missing or empty"):
+        find()
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_absent_root_is_refused_with_both_paths() -> None:
+    with pytest.raises(UserError) as caught:
+        find()
+    assert "faces/real, faces/fake" in caught.value.problems[0].where
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_class_without_pictures_is_refused() -> None:
+    write_faces(ROOT / "real", {"ann": 2, "bob": 2})
+    (ROOT / "fake").mkdir()
+    with pytest.raises(UserError, match="no picture of the class fake"):
+        find()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_split_that_leaves_a_class_out_of_validation_is_refused() -> None:
+    write_faces(ROOT / "real", {"ann": 1})
+    write_faces(ROOT / "fake", {"bob": 1})
+    with pytest.raises(UserError) as caught:
+        find()
+    assert "both classes" in caught.value.as_text()
+    assert "split_seed" in caught.value.as_text()
+
+
+@pytest.mark.usefixtures("folder")
+def test_one_person_only_cannot_be_split() -> None:
+    write_classes(ROOT, ["ann"])
+    with pytest.raises(UserError, match="at least 2 people"):
+        find()
+
+
+@pytest.mark.usefixtures("folder")
+def test_items_are_single_pictures_with_their_label_and_no_blend() -> None:
+    write_classes(ROOT, ["ann", "bob"])
+    task = DeepfakeTask(DeepfakeSection(data_source="labelled", data_root=str(ROOT), image_size=40, validation_share=0.5))
+    data = task.build_data()
+    assert len(data.train) == len(data.validation) == 4
+    labels = set()
+    for i in range(4):
+        item = data.validation.make(i, np.random.default_rng(0))
+        assert item.images.shape == (1, 40, 40, 3)
+        assert item.masks is None
+        assert item.sample_ids == (data.validation.name_of(i),)
+        again = data.validation.make(i, np.random.default_rng(99))
+        assert np.array_equal(item.images, again.images)  # validation pictures are not augmented
+        labels.update(item.labels)
+    assert labels == {0, 1}
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_corrupt_picture_is_unreadable_by_name() -> None:
+    write_classes(ROOT, ["ann", "bob"])
+    data = DeepfakeTask(DeepfakeSection(data_source="labelled", data_root=str(ROOT), image_size=40)).build_data()
+    Path(data.train.name_of(0)).write_bytes(b"\x89PNG cut")
+    with pytest.raises(UnreadableItem, match=r"is no picture, or is cut off"):
+        data.train.make(0, np.random.default_rng(0))

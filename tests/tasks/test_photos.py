@@ -1,0 +1,307 @@
+"""Photos by person: folders or a CSV; faces are found once, people are kept apart, what is bad is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_sources import KNOWN, KnowingDetector, KnowingMesh, draw_known, write_faces, write_picture
+
+from lib.data.items import UnreadableItem
+from lib.errors import UserError
+from lib.tasks.deepfake.items import BlendedPairs
+from lib.tasks.deepfake.section import DeepfakeSection
+from lib.tasks.deepfake.sources import face_crops, photos
+from lib.tasks.deepfake.sources.face import FaceSplits
+from lib.tasks.deepfake.sources.face_crops import FaceCrops
+from lib.tasks.deepfake.task import DeepfakeTask
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "faces"
+MODELS = Path(__file__).resolve().parents[2] / "weights"
+ROOT = Path("photos")
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Networks that know the drawn faces; the list grows when they are loaded."""
+    loaded: list[int] = []
+
+    def load(self: FaceCrops) -> tuple[KnowingDetector, KnowingMesh]:
+        loaded.append(1)
+        return KnowingDetector(), KnowingMesh()
+
+    monkeypatch.setattr(FaceCrops, "_load_networks", load)
+    return loaded
+
+
+def find(root: Path = ROOT, *, share: float = 0.25, seed: int = 0, allow: bool = False, size: int = 64) -> FaceSplits:
+    return photos.find_faces(root, image_size=size, validation_share=share, split_seed=seed, allow_shared=allow)
+
+
+def people_of(faces: tuple) -> set[str]:
+    return {face.identity for face in faces}
+
+
+# --- Folders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("networks")
+def test_each_folder_is_a_person_and_people_are_in_one_split_only() -> None:
+    write_faces(ROOT, {"ann": 2, "bob": 1, "cy": 3, "Dörte Ü": 1})
+    splits = find()
+    assert people_of(splits.train) | people_of(splits.validation) == {"ann", "bob", "cy", "Dörte Ü"}
+    assert not people_of(splits.train) & people_of(splits.validation)
+    assert len(people_of(splits.validation)) == 1
+    assert len(splits.train) + len(splits.validation) == 7
+    assert all(face.label == 0 for face in splits.train)
+    assert {face.name for face in find().validation} == {face.name for face in splits.validation}
+
+
+@pytest.mark.usefixtures("networks")
+def test_hidden_files_and_folders_and_other_files_are_left_out() -> None:
+    write_faces(ROOT, {"ann": 1, "bob": 1, ".cache": 2, "cy/.thumbs": 1})
+    (ROOT / "ann" / "notes.txt").write_text("hello")
+    (ROOT / "readme.md").write_text("hello")
+    splits = find()
+    assert people_of(splits.train + splits.validation) == {"ann", "bob"}
+
+
+@pytest.mark.usefixtures("networks")
+def test_one_person_only_is_refused() -> None:
+    write_faces(ROOT, {"ann": 4})
+    with pytest.raises(UserError, match="at least 2 people"):
+        find()
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_empty_or_absent_folder_is_refused_with_the_layout() -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        find()
+    ROOT.mkdir()
+    with pytest.raises(UserError) as caught:
+        find()
+    assert "holds no photos" in caught.value.as_text()
+    assert "ROOT/PERSON/*.jpg" in caught.value.as_text()
+
+
+def test_faces_are_found_once_and_a_second_run_loads_no_network(networks: list[int], folder: Path) -> None:
+    write_faces(ROOT, {"ann": 2, "bob": 2})
+    first = find()
+    made = sorted((folder / "data/face_crops").glob("*.npz"))
+    assert len(made) == 4
+    assert networks
+    networks.clear()
+    second = find()
+    assert networks == []
+    for one, two in zip(first.train, second.train, strict=True):
+        assert np.array_equal(one.load().image, two.load().image)
+    find(size=96)  # another size of input wants other crops
+    assert networks
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_crop_holds_the_face_its_landmarks_and_box() -> None:
+    write_faces(ROOT, {"ann": 1, "bob": 1})
+    loaded = find().train[0].load()
+    assert loaded.landmarks is not None
+    assert loaded.boxes is not None
+    height, width = loaded.image.shape[:2]
+    assert (loaded.landmarks >= -1).all()
+    assert (loaded.landmarks[:68] <= (width, height)).all()
+    assert loaded.boxes.shape == (1, 4)
+    np.testing.assert_allclose(loaded.boxes[0, :2], loaded.landmarks[:68].min(axis=0), atol=0.01)
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_large_face_is_scaled_down_to_what_training_needs_and_a_small_one_never_up() -> None:
+    for person, side in (("ann", 400), ("bob", 60)):
+        write_picture(ROOT / person / "0.png", draw_known(1 if person == "ann" else 2, side))
+    faces = {face.identity: face.load() for face in (*find(size=64).train, *find(size=64).validation)}
+    box = faces["ann"].boxes[0]
+    assert max(box[2] - box[0], box[3] - box[1]) == pytest.approx(80, abs=1)
+    small = next(points for points in KNOWN.values() if abs(faces["bob"].boxes[0, 2] - faces["bob"].boxes[0, 0] - np.ptp(points[:68, 0])) < 1e-3)
+    assert small is not None
+    assert max(faces["bob"].image.shape) <= 60
+
+
+# --- Bad photos -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("networks")
+@pytest.mark.parametrize("content", [b"", b"no picture at all", None])
+def test_a_photo_that_cannot_be_read_is_named_and_left_out(content: bytes | None) -> None:
+    write_faces(ROOT, {"ann": 2, "bob": 2, "cy": 2})
+    bad = ROOT / "ann" / "bad.jpg"
+    whole = (ROOT / "ann" / "0.png").read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    splits = find()
+    assert len(splits.train) + len(splits.validation) == 6
+    (note,) = [note for note in splits.notes if "left out" in note]
+    assert str(bad) in note
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_photo_without_a_face_is_named_and_left_out() -> None:
+    write_faces(ROOT, {"ann": 2, "bob": 2})
+    wall = write_picture(ROOT / "ann" / "wall.png", np.full((80, 80, 3), 90, np.uint8))
+    assert f"left out {wall}: no face of at least 40 px found" in find().notes
+
+
+@pytest.mark.usefixtures("networks")
+def test_no_face_at_all_is_refused_with_the_photos_named() -> None:
+    for person in ("ann", "bob"):
+        write_picture(ROOT / person / "0.png", np.full((80, 80, 3), ord(person[0]), np.uint8))
+    with pytest.raises(UserError) as caught:
+        find()
+    assert "has no usable face" in caught.value.as_text()
+    assert "0.png: no face" in caught.value.as_text()
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_damaged_crop_is_an_unreadable_photo_not_a_crash(folder: Path) -> None:
+    write_faces(ROOT, {"ann": 1, "bob": 1})
+    face = find().train[0]
+    for content in (b"", b"PK\x03\x04 cut off", b"garbage"):
+        for path in (folder / "data/face_crops").glob("*.npz"):
+            path.write_bytes(content)
+        with pytest.raises(UnreadableItem) as caught:
+            face.load()
+        assert caught.value.path == face.name
+
+
+@pytest.mark.usefixtures("folder")
+def test_missing_face_models_are_both_named_before_anything_else() -> None:
+    write_faces(ROOT, {"ann": 1, "bob": 1})
+    with pytest.raises(UserError) as caught:
+        find()
+    assert [problem.where for problem in caught.value.problems] == [str(face_crops.DETECTOR_FILE), str(face_crops.MESH_FILE)]
+    assert "make face-models" in caught.value.as_text()
+
+
+# --- The same in two splits -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("networks")
+def test_identical_files_of_two_people_are_refused_unless_allowed() -> None:
+    write_faces(ROOT, {f"person{i}": 1 for i in range(4)})
+    for i in range(1, 4):
+        shutil.copy(ROOT / "person0" / "0.png", ROOT / f"person{i}" / "copy.png")
+    with pytest.raises(UserError) as caught:
+        find()
+    text = caught.value.as_text()
+    assert "identical files stand in training and in validation" in text
+    assert "copy.png" in text
+    assert "--allow shared-people" in text
+    assert find(allow=True).train
+
+
+@pytest.mark.usefixtures("networks")
+def test_identical_files_of_one_person_are_no_leak() -> None:
+    write_faces(ROOT, {"ann": 1, "bob": 1})
+    shutil.copy(ROOT / "ann" / "0.png", ROOT / "ann" / "copy.png")
+    splits = find()
+    assert len(splits.train) + len(splits.validation) == 3
+
+
+# --- CSV ------------------------------------------------------------------------------------------------------------
+
+
+def write_csv(*lines: str, name: str = "people.csv", bom: bool = False) -> Path:
+    path = ROOT / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((b"\xef\xbb\xbf" if bom else b"") + "\n".join(lines).encode())
+    return path
+
+
+@pytest.mark.usefixtures("networks")
+@pytest.mark.parametrize("bom", [False, True])
+def test_a_csv_names_paths_beside_it_and_people(bom: bool) -> None:
+    write_faces(ROOT, {"a": 2, "b": 1, "c": 1})
+    path = write_csv("path,person,remark", "a/0.png,Ann,x", "a/1.png,Ann,", "b/0.png,Bob,", "c/0.png,Cy,", bom=bom)
+    splits = find(path)
+    assert people_of(splits.train + splits.validation) == {"Ann", "Bob", "Cy"}
+    assert not people_of(splits.train) & people_of(splits.validation)
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_csv_may_bring_its_own_split_and_rows_of_test_are_never_opened() -> None:
+    write_faces(ROOT, {"a": 1, "b": 1})
+    (ROOT / "secret.png").write_bytes(b"not a picture")
+    lines = ("path,person,split", "a/0.png,Ann,train", "b/0.png,Bob,val", "secret.png,Cy,test", "absent.png,Di,test")
+    splits = find(write_csv(*lines))
+    assert people_of(splits.train) == {"Ann"}
+    assert people_of(splits.validation) == {"Bob"}
+    assert not [note for note in splits.notes if "left out" in note]
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_person_in_two_splits_of_a_csv_is_refused_unless_allowed() -> None:
+    write_faces(ROOT, {"a": 2, "b": 1})
+    path = write_csv("path,person,split", "a/0.png,Ann,train", "a/1.png,Ann,val", "b/0.png,Bob,train")
+    with pytest.raises(UserError) as caught:
+        find(path)
+    assert "person Ann" in caught.value.as_text()
+    assert people_of(find(path, allow=True).validation) == {"Ann"}
+    task = DeepfakeTask(
+        DeepfakeSection(data_source="photos", data_root=str(path), image_size=64), allow=("shared-people",)
+    )
+    assert len(task.build_data().train) == 2
+
+
+@pytest.mark.usefixtures("networks")
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ((), "lacks the column path and person"),
+        (("file,person", "a/0.png,Ann"), "lacks the column path"),
+        (("path,person",), "has no rows"),
+        (("path,person", "a/0.png"), "line 2"),
+        (("path,person", ",Ann"), "line 2"),
+        (("path,person,split", "a/0.png,Ann,validation"), "train, val, test"),
+        (("path,person,split", "a/0.png,Ann,train", "b/0.png,Bob,"), "some rows have a split and some have none"),
+        (("path,person,split", "a/0.png,Ann,train", "b/0.png,Bob,train"), "validation"),
+        (("path,person,split", "a/0.png,Ann,test"), "no usable face"),
+        (("path,person", "a/0.png,Ann", "absent.png,Bob"), "absent.png"),
+    ],
+)
+def test_a_csv_that_cannot_serve_is_refused_with_the_reason(lines: tuple[str, ...], words: str) -> None:
+    write_faces(ROOT, {"a": 1, "b": 1})
+    with pytest.raises(UserError) as caught:
+        find(write_csv(*lines))
+    assert words in caught.value.as_text()
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_csv_that_is_absent_or_in_another_encoding_is_refused() -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        find(ROOT / "absent.csv")
+    path = write_csv()
+    path.write_bytes("path,person\na.png,Dörte\n".encode("utf-16"))
+    with pytest.raises(UserError, match="UTF-8"):
+        find(path)
+
+
+# --- Real photographs -----------------------------------------------------------------------------------------------
+
+
+def test_real_photographs_give_real_crops_and_blends(folder: Path) -> None:
+    if not (REAL / "index.csv").is_file():
+        pytest.skip(f"no photographs at {REAL}")
+    if not all((MODELS / path.name).is_file() for path in (face_crops.DETECTOR_FILE, face_crops.MESH_FILE)):
+        pytest.skip(f"no face models in {MODELS}: make face-models")
+    (folder / "weights").symlink_to(MODELS)
+    for i, source in enumerate(sorted((REAL / "canada").glob("*.jpg"))[:4]):
+        target = ROOT / f"person {i}" / "photo.jpg"
+        target.parent.mkdir(parents=True)
+        shutil.copy(source, target)
+    splits = find(size=64)
+    assert (len(splits.train), len(splits.validation)) == (3, 1)
+    assert not [note for note in splits.notes if "left out" in note]
+    item = BlendedPairs(splits.train, image_size=64, train=False).make(0, np.random.default_rng(0))
+    difference = np.abs(item.images[0].astype(int) - item.images[1]).max(axis=2)
+    assert item.masks is not None
+    assert difference.max() > 0
+    assert not difference[item.masks[1] == 0].max(initial=0) > 8  # resizing mixes the rim of the mask
+    assert item.identity == splits.train[0].identity

@@ -1,0 +1,64 @@
+"""The layers of the house hold, and a planted wrong import is seen."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("importlinter") is None, reason="import-linter is not installed: pip install -e .[check]"
+)
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
+    command = [sys.executable, "-P", "-c", code, "--no-cache", "--config", str(folder / "pyproject.toml")]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
+    return tmp_path
+
+
+def test_every_room_imports_lower_rooms_only() -> None:
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "words"),
+    [
+        ("engine/step.py", "import lib.modalities.faces.crop", "lib.engine.step -> lib.modalities.faces.crop"),
+        ("config/read.py", "from lib.tasks import SECTIONS", "lib.config.read -> lib.tasks"),
+        ("optim/sam.py", "from lib.models.classifier import FrozenTeacher", "lib.optim.sam -> lib.models.classifier"),
+        ("types.py", "import lib.config.sections", "lib.types -> lib.config.sections"),
+        ("report/curves.py", "import lib.checkpoint.store", "lib.report.curves -> lib.checkpoint.store"),
+    ],
+)
+def test_a_planted_wrong_import_is_caught_and_named(house: Path, room: str, line: str, words: str) -> None:
+    path = house / "lib" / room
+    path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
+    done = lint(house)
+    assert done.returncode != 0
+    assert "BROKEN" in done.stdout
+    assert words in done.stdout
+
+
+def test_a_new_room_that_no_layer_names_is_caught(house: Path) -> None:
+    (house / "lib" / "utils.py").write_text('"""Misc."""\n')
+    done = lint(house)
+    assert done.returncode != 0
+    assert "utils" in done.stdout + done.stderr
