@@ -78,7 +78,7 @@ def write_labelled(folder: Path, *, people: int, size: int = 64) -> Path:
     for person in range(people):
         image, _ = draw_face(person, size)
         _write_picture(folder / "real" / f"person_{person:02d}" / "0.png", image)
-        fake = np.clip(image.astype(int) + (-25, 25, -25), 0, 255).astype(np.uint8)
+        fake = np.clip(image.astype(int) + np.array([-25, 25, -25]), 0, 255).astype(np.uint8)
         _write_picture(folder / "fake" / f"person_{person:02d}" / "0.png", fake)
     return folder
 

@@ -1,4 +1,4 @@
-"""What a user can get wrong, and what the world can do to a run: one clear message and the right exit code, never a traceback."""
+"""What a user can get wrong, and what the world can do to a run: one clear message, the right exit code, no traceback."""
 
 from __future__ import annotations
 
@@ -78,7 +78,11 @@ def test_help_explains_every_option_and_exit_code(workplace: Workplace, script: 
 
 @BOTH
 def test_print_config_opens_neither_data_nor_weights_and_is_quick(workplace: Workplace, script: str) -> None:
-    for name in ("weights/FFc23.tar", "data/FaceForensics++/train.json", "output/pretrain_mobilevit_x/weights/best_model.pth"):
+    for name in (
+        "weights/FFc23.tar",
+        "data/FaceForensics++/train.json",
+        "output/pretrain_mobilevit_x/weights/best_model.pth",
+    ):
         (workplace / name).parent.mkdir(parents=True)
         os.mkfifo(workplace / name)  # whoever opens one of these waits for ever
     start = time.monotonic()
@@ -166,7 +170,7 @@ def _write_without_head(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (_write_foreign, ("does not fit", "0 tensors matched", "decoder.weight", "conv1.weight")),
+        (_write_foreign, ("does not fit", "0 tensors matched", "decoder.weight", "backbone.conv1")),
         (_write_payload, ("was refused", "nothing in it was run", "mkdir")),
         (_write_raw_payload, ("was refused", "nothing in it was run")),
         (_write_truncated, ("damaged",)),
@@ -243,6 +247,13 @@ def _copy_pictures(tiny: Workplace, broken: int) -> list[str]:
     for picture in pictures:
         picture.write_bytes(picture.read_bytes()[:100])
     return [str(picture.relative_to(tiny.folder)) for picture in pictures]
+
+
+def test_loader_processes_start_after_face_crops_were_cut_in_the_training_process(tiny: Workplace) -> None:
+    """OpenCV's threads do not survive a fork: this once hung for ever at the first batch."""
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 5)
+    assert tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "num_workers=2", "--set", "epoch=1").code == 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -346,11 +357,11 @@ def test_stage_2_that_stops_in_its_first_steps_gives_the_guides_advice(
 
     (tiny / "weights").mkdir()
     teacher = build_classifier("test_resnet", classes=2, dropout=None)
-    state = {name: torch.full_like(value, float("nan")) for name, value in teacher.state_dict().items()}
+    state = {name: value * float("nan") if value.ndim else value for name, value in teacher.state_dict().items()}
     torch.save(state, tiny / "weights/tiny_teacher.pth")
     ended = tiny.call(STAGE_2, CONFIG, "-n", "x", *ALONE, "--set", "max_skipped_in_a_row=4")
     assert ended.code == 3
-    assert "the teacher's logits is not finite" in ended.err or "the teacher's logits are not finite" in ended.err
+    assert "the teacher's logits" in ended.err
     assert "stage 1" in ended.err
     assert "best_model.pth" not in ended.err  # there is none yet
 
@@ -378,17 +389,22 @@ def test_runs_of_one_name_at_one_instant_get_folders_of_their_own(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lib.config.command_line import parse_command_line
-    from lib.engine.run import open_run
+    from lib.engine.run import Run, open_run
     from lib.tasks import SECTIONS
 
     monkeypatch.chdir(tiny.folder)
     command = parse_command_line([CONFIG, "-n", "twin"], stage=1, sections=SECTIONS)
     races, runners = 20, 2
     made: list[Path] = []
+    gate = threading.Barrier(runners)
+
+    def race(run: Run) -> None:
+        gate.wait()
+        run.create_folder()
+
     for _ in range(races):
-        gate = threading.Barrier(runners)
         runs = [open_run(command) for _ in range(runners)]
-        threads = [threading.Thread(target=lambda run=run: (gate.wait(), run.create_folder())) for run in runs]
+        threads = [threading.Thread(target=race, args=[run]) for run in runs]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -1,4 +1,4 @@
-"""A run that is interrupted, terminated or killed goes on with --resume and ends bit for bit as if nothing had happened."""
+"""A run that is interrupted, terminated or killed goes on with --resume and ends bit for bit like an undisturbed one."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_ctrl_c_in_a_terminal_saves_says_how_to_go_on_and_exits_130(tiny: Workpl
     told = re.search(r"interrupted at epoch 1, step \d+ of 64; saved\. Go on with: python (.+)$", err.strip())
     assert told is not None, err
     assert told[1] == f"{STAGE_1} --resume output/{run.name}"
-    resumed = tiny.run(*told[1].split())
+    resumed = tiny.call(*told[1].split())
     assert resumed.code == 0, resumed.err
     assert_same_run(run, long_reference)
     assert run == tiny.find_run("first")
@@ -216,9 +216,7 @@ def test_a_run_killed_again_and_again_loses_nothing(tiny: Workplace, long_refere
     assert_same_run(tiny.find_run("first"), long_reference)
 
 
-def test_stage_2_is_resumed_with_the_auc_that_it_started_from(
-    tiny: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stage_2_is_resumed_with_the_auc_that_it_started_from(tiny: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     save_tiny_teacher(tiny)
     assert start_tiny(tiny).code == 0
     whole = tiny.call(STAGE_2, CONFIG, "-n", "whole")
@@ -315,9 +313,7 @@ def test_no_permission_resumes_with_another_model_or_optimiser(
         make_signal(patch, signal.SIGINT, at_step=3)
         assert start_tiny(tiny).code == 130
     stored = (tiny.find_run("first") / "config.json").read_text()
-    refused = tiny.call(
-        STAGE_1, CONFIG, "--resume", "first", "--set", change, "--allow", "changed-config"
-    )
+    refused = tiny.call(STAGE_1, CONFIG, "--resume", "first", "--set", change, "--allow", "changed-config")
     assert refused.code == 2
     assert change.split("=")[0].replace("student", "architecture") in refused.err
     assert (tiny.find_run("first") / "config.json").read_text() == stored

@@ -151,9 +151,7 @@ def test_checkpoints_hold_the_student_alone_and_load_without_running_code(small:
         assert not [name for name in resumable["model"] if "_conv_stem" in name]
 
 
-def test_stage_2_begins_with_exactly_the_weights_of_stage_1(
-    small: TwoStages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stage_2_begins_with_exactly_the_weights_of_stage_1(small: TwoStages, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from lib.engine.step import TrainStep
@@ -178,9 +176,7 @@ def test_stage_2_begins_with_exactly_the_weights_of_stage_1(
 
 
 @pytest.mark.slow
-def test_both_lines_run_at_380_px_with_the_shipped_student(
-    tmp_path: Path, teacher_file: Path
-) -> None:
+def test_both_lines_run_at_380_px_with_the_shipped_student(tmp_path: Path, teacher_file: Path) -> None:
     place = Workplace(tmp_path)
     ffpp_tree.build_tree(tmp_path / "data/FaceForensics++", train_clips=2, val_clips=2, frames=1)
     (tmp_path / "weights").mkdir()

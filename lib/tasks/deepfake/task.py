@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
+
 from lib.data.items import ItemSource
 from lib.engine.task import Scores, TaskData
 from lib.metrics.accuracy import compute_accuracy
@@ -39,6 +41,8 @@ class DeepfakeTask:
         """Training and validation items. Raises UserError that names what is missing or wrong with the source."""
         section = self._section
         splits = self._find_faces(Path(section.data_root))
+        # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in its own setNumThreads.
+        cv2.setNumThreads(1)
         make = self._make_labelled if section.data_source == "labelled" else self._make_blended
         return TaskData(
             train=make(splits.train, True),

@@ -30,6 +30,7 @@ def find_faces(root: Path, *, validation_share: float, split_seed: int, allow_sh
         held_out = "the folders train/ and val/"
     else:
         faces = _find_in(root)
+        _check_both_classes(root, faces, "all")
         chosen = choose_validation_identities(
             [face.identity for face in faces], share=validation_share, seed=split_seed
         )
