@@ -13,6 +13,7 @@ from torch import nn
 from lib.checkpoint.store import load_checkpoint
 from lib.engine.evaluate import compute_scores
 from lib.engine.task import Scores
+from lib.errors import Problem, UserError
 from lib.models.classifier import build_classifier
 from lib.tasks.deepfake.items import RepeatedBlends
 from lib.tasks.deepfake.sources.face import Face
@@ -45,7 +46,13 @@ def find_run(pattern: str) -> Path:
     """The newest run's best checkpoint."""
     found = sorted(Path("output").glob(f"{pattern}/weights/best_model.pth"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise FileNotFoundError(f"no output/{pattern}/weights/best_model.pth: run the part that trains it first")
+        raise UserError(
+            Problem(
+                where=f"output/{pattern}/weights/best_model.pth",
+                what="does not exist: this part of the demo has not been trained",
+                remedy="make demo",
+            )
+        )
     return found[-1]
 
 

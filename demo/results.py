@@ -2,8 +2,8 @@
 
     make results            writes docs/results.md and docs/results.json; finished runs are kept and not repeated
 
-Per seed: a teacher, stage 1, stage 2, and the control: the same stage-1 checkpoint trained on hard labels for as many further
-steps (alpha 1 all the way; everything else as in stage 2). The figures are written whatever the verdict.
+Per seed: a teacher, stage 1, stage 2, and the control: the same stage-1 checkpoint trained on hard labels for as many
+further steps (alpha 1 all the way; everything else as in stage 2). The figures are written whatever the verdict.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 
 from demo.measure import BLENDS, load_trained, score_people
+from lib.config.command_line import compare_configs, load_run_config, parse_command_line
 from lib.errors import Problem, UserError, exit_codes
 from lib.files import write_text_atomically
 from lib.metrics.auc import compute_auc_by_rank
@@ -32,6 +33,8 @@ from lib.metrics.bootstrap import (
     compute_mean_interval_over_seeds,
     compute_paired_mean_interval_over_seeds,
 )
+from lib.report.metrics_file import MetricsFile
+from lib.tasks import SECTIONS
 
 SEEDS = (1, 2, 3)
 OUTPUT = Path("output/results")
@@ -62,25 +65,29 @@ def main() -> None:
 
 def _train(seed: int, threads: str) -> None:
     """The four runs of one seed, each a command line of the project."""
-    common = [f"seed={seed}", f"output_root={OUTPUT}", "num_workers=0"]
-    weights = [
-        f"teacher_weights={OUTPUT}/s{seed}_teacher_*/weights/best_model.pth",
-        f"pretrained_student_weights={OUTPUT}/s{seed}_student_*/weights/best_model.pth",
-    ]
-    plans: tuple[tuple[str, str, str, list[str]], ...] = (
-        ("teacher", "train_student_only.py", "configs/demo_teacher.json", common),
-        ("student", "train_student_only.py", "configs/demo.json", common),
-        ("hard", "main_distillation.py", "configs/demo.json", [*common, *weights, *HARD_ONLY]),
-        ("distill", "main_distillation.py", "configs/demo.json", [*common, *weights]),
-    )
-    for what, script, config, changes in plans:
+    for what in ("teacher", "student", "hard", "distill"):
         if _find_finished(seed, what) is not None:
             print(f"seed {seed}: {what} is there already", flush=True)
             continue
         started = time.monotonic()
-        options = [word for change in changes for word in ("--set", change)]
-        _run(script, config, "-n", f"s{seed}_{what}", *options, threads=threads, log=f"s{seed}_{what}.txt")
+        script, arguments = _plan(seed, what)
+        _run(script, *arguments, threads=threads, log=f"s{seed}_{what}.txt")
         print(f"seed {seed}: {what} took {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _plan(seed: int, what: str) -> tuple[str, list[str]]:
+    """Script and arguments of one run."""
+    changes = [f"seed={seed}", f"output_root={OUTPUT}", "num_workers=0"]
+    if what in ("hard", "distill"):
+        changes += [
+            f"teacher_weights={OUTPUT}/s{seed}_teacher_*/weights/best_model.pth",
+            f"pretrained_student_weights={OUTPUT}/s{seed}_student_*/weights/best_model.pth",
+        ]
+    if what == "hard":
+        changes += HARD_ONLY
+    script = "main_distillation.py" if what in ("hard", "distill") else "train_student_only.py"
+    config = "configs/demo_teacher.json" if what == "teacher" else "configs/demo.json"
+    return script, [config, "-n", f"s{seed}_{what}", *(word for change in changes for word in ("--set", change))]
 
 
 def _run(*arguments: str, threads: str | None = None, log: str | None = None) -> None:
@@ -104,13 +111,15 @@ def _run(*arguments: str, threads: str | None = None, log: str | None = None) ->
 
 
 def _find_finished(seed: int, what: str) -> Path | None:
-    """The newest run folder of this name whose metrics hold every epoch."""
+    """The newest run of this name that has every epoch and was made with the very config of today."""
+    script, arguments = _plan(seed, what)
+    stage = 1 if script == "train_student_only.py" else 2
+    wanted = parse_command_line(arguments, stage=stage, sections=SECTIONS).config
     for folder in sorted(OUTPUT.glob(f"s{seed}_{what}_*/"), reverse=True):
-        metrics = folder / "logs" / "metrics.csv"
-        if metrics.is_file():
-            epochs = json.loads((folder / "config.json").read_text(encoding="utf-8"))["training"]["epochs"]
-            if len(metrics.read_text(encoding="utf-8").splitlines()) - 1 == epochs:
-                return folder
+        metrics = MetricsFile(folder / "logs" / "metrics.csv").read()
+        unchanged = not compare_configs(load_run_config(folder, SECTIONS), wanted)
+        if unchanged and len(metrics) == wanted.training.epochs:
+            return folder
     return None
 
 

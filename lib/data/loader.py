@@ -21,7 +21,7 @@ REPLACEMENT_TRIES = 20  # a set in which 20 random items in a row are unreadable
 
 @dataclass(frozen=True)
 class Replaced:
-    """An item that could not be read: what it was, why, and it stood in for nothing else."""
+    """An item that could not be read and was replaced: its path and the reason."""
 
     path: str
     reason: str

@@ -104,7 +104,7 @@ def _read_settings(config: RunConfig) -> DistillationSettings:
     return DistillationSettings(
         alpha_start=start,
         alpha_end=end,
-        progressive_epochs=hard.epochs or 1,
+        progressive_epochs=hard.epochs,
         temperature=kd.temperature,
         epochs=config.training.epochs,
     )

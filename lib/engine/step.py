@@ -77,7 +77,7 @@ class TrainStep:
         )
 
     def _ask_teacher(self, batch: Batch) -> Outputs | None:
-        if self.teacher is None:
+        if self.teacher is None or not self.criterion.needs_teacher:
             return None
         outputs: Outputs = self.teacher(batch.inputs)
         _check_finite(outputs.logits, "the teacher's logits")

@@ -314,7 +314,7 @@ class Trainer:
             )
 
     def _try_one_batch(self) -> None:
-        """--dry-run: one batch through loading, teacher, step and metrics; nothing is written."""
+        """--dry-run: one batch through loading, teacher and step; nothing is written."""
         first = next(iter(self._order.batches(1)))
         loaded: LoadedBatch = next(load_batches(self._data.train, [first], seed=self._run.config.seed, num_workers=0))
         self._report_unreadable(loaded.replaced)

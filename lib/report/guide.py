@@ -21,7 +21,7 @@ class DistillationSettings:
 
     alpha_start: float
     alpha_end: float
-    progressive_epochs: int
+    progressive_epochs: int | None  # None: alpha is constant
     temperature: float
     epochs: int
 
@@ -61,14 +61,24 @@ def describe_next_after_stage2(
         return [*lines, *advise_low_auc(settings)]
     if gain < STAGE2_GAIN[0]:
         return [*lines, *advise_no_gain(settings)]
-    return [*lines, "  The student learnt from its teacher. Compare all models: python compare_models.py"]
+    return [
+        *lines,
+        "  Whether it owes that to the teacher or to the further steps, a control tells:",
+        "  the same command with --set use_progressive_distillation=false --set alpha_end=1 and another -n.",
+    ]
 
 
 def advise_low_auc(settings: DistillationSettings) -> list[str]:
     """The AUC fell: the soft labels came too early or too strongly."""
+    if settings.progressive_epochs is None:
+        progressive = [_change("alpha_end", settings.alpha_end, 0.98, "more hard labels", up=True)]
+    else:
+        progressive = [
+            _change("alpha_start", settings.alpha_start, 0.98, "more hard labels at the start", up=True),
+            _change("progressive_epochs", settings.progressive_epochs, 30, "a slower hand-over", up=True),
+        ]
     changes = [
-        _change("alpha_start", settings.alpha_start, 0.98, "more hard labels at the start", up=True),
-        _change("progressive_epochs", settings.progressive_epochs, 30, "a slower hand-over", up=True),
+        *progressive,
         _change("temperature", settings.temperature, 2.0, "sharper targets", up=False),
     ]
     return _as_advice("Low validation AUC: the student may lean on soft labels too early. Try", changes)
@@ -106,9 +116,12 @@ def _hold_against(value: float, band: tuple[float, float]) -> str:
 
 
 def _change(key: str, now: float, wanted: float, why: str, *, up: bool) -> str | None:
-    """`"alpha_start": 0.98  (now 0.95; more hard labels ...)`; None when the setting is there already."""
+    """`--set stage2.alpha_start=0.98  (now 0.95; ...)`; None when the setting is there already.
+
+    Keys of the stage win over the flat ones, so the change acts whatever the file says.
+    """
     done = now >= wanted if up else now <= wanted
-    return None if done else f'"{key}": {wanted:g}  (now {now:g}; {why})'
+    return None if done else f"--set stage2.{key}={wanted:g}  (now {now:g}; {why})"
 
 
 def _as_advice(opening: str, changes: list[str | None]) -> list[str]:

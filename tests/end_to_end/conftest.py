@@ -84,11 +84,10 @@ class Workplace:
         return Ended(process.returncode, out, err)
 
     def call(self, *words: str) -> Ended:
-        """As `run`, within this process: the script's own `main` under `exit_codes`, without the seconds of the imports."""
+        """As `run`, within this process: the script's own `main` under `exit_codes`, without seconds of imports."""
         from lib.errors import exit_codes
 
-        script, *arguments = words
-        spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
+        spec = importlib.util.spec_from_file_location(Path(words[0]).stem, ROOT / words[0])
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

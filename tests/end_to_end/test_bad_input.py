@@ -1,4 +1,4 @@
-"""What a user can get wrong, and what the world can do to a run: one clear message, the right exit code, no traceback."""
+"""What a user can get wrong, and what the world can do to a run: one clear message, an exit code, no traceback."""
 
 from __future__ import annotations
 

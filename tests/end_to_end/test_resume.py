@@ -1,4 +1,4 @@
-"""A run that is interrupted, terminated or killed goes on with --resume and ends bit for bit like an undisturbed one."""
+"""A run that is interrupted, terminated or killed goes on with --resume and ends bit for bit like a quiet one."""
 
 from __future__ import annotations
 

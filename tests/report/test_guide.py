@@ -57,16 +57,16 @@ def test_stage_2_names_its_gain_and_the_guides_band() -> None:
     text = after_stage2(0.93, 0.91, bands=True)
     assert "measured 0.9300, the guide expects 0.90-0.94: inside the band" in text
     assert "Against stage 1 (0.9100): +0.0200; the guide expects +0.01 to +0.03" in text
-    assert "compare_models.py" in text
+    assert "--set use_progressive_distillation=false --set alpha_end=1" in text
     assert "guide" not in after_stage2(0.93, 0.91, bands=False)
 
 
 def test_a_loss_against_stage_1_brings_the_advice_for_low_auc() -> None:
-    assert '"alpha_start": 0.98' in after_stage2(0.80, 0.85, bands=False)
+    assert "stage2.alpha_start=0.98" in after_stage2(0.80, 0.85, bands=False)
 
 
 def test_no_gain_over_stage_1_brings_the_advice_for_more_teacher() -> None:
-    assert '"alpha_end": 0.3' in after_stage2(0.851, 0.85, bands=False)
+    assert "stage2.alpha_end=0.3" in after_stage2(0.851, 0.85, bands=False)
 
 
 def test_an_unknown_stage_1_is_said_to_be_unknown() -> None:
@@ -76,18 +76,18 @@ def test_an_unknown_stage_1_is_said_to_be_unknown() -> None:
 def test_the_exact_changes_for_low_auc() -> None:
     assert advise_low_auc(DEFAULTS) == [
         "  Low validation AUC: the student may lean on soft labels too early. Try, one at a time:",
-        '    "alpha_start": 0.98  (now 0.95; more hard labels at the start)',
-        '    "progressive_epochs": 30  (now 20; a slower hand-over)',
-        '    "temperature": 2  (now 3; sharper targets)',
+        "    --set stage2.alpha_start=0.98  (now 0.95; more hard labels at the start)",
+        "    --set stage2.progressive_epochs=30  (now 20; a slower hand-over)",
+        "    --set stage2.temperature=2  (now 3; sharper targets)",
     ]
 
 
 def test_the_exact_changes_for_no_gain() -> None:
     assert advise_no_gain(DEFAULTS) == [
         "  No gain over stage 1: little came over from the teacher. Try, one at a time:",
-        '    "alpha_end": 0.3  (now 0.5; more soft labels at the end)',
-        '    "temperature": 4  (now 3; softer targets)',
-        '    "epoch": 100  (now 20; longer training)',
+        "    --set stage2.alpha_end=0.3  (now 0.5; more soft labels at the end)",
+        "    --set stage2.temperature=4  (now 3; softer targets)",
+        "    --set stage2.epoch=100  (now 20; longer training)",
     ]
 
 

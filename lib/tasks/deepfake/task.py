@@ -41,7 +41,7 @@ class DeepfakeTask:
         """Training and validation items. Raises UserError that names what is missing or wrong with the source."""
         section = self._section
         splits = self._find_faces(Path(section.data_root))
-        # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in its own setNumThreads.
+        # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in setNumThreads.
         cv2.setNumThreads(1)
         make = self._make_labelled if section.data_source == "labelled" else self._make_blended
         return TaskData(
