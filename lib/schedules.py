@@ -45,9 +45,9 @@ class Constant:
 class Staircase:
     """Equal stairs from `start` over `epochs` epochs, then `end`: the progressive table of the two-stage guide.
 
-    k = floor(4 (e - 1) / epochs), value = start - k (2/9) (start - end) for e <= epochs, then end; 2/9 is 2 / (2 stairs
-    + 1), so that the drop to `end` is one and a half stairs high, whatever their number.
-    With 0.95, 0.5, 20: .95 .85 .75 .65, then .50.
+    k = floor(4 (e - 1) / epochs), value = start - k (2/9) (start - end) for e <= epochs, then end; 2/9 is 2 / (2
+    stairs + 1), so that the drop to `end` is one and a half stairs high, whatever their number. With 0.95, 0.5, 20:
+    .95 .85 .75 .65, then .50.
     """
 
     start: float

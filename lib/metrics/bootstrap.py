@@ -1,8 +1,8 @@
 """Percentile bootstrap intervals over people (Efron & Tibshirani 1993, chapters 8 and 13).
 
-Frames of one person are not independent: a round draws as many people as there are, with replacement, and takes all the
-samples of each. All models and seeds see the same drawn people, so a difference is paired.
-Legend: N samples, S seeds (one column of scores each), G groups (people), R rounds.
+Frames of one person are not independent: a round draws as many people as there are, with replacement, and takes all
+the samples of each. All models and seeds see the same drawn people, so a difference is paired. Legend: N samples, S
+seeds (one column of scores each), G groups (people), R rounds.
 """
 
 from __future__ import annotations

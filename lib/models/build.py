@@ -24,9 +24,8 @@ def build_student(
 ) -> nn.Module:
     """The model that learns; `say` gets the lines that tell where its weights come from.
 
-    Stage 1 starts from `student_init`; stage 2 from a stage-1 checkpoint, and never touches a hub. A resumed run
-    takes its
-    weights from its own state, so none are looked for. Raises UserError when weights are missing or do not fit.
+    Stage 1 starts from `student_init`; stage 2 from a stage-1 checkpoint, and never touches a hub. A resumed run takes
+    its weights from its own state, so none are looked for. Raises UserError when weights are missing or do not fit.
     """
     section = config.student
     model = build_classifier(section.name, classes=classes, dropout=section.dropout)

@@ -206,10 +206,11 @@ def test_a_run_killed_again_and_again_loses_nothing(tiny: Workplace, long_refere
 
     instants = random.Random(workers)
     words = [STAGE_1, CONFIG, "-n", "first", *LONG_EPOCHS, "--set", f"num_workers={workers}"]
-    for _ in range(8):
+    for attempt in range(1, 6):
         process = tiny.start(*words)
-        wait_for(lambda: any(tiny.folder.glob("output/first_*/weights/last.pth.json")), process)
-        time.sleep(instants.uniform(0, 2))
+        # Each process opens a TensorBoard file of its own when it begins to train.
+        wait_for(lambda n=attempt: len(list(tiny.folder.glob("output/first_*/logs/tensorboard/*"))) == n, process)
+        time.sleep(instants.uniform(0, 1.2))
         kill(process)
         words = [STAGE_1, "--resume", "first"]
     assert tiny.run(*words).code == 0

@@ -90,9 +90,8 @@ def augment_single(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArra
 def color_shift_source(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """The statistical difference between source and target of a self-blend.
 
-    RGB shift p=.3, HSV shift, brightness/contrast, then either a loss of resolution or sharpening.
-    image: uint8 (H, W, 3) RGB; the same comes back. One with a side below 8 px is too small for this: it is returned
-    unchanged.
+    RGB shift p=.3, HSV shift, brightness/contrast, then either a loss of resolution or sharpening. image: uint8 (H, W,
+    3) RGB; the same comes back. One with a side below 8 px is too small for this: it is returned unchanged.
     """
     if min(image.shape[:2]) < 8:
         return image.copy()

@@ -42,8 +42,8 @@ class FaceDetector:
     """Detects faces; the network is loaded once. One instance serves one thread at a time.
 
     model_file: face_detection_yunet_2023mar.onnx; score_threshold: least score 0..1; min_side: a face whose box is
-    narrower or lower than this is dropped [px of the given image].
-    Raises UserError when the file is missing or broken.
+    narrower or lower than this is dropped [px of the given image]. Raises UserError when the file is missing or
+    broken.
     """
 
     def __init__(self, model_file: str | Path, *, score_threshold: float = 0.6, min_side: float = 40) -> None:

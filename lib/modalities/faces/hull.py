@@ -42,10 +42,10 @@ def draw_hull(kind: str, landmarks: NDArray[np.float32], height: int, width: int
     """Draw one region.
 
     kind: one of HULL_KINDS: `full`, the convex hull of all points; `extended`, the hull of points 0-67 with the brows
-    raised; `components`, widened patches of eyes with brows, nose and mouth; `parts`, a union of part-wise convex hulls
-    that follows the face's outline more closely than one hull.
-    landmarks: (68 or 81, 2) pixels, may lie outside the image. Returns uint8 (height, width), 0 or 255; all zero where
-    no part of the region is inside the image or a landmark is not finite. Raises ValueError for an unknown kind.
+    raised; `components`, widened patches of eyes with brows, nose and mouth; `parts`, a union of part-wise convex
+    hulls that follows the face's outline more closely than one hull. landmarks: (68 or 81, 2) pixels, may lie outside
+    the image. Returns uint8 (height, width), 0 or 255; all zero where no part of the region is inside the image or a
+    landmark is not finite. Raises ValueError for an unknown kind.
     """
     if kind not in HULL_KINDS:
         raise ValueError(f"kind: expected one of {HULL_KINDS}, got {kind!r}")

@@ -40,11 +40,10 @@ def make_pair(
 ) -> FacePair:
     """Make a real and a self-blended face from one image.
 
-    image: uint8 (H, W, 3) RGB, a frame or a stored loose crop; landmarks: (68 or 81, 2) pixels of the face; boxes:
-    (n, 4) the detector's boxes in this image, the landmarks' own box where there are none; image_size: S [px].
-    train: flip, augment and draw the crop's margins; otherwise none of it, with margins of 12.5 %. The blend is always
-    drawn from rng.
-    Raises ValueError for another shape of image or landmarks.
+    image: uint8 (H, W, 3) RGB, a frame or a stored loose crop; landmarks: (68 or 81, 2) pixels of the face; boxes: (n,
+    4) the detector's boxes in this image, the landmarks' own box where there are none; image_size: S [px]. train:
+    flip, augment and draw the crop's margins; otherwise none of it, with margins of 12.5 %. The blend is always drawn
+    from rng. Raises ValueError for another shape of image or landmarks.
     """
     _check_image(image)
     points = check_landmarks(landmarks)

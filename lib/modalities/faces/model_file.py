@@ -16,8 +16,8 @@ Network = TypeVar("Network")
 def load_model(model_file: str | Path, what: str, build: Callable[[str], Network]) -> Network:
     """Build a network from a file.
 
-    what: the file's role, for the message; build: makes the network from the path.
-    Raises UserError when the file is missing, empty or not such a model.
+    what: the file's role, for the message; build: makes the network from the path. Raises UserError when the file is
+    missing, empty or not such a model.
     """
     path = Path(model_file)
     if not path.is_file() or path.stat().st_size == 0:

@@ -37,11 +37,9 @@ def self_blend(
     """Make a real and a fake of one face.
 
     image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) pixels. Returns the target (the real face: the image itself
-    or, half
-    of the time, its recoloured copy) and the fake, both uint8 (H, W, 3), and the mask float32 (H, W) in 0..1, the
-    share of the
-    source in each pixel. Where the mask is 0 the two are equal bit for bit: only the blend tells them apart, never the
-    recolouring of a whole picture. Raises ValueError for another shape of landmarks.
+    or, half of the time, its recoloured copy) and the fake, both uint8 (H, W, 3), and the mask float32 (H, W) in 0..1,
+    the share of the source in each pixel. Where the mask is 0 the two are equal bit for bit: only the blend tells them
+    apart, never the recolouring of a whole picture. Raises ValueError for another shape of landmarks.
     """
     source, target, mask = draw_blend_parts(image, landmarks, rng)
     return target, blend(source, target, mask), mask

@@ -1,9 +1,8 @@
 """Real photos by person: `ROOT/PERSON/*.jpg`, or a CSV file with the columns path and person. Fakes come by
 self-blending.
 
-A CSV may have a column `split` with train, val or test; rows of test are never opened. Otherwise `validation_share`
-of the people are
-held out. Faces are found once (YuNet, 468-point mesh) and kept as loose crops under data/face_crops/.
+A CSV may have a column `split` with train, val or test; rows of test are never opened. Otherwise `validation_share` of
+the people are held out. Faces are found once (YuNet, 468-point mesh) and kept as loose crops under data/face_crops/.
 """
 
 from __future__ import annotations
