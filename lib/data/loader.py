@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -86,7 +87,9 @@ def load_batches(
         generator=torch.Generator(),
         multiprocessing_context="fork" if num_workers and _can_fork() else None,
     )
-    for loaded in loader:
+    with _no_threads_of_opencv() if num_workers else contextlib.nullcontext():
+        batches_of_workers = iter(loader)  # starts the workers
+    for loaded in batches_of_workers:
         if isinstance(loaded, UserError):
             raise loaded
         yield loaded
@@ -115,6 +118,23 @@ def collate(items: list[Loaded]) -> LoadedBatch:
         masks=None if masks is None else torch.from_numpy(masks),
     )
     return LoadedBatch(batch, tuple(r for _, replaced in items for r in replaced))
+
+
+@contextlib.contextmanager
+def _no_threads_of_opencv() -> Iterator[None]:
+    """Inside, OpenCV has no threads, so that a process forked here inherits none.
+
+    A fork copies a pool's locks but not its threads: a worker that then sets its own number of threads, or uses them,
+    waits for ever. Stopped here, in the process that owns it, the pool is started again when it is next needed.
+    """
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _calm_worker(_: int) -> None:

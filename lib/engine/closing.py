@@ -35,12 +35,13 @@ def close_stage_1(run: Run, task: Task, result: FitResult | None) -> None:
     if result is None:  # a dry run
         return
     _say_totals(run, task, result)
-    config, weights_key_set = _find_file_for_stage_2(run)
+    checkpoint = run.weights_folder / "best_model.pth"
+    config, finds_it = _find_file_for_stage_2(run, checkpoint)
     lines = describe_next_after_stage1(
         val_auc=result.best_value,
-        checkpoint=str(run.weights_folder / "best_model.pth"),
+        checkpoint=str(checkpoint),
         config=config,
-        weights_key_set=weights_key_set,
+        weights_key_set=finds_it,
         bands=task.has_published_bands,
     )
     for line in lines:
@@ -63,19 +64,17 @@ def close_stage_2(run: Run, task: Task, result: FitResult | None) -> None:
         run.say(line)
 
 
-def _find_file_for_stage_2(run: Run) -> tuple[str, bool]:
-    """The config file to name in the command of stage 2, and whether it names stage-1 weights.
+def _find_file_for_stage_2(run: Run, checkpoint: Path) -> tuple[str, bool]:
+    """The config file to name in the command of stage 2, and whether its pattern of stage-1 weights finds `checkpoint`.
 
-    A run that was resumed without its CONFIG is known by the config's name only; its own config.json is of another
-    form.
+    A run that was resumed without its CONFIG knows the config's name only; its own config.json is of another form.
     """
-    if run.config_path is not None:
-        return str(run.config_path), run.weights_key_set
-    guess = Path("configs") / f"{run.config.config_name}.json"
+    path = run.config_path or Path("configs") / f"{run.config.config_name}.json"
     try:
-        return str(guess), read_config_file(guess).get("pretrained_student_weights") is not None
+        pattern = read_config_file(path).get("pretrained_student_weights")
     except UserError:
         return "CONFIG", False
+    return str(path), isinstance(pattern, str) and checkpoint.match(pattern)
 
 
 def _say_totals(run: Run, task: Task, result: FitResult) -> None:

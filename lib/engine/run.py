@@ -39,7 +39,6 @@ class Run:
     resumed_from: Path | None
     dry_run: bool
     config_path: Path | None = None
-    weights_key_set: bool = False
     notes: list[str] = field(default_factory=list[str])
     folder: Path = Path()
     started: float = field(default_factory=time.monotonic)
@@ -86,7 +85,6 @@ def open_run(command: CommandLine) -> Run:
         folder=command.resume or Path(),
         dry_run=command.dry_run,
         config_path=command.config_path,
-        weights_key_set=command.weights_key_set,
     )
     seed_everything(command.config.seed)
     threads = torch.get_num_threads()

@@ -16,7 +16,7 @@ import cv2
 import ffpp_tree
 import numpy as np
 import pytest
-from conftest import SHIPPED, STAGE_1, STAGE_2, Ended, Workplace
+from workplace import SHIPPED, STAGE_1, STAGE_2, Ended, Workplace
 
 CONFIG = "configs/tiny.json"
 STEPS_PER_EPOCH = 8
@@ -282,6 +282,13 @@ def test_a_batch_larger_than_the_set_works_and_is_said(tiny: Workplace) -> None:
 def test_a_batch_too_small_for_batchnorm_is_refused_with_the_remedy(tiny: Workplace) -> None:
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "batch_size=1")
     assert_refused(ended, "stage1.batch_size", "BatchNorm", "--set stage1.batch_size=2")
+
+
+def test_a_run_that_the_configs_pattern_does_not_find_says_what_to_write_there(tiny: Workplace) -> None:
+    ended = tiny.call(STAGE_1, CONFIG, "-n", "other", "--set", "epoch=1")
+    assert "finds this run" not in ended.out
+    best = f"output/{tiny.find_run('other').name}/weights/best_model.pth"
+    assert f'in {CONFIG} set "pretrained_student_weights": "{best}"' in ended.out
 
 
 # Numbers that are not finite.

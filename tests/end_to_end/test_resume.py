@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import STAGE_1, STAGE_2, TINY, Ended, Workplace, wait_for
+from workplace import STAGE_1, STAGE_2, TINY, Ended, Workplace, wait_for
 
 CONFIG = "configs/tiny.json"
 STEPS_PER_EPOCH = 8
@@ -275,6 +275,7 @@ def test_a_finished_run_says_that_nothing_is_left(tiny: Workplace) -> None:
     again = tiny.call(STAGE_1, "--resume", "first")
     assert again.code == 0
     assert "nothing left to do" in again.out
+    assert "finds this run" in again.out
     assert f"python {STAGE_2} {CONFIG} -n run" in again.out  # not the run's own config.json, which is of another form
     assert read_weights(tiny.find_run("first")) == before
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ffpp_tree
 import pytest
-from conftest import SHIPPED, STAGE_1, STAGE_2, Ended, Workplace
+from workplace import SHIPPED, STAGE_1, STAGE_2, Ended, Workplace
 
 LINE_1 = f"{STAGE_1} {SHIPPED} -n pretrain_mobilevit"
 LINE_2 = f"{STAGE_2} {SHIPPED} -n run"
@@ -133,7 +133,8 @@ def test_the_log_says_that_stage_2_takes_smaller_batches(small: TwoStages) -> No
 
 
 def test_both_stages_end_by_saying_what_to_do_next(small: TwoStages) -> None:
-    assert f"python {STAGE_2} {SHIPPED} -n run" in small.first.out.splitlines()[-2]
+    assert f"`pretrained_student_weights` in {SHIPPED} finds this run" in small.first.out
+    assert f"python {STAGE_2} {SHIPPED} -n run" in small.first.out
     assert "Stage 2 is done" in small.second.out
     assert "Against stage 1" in small.second.out
 

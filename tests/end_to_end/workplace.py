@@ -1,0 +1,121 @@
+"""A folder as a user has it, and the two scripts run in it: as subprocesses, or in this process where that suffices."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGE_1, STAGE_2 = "train_student_only.py", "main_distillation.py"
+SHIPPED = "configs/config_SBI.json"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+
+# A stage in a second or two: drawn faces of two classes at 32 px, 8 steps of 2 pictures an epoch.
+TINY = """{
+  "data_source": "labelled", "data_root": "data/labelled", "validation_share": 0.34,
+  "image_size": 32, "student": "test_efficientnet", "student_init": "random",
+  "epoch": 2, "batch_size": 2, "stage2": { "batch_size": 2 }, "lr": 0.01, "num_workers": 0, "device": "cpu",
+  "teacher": "test_resnet", "teacher_weights": "weights/tiny_teacher.pth",
+  "pretrained_student_weights": "output/first_*/weights/best_model.pth"
+}
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left: exit code, and what it printed (standard output, standard error)."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Workplace:
+    """A folder with the scripts and configs of this repository linked or copied into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for script in (STAGE_1, STAGE_2):
+            (folder / script).symlink_to(ROOT / script)
+        shutil.copytree(ROOT / "configs", folder / "configs")
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """`python WORDS` in the folder, in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, *words],
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def run(self, *words: str, timeout: float = 120) -> Ended:
+        """`python WORDS`, to its end."""
+        process = self.start(*words)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            pytest.fail(f"{words} did not end in {timeout} s\n{out}\n{err}")
+        return Ended(process.returncode, out, err)
+
+    def call(self, *words: str) -> Ended:
+        """As `run`, within this process: the script's own `main` under `exit_codes`, without seconds of imports."""
+        from lib.errors import exit_codes
+
+        spec = importlib.util.spec_from_file_location(Path(words[0]).stem, ROOT / words[0])
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        out, err, code, before = io.StringIO(), io.StringIO(), 0, (sys.argv, os.getcwd())
+        try:
+            sys.argv = list(words)
+            os.chdir(self.folder)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), exit_codes():
+                module.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            sys.argv = before[0]
+            os.chdir(before[1])
+        return Ended(code, out.getvalue(), err.getvalue())
+
+    def find_run(self, name: str) -> Path:
+        """The only run folder of that name."""
+        (found,) = self.folder.glob(f"output/{name}_*")
+        return found
+
+    def list_output(self) -> list[str]:
+        """Everything below output/, relative."""
+        output = self.folder / "output"
+        return sorted(str(path.relative_to(output)) for path in output.rglob("*")) if output.exists() else []
+
+
+def wait_for(found: Callable[[], bool], process: subprocess.Popen[str], *, seconds: float = 60) -> None:
+    """Until `found`; fails when the process ends before, or after that many seconds."""
+    end = time.monotonic() + seconds
+    while not found():
+        if process.poll() is not None or time.monotonic() > end:
+            os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+            out, err = process.communicate()
+            pytest.fail(f"waited in vain\n{out}\n{err}")
+        time.sleep(0.005)
