@@ -32,7 +32,7 @@ __all__ = [
 class CommandLine:
     """What a training script was asked to do; `notes` are sentences for the log.
 
-    weights_key_set: the file names stage-1 weights, so that stage 2 can follow unedited.
+    overrides: the `--set` words, for the commands that messages advise.
     """
 
     config: RunConfig
@@ -41,7 +41,7 @@ class CommandLine:
     print_config: bool
     dry_run: bool
     notes: tuple[str, ...]
-    weights_key_set: bool
+    overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _start(options: Options, stage: Stage, sections: Mapping[str, type[TaskSecti
         section_model=asked.section_model,
         allow=options.allow,
     )
-    return _finish(options, config, None, describe_choices(asked.keys, stage), asked)
+    return _finish(options, config, None, describe_choices(asked.keys, stage))
 
 
 def _resume(options: Options, run: str, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
@@ -123,9 +123,7 @@ def _resume(options: Options, run: str, stage: Stage, sections: Mapping[str, typ
     changes = compare_configs(stored, config)
     if changes and "changed-config" not in options.allow:
         raise UserError(_explain_changes(folder, changes))
-    return _finish(
-        options, config, folder, notes + [f"changed since the run began: {change}" for change in changes], asked
-    )
+    return _finish(options, config, folder, notes + [f"changed since the run began: {change}" for change in changes])
 
 
 def _read_asked(options: Options, path: Path, sections: Mapping[str, type[TaskSection]]) -> _Asked:
@@ -159,9 +157,7 @@ def _read_free(options: Options) -> FileKeys:
     return validate_keys(values, TaskSection)
 
 
-def _finish(
-    options: Options, config: RunConfig, resume: Path | None, notes: Sequence[str], asked: _Asked | None
-) -> CommandLine:
+def _finish(options: Options, config: RunConfig, resume: Path | None, notes: Sequence[str]) -> CommandLine:
     return CommandLine(
         config=config,
         config_path=options.config_path,
@@ -169,7 +165,7 @@ def _finish(
         print_config=options.print_config,
         dry_run=options.dry_run,
         notes=tuple(notes),
-        weights_key_set=asked is not None and asked.keys.pretrained_student_weights is not None,
+        overrides=tuple(options.overrides),
     )
 
 

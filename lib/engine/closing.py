@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ def close_stage_1(run: Run, task: Task, result: FitResult | None) -> None:
         val_auc=result.best_value,
         checkpoint=str(checkpoint),
         config=config,
+        options=_repeat_overrides(run.overrides),
         weights_key_set=finds_it,
         bands=task.has_published_bands,
     )
@@ -75,6 +78,11 @@ def _find_file_for_stage_2(run: Run, checkpoint: Path) -> tuple[str, bool]:
     except UserError:
         return "CONFIG", False
     return str(path), isinstance(pattern, str) and checkpoint.match(pattern)
+
+
+def _repeat_overrides(overrides: Sequence[str]) -> str:
+    """The `--set` words of this command that stage 2 needs too: without them it would build another student."""
+    return "".join(f" --set {shlex.quote(word)}" for word in overrides if not word.startswith("stage1."))
 
 
 def _say_totals(run: Run, task: Task, result: FitResult) -> None:

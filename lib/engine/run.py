@@ -39,6 +39,7 @@ class Run:
     resumed_from: Path | None
     dry_run: bool
     config_path: Path | None = None
+    overrides: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list[str])
     folder: Path = Path()
     started: float = field(default_factory=time.monotonic)
@@ -85,6 +86,7 @@ def open_run(command: CommandLine) -> Run:
         folder=command.resume or Path(),
         dry_run=command.dry_run,
         config_path=command.config_path,
+        overrides=command.overrides,
     )
     seed_everything(command.config.seed)
     threads = torch.get_num_threads()

@@ -27,9 +27,18 @@ class DistillationSettings:
 
 
 def describe_next_after_stage1(
-    *, val_auc: float, checkpoint: str, config: str, name: str = "run", weights_key_set: bool = False, bands: bool
+    *,
+    val_auc: float,
+    checkpoint: str,
+    config: str,
+    name: str = "run",
+    options: str = "",
+    weights_key_set: bool = False,
+    bands: bool,
 ) -> list[str]:
-    """checkpoint, config: paths to show; weights_key_set: the config names stage-1 weights already."""
+    """checkpoint, config: paths to show; options: further words of the command, with a space before each;
+    weights_key_set: the config names stage-1 weights already.
+    """
     lines = [f"Stage 1 is done: best validation AUC {val_auc:.4f}, {checkpoint}"]
     if bands:
         elsewhere = f"{STAGE1_BAND_ELSEWHERE[0]:.2f}-{STAGE1_BAND_ELSEWHERE[1]:.2f}"
@@ -39,7 +48,7 @@ def describe_next_after_stage1(
         lines.append(f"  1. `pretrained_student_weights` in {config} finds this run (the newest that fits)")
     else:
         lines.append(f'  1. in {config} set "pretrained_student_weights": "{checkpoint}"')
-    lines.append(f"  2. python main_distillation.py {config} -n {name}")
+    lines.append(f"  2. python main_distillation.py {config} -n {name}{options}")
     if bands and val_auc < STAGE1_BAND_ELSEWHERE[0]:
         lines.append(f"  Before that, longer pre-training is worth it: `stage1.epoch` of {STAGE1_EPOCHS} or more.")
     return lines

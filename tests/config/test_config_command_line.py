@@ -277,7 +277,6 @@ def test_without_print_config_the_command_is_returned():
     assert read_command_line(["mine.json", "-n", "a"], stage=1, sections=SECTIONS) == parse("mine.json", "-n", "a")
 
 
-def test_the_command_knows_whether_the_file_names_stage_1_weights():
-    Path("bare.json").write_text("{}")
-    assert parse("mine.json", "-n", "a").weights_key_set
-    assert not parse("bare.json", "-n", "a").weights_key_set
+def test_the_command_keeps_its_set_words_for_the_commands_that_messages_advise():
+    assert parse("mine.json", "-n", "a", "--set", "seed=3", "--set", "lr=0.1").overrides == ("seed=3", "lr=0.1")
+    assert parse("mine.json", "-n", "a").overrides == ()

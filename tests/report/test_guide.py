@@ -35,10 +35,16 @@ def test_after_stage_1_comes_the_line_to_set_and_the_command_to_run() -> None:
 
 def test_a_config_that_finds_the_weights_itself_needs_no_edit() -> None:
     lines = describe_next_after_stage1(
-        val_auc=0.9, checkpoint="b.pth", config="c.json", name="mine", weights_key_set=True, bands=False
+        val_auc=0.9,
+        checkpoint="b.pth",
+        config="c.json",
+        name="mine",
+        options=" --set seed=3",
+        weights_key_set=True,
+        bands=False,
     )
     assert "`pretrained_student_weights` in c.json finds this run" in lines[2]
-    assert lines[3].endswith("main_distillation.py c.json -n mine")
+    assert lines[3].endswith("main_distillation.py c.json -n mine --set seed=3")
 
 
 @pytest.mark.parametrize(("auc", "where"), [(0.87, "below"), (0.88, "inside"), (0.92, "inside"), (0.921, "above")])
