@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lib.data.items import Item, ItemSource, UnreadableItem
 from lib.data.order import ItemKey
-from lib.errors import Problem, UserError
+from lib.errors import Problem, TrainingStopped, UserError
 from lib.random import build_generator
 from lib.types import Batch
 
@@ -76,7 +76,10 @@ class KeyedItems(Dataset[Loaded | UserError]):
 def load_batches(
     source: ItemSource, batches: Iterable[list[ItemKey]], *, seed: int, num_workers: int
 ) -> Iterator[LoadedBatch]:
-    """Yield the batches in order. num_workers 0 loads in this process. Worker errors come out as what they were."""
+    """Yield the batches in order. num_workers 0 loads in this process. Worker errors come out as what they were.
+
+    Raises TrainingStopped when a worker process dies (torch notices within seconds).
+    """
     loader = DataLoader(
         KeyedItems(source, seed=seed),
         batch_sampler=list(batches),
@@ -89,10 +92,18 @@ def load_batches(
     )
     with _no_threads_of_opencv() if num_workers else contextlib.nullcontext():
         batches_of_workers = iter(loader)  # starts the workers
-    for loaded in batches_of_workers:
-        if isinstance(loaded, UserError):
-            raise loaded
-        yield loaded
+    try:
+        for loaded in batches_of_workers:
+            if isinstance(loaded, UserError):
+                raise loaded
+            yield loaded
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingStopped(
+            f"a loader process died ({error}). What was saved is intact: go on with --resume. If memory ran out, use "
+            f"fewer processes: --set num_workers={num_workers // 2}"
+        ) from None
 
 
 def _collate_or_fail(items: list[Loaded | UserError]) -> LoadedBatch | UserError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 
 import numpy as np
@@ -45,5 +46,6 @@ class Crashing(MadeItems):
 
     def make(self, index: int, rng: np.random.Generator) -> Item:
         if self._dies:
+            time.sleep(0.3)  # or torch has not noted the worker's number yet, and polls for it every 5 s
             os._exit(9)
         raise ZeroDivisionError("a defect")

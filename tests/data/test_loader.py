@@ -1,4 +1,4 @@
-"""Batches: the same bytes for any number of workers, stand-ins for what cannot be read, and no draw from the global state."""
+"""Batches: the same bytes for any number of workers, stand-ins for what cannot be read, no draw from global states."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from made_items import Crashing, MadeItems
 from lib.data.items import Item, UnreadableItem
 from lib.data.loader import KeyedItems, LoadedBatch, collate, load_batches
 from lib.data.order import ItemKey, TrainOrder
-from lib.errors import UserError
+from lib.errors import TrainingStopped, UserError
 
 
-def load(source: MadeItems, *, workers: int = 0, epoch: int = 1, start: int = 0, batch_size: int = 3) -> list[LoadedBatch]:
+def load(
+    source: MadeItems, *, workers: int = 0, epoch: int = 1, start: int = 0, batch_size: int = 3
+) -> list[LoadedBatch]:
     order = TrainOrder(len(source), batch_size, 2, seed=5)
     return list(load_batches(source, order.batches(epoch, start_step=start), seed=5, num_workers=workers))
 
@@ -152,7 +154,7 @@ def test_a_defect_of_ours_keeps_its_name_also_from_a_worker() -> None:
 
 
 def test_a_worker_that_dies_is_noticed() -> None:
-    with pytest.raises(RuntimeError, match="exited unexpectedly|killed"):
+    with pytest.raises(TrainingStopped, match=r"a loader process died .*(exited unexpectedly|killed).*num_workers=0"):
         load(Crashing(4, dies=True), workers=1)
 
 

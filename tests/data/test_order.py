@@ -13,7 +13,9 @@ from lib.data.order import ItemKey, TrainOrder, evaluation_batches
 sizes = st.integers(1, 40)
 
 
-@given(items=sizes, batch_size=sizes, repeats=st.integers(1, 4), seed=st.integers(0, 2**32 - 1), epoch=st.integers(1, 99))
+@given(
+    items=sizes, batch_size=sizes, repeats=st.integers(1, 4), seed=st.integers(0, 2**32 - 1), epoch=st.integers(1, 99)
+)
 @settings(max_examples=60, deadline=None)
 def test_each_pass_is_a_permutation_cut_into_full_batches(
     items: int, batch_size: int, repeats: int, seed: int, epoch: int
@@ -69,7 +71,9 @@ def test_epochs_seeds_and_passes_are_shuffled_differently() -> None:
 
 
 @pytest.mark.parametrize(("items", "batch_size"), [(7, 3), (6, 3), (2, 5)])
-def test_an_evaluation_visits_every_item_once_in_order_with_the_randomness_of_epoch_0(items: int, batch_size: int) -> None:
+def test_an_evaluation_visits_every_item_once_in_order_with_the_randomness_of_epoch_0(
+    items: int, batch_size: int
+) -> None:
     batches = list(evaluation_batches(items, batch_size))
     assert [key for batch in batches for key in batch] == [ItemKey(0, i) for i in range(items)]
     assert max(len(batch) for batch in batches) <= batch_size

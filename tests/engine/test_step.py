@@ -19,9 +19,10 @@ from tiny_models import (
 )
 from torch import Tensor, nn
 
-from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
+from lib.criterion.weighted_sum import LossValue, WeightedSum, WeightedTerm
 from lib.engine.step import TrainStep, batchnorm_statistics_frozen
 from lib.models.weights import compute_weights_hash
+from lib.schedules import Progress
 from lib.types import Batch, Outputs
 
 
@@ -148,14 +149,16 @@ def test_stage_1_asks_no_teacher() -> None:
 
 
 def test_the_teachers_answer_of_pass_1_is_what_pass_2_is_compared_with() -> None:
-    answers = []
-    criterion = make_criterion()
+    answers: list[Outputs | None] = []
 
-    def spy(outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None, progress: Any) -> Any:
-        answers.append(teacher_outputs)
-        return criterion(outputs, batch, teacher_outputs, progress)
+    class Spy(WeightedSum):
+        def __call__(
+            self, outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None, progress: Progress
+        ) -> LossValue:
+            answers.append(teacher_outputs)
+            return super().__call__(outputs, batch, teacher_outputs, progress)
 
-    step = make_step(teacher=make_teacher(), criterion=spy)  # type: ignore
+    step = make_step(teacher=make_teacher(), criterion=Spy(make_criterion().terms))
     step(make_batch(), START)
     assert len(answers) == 2
     assert answers[0] is answers[1]
@@ -369,7 +372,9 @@ def to_nan(value: Tensor) -> Tensor:
 def trap_loss(step: TrainStep, trap: Trap) -> None:
     """Replaces the criterion by one whose term passes through the trap."""
     terms = [
-        WeightedTerm(t.name, lambda *args, t=t, **kw: trap(t.compute(*args, **kw)), t.weight, t.settings, t.needs_teacher)
+        WeightedTerm(
+            t.name, lambda *args, t=t, **kw: trap(t.compute(*args, **kw)), t.weight, t.settings, t.needs_teacher
+        )
         for t in step.criterion.terms[:1]
     ]
     step.criterion = WeightedSum([*terms, *step.criterion.terms[1:]])

@@ -83,7 +83,11 @@ def test_the_last_feature_map_at_380_px_is_a_grid_of_12_by_12(name: str, channel
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("mobilevit2_200", "mobilevitv2_200"), ("efficientnet_b44", "efficientnet_b4"), ("eficientnet-b4", EFFICIENTNET_B4)],
+    [
+        ("mobilevit2_200", "mobilevitv2_200"),
+        ("efficientnet_b44", "efficientnet_b4"),
+        ("eficientnet-b4", EFFICIENTNET_B4),
+    ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(typed: str, meant: str) -> None:
     with pytest.raises(UserError) as caught:

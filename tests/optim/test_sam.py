@@ -90,7 +90,13 @@ def test_three_steps_of_sgd_with_momentum_follow_the_oracle() -> None:
     velocity = [np.zeros_like(p) for p in w]
     for seed in (1, 2, 3):
         take_step(sam, model, seed)
-        x, y = (a.numpy() for a in (draw(11, 5, seed=seed, dtype=torch.float64), draw(11, 1, seed=seed + 50, dtype=torch.float64).sign()))
+        x, y = (
+            a.numpy()
+            for a in (
+                draw(11, 5, seed=seed, dtype=torch.float64),
+                draw(11, 1, seed=seed + 50, dtype=torch.float64).sign(),
+            )
+        )
         g = oracle_gradient(w, x, y)
         norm = np.sqrt(sum((part**2).sum() for part in g))
         g = oracle_gradient([p + 0.05 * part / norm for p, part in zip(w, g, strict=True)], x, y)
@@ -198,10 +204,15 @@ def test_the_weights_come_back_bit_for_bit_when_the_body_raises(error: type[Base
     sam = make_sam(model, rho=3.0)
     compute_loss(model, 1).backward()
     before = weights_of(model)
-    with pytest.raises(error), sam.perturbed(sam.compute_grad_norm()):
-        compute_loss(model, 1).backward()
-        assert not are_same_bits(weights_of(model), before)
-        raise error
+
+    def body() -> None:
+        with sam.perturbed(sam.compute_grad_norm()):
+            compute_loss(model, 1).backward()
+            assert not are_same_bits(weights_of(model), before)
+            raise error
+
+    with pytest.raises(error):
+        body()
     assert are_same_bits(weights_of(model), before)
 
 

@@ -77,7 +77,10 @@ def write_clip(
             (base / kind / clip).mkdir(parents=True, exist_ok=True)
             if kind not in lacking:
                 # The largest face first, then smaller ones elsewhere.
-                np.save(base / kind / clip / f"{index:03d}.npy", np.stack([array / (i + 1) for i in range(faces)]).astype(array.dtype))
+                np.save(
+                    base / kind / clip / f"{index:03d}.npy",
+                    np.stack([array / (i + 1) for i in range(faces)]).astype(array.dtype),
+                )
 
 
 def write_splits(root: Path, **pairs: Any) -> None:

@@ -15,6 +15,7 @@ from lib.data.loader import load_batches
 from lib.data.order import TrainOrder, evaluation_batches
 from lib.engine.task import Scores
 from lib.metrics.checks import MetricError
+from lib.random import build_generator
 from lib.tasks.deepfake.items import BlendedPairs, LabelledFaces, RepeatedBlends
 from lib.tasks.deepfake.section import DeepfakeSection
 from lib.tasks.deepfake.sources.face import Face, LoadedFace, list_pictures, read_picture
@@ -66,8 +67,6 @@ def test_validation_gives_each_face_so_many_different_blends(repeats: int) -> No
     fakes: dict[str, set[bytes]] = {}
     names: list[str] = []
     for (key,) in evaluation_batches(len(source), 1):
-        from lib.random import build_generator
-
         item = source.make(key.index, build_generator(0, key.epoch, key.index))
         fakes.setdefault(item.identity, set()).add(item.images[-1].tobytes())
         names += item.sample_ids

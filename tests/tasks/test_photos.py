@@ -121,7 +121,11 @@ def test_a_large_face_is_scaled_down_to_what_training_needs_and_a_small_one_neve
     faces = {face.identity: face.load() for face in (*find(size=64).train, *find(size=64).validation)}
     box = faces["ann"].boxes[0]
     assert max(box[2] - box[0], box[3] - box[1]) == pytest.approx(80, abs=1)
-    small = next(points for points in KNOWN.values() if abs(faces["bob"].boxes[0, 2] - faces["bob"].boxes[0, 0] - np.ptp(points[:68, 0])) < 1e-3)
+    small = next(
+        points
+        for points in KNOWN.values()
+        if abs(faces["bob"].boxes[0, 2] - faces["bob"].boxes[0, 0] - np.ptp(points[:68, 0])) < 1e-3
+    )
     assert small is not None
     assert max(faces["bob"].image.shape) <= 60
 
@@ -176,7 +180,10 @@ def test_missing_face_models_are_both_named_before_anything_else() -> None:
     write_faces(ROOT, {"ann": 1, "bob": 1})
     with pytest.raises(UserError) as caught:
         find()
-    assert [problem.where for problem in caught.value.problems] == [str(face_crops.DETECTOR_FILE), str(face_crops.MESH_FILE)]
+    assert [problem.where for problem in caught.value.problems] == [
+        str(face_crops.DETECTOR_FILE),
+        str(face_crops.MESH_FILE),
+    ]
     assert "make face-models" in caught.value.as_text()
 
 
@@ -191,7 +198,7 @@ def test_identical_files_of_two_people_are_refused_unless_allowed() -> None:
     with pytest.raises(UserError) as caught:
         find()
     text = caught.value.as_text()
-    assert "identical files stand in training and in validation" in text
+    assert "identical files stand in two splits" in text
     assert "copy.png" in text
     assert "--allow shared-people" in text
     assert find(allow=True).train
@@ -234,6 +241,15 @@ def test_a_csv_may_bring_its_own_split_and_rows_of_test_are_never_opened() -> No
     assert people_of(splits.train) == {"Ann"}
     assert people_of(splits.validation) == {"Bob"}
     assert not [note for note in splits.notes if "left out" in note]
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_person_of_the_test_split_who_also_trains_is_refused() -> None:
+    write_faces(ROOT, {"a": 1, "b": 1})
+    path = write_csv("path,person,split", "a/0.png,Ann,train", "b/0.png,Bob,val", "absent.png,Ann,test")
+    with pytest.raises(UserError, match="person Ann"):
+        find(path)
+    assert people_of(find(path, allow=True).train) == {"Ann"}
 
 
 @pytest.mark.usefixtures("networks")

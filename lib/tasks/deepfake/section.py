@@ -26,4 +26,6 @@ class DeepfakeSection(TaskSection):
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of people held out for validation where the source has no split of its own"
     )
-    split_seed: Annotated[int, Field(ge=0)] = Field(0, description="which people are held out; independent of `seed`")
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        0, description="which people are held out; independent of `seed`"
+    )
