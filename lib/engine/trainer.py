@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from lib.checkpoint.resume import RunState, load_run_state, save_run_state
+from lib.checkpoint.resume import load_run_state, save_run_state
 from lib.checkpoint.selection import BestCheckpoints
 from lib.checkpoint.store import save_checkpoint
 from lib.config.sections import SCRIPTS
@@ -15,30 +15,18 @@ from lib.data.loader import LoadedBatch, Replaced, load_batches
 from lib.data.order import TrainOrder
 from lib.engine.evaluate import compute_scores
 from lib.engine.journal import Journal
+from lib.engine.position import Position, capture_step, refuse_other_model, restore_step
 from lib.engine.run import Interrupts, Run, StopRequested
 from lib.engine.step import TrainStep
 from lib.engine.task import Task, TaskData
 from lib.errors import ExitCode, Problem, RunInterrupted, TrainingStopped, UserError
 from lib.metrics.checks import MetricError
-from lib.random import capture_rng_state, restore_rng_state
 from lib.report.console import ProgressLine
 from lib.schedules import Progress, Schedule
 from lib.types import Batch, StepResult
 
 UNREADABLE_LIMIT = 0.05  # above this share of the set, training on what is left would be another data set
 EVALUATION_ITEMS = 16  # items a batch when nothing is learnt
-
-
-@dataclass
-class Position:
-    """Where the run stands: the next step to take, and what the epoch under way has summed up so far."""
-
-    epoch: int = 1
-    step: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    start_auc: float | None = None
 
 
 @dataclass(frozen=True)
@@ -236,17 +224,12 @@ class Trainer:
         save_checkpoint(path, {"model": self._step.student.state_dict()}, about=about)
 
     def _save_state(self) -> None:
-        position = self._position
         save_run_state(
             self._run.weights_folder,
-            tensors={
-                "model": self._step.student.state_dict(),
-                "optimizer": self._step.optimizer.state_dict(),
-                "rng": capture_rng_state(device_type=self._run.device.type),
-            },
+            tensors=capture_step(self._step, self._run.device),
             progress={
                 **self._about,
-                "position": {**vars(position), "sums": dict(position.sums)},
+                "position": self._position.to_json(),
                 "selection": self._selection.state(),
             },
         )
@@ -258,44 +241,14 @@ class Trainer:
     def _restore(self) -> None:
         """Take up the run where its last state was saved: weights, optimiser, random states, position, selection."""
         state = load_run_state(self._run.weights_folder)
-        self._refuse_other_model(state)
+        refuse_other_model(state, self._step, self._about, self._run.folder)
         self._selection = self._open_selection()
-        self._step.student.load_state_dict(state.tensors["model"])
-        self._restore_optimizer(state.tensors["optimizer"])
-        restore_rng_state(state.tensors["rng"])
-        stored = dict(state.progress["position"])
-        self._position = Position(**{**stored, "sums": defaultdict(float, stored["sums"])})
+        restore_step(self._step, state.tensors)
+        self._position = Position.from_json(state.progress["position"])
         notes = [*state.notes, *self._selection.restore(state.progress["selection"])]
         at = f"epoch {self._position.epoch}, step {self._position.step}"
         for note in [f"resuming {self._run.resumed_from} at {at}", *notes]:
             self._run.say(note)
-
-    def _refuse_other_model(self, state: RunState) -> None:
-        """No permission makes the state of one architecture or optimiser fit another."""
-        groups, ours = (_name_options(s) for s in (state.tensors["optimizer"], self._step.optimizer.state_dict()))
-        changes = [
-            f"{key}: {state.progress.get(key)} -> {self._about[key]}"
-            for key in ("architecture", "classes")
-            if state.progress.get(key) != self._about[key]
-        ]
-        changes += ["optimizer: its stored state is that of another kind"] if groups != ours else []
-        if changes:
-            raise UserError(
-                Problem(
-                    where=f"--resume {self._run.folder}",
-                    what="cannot go on with another model or optimiser, --allow changed-config or not",
-                    got="\n".join(changes),
-                    remedy="start a new run: -n NAME without --resume",
-                )
-            )
-
-    def _restore_optimizer(self, stored: dict[str, Any]) -> None:
-        """Momentum and the like come from the run; settings such as weight decay stay those of the config."""
-        groups = self._step.optimizer.base_optimizer.param_groups
-        settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
-        self._step.optimizer.load_state_dict(stored)
-        for group, setting in zip(self._step.optimizer.base_optimizer.param_groups, settings, strict=True):
-            group.update(setting)
 
     def _report_unreadable(self, replaced: tuple[Replaced, ...]) -> None:
         """Name each item that could not be read once; stop when there are too many."""
@@ -340,8 +293,3 @@ class Trainer:
         where = f"epoch {self._position.epoch}, step {self._position.step} of {self._order.steps_per_epoch}"
         script = SCRIPTS[self._run.config.stage]
         return f"{where}; {what_is_saved}. Go on with: python {script} --resume {self._run.folder}"
-
-
-def _name_options(stored: Mapping[str, Any]) -> list[tuple[frozenset[str], int]]:
-    """The option names and the number of parameters of each group: what tells one kind of optimiser from another."""
-    return [(frozenset(group), len(group["params"])) for group in stored["base"]["param_groups"]]
