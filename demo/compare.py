@@ -13,8 +13,8 @@ from lib.files import write_text_atomically
 
 REPORT = Path("output/demo_comparison.md")
 ROWS = (
-    ("Teacher (tf_efficientnet_lite2)", "demo_teacher_demo_teacher_*"),
-    ("Student pre-trained (tf_efficientnet_lite0)", "demo_student_demo_*"),
+    ("Teacher", "demo_teacher_demo_teacher_*"),
+    ("Student pre-trained", "demo_student_demo_*"),
     ("Student + distillation", "demo_distill_demo_*"),
 )
 
@@ -53,7 +53,9 @@ def main() -> None:
         compute_auc_by_rank, after.margin, before.margin, before.labels, before.identities, seed=0
     )
     people = len(set(before.identities))
+    architectures = [f"{name}: {trained.about['architecture']}" for name, trained in models.items()]
     notes = [
+        "; ".join(architectures) + ".",
         f"Val AUC chose the checkpoints; test AUC is on {people} people that nothing was trained, tuned or chosen on "
         f"({BLENDS} self-blended pairs each, frame-level; intervals over people).",
         f"Stage 2 against stage 1 on these people: {gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}].",
