@@ -45,7 +45,7 @@ def main() -> None:
                 parameters=count_parameters(trained.model),
                 val_auc=float(trained.about["val_auc"]),
                 inference_ms=latency,
-                extra={"Test AUC [95 %]": f"{interval.value:.4f} [{interval.low:.2f}, {interval.high:.2f}]"},
+                extra={"Test AUC [95 %]": f"{interval.value:.3f} [{interval.low:.2f}-{interval.high:.2f}]"},
             )
         )
     before, after = scores[ROWS[1][0]], scores[ROWS[2][0]]
