@@ -38,7 +38,8 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
 
 def to_rich(rows: Sequence[ComparisonRow], *, title: str | None = None) -> Table:
     """The table for the console."""
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # five columns fit a terminal of 80
+    # Narrow: five columns fit a terminal of 80.
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     titles = [*HEADER, *_extra_titles(rows)]
     for name in titles:
         table.add_column(name, justify="right" if name in HEADER[1:] else "left")
