@@ -28,7 +28,9 @@ check: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+# Tests on real faces skip with their reason where the two face models (2.7 MB) cannot be fetched.
 test: setup
+	-@$(BIN)/python fetch_models.py face-models
 	$(BIN)/python -m pytest
 
 test-real-size: setup

@@ -91,7 +91,7 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
     batch_source = _name_source(f"stage{stage}.batch_size", group.batch_size is not None, batch_rule)
     lr_source = _name_source(f"stage{stage}.lr", group.lr is not None, lr_rule)
     notes = [
-        f"stage {stage} takes batches of {own.batch_size} items: {batch_source}",
+        f"stage {stage} takes batches of {own.batch_size} item{'s' if own.batch_size > 1 else ''}: {batch_source}",
         f"stage {stage} learns at lr {show(own.lr)}: {lr_source}",
     ]
     return notes + (_describe_alpha(own) if stage == 2 else [])

@@ -164,7 +164,7 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
             refused.append(f"{path}: {error.problems[0].what}")
             continue
         if not match.missing and not match.unexpected:
-            return path, [f"{key}: {len(candidates)} files match {pattern}; took the newest that fits, {path}"]
+            return path, [f"{key}: took the newest that fits, {path} (of {len(candidates)} that {pattern} matches)"]
         refused.append(f"{path}: {match.describe()}")
     raise UserError(
         Problem(

@@ -257,7 +257,7 @@ def test_a_pattern_means_the_newest_file_that_fits(runs: Path) -> None:
     path, notes = find_fitting_weights(PATTERN, build_small(0), key="pretrained_student_weights")
     assert path == Path("output/pretrain_b/weights/best_model.pth")
     assert len(notes) == 1
-    assert "4 files match" in notes[0]
+    assert "(of 4 that" in notes[0]
     assert str(path) in notes[0]
 
 
