@@ -26,7 +26,7 @@ def main() -> None:
     from lib.metrics.auc import compute_auc_by_rank
     from lib.metrics.bootstrap import compute_interval_by_group, compute_paired_interval
     from lib.models.classifier import count_parameters
-    from lib.report.comparison import ComparisonRow, to_markdown, to_rich
+    from lib.report.comparison import ComparisonRow, to_json, to_markdown, to_rich
     from lib.report.console import build_console
 
     console = build_console()
@@ -64,6 +64,7 @@ def main() -> None:
     console.print(to_rich(rows, title="Measured in this run"))
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False)
+    write_text_atomically(REPORT.with_suffix(".json"), to_json(rows))
     write_text_atomically(REPORT, to_markdown(rows) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n")
     console.print(
         f"\nThe table: {REPORT}. Curves: {find_run(ROWS[2][1]).parents[1]}/logs/curves.png; what the models saw: "

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from lib.config.sections import ALLOWANCES, FileKeys, Stage1Keys, Stage2Keys, TaskSection, build_file_model
 from lib.config.words import describe_type, show
-from lib.files import write_text_atomically
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -25,11 +23,6 @@ def build_schema(section_model: type[TaskSection]) -> dict[str, Any]:
         "title": "Config of SharpStudent",
         "properties": {"$schema": editor_key, **schema["properties"]},
     }
-
-
-def write_schema(path: Path, section_model: type[TaskSection]) -> None:
-    """The schema as a file; written whole or not at all."""
-    write_text_atomically(path, schema_text(section_model))
 
 
 def schema_text(section_model: type[TaskSection]) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from lib.archive import load_plain
@@ -227,21 +226,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             Problem(where=str(path), what="cannot be read as safetensors", got=str(error), remedy="fetch it again")
         ) from None
-
-
-def compute_weights_hash(model: nn.Module) -> str:
-    """sha256 over all tensors in order: equal before and after training for a teacher that was only read."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            if tensor.ndim
-            else repr(tensor.item()).encode()
-        )
-    return digest.hexdigest()
 
 
 def rename_by_order(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from config_samples import ROOT, SHIPPED
 
 from lib.config.read import read_config_file
-from lib.config.schema import build_config_docs, build_schema, write_schema
+from lib.config.schema import build_config_docs, build_schema
 from lib.config.sections import FileKeys, Stage2Keys, TaskSection, build_file_model
 from lib.tasks.deepfake.section import DeepfakeSection
 
@@ -42,11 +40,6 @@ def test_the_shipped_config_names_the_schema_and_only_keys_of_it():
     text = SHIPPED.read_text(encoding="utf-8")
     assert '"$schema": "./schema.json"' in text
     assert set(read_config_file(SHIPPED)) <= set(build_schema(DeepfakeSection)["properties"])
-
-
-def test_the_schema_can_be_written_to_a_file(tmp_path: Path):
-    write_schema(tmp_path / "schema.json", DeepfakeSection)
-    assert json.loads((tmp_path / "schema.json").read_text()) == build_schema(DeepfakeSection)
 
 
 def test_the_page_explains_every_key():

@@ -10,6 +10,7 @@ from tiny_models import (
     START,
     TinyStudent,
     are_identical,
+    compute_weights_hash,
     make_batch,
     make_criterion,
     make_step,
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 
 from lib.criterion.weighted_sum import LossValue, WeightedSum, WeightedTerm
 from lib.engine.step import TrainStep, batchnorm_statistics_frozen
-from lib.models.weights import compute_weights_hash
 from lib.schedules import Progress
 from lib.types import Batch, Outputs
 
