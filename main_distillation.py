@@ -17,25 +17,26 @@ def main() -> None:
     config = command.config
 
     # torch is imported only now: a mistake in the command line costs no seconds.
-    from lib.criterion.build import build_criterion
+    from lib.engine.build import build_step
     from lib.engine.closing import close_stage_2, describe_checkpoint
+    from lib.engine.replay import replay_step
     from lib.engine.run import checking, open_run
-    from lib.engine.step import TrainStep
     from lib.engine.trainer import Trainer
     from lib.models.build import build_student, build_teacher
-    from lib.optim.build import build_lr_schedule, build_optimizer
 
     run = open_run(command)
     task = build_task(config)
+    has_state = run.is_resumed or run.replay is not None  # which the student's weights come from
     with checking(run) as check:
-        student = check(build_student, config, classes=len(task.classes), resumed=run.is_resumed, say=run.say)
+        student = check(build_student, config, classes=len(task.classes), resumed=has_state, say=run.say)
         teacher = check(build_teacher, config, classes=len(task.classes), say=run.say)
-        data = check(task.build_data)
+        data = None if run.replay else check(task.build_data)
 
-    criterion = build_criterion(config.criterion)
-    optimizer = build_optimizer(config.optimizer, student.to(run.device))
-    step = TrainStep(student, teacher.to(run.device), criterion, optimizer, config.optimizer.clip_norm)
-    trainer = Trainer(run, task, data, step, build_lr_schedule(config.optimizer), describe_checkpoint(config, task))
+    step = build_step(config, student, teacher, run.device)
+    if run.replay is not None:
+        return replay_step(run, step, run.replay)
+    assert data is not None
+    trainer = Trainer(run, task, data, step, describe_checkpoint(config, task))
     close_stage_2(run, task, trainer.fit())
 
 

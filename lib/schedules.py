@@ -91,3 +91,21 @@ class FlatThenLinear:
         if done < self.flat or math.isclose(self.flat, 1.0):
             return self.value
         return self.value * (1.0 - done) / (1.0 - self.flat)
+
+
+@dataclass(frozen=True)
+class RiseThenLinear:
+    """From 0 to `value` over `rise` (a share of all steps), then linearly to `end`; constant when both are idle."""
+
+    value: float
+    end: float
+    rise: float = 0.0
+
+    def __call__(self, progress: Progress) -> float:
+        done = progress.fraction
+        if done < self.rise:
+            step = 1 / (progress.epochs * progress.steps_per_epoch)
+            return self.value * min(1.0, (done + step) / self.rise)
+        if self.end == self.value:
+            return self.value
+        return self.value + (self.end - self.value) * (done - self.rise) / (1.0 - self.rise)

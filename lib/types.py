@@ -31,8 +31,22 @@ class Batch:
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
-    def to(self, device: torch.device) -> Batch:
-        return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+    def to(self, device: torch.device, *, memory_format: torch.memory_format | None = None) -> Batch:
+        """On `device`, the images in a memory format where one is given."""
+        inputs = self.inputs.to(device)
+        inputs = inputs if memory_format is None else inputs.contiguous(memory_format=memory_format)
+        return replace(self, inputs=inputs, labels=self.labels.to(device))
+
+    def __getitem__(self, rows: slice) -> Batch:
+        """Some of the images, as a batch."""
+        return Batch(
+            inputs=self.inputs[rows],
+            labels=self.labels[rows],
+            sample_ids=self.sample_ids[rows],
+            clip_ids=self.clip_ids[rows],
+            identities=self.identities[rows],
+            masks=None if self.masks is None else self.masks[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -47,16 +61,19 @@ class Outputs:
 class StepResult:
     """What one training step did.
 
-    status `ok`, or `skipped` with the reason: then weights, buffers, optimiser and random states are those before the
-    step.  loss and terms are those of pass 1 (at the unperturbed weights); grad_norm is the L2 norm of the gradient
-    that was applied, before clipping.
+    status `ok`, or `skipped` with the reason: then weights, buffers, optimiser, average and random states are those
+    before the step. loss and terms are those of pass 1 (at the unperturbed weights), perturbed_loss is that of pass 2
+    (at w + e; None in a plain step); grad_norm is the L2 norm of the gradient that was applied, before clipping.
+    is_overflow: skipped because the loss scale of fp16 was too large; it is smaller now.
     """
 
     status: Literal["ok", "skipped"]
     reason: str | None = None
     loss: float = float("nan")
+    perturbed_loss: float | None = None
     terms: Mapping[str, float] = field(default_factory=dict[str, float])
     grad_norm: float = float("nan")
+    is_overflow: bool = False
 
     @property
     def ok(self) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.schedules import Complement, Constant, FlatThenLinear, Progress, Schedule, Staircase
+from lib.schedules import Complement, Constant, FlatThenLinear, Progress, RiseThenLinear, Schedule, Staircase
 
 SHARE = st.floats(0.0, 1.0)
 GUIDE = Staircase(start=0.95, end=0.5, epochs=20)
@@ -90,7 +90,9 @@ def test_constants_do_not_move() -> None:
     assert {Constant(0.3)(at_epoch(epoch)) for epoch in range(1, 101)} == {0.3}
 
 
-@pytest.mark.parametrize("schedule", [GUIDE, Complement(GUIDE), Constant(0.3), FlatThenLinear(0.1)], ids=str)
+@pytest.mark.parametrize(
+    "schedule", [GUIDE, Complement(GUIDE), Constant(0.3), FlatThenLinear(0.1), RiseThenLinear(1.0, end=0.2)], ids=str
+)
 def test_a_schedule_remembers_nothing(schedule: Schedule) -> None:
     forwards = [schedule(at_epoch(epoch)) for epoch in range(1, 101)]
     backwards = [schedule(at_epoch(epoch)) for epoch in range(100, 0, -1)]
@@ -147,3 +149,40 @@ def test_a_warmup_never_falls_nor_exceeds_the_value(warmup: float, epochs: int, 
     rates = [schedule(step) for step in list_steps(epochs, steps_per_epoch) if step.fraction < 0.5]
     assert rates == sorted(rates)
     assert all(0.0 < rate <= 1.0 for rate in rates)
+
+
+# --- The SAM radius: rising, then linear ----------------------------------------------------------------------------
+
+
+def test_a_radius_with_nothing_said_is_constant_to_the_bit() -> None:
+    assert {RiseThenLinear(0.05, end=0.05)(step) for step in list_steps(5, 4)} == {0.05}
+
+
+def test_a_radius_rises_in_equal_steps_and_takes_its_first_step_above_zero() -> None:
+    radii = [RiseThenLinear(1.0, end=1.0, rise=0.25)(step) for step in list_steps(5, 4)]
+    assert radii == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 16)
+
+
+def test_a_radius_moves_linearly_to_its_end_after_the_rise() -> None:
+    radii = [RiseThenLinear(1.0, end=0.2, rise=0.5)(step) for step in list_steps(2, 4)]
+    assert radii == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 0.8, 0.6, 0.4])
+
+
+@given(st.floats(1e-6, 10.0), st.floats(0.0, 10.0), st.floats(0.0, 0.99), st.integers(1, 8), st.integers(1, 12))
+def test_rise_then_linear_is_its_closed_form_at_every_step(
+    value: float, end: float, rise: float, epochs: int, steps_per_epoch: int
+) -> None:
+    schedule, total = RiseThenLinear(value, end=end, rise=rise), epochs * steps_per_epoch
+    for done, progress in enumerate(list_steps(epochs, steps_per_epoch)):
+        share = done / total
+        if share < rise:
+            expected = value * min(1.0, (done + 1) / (total * rise))
+        else:
+            expected = value + (end - value) * (share - rise) / (1.0 - rise)
+        assert schedule(progress) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        assert 0.0 <= schedule(progress) <= max(value, end) * (1 + 1e-12)
+
+
+def test_a_radius_that_rises_over_the_whole_run_never_divides_by_zero() -> None:
+    radii = [RiseThenLinear(0.5, end=0.1, rise=1.0)(step) for step in list_steps(2, 5)]
+    assert radii == pytest.approx([0.05 * k for k in range(1, 11)])

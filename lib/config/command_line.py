@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lib.config.overrides import apply_overrides
 from lib.config.read import read_config_file
 from lib.config.resolve import check_allow, check_name, describe_choices, resolve
 from lib.config.sections import SCRIPTS, FileKeys, RunConfig, Stage, TaskSection
-from lib.config.stored import FREE_KEYS, STORED_NAME, compare_configs, find_run, load_run_config
+from lib.config.stored import AUTO, FREE_KEYS, STORED_NAME, compare_configs, find_own_run, find_run, load_run_config
 from lib.config.validate import choose_section, validate_keys
 from lib.errors import Problem, ProblemList, UserError
 
@@ -32,7 +33,7 @@ __all__ = [
 class CommandLine:
     """What a training script was asked to do; `notes` are sentences for the log.
 
-    overrides: the `--set` words, for the commands that messages advise.
+    overrides: the `--set` words, for the commands that messages advise; replay: a skipped step to take again.
     """
 
     config: RunConfig
@@ -42,6 +43,7 @@ class CommandLine:
     dry_run: bool
     notes: tuple[str, ...]
     overrides: tuple[str, ...]
+    replay: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,12 @@ def read_command_line(argv: Sequence[str], *, stage: Stage, sections: Mapping[st
 def parse_command_line(argv: Sequence[str], *, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
     """Read the arguments (without the program's name) and the files they name. Raises `UserError`; `--help` exits 0."""
     options = parse_options(argv, stage, sections)
+    if options.replay is not None:
+        return _replay(options, options.replay, stage, sections)
     if options.resume is None:
         return _start(options, stage, sections)
+    if options.resume == AUTO:
+        return _resume_or_start(options, stage, sections)
     return _resume(options, options.resume, stage, sections)
 
 
@@ -87,16 +93,34 @@ def _start(options: Options, stage: Stage, sections: Mapping[str, type[TaskSecti
     return _finish(options, config, None, describe_choices(asked.keys, stage))
 
 
+def _resume_or_start(options: Options, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+    """`--resume auto`: the run that this very command made before, or a new one; the notes say which, and why."""
+    fresh = _start(options, stage, sections)
+    own, notes = find_own_run(fresh.config, sections)
+    if own is not None:
+        again = _continue(options, own, stage, sections)
+        return replace(again, notes=(*notes, f"--resume auto: found this command's run {own}", *again.notes))
+    root = fresh.config.output_root
+    none = f"--resume auto: no run under {root} has this name, stage and config and a saved state; starting a new one"
+    return replace(fresh, notes=(*notes, none, *fresh.notes))
+
+
 def _resume(options: Options, run: str, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+    """`--resume RUN`: find the folder, then continue it."""
+    asked = None if options.config_path is None else _read_asked(options, options.config_path, sections)
+    free = _read_free(options) if asked is None else asked.keys
+    return _continue(options, find_run(run, free.output_root), stage, sections)
+
+
+def _continue(options: Options, folder: Path, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
     """Continue a run with the config it was started with; CONFIG, where given, must say the same."""
     asked = None if options.config_path is None else _read_asked(options, options.config_path, sections)
     free = _read_free(options) if asked is None else asked.keys
-    folder = find_run(run, free.output_root)
     stored = load_run_config(folder, sections)
     if stored.stage != stage:
         raise UserError(
             Problem(
-                f"--resume {run}",
+                f"--resume {options.resume}",
                 f"is a run of stage {stored.stage}, and this script trains stage {stage}",
                 remedy=f"python {SCRIPTS[stored.stage]} --resume {folder}",
             )
@@ -126,6 +150,26 @@ def _resume(options: Options, run: str, stage: Stage, sections: Mapping[str, typ
     return _finish(options, config, folder, notes + [f"changed since the run began: {change}" for change in changes])
 
 
+def _replay(options: Options, file: Path, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+    """`--replay FILE`: a step of the run whose folder holds skipped/FILE, with that run's own config."""
+    folder = file.absolute().parent.parent
+    if not file.is_file() or not (folder / STORED_NAME).is_file():
+        raise UserError(_explain_no_skip(file, folder))
+    free = _read_free(options)
+    stored = load_run_config(folder, sections)
+    if stored.stage != stage:
+        raise UserError(
+            Problem(
+                f"--replay {file}",
+                f"is of a run of stage {stored.stage}, and this script trains stage {stage}",
+                remedy=f"python {SCRIPTS[stored.stage]} --replay {shlex.quote(str(file))}",
+            )
+        )
+    config = stored.model_copy(update={name: getattr(free, name) for name in free.model_fields_set})
+    command = _finish(options, config, None, [f"replaying {file} with its run's own config; nothing is written"])
+    return replace(command, replay=file, dry_run=True)
+
+
 def _read_asked(options: Options, path: Path, sections: Mapping[str, type[TaskSection]]) -> _Asked:
     """CONFIG with every `--set`; its problems are reported together with those of the command line."""
     try:
@@ -142,9 +186,14 @@ def _read_asked(options: Options, path: Path, sections: Mapping[str, type[TaskSe
 
 
 def _read_free(options: Options) -> FileKeys:
-    """The `--set` values of a resume without CONFIG: only what may change freely, the rest is in the flat dialect."""
+    """The `--set` values of a resume without CONFIG, or of a replay: only what may change freely, the rest is in the
+    flat dialect.
+    """
     values: dict[str, Any] = apply_overrides({}, options.overrides)
     fixed = sorted(set(values) - set(FREE_KEYS))
+    if fixed and options.replay is not None:
+        what = f"cannot change {', '.join(fixed)}: a step is replayed as it was"
+        raise UserError(Problem("--set", what, expected="device", remedy=f"leave out --set {fixed[0]}=..."))
     if fixed:
         raise UserError(
             Problem(
@@ -166,6 +215,15 @@ def _finish(options: Options, config: RunConfig, resume: Path | None, notes: Seq
         dry_run=options.dry_run,
         notes=tuple(notes),
         overrides=tuple(options.overrides),
+    )
+
+
+def _explain_no_skip(file: Path, folder: Path) -> Problem:
+    return Problem(
+        f"--replay {file}",
+        f"has no {STORED_NAME} of a run two folders above it: {folder}" if file.is_file() else "does not exist",
+        expected="output/RUN/skipped/epoch_E_step_S.pth, in the folder of its run",
+        remedy="look for --replay in logs/losses.logs of the run",
     )
 
 

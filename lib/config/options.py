@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from lib.config.sections import ALLOWANCES, SCRIPTS, FileKeys, Stage, TaskSection
+from lib.config.stored import AUTO
 from lib.errors import Problem, UserError
 
 PURPOSE: dict[Stage, str] = {
@@ -22,9 +24,14 @@ EXAMPLE: dict[Stage, str] = {
 }
 EXIT_CODES = """exit codes:
   0         the run is complete
-  2         something in the command, the config, the data or the weights must be mended first; nothing was trained
+  2         something must be mended first: the command, the config, the data, the weights, the disk; mostly nothing was
+            trained yet, and what a run had saved is intact
   3         training stopped itself (non-finite steps in a row, or a non-finite score); the last good state is saved
-  130, 143  interrupted by Ctrl-C or SIGTERM; the state is saved and --resume goes on from it"""
+  130, 143  interrupted by Ctrl-C or SIGTERM; the state is saved and --resume goes on from it
+
+relaunched by a scheduler: the same command each time, with --resume auto. It goes on with its own run (the newest of
+this -n, CONFIG and stage under output_root whose config does not differ), starts one where there is none, and exits 0
+when the run is complete. Whatever a kill leaves, no run is trained by two processes."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Options:
     overrides: tuple[str, ...]
     allow: tuple[str, ...]
     resume: str | None
+    replay: Path | None
     print_config: bool
     dry_run: bool
 
@@ -60,12 +68,52 @@ def parse_options(argv: Sequence[str], stage: Stage, sections: Mapping[str, type
         overrides=tuple(read.overrides),
         allow=tuple(read.allow),
         resume=read.resume,
+        replay=None if read.replay is None else Path(read.replay),
         print_config=read.print_config,
         dry_run=read.dry_run,
     )
+    if options.replay is not None:
+        _refuse_beside_replay(options, options.replay, stage)
+        return options
+    if options.resume == AUTO:
+        _refuse_half_an_auto(options, stage)
     if options.name is None and not (options.print_config or options.dry_run or options.resume is not None):
         raise UserError(Problem("-n/--name", "is missing: the run needs a name", remedy=EXAMPLE[stage]))
     return options
+
+
+def _refuse_beside_replay(options: Options, file: Path, stage: Stage) -> None:
+    """A replay takes everything from the run that kept the step; `--set` may move it to another device."""
+    asked = {
+        "CONFIG": options.config_path,
+        "-n/--name": options.name,
+        "--resume": options.resume,
+        "--allow": options.allow or None,
+        "--print-config": options.print_config or None,
+        "--dry-run": options.dry_run or None,
+    }
+    given = [word for word, value in asked.items() if value is not None]
+    if given:
+        raise UserError(
+            Problem(
+                "--replay",
+                f"cannot be combined with {', '.join(given)}: the run that kept the step says everything",
+                remedy=f"python {SCRIPTS[stage]} --replay {shlex.quote(str(file))}",
+            )
+        )
+
+
+def _refuse_half_an_auto(options: Options, stage: Stage) -> None:
+    """`--resume auto` must know what a new run would be, and which runs could be its own."""
+    missing = [word for word, value in (("CONFIG", options.config_path), ("-n/--name", options.name)) if value is None]
+    if missing:
+        raise UserError(
+            Problem(
+                "--resume auto",
+                f"needs {' and '.join(missing)}: they tell which run is meant, or what a new one is",
+                remedy=f"{EXAMPLE[stage]} --resume auto; or --resume RUN for a run that you name yourself",
+            )
+        )
 
 
 def _build_parser(stage: Stage) -> _Parser:
@@ -91,7 +139,18 @@ def _build_parser(stage: Stage) -> _Parser:
     )
     add("--print-config", action="store_true", help="print the resolved config and the weights by epoch; open nothing")
     add("--dry-run", action="store_true", help="take one batch through everything, then stop")
-    add("--resume", metavar="RUN", help="continue a run: its folder, its name, or a beginning that fits one")
+    add(
+        "--resume",
+        metavar="RUN",
+        help="continue a run: its folder, its name, or a beginning that fits one; `auto`: the newest run of this "
+        "CONFIG and NAME, or a new one where there is none (a folder named auto is ./auto)",
+    )
+    add(
+        "--replay",
+        metavar="FILE",
+        help="take a skipped step again, output/RUN/skipped/epoch_E_step_S.pth, and say where its values stop being "
+        "finite; needs no data and writes nothing",
+    )
     add(
         "--allow",
         metavar="NAME",

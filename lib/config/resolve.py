@@ -8,6 +8,7 @@ from typing import Any
 
 from lib.config.sections import (
     ALLOWANCES,
+    ComputeSection,
     FileKeys,
     OptimizerSection,
     RunConfig,
@@ -22,6 +23,7 @@ from lib.config.sections import (
 from lib.config.words import show
 from lib.errors import Problem, ProblemList
 
+USUAL_ASAM_RHO = 0.4  # papers use 0.5 to 1.0 with asam and 0.02 to 0.1 without
 LONGEST_NAME = 100  # characters; a folder's name holds 255 bytes, and ours adds the config's name and the date
 
 
@@ -51,6 +53,9 @@ def resolve(
         device=own.device,
         num_workers=own.num_workers,
         output_root=own.output_root,
+        save_every_steps=own.save_every_steps,
+        save_every_minutes=own.save_every_minutes,
+        loader_timeout=own.loader_timeout,
         task=own.task,
         task_section=section_model(**{field: getattr(own, field) for field in section_model.model_fields}),
         student=StudentSection(
@@ -65,8 +70,10 @@ def resolve(
             batch_size=own.batch_size,
             max_skipped_in_a_row=own.max_skipped_in_a_row,
             keep_best=own.keep_best,
+            ema_decay=own.ema_decay,
         ),
         optimizer=_resolve_optimizer(own),
+        compute=ComputeSection(**{field: getattr(own, field) for field in ComputeSection.model_fields}),
         criterion=_resolve_criterion(own, stage),
         allow=tuple(dict.fromkeys(allow)),
     )
@@ -94,7 +101,7 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
         f"stage {stage} takes batches of {own.batch_size} item{'s' if own.batch_size > 1 else ''}: {batch_source}",
         f"stage {stage} learns at lr {show(own.lr)}: {lr_source}",
     ]
-    return notes + (_describe_alpha(own) if stage == 2 else [])
+    return notes + _describe_radius(own) + (_describe_alpha(own) if stage == 2 else [])
 
 
 def check_name(name: str) -> list[Problem]:
@@ -142,6 +149,16 @@ def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
                 remedy="if these numbers weigh the TEACHER, write one minus each: "
                 f"alpha_start {show(round(1 - two.alpha_start, 12))}, alpha_end {show(round(1 - two.alpha_end, 12))}; "
                 "for a constant weight set use_progressive_distillation to false and alpha_end to it",
+            )
+        )
+    if own.rho == 0.0 and (own.asam or own.rho_warmup or own.rho_end):
+        problems.append(
+            Problem(
+                "rho",
+                "is 0, which takes plain steps, but other keys shape its radius",
+                expected="rho above 0, or none of asam, rho_warmup and rho_end",
+                got=f"asam {show(own.asam)}, rho_warmup {show(own.rho_warmup)}, rho_end {show(own.rho_end)}",
+                remedy="--set rho=0.05 (0.5 with asam), or leave the other keys out",
             )
         )
     if own.warmup > own.flat:
@@ -200,6 +217,9 @@ def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
         clip_norm=own.clip_norm,
         flat=own.flat,
         warmup=own.warmup,
+        asam=own.asam,
+        rho_end=own.rho_end,
+        rho_warmup=own.rho_warmup,
     )
 
 
@@ -221,6 +241,19 @@ def _resolve_criterion(own: FileKeys, stage: Stage) -> tuple[TermSection, ...]:
 
 def _name_source(key: str, said: bool, rule: str) -> str:
     return f"{key} says so" if said else f"{rule}; set {key} to choose"
+
+
+def _describe_radius(own: FileKeys) -> list[str]:
+    """What is likely a slip of the pen about rho."""
+    if own.asam and 0.0 < own.rho < USUAL_ASAM_RHO:
+        return [
+            f"asam measures rho in units of |w| + 0.01: 0.5 to 1.0 is usual, and {show(own.rho)} does next to nothing"
+        ]
+    if not own.asam and own.rho >= USUAL_ASAM_RHO:
+        return [
+            f"rho {show(own.rho)} is a radius for asam; without it 0.02 to 0.1 is usual, and more tends to collapse"
+        ]
+    return []
 
 
 def _describe_alpha(own: FileKeys) -> list[str]:

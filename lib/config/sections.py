@@ -17,6 +17,8 @@ NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 LearningRate = Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
+Precision = Literal["fp32", "bf16", "fp16"]
 Text = Annotated[str, Field(min_length=1)]
 
 Stage = Literal[1, 2]
@@ -62,6 +64,11 @@ class Stage1Keys(Frozen):
     warmup: Share | None = Field(
         default=None, description="share of the steps over which the learning rate rises from 0"
     )
+    asam: bool | None = Field(default=None, description="relative SAM radius in this stage")
+    rho_end: NotNegative | None = Field(default=None, description="SAM radius at the end of this stage")
+    rho_warmup: Share | None = Field(default=None, description="share of the steps over which rho rises from 0")
+    ema_decay: Decay | None = Field(default=None, description="decay of the averaged weights of this stage")
+    micro_batch_size: Count | None = Field(default=None, description="items in the network at once in this stage")
 
 
 class Stage2Keys(Stage1Keys):
@@ -121,11 +128,53 @@ class FileKeys(Frozen):
         default=0.0, description="weight decay, on weights only (no biases, no norm layers)"
     )
     rho: NotNegative = Field(default=0.05, description="SAM radius (L2 norm over all parameters); 0 takes plain steps")
+    rho_end: NotNegative | None = Field(
+        default=None, description="SAM radius at the end, reached linearly after the warm-up; default: rho throughout"
+    )
+    rho_warmup: Share = Field(
+        default=0.0, description="share of the steps over which rho rises from 0: the remedy for a run that collapses"
+    )
+    asam: bool = Field(
+        default=False,
+        description="adaptive SAM: the radius is relative to |w| + 0.01 of each weight; rho is then 0.5 to 1.0",
+    )
     clip_norm: Positive = Field(default=1.0, description="largest L2 norm of the gradient that is applied")
     flat: Share = Field(default=0.75, description="share of the steps with a flat learning rate; then linearly to 0")
     warmup: Share = Field(default=0.0, description="share of the steps over which the learning rate rises from 0")
     max_skipped_in_a_row: Count = Field(default=50, description="non-finite steps in a row after which training stops")
     keep_best: Count = Field(default=5, description="epoch checkpoints kept, best validation AUC first")
+    ema_decay: Decay | None = Field(
+        default=None,
+        description="keep an exponential moving average of the weights with this decay, such as 0.999; it is validated "
+        "too, and the better of the two is kept",
+    )
+
+    micro_batch_size: Count | None = Field(
+        default=None,
+        description="items in the network at once: a larger batch passes in parts and still gives one update; default: "
+        "the whole batch",
+    )
+    precision: Precision = Field(
+        default="fp32", description="bf16 and fp16 compute under autocast; fp16 scales the loss, and weights stay fp32"
+    )
+    channels_last: bool = Field(default=False, description="store images and weights channels last in memory")
+    gradient_checkpointing: bool = Field(
+        default=False, description="keep fewer activations and compute them again: less memory, about a third more time"
+    )
+    compile: bool = Field(default=False, description="compile the student with torch.compile; needs a C++ compiler")
+    halve_on_out_of_memory: bool = Field(
+        default=False, description="when memory runs out, halve micro_batch_size and take the step again; else stop"
+    )
+
+    save_every_steps: Count | None = Field(
+        default=None, description="save the state to resume from every so many steps too, not only after each epoch"
+    )
+    save_every_minutes: Positive | None = Field(
+        default=10.0, description="save the state to resume from inside an epoch as soon as the last save is this old"
+    )
+    loader_timeout: Positive = Field(
+        default=300.0, description="seconds without a batch after which a loader process counts as hung"
+    )
 
     temperature: Temperature = Field(default=3.0, description="softens the distributions of teacher and student")
     use_progressive_distillation: bool = Field(
@@ -158,7 +207,7 @@ class TeacherSection(Frozen):
 
 
 class OptimizerSection(Frozen):
-    """SAM over a base optimiser; rho [L2 norm], clip_norm [L2 norm], flat and warmup [share of all steps]."""
+    """SAM over a base optimiser; rho, rho_end and clip_norm [L2 norm], flat and the warm-ups [share of all steps]."""
 
     base: Literal["sgd", "adamw"]
     lr: float
@@ -168,6 +217,9 @@ class OptimizerSection(Frozen):
     clip_norm: float
     flat: float
     warmup: float
+    asam: bool = False
+    rho_end: float | None = None
+    rho_warmup: float = 0.0
 
 
 class ScheduleSection(Frozen):
@@ -206,6 +258,18 @@ class TrainingSection(Frozen):
     batch_size: int
     max_skipped_in_a_row: int
     keep_best: int
+    ema_decay: float | None = None
+
+
+class ComputeSection(Frozen):
+    """How a step is computed: precision, memory layout, what is traded for memory. See `FileKeys`."""
+
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    micro_batch_size: int | None = None
+    halve_on_out_of_memory: bool = False
 
 
 class RunConfig(Frozen):
@@ -218,12 +282,16 @@ class RunConfig(Frozen):
     device: str
     num_workers: int
     output_root: str
+    save_every_steps: int | None = None
+    save_every_minutes: float | None = None
+    loader_timeout: float = 300.0
     task: str
     task_section: SerializeAsAny[TaskSection]
     student: StudentSection
     teacher: TeacherSection | None
     training: TrainingSection
     optimizer: OptimizerSection
+    compute: ComputeSection = ComputeSection()
     criterion: tuple[TermSection, ...]
     allow: tuple[str, ...] = ()
 

@@ -17,10 +17,16 @@ from lib.config.validate import choose_section
 from lib.config.words import show
 from lib.errors import Problem, UserError
 
+AUTO = "auto"  # the word of `--resume auto`; a run folder of that name is `./auto`
 STORED_NAME = "config.json"
 
+STATE_NAMES = ("last.pth", "last_previous.pth")  # in weights/: what a run can go on from
+MOST_CHANGES = 5  # differences that a note lists
+
 # What may differ between a run and its continuation without touching what is learnt.
-FREE_KEYS = ("device", "num_workers", "output_root", "allow")
+FREE_KEYS = (
+    "device", "num_workers", "output_root", "allow", "loader_timeout", "save_every_steps", "save_every_minutes"
+)  # fmt: skip
 
 
 def find_run(run: str, output_root: str) -> Path:
@@ -36,6 +42,72 @@ def find_run(run: str, output_root: str) -> Path:
             if found:
                 raise UserError(_explain_several(run, found))
     raise UserError(_explain_none(run, output_root))
+
+
+def find_own_run(wanted: RunConfig, sections: Mapping[str, type[TaskSection]]) -> tuple[Path | None, list[str]]:
+    """The newest run under `output_root` that `wanted` would have made, for `--resume auto`; None where there is none.
+
+    Of the same name, config name and stage, without any difference, and with a saved state; newest by the time of that
+    state. The notes name each folder of this name that was passed over, and why; none of them is an error. Raises
+    UserError only where `output_root` cannot be listed.
+    """
+    found: list[tuple[int, str, Path]] = []
+    notes: list[str] = []
+    for folder in _list_folders(Path(wanted.output_root)):
+        try:
+            saved, reason = _judge(folder, wanted, sections)
+        except OSError as error:  # of another user, or deleted meanwhile
+            saved, reason = (
+                None,
+                f"it cannot be read ({error.strerror or error})" if _is_named(folder, wanted) else None,
+            )
+        if saved is not None:
+            found.append((saved, folder.name, folder))
+        elif reason is not None:
+            notes.append(f"--resume auto: passed over {folder}: {reason}")
+    return (max(found)[2] if found else None), notes
+
+
+def _is_named(folder: Path, wanted: RunConfig) -> bool:
+    return folder.name.startswith(f"{wanted.name}_{wanted.config_name}_")
+
+
+def _list_folders(root: Path) -> list[Path]:
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(
+            Problem(
+                f"output_root = {str(root)!r}",
+                f"cannot be searched for runs ({error.strerror or error})",
+                remedy="make the folder readable, or leave --resume auto out",
+            )
+        ) from None
+
+
+def _judge(folder: Path, wanted: RunConfig, sections: Mapping[str, type[TaskSection]]) -> tuple[int | None, str | None]:
+    """When the run in `folder` was last saved [ns], if it is ours; else the reason, None where it is another's."""
+    has_our_name = _is_named(folder, wanted)
+    if not (folder / STORED_NAME).is_file():
+        return None, f"it has no {STORED_NAME}, as when a run is killed in its first instant" if has_our_name else None
+    try:
+        stored = load_run_config(folder, sections)
+    except UserError as error:
+        return None, f"{error.problems[0].where}: {error.problems[0].what}" if has_our_name else None
+    if (stored.name, stored.config_name, stored.stage) != (wanted.name, wanted.config_name, wanted.stage):
+        return None, None
+    changes = compare_configs(stored, wanted)
+    if changes:
+        told = "; ".join(changes[:MOST_CHANGES]) + (
+            f"; {len(changes) - MOST_CHANGES} more" * (len(changes) > MOST_CHANGES)
+        )
+        return None, f"its config differs (run -> now): {told}"
+    states = [path for path in (folder / "weights" / name for name in STATE_NAMES) if path.is_file()]
+    if not states:
+        return None, "it has no saved state, as when a run is killed in its first instant"
+    return max(path.stat().st_mtime_ns for path in states), None
 
 
 def _find_exact(path: str) -> list[str]:

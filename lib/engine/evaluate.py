@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -27,36 +28,45 @@ def compute_scores(
     batch_size: int,
     num_workers: int,
     device: torch.device,
+    timeout_s: float = 300.0,
     between_batches: Callable[[], None] = lambda: None,
 ) -> tuple[Scores, tuple[Replaced, ...]]:
     """Logits of every validation item, in order, with the model in evaluation mode; its mode is put back after.
 
-    batch_size counts items; `between_batches` may raise to stop. Also returns the items that could not be read.
+    batch_size counts items; timeout_s: without a batch for so long, a loader process counts as hung; `between_batches`
+    may raise to stop. Also returns the items that could not be read.
     """
     was_training = model.training
     model.eval()
     logits: list[torch.Tensor] = []
-    batches = []
+    labels: list[np.ndarray] = []
+    sample_ids: list[str] = []
+    clip_ids: list[str] = []
+    identities: list[str] = []
     replaced: list[Replaced] = []
+    keys = evaluation_batches(len(source), batch_size)
+    loader = load_batches(source, keys, seed=seed, num_workers=num_workers, timeout_s=timeout_s)
     try:
-        keys = evaluation_batches(len(source), batch_size)
-        for loaded in load_batches(source, keys, seed=seed, num_workers=num_workers):
-            between_batches()
-            logits.append(model(loaded.batch.inputs.to(device)).logits.float().cpu())
-            batches.append(loaded.batch)
-            replaced.extend(loaded.replaced)
+        with contextlib.closing(loader):
+            for batch, unreadable in loader:
+                between_batches()
+                logits.append(model(batch.inputs.to(device)).logits.float().cpu())
+                # Copies: a batch that is kept holds its pictures in shared memory, and file descriptors, to the end.
+                labels.append(batch.labels.numpy().copy())
+                sample_ids += batch.sample_ids
+                clip_ids += batch.clip_ids
+                identities += batch.identities
+                replaced += unreadable
     finally:
         model.train(was_training)
-    return (
-        Scores(
-            logits=torch.cat(logits).numpy(),
-            labels=np.concatenate([batch.labels.numpy() for batch in batches]),
-            sample_ids=tuple(name for batch in batches for name in batch.sample_ids),
-            clip_ids=tuple(name for batch in batches for name in batch.clip_ids),
-            identities=tuple(name for batch in batches for name in batch.identities),
-        ),
-        tuple(replaced),
+    scores = Scores(
+        logits=torch.cat(logits).numpy(),
+        labels=np.concatenate(labels),
+        sample_ids=tuple(sample_ids),
+        clip_ids=tuple(clip_ids),
+        identities=tuple(identities),
     )
+    return scores, tuple(replaced)
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lib.engine.run import Run
+from lib.errors import UserError
 from lib.report.batch_picture import draw_batch
 from lib.report.curves import draw_curves
 from lib.report.guide import advise_on_nan
@@ -31,11 +32,11 @@ TAGS = {
 class Journal:
     """Opened for the epochs that are still to do: rows of later epochs, left by an interrupted run, are dropped."""
 
-    def __init__(self, run: Run, epoch: int, steps_done: int) -> None:
+    def __init__(self, run: Run, epoch: int, step: int, steps_done: int) -> None:
         self._run = run
         self._losses = LossesLog(run.logs_folder / "losses.logs")
         self._metrics = MetricsFile(run.logs_folder / "metrics.csv")
-        self._losses.drop_after(epoch - 1)
+        self._losses.drop_from(epoch, step)
         self._metrics.drop_after(epoch - 1)
         for note in run.notes:
             self.note(note)
@@ -47,8 +48,12 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._tensorboard.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._tensorboard.close()
+        except UserError:
+            if kind is None:  # else what ended the run is to be told, not that the last scalars were lost with it
+                raise
 
     @property
     def elapsed(self) -> float:
@@ -58,6 +63,11 @@ class Journal:
     def note(self, line: str) -> None:
         """A remark for logs/losses.logs."""
         self._losses.append(f"# {line}")
+
+    def note_once(self, line: str) -> None:
+        """A remark that a resumed run would otherwise make again."""
+        if f"# {line}" not in self._losses.read():
+            self.note(line)
 
     def draw_batch(self, batch: Batch) -> None:
         """logs/first_batch.png: what teacher and student see, and where each fake was blended."""
@@ -71,24 +81,33 @@ class Journal:
         )
 
     def record_step(
-        self, steps_done: int, result: StepResult, *, lr: float, steering: Mapping[str, float], skipped: int
+        self,
+        steps_done: int,
+        result: StepResult,
+        *,
+        settings: Mapping[str, float],
+        steering: Mapping[str, float],
+        skipped: int,
     ) -> None:
         """One step's scalars for TensorBoard, at the number of steps done with it."""
         scalars: dict[str, float | None] = {TAGS.get(name, f"train/{name}"): value for name, value in steering.items()}
-        scalars |= {"train/lr": lr, "train/skipped_steps": float(skipped)}
+        scalars |= {f"train/{name}": value for name, value in settings.items()}
+        scalars["train/skipped_steps"] = float(skipped)
         if result.ok:
             scalars |= {TAGS.get(name, f"train/{name}"): value for name, value in result.terms.items()}
             scalars |= {"train/loss": result.loss, "train/grad_norm": result.grad_norm}
+            scalars["train/perturbed_loss"] = result.perturbed_loss
         self._tensorboard.scalars(scalars, steps_done)
 
-    def record_skip(self, progress: Progress, result: StepResult, batch: Batch) -> None:
-        """A skipped step, with the samples that were in it."""
-        line = (
-            f"skipped epoch {progress.epoch} step {progress.step}: {result.reason}; everything is as before the step. "
-            f"Samples: {', '.join(batch.sample_ids)}"
-        )
-        self.note(line)
-        self._run.console.print(line[:300], markup=False, highlight=False, soft_wrap=True)
+    def record_skip(self, progress: Progress, result: StepResult, batch: Batch, kept: str | None) -> None:
+        """A skipped step, with the samples that were in it and where they are kept."""
+        where = f"skipped epoch {progress.epoch} step {progress.step}: "
+        what = f"{result.reason}; everything else is as before the step. "
+        samples = f"Samples: {', '.join(batch.sample_ids)}"
+        self.note(f"{where}{what}{samples}{f'; {kept}' if kept else ''}")
+        shown = f"{where}{what}{samples[:200]}"
+        for line in (shown, f"  {kept}") if kept else (shown,):
+            self._run.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def record_epoch(self, row: Mapping[str, Any], epochs: int, *, best: tuple[int, float], new_best: bool) -> str:
         """The epoch's row in metrics.csv, its line in losses.logs, its scalars, the curves; returns the line."""
@@ -127,6 +146,7 @@ def _shorten(row: Mapping[str, Any], epochs: int, best: tuple[int, float], new_b
         "loss": row["train_loss"],
         **{name.removeprefix("train_"): row[name] for name in ("train_hard", "train_kd") if name in row},
         "val_auc": row.get("val_auc"),
+        "val_auc_ema": row.get("val_auc_ema"),
         "alpha": row["hard/weight"] if "kd/weight" in row else None,
         "skipped": row["skipped"] or None,
     }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lib.checkpoint.resume import RunState
+from lib.engine.collapse import CollapseWatch
 from lib.engine.step import TrainStep
 from lib.errors import Problem, UserError
 from lib.random import capture_rng_state, restore_rng_state
@@ -26,22 +27,31 @@ class Position:
     skipped_in_a_row: int = 0
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     start_auc: float | None = None
+    parts: int | None = None  # micro-batches a batch passes in, once memory has run out
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])  # path -> reason
+    watch: CollapseWatch = field(default_factory=CollapseWatch)
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "sums": dict(self.sums)}
+        return {**vars(self), "sums": dict(self.sums), "watch": self.watch.to_json()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Position:
-        return cls(**{**stored, "sums": defaultdict(float, stored["sums"])})
+        watch = CollapseWatch(**stored.get("watch", {}))
+        return cls(**{**stored, "sums": defaultdict(float, stored["sums"]), "watch": watch})
 
 
 def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
-    """Weights, optimiser and random states: what the next step depends on. The teacher is not among it."""
-    return {
+    """Weights, optimiser, average, loss scale, random states: what the next step depends on. The teacher is not."""
+    state = {
         "model": step.student.state_dict(),
         "optimizer": step.optimizer.state_dict(),
         "rng": capture_rng_state(device_type=device.type),
     }
+    if step.average is not None:
+        state["average"] = step.average.state_dict()
+    if step.loss_scale is not None:
+        state["loss_scale"] = step.loss_scale.state_dict()
+    return state
 
 
 def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
@@ -52,6 +62,13 @@ def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
     step.optimizer.load_state_dict(tensors["optimizer"])
     for group, setting in zip(step.optimizer.base_optimizer.param_groups, settings, strict=True):
         group.update(setting)
+    if step.average is not None:
+        if "average" in tensors:
+            step.average.load_state_dict(tensors["average"])
+        else:  # switched on by a permitted change of the config: it begins here
+            step.average.update(step.student)
+    if step.loss_scale is not None and "loss_scale" in tensors:
+        step.loss_scale.load_state_dict(tensors["loss_scale"])
     restore_rng_state(tensors["rng"])
 
 

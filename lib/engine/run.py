@@ -16,10 +16,11 @@ from typing import ParamSpec, TypeVar
 import torch
 from rich.console import Console
 
+from lib.checkpoint.lock import RunLock, lock_run_folder
 from lib.config.command_line import CommandLine
 from lib.config.sections import RunConfig
 from lib.errors import ExitCode, Problem, ProblemList, UserError
-from lib.files import write_text_atomically
+from lib.files import make_folder, remove_stray_temporaries, write_text_atomically
 from lib.random import seed_everything
 from lib.report.console import build_console
 from lib.report.environment import save_environment
@@ -38,10 +39,12 @@ class Run:
     console: Console
     resumed_from: Path | None
     dry_run: bool
+    replay: Path | None = None
     config_path: Path | None = None
     overrides: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list[str])
     folder: Path = Path()
+    lock: RunLock | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -61,22 +64,30 @@ class Run:
         self.notes.append(line)
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def lock_folder(self) -> None:
+        """Keep other processes out of the run folder until this one ends. Raises UserError where one is in it."""
+        if self.lock is None:
+            self.lock = lock_run_folder(self.folder, self.say)
+
     def create_folder(self) -> None:
-        """Make the run folder (never an existing one, also when two runs of one name start at once) and describe the
-        run in it.
+        """Make the run folder (never an existing one, also when two runs of one name start at once), lock it, and
+        describe the run in it. Raises UserError where the disk refuses.
         """
         if self.resumed_from is None:
             self.folder = _make_run_folder(self.config)
-        for folder in (self.weights_folder, self.logs_folder):
-            folder.mkdir(exist_ok=True)
+        self.lock_folder()
+        for folder in (self.folder, self.weights_folder, self.logs_folder):
+            make_folder(folder)
+            remove_stray_temporaries(folder)  # of a process that was killed here; the lock says that none is alive
         write_text_atomically(self.folder / CONFIG_NAME, self.config.model_dump_json(indent=2) + "\n")
         save_environment(self.folder / "environment.json")
         self.say(f"run folder: {self.folder}")
 
 
 def open_run(command: CommandLine) -> Run:
-    """Choose the device, seed everything, say what will be done. Writes nothing. Raises UserError for an absent
-    device.
+    """Choose the device, seed everything, say what will be done, and lock the folder of a run that is resumed: before
+    its state is read, and before a minute of checks. Writes nothing else. Raises UserError for an absent device and for
+    a run that another process trains.
     """
     run = Run(
         config=command.config,
@@ -85,6 +96,7 @@ def open_run(command: CommandLine) -> Run:
         resumed_from=command.resume,
         folder=command.resume or Path(),
         dry_run=command.dry_run,
+        replay=command.replay,
         config_path=command.config_path,
         overrides=command.overrides,
     )
@@ -94,6 +106,8 @@ def open_run(command: CommandLine) -> Run:
     run.say(f"stage {run.config.stage}: {run.config.name} on {run.device}{on_cpu}, seed {run.config.seed}")
     for note in command.notes:
         run.say(note)
+    if run.is_resumed and not run.dry_run:
+        run.lock_folder()
     return run
 
 
@@ -187,9 +201,11 @@ def _check_output(root: Path, dry_run: bool) -> None:
     """Whether a file can be made where the runs go, before anything is computed. Leaves no trace."""
     if dry_run:
         return
-    there = next(folder for folder in (root, *root.parents) if folder.exists())
-    probe = there / f".writable.{os.getpid()}"
     try:
+        there = next(
+            folder for folder in (root, *root.parents) if folder.exists()
+        )  # raises for a name that is too long
+        probe = there / f".writable.{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
@@ -206,12 +222,12 @@ def _make_run_folder(config: RunConfig) -> Path:
     """`output/<name>_<config>_<mm_dd_HH_MM_SS>`, with _2, _3 ... when it exists: mkdir decides who was first."""
     stamp = datetime.now().strftime("%m_%d_%H_%M_%S")
     base = Path(config.output_root) / f"{config.name}_{config.config_name}_{stamp}"
-    base.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(base.parent)
     attempt = 1
     while True:
         folder = base if attempt == 1 else base.with_name(f"{base.name}_{attempt}")
         try:
-            folder.mkdir()
+            make_folder(folder, exist_ok=False)
             return folder
         except FileExistsError:
             attempt += 1

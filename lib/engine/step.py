@@ -1,20 +1,24 @@
-"""One update of the student as a transaction: it happens as a whole, or weights, buffers, optimiser and random states
-are bit for bit as before.
+"""One update of the student as a transaction: it happens as a whole, or weights, buffers, optimiser, average, loss
+scale and random states are bit for bit as before.
 
 With SAM (rho > 0) a step is: teacher forward (once), pass 1 at w, pass 2 at w + e on the same batch with the same
-dropout masks, restore, clip, base step. BatchNorm statistics are those of pass 1.
+dropout masks, restore, clip, base step. BatchNorm statistics are those of pass 1. A batch may pass in several
+micro-batches, in both passes in the same ones, with the teacher's saved outputs.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lib.criterion.weighted_sum import WeightedSum
+from lib.engine.transaction import Transaction, find_norm_layers
+from lib.optim.average import WeightAverage
+from lib.optim.loss_scale import LossScale
 from lib.optim.sam import SAM
 from lib.random import capture_rng_state, restore_rng_state
 from lib.schedules import Progress
@@ -25,102 +29,190 @@ class _NotFinite(Exception):
     """Leaves the transaction; its text is the reason in the result."""
 
 
+class _Overflow(_NotFinite):
+    """The scaled gradient is too large for fp16: after the rollback the loss scale backs off."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A micro-batch, its share of the batch's images, and what the teacher said of it."""
+
+    batch: Batch
+    share: float
+    teacher_outputs: Outputs | None
+
+
 @dataclass
 class TrainStep:
-    """Everything one update needs. `teacher` is a frozen model, or None in stage 1."""
+    """Everything one update needs.
+
+    teacher: a frozen model, or None in stage 1. average: of the student's weights, updated with each step. autocast:
+    the dtype to compute in (bf16, fp16), None for that of the weights; fp16 wants a loss_scale. parts: micro-batches a
+    batch passes in. recomputes: whether the student computes activations again during `backward` (gradient
+    checkpointing), which must not move BatchNorm's statistics a second time.
+    """
 
     student: nn.Module
     teacher: nn.Module | None
     criterion: WeightedSum
     optimizer: SAM
     clip_norm: float
+    average: WeightAverage | None = None
+    autocast: torch.dtype | None = None
+    loss_scale: LossScale | None = None
+    parts: int = 1
+    recomputes: bool = False
 
     def __call__(self, batch: Batch, progress: Progress) -> StepResult:
-        """Take one step on `batch`. Non-finite values give a `skipped` result; exceptions pass through, after the
+        """Take one step on `batch`. Non-finite values give a `skipped` result; exceptions pass through. Both after the
         rollback.
         """
         device_type = batch.inputs.device.type
-        buffers = [b.detach().clone() for b in self.student.buffers()]
-        rng_before = capture_rng_state(device_type=device_type)
+        held = Transaction(self.student, self.optimizer, self.average, self.loss_scale, device_type)
         try:
-            return self._update(batch, progress, rng_before)
-        except _NotFinite as fault:
-            self._roll_back(buffers, rng_before)
-            return StepResult(status="skipped", reason=str(fault))
-        except BaseException:
-            self._roll_back(buffers, rng_before)
+            try:
+                return self._update(batch, progress, held)
+            except _NotFinite as fault:
+                held.roll_back()
+                return self._skip(fault)
+        except BaseException:  # an interrupt of the three lines above, too: then from the start again
+            held.roll_back()
             raise
 
-    def _update(self, batch: Batch, progress: Progress, rng_before: dict[str, object]) -> StepResult:
-        _check_finite(batch.inputs, "the input batch")
-        teacher_outputs = self._ask_teacher(batch)
+    def _skip(self, fault: _NotFinite) -> StepResult:
+        """The result of a step that was rolled back; after an overflow the loss scale is smaller."""
+        if not isinstance(fault, _Overflow):
+            return StepResult(status="skipped", reason=str(fault))
+        assert self.loss_scale is not None
+        scale = self.loss_scale.value
+        reason = f"{fault}; loss scale {scale:g} -> {self.loss_scale.back_off():g}"
+        return StepResult(status="skipped", reason=reason, is_overflow=True)
+
+    def _update(self, batch: Batch, progress: Progress, held: Transaction) -> StepResult:
+        _check_finite([batch.inputs], "the input batch")
+        parts = self._ask_teacher(split_batch(batch, self.parts))
         self.optimizer.zero_grad()
-        loss, terms = self._forward_backward(batch, teacher_outputs, progress, "pass 1")
+        loss, terms = self._forward_backward(parts, progress, "pass 1")
         grad_norm = self.optimizer.compute_grad_norm()
-        _check_finite(grad_norm, "the gradient of pass 1")
+        self._check_gradient(grad_norm, "pass 1")
+        perturbed_loss = None
         if self.optimizer.rho > 0.0:
+            weights = held.hold_weights()
             rng_after = capture_rng_state(device_type=batch.inputs.device.type)
-            with self.optimizer.perturbed(grad_norm), batchnorm_statistics_frozen(self.student):
-                restore_rng_state(rng_before)  # the same dropout and stochastic-depth masks as in pass 1
-                self._forward_backward(batch, teacher_outputs, progress, "pass 2")
+            with self.optimizer.perturbed(grad_norm, weights), batchnorm_statistics_frozen(self.student):
+                restore_rng_state(held.rng_before)  # the same dropout and stochastic-depth masks as in pass 1
+                perturbed_loss, _ = self._forward_backward(parts, progress, "pass 2")
             restore_rng_state(rng_after)
-            grad_norm = self.optimizer.compute_grad_norm()
-            _check_finite(grad_norm, "the gradient of pass 2")
-        _check_buffers(self.student)
-        self.optimizer.clip(grad_norm, self.clip_norm)
-        self.optimizer.step()
-        return StepResult(
+        self._check_buffers()
+        result = StepResult(
             status="ok",
-            loss=loss.item(),
-            terms={name: value.item() for name, value in terms.items()},
-            grad_norm=grad_norm.item(),
+            loss=float(loss),
+            perturbed_loss=None if perturbed_loss is None else float(perturbed_loss),
+            terms={name: float(value) for name, value in terms.items()},
+            grad_norm=self._unscale_and_clip(),
         )
+        held.hold_update()
+        if self.loss_scale is None:
+            self.optimizer.step()
+        else:
+            self.loss_scale.step(self.optimizer)
+        _check_finite(self.optimizer.parameters, "the updated weights")
+        if self.average is not None:
+            self.average.update(self.student)
+        return result
 
-    def _ask_teacher(self, batch: Batch) -> Outputs | None:
-        if self.teacher is None or not self.criterion.needs_teacher:
-            return None
-        outputs: Outputs = self.teacher(batch.inputs)
-        _check_finite(outputs.logits, "the teacher's logits")
-        return outputs
+    def _ask_teacher(self, micro_batches: list[Batch]) -> list[_Part]:
+        """Once a step: both passes look at the same images."""
+        images = sum(len(part) for part in micro_batches)
+        parts: list[_Part] = []
+        for part in micro_batches:
+            outputs = None
+            if self.teacher is not None and self.criterion.needs_teacher:
+                with self._autocast(part):
+                    outputs = self.teacher(part.inputs)
+                _check_finite([outputs.logits], "the teacher's logits")
+            parts.append(_Part(part, len(part) / images, outputs))
+        return parts
 
-    def _forward_backward(
-        self, batch: Batch, teacher_outputs: Outputs | None, progress: Progress, which: str
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        value = self.criterion(self.student(batch.inputs), batch, teacher_outputs, progress)
-        _check_finite(value.total, f"the loss of {which}")
-        value.total.backward()
-        return value.total.detach(), dict(value.terms)
+    def _forward_backward(self, parts: list[_Part], progress: Progress, which: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """Accumulate the gradient of the whole batch's loss; returns that loss and its terms."""
+        loss: Tensor | None = None
+        terms: dict[str, Tensor] = {}
+        for part in parts:
+            with self._autocast(part.batch):
+                outputs = self.student(part.batch.inputs)
+            # The loss in fp32 at least, whatever the network computed in.
+            precise = torch.promote_types(outputs.logits.dtype, torch.float32)
+            outputs = Outputs(outputs.logits.to(precise), outputs.features)
+            value = self.criterion(outputs, part.batch, part.teacher_outputs, progress)
+            _check_finite([value.total], f"the loss of {which}")
+            total = value.total * part.share
+            with batchnorm_statistics_kept(self.student) if self.recomputes else contextlib.nullcontext():
+                (total if self.loss_scale is None else self.loss_scale.scale(total)).backward()
+            loss = total.detach() if loss is None else loss + total.detach()
+            for name, term in value.terms.items():
+                terms[name] = terms.get(name, 0.0) + term * part.share
+        assert loss is not None
+        return loss, terms
 
-    def _roll_back(self, buffers: list[Tensor], rng_before: dict[str, object]) -> None:
-        """Weights and optimiser have not moved (SAM restores, the base step comes last): buffers and random states
-        have.
-        """
-        self.optimizer.zero_grad()
-        with torch.no_grad():
-            for buffer, saved in zip(self.student.buffers(), buffers, strict=True):
-                buffer.copy_(saved)
-        restore_rng_state(rng_before)
+    def _unscale_and_clip(self) -> float:
+        """Gradients of the true loss, their norm at most `clip_norm`; returns the norm before clipping."""
+        if self.loss_scale is not None:
+            self.loss_scale.unscale(self.optimizer)
+        grad_norm = self.optimizer.compute_grad_norm()
+        self._check_gradient(grad_norm, "pass 2" if self.optimizer.rho > 0.0 else "pass 1")
+        self.optimizer.clip(grad_norm, self.clip_norm)
+        return float(grad_norm)
+
+    def _check_gradient(self, grad_norm: Tensor, which: str) -> None:
+        if not bool(torch.isfinite(grad_norm)):
+            fault = _NotFinite if self.loss_scale is None else _Overflow
+            raise fault(f"the gradient of {which} is not finite")
+
+    def _check_buffers(self) -> None:
+        named = {name: b for name, b in self.student.named_buffers() if b.is_floating_point()}
+        if named and not _are_finite(list(named.values())):
+            worst = next(name for name, buffer in named.items() if not _are_finite([buffer]))
+            raise _NotFinite(f"the buffer {worst} is not finite")
+
+    def _autocast(self, batch: Batch) -> contextlib.AbstractContextManager[object]:
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        # No cache of cast weights: each is used once a forward, and a cache that an interrupt left behind would be of
+        # other weights.
+        return torch.autocast(batch.inputs.device.type, dtype=self.autocast, cache_enabled=False)
 
 
-def _check_finite(value: Tensor, what: str) -> None:
-    if not bool(torch.isfinite(value).all()):
-        raise _NotFinite(f"{what} is not finite")
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """The batch in `parts` parts of nearly equal size (fewer when it has fewer images), dealt out like cards: rows
+    stand reals first, and each part gets its share of both.
+    """
+    count = min(parts, len(batch))
+    return [batch] if count == 1 else [batch[start::count] for start in range(count)]
 
 
-def _check_buffers(model: nn.Module) -> None:
-    for name, buffer in model.named_buffers():
-        if buffer.is_floating_point():
-            _check_finite(buffer, f"the buffer {name}")
+def _are_finite(tensors: list[Tensor]) -> bool:
+    """One answer for all tensors (the largest magnitude: a sum of squares would overflow); one wait for the device."""
+    return bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors, float("inf")))).all())
+
+
+def _check_finite(tensors: list[Tensor], what: str) -> None:
+    if not _are_finite([tensor.detach() for tensor in tensors]):
+        raise _NotFinite(f"{what} {'are' if what.endswith('s') else 'is'} not finite")
 
 
 @contextlib.contextmanager
-def batchnorm_statistics_frozen(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm layers normalise by the batch as in training but leave their running statistics alone.
+def batchnorm_statistics_frozen(model: nn.Module) -> Generator[None]:
+    """Inside, BatchNorm layers normalise by the batch as in training but leave their running statistics alone; the
+    buffers of other layers are put back at the end. (InstanceNorm moves its statistics whatever its flag says.)
 
     Switching to `eval()` would change the function that is differentiated. Nesting is harmless.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    layers = find_norm_layers(model)
     tracking = [layer.track_running_stats for layer in layers]
+    frozen = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
+    others = [buffer for buffer in model.buffers() if id(buffer) not in frozen]
+    saved = [buffer.detach().clone() for buffer in others]
     try:
         for layer in layers:
             layer.track_running_stats = False
@@ -128,3 +220,21 @@ def batchnorm_statistics_frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for layer, tracks in zip(layers, tracking, strict=True):
             layer.track_running_stats = tracks
+        with torch.no_grad():
+            for buffer, value in zip(others, saved, strict=True):
+                buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def batchnorm_statistics_kept(model: nn.Module) -> Generator[None]:
+    """BatchNorm's statistics after are those before, whatever is computed again inside.
+
+    Freezing would not do: a recomputation must save the very tensors that the forward saved, running statistics too.
+    """
+    buffers = [buffer for layer in find_norm_layers(model) for buffer in layer.buffers(recurse=False)]
+    saved = [buffer.detach().clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        if buffers:
+            torch._foreach_copy_(buffers, saved)

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lib.checkpoint.resume import load_run_state, save_run_state
+from lib.checkpoint.room import check_room
 from lib.checkpoint.selection import BestCheckpoints
 from lib.checkpoint.store import save_checkpoint
 from lib.config.sections import SCRIPTS
 from lib.data.loader import LoadedBatch, Replaced, load_batches
 from lib.data.order import TrainOrder
-from lib.engine.evaluate import compute_scores
+from lib.engine.attempt import Attempt, OutOfMemory
+from lib.engine.build import choose_memory_format
 from lib.engine.journal import Journal
+from lib.engine.judge import Judge, Verdict
 from lib.engine.position import Position, capture_step, refuse_other_model, restore_step
 from lib.engine.run import Interrupts, Run, StopRequested
+from lib.engine.skipped import SkippedSteps
 from lib.engine.step import TrainStep
 from lib.engine.task import Task, TaskData
-from lib.errors import ExitCode, Problem, RunInterrupted, TrainingStopped, UserError
+from lib.errors import ExitCode, RunInterrupted, TrainingStopped
 from lib.metrics.checks import MetricError
+from lib.optim.build import build_lr_schedule, build_rho_schedule
 from lib.report.console import ProgressLine
-from lib.schedules import Progress, Schedule
+from lib.schedules import Progress
 from lib.types import Batch, StepResult
 
 UNREADABLE_LIMIT = 0.05  # above this share of the set, training on what is left would be another data set
-EVALUATION_ITEMS = 16  # items a batch when nothing is learnt
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class FitResult:
 
     best_epoch: int
     best_value: float
-    last_metrics: Mapping[str, float]
+    last_metrics: Mapping[str, Any]
     start_value: float | None
     skipped: int
     seconds: float
@@ -47,19 +54,19 @@ class FitResult:
 class Trainer:
     """Everything a stage needs, put together by the script. `fit` does the work."""
 
-    def __init__(
-        self, run: Run, task: Task, data: TaskData, step: TrainStep, lr_schedule: Schedule, about: Mapping[str, Any]
-    ) -> None:
-        training = run.config.training
-        self._run, self._task, self._data, self._step = run, task, data, step
-        self._lr_schedule, self._about = lr_schedule, dict(about)
+    def __init__(self, run: Run, task: Task, data: TaskData, step: TrainStep, about: Mapping[str, Any]) -> None:
+        config, training = run.config, run.config.training
+        self._run, self._task, self._data, self._step, self._about = run, task, data, step, dict(about)
+        self._lr_schedule = build_lr_schedule(config.optimizer)
+        self._rho_schedule = build_rho_schedule(config.optimizer)
         self._epochs, self._max_skipped = training.epochs, training.max_skipped_in_a_row
-        self._order = TrainOrder(len(data.train), training.batch_size, data.repeats, run.config.seed)
+        self._order = TrainOrder(len(data.train), training.batch_size, data.repeats, config.seed)
+        items = min(training.batch_size, len(data.train) * data.repeats)
+        self._attempt = Attempt(run, step, items)
         self._position = Position()
-        self._unreadable: dict[str, str] = {}
+        self._last_save = time.monotonic()
         for note in data.notes:
             run.say(note)
-        items = len(data.train) * data.repeats
         if items < training.batch_size:
             run.say(f"a batch of {training.batch_size} items is more than there are: every batch holds all {items}")
 
@@ -67,18 +74,24 @@ class Trainer:
         """Train to the end. None after a dry run.
 
         Raises RunInterrupted (state saved) on SIGINT or SIGTERM, TrainingStopped when too many steps in a row are
-        skipped, when a validation score is not finite, or when too many items cannot be read.
+        skipped, when memory runs out (state saved), when a validation score is not finite, or when too many items
+        cannot be read.
         """
         if self._run.dry_run:
             return self._try_one_batch()
         if self._run.is_resumed:
             self._restore()  # before anything in the folder is written: a refused resume leaves it as it was
+        if self._position.epoch <= self._epochs:
+            self._run.say(self._check_room())
         self._run.create_folder()
         if not self._run.is_resumed:
             self._selection = self._open_selection()
             self._save_state()  # so that a run killed in its first epoch can be resumed, too
-        self._journal = Journal(self._run, self._position.epoch, self._count_steps(self._position))
-        with Interrupts() as self._interrupts, self._journal:
+        self._journal = Journal(self._run, self._position.epoch, self._position.step, self._count_steps())
+        self._skipped_steps = SkippedSteps(self._run.folder, self._run.config.stage)
+        self._interrupts = Interrupts()
+        self._judge = Judge(self._run, self._task, self._data, self._interrupts.raise_if_asked, self._report_unreadable)
+        with self._interrupts, self._journal:
             try:
                 return self._fit()
             except StopRequested as stop:
@@ -87,16 +100,19 @@ class Trainer:
             except KeyboardInterrupt:
                 told = self._describe_stop("this point is not saved; the last save is whole")
                 raise RunInterrupted(f"stopped at once in {told}", ExitCode.INTERRUPTED) from None
+            except OutOfMemory as error:
+                self._save_state()
+                raise TrainingStopped(f"{error}\n{self._describe_stop('saved')}") from error
             except MetricError as error:
                 raise TrainingStopped(f"epoch {self._position.epoch}: {error}") from error
 
     def _fit(self) -> FitResult:
         position = self._position
-        metrics: dict[str, float] = {}
+        metrics: dict[str, Any] = {}
         first_epoch = position.epoch
         if self._step.teacher is not None and position.start_auc is None:
             self._run.say("validating the student as it came from stage 1 ...")
-            position.start_auc = self._validate()[self._task.selection_metric]
+            position.start_auc = self._judge.validate(self._step.student)[self._task.selection_metric]
             self._run.say(f"before stage 2: {self._task.selection_metric} {position.start_auc:.4f}")
         title = f"stage {self._run.config.stage}"
         with ProgressLine(self._run.console, self._epochs, self._order.steps_per_epoch, title) as progress_line:
@@ -104,8 +120,7 @@ class Trainer:
             while position.epoch <= self._epochs:
                 self._train_epoch()
                 progress_line.status("validating")
-                metrics = self._validate()
-                self._finish_epoch(metrics)
+                metrics = self._finish_epoch()
         best = self._selection.best
         assert best is not None
         return FitResult(
@@ -120,108 +135,142 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         """Take the steps of the epoch that are still to do."""
-        position, step = self._position, self._step
-        step.student.train()
-        batches = self._order.batches(position.epoch, start_step=position.step)
+        self._step.student.train()
+        batches = self._order.batches(self._position.epoch, start_step=self._position.step)
+        config = self._run.config
         loader = load_batches(
-            self._data.train, batches, seed=self._run.config.seed, num_workers=self._run.config.num_workers
+            self._data.train,
+            batches,
+            seed=config.seed,
+            num_workers=config.num_workers,
+            timeout_s=config.loader_timeout,
         )
-        for loaded in loader:
-            self._interrupts.raise_if_asked()
-            self._report_unreadable(loaded.replaced)
-            batch = loaded.batch.to(self._run.device)
-            if (position.epoch, position.step) == (1, 0):
-                self._journal.draw_batch(batch)
-            progress = Progress(position.epoch, position.step, self._epochs, self._order.steps_per_epoch)
-            lr = self._lr_schedule(progress)
-            step.optimizer.set_lr(lr)
-            result = self._take_step(batch, progress)
-            self._count(result, batch, progress, lr)
-            position.step += 1
+        with contextlib.closing(loader):
+            for loaded in loader:
+                self._take(loaded)
         self._interrupts.raise_if_asked()
 
-    def _take_step(self, batch: Batch, progress: Progress) -> StepResult:
-        try:
-            return self._step(batch, progress)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            stage = self._run.config.stage
-            raise UserError(
-                Problem(
-                    where=f"stage{stage}.batch_size",
-                    what="is too small: BatchNorm cannot normalise one picture whose last feature map is one pixel",
-                    got=f"batches of {tuple(batch.inputs.shape)}",
-                    remedy=f"--set stage{stage}.batch_size={2 * len(batch)}, or a larger image_size",
-                )
-            ) from None
+    def _take(self, loaded: LoadedBatch) -> None:
+        """One step on a batch that has just been loaded; a save where one is due."""
+        position = self._position
+        self._interrupts.raise_if_asked()
+        self._report_unreadable(loaded.replaced)
+        batch = self._place(loaded.batch)
+        if (position.epoch, position.step) == (1, 0):
+            self._journal.draw_batch(batch)
+        progress = Progress(position.epoch, position.step, self._epochs, self._order.steps_per_epoch)
+        settings = self._steer(progress)
+        result = self._attempt(batch, progress)
+        position.parts = self._attempt.lowered_parts
+        self._count(result, batch, progress, settings)
+        position.step += 1
+        if self._is_save_due():
+            self._save_state()
 
-    def _count(self, result: StepResult, batch: Batch, progress: Progress, lr: float) -> None:
+    def _place(self, batch: Batch) -> Batch:
+        return batch.to(self._run.device, memory_format=choose_memory_format(self._run.config.compute))
+
+    def _steer(self, progress: Progress) -> dict[str, float]:
+        """Set learning rate and radius of the next step; returns them."""
+        lr, rho = self._lr_schedule(progress), self._rho_schedule(progress)
+        self._step.optimizer.set_lr(lr)
+        self._step.optimizer.set_rho(rho)
+        return {"lr": lr, "rho": rho}
+
+    def _is_save_due(self) -> bool:
+        """Whether the state is to be saved inside an epoch; its end saves anyway."""
+        config, step = self._run.config, self._position.step
+        if step == self._order.steps_per_epoch:
+            return False
+        by_steps = config.save_every_steps is not None and step % config.save_every_steps == 0
+        age = time.monotonic() - self._last_save
+        return by_steps or (config.save_every_minutes is not None and age >= 60 * config.save_every_minutes)
+
+    def _count(self, result: StepResult, batch: Batch, progress: Progress, settings: Mapping[str, float]) -> None:
         """Counters, sums and logs advance here, once a step."""
         position = self._position
         position.skipped_in_a_row = 0 if result.ok else position.skipped_in_a_row + 1
         position.skipped += not result.ok
         if result.ok:
-            values = {"loss": result.loss, "grad_norm": result.grad_norm, **result.terms}
-            for name, value in values.items():
+            for name, value in self._name_values(result).items():
                 position.sums[name] += value
             position.sums["steps"] += 1
         self._journal.record_step(
-            self._count_steps(position) + 1,
+            self._count_steps() + 1,
             result,
-            lr=lr,
+            settings=settings,
             steering=self._step.criterion.describe(progress),
             skipped=position.skipped,
         )
-        self._progress_line.step(progress.epoch, progress.step, loss=result.loss, lr=lr, skipped=position.skipped)
-        if not result.ok:
-            self._journal.record_skip(progress, result, batch)
+        self._progress_line.step(
+            progress.epoch, progress.step, loss=result.loss, lr=settings["lr"], skipped=position.skipped
+        )
+        if result.ok:
+            self._skipped_steps.forget_state()
+            self._warn(position.watch.see_step(result, self._run.config, settings["rho"]))
+        else:
+            self._journal.record_skip(progress, result, batch, self._keep_skipped(result, batch, progress, settings))
         if position.skipped_in_a_row >= self._max_skipped:
             raise TrainingStopped(self._journal.explain_stop(position.skipped_in_a_row, result))
 
-    def _validate(self) -> dict[str, float]:
-        scores, replaced = compute_scores(
-            self._step.student,
-            self._data.validation,
-            seed=self._data.evaluation_seed,
-            batch_size=EVALUATION_ITEMS,
-            num_workers=self._run.config.num_workers,
-            device=self._run.device,
-            between_batches=self._interrupts.raise_if_asked,
+    def _keep_skipped(
+        self, result: StepResult, batch: Batch, progress: Progress, settings: Mapping[str, float]
+    ) -> str | None:
+        """Where the batch of a skipped step was kept. An overflow of fp16 mends itself and is no fault to look at."""
+        if result.is_overflow:
+            return None
+        return self._skipped_steps.keep(
+            batch,
+            progress,
+            result,
+            settings={**settings, "parts": self._step.parts},
+            capture_state=lambda: capture_step(self._step, self._run.device),
         )
-        self._report_unreadable(replaced)
-        return self._task.compute_metrics(scores)
 
-    def _finish_epoch(self, metrics: Mapping[str, float]) -> None:
-        """Select, record, and save the state from which the next epoch starts."""
-        position = self._position
-        value = metrics[self._task.selection_metric]
-        new_best = self._selection.consider(position.epoch, value, lambda path: self._save_model(path, metrics))
+    def _warn(self, lines: list[str]) -> None:
+        for line in lines:
+            self._run.say(line)
+            self._journal.note(line)
+
+    def _name_values(self, result: StepResult) -> dict[str, float]:
+        """The figures of a step whose means make up an epoch's."""
+        perturbed = {} if result.perturbed_loss is None else {"perturbed_loss": result.perturbed_loss}
+        return {"loss": result.loss, **perturbed, "grad_norm": result.grad_norm, **result.terms}
+
+    def _finish_epoch(self) -> dict[str, Any]:
+        """Validate, select, record, and save the state from which the next epoch starts; returns the metrics."""
+        position, optimizer = self._position, self._run.config.optimizer
+        verdict = self._judge.judge(self._step)
+        new_best = self._selection.consider(position.epoch, verdict.value, lambda path: self._save_model(path, verdict))
         best = self._selection.best
         assert best is not None
         steps = position.sums.pop("steps", 0.0)
         means = {name: total / steps for name, total in position.sums.items()}
         progress = Progress(position.epoch, self._order.steps_per_epoch - 1, self._epochs, self._order.steps_per_epoch)
+        losses = ("loss", "perturbed_loss") if optimizer.rho > 0.0 else ("loss",)
         row = {
             "epoch": position.epoch,
-            **{f"train_{name}": means.get(name) for name in ("loss", *self._term_names(), "grad_norm")},
-            **metrics,
+            **{f"train_{name}": means.get(name) for name in (*losses, *self._term_names(), "grad_norm")},
+            **verdict.metrics,
             "lr": self._lr_schedule(progress),
+            **({"rho": self._rho_schedule(progress)} if optimizer.rho > 0.0 else {}),
             **self._step.criterion.describe(progress),
             "steps": int(steps),
             "skipped": position.skipped,
         }
         line = self._journal.record_epoch(row, self._epochs, best=(best.epoch, best.value), new_best=new_best)
         self._progress_line.epoch(line)
+        self._warn(position.watch.see_epoch(self._task.selection_metric, verdict.value, self._run.config))
         position.epoch, position.step, position.sums = position.epoch + 1, 0, defaultdict(float)
         self._save_state()
+        return verdict.metrics
 
     def _term_names(self) -> list[str]:
         return [term.name for term in self._step.criterion.terms]
 
-    def _save_model(self, path: Any, metrics: Mapping[str, float]) -> None:
-        about = {**self._about, "epoch": self._position.epoch, **metrics}
-        save_checkpoint(path, {"model": self._step.student.state_dict()}, about=about)
+    def _save_model(self, path: Path, verdict: Verdict) -> None:
+        about = {**self._about, "epoch": self._position.epoch, **verdict.metrics}
+        save_checkpoint(path, {"model": verdict.model.state_dict()}, about=about)
 
     def _save_state(self) -> None:
         save_run_state(
@@ -232,6 +281,18 @@ class Trainer:
                 "position": self._position.to_json(),
                 "selection": self._selection.state(),
             },
+        )
+        self._last_save = time.monotonic()
+
+    def _check_room(self) -> str:
+        """What the run will need of its disk. Raises UserError where the first saves do not fit."""
+        config = self._run.config
+        return check_room(
+            self._run.folder if self._run.is_resumed else Path(config.output_root),
+            self._step.student.state_dict(),
+            optimizer_copies={"sgd": 1, "adamw": 2}[config.optimizer.base] + (config.training.ema_decay is not None),
+            keep_best=min(config.training.keep_best, config.training.epochs),
+            resumed=self._run.is_resumed,
         )
 
     def _open_selection(self) -> BestCheckpoints:
@@ -245,6 +306,7 @@ class Trainer:
         self._selection = self._open_selection()
         restore_step(self._step, state.tensors)
         self._position = Position.from_json(state.progress["position"])
+        self._attempt.lower_parts(self._position.parts)
         notes = [*state.notes, *self._selection.restore(state.progress["selection"])]
         at = f"epoch {self._position.epoch}, step {self._position.step}"
         for note in [f"resuming {self._run.resumed_from} at {at}", *notes]:
@@ -252,17 +314,18 @@ class Trainer:
 
     def _report_unreadable(self, replaced: tuple[Replaced, ...]) -> None:
         """Name each item that could not be read once; stop when there are too many."""
+        unreadable = self._position.unreadable
         for item in replaced:
-            if item.path not in self._unreadable:
-                self._unreadable[item.path] = item.reason
+            if item.path not in unreadable:
+                unreadable[item.path] = item.reason
                 line = f"left out {item.path}: {item.reason}; another item takes its place"
                 self._run.say(line)
                 if not self._run.dry_run:
-                    self._journal.note(line)
+                    self._journal.note_once(line)
         known = len(self._data.train) + len(self._data.validation)
-        if len(self._unreadable) > max(1, UNREADABLE_LIMIT * known):
+        if len(unreadable) > max(1, UNREADABLE_LIMIT * known):
             raise TrainingStopped(
-                f"{len(self._unreadable)} of {known} items cannot be read (more than {UNREADABLE_LIMIT:.0%}); "
+                f"{len(unreadable)} of {known} items cannot be read (more than {UNREADABLE_LIMIT:.0%}); "
                 "the list is above: mend or remove them"
             )
 
@@ -272,9 +335,12 @@ class Trainer:
         loaded: LoadedBatch = next(load_batches(self._data.train, [first], seed=self._run.config.seed, num_workers=0))
         self._report_unreadable(loaded.replaced)
         progress = Progress(1, 0, self._epochs, self._order.steps_per_epoch)
-        self._step.optimizer.set_lr(self._lr_schedule(progress))
+        self._steer(progress)
         self._step.student.train()
-        result = self._take_step(loaded.batch.to(self._run.device), progress)
+        try:
+            result = self._attempt(self._place(loaded.batch), progress)
+        except OutOfMemory as error:
+            raise TrainingStopped(str(error)) from error
         terms = ", ".join(f"{name} {value:.4f}" for name, value in result.terms.items())
         shape = tuple(loaded.batch.inputs.shape)
         self._run.say(
@@ -285,9 +351,9 @@ class Trainer:
             f"dry run: {self._order.steps_per_epoch} steps an epoch, {self._epochs} epochs; nothing was written"
         )
 
-    def _count_steps(self, position: Position) -> int:
+    def _count_steps(self) -> int:
         """Steps done since the run began."""
-        return (position.epoch - 1) * self._order.steps_per_epoch + position.step
+        return (self._position.epoch - 1) * self._order.steps_per_epoch + self._position.step
 
     def _describe_stop(self, what_is_saved: str) -> str:
         where = f"epoch {self._position.epoch}, step {self._position.step} of {self._order.steps_per_epoch}"

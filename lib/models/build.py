@@ -12,7 +12,7 @@ from torch import nn
 
 from lib.config.sections import RunConfig, StudentSection
 from lib.errors import Problem, UserError
-from lib.models.classifier import EFFICIENTNET_B4, FrozenTeacher, build_classifier, check_model_name
+from lib.models.classifier import EFFICIENTNET_B4, Classifier, FrozenTeacher, build_classifier, check_model_name
 from lib.models.weights import find_fitting_weights, load_weights, read_tensors
 
 HUB_TIMEOUT_S = 5.0
@@ -21,7 +21,7 @@ WEIGHTS_FOLDER = Path("weights")
 
 def build_student(
     config: RunConfig, *, classes: int, resumed: bool = False, say: Callable[[str], None] = print
-) -> nn.Module:
+) -> Classifier:
     """The model that learns; `say` gets the lines that tell where its weights come from.
 
     Stage 1 starts from `student_init`; stage 2 from a stage-1 checkpoint, and never touches a hub. A resumed run takes

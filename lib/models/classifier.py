@@ -5,10 +5,12 @@ Legend: B images, C classes, D channels of the last feature map, h x w its grid.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lib.errors import Problem, UserError
 from lib.types import Outputs
@@ -16,7 +18,22 @@ from lib.types import Outputs
 EFFICIENTNET_B4 = "efficientnet-b4"
 
 
-class TimmClassifier(nn.Module):
+class Classifier(nn.Module):
+    """What every student and teacher can do."""
+
+    def get_features(self, images: Tensor) -> Tensor:
+        """Last feature map (B, D, h, w) of images (B, 3, H, W) float32 RGB in 0..1."""
+        raise NotImplementedError
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep the activations between blocks only, and compute those within again during `backward`.
+
+        Raises UserError for an architecture that cannot.
+        """
+        raise NotImplementedError
+
+
+class TimmClassifier(Classifier):
     """A timm backbone without its head, and our own head, so that its keys are the same in training and inference.
 
     State keys: `backbone.*` (timm's own) and `head.1.weight`, `head.1.bias`.
@@ -33,14 +50,29 @@ class TimmClassifier(nn.Module):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooled, classes))
 
     def get_features(self, images: Tensor) -> Tensor:
-        """Last feature map (B, D, h, w) of images (B, 3, H, W) float32 RGB in 0..1."""
         return self.backbone.forward_features(images)
+
+    def enable_gradient_checkpointing(self) -> None:
+        enable = getattr(self.backbone, "set_grad_checkpointing", None)
+        try:
+            if enable is None:
+                raise AssertionError("it has no such switch")
+            enable(True)
+        except AssertionError as error:  # timm's way of saying that an architecture cannot
+            name = type(self.backbone).__name__
+            raise UserError(
+                Problem(
+                    where="gradient_checkpointing",
+                    what=f"is not possible with timm's {name} ({error})",
+                    remedy="--set gradient_checkpointing=false, and a smaller micro_batch_size instead",
+                )
+            ) from None
 
     def forward(self, images: Tensor) -> Outputs:
         return Outputs(logits=self.head(self.backbone(images)))
 
 
-class EfficientNetClassifier(nn.Module):
+class EfficientNetClassifier(Classifier):
     """EfficientNet of `efficientnet-pytorch`, held in `net` as the published self-blending weights expect.
 
     State keys: `net._conv_stem.weight`, `net._blocks.0` ..., `net._fc.*`. The library's static padding is that of its
@@ -55,14 +87,17 @@ class EfficientNetClassifier(nn.Module):
         self.net = EfficientNet.from_name(name, num_classes=classes, **overrides)
 
     def get_features(self, images: Tensor) -> Tensor:
-        """Last feature map (B, D, h, w) of images (B, 3, H, W) float32 RGB in 0..1."""
         return self.net.extract_features(images)
+
+    def enable_gradient_checkpointing(self) -> None:
+        for block in self.net._blocks:  # the library has no switch of its own
+            block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
     def forward(self, images: Tensor) -> Outputs:
         return Outputs(logits=self.net(images))
 
 
-def build_classifier(name: str, *, classes: int, dropout: float | None) -> TimmClassifier | EfficientNetClassifier:
+def build_classifier(name: str, *, classes: int, dropout: float | None) -> Classifier:
     """A classifier with random weights; `name` is `efficientnet-b4` or any timm model name.
 
     Raises UserError for a name that neither library knows, with the nearest ones.
@@ -103,7 +138,7 @@ def count_parameters(model: nn.Module) -> int:
 class FrozenTeacher(nn.Module):
     """A model that is only read: `train()` leaves it in evaluation mode, its forward keeps no graph."""
 
-    def __init__(self, model: TimmClassifier | EfficientNetClassifier) -> None:
+    def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
         model.requires_grad_(False)

@@ -1,36 +1,56 @@
 """Sharpness-aware minimisation over a base optimiser (Foret et al. 2021, "Sharpness-Aware Minimization for Efficiently
-Improving Generalization", algorithm 1).
+Improving Generalization", algorithm 1), and its adaptive form (Kwon et al. 2021, "ASAM: Adaptive Sharpness-Aware
+Minimization for Scale-Invariant Learning of Deep Neural Networks", equation 5).
 
-    g = grad L(w);  e = rho g / ||g||;  g' = grad L(w + e);  restore w;  the base optimiser steps with g'.
+    g = grad L(w);  e = rho T^2 g / ||T g||;  g' = grad L(w + e);  restore w;  the base optimiser steps with g'.
 
-The ascent is a context manager: whatever ends it, the weights come back as copies of those saved, bit for bit.
+T is 1 in SAM; in ASAM it is |w| + 0.01 on weights and 1 on biases. The ascent is a context manager: whatever ends it,
+the weights come back as copies of those saved, bit for bit.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 EPSILON = 1e-12  # keeps the division finite; the official code's value
+ETA = 0.01  # ASAM's floor of T: without it a weight that is 0 would never be perturbed
 
 
 class SAM:
-    """A base optimiser and a radius `rho` [L2 norm over all parameters]; rho 0 is the base optimiser alone."""
+    """A base optimiser and a radius `rho` [L2 norm over all parameters]; rho 0 is the base optimiser alone.
 
-    def __init__(self, base_optimizer: torch.optim.Optimizer, *, rho: float) -> None:
-        if not 0.0 <= rho < float("inf"):
-            raise ValueError(f"rho must be a finite number >= 0, got {rho}")
+    adaptive: the parameters whose radius is relative to their own size (ASAM); none of them in plain SAM. e is the same
+    for g and for any positive multiple of it, so that a scaled loss needs no unscaling before the ascent.
+    """
+
+    def __init__(self, base_optimizer: torch.optim.Optimizer, *, rho: float, adaptive: Collection[Tensor] = ()) -> None:
         self.base_optimizer = base_optimizer
-        self.rho = rho
+        self._adaptive = {id(p) for p in adaptive}
+        strangers = self._adaptive - {id(p) for p in self.parameters}
+        if strangers:
+            raise ValueError(f"{len(strangers)} adaptive tensors are not parameters of the base optimiser")
+        self.set_rho(rho)
 
     @property
     def parameters(self) -> list[Tensor]:
         """Every parameter of every group, in order."""
         return [p for group in self.base_optimizer.param_groups for p in group["params"]]
+
+    @property
+    def rho(self) -> float:
+        """The radius of the next step."""
+        return self._rho
+
+    def set_rho(self, rho: float) -> None:
+        """The radius of the next step; 0 takes plain steps. Raises ValueError unless finite and >= 0."""
+        if not 0.0 <= rho < float("inf"):
+            raise ValueError(f"rho must be a finite number >= 0, got {rho}")
+        self._rho = rho
 
     def set_lr(self, lr: float) -> None:
         """The learning rate of every group for the next step."""
@@ -39,36 +59,43 @@ class SAM:
 
     def compute_grad_norm(self) -> Tensor:
         """L2 norm of all gradients together, a scalar; 0 where there are none."""
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        if not grads:
-            return torch.zeros(())
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        return _compute_norm([p.grad for p in self.parameters if p.grad is not None])
 
     @contextlib.contextmanager
-    def perturbed(self, grad_norm: Tensor) -> Generator[None]:
-        """Weights at w + rho g / ||g|| inside, at w, exactly, after: also when the body raises.
+    def perturbed(self, grad_norm: Tensor, weights: Sequence[Tensor] | None = None) -> Generator[None]:
+        """Weights at w + e inside, at w, exactly, after: also when the body raises.
 
         `grad_norm` is what `compute_grad_norm` gave for the gradients now in place; they are dropped here, so that the
-        body accumulates those of w + e.
+        body accumulates those of w + e. `weights`: copies that `copy_parameters` made, where the caller has them.
         """
-        moved = [p for p in self.parameters if p.grad is not None]
-        saved = [p.detach().clone() for p in moved]
+        parameters = self.parameters
+        saved = self.copy_parameters() if weights is None else list(weights)
         try:
-            self._ascend(moved, self.rho / (grad_norm + EPSILON))
+            self._ascend([p for p in parameters if p.grad is not None], grad_norm)
             self.zero_grad()
             yield
         finally:
             # Copying back is exact; subtracting e would leave rounding behind in every step.
             with torch.no_grad():
-                if moved:
-                    torch._foreach_copy_(moved, saved)
+                torch._foreach_copy_(parameters, saved)
+
+    def copy_parameters(self) -> list[Tensor]:
+        """Copies of all parameters, in order."""
+        return [p.detach().clone() for p in self.parameters]
 
     @torch.no_grad()
-    def _ascend(self, moved: list[Tensor], scale: Tensor) -> None:
-        """w += scale * g."""
-        grads = [p.grad for p in moved if p.grad is not None]
-        if grads:
-            torch._foreach_add_(moved, torch._foreach_mul(grads, scale))
+    def _ascend(self, moved: list[Tensor], grad_norm: Tensor) -> None:
+        """w += e."""
+        directions = [p.grad for p in moved if p.grad is not None]
+        if not directions:
+            return
+        norm = grad_norm
+        if self._adaptive:
+            scales = [p.abs().add_(ETA) if id(p) in self._adaptive else torch.ones_like(p) for p in moved]
+            directions = list(torch._foreach_mul(directions, scales))  # T g
+            norm = _compute_norm(directions)
+            torch._foreach_mul_(directions, scales)  # T^2 g
+        torch._foreach_add_(moved, torch._foreach_mul(directions, self.rho / (norm + EPSILON)))
 
     @torch.no_grad()
     def clip(self, grad_norm: Tensor, max_norm: float) -> None:
@@ -90,3 +117,10 @@ class SAM:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.base_optimizer.load_state_dict(state["base"])
+
+
+def _compute_norm(tensors: list[Tensor]) -> Tensor:
+    """L2 norm of all tensors together, a scalar; 0 where there are none."""
+    if not tensors:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from lib.files import write_text_atomically
+from lib.files import append_text, write_text_atomically
 
 _EPOCH = re.compile(r"Epoch (\d+)/\d+ ")
+_SKIP = re.compile(r"# skipped epoch (\d+) step (\d+): ")
 
 
 def format_epoch_line(
@@ -42,15 +43,25 @@ class LossesLog:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, line: str) -> None:
-        """Write one line."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line.rstrip("\n") + "\n")
+        """Write one line. Raises UserError where the disk refuses; the log is then as before."""
+        append_text(self.path, line.rstrip("\n") + "\n")
 
-    def drop_after(self, epoch: int) -> None:
-        """On a resume: forget the lines of epochs after `epoch`, which will be done again; other lines stay."""
+    def read(self) -> list[str]:
+        """All lines so far."""
+        return self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+
+    def drop_from(self, epoch: int, step: int) -> None:
+        """On a resume: forget what will be written again, that is the lines of `epoch` and later and the notes of steps
+        skipped from (epoch, step) on; other lines stay.
+        """
         if not self.path.is_file():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        matches = [(line, _EPOCH.match(line)) for line in lines]
-        kept = [line for line, match in matches if match is None or int(match[1]) <= epoch]
+        kept = [line for line in self.read() if not _is_from(line, epoch, step)]
         write_text_atomically(self.path, "".join(f"{line}\n" for line in kept))
+
+
+def _is_from(line: str, epoch: int, step: int) -> bool:
+    row, skip = _EPOCH.match(line), _SKIP.match(line)
+    if row is not None:
+        return int(row[1]) >= epoch
+    return skip is not None and (int(skip[1]), int(skip[2])) >= (epoch, step)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lib.errors import Problem, UserError
-from lib.files import write_text_atomically
+from lib.files import append_text, write_text_atomically
 
 Value = float | int | str | None
 Row = dict[str, Value]
@@ -39,10 +38,7 @@ class MetricsFile:
             write_text_atomically(self.path, _to_csv([columns]) + line)
             return
         self._cut_torn_line(table)
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self.path, line, sync=True)
 
     def read(self) -> list[Row]:
         """All rows, numbers as int or float; an empty list when there is no file."""

@@ -228,7 +228,10 @@ def other_value(name: str, field: FieldInfo) -> object:
     """A valid value that differs from the default, from the field's type alone."""
     default = field.default if field.default is not None else getattr(FileKeys.model_fields[name], "default", None)
     if default is None:
-        return "another.pth"
+        kinds = {
+            (typing.get_origin(part) and typing.get_args(part)[0]) or part for part in typing.get_args(field.annotation)
+        }
+        return 7 if int in kinds else 0.5 if float in kinds else "another.pth"
     annotation = next((part for part in typing.get_args(field.annotation) if part is not type(None)), None)
     for literal in (field.annotation, annotation):
         if typing.get_origin(literal) is typing.Literal:

@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from lib.criterion.cross_entropy import compute_cross_entropy
 from lib.criterion.distillation import compute_kd
 from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
 from lib.engine.step import TrainStep
 from lib.models.classifier import FrozenTeacher
+from lib.optim.average import WeightAverage
+from lib.optim.build import find_weights
+from lib.optim.loss_scale import LossScale
 from lib.optim.sam import SAM
 from lib.random import capture_rng_state
 from lib.schedules import Constant, Progress
@@ -75,6 +79,13 @@ def make_student(seed: int = 0, **settings: Any) -> TinyStudent:
         return TinyStudent(**settings).train()
 
 
+def make_plain_student(seed: int = 0, *, dtype: torch.dtype = torch.float32) -> TinyStudent:
+    """Nothing in it looks at more than one image, and nothing draws: a batch may be cut anywhere."""
+    student = make_student(seed, norm=lambda width: nn.GroupNorm(2, width))
+    student.depth, student.dropout = nn.Identity(), nn.Identity()
+    return student.to(dtype)
+
+
 def make_teacher(seed: int = 9) -> FrozenTeacher:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -109,23 +120,57 @@ def make_step(
     criterion: WeightedSum | None = None,
     rho: float = 0.05,
     base: str = "sgd",
+    lr: float | None = None,
+    asam: bool = False,
+    **settings: Any,
 ) -> TrainStep:
+    """settings: those of TrainStep itself."""
     student = make_student() if student is None else student
     if base == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(student.parameters(), lr=lr or 0.1, momentum=0.9)
     else:
-        optimizer = torch.optim.AdamW(student.parameters(), lr=0.01)
+        optimizer = torch.optim.AdamW(student.parameters(), lr=lr or 0.01)
     criterion = criterion or make_criterion(kd=None if teacher is None else 0.4)
-    return TrainStep(student, teacher, criterion, SAM(optimizer, rho=rho), clip_norm=1.0)
+    sam = SAM(optimizer, rho=rho, adaptive=find_weights(student) if asam else ())
+    return TrainStep(student, teacher, criterion, sam, **{"clip_norm": 1.0, **settings})
+
+
+def make_full_step(
+    student: nn.Module | None = None, *, base: str = "sgd", scale: float = 1024.0, **settings: Any
+) -> TrainStep:
+    """A step with everything switched on: teacher, ASAM, weight average, fp16 and its loss scale, micro-batches."""
+    student = make_student() if student is None else student
+    return make_step(
+        student,
+        **{
+            "teacher": make_teacher(),
+            "base": base,
+            "rho": 0.5,
+            "asam": True,
+            "average": WeightAverage(student, decay=0.9),
+            "autocast": torch.float16,
+            "loss_scale": LossScale("cpu", initial=scale),
+            "parts": 2,
+            **settings,
+        },
+    )
 
 
 def take_snapshot(step: TrainStep) -> dict[str, Any]:
-    """Everything a step can move: weights, buffers, optimiser, random states."""
+    """Everything a step can move: weights, buffers, optimiser, average, loss scale, random states; and the switches
+    that it turns on its way.
+    """
     state = {
         "student": step.student.state_dict(),
         "optimizer": step.optimizer.state_dict(),
         "rng": capture_rng_state(),
         "hidden": dict(step.student.named_buffers()),
+        "average": None if step.average is None else step.average.state_dict(),
+        "loss_scale": None if step.loss_scale is None else step.loss_scale.state_dict(),
+        "tracking": [module.track_running_stats for module in step.student.modules() if isinstance(module, _NormBase)],
+        "training": [module.training for module in step.student.modules()],
+        "grad": torch.is_grad_enabled(),
+        "autocast": (torch.is_autocast_enabled("cpu"), str(torch.get_autocast_dtype("cpu"))),
     }
     return copy.deepcopy(state)
 
@@ -142,7 +187,7 @@ def are_identical(one: Any, two: Any) -> bool:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().numpy().tobytes()
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def compute_weights_hash(model: nn.Module) -> str:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lib.config.sections import OptimizerSection
-from lib.optim.build import build_lr_schedule, build_optimizer, group_parameters
+from lib.optim.build import build_lr_schedule, build_optimizer, build_rho_schedule, group_parameters
 from lib.schedules import Progress
 
 SECTION = OptimizerSection(
@@ -85,3 +85,32 @@ def test_the_learning_rate_rises_over_the_warmup() -> None:
     schedule = build_lr_schedule(SECTION.model_copy(update={"warmup": 0.5}))
     rates = [schedule(Progress(1, step, 1, 4)) for step in range(4)]
     assert rates == pytest.approx([0.1, 0.2, 0.2, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "radii"),
+    [
+        ({}, [0.03] * 4),
+        ({"rho_warmup": 0.5}, [0.015, 0.03, 0.03, 0.03]),
+        ({"rho_end": 0.0}, [0.03, 0.0225, 0.015, 0.0075]),
+        ({"rho_end": 0.05, "rho_warmup": 0.5}, [0.015, 0.03, 0.03, 0.04]),
+    ],
+)
+def test_the_radius_follows_the_section(changes: dict[str, float], radii: list[float]) -> None:
+    schedule = build_rho_schedule(SECTION.model_copy(update=changes))
+    assert [schedule(Progress(1, step, 1, 4)) for step in range(4)] == pytest.approx(radii)
+
+
+def test_asam_is_switched_on_by_the_section() -> None:
+    """Told by the ascent: under a gradient of ones the elements of a bias move alike, those of weights do not."""
+    for asam in (False, True):
+        model = make_model()
+        optimizer = build_optimizer(SECTION.model_copy(update={"asam": asam}), model)
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        before = [p.detach().clone() for p in model.parameters()]
+        with optimizer.perturbed(optimizer.compute_grad_norm()):
+            moved = [(p.detach() - q).std() for p, q in zip(model.parameters(), before, strict=True)]
+        names = [name for name, _ in model.named_parameters()]
+        uneven = {name for name, spread in zip(names, moved, strict=True) if spread > 1e-5}
+        assert uneven == ({"0.weight", "3.weight"} if asam else set())

@@ -1,0 +1,77 @@
+"""Validation: the metrics of the student and of its averaged weights, and which of the two an epoch is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from lib.data.loader import Replaced
+from lib.engine.evaluate import compute_scores
+from lib.engine.run import Run
+from lib.engine.step import TrainStep
+from lib.engine.task import Task, TaskData
+
+EVALUATION_ITEMS = 16  # items a batch when nothing is learnt
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """metrics: all of them, those of the averaged weights with `_ema`, and which of the two was `selected`; value: of
+    the selection metric; model: the one that has it.
+    """
+
+    metrics: dict[str, Any]
+    value: float
+    model: nn.Module
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Validates models of one run, always on the same items.
+
+    between_batches: may raise to stop; report_unreadable: gets the items that could not be read.
+    """
+
+    run: Run
+    task: Task
+    data: TaskData
+    between_batches: Callable[[], None]
+    report_unreadable: Callable[[tuple[Replaced, ...]], None]
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """The task's metrics of one model. Raises MetricError for scores that are not finite."""
+        config = self.run.config
+        scores, replaced = compute_scores(
+            model,
+            self.data.validation,
+            seed=self.data.evaluation_seed,
+            batch_size=EVALUATION_ITEMS,
+            num_workers=config.num_workers,
+            timeout_s=config.loader_timeout,
+            device=self.run.device,
+            between_batches=self.between_batches,
+        )
+        self.report_unreadable(replaced)
+        return self.task.compute_metrics(scores)
+
+    def judge(self, step: TrainStep) -> Verdict:
+        """The student, and where its weights are averaged, the average too: the better one counts, of equal ones the
+        student.
+        """
+        metric = self.task.selection_metric
+        student = self.validate(step.student)
+        if step.average is None:
+            return Verdict(dict(student), student[metric], step.student)
+        averaged = self.validate(step.average.model)
+        is_average = averaged[metric] > student[metric]
+        metrics = {
+            **student,
+            **{f"{name}_ema": value for name, value in averaged.items()},
+            "selected": "ema" if is_average else "student",
+        }
+        if is_average:
+            return Verdict(metrics, averaged[metric], step.average.model)
+        return Verdict(metrics, student[metric], step.student)

@@ -1,0 +1,146 @@
+"""The alarm for a training that collapses: it goes off once, clears, and stays quiet in a healthy run."""
+
+import json
+import random
+from collections.abc import Iterable
+
+import pytest
+from tiny_runs import make_config
+
+from lib.engine.collapse import CHANCE_EPOCHS, WINDOW, CollapseWatch
+from lib.types import StepResult
+
+CONFIG = make_config()
+
+
+def take(loss: float, perturbed: float | None) -> StepResult:
+    return StepResult(status="ok", loss=loss, perturbed_loss=perturbed)
+
+
+def see(watch: CollapseWatch, results: Iterable[StepResult], rho: float = 0.05) -> list[int]:
+    """The steps, counted from 0, in which it said something."""
+    return [i for i, result in enumerate(results) if watch.see_step(result, CONFIG, rho)]
+
+
+# --- Steps ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_healthy_run_never_hears_of_it() -> None:
+    rng = random.Random(0)
+    losses = [0.7 * 0.995**i * rng.uniform(0.3, 2.0) for i in range(1500)]
+    assert see(CollapseWatch(), [take(loss, loss * rng.uniform(1.0, 2.5)) for loss in losses]) == []
+
+
+def test_a_model_that_has_learnt_may_have_a_large_ratio_of_small_losses() -> None:
+    assert see(CollapseWatch(), [take(0.01, 0.9)] * 300) == []
+
+
+def test_a_single_step_out_of_line_is_no_collapse() -> None:
+    steps = [take(0.5, 0.7)] * 100 + [take(0.5, 20.0)] + [take(0.5, 0.7)] * 100
+    assert see(CollapseWatch(), steps) == []
+
+
+def test_a_lasting_jump_is_said_once_and_not_before_there_are_enough_steps() -> None:
+    assert see(CollapseWatch(), [take(0.6, 4.0)] * 400) == [WINDOW - 1]
+
+
+def test_a_jump_that_comes_later_is_found_too() -> None:
+    said = see(CollapseWatch(), [take(0.6, 0.8)] * 200 + [take(0.6, 9.0)] * 200)
+    assert len(said) == 1
+    assert 200 < said[0] < 200 + WINDOW
+
+
+def test_after_it_has_cleared_it_is_said_again() -> None:
+    bad, good = [take(0.6, 9.0)] * 100, [take(0.6, 0.8)] * 300
+    said = see(CollapseWatch(), bad + good + bad + good)
+    assert len(said) == 2
+    assert said[1] >= 400
+
+
+def test_the_ratio_counts_from_three_on() -> None:
+    assert see(CollapseWatch(), [take(1.0, 2.99)] * 200) == []
+    assert see(CollapseWatch(), [take(1.0, 3.01)] * 200) == [WINDOW - 1]
+
+
+def test_skipped_and_plain_steps_are_not_looked_at() -> None:
+    watch = CollapseWatch()
+    steps = [StepResult(status="skipped", reason="the loss of pass 1 is not finite"), take(0.6, None)] * 100
+    assert see(watch, steps) == []
+    assert watch == CollapseWatch()
+    assert see(watch, [take(0.6, 4.0)] * WINDOW) == [WINDOW - 1]
+
+
+def test_the_advice_names_the_radius_the_rise_and_plain_steps() -> None:
+    watch = CollapseWatch()
+    said = [watch.see_step(take(0.6, 4.0), CONFIG, 0.05) for _ in range(WINDOW)][-1]
+    assert "4.00 against 0.60" in said[0]
+    assert [line.split("--set ")[1].split("  ")[0] for line in said[1:]] == [
+        "stage2.rho=0.025",
+        "stage2.rho_warmup=0.1",
+        "stage2.rho=0",
+    ]
+    watch = CollapseWatch()
+    rising = make_config(rho_warmup=0.2, stage=1)
+    said = [watch.see_step(take(0.6, 4.0), rising, 0.01) for _ in range(WINDOW)][-1]
+    assert "stage1.rho=0.025  (now 0.01)" in said[1]
+    assert not any("rho_warmup" in line for line in said)
+
+
+# --- Epochs ---------------------------------------------------------------------------------------------------------
+
+
+def see_epochs(watch: CollapseWatch, values: list[float], metric: str = "auc") -> list[int]:
+    return [i for i, value in enumerate(values) if watch.see_epoch(metric, value, CONFIG)]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.5] * 10, [2]),
+        ([0.46, 0.54, 0.5, 0.51], [2]),
+        ([0.5, 0.5, 0.6, 0.5, 0.5], []),
+        ([0.5, 0.5, 0.44, 0.5, 0.5, 0.5], [5]),
+        ([0.5, 0.5, 0.5, 0.7, 0.5, 0.5, 0.5, 0.5], [2, 6]),
+        ([0.5, 0.6, 0.7, 0.8, 0.9, 0.95], []),
+        ([0.2, 0.1, 0.05], []),  # far from chance, on the wrong side: another mistake
+        ([float("nan")] * 5, []),
+    ],
+)
+def test_epochs_at_chance_are_said_once_in_a_row_of_three(values: list[float], said: list[int]) -> None:
+    assert CHANCE_EPOCHS == 3
+    assert see_epochs(CollapseWatch(), values) == said
+
+
+@pytest.mark.parametrize(("metric", "said"), [("auc", [2]), ("val_auc", [2]), ("accuracy", [])])
+def test_only_an_auc_has_its_chance_at_one_half(metric: str, said: list[int]) -> None:
+    assert see_epochs(CollapseWatch(), [0.5] * 5, metric) == said
+
+
+def test_the_advice_on_epochs_names_the_radius_only_where_there_is_one() -> None:
+    for rho, has_rho in ((0.05, True), (0.0, False)):
+        watch, config = CollapseWatch(), make_config(rho=rho)
+        said = [watch.see_epoch("auc", 0.5, config) for _ in range(3)][-1]
+        assert any(".rho=" in line for line in said) is has_rho
+        assert any("stage2.lr=0.033" in line for line in said)
+
+
+# --- State ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [1, 30, WINDOW - 1, WINDOW, 120])
+def test_a_watch_that_was_stored_says_what_it_would_have_said(cut: int) -> None:
+    steps = [take(0.6, 0.8)] * 40 + [take(0.6, 9.0)] * 100
+    whole, first = CollapseWatch(), CollapseWatch()
+    wanted = see(whole, steps)
+    said = see(first, steps[:cut])
+    second = CollapseWatch(**json.loads(json.dumps(first.to_json())))
+    said += [cut + i for i in see(second, steps[cut:])]
+    assert said == wanted
+    assert len(wanted) == 1
+    assert second == whole
+
+
+def test_a_stored_row_of_epochs_goes_on() -> None:
+    watch = CollapseWatch()
+    assert see_epochs(watch, [0.5, 0.5]) == []
+    assert see_epochs(CollapseWatch(**json.loads(json.dumps(watch.to_json()))), [0.5, 0.5]) == [0]

@@ -1,0 +1,518 @@
+"""A skipped step taken again: it ends as it ended, and what is said of it is where its values stopped being finite."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from tiny_models import are_identical, make_batch, make_step, make_student, make_teacher
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lib.config.resolve import resolve
+from lib.config.sections import Stage
+from lib.config.validate import validate_keys
+from lib.engine.look import find_bad_rows, look_at_step, measure
+from lib.engine.position import capture_step
+from lib.engine.replay import replay_step
+from lib.engine.run import Run
+from lib.engine.skipped import SkippedSteps, load_skipped
+from lib.engine.step import TrainStep, split_batch
+from lib.errors import UserError
+from lib.optim.loss_scale import LossScale
+from lib.schedules import Progress
+from lib.tasks.deepfake.section import DeepfakeSection
+from lib.types import Batch
+
+CPU = torch.device("cpu")
+AT = Progress(epoch=1, step=3, epochs=2, steps_per_epoch=5)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(1234)
+
+
+class Blows(nn.Module):
+    """Passes on what it gets, times a factor that tests set; `on` says in which of a step's calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor, self.on, self.calls = 1.0, (1, 2), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * (self.factor if self.calls in self.on else 1.0)
+
+
+def make_blowing(factor: float = float("inf"), on: tuple[int, ...] = (1, 2)) -> Any:
+    """A student whose branch blows up: in the n-th calls since `calls` was 0."""
+    student: Any = make_student()
+    student.branch = nn.Sequential(student.branch, Blows())
+    student.branch[1].factor, student.branch[1].on = factor, on
+    return student
+
+
+def make_run(stage: Stage = 1, **keys: Any) -> Run:
+    weights = {"teacher_weights": "t.tar", "pretrained_student_weights": "s.pth"}
+    config = resolve(
+        validate_keys(weights | keys, DeepfakeSection),
+        stage=stage,
+        name="run",
+        config_name="config",
+        section_model=DeepfakeSection,
+        allow=(),
+    )
+    return Run(config, CPU, Console(file=io.StringIO()), resumed_from=None, dry_run=True)
+
+
+def skip(step: TrainStep, folder: Path, batch: Batch | None = None, *, parts: int = 1) -> Path:
+    """Take a step that is skipped, and keep it."""
+    batch, step.parts = make_batch(4) if batch is None else batch, parts
+    result = step(batch, AT)
+    assert not result.ok
+    lr = step.optimizer.base_optimizer.param_groups[0]["lr"]
+    line = SkippedSteps(folder, 1).keep(
+        batch,
+        AT,
+        result,
+        settings={"lr": lr, "rho": step.optimizer.rho, "parts": parts},
+        capture_state=lambda: capture_step(step, CPU),
+    )
+    assert "--replay" in line
+    return folder / "skipped/epoch_1_step_3.pth"
+
+
+@pytest.fixture(autouse=True)
+def counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls of a `Blows` are counted from the beginning of each step."""
+    take = TrainStep.__call__
+
+    def take_counted(self: TrainStep, batch: Batch, progress: Progress) -> Any:
+        for module in self.student.modules():
+            if isinstance(module, Blows):
+                module.calls = 0
+        return take(self, batch, progress)
+
+    monkeypatch.setattr(TrainStep, "__call__", take_counted)
+
+
+def replay(step: TrainStep, path: Path, run: Run | None = None) -> str:
+    run = make_run() if run is None else run
+    replay_step(run, step, path)
+    return "\n".join(run.notes)
+
+
+def poison(batch: Batch, *images: int) -> Batch:
+    inputs = batch.inputs.clone()
+    inputs[list(images), 0, 2, 2] = float("nan")
+    return replace(batch, inputs=inputs)
+
+
+# --- Taken again ----------------------------------------------------------------------------------------------------
+
+CASES: dict[str, Callable[[], tuple[TrainStep, Batch]]] = {
+    "image": lambda: (make_step(), poison(make_batch(4), 2)),
+    "pass 1": lambda: (make_step(make_blowing()), make_batch(4)),
+    "pass 2": lambda: (make_step(make_blowing(on=(2,)), base="adamw"), make_batch(4)),
+    "rho": lambda: (make_step(rho=1e38), make_batch(4)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_step_ends_as_it_ended_and_leaves_the_state_that_it_met(case: str, tmp_path: Path) -> None:
+    step, batch = CASES[case]()
+    path = skip(step, tmp_path, batch)
+    kept = load_skipped(path)
+    torch.manual_seed(99)
+    other, _ = CASES[case]()  # another process: nothing is as it was
+    other.student.eval()
+    with torch.no_grad():
+        for p in other.student.parameters():
+            p.add_(1.0)
+    told = replay(other, path)
+    assert f"epoch 1 step 3, taken again: the same, skipped because {kept.reason}" in told
+    assert are_identical(dict(capture_step(other, CPU)), dict(kept.state))
+
+
+def test_learning_rate_radius_and_parts_are_those_of_the_step(tmp_path: Path) -> None:
+    step = make_step(make_blowing(on=(1, 2, 3)), rho=0.03)
+    step.optimizer.set_lr(0.007)
+    path = skip(step, tmp_path, parts=3)
+    other = make_step(make_blowing(on=(1, 2, 3)), rho=0.5)
+    told = replay(other, path)
+    assert "settings: lr 0.007, rho 0.03, hard weight 0.6, 3 micro-batches" in told
+    assert [group["lr"] for group in other.optimizer.base_optimizer.param_groups] == [0.007]
+    assert (other.optimizer.rho, other.parts) == (0.03, 3)
+
+
+def test_dropout_draws_the_same_masks(tmp_path: Path) -> None:
+    """The step fails or not by what dropout draws: the replay must draw it again, whatever was drawn meanwhile."""
+
+    class Unlucky(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (float("nan") if self.training and torch.rand(()) < 0.5 else 1.0)
+
+    outcomes = set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        student: Any = make_student()
+        student.branch = nn.Sequential(student.branch, Unlucky())
+        step = make_step(student)
+        if step(make_batch(4), AT).ok:
+            outcomes.add("ok")
+            continue
+        torch.manual_seed(seed)
+        path = skip(step, tmp_path / str(seed))
+        for _ in range(3):
+            torch.rand(5)
+            step.student.eval()
+            assert "the same, skipped because" in replay(step, path)
+        outcomes.add("skipped")
+    assert outcomes == {"ok", "skipped"}
+
+
+def test_a_step_that_goes_well_now_is_told_with_what_differs(tmp_path: Path) -> None:
+    path = skip(make_step(make_blowing()), tmp_path)
+    told = replay(make_step(make_blowing(factor=1.0)), path)
+    taken = re.search(r"taken again: not the same\. Now: taken, with loss (0\.\d{4})\.", told)
+    looked_at = re.search(r"^  loss (0\.\d+) ", told, re.MULTILINE)
+    assert taken is not None
+    assert looked_at is not None
+    assert float(taken[1]) == pytest.approx(float(looked_at[1]), abs=1e-4)  # the look is at the step, not at the next
+    assert "In the run: skipped because the loss of pass 1 is not finite" in told
+    assert "the teacher's file or this program may have changed" in told
+    assert "nothing to mend here" in told
+    assert "--set" not in told
+
+
+def test_a_step_that_is_skipped_for_another_reason_is_not_the_same(tmp_path: Path) -> None:
+    path = skip(make_step(make_blowing()), tmp_path)
+    told = replay(make_step(make_blowing(on=(2,))), path)
+    assert "not the same. Now: skipped because the loss of pass 2 is not finite. In the run: skipped because" in told
+
+
+def test_another_kind_of_computer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "lib.engine.skipped.describe_computer", lambda device: {"device": "NVIDIA H100", "torch": torch.__version__}
+        )
+        path = skip(make_step(make_blowing()), tmp_path)
+    told = replay(make_step(make_blowing(factor=1.0)), path)
+    assert "computed differently from the run: device NVIDIA H100 -> cpu, threads None" in told
+
+
+def test_random_states_of_another_device_are_left_aside(tmp_path: Path) -> None:
+    from lib.checkpoint.store import load_checkpoint, save_checkpoint
+    from lib.files import compute_sha256
+
+    path = skip(make_step(make_blowing()), tmp_path)
+    (state,) = path.parent.glob("state_*.pth")
+    held = load_checkpoint(state)
+    held.tensors["rng"] |= {"cuda": [torch.zeros(16, dtype=torch.uint8)], "mps": torch.zeros(16, dtype=torch.uint8)}
+    save_checkpoint(state, held.tensors, about={})
+    batch = load_checkpoint(path)
+    save_checkpoint(path, batch.tensors, about={**batch.about, "state_sha256": compute_sha256(state)})
+    assert "the same, skipped because" in replay(make_step(make_blowing()), path)
+
+
+def test_memory_that_runs_out_is_told_with_the_remedy(tmp_path: Path) -> None:
+    path = skip(make_step(make_blowing()), tmp_path)
+    other = make_step(make_blowing())
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    other.student.register_forward_hook(refuse)
+    with pytest.raises(UserError, match="memory ran out"):
+        replay(other, path)
+
+
+# --- Refused --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make_other", "words"),
+    [
+        (lambda: make_step(make_student(width=9)), "stem.weight: (6, 3, 3, 3) in the file, (9, 3, 3, 3) in the model"),
+        (lambda: make_step(make_student(norm=lambda n: nn.GroupNorm(2, n))), "absent in the model"),
+        (lambda: make_step(base="adamw"), "its optimiser is of another kind"),
+    ],
+)
+def test_another_model_or_optimiser_is_refused(make_other: Callable[[], TrainStep], words: str, tmp_path: Path) -> None:
+    path = skip(make_step(), tmp_path, poison(make_batch(), 0))
+    other = make_other()
+    before = copy.deepcopy(capture_step(other, CPU))
+    with pytest.raises(UserError) as caught:
+        replay(other, path)
+    assert words in caught.value.as_text()
+    assert "another model or optimiser" in caught.value.as_text()
+    assert are_identical(dict(capture_step(other, CPU)), before)
+
+
+# --- What is said ---------------------------------------------------------------------------------------------------
+
+
+def test_images_that_are_not_finite_are_named_and_are_what_to_mend(tmp_path: Path) -> None:
+    told = replay(make_step(), skip(make_step(), tmp_path, poison(make_batch(4), 2, 5)))
+    assert "batch: 8 images of 9 x 9 pixels, values 0." in told
+    assert "2 of 1944 not finite" in told
+    assert "images not finite: image 2, image 5" in told
+    assert told.splitlines()[-1].startswith("to mend: the images named above")
+    assert "pass 1" not in told  # it was never computed
+
+
+def test_the_layer_where_it_begins_is_named_with_its_finite_input(tmp_path: Path) -> None:
+    told = replay(make_step(make_blowing()), skip(make_step(make_blowing()), tmp_path))
+    assert "pass 1, at the weights:\n  first output that is not finite: branch.1 (Blows), " in told
+    assert "its input was finite: " in told
+    assert "loss nan (hard nan)" in told
+    assert "gradient" not in told
+    assert "pass 2" not in told
+    assert "--set stage1.lr=1e-05  (now 0.0001; a lower learning rate)" in told
+    assert "--set stage1.warmup=0.05" in told
+    assert "rho=" not in told
+
+
+def test_a_fault_of_pass_2_alone_advises_a_smaller_radius(tmp_path: Path) -> None:
+    step = make_step(make_blowing(on=(2,)))
+    told = replay(make_step(make_blowing(on=(2,))), skip(step, tmp_path))
+    first, second = told.split("pass 2, at the weights moved by rho:")
+    assert "the output of every layer is finite" in first
+    assert "gradient: norm " in first
+    assert "first output that is not finite: branch.1 (Blows)" in second
+    assert "--set stage1.rho=0.025  (now 0.05; a smaller SAM radius)" in second
+    assert "--set stage1.rho_warmup=0.1" in second
+    assert ".lr=" not in told
+
+
+def test_gradients_that_are_not_finite_are_named_from_the_loss_on(tmp_path: Path) -> None:
+    class Slope(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return grad * float("nan")
+
+    class Steep(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Slope.apply(x)  # type: ignore[no-any-return]
+
+    def make() -> TrainStep:
+        student: Any = make_student()
+        student.norm = nn.Sequential(student.norm, Steep())
+        return make_step(student)
+
+    told = replay(make(), skip(make(), tmp_path))
+    assert "skipped because the gradient of pass 1 is not finite" in told
+    # Behind the steep place, the branch and the head are reached before it.
+    assert "gradient: norm nan; not finite in 3 of 7 weights, nearest to the loss norm.0.bias, norm.0.weight" in told
+    assert "the output of every layer is finite" in told
+
+
+def test_the_largest_gradients_are_named_where_all_are_finite(tmp_path: Path) -> None:
+    step = make_step(make_blowing(on=(2,)))
+    path = skip(step, tmp_path)
+    other = make_step(make_blowing(on=(2,)))
+    told = replay(other, path)
+    kept = load_skipped(path)
+    torch.set_rng_state(kept.state["rng"]["torch"])
+    other.student.branch[1].on = ()
+    other.criterion(other.student(kept.batch.inputs), kept.batch, None, AT).total.backward()
+    sizes = {name: float(p.grad.abs().max()) for name, p in other.student.named_parameters() if p.grad is not None}
+    expected = [f"{name} {sizes[name]:.4g}" for name in sorted(sizes, key=lambda name: -sizes[name])[:3]]
+    assert f"largest in {', '.join(expected)}" in told
+
+
+def test_a_teacher_that_answers_nonsense_is_told_by_layer_weight_and_file(tmp_path: Path) -> None:
+    def make() -> TrainStep:
+        teacher: Any = make_teacher()
+        teacher.model.net.branch.weight.data[0] = float("nan")
+        return make_step(teacher=teacher)
+
+    told = replay(make(), skip(make(), tmp_path), make_run(stage=2))
+    assert "teacher: logits not one finite value" in told
+    assert "not finite for all 8 images" in told
+    assert "first output that is not finite: model.net.branch (Conv2d)" in told
+    assert "weights not finite: model.net.branch.weight" in told
+    assert told.splitlines()[-1] == "to mend: the weights of the teacher, teacher_weights = 't.tar'"
+
+
+def test_weights_that_were_not_finite_before_are_what_to_mend(tmp_path: Path) -> None:
+    def make() -> TrainStep:
+        step = make_step()
+        step.student.head.bias.data[0] = float("nan")  # type: ignore[union-attr]
+        return step
+
+    told = replay(make(), skip(make(), tmp_path), make_run(stage=2))
+    assert "student: weights not finite before the step: head.bias" in told
+    assert "it began with pretrained_student_weights = 's.pth'" in told
+
+
+def test_statistics_that_overflow_are_told_with_what_their_layer_took_in(tmp_path: Path) -> None:
+    def make() -> TrainStep:
+        student: Any = make_student()
+        student.stem = nn.Sequential(student.stem, Blows())
+        student.stem[1].factor = 1e20
+        return make_step(student)
+
+    told = replay(make(), skip(make(), tmp_path))
+    assert "skipped because the buffer norm.running_var is not finite" in told
+    assert "  norm took in -" in told
+
+
+def test_stage_2_gets_the_guides_advice_too(tmp_path: Path) -> None:
+    step = make_step(make_blowing(), teacher=make_teacher())
+    told = replay(make_step(make_blowing(), teacher=make_teacher()), skip(step, tmp_path), make_run(stage=2))
+    assert "--set stage2.lr=5e-06" in told
+    assert "the stage-1 checkpoint exists and is the one loaded (here: s.pth" in told
+    assert "kd temperature 3" in told
+
+
+def test_half_precision_is_the_first_suspect(tmp_path: Path) -> None:
+    told = replay(make_step(make_blowing()), skip(make_step(make_blowing()), tmp_path), make_run(precision="bf16"))
+    assert "to try, one at a time, in a new run:\n  --set precision=fp32  (now bf16)" in told
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_of_it_is_short(case: str, tmp_path: Path) -> None:
+    step, batch = CASES[case]()
+    assert len(replay(CASES[case]()[0], skip(step, tmp_path, batch)).splitlines()) < 20
+
+
+# --- The look -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("rho", [0.0, 0.05])
+def test_a_watched_step_is_the_step_bit_for_bit_and_the_watch_ends_with_it(rho: float, parts: int) -> None:
+    results, states, steps = [], [], []
+    for take in (lambda step: step(make_batch(), AT), lambda step: look_at_step(step, make_batch(), AT).result):
+        torch.manual_seed(5)
+        step = make_step(teacher=make_teacher(), rho=rho, base="adamw")
+        step.parts = parts
+        results.append(take(step))
+        states.append(copy.deepcopy(capture_step(step, CPU)))
+        steps.append(step)
+    assert results[0].ok
+    assert results[0] == results[1]
+    assert are_identical(*states)
+    hooked = [m for model in (steps[1].student, steps[1].teacher) for m in model.modules()]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in hooked)
+
+
+def test_what_is_seen_of_a_good_step_are_its_own_figures() -> None:
+    step = make_step(teacher=make_teacher())
+    step.parts = 3
+    look = look_at_step(step, make_batch(), AT)
+    first, second = look.passes
+    assert first.loss == pytest.approx(look.result.loss)
+    assert first.terms == pytest.approx(dict(look.result.terms))
+    assert second.loss == pytest.approx(look.result.perturbed_loss)
+    assert second.grad_norm == pytest.approx(look.result.grad_norm)
+    assert [len(logits) for logits in first.logits] == [3, 3, 2]
+    assert (first.fault, second.fault, look.teacher_fault) == (None, None, None)
+
+
+def test_a_fault_between_the_parts_of_a_module_is_the_modules_own() -> None:
+    class Divides(nn.Module):
+        """As timm's norm layers, which compute themselves and then call their activation."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(x / 0.0)
+
+    student: Any = make_student()
+    student.branch = nn.Sequential(student.branch, Divides())
+    fault = look_at_step(make_step(student), make_batch(), AT).passes[0].fault
+    assert fault is not None
+    assert (fault.name, fault.kind) == ("branch.1", "Divides")
+    assert fault.inputs.not_finite == 0
+    assert fault.output.not_finite > 0
+
+
+def test_a_module_that_changes_its_input_in_place_is_told_with_the_input_it_met() -> None:
+    class Spoils(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(float("inf"))
+
+    student: Any = make_student()
+    student.branch = nn.Sequential(student.branch, Spoils())
+    fault = look_at_step(make_step(student), make_batch(), AT).passes[0].fault
+    assert fault is not None
+    assert (fault.name, fault.inputs.not_finite) == ("branch.1", 0)
+
+
+def test_the_layers_of_a_compiled_student_are_seen_and_it_stays_compiled() -> None:
+    student, graphs = make_blowing(), []
+    student.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    compiled = student._compiled_call_impl
+    fault = look_at_step(make_step(student), make_batch(), AT).passes[0].fault
+    assert fault is not None
+    assert fault.name == "branch.1"
+    assert student._compiled_call_impl is compiled is not None
+    assert graphs == []  # compiling the hooks in would take minutes
+
+
+def test_layers_that_are_computed_again_in_backward_confuse_nothing() -> None:
+    looks = []
+    for recomputes in (False, True):
+        student: Any = make_student()
+        student.branch = nn.Sequential(student.branch, nn.Tanh(), nn.Conv2d(6, 6, 1, bias=False))
+        student.branch[2].weight.data.fill_(0.1)
+        if recomputes:
+            inner = student.branch.forward
+            student.branch.forward = functools.partial(checkpoint, inner, use_reentrant=False)
+        step = make_step(student, rho=1e38)
+        step.recomputes = recomputes
+        torch.manual_seed(1)
+        looks.append(look_at_step(step, make_batch(), AT))
+    plain, found = looks
+    assert found.result.reason == "the loss of pass 2 is not finite"
+    assert found.passes[0].fault is None
+    assert found.passes[1].fault is not None
+    assert str(found.passes[1].fault) == str(plain.passes[1].fault)  # as text: nan is not nan
+    assert found.passes[0].inputs == plain.passes[0].inputs
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.05])
+def test_gradients_of_a_scaled_loss_are_told_as_those_of_the_loss(rho: float) -> None:
+    plain, scaled = make_step(rho=rho), make_step(rho=rho)
+    scaled.loss_scale = LossScale("cpu", initial=1024.0)
+    torch.manual_seed(3)
+    expected = look_at_step(plain, make_batch(), AT)
+    torch.manual_seed(3)
+    found = look_at_step(scaled, make_batch(), AT)
+    assert [p.grad_norm for p in found.passes] == pytest.approx([p.grad_norm for p in expected.passes], rel=1e-4)
+    assert found.passes[0].gradients == pytest.approx(expected.passes[0].gradients, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 3, 8, 20])
+def test_images_are_named_whatever_parts_they_passed_in(parts: int) -> None:
+    batch = poison(make_batch(), 1, 6)
+    pieces = split_batch(batch, parts)
+    assert find_bad_rows([piece.inputs for piece in pieces], len(pieces)) == [1, 6]
+
+
+def test_a_range_counts_what_is_not_finite_and_spans_the_rest() -> None:
+    nan, inf = float("nan"), float("inf")
+    assert str(measure(torch.tensor([1.0, -2.5]), torch.tensor([[3.0]]))) == "-2.5 .. 3"
+    assert str(measure(torch.tensor([1.0, nan, -inf, 4.0]))) == "1 .. 4, 2 of 4 not finite"
+    assert str(measure(torch.tensor([nan, inf]))) == "not one finite value"
+    assert str(measure(torch.tensor([-0.0]))) == "0 .. 0"
+    assert measure(torch.tensor([7])).high == 7
+    assert measure().count == 0

@@ -1,0 +1,238 @@
+"""A batch in micro-batches is the batch: same loss, terms, gradient and weights, one update, the teacher asked once."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import (
+    START,
+    CountingTeacher,
+    are_identical,
+    make_batch,
+    make_criterion,
+    make_full_step,
+    make_plain_student,
+    make_step,
+    make_student,
+    make_teacher,
+    take_snapshot,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
+from lib.engine.step import TrainStep, split_batch
+from lib.models.classifier import FrozenTeacher
+from lib.schedules import Constant
+from lib.types import Batch, Outputs, StepResult
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(1234)
+
+
+def make_double_criterion() -> WeightedSum:
+    """Cross entropy and distillation in float64: those of the criterion compute in fp32."""
+
+    def kd(outputs: Outputs, batch: Batch, teacher: Outputs) -> Tensor:
+        ours, theirs = (F.log_softmax(x.logits / 3.0, dim=1) for x in (outputs, teacher))
+        return 9.0 * (theirs.exp() * (theirs - ours)).sum(1).mean()
+
+    return WeightedSum(
+        [
+            WeightedTerm("hard", lambda o, batch, t: F.cross_entropy(o.logits, batch.labels), Constant(0.6)),
+            WeightedTerm("kd", kd, Constant(0.4), needs_teacher=True),
+        ]
+    )
+
+
+def make_plain_step(parts: int, dtype: torch.dtype, *, rho: float, asam: bool = False, base: str = "sgd") -> TrainStep:
+    teacher = CountingTeacher()
+    teacher.net = make_plain_student(9, dtype=dtype)
+    criterion = make_double_criterion() if dtype == torch.float64 else make_criterion()
+    student = make_plain_student(dtype=dtype)
+    return make_step(
+        student, teacher=FrozenTeacher(teacher), criterion=criterion, rho=rho, asam=asam, base=base, parts=parts
+    )
+
+
+def make_batch_of(dtype: torch.dtype, seed: int, images: int = 8) -> Batch:
+    batch = make_batch(seed, images)
+    return Batch(batch.inputs.to(dtype), batch.labels, batch.sample_ids, batch.clip_ids, batch.identities)
+
+
+def take_two_steps(step: TrainStep, dtype: torch.dtype, images: int) -> list[StepResult]:
+    results = [step(make_batch_of(dtype, seed, images), START) for seed in range(2)]
+    assert all(result.ok for result in results)
+    return results
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
+@pytest.mark.parametrize(("rho", "asam"), [(0.0, False), (0.05, False), (0.5, True)])
+@pytest.mark.parametrize(("parts", "images"), [(2, 8), (3, 8), (4, 8), (8, 8), (3, 7), (20, 8)])
+def test_parts_give_what_the_whole_batch_gives(
+    parts: int, images: int, rho: float, asam: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    whole, cut = (make_plain_step(n, dtype, rho=rho, asam=asam) for n in (1, parts))
+    ones, others = (take_two_steps(step, dtype, images) for step in (whole, cut))
+    for one, other in zip(ones, others, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=tolerance)
+        assert other.perturbed_loss == (pytest.approx(one.perturbed_loss, rel=tolerance) if rho else None)
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=tolerance)
+        assert other.terms == pytest.approx(one.terms, rel=tolerance)
+        assert list(other.terms) == ["hard", "kd"]
+    for p, q in zip(whole.student.parameters(), cut.student.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=tolerance)
+
+
+def test_with_batchnorm_parts_are_another_step() -> None:
+    """Each part is normalised by itself: what the advice on memory says. And so the tests above could fail."""
+    results = [make_step(make_student(), parts=n)(make_batch(), START).loss for n in (1, 2)]
+    assert abs(results[0] - results[1]) > 1e-4
+
+
+def test_one_part_is_the_very_batch() -> None:
+    batch = make_batch()
+    assert split_batch(batch, 1)[0] is batch
+
+
+def test_the_teacher_is_asked_once_a_micro_batch_and_never_again_in_pass_2() -> None:
+    step = make_plain_step(4, torch.float32, rho=0.05)
+    seen: list[Tensor] = []
+    step.student.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    batch = make_batch()
+    assert step(batch, START).ok
+    asked = step.teacher.model.seen
+    assert [len(images) for images in asked] == [2, 2, 2, 2]
+    assert len(seen) == 8
+    # The same tensors in the same order: first by the teacher, then in pass 1, then in pass 2.
+    for teachers, first, second in zip(asked, seen[:4], seen[4:], strict=True):
+        assert teachers is first is second
+    assert torch.equal(torch.stack(asked, dim=1).flatten(0, 1), batch.inputs)
+
+
+def test_each_part_is_compared_with_the_teachers_answer_to_that_part() -> None:
+    step = make_plain_step(3, torch.float32, rho=0.05)
+    pairs: list[tuple[Batch, Outputs]] = []
+    real = step.criterion
+
+    class Spy(WeightedSum):
+        def __call__(self, outputs, batch, teacher_outputs, progress):
+            pairs.append((batch, teacher_outputs))
+            return super().__call__(outputs, batch, teacher_outputs, progress)
+
+    step.criterion = Spy(real.terms)
+    assert step(make_batch(), START).ok
+    assert len(pairs) == 6
+    for (batch, answer), (again, same) in zip(pairs[:3], pairs[3:], strict=True):
+        assert batch is again
+        assert answer is same
+        torch.testing.assert_close(answer.logits, step.teacher(batch.inputs).logits)
+
+
+def test_both_passes_draw_the_same_masks_for_the_same_part_and_other_ones_for_the_next() -> None:
+    step = make_step(make_student(), teacher=make_teacher(), parts=2)
+    masks: list[Tensor] = []
+    step.student.dropout.register_forward_hook(lambda _, args, out: masks.append((out == 0) & (args[0] != 0)))
+    assert step(make_batch(), START).ok
+    kept = step.student.depth.kept
+    assert len(masks) == len(kept) == 4
+    for drawn in (masks, kept):
+        assert torch.equal(drawn[0], drawn[2])
+        assert torch.equal(drawn[1], drawn[3])
+    assert not torch.equal(masks[0], masks[1])
+
+
+def test_batchnorm_statistics_are_those_of_the_parts_one_after_another_in_pass_1() -> None:
+    student, alone = make_student(), make_student()
+    batch = make_batch()
+    for part in split_batch(batch, 3):
+        alone(part.inputs)
+    assert make_step(student, parts=3)(batch, START).ok
+    assert int(student.norm.num_batches_tracked) == 3
+    assert are_identical(dict(student.named_buffers()), dict(alone.named_buffers()))
+
+
+def test_the_same_steps_in_parts_from_the_same_state_are_bit_identical() -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        step = make_full_step(parts=3)
+        results = [step(make_batch(i), START) for i in range(3)]
+        assert all(result.ok for result in results)
+        states.append((take_snapshot(step), [vars(result) for result in results]))
+    assert are_identical(*states)
+
+
+def test_a_gradient_that_was_left_in_place_is_no_part_of_the_step() -> None:
+    steps = [make_plain_step(2, torch.float32, rho=rho) for rho in (0.0, 0.0, 0.05, 0.05)]
+    for step in steps[::2]:
+        for p in step.student.parameters():
+            p.grad = torch.full_like(p, 1e6)
+    for step in steps:
+        assert step(make_batch(), START).ok
+    for dirty, clean in zip(steps[::2], steps[1::2], strict=True):
+        assert are_identical(dirty.student.state_dict(), clean.student.state_dict())
+
+
+# --- Dealing the batch out ------------------------------------------------------------------------------------------
+
+
+def make_labelled(reals: int, fakes: int) -> Batch:
+    """Reals first, as the loader stacks them; each image is its own number."""
+    count = reals + fakes
+    names = tuple(str(i) for i in range(count))
+    labels = torch.cat([torch.zeros(reals, dtype=torch.int64), torch.ones(fakes, dtype=torch.int64)])
+    inputs = torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1).expand(count, 3, 2, 2).clone()
+    return Batch(inputs, labels, names, names, names, masks=inputs[:, 0])
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 50))
+@settings(deadline=None, max_examples=150)
+def test_every_image_is_in_exactly_one_part_with_all_that_belongs_to_it(reals: int, fakes: int, parts: int) -> None:
+    batch = make_labelled(reals, fakes)
+    dealt = split_batch(batch, parts)
+    assert len(dealt) == min(parts, len(batch))
+    numbers = [int(i) for part in dealt for i in part.inputs[:, 0, 0, 0]]
+    assert sorted(numbers) == list(range(len(batch)))
+    sizes = [len(part) for part in dealt]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 1
+    for part in dealt:
+        rows = [int(i) for i in part.inputs[:, 0, 0, 0]]
+        assert part.labels.tolist() == [batch.labels[i].item() for i in rows]
+        for names in (part.sample_ids, part.clip_ids, part.identities):
+            assert names == tuple(str(i) for i in rows)
+        assert part.masks[:, 0, 0].tolist() == rows
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+@settings(deadline=None, max_examples=150)
+def test_reals_and_fakes_are_dealt_out_evenly(reals: int, fakes: int, parts: int) -> None:
+    for label in (0, 1):
+        counts = [int((part.labels == label).sum()) for part in split_batch(make_labelled(reals, fakes), parts)]
+        assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("items", [1, 2, 3, 8, 16])
+def test_as_many_parts_as_pairs_leave_each_pair_together(items: int) -> None:
+    for number, part in enumerate(split_batch(make_labelled(items, items), items)):
+        assert part.sample_ids == (str(number), str(number + items))
+
+
+def test_a_batch_without_masks_stays_without() -> None:
+    assert all(part.masks is None for part in split_batch(make_batch(), 3))
+
+
+def test_parts_of_images_stored_channels_last_give_the_same_step() -> None:
+    """A part is a view with gaps; it must not be read as something else."""
+    results = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        step = make_plain_step(3, torch.float32, rho=0.05)
+        step.student.to(memory_format=memory_format)
+        batch = make_batch().to(torch.device("cpu"), memory_format=memory_format)
+        results.append(step(batch, START))
+    assert results[1].loss == pytest.approx(results[0].loss, rel=1e-5)
+    assert results[1].grad_norm == pytest.approx(results[0].grad_norm, rel=1e-4)
+    assert nn.Identity is type(step.student.depth)

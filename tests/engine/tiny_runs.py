@@ -1,0 +1,67 @@
+"""A run's config and console without a file, a folder or a task."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from lib.config.sections import (
+    ComputeSection,
+    OptimizerSection,
+    RunConfig,
+    ScheduleSection,
+    StudentSection,
+    TaskSection,
+    TermSection,
+    TrainingSection,
+)
+from lib.engine.run import Run
+
+
+def make_config(*, stage: int = 2, student: str = "test_efficientnet", **keys: Any) -> RunConfig:
+    """keys: of the compute, the optimiser or the training section."""
+
+    def build(section: type, **defaults: Any) -> Any:
+        return section(**{**defaults, **{key: value for key, value in keys.items() if key in section.model_fields}})
+
+    optimizer = build(
+        OptimizerSection,
+        base="sgd",
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=0.0,
+        rho=0.05,
+        clip_norm=1.0,
+        flat=0.75,
+        warmup=0.0,
+    )
+    return RunConfig(
+        name="run",
+        config_name="config",
+        stage=stage,
+        seed=1,
+        device="cpu",
+        num_workers=0,
+        output_root="output",
+        task="deepfake",
+        task_section=TaskSection(),
+        student=StudentSection(name=student, init="random", dropout=0.3),
+        teacher=None,
+        training=build(TrainingSection, epochs=2, batch_size=4, max_skipped_in_a_row=5, keep_best=1),
+        optimizer=optimizer,
+        compute=build(ComputeSection),
+        criterion=(TermSection(name="hard", weight=ScheduleSection(kind="constant", value=1.0)),),
+    )
+
+
+def make_run(config: RunConfig | None = None, device: str = "cpu", **keys: Any) -> Run:
+    return Run(
+        config=config or make_config(**keys),
+        device=torch.device(device),
+        console=Console(file=io.StringIO()),
+        resumed_from=None,
+        dry_run=False,
+    )
