@@ -31,7 +31,7 @@ check: setup
 # Tests on real faces skip with their reason where the two face models (2.7 MB) cannot be fetched.
 test: setup
 	-@$(BIN)/python fetch_models.py face-models
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-real-size: setup
 	$(BIN)/python -m pytest -m slow tests/end_to_end/test_two_stages.py

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Generator
+from io import FileIO
 from pathlib import Path
 
 from lib.errors import Problem, UserError
@@ -33,19 +34,21 @@ def atomic_path(path: Path, *, needed_bytes: int | None = None) -> Generator[Pat
     except OSError as error:
         if _is_about_another_file(error, path, temporary):
             raise
-        raise UserError(
-            Problem(
-                where=str(path),
-                what=f"could not be written ({error.strerror or error})",
-                expected=None if needed_bytes is None else f"room for {needed_bytes:,} bytes",
-                got=_describe_free_space(path.parent),
-                remedy="free space on the disk or make the folder writable; the previous file, if any, is intact",
-            )
-        ) from error
+        raise UserError(_explain_unwritable(path, error, needed_bytes)) from error
     finally:
         # A folder that is a file or read-only refuses this too; the error above says so already.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _explain_unwritable(path: Path, error: OSError, needed_bytes: int | None) -> Problem:
+    return Problem(
+        where=str(path),
+        what=f"could not be written ({error.strerror or error})",
+        expected=None if needed_bytes is None else f"room for {needed_bytes:,} bytes",
+        got=_describe_free_space(path.parent),
+        remedy="free space on the disk or make the folder writable; the previous file, if any, is intact",
+    )
 
 
 def _is_about_another_file(error: OSError, path: Path, temporary: Path) -> bool:
@@ -69,6 +72,60 @@ def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:
 def write_text_atomically(path: Path, content: str) -> None:
     """As `write_bytes_atomically`, UTF-8."""
     write_bytes_atomically(path, content.encode("utf-8"))
+
+
+def append_text(path: Path, text: str, *, sync: bool = False) -> None:
+    """Add `text`, UTF-8, to the end of `path`, all of it or nothing; with `sync` it is on the disk on return.
+
+    Raises UserError when it cannot be written; what was there is then as before.
+    """
+    content = memoryview(text.encode("utf-8"))
+    try:
+        with open(path, "ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                _write_all(file, content)
+                if sync:
+                    os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(size)  # a nearly full disk takes the first half of a line
+                raise
+    except OSError as error:
+        raise UserError(_explain_unwritable(path, error, len(content))) from error
+
+
+def _write_all(file: FileIO, content: memoryview) -> None:
+    done = 0
+    while done < len(content):
+        done += file.write(content[done:])  # a full disk writes less than asked first, and fails then
+
+
+def make_folder(path: Path, *, exist_ok: bool = True) -> None:
+    """Make a folder with those above it. Raises UserError where it cannot be made, FileExistsError where it must not
+    exist and does.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        if not exist_ok:
+            raise
+        raise UserError(
+            Problem(str(path), "is a file where a folder must be made", remedy="move the file, or name another folder")
+        ) from None
+    except OSError as error:
+        raise UserError(_explain_unwritable(path, error, None)) from error
+
+
+@contextlib.contextmanager
+def disk_errors_told(path: Path) -> Generator[None, None, None]:
+    """Inside, an OSError becomes a UserError about `path`: for writers of a library that open their files
+    themselves.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(_explain_unwritable(path, error, None)) from error
 
 
 def remove_stray_temporaries(folder: Path) -> list[Path]:

@@ -2,14 +2,19 @@
 
 import hashlib
 import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lib.errors import UserError
 from lib.files import (
+    append_text,
     atomic_path,
     compute_sha256,
+    disk_errors_told,
+    make_folder,
     remove_stray_temporaries,
     write_bytes_atomically,
     write_text_atomically,
@@ -117,3 +122,58 @@ def test_sha256_is_that_of_the_whole_content(size: int, tmp_path: Path) -> None:
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
     assert compute_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_text_is_appended_as_utf_8(tmp_path: Path) -> None:
+    append_text(tmp_path / "a.log", "α\n")
+    append_text(tmp_path / "a.log", "β\n", sync=True)
+    assert (tmp_path / "a.log").read_bytes() == "α\nβ\n".encode()
+
+
+def at_most(size: int, write: Callable[[], None]) -> None:
+    """`write` while the system lets no file grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_line_that_only_half_fits_is_not_appended_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_text("first line\n")
+    with pytest.raises(UserError, match="could not be written") as caught:
+        at_most(15, lambda: append_text(path, "second line\n"))
+    assert path.read_text() == "first line\n"
+    assert "room for 12 bytes" in str(caught.value)
+    assert "bytes free" in str(caught.value)
+
+
+def test_nothing_can_be_appended_to_a_full_device() -> None:
+    with pytest.raises(UserError, match="/dev/full: could not be written"):
+        append_text(Path("/dev/full"), "line\n")
+
+
+def test_a_folder_is_made_with_those_above_and_kept_where_it_is(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "a" / "b", exist_ok=False)
+
+
+@pytest.mark.parametrize("name", ["a_file", "a_file/below", "x" * 300, "/proc/x"])
+def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a_file").write_text("in the way")
+    with pytest.raises(UserError, match=r"could not be written|is a file where a folder must be made"):
+        make_folder(tmp_path / name)
+
+
+def test_the_disk_errors_of_another_librarys_writer_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"events: could not be written \(No space left on device\)"):
+        with_disk_error(tmp_path / "events")
+
+
+def with_disk_error(path: Path) -> None:
+    with disk_errors_told(path):
+        raise OSError(28, "No space left on device")

@@ -106,3 +106,13 @@ def test_every_command_that_the_page_names_can_be_given() -> None:
 @pytest.mark.parametrize("authors_and_year", ["Hinton.*2015", "Foret.*2020", "Mehta.*Rastegari.*2022"])
 def test_the_readme_cites_the_three_papers_of_the_guide(authors_and_year: str) -> None:
     assert re.search(authors_and_year, (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def test_every_test_that_another_page_names_is_there() -> None:
+    page = ROOT / "docs" / "reliability.md"
+    named = re.findall(r"`(tests/[^`]+)`", page.read_text(encoding="utf-8"))
+    assert len(named) > 20
+    for item in named:
+        file, _, name = item.partition("::")
+        assert (ROOT / file).is_file(), item
+        assert not name or name in list_tests(ROOT / file), item

@@ -1,7 +1,9 @@
-"""The best epochs of a run: `{epoch}_{value:.4f}_val.pth` for the few best; `best_model.pth` equals the first of them.
+"""The best epochs of a run: `{epoch}_{value:.4f}_val.pth` for the few best; `best_model.pth` equals the first of them,
+and `best_model.safetensors` holds its tensors.
 
 Ranking: the higher value first; of equal values the earlier epoch. At every instant `best_model.pth` is a whole file,
-and an epoch's file is deleted only when the one that displaced it is safely on the disk.
+and an epoch's file is deleted only when the one that displaced it is safely on the disk. The .safetensors follows the
+.pth: after a kill between the two it names the sha256 of the file before, and a resume makes it again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.archive import DamagedCheckpointError
+from lib.checkpoint.export import SUFFIX, export_model
 from lib.checkpoint.store import copy_checkpoint, delete_checkpoint, read_sha256
 from lib.errors import Problem, UserError
 from lib.files import remove_stray_temporaries
@@ -74,6 +78,7 @@ class BestCheckpoints:
         before, self._kept = self._kept, ranked
         if not before or before[0] != ranked[0]:
             copy_checkpoint(self.folder / ranked[0].file_name, self.best_path)
+            export_model(self.best_path, self._describe(ranked[0]))
         staying = {kept.file_name for kept in ranked}
         leaving = {kept.file_name for kept in before}
         leaving |= {path.name for path in self.folder.glob(f"{epoch}_*_val.pth")}  # one file an epoch
@@ -106,6 +111,7 @@ class BestCheckpoints:
         self._kept = [kept for kept in table if self._has_file(kept, kept == table[0], notes)][: self.keep]
         if self._kept:
             self._mend_best(self._kept[0], notes)
+            self._mend_export(self._kept[0], notes)
         notes += self._describe_strays()
         return notes
 
@@ -131,6 +137,22 @@ class BestCheckpoints:
         else:
             return
         copy_checkpoint(self.folder / best.file_name, self.best_path)
+
+    def _mend_export(self, best: KeptEpoch, notes: list[str]) -> None:
+        """Make the .safetensors again where it is not that of `best_model.pth`; a damaged .pth is told, not refused."""
+        name = self.best_path.with_suffix(SUFFIX).name
+        was_there = self.best_path.with_suffix(SUFFIX).is_file()
+        try:
+            made = export_model(self.best_path, self._describe(best))
+        except DamagedCheckpointError as error:
+            notes.append(f"{BEST_NAME} {error.problems[0].what}; {name} is as it was left")
+            return
+        if made:
+            notes.append(f"{name} {'was not that of' if was_there else 'was missing and was made from'} {BEST_NAME}")
+            notes[-1] += "; made again" if was_there else ""
+
+    def _describe(self, kept: KeptEpoch) -> dict[str, object]:
+        return {"epoch": kept.epoch, "value": kept.value, "metric": self.metric}
 
     def _describe_strays(self) -> list[str]:
         for orphan in self.folder.glob(f"{EPOCH_PATTERN}.json"):

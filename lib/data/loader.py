@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from lib.data.items import Item, ItemSource, UnreadableItem
 from lib.data.order import ItemKey
-from lib.errors import Problem, TrainingStopped, UserError
+from lib.data.workers import SHARED_MEMORY_REMEDY, Workers, calm_worker, choose_start_method
+from lib.errors import Problem, UserError
 from lib.random import build_generator
 from lib.types import Batch
 
@@ -68,49 +69,76 @@ class KeyedItems(Dataset[Loaded | UserError]):
                 where=self.source.name_of(key.index),
                 what=f"and {REPLACEMENT_TRIES - 1} items drawn in its place could not be read",
                 got="\n".join(f"{r.path}: {r.reason}" for r in replaced[:5]),
-                remedy="the data folder is missing or broken: check it",
+                remedy="the data folder is missing or broken (an unmounted disk?): check it. What a run has saved is "
+                "intact: go on with --resume",
             )
         )
 
 
 def load_batches(
-    source: ItemSource, batches: Iterable[list[ItemKey]], *, seed: int, num_workers: int
-) -> Iterator[LoadedBatch]:
+    source: ItemSource, batches: Iterable[list[ItemKey]], *, seed: int, num_workers: int, timeout_s: float = 300.0
+) -> Generator[LoadedBatch]:
     """Yield the batches in order. num_workers 0 loads in this process. Worker errors come out as what they were.
 
-    Raises TrainingStopped when a worker process dies (torch notices within seconds).
+    Raises TrainingStopped when a worker process dies, or when none brings the next batch within timeout_s seconds.
+    Closing the iterator, or an error in it, ends the workers at once.
     """
-    loader = DataLoader(
+    wanted = list(batches)
+    loader: DataLoader[Any] = DataLoader(
         KeyedItems(source, seed=seed),
-        batch_sampler=list(batches),
+        batch_sampler=wanted,
         num_workers=num_workers,
         collate_fn=_collate_or_fail,
-        worker_init_fn=_calm_worker,
+        worker_init_fn=calm_worker,
         # Its own generator: the loader would otherwise draw from the global one and shift dropout.
         generator=torch.Generator(),
-        multiprocessing_context="fork" if num_workers and _can_fork() else None,
+        multiprocessing_context=choose_start_method() if num_workers else None,
     )
-    with _no_threads_of_opencv() if num_workers else contextlib.nullcontext():
-        batches_of_workers = iter(loader)  # starts the workers
-    try:
-        for loaded in batches_of_workers:
-            if isinstance(loaded, UserError):
-                raise loaded
-            yield loaded
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingStopped(
-            f"a loader process died ({error}). What was saved is intact: go on with --resume. If memory ran out, use "
-            f"fewer processes: --set num_workers={num_workers // 2}"
-        ) from None
+    if num_workers == 0:
+        yield from map(_raise_or_return, loader)
+        return
+    workers: Workers[LoadedBatch | UserError] = Workers(loader, timeout_s)
+    with contextlib.closing(workers):
+        for keys in wanted:
+            yield _raise_or_return(workers.receive(source.name_of(keys[0].index)))
+
+
+def _raise_or_return(loaded: LoadedBatch | UserError) -> LoadedBatch:
+    if isinstance(loaded, UserError):
+        raise loaded
+    return loaded
 
 
 def _collate_or_fail(items: list[Loaded | UserError]) -> LoadedBatch | UserError:
     for item in items:
         if isinstance(item, UserError):
             return item
-    return collate([item for item in items if not isinstance(item, UserError)])
+    loaded = collate([item for item in items if not isinstance(item, UserError)])
+    return loaded if get_worker_info() is None else _share(loaded)
+
+
+def _share(loaded: LoadedBatch) -> LoadedBatch | UserError:
+    """Move a worker's batch to shared memory here, where a failure is told.
+
+    torch would do so in a thread of the worker whose exceptions nobody receives: the batch would never come.
+    """
+    batch = loaded.batch
+    tensors = [tensor for tensor in (batch.inputs, batch.labels, batch.masks) if tensor is not None]
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()
+    except RuntimeError as error:
+        megabytes = sum(tensor.nbytes for tensor in tensors) / 1e6
+        return UserError(
+            Problem(
+                where="shared memory (/dev/shm)",
+                what="a loader process could not put its batch there",
+                expected=f"room for a few batches of {megabytes:.1f} MB a process",
+                got=str(error),
+                remedy=SHARED_MEMORY_REMEDY,
+            )
+        )
+    return loaded
 
 
 def collate(items: list[Loaded]) -> LoadedBatch:
@@ -129,39 +157,3 @@ def collate(items: list[Loaded]) -> LoadedBatch:
         masks=None if masks is None else torch.from_numpy(masks),
     )
     return LoadedBatch(batch, tuple(r for _, replaced in items for r in replaced))
-
-
-@contextlib.contextmanager
-def _no_threads_of_opencv() -> Iterator[None]:
-    """Inside, OpenCV has no threads, so that a process forked here inherits none.
-
-    A fork copies a pool's locks but not its threads: a worker that then sets its own number of threads, or uses them,
-    waits for ever. Stopped here, in the process that owns it, the pool is started again when it is next needed.
-    """
-    import cv2
-
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def _calm_worker(_: int) -> None:
-    """One thread a worker: the processes are the parallelism. Ctrl-C is the training process's to answer."""
-    import signal
-
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-
-
-def _can_fork() -> bool:
-    import multiprocessing
-    import sys
-
-    return "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux"

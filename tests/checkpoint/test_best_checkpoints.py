@@ -34,7 +34,7 @@ def test_the_five_best_of_eight_stay_each_with_its_json(tmp_path: Path) -> None:
     assert said == [True, True, False, True, False, False, False, False]
     kept = ["2_0.7000_val.pth", "3_0.6000_val.pth", "4_0.9000_val.pth", "6_0.8000_val.pth", "8_0.6500_val.pth"]
     assert names(tmp_path) == [*kept, "best_model.pth"]
-    assert len(list(tmp_path.iterdir())) == 12  # every .pth has its JSON, and nothing else is left
+    assert len(list(tmp_path.iterdir())) == 13  # every .pth has its JSON; one .safetensors; nothing else is left
     assert (tmp_path / "best_model.pth").read_bytes() == (tmp_path / "4_0.9000_val.pth").read_bytes()
     assert best.best is not None
     assert (best.best.epoch, best.best.value) == (4, 0.9)

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import random
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from lib.checkpoint import (
     save_checkpoint,
 )
 from lib.errors import UserError
+from lib.models.weights import read_tensors
 
 ABOUT = {"student": "mobilevitv2_050", "classes": ["real", "fake"], "epoch": 3, "val_auc": 0.8123, "note": "Zoë"}
 
@@ -162,16 +165,27 @@ def test_text_named_like_a_checkpoint_is_called_no_checkpoint(tmp_path: Path) ->
         load_checkpoint(tmp_path / "a.pth")
 
 
+CALLS: dict[str, Callable[[Path], tuple[Callable[..., object], tuple[object, ...]]]] = {
+    "os.system": lambda marker: (os.system, (f"touch '{marker}'",)),
+    "os.mkdir": lambda marker: (os.mkdir, (str(marker),)),
+    "builtins.exec": lambda marker: (exec, (f"open({str(marker)!r}, 'w')",)),
+    "builtins.eval": lambda marker: (eval, (f"open({str(marker)!r}, 'w')",)),
+    "builtins.open": lambda marker: (open, (str(marker), "w")),
+    "subprocess.check_call": lambda marker: (subprocess.check_call, (["touch", str(marker)],)),
+    "shutil.copyfile": lambda marker: (shutil.copyfile, (__file__, str(marker))),
+    "torch.save": lambda marker: (torch.save, ([], str(marker))),
+    "numpy.savetxt": lambda marker: (np.savetxt, (str(marker), [0.0])),
+}
+
+
 class Payload:
-    """Unpickling it would create a file: the mark that code ran."""
+    """Unpickling it would create a file or a folder: the mark that code ran."""
 
     def __init__(self, marker: Path, function: str) -> None:
         self.marker, self.function = marker, function
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, ...]]:
-        if self.function == "os.system":
-            return os.system, (f"touch '{self.marker}'",)
-        return {"builtins.exec": exec, "builtins.eval": eval}[self.function], (f"open({str(self.marker)!r}, 'w')",)
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return CALLS[self.function](self.marker)
 
 
 def write_zip(path: Path, content: object) -> None:
@@ -189,23 +203,25 @@ def write_raw(protocol: int) -> Callable[[Path, object], None]:
 FORMS = {"zip": write_zip, "legacy": write_legacy, **{f"raw{n}": write_raw(n) for n in (0, 2, 4, 5)}}
 
 
-@pytest.mark.parametrize("function", ["os.system", "builtins.exec", "builtins.eval"])
-@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("function", CALLS)
+@pytest.mark.parametrize("form", FORMS)
 def test_code_in_a_file_is_refused_and_does_not_run(form: str, function: str, tmp_path: Path) -> None:
     path, marker = tmp_path / "evil.pth", tmp_path / "it_ran"
     FORMS[form](path, {"model": {"w": torch.ones(2)}, "extra": Payload(marker, function)})
-    with pytest.raises(UserError) as caught:
-        load_checkpoint(path)
-    assert not marker.exists()
-    text = str(caught.value)
-    assert "refused" in text
-    assert "nothing in it was run" in text
-    assert "weights_only" not in text  # torch's own message advises to switch the guard off
+    for read in (load_checkpoint, read_tensors):
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert not marker.exists()
+        text = str(caught.value)
+        assert "refused" in text
+        assert "nothing in it was run" in text
+        assert "weights_only" not in text  # torch's own message advises to switch the guard off
 
 
-def test_the_payload_of_these_tests_does_run_where_it_is_let(tmp_path: Path) -> None:
+@pytest.mark.parametrize("function", CALLS)
+def test_the_payloads_of_these_tests_do_run_where_they_are_let(function: str, tmp_path: Path) -> None:
     marker = tmp_path / "it_ran"
-    pickle.loads(pickle.dumps(Payload(marker, "builtins.exec")))
+    pickle.loads(pickle.dumps(Payload(marker, function)))
     assert marker.exists()
 
 

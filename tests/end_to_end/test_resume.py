@@ -112,16 +112,16 @@ def test_loader_processes_do_not_change_what_a_resumed_run_ends_with(
 def test_a_run_interrupted_while_it_validates_validates_again(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine import trainer
+    from lib.engine import judge
 
-    compute = trainer.compute_scores
+    compute = judge.compute_scores
 
     def interrupt_and_compute(*args: object, **kwargs: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return compute(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "compute_scores", interrupt_and_compute)
+        patch.setattr(judge, "compute_scores", interrupt_and_compute)
         assert start_tiny(tiny).code == 130
     assert tiny.call(STAGE_1, "--resume", "first").code == 0
     assert_same_run(tiny.find_run("first"), reference)
