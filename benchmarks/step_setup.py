@@ -1,0 +1,141 @@
+"""What the benchmarks of the step share: models, batch, and three ways to write a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lib.config.sections import ComputeSection, OptimizerSection, ScheduleSection, TermSection
+from lib.criterion.build import build_criterion
+from lib.engine.build import DTYPES, choose_memory_format, move_model
+from lib.engine.step import TrainStep
+from lib.models.classifier import FrozenTeacher, build_classifier
+from lib.optim.average import WeightAverage
+from lib.optim.build import build_optimizer
+from lib.optim.loss_scale import LossScale
+from lib.schedules import Progress
+from lib.types import Batch
+
+PROGRESS = Progress(1, 0, 1, 1)
+OPTIMIZER = OptimizerSection(
+    base="sgd", lr=1e-5, momentum=0.9, weight_decay=0.0, rho=0.05, clip_norm=1.0, flat=0.75, warmup=0.0
+)
+TERMS = (
+    TermSection(name="hard", weight=ScheduleSection(kind="constant", value=0.5)),
+    TermSection(name="kd", weight=ScheduleSection(kind="constant", value=0.5), temperature=3.0),
+)
+SIZES = {  # teacher, student, pixels
+    "demo": ("tf_efficientnet_lite2", "tf_efficientnet_lite0", 112),
+    "real": ("efficientnet-b4", "mobilevitv2_200", 380),
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A step, and the batch that it takes."""
+
+    step: TrainStep
+    batch: Batch
+
+    def __str__(self) -> str:
+        images, _, size, _ = self.batch.inputs.shape
+        threads = torch.get_num_threads()
+        return f"{size} px, {images} images, {self.batch.inputs.device}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def build_setup(
+    size: str,
+    images: int,
+    *,
+    device: str = "cpu",
+    compute: ComputeSection | None = None,
+    parts: int = 1,
+    ema_decay: float | None = None,
+    base: Literal["sgd", "adamw"] = "sgd",
+) -> Setup:
+    """Random weights, random images: speed and memory do not depend on them."""
+    compute = compute or ComputeSection()
+    teacher_name, student_name, pixels = SIZES[size]
+    torch.manual_seed(0)
+    layout = choose_memory_format(compute)
+    student = build_classifier(student_name, classes=2, dropout=0.3).train()
+    teacher = FrozenTeacher(build_classifier(teacher_name, classes=2, dropout=None))
+    for model in (student, teacher):
+        move_model(model, torch.device(device), layout)
+    if compute.gradient_checkpointing:
+        student.enable_gradient_checkpointing()
+    labels = torch.tensor([0] * (images // 2) + [1] * (images // 2))
+    names = tuple(str(i) for i in range(images))
+    batch = Batch(torch.rand(images, 3, pixels, pixels), labels, names, names, names)
+    step = TrainStep(
+        student,
+        teacher,
+        build_criterion(TERMS),
+        build_optimizer(OPTIMIZER.model_copy(update={"base": base}), student),
+        OPTIMIZER.clip_norm,
+        average=None if ema_decay is None else WeightAverage(student, decay=ema_decay),
+        autocast=DTYPES[compute.precision],
+        loss_scale=LossScale(device) if compute.precision == "fp16" else None,
+        parts=parts,
+        recomputes=compute.gradient_checkpointing,
+    )
+    return Setup(step, batch.to(torch.device(device), memory_format=layout))
+
+
+def take_step(setup: Setup) -> None:
+    """The step as the engine takes it."""
+    result = setup.step(setup.batch, PROGRESS)
+    if not result.ok:
+        raise RuntimeError(result.reason)
+
+
+def take_floor(setup: Setup) -> None:
+    """What no distillation step with SAM can do without: one teacher forward, two student forward+backward."""
+    step, batch = setup.step, setup.batch
+    outputs = step.teacher(batch.inputs) if step.teacher is not None else None
+    for _ in range(2):
+        step.student.zero_grad(set_to_none=True)
+        step.criterion(step.student(batch.inputs), batch, outputs, PROGRESS).total.backward()
+
+
+def take_bare_step(setup: Setup) -> None:
+    """SAM's arithmetic alone: no finite checks, no copies but SAM's own, nothing frozen, nothing to put back."""
+    step, batch, optimizer = setup.step, setup.batch, setup.step.optimizer
+    outputs = step.teacher(batch.inputs) if step.teacher is not None else None
+
+    def forward_backward() -> Tensor:
+        loss = step.criterion(step.student(batch.inputs), batch, outputs, PROGRESS).total
+        loss.backward()
+        return loss.detach()
+
+    optimizer.zero_grad()
+    loss = forward_backward()
+    with optimizer.perturbed(optimizer.compute_grad_norm()):
+        forward_backward()
+    optimizer.clip(optimizer.compute_grad_norm(), step.clip_norm)
+    optimizer.step()
+    loss.item()
+
+
+def take_naive_step(setup: Setup) -> None:
+    """The step as research scripts write it: the teacher runs in both passes, w is kept beside w + e."""
+    step, batch, optimizer = setup.step, setup.batch, setup.step.optimizer
+    optimizer.zero_grad()
+    step.criterion(step.student(batch.inputs), batch, step.teacher(batch.inputs), PROGRESS).total.backward()  # type: ignore[misc]
+    with optimizer.perturbed(optimizer.compute_grad_norm()):
+        step.criterion(step.student(batch.inputs), batch, step.teacher(batch.inputs), PROGRESS).total.backward()  # type: ignore[misc]
+    optimizer.step()
+
+
+def measure_seconds(run: Callable[[Setup], None], setup: Setup) -> float:
+    """Wall time of one call; waits for the device."""
+    start = time.perf_counter()
+    run(setup)
+    if setup.batch.inputs.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
