@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lib.config.sections import ComputeSection, OptimizerSection, ScheduleSection, TermSection
+from lib.config.resolve import build_term
+from lib.config.sections import ComputeSection, OptimizerSection, ScheduleSection
 from lib.criterion.build import build_criterion
 from lib.engine.build import DTYPES, choose_memory_format, move_model
 from lib.engine.step import TrainStep
@@ -25,10 +26,8 @@ PROGRESS = Progress(1, 0, 1, 1)
 OPTIMIZER = OptimizerSection(
     base="sgd", lr=1e-5, momentum=0.9, weight_decay=0.0, rho=0.05, clip_norm=1.0, flat=0.75, warmup=0.0
 )
-TERMS = (
-    TermSection(name="hard", weight=ScheduleSection(kind="constant", value=0.5)),
-    TermSection(name="kd", weight=ScheduleSection(kind="constant", value=0.5), temperature=3.0),
-)
+HALF = ScheduleSection(kind="constant", value=0.5)
+TERMS = (build_term("hard", HALF), build_term("kd", HALF))
 SIZES = {  # teacher, student, pixels
     "demo": ("tf_efficientnet_lite2", "tf_efficientnet_lite0", 112),
     "real": ("efficientnet-b4", "mobilevitv2_200", 380),

@@ -20,6 +20,7 @@ from lib.config.sections import (
     TermSection,
     TrainingSection,
 )
+from lib.config.terms import TERMS, NumberSetting
 from lib.config.words import show
 from lib.errors import Problem, ProblemList
 
@@ -226,7 +227,7 @@ def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
 def _resolve_criterion(own: FileKeys, stage: Stage) -> tuple[TermSection, ...]:
     """Stage 1: hard labels. Stage 2: alpha * hard + (1 - alpha) * T^2 * KL, alpha by epoch."""
     if stage == 1:
-        return (TermSection(name="hard", weight=ScheduleSection(kind="constant", value=1.0)),)
+        return (build_term("hard", ScheduleSection(kind="constant", value=1.0)),)
     if own.use_progressive_distillation:
         alpha = ScheduleSection(
             kind="staircase", start=own.alpha_start, end=own.alpha_end, epochs=own.progressive_epochs
@@ -234,8 +235,26 @@ def _resolve_criterion(own: FileKeys, stage: Stage) -> tuple[TermSection, ...]:
     else:
         alpha = ScheduleSection(kind="constant", value=own.alpha_end)
     return (
-        TermSection(name="hard", weight=alpha),
-        TermSection(name="kd", weight=alpha.model_copy(update={"complement": True}), temperature=own.temperature),
+        build_term("hard", alpha),
+        build_term("kd", alpha.model_copy(update={"complement": True}), temperature=own.temperature),
+    )
+
+
+def build_term(term: str, weight: ScheduleSection, **numbers: float) -> TermSection:
+    """A term with these numbers and defaults for the rest."""
+    spec = TERMS[term]
+    settings = {
+        name: numbers.get(name, setting.default)
+        for name, setting in spec.settings.items()
+        if isinstance(setting, NumberSetting)
+    }
+    return TermSection(
+        name=term,
+        term=term,
+        weight=weight,
+        numbers={
+            name: ScheduleSection(kind="constant", value=value) for name, value in settings.items() if value is not None
+        },
     )
 
 

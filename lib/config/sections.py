@@ -223,32 +223,68 @@ class OptimizerSection(Frozen):
 
 
 class ScheduleSection(Frozen):
-    """A scalar over epochs: constant (`value`), or the staircase from `start` to `end` over `epochs`.
+    """A scalar over the run; epochs count from 1. What each kind needs:
 
-    `complement` takes one minus it.
+    constant: value. linear, cosine: start, end, over all steps. staircase: start, end, epochs (and stairs, 4). ramp:
+    value, reached from 0 after `epochs` epochs (1). table: points, epoch -> value from then on. two_stage: start until
+    the epoch `epochs`, then end. `complement` takes one minus it.
     """
 
-    kind: Literal["constant", "staircase"]
+    kind: Literal["constant", "linear", "cosine", "staircase", "ramp", "table", "two_stage"]
     value: float | None = None
     start: float | None = None
     end: float | None = None
-    epochs: int | None = None
+    epochs: Count | None = None
+    stairs: Count | None = None
+    points: dict[str, float] | None = None
     complement: bool = False
 
     @model_validator(mode="after")
     def _check_complete(self) -> Self:
-        needed = (self.value,) if self.kind == "constant" else (self.start, self.end, self.epochs)
-        if None in needed:
-            raise ValueError("a constant schedule needs `value`; a staircase needs `start`, `end` and `epochs`")
+        needed, optional = SCHEDULE_FIELDS[self.kind]
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None} - {"kind", "complement"}
+        if not needed <= given or not given <= needed | optional:
+            also = f" (and may have {_join(optional)})" if optional else ""
+            raise ValueError(f"a {self.kind} schedule needs {_join(needed)}{also}, got {_join(given) or 'nothing'}")
+        if self.points is not None:
+            _check_points(self.points)
         return self
 
 
-class TermSection(Frozen):
-    """One term of the loss with its absolute weight; `temperature` belongs to `kd`."""
+# What each kind of schedule must have, and what it may have.
+SCHEDULE_FIELDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "constant": (frozenset({"value"}), frozenset()),
+    "linear": (frozenset({"start", "end"}), frozenset()),
+    "cosine": (frozenset({"start", "end"}), frozenset()),
+    "staircase": (frozenset({"start", "end", "epochs"}), frozenset({"stairs"})),
+    "ramp": (frozenset({"value"}), frozenset({"epochs"})),
+    "table": (frozenset({"points"}), frozenset()),
+    "two_stage": (frozenset({"start", "end", "epochs"}), frozenset()),
+}
 
-    name: Literal["hard", "kd"]
+
+def _join(names: frozenset[str] | set[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def _check_points(points: dict[str, float]) -> None:
+    """Epochs as JSON writes them, as text; the first must be there."""
+    if any(not epoch.isdecimal() or int(epoch) < 1 for epoch in points) or "1" not in points:
+        raise ValueError('the points of a table are epochs, "1" among them: {"1": 0.9, "10": 0.5}')
+
+
+class TermSection(Frozen):
+    """One term of the loss with its absolute weight.
+
+    name: what logs call it, unique; term: which one (lib/config/terms.py); numbers: settings that are numbers, each a
+    schedule; choices: settings that are words.
+    """
+
+    name: str
+    term: str
     weight: ScheduleSection
-    temperature: float | None = None
+    numbers: dict[str, ScheduleSection] = {}
+    choices: dict[str, str] = {}
 
 
 class TrainingSection(Frozen):

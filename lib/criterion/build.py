@@ -11,7 +11,6 @@ from lib.config.sections import TermSection
 from lib.criterion.cross_entropy import compute_cross_entropy
 from lib.criterion.distillation import compute_kd
 from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
-from lib.schedules import Constant
 from lib.types import Batch, Outputs
 
 
@@ -22,13 +21,10 @@ def build_criterion(sections: Sequence[TermSection]) -> WeightedSum:
 
 def _build_term(section: TermSection) -> WeightedTerm:
     weight = build_schedule(section.weight)
-    if section.name == "hard":
+    if section.term == "hard":
         return WeightedTerm("hard", _compute_hard, weight)
-    if section.temperature is None:
-        raise ValueError("the term 'kd' needs a temperature")
-    return WeightedTerm(
-        "kd", _compute_kd, weight, settings={"temperature": Constant(section.temperature)}, needs_teacher=True
-    )
+    numbers = {name: build_schedule(number) for name, number in section.numbers.items()}
+    return WeightedTerm("kd", _compute_kd, weight, settings=numbers, needs_teacher=True)
 
 
 def _compute_hard(outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None) -> Tensor:

@@ -107,11 +107,12 @@ def _read_settings(config: RunConfig) -> DistillationSettings:
     start, end = (hard.value, hard.value) if hard.kind == "constant" else (hard.start, hard.end)
     assert start is not None
     assert end is not None
-    assert kd.temperature is not None
+    temperature = kd.numbers["temperature"].value
+    assert temperature is not None
     return DistillationSettings(
         alpha_start=start,
         alpha_end=end,
         progressive_epochs=hard.epochs,
-        temperature=kd.temperature,
+        temperature=temperature,
         epochs=config.training.epochs,
     )

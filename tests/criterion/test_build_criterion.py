@@ -10,8 +10,13 @@ from lib.schedules import Progress
 from lib.types import Batch, Outputs
 
 ALPHA = ScheduleSection(kind="staircase", start=0.95, end=0.5, epochs=20)
-HARD = TermSection(name="hard", weight=ALPHA)
-KD = TermSection(name="kd", weight=ALPHA.model_copy(update={"complement": True}), temperature=3.0)
+HARD = TermSection(name="hard", term="hard", weight=ALPHA)
+KD = TermSection(
+    name="kd",
+    term="kd",
+    weight=ALPHA.model_copy(update={"complement": True}),
+    numbers={"temperature": ScheduleSection(kind="constant", value=3.0)},
+)
 ONE = ScheduleSection(kind="constant", value=1.0)
 
 
@@ -26,7 +31,7 @@ def test_stage_2_follows_the_table_of_the_guide(epoch: int, alpha: float) -> Non
 
 
 def test_stage_1_is_hard_labels_alone_and_needs_no_teacher() -> None:
-    criterion = build_criterion([TermSection(name="hard", weight=ONE)])
+    criterion = build_criterion([TermSection(name="hard", term="hard", weight=ONE)])
     assert criterion.weights(at_epoch(1)) == {"hard": 1.0}
     assert not criterion.needs_teacher
 
@@ -34,13 +39,14 @@ def test_stage_1_is_hard_labels_alone_and_needs_no_teacher() -> None:
 def test_kd_reaches_the_teachers_logits_at_its_temperature() -> None:
     student, teacher = torch.tensor([[1.0, -1.0], [0.0, 2.0]]), torch.tensor([[2.0, 0.0], [1.0, 0.0]])
     batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]), ("a", "b"), ("a", "b"), ("a", "b"))
-    criterion = build_criterion([TermSection(name="kd", weight=ONE, temperature=2.5)])
+    criterion = build_criterion(
+        [
+            TermSection(
+                name="kd", term="kd", weight=ONE, numbers={"temperature": ScheduleSection(kind="constant", value=2.5)}
+            )
+        ]
+    )
     total = criterion(Outputs(student), batch, Outputs(teacher), at_epoch(1)).total
     assert torch.equal(total, compute_kd(student, teacher, 2.5))
     assert criterion.needs_teacher
     assert criterion.temperature(at_epoch(1)) == 2.5
-
-
-def test_kd_without_a_temperature_is_refused() -> None:
-    with pytest.raises(ValueError, match="'kd' needs a temperature"):
-        build_criterion([TermSection(name="kd", weight=ONE)])

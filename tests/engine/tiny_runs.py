@@ -53,7 +53,7 @@ def make_config(*, stage: int = 2, student: str = "test_efficientnet", **keys: A
         training=build(TrainingSection, epochs=2, batch_size=4, max_skipped_in_a_row=5, keep_best=1),
         optimizer=optimizer,
         compute=build(ComputeSection),
-        criterion=(TermSection(name="hard", weight=ScheduleSection(kind="constant", value=1.0)),),
+        criterion=(TermSection(name="hard", term="hard", weight=ScheduleSection(kind="constant", value=1.0)),),
     )
 
 
