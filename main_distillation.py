@@ -22,17 +22,19 @@ def main() -> None:
     from lib.engine.replay import replay_step
     from lib.engine.run import checking, open_run
     from lib.engine.trainer import Trainer
-    from lib.models.build import build_student, build_teacher
+    from lib.models.build import build_student, build_teachers, print_layers
 
-    run = open_run(command)
     task = build_task(config)
+    if command.list_layers:
+        return print_layers(config, classes=len(task.classes), image_size=task.image_size)
+    run = open_run(command)
     has_state = run.is_resumed or run.replay is not None  # which the student's weights come from
     with checking(run) as check:
         student = check(build_student, config, classes=len(task.classes), resumed=has_state, say=run.say)
-        teacher = check(build_teacher, config, classes=len(task.classes), say=run.say)
+        teacher = check(build_teachers, config, classes=task.classes, say=run.say)
         data = None if run.replay else check(task.build_data)
 
-    step = build_step(config, student, teacher, run.device)
+    step = build_step(config, student, teacher, run.device, image_size=task.image_size)
     if run.replay is not None:
         return replay_step(run, step, run.replay)
     assert data is not None

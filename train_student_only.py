@@ -22,16 +22,18 @@ def main() -> None:
     from lib.engine.replay import replay_step
     from lib.engine.run import checking, open_run
     from lib.engine.trainer import Trainer
-    from lib.models.build import build_student
+    from lib.models.build import build_student, print_layers
 
-    run = open_run(command)
     task = build_task(config)
+    if command.list_layers:
+        return print_layers(config, classes=len(task.classes), image_size=task.image_size)
+    run = open_run(command)
     has_state = run.is_resumed or run.replay is not None  # which the student's weights come from
     with checking(run) as check:
         student = check(build_student, config, classes=len(task.classes), resumed=has_state, say=run.say)
         data = None if run.replay else check(task.build_data)
 
-    step = build_step(config, student, None, run.device)
+    step = build_step(config, student, None, run.device, image_size=task.image_size)
     if run.replay is not None:
         return replay_step(run, step, run.replay)
     assert data is not None

@@ -10,9 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lib.config.resolve import build_term
+from lib.config.native import build_constant_term
 from lib.config.sections import ComputeSection, OptimizerSection, ScheduleSection
+from lib.config.terms import Asks
 from lib.criterion.build import build_criterion
+from lib.criterion.section import Shapes
 from lib.engine.build import DTYPES, choose_memory_format, move_model
 from lib.engine.step import TrainStep
 from lib.models.classifier import FrozenTeacher, build_classifier
@@ -20,14 +22,14 @@ from lib.optim.average import WeightAverage
 from lib.optim.build import build_optimizer
 from lib.optim.loss_scale import LossScale
 from lib.schedules import Progress
-from lib.types import Batch
+from lib.types import Batch, Outputs
 
 PROGRESS = Progress(1, 0, 1, 1)
 OPTIMIZER = OptimizerSection(
     base="sgd", lr=1e-5, momentum=0.9, weight_decay=0.0, rho=0.05, clip_norm=1.0, flat=0.75, warmup=0.0
 )
 HALF = ScheduleSection(kind="constant", value=0.5)
-TERMS = (build_term("hard", HALF), build_term("kd", HALF))
+TERMS = (build_constant_term("hard", HALF), build_constant_term("kd", HALF))
 SIZES = {  # teacher, student, pixels
     "demo": ("tf_efficientnet_lite2", "tf_efficientnet_lite0", 112),
     "real": ("efficientnet-b4", "mobilevitv2_200", 380),
@@ -74,7 +76,7 @@ def build_setup(
     step = TrainStep(
         student,
         teacher,
-        build_criterion(TERMS),
+        build_criterion(TERMS, Shapes(2)),
         build_optimizer(OPTIMIZER.model_copy(update={"base": base}), student),
         OPTIMIZER.clip_norm,
         average=None if ema_decay is None else WeightAverage(student, decay=ema_decay),
@@ -93,22 +95,28 @@ def take_step(setup: Setup) -> None:
         raise RuntimeError(result.reason)
 
 
+def ask_teacher(setup: Setup) -> dict[Asks, Outputs]:
+    """One teacher forward."""
+    assert setup.step.teacher is not None
+    return {"teacher": setup.step.teacher(setup.batch.inputs)}
+
+
 def take_floor(setup: Setup) -> None:
     """What no distillation step with SAM can do without: one teacher forward, two student forward+backward."""
     step, batch = setup.step, setup.batch
-    outputs = step.teacher(batch.inputs) if step.teacher is not None else None
+    answers = ask_teacher(setup)
     for _ in range(2):
         step.student.zero_grad(set_to_none=True)
-        step.criterion(step.student(batch.inputs), batch, outputs, PROGRESS).total.backward()
+        step.criterion(step.student(batch.inputs), batch, answers, PROGRESS).total.backward()
 
 
 def take_bare_step(setup: Setup) -> None:
     """SAM's arithmetic alone: no finite checks, no copies but SAM's own, nothing frozen, nothing to put back."""
     step, batch, optimizer = setup.step, setup.batch, setup.step.optimizer
-    outputs = step.teacher(batch.inputs) if step.teacher is not None else None
+    answers = ask_teacher(setup)
 
     def forward_backward() -> Tensor:
-        loss = step.criterion(step.student(batch.inputs), batch, outputs, PROGRESS).total
+        loss = step.criterion(step.student(batch.inputs), batch, answers, PROGRESS).total
         loss.backward()
         return loss.detach()
 
@@ -125,9 +133,9 @@ def take_naive_step(setup: Setup) -> None:
     """The step as research scripts write it: the teacher runs in both passes, w is kept beside w + e."""
     step, batch, optimizer = setup.step, setup.batch, setup.step.optimizer
     optimizer.zero_grad()
-    step.criterion(step.student(batch.inputs), batch, step.teacher(batch.inputs), PROGRESS).total.backward()  # type: ignore[misc]
+    step.criterion(step.student(batch.inputs), batch, ask_teacher(setup), PROGRESS).total.backward()
     with optimizer.perturbed(optimizer.compute_grad_norm()):
-        step.criterion(step.student(batch.inputs), batch, step.teacher(batch.inputs), PROGRESS).total.backward()  # type: ignore[misc]
+        step.criterion(step.student(batch.inputs), batch, ask_teacher(setup), PROGRESS).total.backward()
     optimizer.step()
 
 

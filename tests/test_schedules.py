@@ -1,12 +1,27 @@
 """Schedules: the published tables to the digit, and the shapes that hold for any numbers."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.schedules import Complement, Constant, FlatThenLinear, Progress, RiseThenLinear, Schedule, Staircase
+from lib.schedules import (
+    Complement,
+    Constant,
+    Cosine,
+    FlatThenLinear,
+    Linear,
+    Progress,
+    Ramp,
+    RiseThenLinear,
+    Schedule,
+    Staircase,
+    Table,
+    TwoStage,
+    find_constant,
+)
 
 SHARE = st.floats(0.0, 1.0)
 GUIDE = Staircase(start=0.95, end=0.5, epochs=20)
@@ -91,7 +106,20 @@ def test_constants_do_not_move() -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule", [GUIDE, Complement(GUIDE), Constant(0.3), FlatThenLinear(0.1), RiseThenLinear(1.0, end=0.2)], ids=str
+    "schedule",
+    [
+        GUIDE,
+        Complement(GUIDE),
+        Constant(0.3),
+        FlatThenLinear(0.1),
+        RiseThenLinear(1.0, end=0.2),
+        Linear(0.9, 0.5),
+        Cosine(0.9, 0.5),
+        Ramp(0.4, 3),
+        Table(((1, 0.9), (10, 0.5))),
+        TwoStage(1.0, 0.3, 5),
+    ],
+    ids=str,
 )
 def test_a_schedule_remembers_nothing(schedule: Schedule) -> None:
     forwards = [schedule(at_epoch(epoch)) for epoch in range(1, 101)]
@@ -186,3 +214,114 @@ def test_rise_then_linear_is_its_closed_form_at_every_step(
 def test_a_radius_that_rises_over_the_whole_run_never_divides_by_zero() -> None:
     radii = [RiseThenLinear(0.5, end=0.1, rise=1.0)(step) for step in list_steps(2, 5)]
     assert radii == pytest.approx([0.05 * k for k in range(1, 11)])
+
+
+# --- From one value to another over the run -------------------------------------------------------------------------
+
+NUMBER = st.floats(-1e6, 1e6)
+ANY = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@pytest.mark.parametrize("kind", [Linear, Cosine])
+@given(start=ANY, end=ANY, epochs=st.integers(1, 9), steps=st.integers(1, 9))
+def test_linear_and_cosine_meet_both_ends_to_the_bit(
+    kind: type[Linear] | type[Cosine], start: float, end: float, epochs: int, steps: int
+) -> None:
+    values = [kind(start, end)(step) for step in list_steps(epochs, steps)]
+    assert values[0] == start
+    assert values[-1] == (end if len(values) > 1 else start)
+    assert all(min(start, end) <= value <= max(start, end) for value in values)
+
+
+@given(NUMBER, NUMBER, st.integers(1, 9), st.integers(1, 9))
+def test_a_linear_schedule_takes_equal_strides(start: float, end: float, epochs: int, steps: int) -> None:
+    values = [Linear(start, end)(step) for step in list_steps(epochs, steps)]
+    strides = [after - before for before, after in itertools.pairwise(values)]
+    assert strides == pytest.approx([(end - start) / max(1, len(strides))] * len(strides), rel=1e-9, abs=1e-8)
+
+
+@given(NUMBER, NUMBER, st.integers(1, 9), st.integers(2, 9))
+def test_a_cosine_schedule_is_its_closed_form_at_every_step(start: float, end: float, epochs: int, steps: int) -> None:
+    total = epochs * steps
+    for index, progress in enumerate(list_steps(epochs, steps)):
+        expected = start + 0.5 * (1 - math.cos(math.pi * index / (total - 1))) * (end - start)
+        assert Cosine(start, end)(progress) == pytest.approx(expected, rel=1e-9, abs=1e-8)
+
+
+def test_half_way_a_cosine_is_half_way_and_before_that_behind_a_line() -> None:
+    steps = list_steps(1, 101)
+    line, cosine = ([kind(1.0, 0.0)(step) for step in steps] for kind in (Linear, Cosine))
+    assert cosine[50] == pytest.approx(0.5)
+    assert all(c > straight for c, straight in zip(cosine[1:50], line[1:50], strict=True))
+    assert all(c < straight for c, straight in zip(cosine[51:100], line[51:100], strict=True))
+
+
+# --- Ramps, tables, two stages --------------------------------------------------------------------------------------
+
+
+def test_a_ramp_rises_by_equal_steps_from_above_0_over_its_epochs_and_stays() -> None:
+    assert [Ramp(1.0)(step) for step in list_steps(2, 4)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert [Ramp(1.0, 2)(step) for step in list_steps(2, 2)] == [0.25, 0.5, 0.75, 1.0]
+
+
+@given(NUMBER, st.integers(1, 5), st.integers(1, 9))
+def test_a_ramp_has_its_whole_value_from_its_last_step_on(value: float, epochs: int, steps: int) -> None:
+    values = [Ramp(value, epochs)(step) for step in list_steps(epochs + 1, steps)]
+    assert set(values[epochs * steps - 1 :]) == {value}
+    assert [abs(v) for v in values] == sorted(abs(v) for v in values)
+
+
+def test_a_table_holds_each_value_from_its_epoch_to_the_next() -> None:
+    table = Table(((1, 0.9), (3, 0.7), (6, 0.8)))
+    assert [table(at_epoch(epoch)) for epoch in range(1, 9)] == [0.9, 0.9, 0.7, 0.7, 0.7, 0.8, 0.8, 0.8]
+
+
+@pytest.mark.parametrize("points", [(), ((2, 0.5),), ((1, 0.5), (1, 0.4)), ((1, 0.5), (5, 0.4), (3, 0.3))], ids=str)
+def test_a_table_that_does_not_start_at_1_and_rise_is_refused(points: tuple[tuple[int, float], ...]) -> None:
+    with pytest.raises(ValueError, match="must start at 1 and rise"):
+        Table(points)
+
+
+def test_two_stages_change_once_after_the_last_epoch_of_the_first() -> None:
+    schedule = TwoStage(1.0, 0.3, epochs=3)
+    assert [schedule(at_epoch(epoch)) for epoch in range(1, 7)] == [1.0, 1.0, 1.0, 0.3, 0.3, 0.3]
+    assert {schedule(Progress(3, step, 100, 7)) for step in range(7)} == {1.0}
+
+
+# --- Whether a schedule moves ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "constant"),
+    [
+        (Constant(0.3), 0.3),
+        (GUIDE, None),
+        (Staircase(0.4, 0.4, 9), 0.4),
+        (Linear(0.4, 0.4), 0.4),
+        (Linear(0.4, 0.5), None),
+        (Cosine(0.0, 0.0), 0.0),
+        (Cosine(0.0, 0.1), None),
+        (TwoStage(0.2, 0.2, 3), 0.2),
+        (TwoStage(0.2, 0.0, 3), None),
+        (Table(((1, 0.5), (4, 0.5))), 0.5),
+        (Table(((1, 0.5), (4, 0.4))), None),
+        (Ramp(0.0), 0.0),
+        (Ramp(0.5), None),
+        (Complement(Constant(1.0)), 0.0),
+        (Complement(Complement(Constant(0.1))), 0.1),
+        (Complement(GUIDE), None),
+        (FlatThenLinear(0.0), 0.0),
+        (FlatThenLinear(0.5), None),
+        (FlatThenLinear(0.5, flat=1.0), 0.5),
+        (FlatThenLinear(0.5, flat=1.0, warmup=0.1), None),
+        (RiseThenLinear(0.5, end=0.5), 0.5),
+        (RiseThenLinear(0.5, end=0.4), None),
+        (RiseThenLinear(0.5, end=0.5, rise=0.1), None),
+        pytest.param(lambda _: 0.5, None, id="a stranger"),
+    ],
+    ids=str,
+)
+def test_a_schedule_that_never_moves_is_known_by_its_value(schedule: Schedule, constant: float | None) -> None:
+    assert find_constant(schedule) == constant
+    if constant is not None:
+        assert {schedule(progress) for progress in list_steps(12, 3)} == {constant}

@@ -44,6 +44,7 @@ class CommandLine:
     notes: tuple[str, ...]
     overrides: tuple[str, ...]
     replay: Path | None = None
+    list_layers: bool = False
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,7 @@ def _finish(options: Options, config: RunConfig, resume: Path | None, notes: Seq
         dry_run=options.dry_run,
         notes=tuple(notes),
         overrides=tuple(options.overrides),
+        list_layers=options.list_layers,
     )
 
 

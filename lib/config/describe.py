@@ -1,13 +1,17 @@
-"""What `--print-config` shows: the resolved config and the loss weights by epoch, in the two-stage guide's layout."""
+"""What `--print-config` shows: the resolved config, the loss weights by epoch in the two-stage guide's layout where
+they follow it, and a drawing of every number that moves.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lib.config.build_schedule import build_schedule
+from lib.config.build_schedule import build_lr_schedule, build_rho_schedule, build_schedule
+from lib.config.drawing import STEPS, draw
+from lib.config.moving import list_turns
 from lib.config.sections import SCRIPTS, RunConfig, ScheduleSection
-from lib.schedules import Progress
+from lib.schedules import Progress, Schedule
 
 HEADINGS = ("Epoch", "Alpha", "Hard Labels", "Soft Labels (Teacher)")
 
@@ -23,12 +27,40 @@ class WeightRange:
 
 
 def print_resolved(config: RunConfig) -> str:
-    """A header line, the config as JSON, and in stage 2 the table of the weights by epoch."""
+    """A header line, the config as JSON, in stage 2 the table of alpha by epoch if there is an alpha, and drawings."""
     header = f"Resolved config of stage {config.stage} ({SCRIPTS[config.stage]}), run {config.name}:"
     parts = [header, config.model_dump_json(indent=2)]
-    if config.stage == 2:
+    if _has_alpha(config):
         parts += ["", "Weights of the loss by epoch (alpha is the weight of the hard labels):", "", alpha_table(config)]
+    drawings = draw_moving(config)
+    if drawings:
+        parts += ["", f"What moves (drawn with {STEPS} steps an epoch; how many there are depends on the data):"]
+        parts += [line for drawing in drawings for line in ("", drawing)]
     return "\n".join(parts)
+
+
+def draw_moving(config: RunConfig) -> list[str]:
+    """A drawing for each number that moves in this run: weights and settings of the terms in order, lr, rho."""
+    optimizer, epochs = config.optimizer, config.training.epochs
+    found: list[tuple[str, Schedule, list[int]]] = []
+    for term in config.criterion:
+        for name, section in (("weight", term.weight), *term.numbers.items()):
+            found.append((f"{term.name}/{name}", build_schedule(section), list_turns(section)))
+    for name, schedule, section in (
+        ("lr", build_lr_schedule(optimizer), optimizer.lr_schedule),
+        ("rho", build_rho_schedule(optimizer), optimizer.rho_schedule),
+    ):
+        found.append((name, schedule, [] if section is None else list_turns(section)))
+    drawings = [draw(name, schedule, epochs, turns) for name, schedule, turns in found]
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def _has_alpha(config: RunConfig) -> bool:
+    """Whether the loss is alpha * hard + (1 - alpha) * kd, alpha moving from epoch to epoch if at all."""
+    if config.stage != 2 or [term.name for term in config.criterion] != ["hard", "kd"]:
+        return False
+    hard, kd = (term.weight for term in config.criterion)
+    return hard.kind in ("constant", "staircase") and kd == hard.model_copy(update={"complement": True})
 
 
 def alpha_table(config: RunConfig) -> str:

@@ -11,7 +11,8 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lib.config.words import describe_type, find_property, list_keys, show
+from lib.config.sections import NUMBER_BRANCH, SCHEDULE_BRANCH, SCHEDULE_FIELDS, ScheduleSection
+from lib.config.words import describe_type, find_property, list_keys, list_members, show
 from lib.errors import Problem, UserError
 
 # Other programs' names for our keys, where the nearest spelling would mislead.
@@ -36,7 +37,9 @@ def explain(error: ValidationError, model: type[BaseModel], keys: Mapping[str, A
     details = {_trim(detail, keys): detail for detail in error.errors(include_url=False)}
     order = {path: place for place, path in enumerate(_walk(keys))}
     problems = [
-        _explain_one(path, detail, schema) for path, detail in sorted(details.items(), key=lambda d: order.get(d[0], 0))
+        problem
+        for path, detail in sorted(details.items(), key=lambda d: order.get(d[0], 0))
+        for problem in _explain_one(path, detail, schema)
     ]
     return UserError(*problems)
 
@@ -56,21 +59,89 @@ def find_unwritable_text(keys: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def _explain_one(path: tuple[str | int, ...], detail: ErrorDetails, schema: dict[str, Any]) -> Problem:
+def _explain_one(path: tuple[str | int, ...], detail: ErrorDetails, schema: dict[str, Any]) -> list[Problem]:
+    if detail["type"] == "schedule_fields":
+        return _explain_fields(path, detail)
+    if detail["type"] == "schedule_points":
+        return [_explain_points(path, detail)]
+    return [_explain_key(path, detail, schema)]
+
+
+def _explain_fields(path: tuple[str | int, ...], detail: ErrorDetails) -> list[Problem]:
+    """What a schedule lacks and what it has too much, each by its own place."""
+    context = detail.get("ctx", {})
+    needs, place = context["needs"], "" if path == ("config",) else f"{_join(path)}."
+    missing = [
+        Problem(
+            f"{place}{name}",
+            "is missing",
+            expected=needs,
+            got=context["given"],
+            remedy=f'write "{name}": {_SAMPLES[name]}',
+        )
+        for name in context["missing"]
+    ]
+    extra = [
+        Problem(
+            f"{place}{name}",
+            "does not belong to this kind of schedule",
+            expected=needs,
+            remedy=f'remove it, or choose a "kind" that has it: {_name_kinds(name)}',
+        )
+        for name in context["extra"]
+    ]
+    return missing + extra
+
+
+def _explain_points(path: tuple[str | int, ...], detail: ErrorDetails) -> Problem:
+    wrong: list[str] = detail.get("ctx", {})["wrong"]
+    place = "points" if path == ("config",) else f"{_join(path)}.points"
+    return Problem(
+        place,
+        f"has a key that is no epoch: {show(wrong[0])}" if wrong else "says nothing about epoch 1",
+        expected="epochs from 1 on, in quotation marks, and the value from each on",
+        remedy=f'write for instance "points": {_SAMPLES["points"]}',
+    )
+
+
+# What a remedy writes for a missing field.
+_SAMPLES = {
+    "kind": '"linear"',
+    "value": "0.5",
+    "start": "0.9",
+    "end": "0.5",
+    "epochs": "20",
+    "stairs": "4",
+    "points": '{"1": 0.9, "10": 0.5}',
+}
+
+
+def _name_kinds(field: str) -> str:
+    kinds = [kind for kind, (needed, optional) in SCHEDULE_FIELDS.items() if field in needed | optional]
+    return ", ".join(kinds)
+
+
+def _explain_key(path: tuple[str | int, ...], detail: ErrorDetails, schema: dict[str, Any]) -> Problem:
     where = _join(path)
     if detail["type"] == "extra_forbidden":
         return Problem(where, "is not a known key", remedy=_suggest(path, schema))
     found = find_property(schema, path)
     if found is None:
         return Problem(where, detail["msg"], got=show(detail["input"]))
+    siblings = list_members(schema, path[:-1])
     if detail["type"] == "missing":
-        return Problem(where, "is missing", expected=describe_type(found), remedy=f'write "{path[-1]}": ...')
+        return Problem(
+            where,
+            "is missing",
+            expected=describe_type(found),
+            remedy=f'write "{path[-1]}": {_SAMPLES.get(str(path[-1]), "...")}',
+        )
     return Problem(
         where,
         _name_mistake(detail["type"]),
         expected=f"{describe_type(found)}: {found.get('description', 'see docs/config.md')}",
         got=show(detail["input"]),
-        remedy=_remedy(path, detail["input"], found),
+        remedy=_remedy(path, detail["input"], found, in_schedule=set(siblings) == set(ScheduleSection.model_fields)),
     )
 
 
@@ -84,16 +155,22 @@ def _name_mistake(kind: str) -> str:
     return "is out of range"
 
 
-def _remedy(path: tuple[str | int, ...], value: Any, found: dict[str, Any]) -> str:
+def _remedy(path: tuple[str | int, ...], value: Any, found: dict[str, Any], *, in_schedule: bool = False) -> str:
     """The shortest way from what came to something that is accepted."""
     name = path[-1]
     words = describe_type(found)
+    choices: list[str] = found.get("enum", [])
+    near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.7) if isinstance(value, str) else []
+    if near:
+        return f'did you mean "{name}": "{near[0]}"?'
     if isinstance(value, str) and not words.startswith(("text", "one of")) and _is_plain_value(value):
         return f'write it without quotation marks: "{name}": {value.strip().lower()}'
     if isinstance(value, float) and value.is_integer() and words.startswith("a whole number"):
         return f'write "{name}": {int(value)}'
     if isinstance(value, int | float) and not isinstance(value, bool) and words.startswith("text"):
         return f'write it in quotation marks: "{name}": "{value}" (--set \'{_join(path)}="{value}"\')'
+    if in_schedule and name in _SAMPLES:
+        return f'write for instance "{name}": {_SAMPLES[str(name)]}'
     if "null" in words:
         return f'write "{name}": null, or leave the key out'
     if "default" in found:
@@ -114,17 +191,17 @@ def _suggest(path: tuple[str | int, ...], schema: dict[str, Any]) -> str:
     if name in known and "." in name:
         outer, inner = name.split(".", 1)
         return f'a dot leads into a group only in --set; in the file write "{outer}": {{ "{inner}": ... }}'
-    siblings = [key.removeprefix(prefix) for key in known if key.startswith(prefix) and "." not in key[len(prefix) :]]
+    siblings = list_members(schema, group)
     alias = OTHER_NAMES.get(name, name)
     if alias in siblings:
         return f'did you mean "{prefix}{alias}"?'
     elsewhere = [key for key in known if key.split(".")[-1] == alias]
     if elsewhere:
         return f"that key is known as {' and as '.join(elsewhere)}"
-    near = difflib.get_close_matches(name, siblings, n=1) or difflib.get_close_matches(prefix + name, known, n=1)
+    near = difflib.get_close_matches(name, siblings if group else [*siblings, *known], n=1)
     if not near:
         return f"remove it; known here: {', '.join(siblings)}"
-    return f'did you mean "{near[0] if near[0].startswith(prefix) else prefix + near[0]}"?'
+    return f'did you mean "{prefix}{near[0]}"?'
 
 
 def _refuse_alpha(path: tuple[str | int, ...], keys: Mapping[str, Any]) -> Problem:
@@ -149,6 +226,8 @@ def _trim(detail: ErrorDetails, keys: Mapping[str, Any]) -> tuple[str | int, ...
     place: Any = keys
     path: list[str | int] = []
     for part in detail["loc"]:
+        if part in (NUMBER_BRANCH, SCHEDULE_BRANCH):
+            continue
         inside = (isinstance(place, Mapping) and part in place) or (
             isinstance(place, list) and isinstance(part, int) and part < len(cast(list[Any], place))
         )

@@ -46,6 +46,7 @@ class Options:
     replay: Path | None
     print_config: bool
     dry_run: bool
+    list_layers: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,13 +72,16 @@ def parse_options(argv: Sequence[str], stage: Stage, sections: Mapping[str, type
         replay=None if read.replay is None else Path(read.replay),
         print_config=read.print_config,
         dry_run=read.dry_run,
+        list_layers=read.list_layers,
     )
     if options.replay is not None:
         _refuse_beside_replay(options, options.replay, stage)
         return options
     if options.resume == AUTO:
         _refuse_half_an_auto(options, stage)
-    if options.name is None and not (options.print_config or options.dry_run or options.resume is not None):
+    if options.name is None and not (
+        options.print_config or options.list_layers or options.dry_run or options.resume is not None
+    ):
         raise UserError(Problem("-n/--name", "is missing: the run needs a name", remedy=EXAMPLE[stage]))
     return options
 
@@ -91,6 +95,7 @@ def _refuse_beside_replay(options: Options, file: Path, stage: Stage) -> None:
         "--allow": options.allow or None,
         "--print-config": options.print_config or None,
         "--dry-run": options.dry_run or None,
+        "--list-layers": options.list_layers or None,
     }
     given = [word for word, value in asked.items() if value is not None]
     if given:
@@ -138,6 +143,11 @@ def _build_parser(stage: Stage) -> _Parser:
         help="change a key of CONFIG, for example --set lr=0.0001 --set stage1.epoch=3 (repeatable)",
     )
     add("--print-config", action="store_true", help="print the resolved config and the weights by epoch; open nothing")
+    add(
+        "--list-layers",
+        action="store_true",
+        help="print the layers of the models by name, with the shapes of their outputs; needs no data and no weights",
+    )
     add("--dry-run", action="store_true", help="take one batch through everything, then stop")
     add(
         "--resume",

@@ -6,6 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from lib.config.build_schedule import build_schedule
+from lib.config.dialects import DIALECTS, NATIVE, choose_dialect
+from lib.config.moving import check_moving, compute_peak, describe_moving, scale, show_moving
+from lib.config.native import build_constant_term, parse_terms
 from lib.config.sections import (
     ALLOWANCES,
     ComputeSection,
@@ -14,15 +18,18 @@ from lib.config.sections import (
     RunConfig,
     ScheduleSection,
     Stage,
+    Stage1Keys,
     StudentSection,
     TaskSection,
+    TeacherKeys,
     TeacherSection,
     TermSection,
     TrainingSection,
 )
-from lib.config.terms import TERMS, NumberSetting
+from lib.config.terms import TERMS
 from lib.config.words import show
-from lib.errors import Problem, ProblemList
+from lib.errors import Problem, ProblemList, UserError
+from lib.schedules import Progress
 
 USUAL_ASAM_RHO = 0.4  # papers use 0.5 to 1.0 with asam and 0.02 to 0.1 without
 LONGEST_NAME = 100  # characters; a folder's name holds 255 bytes, and ours adds the config's name and the date
@@ -40,11 +47,14 @@ def resolve(
     """One stage of one run. The same file serves both stages unedited; `stage1.*`/`stage2.*` win over the flat keys."""
     own = take_stage(keys, stage)
     problems = ProblemList()
-    for problem in (*check_name(name), *check_allow(allow), *_check_order(keys, stage)):
+    for problem in (*check_name(name), *check_allow(allow), *_check_order(keys, stage), *_check_teachers(keys)):
+        problems.add(problem)
+    for problem in check_moving(keys, own, stage):
         problems.add(problem)
     if stage == 2:
         for problem in _check_weights(own, allow):
             problems.add(problem)
+    criterion = _resolve_criterion(keys, own, stage, problems)
     problems.raise_if_any()
     return RunConfig(
         name=name,
@@ -65,7 +75,8 @@ def resolve(
             dropout=own.student_dropout,
             weights=own.pretrained_student_weights if stage == 2 else None,
         ),
-        teacher=_resolve_teacher(own, stage),
+        teachers=_resolve_teachers(own, stage),
+        teacher_average=own.teacher_average if stage == 2 else "logits",
         training=TrainingSection(
             epochs=own.epoch,
             batch_size=own.batch_size,
@@ -75,7 +86,7 @@ def resolve(
         ),
         optimizer=_resolve_optimizer(own),
         compute=ComputeSection(**{field: getattr(own, field) for field in ComputeSection.model_fields}),
-        criterion=_resolve_criterion(own, stage),
+        criterion=criterion,
         allow=tuple(dict.fromkeys(allow)),
     )
 
@@ -86,7 +97,9 @@ def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
     said: dict[str, Any] = {name: getattr(group, name) for name in type(group).model_fields}
     said = {name: value for name, value in said.items() if value is not None}
     # The flat lr is stage 2's, half of stage 1's; a batch of stage 2 also carries the teacher, so it holds a quarter.
-    rules = {"lr": 2 * keys.lr} if stage == 1 else {"batch_size": max(1, keys.batch_size // 4)}
+    rules: dict[str, Any] = (
+        {"lr": scale(keys.lr, 2.0), "terms": None} if stage == 1 else {"batch_size": max(1, keys.batch_size // 4)}
+    )
     return keys.model_copy(update=rules | said)
 
 
@@ -95,14 +108,20 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
     own = take_stage(keys, stage)
     group = keys.stage1 if stage == 1 else keys.stage2
     batch_rule = "the flat batch_size" if stage == 1 else f"max(1, {keys.batch_size} // 4) of the flat batch_size"
-    lr_rule = f"twice the flat lr {show(keys.lr)}, which is stage 2's" if stage == 1 else "the flat lr"
+    flat_lr = show_moving(keys.lr, own.epoch)
+    lr_rule = f"twice the flat lr {flat_lr}, which is stage 2's" if stage == 1 else "the flat lr"
     batch_source = _name_source(f"stage{stage}.batch_size", group.batch_size is not None, batch_rule)
     lr_source = _name_source(f"stage{stage}.lr", group.lr is not None, lr_rule)
     notes = [
         f"stage {stage} takes batches of {own.batch_size} item{'s' if own.batch_size > 1 else ''}: {batch_source}",
-        f"stage {stage} learns at lr {show(own.lr)}: {lr_source}",
+        f"stage {stage} learns at lr {show_moving(own.lr, own.epoch)}: {lr_source}",
     ]
-    return notes + _describe_radius(own) + (_describe_alpha(own) if stage == 2 else [])
+    return (
+        notes
+        + describe_moving(keys, own, stage)
+        + _describe_radius(own)
+        + (_describe_alpha(own) if stage == 2 and _find_dialect(keys, 2)[0] == "two_stage" else [])
+    )
 
 
 def check_name(name: str) -> list[Problem]:
@@ -140,7 +159,8 @@ def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
     """
     two, own = take_stage(keys, 2), take_stage(keys, stage)
     problems: list[Problem] = []
-    if two.use_progressive_distillation and two.alpha_start < two.alpha_end:
+    is_two_stage = _find_dialect(keys, 2)[0] == "two_stage"
+    if is_two_stage and two.use_progressive_distillation and two.alpha_start < two.alpha_end:
         problems.append(
             Problem(
                 "alpha_start",
@@ -152,7 +172,7 @@ def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
                 "for a constant weight set use_progressive_distillation to false and alpha_end to it",
             )
         )
-    if own.rho == 0.0 and (own.asam or own.rho_warmup or own.rho_end):
+    if compute_peak(own.rho, own.epoch) == 0.0 and (own.asam or own.rho_warmup or own.rho_end):
         problems.append(
             Problem(
                 "rho",
@@ -162,7 +182,7 @@ def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
                 remedy="--set rho=0.05 (0.5 with asam), or leave the other keys out",
             )
         )
-    if own.warmup > own.flat:
+    if own.warmup > own.flat and not isinstance(own.lr, ScheduleSection):
         problems.append(
             Problem(
                 "warmup",
@@ -178,7 +198,7 @@ def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
 def _check_weights(own: FileKeys, allow: Sequence[str]) -> list[Problem]:
     """What stage 2 cannot do without."""
     problems: list[Problem] = []
-    if own.teacher_weights is None:
+    if own.teacher_weights is None and own.teachers is None:
         problems.append(
             Problem(
                 "teacher_weights",
@@ -202,60 +222,175 @@ def _check_weights(own: FileKeys, allow: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _resolve_teacher(own: FileKeys, stage: Stage) -> TeacherSection | None:
-    if stage == 1 or own.teacher_weights is None:
-        return None
-    return TeacherSection(name=own.teacher, weights=own.teacher_weights)
+def _check_teachers(keys: FileKeys) -> list[Problem]:
+    """What contradicts itself in the list of teachers. Stage 1 says so too: before the hours, not after."""
+    if keys.teachers is None:
+        return []
+    problems: list[Problem] = []
+    if not keys.teachers:
+        problems.append(
+            Problem(
+                "teachers",
+                "is an empty list, and stage 2 learns from a trained teacher",
+                expected="one teacher or more, or null",
+                remedy='write "teachers": [{"model": "efficientnet-b4", "weights": "weights/FFc23.tar"}]',
+            )
+        )
+    if keys.teacher_weights is not None:
+        problems.append(
+            Problem(
+                "teachers",
+                "cannot be given together with teacher_weights, which is a list of one",
+                expected="one of the two",
+                got=f"teacher_weights {show(keys.teacher_weights)} and {len(keys.teachers)} in teachers",
+                remedy="move that file into the list, or leave teachers out (--set teacher_weights=null drops it)",
+            )
+        )
+    for i, teacher in enumerate(keys.teachers):
+        problems += _check_teacher(teacher, f"teachers[{i}]")
+    return problems
+
+
+def _check_teacher(teacher: TeacherKeys, where: str) -> list[Problem]:
+    problems: list[Problem] = []
+    if teacher.head == "fitted":
+        problems.append(
+            Problem(
+                f"{where}.head",
+                "cannot be fitted in this version",
+                expected='"loaded" or "random-ok"',
+                got='"fitted"',
+                remedy="train the teacher first: python train_student_only.py CONFIG -n teacher "
+                f"--set student={teacher.model}",
+            )
+        )
+    elif teacher.weights is None and teacher.head == "loaded":
+        problems.append(
+            Problem(
+                f"{where}.weights",
+                "is missing, and a teacher's head must come from its file",
+                expected=f"a checkpoint of {teacher.model}",
+                remedy=f'write "weights": "FILE"; a random head teaches noise, and {where}.head "random-ok" permits it',
+            )
+        )
+    if teacher.classes is not None and len(set(teacher.classes)) < len(teacher.classes):
+        problems.append(
+            Problem(
+                f"{where}.classes",
+                "names a class twice",
+                got=", ".join(map(show, teacher.classes)),
+                remedy="name each class once, in the order of the teacher's logits",
+            )
+        )
+    return problems
+
+
+def _resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
+    if stage == 1:
+        return ()
+    if own.teachers is not None:
+        return tuple(
+            TeacherSection(name=teacher.model, **teacher.model_dump(exclude={"model"})) for teacher in own.teachers
+        )
+    return () if own.teacher_weights is None else (TeacherSection(name=own.teacher, weights=own.teacher_weights),)
+
+
+def name_weights_key(config: RunConfig, index: int) -> str:
+    """The key that names a teacher's file: the flat one where it can say all that the list says."""
+    if len(config.teachers) == 1:
+        only = config.teachers[0]
+        if only == TeacherSection(name=only.name, weights=only.weights):
+            return "teacher_weights"
+    return f"teachers[{index}].weights"
 
 
 def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
+    """Where a schedule stands in the place of a number, the keys that shape a number are idle."""
+    lr_schedule = own.lr if isinstance(own.lr, ScheduleSection) else None
+    rho_schedule = own.rho if isinstance(own.rho, ScheduleSection) else None
     return OptimizerSection(
         base=own.optimizer,
-        lr=own.lr,
+        lr=compute_peak(own.lr, own.epoch),
         momentum=own.momentum,
         weight_decay=own.weight_decay,
-        rho=own.rho,
+        rho=compute_peak(own.rho, own.epoch),
         clip_norm=own.clip_norm,
-        flat=own.flat,
-        warmup=own.warmup,
+        flat=own.flat if lr_schedule is None else 1.0,
+        warmup=own.warmup if lr_schedule is None else 0.0,
         asam=own.asam,
-        rho_end=own.rho_end,
-        rho_warmup=own.rho_warmup,
+        rho_end=own.rho_end if rho_schedule is None else None,
+        rho_warmup=own.rho_warmup if rho_schedule is None else 0.0,
+        lr_schedule=lr_schedule,
+        rho_schedule=rho_schedule,
     )
 
 
-def _resolve_criterion(own: FileKeys, stage: Stage) -> tuple[TermSection, ...]:
-    """Stage 1: hard labels. Stage 2: alpha * hard + (1 - alpha) * T^2 * KL, alpha by epoch."""
-    if stage == 1:
-        return (build_term("hard", ScheduleSection(kind="constant", value=1.0)),)
-    if own.use_progressive_distillation:
-        alpha = ScheduleSection(
-            kind="staircase", start=own.alpha_start, end=own.alpha_end, epochs=own.progressive_epochs
-        )
-    else:
-        alpha = ScheduleSection(kind="constant", value=own.alpha_end)
-    return (
-        build_term("hard", alpha),
-        build_term("kd", alpha.model_copy(update={"complement": True}), temperature=own.temperature),
-    )
+def _resolve_criterion(keys: FileKeys, own: FileKeys, stage: Stage, problems: ProblemList) -> tuple[TermSection, ...]:
+    """Stage 1: hard labels. Stage 2: what the flat keys of a dialect stand for. In both, native terms where given."""
+    if own.terms is None and stage == 1:
+        return (build_constant_term("hard", ScheduleSection(kind="constant", value=1.0)),)
+    dialect, contradictions = _find_dialect(keys, stage)
+    for problem in contradictions:
+        problems.add(problem)
+    if dialect != NATIVE:
+        return DIALECTS[dialect].resolve(own)
+    where = f"stage{stage}.terms" if _get_group(keys, stage).terms is not None else "terms"
+    try:
+        terms = parse_terms(own.terms or (), where, epochs=own.epoch)
+    except UserError as error:
+        problems.take(error)
+        return ()
+    for problem in _check_terms(terms, own, stage, where):
+        problems.add(problem)
+    return terms
 
 
-def build_term(term: str, weight: ScheduleSection, **numbers: float) -> TermSection:
-    """A term with these numbers and defaults for the rest."""
-    spec = TERMS[term]
-    settings = {
-        name: numbers.get(name, setting.default)
-        for name, setting in spec.settings.items()
-        if isinstance(setting, NumberSetting)
-    }
-    return TermSection(
-        name=term,
-        term=term,
-        weight=weight,
-        numbers={
-            name: ScheduleSection(kind="constant", value=value) for name, value in settings.items() if value is not None
-        },
-    )
+def _get_group(keys: FileKeys, stage: Stage) -> Stage1Keys:
+    return keys.stage1 if stage == 1 else keys.stage2
+
+
+def _find_dialect(keys: FileKeys, stage: Stage) -> tuple[str, list[Problem]]:
+    """How the loss of a stage is written: the name of a dialect, or NATIVE."""
+    flat = keys.model_fields_set if stage == 2 else set[str]()
+    return choose_dialect(take_stage(keys, stage), flat, _get_group(keys, stage).model_fields_set)
+
+
+def _check_terms(terms: Sequence[TermSection], own: FileKeys, stage: Stage, where: str) -> list[Problem]:
+    """Terms that have nobody to ask, or nothing to learn from."""
+    problems: list[Problem] = []
+    for place, term in enumerate(terms):
+        asks = TERMS[term.term].asks
+        if asks == "teacher" and stage == 1:
+            problems.append(
+                Problem(
+                    f"{where}[{place}]",
+                    f"{show(term.term)} asks a teacher, and stage 1 has none",
+                    remedy="move it to stage2.terms",
+                )
+            )
+        if asks == "ema" and own.ema_decay is None:
+            problems.append(
+                Problem(
+                    f"{where}[{place}]",
+                    f"{show(term.term)} learns from averaged weights, and none are kept: the term would do nothing",
+                    expected="ema_decay, such as 0.999",
+                    got="ema_decay null",
+                    remedy="--set ema_decay=0.999",
+                )
+            )
+    schedules = [build_schedule(term.weight) for term in terms]
+    for epoch in range(1, own.epoch + 1):
+        steps = [Progress(epoch, step, own.epoch, 2) for step in (0, 1)]
+        if not any(schedule(progress) > 0.0 for schedule in schedules for progress in steps):
+            problems.append(
+                Problem(
+                    where,
+                    f"has no term with a weight above 0 in epoch {epoch}: there is nothing to learn from",
+                    remedy="raise a weight",
+                )
+            )
+            break
+    return problems
 
 
 def _name_source(key: str, said: bool, rule: str) -> str:
@@ -264,14 +399,11 @@ def _name_source(key: str, said: bool, rule: str) -> str:
 
 def _describe_radius(own: FileKeys) -> list[str]:
     """What is likely a slip of the pen about rho."""
-    if own.asam and 0.0 < own.rho < USUAL_ASAM_RHO:
-        return [
-            f"asam measures rho in units of |w| + 0.01: 0.5 to 1.0 is usual, and {show(own.rho)} does next to nothing"
-        ]
-    if not own.asam and own.rho >= USUAL_ASAM_RHO:
-        return [
-            f"rho {show(own.rho)} is a radius for asam; without it 0.02 to 0.1 is usual, and more tends to collapse"
-        ]
+    rho = compute_peak(own.rho, own.epoch)
+    if own.asam and 0.0 < rho < USUAL_ASAM_RHO:
+        return [f"asam measures rho in units of |w| + 0.01: 0.5 to 1.0 is usual, and {show(rho)} does next to nothing"]
+    if not own.asam and rho >= USUAL_ASAM_RHO:
+        return [f"rho {show(rho)} is a radius for asam; without it 0.02 to 0.1 is usual, and more tends to collapse"]
     return []
 
 

@@ -6,9 +6,23 @@ A task adds its own flat keys through its section model (see `build_file_model`)
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    Tag,
+    create_model,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -45,6 +59,88 @@ class TaskSection(Frozen):
     """Base of a task's own keys; a task subclasses it in its package, without importing torch."""
 
 
+class ScheduleSection(Frozen):
+    """A scalar over the run; epochs count from 1. What each kind needs:
+
+    constant: value. linear, cosine: start, end, over all steps. staircase: start, end, epochs (and stairs, 4). ramp:
+    value, reached from 0 after `epochs` epochs (1). table: points, epoch -> value from then on. two_stage: start until
+    the epoch `epochs`, then end. `complement` takes one minus it. Formulas: lib/schedules.py.
+    """
+
+    kind: Literal["constant", "linear", "cosine", "staircase", "ramp", "table", "two_stage"] = Field(
+        description="the shape; what each kind needs: docs/config.md, Schedules"
+    )
+    value: float | None = Field(default=None, description="constant: the value; ramp: where it arrives, from 0")
+    start: float | None = Field(default=None, description="value at the first step")
+    end: float | None = Field(default=None, description="value at the last step; staircase, two_stage: after `epochs`")
+    epochs: Count | None = Field(
+        default=None, description="staircase, two_stage: epochs before `end`; ramp: epochs until `value`, 1 by default"
+    )
+    stairs: Count | None = Field(default=None, description="staircase: how many stairs, 4 by default")
+    points: dict[str, float] | None = Field(
+        default=None, description='table: epoch -> value from then on, "1" among them: {"1": 0.9, "10": 0.5}'
+    )
+    complement: bool = Field(default=False, description="one minus the schedule, for weights of the loss")
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> Self:
+        needed, optional = SCHEDULE_FIELDS[self.kind]
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None} - {"kind", "complement"}
+        missing, extra = needed - given, given - needed - optional
+        if missing or extra:
+            also = f" (and may have {_join(optional)})" if optional else ""
+            needs = f"a {self.kind} schedule needs {_join(needed)}{also}"
+            # The lists let lib/config/messages.py name each field by its path.
+            context = {"needs": needs, "missing": sorted(missing), "extra": sorted(extra)}
+            raise PydanticCustomError("schedule_fields", "{needs}, got {given}", context | {"given": _join(given)})
+        if self.points is not None:
+            _check_points(self.points)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _write_what_is_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the fields that this kind has no use for."""
+        written: dict[str, Any] = write(self)
+        return {name: value for name, value in written.items() if value is not None and value is not False}
+
+
+# What each kind of schedule must have, and what it may have.
+SCHEDULE_FIELDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "constant": (frozenset({"value"}), frozenset()),
+    "linear": (frozenset({"start", "end"}), frozenset()),
+    "cosine": (frozenset({"start", "end"}), frozenset()),
+    "staircase": (frozenset({"start", "end", "epochs"}), frozenset({"stairs"})),
+    "ramp": (frozenset({"value"}), frozenset({"epochs"})),
+    "table": (frozenset({"points"}), frozenset()),
+    "two_stage": (frozenset({"start", "end", "epochs"}), frozenset()),
+}
+
+
+def _join(names: frozenset[str] | set[str]) -> str:
+    return ", ".join(f"`{name}`" for name in ScheduleSection.model_fields if name in names) or "nothing"
+
+
+def _check_points(points: dict[str, float]) -> None:
+    """Epochs as JSON writes them, as text, each in one way only; the first must be there."""
+    wrong = sorted(epoch for epoch in points if re.fullmatch("[1-9][0-9]{0,6}", epoch) is None)
+    if wrong or "1" not in points:
+        raise PydanticCustomError(
+            "schedule_points", 'the points of a table are epochs, "1" among them', {"wrong": wrong}
+        )
+
+
+def _tell_branch(value: object) -> str:
+    return SCHEDULE_BRANCH if isinstance(value, Mapping | ScheduleSection) else NUMBER_BRANCH
+
+
+# The two branches of "a number or a schedule". pydantic puts them into the place of an error, where messages.py drops
+# them; the brackets keep them apart from keys.
+NUMBER_BRANCH, SCHEDULE_BRANCH = "(number)", "(schedule)"
+_Schedule = Annotated[ScheduleSection, Tag(SCHEDULE_BRANCH)]
+MovingLearningRate = Annotated[Annotated[LearningRate, Tag(NUMBER_BRANCH)] | _Schedule, Discriminator(_tell_branch)]
+MovingRadius = Annotated[Annotated[NotNegative, Tag(NUMBER_BRANCH)] | _Schedule, Discriminator(_tell_branch)]
+
+
 class Stage1Keys(Frozen):
     """`stage1.*`: wins over the flat keys in stage 1."""
 
@@ -52,11 +148,15 @@ class Stage1Keys(Frozen):
     batch_size: Count | None = Field(
         default=None, description="items a batch in stage 1; default: the flat `batch_size`"
     )
-    lr: LearningRate | None = Field(default=None, description="learning rate of stage 1; default: twice the flat `lr`")
+    lr: MovingLearningRate | None = Field(
+        default=None, description="learning rate of stage 1; default: twice the flat `lr`"
+    )
     optimizer: Literal["sgd", "adamw"] | None = Field(default=None, description="base optimiser of this stage")
     momentum: Share | None = Field(default=None, description="SGD momentum of this stage")
     weight_decay: NotNegative | None = Field(default=None, description="weight decay of this stage")
-    rho: NotNegative | None = Field(default=None, description="SAM radius of this stage (L2 norm); 0 takes plain steps")
+    rho: MovingRadius | None = Field(
+        default=None, description="SAM radius of this stage (L2 norm); 0 takes plain steps"
+    )
     clip_norm: Positive | None = Field(
         default=None, description="largest L2 norm of the applied gradient in this stage"
     )
@@ -69,6 +169,9 @@ class Stage1Keys(Frozen):
     rho_warmup: Share | None = Field(default=None, description="share of the steps over which rho rises from 0")
     ema_decay: Decay | None = Field(default=None, description="decay of the averaged weights of this stage")
     micro_batch_size: Count | None = Field(default=None, description="items in the network at once in this stage")
+    terms: tuple[dict[str, Any], ...] | None = Field(
+        default=None, description="the loss of this stage as a list of terms; stage 1 learns from hard labels otherwise"
+    )
 
 
 class Stage2Keys(Stage1Keys):
@@ -78,12 +181,48 @@ class Stage2Keys(Stage1Keys):
     batch_size: Count | None = Field(
         default=None, description="items a batch in stage 2; default: max(1, flat `batch_size` // 4)"
     )
-    lr: LearningRate | None = Field(default=None, description="learning rate of stage 2; default: the flat `lr`")
+    lr: MovingLearningRate | None = Field(default=None, description="learning rate of stage 2; default: the flat `lr`")
+    distill_weight: NotNegative | None = Field(default=None, description="dialect additive, in stage 2")
+    distill_temp_start: Temperature | None = Field(default=None, description="dialect additive, in stage 2")
+    distill_temp_end: Temperature | None = Field(default=None, description="dialect additive, in stage 2")
     temperature: Temperature | None = Field(default=None, description="distillation temperature of stage 2")
     use_progressive_distillation: bool | None = Field(default=None, description="progressive alpha table in stage 2")
     alpha_start: Share | None = Field(default=None, description="weight of the hard labels at the start of stage 2")
     alpha_end: Share | None = Field(default=None, description="weight of the hard labels at the end of stage 2")
     progressive_epochs: Count | None = Field(default=None, description="epochs over which alpha falls in stage 2")
+
+
+class TeacherKeys(Frozen):
+    """`teachers[i].*`: one teacher of stage 2."""
+
+    model: Text = Field(description="architecture: efficientnet-b4 or a timm name")
+    weights: Text | None = Field(
+        default=None, description="its checkpoint; a glob takes the newest that fits; null only with a random head"
+    )
+    weight: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
+        default=1.0, description="its share in the teachers' average; the shares are divided by their sum"
+    )
+    init: Literal["none", "imagenet"] = Field(
+        default="none",
+        description="imagenet: weights/NAME.imagenet.*, else timm's hub, are loaded first, and `weights` after them",
+    )
+    input_size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
+        default=None, description="the batch is resized to this side [px] for this teacher; default: as it is"
+    )
+    mean: tuple[float, float, float] | None = Field(
+        default=None, description="subtracted from RGB in 0..1; default: nothing, as self-blending weights expect"
+    )
+    std: tuple[Positive, Positive, Positive] | None = Field(
+        default=None, description="RGB less `mean` is divided by it; default: nothing"
+    )
+    classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = Field(
+        default=None, description='order of its logits, such as ["fake", "real"]; default: that of the task'
+    )
+    head: Literal["loaded", "fitted", "random-ok"] = Field(
+        default="loaded",
+        description="loaded: the file must hold the classification head; random-ok: without one it stays random, which "
+        "serves feature terms only; fitted: reserved",
+    )
 
 
 class FileKeys(Frozen):
@@ -118,16 +257,23 @@ class FileKeys(Frozen):
     teacher_weights: Text | None = Field(
         default=None, description="the teacher's checkpoint; a glob takes the newest that fits"
     )
+    teachers: tuple[TeacherKeys, ...] | None = Field(
+        default=None,
+        description="one or more teachers, each with its own settings, in place of `teacher` and `teacher_weights`",
+    )
+    teacher_average: Literal["logits", "probabilities"] = Field(
+        default="logits", description="what is averaged over several teachers"
+    )
 
     epoch: Count = Field(default=100, description="epochs a stage")
     batch_size: Count = Field(default=16, description="items a batch: a real+fake pair, or one labelled picture")
-    lr: LearningRate = Field(default=0.00005, description="learning rate of stage 2; stage 1 takes twice it")
+    lr: MovingLearningRate = Field(default=0.00005, description="learning rate of stage 2; stage 1 takes twice it")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="base optimiser under SAM")
     momentum: Share = Field(default=0.9, description="SGD momentum; not used by adamw")
     weight_decay: NotNegative = Field(
         default=0.0, description="weight decay, on weights only (no biases, no norm layers)"
     )
-    rho: NotNegative = Field(default=0.05, description="SAM radius (L2 norm over all parameters); 0 takes plain steps")
+    rho: MovingRadius = Field(default=0.05, description="SAM radius (L2 norm over all parameters); 0 takes plain steps")
     rho_end: NotNegative | None = Field(
         default=None, description="SAM radius at the end, reached linearly after the warm-up; default: rho throughout"
     )
@@ -176,6 +322,22 @@ class FileKeys(Frozen):
         default=300.0, description="seconds without a batch after which a loader process counts as hung"
     )
 
+    dialect: Literal["two_stage", "additive"] | None = Field(
+        default=None, description="which flat keys weigh the loss of stage 2; default: the one whose keys are there"
+    )
+    terms: tuple[dict[str, Any], ...] | None = Field(
+        default=None,
+        description="the loss of stage 2 as a list of terms with absolute weights, in place of the flat keys",
+    )
+    distill_weight: NotNegative | None = Field(
+        default=None, description="dialect additive: weight of the teacher's term, added to the hard labels"
+    )
+    distill_temp_start: Temperature | None = Field(
+        default=None, description="dialect additive: temperature at the first step; default 1"
+    )
+    distill_temp_end: Temperature | None = Field(
+        default=None, description="dialect additive: temperature at the last step, by a cosine; default 4"
+    )
     temperature: Temperature = Field(default=3.0, description="softens the distributions of teacher and student")
     use_progressive_distillation: bool = Field(
         default=True, description="false: alpha is `alpha_end` from the first epoch"
@@ -200,14 +362,25 @@ class StudentSection(Frozen):
 
 
 class TeacherSection(Frozen):
-    """The frozen model that stage 2 learns from."""
+    """A frozen model that stage 2 learns from. See `TeacherKeys`."""
 
     name: str
-    weights: str
+    weights: str | None = None
+    weight: float = 1.0
+    init: Literal["none", "imagenet"] = "none"
+    input_size: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    classes: tuple[str, ...] | None = None
+    head: Literal["loaded", "random-ok"] = "loaded"
 
 
 class OptimizerSection(Frozen):
-    """SAM over a base optimiser; rho, rho_end and clip_norm [L2 norm], flat and the warm-ups [share of all steps]."""
+    """SAM over a base optimiser; rho, rho_end and clip_norm [L2 norm], flat and the warm-ups [share of all steps].
+
+    With `lr_schedule`, lr is its highest value in the run, and flat and warmup are idle (1, 0); with `rho_schedule`,
+    rho is its highest value, and rho_end and rho_warmup are idle (None, 0).
+    """
 
     base: Literal["sgd", "adamw"]
     lr: float
@@ -220,57 +393,8 @@ class OptimizerSection(Frozen):
     asam: bool = False
     rho_end: float | None = None
     rho_warmup: float = 0.0
-
-
-class ScheduleSection(Frozen):
-    """A scalar over the run; epochs count from 1. What each kind needs:
-
-    constant: value. linear, cosine: start, end, over all steps. staircase: start, end, epochs (and stairs, 4). ramp:
-    value, reached from 0 after `epochs` epochs (1). table: points, epoch -> value from then on. two_stage: start until
-    the epoch `epochs`, then end. `complement` takes one minus it.
-    """
-
-    kind: Literal["constant", "linear", "cosine", "staircase", "ramp", "table", "two_stage"]
-    value: float | None = None
-    start: float | None = None
-    end: float | None = None
-    epochs: Count | None = None
-    stairs: Count | None = None
-    points: dict[str, float] | None = None
-    complement: bool = False
-
-    @model_validator(mode="after")
-    def _check_complete(self) -> Self:
-        needed, optional = SCHEDULE_FIELDS[self.kind]
-        given = {name for name in type(self).model_fields if getattr(self, name) is not None} - {"kind", "complement"}
-        if not needed <= given or not given <= needed | optional:
-            also = f" (and may have {_join(optional)})" if optional else ""
-            raise ValueError(f"a {self.kind} schedule needs {_join(needed)}{also}, got {_join(given) or 'nothing'}")
-        if self.points is not None:
-            _check_points(self.points)
-        return self
-
-
-# What each kind of schedule must have, and what it may have.
-SCHEDULE_FIELDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "constant": (frozenset({"value"}), frozenset()),
-    "linear": (frozenset({"start", "end"}), frozenset()),
-    "cosine": (frozenset({"start", "end"}), frozenset()),
-    "staircase": (frozenset({"start", "end", "epochs"}), frozenset({"stairs"})),
-    "ramp": (frozenset({"value"}), frozenset({"epochs"})),
-    "table": (frozenset({"points"}), frozenset()),
-    "two_stage": (frozenset({"start", "end", "epochs"}), frozenset()),
-}
-
-
-def _join(names: frozenset[str] | set[str]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names))
-
-
-def _check_points(points: dict[str, float]) -> None:
-    """Epochs as JSON writes them, as text; the first must be there."""
-    if any(not epoch.isdecimal() or int(epoch) < 1 for epoch in points) or "1" not in points:
-        raise ValueError('the points of a table are epochs, "1" among them: {"1": 0.9, "10": 0.5}')
+    lr_schedule: ScheduleSection | None = None
+    rho_schedule: ScheduleSection | None = None
 
 
 class TermSection(Frozen):
@@ -324,7 +448,8 @@ class RunConfig(Frozen):
     task: str
     task_section: SerializeAsAny[TaskSection]
     student: StudentSection
-    teacher: TeacherSection | None
+    teachers: tuple[TeacherSection, ...] = ()
+    teacher_average: Literal["logits", "probabilities"] = "logits"
     training: TrainingSection
     optimizer: OptimizerSection
     compute: ComputeSection = ComputeSection()

@@ -123,6 +123,9 @@ def load_run_config(path: Path, sections: Mapping[str, type[TaskSection]]) -> Ru
     file = path / STORED_NAME if path.is_dir() else path
     stored = read_config_file(file)
     section = choose_section(stored, sections)
+    if "teacher" in stored and "teachers" not in stored:  # of a version that knew one teacher
+        only: Any = stored.pop("teacher")
+        stored["teachers"] = [] if only is None else [only]
     # A subclass that knows the task's own keys reads the file; the result is a plain RunConfig again.
     model = create_model("StoredConfig", __base__=RunConfig, task_section=(section, ...))
     try:
@@ -137,29 +140,35 @@ def load_run_config(path: Path, sections: Mapping[str, type[TaskSection]]) -> Ru
 def compare_configs(old: RunConfig, new: RunConfig) -> list[str]:
     """One line for each value that differs, `key: old -> new`; the keys that may change freely are left out."""
     before, after = _flatten(old), _flatten(new)
-    absent = "nothing"
     return [
-        f"{key}: {before.get(key, absent)} -> {after.get(key, absent)}"
+        f"{key}: {_show(before, key)} -> {_show(after, key)}"
         for key in dict.fromkeys((*before, *after))
         if before.get(key) != after.get(key) and key.split(".")[0] not in FREE_KEYS
     ]
 
 
-def _flatten(config: RunConfig) -> dict[str, str]:
-    """Dotted key -> value as text; terms go by their names."""
+def _show(flat: Mapping[str, Any], key: str) -> str:
+    return show(flat[key]) if key in flat else "nothing"
+
+
+def _flatten(config: RunConfig) -> dict[str, Any]:
+    """Dotted key -> value; terms go by their names, teachers by their place. Whole values: a text that is cut for a
+    message would hide a difference at its end.
+    """
     plain: dict[str, Any] = config.model_dump(mode="json")
     plain["criterion"] = {term["name"]: term for term in plain["criterion"]}
-    flat: dict[str, str] = {}
+    plain["teachers"] = {str(place): teacher for place, teacher in enumerate(plain["teachers"])}
+    flat: dict[str, Any] = {}
     _collect(plain, "", flat)
     return flat
 
 
-def _collect(value: dict[str, Any], prefix: str, flat: dict[str, str]) -> None:
+def _collect(value: dict[str, Any], prefix: str, flat: dict[str, Any]) -> None:
     for name, inner in value.items():
         if isinstance(inner, dict):
             _collect(cast(dict[str, Any], inner), f"{prefix}{name}.", flat)
         elif inner is not None:
-            flat[prefix + name] = show(inner)
+            flat[prefix + name] = inner
 
 
 def _explain_several(run: str, found: list[Path]) -> Problem:

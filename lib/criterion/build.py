@@ -1,35 +1,69 @@
-"""From the config's terms to the criterion."""
+"""From the config's terms to the criterion. Each term is built by the file that lib/config/terms.py names for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import nn
 
-from lib.config.build_schedule import build_schedule
 from lib.config.sections import TermSection
-from lib.criterion.cross_entropy import compute_cross_entropy
-from lib.criterion.distillation import compute_kd
+from lib.config.terms import TERMS
+from lib.criterion.liveness import check_liveness
+from lib.criterion.section import Shapes, name_term
 from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
-from lib.types import Batch, Outputs
+from lib.errors import Problem, UserError
 
 
-def build_criterion(sections: Sequence[TermSection]) -> WeightedSum:
-    """The weighted sum of the config's terms, in their order."""
-    return WeightedSum([_build_term(section) for section in sections])
+@dataclass(frozen=True)
+class Layers:
+    """Names of the layers whose feature maps the terms read, each once, in the order of the terms."""
+
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
 
 
-def _build_term(section: TermSection) -> WeightedTerm:
-    weight = build_schedule(section.weight)
-    if section.term == "hard":
-        return WeightedTerm("hard", _compute_hard, weight)
-    numbers = {name: build_schedule(number) for name, number in section.numbers.items()}
-    return WeightedTerm("kd", _compute_kd, weight, settings=numbers, needs_teacher=True)
+def find_layers(sections: Sequence[TermSection]) -> Layers:
+    """What must be tapped before the shapes are known that `build_criterion` needs: the choices `student_layer` and
+    `teacher_layer` of the terms.
+    """
+    names = (
+        tuple(dict.fromkeys(section.choices[choice] for section in sections if choice in section.choices))
+        for choice in ("student_layer", "teacher_layer")
+    )
+    return Layers(*names)
 
 
-def _compute_hard(outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None) -> Tensor:
-    return compute_cross_entropy(outputs.logits, batch.labels)
+def build_criterion(sections: Sequence[TermSection], shapes: Shapes) -> WeightedSum:
+    """The weighted sum of the config's terms, in their order; projections on the CPU, in fp32.
+
+    Raises UserError, with every problem, for terms that do not fit these shapes or cannot teach at them. Projections
+    draw their first weights as the seed says; the random state is left as it was, so that a run without them and a run
+    with them see the same pictures and masks.
+    """
+    problems: list[Problem] = []
+    terms: list[WeightedTerm] = []
+    with torch.random.fork_rng(devices=[]):
+        for section in sections:
+            try:
+                terms.append(_build_term(section, shapes))
+            except UserError as error:
+                problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return WeightedSum(terms)
 
 
-def _compute_kd(outputs: Outputs, batch: Batch, teacher_outputs: Outputs, *, temperature: float) -> Tensor:
-    return compute_kd(outputs.logits, teacher_outputs.logits, temperature)
+def _build_term(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    module = importlib.import_module(f"lib.criterion.{TERMS[section.term].module}")
+    build: Callable[[TermSection, Shapes], WeightedTerm] = module.build
+    term = build(section, shapes)
+    # torch keeps a container's own attributes and its parts in one namespace.
+    if term.module is not None and hasattr(nn.ModuleDict(), term.name):
+        raise UserError(
+            Problem(name_term(section), "has a name that torch keeps for itself", remedy="give it another name")
+        )
+    check_liveness(term, shapes)
+    return term

@@ -12,6 +12,22 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
+from lib.config.sections import TermSection
+from lib.criterion.section import Shapes, check_outputs, make_term
+from lib.criterion.weighted_sum import WeightedTerm
+from lib.types import Batch, Outputs
+
+
+def build(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """The term of this section. Raises UserError for a head of one output."""
+    check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
+    return make_term(section, compute_softened)
+
+
+def compute_softened(outputs: Outputs, batch: Batch, answer: Outputs, *, temperature: float) -> Tensor:
+    """The term on what student and teacher say of a batch; the labels do not matter."""
+    return compute_kd(outputs.logits, answer.logits, temperature)
+
 
 def compute_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """T^2 * KL(teacher || student) of logits (B, C) at temperature T > 0; a scalar, computed in fp32.

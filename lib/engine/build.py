@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Sequence
 
-from lib.config.sections import ComputeSection, RunConfig
-from lib.criterion.build import build_criterion
+import torch
+from torch import Tensor, nn
+
+from lib.config.sections import ComputeSection, RunConfig, TermSection
+from lib.config.terms import Asks
+from lib.criterion.build import build_criterion, find_layers
+from lib.criterion.section import Shapes
+from lib.criterion.weighted_sum import SOURCES, WeightedSum
 from lib.engine.step import TrainStep
 from lib.errors import Problem, UserError
 from lib.models.classifier import Classifier, FrozenTeacher
+from lib.models.teachers import TeacherEnsemble
 from lib.optim.average import WeightAverage
 from lib.optim.build import build_optimizer
 from lib.optim.loss_scale import LossScale
+from lib.random import capture_rng_state, restore_rng_state
+from lib.types import Outputs
 
+PROBE_IMAGES = 2
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_step(
-    config: RunConfig, student: Classifier, teacher: FrozenTeacher | None, device: torch.device
+    config: RunConfig,
+    student: Classifier,
+    teacher: TeacherEnsemble | FrozenTeacher | None,
+    device: torch.device,
+    *,
+    image_size: int,
 ) -> TrainStep:
     """Models on the device, in the memory format asked for, and everything that one update needs.
 
-    Raises UserError for what this device or this student cannot do.
+    image_size [px]: side of the pictures; the models are shown two empty ones to see what they answer. Raises UserError
+    for what this device or this student cannot do, and for terms that do not fit the models.
     """
     compute = config.compute
     _check_precision(compute, device)
@@ -31,7 +46,11 @@ def build_step(
     if teacher is not None:
         move_model(teacher, device, memory_format)
     decay = config.training.ema_decay
-    average = None if decay is None else WeightAverage(student, decay=decay)
+    average = None if decay is None else WeightAverage(student, decay=decay)  # before the taps: it needs none
+    images = torch.zeros(PROBE_IMAGES, 3, image_size, image_size, device=device).contiguous(memory_format=memory_format)
+    criterion = build_criterion(config.criterion, tap_layers(config.criterion, student, teacher, images))
+    _check_sources(criterion, teacher, average)
+    criterion.module.to(device)
     if compute.gradient_checkpointing:
         student.enable_gradient_checkpointing()
     if compute.compile:
@@ -39,14 +58,74 @@ def build_step(
     return TrainStep(
         student,
         teacher,
-        build_criterion(config.criterion),
-        build_optimizer(config.optimizer, student),
+        criterion,
+        build_optimizer(config.optimizer, student, extra=criterion.module),
         config.optimizer.clip_norm,
         average=average,
         autocast=DTYPES[compute.precision],
         loss_scale=LossScale(device.type) if compute.precision == "fp16" else None,
         recomputes=compute.gradient_checkpointing,
     )
+
+
+def tap_layers(
+    sections: Sequence[TermSection],
+    student: Classifier,
+    teacher: TeacherEnsemble | FrozenTeacher | None,
+    images: Tensor,
+) -> Shapes:
+    """Make the models give the feature maps that the terms read, and see what they answer to `images` (B, 3, S, S).
+
+    Moves neither weights nor buffers nor random states. Raises UserError for a layer that a model does not have, and
+    where the teacher's are read and there is none.
+    """
+    layers = find_layers(sections)
+    maps: dict[str, dict[str, tuple[int, ...]]] = {"student": {}, "teacher": {}}
+    if layers.student:
+        student.tap(layers.student)
+    answer = _probe(student, images)
+    maps["student"] = {name: tuple(answer.features[name].shape) for name in layers.student}
+    if layers.teacher:
+        if teacher is None:
+            raise UserError(_explain_no_source("teacher", "teacher_layer"))
+        teacher.tap(layers.teacher)
+        features = _probe(teacher, images).features
+        maps["teacher"] = {name: tuple(features[name].shape) for name in layers.teacher}
+    return Shapes(answer.logits.shape[1], images=len(images), **maps)
+
+
+def _probe(model: nn.Module, images: Tensor) -> Outputs:
+    """One forward in evaluation mode, after which the model and the random states are as before."""
+    training = [(module, module.training) for module in model.modules()]
+    rng = capture_rng_state(device_type=images.device.type)
+    try:
+        model.eval()
+        with torch.no_grad():
+            return model(images)
+    finally:
+        for module, mode in training:
+            module.training = mode
+        restore_rng_state(rng)
+
+
+def _check_sources(criterion: WeightedSum, teacher: nn.Module | None, average: WeightAverage | None) -> None:
+    """Raise UserError for a term that asks a model which this run does not have."""
+    has: dict[Asks, bool] = {"teacher": teacher is not None, "ema": average is not None}
+    problems = [
+        _explain_no_source(term.asks, f"term {term.name!r}")
+        for term in criterion.terms
+        if term.asks in criterion.asked and not has[term.asks]
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def _explain_no_source(source: Asks, where: str) -> Problem:
+    remedy = {
+        "teacher": "terms that ask the teacher belong to stage 2: main_distillation.py",
+        "ema": "--set ema_decay=0.999, which averages the student's weights",
+    }
+    return Problem(where=where, what=f"asks the {SOURCES[source]}, and this run has none", remedy=remedy[source])
 
 
 def choose_memory_format(compute: ComputeSection) -> torch.memory_format:

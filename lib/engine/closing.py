@@ -100,19 +100,20 @@ def _say_totals(run: Run, task: Task, result: FitResult) -> None:
     )
 
 
-def _read_settings(config: RunConfig) -> DistillationSettings:
-    """The settings that the guide's advice changes, out of the native terms."""
-    hard = next(term.weight for term in config.criterion if term.name == "hard")
-    kd = next(term for term in config.criterion if term.name == "kd")
-    start, end = (hard.value, hard.value) if hard.kind == "constant" else (hard.start, hard.end)
-    assert start is not None
-    assert end is not None
+def _read_settings(config: RunConfig) -> DistillationSettings | None:
+    """The settings that the guide's advice changes; None where the loss is not written in its keys."""
+    terms = {term.term: term for term in config.criterion}
+    hard, kd = terms.get("hard"), terms.get("kd")
+    if hard is None or kd is None or len(config.criterion) != 2 or not kd.weight.complement:
+        return None
     temperature = kd.numbers["temperature"].value
-    assert temperature is not None
+    start, end = (hard.weight.value,) * 2 if hard.weight.kind == "constant" else (hard.weight.start, hard.weight.end)
+    if start is None or end is None or temperature is None:
+        return None
     return DistillationSettings(
         alpha_start=start,
         alpha_end=end,
-        progressive_epochs=hard.epochs,
+        progressive_epochs=hard.weight.epochs,
         temperature=temperature,
         epochs=config.training.epochs,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from lib.engine.task import Scores
 LATENCY_ROUNDS = 30
 
 
-@torch.inference_mode()
 def compute_scores(
     model: nn.Module,
     source: ItemSource,
@@ -36,9 +35,34 @@ def compute_scores(
     batch_size counts items; timeout_s: without a batch for so long, a loader process counts as hung; `between_batches`
     may raise to stop. Also returns the items that could not be read.
     """
-    was_training = model.training
-    model.eval()
-    logits: list[torch.Tensor] = []
+    (scores,), replaced = compute_scores_of_several(
+        [model],
+        source,
+        seed=seed,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+        timeout_s=timeout_s,
+        between_batches=between_batches,
+    )
+    return scores, replaced
+
+
+@torch.inference_mode()
+def compute_scores_of_several(
+    models: Sequence[nn.Module],
+    source: ItemSource,
+    *,
+    seed: int,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+    timeout_s: float = 300.0,
+    between_batches: Callable[[], None] = lambda: None,
+) -> tuple[tuple[Scores, ...], tuple[Replaced, ...]]:
+    """As `compute_scores` for each of the models, to the same bits: a batch is loaded once and goes through all."""
+    modes = [model.training for model in models]
+    logits: list[list[torch.Tensor]] = [[] for _ in models]
     labels: list[np.ndarray] = []
     sample_ids: list[str] = []
     clip_ids: list[str] = []
@@ -47,10 +71,14 @@ def compute_scores(
     keys = evaluation_batches(len(source), batch_size)
     loader = load_batches(source, keys, seed=seed, num_workers=num_workers, timeout_s=timeout_s)
     try:
+        for model in models:
+            model.eval()
         with contextlib.closing(loader):
             for batch, unreadable in loader:
                 between_batches()
-                logits.append(model(batch.inputs.to(device)).logits.float().cpu())
+                inputs = batch.inputs.to(device)
+                for model, said in zip(models, logits, strict=True):
+                    said.append(model(inputs).logits.float().cpu())
                 # Copies: a batch that is kept holds its pictures in shared memory, and file descriptors, to the end.
                 labels.append(batch.labels.numpy().copy())
                 sample_ids += batch.sample_ids
@@ -58,13 +86,17 @@ def compute_scores(
                 identities += batch.identities
                 replaced += unreadable
     finally:
-        model.train(was_training)
-    scores = Scores(
-        logits=torch.cat(logits).numpy(),
-        labels=np.concatenate(labels),
-        sample_ids=tuple(sample_ids),
-        clip_ids=tuple(clip_ids),
-        identities=tuple(identities),
+        for model, was_training in zip(models, modes, strict=True):
+            model.train(was_training)
+    scores = tuple(
+        Scores(
+            logits=torch.cat(said).numpy(),
+            labels=np.concatenate(labels),
+            sample_ids=tuple(sample_ids),
+            clip_ids=tuple(clip_ids),
+            identities=tuple(identities),
+        )
+        for said in logits
     )
     return scores, tuple(replaced)
 

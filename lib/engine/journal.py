@@ -111,10 +111,12 @@ class Journal:
 
     def record_epoch(self, row: Mapping[str, Any], epochs: int, *, best: tuple[int, float], new_best: bool) -> str:
         """The epoch's row in metrics.csv, its line in losses.logs, its scalars, the curves; returns the line."""
-        shown = {name: value for name, value in row.items() if name not in ("epoch", "steps", "skipped")}
+        left_out = ("epoch", "steps", "skipped")
+        shown = {name: value for name, value in row.items() if name not in left_out and "/" not in name}
         if row["skipped"]:
             shown["skipped"] = row["skipped"]
-        line = format_epoch_line(row["epoch"], epochs, shown, best=best, new_best=new_best)
+        steering = _find_steering(row)
+        line = format_epoch_line(row["epoch"], epochs, shown, best=best, new_best=new_best, steering=steering)
         self._metrics.append(row)
         self._losses.append(line)
         validation = {f"val/{name.removeprefix('val_')}": row[name] for name in row if name.startswith("val_")}
@@ -123,10 +125,13 @@ class Journal:
         draw_curves(self._run.logs_folder / "curves.png", self._metrics.read(), title=self._run.folder.name)
         return _shorten(row, epochs, best, new_best)
 
-    def explain_stop(self, in_a_row: int, last: StepResult) -> str:
-        """Why training stopped itself, with the guide's advice and what is left intact."""
+    def explain_stop(self, in_a_row: int, last: StepResult, *, stage1_accuracy: float | None = None) -> str:
+        """Why training stopped itself, with the guide's advice and what is left intact; stage1_accuracy: 0..1, of the
+        student that stage 2 began with, where it is known.
+        """
         stage1 = self._run.config.student.weights
-        advice = advise_on_nan(checkpoint=stage1) if self._run.config.stage == 2 else _ADVICE_STAGE_1
+        told = advise_on_nan(checkpoint=stage1, stage1_accuracy=stage1_accuracy)
+        advice = told if self._run.config.stage == 2 else _ADVICE_STAGE_1
         intact = [name for name in ("best_model.pth", "last.pth") if (self._run.weights_folder / name).is_file()]
         left = f"intact in {self._run.weights_folder}: {' and '.join(intact)}, as of the last whole epoch"
         return "\n".join([f"{in_a_row} steps in a row were skipped; the last because {last.reason}.", *advice, left])
@@ -144,10 +149,25 @@ def _shorten(row: Mapping[str, Any], epochs: int, best: tuple[int, float], new_b
     """The console's line: what a person follows; everything else is in the files."""
     shown = {
         "loss": row["train_loss"],
-        **{name.removeprefix("train_"): row[name] for name in ("train_hard", "train_kd") if name in row},
+        **{name.removeprefix("train_"): row[name] for name in _find_term_losses(row)},
         "val_auc": row.get("val_auc"),
         "val_auc_ema": row.get("val_auc_ema"),
-        "alpha": row["hard/weight"] if "kd/weight" in row else None,
+        "agreement": row.get("train_agreement"),
         "skipped": row["skipped"] or None,
     }
-    return format_epoch_line(row["epoch"], epochs, shown, best=best, new_best=new_best)
+    steering = _find_steering(row)
+    is_plain = list(steering) == ["hard/weight"]  # stage 1: hard labels alone
+    return format_epoch_line(
+        row["epoch"], epochs, shown, best=best, new_best=new_best, steering={} if is_plain else steering
+    )
+
+
+def _find_steering(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that steer the terms: `hard/weight`, `kd/temperature` and the like."""
+    return {name: value for name, value in row.items() if "/" in name}
+
+
+def _find_term_losses(row: Mapping[str, Any]) -> list[str]:
+    """The columns of the terms' mean losses, in order."""
+    terms = dict.fromkeys(name.split("/", 1)[0] for name in _find_steering(row))
+    return [f"train_{term}" for term in terms if f"train_{term}" in row]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from lib.data.loader import Replaced
-from lib.engine.evaluate import compute_scores
+from lib.engine.evaluate import compute_scores, compute_scores_of_several
 from lib.engine.run import Run
 from lib.engine.step import TrainStep
-from lib.engine.task import Task, TaskData
+from lib.engine.task import Scores, Task, TaskData
 
 EVALUATION_ITEMS = 16  # items a batch when nothing is learnt
 
@@ -43,19 +43,26 @@ class Judge:
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """The task's metrics of one model. Raises MetricError for scores that are not finite."""
-        config = self.run.config
-        scores, replaced = compute_scores(
-            model,
-            self.data.validation,
-            seed=self.data.evaluation_seed,
-            batch_size=EVALUATION_ITEMS,
-            num_workers=config.num_workers,
-            timeout_s=config.loader_timeout,
-            device=self.run.device,
-            between_batches=self.between_batches,
-        )
+        scores, replaced = compute_scores(model, self.data.validation, **self._settings())
         self.report_unreadable(replaced)
         return self.task.compute_metrics(scores)
+
+    def score(self, models: Sequence[nn.Module]) -> tuple[tuple[Scores, ...], tuple[Replaced, ...]]:
+        """The scores of several models in one pass, and the items that could not be read (reported already)."""
+        scores, replaced = compute_scores_of_several(models, self.data.validation, **self._settings())
+        self.report_unreadable(replaced)
+        return scores, replaced
+
+    def _settings(self) -> dict[str, Any]:
+        config = self.run.config
+        return {
+            "seed": self.data.evaluation_seed,
+            "batch_size": EVALUATION_ITEMS,
+            "num_workers": config.num_workers,
+            "timeout_s": config.loader_timeout,
+            "device": self.run.device,
+            "between_batches": self.between_batches,
+        }
 
     def judge(self, step: TrainStep) -> Verdict:
         """The student, and where its weights are averaged, the average too: the better one counts, of equal ones the

@@ -73,12 +73,16 @@ class Pass:
 
 @dataclass
 class Look:
-    """What was seen of a step. Tensors as the models gave them, in the order of the micro-batches."""
+    """What was seen of a step. Tensors as the models gave them, in the order of the micro-batches. average: of the
+    student's averaged weights, where a term asks them.
+    """
 
     result: StepResult
     passes: list[Pass]
     teacher_logits: list[Tensor]
     teacher_fault: Fault | None
+    average_logits: list[Tensor] = field(default_factory=list[Tensor])
+    average_fault: Fault | None = None
 
 
 def look_at_step(step: TrainStep, batch: Batch, progress: Progress) -> Look:
@@ -89,14 +93,15 @@ def look_at_step(step: TrainStep, batch: Batch, progress: Progress) -> Look:
     compiled, student._compiled_call_impl = student._compiled_call_impl, None  # it would leave the hooks out
     watched: Any = _WatchedOptimizer(step, passes)
     criterion: Any = _WatchedCriterion(step.criterion, passes)
+    average = None if step.average is None else step.average.model
     try:
-        with _watching(student) as seen, _watching(step.teacher) as taught:
+        with _watching(student) as seen, _watching(step.teacher) as taught, _watching(average) as averaged:
             watched.seen = seen
             result = replace(step, criterion=criterion, optimizer=watched)(batch, progress)
     finally:
         student._compiled_call_impl = compiled
     watched.close_pass()
-    return Look(result, passes, taught.logits, taught.fault)
+    return Look(result, passes, taught.logits, taught.fault, averaged.logits, averaged.fault)
 
 
 def measure(*tensors: Tensor) -> Range:
@@ -169,6 +174,7 @@ class _WatchedOptimizer:
     def __init__(self, step: TrainStep, passes: list[Pass]) -> None:
         self._real, self._scale, self._passes = step.optimizer, step.loss_scale, passes
         self._names = dict(step.student.named_parameters())
+        self._names |= {f"criterion.{name}": p for name, p in step.criterion.module.named_parameters()}
         self.seen = _Watch()
 
     def __getattr__(self, name: str) -> Any:

@@ -27,8 +27,10 @@ class Position:
     skipped_in_a_row: int = 0
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     start_auc: float | None = None
+    start_accuracy: float | None = None  # of the student as it came from stage 1
     parts: int | None = None  # micro-batches a batch passes in, once memory has run out
     unreadable: dict[str, str] = field(default_factory=dict[str, str])  # path -> reason
+    told_ratio: bool = False  # the advice on the terms' balance has been given
     watch: CollapseWatch = field(default_factory=CollapseWatch)
 
     def to_json(self) -> dict[str, Any]:
@@ -41,12 +43,17 @@ class Position:
 
 
 def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
-    """Weights, optimiser, average, loss scale, random states: what the next step depends on. The teacher is not."""
+    """Weights, those that the loss itself learns, optimiser, average, loss scale, random states: what the next step
+    depends on. The teacher is not.
+    """
     state = {
         "model": step.student.state_dict(),
         "optimizer": step.optimizer.state_dict(),
         "rng": capture_rng_state(device_type=device.type),
     }
+    learnt = step.criterion.module.state_dict()
+    if learnt:
+        state["criterion"] = learnt
     if step.average is not None:
         state["average"] = step.average.state_dict()
     if step.loss_scale is not None:
@@ -57,6 +64,7 @@ def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
 def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
     """Put back what `capture_step` took; the optimiser's settings, such as weight decay, stay those of the config."""
     step.student.load_state_dict(tensors["model"])
+    step.criterion.module.load_state_dict(tensors.get("criterion", {}))
     groups = step.optimizer.base_optimizer.param_groups
     settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
     step.optimizer.load_state_dict(tensors["optimizer"])
@@ -81,6 +89,12 @@ def refuse_other_model(state: RunState, step: TrainStep, about: Mapping[str, Any
         if state.progress.get(key) != about[key]
     ]
     changes += ["optimizer: its stored state is that of another kind"] if groups != ours else []
+    stored, now = (_name_shapes(s) for s in (state.tensors.get("criterion", {}), step.criterion.module.state_dict()))
+    changes += [
+        f"projection {name}: {stored.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in dict.fromkeys((*stored, *now))
+        if stored.get(name) != now.get(name)
+    ]
     if changes:
         raise UserError(
             Problem(
@@ -95,3 +109,7 @@ def refuse_other_model(state: RunState, step: TrainStep, about: Mapping[str, Any
 def _name_options(stored: Mapping[str, Any]) -> list[tuple[frozenset[str], int]]:
     """The option names and the number of parameters of each group: what tells one kind of optimiser from another."""
     return [(frozenset(group), len(group["params"])) for group in stored["base"]["param_groups"]]
+
+
+def _name_shapes(stored: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in stored.items()}

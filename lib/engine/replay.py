@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from lib.config.resolve import name_weights_key
 from lib.config.sections import RunConfig
 from lib.engine.build import choose_memory_format
 from lib.engine.look import Fault, Look, Pass, find_bad_rows, look_at_step, measure
@@ -164,8 +165,9 @@ def _advise(config: RunConfig, look: Look, batch: Batch, result: StepResult, bad
     precise = (
         [] if config.compute.precision == "fp32" else [f"  --set precision=fp32  (now {config.compute.precision})"]
     )
-    if config.teacher is not None and "teacher" in reason:
-        return [f"to mend: the weights of the teacher, teacher_weights = {config.teacher.weights!r}", *precise]
+    if config.teachers and "teacher" in reason:
+        files = [f"{name_weights_key(config, i)} = {one.weights!r}" for i, one in enumerate(config.teachers)]
+        return [f"to mend: the weights of the teacher, {' or '.join(files)}", *precise]
     lines = ["to try, one at a time, in a new run:", *precise]
     if "pass 2" in reason:  # the weights themselves serve: the move by rho is too far
         rho = min(0.05, optimizer.rho / 2)

@@ -1,21 +1,22 @@
 """One update of the student as a transaction: it happens as a whole, or weights, buffers, optimiser, average, loss
 scale and random states are bit for bit as before.
 
-With SAM (rho > 0) a step is: teacher forward (once), pass 1 at w, pass 2 at w + e on the same batch with the same
-dropout masks, restore, clip, base step. BatchNorm statistics are those of pass 1. A batch may pass in several
-micro-batches, in both passes in the same ones, with the teacher's saved outputs.
+With SAM (rho > 0) a step is: forward of those that the criterion asks (once), pass 1 at w, pass 2 at w + e on the same
+batch with the same dropout masks, restore, clip, base step. BatchNorm statistics are those of pass 1. A batch may pass
+in several micro-batches, in both passes in the same ones, with the saved answers.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from lib.criterion.weighted_sum import WeightedSum
+from lib.config.terms import Asks
+from lib.criterion.weighted_sum import SOURCES, WeightedSum
 from lib.engine.transaction import Transaction, find_norm_layers
 from lib.optim.average import WeightAverage
 from lib.optim.loss_scale import LossScale
@@ -35,18 +36,19 @@ class _Overflow(_NotFinite):
 
 @dataclass(frozen=True)
 class _Part:
-    """A micro-batch, its share of the batch's images, and what the teacher said of it."""
+    """A micro-batch, its share of the batch's images, and what those that the criterion asks said of it."""
 
     batch: Batch
     share: float
-    teacher_outputs: Outputs | None
+    answers: Mapping[Asks, Outputs]
 
 
 @dataclass
 class TrainStep:
     """Everything one update needs.
 
-    teacher: a frozen model, or None in stage 1. average: of the student's weights, updated with each step. autocast:
+    teacher: a frozen model, or None in stage 1. average: of the student's weights, updated with each step; a term may
+    ask it. What the criterion itself learns is among the optimizer's parameters. autocast:
     the dtype to compute in (bf16, fp16), None for that of the weights; fp16 wants a loss_scale. parts: micro-batches a
     batch passes in. recomputes: whether the student computes activations again during `backward` (gradient
     checkpointing), which must not move BatchNorm's statistics a second time.
@@ -90,7 +92,7 @@ class TrainStep:
 
     def _update(self, batch: Batch, progress: Progress, held: Transaction) -> StepResult:
         _check_finite([batch.inputs], "the input batch")
-        parts = self._ask_teacher(split_batch(batch, self.parts))
+        parts = self._ask(split_batch(batch, self.parts))
         self.optimizer.zero_grad()
         loss, terms = self._forward_backward(parts, progress, "pass 1")
         grad_norm = self.optimizer.compute_grad_norm()
@@ -121,18 +123,29 @@ class TrainStep:
             self.average.update(self.student)
         return result
 
-    def _ask_teacher(self, micro_batches: list[Batch]) -> list[_Part]:
-        """Once a step: both passes look at the same images."""
+    def _ask(self, micro_batches: list[Batch]) -> list[_Part]:
+        """Once a step: both passes look at the same images, and learn from the same answers."""
         images = sum(len(part) for part in micro_batches)
-        parts: list[_Part] = []
-        for part in micro_batches:
-            outputs = None
-            if self.teacher is not None and self.criterion.needs_teacher:
-                with self._autocast(part):
-                    outputs = self.teacher(part.inputs)
-                _check_finite([outputs.logits], "the teacher's logits")
-            parts.append(_Part(part, len(part) / images, outputs))
-        return parts
+        return [_Part(part, len(part) / images, self._collect_answers(part)) for part in micro_batches]
+
+    def _collect_answers(self, part: Batch) -> dict[Asks, Outputs]:
+        """What the teacher and the average say, in evaluation mode, as far as a term asks them. Where one is missing
+        the criterion names the term that misses it.
+        """
+        average = None if self.average is None else self.average.model
+        models: dict[Asks, nn.Module | None] = {"teacher": self.teacher, "ema": average}
+        answers: dict[Asks, Outputs] = {}
+        for source, model in models.items():
+            if model is None or source not in self.criterion.asked:
+                continue
+            with torch.no_grad(), self._autocast(part):
+                outputs = model(part.inputs)
+            _check_finite([outputs.logits], f"the {SOURCES[source]}'s logits")
+            answers[source] = outputs
+        read = [answers["teacher"].features[name] for name in self.criterion.teacher_layers if "teacher" in answers]
+        if read:
+            _check_finite(read, "the teacher's feature maps")
+        return answers
 
     def _forward_backward(self, parts: list[_Part], progress: Progress, which: str) -> tuple[Tensor, dict[str, Tensor]]:
         """Accumulate the gradient of the whole batch's loss; returns that loss and its terms."""
@@ -144,7 +157,7 @@ class TrainStep:
             # The loss in fp32 at least, whatever the network computed in.
             precise = torch.promote_types(outputs.logits.dtype, torch.float32)
             outputs = Outputs(outputs.logits.to(precise), outputs.features)
-            value = self.criterion(outputs, part.batch, part.teacher_outputs, progress)
+            value = self.criterion(outputs, part.batch, part.answers, progress)
             _check_finite([value.total], f"the loss of {which}")
             total = value.total * part.share
             with batchnorm_statistics_kept(self.student) if self.recomputes else contextlib.nullcontext():
@@ -192,8 +205,12 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
-    """One answer for all tensors (the largest magnitude: a sum of squares would overflow); one wait for the device."""
-    return bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors, float("inf")))).all())
+    """One answer for all tensors, and one wait for the device.
+
+    The sum of squares is the fast way (a tenth of the time on a CPU); where it is not finite, large values may have
+    overflowed it, and the largest magnitude decides.
+    """
+    return any(bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors, p))).all()) for p in (2.0, float("inf")))
 
 
 def _check_finite(tensors: list[Tensor], what: str) -> None:

@@ -15,6 +15,7 @@ from lib.checkpoint.room import check_room
 from lib.checkpoint.selection import BestCheckpoints
 from lib.checkpoint.store import save_checkpoint
 from lib.config.sections import SCRIPTS
+from lib.config.terms import TERMS
 from lib.data.loader import LoadedBatch, Replaced, load_batches
 from lib.data.order import TrainOrder
 from lib.engine.attempt import Attempt, OutOfMemory
@@ -22,14 +23,17 @@ from lib.engine.build import choose_memory_format
 from lib.engine.journal import Journal
 from lib.engine.judge import Judge, Verdict
 from lib.engine.position import Position, capture_step, refuse_other_model, restore_step
+from lib.engine.preflight import Named, describe_work, preflight
 from lib.engine.run import Interrupts, Run, StopRequested
 from lib.engine.skipped import SkippedSteps
 from lib.engine.step import TrainStep
 from lib.engine.task import Task, TaskData
 from lib.errors import ExitCode, RunInterrupted, TrainingStopped
 from lib.metrics.checks import MetricError
+from lib.models.teachers import TeacherEnsemble
 from lib.optim.build import build_lr_schedule, build_rho_schedule
 from lib.report.console import ProgressLine
+from lib.report.guide import advise_on_ratio
 from lib.schedules import Progress
 from lib.types import Batch, StepResult
 
@@ -111,8 +115,13 @@ class Trainer:
         metrics: dict[str, Any] = {}
         first_epoch = position.epoch
         if self._step.teacher is not None and position.start_auc is None:
-            self._run.say("validating the student as it came from stage 1 ...")
-            position.start_auc = self._judge.validate(self._step.student)[self._task.selection_metric]
+            report = preflight(
+                self._judge,
+                (f"student {self._run.config.student.name}", self._step.student),
+                self._name_teachers(),
+                say=lambda line: self._warn([line]),
+            )
+            position.start_auc, position.start_accuracy = report.start_value, report.start_accuracy
             self._run.say(f"before stage 2: {self._task.selection_metric} {position.start_auc:.4f}")
         title = f"stage {self._run.config.stage}"
         with ProgressLine(self._run.console, self._epochs, self._order.steps_per_epoch, title) as progress_line:
@@ -132,6 +141,15 @@ class Trainer:
             seconds=self._journal.elapsed,
             epochs_done=self._epochs - first_epoch + 1,
         )
+
+    def _name_teachers(self) -> list[Named]:
+        """The teachers of stage 2, with what the preflight calls them."""
+        teacher, sections = self._step.teacher, self._run.config.teachers
+        if not isinstance(teacher, TeacherEnsemble):
+            return []
+        numbers = [f" {number}" for number in range(1, len(sections) + 1)] if len(sections) > 1 else [""]
+        names = [f"teacher{number} {section.name}" for number, section in zip(numbers, sections, strict=True)]
+        return list(zip(names, teacher.members, strict=True))
 
     def _train_epoch(self) -> None:
         """Take the steps of the epoch that are still to do."""
@@ -211,7 +229,11 @@ class Trainer:
         else:
             self._journal.record_skip(progress, result, batch, self._keep_skipped(result, batch, progress, settings))
         if position.skipped_in_a_row >= self._max_skipped:
-            raise TrainingStopped(self._journal.explain_stop(position.skipped_in_a_row, result))
+            raise TrainingStopped(self._explain_stop(result))
+
+    def _explain_stop(self, last: StepResult) -> str:
+        position = self._position
+        return self._journal.explain_stop(position.skipped_in_a_row, last, stage1_accuracy=position.start_accuracy)
 
     def _keep_skipped(
         self, result: StepResult, batch: Batch, progress: Progress, settings: Mapping[str, float]
@@ -254,6 +276,7 @@ class Trainer:
             **verdict.metrics,
             "lr": self._lr_schedule(progress),
             **({"rho": self._rho_schedule(progress)} if optimizer.rho > 0.0 else {}),
+            **self._compare_terms(means, progress),
             **self._step.criterion.describe(progress),
             "steps": int(steps),
             "skipped": position.skipped,
@@ -264,6 +287,22 @@ class Trainer:
         position.epoch, position.step, position.sums = position.epoch + 1, 0, defaultdict(float)
         self._save_state()
         return verdict.metrics
+
+    def _compare_terms(self, means: Mapping[str, float], progress: Progress) -> dict[str, float | None]:
+        """`kd_hard_ratio`: the weighted losses of the terms that ask a teacher over those of the terms that do not."""
+        numbers = self._step.criterion.describe(progress)
+        sides = {True: 0.0, False: 0.0}
+        for term in self._run.config.criterion:
+            weighted = numbers[f"{term.name}/weight"] * means.get(term.name, 0.0)
+            sides[TERMS[term.term].asks is not None] += weighted
+        if all(TERMS[term.term].asks is None for term in self._run.config.criterion):
+            return {}
+        ratio = sides[True] / sides[False] if sides[False] > 0.0 else None
+        if (
+            ratio is not None and progress.epoch > 1
+        ):  # of a first epoch, whose schedules may only begin, nothing follows
+            self._warn(advise_on_ratio(ratio, stage=self._run.config.stage))
+        return {"kd_hard_ratio": ratio}
 
     def _term_names(self) -> list[str]:
         return [term.name for term in self._step.criterion.terms]
@@ -347,6 +386,8 @@ class Trainer:
             f"dry run: batch {shape}, step {result.status}"
             + (f", loss {result.loss:.4f} ({terms})" if result.ok else f": {result.reason}")
         )
+        if teachers := self._name_teachers():
+            self._run.say(f"dry run: {describe_work(len(self._data.validation), len(teachers))}")
         self._run.say(
             f"dry run: {self._order.steps_per_epoch} steps an epoch, {self._epochs} epochs; nothing was written"
         )

@@ -32,6 +32,28 @@ def check_samples(
     return score_array, label_array.astype(np.int64)
 
 
+def check_logits(
+    logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Logits (N, C) as float64, C of 2 or more, and labels (N,) as int64 of 0..C-1, or a MetricError; sample_ids: N
+    names for it.
+    """
+    values, label_array = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if values.ndim != 2 or values.shape[1] < 2 or label_array.shape != values.shape[:1]:
+        shapes = f"logits {values.shape}, labels {label_array.shape}"
+        raise MetricError(f"logits must be (samples, classes) with a label for each sample, got {shapes}")
+    if sample_ids is not None and len(sample_ids) != len(values):
+        raise MetricError(f"{len(sample_ids)} sample ids for {len(values)} samples")
+    if len(values) == 0:
+        raise MetricError("no samples at all: an empty split has no metric")
+    bad = np.logical_not(np.isfinite(values))
+    first_bad = values[np.arange(len(values)), bad.argmax(axis=1)]
+    _refuse(np.any(bad, axis=1, keepdims=True)[:, 0], first_bad, "samples with logits that are not finite", sample_ids)
+    outside = f"labels outside 0..{values.shape[1] - 1}"
+    _refuse(~np.isin(label_array, range(values.shape[1])), label_array, outside, sample_ids)
+    return values, label_array.astype(np.int64)
+
+
 def check_both_classes(labels: NDArray[np.int64]) -> None:
     """Raise MetricError unless 0 and 1 both occur."""
     if labels.min() == labels.max():

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from lib.config.sections import RunConfig, StudentSection
-from lib.errors import Problem, UserError
-from lib.models.classifier import EFFICIENTNET_B4, Classifier, FrozenTeacher, build_classifier, check_model_name
-from lib.models.weights import find_fitting_weights, load_weights, read_tensors
+from lib.config.resolve import name_weights_key
+from lib.config.sections import RunConfig, StudentSection, TeacherSection
+from lib.errors import Problem, ProblemList, UserError
+from lib.files import compute_sha256
+from lib.models.classifier import EFFICIENTNET_B4, Classifier, build_classifier, check_model_name
+from lib.models.taps import describe_layers, list_layers
+from lib.models.teachers import AdaptedTeacher, TeacherEnsemble, name_layer
+from lib.models.weights import (
+    count_head_classes,
+    find_fitting_weights,
+    is_head,
+    load_weights,
+    match_tensors,
+    read_tensors,
+)
 
 HUB_TIMEOUT_S = 5.0
 WEIGHTS_FOLDER = Path("weights")
@@ -43,33 +56,181 @@ def build_student(
     return model
 
 
-def build_teacher(config: RunConfig, *, classes: int, say: Callable[[str], None] = print) -> FrozenTeacher:
-    """The frozen teacher. Its head must be in the file: a random one teaches noise. Raises UserError as
-    `build_student`.
+def build_teachers(config: RunConfig, *, classes: Sequence[str], say: Callable[[str], None] = print) -> TeacherEnsemble:
+    """The frozen teachers; `classes` are the task's names in its order. A teacher's head must be in its file unless
+    the config permits otherwise: a random one teaches noise. Raises UserError as `build_student`, with the problems of
+    all teachers.
     """
-    section = config.teacher
-    if section is None:
+    if not config.teachers:
         raise ValueError(f"stage {config.stage} has no teacher")
-    model = build_classifier(section.name, classes=classes, dropout=None)
-    path, notes = find_fitting_weights(section.weights, model, key="teacher_weights")
-    notes.append(f"teacher {_load_trained(model, path, 'teacher_weights', 'partial-weights' in config.allow)}")
-    if config.student.name == section.name:
-        notes.append(f"warning: teacher and student are both {section.name}; expect little from distillation")
-    for note in notes:
+    problems = ProblemList()
+    teachers: list[AdaptedTeacher] = []
+    paths: list[Path | None] = []
+    for index in range(len(config.teachers)):
+        try:
+            teacher, path = _build_teacher(config, index, classes, say)
+        except UserError as error:
+            problems.take(error)
+            continue
+        teachers.append(teacher)
+        paths.append(path)
+    problems.raise_if_any()
+    for note in _warn_of_twins(config, paths, teachers):
         say(note)
-    return FrozenTeacher(model)
+    if len(teachers) > 1:
+        say(_describe_average(config))
+    return TeacherEnsemble(
+        teachers, weights=[section.weight for section in config.teachers], average=config.teacher_average
+    )
 
 
-def _load_trained(model: nn.Module, path: Path, key: str, partial: bool) -> str:
+def _build_teacher(
+    config: RunConfig, index: int, classes: Sequence[str], say: Callable[[str], None]
+) -> tuple[AdaptedTeacher, Path | None]:
+    """One teacher and the file it came from."""
+    section, key = config.teachers[index], name_weights_key(config, index)
+    order = _find_order(section, classes, key.removesuffix(".weights"))
+    partial = "partial-weights" in config.allow
+    who = "teacher" if len(config.teachers) == 1 else f"teacher {index + 1}"
+    with _own_draws(config.seed + index) if section.head == "random-ok" else contextlib.nullcontext():
+        model = build_classifier(section.name, classes=len(classes), dropout=None)
+    if section.init == "imagenet":
+        line = _load_imagenet(model, section.name, f"{key.removesuffix('weights')}init", partial=partial)
+        say(f"{who} {line}")
+    path = None
+    if section.weights is not None:
+        path, notes = find_fitting_weights(section.weights, model, key=key)
+        for note in notes:
+            say(note)
+        needs_head = section.head == "loaded"
+        say(f"{who} {_load_trained(model, path, key, partial, needs_head=needs_head, classes=classes)}")
+    elif section.init == "none":
+        say(f"{who} {section.name}: random weights, as asked for (no weights, init none)")
+    if section.head == "random-ok":
+        say(f"warning: {who} may have a random head (head: random-ok): its logits teach noise, its features may serve")
+    return AdaptedTeacher(model, input_size=section.input_size, mean=section.mean, std=section.std, order=order), path
+
+
+@contextlib.contextmanager
+def _own_draws(seed: int) -> Generator[None]:
+    """Draw weights from a seed of their own: a random head must be the same in a run that is resumed, whatever else
+    was drawn before it. Other draws go on as if nothing had happened here. (Models are built on the CPU.)
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _find_order(section: TeacherSection, classes: Sequence[str], where: str) -> list[int] | None:
+    """For each class of the task its place in the teacher's logits."""
+    if section.classes is None:
+        return None
+    if sorted(section.classes) != sorted(classes):
+        raise UserError(
+            Problem(
+                where=f"{where}.classes",
+                what=f"teacher {section.name} tells other classes apart than the task",
+                expected=f"the task's {len(classes)} classes in the teacher's order: {', '.join(classes)}",
+                got=f"{len(section.classes)}: {', '.join(section.classes)}",
+                remedy="give a teacher of these classes, and name them in the order of its logits",
+            )
+        )
+    return [section.classes.index(name) for name in classes]
+
+
+def _warn_of_twins(config: RunConfig, paths: Sequence[Path | None], teachers: Sequence[AdaptedTeacher]) -> list[str]:
+    """Teachers from which little can be learnt: the student's architecture, its very file, or each other's."""
+    notes: list[str] = []
+    for index, (section, path) in enumerate(zip(config.teachers, paths, strict=True)):
+        key = name_weights_key(config, index)
+        if config.student.name == section.name:
+            notes.append(f"warning: teacher and student are both {section.name}; expect little from distillation")
+            if path is not None and _is_same_file(path, _find_student_file(config, teachers[index].model)):
+                notes.append(
+                    f"warning: {key} and pretrained_student_weights are the same weights ({path}): the student begins "
+                    "as its own teacher and learns nothing from it"
+                )
+        for earlier in range(index):
+            other = paths[earlier]
+            if path is not None and other is not None and _is_same_file(path, other):
+                first = name_weights_key(config, earlier)
+                notes.append(f"warning: {key} and {first} are the same weights ({path}): one teacher, counted twice")
+    return notes
+
+
+def _find_student_file(config: RunConfig, model: nn.Module) -> Path | None:
+    """The stage-1 file that the student starts from; `model` has its architecture."""
+    if config.student.weights is None:
+        return None
+    try:
+        return find_fitting_weights(config.student.weights, model, key="pretrained_student_weights")[0]
+    except UserError:  # told where the student is built; a resumed run needs no such file
+        return None
+
+
+def _is_same_file(one: Path, other: Path | None) -> bool:
+    if other is None or not other.is_file():
+        return False
+    if one.samefile(other):
+        return True
+    return one.stat().st_size == other.stat().st_size and compute_sha256(one) == compute_sha256(other)
+
+
+def _describe_average(config: RunConfig) -> str:
+    total = sum(section.weight for section in config.teachers)
+    shares = ", ".join(f"{section.name} {section.weight / total:.0%}" for section in config.teachers)
+    return f"{len(config.teachers)} teachers, the average of their {config.teacher_average}: {shares}"
+
+
+def print_layers(config: RunConfig, *, classes: int, image_size: int, say: Callable[[str], None] = print) -> None:
+    """The layers of the student and of each teacher that a tap can name, with shapes; opens no weights and no data.
+
+    Names are those that a config uses: a second teacher's begin with `2.`. Raises UserError for an unknown model.
+    """
+    parts = [("student", config.student.name, image_size, 1)]
+    for number, section in enumerate(config.teachers, 1):
+        who = "teacher" if len(config.teachers) == 1 else f"teacher {number}"
+        parts.append((who, section.name, section.input_size or image_size, number))
+    for who, name, size, number in parts:
+        layers = list_layers(build_classifier(name, classes=classes, dropout=None), size)
+        say(f"{who} {name}, images (B, 3, {size}, {size}):")
+        for line in describe_layers([(name_layer(number, layer), shape) for layer, shape in layers]):
+            say(f"  {line}")
+
+
+def _load_trained(
+    model: nn.Module,
+    path: Path,
+    key: str,
+    partial: bool,
+    *,
+    needs_head: bool = True,
+    classes: Sequence[str] | None = None,
+) -> str:
+    """The counting line. With `classes`, a head that is needed and has another number of them is refused by name."""
     if not path.is_file():
         raise UserError(
             Problem(
                 where=f"{key} = {str(path)!r}",
                 what="does not exist",
-                remedy=_REMEDIES[key],
+                remedy=_REMEDIES["teacher_weights" if "teacher" in key else key],
             )
         )
-    return load_weights(model, read_tensors(path), where=str(path), needs_head=True, allow_partial=partial)
+    tensors = read_tensors(path)
+    found, match = count_head_classes(tensors), match_tensors(model, tensors)
+    is_ours = not match.missing_in_backbone() and not match.unexpected_in_backbone()
+    if needs_head and is_ours and classes is not None and found not in (None, len(classes)):
+        heads = [key for key in model.state_dict() if is_head(key)]
+        raise UserError(
+            Problem(
+                where=f"{key} = {str(path)!r}",
+                what=f"does not fit: this teacher tells {found} classes apart, and the task has {len(classes)}",
+                expected=f"a head of {len(classes)} classes, {', '.join(classes)}, as {', '.join(heads)} of the model",
+                got=f"a head of {found} classes",
+                remedy="give a teacher trained on this task; for its features alone, head: random-ok in `teachers`",
+            )
+        )
+    return load_weights(model, tensors, where=str(path), needs_head=needs_head, allow_partial=partial)
 
 
 _REMEDIES = {
@@ -94,10 +255,14 @@ def _initialise(model: nn.Module, section: StudentSection, *, partial: bool) -> 
                 )
             )
         return load_weights(model, read_tensors(path), where=str(path), needs_head=False, allow_partial=partial)
-    local = _find_local_weights(section.name)
+    return _load_imagenet(model, section.name, "student_init", partial=partial)
+
+
+def _load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool) -> str:
+    local = _find_local_weights(name)
     if local is not None:
         return load_weights(model, read_tensors(local), where=str(local), needs_head=False, allow_partial=partial)
-    return _load_from_hub(model, section.name)
+    return _load_from_hub(model, name, key)
 
 
 def _find_local_weights(name: str) -> Path | None:
@@ -109,18 +274,18 @@ def _find_local_weights(name: str) -> Path | None:
     return None
 
 
-def _load_from_hub(model: Any, name: str) -> str:
+def _load_from_hub(model: Any, name: str, key: str) -> str:
     """timm's pretrained weights from its hub. The hub is asked first, briefly: timm itself retries for most of a
     minute.
     """
     import timm
 
     if name == EFFICIENTNET_B4:
-        raise UserError(_explain_no_imagenet(name, "efficientnet-pytorch has no hub of its own"))
+        raise UserError(_explain_no_imagenet(name, key, "efficientnet-pytorch has no hub of its own"))
     check_model_name(name)
     pretrained = timm.get_pretrained_cfg(name)
     if pretrained is None or not pretrained.hf_hub_id:
-        raise UserError(_explain_no_imagenet(name, "timm knows no pretrained weights for it"))
+        raise UserError(_explain_no_imagenet(name, key, "timm knows no pretrained weights for it"))
     from huggingface_hub import constants, try_to_load_from_cache
 
     is_cached = any(
@@ -134,21 +299,25 @@ def _load_from_hub(model: Any, name: str) -> str:
         except urllib.error.HTTPError:
             pass
         except OSError as error:
-            raise UserError(_explain_no_imagenet(name, f"the hub does not answer ({error})")) from None
+            raise UserError(_explain_no_imagenet(name, key, f"the hub does not answer ({error})")) from None
     try:
         source = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError) as error:  # the hub answers, but not with this file
-        raise UserError(_explain_no_imagenet(name, f"the hub does not give them ({error})")) from None
+        raise UserError(_explain_no_imagenet(name, key, f"the hub does not give them ({error})")) from None
     return load_weights(model, source.state_dict(), where=f"timm hub {pretrained.hf_hub_id}", needs_head=False)
 
 
-def _explain_no_imagenet(name: str, why: str) -> Problem:
+def _explain_no_imagenet(name: str, key: str, why: str) -> Problem:
+    rest = (
+        "or name another file in student_init; or --set student_init=random"
+        if key == "student_init"
+        else ("or give the teacher's whole weights in its file, and init none")
+    )
     return Problem(
-        where="student_init = 'imagenet'",
+        where=f"{key} = 'imagenet'",
         what=f"no ImageNet weights for {name}: no file weights/{name}.imagenet.safetensors or .pth, and {why}",
         remedy=f"on a machine with a network: python -c \"import timm, torch; torch.save(timm.create_model('{name}', "
-        f"pretrained=True).state_dict(), 'weights/{name}.imagenet.pth')\" and copy the file here; "
-        "or name another file in student_init; or --set student_init=random",
+        f"pretrained=True).state_dict(), 'weights/{name}.imagenet.pth')\" and copy the file here; " + rest,
     )
 
 

@@ -6,6 +6,7 @@ Legend: B images, C classes, D channels of the last feature map, h x w its grid.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lib.errors import Problem, UserError
+from lib.models.taps import Taps
 from lib.types import Outputs
 
 EFFICIENTNET_B4 = "efficientnet-b4"
@@ -20,6 +22,43 @@ EFFICIENTNET_B4 = "efficientnet-b4"
 
 class Classifier(nn.Module):
     """What every student and teacher can do."""
+
+    _taps: Taps | None = None
+
+    def compute_logits(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of images (B, 3, H, W) float32 RGB in 0..1."""
+        raise NotImplementedError
+
+    def tap(self, layers: Sequence[str]) -> None:
+        """From now on each forward also gives the outputs of these layers, `Outputs.features[layer]`.
+
+        layers: names as in `named_modules()`, such as `backbone.stages.3` or `net._blocks.31`; they replace those of an
+        earlier call, and none ends the tapping. State keys stay as they are. The tensors are those that flow on: with
+        a graph in training, and changed with them where the next layer works in place, as an activation after a norm
+        does (a block's own output is safe). Under `torch.compile` tap before the first forward; a later call compiles
+        anew, and each tapped layer keeps its output from being fused away. Under gradient checkpointing a tapped
+        layer inside a checkpointed block costs the memory of its output.
+
+        Raises UserError for a name the model does not have, with the nearest ones; the forward raises it for a layer
+        that gives no tensor or is never called.
+        """
+        taps = Taps(self, layers)
+        if self._taps is not None:
+            self._taps.remove()
+        self._taps = taps if taps.layers else None
+
+    @property
+    def tapped(self) -> tuple[str, ...]:
+        """The layers whose outputs a forward gives."""
+        return () if self._taps is None else self._taps.layers
+
+    def forward(self, images: Tensor) -> Outputs:
+        if self._taps is None:
+            return Outputs(logits=self.compute_logits(images), features={})  # torch.compile cannot trace the default
+        with self._taps.collecting() as features:
+            logits = self.compute_logits(images)
+        self._taps.check_complete(features)
+        return Outputs(logits=logits, features=features)
 
     def get_features(self, images: Tensor) -> Tensor:
         """Last feature map (B, D, h, w) of images (B, 3, H, W) float32 RGB in 0..1."""
@@ -68,8 +107,8 @@ class TimmClassifier(Classifier):
                 )
             ) from None
 
-    def forward(self, images: Tensor) -> Outputs:
-        return Outputs(logits=self.head(self.backbone(images)))
+    def compute_logits(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
 
 
 class EfficientNetClassifier(Classifier):
@@ -93,8 +132,8 @@ class EfficientNetClassifier(Classifier):
         for block in self.net._blocks:  # the library has no switch of its own
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
-    def forward(self, images: Tensor) -> Outputs:
-        return Outputs(logits=self.net(images))
+    def compute_logits(self, images: Tensor) -> Tensor:
+        return self.net(images)
 
 
 def build_classifier(name: str, *, classes: int, dropout: float | None) -> Classifier:
@@ -146,6 +185,10 @@ class FrozenTeacher(nn.Module):
 
     def train(self, mode: bool = True) -> FrozenTeacher:
         return super().train(False)
+
+    def tap(self, layers: Sequence[str]) -> None:
+        """As `Classifier.tap`."""
+        self.model.tap(layers)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Outputs:

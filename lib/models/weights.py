@@ -1,23 +1,27 @@
 """Strict loading of weights: every tensor of the backbone matches, or it is an error with example keys of both sides.
 
-A file may wrap its tensors (`model`, `state_dict`, `model_state_dict`) and prefix its keys (`module.`, `net.`,
-`model.`, `backbone.`); both are undone on both sides before comparing.
+A file may wrap its tensors (`model`, `state_dict`, `model_state_dict`) and prefix its keys (see PREFIXES); both are
+undone on both sides before comparing. The head may bear another library's name: DeepfakeBench's `last_layer` is
+efficientnet-pytorch's `_fc`, and a pair that is alone on both sides and fits is taken for the same.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from lib.archive import load_plain
 from lib.errors import Problem, UserError
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
-PREFIXES = ("module.", "net.", "model.", "backbone.")
+PREFIXES = ("module.", "net.", "model.", "student.", "backbone.", "efficientnet.")
 HEAD_NAMES = ("head.", "fc.", "_fc.", "classifier.")  # of this project, of timm, of efficientnet-pytorch
+RENAMED = {"last_layer.weight": "_fc.weight", "last_layer.bias": "_fc.bias"}  # of DeepfakeBench's EfficientNet-B4
 EXAMPLES = 3
 
 
@@ -49,7 +53,8 @@ def is_head(key: str) -> bool:
     timm calls some last layers of a backbone `head.norm`: what our classifier holds as `backbone.*` is none of the
     head.
     """
-    return "backbone." not in key and _strip_prefixes(key).startswith(HEAD_NAMES)
+    name = _normalise(key)
+    return name in RENAMED.values() or ("backbone." not in key and name.startswith(HEAD_NAMES))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -82,10 +87,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
     """Compare names and shapes; nothing is loaded."""
     wanted = model.state_dict()
-    offered = {_strip_prefixes(key): key for key in tensors}
+    offered = {_normalise(key): key for key in tensors}
     if len(offered) != len(tensors):  # prefixes tell two tensors apart: compare the names as they are
         offered = {key: key for key in tensors}
-    by_name = {key: offered[_strip_prefixes(key)] for key in wanted if _strip_prefixes(key) in offered}
+    by_name = {key: offered[_normalise(key)] for key in wanted if _normalise(key) in offered}
+    by_name |= _pair_heads(wanted, tensors, by_name)
     matched = {key: source for key, source in by_name.items() if wanted[key].shape == tensors[source].shape}
     wrong_shape = tuple(
         f"{key}: wanted {tuple(wanted[key].shape)}, file has {tuple(tensors[source].shape)}"
@@ -99,6 +105,29 @@ def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
         unexpected=tuple(key for key in tensors if key not in used),
         wrong_shape=wrong_shape,
     )
+
+
+def _pair_heads(
+    wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], by_name: Mapping[str, str]
+) -> dict[str, str]:
+    """A head whose name differs on both sides: weight and bias, where either side has one such pair and shapes agree.
+
+    Heads of other shapes (ImageNet's 1000 classes) stay unmatched.
+    """
+    ours = [key for key in wanted if key not in by_name and is_head(key)]
+    theirs = [key for key in tensors if key not in by_name.values() and is_head(key)]
+    pairs: dict[str, str] = {}
+    for end in (".weight", ".bias"):
+        one, other = [key for key in ours if key.endswith(end)], [key for key in theirs if key.endswith(end)]
+        if len(one) == len(other) == 1 and wanted[one[0]].shape == tensors[other[0]].shape:
+            pairs[one[0]] = other[0]
+    return pairs if len(pairs) == len(ours) == len(theirs) else {}
+
+
+def count_head_classes(tensors: Mapping[str, Tensor]) -> int | None:
+    """How many classes the head of a file tells apart; None where it holds no head."""
+    sizes = [int(t.shape[0]) for key, t in tensors.items() if is_head(key) and key.endswith("weight") and t.ndim == 2]
+    return sizes[-1] if sizes else None
 
 
 def load_weights(
@@ -202,6 +231,12 @@ def _first_glob(pattern: str) -> int:
     return next(i for i, part in enumerate(Path(pattern).parts) if _is_glob(part))
 
 
+def _normalise(key: str) -> str:
+    """A key without prefixes, a renamed head under the name that we know."""
+    name = _strip_prefixes(key)
+    return RENAMED.get(name, name)
+
+
 def _strip_prefixes(key: str) -> str:
     while True:
         for prefix in PREFIXES:
@@ -226,6 +261,19 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             Problem(where=str(path), what="cannot be read as safetensors", got=str(error), remedy="fetch it again")
         ) from None
+
+
+def compute_weights_hash(model: nn.Module) -> str:
+    """sha256 (hex) over name, dtype, shape and bytes of every tensor of the state dict, in its order.
+
+    The same on every device and in every memory layout; one changed bit or counter changes it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def rename_by_order(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -7,33 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lib.config.build_schedule import build_lr_schedule, build_rho_schedule
 from lib.config.sections import OptimizerSection
 from lib.optim.sam import SAM
-from lib.schedules import FlatThenLinear, RiseThenLinear
+
+__all__ = ["build_lr_schedule", "build_optimizer", "build_rho_schedule", "find_weights", "group_parameters"]
 
 
-def build_optimizer(section: OptimizerSection, model: nn.Module) -> SAM:
-    """SAM over the base optimiser, for every parameter of `model` that learns; decay on weights only.
+def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Module | None = None) -> SAM:
+    """SAM over the base optimiser, for every parameter of `model` and `extra` that learns; decay on weights only.
 
-    rho 0 is the base optimiser alone: the baseline that SAM is held against.
+    extra: what the loss itself learns; in groups of its own behind the model's, so that the state of a run without any
+    is laid out as ever. rho 0 is the base optimiser alone: the baseline that SAM is held against.
     """
-    groups = group_parameters(model, weight_decay=section.weight_decay)
+    modules = [model] if extra is None else [model, extra]
+    groups = [group for module in modules for group in group_parameters(module, weight_decay=section.weight_decay)]
     if section.base == "sgd":
         base: torch.optim.Optimizer = torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
     else:
         base = torch.optim.AdamW(groups, lr=section.lr)
-    return SAM(base, rho=section.rho, adaptive=find_weights(model) if section.asam else ())
-
-
-def build_lr_schedule(section: OptimizerSection) -> FlatThenLinear:
-    """Flat, then linear to 0, as the reference; optionally rising from 0 first."""
-    return FlatThenLinear(section.lr, flat=section.flat, warmup=section.warmup)
-
-
-def build_rho_schedule(section: OptimizerSection) -> RiseThenLinear:
-    """Constant unless the config says more: rising from 0 first, and moving to `rho_end` after."""
-    end = section.rho if section.rho_end is None else section.rho_end
-    return RiseThenLinear(section.rho, end=end, rise=section.rho_warmup)
+    adaptive = [p for module in modules for p in find_weights(module)]
+    return SAM(base, rho=section.rho, adaptive=adaptive if section.asam else ())
 
 
 def find_weights(model: nn.Module) -> list[Tensor]:

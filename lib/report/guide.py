@@ -55,9 +55,12 @@ def describe_next_after_stage1(
 
 
 def describe_next_after_stage2(
-    *, val_auc: float, stage1_auc: float | None, checkpoint: str, settings: DistillationSettings, bands: bool
+    *, val_auc: float, stage1_auc: float | None, checkpoint: str, settings: DistillationSettings | None, bands: bool
 ) -> list[str]:
-    """stage1_auc: of the checkpoint that stage 2 started from, on the same validation data; None if not known."""
+    """stage1_auc: of the checkpoint that stage 2 started from, on the same validation data; None if not known.
+
+    settings: None where the loss is not written in the guide's keys; its changes of them are then left out.
+    """
     lines = [f"Stage 2 is done: best validation AUC {val_auc:.4f}, {checkpoint}"]
     if bands:
         lines.append(f"  {_hold_against(val_auc, STAGE2_BAND)}")
@@ -67,14 +70,18 @@ def describe_next_after_stage2(
     wanted = f"; the guide expects +{STAGE2_GAIN[0]:.2f} to +{STAGE2_GAIN[1]:.2f}" if bands else ""
     lines.append(f"  Against stage 1 ({stage1_auc:.4f}): {gain:+.4f}{wanted}")
     if gain < 0:
-        return [*lines, *advise_low_auc(settings)]
+        return [*lines, *(_NATIVE_LOW if settings is None else advise_low_auc(settings))]
     if gain < STAGE2_GAIN[0]:
-        return [*lines, *advise_no_gain(settings)]
+        return [*lines, *(_NATIVE_NO_GAIN if settings is None else advise_no_gain(settings))]
     return [
         *lines,
         "  Whether it owes that to the teacher or to the further steps, a control tells:",
         "  the same command with --set use_progressive_distillation=false --set alpha_end=1 and another -n.",
     ]
+
+
+_NATIVE_LOW = ["  Low validation AUC: try less weight on the teacher's terms at the start, or a lower temperature."]
+_NATIVE_NO_GAIN = ["  No gain over stage 1: try more weight on the teacher's terms, a higher temperature, more epochs."]
 
 
 def advise_low_auc(settings: DistillationSettings) -> list[str]:
@@ -116,6 +123,26 @@ def advise_on_nan(
         f"  2. the stage-1 checkpoint exists and is the one loaded (here: {used})",
         f"  3. stage 1 was long enough: {STAGE1_EPOCHS} epochs or more (here: {epochs}); set `stage1.epoch`",
     ]
+
+
+RATIO_LIMITS = (0.1, 10.0)
+
+
+def advise_on_ratio(ratio: float, *, stage: int) -> list[str]:
+    """ratio: weighted losses of the terms that ask a teacher over those that read the labels, mean of an epoch."""
+    low, high = RATIO_LIMITS
+    if ratio < low:
+        return [
+            f"warning: the teacher's terms weigh {ratio:.2g} of the labels' (below {low:g}): little is distilled. Try "
+            f"more weight on them (--set stage{stage}.alpha_end=..., lower; or their `weight`), or a higher temperature"
+        ]
+    if ratio > high:
+        return [
+            f"warning: the teacher's terms weigh {ratio:.2g} times the labels' (above {high:g}): the labels are "
+            f"drowned. Try less weight on them (--set stage{stage}.alpha_end=..., higher; or their `weight`), or a "
+            "lower temperature"
+        ]
+    return []
 
 
 def _hold_against(value: float, band: tuple[float, float]) -> str:

@@ -19,13 +19,30 @@ def format_epoch_line(
     *,
     best: tuple[int, float] | None = None,
     new_best: bool = False,
+    steering: Mapping[str, float] | None = None,
 ) -> str:
-    """`Epoch 3/100 | train loss 0.6100 | val_auc 0.8123 | best 0.8123 (epoch 3, new)`; values of None are left out."""
+    """`Epoch 3/100 | train loss 0.6100 | val_auc 0.8123 | hard w=0.95 kd w=0.05 T=3.0 | best 0.8123 (epoch 3, new)`;
+    values of None are left out. steering: the numbers of the terms, as `format_steering` takes them.
+    """
     parts = [f"Epoch {epoch}/{total_epochs}"]
     parts += [f"{name} {_format_value(value)}" for name, value in values.items() if value is not None]
+    parts += [format_steering(steering)] if steering else []
     if best is not None:
         parts.append(f"best {best[1]:.4f} (epoch {best[0]}{', new' if new_best else ''})")
     return " | ".join(parts)
+
+
+def format_steering(numbers: Mapping[str, float]) -> str:
+    """`hard w=0.95 kd w=0.05 T=3.0` from `hard/weight`, `kd/weight`, `kd/temperature`, term by term."""
+    short = {"weight": "w", "temperature": "T"}
+    words: list[str] = []
+    last = None
+    for key, value in numbers.items():
+        term, name = key.split("/", 1)
+        words += [term] if term != last else []
+        words.append(f"{short.get(name, name)}={round(value, 4)}")
+        last = term
+    return " ".join(words)
 
 
 def _format_value(value: float | int | str) -> str:

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from lib.config.describe import alpha_table, compute_weight_ranges, print_resolved
 from lib.config.read import parse_json5, read_config_file
 from lib.config.resolve import LONGEST_NAME, describe_choices, resolve
-from lib.config.sections import FileKeys, RunConfig, ScheduleSection, Stage, Stage1Keys, Stage2Keys
+from lib.config.sections import FileKeys, RunConfig, ScheduleSection, Stage, Stage1Keys, Stage2Keys, TeacherSection
 from lib.config.validate import validate_keys
 from lib.errors import UserError
 from lib.tasks.deepfake.section import DeepfakeSection
@@ -41,7 +41,7 @@ def test_the_shipped_config_says_what_the_guide_says():
 def test_stage_1_learns_from_hard_labels_alone_at_twice_the_flat_lr():
     config = resolve_keys(1, **GUIDE)
     assert config.stage == 1
-    assert config.teacher is None
+    assert config.teachers == ()
     assert config.student.weights is None
     assert config.training.batch_size == 16
     assert config.optimizer.lr == 0.0001
@@ -53,8 +53,7 @@ def test_stage_1_learns_from_hard_labels_alone_at_twice_the_flat_lr():
 def test_stage_2_distils_with_a_quarter_of_the_batch_at_the_flat_lr():
     config = resolve_keys(2, **GUIDE)
     assert config.stage == 2
-    assert config.teacher is not None
-    assert (config.teacher.name, config.teacher.weights) == ("efficientnet-b4", "weights/FFc23.tar")
+    assert config.teachers == (TeacherSection(name="efficientnet-b4", weights="weights/FFc23.tar"),)
     assert config.student.weights == "output/pretrain_mobilevit_*/weights/10_0.9234_val.pth"
     assert config.training.batch_size == 4
     hard, kd = config.criterion
@@ -154,7 +153,7 @@ def test_stage_2_from_an_unpretrained_student_may_be_allowed():
 
 
 def test_stage_1_needs_neither_of_the_weights():
-    assert resolve_keys(1, teacher_weights=None, pretrained_student_weights=None).teacher is None
+    assert resolve_keys(1, teacher_weights=None, pretrained_student_weights=None).teachers == ()
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -224,8 +223,25 @@ def list_fields() -> list[tuple[str, str, FieldInfo]]:
     ]
 
 
+# A teacher that differs in every key from the one of `teacher_weights`.
+OTHER_TEACHER = {
+    "model": "test_resnet",
+    "weights": "another.pth",
+    "weight": 2.0,
+    "init": "imagenet",
+    "input_size": 64,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "classes": ["fake", "real"],
+    "head": "random-ok",
+}
+
+
 def other_value(name: str, field: FieldInfo) -> object:
     """A valid value that differs from the default, from the field's type alone."""
+    special: dict[str, object] = {"terms": [{"term": "focal"}], "dialect": "additive", "teachers": [OTHER_TEACHER]}
+    if name in special:
+        return special[name]
     default = field.default if field.default is not None else getattr(FileKeys.model_fields[name], "default", None)
     if default is None:
         kinds = {
@@ -250,7 +266,12 @@ def other_value(name: str, field: FieldInfo) -> object:
 )
 def test_every_key_of_a_file_has_an_effect_on_the_run(group: str, name: str, field: FieldInfo):
     value = other_value(name, field)
-    keys = {group: {name: value}} if group else {name: value}
+    said = {name: value}
+    if name.startswith("distill_temp"):
+        said["distill_weight"] = 0.3
+    if name == "teachers":
+        said["teacher_weights"] = None
+    keys = {group: said} if group else said
     stages: tuple[Stage, ...] = (1, 2) if not group else ((1,) if group == "stage1" else (2,))
     assert any(resolve_keys(stage, **keys) != resolve_keys(stage) for stage in stages)
 
@@ -280,18 +301,15 @@ def test_every_value_of_the_resolved_config_can_be_changed_by_some_key():
         return flat
 
     base = leaves(resolve_keys(2))
-    touched = {
-        path
-        for group, name, field in list_fields()
-        for path, value in leaves(
-            resolve_keys(
-                2, **({group: {name: other_value(name, field)}} if group else {name: other_value(name, field)})
-            )
-        ).items()
-        if base.get(path, "absent") != value
-    }
-    # Of the terms, the flat keys move alpha and temperature; the rest is the form of a schedule, or native.
-    moved = {f".criterion[{i}].weight.{name}" for i in (0, 1) for name in ("start", "end", "epochs", "kind", "value")}
-    moved.add(".criterion[1].numbers.temperature.value")
-    structure = {".name", ".config_name", ".stage"} | {path for path in base if path.startswith(".criterion")} - moved
-    assert set(base) - touched == structure
+    touched: set[str] = set()
+    fields = [(group, name, other_value(name, field)) for group, name, field in list_fields()]
+    fields += [("", name, {"kind": "linear", "start": 0.02, "end": 0.01}) for name in ("lr", "rho")]
+    for group, name, value in fields:
+        said = {name: value} | ({"teacher_weights": None} if name == "teachers" else {})
+        other = leaves(resolve_keys(2, **({group: said} if group else said)))
+        absent = object()
+        touched |= {path for path in {*base, *other} if base.get(path, absent) != other.get(path, absent)}
+    # The terms as a whole are a key's; what stands in them is the form of a schedule.
+    structure = {".name", ".config_name", ".stage"}
+    untouched = {path for path in set(base) - touched if not path.startswith(".criterion")}
+    assert untouched == structure

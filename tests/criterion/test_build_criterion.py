@@ -1,11 +1,17 @@
 """From the config's terms to the criterion."""
 
+import importlib
+
 import pytest
 import torch
+from made_terms import TWO, build_one, make_section
 
 from lib.config.sections import ScheduleSection, TermSection
+from lib.config.terms import TERMS
 from lib.criterion.build import build_criterion
 from lib.criterion.distillation import compute_kd
+from lib.criterion.section import Shapes
+from lib.errors import UserError
 from lib.schedules import Progress
 from lib.types import Batch, Outputs
 
@@ -26,14 +32,15 @@ def at_epoch(epoch: int) -> Progress:
 
 @pytest.mark.parametrize(("epoch", "alpha"), [(1, 0.95), (5, 0.95), (6, 0.85), (11, 0.75), (20, 0.65), (21, 0.5)])
 def test_stage_2_follows_the_table_of_the_guide(epoch: int, alpha: float) -> None:
-    weights = build_criterion([HARD, KD]).weights(at_epoch(epoch))
-    assert weights == {"hard": alpha, "kd": round(1 - alpha, 12)}
+    numbers = build_criterion([HARD, KD], TWO).describe(at_epoch(epoch))
+    assert (numbers["hard/weight"], numbers["kd/weight"]) == (alpha, round(1 - alpha, 12))
 
 
 def test_stage_1_is_hard_labels_alone_and_needs_no_teacher() -> None:
-    criterion = build_criterion([TermSection(name="hard", term="hard", weight=ONE)])
-    assert criterion.weights(at_epoch(1)) == {"hard": 1.0}
-    assert not criterion.needs_teacher
+    criterion = build_criterion([TermSection(name="hard", term="hard", weight=ONE)], TWO)
+    assert criterion.describe(at_epoch(1)) == {"hard/weight": 1.0}
+    assert criterion.asked == frozenset()
+    assert list(criterion.module) == []
 
 
 def test_kd_reaches_the_teachers_logits_at_its_temperature() -> None:
@@ -44,9 +51,41 @@ def test_kd_reaches_the_teachers_logits_at_its_temperature() -> None:
             TermSection(
                 name="kd", term="kd", weight=ONE, numbers={"temperature": ScheduleSection(kind="constant", value=2.5)}
             )
-        ]
+        ],
+        TWO,
     )
-    total = criterion(Outputs(student), batch, Outputs(teacher), at_epoch(1)).total
+    total = criterion(Outputs(student), batch, {"teacher": Outputs(teacher)}, at_epoch(1)).total
     assert torch.equal(total, compute_kd(student, teacher, 2.5))
-    assert criterion.needs_teacher
-    assert criterion.temperature(at_epoch(1)) == 2.5
+    assert criterion.asked == {"teacher"}
+    assert criterion.describe(at_epoch(1)) == {"kd/weight": 1.0, "kd/temperature": 2.5}
+
+
+def test_the_columns_of_hard_and_kd_are_three_whatever_else_is_set() -> None:
+    sections = [make_section("hard", label_smoothing=0.1), make_section("kd")]
+    assert list(build_criterion(sections, TWO).describe(at_epoch(1))) == ["hard/weight", "kd/weight", "kd/temperature"]
+
+
+def test_a_temperature_may_move_and_a_smoothing_may_not() -> None:
+    falling = ScheduleSection(kind="staircase", start=4.0, end=1.0, epochs=8)
+    kd = TermSection(name="kd", term="kd", weight=ONE, numbers={"temperature": falling})
+    criterion = build_criterion([kd], TWO)
+    assert [criterion.describe(at_epoch(epoch))["kd/temperature"] for epoch in (1, 9)] == [4.0, 1.0]
+    hard = TermSection(name="hard", term="hard", weight=ONE, numbers={"label_smoothing": falling})
+    with pytest.raises(UserError, match="label_smoothing, which cannot move"):
+        build_criterion([hard], TWO)
+
+
+def test_a_number_that_is_left_out_has_its_default() -> None:
+    kd = TermSection(name="kd", term="kd", weight=ONE)
+    assert build_criterion([kd], TWO).describe(at_epoch(1))["kd/temperature"] == 3.0
+
+
+def test_every_registered_term_is_a_file_with_a_build_function() -> None:
+    for spec in TERMS.values():
+        assert callable(importlib.import_module(f"lib.criterion.{spec.module}").build)
+
+
+def test_a_projection_by_a_name_that_torch_keeps_for_itself_is_refused() -> None:
+    shapes = Shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 4, 4)})
+    with pytest.raises(UserError, match="another name"):
+        build_one("features", shapes, name="train", student_layer="a", teacher_layer="a")

@@ -2,10 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from made_terms import build_one, draw, make_batch, make_labels, softmax_float64, take_gradient
 
 from lib.criterion.cross_entropy import compute_cross_entropy
+from lib.criterion.section import Shapes
+from lib.errors import UserError
+from lib.types import Outputs
 
 
 def test_it_is_minus_the_mean_log_probability_of_the_label() -> None:
@@ -37,3 +42,35 @@ def test_extreme_logits_stay_finite() -> None:
 def test_shapes_that_do_not_fit_are_refused(logits: tuple[int, ...], labels: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"logits \(B, C\) and labels \(B,\)"):
         compute_cross_entropy(torch.zeros(logits), torch.zeros(labels, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("classes", [2, 7])
+def test_with_smoothing_it_equals_numpy_in_float64(classes: int, smoothing: float) -> None:
+    logits, labels = draw(16, classes), make_labels(16, classes)
+    targets = (1.0 - smoothing) * np.eye(classes)[labels.numpy()] + smoothing / classes
+    expected = float(np.mean(-np.sum(targets * np.log(softmax_float64(logits)), axis=1)))
+    value = compute_cross_entropy(logits, labels, label_smoothing=smoothing)
+    assert value.item() == pytest.approx(expected, rel=2e-6)
+
+
+def test_no_smoothing_is_the_plain_loss_bit_for_bit() -> None:
+    logits, batch = draw(), make_batch()
+    plain = torch.nn.functional.cross_entropy(logits, batch.labels)
+    for term in (build_one("hard"), build_one("hard", label_smoothing=0.0)):
+        assert torch.equal(term.compute(Outputs(logits), batch, None), plain)
+
+
+def test_a_smoothed_label_is_reached_at_finite_logits() -> None:
+    """With smoothing s the best margin of two classes is log((1 - s / 2) / (s / 2)), and the gradient there is 0."""
+    best = math.log(0.95 / 0.05)
+    logits = torch.tensor([[0.0, best], [best, 0.0]], requires_grad=True)
+    value = build_one("hard", label_smoothing=0.1).compute(Outputs(logits), make_batch(2), None)
+    assert take_gradient(value, logits).abs().max() > 0.4  # both labels are wrong
+    value = compute_cross_entropy(logits, torch.tensor([1, 0]), label_smoothing=0.1)
+    assert take_gradient(value, logits).abs().max() < 1e-6
+
+
+def test_one_output_is_refused() -> None:
+    with pytest.raises(UserError, match="always 1"):
+        build_one("hard", Shapes(1))

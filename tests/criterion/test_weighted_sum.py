@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lib.config.terms import Asks
 from lib.criterion.cross_entropy import compute_cross_entropy
 from lib.criterion.distillation import compute_kd
 from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
@@ -39,12 +40,12 @@ def kd(weight: Schedule, temperature: Schedule = Constant(3.0)) -> WeightedTerm:
     def compute(outputs: Outputs, batch: Batch, teacher_outputs: Outputs, *, temperature: float) -> Tensor:
         return compute_kd(outputs.logits, teacher_outputs.logits, temperature)
 
-    return WeightedTerm("kd", compute, weight, settings={"temperature": temperature}, needs_teacher=True)
+    return WeightedTerm("kd", compute, weight, settings={"temperature": temperature}, asks="teacher")
 
 
 def compute_gradient(criterion: WeightedSum, teacher: Outputs | None, progress: Progress = START) -> Tensor:
     outputs = draw_outputs(0)
-    criterion(outputs, make_batch(), teacher, progress).total.backward()
+    criterion(outputs, make_batch(), {} if teacher is None else {"teacher": teacher}, progress).total.backward()
     assert outputs.logits.grad is not None
     return outputs.logits.grad
 
@@ -52,7 +53,7 @@ def compute_gradient(criterion: WeightedSum, teacher: Outputs | None, progress: 
 @pytest.mark.parametrize(("epoch", "alpha"), [(1, 0.95), (11, 0.75), (21, 0.5)])
 def test_the_total_is_alpha_hard_plus_the_rest_of_kd(epoch: int, alpha: float) -> None:
     outputs, teacher, batch = draw_outputs(0), draw_outputs(1), make_batch()
-    value = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])(outputs, batch, teacher, at_epoch(epoch))
+    value = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])(outputs, batch, {"teacher": teacher}, at_epoch(epoch))
     cross_entropy = compute_cross_entropy(outputs.logits, batch.labels).item()
     distillation = compute_kd(outputs.logits, teacher.logits, 3.0).item()
     assert value.total.item() == pytest.approx(alpha * cross_entropy + (1 - alpha) * distillation, rel=1e-6)
@@ -60,7 +61,7 @@ def test_the_total_is_alpha_hard_plus_the_rest_of_kd(epoch: int, alpha: float) -
 
 
 def test_the_terms_are_reported_unweighted_and_without_a_graph() -> None:
-    value = WeightedSum([hard(Constant(0.5))])(draw_outputs(0), make_batch(), None, START)
+    value = WeightedSum([hard(Constant(0.5))])(draw_outputs(0), make_batch(), {}, START)
     assert value.total.requires_grad
     assert not value.terms["hard"].requires_grad
     assert value.total.item() == pytest.approx(0.5 * value.terms["hard"].item())
@@ -68,7 +69,7 @@ def test_the_terms_are_reported_unweighted_and_without_a_graph() -> None:
 
 def test_a_single_term_of_weight_1_is_that_term_bit_for_bit() -> None:
     outputs, batch = draw_outputs(0), make_batch()
-    total = WeightedSum([hard(Constant(1.0))])(outputs, batch, None, START).total
+    total = WeightedSum([hard(Constant(1.0))])(outputs, batch, {}, START).total
     assert torch.equal(total, compute_cross_entropy(outputs.logits, batch.labels))
 
 
@@ -93,8 +94,8 @@ def test_a_term_of_weight_0_changes_neither_total_nor_gradient_whatever_it_says(
     poisoned = WeightedTerm("poisoned", lambda o, b, t: (o.logits * poison).sum(), Constant(0.0))
     batch = make_batch()
     for terms in ([hard(Constant(1.0)), poisoned], [poisoned, hard(Constant(1.0))]):
-        with_it = WeightedSum(terms)(draw_outputs(0), batch, None, START)
-        without = WeightedSum([hard(Constant(1.0))])(draw_outputs(0), batch, None, START)
+        with_it = WeightedSum(terms)(draw_outputs(0), batch, {}, START)
+        without = WeightedSum([hard(Constant(1.0))])(draw_outputs(0), batch, {}, START)
         assert torch.equal(with_it.total, without.total)
         assert set(with_it.terms) == {"hard"}
         gradient = compute_gradient(WeightedSum(terms), None)
@@ -105,14 +106,14 @@ def test_a_term_of_weight_0_is_not_computed_and_needs_no_teacher() -> None:
     def fail(*arguments: object, **settings: object) -> Tensor:
         raise AssertionError("computed")
 
-    silent = WeightedTerm("kd", fail, Constant(0.0), needs_teacher=True)
-    assert set(WeightedSum([hard(Constant(1.0)), silent])(draw_outputs(0), make_batch(), None, START).terms) == {"hard"}
+    silent = WeightedTerm("kd", fail, Constant(0.0), asks="teacher")
+    assert set(WeightedSum([hard(Constant(1.0)), silent])(draw_outputs(0), make_batch(), {}, START).terms) == {"hard"}
 
 
 def test_the_same_arguments_give_the_same_value_as_often_as_sam_asks() -> None:
     criterion = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])
     teacher = draw_outputs(1)
-    values = [criterion(draw_outputs(0), make_batch(), teacher, START).total for _ in range(3)]
+    values = [criterion(draw_outputs(0), make_batch(), {"teacher": teacher}, START).total for _ in range(3)]
     assert torch.equal(values[0], values[1])
     assert torch.equal(values[0], values[2])
 
@@ -122,20 +123,15 @@ def test_the_temperature_follows_its_schedule() -> None:
     falling = Staircase(start=4.0, end=1.0, epochs=8)
     criterion = WeightedSum([kd(Constant(1.0), falling)])
     for epoch, temperature in ((1, 4.0), (9, 1.0)):
-        total = criterion(outputs, batch, teacher, at_epoch(epoch)).total
+        total = criterion(outputs, batch, {"teacher": teacher}, at_epoch(epoch)).total
         assert torch.equal(total, compute_kd(outputs.logits, teacher.logits, temperature))
-        assert criterion.temperature(at_epoch(epoch)) == temperature
+        assert criterion.describe(at_epoch(epoch))["kd/temperature"] == temperature
 
 
 def test_the_log_gets_weights_and_temperature() -> None:
     criterion = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])
-    assert criterion.weights(START) == {"hard": 0.95, "kd": 0.05}
-    assert criterion.temperature(START) == 3.0
+    assert criterion.describe(START) == {"hard/weight": 0.95, "kd/weight": 0.05, "kd/temperature": 3.0}
     assert criterion.describe(at_epoch(21)) == {"hard/weight": 0.5, "kd/weight": 0.5, "kd/temperature": 3.0}
-
-
-def test_without_kd_there_is_no_temperature() -> None:
-    assert WeightedSum([hard(Constant(1.0))]).temperature(START) is None
 
 
 @dataclass(frozen=True)
@@ -164,24 +160,59 @@ class Unknown:
     ids=str,
 )
 def test_a_teacher_is_needed_when_kd_can_ever_weigh_anything(weight: Schedule, needed: bool) -> None:
-    assert WeightedSum([hard(Constant(1.0)), kd(weight)]).needs_teacher is needed
+    assert WeightedSum([hard(Constant(1.0)), kd(weight)]).asked == ({"teacher"} if needed else set())
 
 
 def test_hard_labels_alone_need_no_teacher() -> None:
-    assert not WeightedSum([hard(Constant(1.0))]).needs_teacher
+    assert WeightedSum([hard(Constant(1.0))]).asked == frozenset()
+
+
+def test_each_term_gets_the_answer_of_the_source_that_it_asks() -> None:
+    seen: dict[str, object] = {}
+
+    def make(name: str, asks: Asks | None) -> WeightedTerm:
+        def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
+            seen[name] = answer
+            return outputs.logits.sum()
+
+        return WeightedTerm(name, compute, Constant(1.0), asks=asks)
+
+    criterion = WeightedSum([make("none", None), make("taught", "teacher"), make("averaged", "ema")])
+    teacher, average = draw_outputs(1), draw_outputs(2)
+    criterion(draw_outputs(0), make_batch(), {"teacher": teacher, "ema": average}, START)
+    assert criterion.asked == {"teacher", "ema"}
+    assert (seen["none"], seen["taught"] is teacher, seen["averaged"] is average) == (None, True, True)
+
+
+def test_a_missing_average_is_named() -> None:
+    term = WeightedTerm("self", lambda o, b, a: o.logits.sum(), Constant(0.5), asks="ema")
+    with pytest.raises(ValueError, match=r"'self' has weight 0\.5 but no averaged student"):
+        WeightedSum([term])(draw_outputs(0), make_batch(), {"teacher": draw_outputs(1)}, START)
+
+
+def test_what_terms_learn_is_kept_by_their_names_and_may_hold_no_buffers() -> None:
+    def make(module: nn.Module) -> WeightedSum:
+        return WeightedSum(
+            [hard(Constant(1.0)), WeightedTerm("own", lambda *_: torch.zeros(()), Constant(1.0), module=module)]
+        )
+
+    assert list(make(nn.Linear(2, 3)).module.state_dict()) == ["own.weight", "own.bias"]
+    assert list(WeightedSum([hard(Constant(1.0))]).module.state_dict()) == []
+    with pytest.raises(ValueError, match="no buffers"):
+        make(nn.BatchNorm1d(2))
 
 
 def test_a_missing_teacher_is_named() -> None:
     with pytest.raises(ValueError, match=r"'kd' has weight 0\.5 but no teacher"):
-        WeightedSum([kd(Constant(0.5))])(draw_outputs(0), make_batch(), None, START)
+        WeightedSum([kd(Constant(0.5))])(draw_outputs(0), make_batch(), {}, START)
 
 
 @pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
 def test_a_weight_that_is_negative_or_not_finite_is_refused(weight: float) -> None:
     criterion = WeightedSum([hard(Constant(weight))])
     uses: list[Callable[[], object]] = [
-        lambda: criterion(draw_outputs(0), make_batch(), None, START),
-        lambda: criterion.weights(START),
+        lambda: criterion(draw_outputs(0), make_batch(), {}, START),
+        lambda: criterion.describe(START),
     ]
     for use in uses:
         with pytest.raises(ValueError, match="'hard' must be finite and >= 0"):
@@ -190,7 +221,7 @@ def test_a_weight_that_is_negative_or_not_finite_is_refused(weight: float) -> No
 
 def test_weights_that_are_all_zero_are_refused() -> None:
     with pytest.raises(ValueError, match="every term has weight 0 in epoch 1"):
-        WeightedSum([hard(Constant(0.0))])(draw_outputs(0), make_batch(), None, START)
+        WeightedSum([hard(Constant(0.0))])(draw_outputs(0), make_batch(), {}, START)
 
 
 @pytest.mark.parametrize("terms", [[], [hard(Constant(1.0)), hard(Constant(1.0))]], ids=["none", "twice"])

@@ -124,15 +124,27 @@ def test_an_image_that_is_not_finite_is_named(with_teacher: Workplace, monkeypat
     assert f"python {' '.join(find_command(ended))}" in log
 
 
-def test_a_teacher_that_overflows_is_named(tiny: Workplace) -> None:
+def test_a_teacher_that_overflows_is_named(with_teacher: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the preflight, which would have refused it: some teachers overflow on training pictures only."""
+    from lib.engine import trainer
+
+    tiny, fly = with_teacher, trainer.preflight
+
+    def fly_and_break(judge: Any, student: Any, teachers: Any, **settings: Any) -> Any:
+        report = fly(judge, student, teachers, **settings)
+        teachers[0][1].state_dict()["model.backbone.layer2.0.conv1.weight"].mul_(float("inf"))
+        return report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "preflight", fly_and_break)
+        ended = tiny.call(STAGE_2, CONFIG, "-n", "x", *ALONE, "--set", "max_skipped_in_a_row=2")
     write_teacher(tiny, float("inf"))
-    ended = tiny.call(STAGE_2, CONFIG, "-n", "x", *ALONE, "--set", "max_skipped_in_a_row=2")
     assert ended.code == 3
     command = find_command(ended)
     again = tiny.call(*command)
     assert_same(ended, again)
-    assert "first output that is not finite: model.backbone.layer2.0.conv1 (Conv2d)" in again.out
-    assert "weights not finite: model.backbone.layer2.0.conv1.weight" in again.out
+    assert "first output that is not finite: teachers.0.model.backbone.layer2.0.conv1 (Conv2d)" in again.out
+    assert "weights not finite: teachers.0.model.backbone.layer2.0.conv1.weight" in again.out
     assert "to mend: the weights of the teacher, teacher_weights = 'weights/tiny_teacher.pth'" in again.out
     write_teacher(tiny)  # mended: now the step goes well, which is not the same
     mended = tiny.call(*command)

@@ -56,7 +56,7 @@ CUTS = {
     "stage 1, right after its last save": Cut(1, "lib.engine.trainer", "save_run_state", 0, after=True),
     "between the stages": Cut(1, "lib.engine.closing", "_say_totals", 1, after=True),
     "stage 2, before its first state": Cut(2, "lib.checkpoint.resume", "save_checkpoint", 1),
-    "stage 2, start validation": Cut(2, "lib.engine.judge", "compute_scores", 1),
+    "stage 2, preflight": Cut(2, "lib.engine.judge", "compute_scores_of_several", 1),
     "stage 2, mid-epoch": Cut(2, "lib.engine.step", "TrainStep.__call__", 3),
     "stage 2, end of an epoch": Cut(2, "lib.engine.journal", "MetricsFile.append", 1, after=True),
     "stage 2, second epoch": Cut(2, "lib.engine.step", "TrainStep.__call__", STEPS_PER_EPOCH + 6),

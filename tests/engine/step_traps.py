@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
+from lib.criterion.weighted_sum import WeightedSum
 from lib.engine.step import TrainStep
 from lib.types import Outputs
 
@@ -55,10 +56,7 @@ def trap_forward(step: TrainStep, trap: Trap) -> None:
 def trap_loss(step: TrainStep, trap: Trap) -> None:
     """Replaces the criterion by one whose first term passes through the trap."""
     terms = [
-        WeightedTerm(
-            t.name, lambda *args, t=t, **kw: trap(t.compute(*args, **kw)), t.weight, t.settings, t.needs_teacher
-        )
-        for t in step.criterion.terms[:1]
+        replace(t, compute=lambda *args, t=t, **kw: trap(t.compute(*args, **kw))) for t in step.criterion.terms[:1]
     ]
     step.criterion = WeightedSum([*terms, *step.criterion.terms[1:]])
 

@@ -9,7 +9,7 @@ from tiny_models import START, are_identical, make_batch, make_step, make_studen
 from torch import Tensor, nn
 
 from lib.data.items import Item, UnreadableItem
-from lib.engine.evaluate import compute_scores, measure_latency_ms
+from lib.engine.evaluate import compute_scores, compute_scores_of_several, measure_latency_ms
 from lib.engine.task import Scores
 from lib.errors import UserError
 from lib.types import Outputs
@@ -89,6 +89,39 @@ def test_the_model_is_asked_in_evaluation_mode_and_gets_its_own_mode_back(was_tr
     evaluate(model, BrightPairs(4))
     assert model.modes == [False, False]
     assert model.training == model.dropout.training == was_training
+
+
+def evaluate_several(models: list[nn.Module], source: BrightPairs, **settings: object) -> tuple:
+    return compute_scores_of_several(models, source, seed=3, batch_size=3, num_workers=0, device=CPU, **settings)
+
+
+def test_several_models_in_one_pass_say_what_each_says_alone_and_each_item_is_made_once() -> None:
+    class Counted(BrightPairs):
+        def make(self, index: int, rng: np.random.Generator) -> Item:
+            made.append(index)
+            return super().make(index, rng)
+
+    made: list[int] = []
+    models = [make_student(seed) for seed in range(3)]
+    together, replaced = evaluate_several(models, Counted(7, broken=(4,)))
+    assert len(made) == 8  # the stand-in of the fifth too
+    assert [r.path for r in replaced] == ["item 4"]
+    for model, scores in zip(models, together, strict=True):
+        alone, _ = evaluate(model, BrightPairs(7, broken=(4,)))
+        assert scores.logits.tobytes() == alone.logits.tobytes()
+        assert (scores.labels.tolist(), scores.sample_ids) == (alone.labels.tolist(), alone.sample_ids)
+    assert len({scores.logits.tobytes() for scores in together}) == 3
+
+
+def test_each_of_several_models_gets_its_own_mode_back_also_when_one_fails() -> None:
+    learning, resting = Brightness().train(), Brightness().eval()
+    for models in ([learning, resting, learning], [resting, learning]):
+        evaluate_several(models, BrightPairs(4))
+        assert (learning.training, resting.training) == (True, False)
+    resting.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError):
+        evaluate_several([learning, resting], BrightPairs(4))
+    assert (learning.training, resting.training) == (True, False)
 
 
 def stop() -> None:

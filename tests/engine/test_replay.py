@@ -329,7 +329,7 @@ def test_the_largest_gradients_are_named_where_all_are_finite(tmp_path: Path) ->
     kept = load_skipped(path)
     torch.set_rng_state(kept.state["rng"]["torch"])
     other.student.branch[1].on = ()
-    other.criterion(other.student(kept.batch.inputs), kept.batch, None, AT).total.backward()
+    other.criterion(other.student(kept.batch.inputs), kept.batch, {}, AT).total.backward()
     sizes = {name: float(p.grad.abs().max()) for name, p in other.student.named_parameters() if p.grad is not None}
     expected = [f"{name} {sizes[name]:.4g}" for name in sorted(sizes, key=lambda name: -sizes[name])[:3]]
     assert f"largest in {', '.join(expected)}" in told

@@ -32,7 +32,7 @@ def test_a_step_is_two_passes_at_w_and_at_w_plus_e_and_one_base_step() -> None:
     def backward() -> Tensor:
         torch.set_rng_state(before)
         student.zero_grad()
-        loss = step.criterion(student(batch.inputs), batch, logits, START).total
+        loss = step.criterion(student(batch.inputs), batch, {"teacher": logits}, START).total
         loss.backward()
         return loss.detach()
 

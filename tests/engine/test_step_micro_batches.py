@@ -42,7 +42,7 @@ def make_double_criterion() -> WeightedSum:
     return WeightedSum(
         [
             WeightedTerm("hard", lambda o, batch, t: F.cross_entropy(o.logits, batch.labels), Constant(0.6)),
-            WeightedTerm("kd", kd, Constant(0.4), needs_teacher=True),
+            WeightedTerm("kd", kd, Constant(0.4), asks="teacher"),
         ]
     )
 
@@ -118,9 +118,9 @@ def test_each_part_is_compared_with_the_teachers_answer_to_that_part() -> None:
     real = step.criterion
 
     class Spy(WeightedSum):
-        def __call__(self, outputs, batch, teacher_outputs, progress):
-            pairs.append((batch, teacher_outputs))
-            return super().__call__(outputs, batch, teacher_outputs, progress)
+        def __call__(self, outputs, batch, answers, progress):
+            pairs.append((batch, answers["teacher"]))
+            return super().__call__(outputs, batch, answers, progress)
 
     step.criterion = Spy(real.terms)
     assert step(make_batch(), START).ok

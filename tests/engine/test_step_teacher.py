@@ -1,6 +1,7 @@
 """The teacher in a step: asked once, never moved, always in evaluation mode."""
 
 import copy
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tiny_models import (
 )
 from torch import nn
 
+from lib.config.terms import Asks
 from lib.criterion.weighted_sum import LossValue, WeightedSum
 from lib.schedules import Progress
 from lib.types import Batch, Outputs
@@ -45,20 +47,20 @@ def test_stage_1_asks_no_teacher() -> None:
 
 
 def test_the_teachers_answer_of_pass_1_is_what_pass_2_is_compared_with() -> None:
-    answers: list[Outputs | None] = []
+    seen: list[Outputs] = []
 
     class Spy(WeightedSum):
         def __call__(
-            self, outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None, progress: Progress
+            self, outputs: Outputs, batch: Batch, answers: Mapping[Asks, Outputs], progress: Progress
         ) -> LossValue:
-            answers.append(teacher_outputs)
-            return super().__call__(outputs, batch, teacher_outputs, progress)
+            seen.append(answers["teacher"])
+            return super().__call__(outputs, batch, answers, progress)
 
     step = make_step(teacher=make_teacher(), criterion=Spy(make_criterion().terms))
     step(make_batch(), START)
-    assert len(answers) == 2
-    assert answers[0] is answers[1]
-    assert not answers[0].logits.requires_grad
+    assert len(seen) == 2
+    assert seen[0] is seen[1]
+    assert not seen[0].logits.requires_grad
 
 
 def test_a_frozen_teacher_stays_in_evaluation_mode_whatever_is_asked_of_it() -> None:

@@ -107,7 +107,7 @@ def make_criterion(*, hard: float = 0.6, kd: float | None = 0.4) -> WeightedSum:
                 lambda o, batch, t, *, temperature: compute_kd(o.logits, t.logits, temperature),
                 Constant(kd),
                 settings={"temperature": Constant(3.0)},
-                needs_teacher=True,
+                asks="teacher",
             )
         )
     return WeightedSum(terms)

@@ -49,7 +49,7 @@ def make_config(*, stage: int = 2, student: str = "test_efficientnet", **keys: A
         task="deepfake",
         task_section=TaskSection(),
         student=StudentSection(name=student, init="random", dropout=0.3),
-        teacher=None,
+        teachers=(),
         training=build(TrainingSection, epochs=2, batch_size=4, max_skipped_in_a_row=5, keep_best=1),
         optimizer=optimizer,
         compute=build(ComputeSection),

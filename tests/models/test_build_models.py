@@ -22,9 +22,11 @@ from lib.config.sections import (
     TrainingSection,
 )
 from lib.errors import UserError
-from lib.models.build import build_student, build_teacher
-from lib.models.classifier import EFFICIENTNET_B4, FrozenTeacher
+from lib.models.build import build_student, build_teachers, print_layers
+from lib.models.classifier import EFFICIENTNET_B4
+from lib.models.teachers import TeacherEnsemble
 
+CLASSES = ("real", "fake")
 RUN = "output/pretrain_mobilevit_a/weights/best_model.pth"
 
 
@@ -35,6 +37,8 @@ def make_config(
     init: str = "random",
     weights: str | None = None,
     teacher: tuple[str, str] | None = None,
+    teachers: tuple[TeacherSection, ...] = (),
+    average: Any = "logits",
     allow: tuple[str, ...] = (),
 ) -> RunConfig:
     return RunConfig(
@@ -48,7 +52,8 @@ def make_config(
         task="deepfake",
         task_section=TaskSection(),
         student=StudentSection(name=student, init=init, dropout=0.3, weights=weights),
-        teacher=None if teacher is None else TeacherSection(name=teacher[0], weights=teacher[1]),
+        teachers=teachers if teacher is None else (TeacherSection(name=teacher[0], weights=teacher[1]),),
+        teacher_average=average,
         training=TrainingSection(epochs=1, batch_size=1, max_skipped_in_a_row=50, keep_best=5),
         optimizer=OptimizerSection(
             base="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, rho=0.05, clip_norm=1.0, flat=0.75, warmup=0.0
@@ -219,7 +224,7 @@ def test_stage_2_never_touches_a_hub(no_network: list[str]) -> None:
             build(make_config(stage=2, student="mobilevitv2_050", init="imagenet", weights=weights))
     teacher = make_config(stage=2, teacher=("mobilevitv2_050", "absent.pth"))
     with pytest.raises(UserError):
-        build_teacher(teacher, classes=2)
+        build_teachers(teacher, classes=CLASSES)
     assert no_network == []
 
 
@@ -254,11 +259,11 @@ def test_a_resumed_run_looks_for_no_weights() -> None:
 def test_the_teacher_is_frozen_whole_and_said_to_be_so() -> None:
     save_run(Path("teacher.pth"), name=OTHER, seed=4)
     lines: list[str] = []
-    teacher = build_teacher(make_config(stage=2, teacher=(OTHER, "teacher.pth")), classes=2, say=lines.append)
-    assert isinstance(teacher, FrozenTeacher)
-    assert are_equal(teacher.model.state_dict(), state_of(build_small(4, OTHER)))
+    teacher = build_teachers(make_config(stage=2, teacher=(OTHER, "teacher.pth")), classes=CLASSES, say=lines.append)
+    assert isinstance(teacher, TeacherEnsemble)
+    assert are_equal(teacher.members[0].model.state_dict(), state_of(build_small(4, OTHER)))
     assert not any(p.requires_grad for p in teacher.parameters())
-    assert not teacher.model.training
+    assert not any(module.training for module in teacher.modules())
     assert lines[0].startswith("teacher teacher.pth: ")
     assert "0 missing, 0 unexpected" in lines[0]
 
@@ -266,17 +271,165 @@ def test_the_teacher_is_frozen_whole_and_said_to_be_so() -> None:
 def test_a_teacher_of_the_students_architecture_gives_a_warning() -> None:
     save_run(Path("teacher.pth"))
     lines: list[str] = []
-    build_teacher(make_config(stage=2, teacher=(SMALL, "teacher.pth")), classes=2, say=lines.append)
+    build_teachers(make_config(stage=2, teacher=(SMALL, "teacher.pth")), classes=CLASSES, say=lines.append)
     assert any("warning: teacher and student are both" in line for line in lines)
 
 
 def test_a_teacher_without_a_head_or_a_file_is_refused() -> None:
     torch.save(build_timm(1, OTHER).state_dict(), "imagenet.pth")
-    for path, words in (("imagenet.pth", "head.1.weight"), ("absent.tar", "put the teacher's checkpoint there")):
+    for path, words in (("imagenet.pth", "1000 classes apart"), ("absent.tar", "put the teacher's checkpoint there")):
         with pytest.raises(UserError, match=words):
-            build_teacher(make_config(stage=2, teacher=(OTHER, path)), classes=2)
+            build_teachers(make_config(stage=2, teacher=(OTHER, path)), classes=CLASSES)
 
 
 def test_stage_1_has_no_teacher() -> None:
     with pytest.raises(ValueError, match="no teacher"):
-        build_teacher(make_config(), classes=2)
+        build_teachers(make_config(), classes=CLASSES)
+
+
+# --- Several teachers -----------------------------------------------------------------------------------------------
+
+
+def build_all(*sections: TeacherSection, **settings: Any) -> tuple[TeacherEnsemble, list[str]]:
+    lines: list[str] = []
+    config = make_config(**{"stage": 2, "student": "test_vit", "teachers": sections, **settings})
+    return build_teachers(config, classes=CLASSES, say=lines.append), lines
+
+
+def test_every_teacher_is_loaded_counted_and_given_its_settings() -> None:
+    save_run(Path("one.pth"), seed=4)
+    save_run(Path("two.pth"), name=OTHER, seed=5)
+    ensemble, lines = build_all(
+        TeacherSection(name=SMALL, weights="one.pth", weight=3.0, classes=("fake", "real")),
+        TeacherSection(name=OTHER, weights="two.pth", input_size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        average="probabilities",
+    )
+    assert [line.split(": ")[0] for line in lines[:2]] == ["teacher 1 one.pth", "teacher 2 two.pth"]
+    assert all("0 missing, 0 unexpected" in line for line in lines[:2])
+    assert lines[2:] == ["2 teachers, the average of their probabilities: test_resnet 75%, test_efficientnet 25%"]
+    assert are_equal(ensemble.members[1].model.state_dict(), state_of(build_small(5, OTHER)))
+    first, second = ensemble.members
+    assert (first.order, first.input_size, second.order, second.input_size) == ((1, 0), None, None, 64)
+    images = torch.rand(2, 3, 64, 64)
+    answers = [build_small(4).eval()(images).logits.flip(1), build_small(5, OTHER).eval()(2 * images - 1).logits]
+    shares = [answer.softmax(1) * share for answer, share in zip(answers, (0.75, 0.25), strict=True)]
+    torch.testing.assert_close(ensemble(images).logits.softmax(1), sum(shares))
+
+
+def test_the_problems_of_all_teachers_are_told_together() -> None:
+    save_run(Path("fits.pth"))
+    with pytest.raises(UserError) as caught:
+        build_all(
+            TeacherSection(name=SMALL, weights="absent.pth"),
+            TeacherSection(name=SMALL, weights="fits.pth"),
+            TeacherSection(name=SMALL, weights="fits.pth", classes=("real", "fake", "unsure")),
+        )
+    assert [problem.where for problem in caught.value.problems] == [
+        "teachers[0].weights = 'absent.pth'",
+        "teachers[2].classes",
+    ]
+    assert "tells other classes apart" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [SMALL, EFFICIENTNET_B4])
+def test_a_teacher_of_three_classes_is_refused_by_name(name: str) -> None:
+    torch.save({"model": build_small(1, name, classes=3).state_dict()}, "three.pth")
+    with pytest.raises(UserError, match="this teacher tells 3 classes apart, and the task has 2") as caught:
+        build_all(TeacherSection(name=name, weights="three.pth"))
+    assert "teacher_weights = 'three.pth'" in str(caught.value)
+
+
+def test_a_random_head_is_taken_only_with_permission_and_said_aloud() -> None:
+    torch.save(build_timm(1).state_dict(), "imagenet.pth")
+    with pytest.raises(UserError, match="1000 classes"):
+        build_all(TeacherSection(name=SMALL, weights="imagenet.pth"))
+    ensemble, lines = build_all(TeacherSection(name=SMALL, weights="imagenet.pth", head="random-ok"))
+    assert torch.equal(ensemble.members[0].model.backbone.conv1[0].weight, build_timm(1).conv1[0].weight)  # type: ignore[union-attr, index]
+    assert "the head starts from random weights" in lines[0]
+    assert lines[1].startswith("warning: teacher may have a random head")
+
+
+def test_a_random_head_is_the_same_in_every_start_of_a_run_and_moves_no_other_draw() -> None:
+    torch.save(build_timm(1).state_dict(), "imagenet.pth")
+    sections = [TeacherSection(name=SMALL, weights="imagenet.pth", head="random-ok")] * 2
+    heads: list[list[torch.Tensor]] = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        expected = torch.rand(3)
+        torch.manual_seed(seed)
+        ensemble, _ = build_all(*sections)
+        assert torch.equal(torch.rand(3), expected)
+        heads.append([member.model.head[1].weight for member in ensemble.members])  # type: ignore[union-attr, index]
+    assert all(torch.equal(a, b) for a, b in zip(*heads, strict=True))
+    assert not torch.equal(heads[0][0], heads[0][1])
+
+
+@pytest.mark.usefixtures("no_network")
+def test_imagenet_weights_come_first_and_the_fine_tuned_file_after_them() -> None:
+    torch.save(build_timm(1).state_dict(), f"weights/{SMALL}.imagenet.pth")
+    tuned = dict(build_small(2).state_dict())
+    stem = "backbone.conv1.0.weight"
+    del tuned[stem]
+    torch.save(tuned, "tuned.pth")
+    section = TeacherSection(name=SMALL, weights="tuned.pth", init="imagenet")
+    ensemble, lines = build_all(section, allow=("partial-weights",))
+    state = ensemble.members[0].model.state_dict()
+    assert torch.equal(state[stem], build_timm(1).state_dict()["conv1.0.weight"])
+    assert torch.equal(state["head.1.weight"], tuned["head.1.weight"])
+    assert f"weights/{SMALL}.imagenet.pth" in lines[0]
+    assert "1 missing, 0 unexpected" in lines[1]
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_teacher_without_imagenet_weights_is_told_by_its_own_key() -> None:
+    section = TeacherSection(name=EFFICIENTNET_B4, weights="t.pth", init="imagenet")
+    with pytest.raises(UserError) as caught:
+        build_all(section)
+    assert caught.value.problems[0].where == "teachers[0].init = 'imagenet'"
+    assert "student_init" not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["the same path", "a copy", "a link", "a pattern"])
+def test_a_teacher_from_the_students_own_file_is_said_plainly(way: str) -> None:
+    own = save_run(Path(RUN), seed=3)
+    path = own if way == "the same path" else Path("copy.pth")
+    if way == "a link":
+        path.symlink_to(own.absolute())
+    elif path != own:
+        path.write_bytes(own.read_bytes())
+    weights = "output/pretrain_*/weights/best_model.pth" if way == "a pattern" else RUN
+    section = TeacherSection(name=SMALL, weights=str(path))
+    _, lines = build_all(section, student=SMALL, weights=weights)
+    assert [line for line in lines if "learns nothing from it" in line and "pretrained_student_weights" in line]
+    other = save_run(Path("other.pth"), seed=4)
+    _, lines = build_all(TeacherSection(name=SMALL, weights=str(other)), student=SMALL, weights=weights)
+    assert not [line for line in lines if "learns nothing from it" in line]
+
+
+def test_the_same_teacher_twice_gives_a_warning() -> None:
+    save_run(Path("one.pth"), seed=4)
+    Path("copy.pth").write_bytes(Path("one.pth").read_bytes())
+    save_run(Path("two.pth"), seed=5)
+    sections = [TeacherSection(name=SMALL, weights=path) for path in ("one.pth", "two.pth", "copy.pth")]
+    _, lines = build_all(*sections)
+    twice = [line for line in lines if "counted twice" in line]
+    assert len(twice) == 1
+    assert "teachers[2].weights and teachers[0].weights are the same weights" in twice[0]
+
+
+def test_layers_are_printed_for_each_model_at_its_own_size_without_any_weights() -> None:
+    sections = (
+        TeacherSection(name=SMALL, weights="absent.pth"),
+        TeacherSection(name=OTHER, input_size=64, weights="x"),
+    )
+    lines: list[str] = []
+    print_layers(make_config(stage=2, teachers=sections), classes=2, image_size=32, say=lines.append)
+    heads = [line for line in lines if not line.startswith("  ")]
+    assert heads == [
+        "student test_resnet, images (B, 3, 32, 32):",
+        "teacher 1 test_resnet, images (B, 3, 32, 32):",
+        "teacher 2 test_efficientnet, images (B, 3, 64, 64):",
+    ]
+    rows = {line.split()[0] for line in lines if line.startswith("  ")}
+    assert {"backbone.layer2", "2.backbone.blocks.1"} <= rows
+    assert "backbone.blocks.1" not in rows

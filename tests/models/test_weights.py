@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from lib.errors import UserError
 from lib.models.classifier import EFFICIENTNET_B4, build_classifier
 from lib.models.weights import (
+    compute_weights_hash,
+    count_head_classes,
     find_fitting_weights,
     is_head,
     load_weights,
@@ -351,3 +353,124 @@ def test_matching_loads_nothing() -> None:
     match = match_tensors(model, build_small(1).state_dict())
     assert not match.missing
     assert are_equal(state_of(model), before)
+
+
+# --- Forms of other programs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_form_of_deepfakebench_loads_in_full(tmp_path: Path, prefix: str) -> None:
+    """Its trunk has no `_fc`; the head is a layer of its own beside it."""
+    source = build_classifier(EFFICIENTNET_B4, classes=2, dropout=None)
+    tensors = {
+        f"{prefix}backbone.last_layer.{key.split('_fc.')[1]}" if "_fc." in key
+        else f"{prefix}backbone.efficientnet.{key.removeprefix('net.')}": value
+        for key, value in source.state_dict().items()
+    }  # fmt: skip
+    assert f"{prefix}backbone.efficientnet._blocks.31._bn2.bias" in tensors
+    path = tmp_path / "effnb4_best.pth"
+    torch.save(tensors, path)
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        model = build_classifier(EFFICIENTNET_B4, classes=2, dropout=None)
+    line = load_weights(model, read_tensors(path), where="w", needs_head=True)
+    assert line == f"w: {len(tensors)} tensors matched, 0 missing, 0 unexpected"
+    assert are_equal(model.state_dict(), source.state_dict())
+
+
+def test_the_form_of_deepfakebench_without_its_head_is_refused() -> None:
+    model = build_classifier(EFFICIENTNET_B4, classes=2, dropout=None)
+    tensors = {
+        f"backbone.efficientnet.{key.removeprefix('net.')}": value
+        for key, value in model.state_dict().items()
+        if "_fc" not in key
+    }
+    with pytest.raises(UserError, match="2 missing, 0 unexpected"):
+        load_weights(model, tensors, where="w", needs_head=True)
+
+
+@pytest.mark.parametrize("prefix", ["student.", "model.", "module.", "module.student.", "model.student."])
+def test_checkpoints_of_whole_training_programs_load_in_full(tmp_path: Path, prefix: str) -> None:
+    tensors = {f"{prefix}{key}": value for key, value in build_small(2).state_dict().items()}
+    torch.save({"model_state_dict": tensors, "epoch": 3, "val_auc": 0.9}, tmp_path / "3_0.9000_val.pth")
+    model = build_small(0)
+    line = load_weights(model, read_tensors(tmp_path / "3_0.9000_val.pth"), where="w", needs_head=True)
+    assert line == f"w: {len(tensors)} tensors matched, 0 missing, 0 unexpected"
+    assert are_equal(model.state_dict(), build_small(2).state_dict())
+
+
+@pytest.mark.parametrize("name", [SMALL, OTHER, "mobilenetv3_small_050", "test_vit", "test_convnext"])
+def test_a_head_that_another_library_calls_otherwise_is_taken_where_it_fits(name: str) -> None:
+    """timm's own fine-tuned checkpoint of two classes: `fc`, `classifier`, `head` or `head.fc`."""
+    import timm
+
+    source = timm.create_model(name, num_classes=2)
+    model = build_small(0, name)
+    line = load_weights(model, source.state_dict(), where="w", needs_head=True)
+    assert line == f"w: {len(source.state_dict())} tensors matched, 0 missing, 0 unexpected"
+    assert torch.equal(model.head[1].weight, source.get_classifier().weight)  # type: ignore[index, union-attr]
+    assert torch.equal(model.head[1].bias, source.get_classifier().bias)  # type: ignore[index, union-attr]
+
+
+def test_half_a_head_of_another_name_is_not_taken() -> None:
+    tensors = dict(build_small(1).state_dict())
+    tensors["fc.weight"] = tensors.pop("head.1.weight")
+    del tensors["head.1.bias"]
+    with pytest.raises(UserError, match="2 missing"):
+        load_weights(build_small(0), tensors, where="w", needs_head=True)
+
+
+def test_the_classes_of_a_files_head_are_counted() -> None:
+    assert count_head_classes(build_timm(1).state_dict()) == 1000
+    assert count_head_classes(build_small(1, classes=3).state_dict()) == 3
+    assert count_head_classes(build_classifier(EFFICIENTNET_B4, classes=5, dropout=None).state_dict()) == 5
+    assert count_head_classes({"backbone.last_layer.weight": torch.zeros(4, 7)}) == 4
+    assert count_head_classes({"conv.weight": torch.zeros(4, 7)}) is None
+
+
+# --- The hash -------------------------------------------------------------------------------------------------------
+
+
+class Mixed(nn.Module):
+    """Tensors of several kinds: a bf16 matrix, a scalar counter, an empty one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.arange(6, dtype=torch.bfloat16).reshape(2, 3))
+        self.register_buffer("counter", torch.tensor(7))
+        self.register_buffer("empty", torch.zeros(0, 3))
+
+
+def test_the_hash_of_weights_is_that_of_equal_weights_in_any_memory_layout() -> None:
+    assert compute_weights_hash(Mixed()) == compute_weights_hash(Mixed())
+    model = build_small(0)
+    before = compute_weights_hash(model)
+    assert compute_weights_hash(model.to(memory_format=torch.channels_last)) == before  # type: ignore[call-overload]
+    assert len(before) == 64
+
+
+def test_the_hash_of_weights_notices_name_dtype_shape_value_and_order() -> None:
+    def change(edit: Callable[[Mixed], object]) -> str:
+        model = Mixed()
+        edit(model)
+        return compute_weights_hash(model)
+
+    def rename(model: Mixed) -> None:
+        model.other = model.matrix
+        del model.matrix
+
+    def reorder(model: Mixed) -> None:
+        counter = model._buffers.pop("counter")
+        model._buffers["counter"] = counter
+
+    hashes = [
+        change(lambda model: None),
+        change(lambda model: model.matrix.data.view(torch.int16)[1, 2].bitwise_xor_(1)),
+        change(lambda model: model.counter.add_(1)),  # type: ignore[operator]
+        change(lambda model: setattr(model, "counter", model.counter.to(torch.int32))),
+        change(lambda model: setattr(model.matrix, "data", model.matrix.data.reshape(3, 2))),
+        change(lambda model: setattr(model, "empty", torch.zeros(0, 4))),
+        change(rename),
+        change(reorder),
+    ]
+    assert len(set(hashes)) == len(hashes)

@@ -7,6 +7,7 @@ from lib.report.guide import (
     advise_low_auc,
     advise_no_gain,
     advise_on_nan,
+    advise_on_ratio,
     describe_next_after_stage1,
     describe_next_after_stage2,
 )
@@ -113,3 +114,18 @@ def test_advice_on_nan_checks_accuracy_file_and_epochs() -> None:
     unknown = "\n".join(advise_on_nan(checkpoint=None))
     assert "none: run stage 1 first" in unknown
     assert unknown.count("not known") == 2
+
+
+@pytest.mark.parametrize(("ratio", "words"), [(0.05, "below 0.1"), (20.0, "above 10"), (0.1, ""), (10.0, "")])
+def test_terms_that_are_out_of_balance_are_told_with_the_key_to_turn(ratio: float, words: str) -> None:
+    lines = advise_on_ratio(ratio, stage=2)
+    assert bool(lines) == bool(words)
+    assert all(words in line and "stage2.alpha_end" in line for line in lines)
+
+
+def test_a_loss_in_native_terms_gets_advice_without_the_guides_keys() -> None:
+    lines = describe_next_after_stage2(
+        val_auc=0.8, stage1_auc=0.85, checkpoint="best_model.pth", settings=None, bands=False
+    )
+    assert "less weight on the teacher's terms" in "\n".join(lines)
+    assert "alpha" not in "\n".join(lines)

@@ -1,0 +1,174 @@
+"""The native form of the loss: a list of terms with absolute weights, read with every mistake named by its place.
+
+"terms": [
+  { "term": "hard", "weight": 0.6 },
+  { "term": "kd", "weight": { "kind": "ramp", "value": 0.4 }, "temperature": 3.0 }
+]
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from lib.config.messages import explain
+from lib.config.moving import check_schedule
+from lib.config.sections import ScheduleSection, TermSection
+from lib.config.terms import TERMS, ChoiceSetting, NumberSetting, TermSpec
+from lib.config.words import show
+from lib.errors import Problem, ProblemList
+
+OWN_KEYS = ("term", "name", "weight")
+
+
+def parse_terms(raw: Sequence[Mapping[str, Any]], where: str, *, epochs: int) -> tuple[TermSection, ...]:
+    """Typed terms from JSON objects. Raises one UserError with all problems.
+
+    where: the key they stand under; epochs: of the run, in which every number must stay in its range.
+    """
+    problems = ProblemList()
+    if not raw:
+        problems.add(Problem(where, "is an empty list", expected="one term or more", remedy="leave the key out"))
+    terms = [_parse_term(entry, f"{where}[{place}]", epochs, problems) for place, entry in enumerate(raw)]
+    counts = Counter(term.name for term in terms if term is not None)
+    for name, count in counts.items():
+        if count > 1:
+            problems.add(
+                Problem(
+                    where,
+                    f"has {count} terms that are called {show(name)}",
+                    expected="a name of its own for each, since logs and checkpoints go by it",
+                    remedy=f'write "name": "{name}_2" in one of them',
+                )
+            )
+    problems.raise_if_any()
+    return tuple(term for term in terms if term is not None)
+
+
+def build_constant_term(term: str, weight: ScheduleSection, **numbers: ScheduleSection | float) -> TermSection:
+    """A term with these numbers, and defaults for the rest."""
+    given = {name: setting.default for name, setting in _numbers_of(TERMS[term]).items()} | numbers
+    return TermSection(
+        name=term,
+        term=term,
+        weight=weight,
+        numbers={name: as_schedule(number) for name, number in given.items() if number is not None},
+    )
+
+
+def as_schedule(number: ScheduleSection | float) -> ScheduleSection:
+    """A number is the schedule that never moves."""
+    return number if isinstance(number, ScheduleSection) else ScheduleSection(kind="constant", value=float(number))
+
+
+def _parse_term(entry: Mapping[str, Any], where: str, epochs: int, problems: ProblemList) -> TermSection | None:
+    kind = entry.get("term")
+    if not isinstance(kind, str) or kind not in TERMS:
+        near = difflib.get_close_matches(str(kind), TERMS, n=1)
+        known = "; ".join(f"{name}: {spec.meaning}" for name, spec in TERMS.items())
+        problems.add(
+            Problem(
+                f"{where}.term",
+                "is missing" if kind is None else "is not a known term",
+                expected=known,
+                got=None if kind is None else show(kind),
+                remedy=f'did you mean "{near[0]}"?' if near else "write one of these",
+            )
+        )
+        return None
+    spec = TERMS[kind]
+    for key in entry:
+        if key not in OWN_KEYS and key not in spec.settings:
+            known_keys = [*OWN_KEYS, *spec.settings]
+            near = difflib.get_close_matches(key, known_keys, n=1)
+            remedy = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known_keys)}"
+            problems.add(Problem(f"{where}.{key}", f"is no setting of the term {show(kind)}", remedy=remedy))
+    name = entry.get("name", kind)
+    if not isinstance(name, str) or not name.replace("_", "").isalnum():
+        problems.add(
+            Problem(
+                f"{where}.name",
+                "is not a name",
+                expected="letters, digits and '_'",
+                got=show(name),
+                remedy="leave it out, or rename it",
+            )
+        )
+        name = kind
+    weight = _parse_number(entry.get("weight", 1.0), f"{where}.weight", _WEIGHT, epochs, problems)
+    numbers: dict[str, ScheduleSection] = {}
+    choices: dict[str, str] = {}
+    for key, setting in spec.settings.items():
+        value = entry.get(key, setting.default)
+        place = f"{where}.{key}"
+        if value is None:
+            problems.add(Problem(place, "is missing", expected=setting.meaning, remedy=f'write "{key}": ...'))
+        elif isinstance(setting, NumberSetting):
+            numbers[key] = _parse_number(value, place, setting, epochs, problems)
+        else:
+            choices[key] = _parse_choice(value, place, setting, problems)
+    return TermSection(name=name, term=kind, weight=weight, numbers=numbers, choices=choices)
+
+
+_WEIGHT = NumberSetting("absolute weight of the term", at_least=0.0)
+
+
+def _parse_number(
+    value: Any, where: str, setting: NumberSetting, epochs: int, problems: ProblemList
+) -> ScheduleSection:
+    """A number or a schedule object; what is wrong is added to `problems`, and a stand-in returned."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        section = ScheduleSection(kind="constant", value=float(value))
+    elif isinstance(value, Mapping) and setting.may_move:
+        try:
+            section = ScheduleSection.model_validate_json(json.dumps(value))
+        except ValidationError as error:
+            for problem in explain(error, ScheduleSection, cast(Mapping[str, Any], value)).problems:
+                inner = where if problem.where == "config" else f"{where}.{problem.where}"
+                problems.add(Problem(inner, problem.what, problem.expected, problem.got, problem.remedy))
+            return _STAND_IN
+    else:
+        problems.add(
+            Problem(
+                where,
+                "has a value of the wrong type",
+                expected=f"a number{' or a schedule' if setting.may_move else ''}: {setting.meaning}",
+                got=show(value),
+                remedy="see docs/config.md, Terms and schedules",
+            )
+        )
+        return _STAND_IN
+    bounds = {"at_least": setting.at_least, "above": setting.above, "below": setting.below}
+    for problem in check_schedule(section, epochs, where, **bounds):
+        problems.add(replace(problem, expected=f"{problem.expected}: {setting.meaning}"))
+    return section
+
+
+_STAND_IN = ScheduleSection(kind="constant", value=1.0)
+
+
+def _parse_choice(value: Any, where: str, setting: ChoiceSetting, problems: ProblemList) -> str:
+    if isinstance(value, str) and value and (not setting.choices or value in setting.choices):
+        return value
+    expected = f"one of {', '.join(setting.choices)}" if setting.choices else "text"
+    problems.add(
+        Problem(
+            where,
+            "is not one of the choices" if setting.choices else "has a value of the wrong type",
+            expected=f"{expected}: {setting.meaning}",
+            got=show(value),
+            remedy="write one of these" if setting.choices else "write the name in quotation marks",
+        )
+    )
+    return ""
+
+
+def _numbers_of(spec: TermSpec) -> dict[str, NumberSetting]:
+    return {name: setting for name, setting in spec.settings.items() if isinstance(setting, NumberSetting)}

@@ -1,0 +1,204 @@
+"""What the scores of student and teachers foretell of stage 2: figures of each model, and a sentence for each thing
+that would go wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.engine.task import Scores
+from lib.metrics.accuracy import compute_accuracy
+from lib.metrics.auc import compute_auc, compute_auc_by_rank
+from lib.metrics.bootstrap import Interval, compute_interval_by_group, compute_paired_interval
+from lib.metrics.calibration import (
+    HIGHEST_TEMPERATURE,
+    LOWEST_TEMPERATURE,
+    compute_brier,
+    compute_ece,
+    compute_log_loss,
+    fit_temperature,
+)
+from lib.report.guide import STAGE1_ACCURACY, STAGE1_EPOCHS
+
+CHANCE, WEAK = 0.5, 0.80  # AUC
+SPREAD_RATIO = 10.0  # of the standard deviations of two models' logits
+USUAL_TEMPERATURE = 3.0  # the default of `temperature`: a teacher that needs no more is not too sure
+ROUNDS = 1000
+
+_TEMPERATURE_NOTES = {
+    LOWEST_TEMPERATURE: "the lowest tried: no picture is on the wrong side, so any temperature could be lower still",
+    HIGHEST_TEMPERATURE: "the highest tried: wrong more than right, so no temperature mends it",
+}
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model on the validation pictures. log_loss [nats]; logits_*: over pictures and classes, `largest` by
+    magnitude; temperature: what its logits divided by would be calibrated (`fit_temperature`), with a note at a bound.
+    """
+
+    name: str
+    val_auc: float
+    val_accuracy: float
+    ece: float
+    log_loss: float
+    brier: float
+    logits_mean: float
+    logits_sd: float
+    logits_largest: float
+    temperature: float
+    temperature_note: str | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model's scores and the figures made of them."""
+
+    row: ModelRow
+    scores: Scores
+
+    @property
+    def name(self) -> str:
+        return self.row.name
+
+
+def compute_row(name: str, scores: Scores) -> ModelRow:
+    """The figures of one model. Raises MetricError for logits that are not finite, and for one class only."""
+    logits = scores.logits.astype(np.float64)
+    told = {"labels": scores.labels, "sample_ids": scores.sample_ids}
+    temperature = fit_temperature(logits, **told)  # first: its message is about logits, not about their difference
+    return ModelRow(
+        name=name,
+        val_auc=compute_auc(scores.margin, **told),
+        val_accuracy=compute_accuracy(scores.fake_probability, **told),
+        ece=compute_ece(logits, **told),
+        log_loss=compute_log_loss(logits, **told),
+        brier=compute_brier(logits, **told),
+        logits_mean=float(logits.mean()),
+        logits_sd=float(logits.std()),
+        logits_largest=float(np.abs(logits).max()),
+        temperature=temperature,
+        temperature_note=_TEMPERATURE_NOTES.get(temperature),
+    )
+
+
+def find_problems(student: Judged, teachers: Sequence[Judged]) -> list[str]:
+    """One sentence for each, with its figures and what to do. All models were judged on the same pictures."""
+    found = _find_unprepared(student)
+    for model in (student, *teachers):
+        found += _find_constant(model)
+    for teacher in teachers:
+        if teacher.scores.logits.tobytes() == student.scores.logits.tobytes():
+            found.append(
+                f"{teacher.name} and {student.name} agree on all {len(student.scores.labels)} pictures to the last "
+                "bit: the teacher's file is the student's own, and nothing can be learnt from it; name another file "
+                "for it"
+            )
+        found += _find_bad_teacher(teacher, student)
+        found += _find_other_range(teacher, student)
+    return found
+
+
+def _find_unprepared(student: Judged) -> list[str]:
+    accuracy = student.row.val_accuracy
+    if accuracy >= STAGE1_ACCURACY:
+        return []
+    return [
+        f"{student.name} is right on {accuracy:.1%} of the validation pictures, below the {STAGE1_ACCURACY:.0%} that "
+        f"stage 2 needs: run stage 1 longer, `stage1.epoch` {STAGE1_EPOCHS} or more"
+    ]
+
+
+def _find_constant(model: Judged) -> list[str]:
+    logits = model.scores.logits
+    if bool((logits != logits[0]).any()):
+        return []
+    return [
+        f"{model.name} gives the same logits to all {len(logits)} pictures: it has learnt nothing, or has collapsed"
+    ]
+
+
+def _find_bad_teacher(teacher: Judged, student: Judged) -> list[str]:
+    auc = teacher.row.val_auc
+    if auc < CHANCE:
+        interval = _compute_interval(teacher.scores)
+        is_told = interval is None or interval.high < CHANCE
+        what = "its classes are probably swapped" if is_told else "it is untrained, or its classes are swapped"
+        return [
+            f"{teacher.name} has a validation AUC of {auc:.4f}{_show(interval)}, below chance: {what}; if so, write "
+            '"classes": ["fake", "real"] for it in `teachers`'
+        ]
+    found: list[str] = []
+    if auc < WEAK:
+        found.append(
+            f"{teacher.name} is weak, with a validation AUC of {auc:.4f} (below {WEAK:.2f}): expect little from it; "
+            "train it longer, or name a better one"
+        )
+    if auc < student.row.val_auc:
+        interval = _compute_difference(teacher.scores, student.scores)
+        if interval is not None and interval.high < 0.0:
+            found.append(
+                f"{teacher.name} is worse than {student.name}: AUC {auc:.4f} against {student.row.val_auc:.4f}, a "
+                f"difference of {interval.value:+.4f}{_show(interval)}; name a better teacher, or keep `alpha_end` "
+                "near 1"
+            )
+    return found
+
+
+def _find_other_range(teacher: Judged, student: Judged) -> list[str]:
+    """Of very different spreads, the softened distributions of one side are all but one-hot where the other's are
+    flat.
+    """
+    wide, narrow = sorted((teacher, student), key=lambda model: model.row.logits_sd, reverse=True)
+    if wide.row.logits_sd <= SPREAD_RATIO * narrow.row.logits_sd or narrow.row.logits_sd == 0.0:
+        return []  # without any spread a model is constant, which is told already
+    ratio = wide.row.logits_sd / narrow.row.logits_sd
+    return [
+        f"the logits of {wide.name} spread {ratio:.3g} times as widely as those of {narrow.name} (standard deviations "
+        f"{wide.row.logits_sd:.3g} and {narrow.row.logits_sd:.3g}, largest {wide.row.logits_largest:.3g} and "
+        f"{narrow.row.logits_largest:.3g}), a frequent cause of losses that are not finite: "
+        + _advise_on_range(wide, student)
+    ]
+
+
+def _advise_on_range(wide: Judged, student: Judged) -> str:
+    """What to do where one side's logits are so much wider: that side is too sure, or the other says next to
+    nothing.
+    """
+    if wide is student:
+        return "check the stage-1 checkpoint, or raise `temperature`"
+    if wide.row.temperature <= USUAL_TEMPERATURE:
+        return f"{student.name} says little as yet; run stage 1 longer, or raise `temperature`"
+    fitted = "" if wide.row.temperature_note else f" ({wide.row.temperature:.3g} would calibrate {wide.name} alone)"
+    return f"raise `temperature`{fitted}, or check its weights"
+
+
+def _compute_interval(scores: Scores) -> Interval | None:
+    """Of the AUC over people; None where there is only one."""
+    if len(set(scores.identities)) < 2:
+        return None
+    return compute_interval_by_group(
+        compute_auc_by_rank, scores.margin, scores.labels, scores.identities, rounds=ROUNDS, seed=0
+    )
+
+
+def _compute_difference(teacher: Scores, student: Scores) -> Interval | None:
+    """Of the teacher's AUC minus the student's over people, paired; None where there is only one."""
+    if len(set(student.identities)) < 2:
+        return None
+    return compute_paired_interval(
+        compute_auc_by_rank,
+        teacher.margin,
+        student.margin,
+        student.labels,
+        student.identities,
+        rounds=ROUNDS,
+        seed=0,
+    )
+
+
+def _show(interval: Interval | None) -> str:
+    return "" if interval is None else f" ({interval.low:.4f} to {interval.high:.4f} over people)"

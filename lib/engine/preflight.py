@@ -1,0 +1,144 @@
+"""Before the first step of stage 2: the student and every teacher are judged on the validation items, and what would go
+wrong is said plainly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from torch import nn
+
+from lib.engine.findings import Judged, ModelRow, compute_row, find_problems
+from lib.engine.judge import Judge
+from lib.engine.score_cache import build_score_cache
+from lib.engine.task import Scores
+from lib.errors import Problem, UserError
+from lib.files import write_text_atomically
+from lib.metrics.checks import MetricError, check_logits
+
+FORMAT = 1
+REPORT_NAME = "preflight.json"  # in the run's logs/
+HEADER = ("Model", "Val AUC", "Accuracy", "ECE", "Logits mean +- sd, largest")
+WIDTH = 100  # characters that a line of the table may have
+
+Named = tuple[str, nn.Module]
+
+
+@dataclass(frozen=True)
+class PreflightReport:
+    """rows: the student's first, then a teacher's each; findings: sentences, none where all is well.
+
+    start_value: the student's selection metric; items: of the validation set.
+    """
+
+    rows: tuple[ModelRow, ...]
+    findings: tuple[str, ...]
+    start_value: float
+    items: int
+
+    @property
+    def start_accuracy(self) -> float:
+        """The student's, 0..1."""
+        return self.rows[0].val_accuracy
+
+
+def preflight(
+    judge: Judge, student: Named, teachers: Sequence[Named], *, say: Callable[[str], None] | None = None
+) -> PreflightReport:
+    """Judge the models, say a table and the findings line by line (`run.say` unless given), and write
+    `logs/preflight.json`.
+
+    All models see a batch that is loaded once. Scores of earlier runs are taken again where model and data are the
+    same. Neither the models' modes nor any random state that training uses are moved. Raises UserError for logits that
+    are not finite, MetricError where validation has one class only, and what `judge.between_batches` raises to stop.
+    """
+    say = judge.run.say if say is None else say
+    models = [student, *teachers]
+    judged = [
+        Judged(compute_row(name, scores), scores)
+        for (name, _), scores in zip(models, _judge(judge, models, say), strict=True)
+    ]
+    report = PreflightReport(
+        rows=tuple(model.row for model in judged),
+        findings=tuple(find_problems(judged[0], judged[1:])),
+        start_value=judge.task.compute_metrics(judged[0].scores)[judge.task.selection_metric],
+        items=len(judge.data.validation),
+    )
+    write_text_atomically(judge.run.logs_folder / REPORT_NAME, _to_json(report))
+    for line in (*format_table(report.rows), *(f"warning: {finding}" for finding in report.findings)):
+        say(line)
+    return report
+
+
+def describe_work(items: int, teachers: int) -> str:
+    """What the preflight of a run would do, for a dry run."""
+    others = "the teacher" if teachers == 1 else f"{teachers} teachers"
+    return f"the preflight would take {items} validation items through the student and {others}"
+
+
+def format_table(rows: Sequence[ModelRow]) -> list[str]:
+    """Aligned plain lines of at most WIDTH characters; a name that is too long loses its middle."""
+    cells = [HEADER, *(_to_cells(row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADER))]
+    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 3 * (len(HEADER) - 1))
+    return [
+        " | ".join([_shorten(row[0], widths[0]).ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in cells
+    ]
+
+
+def _judge(judge: Judge, models: Sequence[Named], say: Callable[[str], None]) -> list[Scores]:
+    """The scores of each model: those kept from an earlier run, or of one pass for all that have none."""
+    run = judge.run
+    cache = build_score_cache(run.config, judge.task, judge.data, run.device, say)
+    paths = [cache.find(model) for _, model in models]
+    scores = [None if path is None else cache.load(path) for path in paths]
+    for (name, _), path, known in zip(models, paths, scores, strict=True):
+        if known is not None:
+            say(f"preflight: {name} was judged on these items before, {path}")
+    missing = [index for index, known in enumerate(scores) if known is None]
+    if missing:
+        names = ", ".join(models[index][0] for index in missing)
+        say(f"preflight: {len(judge.data.validation)} validation items through {names} ...")
+        computed, replaced = judge.score([models[index][1] for index in missing])
+        for index, found in zip(missing, computed, strict=True):
+            _check_finite(models[index][0], found, is_student=index == 0)
+            scores[index] = found
+            path = paths[index]
+            if path is not None and not replaced:  # an item that is mended would be judged by its stand-in for ever
+                cache.save(path, found)
+    return [known for known in scores if known is not None]
+
+
+def _check_finite(name: str, scores: Scores, *, is_student: bool) -> None:
+    try:
+        check_logits(scores.logits, scores.labels, sample_ids=scores.sample_ids)
+    except MetricError as error:
+        key = " in `pretrained_student_weights`" if is_student else " for it in the config"
+        raise UserError(
+            Problem(
+                where=name,
+                what="cannot be used: its answers to validation pictures are not numbers",
+                got=str(error),
+                remedy=f"its weights are damaged or were made for other pictures: name another file{key}",
+            )
+        ) from None
+
+
+def _to_json(report: PreflightReport) -> str:
+    plain = {"format": FORMAT, **asdict(report)}
+    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _to_cells(row: ModelRow) -> tuple[str, ...]:
+    logits = f"{row.logits_mean:.3g} +- {row.logits_sd:.3g}, {row.logits_largest:.3g}"
+    return row.name, f"{row.val_auc:.4f}", f"{row.val_accuracy:.1%}", f"{row.ece:.3f}", logits
+
+
+def _shorten(name: str, width: int) -> str:
+    if len(name) <= width:
+        return name
+    left = (width - 3) // 2
+    return f"{name[:left]}...{name[len(name) - (width - 3 - left) :]}"

@@ -1,0 +1,93 @@
+"""How far probabilities may be believed: expected calibration error, log loss, Brier score, and the temperature that
+mends them (Guo et al. 2017, "On calibration of modern neural networks").
+
+All take logits (N, C), never probabilities: near 0 and 1 these are rounded, and their logarithm is lost. Legend: N
+samples, C classes; labels 0..C-1, of the deepfake task real 0, fake 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lib.metrics.checks import check_logits
+
+BINS = 15  # as in Guo et al.
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 1000.0
+
+
+def compute_ece(
+    logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS, sample_ids: Sequence[str] | None = None
+) -> float:
+    """Expected calibration error, 0..1: mean over samples of |accuracy - confidence| of the bin that each is in.
+
+    Confidence is the probability of the predicted class (of equal ones the first); the bins ((m-1)/bins, m/bins] are
+    equally wide (Guo et al., eqs. 3 and 5). Two classes fill the upper half of the bins only. Raises MetricError where
+    `check_logits` does.
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be >= 1, got {bins}")
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    probabilities = np.exp(_log_softmax(values))
+    confidence = probabilities.max(axis=1)
+    right = (values.argmax(axis=1) == classes).astype(np.float64)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    # Sums, not means: a bin's share times its mean gap is its summed gap over N.
+    gaps = np.bincount(bin_of, right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(classes))
+
+
+def compute_log_loss(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
+    """Mean of minus the logarithm of the label's probability [nats]. Raises MetricError where `check_logits` does."""
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    # `0.0 -`: a sure and right model has 0, not -0.
+    return 0.0 - float(_log_softmax(values)[np.arange(len(classes)), classes].mean())
+
+
+def compute_brier(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
+    """Half the mean squared distance of the probabilities from the label as a unit vector, 0..1 (Brier 1950).
+
+    The half makes it, for two classes, the usual mean of (probability of fake - label)^2. Raises MetricError where
+    `check_logits` does.
+    """
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    difference = np.exp(_log_softmax(values))
+    difference[np.arange(len(classes)), classes] -= 1.0
+    return float(0.5 * (difference**2).sum(axis=1).mean())
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
+    """The T for which logits / T have the smallest log loss (temperature scaling, Guo et al., section 4.2).
+
+    In 1/T the log loss is convex, so its slope has one root at most. Where there is none within the bounds, the nearer
+    bound is the answer: LOWEST_TEMPERATURE for a model that is always right (any T could be smaller still),
+    HIGHEST_TEMPERATURE for one that is wrong more than it is right. Logits that say nothing, the classes of each sample
+    all equal, give 1. Raises MetricError where `check_logits` does.
+    """
+    # Imported here, as scikit-learn in lib/metrics/auc.py; scipy ships no types.
+    from scipy.optimize import brentq  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    if bool((values == values[:, :1]).all()):
+        return 1.0
+    ahead = values - values[np.arange(len(classes)), classes, np.newaxis]  # of the label's logit: its own is 0
+
+    def slope(log_temperature: float) -> float:
+        """Of the log loss along 1/T: the mean over samples of the expected logit minus that of the label."""
+        probabilities = np.exp(_log_softmax(ahead * np.exp(-log_temperature)))
+        return float((probabilities * ahead).sum(axis=1).mean())
+
+    low, high = np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)
+    if slope(low) <= 0.0:
+        return LOWEST_TEMPERATURE
+    if slope(high) >= 0.0:
+        return HIGHEST_TEMPERATURE
+    return float(np.exp(cast(float, brentq(slope, low, high, xtol=1e-10))))
+
+
+def _log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = values - values.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -1,0 +1,69 @@
+"""Sections, answers and batches for the tests of the terms, and what a term's value and gradient are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lib.config.sections import ScheduleSection, TermSection
+from lib.criterion.build import build_criterion
+from lib.criterion.section import Shapes
+from lib.criterion.weighted_sum import WeightedTerm
+from lib.schedules import Progress
+from lib.types import Batch
+
+START = Progress(epoch=1, step=0, epochs=30, steps_per_epoch=10)
+TWO = Shapes(classes=2)
+HALF = [torch.float16, torch.bfloat16]
+
+
+def constant(value: float) -> ScheduleSection:
+    return ScheduleSection(kind="constant", value=value)
+
+
+def make_section(term: str, *, name: str | None = None, weight: float = 1.0, **settings: Any) -> TermSection:
+    """settings: numbers and words, as a config writes them."""
+    return TermSection(
+        name=name or term,
+        term=term,
+        weight=constant(weight),
+        numbers={key: constant(value) for key, value in settings.items() if not isinstance(value, str)},
+        choices={key: value for key, value in settings.items() if isinstance(value, str)},
+    )
+
+
+def build_one(term: str, shapes: Shapes = TWO, **settings: Any) -> WeightedTerm:
+    return build_criterion([make_section(term, **settings)], shapes).terms[0]
+
+
+def draw(images: int = 8, classes: int = 2, *, seed: int = 0, spread: float = 3.0) -> Tensor:
+    return spread * torch.randn(images, classes, generator=torch.Generator().manual_seed(seed))
+
+
+def make_labels(images: int = 8, classes: int = 2) -> Tensor:
+    return torch.arange(images) % classes
+
+
+def make_batch(images: int = 8, classes: int = 2) -> Batch:
+    names = tuple(f"image {i}" for i in range(images))
+    return Batch(torch.zeros(images, 3, 4, 4), make_labels(images, classes), names, names, names)
+
+
+def to_float64(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.detach().float().numpy().astype(np.float64)
+
+
+def softmax_float64(logits: Tensor, temperature: float = 1.0) -> NDArray[np.float64]:
+    scaled = to_float64(logits) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def take_gradient(value: Tensor, *of: Tensor) -> Tensor:
+    """The gradient with respect to one tensor."""
+    (gradient,) = torch.autograd.grad(value, of)
+    return gradient

@@ -1,0 +1,71 @@
+"""Binary cross-entropy of the margin."""
+
+import numpy as np
+import pytest
+import torch
+from made_terms import HALF, build_one, draw, make_batch, make_labels, take_gradient, to_float64
+from torch import Tensor
+
+from lib.criterion.binary import compute_binary
+from lib.criterion.cross_entropy import compute_cross_entropy
+from lib.criterion.section import Shapes
+from lib.errors import UserError
+from lib.types import Outputs
+
+
+def compute_float64(logits: Tensor, labels: Tensor) -> float:
+    z = to_float64(logits)
+    margin = z[:, 0] if z.shape[1] == 1 else z[:, 1] - z[:, 0]
+    return float(np.mean(np.logaddexp(0.0, margin) - labels.numpy() * margin))
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_it_equals_numpy_in_float64(classes: int, seed: int) -> None:
+    logits, labels = draw(16, classes, seed=seed), make_labels(16)
+    assert compute_binary(logits, labels).item() == pytest.approx(compute_float64(logits, labels), rel=2e-6)
+
+
+def test_with_two_outputs_it_is_the_cross_entropy_and_has_its_gradient() -> None:
+    logits, labels = draw().requires_grad_(), make_labels()
+    ours, other = compute_binary(logits, labels), compute_cross_entropy(logits, labels)
+    torch.testing.assert_close(ours, other)
+    torch.testing.assert_close(take_gradient(ours, logits), take_gradient(other, logits))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_half_precision_logits_are_subtracted_in_fp32(dtype: torch.dtype) -> None:
+    logits, labels = draw().to(dtype), make_labels()
+    value = compute_binary(logits, labels)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, compute_binary(logits.float(), labels))
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_extreme_logits_give_finite_values_and_gradients(classes: int) -> None:
+    logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])[:, :classes].requires_grad_()
+    for labels in (torch.tensor([0, 1]), torch.tensor([1, 0])):
+        value = compute_binary(logits, labels)
+        assert torch.isfinite(value)
+        assert torch.isfinite(take_gradient(value, logits)).all()
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_the_term_reads_logits_and_labels_and_is_alive(classes: int) -> None:
+    term, logits, batch = build_one("binary", Shapes(classes)), draw(8, classes).requires_grad_(), make_batch()
+    value = term.compute(Outputs(logits), batch, None)
+    assert torch.equal(value, compute_binary(logits, batch.labels))
+    assert take_gradient(value, logits).norm() > 1e-2
+    assert (term.asks, term.module, dict(term.settings)) == (None, None, {})
+
+
+def test_more_than_two_outputs_are_refused() -> None:
+    with pytest.raises(UserError, match="two classes"):
+        build_one("binary", Shapes(3))
+    with pytest.raises(ValueError, match=r"\(B, 1\) or \(B, 2\)"):
+        compute_binary(torch.zeros(4, 3), make_labels(4))
+
+
+def test_labels_of_another_number_of_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="labels must be"):
+        compute_binary(torch.zeros(4, 2), make_labels(3))

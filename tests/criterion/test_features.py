@@ -1,0 +1,213 @@
+"""Feature distillation: the distances, the projection, and what cannot be matched."""
+
+import numpy as np
+import pytest
+import torch
+from made_terms import HALF, START, build_one, draw, make_batch, make_section, take_gradient, to_float64
+from torch import Tensor, nn
+
+from lib.criterion.build import build_criterion, find_layers
+from lib.criterion.features import Distance, compute_distance
+from lib.criterion.section import Shapes
+from lib.criterion.weighted_sum import WeightedTerm
+from lib.errors import UserError
+from lib.types import Outputs
+
+DISTANCES: list[Distance] = ["mse", "cosine"]
+MAPS = [(4, 5, 3, 3), (4, 7, 5)]
+LAYERS = {"student_layer": "blocks.1", "teacher_layer": "stages.2"}
+
+
+def draw_map(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_shapes(student: tuple[int, ...], teacher: tuple[int, ...]) -> Shapes:
+    return Shapes(2, student={"blocks.1": student}, teacher={"stages.2": teacher})
+
+
+def build_features(student: tuple[int, ...], teacher: tuple[int, ...], distance: Distance = "mse") -> WeightedTerm:
+    return build_one("features", make_shapes(student, teacher), distance=distance, **LAYERS)
+
+
+def compute_float64(student: Tensor, teacher: Tensor, distance: Distance) -> float:
+    s, t = to_float64(student), to_float64(teacher)
+    if distance == "mse":
+        return float(np.mean((s - t) ** 2))
+    axis = 1 if s.ndim == 4 else 2
+    lengths = np.linalg.norm(s, axis=axis) * np.linalg.norm(t, axis=axis)
+    return float(np.mean(1.0 - (s * t).sum(axis) / lengths))
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("shape", MAPS, ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_it_equals_numpy_in_float64(shape: tuple[int, ...], distance: Distance, seed: int) -> None:
+    student, teacher = draw_map(shape, seed), draw_map(shape, seed + 10)
+    expected = compute_float64(student, teacher, distance)
+    assert compute_distance(student, teacher, distance).item() == pytest.approx(expected, rel=2e-6)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("shape", MAPS, ids=str)
+def test_it_is_zero_between_equal_maps_and_positive_between_others(shape: tuple[int, ...], distance: Distance) -> None:
+    one = draw_map(shape)
+    assert compute_distance(one, one.clone(), distance).item() == pytest.approx(0.0, abs=1e-6)
+    assert compute_distance(one, draw_map(shape, 1), distance).item() > 0.1
+
+
+def test_the_cosine_does_not_look_at_lengths_and_the_squares_do() -> None:
+    student, teacher = draw_map(MAPS[0]), draw_map(MAPS[0], 1)
+    torch.testing.assert_close(
+        compute_distance(3.0 * student, teacher, "cosine"), compute_distance(student, teacher, "cosine")
+    )
+    assert compute_distance(3.0 * student, teacher, "mse") > compute_distance(student, teacher, "mse")
+
+
+@pytest.mark.parametrize("grid", [6, 12])
+def test_a_finer_grid_of_the_teacher_is_averaged_down_to_the_students(grid: int) -> None:
+    coarse, fine = draw_map((4, 5, 3, 3)), draw_map((4, 5, grid, grid), 1)
+    cells = to_float64(fine).reshape(4, 5, 3, grid // 3, 3, grid // 3).mean((3, 5))
+    expected = float(np.mean((to_float64(coarse) - cells) ** 2))
+    assert compute_distance(coarse, fine, "mse").item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_coarser_grid_of_the_teacher_is_spread_over_the_students() -> None:
+    coarse = draw_map((2, 5, 3, 3))
+    spread = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert compute_distance(spread, coarse, "mse").item() == 0.0
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_no_gradient_reaches_the_teachers_map(distance: Distance) -> None:
+    student, teacher = draw_map(MAPS[0]).requires_grad_(), draw_map(MAPS[0], 1).requires_grad_()
+    compute_distance(student, teacher, distance).backward()
+    assert student.grad is not None
+    assert student.grad.norm() > 1e-3
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_half_precision_maps_are_projected_and_compared_in_fp32(distance: Distance, dtype: torch.dtype) -> None:
+    term = build_features((2, 3, 4, 4), (2, 5, 8, 8), distance)
+    maps = [draw_map((2, 3, 4, 4)).to(dtype), draw_map((2, 5, 8, 8), 1).to(dtype)]
+    values = [
+        term.compute(Outputs(draw(2), {"blocks.1": s}), make_batch(2), Outputs(draw(2), {"stages.2": t}))
+        for s, t in (maps, [m.float() for m in maps])
+    ]
+    assert values[0].dtype == torch.float32
+    assert torch.equal(*values)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_vectors_of_zeros_give_finite_gradients(distance: Distance) -> None:
+    student = torch.zeros(MAPS[0], requires_grad=True)
+    for teacher in (torch.zeros(MAPS[0]), draw_map(MAPS[0])):
+        value = compute_distance(student, teacher, distance)
+        assert torch.isfinite(value)
+        assert torch.isfinite(take_gradient(value, student)).all()
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize(
+    ("student", "teacher", "kind"),
+    [
+        ((2, 3, 4, 4), (2, 5, 4, 4), nn.Conv2d),
+        ((2, 3, 4, 4), (2, 5, 8, 8), nn.Conv2d),
+        ((2, 6, 3), (2, 6, 5), nn.Linear),
+    ],
+    ids=str,
+)
+def test_student_and_projection_are_reached_by_the_gradient(
+    student: tuple[int, ...], teacher: tuple[int, ...], kind: type, distance: Distance
+) -> None:
+    term = build_features(student, teacher, distance)
+    assert isinstance(term.module, kind)
+    ours, theirs = draw_map(student).requires_grad_(), draw_map(teacher, 1)
+    term.compute(Outputs(draw(2), {"blocks.1": ours}), make_batch(2), Outputs(draw(2), {"stages.2": theirs})).backward()
+    assert ours.grad is not None
+    assert ours.grad.norm() > 1e-3
+    assert all(p.grad is not None and p.grad.norm() > 1e-4 for p in term.module.parameters())
+
+
+def test_a_projection_of_one_layer_learns_to_match_the_teacher() -> None:
+    term = build_features((2, 3, 4, 4), (2, 5, 4, 4))
+    ours = draw_map((8, 3, 4, 4))
+    theirs = torch.einsum("dc,bchw->bdhw", draw_map((5, 3), 7), ours) + 0.5  # what a 1x1 convolution can say
+    assert term.module is not None
+    optimizer = torch.optim.Adam(term.module.parameters(), lr=0.05)
+    for _ in range(400):
+        value = term.compute(Outputs(draw(8), {"blocks.1": ours}), make_batch(), Outputs(draw(8), {"stages.2": theirs}))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert value.item() < 1e-4
+
+
+def test_the_projection_belongs_to_the_criterion_by_the_name_of_its_term() -> None:
+    sections = [make_section("hard"), make_section("features", name="hint", **LAYERS)]
+    criterion = build_criterion(sections, make_shapes((2, 3, 4, 4), (2, 5, 8, 8)))
+    assert list(criterion.module.state_dict()) == ["hint.weight", "hint.bias"]
+    assert criterion.module["hint"].weight.shape == (5, 3, 1, 1)
+    assert (criterion.student_layers, criterion.teacher_layers) == (("blocks.1",), ("stages.2",))
+    assert criterion.asked == {"teacher"}
+    assert list(criterion.describe(START)) == ["hard/weight", "hint/weight"]
+
+
+def test_the_first_weights_follow_the_seed_and_the_random_state_is_left_alone() -> None:
+    states, weights = [], []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        module = build_features((2, 3, 4, 4), (2, 5, 8, 8)).module
+        states.append(torch.equal(before, torch.get_rng_state()))
+        assert isinstance(module, nn.Conv2d)
+        weights.append(module.weight.detach().clone())
+    assert all(states)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_layers_to_tap_are_found_in_the_config_each_once() -> None:
+    sections = [
+        make_section("hard"),
+        make_section("features", **LAYERS),
+        make_section("features", name="deep", student_layer="blocks.3", teacher_layer="stages.2"),
+    ]
+    layers = find_layers(sections)
+    assert (layers.student, layers.teacher) == (("blocks.1", "blocks.3"), ("stages.2",))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "reason"),
+    [
+        ((2, 3, 4, 4), (2, 6, 5), "one is a grid and one is a list of tokens"),
+        ((2, 6, 3), (2, 7, 5), "different numbers of tokens"),
+        ((2, 8), (2, 5, 4, 4), "that of the student is no map"),
+        ((2, 3, 4, 4), (2,), "that of the teacher is no map"),
+        ((8, 6, 3), (2, 6, 5), "that of the student does not give one map an image"),
+        ((2, 3, 4, 4), (2, 7, 7, 96), "that of the teacher has its channels last"),
+    ],
+    ids=str,
+)
+def test_layers_that_cannot_be_matched_are_refused_by_name_and_shape(
+    student: tuple[int, ...], teacher: tuple[int, ...], reason: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        build_features(student, teacher)
+    told = refused.value.as_text()
+    assert all(part in told for part in (reason, f"blocks.1 {student}", f"stages.2 {teacher}"))
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [((2, 3, 4, 4), (2, 4, 4, 4)), ((2, 3, 4), (2, 3, 4, 4)), ((2, 3), (2, 3))], ids=str
+)
+def test_maps_that_do_not_fit_are_refused(one: tuple[int, ...], two: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="maps"):
+        compute_distance(torch.zeros(one), torch.zeros(two), "mse")
+
+
+def test_a_distance_that_is_none_of_the_words_is_refused() -> None:
+    with pytest.raises(UserError, match="mse or cosine"):
+        build_features((2, 3, 4, 4), (2, 5, 4, 4), "manhattan")  # type: ignore[arg-type]

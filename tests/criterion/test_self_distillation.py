@@ -1,0 +1,37 @@
+"""Distillation from the student's averaged weights: kd with another source."""
+
+import pytest
+import torch
+from made_terms import TWO, build_one, draw, make_batch, make_section, take_gradient
+
+from lib.criterion.build import build_criterion
+from lib.criterion.distillation import compute_kd
+from lib.criterion.section import Shapes
+from lib.errors import UserError
+from lib.types import Outputs
+
+
+def test_it_is_kd_against_the_averages_logits() -> None:
+    term = build_one("self", temperature=2.0)
+    student, average = draw(seed=0).requires_grad_(), draw(seed=1).requires_grad_()
+    value = term.compute(Outputs(student), make_batch(), Outputs(average), temperature=2.0)
+    assert torch.equal(value, compute_kd(student, average, 2.0))
+    assert take_gradient(value, student).norm() > 1e-2
+    assert (term.asks, term.module) == ("ema", None)
+
+
+def test_no_gradient_reaches_the_average() -> None:
+    student, average = draw(seed=0).requires_grad_(), draw(seed=1).requires_grad_()
+    build_one("self").compute(Outputs(student), make_batch(), Outputs(average), temperature=3.0).backward()
+    assert student.grad is not None
+    assert average.grad is None
+
+
+def test_beside_kd_each_gets_the_answer_of_its_own_source() -> None:
+    criterion = build_criterion([make_section("kd"), make_section("self")], TWO)
+    assert criterion.asked == {"teacher", "ema"}
+
+
+def test_one_output_is_refused() -> None:
+    with pytest.raises(UserError, match="always 1"):
+        build_one("self", Shapes(1))

@@ -1,0 +1,487 @@
+"""The preflight of stage 2: figures of every model, findings in plain words, scores kept from run to run."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from tiny_models import are_identical, make_step, take_snapshot
+from tiny_runs import make_config
+from torch import Tensor, nn
+
+from lib.config.stored import find_own_run, find_run
+from lib.data.items import Item, UnreadableItem
+from lib.engine.evaluate import compute_scores
+from lib.engine.findings import compute_row
+from lib.engine.judge import Judge
+from lib.engine.preflight import HEADER, PreflightReport, describe_work, format_table, preflight
+from lib.engine.run import Run
+from lib.engine.task import Scores, TaskData
+from lib.errors import UserError
+from lib.metrics.accuracy import compute_accuracy
+from lib.metrics.auc import compute_auc
+from lib.metrics.calibration import compute_brier, compute_ece, compute_log_loss, fit_temperature
+from lib.metrics.checks import MetricError
+from lib.models.classifier import FrozenTeacher
+from lib.types import Outputs
+
+SIDE = 8  # [px]
+
+
+@dataclass
+class Pictures:
+    """A real and a fake picture an item: red says which, green is drawn. Two items a person. `made` notes who asked."""
+
+    items: int = 20
+    folder: Path | None = None
+    broken: tuple[int, ...] = ()
+    shade: int = 0
+    labels: tuple[int, int] = (0, 1)
+    made: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.items
+
+    def name_of(self, index: int) -> str:
+        return f"item {index}" if self.folder is None else str(self.folder / f"{index}.png")
+
+    def make(self, index: int, rng: np.random.Generator) -> Item:
+        self.made.append(index)
+        if index in self.broken:
+            raise UnreadableItem(self.name_of(index), "is broken")
+        images = np.full((2, SIDE, SIDE, 3), self.shade, np.uint8)
+        images[1, :, :, 0] = 255
+        images[..., 1] = rng.integers(0, 256, (2, 1, 1))
+        names = (f"{self.name_of(index)}#real", f"{self.name_of(index)}#fake")
+        return Item(images, self.labels, names, f"clip {index}", f"person {index // 2}")
+
+
+class Reader(nn.Module):
+    """Adds `gain` times what red says to `noise` times what green says, both in -1..1."""
+
+    def __init__(self, gain: float, noise: float = 0.0) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor([gain, noise]))
+        self.dropout = nn.Dropout(0.5)
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Outputs:
+        self.calls += 1
+        margin = self.dropout(2 * images[:, :2].mean((2, 3)) - 1) @ self.weights
+        return Outputs(logits=torch.stack([-margin / 2, margin / 2], 1))
+
+
+class Task:
+    """The deepfake metrics, without a section."""
+
+    classes: tuple[str, ...] = ("real", "fake")
+    selection_metric = "val_auc"
+    has_published_bands = False
+    image_size = SIDE
+
+    def compute_metrics(self, scores: Scores) -> dict[str, float]:
+        return {"val_auc": compute_auc(scores.margin, scores.labels)}
+
+
+GOOD, STUDENT = (4.0, 3.0), (3.0, 2.0)  # gain and noise of two models that are right, and not too sure
+
+
+@dataclass
+class Place:
+    """An output root in which preflights are made; `lines` are those of the last one."""
+
+    root: Path
+    source: Pictures = field(default_factory=Pictures)
+    task: Task = field(default_factory=Task)
+    seed: int = 5
+    stop: Callable[[], None] = lambda: None
+    lines: list[str] = field(default_factory=list)
+
+    def make_judge(self) -> Judge:
+        config = make_config().model_copy(update={"output_root": str(self.root)})
+        run = Run(config, torch.device("cpu"), Console(file=io.StringIO()), None, False, folder=self.root / "run")
+        data = TaskData(self.source, self.source, 1, self.seed, ())
+        return Judge(run, self.task, data, self.stop, lambda _: None)
+
+    def fly(
+        self, student: nn.Module | tuple[float, float] = STUDENT, *teachers: nn.Module | tuple[float, float]
+    ) -> PreflightReport:
+        models = [model if isinstance(model, nn.Module) else Reader(*model) for model in (student, *teachers)]
+        named = [(f"teacher {number}", model) for number, model in enumerate(models)][1:]
+        self.lines, self.source.made = [], []
+        return preflight(self.make_judge(), ("student s", models[0]), named, say=self.lines.append)
+
+    def find_kept(self) -> list[Path]:
+        return sorted((self.root / ".preflight").glob("*"))
+
+    @property
+    def was_judged(self) -> bool:
+        """Whether the last preflight took a pass over the items."""
+        return len(self.source.made) > 1  # the first item is always looked at
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "output")
+
+
+def test_each_row_is_what_the_metrics_say_of_that_model(place: Place) -> None:
+    models = Reader(*STUDENT), Reader(*GOOD)
+    report = place.fly(*models)
+    assert [row.name for row in report.rows] == ["student s", "teacher 1"]
+    assert report.items == 20
+    for row, model in zip(report.rows, models, strict=True):
+        scores, _ = compute_scores(model, Pictures(), seed=5, batch_size=3, num_workers=0, device=torch.device("cpu"))
+        logits, labels = scores.logits, scores.labels
+        assert row.val_auc == compute_auc(scores.margin, labels)
+        assert row.val_accuracy == compute_accuracy(scores.fake_probability, labels)
+        assert row.ece == pytest.approx(compute_ece(logits, labels))
+        assert row.log_loss == pytest.approx(compute_log_loss(logits, labels))
+        assert row.brier == pytest.approx(compute_brier(logits, labels))
+        assert row.temperature == pytest.approx(fit_temperature(logits, labels))
+        assert row.logits_mean == pytest.approx(logits.mean(), abs=1e-6)
+        assert row.logits_sd == pytest.approx(logits.std(), rel=1e-5)
+        assert row.logits_largest == np.abs(logits).max()
+    assert (report.start_value, report.start_accuracy) == (report.rows[0].val_auc, report.rows[0].val_accuracy)
+    assert report.rows[0].val_auc != report.rows[1].val_auc or report.rows[0].ece != report.rows[1].ece
+
+
+def test_a_student_and_a_teacher_that_are_fit_give_no_warning(place: Place) -> None:
+    assert place.fly(STUDENT, GOOD).findings == ()
+    assert not [line for line in place.lines if "warning" in line]
+
+
+def test_every_model_is_judged_in_one_pass_over_the_items(place: Place) -> None:
+    place.fly(STUDENT, GOOD, (5.0, 3.0))
+    assert sorted(place.source.made) == sorted([0, *range(20)])
+
+
+def find_one(report: PreflightReport) -> str:
+    (finding,) = report.findings
+    return finding
+
+
+def test_a_teacher_below_chance_has_its_classes_swapped(place: Place) -> None:
+    finding = find_one(place.fly(STUDENT, (-4.0, 3.0)))
+    assert finding.startswith("teacher 1 has a validation AUC of 0.0")
+    assert "over people), below chance: its classes are probably swapped" in finding
+    assert 'write "classes": ["fake", "real"] for it' in finding
+
+
+def test_a_teacher_that_chance_may_have_put_below_chance_is_not_called_swapped(place: Place) -> None:
+    finding = find_one(place.fly(STUDENT, (-0.6, 3.0)))
+    assert "it is untrained, or its classes are swapped" in finding
+
+
+def test_a_weak_teacher_that_is_worse_than_the_student_is_both(place: Place) -> None:
+    weak, worse = place.fly((3.0, 0.5), (0.6, 3.0)).findings
+    assert "teacher 1 is weak, with a validation AUC of 0." in weak
+    assert "below 0.80" in weak
+    assert "teacher 1 is worse than student s: AUC 0." in worse
+    assert "against 1.0000, a difference of -0." in worse
+
+
+def test_a_teacher_that_is_worse_by_no_more_than_the_noise_is_let_be(place: Place) -> None:
+    report = place.fly((3.0, 4.2), (3.0, 4.25))
+    assert report.rows[1].val_auc <= report.rows[0].val_auc < 1.0
+    assert not [finding for finding in report.findings if "worse" in finding]
+
+
+def test_a_student_that_stage_1_has_not_prepared_is_sent_back(place: Place) -> None:
+    report = place.fly((1.0, 4.0), GOOD)
+    assert report.start_accuracy < 0.8
+    assert find_one(report) == (
+        f"student s is right on {report.start_accuracy:.1%} of the validation pictures, below the 80% that stage 2 "
+        "needs: run stage 1 longer, `stage1.epoch` 50 or more"
+    )
+
+
+def test_a_student_whose_logits_are_a_hundred_times_too_large_is_found(place: Place) -> None:
+    finding = find_one(place.fly((300.0, 200.0), STUDENT))
+    assert "the logits of student s spread 100 times as widely as those of teacher 1" in finding
+    assert "check the stage-1 checkpoint, or raise `temperature`" in finding
+
+
+def test_a_teacher_whose_logits_are_much_wider_asks_for_a_temperature(place: Place) -> None:
+    report = place.fly(STUDENT, (120.0, 140.0))
+    finding = find_one(report)
+    assert "the logits of teacher 1 spread" in finding
+    assert f"raise `temperature` ({report.rows[1].temperature:.3g} would calibrate teacher 1 alone)" in finding
+
+
+def test_a_student_that_says_next_to_nothing_beside_a_fit_teacher_is_sent_back(place: Place) -> None:
+    finding = find_one(place.fly((0.03, 0.02), GOOD))
+    assert "the logits of teacher 1 spread" in finding
+    assert finding.endswith(": student s says little as yet; run stage 1 longer, or raise `temperature`")
+
+
+@pytest.mark.parametrize(("factor", "is_told"), [(9.5, False), (10.5, True)])
+def test_spreads_may_differ_by_a_factor_of_ten(place: Place, factor: float, is_told: bool) -> None:
+    report = place.fly(STUDENT, (factor * STUDENT[0], factor * STUDENT[1]))
+    assert bool(report.findings) == is_told
+
+
+def test_a_teacher_that_is_the_students_own_file_is_told_from_one_that_is_almost_it(place: Place) -> None:
+    finding = find_one(place.fly(STUDENT, STUDENT))
+    assert "teacher 1 and student s agree on all 40 pictures to the last bit" in finding
+    assert place.fly(STUDENT, (STUDENT[0] * (1 + 1e-6), STUDENT[1])).findings == ()
+
+
+def test_a_model_that_says_one_thing_of_everything_is_found(place: Place) -> None:
+    constant, weak, worse = place.fly(STUDENT, (0.0, 0.0)).findings
+    assert constant == "teacher 1 gives the same logits to all 40 pictures: it has learnt nothing, or has collapsed"
+    assert ("is weak" in weak, "is worse" in worse) == (True, True)
+
+
+def test_one_person_alone_gives_findings_without_an_interval(place: Place) -> None:
+    place.source.items = 2
+    finding = place.fly(STUDENT, (-4.0, 1.0)).findings[0]
+    assert "AUC of 0.0000, below chance: its classes are probably swapped" in finding
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_logits_that_are_not_finite_are_an_error_that_names_model_and_sample(place: Place, which: int) -> None:
+    models = [STUDENT, GOOD]
+    models[which] = (float("inf"), 0.0)
+    with pytest.raises(UserError) as caught:
+        place.fly(*models)
+    text = str(caught.value)
+    assert text.startswith(("student s", "teacher 1")[which])
+    assert "40 of 40 samples with logits that are not finite: item 0#real (inf)" in text
+    assert ("pretrained_student_weights" in text) == (which == 0)
+    assert len(place.find_kept()) == which  # the student's, where it is the teacher that fails
+
+
+def test_one_class_only_is_an_error_of_the_metric(place: Place) -> None:
+    place.source.labels = (1, 1)
+    with pytest.raises(MetricError, match="one class only"):
+        place.fly(STUDENT, GOOD)
+
+
+def test_the_table_is_aligned_and_says_all_it_promises(place: Place) -> None:
+    report = place.fly(STUDENT, GOOD)
+    table = place.lines[1:4]
+    assert [cell.strip() for cell in table[0].split("|")] == list(HEADER)
+    assert len({len(line) for line in table}) == 1
+    assert len({tuple(i for i, sign in enumerate(line) if sign == "|") for line in table}) == 1
+    row = report.rows[1]
+    name, auc, accuracy, ece, logits = (cell.strip() for cell in table[2].split("|"))
+    assert (name, auc, accuracy, ece) == (
+        "teacher 1",
+        f"{row.val_auc:.4f}",
+        f"{row.val_accuracy:.1%}",
+        f"{row.ece:.3f}",
+    )
+    assert logits == f"{row.logits_mean:.3g} +- {row.logits_sd:.3g}, {row.logits_largest:.3g}"
+
+
+def test_no_line_of_the_table_is_longer_than_a_hundred_whatever_the_names_and_figures(place: Place) -> None:
+    judge = place.make_judge()
+    rows = []
+    for name, gain in (("teacher 2 " + "mobilevitv2_" * 12, 1.234e30), ("student s", -0.5)):
+        scores, _ = judge.score([Reader(gain)])
+        rows.append(compute_row(name, scores[0]))
+    lines = format_table(rows)
+    assert max(map(len, lines)) <= 100
+    assert lines[1].startswith("teacher 2 mobi")
+    assert "..." in lines[1]
+
+
+def test_figures_and_findings_are_kept_as_json_in_the_logs(place: Place) -> None:
+    report = place.fly((300.0, 200.0), STUDENT)
+    stored = json.loads((place.root / "run/logs/preflight.json").read_text())
+    assert stored["findings"] == list(report.findings)
+    assert [row["temperature"] for row in stored["rows"]] == [row.temperature for row in report.rows]
+    assert stored["start_value"] == report.start_value
+    assert stored["items"] == 20
+
+
+def test_a_temperature_at_its_bound_carries_a_note(place: Place) -> None:
+    student, teacher = place.fly((3.0, 0.0), (-3.0, 0.0)).rows
+    assert (student.temperature, teacher.temperature) == (0.01, 1000.0)
+    assert "lowest" in (student.temperature_note or "")
+    assert "highest" in (teacher.temperature_note or "")
+
+
+def test_without_a_listener_the_lines_go_to_the_run(place: Place) -> None:
+    judge = place.make_judge()
+    preflight(judge, ("student s", Reader(*STUDENT)), [])
+    assert any(line.startswith("student s | ") for line in judge.run.notes)
+
+
+def test_a_preflight_moves_neither_weights_nor_modes_nor_random_states(place: Place) -> None:
+    step = make_step(Reader(*STUDENT).train())
+    teacher = FrozenTeacher(Reader(*GOOD))
+    before = take_snapshot(step), np.random.get_state()[1].tolist()
+    place.fly(step.student, teacher)
+    assert are_identical((take_snapshot(step), np.random.get_state()[1].tolist()), before)
+    assert not any(p.is_inference() for p in step.student.parameters())
+
+
+def test_a_stop_is_honoured_between_batches_and_leaves_nothing_behind(place: Place) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    place.stop = stop
+    student = Reader(*STUDENT).train()
+    with pytest.raises(Stopped):
+        place.fly(student, GOOD)
+    assert place.find_kept() == []
+    assert not (place.root / "run/logs/preflight.json").exists()
+    assert student.training
+
+
+# Scores that were kept.
+
+
+def test_the_second_preflight_of_the_same_models_takes_no_pass_and_says_the_same(place: Place) -> None:
+    first = place.fly(STUDENT, GOOD)
+    assert place.was_judged
+    second = place.fly(STUDENT, GOOD)
+    assert second == first
+    assert not place.was_judged
+    assert [line for line in place.lines if "was judged on these items before" in line] == place.lines[:2]
+
+
+def test_a_new_student_beside_a_known_teacher_is_judged_alone(place: Place) -> None:
+    place.fly(STUDENT, GOOD)
+    teacher = Reader(*GOOD)
+    place.fly((3.0, 1.0), teacher)
+    assert place.was_judged
+    assert teacher.calls == 1  # the one picture that tells models apart
+    assert "20 validation items through student s ..." in place.lines[1]
+
+
+def change_seed(place: Place) -> None:
+    place.seed = 6
+
+
+def change_classes(place: Place) -> None:
+    place.task.classes = ("fake", "real")
+
+
+def change_image_size(place: Place) -> None:
+    place.task.image_size = 2 * SIDE
+
+
+def change_names(place: Place) -> None:
+    place.source.folder = Path("elsewhere")
+
+
+def change_number(place: Place) -> None:
+    place.source.items = 19
+
+
+def change_pixels(place: Place) -> None:
+    place.source.shade = 1
+
+
+@pytest.mark.parametrize(
+    "change", [change_seed, change_classes, change_image_size, change_names, change_number, change_pixels]
+)
+def test_other_data_is_judged_anew(place: Place, change: Callable[[Place], None]) -> None:
+    place.fly(STUDENT, GOOD)
+    change(place)
+    place.fly(STUDENT, GOOD)
+    assert place.was_judged
+
+
+def test_a_picture_that_was_replaced_under_its_name_is_judged_anew(place: Place, tmp_path: Path) -> None:
+    place.source.folder = tmp_path
+    for index in range(20):
+        (tmp_path / f"{index}.png").touch()
+    place.fly(STUDENT, GOOD)
+    place.fly(STUDENT, GOOD)
+    assert not place.was_judged
+    os.utime(tmp_path / "7.png", ns=(1, 1))
+    place.fly(STUDENT, GOOD)
+    assert place.was_judged
+
+
+class Swapped(Reader):
+    """The same weights, with an order of classes that no tensor tells."""
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(logits=super().forward(images).logits.flip(1))
+
+
+def test_models_of_the_same_weights_that_answer_otherwise_are_not_taken_for_each_other(place: Place) -> None:
+    first = place.fly(STUDENT, Reader(*GOOD))
+    second = place.fly(STUDENT, Swapped(*GOOD))
+    assert second.rows[1].val_auc == pytest.approx(1 - first.rows[1].val_auc)
+
+
+def spoil_text(path: Path) -> None:
+    path.write_text(path.read_text()[:-40])
+
+
+def spoil_a_logit(path: Path) -> None:
+    stored = json.loads(path.read_text())
+    stored["scores"]["logits"][0][0] += 1.0
+    path.write_text(json.dumps(stored))
+
+
+def spoil_form(path: Path) -> None:
+    path.write_text("[]")
+
+
+def spoil_bytes(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe")
+
+
+def spoil_kind(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [spoil_text, spoil_a_logit, spoil_form, spoil_bytes, spoil_kind])
+def test_a_damaged_file_is_told_and_judged_again(place: Place, spoil: Callable[[Path], None]) -> None:
+    first = place.fly(STUDENT, GOOD)
+    for path in place.find_kept():
+        spoil(path)
+    assert place.fly(STUDENT, GOOD) == first
+    assert place.was_judged
+    assert sum("cannot be read" in line and "judging again" in line for line in place.lines) == 2
+    place.fly(STUDENT, GOOD)
+    assert place.was_judged == (spoil is spoil_kind)  # a folder in its place stays there
+
+
+def test_a_disk_that_keeps_nothing_costs_a_note(place: Place) -> None:
+    place.root.mkdir()
+    (place.root / ".preflight").write_text("a file where a folder must be")
+    assert place.fly(STUDENT, GOOD).findings == ()
+    assert sum("scores not kept" in line for line in place.lines) == 2
+
+
+@pytest.mark.parametrize("broken", [(0,), (7,)])
+def test_scores_with_a_stand_in_for_an_unreadable_item_are_not_kept(place: Place, broken: Sequence[int]) -> None:
+    place.source.broken = tuple(broken)
+    assert place.fly(STUDENT, GOOD).items == 20
+    assert place.find_kept() == []
+
+
+def test_no_search_for_runs_takes_the_folder_of_kept_scores_for_one(place: Place) -> None:
+    place.fly(STUDENT, GOOD)
+    assert place.find_kept()
+    for word in ("*", ".pre", ".preflight", "pre", "[.]*"):
+        with pytest.raises(UserError, match="is no run folder") as caught:
+            find_run(word, str(place.root))
+        assert ".preflight/" not in str(caught.value)
+    config = make_config().model_copy(update={"output_root": str(place.root)})
+    assert find_own_run(config, {}) == (None, [])
+
+
+def test_a_dry_run_says_what_it_would_take() -> None:
+    assert describe_work(20, 1) == "the preflight would take 20 validation items through the student and the teacher"
+    assert "and 3 teachers" in describe_work(20, 3)

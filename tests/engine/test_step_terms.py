@@ -1,0 +1,388 @@
+"""Terms beyond hard and kd in a step: who is asked, what the criterion itself learns, and where its state goes."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import START, are_identical, make_batch, make_step, make_student, make_teacher, take_snapshot
+from tiny_runs import make_config
+from torch import Tensor, nn
+
+from lib.checkpoint.resume import RunState
+from lib.config.sections import RunConfig, ScheduleSection, TermSection
+from lib.config.terms import Asks
+from lib.criterion.build import build_criterion
+from lib.criterion.section import Shapes
+from lib.criterion.weighted_sum import LossValue, WeightedSum
+from lib.engine.build import build_step, tap_layers
+from lib.engine.look import look_at_step
+from lib.engine.position import capture_step, refuse_other_model, restore_step
+from lib.engine.step import TrainStep
+from lib.errors import UserError
+from lib.models.classifier import Classifier
+from lib.models.teachers import TeacherEnsemble
+from lib.optim.average import WeightAverage
+from lib.optim.build import build_optimizer
+from lib.random import capture_rng_state
+from lib.schedules import Progress
+from lib.types import Batch, Outputs
+
+CPU = torch.device("cpu")
+LAYERS = {"student_layer": "stem", "teacher_layer": "branch"}
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(1234)
+
+
+def constant(value: float) -> ScheduleSection:
+    return ScheduleSection(kind="constant", value=value)
+
+
+def make_section(term: str, weight: float = 0.5, **choices: str) -> TermSection:
+    return TermSection(name=term, term=term, weight=constant(weight), choices=choices)
+
+
+class TappedStudent(Classifier):
+    """Two layers that can be tapped, BatchNorm, dropout and a head."""
+
+    def __init__(self, width: int = 6, *, classes: int = 2) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, stride=2)
+        self.norm = nn.BatchNorm2d(width)
+        self.branch = nn.Conv2d(width, width, 2)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(width, classes)
+
+    def compute_logits(self, images: Tensor) -> Tensor:
+        x = self.branch(torch.relu(self.norm(self.stem(images))))
+        return self.head(self.dropout(torch.relu(x).mean((2, 3))))
+
+
+class FakeTeacher(nn.Module):
+    """Answers with the features of its layers, in evaluation mode."""
+
+    def __init__(self, width: int = 5) -> None:
+        super().__init__()
+        self.model = TappedStudent(width).requires_grad_(False).eval()
+        self.poison: float = 1.0
+
+    def train(self, mode: bool = True) -> nn.Module:
+        return super().train(False)
+
+    def tap(self, layers: tuple[str, ...]) -> None:
+        self.model.tap(layers)
+
+    def forward(self, images: Tensor) -> Outputs:
+        outputs = self.model(images)
+        return Outputs(outputs.logits, {name: value * self.poison for name, value in outputs.features.items()})
+
+
+def make_config_of(*sections: TermSection, **keys: Any) -> RunConfig:
+    return make_config(**keys).model_copy(update={"criterion": sections})
+
+
+def build(*sections: TermSection, seed: int = 3, teacher: nn.Module | None = None, **keys: Any) -> TrainStep:
+    """A step as a script builds it, on tapped models."""
+    torch.manual_seed(seed)
+    student = TappedStudent().train()
+    teacher = FakeTeacher() if teacher is None else teacher
+    return build_step(make_config_of(*sections, **keys), student, teacher, CPU, image_size=9)
+
+
+def make_self_step(student: nn.Module | None = None, weight: float = 0.4, **settings: Any) -> TrainStep:
+    student = make_student() if student is None else student
+    average = WeightAverage(student, decay=0.9)
+    with torch.no_grad():  # not the student's own weights, or there is nothing to learn
+        for tensor in average.tensors[:3]:
+            tensor.add_(0.3)
+    criterion = build_criterion([make_section("hard", 0.6), make_section("self", weight)], Shapes(2))
+    return make_step(student, criterion=criterion, average=average, **settings)
+
+
+# --- Who is asked ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_average_is_asked_once_a_micro_batch_in_evaluation_mode_without_a_graph(parts: int) -> None:
+    step = make_self_step(parts=parts)
+    assert step.average is not None
+    seen: list[tuple[bool, bool, bool]] = []
+    step.average.model.register_forward_hook(
+        lambda module, _, out: seen.append(
+            (any(m.training for m in module.modules()), out.logits.requires_grad, torch.is_grad_enabled())
+        )
+    )
+    buffers = copy.deepcopy(dict(step.average.model.named_buffers()))
+    step.average.update = lambda student: None  # type: ignore[method-assign]
+    assert step(make_batch(), START).ok
+    assert seen == [(False, False, False)] * parts
+    assert are_identical(dict(step.average.model.named_buffers()), buffers)
+
+
+def test_both_passes_learn_from_the_averages_answer_to_the_weights_before_the_step() -> None:
+    seen: list[Outputs] = []
+
+    class Spy(WeightedSum):
+        def __call__(
+            self, outputs: Outputs, batch: Batch, answers: Mapping[Asks, Outputs], progress: Progress
+        ) -> LossValue:
+            seen.append(answers["ema"])
+            return super().__call__(outputs, batch, answers, progress)
+
+    step = make_self_step()
+    assert step.average is not None
+    expected = step.average.model(make_batch().inputs).logits
+    step.criterion = Spy(step.criterion.terms)
+    result = step(make_batch(), START)
+    assert list(result.terms) == ["hard", "self"]
+    assert len(seen) == 2
+    assert seen[0] is seen[1]
+    torch.testing.assert_close(seen[0].logits, expected)
+
+
+def test_asking_the_average_draws_no_random_number_and_a_weight_of_0_does_not_ask() -> None:
+    states = []
+    for weight in (0.0, None):
+        torch.manual_seed(7)
+        step = make_self_step(weight=weight) if weight is not None else make_self_step()
+        if weight is None:
+            step.criterion = build_criterion([make_section("hard", 0.6)], Shapes(2))
+        step.average.model.register_forward_hook(lambda *_: pytest.fail("asked"))  # type: ignore[union-attr]
+        for i in range(3):
+            assert step(make_batch(i), START).ok
+        states.append(take_snapshot(step))
+    assert are_identical(*states)
+    torch.manual_seed(7)
+    asked = make_self_step()
+    for i in range(3):
+        assert asked(make_batch(i), START).ok
+    assert are_identical(capture_rng_state(), states[0]["rng"])
+    assert not are_identical(asked.student.state_dict(), states[0]["student"])
+
+
+def test_an_average_that_answers_nonsense_skips_the_step_and_names_itself() -> None:
+    step = make_self_step()
+    assert step.average is not None
+    step.average.model.register_forward_hook(lambda _, args, out: replace(out, logits=out.logits / 0))
+    before = take_snapshot(step)
+    result = step(make_batch(), START)
+    assert (result.status, result.reason) == ("skipped", "the averaged student's logits are not finite")
+    assert are_identical(take_snapshot(step), before)
+
+
+def test_a_missing_average_is_named() -> None:
+    step = make_self_step()
+    step.average = None
+    with pytest.raises(ValueError, match=r"'self' has weight 0\.4 but no averaged student"):
+        step(make_batch(), START)
+
+
+def test_teacher_and_average_are_both_asked_where_both_are_read() -> None:
+    sections = [make_section("hard"), make_section("kd"), make_section("self")]
+    step = replace(make_self_step(), teacher=make_teacher(), criterion=build_criterion(sections, Shapes(2)))
+    assert list(step(make_batch(), START).terms) == ["hard", "kd", "self"]
+    assert len(step.teacher.model.seen) == 1  # type: ignore[union-attr]
+
+
+def test_a_look_at_a_step_shows_the_averages_logits_and_changes_nothing() -> None:
+    results, states = [], []
+    for look in (False, True):
+        torch.manual_seed(7)
+        step = make_self_step()
+        if look:
+            seen = look_at_step(step, make_batch(), START)
+            assert len(seen.average_logits) == 1
+            assert seen.average_fault is None
+            results.append(seen.result)
+        else:
+            results.append(step(make_batch(), START))
+        states.append(take_snapshot(step))
+    assert results[0] == results[1]
+    assert are_identical(*states)
+
+
+# --- What the criterion itself learns -------------------------------------------------------------------------------
+
+
+def test_the_projection_learns_in_a_group_of_its_own_and_is_no_part_of_the_student() -> None:
+    step = build(make_section("hard"), make_section("features", **LAYERS))
+    plain = build(make_section("hard"))
+    assert step.student.state_dict().keys() == plain.student.state_dict().keys()
+    sizes = [[len(g["params"]) for g in s.optimizer.state_dict()["base"]["param_groups"]] for s in (plain, step)]
+    assert sizes == [[3, 5], [3, 5, 1, 1]]
+    weight = step.criterion.module["features"].weight
+    assert tuple(weight.shape) == (5, 6, 1, 1)
+    before = weight.detach().clone()
+    result = step(make_batch(), START)
+    assert result.ok
+    assert list(result.terms) == ["hard", "features"]
+    assert not torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("asam", [False, True])
+def test_sam_moves_the_projection_with_the_student(asam: bool) -> None:
+    step = build(make_section("hard"), make_section("features", **LAYERS), asam=asam, rho=0.5)
+    weight = step.criterion.module["features"].weight
+    seen: list[Tensor] = []
+    step.criterion.module["features"].register_forward_hook(lambda m, *_: seen.append(m.weight.detach().clone()))
+    before = weight.detach().clone()
+    assert step(make_batch(), START).ok
+    assert torch.equal(seen[0], before)
+    assert not torch.equal(seen[1], before)
+
+
+def test_a_step_that_fails_puts_the_projection_back() -> None:
+    step = build(make_section("hard"), make_section("features", **LAYERS), lr=3e38)
+    step.clip_norm = 1e9
+    step.criterion.module["features"].weight.register_hook(lambda gradient: gradient * 1e6)
+    weight = step.criterion.module["features"].weight
+    before = weight.detach().clone()
+    state = take_snapshot(step)
+    result = step(make_batch(), START)
+    assert result.reason == "the updated weights are not finite"
+    assert torch.equal(weight, before)
+    assert are_identical(take_snapshot(step), state)
+
+
+def test_feature_maps_of_the_teacher_that_are_not_finite_skip_the_step_with_the_reason() -> None:
+    step = build(make_section("hard"), make_section("features", **LAYERS))
+    step.teacher.poison = float("inf")  # type: ignore[union-attr]
+    assert step(make_batch(), START).reason == "the teacher's feature maps are not finite"
+
+
+def test_a_feature_term_of_weight_0_changes_no_bit_of_the_student() -> None:
+    states = []
+    for extra in ([], [make_section("features", 0.0, **LAYERS)]):
+        step = build(make_section("hard", 1.0), *extra)
+        for i in range(3):
+            assert step(make_batch(i), START).ok
+        states.append((step.student.state_dict(), capture_rng_state()))
+    assert are_identical(*states)
+
+
+def test_micro_batches_and_half_precision_reach_the_projection() -> None:
+    step = build(make_section("hard"), make_section("features", **LAYERS), precision="bf16")
+    step.parts = 3
+    kinds: list[torch.dtype] = []
+    step.criterion.module["features"].register_forward_hook(lambda _, args, out: kinds.append(out.dtype))
+    assert step(make_batch(), START).ok
+    assert kinds == [torch.float32] * 6
+
+
+# --- How it is built ------------------------------------------------------------------------------------------------
+
+
+def test_the_look_at_the_models_moves_nothing() -> None:
+    student, teacher = TappedStudent().train(), FakeTeacher()
+    student.dropout.eval()  # a mode of its own, to be left as it is
+    before = copy.deepcopy((student.state_dict(), teacher.state_dict()))
+    rng, modes = capture_rng_state(), [m.training for m in student.modules()]
+    shapes = tap_layers([make_section("features", **LAYERS)], student, teacher, torch.zeros(2, 3, 9, 9))
+    assert shapes == Shapes(2, student={"stem": (2, 6, 4, 4)}, teacher={"branch": (2, 5, 3, 3)})
+    assert are_identical((student.state_dict(), teacher.state_dict()), before)
+    assert are_identical(capture_rng_state(), rng)
+    assert [m.training for m in student.modules()] == modes
+
+
+def test_the_teachers_of_this_program_can_be_tapped() -> None:
+    from lib.models.classifier import FrozenTeacher
+
+    for count, layer in ((1, "branch"), (2, "2.branch")):
+        teacher = TeacherEnsemble([FrozenTeacher(TappedStudent(5)) for _ in range(count)])
+        step = build(
+            make_section("hard"), make_section("features", student_layer="stem", teacher_layer=layer), teacher=teacher
+        )
+        assert list(step(make_batch(), START).terms) == ["hard", "features"]
+
+
+def test_a_run_without_feature_terms_taps_nothing() -> None:
+    step = build(make_section("hard"), make_section("kd"))
+    assert step.student.tapped == ()  # type: ignore[union-attr]
+
+
+def test_a_term_that_asks_what_the_run_has_not_is_refused_with_the_remedy() -> None:
+    for term, remedy in (("self", "ema_decay"), ("kd", "main_distillation.py")):
+        config = make_config_of(make_section("hard"), make_section(term))
+        with pytest.raises(UserError, match=remedy):
+            build_step(config, TappedStudent(), None, CPU, image_size=9)
+    config = make_config_of(make_section("hard"), make_section("features", **LAYERS))
+    with pytest.raises(UserError, match=r"main_distillation\.py"):
+        build_step(config, TappedStudent(), None, CPU, image_size=9)
+    build_step(
+        make_config_of(make_section("hard"), make_section("self"), ema_decay=0.9),
+        TappedStudent(),
+        None,
+        CPU,
+        image_size=9,
+    )
+
+
+def test_terms_that_cannot_teach_the_students_head_are_refused_when_the_step_is_built() -> None:
+    with pytest.raises(UserError, match="always 1"):
+        build_step(make_config_of(make_section("hard")), TappedStudent(classes=1), None, CPU, image_size=9)
+    build_step(make_config_of(make_section("binary")), TappedStudent(classes=1), None, CPU, image_size=9)
+
+
+# --- Its state ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", ["sgd", "adamw"])
+def test_a_run_that_goes_on_from_its_state_is_bit_identical(base: str) -> None:
+    sections = make_section("hard"), make_section("features", **LAYERS), make_section("self")
+    whole = build(*sections, base=base, ema_decay=0.9)
+    assert whole(make_batch(0), START).ok
+    state = copy.deepcopy(capture_step(whole, CPU))
+    assert list(state["criterion"]) == ["features.weight", "features.bias"]
+    other = build(*sections, base=base, ema_decay=0.9)
+    other.student.train()
+    other.teacher.load_state_dict(whole.teacher.state_dict())  # type: ignore[union-attr]
+    restore_step(other, state)
+    torch.set_rng_state(state["rng"]["torch"])
+    results = []
+    for step in (whole, other):
+        restore_step(step, copy.deepcopy(state))
+        results.append([step(make_batch(i), START) for i in (1, 2)])
+    assert results[0] == results[1]
+    assert are_identical(capture_step(whole, CPU), capture_step(other, CPU))
+
+
+def test_without_projections_the_state_has_no_such_part() -> None:
+    step = build(make_section("hard"), make_section("kd"))
+    assert set(capture_step(step, CPU)) == {"model", "optimizer", "rng"}
+
+
+def test_a_state_of_another_projection_is_refused() -> None:
+    step = build(make_section("hard"), make_section("features", **LAYERS))
+    other = build(make_section("hard"), make_section("features", **LAYERS), teacher=FakeTeacher(width=8))
+    about = {"architecture": "tiny", "classes": 2}
+    state = RunState(capture_step(other, CPU), about, ())
+    with pytest.raises(UserError, match=r"projection features\.weight: \(8, 6, 1, 1\) -> \(5, 6, 1, 1\)"):
+        refuse_other_model(state, step, about, Path("run"))
+    refuse_other_model(RunState(capture_step(step, CPU), about, ()), step, about, Path("run"))
+
+
+def test_the_groups_of_the_extra_module_follow_those_of_the_model() -> None:
+    config = make_config(weight_decay=0.1, asam=True).optimizer
+    model, extra = nn.Linear(3, 2), nn.Conv2d(3, 4, 1)
+    optimizer = build_optimizer(config, model, extra=extra)
+    expected = [[model.weight], [model.bias], [extra.weight], [extra.bias]]
+    groups = optimizer.base_optimizer.param_groups
+    assert [[id(p) for p in g["params"]] for g in groups] == [[id(p) for p in g] for g in expected]
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0, 0.1, 0.0]
+    for p in optimizer.parameters:
+        p.grad = torch.ones_like(p)
+    before = extra.weight.detach().clone()
+    with optimizer.perturbed(optimizer.compute_grad_norm()):
+        assert (extra.weight.detach() - before).std() > 1e-5  # relative to its size: ASAM reaches it
+
+
+def test_an_extra_module_without_parameters_adds_no_group() -> None:
+    config = make_config().optimizer
+    groups = build_optimizer(config, nn.Linear(3, 2), extra=nn.ModuleDict()).base_optimizer.param_groups
+    assert len(groups) == 2

@@ -1,0 +1,257 @@
+"""Taps: the outputs of layers by name, in every mode of a run, and nothing left behind."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from small_models import OTHER, SMALL, build_small
+from torch import Tensor, nn
+
+from lib.errors import UserError
+from lib.models.classifier import EFFICIENTNET_B4, Classifier, FrozenTeacher, build_classifier
+from lib.models.taps import describe_layers, list_layers
+from lib.optim.average import WeightAverage
+
+LAYERS = ["backbone.layer2", "backbone.layer4.0"]
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def make_model(*, tapped: bool = True) -> Any:
+    model = build_small(0)
+    assert isinstance(model, Classifier)
+    if tapped:
+        model.tap(LAYERS)
+    return model
+
+
+def find_by_own_hooks(model: nn.Module, layers: list[str]) -> dict[str, Tensor]:
+    """The layers' outputs, found independently."""
+    found: dict[str, Tensor] = {}
+    modules = dict(model.named_modules())
+    handles = [
+        modules[layer].register_forward_hook(lambda _, args, output, layer=layer: found.update({layer: output}))
+        for layer in layers
+    ]
+    model(IMAGES)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_tapped_model_gives_the_outputs_of_its_layers_and_the_same_logits(training: bool) -> None:
+    plain, tapped = make_model(tapped=False).train(training), make_model().train(training)
+    torch.manual_seed(3)
+    expected = find_by_own_hooks(plain, LAYERS)
+    plain = make_model(tapped=False).train(training)
+    torch.manual_seed(3)
+    logits = plain(IMAGES).logits
+    torch.manual_seed(3)
+    outputs = tapped(IMAGES)
+    assert torch.equal(outputs.logits, logits)
+    assert list(outputs.features) == LAYERS
+    for layer in LAYERS:
+        assert torch.equal(outputs.features[layer], expected[layer])
+        assert outputs.features[layer].requires_grad
+    assert plain(IMAGES).features == {}
+
+
+def test_the_gradient_of_a_feature_reaches_the_layers_before_it_and_none_after() -> None:
+    model = make_model().train()
+    model(IMAGES).features["backbone.layer2"].square().mean().backward()
+    assert model.backbone.conv1[0].weight.grad is not None
+    assert model.backbone.layer4[0].conv1.weight.grad is None
+
+
+def test_nothing_is_kept_between_forwards() -> None:
+    model = make_model()
+    outputs = model(IMAGES)
+    watched = [weakref.ref(tensor) for tensor in outputs.features.values()]
+    del outputs
+    gc.collect()
+    assert [reference() for reference in watched] == [None, None]
+
+
+def test_a_forward_that_raises_leaves_nothing_for_the_next() -> None:
+    model = make_model().eval()
+    head = model.head
+    model.head = nn.Linear(3, 2)  # does not fit: raises after both layers have run
+    with pytest.raises(RuntimeError):
+        model(IMAGES)
+    assert model._taps._found == {}
+    model.head = head
+    later = model(2 * IMAGES).features
+    assert torch.equal(later[LAYERS[0]], make_model().eval()(2 * IMAGES).features[LAYERS[0]])
+
+
+def test_a_part_that_is_called_alone_collects_nothing() -> None:
+    model = make_model()
+    model.get_features(IMAGES)
+    assert model._taps._found == {}
+
+
+def test_a_copy_has_its_own_store_and_goes_on_being_tapped() -> None:
+    model = make_model().eval()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in twin.parameters():
+            weight.mul_(0.5)
+    seen: list[str] = []
+    put = model._taps.put
+    model._taps.put = lambda layer, output: (seen.append(layer), put(layer, output))
+    theirs = twin(IMAGES).features
+    assert seen == []
+    assert list(theirs) == LAYERS
+    ours = model(IMAGES).features
+    assert set(seen) == set(LAYERS)
+    assert not torch.equal(ours[LAYERS[0]], theirs[LAYERS[0]])
+    twin.tap([])
+    assert twin(IMAGES).features == {}
+    assert list(model(IMAGES).features) == LAYERS
+
+
+def test_averaged_weights_of_a_tapped_student_follow_it_and_do_not_disturb_it() -> None:
+    model = make_model()
+    average = WeightAverage(model, decay=0.5)
+    average.update(model)
+    with torch.no_grad():
+        averaged = average.model(IMAGES)
+    assert average.model._taps is not model._taps
+    assert set(averaged.features) <= set(LAYERS)
+    assert list(average.model.state_dict()) == list(model.state_dict())
+
+
+def test_names_of_weights_stay_as_they_are() -> None:
+    assert list(make_model().state_dict()) == list(make_model(tapped=False).state_dict())
+
+
+def test_a_later_call_replaces_the_layers_and_leaves_no_hook() -> None:
+    model = make_model()
+    model.tap(["backbone.layer3"])
+    assert model.tapped == ("backbone.layer3",)
+    assert list(model(IMAGES).features) == ["backbone.layer3"]
+    model.tap([])
+    assert model.tapped == ()
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [(OTHER, ["backbone.blocks.1", "backbone.blocks.2.0"]), (EFFICIENTNET_B4, ["net._blocks.1", "net._blocks.31"])],
+)
+def test_checkpointed_blocks_give_the_same_features_gradients_and_no_leftovers(name: str, layers: list[str]) -> None:
+    results: list[tuple[list[Tensor], list[Tensor]]] = []
+    for checkpointed in (False, True):
+        model: Any = build_small(0, name)
+        model.tap(layers)
+        if checkpointed:
+            model.enable_gradient_checkpointing()
+        model.train()
+        torch.manual_seed(1)
+        outputs = model(IMAGES)
+        features = [outputs.features[layer] for layer in layers]
+        (outputs.logits.square().mean() + sum(feature.square().mean() for feature in features)).backward()
+        assert model._taps._found == {}  # the blocks were computed again in backward
+        results.append(([f.detach() for f in features], [p.grad for p in model.parameters() if p.grad is not None]))
+    (features, gradients), (others, other_gradients) = results
+    assert all(torch.equal(a, b) for a, b in zip(features, others, strict=True))
+    for a, b in zip(gradients, other_gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiled_model_gives_the_features_of_the_plain_one() -> None:
+    plain = make_model().eval()
+    compiled = make_model().eval()
+    compiled.compile(backend="eager")
+    for images in (IMAGES, 0.5 * IMAGES):
+        ours, theirs = plain(images), compiled(images)
+        assert list(theirs.features) == LAYERS
+        for layer in LAYERS:
+            torch.testing.assert_close(theirs.features[layer], ours.features[layer])
+    assert compiled._taps._found == {}
+
+
+def test_a_frozen_teacher_passes_the_features_on_without_a_graph() -> None:
+    model = make_model()
+    features = FrozenTeacher(model)(IMAGES).features
+    assert list(features) == LAYERS
+    assert not any(feature.requires_grad for feature in features.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "offered"),
+    [("layer2", "backbone.layer2"), ("backbone.layr2", "backbone.layer2"), ("", "--list-layers")],
+)
+def test_an_unknown_layer_is_refused_with_the_nearest_names(asked: str, offered: str) -> None:
+    model = make_model()
+    with pytest.raises(UserError) as caught:
+        model.tap(["backbone.layer3", asked])
+    assert offered in (caught.value.problems[0].remedy or "")
+    assert model.tapped == tuple(LAYERS)  # as before
+
+
+def test_a_layer_whose_output_is_no_tensor_is_refused() -> None:
+    class Pair(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, x
+
+    model = make_model(tapped=False)
+    pair = Pair()
+    model.head = nn.Sequential(pair, _First(), model.head)
+    model.tap(["head.0"])
+    with pytest.raises(UserError, match="output is no tensor"):
+        model(IMAGES)
+
+
+class _First(nn.Module):
+    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        return pair[0]
+
+
+def test_a_layer_that_is_never_called_is_refused() -> None:
+    model = make_model(tapped=False)
+    model.spare = nn.Linear(2, 2)
+    model.tap(["spare"])
+    with pytest.raises(UserError, match="does not call it"):
+        model(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        (EFFICIENTNET_B4, 380, {"net._blocks.0": (1, 24, 190, 190), "net._blocks.31": (1, 448, 12, 12)}),
+        ("mobilevitv2_200", 64, {"backbone.stages.4": (1, 1024, 2, 2), "backbone.stages.4.1": (1, 1024, 2, 2)}),
+        ("test_vit", 160, {"backbone.blocks.5": (1, 101, 64)}),
+        ("test_convnext", 64, {"backbone.stages.3": (1, 64, 2, 2)}),
+    ],
+)
+def test_layers_are_listed_by_block_with_their_shapes(name: str, size: int, expected: dict[str, Any]) -> None:
+    model = build_classifier(name, classes=2, dropout=0.3)
+    layers = dict(list_layers(model, size))
+    assert expected.items() <= layers.items()
+    assert len(layers) < len(list(model.modules())) / 3  # blocks, not every activation
+    model.tap(list(layers))  # each name is one that can be tapped
+    with torch.no_grad():
+        features = model.eval()(torch.rand(1, 3, size, size)).features
+    assert {layer: tuple(tensor.shape) for layer, tensor in features.items()} == layers
+
+
+def test_listing_layers_moves_neither_modes_nor_statistics_nor_random_states() -> None:
+    model = build_small(0, SMALL).train()
+    model.backbone.bn_frozen = nn.BatchNorm2d(2).eval()  # type: ignore[union-attr]
+    modes = [module.training for module in model.modules()]
+    state, before = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    assert list_layers(model, 64)
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_layers_are_printed_in_columns_for_a_batch() -> None:
+    assert describe_layers([("a.b", (1, 24, 7, 7)), ("c", (1, 5, 8))]) == ["a.b  (B, 24, 7, 7)", "c    (B, 5, 8)"]

@@ -1,0 +1,201 @@
+"""Several teachers as one: what each is shown, in which order its classes come, and how their answers are averaged."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_models import OTHER, SMALL, build_small, state_of
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lib.errors import UserError
+from lib.models.classifier import Classifier, FrozenTeacher
+from lib.models.teachers import AdaptedTeacher, TeacherEnsemble, name_layer
+from lib.models.weights import compute_weights_hash
+from lib.types import Outputs
+
+IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+class Saying(nn.Module):
+    """A model that always gives these logits (B, C), and keeps what it was shown."""
+
+    def __init__(self, logits: list[list[float]]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.dropout = nn.Dropout(0.5)
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Outputs:
+        self.seen.append(images)
+        return Outputs(logits=self.dropout(self.logits))
+
+
+ONE, TWO = [[2.0, -1.0], [0.5, 0.0], [-30.0, 90.0]], [[0.0, 4.0], [0.5, 0.0], [25.0, -60.0]]
+
+
+def make(*logits: list[list[float]], **settings: Any) -> TeacherEnsemble:
+    return TeacherEnsemble([AdaptedTeacher(Saying(each)) for each in logits], **settings)  # type: ignore[arg-type]
+
+
+def softmax(logits: Any) -> Any:
+    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True)
+    return np.exp(shifted) / np.exp(shifted).sum(1, keepdims=True)
+
+
+# --- One teacher ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_one_teacher_gets_the_very_tensor_and_answers_as_if_alone(average: Any) -> None:
+    model = build_small(4)
+    assert isinstance(model, Classifier)
+    alone = FrozenTeacher(copy.deepcopy(model))  # type: ignore[arg-type]
+    ensemble = TeacherEnsemble([AdaptedTeacher(model)], weights=[0.3], average=average)
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    assert torch.equal(ensemble(IMAGES).logits, alone(IMAGES).logits)
+    assert len(seen) == 1
+    assert seen[0] is IMAGES
+
+
+def test_a_teacher_of_the_batchs_own_size_and_order_gets_the_very_tensor_too() -> None:
+    saying = Saying(ONE)
+    teacher = AdaptedTeacher(saying, input_size=32, order=[0, 1])  # type: ignore[arg-type]
+    assert teacher(IMAGES).logits is saying.logits
+    assert saying.seen[0] is IMAGES
+
+
+def test_a_teacher_sees_the_batch_at_its_own_size_and_the_batch_stays_as_it_is() -> None:
+    before = IMAGES.clone()
+    model = Saying(ONE)
+    for size in (48, 20):
+        AdaptedTeacher(model, input_size=size)(IMAGES)  # type: ignore[arg-type]
+        expected = functional.interpolate(
+            before, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+        )
+        assert torch.equal(model.seen[-1], expected)
+    assert torch.equal(IMAGES, before)
+
+
+def test_a_smaller_input_is_antialiased() -> None:
+    """Stripes of one pixel become grey; without antialiasing they would stay stripes or vanish."""
+    stripes = torch.zeros(1, 3, 32, 32)
+    stripes[..., ::2] = 1.0
+    small = AdaptedTeacher(Saying(ONE), input_size=8).prepare(stripes)  # type: ignore[arg-type]
+    assert (small[..., 1:-1] - 0.5).abs().max() < 0.05
+
+
+def test_a_teacher_sees_its_own_normalisation() -> None:
+    model = Saying(ONE)
+    AdaptedTeacher(model, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))(IMAGES)  # type: ignore[arg-type]
+    expected = np.stack(
+        [(IMAGES[:, i].numpy() - m) / s for i, (m, s) in enumerate([(0.1, 0.5), (0.2, 0.25), (0.3, 2)])], 1
+    )
+    np.testing.assert_allclose(model.seen[0].numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_logits_are_put_into_the_tasks_order_of_classes() -> None:
+    three = [[0.1, 0.2, 0.3]]
+    # The task's first class is the teacher's third, its second the first, its third the second.
+    teacher = AdaptedTeacher(Saying(three), order=[2, 0, 1])  # type: ignore[arg-type]
+    assert torch.equal(teacher(IMAGES).logits, torch.tensor([[0.3, 0.1, 0.2]]))
+
+
+# --- Several --------------------------------------------------------------------------------------------------------
+
+
+def test_logits_are_averaged_by_normalised_weights() -> None:
+    logits = make(ONE, TWO, weights=[3.0, 1.0])(IMAGES).logits
+    np.testing.assert_allclose(logits.numpy(), 0.75 * np.array(ONE) + 0.25 * np.array(TWO), rtol=1e-6)
+    assert torch.allclose(make(ONE, TWO, weights=[30.0, 10.0])(IMAGES).logits, logits)
+
+
+def test_probabilities_are_averaged_and_their_logarithm_is_given() -> None:
+    logits = make(ONE, TWO, weights=[3.0, 1.0], average="probabilities")(IMAGES).logits
+    expected = np.log(0.75 * softmax(ONE) + 0.25 * softmax(TWO))
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(softmax(logits.numpy()), np.exp(expected), rtol=1e-5)
+    assert torch.isfinite(make(ONE, ONE, average="probabilities")(IMAGES).logits).all()  # exp(-120) rounds to 0
+
+
+def test_two_kinds_of_average_differ_and_agree_where_the_teachers_do() -> None:
+    ways = [make(ONE, TWO, average=average)(IMAGES).logits.softmax(1) for average in ("logits", "probabilities")]
+    assert not torch.allclose(ways[0][0], ways[1][0], atol=0.01)
+    torch.testing.assert_close(ways[0][1], ways[1][1])  # both say the same of the second image
+
+
+def test_half_precision_answers_are_averaged_in_full_precision() -> None:
+    ensemble = make(ONE, TWO)
+    for teacher in ensemble.members:
+        teacher.model.logits = teacher.model.logits.to(torch.bfloat16)  # type: ignore[assignment]
+    assert ensemble(IMAGES).logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -2.0]])
+def test_weights_must_be_as_many_as_the_teachers_and_above_0(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="weights above 0"):
+        make(ONE, TWO, weights=weights)
+
+
+# --- Frozen ---------------------------------------------------------------------------------------------------------
+
+
+def make_real() -> TeacherEnsemble:
+    models: list[Any] = [build_small(1), build_small(2, OTHER)]
+    return TeacherEnsemble(
+        [AdaptedTeacher(models[0]), AdaptedTeacher(models[1], input_size=64, mean=(0.5,) * 3, std=(0.5,) * 3)]
+    )
+
+
+def test_an_ensemble_stays_in_evaluation_mode_without_graph_or_moving_statistics() -> None:
+    ensemble = make_real()
+    before, state = compute_weights_hash(ensemble), state_of(ensemble)
+    for ask in (ensemble.train, lambda: nn.ModuleList([ensemble]).train(), lambda: ensemble.teachers[0].train()):
+        ask()
+        assert not any(module.training for module in ensemble.modules())
+        assert not ensemble(IMAGES).logits.requires_grad
+    assert not any(weight.requires_grad for weight in ensemble.parameters())
+    assert compute_weights_hash(ensemble) == before
+    assert all(torch.equal(value, state[key]) for key, value in ensemble.state_dict().items())
+
+
+def test_settings_are_no_weights() -> None:
+    ensemble = make_real()
+    assert not [key for key in ensemble.state_dict() if "mean" in key.split(".")[2:3] or key.endswith(".std")]
+    assert len(ensemble.state_dict()) == sum(len(teacher.model.state_dict()) for teacher in ensemble.members)
+
+
+def test_settings_move_with_the_teacher_to_another_device() -> None:
+    teacher = make_real().members[1].to("meta")
+    assert teacher.mean.device.type == "meta"  # type: ignore[union-attr]
+
+
+# --- Features -------------------------------------------------------------------------------------------------------
+
+
+def test_features_of_later_teachers_come_after_their_number() -> None:
+    ensemble = make_real()
+    ensemble.tap(["backbone.layer2", "2.backbone.blocks.1", "2.backbone.blocks.2"])
+    features = ensemble(IMAGES).features
+    assert list(features) == ["backbone.layer2", "2.backbone.blocks.1", "2.backbone.blocks.2"]
+    second = ensemble.members[1]
+    assert torch.equal(features["2.backbone.blocks.1"], second(IMAGES).features["backbone.blocks.1"])
+    assert name_layer(2, "backbone.blocks.1") == "2.backbone.blocks.1"
+    ensemble.tap([])
+    assert ensemble(IMAGES).features == {}
+
+
+def test_a_layer_of_a_teacher_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match=r"3\.backbone\.layer2"):
+        make_real().tap(["3.backbone.layer2"])
+
+
+def test_the_last_feature_map_is_that_of_the_first_teacher() -> None:
+    ensemble = make_real()
+    assert torch.equal(ensemble.get_features(IMAGES), build_small(1, SMALL).eval().get_features(IMAGES))  # type: ignore[operator]
