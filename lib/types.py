@@ -64,6 +64,7 @@ class StepResult:
     status `ok`, or `skipped` with the reason: then weights, buffers, optimiser, average and random states are those
     before the step. loss and terms are those of pass 1 (at the unperturbed weights), perturbed_loss is that of pass 2
     (at w + e; None in a plain step); grad_norm is the L2 norm of the gradient that was applied, before clipping.
+    agreement: share of the images, 0..1, in which student (pass 1) and teacher prefer the same class; None without one.
     is_overflow: skipped because the loss scale of fp16 was too large; it is smaller now.
     """
 
@@ -73,6 +74,7 @@ class StepResult:
     perturbed_loss: float | None = None
     terms: Mapping[str, float] = field(default_factory=dict[str, float])
     grad_norm: float = float("nan")
+    agreement: float | None = None
     is_overflow: bool = False
 
     @property

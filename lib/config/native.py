@@ -26,6 +26,8 @@ from lib.config.words import show
 from lib.errors import Problem, ProblemList
 
 OWN_KEYS = ("term", "name", "weight")
+# What metrics.csv calls other figures of a step.
+TAKEN_NAMES = ("loss", "perturbed_loss", "grad_norm", "agreement")
 
 
 def parse_terms(raw: Sequence[Mapping[str, Any]], where: str, *, epochs: int) -> tuple[TermSection, ...]:
@@ -91,12 +93,12 @@ def _parse_term(entry: Mapping[str, Any], where: str, epochs: int, problems: Pro
             remedy = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known_keys)}"
             problems.add(Problem(f"{where}.{key}", f"is no setting of the term {show(kind)}", remedy=remedy))
     name = entry.get("name", kind)
-    if not isinstance(name, str) or not name.replace("_", "").isalnum():
+    if not isinstance(name, str) or not name.replace("_", "").isalnum() or name in TAKEN_NAMES:
         problems.add(
             Problem(
                 f"{where}.name",
                 "is not a name",
-                expected="letters, digits and '_'",
+                expected=f"letters, digits and '_', and none of {', '.join(TAKEN_NAMES)}",
                 got=show(name),
                 remedy="leave it out, or rename it",
             )

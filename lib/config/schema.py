@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lib.config.dialects import DIALECTS
 from lib.config.sections import (
     ALLOWANCES,
     FileKeys,
@@ -17,6 +18,7 @@ from lib.config.sections import (
     TeacherKeys,
     build_file_model,
 )
+from lib.config.terms import TERMS, NumberSetting, TermSpec
 from lib.config.words import describe_type, show
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -60,11 +62,45 @@ def build_config_docs(section_model: type[TaskSection]) -> str:
         *(f"| {words} | `{json.dumps(example)}` |" for words, example in EXAMPLES),
         "",
         build_table(ScheduleSection),
+        build_terms_docs(),
         "\n## `--allow NAME`\n",
         "Everything that is refused unless forced:\n",
         "\n".join(f"- `{name}`: {meaning}." for name, meaning in ALLOWANCES.items()),
     ]
     return "\n".join(parts) + "\n"
+
+
+def build_terms_docs() -> str:
+    """The section on the terms of the loss and on the flat keys that stand for them."""
+    rows = [
+        f"| `{name}` | {_escape(spec.meaning)} | {SOURCES_IN_WORDS[spec.asks]} | {_describe_settings(spec) or 'none'} |"
+        for name, spec in TERMS.items()
+    ]
+    dialects = [
+        f"| `{name}` | {dialect.meaning} | {', '.join(f'`{key}`' for key in dialect.keys)} |"
+        for name, dialect in DIALECTS.items()
+    ]
+    return "\n".join(
+        (
+            TERMS_INTRODUCTION,
+            "| Term | What it is | Asks | Settings |",
+            "|---|---|---|---|",
+            *rows,
+            DIALECTS_INTRODUCTION,
+            "| Dialect | What it says | Its keys |",
+            "|---|---|---|",
+            *dialects,
+        )
+    )
+
+
+def _describe_settings(spec: TermSpec) -> str:
+    parts: list[str] = []
+    for name, setting in spec.settings.items():
+        default = "" if setting.default is None else f" ({show(setting.default)})"
+        fixed = ", no schedule" if isinstance(setting, NumberSetting) and not setting.may_move else ""
+        parts.append(f"`{name}`{default}: {setting.meaning}{fixed}")
+    return _escape("; ".join(parts))
 
 
 def build_table(model: type[BaseModel]) -> str:
@@ -115,6 +151,32 @@ EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("0.9 from epoch 1, 0.7 from 10, 0.5 from 30", {"kind": "table", "points": {"1": 0.9, "10": 0.7, "30": 0.5}}),
     ("1 until the end of epoch 5, then 0.3", {"kind": "two_stage", "start": 1.0, "end": 0.3, "epochs": 5}),
 )
+
+SOURCES_IN_WORDS = {None: "nobody", "teacher": "the teachers", "ema": "the student's averaged weights"}
+
+TERMS_INTRODUCTION = """
+## Terms
+
+The loss of stage 2 is a sum of terms with absolute weights. `terms` lists them, and stands in place of the flat keys
+of the guide (both at once are refused); `stage1.terms` and `stage2.terms` win in their stage:
+
+```
+"terms": [
+  { "term": "hard", "weight": 0.6, "label_smoothing": 0.05 },
+  { "term": "kd", "weight": { "kind": "ramp", "value": 0.4 }, "temperature": 3.0 },
+  { "term": "features", "weight": 0.1, "student_layer": "backbone.blocks.5", "teacher_layer": "net._blocks.31" }
+]
+```
+
+`weight` (1) and every number that may move are a number or a schedule; `name` tells two terms of one kind apart in the
+log. `--list-layers` shows the layers that can be named. A term that cannot teach the classes at hand is refused before
+training. [adding-a-term.md](adding-a-term.md) adds one.
+"""
+
+DIALECTS_INTRODUCTION = """
+The flat keys are sugar for such a list; `--print-config` shows which. The keys that are there decide the dialect,
+`dialect` may name it, and keys of two dialects are refused:
+"""
 
 INTRODUCTION = """# The config file
 

@@ -96,7 +96,7 @@ class Journal:
         if result.ok:
             scalars |= {TAGS.get(name, f"train/{name}"): value for name, value in result.terms.items()}
             scalars |= {"train/loss": result.loss, "train/grad_norm": result.grad_norm}
-            scalars["train/perturbed_loss"] = result.perturbed_loss
+            scalars |= {"train/perturbed_loss": result.perturbed_loss, "train/agreement": result.agreement}
         self._tensorboard.scalars(scalars, steps_done)
 
     def record_skip(self, progress: Progress, result: StepResult, batch: Batch, kept: str | None) -> None:

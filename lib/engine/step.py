@@ -94,7 +94,7 @@ class TrainStep:
         _check_finite([batch.inputs], "the input batch")
         parts = self._ask(split_batch(batch, self.parts))
         self.optimizer.zero_grad()
-        loss, terms = self._forward_backward(parts, progress, "pass 1")
+        loss, terms, agreement = self._forward_backward(parts, progress, "pass 1")
         grad_norm = self.optimizer.compute_grad_norm()
         self._check_gradient(grad_norm, "pass 1")
         perturbed_loss = None
@@ -103,7 +103,7 @@ class TrainStep:
             rng_after = capture_rng_state(device_type=batch.inputs.device.type)
             with self.optimizer.perturbed(grad_norm, weights), batchnorm_statistics_frozen(self.student):
                 restore_rng_state(held.rng_before)  # the same dropout and stochastic-depth masks as in pass 1
-                perturbed_loss, _ = self._forward_backward(parts, progress, "pass 2")
+                perturbed_loss, _, _ = self._forward_backward(parts, progress, "pass 2")
             restore_rng_state(rng_after)
         self._check_buffers()
         result = StepResult(
@@ -112,6 +112,7 @@ class TrainStep:
             perturbed_loss=None if perturbed_loss is None else float(perturbed_loss),
             terms={name: float(value) for name, value in terms.items()},
             grad_norm=self._unscale_and_clip(),
+            agreement=None if agreement is None else float(agreement),
         )
         held.hold_update()
         if self.loss_scale is None:
@@ -147,9 +148,14 @@ class TrainStep:
             _check_finite(read, "the teacher's feature maps")
         return answers
 
-    def _forward_backward(self, parts: list[_Part], progress: Progress, which: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """Accumulate the gradient of the whole batch's loss; returns that loss and its terms."""
+    def _forward_backward(
+        self, parts: list[_Part], progress: Progress, which: str
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Accumulate the gradient of the whole batch's loss; returns that loss, its terms, and the share of images in
+        which student and teacher prefer the same class.
+        """
         loss: Tensor | None = None
+        agreement: Tensor | None = None
         terms: dict[str, Tensor] = {}
         for part in parts:
             with self._autocast(part.batch):
@@ -165,8 +171,11 @@ class TrainStep:
             loss = total.detach() if loss is None else loss + total.detach()
             for name, term in value.terms.items():
                 terms[name] = terms.get(name, 0.0) + term * part.share
+            agreed = _compare_choices(outputs, part.answers.get("teacher"))
+            if agreed is not None:
+                agreement = agreed * part.share if agreement is None else agreement + agreed * part.share
         assert loss is not None
-        return loss, terms
+        return loss, terms, agreement
 
     def _unscale_and_clip(self) -> float:
         """Gradients of the true loss, their norm at most `clip_norm`; returns the norm before clipping."""
@@ -202,6 +211,14 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """
     count = min(parts, len(batch))
     return [batch] if count == 1 else [batch[start::count] for start in range(count)]
+
+
+@torch.no_grad()
+def _compare_choices(outputs: Outputs, answer: Outputs | None) -> Tensor | None:
+    """The share of images in which both prefer the same class, a scalar; None where they cannot be compared."""
+    if answer is None or answer.logits.shape != outputs.logits.shape or outputs.logits.shape[1] < 2:
+        return None
+    return (outputs.logits.argmax(1) == answer.logits.argmax(1)).float().mean()
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:

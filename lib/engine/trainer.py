@@ -256,8 +256,9 @@ class Trainer:
 
     def _name_values(self, result: StepResult) -> dict[str, float]:
         """The figures of a step whose means make up an epoch's."""
-        perturbed = {} if result.perturbed_loss is None else {"perturbed_loss": result.perturbed_loss}
-        return {"loss": result.loss, **perturbed, "grad_norm": result.grad_norm, **result.terms}
+        others = {"perturbed_loss": result.perturbed_loss, "agreement": result.agreement}
+        there = {name: value for name, value in others.items() if value is not None}
+        return {"loss": result.loss, **there, "grad_norm": result.grad_norm, **result.terms}
 
     def _finish_epoch(self) -> dict[str, Any]:
         """Validate, select, record, and save the state from which the next epoch starts; returns the metrics."""
@@ -270,9 +271,10 @@ class Trainer:
         means = {name: total / steps for name, total in position.sums.items()}
         progress = Progress(position.epoch, self._order.steps_per_epoch - 1, self._epochs, self._order.steps_per_epoch)
         losses = ("loss", "perturbed_loss") if optimizer.rho > 0.0 else ("loss",)
+        agreement = ("agreement",) if "teacher" in self._step.criterion.asked else ()
         row = {
             "epoch": position.epoch,
-            **{f"train_{name}": means.get(name) for name in (*losses, *self._term_names(), "grad_norm")},
+            **{f"train_{name}": means.get(name) for name in (*losses, *self._term_names(), "grad_norm", *agreement)},
             **verdict.metrics,
             "lr": self._lr_schedule(progress),
             **({"rho": self._rho_schedule(progress)} if optimizer.rho > 0.0 else {}),

@@ -41,7 +41,8 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str = "
 def _choose_panels(columns: Sequence[str]) -> list[tuple[str, list[str]]]:
     panels = [
         ("loss", [name for name in columns if _is_loss(name)]),
-        ("validation AUC", [name for name in columns if name.endswith("auc")]),
+        ("validation AUC", [name for name in columns if name.endswith(("auc", "auc_ema"))]),
+        ("agreement with the teacher", [name for name in columns if name == "train_agreement"]),
         ("learning rate", [name for name in columns if name in ("lr", "learning_rate")]),
         ("alpha (weight of the hard labels)", _find_alpha(columns)),
     ]
@@ -49,7 +50,7 @@ def _choose_panels(columns: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _is_loss(column: str) -> bool:
-    measures = ("auc", "accuracy", "eer", "norm")
+    measures = ("auc", "accuracy", "eer", "norm", "agreement")
     return "loss" in column or (column.startswith("train_") and not column.endswith(measures))
 
 

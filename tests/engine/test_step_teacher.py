@@ -102,3 +102,21 @@ def test_the_hash_of_weights_notices_one_changed_bit_and_one_changed_counter() -
     changed = compute_weights_hash(student)
     student.norm.num_batches_tracked += 1
     assert len({before, changed, compute_weights_hash(student)}) == 3
+
+
+def test_the_result_says_in_how_many_images_student_and_teacher_prefer_the_same_class() -> None:
+    """At the weights of pass 1, whatever the number of micro-batches; None without a teacher."""
+    teacher, batch = make_teacher(), make_batch()
+    student = make_student()
+    student.dropout.p = 0.0
+    student.depth.eval()
+    wanted = None
+    for parts in (1, 2):
+        step = make_step(copy.deepcopy(student), teacher=teacher)
+        step.student.norm.eval()  # else the parts are normalised by themselves
+        step.parts = parts
+        if wanted is None:
+            said, taught = (model(batch.inputs).logits.argmax(1) for model in (step.student, teacher))
+            wanted = float((said == taught).float().mean())
+        assert step(batch, START).agreement == pytest.approx(wanted)
+    assert make_step(make_student())(batch, START).agreement is None
