@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,21 @@ from lib.checkpoint.room import check_room
 from lib.checkpoint.selection import BestCheckpoints
 from lib.checkpoint.store import save_checkpoint
 from lib.config.sections import SCRIPTS
-from lib.config.terms import TERMS
 from lib.data.loader import LoadedBatch, Replaced, load_batches
 from lib.data.order import TrainOrder
 from lib.engine.attempt import Attempt, OutOfMemory
 from lib.engine.build import choose_memory_format
+from lib.engine.figures import build_training_columns, compare_terms, join_row, mean_of, name_figures
 from lib.engine.journal import Journal
 from lib.engine.judge import Judge, Verdict
+from lib.engine.memory import is_out_of_memory
 from lib.engine.position import Position, capture_step, refuse_other_model, restore_step
 from lib.engine.preflight import Named, describe_work, preflight
 from lib.engine.run import Interrupts, Run, StopRequested
 from lib.engine.skipped import SkippedSteps
 from lib.engine.step import TrainStep
 from lib.engine.task import Task, TaskData
+from lib.engine.unreadable import stop_if_too_many, take_in
 from lib.errors import ExitCode, RunInterrupted, TrainingStopped
 from lib.metrics.checks import MetricError
 from lib.models.teachers import TeacherEnsemble
@@ -36,8 +38,6 @@ from lib.report.console import ProgressLine
 from lib.report.guide import advise_on_ratio
 from lib.schedules import Progress
 from lib.types import Batch, StepResult
-
-UNREADABLE_LIMIT = 0.05  # above this share of the set, training on what is left would be another data set
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,12 @@ class Trainer:
                 raise TrainingStopped(f"{error}\n{self._describe_stop('saved')}") from error
             except MetricError as error:
                 raise TrainingStopped(f"epoch {self._position.epoch}: {error}") from error
+            except (RuntimeError, MemoryError) as error:  # outside a step, that is in a validation
+                if not is_out_of_memory(error):
+                    raise
+                self._save_state()
+                told = self._describe_stop("saved")
+                raise TrainingStopped(f"out of memory while validating ({error}).\n{told}") from error
 
     def _fit(self) -> FitResult:
         position = self._position
@@ -210,7 +216,7 @@ class Trainer:
         position.skipped_in_a_row = 0 if result.ok else position.skipped_in_a_row + 1
         position.skipped += not result.ok
         if result.ok:
-            for name, value in self._name_values(result).items():
+            for name, value in name_figures(result).items():
                 position.sums[name] += value
             position.sums["steps"] += 1
         self._journal.record_step(
@@ -254,12 +260,6 @@ class Trainer:
             self._run.say(line)
             self._journal.note(line)
 
-    def _name_values(self, result: StepResult) -> dict[str, float]:
-        """The figures of a step whose means make up an epoch's."""
-        others = {"perturbed_loss": result.perturbed_loss, "agreement": result.agreement}
-        there = {name: value for name, value in others.items() if value is not None}
-        return {"loss": result.loss, **there, "grad_norm": result.grad_norm, **result.terms}
-
     def _finish_epoch(self) -> dict[str, Any]:
         """Validate, select, record, and save the state from which the next epoch starts; returns the metrics."""
         position, optimizer = self._position, self._run.config.optimizer
@@ -267,47 +267,35 @@ class Trainer:
         new_best = self._selection.consider(position.epoch, verdict.value, lambda path: self._save_model(path, verdict))
         best = self._selection.best
         assert best is not None
-        steps = position.sums.pop("steps", 0.0)
-        means = {name: total / steps for name, total in position.sums.items()}
+        means, steps = mean_of(position.sums)
         progress = Progress(position.epoch, self._order.steps_per_epoch - 1, self._epochs, self._order.steps_per_epoch)
-        losses = ("loss", "perturbed_loss") if optimizer.rho > 0.0 else ("loss",)
-        agreement = ("agreement",) if "teacher" in self._step.criterion.asked else ()
-        row = {
-            "epoch": position.epoch,
-            **{f"train_{name}": means.get(name) for name in (*losses, *self._term_names(), "grad_norm", *agreement)},
-            **verdict.metrics,
-            "lr": self._lr_schedule(progress),
-            **({"rho": self._rho_schedule(progress)} if optimizer.rho > 0.0 else {}),
-            **self._compare_terms(means, progress),
-            **self._step.criterion.describe(progress),
-            "steps": int(steps),
-            "skipped": position.skipped,
-        }
+        terms, numbers = self._run.config.criterion, self._step.criterion.describe(progress)
+        balance = compare_terms(means, terms, numbers)
+        row = join_row(
+            {"epoch": position.epoch},
+            build_training_columns(means, terms, with_second_pass=optimizer.rho > 0.0),
+            verdict.metrics,
+            {"lr": self._lr_schedule(progress)},
+            {"rho": self._rho_schedule(progress)} if optimizer.rho > 0.0 else {},
+            balance,
+            numbers,
+            {"steps": steps, "skipped": position.skipped},
+        )
         line = self._journal.record_epoch(row, self._epochs, best=(best.epoch, best.value), new_best=new_best)
         self._progress_line.epoch(line)
         self._warn(position.watch.see_epoch(self._task.selection_metric, verdict.value, self._run.config))
+        self._advise_on_balance(balance.get("kd_hard_ratio"), numbers, progress)
         position.epoch, position.step, position.sums = position.epoch + 1, 0, defaultdict(float)
         self._save_state()
         return verdict.metrics
 
-    def _compare_terms(self, means: Mapping[str, float], progress: Progress) -> dict[str, float | None]:
-        """`kd_hard_ratio`: the weighted losses of the terms that ask a teacher over those of the terms that do not."""
-        numbers = self._step.criterion.describe(progress)
-        sides = {True: 0.0, False: 0.0}
-        for term in self._run.config.criterion:
-            weighted = numbers[f"{term.name}/weight"] * means.get(term.name, 0.0)
-            sides[TERMS[term.term].asks is not None] += weighted
-        if all(TERMS[term.term].asks is None for term in self._run.config.criterion):
-            return {}
-        ratio = sides[True] / sides[False] if sides[False] > 0.0 else None
-        if (
-            ratio is not None and progress.epoch > 1
-        ):  # of a first epoch, whose schedules may only begin, nothing follows
-            self._warn(advise_on_ratio(ratio, stage=self._run.config.stage))
-        return {"kd_hard_ratio": ratio}
-
-    def _term_names(self) -> list[str]:
-        return [term.name for term in self._step.criterion.terms]
+    def _advise_on_balance(self, ratio: float | None, numbers: Mapping[str, float], progress: Progress) -> None:
+        """Once, and only of weights that move no more: 5 % teacher at the start are meant."""
+        is_settled = numbers == self._step.criterion.describe(replace(progress, epoch=self._epochs))
+        if ratio is not None and is_settled and not self._position.told_ratio:
+            advice = advise_on_ratio(ratio, stage=self._run.config.stage)
+            self._position.told_ratio = bool(advice)
+            self._warn(advice)
 
     def _save_model(self, path: Path, verdict: Verdict) -> None:
         about = {**self._about, "epoch": self._position.epoch, **verdict.metrics}
@@ -355,20 +343,11 @@ class Trainer:
 
     def _report_unreadable(self, replaced: tuple[Replaced, ...]) -> None:
         """Name each item that could not be read once; stop when there are too many."""
-        unreadable = self._position.unreadable
-        for item in replaced:
-            if item.path not in unreadable:
-                unreadable[item.path] = item.reason
-                line = f"left out {item.path}: {item.reason}; another item takes its place"
-                self._run.say(line)
-                if not self._run.dry_run:
-                    self._journal.note_once(line)
-        known = len(self._data.train) + len(self._data.validation)
-        if len(unreadable) > max(1, UNREADABLE_LIMIT * known):
-            raise TrainingStopped(
-                f"{len(unreadable)} of {known} items cannot be read (more than {UNREADABLE_LIMIT:.0%}); "
-                "the list is above: mend or remove them"
-            )
+        for line in take_in(replaced, self._position.unreadable):
+            self._run.say(line)
+            if not self._run.dry_run:
+                self._journal.note_once(line)
+        stop_if_too_many(self._position.unreadable, len(self._data.train) + len(self._data.validation))
 
     def _try_one_batch(self) -> None:
         """--dry-run: one batch through loading, teacher and step; nothing is written."""

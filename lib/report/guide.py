@@ -133,12 +133,12 @@ def advise_on_ratio(ratio: float, *, stage: int) -> list[str]:
     low, high = RATIO_LIMITS
     if ratio < low:
         return [
-            f"warning: the teacher's terms weigh {ratio:.2g} of the labels' (below {low:g}): little is distilled. Try "
+            f"note: the teacher's terms weigh {ratio:.2g} of the labels' (below {low:g}): little is distilled. Try "
             f"more weight on them (--set stage{stage}.alpha_end=..., lower; or their `weight`), or a higher temperature"
         ]
     if ratio > high:
         return [
-            f"warning: the teacher's terms weigh {ratio:.2g} times the labels' (above {high:g}): the labels are "
+            f"note: the teacher's terms weigh {ratio:.2g} times the labels' (above {high:g}): the labels are "
             f"drowned. Try less weight on them (--set stage{stage}.alpha_end=..., higher; or their `weight`), or a "
             "lower temperature"
         ]
