@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -82,16 +83,26 @@ def tap_layers(
     layers = find_layers(sections)
     maps: dict[str, dict[str, tuple[int, ...]]] = {"student": {}, "teacher": {}}
     if layers.student:
-        student.tap(layers.student)
+        _tap(student, layers.student, "student_layer")
     answer = _probe(student, images)
     maps["student"] = {name: tuple(answer.features[name].shape) for name in layers.student}
     if layers.teacher:
         if teacher is None:
             raise UserError(_explain_no_source("teacher", "teacher_layer"))
-        teacher.tap(layers.teacher)
+        _tap(teacher, layers.teacher, "teacher_layer")
         features = _probe(teacher, images).features
         maps["teacher"] = {name: tuple(features[name].shape) for name in layers.teacher}
     return Shapes(answer.logits.shape[1], images=len(images), **maps)
+
+
+def _tap(model: Classifier | TeacherEnsemble | FrozenTeacher, layers: Sequence[str], setting: str) -> None:
+    """Tap the layers; a name that the model has not is told with the setting that gives it."""
+    try:
+        model.tap(layers)
+    except UserError as error:
+        raise UserError(
+            *(replace(problem, where=f"{setting}: {problem.where}") for problem in error.problems)
+        ) from None
 
 
 def _probe(model: nn.Module, images: Tensor) -> Outputs:
