@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lib.config.describe import print_resolved
+from lib.config.keys import FileKeys
 from lib.config.options import Options, parse_options
 from lib.config.overrides import apply_overrides
 from lib.config.read import read_config_file
 from lib.config.resolve import check_allow, check_name, describe_choices, resolve
-from lib.config.sections import SCRIPTS, FileKeys, RunConfig, Stage, TaskSection
+from lib.config.sections import SCRIPTS, RunConfig, Stage, TaskSection
 from lib.config.stored import AUTO, FREE_KEYS, STORED_NAME, compare_configs, find_own_run, find_run, load_run_config
 from lib.config.validate import choose_section, validate_keys
 from lib.errors import Problem, ProblemList, UserError
@@ -69,19 +70,20 @@ def parse_command_line(argv: Sequence[str], *, stage: Stage, sections: Mapping[s
     options = parse_options(argv, stage, sections)
     if options.replay is not None:
         return _replay(options, options.replay, stage, sections)
+    asked = None if options.config_path is None else _read_asked(options, options.config_path, sections)
     if options.resume is None:
-        return _start(options, stage, sections)
+        return _start(options, asked, stage)
     if options.resume == AUTO:
-        return _resume_or_start(options, stage, sections)
-    return _resume(options, options.resume, stage, sections)
+        return _resume_or_start(options, asked, stage, sections)
+    free = _read_free(options) if asked is None else asked.keys
+    return _continue(options, asked, find_run(options.resume, free.output_root), stage, sections)
 
 
-def _start(options: Options, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
-    if options.config_path is None:
+def _start(options: Options, asked: _Asked | None, stage: Stage) -> CommandLine:
+    if options.config_path is None or asked is None:
         raise UserError(
             Problem("CONFIG", "is missing", remedy=f"python {SCRIPTS[stage]} configs/config_SBI.json -n NAME")
         )
-    asked = _read_asked(options, options.config_path, sections)
     name = options.name if options.name is not None else clean_name(options.config_path.stem)
     config = resolve(
         asked.keys,
@@ -94,41 +96,31 @@ def _start(options: Options, stage: Stage, sections: Mapping[str, type[TaskSecti
     return _finish(options, config, None, describe_choices(asked.keys, stage))
 
 
-def _resume_or_start(options: Options, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+def _resume_or_start(
+    options: Options, asked: _Asked | None, stage: Stage, sections: Mapping[str, type[TaskSection]]
+) -> CommandLine:
     """`--resume auto`: the run that this very command made before, or a new one; the notes say which, and why."""
-    fresh = _start(options, stage, sections)
+    fresh = _start(options, asked, stage)
     own, notes = find_own_run(fresh.config, sections)
     if own is not None:
-        again = _continue(options, own, stage, sections)
+        again = _continue(options, asked, own, stage, sections)
         return replace(again, notes=(*notes, f"--resume auto: found this command's run {own}", *again.notes))
     root = fresh.config.output_root
     none = f"--resume auto: no run under {root} has this name, stage and config and a saved state; starting a new one"
     return replace(fresh, notes=(*notes, none, *fresh.notes))
 
 
-def _resume(options: Options, run: str, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
-    """`--resume RUN`: find the folder, then continue it."""
-    asked = None if options.config_path is None else _read_asked(options, options.config_path, sections)
-    free = _read_free(options) if asked is None else asked.keys
-    return _continue(options, find_run(run, free.output_root), stage, sections)
-
-
-def _continue(options: Options, folder: Path, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+def _continue(
+    options: Options, asked: _Asked | None, folder: Path, stage: Stage, sections: Mapping[str, type[TaskSection]]
+) -> CommandLine:
     """Continue a run with the config it was started with; CONFIG, where given, must say the same."""
-    asked = None if options.config_path is None else _read_asked(options, options.config_path, sections)
-    free = _read_free(options) if asked is None else asked.keys
     stored = load_run_config(folder, sections)
     if stored.stage != stage:
-        raise UserError(
-            Problem(
-                f"--resume {options.resume}",
-                f"is a run of stage {stored.stage}, and this script trains stage {stage}",
-                remedy=f"python {SCRIPTS[stored.stage]} --resume {folder}",
-            )
-        )
+        raise UserError(_explain_other_stage("--resume", str(folder), stored.stage, stage))
     # A permission to change the config holds for one command; the others belong to the run.
     allow = tuple(dict.fromkeys((*(name for name in stored.allow if name != "changed-config"), *options.allow)))
     if asked is None:
+        free = _read_free(options)
         given = {name: getattr(free, name) for name in free.model_fields_set}
         name = {} if options.name is None else {"name": options.name}
         config = stored.model_copy(update={**given, **name, "allow": allow})
@@ -159,13 +151,7 @@ def _replay(options: Options, file: Path, stage: Stage, sections: Mapping[str, t
     free = _read_free(options)
     stored = load_run_config(folder, sections)
     if stored.stage != stage:
-        raise UserError(
-            Problem(
-                f"--replay {file}",
-                f"is of a run of stage {stored.stage}, and this script trains stage {stage}",
-                remedy=f"python {SCRIPTS[stored.stage]} --replay {shlex.quote(str(file))}",
-            )
-        )
+        raise UserError(_explain_other_stage("--replay", str(file), stored.stage, stage))
     config = stored.model_copy(update={name: getattr(free, name) for name in free.model_fields_set})
     command = _finish(options, config, None, [f"replaying {file} with its run's own config; nothing is written"])
     return replace(command, replay=file, dry_run=True)
@@ -226,6 +212,14 @@ def _explain_no_skip(file: Path, folder: Path) -> Problem:
         f"has no {STORED_NAME} of a run two folders above it: {folder}" if file.is_file() else "does not exist",
         expected="output/RUN/skipped/epoch_E_step_S.pth, in the folder of its run",
         remedy="look for --replay in logs/losses.logs of the run",
+    )
+
+
+def _explain_other_stage(option: str, path: str, stored: Stage, stage: Stage) -> Problem:
+    return Problem(
+        f"{option} {path}",
+        f"is of a run of stage {stored}, and this script trains stage {stage}",
+        remedy=f"python {SCRIPTS[stored]} {option} {shlex.quote(path)}",
     )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from lib.config.keys import FileKeys
 from lib.config.native import build_constant_term
-from lib.config.sections import FileKeys, ScheduleSection, TermSection
+from lib.config.sections import ScheduleSection, TermSection
 from lib.config.words import show
 from lib.errors import Problem
 

@@ -11,7 +11,8 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lib.config.sections import NUMBER_BRANCH, SCHEDULE_BRANCH, SCHEDULE_FIELDS, ScheduleSection
+from lib.config.keys import NUMBER_BRANCH, SCHEDULE_BRANCH
+from lib.config.sections import SCHEDULE_FIELDS, ScheduleSection
 from lib.config.words import describe_type, find_property, list_keys, list_members, show
 from lib.errors import Problem, UserError
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lib.config.build_schedule import build_schedule
-from lib.config.sections import FileKeys, ScheduleSection, Stage
+from lib.config.keys import FileKeys
+from lib.config.sections import ScheduleSection, Stage
 from lib.config.words import show
 from lib.errors import Problem
 from lib.schedules import Progress

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from lib.config.sections import ALLOWANCES, SCRIPTS, FileKeys, Stage, TaskSection
+from lib.config.keys import FileKeys
+from lib.config.sections import ALLOWANCES, SCRIPTS, Stage, TaskSection
 from lib.config.stored import AUTO
 from lib.errors import Problem, UserError
 

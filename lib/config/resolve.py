@@ -6,30 +6,23 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lib.config.build_schedule import build_schedule
-from lib.config.dialects import DIALECTS, NATIVE, choose_dialect
+from lib.config.keys import FileKeys
+from lib.config.loss import find_dialect, get_group, resolve_loss
 from lib.config.moving import check_moving, compute_peak, describe_moving, scale, show_moving
-from lib.config.native import build_constant_term, parse_terms
 from lib.config.sections import (
     ALLOWANCES,
     ComputeSection,
-    FileKeys,
     OptimizerSection,
     RunConfig,
     ScheduleSection,
     Stage,
-    Stage1Keys,
     StudentSection,
     TaskSection,
-    TeacherKeys,
-    TeacherSection,
-    TermSection,
     TrainingSection,
 )
-from lib.config.terms import TERMS
+from lib.config.teachers import check_teachers, resolve_teachers
 from lib.config.words import show
-from lib.errors import Problem, ProblemList, UserError
-from lib.schedules import Progress
+from lib.errors import Problem, ProblemList
 
 USUAL_ASAM_RHO = 0.4  # papers use 0.5 to 1.0 with asam and 0.02 to 0.1 without
 LONGEST_NAME = 100  # characters; a folder's name holds 255 bytes, and ours adds the config's name and the date
@@ -47,14 +40,14 @@ def resolve(
     """One stage of one run. The same file serves both stages unedited; `stage1.*`/`stage2.*` win over the flat keys."""
     own = take_stage(keys, stage)
     problems = ProblemList()
-    for problem in (*check_name(name), *check_allow(allow), *_check_order(keys, stage), *_check_teachers(keys)):
+    for problem in (*check_name(name), *check_allow(allow), *_check_order(keys, stage), *check_teachers(keys)):
         problems.add(problem)
     for problem in check_moving(keys, own, stage):
         problems.add(problem)
     if stage == 2:
         for problem in _check_weights(own, allow):
             problems.add(problem)
-    criterion = _resolve_criterion(keys, own, stage, problems)
+    criterion = resolve_loss(keys, own, stage, problems)
     problems.raise_if_any()
     return RunConfig(
         name=name,
@@ -75,7 +68,7 @@ def resolve(
             dropout=own.student_dropout,
             weights=own.pretrained_student_weights if stage == 2 else None,
         ),
-        teachers=_resolve_teachers(own, stage),
+        teachers=resolve_teachers(own, stage),
         teacher_average=own.teacher_average if stage == 2 else "logits",
         training=TrainingSection(
             epochs=own.epoch,
@@ -93,7 +86,7 @@ def resolve(
 
 def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
     """The flat keys as one stage reads them: the guide's rules first, then what `stage1` or `stage2` says itself."""
-    group = keys.stage1 if stage == 1 else keys.stage2
+    group = get_group(keys, stage)
     said: dict[str, Any] = {name: getattr(group, name) for name in type(group).model_fields}
     said = {name: value for name, value in said.items() if value is not None}
     # The flat lr is stage 2's, half of stage 1's; a batch of stage 2 also carries the teacher, so it holds a quarter.
@@ -106,7 +99,7 @@ def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
 def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
     """One sentence for each value that a stage does not take straight from the flat key; for the log."""
     own = take_stage(keys, stage)
-    group = keys.stage1 if stage == 1 else keys.stage2
+    group = get_group(keys, stage)
     batch_rule = "the flat batch_size" if stage == 1 else f"max(1, {keys.batch_size} // 4) of the flat batch_size"
     flat_lr = show_moving(keys.lr, own.epoch)
     lr_rule = f"twice the flat lr {flat_lr}, which is stage 2's" if stage == 1 else "the flat lr"
@@ -120,7 +113,7 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
         notes
         + describe_moving(keys, own, stage)
         + _describe_radius(own)
-        + (_describe_alpha(own) if stage == 2 and _find_dialect(keys, 2)[0] == "two_stage" else [])
+        + (_describe_alpha(own) if stage == 2 and find_dialect(keys, own, 2)[0] == "two_stage" else [])
     )
 
 
@@ -159,7 +152,7 @@ def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
     """
     two, own = take_stage(keys, 2), take_stage(keys, stage)
     problems: list[Problem] = []
-    is_two_stage = _find_dialect(keys, 2)[0] == "two_stage"
+    is_two_stage = find_dialect(keys, two, 2)[0] == "two_stage"
     if is_two_stage and two.use_progressive_distillation and two.alpha_start < two.alpha_end:
         problems.append(
             Problem(
@@ -222,88 +215,6 @@ def _check_weights(own: FileKeys, allow: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def _check_teachers(keys: FileKeys) -> list[Problem]:
-    """What contradicts itself in the list of teachers. Stage 1 says so too: before the hours, not after."""
-    if keys.teachers is None:
-        return []
-    problems: list[Problem] = []
-    if not keys.teachers:
-        problems.append(
-            Problem(
-                "teachers",
-                "is an empty list, and stage 2 learns from a trained teacher",
-                expected="one teacher or more, or null",
-                remedy='write "teachers": [{"model": "efficientnet-b4", "weights": "weights/FFc23.tar"}]',
-            )
-        )
-    if keys.teacher_weights is not None:
-        problems.append(
-            Problem(
-                "teachers",
-                "cannot be given together with teacher_weights, which is a list of one",
-                expected="one of the two",
-                got=f"teacher_weights {show(keys.teacher_weights)} and {len(keys.teachers)} in teachers",
-                remedy="move that file into the list, or leave teachers out (--set teacher_weights=null drops it)",
-            )
-        )
-    for i, teacher in enumerate(keys.teachers):
-        problems += _check_teacher(teacher, f"teachers[{i}]")
-    return problems
-
-
-def _check_teacher(teacher: TeacherKeys, where: str) -> list[Problem]:
-    problems: list[Problem] = []
-    if teacher.head == "fitted":
-        problems.append(
-            Problem(
-                f"{where}.head",
-                "cannot be fitted in this version",
-                expected='"loaded" or "random-ok"',
-                got='"fitted"',
-                remedy="train the teacher first: python train_student_only.py CONFIG -n teacher "
-                f"--set student={teacher.model}",
-            )
-        )
-    elif teacher.weights is None and teacher.head == "loaded":
-        problems.append(
-            Problem(
-                f"{where}.weights",
-                "is missing, and a teacher's head must come from its file",
-                expected=f"a checkpoint of {teacher.model}",
-                remedy=f'write "weights": "FILE"; a random head teaches noise, and {where}.head "random-ok" permits it',
-            )
-        )
-    if teacher.classes is not None and len(set(teacher.classes)) < len(teacher.classes):
-        problems.append(
-            Problem(
-                f"{where}.classes",
-                "names a class twice",
-                got=", ".join(map(show, teacher.classes)),
-                remedy="name each class once, in the order of the teacher's logits",
-            )
-        )
-    return problems
-
-
-def _resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
-    if stage == 1:
-        return ()
-    if own.teachers is not None:
-        return tuple(
-            TeacherSection(name=teacher.model, **teacher.model_dump(exclude={"model"})) for teacher in own.teachers
-        )
-    return () if own.teacher_weights is None else (TeacherSection(name=own.teacher, weights=own.teacher_weights),)
-
-
-def name_weights_key(config: RunConfig, index: int) -> str:
-    """The key that names a teacher's file: the flat one where it can say all that the list says."""
-    if len(config.teachers) == 1:
-        only = config.teachers[0]
-        if only == TeacherSection(name=only.name, weights=only.weights):
-            return "teacher_weights"
-    return f"teachers[{index}].weights"
-
-
 def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
     """Where a schedule stands in the place of a number, the keys that shape a number are idle."""
     lr_schedule = own.lr if isinstance(own.lr, ScheduleSection) else None
@@ -323,74 +234,6 @@ def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
         lr_schedule=lr_schedule,
         rho_schedule=rho_schedule,
     )
-
-
-def _resolve_criterion(keys: FileKeys, own: FileKeys, stage: Stage, problems: ProblemList) -> tuple[TermSection, ...]:
-    """Stage 1: hard labels. Stage 2: what the flat keys of a dialect stand for. In both, native terms where given."""
-    if own.terms is None and stage == 1:
-        return (build_constant_term("hard", ScheduleSection(kind="constant", value=1.0)),)
-    dialect, contradictions = _find_dialect(keys, stage)
-    for problem in contradictions:
-        problems.add(problem)
-    if dialect != NATIVE:
-        return DIALECTS[dialect].resolve(own)
-    where = f"stage{stage}.terms" if _get_group(keys, stage).terms is not None else "terms"
-    try:
-        terms = parse_terms(own.terms or (), where, epochs=own.epoch)
-    except UserError as error:
-        problems.take(error)
-        return ()
-    for problem in _check_terms(terms, own, stage, where):
-        problems.add(problem)
-    return terms
-
-
-def _get_group(keys: FileKeys, stage: Stage) -> Stage1Keys:
-    return keys.stage1 if stage == 1 else keys.stage2
-
-
-def _find_dialect(keys: FileKeys, stage: Stage) -> tuple[str, list[Problem]]:
-    """How the loss of a stage is written: the name of a dialect, or NATIVE."""
-    flat = keys.model_fields_set if stage == 2 else set[str]()
-    return choose_dialect(take_stage(keys, stage), flat, _get_group(keys, stage).model_fields_set)
-
-
-def _check_terms(terms: Sequence[TermSection], own: FileKeys, stage: Stage, where: str) -> list[Problem]:
-    """Terms that have nobody to ask, or nothing to learn from."""
-    problems: list[Problem] = []
-    for place, term in enumerate(terms):
-        asks = TERMS[term.term].asks
-        if asks == "teacher" and stage == 1:
-            problems.append(
-                Problem(
-                    f"{where}[{place}]",
-                    f"{show(term.term)} asks a teacher, and stage 1 has none",
-                    remedy="move it to stage2.terms",
-                )
-            )
-        if asks == "ema" and own.ema_decay is None:
-            problems.append(
-                Problem(
-                    f"{where}[{place}]",
-                    f"{show(term.term)} learns from averaged weights, and none are kept: the term would do nothing",
-                    expected="ema_decay, such as 0.999",
-                    got="ema_decay null",
-                    remedy="--set ema_decay=0.999",
-                )
-            )
-    schedules = [build_schedule(term.weight) for term in terms]
-    for epoch in range(1, own.epoch + 1):
-        steps = [Progress(epoch, step, own.epoch, 2) for step in (0, 1)]
-        if not any(schedule(progress) > 0.0 for schedule in schedules for progress in steps):
-            problems.append(
-                Problem(
-                    where,
-                    f"has no term with a weight above 0 in epoch {epoch}: there is nothing to learn from",
-                    remedy="raise a weight",
-                )
-            )
-            break
-    return problems
 
 
 def _name_source(key: str, said: bool, rule: str) -> str:

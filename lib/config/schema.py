@@ -8,16 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from lib.config.dialects import DIALECTS
-from lib.config.sections import (
-    ALLOWANCES,
-    FileKeys,
-    ScheduleSection,
-    Stage1Keys,
-    Stage2Keys,
-    TaskSection,
-    TeacherKeys,
-    build_file_model,
-)
+from lib.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model
+from lib.config.sections import ALLOWANCES, ScheduleSection, TaskSection
 from lib.config.terms import TERMS, NumberSetting, TermSpec
 from lib.config.words import describe_type, show
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lib.config.keys import FileKeys, build_file_model
 from lib.config.messages import explain, find_bare_alpha, find_unwritable_text
-from lib.config.sections import FileKeys, TaskSection, build_file_model
+from lib.config.sections import TaskSection
 from lib.config.words import show
 from lib.errors import Problem, ProblemList, UserError
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from lib.config.resolve import name_weights_key
 from lib.config.sections import RunConfig
+from lib.config.teachers import name_weights_key
 from lib.engine.build import choose_memory_format
 from lib.engine.look import Fault, Look, Pass, find_bad_rows, look_at_step, measure
 from lib.engine.memory import is_out_of_memory

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib.config.command_line import CommandLine, load_run_config, parse_command_line, print_resolved
-from lib.config.sections import RunConfig, Stage, build_file_model
+from lib.config.keys import build_file_model
+from lib.config.sections import RunConfig, Stage
 from lib.errors import UserError
 from lib.tasks.deepfake.section import DeepfakeSection
 

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from lib.config.describe import alpha_table, compute_weight_ranges, print_resolved
+from lib.config.keys import FileKeys, Stage1Keys, Stage2Keys
 from lib.config.read import parse_json5, read_config_file
 from lib.config.resolve import LONGEST_NAME, describe_choices, resolve
-from lib.config.sections import FileKeys, RunConfig, ScheduleSection, Stage, Stage1Keys, Stage2Keys, TeacherSection
+from lib.config.sections import RunConfig, ScheduleSection, Stage, TeacherSection
 from lib.config.validate import validate_keys
 from lib.errors import UserError
 from lib.tasks.deepfake.section import DeepfakeSection

@@ -10,9 +10,10 @@ import time
 import pytest
 from config_samples import ROOT, SHIPPED
 
+from lib.config.keys import FileKeys, Stage2Keys, build_file_model
 from lib.config.read import read_config_file
 from lib.config.schema import build_config_docs, build_schema
-from lib.config.sections import FileKeys, Stage2Keys, TaskSection, build_file_model
+from lib.config.sections import TaskSection
 from lib.tasks.deepfake.section import DeepfakeSection
 
 

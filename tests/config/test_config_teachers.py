@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from config_samples import SECTIONS, resolve_keys
 
-from lib.config.resolve import name_weights_key
 from lib.config.sections import RunConfig, TeacherSection
 from lib.config.stored import compare_configs, load_run_config
+from lib.config.teachers import name_weights_key
 from lib.errors import UserError
 
 TWO = [

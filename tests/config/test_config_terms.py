@@ -8,7 +8,8 @@ import pytest
 from config_samples import resolve_keys
 
 from lib.config.dialects import DIALECTS
-from lib.config.sections import FileKeys, ScheduleSection, Stage2Keys, TermSection
+from lib.config.keys import FileKeys, Stage2Keys
+from lib.config.sections import ScheduleSection, TermSection
 from lib.config.terms import TERMS, NumberSetting
 from lib.errors import UserError
 
