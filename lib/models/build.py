@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from lib.config.resolve import name_weights_key
-from lib.config.sections import RunConfig, StudentSection, TeacherSection
+from lib.config.sections import RunConfig, TeacherSection
+from lib.config.teachers import name_weights_key
 from lib.errors import Problem, ProblemList, UserError
 from lib.files import compute_sha256
-from lib.models.classifier import EFFICIENTNET_B4, Classifier, build_classifier, check_model_name
+from lib.models.classifier import Classifier, build_classifier
+from lib.models.first_weights import explain_no_hub, find_local_weights, initialise, load_imagenet
 from lib.models.taps import describe_layers, list_layers
 from lib.models.teachers import AdaptedTeacher, TeacherEnsemble, name_layer
 from lib.models.weights import (
@@ -27,9 +25,6 @@ from lib.models.weights import (
     match_tensors,
     read_tensors,
 )
-
-HUB_TIMEOUT_S = 5.0
-WEIGHTS_FOLDER = Path("weights")
 
 
 def build_student(
@@ -50,9 +45,9 @@ def build_student(
         for note in [*notes, f"student {_load_trained(model, path, 'pretrained_student_weights', partial)}"]:
             say(note)
         return model
-    if config.stage == 2 and section.init == "imagenet" and _find_local_weights(section.name) is None:
-        raise UserError(_explain_no_hub_in_stage_2(section.name))
-    say(f"student {_initialise(model, section, partial=partial)}")
+    if config.stage == 2 and section.init == "imagenet" and find_local_weights(section.name) is None:
+        raise UserError(explain_no_hub(section.name))
+    say(f"student {initialise(model, section, partial=partial)}")
     return model
 
 
@@ -95,7 +90,7 @@ def _build_teacher(
     with _own_draws(config.seed + index) if section.head == "random-ok" else contextlib.nullcontext():
         model = build_classifier(section.name, classes=len(classes), dropout=None)
     if section.init == "imagenet":
-        line = _load_imagenet(model, section.name, f"{key.removesuffix('weights')}init", partial=partial)
+        line = load_imagenet(model, section.name, f"{key.removesuffix('weights')}init", partial=partial)
         say(f"{who} {line}")
     path = None
     if section.weights is not None:
@@ -238,92 +233,3 @@ _REMEDIES = {
     "weights/README.md), or train a teacher with train_student_only.py; `make demo` runs without it",
     "pretrained_student_weights": "run stage 1 first: python train_student_only.py CONFIG -n pretrain_mobilevit",
 }
-
-
-def _initialise(model: nn.Module, section: StudentSection, *, partial: bool) -> str:
-    if section.init == "random":
-        return f"{section.name}: random weights, as asked for (student_init: random)"
-    if section.init != "imagenet":
-        path = Path(section.init)
-        if not path.is_file():
-            raise UserError(
-                Problem(
-                    where=f"student_init = {section.init!r}",
-                    what="is neither a file nor one of the words",
-                    expected="imagenet, random, or a file of weights",
-                    remedy="check the path; relative paths start at the current folder",
-                )
-            )
-        return load_weights(model, read_tensors(path), where=str(path), needs_head=False, allow_partial=partial)
-    return _load_imagenet(model, section.name, "student_init", partial=partial)
-
-
-def _load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool) -> str:
-    local = _find_local_weights(name)
-    if local is not None:
-        return load_weights(model, read_tensors(local), where=str(local), needs_head=False, allow_partial=partial)
-    return _load_from_hub(model, name, key)
-
-
-def _find_local_weights(name: str) -> Path | None:
-    """`weights/NAME.imagenet.{pth,safetensors}`, the place where `student_init: imagenet` looks first."""
-    for suffix in (".safetensors", ".pth"):
-        path = WEIGHTS_FOLDER / f"{name}.imagenet{suffix}"
-        if path.is_file():
-            return path
-    return None
-
-
-def _load_from_hub(model: Any, name: str, key: str) -> str:
-    """timm's pretrained weights from its hub. The hub is asked first, briefly: timm itself retries for most of a
-    minute.
-    """
-    import timm
-
-    if name == EFFICIENTNET_B4:
-        raise UserError(_explain_no_imagenet(name, key, "efficientnet-pytorch has no hub of its own"))
-    check_model_name(name)
-    pretrained = timm.get_pretrained_cfg(name)
-    if pretrained is None or not pretrained.hf_hub_id:
-        raise UserError(_explain_no_imagenet(name, key, "timm knows no pretrained weights for it"))
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    is_cached = any(
-        isinstance(try_to_load_from_cache(pretrained.hf_hub_id, file), str)
-        for file in ("model.safetensors", "pytorch_model.bin")
-    )
-    if not is_cached:
-        try:
-            # The answer does not matter, only that there is one.
-            urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S).close()
-        except urllib.error.HTTPError:
-            pass
-        except OSError as error:
-            raise UserError(_explain_no_imagenet(name, key, f"the hub does not answer ({error})")) from None
-    try:
-        source = timm.create_model(name, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError) as error:  # the hub answers, but not with this file
-        raise UserError(_explain_no_imagenet(name, key, f"the hub does not give them ({error})")) from None
-    return load_weights(model, source.state_dict(), where=f"timm hub {pretrained.hf_hub_id}", needs_head=False)
-
-
-def _explain_no_imagenet(name: str, key: str, why: str) -> Problem:
-    rest = (
-        "or name another file in student_init; or --set student_init=random"
-        if key == "student_init"
-        else ("or give the teacher's whole weights in its file, and init none")
-    )
-    return Problem(
-        where=f"{key} = 'imagenet'",
-        what=f"no ImageNet weights for {name}: no file weights/{name}.imagenet.safetensors or .pth, and {why}",
-        remedy=f"on a machine with a network: python -c \"import timm, torch; torch.save(timm.create_model('{name}', "
-        f"pretrained=True).state_dict(), 'weights/{name}.imagenet.pth')\" and copy the file here; " + rest,
-    )
-
-
-def _explain_no_hub_in_stage_2(name: str) -> Problem:
-    return Problem(
-        where="student_init = 'imagenet'",
-        what=f"stage 2 never asks a hub, and there is no file weights/{name}.imagenet.safetensors or .pth",
-        remedy="name a file in student_init, or --set student_init=random, or run stage 1",
-    )

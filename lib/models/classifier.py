@@ -6,6 +6,7 @@ Legend: B images, C classes, D channels of the last feature map, h x w its grid.
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,14 +21,14 @@ from lib.types import Outputs
 EFFICIENTNET_B4 = "efficientnet-b4"
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, ABC):
     """What every student and teacher can do."""
 
     _taps: Taps | None = None
 
+    @abstractmethod
     def compute_logits(self, images: Tensor) -> Tensor:
         """Logits (B, C) of images (B, 3, H, W) float32 RGB in 0..1."""
-        raise NotImplementedError
 
     def tap(self, layers: Sequence[str]) -> None:
         """From now on each forward also gives the outputs of these layers, `Outputs.features[layer]`.
@@ -60,16 +61,16 @@ class Classifier(nn.Module):
         self._taps.check_complete(features)
         return Outputs(logits=logits, features=features)
 
+    @abstractmethod
     def get_features(self, images: Tensor) -> Tensor:
         """Last feature map (B, D, h, w) of images (B, 3, H, W) float32 RGB in 0..1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def enable_gradient_checkpointing(self) -> None:
         """Keep the activations between blocks only, and compute those within again during `backward`.
 
         Raises UserError for an architecture that cannot.
         """
-        raise NotImplementedError
 
 
 class TimmClassifier(Classifier):

@@ -323,7 +323,7 @@ def test_the_advised_micro_batch_is_half_of_the_present_one() -> None:
 
 
 def test_the_keys_that_the_advice_names_are_keys_of_a_config() -> None:
-    from lib.config.sections import FileKeys
+    from lib.config.keys import FileKeys
 
     for key in list_keys(advise_on_memory(make_config(), CUDA, items=8, parts=1)):
         section, _, name = key.rpartition(".")
