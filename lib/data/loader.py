@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,7 +84,7 @@ def load_batches(
     Raises TrainingStopped when a worker process dies, or when none brings the next batch within timeout_s seconds.
     Closing the iterator, or an error in it, ends the workers at once.
     """
-    wanted = list(batches)
+    wanted = _Wanted(batches)
     loader: DataLoader[Any] = DataLoader(
         KeyedItems(source, seed=seed),
         batch_sampler=wanted,
@@ -99,8 +100,22 @@ def load_batches(
         return
     workers: Workers[LoadedBatch | UserError] = Workers(loader, timeout_s)
     with contextlib.closing(workers):
-        for keys in wanted:
-            yield _raise_or_return(workers.receive(source.name_of(keys[0].index)))
+        while wanted.sent:
+            yield _raise_or_return(workers.receive(source.name_of(wanted.sent[0][0].index)))
+            wanted.sent.popleft()
+
+
+class _Wanted:
+    """The batches as the loader asks for them, a few ahead. sent: those that it has and we do not have yet."""
+
+    def __init__(self, batches: Iterable[list[ItemKey]]) -> None:
+        self._batches = batches
+        self.sent: deque[list[ItemKey]] = deque()
+
+    def __iter__(self) -> Iterator[list[ItemKey]]:
+        for keys in self._batches:
+            self.sent.append(keys)
+            yield keys
 
 
 def _raise_or_return(loaded: LoadedBatch | UserError) -> LoadedBatch:

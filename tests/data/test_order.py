@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data.order import ItemKey, TrainOrder, evaluation_batches
+from lib.data.order import ItemKey, Shuffle, TrainOrder, evaluation_batches
 
 sizes = st.integers(1, 40)
 
@@ -77,3 +78,37 @@ def test_an_evaluation_visits_every_item_once_in_order_with_the_randomness_of_ep
     batches = list(evaluation_batches(items, batch_size))
     assert [key for batch in batches for key in batch] == [ItemKey(0, i) for i in range(items)]
     assert max(len(batch) for batch in batches) <= batch_size
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 16, 17, 1000, 4096, 65_537])
+def test_a_shuffle_is_a_permutation_of_any_size(size: int) -> None:
+    shuffle = Shuffle(size, np.random.default_rng(size))
+    assert sorted(shuffle(np.arange(size))) == list(range(size))
+
+
+@pytest.mark.parametrize("size", [3, 10, 65])
+def test_a_shuffle_sends_every_place_to_every_item_equally_often(size: int) -> None:
+    """Chi-square of place against item over 4000 keys: its mean is its degrees of freedom, its spread sqrt(2 of
+    them)."""
+    rounds = 4000
+    counts = np.zeros((size, size))
+    for number in range(rounds):
+        counts[np.arange(size), Shuffle(size, np.random.default_rng(number))(np.arange(size))] += 1
+    expected = rounds / size
+    degrees = (size - 1) ** 2
+    chi_square = float(((counts - expected) ** 2 / expected).sum())
+    assert abs(chi_square - degrees) < 5 * np.sqrt(2 * degrees)
+
+
+def test_neighbours_in_the_set_are_no_neighbours_in_a_shuffle() -> None:
+    apart = [
+        np.mean(np.abs(np.diff(Shuffle(300, np.random.default_rng(number))(np.arange(300))))) for number in range(300)
+    ]
+    assert abs(np.mean(apart) - 301 / 3) < 1.0  # of a uniform permutation
+
+
+def test_a_billion_items_are_shuffled_without_a_list_of_them() -> None:
+    order = TrainOrder(items=10**9, batch_size=8, repeats=3, seed=1)
+    batch = next(order.batches(2, start_step=10**8))
+    assert len({key.index for key in batch}) == 8
+    assert all(0 <= key.index < 10**9 and key.visit == 0 for key in batch)

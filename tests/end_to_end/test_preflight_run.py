@@ -17,7 +17,7 @@ from workplace import STAGE_1, STAGE_2, TINY, Ended, Workplace
 CONFIG = "configs/tiny.json"
 TEACHER = "weights/tiny_teacher.pth"
 STUDENT, TAUGHT = "student test_efficientnet", "teacher test_resnet"
-LONGER = ("--set", "stage1.epoch=4", "--set", "stage1.lr=0.04")
+LONGER = ("--set", "stage1.epoch=8", "--set", "stage1.lr=0.04")
 
 
 @pytest.fixture(scope="module")
