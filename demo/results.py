@@ -2,8 +2,10 @@
 
     make results            writes docs/results.md and docs/results.json; finished runs are kept and not repeated
 
-Per seed: a teacher, stage 1, stage 2, and the control: the same stage-1 checkpoint trained on hard labels for as many
-further steps (alpha 1 all the way; everything else as in stage 2). The figures are written whatever the verdict.
+Per seed: a teacher, stage 1, and five ways to take the same further steps from the same stage-1 checkpoint: hard labels
+alone (the control: alpha 1 all the way), distillation as the demo has it, and distillation with one thing more: a
+feature term, averaged weights that also teach, or the next seed's teacher beside the own one. The settings of these
+were written down once and not tuned. The figures are written whatever the verdict.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 
 from demo.measure import BLENDS, load_trained, score_people
 from lib.config.command_line import compare_configs, load_run_config, parse_command_line
+from lib.config.read import read_config_file
 from lib.errors import Problem, UserError, exit_codes
 from lib.files import write_text_atomically
 from lib.metrics.auc import compute_auc_by_rank
@@ -44,8 +47,42 @@ MODELS = {
     "student": "Student pre-trained (stage 1), tf_efficientnet_lite0",
     "hard": "Student + hard labels for as many further steps",
     "distill": "Student + distillation (stage 2)",
+    "features": "Student + distillation + feature term",
+    "ema": "Student + distillation + averaged weights, which also teach",
+    "two": "Student + distillation from two teachers",
 }
-DIFFERENCES = (("distill", "hard"), ("distill", "student"), ("teacher", "distill"))
+FIRST = ("teacher", "student")  # what the others start from
+DIFFERENCES = (
+    ("distill", "hard"),
+    ("features", "hard"),
+    ("ema", "hard"),
+    ("two", "hard"),
+    ("features", "distill"),
+    ("ema", "distill"),
+    ("two", "distill"),
+    ("distill", "student"),
+    ("teacher", "distill"),
+)
+# The demo's own loss in native form, and what each variant adds to it.
+ALPHA = {"kind": "staircase", "start": 0.5, "end": 0.1, "epochs": 2}
+DISTILL = (
+    {"term": "hard", "weight": ALPHA},
+    {"term": "kd", "weight": ALPHA | {"complement": True}, "temperature": 2.0},
+)
+LAST_BLOCK = "backbone.blocks.6"
+FEATURES = {
+    "term": "features",
+    "weight": 0.5,
+    "student_layer": LAST_BLOCK,
+    "teacher_layer": LAST_BLOCK,
+    "distance": "cosine",
+}
+SELF = {"term": "self", "weight": 0.2, "temperature": 2.0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "features": {"terms": [*DISTILL, FEATURES]},
+    "ema": {"terms": [*DISTILL, SELF], "ema_decay": 0.98},
+}
+FLAT_KEYS = ("temperature", "use_progressive_distillation", "alpha_start", "alpha_end", "progressive_epochs")
 
 
 def main() -> None:
@@ -54,40 +91,61 @@ def main() -> None:
     jobs = parser.parse_args().jobs
     _run("fetch_models.py", "demo")
     _run("demo/fetch_portraits.py")
+    for variant in VARIANTS:
+        _write_config(variant)
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda seed: _train(seed, threads), SEEDS))
+        list(pool.map(lambda seed: [_train(seed, what, threads) for what in FIRST], SEEDS))
+        others = [(seed, what) for seed in SEEDS for what in MODELS if what not in FIRST]
+        list(pool.map(lambda run: _train(*run, threads), others))
     results = _measure()
     write_text_atomically(Path("docs/results.json"), json.dumps(results, indent=2) + "\n")
     write_text_atomically(Path("docs/results.md"), _to_markdown(results))
     print(_to_markdown(results))
 
 
-def _train(seed: int, threads: str) -> None:
-    """The four runs of one seed, each a command line of the project."""
-    for what in ("teacher", "student", "hard", "distill"):
-        if _find_finished(seed, what) is not None:
-            print(f"seed {seed}: {what} is there already", flush=True)
-            continue
-        started = time.monotonic()
-        script, arguments = _plan(seed, what)
-        _run(script, *arguments, threads=threads, log=f"s{seed}_{what}.txt")
-        print(f"seed {seed}: {what} took {time.monotonic() - started:.0f} s", flush=True)
+def _train(seed: int, what: str, threads: str) -> None:
+    """One run, a command line of the project."""
+    if _find_finished(seed, what) is not None:
+        print(f"seed {seed}: {what} is there already", flush=True)
+        return
+    started = time.monotonic()
+    script, arguments = _plan(seed, what)
+    _run(script, *arguments, threads=threads, log=f"s{seed}_{what}.txt")
+    print(f"seed {seed}: {what} took {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _plan(seed: int, what: str) -> tuple[str, list[str]]:
     """Script and arguments of one run."""
     changes = [f"seed={seed}", f"output_root={OUTPUT}", "num_workers=0"]
-    if what in ("hard", "distill"):
-        changes += [
-            f"teacher_weights={OUTPUT}/s{seed}_teacher_*/weights/best_model.pth",
-            f"pretrained_student_weights={OUTPUT}/s{seed}_student_*/weights/best_model.pth",
-        ]
+    if what not in FIRST:
+        changes.append(f"pretrained_student_weights={OUTPUT}/s{seed}_student_*/weights/best_model.pth")
+        changes.append(f"teacher_weights={_name_teacher(seed)}")
     if what == "hard":
         changes += HARD_ONLY
-    script = "main_distillation.py" if what in ("hard", "distill") else "train_student_only.py"
-    config = "configs/demo_teacher.json" if what == "teacher" else "configs/demo.json"
+    if what == "two":
+        other = SEEDS[(SEEDS.index(seed) + 1) % len(SEEDS)]
+        teachers = [{"model": "tf_efficientnet_lite2", "weights": _name_teacher(one)} for one in (seed, other)]
+        changes[-1:] = [f"teachers={json.dumps(teachers)}", "teacher_weights=null"]
+    script = "train_student_only.py" if what in FIRST else "main_distillation.py"
+    config = {"teacher": "configs/demo_teacher.json"}.get(what, "configs/demo.json")
+    if what in VARIANTS:
+        config = str(_name_config(what))
     return script, [config, "-n", f"s{seed}_{what}", *(word for change in changes for word in ("--set", change))]
+
+
+def _name_teacher(seed: int) -> str:
+    return f"{OUTPUT}/s{seed}_teacher_*/weights/best_model.pth"
+
+
+def _name_config(variant: str) -> Path:
+    return OUTPUT / f"{variant}.json"
+
+
+def _write_config(variant: str) -> None:
+    """configs/demo.json with its loss in native form and what the variant adds."""
+    keys = {key: value for key, value in read_config_file(Path("configs/demo.json")).items() if key not in FLAT_KEYS}
+    write_text_atomically(_name_config(variant), json.dumps(keys | VARIANTS[variant], indent=2) + "\n")
 
 
 def _run(*arguments: str, threads: str | None = None, log: str | None = None) -> None:
@@ -181,7 +239,8 @@ def _to_markdown(results: dict[str, Any]) -> str:
         "",
         f"Written by `make results`. {protocol['test_people']} test people, used neither for training nor tuning nor "
         f"selection; {protocol['pairs_a_face']} real and self-blended pairs a face. Frame-level AUC, mean of "
-        f"{len(protocol['seeds'])} seeds, 95 % interval by bootstrap over people.",
+        f"{len(protocol['seeds'])} seeds, 95 % interval by bootstrap over people. Every row below the student's takes "
+        "the same number of further steps from it; the additions' settings (`demo/results.py`) were not tuned.",
         "",
         "| Model | Test AUC [95 %] | by seed | Val AUC by seed (chose the checkpoint) |",
         "|---|---|---|---|",
