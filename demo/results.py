@@ -97,7 +97,7 @@ def main() -> None:
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda seed: [_train(seed, what, threads) for what in FIRST], SEEDS))
         others = [(seed, what) for seed in SEEDS for what in MODELS if what not in FIRST]
-        list(pool.map(lambda run: _train(*run, threads), others))
+        list(pool.map(lambda run: _train(run[0], run[1], threads), others))
     results = _measure()
     write_text_atomically(Path("docs/results.json"), json.dumps(results, indent=2) + "\n")
     write_text_atomically(Path("docs/results.md"), _to_markdown(results))
