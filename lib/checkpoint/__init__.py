@@ -1,7 +1,7 @@
 """What a run leaves behind and starts again from: whole files, the best epochs, the state to resume from."""
 
 from lib.checkpoint.export import export_model
-from lib.checkpoint.lock import RunLock, lock_run_folder
+from lib.checkpoint.lock import FolderLock, lock_folder
 from lib.checkpoint.resume import RunState, load_run_state, save_run_state
 from lib.checkpoint.room import check_room
 from lib.checkpoint.selection import BestCheckpoints
@@ -19,7 +19,7 @@ __all__ = [
     "BestCheckpoints",
     "Checkpoint",
     "DamagedCheckpointError",
-    "RunLock",
+    "FolderLock",
     "RunState",
     "check_room",
     "copy_checkpoint",
@@ -27,7 +27,7 @@ __all__ = [
     "export_model",
     "load_checkpoint",
     "load_run_state",
-    "lock_run_folder",
+    "lock_folder",
     "read_about",
     "save_checkpoint",
     "save_run_state",

@@ -1,7 +1,7 @@
-"""One process a run folder: a lock that the kernel takes back when its holder ends, however it ends.
+"""One process a folder: a lock that the kernel takes back when its holder ends, however it ends.
 
 It is a POSIX record lock (`fcntl.lockf`), not `flock`: a `flock` belongs to the open file, which forked children share,
-so that a loader process that outlives a killed trainer by seconds would go on holding the run. A record lock belongs to
+so that a loader process that outlives a killed trainer by seconds would go on holding it. A record lock belongs to
 the process that took it, is not inherited by fork, and is known to NFS servers. Its one trap is that closing ANY handle
 of the file in that process gives it up; so a process opens each lock file once only (`_HELD`).
 
@@ -32,24 +32,25 @@ _TAKEN = (errno.EAGAIN, errno.EACCES)  # POSIX lets a system choose between the 
 _LARGEST_RECORD = 4096  # bytes of a lock file that are read
 
 
-class RunLock:
-    """Holds a run folder until it is released, is garbage, or the process ends."""
+class FolderLock:
+    """Holds a folder until it is released, is garbage, or the process ends."""
 
     def __init__(self, handle: int) -> None:
         self.release = weakref.finalize(self, _give_up, handle, os.getpid())
 
 
-_HELD: weakref.WeakValueDictionary[tuple[int, int, int], RunLock] = weakref.WeakValueDictionary()
+_HELD: weakref.WeakValueDictionary[tuple[int, int, int], FolderLock] = weakref.WeakValueDictionary()
 
 
-def lock_run_folder(folder: Path, say: Callable[[str], None]) -> RunLock | None:
-    """Take the folder for this process. Keep what is returned for as long as the folder is written.
+def lock_folder(folder: Path, say: Callable[[str], None], *, doing: str = "trained") -> FolderLock | None:
+    """Take a folder for this process; doing: what for, such as "trained". Keep what is returned for as long as the
+    folder is written.
 
     Raises UserError where another process has it, or where the lock file cannot be made. None, after a remark through
     `say`, where the system or the disk knows no locks. A process that has the folder already gets the same lock again.
     """
     if fcntl is None:
-        say(f"{folder} is not locked: this system has no POSIX locks; see to it that no second process trains in it")
+        say(f"{folder} is not locked: this system has no POSIX locks; see to it that no second process writes it")
         return None
     path = folder / LOCK_NAME
     held = _HELD.get(_identify(path))
@@ -62,11 +63,11 @@ def lock_run_folder(folder: Path, say: Callable[[str], None]) -> RunLock | None:
         holder = _describe_holder(handle)
         os.close(handle)
         if error.errno in _TAKEN:
-            raise UserError(_explain_taken(folder, holder)) from None
+            raise UserError(_explain_taken(folder, holder, doing)) from None
         reason = error.strerror or error
-        say(f"{folder} is not locked: its disk refuses locks ({reason}); see to it that no second process trains in it")
+        say(f"{folder} is not locked: its disk refuses locks ({reason}); see to it that no second process writes it")
         return None
-    lock = RunLock(handle)
+    lock = FolderLock(handle)
     _HELD[_identify(path)] = lock
     _write_holder(handle)
     return lock
@@ -89,7 +90,7 @@ def _open(path: Path) -> int:
             Problem(
                 str(path),
                 f"could not be written ({error.strerror or error})",
-                remedy="make the run folder writable, or free space on its disk",
+                remedy="make the folder writable, or free space on its disk",
             )
         ) from None
 
@@ -120,11 +121,11 @@ def _give_up(handle: int, owner: int) -> None:
         os.close(handle)
 
 
-def _explain_taken(folder: Path, holder: str) -> Problem:
+def _explain_taken(folder: Path, holder: str, doing: str) -> Problem:
     return Problem(
         str(folder),
-        "is being trained by another process",
-        expected="one process a run folder",
+        f"is being {doing} by another process",
+        expected="one process a folder",
         got=holder,
         remedy="wait until it has ended, or stop it; the lock goes with its process, so there is no file to delete",
     )

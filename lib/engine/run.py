@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from rich.console import Console
 
-from lib.checkpoint.lock import RunLock, lock_run_folder
+from lib.checkpoint.lock import FolderLock, lock_folder
 from lib.config.command_line import CommandLine
 from lib.config.sections import RunConfig
 from lib.errors import ExitCode, Problem, ProblemList, UserError
@@ -44,7 +44,7 @@ class Run:
     overrides: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list[str])
     folder: Path = Path()
-    lock: RunLock | None = None
+    lock: FolderLock | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -67,7 +67,7 @@ class Run:
     def lock_folder(self) -> None:
         """Keep other processes out of the run folder until this one ends. Raises UserError where one is in it."""
         if self.lock is None:
-            self.lock = lock_run_folder(self.folder, self.say)
+            self.lock = lock_folder(self.folder, self.say)
 
     def create_folder(self) -> None:
         """Make the run folder (never an existing one, also when two runs of one name start at once), lock it, and

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lib.checkpoint import lock
-from lib.checkpoint.lock import LOCK_NAME, lock_run_folder
+from lib.checkpoint.lock import LOCK_NAME, lock_folder
 from lib.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from lib.checkpoint.lock import lock_run_folder
-held = lock_run_folder(Path(sys.argv[1]), print)
+from lib.checkpoint.lock import lock_folder
+held = lock_folder(Path(sys.argv[1]), print)
 child = os.fork()
 if child == 0:
     del held  # what a forked child drops is not its own
@@ -38,10 +38,10 @@ time.sleep(60)
 TAKER = """
 import sys
 from pathlib import Path
-from lib.checkpoint.lock import lock_run_folder
+from lib.checkpoint.lock import lock_folder
 from lib.errors import exit_codes
 with exit_codes():
-    held = lock_run_folder(Path(sys.argv[1]), print)
+    held = lock_folder(Path(sys.argv[1]), print)
 """
 
 
@@ -57,12 +57,12 @@ def start(program: str, folder: Path) -> subprocess.Popen[str]:
 
 def refuse_lock(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        lock_run_folder(folder, pytest.fail)
+        lock_folder(folder, pytest.fail)
     return str(caught.value)
 
 
 def take_once(folder: Path) -> None:
-    held = lock_run_folder(folder, pytest.fail)
+    held = lock_folder(folder, pytest.fail)
     assert held is not None
     held.release()
 
@@ -91,7 +91,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed_though_a_child_of
 
 @pytest.mark.skipif(lock.fcntl is None, reason="this system has no POSIX locks")
 def test_a_process_that_is_refused_says_so_and_exits_2_and_takes_it_when_it_is_given_up(tmp_path: Path) -> None:
-    held = lock_run_folder(tmp_path, pytest.fail)
+    held = lock_folder(tmp_path, pytest.fail)
     assert held is not None
     taker = start(TAKER, tmp_path)
     out, err = taker.communicate(timeout=60)
@@ -104,8 +104,8 @@ def test_a_process_that_is_refused_says_so_and_exits_2_and_takes_it_when_it_is_g
 
 
 def test_a_process_gets_its_own_lock_again_and_keeps_it_when_one_user_of_it_is_gone(tmp_path: Path) -> None:
-    first = lock_run_folder(tmp_path, pytest.fail)
-    second = lock_run_folder(tmp_path / ".", pytest.fail)
+    first = lock_folder(tmp_path, pytest.fail)
+    second = lock_folder(tmp_path / ".", pytest.fail)
     assert first is second is not None
     del first
     gc.collect()
@@ -116,7 +116,7 @@ def test_a_process_gets_its_own_lock_again_and_keeps_it_when_one_user_of_it_is_g
 
 
 def test_the_lock_file_names_its_holder_only_while_it_is_held(tmp_path: Path) -> None:
-    held = lock_run_folder(tmp_path, pytest.fail)
+    held = lock_folder(tmp_path, pytest.fail)
     assert held is not None
     record = json.loads((tmp_path / LOCK_NAME).read_text())
     assert (record["pid"], record["host"]) == (os.getpid(), socket.gethostname())
@@ -147,7 +147,7 @@ def test_a_disk_without_locks_is_told_and_the_run_goes_on(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(lock.fcntl, "lockf", fail_with(number))
-    assert lock_run_folder(tmp_path, said.append) is None
+    assert lock_folder(tmp_path, said.append) is None
     (line,) = said
     assert f"{tmp_path} is not locked" in line
     assert os.strerror(number) in line
@@ -156,7 +156,7 @@ def test_a_disk_without_locks_is_told_and_the_run_goes_on(
 def test_a_system_without_locks_is_told_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(lock, "fcntl", None)
-    assert lock_run_folder(tmp_path, said.append) is None
+    assert lock_folder(tmp_path, said.append) is None
     assert "this system has no POSIX locks" in said[0]
     assert list(tmp_path.iterdir()) == []
 

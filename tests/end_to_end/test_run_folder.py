@@ -282,7 +282,7 @@ def test_a_folder_that_becomes_read_only_ends_the_run_with_one_message_and_nothi
 
 
 def test_a_relaunch_is_refused_while_the_run_is_alive_and_goes_on_at_once_when_it_was_killed(tiny: Workplace) -> None:
-    from lib.checkpoint import lock_run_folder
+    from lib.checkpoint import lock_folder
 
     relaunch = (*START, "--resume", "auto", *LONG, "--set", "epoch=1", "--set", "num_workers=2")
     first = tiny.start(*relaunch)
@@ -295,7 +295,7 @@ def test_a_relaunch_is_refused_while_the_run_is_alive_and_goes_on_at_once_when_i
         assert ((run / "environment.json").read_bytes(), (run / "environment.json").stat().st_mtime_ns) == described
         first.kill()
         first.wait()
-        lock = lock_run_folder(run, pytest.fail)
+        lock = lock_folder(run, pytest.fail)
         assert lock is not None
         lock.release()
     finally:
@@ -322,7 +322,7 @@ def test_a_dry_run_with_resume_auto_neither_locks_nor_writes(tiny: Workplace, re
 
 RACERS = """
 import os, sys, time
-from lib.checkpoint.lock import lock_run_folder
+from lib.checkpoint.lock import lock_folder
 from lib.config.command_line import parse_command_line
 from lib.engine import run
 from lib.tasks import SECTIONS
@@ -335,7 +335,7 @@ for _ in range(int(sys.argv[1])):
         os.read(gate, 1)  # until the last holder of the other end has closed it
         for _ in range(5):
             folder = run._make_run_folder(config)
-            held = lock_run_folder(folder, print)
+            held = lock_folder(folder, print)
             (folder / "mine").touch(exist_ok=False)
             os.write(1, f"{folder}\\n".encode())
         os._exit(0)
