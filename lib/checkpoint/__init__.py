@@ -1,7 +1,6 @@
 """What a run leaves behind and starts again from: whole files, the best epochs, the state to resume from."""
 
 from lib.checkpoint.export import export_model
-from lib.checkpoint.lock import FolderLock, lock_folder
 from lib.checkpoint.resume import RunState, load_run_state, save_run_state
 from lib.checkpoint.room import check_room
 from lib.checkpoint.selection import BestCheckpoints
@@ -19,7 +18,6 @@ __all__ = [
     "BestCheckpoints",
     "Checkpoint",
     "DamagedCheckpointError",
-    "FolderLock",
     "RunState",
     "check_room",
     "copy_checkpoint",
@@ -27,7 +25,6 @@ __all__ = [
     "export_model",
     "load_checkpoint",
     "load_run_state",
-    "lock_folder",
     "read_about",
     "save_checkpoint",
     "save_run_state",

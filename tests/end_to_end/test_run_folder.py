@@ -282,7 +282,7 @@ def test_a_folder_that_becomes_read_only_ends_the_run_with_one_message_and_nothi
 
 
 def test_a_relaunch_is_refused_while_the_run_is_alive_and_goes_on_at_once_when_it_was_killed(tiny: Workplace) -> None:
-    from lib.checkpoint import lock_folder
+    from lib.lock import lock_folder
 
     relaunch = (*START, "--resume", "auto", *LONG, "--set", "epoch=1", "--set", "num_workers=2")
     first = tiny.start(*relaunch)
@@ -322,7 +322,7 @@ def test_a_dry_run_with_resume_auto_neither_locks_nor_writes(tiny: Workplace, re
 
 RACERS = """
 import os, sys, time
-from lib.checkpoint.lock import lock_folder
+from lib.lock import lock_folder
 from lib.config.command_line import parse_command_line
 from lib.engine import run
 from lib.tasks import SECTIONS

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from lib.checkpoint import lock
-from lib.checkpoint.lock import LOCK_NAME, lock_folder
+from lib import lock
 from lib.errors import UserError
+from lib.lock import LOCK_NAME, lock_folder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 # Takes the folder, leaves a forked child behind as a loader process is left, says both numbers, and waits.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from lib.checkpoint.lock import lock_folder
+from lib.lock import lock_folder
 held = lock_folder(Path(sys.argv[1]), print)
 child = os.fork()
 if child == 0:
@@ -38,7 +38,7 @@ time.sleep(60)
 TAKER = """
 import sys
 from pathlib import Path
-from lib.checkpoint.lock import lock_folder
+from lib.lock import lock_folder
 from lib.errors import exit_codes
 with exit_codes():
     held = lock_folder(Path(sys.argv[1]), print)
