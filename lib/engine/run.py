@@ -16,11 +16,11 @@ from typing import ParamSpec, TypeVar
 import torch
 from rich.console import Console
 
-from lib.checkpoint.lock import FolderLock, lock_folder
 from lib.config.command_line import CommandLine
 from lib.config.sections import RunConfig
 from lib.errors import ExitCode, Problem, ProblemList, UserError
 from lib.files import make_folder, remove_stray_temporaries, write_text_atomically
+from lib.lock import FolderLock, lock_folder
 from lib.random import seed_everything
 from lib.report.console import build_console
 from lib.report.environment import save_environment
