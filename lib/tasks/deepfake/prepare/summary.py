@@ -1,0 +1,102 @@
+"""What a preparation gave, in numbers and in words."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.data.manifest import SPLITS
+from lib.tasks.deepfake.layouts.clip import Rejected
+from lib.tasks.deepfake.prepare.destination import MANIFEST, QUARANTINE
+
+SHOWN_REASONS, SHOWN_ITEMS = 12, 3
+_NUMBER = re.compile(r"\d[\d.,]*")
+
+
+@dataclass
+class Counts:
+    """What is counted while the parts are read. by_split: faces, clips and people of each; reasons: how many items
+    were rejected for each (numbers in it left out), with the first few of them.
+    """
+
+    clips: int = 0
+    clips_with_face: int = 0
+    frames_read: int = 0
+    frames_with_face: int = 0
+    faces: int = 0
+    real: int = 0
+    fake: int = 0
+    people: int = 0
+    by_split: dict[str, list[int]] = field(default_factory=dict)
+    reasons: dict[str, list[Any]] = field(default_factory=dict)
+    rejected: int = 0
+
+    def reject(self, item: Rejected) -> None:
+        self.rejected += 1
+        name = item.source if item.frame is None else f"{item.source} frame {item.frame}"
+        known = self.reasons.setdefault(_NUMBER.sub("N", item.reason), [0, item.reason, []])
+        known[0] += 1
+        if known[1] != item.reason:
+            known[1] = _NUMBER.sub("N", item.reason)
+        if len(known[2]) < SHOWN_ITEMS:
+            known[2].append(name)
+
+    def count_splits(self, clips: Iterable[tuple[str, str, int]]) -> None:
+        """clips: split, identity and number of faces of each clip with a face."""
+        faces: Counter[str] = Counter()
+        number: Counter[str] = Counter()
+        people: dict[str, set[str]] = {}
+        for split, identity, count in clips:
+            faces[split] += count
+            number[split] += 1
+            people.setdefault(split, set()).add(identity)
+        self.by_split = {name: [faces[name], number[name], len(people[name])] for name in SPLITS if name in people}
+        self.people = len(set().union(*people.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe_counts(counts: Counts) -> list[str]:
+    """The lines of a summary, without those that name places."""
+    share = f" ({counts.frames_with_face / counts.frames_read:.1%})" if counts.frames_read else ""
+    lines = [
+        f"{counts.clips:,} clips, {counts.clips_with_face:,} with a face; "
+        f"{counts.frames_read:,} frames looked at, {counts.frames_with_face:,} with a face{share}",
+        f"{counts.faces:,} faces ({counts.real:,} real, {counts.fake:,} fake) of {counts.people:,} people",
+    ]
+    lines += [
+        f"  {name:<5} {faces:,} faces of {people:,} people in {clips:,} clips"
+        for name, (faces, clips, people) in counts.by_split.items()
+    ]
+    return lines + describe_reasons(counts)
+
+
+def describe_reasons(counts: Counts) -> list[str]:
+    """What was rejected, the most frequent reason first."""
+    if not counts.rejected:
+        return ["nothing was rejected"]
+    reasons = sorted(counts.reasons.values(), key=lambda known: (-known[0], known[1]))
+    lines = [f"{counts.rejected:,} rejected, each named in {QUARANTINE}:"]
+    for number, reason, names in reasons[:SHOWN_REASONS]:
+        more = ", ..." if number > len(names) else ""
+        lines.append(f"  {number:,} x {reason}: {', '.join(names)}{more}")
+    if len(reasons) > SHOWN_REASONS:
+        lines.append(f"  and {len(reasons) - SHOWN_REASONS} more reasons")
+    return lines
+
+
+def describe_next(dest: Path) -> list[str]:
+    """Where the manifest is, and the two commands that come next."""
+    name = shlex.quote(str(dest))
+    train = "python train_student_only.py configs/config_SBI.json -n NAME --set data_source=manifest"
+    return [
+        f"manifest: {dest / MANIFEST}",
+        f"check it:   python prepare_faces.py check {name}",
+        f"train on it: {train} --set {shlex.quote(f'data_root={dest}')}",
+    ]

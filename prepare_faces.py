@@ -1,0 +1,40 @@
+"""From raw videos and photos to face crops with a manifest; and what is in such a set.
+
+python prepare_faces.py my_videos data/mine
+python prepare_faces.py check data/mine
+"""
+
+from __future__ import annotations
+
+import sys
+
+from lib.errors import exit_codes
+from lib.tasks.deepfake.prepare.command_line import FOUND, Inspection, parse_command_line
+
+
+def main() -> None:
+    command = parse_command_line(sys.argv[1:])
+
+    # OpenCV and Arrow are imported only now: a mistake in the command line costs no seconds.
+    from lib.report.console import build_console
+
+    console = build_console()
+    if not isinstance(command, Inspection):
+        from lib.tasks.deepfake.prepare.run import run_preparation
+
+        run_preparation(command, console)
+        return
+    if command.what == "describe":
+        from lib.tasks.deepfake.prepare.describe import run_describe
+
+        run_describe(command.manifest, say=print)
+        return
+    from lib.tasks.deepfake.prepare.check import run_check
+
+    if not run_check(command.manifest, say=print, full=command.full):
+        sys.exit(FOUND)
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main()

@@ -1,0 +1,10 @@
+"""Makes the stand-ins of this folder importable, for worker processes too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+if str(FOLDER) not in sys.path:
+    sys.path.insert(0, str(FOLDER))

@@ -1,0 +1,18 @@
+"""A program that waits for a worker that hangs; tests end it in several ways. python held_pool.py FILE"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parent)]
+    import made_work
+
+    from lib.errors import exit_codes
+    from lib.tasks.deepfake.prepare.pool import WorkerPool
+    from lib.tasks.deepfake.prepare.stopping import stop_signals_told
+
+    with exit_codes(), stop_signals_told(), WorkerPool(made_work.build, 1, timeout_s=600.0) as pool:
+        for _ in pool.run([f"pid {sys.argv[1]}"], lambda: None):
+            pass

@@ -1,0 +1,278 @@
+"""A preparation from clips to manifest: what comes out, what is done again, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+from made_clips import prepare, read_all, write_clips, write_many
+from made_pool import NoProcesses
+
+from lib.data.manifest import Manifest
+from lib.errors import UserError
+from lib.tasks.deepfake.prepare.pool import WorkerPool
+from lib.tasks.deepfake.prepare.settings import CutSettings
+
+POOL = "lib.tasks.deepfake.prepare.run.WorkerPool"
+MODELS = "lib.tasks.deepfake.sources.face_crops.check_model_files"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in needs no models, and most of these tests need no processes."""
+    monkeypatch.setattr(MODELS, lambda: None)
+    monkeypatch.setattr(POOL, NoProcesses)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_many(tmp_path / "my söurce", 8)
+
+
+def read_quarantine(dest: Path) -> list[list[str]]:
+    with open(dest / "quarantine.csv", newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_the_manifest_names_every_crop_in_the_order_of_split_clip_and_frame(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "my set"
+    counts, text = prepare(source, dest)
+    manifest = Manifest.open(dest / "manifest.arrow")
+    rows = list(manifest)
+    order = [(("train", "val", "test", "none").index(row.split), row.clip_id, row.frame_index) for row in rows]
+    assert order == sorted(order)
+    assert len(rows) == counts.faces == 0 + 1 + 2 + 3 + 4 + 0 + 1 + 2
+    assert {row.label for row in rows if row.clip_id.startswith("fake")} == {1}
+    assert all(manifest.read_crop_of(row) for row in rows)
+    assert sorted(str(p.relative_to(dest)) for p in (dest / "crops").rglob("*.png")) == sorted(r.path for r in rows)
+    assert (counts.clips, counts.clips_with_face, counts.rejected) == (8, 6, 4)
+    assert "train_student_only.py" in text
+    assert f"prepare_faces.py check '{dest}'" in text
+
+
+def test_each_rejected_item_is_named_once_without_the_paths_of_this_machine(source: Path, tmp_path: Path) -> None:
+    (source / "other.bad").write_text("")
+    prepare(source, tmp_path / "set")
+    rows = read_quarantine(tmp_path / "set")
+    assert rows[0] == ["source", "frame", "reason"]
+    assert ["other.bad", "", "is no text"] in rows
+    assert len({tuple(row[:2]) for row in rows}) == len(rows) == 6
+    for name, content in read_all(tmp_path / "set").items():
+        assert str(tmp_path).encode() not in content, name
+
+
+def test_one_and_three_workers_give_the_same_bytes(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(POOL, WorkerPool)
+    prepare(source, tmp_path / "one", workers=1)
+    prepare(source, tmp_path / "three", workers=3)
+    assert read_all(tmp_path / "one") == read_all(tmp_path / "three")
+
+
+def test_a_second_run_changes_nothing_and_starts_no_worker(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = prepare(source, tmp_path / "set")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").rglob("*") if path.name != ".lock"}
+    monkeypatch.setattr(POOL, None)
+    second, text = prepare(source, tmp_path / "set")
+    assert second == first
+    assert "done already" in text
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "set").rglob("*") if path.name != ".lock"}
+    assert after == before
+
+
+def test_only_new_and_changed_clips_are_cut(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "set"
+    prepare(source, dest)
+    parts = {path: path.stat().st_mtime_ns for path in (dest / "parts").glob("*.arrow")}
+    write_clips(source, {"real/new": "face face"})
+    changed = source / "real" / "person é 1.txt"
+    changed.write_text("face\nface\nface")
+    counts, text = prepare(source, dest)
+    assert "7 clips are finished already, 2 are left" in text
+    same = [path for path in parts if path.stat().st_mtime_ns == parts[path]]
+    assert len(same) == 7
+    prepare(source, tmp_path / "fresh")
+    assert read_all(dest) == read_all(tmp_path / "fresh")
+    assert counts.clips == 9
+
+
+def test_a_crop_that_is_lost_or_cut_is_made_again(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "set"
+    prepare(source, dest)
+    before = read_all(dest)
+    crops = sorted((dest / "crops").rglob("*.png"))
+    crops[0].unlink()
+    crops[-1].write_bytes(b"cut")
+    (dest / "crops/real/person é 1/.000000_0.png.77.partial").write_bytes(b"left by a killed writer")
+    prepare(source, dest)
+    assert read_all(dest) == before
+
+
+def test_a_damaged_part_is_made_again(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "set"
+    prepare(source, dest)
+    before = read_all(dest)
+    (dest / "parts/finished.json").unlink()
+    parts = sorted((dest / "parts").glob("*.arrow"))
+    parts[0].write_bytes(parts[0].read_bytes()[:-100])
+    parts[1].write_bytes(b"")
+    prepare(source, dest)
+    assert read_all(dest) == before
+
+
+def test_other_splits_write_only_the_manifest_anew(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "set"
+    prepare(source, dest)
+    kept = {name: value for name, value in read_all(dest).items() if name.endswith(".png")}
+    times = {name: (dest / name).stat().st_mtime_ns for name in kept}
+    _, text = prepare(source, dest, test_share=0.3)
+    assert "test_share: 0.0 -> 0.3" in text
+    assert len(Manifest.open(dest / "manifest.arrow").rows_of("test")) > 0
+    assert {name: (dest / name).stat().st_mtime_ns for name in kept} == times
+    prepare(source, dest, label=0)
+    assert {row.label for row in Manifest.open(dest / "manifest.arrow")} == {0}
+    prepare(source, dest)
+    prepare(source, tmp_path / "fresh")
+    assert read_all(dest) == read_all(tmp_path / "fresh")
+
+
+def test_other_cut_settings_are_refused_unless_permitted(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "set"
+    prepare(source, dest)
+    before = read_all(dest)
+    with pytest.raises(UserError, match=r"(?s)other settings.*frames: 32 -> 2"):
+        prepare(source, dest, cut=CutSettings(frames=2))
+    assert read_all(dest) == before
+    prepare(source, dest, cut=CutSettings(frames=2), overwrite=True)
+    prepare(source, tmp_path / "fresh", cut=CutSettings(frames=2))
+    assert read_all(dest) == read_all(tmp_path / "fresh")
+
+
+def test_a_source_that_lost_finished_clips_costs_nothing_unless_permitted(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "set"
+    prepare(source, dest)
+    before = read_all(dest)
+    (source / "real" / "person é 3.txt").unlink()
+    with pytest.raises(UserError, match=r"1 finished clip that SOURCE no longer has(?s:.*)person é 3"):
+        prepare(source, dest)
+    assert read_all(dest) == before
+    prepare(source, dest, overwrite=True)
+    prepare(source, tmp_path / "fresh")
+    assert read_all(dest) == read_all(tmp_path / "fresh")
+
+
+def test_a_clip_inside_another_clips_folder_keeps_its_crops(tmp_path: Path) -> None:
+    source = write_clips(tmp_path / "source", {"a": "face", "a/b": "face face", "c": "face"})
+    prepare(source, tmp_path / "set")
+    (source / "a.txt").write_text("face\nface\nface")
+    prepare(source, tmp_path / "set")
+    prepare(source, tmp_path / "fresh")
+    assert read_all(tmp_path / "set") == read_all(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("crash", "the decoder crashed (signal 11)"),
+        ("exit", "the decoder ended its process (exit code 7)"),
+        ("hang", "took longer than 1 s"),
+        ("fail", "failed (ValueError: a strange file)"),
+    ],
+)
+def test_a_clip_that_takes_its_worker_with_it_is_named_and_the_others_are_done(
+    word: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(POOL, WorkerPool)
+    source = write_clips(tmp_path / "source", {"a": "face", "b": f"{word} face", "c": "face face"})
+    dest = tmp_path / "set"
+    counts, text = prepare(source, dest, workers=2, clip_timeout=1.0)
+    assert read_quarantine(dest)[1:] == [["b.txt", "", reason]]
+    assert counts.faces == 3
+    assert "1 rejected" in text
+    assert multiprocessing.active_children() == []
+    _, again = prepare(source, dest, workers=2, clip_timeout=1.0)
+    assert "done already" in again
+    (source / "b.txt").touch()
+    os.utime(source / "b.txt", ns=(1, 1))
+    (source / "b.txt").write_text("face")
+    prepare(source, dest)
+    assert len(read_quarantine(dest)) == 1
+
+
+def test_a_slow_clip_is_tried_again_with_more_time_and_a_broken_one_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(POOL, WorkerPool)
+    source = write_clips(tmp_path / "source", {"a": "face", "b": ""})
+    (source / "b.txt").write_text("slow 1.6\nface")
+    dest = tmp_path / "set"
+    prepare(source, dest, clip_timeout=0.5)
+    assert read_quarantine(dest)[1:] == [["b.txt", "", "took longer than 0.5 s"]]
+    _, text = prepare(source, dest, clip_timeout=0.4)
+    assert "done already" in text
+    counts, _ = prepare(source, dest, clip_timeout=60.0)
+    assert (counts.faces, counts.rejected) == (2, 0)
+    _, text = prepare(source, dest, clip_timeout=60.0, retry=True)
+    assert "left" not in text.split("frames looked at")[0]
+
+
+def test_nothing_with_a_face_is_an_error_with_the_reasons_and_no_manifest(tmp_path: Path) -> None:
+    source = write_clips(tmp_path / "source", {"a": "none none", "b": "none"})
+    with pytest.raises(UserError, match=r"no face was found in anything(?s:.*)3 rejected(?s:.*)2 x no face in a.txt"):
+        prepare(source, tmp_path / "set")
+    assert not (tmp_path / "set/manifest.arrow").exists()
+    assert len(read_quarantine(tmp_path / "set")) == 4
+    assert not json.loads((tmp_path / "set/preparation.json").read_text())["is_finished"]
+
+
+def test_missing_models_are_told_before_anything_starts(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    started = time.monotonic()
+    with pytest.raises(UserError, match="make face-models"):
+        prepare(source, tmp_path / "set")
+    assert time.monotonic() - started < 10
+    assert not (tmp_path / "set/parts").exists()
+
+
+def test_places_that_would_touch_what_is_not_ours_are_refused(source: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "sub").mkdir(parents=True)
+    (photos / "me.jpg").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(source)
+    for dest, what in (
+        (source / "inside", "lies in SOURCE"),
+        (tmp_path / "link" / "inside", "lies in SOURCE"),
+        (source, "lies in SOURCE"),
+        (tmp_path, "holds SOURCE"),
+        (photos, "holds something else"),
+        (photos / "me.jpg", "is a file"),
+        (photos / "me.jpg" / "deeper", "is a file where a folder"),
+    ):
+        with pytest.raises(UserError, match=what):
+            prepare(source, dest)
+    for wrong, what in ((tmp_path / "none", "does not exist"), (photos / "me.jpg", "is a file"), (photos, "no layout")):
+        with pytest.raises(UserError, match=what):
+            prepare(wrong, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    assert (photos / "me.jpg").read_bytes() == b"precious"
+
+
+def test_users_own_files_in_dest_stay(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "set"
+    prepare(source, dest)
+    (dest / "notes.txt").write_text("mine")
+    (dest / "crops" / "notes.txt").write_text("mine")
+    write_clips(source, {"new": "face"})
+    prepare(source, dest, shards=True)
+    assert (dest / "notes.txt").read_text() == (dest / "crops" / "notes.txt").read_text() == "mine"
