@@ -25,7 +25,7 @@ from lib.modalities.faces.landmarks import LandmarkMesh
 from lib.modalities.faces.video import UnreadableVideo, choose_frames, sample_video
 from lib.modalities.faces.video_streams import silence_opencv
 from lib.tasks.deepfake.layouts.clip import FrameFiles, RawClip, Rejected
-from lib.tasks.deepfake.prepare.cut_frame import Detector, FrameCutter, Mesh, Picture
+from lib.tasks.deepfake.prepare.cut_frame import FrameCutter, Networks, Picture
 from lib.tasks.deepfake.prepare.cut_given import read_limited_picture
 from lib.tasks.deepfake.prepare.cut_people import LookedAt, sort_out
 from lib.tasks.deepfake.prepare.settings import CutClip, CutFace, CutSettings
@@ -37,24 +37,20 @@ CANDIDATES = 3
 
 
 class ClipCutter:
-    """Cuts clips; the networks are loaded once. One instance serves one thread at a time.
+    """Cuts clips. One instance serves one thread at a time.
 
-    detector, mesh: stand-ins for tests; else the two files under weights/. Raises UserError when one is missing.
+    networks: what finds faces, by default the two files under weights/; loaded once, when the first face has to be
+    found, so that clips that bring their landmarks need none.
     """
 
-    def __init__(self, settings: CutSettings, *, detector: Detector | None = None, mesh: Mesh | None = None) -> None:
+    def __init__(self, settings: CutSettings, *, networks: Callable[[], Networks] | None = None) -> None:
         self._settings = settings
-        found_by = "stand-ins"
-        if detector is None or mesh is None:
-            check_model_files()
-            # Too small a face is dropped later, where it can be told from none at all.
-            detector, mesh = FaceDetector(DETECTOR_FILE, min_side=0), LandmarkMesh(MESH_FILE)
-            hashes = [compute_sha256(path)[:8] for path in (DETECTOR_FILE, MESH_FILE)]
-            found_by = f"yunet 2023mar {hashes[0]}, face mesh 468 {hashes[1]}"
-        self._frames = FrameCutter(settings, detector, mesh, found_by=f"{found_by}, cut {VERSION}", version=VERSION)
+        self._frames = FrameCutter(settings, networks or load_networks, version=VERSION)
 
     def cut(self, clip: RawClip) -> CutClip:
-        """The clip's faces by frame and person, and what gave none, with the reasons. Never raises for bad data."""
+        """The clip's faces by frame and person, and what gave none, with the reasons. Never raises for bad data; raises
+        UserError where a face has to be found and a model file is missing.
+        """
         with _one_thread(), silence_opencv():
             if clip.kind in ("frames", "crops"):
                 return self._cut_frames(clip)
@@ -145,6 +141,17 @@ def _find_absent(frame: FrameFiles) -> Path | None:
 def _name_decoder(frame: LookedAt, name: str) -> LookedAt:
     faces = tuple(replace(face, detector=f"{face.detector}, {name}") for face in frame.faces)
     return replace(frame, faces=faces)
+
+
+def load_networks() -> Networks:
+    """YuNet and the mesh from weights/. Raises UserError when one is missing."""
+    check_model_files()
+    hashes = [compute_sha256(path)[:8] for path in (DETECTOR_FILE, MESH_FILE)]
+    return Networks(
+        FaceDetector(DETECTOR_FILE, min_side=0),  # too small a face is dropped later, where it can be told from none
+        LandmarkMesh(MESH_FILE),
+        found_by=f"yunet 2023mar {hashes[0]}, face mesh 468 {hashes[1]}",
+    )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +30,15 @@ class Mesh(Protocol):
 
 
 @dataclass(frozen=True)
+class Networks:
+    """What finds faces. found_by: what the manifest says of faces that these two found."""
+
+    detector: Detector
+    mesh: Mesh
+    found_by: str
+
+
+@dataclass(frozen=True)
 class Picture:
     """A frame in memory. source: the file it is of, as the user knows it; index: its number in the video."""
 
@@ -52,11 +62,10 @@ class _Found:
 
 
 class FrameCutter:
-    """found_by: what the manifest says of faces that the two networks found; version: of this code."""
+    """networks: called when the first face has to be found, never where others brought them; version: of this code."""
 
-    def __init__(self, settings: CutSettings, detector: Detector, mesh: Mesh, *, found_by: str, version: str) -> None:
-        self._settings, self._detector, self._mesh = settings, detector, mesh
-        self._found_by, self._version = found_by, version
+    def __init__(self, settings: CutSettings, networks: Callable[[], Networks], *, version: str) -> None:
+        self._settings, self._networks, self._version = settings, functools.cache(networks), version
 
     def cut(
         self, picture: Picture, files: FrameFiles | None, *, most: int | None, whole: bool = False
@@ -78,7 +87,9 @@ class FrameCutter:
         return made, remark
 
     def _detect(self, picture: Picture) -> list[_Found]:
-        return [_Found(face.box_xyxy, face.score, None, face) for face in self._detector.detect(picture.image)]
+        return [
+            _Found(face.box_xyxy, face.score, None, face) for face in self._networks().detector.detect(picture.image)
+        ]
 
     def _take_given(self, picture: Picture, files: FrameFiles) -> list[_Found]:
         """Faces as others found them, largest first; the score is 1, theirs is not known."""
@@ -94,7 +105,7 @@ class FrameCutter:
         landmarks = face.landmarks
         if landmarks is None:
             assert face.detected is not None
-            landmarks = self._mesh.locate_81(image, face.detected)
+            landmarks = self._networks().mesh.locate_81(image, face.detected)
         if not np.isfinite(landmarks).all():
             raise UnreadableItem(picture.source, "its landmarks cannot be located")
         cut = cut_face(image, landmarks, face.box_xyxy, largest_face=round(SPARE * settings.image_size), whole=whole)
@@ -113,7 +124,7 @@ class FrameCutter:
             crop_xyxy=cut.crop_xyxy,
             scale=cut.scale,
             landmarks=cut.landmarks,
-            detector=f"given landmarks, cut {self._version}" if given else self._found_by,
+            detector=f"{'given landmarks' if given else self._networks().found_by}, cut {self._version}",
             phash=phash,
         )
 

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import cv2
 import numpy as np
 
 from lib.data.items import UnreadableItem
 from lib.errors import Problem, ProblemList
 from lib.files import write_bytes_atomically
+from lib.tasks.deepfake.prepare.cut_face import SPARE, cut_face
 from lib.tasks.deepfake.sources.face import LoadedFace, read_picture
 
 CROP_FOLDER = Path("data/face_crops")
 DETECTOR_FILE = Path("weights/face_detection_yunet_2023mar.onnx")
 MESH_FILE = Path("weights/face_landmark.tflite")
-VERSION = "1"  # raise when a crop made by the code below would differ
-SPARE = 1.25  # a crop's face is at most this times the network's input: room for the final crop's margins
+VERSION = "1"  # raise when a crop made by the code below, or by cut_face, would differ
 
 
 @dataclass(frozen=True)
@@ -75,23 +74,15 @@ class FaceCrops:
         return self._folder / f"{digest[:32]}.npz"
 
     def _make(self, photo: Path, file: Path) -> None:
-        from lib.modalities.faces.crop import compute_loose_box, crop
-
         image = read_picture(photo)
         detector, mesh = self._load_networks()
         faces = detector.detect(image)
         if not faces:
             raise UnreadableItem(str(photo), "no face of at least 40 px found")
-        box = faces[0].box_xyxy
         landmarks = mesh.locate_81(image, faces[0])
-        loose = crop(image, compute_loose_box(landmarks, *image.shape[:2]), landmarks=landmarks, boxes=box[None])
-        scale = min(1.0, self._largest_face / float(np.max(box[2:] - box[:2])))
-        pixels, points, boxes = loose.image, loose.landmarks, loose.boxes
-        if scale < 1.0:
-            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            points, boxes = points * scale, boxes * scale
+        cut = cut_face(image, landmarks, faces[0].box_xyxy, largest_face=self._largest_face)
         buffer = io.BytesIO()
-        np.savez(buffer, image=pixels, landmarks=points.astype(np.float32), boxes=boxes.astype(np.float32))
+        np.savez(buffer, image=cut.image, landmarks=cut.landmarks, boxes=cut.box_xyxy[None])
         write_bytes_atomically(file, buffer.getvalue())
 
     def _load_networks(self) -> tuple[Any, Any]:
@@ -113,7 +104,7 @@ def check_model_files() -> None:
             problems.add(
                 Problem(
                     where=str(path),
-                    what=f"is missing: {what}, which photos need",
+                    what=f"is missing: {what}, which photos and videos need",
                     remedy="make face-models (fetches both, 2.7 MB; sources in weights/MANIFEST.json)",
                 )
             )

@@ -1,0 +1,83 @@
+"""Pictures with plain blocks for faces, and networks that find them: cutting without the model files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.modalities.faces.detect import Face
+from lib.tasks.deepfake.prepare.cut import ClipCutter
+from lib.tasks.deepfake.prepare.cut_frame import Networks
+from lib.tasks.deepfake.prepare.settings import CutClip, CutSettings
+
+Box = tuple[int, int, int, int]
+FACE = (230, 150, 40)  # RGB; nothing else in these pictures is as red
+
+
+def draw_blocks(*boxes: Box, size: tuple[int, int] = (320, 240)) -> NDArray[np.uint8]:
+    """A picture with a face in each box (left, top, right, bottom) on a dark, patterned ground; size: width, height."""
+    y, x = np.indices((size[1], size[0]))
+    image = np.stack([20 + x % 40, 30 + y % 50, 40 + (x + y) % 60], axis=2).astype(np.uint8)
+    for left, top, right, bottom in boxes:
+        image[top:bottom, left:right] = FACE
+        image[top:bottom:8, left:right, 1] = 60  # so that a face has edges
+    return image
+
+
+class BlockDetector:
+    """Finds the blocks, largest first."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        _, _, stats, _ = cv2.connectedComponentsWithStats((image[..., 0] > 150).astype(np.uint8))
+        faces = []
+        for left, top, width, height, _ in stats[1:]:
+            box = np.array([left, top, left + width, top + height], np.float32)
+            faces.append(Face(box, 0.9, np.repeat(box[None, :2], 5, axis=0)))
+        return sorted(faces, key=lambda face: -face.area)
+
+
+class BlockMesh:
+    """81 points on an ellipse inside the box."""
+
+    def locate_81(self, image: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
+        return place_landmarks(face.box_xyxy)
+
+
+def place_landmarks(box: Sequence[float] | NDArray[np.float32], points: int = 81) -> NDArray[np.float32]:
+    angle = np.linspace(0, 2 * np.pi, points)
+    unit = np.stack([np.cos(angle), np.sin(angle)], axis=1) * 0.4 + 0.5
+    low, high = np.asarray(box[:2]), np.asarray(box[2:])
+    return (low + unit * (high - low)).astype(np.float32)
+
+
+def build_cutter(settings: CutSettings | None = None) -> ClipCutter:
+    return ClipCutter(settings or CutSettings(), networks=lambda: Networks(BlockDetector(), BlockMesh(), "stand-ins"))
+
+
+def write_picture(path: Path, image: NDArray[np.uint8]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, image[..., ::-1])[1].tobytes())
+    return path
+
+
+def read_picture(content: bytes) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
+
+
+def check_every_frame_is_told(cut: CutClip) -> None:
+    """A frame gives crops or a reason, and is named once."""
+    told = [(item.source, item.frame) for item in cut.rejected]
+    assert len(told) == len(set(told))
+    crops = {(face.source, face.frame_index) for face in cut.faces}
+    assert not crops & set(told)
+    assert cut.frames_with_face <= cut.frames_read
+    assert len(crops) <= cut.frames_with_face
+
+
+def reasons(cut: CutClip) -> list[str]:
+    check_every_frame_is_told(cut)
+    return [item.reason for item in cut.rejected]

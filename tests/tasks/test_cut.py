@@ -1,0 +1,311 @@
+"""Cutting a clip: every frame looked at gives a crop or a reason, and what is said of a crop is true of its pixels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from block_clips import (
+    BlockDetector,
+    BlockMesh,
+    build_cutter,
+    check_every_frame_is_told,
+    draw_blocks,
+    place_landmarks,
+    read_picture,
+    reasons,
+    write_picture,
+)
+from made_videos import cut_end, write_video
+
+from lib.errors import UserError
+from lib.modalities.faces.crop import compute_loose_box
+from lib.modalities.faces.phash import compute_distance
+from lib.tasks.deepfake.layouts.clip import RawClip
+from lib.tasks.deepfake.prepare import cut_given
+from lib.tasks.deepfake.prepare.cut import ClipCutter
+from lib.tasks.deepfake.prepare.cut_frame import Networks
+from lib.tasks.deepfake.prepare.settings import CutFace, CutSettings
+from lib.tasks.deepfake.sources import face_crops
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIPS = ROOT.parent / "shared" / "data" / "videos"
+PHOTOS = ROOT.parent / "shared" / "data" / "faces"
+BOX = (100, 60, 180, 160)
+
+
+def video_clip(path: Path) -> RawClip:
+    return RawClip(path.stem, "video", 0, ("ann",), file=path)
+
+
+def photo_clip(path: Path) -> RawClip:
+    return RawClip(path.stem, "photo", 0, ("ann",), file=path)
+
+
+# --- Videos ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_video_gives_one_crop_a_sampled_frame(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", [draw_blocks((80 + i, 60, 160 + i, 160)) for i in range(20)])
+    cut = build_cutter(CutSettings(frames=5)).cut(video_clip(path))
+    assert [face.frame_index for face in cut.faces] == [0, 5, 10, 14, 19]
+    assert (cut.frames_read, cut.frames_with_face, cut.rejected) == (5, 5, ())
+    for face in cut.faces:
+        assert face.source == str(path)
+        assert face.frame_size == (320, 240)
+        assert face.face_index == 0
+        np.testing.assert_allclose(
+            face.box_xyxy, np.array([80, 60, 160, 160]) + face.frame_index * np.array([1, 0, 1, 0]), atol=2
+        )
+        assert face.face_size == pytest.approx(80, abs=2)
+
+
+def test_the_same_clip_gives_the_same_bytes_in_another_cutter(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", [draw_blocks((80 + i, 60, 160 + i, 160)) for i in range(9)])
+    one, two = (build_cutter(CutSettings(frames=4)).cut(video_clip(path)) for _ in range(2))
+    for first, second in zip(one.faces, two.faces, strict=True):
+        assert first.content == second.content
+        assert (first.phash, first.sharpness, first.crop_xyxy) == (second.phash, second.sharpness, second.crop_xyxy)
+        assert np.array_equal(first.landmarks, second.landmarks)
+
+
+def test_the_largest_person_is_followed_and_frames_without_that_person_are_told(tmp_path: Path) -> None:
+    person, other = (40, 60, 130, 160), (220, 80, 280, 150)
+    images = [
+        draw_blocks(person, other),
+        draw_blocks(other),
+        draw_blocks(),
+        draw_blocks(person),
+        draw_blocks((0, 0, 20, 20)),
+    ]
+    path = write_video(tmp_path / "a.avi", images)
+    cut = build_cutter(CutSettings(frames=5)).cut(video_clip(path))
+    assert [face.frame_index for face in cut.faces] == [0, 3]
+    assert (cut.frames_read, cut.frames_with_face) == (5, 3)
+    assert {item.frame: item.reason for item in cut.rejected} == {
+        1: "the clip's largest person is not in it",
+        2: "no face found",
+        4: "no face of at least 40 px (the largest has 20 px)",
+    }
+    check_every_frame_is_told(cut)
+
+
+def test_all_people_are_numbered_by_their_summed_area(tmp_path: Path) -> None:
+    person, other = (40, 60, 120, 160), (210, 60, 310, 170)  # the other is larger and seen once
+    path = write_video(tmp_path / "a.avi", [draw_blocks(person), draw_blocks(person, other), draw_blocks(person)])
+    cut = build_cutter(CutSettings(faces="all")).cut(video_clip(path))
+    assert [(face.frame_index, face.face_index) for face in cut.faces] == [(0, 0), (1, 0), (1, 1), (2, 0)]
+    assert build_cutter(CutSettings(faces="largest")).cut(video_clip(path)).faces[1].box_xyxy[0] < 50
+
+
+def test_small_faces_beside_a_large_one_are_told_when_all_are_wanted(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "a.png", draw_blocks(BOX, (0, 0, 20, 20), (280, 0, 300, 20)))
+    cut = build_cutter(CutSettings(faces="all")).cut(photo_clip(path))
+    assert len(cut.faces) == 1
+    assert [item.reason for item in cut.rejected] == ["2 more below 40 px"]
+    assert build_cutter().cut(photo_clip(path)).rejected == ()
+
+
+def test_a_video_of_one_colour_has_no_face_in_any_frame(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", [np.full((120, 160, 3), 90, np.uint8)] * 6)
+    cut = build_cutter(CutSettings(frames=4)).cut(video_clip(path))
+    assert reasons(cut) == ["no face found"] * 4
+    assert [item.frame for item in cut.rejected] == [0, 2, 3, 5]
+    assert (cut.faces, cut.frames_read, cut.frames_with_face) == ((), 4, 0)
+
+
+def test_a_video_cut_in_the_middle_gives_the_frames_that_are_left(tmp_path: Path) -> None:
+    path = cut_end(write_video(tmp_path / "a.mkv", [draw_blocks(BOX)] * 30), 0.5)
+    cut = build_cutter(CutSettings(frames=6)).cut(video_clip(path))
+    assert 1 <= len(cut.faces) <= 6
+    assert max(face.frame_index for face in cut.faces) < 29
+    check_every_frame_is_told(cut)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<html>gone</html>" * 99, os.urandom(5000)])
+@pytest.mark.parametrize("kind", ["video", "photo"])
+def test_a_file_that_is_none_is_rejected_whole_with_the_reason(
+    kind: str, content: bytes | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "Ä b.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    cut = build_cutter().cut(RawClip("a", kind, 0, ("ann",), file=path))  # type: ignore[arg-type]
+    assert cut.faces == ()
+    assert cut.frames_with_face == 0
+    (item,) = cut.rejected
+    assert (item.source, item.frame) == (str(path), None)
+    assert item.reason
+
+
+def test_a_clip_without_file_or_frames_is_rejected_by_its_key() -> None:
+    for kind in ("video", "photo", "frames", "crops"):
+        (item,) = build_cutter().cut(RawClip("a/b", kind, 0, ("ann",))).rejected  # type: ignore[arg-type]
+        assert item.source == "a/b"
+
+
+# --- What is said of a crop -----------------------------------------------------------------------------------------
+
+
+def check_geometry(face: CutFace, image: np.ndarray) -> None:
+    """The crop is what was cut, scaled; landmarks and box moved along."""
+    stored = read_picture(face.content)
+    left, top, right, bottom = face.crop_xyxy
+    assert stored.shape[1] == pytest.approx((right - left) * face.scale, abs=1)
+    assert stored.shape[0] == pytest.approx((bottom - top) * face.scale, abs=1)
+    expected = image[top:bottom, left:right]
+    if face.scale < 1:
+        expected = cv2.resize(expected, stored.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(stored.astype(int) - expected).mean() < 3
+    box = (face.box_xyxy - np.tile(face.crop_xyxy[:2], 2)) * face.scale
+    np.testing.assert_allclose(face.landmarks, place_landmarks(box), atol=0.51)
+    assert face.landmarks.dtype == np.float32
+    assert face.box_xyxy.dtype == np.float32
+    assert 0 <= face.phash < 2**64
+    assert face.sharpness > 0
+
+
+@pytest.mark.parametrize("size", [40, 64, 380])
+@pytest.mark.parametrize("box", [BOX, (0, 0, 90, 100), (250, 150, 320, 240)])
+def test_crops_are_scaled_down_never_up_and_landmarks_move_along(
+    size: int, box: tuple[int, int, int, int], tmp_path: Path
+) -> None:
+    image = draw_blocks(box)
+    (face,) = build_cutter(CutSettings(image_size=size)).cut(photo_clip(write_picture(tmp_path / "a.png", image))).faces
+    check_geometry(face, image)
+    longest = max(box[2] - box[0], box[3] - box[1])
+    assert face.scale == pytest.approx(min(1, round(1.25 * size) / longest))
+    assert face.crop_xyxy == tuple(compute_loose_box(place_landmarks(box), *image.shape[:2]).tolist())
+    if face.scale == 1:
+        left, top, right, bottom = face.crop_xyxy
+        assert np.array_equal(read_picture(face.content), image[top:bottom, left:right])  # PNG loses nothing
+
+
+def test_jpg_crops_are_jpeg_and_close(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "a.png", draw_blocks(BOX))
+    plain, packed = (build_cutter(CutSettings(picture=kind)).cut(photo_clip(path)).faces[0] for kind in ("png", "jpg"))
+    assert plain.content.startswith(b"\x89PNG")
+    assert packed.content.startswith(b"\xff\xd8")
+    assert np.abs(read_picture(plain.content).astype(int) - read_picture(packed.content)).mean() < 6
+    assert compute_distance(plain.phash, packed.phash) == 0
+
+
+def test_the_least_size_counts_the_shorter_side(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "a.png", draw_blocks((100, 60, 139, 160)))
+    assert "39 px" in reasons(build_cutter(CutSettings(min_face=40)).cut(photo_clip(path)))[0]
+    assert len(build_cutter(CutSettings(min_face=39)).cut(photo_clip(path)).faces) == 1
+
+
+def test_opencvs_threads_are_as_before_and_one_while_cutting(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watching(BlockDetector):
+        def detect(self, image: np.ndarray) -> list:
+            seen.append(cv2.getNumThreads())
+            return super().detect(image)
+
+    path = write_picture(tmp_path / "a.png", draw_blocks(BOX))
+    before = cv2.getNumThreads()
+    ClipCutter(CutSettings(), networks=lambda: Networks(Watching(), BlockMesh(), "stand-ins")).cut(photo_clip(path))
+    assert seen == [1]
+    assert cv2.getNumThreads() == before
+
+
+# --- Bad pictures ---------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_too_large_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """30,000 x 30,000 px of one colour: 110 kB on disk, 2.7 GB in memory."""
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    path = tmp_path / "wide.png"
+    header = (30_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(30_001) * 100))
+        + chunk(b"IEND", b"")
+    )
+    monkeypatch.setattr(cut_given, "read_picture", lambda path: pytest.fail("decoded"))
+    assert "too large" in reasons(build_cutter().cut(photo_clip(path)))[0]
+
+
+def test_a_wide_picture_within_the_limit_is_looked_at(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "wide.png", np.full((100, 30_000, 3), 90, np.uint8))
+    assert reasons(build_cutter().cut(photo_clip(path))) == ["no face found"]
+
+
+def test_a_picture_that_is_cut_off_is_rejected(tmp_path: Path) -> None:
+    for suffix in (".png", ".jpg", ".webp", ".bmp"):
+        path = cut_end(write_picture(tmp_path / f"a{suffix}", draw_blocks(BOX)), 0.6)
+        assert "cut off" in reasons(build_cutter().cut(photo_clip(path)))[0]
+
+
+def test_missing_model_files_are_an_error_where_a_face_has_to_be_found(folder: Path, tmp_path: Path) -> None:
+    cutter = ClipCutter(CutSettings())  # clips that bring landmarks need no model
+    path = write_picture(tmp_path / "a.png", draw_blocks(BOX))
+    with pytest.raises(UserError) as caught:
+        cutter.cut(photo_clip(path))
+    assert [problem.where for problem in caught.value.problems] == [
+        str(face_crops.DETECTOR_FILE),
+        str(face_crops.MESH_FILE),
+    ]
+
+
+# --- Real networks, real pictures -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cutter(folder: Path) -> ClipCutter:
+    if not all((ROOT / path).is_file() for path in (face_crops.DETECTOR_FILE, face_crops.MESH_FILE)):
+        pytest.skip(f"no face models in {ROOT / 'weights'}: make face-models")
+    (folder / "weights").symlink_to(ROOT / "weights")
+    return ClipCutter(CutSettings(frames=4))
+
+
+def test_real_clips_give_a_face_in_every_sampled_frame(cutter: ClipCutter) -> None:
+    if not CLIPS.is_dir():
+        pytest.skip(f"no clips at {CLIPS}")
+    for name in ("cap13_edit2", "d18", "s32"):
+        cut = cutter.cut(video_clip(CLIPS / f"{name}.mp4"))
+        assert (cut.frames_read, cut.frames_with_face, len(cut.faces)) == (4, 4, 4)
+        for face in cut.faces:
+            stored = read_picture(face.content)
+            assert (face.landmarks >= 0).all()
+            assert (face.landmarks <= stored.shape[1::-1]).all()
+            assert "yunet 2023mar" in face.detector
+
+
+def test_a_copy_of_a_photo_has_a_near_hash_and_another_person_has_not(cutter: ClipCutter, folder: Path) -> None:
+    photos = sorted(PHOTOS.glob("*/*neutral.jpg"))[:40:8]
+    if not photos:
+        pytest.skip(f"no photographs at {PHOTOS}")
+    hashes, copies = [], []
+    for photo in photos:
+        hashes.append(cutter.cut(photo_clip(photo)).faces[0].phash)
+        image = cv2.imread(str(photo))
+        assert image is not None
+        cv2.imwrite("copy.jpg", cv2.resize(image, None, fx=0.7, fy=0.7), [cv2.IMWRITE_JPEG_QUALITY, 60])
+        copies.append(cutter.cut(photo_clip(folder / "copy.jpg")).faces[0].phash)
+    apart = [compute_distance(one, two) for one, two in zip(hashes, copies, strict=True)]
+    between = [compute_distance(one, two) for i, one in enumerate(hashes) for two in hashes[:i]]
+    assert np.median(apart) <= 6
+    assert max(apart) < np.median(between)
+
+
+def test_a_photo_gives_the_crop_that_training_on_photos_makes(cutter: ClipCutter, folder: Path) -> None:
+    """One function cuts for both."""
+    photo = next(iter(sorted(PHOTOS.glob("canada/*.jpg"))), None)
+    if photo is None:
+        pytest.skip(f"no photographs at {PHOTOS}")
+    stored = face_crops.FaceCrops(image_size=380).prepare([photo])[photo].load()
+    (face,) = cutter.cut(photo_clip(photo)).faces
+    assert np.array_equal(read_picture(face.content), stored.image)
+    assert stored.landmarks is not None
+    assert np.array_equal(face.landmarks, stored.landmarks)
