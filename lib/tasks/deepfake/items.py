@@ -62,7 +62,9 @@ class RepeatedBlends:
 
 
 class LabelledFaces:
-    """Face crops with labels of their own: no blending, the same augmentation."""
+    """Faces with labels of their own: no blending, the same augmentation. Cut around the detector's first box, where
+    there is one.
+    """
 
     def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool) -> None:
         self._faces, self._image_size, self._train = faces, image_size, train
@@ -75,7 +77,9 @@ class LabelledFaces:
 
     def make(self, index: int, rng: np.random.Generator) -> Item:
         face = self._faces[index]
-        image = make_single(face.load().image, None, rng, self._image_size, train=self._train)
+        loaded = face.load()
+        box = None if loaded.boxes is None else loaded.boxes[0]
+        image = make_single(loaded.image, box, rng, self._image_size, train=self._train)
         return Item(
             images=image[None],
             labels=(face.label,),

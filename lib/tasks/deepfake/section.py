@@ -12,12 +12,21 @@ from lib.config.sections import Count, TaskSection
 class DeepfakeSection(TaskSection):
     """Where faces come from and how an item is made; `image_size` in pixels, square."""
 
-    data_source: Literal["ffpp", "photos", "labelled"] = Field(
+    data_source: Literal["ffpp", "photos", "labelled", "manifest"] = Field(
         "ffpp",
         description="ffpp: FaceForensics++ in the SBI layout; photos: real faces by person, fakes by self-blending; "
-        "labelled: one folder a class, no self-blending",
+        "labelled: one folder a class, no self-blending; manifest: what prepare_faces.py has made, of any size",
     )
-    data_root: str = Field("data/FaceForensics++", description="folder (photos: or CSV file) that holds the faces")
+    data_root: str = Field(
+        "data/FaceForensics++",
+        description="folder that holds the faces (photos: or CSV file; manifest: prepare_faces.py's DEST, or the "
+        "manifest.arrow in it)",
+    )
+    fakes: Literal["blend", "labels"] = Field(
+        "blend",
+        description="with manifest: blend makes fakes from its real faces by self-blending; labels takes its real and "
+        "fake faces as they are",
+    )
     compression: Literal["raw", "c23", "c40"] = Field("c23", description="compression of ffpp: raw, c23 or c40")
     image_size: Annotated[int, Field(ge=32, le=2048)] = Field(380, description="side of the network's input, pixels")
     frames_per_clip: Count = Field(8, description="frames taken from each ffpp clip, evenly over its usable frames")

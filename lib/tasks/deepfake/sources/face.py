@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,8 @@ class Face:
 class FaceSplits:
     """What a source found: training and validation faces, and lines that say what was taken and what was left out."""
 
-    train: tuple[Face, ...]
-    validation: tuple[Face, ...]
+    train: Sequence[Face]
+    validation: Sequence[Face]
     notes: tuple[str, ...]
 
 
@@ -71,14 +71,19 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raw = np.fromfile(path, np.uint8)
     except OSError as error:
         raise UnreadableItem(str(path), error.strerror or str(error)) from None
-    if raw.size == 0:
-        raise UnreadableItem(str(path), "is empty (0 bytes)")
+    return decode_picture(raw, str(path))
+
+
+def decode_picture(content: NDArray[np.uint8], name: str, remark: str = "") -> NDArray[np.uint8]:
+    """Pixels, uint8 (H, W, 3) RGB, of a picture file's bytes. Raises UnreadableItem with its name and the remark."""
+    if content.size == 0:
+        raise UnreadableItem(name, f"is empty (0 bytes){remark}")
     try:
-        image = cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:  # a header that claims more pixels than OpenCV allows
-        raise UnreadableItem(str(path), f"cannot be decoded ({error.err})") from None
+        raise UnreadableItem(name, f"cannot be decoded ({error.err}){remark}") from None
     if image is None:
-        raise UnreadableItem(str(path), "is no picture, or is cut off")
+        raise UnreadableItem(name, f"is no picture, or is cut off{remark}")
     return np.asarray(image, np.uint8)
 
 
