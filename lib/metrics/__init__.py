@@ -1,1 +1,4 @@
-"""Pure numbers about scores: AUC, accuracy, intervals over people. NumPy in, floats out. Import the module you need."""
+"""Pure numbers about scores: figures of frames and videos, thresholds, curves, intervals over people, paired tests.
+
+NumPy in, floats and arrays out. Import the module you need; `lib.metrics.figures` has all figures in one table.
+"""

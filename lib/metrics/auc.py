@@ -26,7 +26,7 @@ def compute_auc(scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[st
     from sklearn.metrics import roc_auc_score  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
     score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
-    check_both_classes(label_array)
+    check_both_classes(label_array, sample_ids=sample_ids)
     return float(cast(float, roc_auc_score(label_array, score_array)))
 
 

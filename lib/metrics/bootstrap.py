@@ -7,27 +7,26 @@ seeds (one column of scores each), G groups (people), R rounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from lib.metrics.checks import MetricError, check_both_classes, check_samples
+from lib.metrics.groups import number_groups
+from lib.metrics.interval import Interval, check_protocol, find_percentile_interval
+from lib.metrics.resampling import Labels, Scores, Statistic, build_mean, compute_mean, resample
 
-Scores = NDArray[np.float64]
-Labels = NDArray[np.int64]
-# (scores (n,), labels (n,)) -> number, called with both classes present; `compute_auc_by_rank` is the fast one.
-Statistic = Callable[[Scores, Labels], float]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The statistic on all samples, and the ends of its interval over people."""
-
-    value: float
-    low: float
-    high: float
+__all__ = [
+    "Interval",
+    "Statistic",
+    "check_stack",
+    "compute_interval_by_group",
+    "compute_mean_interval_over_seeds",
+    "compute_paired_interval",
+    "compute_paired_mean_interval_over_seeds",
+    "resample_difference",
+]
 
 
 def compute_interval_by_group(
@@ -60,12 +59,12 @@ def compute_mean_interval_over_seeds(
     seed: int,
 ) -> Interval:
     """Interval of the statistic averaged over seeds, scores (S, N): the spread over people, at these S seeds."""
-    stack, label_array = _check_stack(scores, labels)
-
-    def compute(chosen: NDArray[np.int64]) -> float:
-        return _compute_mean(statistic, stack[:, chosen], label_array[chosen])
-
-    return _compute_interval(compute, label_array, groups, rounds=rounds, level=level, seed=seed)
+    stack, label_array = check_stack(scores, labels)
+    check_protocol(rounds, level)
+    group_of = number_groups(groups, samples=len(label_array))
+    mean = build_mean(statistic, stack, label_array, group_of)
+    values = resample(mean, label_array, group_of, rounds=rounds, seed=seed)
+    return find_percentile_interval(compute_mean(statistic, stack, label_array), values, level=level)
 
 
 def compute_paired_interval(
@@ -99,68 +98,36 @@ def compute_paired_mean_interval_over_seeds(
     seed: int,
 ) -> Interval:
     """Interval of mean over seeds of a minus that of b: scores (S_a, N) and (S_b, N) on the same samples."""
-    stack_a, label_array = _check_stack(scores_a, labels)
-    stack_b, _ = _check_stack(scores_b, labels)
-
-    def compute(chosen: NDArray[np.int64]) -> float:
-        chosen_labels = label_array[chosen]
-        mean_a = _compute_mean(statistic, stack_a[:, chosen], chosen_labels)
-        return mean_a - _compute_mean(statistic, stack_b[:, chosen], chosen_labels)
-
-    return _compute_interval(compute, label_array, groups, rounds=rounds, level=level, seed=seed)
+    check_protocol(rounds, level)
+    value, values = resample_difference(statistic, scores_a, scores_b, labels, groups, rounds=rounds, seed=seed)
+    return find_percentile_interval(value, values, level=level)
 
 
-def _check_stack(scores: ArrayLike, labels: ArrayLike) -> tuple[Scores, Labels]:
+def resample_difference(
+    statistic: Statistic,
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    labels: ArrayLike,
+    groups: Sequence[str],
+    *,
+    rounds: int,
+    seed: int,
+) -> tuple[float, Scores]:
+    """The difference that `compute_paired_mean_interval_over_seeds` is about: on all samples, and in R rounds (R,)."""
+    stack_a, label_array = check_stack(scores_a, labels)
+    stack_b, _ = check_stack(scores_b, labels)
+    group_of = number_groups(groups, samples=len(label_array))
+    mean_a, mean_b = (build_mean(statistic, stack, label_array, group_of) for stack in (stack_a, stack_b))
+    values = resample(lambda c: mean_a(c) - mean_b(c), label_array, group_of, rounds=rounds, seed=seed)
+    value = compute_mean(statistic, stack_a, label_array) - compute_mean(statistic, stack_b, label_array)
+    return value, values
+
+
+def check_stack(scores: ArrayLike, labels: ArrayLike) -> tuple[Scores, Labels]:
+    """Scores (S, N) and labels (N,) of both classes, or a MetricError."""
     stack = np.asarray(scores, dtype=np.float64)
     if stack.ndim != 2 or len(stack) == 0:
         raise MetricError(f"scores of several seeds must be (S, N) with S >= 1, got {stack.shape}")
     checked = [check_samples(row, labels) for row in stack]
     check_both_classes(checked[0][1])
     return stack, checked[0][1]
-
-
-def _compute_mean(statistic: Statistic, stack: Scores, labels: Labels) -> float:
-    return float(np.mean([statistic(row, labels) for row in stack]))
-
-
-def _compute_interval(
-    compute: Callable[[NDArray[np.int64]], float],
-    labels: Labels,
-    groups: Sequence[str],
-    *,
-    rounds: int,
-    level: float,
-    seed: int,
-) -> Interval:
-    """Percentile interval of compute(positions of the chosen samples)."""
-    if rounds < 1 or not 0.0 < level < 1.0:
-        raise ValueError(f"rounds must be >= 1 and level between 0 and 1, got {rounds} and {level}")
-    group_of = _number_groups(groups, samples=len(labels))
-    draws = _draw_counts(group_of, labels, rounds=rounds, seed=seed)
-    positions = np.arange(len(labels))
-    values = [compute(np.repeat(positions, counts[group_of])) for counts in draws]
-    low, high = np.quantile(values, [(1.0 - level) / 2, (1.0 + level) / 2])
-    return Interval(value=compute(positions), low=float(low), high=float(high))
-
-
-def _number_groups(groups: Sequence[str], *, samples: int) -> NDArray[np.int64]:
-    """Group names (N,) as numbers 0..G-1 in the names' order, so that the order of the samples does not matter."""
-    if len(groups) != samples:
-        raise MetricError(f"{len(groups)} groups for {samples} samples")
-    names, numbers = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < 2:
-        raise MetricError(f"an interval over people needs two of them or more, all samples are of {names[0].item()!r}")
-    return numbers.astype(np.int64)
-
-
-def _draw_counts(group_of: NDArray[np.int64], labels: Labels, *, rounds: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """R times: how often each group was drawn (G,). Draws that hold one class only are drawn again."""
-    generator = np.random.default_rng(seed)
-    reals, fakes = np.bincount(group_of, labels == 0), np.bincount(group_of, labels == 1)
-    size = len(reals)
-    for _ in range(rounds):
-        while True:
-            counts = np.bincount(generator.integers(size, size=size), minlength=size)
-            if counts @ reals > 0 and counts @ fakes > 0:
-                break
-        yield counts

@@ -31,20 +31,30 @@ def compute_ece(
     if bins < 1:
         raise ValueError(f"bins must be >= 1, got {bins}")
     values, classes = check_logits(logits, labels, sample_ids=sample_ids)
-    probabilities = np.exp(_log_softmax(values))
-    confidence = probabilities.max(axis=1)
-    right = (values.argmax(axis=1) == classes).astype(np.float64)
-    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    confidence, right = find_confidence(values, classes)
     # Sums, not means: a bin's share times its mean gap is its summed gap over N.
-    gaps = np.bincount(bin_of, right - confidence, minlength=bins)
+    gaps = np.bincount(find_bins(confidence, bins), right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(classes))
+
+
+def find_confidence(
+    logits: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of checked logits (N, C): the probability of the predicted class, and 1.0 where that is the label, else 0.0."""
+    confidence = np.exp(compute_log_softmax(logits)).max(axis=1)
+    return confidence, (logits.argmax(axis=1) == labels).astype(np.float64)
+
+
+def find_bins(probabilities: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Which of the bins ((m-1)/bins, m/bins], 0..bins-1, each probability is in; 0 itself is in the first."""
+    return np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def compute_log_loss(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
     """Mean of minus the logarithm of the label's probability [nats]. Raises MetricError where `check_logits` does."""
     values, classes = check_logits(logits, labels, sample_ids=sample_ids)
     # `0.0 -`: a sure and right model has 0, not -0.
-    return 0.0 - float(_log_softmax(values)[np.arange(len(classes)), classes].mean())
+    return 0.0 - float(compute_log_softmax(values)[np.arange(len(classes)), classes].mean())
 
 
 def compute_brier(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
@@ -54,7 +64,7 @@ def compute_brier(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[
     `check_logits` does.
     """
     values, classes = check_logits(logits, labels, sample_ids=sample_ids)
-    difference = np.exp(_log_softmax(values))
+    difference = np.exp(compute_log_softmax(values))
     difference[np.arange(len(classes)), classes] -= 1.0
     return float(0.5 * (difference**2).sum(axis=1).mean())
 
@@ -77,7 +87,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequenc
 
     def slope(log_temperature: float) -> float:
         """Of the log loss along 1/T: the mean over samples of the expected logit minus that of the label."""
-        probabilities = np.exp(_log_softmax(ahead * np.exp(-log_temperature)))
+        probabilities = np.exp(compute_log_softmax(ahead * np.exp(-log_temperature)))
         return float((probabilities * ahead).sum(axis=1).mean())
 
     low, high = np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)
@@ -88,6 +98,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequenc
     return float(np.exp(cast(float, brentq(slope, low, high, xtol=1e-10))))
 
 
-def _log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def compute_log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of logits (N, C), along the classes."""
     shifted = values - values.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -54,12 +54,39 @@ def check_logits(
     return values, label_array.astype(np.int64)
 
 
-def check_both_classes(labels: NDArray[np.int64]) -> None:
-    """Raise MetricError unless 0 and 1 both occur."""
+def check_both_classes(labels: NDArray[np.int64], *, sample_ids: Sequence[str] | None = None) -> None:
+    """Raise MetricError unless 0 and 1 both occur; labels (N,), one or more; sample_ids: N names for it."""
     if labels.min() == labels.max():
+        such = "" if sample_ids is None else f" ({name_some(sample_ids)})"
         raise MetricError(
-            f"one class only: all {len(labels)} samples have label {labels[0]}; this metric needs real (0) and fake (1)"
+            f"one class only: all {len(labels)} samples have label {labels[0]}{such}; this metric needs real (0) and "
+            "fake (1)"
         )
+
+
+def check_class_occurs(labels: NDArray[np.int64], label: int, *, sample_ids: Sequence[str] | None = None) -> None:
+    """Raise MetricError unless `label` occurs among labels (N,)."""
+    if not bool((labels == label).any()):
+        such = "" if sample_ids is None else f" ({name_some(sample_ids)})"
+        raise MetricError(f"none of the {len(labels)} samples has label {label}{such}; this metric is about those")
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise MetricError unless it is a finite number."""
+    if not np.isfinite(threshold):
+        raise MetricError(f"the threshold must be finite, got {threshold}")
+
+
+def check_rate(rate: float) -> None:
+    """Raise MetricError unless it is a share above 0 and below 1."""
+    if not 0.0 < rate < 1.0:
+        raise MetricError(f"a wanted rate must lie between 0 and 1, got {rate}")
+
+
+def name_some(names: Sequence[str], *, of: int | None = None) -> str:
+    """The first few names, and how many more there are; `of`: in all, where `names` are the first ones only."""
+    more = (len(names) if of is None else of) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse(bad: NDArray[np.bool_], values: NDArray[np.generic], what: str, sample_ids: Sequence[str] | None) -> None:
@@ -69,5 +96,4 @@ def _refuse(bad: NDArray[np.bool_], values: NDArray[np.generic], what: str, samp
     names = [
         f"{sample_ids[i] if sample_ids is not None else f'sample {i}'} ({values[i].item()})" for i in positions[:SHOWN]
     ]
-    more = f" and {len(positions) - SHOWN} more" if len(positions) > SHOWN else ""
-    raise MetricError(f"{len(positions)} of {len(values)} {what}: {', '.join(names)}{more}")
+    raise MetricError(f"{len(positions)} of {len(values)} {what}: {name_some(names, of=len(positions))}")
