@@ -7,10 +7,13 @@ text and exit code 2; nothing else may turn into a traceback for a user's mistak
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NoReturn
 
 
 class ExitCode(IntEnum):
@@ -20,6 +23,7 @@ class ExitCode(IntEnum):
     USER_ERROR = 2
     TRAINING_STOPPED = 3
     INTERRUPTED = 130  # SIGINT, state saved
+    UNREAD = 141  # nobody reads standard output any more, as in `SCRIPT | head`; the shell's number for SIGPIPE
     TERMINATED = 143  # SIGTERM, state saved
 
 
@@ -95,22 +99,80 @@ class RunInterrupted(Exception):
 
 @contextlib.contextmanager
 def exit_codes() -> Generator[None, None, None]:
-    """Wrap a script's main: the known errors become one message on standard error and their exit code.
+    """Wrap a script's main: the known errors become one message on standard error and their exit code. So does the end
+    of those who read standard output, without a message.
 
     Anything else is a defect of ours and keeps its traceback.
     """
+    with _quiet_when_unread():
+        try:
+            yield
+        except UserError as error:
+            print(f"error: {error.as_text()}", file=sys.stderr)
+            sys.exit(ExitCode.USER_ERROR)
+        except TrainingStopped as error:
+            print(f"training stopped: {error}", file=sys.stderr)
+            sys.exit(ExitCode.TRAINING_STOPPED)
+        except RunInterrupted as error:
+            print(str(error), file=sys.stderr)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            # Before or after training: nothing was in flight, so there was nothing to save.
+            print("interrupted; no training step was under way", file=sys.stderr)
+            sys.exit(ExitCode.INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _quiet_when_unread() -> Generator[None, None, None]:
+    """Standard output that nobody reads ends the program with its own code, unless another one says more; a broken pipe
+    of anything else passes through.
+    """
     try:
         yield
-    except UserError as error:
-        print(f"error: {error.as_text()}", file=sys.stderr)
-        sys.exit(ExitCode.USER_ERROR)
-    except TrainingStopped as error:
-        print(f"training stopped: {error}", file=sys.stderr)
-        sys.exit(ExitCode.TRAINING_STOPPED)
-    except RunInterrupted as error:
-        print(str(error), file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        # Before or after training: nothing was in flight, so there was nothing to save.
-        print("interrupted; no training step was under way", file=sys.stderr)
-        sys.exit(ExitCode.INTERRUPTED)
+        _write_rest()
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        _leave_unread()
+    except SystemExit as end:
+        # rich, which prints the lines of a run, meets a broken pipe itself, and ends with 1.
+        if end.code == 1 and isinstance(end.__context__, BrokenPipeError):
+            _leave_unread()
+        if _is_unread():  # asked of the system: argparse swallows what it cannot print
+            if not end.code:
+                _leave_unread()
+            _drop_output()
+        raise
+
+
+def _leave_unread() -> NoReturn:
+    _drop_output()
+    sys.exit(ExitCode.UNREAD)
+
+
+def _write_rest() -> None:
+    """Write what was printed and still waits. At the end of the process an error would only be complained of."""
+    with contextlib.suppress(ValueError, AttributeError):  # closed, or a process that was started without one
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Python writes what is left when it ends: the null device takes it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stand-in for standard output has no descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def _is_unread() -> bool:
+    """Whether standard output is a pipe whose reader is gone."""
+    try:
+        _write_rest()
+        # Unbuffered output leaves nothing to be written again; the system knows.
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except BrokenPipeError:
+        return True
+    except (OSError, ValueError, AttributeError):  # no descriptor, or a system without `poll`
+        return False

@@ -1,12 +1,16 @@
 """The user's errors: every problem in one message, and the exit codes that scripts return."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lib.errors import ExitCode, Problem, ProblemList, RunInterrupted, TrainingStopped, UserError, exit_codes
 
+ROOT = Path(__file__).resolve().parents[1]
 MISSING = Problem(
     where="weights/FFc23.tar",
     what="does not exist",
@@ -119,5 +123,84 @@ def test_the_codes_are_those_of_the_documentation() -> None:
         "USER_ERROR": 2,
         "TRAINING_STOPPED": 3,
         "INTERRUPTED": 130,
+        "UNREAD": 141,
         "TERMINATED": 143,
     }
+
+
+# --- Output that nobody reads ----------------------------------------------------------------------------------------
+
+
+PLACE: dict[str, Any] = {
+    "text": True,
+    "cwd": ROOT,
+    "env": {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+}
+
+
+def run_unread(script: str, *words: str) -> tuple[int, str]:
+    """Exit code and standard error of a script whose standard output is a pipe without a reader."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, *words, "-c", script]
+    with subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, **PLACE) as process:
+        os.close(write)
+        return process.wait(60), process.communicate(timeout=60)[1]
+
+
+WAYS = {
+    "a little": "print('one line')",
+    "more than a buffer": "print('x' * 100_000)",
+    "an exit of 0": "print('one line'); sys.exit(0)",
+    "help": "import argparse; argparse.ArgumentParser(description='x' * 20_000).parse_args(['--help'])",
+    "rich": "from rich.console import Console; Console().print('one line')",
+}
+
+
+@pytest.mark.parametrize("words", [(), ("-u",)], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("way", WAYS)
+def test_output_that_nobody_reads_ends_the_script_quietly(way: str, words: tuple[str, ...]) -> None:
+    script = f"import sys\nfrom lib.errors import *\nwith exit_codes():\n    {WAYS[way]}"
+    assert run_unread(script, *words) == (141, "")
+
+
+def test_an_error_says_more_than_output_that_nobody_reads() -> None:
+    script = (
+        "from lib.errors import *\nwith exit_codes():\n    print('x')\n    raise UserError(Problem('lr', 'is missing'))"
+    )
+    assert run_unread(script) == (2, "error: lr: is missing\n")
+
+
+def test_a_good_script_whose_output_was_read_ends_with_0_though_the_reader_has_left() -> None:
+    script = "import sys\nfrom lib.errors import *\nwith exit_codes():\n    print('one line', flush=True)\n    input()"
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **PLACE) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "one line\n"
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("words", [(), ("-u",)], ids=["buffered", "unbuffered"])
+def test_a_broken_pipe_of_anything_else_keeps_its_traceback(words: tuple[str, ...]) -> None:
+    script = (
+        "import os\nfrom lib.errors import *\nwith exit_codes():\n    print('before')\n    r, w = os.pipe()\n"
+        "    os.close(r)\n    os.write(w, b'x')"
+    )
+    done = subprocess.run([sys.executable, *words, "-c", script], capture_output=True, check=False, timeout=60, **PLACE)
+    assert (done.returncode, done.stdout) == (1, "before\n")
+    assert "Traceback" in done.stderr
+    assert "BrokenPipeError" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--print-config", "--help"])
+def test_the_first_line_alone_may_be_read(option: str) -> None:
+    """Bash's own pipe; `true` reads nothing."""
+    command = (
+        f'"{sys.executable}" main_distillation.py configs/config_SBI.json {option} | true; exit ${{PIPESTATUS[0]}}'
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, timeout=60, **PLACE)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -95,7 +95,9 @@ class TeacherKeys(Frozen):
 
     model: Text = Field(description="architecture: efficientnet-b4 or a timm name")
     weights: Text | None = Field(
-        default=None, description="its checkpoint; a glob takes the newest that fits; null only with a random head"
+        default=None,
+        description="its checkpoint; a glob takes the newest that fits; null only with a random head, or with init "
+        "imagenet and a fitted one",
     )
     weight: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
         default=1.0, description="its share in the teachers' average; the shares are divided by their sum"
@@ -118,8 +120,12 @@ class TeacherKeys(Frozen):
     )
     head: Literal["loaded", "fitted", "random-ok"] = Field(
         default="loaded",
-        description="loaded: the file must hold the classification head; random-ok: without one it stays random, which "
-        "serves feature terms only; fitted: reserved",
+        description="loaded: the file must hold the classification head; fitted: one is fitted to the training set "
+        "before stage 2; random-ok: without one it stays random, which serves feature terms only",
+    )
+    calibrate: bool = Field(
+        default=False,
+        description="divide its logits by the temperature that fits them to validation; the preflight tells it",
     )
 
 

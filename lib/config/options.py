@@ -29,6 +29,7 @@ EXIT_CODES = """exit codes:
             trained yet, and what a run had saved is intact
   3         training stopped itself (non-finite steps in a row, or a non-finite score); the last good state is saved
   130, 143  interrupted by Ctrl-C or SIGTERM; the state is saved and --resume goes on from it
+  141       nobody reads the output any more, as in `... | head`; what a run had saved is intact
 
 relaunched by a scheduler: the same command each time, with --resume auto. It goes on with its own run (the newest of
 this -n, CONFIG and stage under output_root whose config does not differ), starts one where there is none, and exits 0

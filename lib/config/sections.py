@@ -143,7 +143,8 @@ class TeacherSection(Frozen):
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     classes: tuple[str, ...] | None = None
-    head: Literal["loaded", "random-ok"] = "loaded"
+    head: Literal["loaded", "fitted", "random-ok"] = "loaded"
+    calibrate: bool = False
 
 
 class OptimizerSection(Frozen):

@@ -40,23 +40,15 @@ def check_teachers(keys: FileKeys) -> list[Problem]:
 def _check_teacher(teacher: TeacherKeys, where: str) -> list[Problem]:
     problems: list[Problem] = []
     if teacher.head == "fitted":
-        problems.append(
-            Problem(
-                f"{where}.head",
-                "cannot be fitted in this version",
-                expected='"loaded" or "random-ok"',
-                got='"fitted"',
-                remedy="train the teacher first: python train_student_only.py CONFIG -n teacher "
-                f"--set student={teacher.model}",
-            )
-        )
+        problems += _check_fitted(teacher, where)
     elif teacher.weights is None and teacher.head == "loaded":
         problems.append(
             Problem(
                 f"{where}.weights",
                 "is missing, and a teacher's head must come from its file",
                 expected=f"a checkpoint of {teacher.model}",
-                remedy=f'write "weights": "FILE"; a random head teaches noise, and {where}.head "random-ok" permits it',
+                remedy=f'write "weights": "FILE"; with "init": "imagenet", {where}.head "fitted" fits a head; a random '
+                'one teaches noise, and "random-ok" permits it',
             )
         )
     if teacher.classes is not None and len(set(teacher.classes)) < len(teacher.classes):
@@ -66,6 +58,29 @@ def _check_teacher(teacher: TeacherKeys, where: str) -> list[Problem]:
                 "names a class twice",
                 got=", ".join(map(show, teacher.classes)),
                 remedy="name each class once, in the order of the teacher's logits",
+            )
+        )
+    return problems
+
+
+def _check_fitted(teacher: TeacherKeys, where: str) -> list[Problem]:
+    problems: list[Problem] = []
+    if teacher.weights is None and teacher.init == "none":
+        problems.append(
+            Problem(
+                f"{where}.weights",
+                "is missing, and a head that is fitted to a random network teaches next to nothing",
+                expected=f"a checkpoint of {teacher.model}, or init imagenet",
+                remedy='write "weights": "FILE", which may be without a head, or "init": "imagenet"',
+            )
+        )
+    if teacher.classes is not None:
+        problems.append(
+            Problem(
+                f"{where}.classes",
+                "says the order of a head in the file, and this one is fitted: its order is that of the task",
+                got=", ".join(map(show, teacher.classes)),
+                remedy=f'leave classes out, or {where}.head "loaded" for the head in the file',
             )
         )
     return problems

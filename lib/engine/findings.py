@@ -38,6 +38,7 @@ _TEMPERATURE_NOTES = {
 class ModelRow:
     """One model on the validation pictures. log_loss [nats]; logits_*: over pictures and classes, `largest` by
     magnitude; temperature: what its logits divided by would be calibrated (`fit_temperature`), with a note at a bound.
+    calibration: what they were divided by before all these figures were made (`calibrate`).
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModelRow:
     logits_largest: float
     temperature: float
     temperature_note: str | None
+    calibration: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def find_problems(student: Judged, teachers: Sequence[Judged]) -> list[str]:
     """One sentence for each, with its figures and what to do. All models were judged on the same pictures."""
     found = _find_unprepared(student)
     for model in (student, *teachers):
-        found += _find_constant(model)
+        found += find_constant(model)
     for teacher in teachers:
         if teacher.scores.logits.tobytes() == student.scores.logits.tobytes():
             found.append(
@@ -98,7 +100,7 @@ def find_problems(student: Judged, teachers: Sequence[Judged]) -> list[str]:
                 "for it"
             )
         found += _find_bad_teacher(teacher, student)
-        found += _find_other_range(teacher, student)
+        found += find_other_range(teacher, student)
     return found
 
 
@@ -112,7 +114,8 @@ def _find_unprepared(student: Judged) -> list[str]:
     ]
 
 
-def _find_constant(model: Judged) -> list[str]:
+def find_constant(model: Judged) -> list[str]:
+    """Where it says one thing of every picture."""
     logits = model.scores.logits
     if bool((logits != logits[0]).any()):
         return []
@@ -124,31 +127,42 @@ def _find_constant(model: Judged) -> list[str]:
 def _find_bad_teacher(teacher: Judged, student: Judged) -> list[str]:
     auc = teacher.row.val_auc
     if auc < CHANCE:
-        interval = _compute_interval(teacher.scores)
+        interval = compute_interval(teacher.scores)
         is_told = interval is None or interval.high < CHANCE
         what = "its classes are probably swapped" if is_told else "it is untrained, or its classes are swapped"
         return [
-            f"{teacher.name} has a validation AUC of {auc:.4f}{_show(interval)}, below chance: {what}; if so, write "
-            '"classes": ["fake", "real"] for it in `teachers`'
+            f"{teacher.name} has a validation AUC of {auc:.4f}{show_interval(interval)}, below chance: {what}; if so, "
+            'write "classes": ["fake", "real"] for it in `teachers`'
         ]
-    found: list[str] = []
-    if auc < WEAK:
-        found.append(
-            f"{teacher.name} is weak, with a validation AUC of {auc:.4f} (below {WEAK:.2f}): expect little from it; "
-            "train it longer, or name a better one"
-        )
-    if auc < student.row.val_auc:
-        interval = _compute_difference(teacher.scores, student.scores)
-        if interval is not None and interval.high < 0.0:
-            found.append(
-                f"{teacher.name} is worse than {student.name}: AUC {auc:.4f} against {student.row.val_auc:.4f}, a "
-                f"difference of {interval.value:+.4f}{_show(interval)}; name a better teacher, or keep `alpha_end` "
-                "near 1"
-            )
-    return found
+    advice = "name a better teacher, or keep `alpha_end` near 1"
+    return [*find_weakness(teacher, "train it longer, or name a better one"), *find_worse(teacher, student, advice)]
 
 
-def _find_other_range(teacher: Judged, student: Judged) -> list[str]:
+def find_weakness(teacher: Judged, advice: str) -> list[str]:
+    """Below an AUC from which there is something to learn."""
+    auc = teacher.row.val_auc
+    if auc >= WEAK:
+        return []
+    return [
+        f"{teacher.name} is weak, with a validation AUC of {auc:.4f} (below {WEAK:.2f}): expect little from it; "
+        f"{advice}"
+    ]
+
+
+def find_worse(model: Judged, other: Judged, advice: str) -> list[str]:
+    """Where `model` ranks worse than `other` by more than the noise over people."""
+    if model.row.val_auc >= other.row.val_auc:
+        return []
+    interval = _compute_difference(model.scores, other.scores)
+    if interval is None or interval.high >= 0.0:
+        return []
+    return [
+        f"{model.name} is worse than {other.name}: AUC {model.row.val_auc:.4f} against {other.row.val_auc:.4f}, a "
+        f"difference of {interval.value:+.4f}{show_interval(interval)}; {advice}"
+    ]
+
+
+def find_other_range(teacher: Judged, student: Judged) -> list[str]:
     """Of very different spreads, the softened distributions of one side are all but one-hot where the other's are
     flat.
     """
@@ -176,7 +190,7 @@ def _advise_on_range(wide: Judged, student: Judged) -> str:
     return f"raise `temperature`{fitted}, or check its weights"
 
 
-def _compute_interval(scores: Scores) -> Interval | None:
+def compute_interval(scores: Scores) -> Interval | None:
     """Of the AUC over people; None where there is only one."""
     if len(set(scores.identities)) < 2:
         return None
@@ -185,20 +199,21 @@ def _compute_interval(scores: Scores) -> Interval | None:
     )
 
 
-def _compute_difference(teacher: Scores, student: Scores) -> Interval | None:
-    """Of the teacher's AUC minus the student's over people, paired; None where there is only one."""
-    if len(set(student.identities)) < 2:
+def _compute_difference(one: Scores, other: Scores) -> Interval | None:
+    """Of the first's AUC minus the second's over people, paired; None where there is only one person."""
+    if len(set(one.identities)) < 2:
         return None
     return compute_paired_interval(
         compute_auc_by_rank,
-        teacher.margin,
-        student.margin,
-        student.labels,
-        student.identities,
+        one.margin,
+        other.margin,
+        one.labels,
+        one.identities,
         rounds=ROUNDS,
         seed=0,
     )
 
 
-def _show(interval: Interval | None) -> str:
+def show_interval(interval: Interval | None) -> str:
+    """In brackets, after a figure; nothing where there is none."""
     return "" if interval is None else f" ({interval.low:.4f} to {interval.high:.4f} over people)"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.criterion.weighted_sum import LossValue
-from lib.engine.step import TrainStep
+from lib.engine.step import TrainStep, split_batch
 from lib.schedules import Progress
 from lib.types import Batch, Outputs, StepResult
 
@@ -74,7 +74,7 @@ class Pass:
 @dataclass
 class Look:
     """What was seen of a step. Tensors as the models gave them, in the order of the micro-batches. average: of the
-    student's averaged weights, where a term asks them.
+    student's averaged weights, where the run keeps them.
     """
 
     result: StepResult
@@ -97,11 +97,24 @@ def look_at_step(step: TrainStep, batch: Batch, progress: Progress) -> Look:
     try:
         with _watching(student) as seen, _watching(step.teacher) as taught, _watching(average) as averaged:
             watched.seen = seen
+            if average is not None and "ema" not in step.criterion.asked:
+                _ask(step, average, batch)
             result = replace(step, criterion=criterion, optimizer=watched)(batch, progress)
     finally:
         student._compiled_call_impl = compiled
     watched.close_pass()
     return Look(result, passes, taught.logits, taught.fault, averaged.logits, averaged.fault)
+
+
+@torch.no_grad()
+def _ask(step: TrainStep, model: nn.Module, batch: Batch) -> None:
+    """Show the batch to a model that the step itself does not ask; nothing is moved. Images that are not finite are
+    shown to nobody, as in a step.
+    """
+    if not find_bad_rows([batch.inputs], 1):
+        for part in split_batch(batch, step.parts):
+            with step.autocasting(part):
+                model(part.inputs)
 
 
 def measure(*tensors: Tensor) -> Range:

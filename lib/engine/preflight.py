@@ -8,27 +8,27 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from torch import nn
-
+from lib.engine.average_findings import find_average_problems, judge_average
+from lib.engine.calibration import REPORT_NAME, calibrate, find_calibrated
 from lib.engine.findings import Judged, ModelRow, compute_row, find_problems
 from lib.engine.judge import Judge
+from lib.engine.named import Named
 from lib.engine.score_cache import build_score_cache
 from lib.engine.task import Scores
 from lib.errors import Problem, UserError
 from lib.files import write_text_atomically
 from lib.metrics.checks import MetricError, check_logits
+from lib.models.teachers import TeacherEnsemble
 
 FORMAT = 1
-REPORT_NAME = "preflight.json"  # in the run's logs/
 HEADER = ("Model", "Val AUC", "Accuracy", "ECE", "Logits mean +- sd, largest")
 WIDTH = 100  # characters that a line of the table may have
-
-Named = tuple[str, nn.Module]
 
 
 @dataclass(frozen=True)
 class PreflightReport:
-    """rows: the student's first, then a teacher's each; findings: sentences, none where all is well.
+    """rows: the student's first, then a teacher's each; average: of several teachers; findings: sentences, none where
+    all is well.
 
     start_value: the student's selection metric; items: of the validation set.
     """
@@ -37,6 +37,7 @@ class PreflightReport:
     findings: tuple[str, ...]
     start_value: float
     items: int
+    average: ModelRow | None = None
 
     @property
     def start_accuracy(self) -> float:
@@ -45,29 +46,46 @@ class PreflightReport:
 
 
 def preflight(
-    judge: Judge, student: Named, teachers: Sequence[Named], *, say: Callable[[str], None] | None = None
+    judge: Judge,
+    student: Named,
+    teachers: Sequence[Named],
+    *,
+    ensemble: TeacherEnsemble | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> PreflightReport:
     """Judge the models, say a table and the findings line by line (`run.say` unless given), and write
-    `logs/preflight.json`.
+    `logs/preflight.json`. Teachers that the config asks to calibrate are, from now on.
 
     All models see a batch that is loaded once. Scores of earlier runs are taken again where model and data are the
-    same. Neither the models' modes nor any random state that training uses are moved. Raises UserError for logits that
-    are not finite, MetricError where validation has one class only, and what `judge.between_batches` raises to stop.
+    same. ensemble: the teachers as one, judged too where they are several. Neither the models' modes nor any random
+    state that training uses are moved. Raises UserError for logits that are not finite and for a teacher that cannot be
+    calibrated, MetricError where validation has one class only, and what `judge.between_batches` raises to stop.
     """
     say = judge.run.say if say is None else say
-    models = [student, *teachers]
+    models, calibrated = [student, *teachers], find_calibrated(judge.run.config, teachers)
+    for teacher in calibrated.values():
+        teacher.calibration = None
     judged = [
         Judged(compute_row(name, scores), scores)
         for (name, _), scores in zip(models, _judge(judge, models, say), strict=True)
     ]
+    for index, teacher in calibrated.items():
+        judged[index + 1] = calibrate(teacher, judged[index + 1], say)
+    findings = find_problems(judged[0], judged[1:])
+    average = None
+    if ensemble is not None and len(teachers) > 1:
+        average = judge_average(ensemble, judged[1:])
+        findings += find_average_problems(average, judged[1:], judged[0])
     report = PreflightReport(
         rows=tuple(model.row for model in judged),
-        findings=tuple(find_problems(judged[0], judged[1:])),
+        findings=tuple(findings),
         start_value=judge.task.compute_metrics(judged[0].scores)[judge.task.selection_metric],
         items=len(judge.data.validation),
+        average=None if average is None else average.row,
     )
     write_text_atomically(judge.run.logs_folder / REPORT_NAME, _to_json(report))
-    for line in (*format_table(report.rows), *(f"warning: {finding}" for finding in report.findings)):
+    rows = report.rows if report.average is None else (*report.rows, report.average)
+    for line in (*format_table(rows), *(f"warning: {finding}" for finding in report.findings)):
         say(line)
     return report
 
@@ -109,6 +127,7 @@ def _judge(judge: Judge, models: Sequence[Named], say: Callable[[str], None]) ->
             path = paths[index]
             if path is not None and not replaced:  # an item that is mended would be judged by its stand-in for ever
                 cache.save(path, found)
+    cache.prune([path for path in paths if path is not None])
     return [known for known in scores if known is not None]
 
 

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lib.config.sections import RunConfig
 from lib.config.teachers import name_weights_key
 from lib.engine.build import choose_memory_format
+from lib.engine.calibration import take_up_calibrations
+from lib.engine.fitted_heads import take_up_heads
 from lib.engine.look import Fault, Look, Pass, find_bad_rows, look_at_step, measure
 from lib.engine.memory import is_out_of_memory
+from lib.engine.named import name_teachers
 from lib.engine.position import restore_step
 from lib.engine.run import Run
 from lib.engine.skipped import Skipped, describe_computer, load_skipped
@@ -29,10 +32,12 @@ PASSES = {"pass 1": "pass 1, at the weights", "pass 2": "pass 2, at the weights 
 def replay_step(run: Run, step: TrainStep, path: Path) -> None:
     """Take the skipped step kept in `path` again and say what happens. Writes nothing.
 
-    Raises UserError for a file that `load_skipped` refuses, for a state of another model, and when memory runs out.
+    Raises UserError for a file that `load_skipped` refuses, for a state of another model, where the run folder has lost
+    the heads or temperatures of its teachers, and when memory runs out.
     """
     kept = load_skipped(path)
     _refuse_other_model(step, kept.state, path)
+    _take_up_teachers(run, step, path.absolute().parent.parent)
     batch = kept.batch.to(run.device, memory_format=choose_memory_format(run.config.compute))
     try:
         _put_back(step, kept)
@@ -45,17 +50,26 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
             raise UserError(_explain_memory(path)) from error
         raise
     parts = min(step.parts, len(batch))
+    average = None if step.average is None else step.average.model
     for line in (
         *_tell_outcome(kept, result, describe_computer(run.device)),
         *_tell_settings(kept, step),
         *_tell_batch(batch),
         *(f"student: weights not finite before the step: {name}" for name in bad_weights[:MOST_NAMES]),
-        *_tell_teacher(look, step.teacher, batch, parts),
+        *_tell_model("teacher", step.teacher, look.teacher_logits, look.teacher_fault, batch, parts),
+        *_tell_model("averaged weights", average, look.average_logits, look.average_fault, batch, parts),
         *(line for seen in look.passes if seen.inputs for line in _tell_pass(seen, batch, parts)),
         *_tell_buffer(look.passes[0], result.reason or ""),
         *_advise(run.config, look, batch, result, bad_weights),
     ):
         run.say(line)
+
+
+def _take_up_teachers(run: Run, step: TrainStep, folder: Path) -> None:
+    """Heads and temperatures that the run gave its teachers. folder: of the run."""
+    named = name_teachers(run.config, step.teacher)
+    take_up_heads(run.config, named, folder / "weights", say=run.say)
+    take_up_calibrations(run.config, named, folder / "logs")
 
 
 def _put_back(step: TrainStep, kept: Skipped) -> None:
@@ -99,14 +113,17 @@ def _tell_batch(batch: Batch) -> list[str]:
     return [line, *([f"  images not finite: {_name_images(batch, bad)}"] if bad else [])]
 
 
-def _tell_teacher(look: Look, teacher: nn.Module | None, batch: Batch, parts: int) -> list[str]:
-    if teacher is None or not look.teacher_logits:
+def _tell_model(
+    who: str, model: nn.Module | None, logits: Sequence[Tensor], fault: Fault | None, batch: Batch, parts: int
+) -> list[str]:
+    """What a model that does not learn said of the batch."""
+    if model is None or not logits:
         return []
-    lines = [f"teacher: logits {measure(*look.teacher_logits)}"]
-    bad = find_bad_rows(look.teacher_logits, parts)
+    lines = [f"{who}: logits {measure(*logits)}"]
+    bad = find_bad_rows(logits, parts)
     if bad:
-        lines += [f"  not finite for {_name_images(batch, bad)}", *_tell_fault(look.teacher_fault)]
-        lines += [f"  weights not finite: {name}" for name in _find_bad_tensors(teacher)[:MOST_NAMES]]
+        lines += [f"  not finite for {_name_images(batch, bad)}", *_tell_fault(fault)]
+        lines += [f"  weights not finite: {name}" for name in _find_bad_tensors(model)[:MOST_NAMES]]
     return lines
 
 

@@ -1,14 +1,18 @@
 """Scores of models on validation items, kept from one run to the next: `OUTPUT_ROOT/.preflight/KEY.json`.
 
-The key is a digest of everything that the scores depend on, so a file is never out of date, only unused. The folder
-begins with a dot and holds no config.json: no search for runs takes it for one.
+The key is a digest of everything that the scores depend on, so a file is never out of date, only unused: the files that
+were used last are kept, up to a number and a size. The folder begins with a dot and holds no config.json: no search for
+runs takes it for one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,12 +25,17 @@ from lib.config.sections import RunConfig
 from lib.data.items import UnreadableItem
 from lib.engine.task import Scores, Task, TaskData
 from lib.errors import UserError
-from lib.files import write_text_atomically
+from lib.files import TEMPORARY_SUFFIX, write_text_atomically
 from lib.models.weights import compute_weights_hash
 from lib.random import build_generator
 
 FORMAT = 1
 FOLDER = ".preflight"
+# A run leaves a file for its student and takes those of its teachers again: 64 are two months of a run a day. A picture
+# takes some 200 bytes: 256 MB hold them for 20 000 validation pictures.
+MOST_FILES = 64
+MOST_BYTES = 256 * 2**20
+STRAY_SECONDS = 24 * 3600.0  # after which a file that is half written has lost its writer
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class ScoreCache:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["digest"] != _digest(stored["scores"]):
                 raise ValueError("its digest is that of other scores")
+            with contextlib.suppress(OSError):
+                os.utime(path)  # used now: `prune` keeps it
             return _from_json(stored["scores"])
         except FileNotFoundError:
             return None
@@ -66,6 +77,22 @@ class ScoreCache:
             write_text_atomically(path, json.dumps({"digest": _digest(plain), "scores": plain}, allow_nan=False) + "\n")
         except UserError as error:
             self.say(f"preflight: scores not kept: {path} {error.problems[0].what}")
+
+    def prune(self, used: Collection[Path]) -> None:
+        """Delete the files that were used longest ago, beyond MOST_FILES or MOST_BYTES; never those `used` just now.
+
+        Another run may read, write and delete here at the same time: a file that is gone is no fault, and a run whose
+        scores were deleted judges again. What the disk refuses is let be.
+        """
+        files = size = 0
+        for path, about in _list_newest_first(self.folder):
+            is_stray = path.name.endswith(TEMPORARY_SUFFIX)
+            if is_stray and time.time() - about.st_mtime < STRAY_SECONDS:
+                continue  # of a run that is writing it
+            files, size = files + 1, size + about.st_size
+            if is_stray or (path not in used and (files > MOST_FILES or size > MOST_BYTES)):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     @torch.inference_mode()
     def _ask(self, model: nn.Module) -> str:
@@ -90,6 +117,17 @@ def build_score_cache(
     """The cache of a run's output root for the validation items of its task."""
     folder = Path(config.output_root) / FOLDER
     return ScoreCache(folder, _fingerprint(config, task, data), device, task.image_size, say)
+
+
+def _list_newest_first(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """The files of kept scores, whole or half written; what cannot be looked at is left out."""
+    found: list[tuple[Path, os.stat_result]] = []
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.endswith((".json", TEMPORARY_SUFFIX)):
+                with contextlib.suppress(OSError):
+                    found.append((path, path.stat()))
+    return sorted(found, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True)
 
 
 def _fingerprint(config: RunConfig, task: Task, data: TaskData) -> str | None:

@@ -139,7 +139,7 @@ class TrainStep:
         for source, model in models.items():
             if model is None or source not in self.criterion.asked:
                 continue
-            with torch.no_grad(), self._autocast(part):
+            with torch.no_grad(), self.autocasting(part):
                 outputs = model(part.inputs)
             _check_finite([outputs.logits], f"the {SOURCES[source]}'s logits")
             answers[source] = outputs
@@ -158,7 +158,7 @@ class TrainStep:
         agreement: Tensor | None = None
         terms: dict[str, Tensor] = {}
         for part in parts:
-            with self._autocast(part.batch):
+            with self.autocasting(part.batch):
                 outputs = self.student(part.batch.inputs)
             # The loss in fp32 at least, whatever the network computed in.
             precise = torch.promote_types(outputs.logits.dtype, torch.float32)
@@ -197,7 +197,8 @@ class TrainStep:
             worst = next(name for name, buffer in named.items() if not _are_finite([buffer]))
             raise _NotFinite(f"the buffer {worst} is not finite")
 
-    def _autocast(self, batch: Batch) -> contextlib.AbstractContextManager[object]:
+    def autocasting(self, batch: Batch) -> contextlib.AbstractContextManager[object]:
+        """Inside, models compute as the step has them compute on this batch's device."""
         if self.autocast is None:
             return contextlib.nullcontext()
         # No cache of cast weights: each is used once a forward, and a cache that an interrupt left behind would be of

@@ -19,18 +19,21 @@ from lib.data.loader import LoadedBatch, Replaced, load_batches
 from lib.data.order import TrainOrder
 from lib.engine.attempt import Attempt, OutOfMemory
 from lib.engine.build import choose_memory_format
+from lib.engine.calibration import take_up_calibrations
 from lib.engine.figures import build_training_columns, compare_terms, join_row, mean_of, name_figures
+from lib.engine.fitted_heads import describe_fits, settle_heads
 from lib.engine.journal import Journal
 from lib.engine.judge import Judge, Verdict
 from lib.engine.memory import is_out_of_memory
+from lib.engine.named import name_teachers
 from lib.engine.position import Position, capture_step, refuse_other_model, restore_step
-from lib.engine.preflight import Named, describe_work, preflight
+from lib.engine.preflight import describe_work, preflight
 from lib.engine.run import Interrupts, Run, StopRequested
 from lib.engine.skipped import SkippedSteps
 from lib.engine.step import TrainStep
 from lib.engine.task import Task, TaskData
 from lib.engine.unreadable import stop_if_too_many, take_in
-from lib.errors import ExitCode, RunInterrupted, TrainingStopped
+from lib.errors import ExitCode, RunInterrupted, TrainingStopped, UserError
 from lib.metrics.checks import MetricError
 from lib.models.teachers import TeacherEnsemble
 from lib.optim.build import build_lr_schedule, build_rho_schedule
@@ -120,15 +123,8 @@ class Trainer:
         position = self._position
         metrics: dict[str, Any] = {}
         first_epoch = position.epoch
-        if self._step.teacher is not None and position.start_auc is None:
-            report = preflight(
-                self._judge,
-                (f"student {self._run.config.student.name}", self._step.student),
-                self._name_teachers(),
-                say=lambda line: self._warn([line]),
-            )
-            position.start_auc, position.start_accuracy = report.start_value, report.start_accuracy
-            self._run.say(f"before stage 2: {self._task.selection_metric} {position.start_auc:.4f}")
+        if self._step.teacher is not None and (position.start_auc is None or position.epoch <= self._epochs):
+            self._settle_teachers()
         title = f"stage {self._run.config.stage}"
         with ProgressLine(self._run.console, self._epochs, self._order.steps_per_epoch, title) as progress_line:
             self._progress_line = progress_line
@@ -148,14 +144,32 @@ class Trainer:
             epochs_done=self._epochs - first_epoch + 1,
         )
 
-    def _name_teachers(self) -> list[Named]:
-        """The teachers of stage 2, with what the preflight calls them."""
-        teacher, sections = self._step.teacher, self._run.config.teachers
-        if not isinstance(teacher, TeacherEnsemble):
-            return []
-        numbers = [f" {number}" for number in range(1, len(sections) + 1)] if len(sections) > 1 else [""]
-        names = [f"teacher{number} {section.name}" for number, section in zip(numbers, sections, strict=True)]
-        return list(zip(names, teacher.members, strict=True))
+    def _settle_teachers(self) -> None:
+        """The teachers as they are to teach: fitted, judged and calibrated before the first step; in a resumed run as
+        they were, or settled anew where a change was permitted and there is something new.
+        """
+        position, config, teachers = self._position, self._run.config, self._step.teacher
+        named = name_teachers(config, teachers)
+        begun, may_change = position.start_auc is not None, "changed-config" in config.allow
+        fitted = settle_heads(
+            self._judge, named, must_be_kept=begun and not may_change, say=lambda line: self._warn([line])
+        )
+        if begun and not fitted:
+            try:
+                return take_up_calibrations(config, named, self._run.logs_folder)
+            except UserError:
+                if not may_change:
+                    raise
+        report = preflight(
+            self._judge,
+            (f"student {config.student.name}", self._step.student),
+            named,
+            ensemble=teachers if isinstance(teachers, TeacherEnsemble) else None,
+            say=lambda line: self._warn([line]),
+        )
+        if not begun:
+            position.start_auc, position.start_accuracy = report.start_value, report.start_accuracy
+            self._run.say(f"before stage 2: {self._task.selection_metric} {position.start_auc:.4f}")
 
     def _train_epoch(self) -> None:
         """Take the steps of the epoch that are still to do."""
@@ -357,6 +371,8 @@ class Trainer:
         progress = Progress(1, 0, self._epochs, self._order.steps_per_epoch)
         self._steer(progress)
         self._step.student.train()
+        teachers = name_teachers(self._run.config, self._step.teacher)
+        fits = describe_fits(self._run.config, teachers, len(self._data.train))
         try:
             result = self._attempt(self._place(loaded.batch), progress)
         except OutOfMemory as error:
@@ -367,8 +383,9 @@ class Trainer:
             f"dry run: batch {shape}, step {result.status}"
             + (f", loss {result.loss:.4f} ({terms})" if result.ok else f": {result.reason}")
         )
-        if teachers := self._name_teachers():
-            self._run.say(f"dry run: {describe_work(len(self._data.validation), len(teachers))}")
+        if teachers:
+            for line in (*fits, describe_work(len(self._data.validation), len(teachers))):
+                self._run.say(f"dry run: {line}")
         self._run.say(
             f"dry run: {self._order.steps_per_epoch} steps an epoch, {self._epochs} epochs; nothing was written"
         )

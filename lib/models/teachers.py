@@ -13,21 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.models.classifier import Classifier, FrozenTeacher
+from lib.models.weights import is_head
 from lib.types import Outputs
 
 Average = Literal["logits", "probabilities"]
 
 
 class AdaptedTeacher(FrozenTeacher):
-    """A frozen teacher with an input size, a normalisation and a class order of its own.
+    """A frozen teacher with an input size, a normalisation, a class order and a temperature of its own.
 
     input_size: side in pixels that the images are resized to (bilinear with antialiasing); mean, std: of each colour,
-    for RGB in 0..1; order: for each class of the task, its place in the teacher's logits. What is None leaves the
-    tensor as it is: without any of them the teacher gets the caller's very tensor, and gives its own logits.
+    for RGB in 0..1; order: for each class of the task, its place in the teacher's logits; calibration: what its logits
+    are divided by, found by the preflight. What is None leaves the tensor as it is: without any of them the teacher
+    gets the caller's very tensor, and gives its own logits.
     """
 
     mean: Tensor | None
     std: Tensor | None
+    calibration: float | None = None
 
     def __init__(
         self,
@@ -59,13 +62,42 @@ class AdaptedTeacher(FrozenTeacher):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Outputs:
         outputs = self.model(self.prepare(images))
-        if self.order is None:
-            return outputs
-        return Outputs(logits=outputs.logits[:, list(self.order)], features=outputs.features)
+        logits = outputs.logits if self.order is None else outputs.logits[:, list(self.order)]
+        logits = logits if self.calibration is None else logits / self.calibration
+        return outputs if logits is outputs.logits else Outputs(logits=logits, features=outputs.features)
 
     @torch.no_grad()
     def get_features(self, images: Tensor) -> Tensor:
         return self.model.get_features(self.prepare(images))
+
+    @property
+    def head(self) -> nn.Linear:
+        """The layer that gives the logits, whatever its library calls it. Raises ValueError where there is not one."""
+        layers = [
+            module
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Linear) and is_head(f"{name}.weight")
+        ]
+        if len(layers) != 1:
+            raise ValueError(f"{type(self.model).__name__} has {len(layers)} linear layers that could be its head")
+        return layers[0]
+
+    @torch.no_grad()
+    def pool(self, images: Tensor) -> Tensor:
+        """What the head takes in, (B, D), of images (B, 3, H, W) RGB in 0..1: pooled as this architecture pools."""
+        taken: list[Tensor] = []
+        handle = self.head.register_forward_pre_hook(lambda _, values: taken.append(values[0]))
+        try:
+            self.model(self.prepare(images))
+        finally:
+            handle.remove()
+        return taken[0]
+
+    @torch.no_grad()
+    def replace_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Give the head these weights (C, D) and (C,), on its own device; they stay frozen."""
+        self.head.weight.copy_(weight)
+        self.head.bias.copy_(bias)
 
 
 class TeacherEnsemble(nn.Module):
@@ -118,15 +150,17 @@ class TeacherEnsemble(nn.Module):
             for number, answer in enumerate(answers, 1)
             for layer, tensor in answer.features.items()
         }
-        return Outputs(logits=self._combine([answer.logits for answer in answers]), features=features)
+        return Outputs(logits=self.combine([answer.logits for answer in answers]), features=features)
 
     @torch.no_grad()
     def get_features(self, images: Tensor) -> Tensor:
         """Last feature map of the first teacher."""
         return self.members[0].get_features(images)
 
-    def _combine(self, logits: list[Tensor]) -> Tensor:
-        """At least in fp32: teachers may answer in several precisions."""
+    def combine(self, logits: Sequence[Tensor]) -> Tensor:
+        """The average (B, C) of what each teacher says, (B, C) each, on one device. At least in fp32: teachers may
+        answer in several precisions.
+        """
         stacked = torch.stack([each.to(torch.promote_types(each.dtype, torch.float32)) for each in logits])
         if self.average == "logits":
             return (stacked * self.shares).sum(0)

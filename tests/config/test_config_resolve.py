@@ -229,6 +229,7 @@ OTHER_TEACHER = {
     "model": "test_resnet",
     "weights": "another.pth",
     "weight": 2.0,
+    "calibrate": True,
     "init": "imagenet",
     "input_size": 64,
     "mean": [0.5, 0.5, 0.5],

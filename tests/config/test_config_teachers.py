@@ -62,7 +62,10 @@ def test_a_list_beside_the_flat_key_is_refused_in_both_stages(stage: Any) -> Non
     ("teacher", "where"),
     [
         ({"model": "x"}, "teachers[0].weights"),
-        ({"model": "x", "weights": "t", "head": "fitted"}, "teachers[0].head"),
+        ({"model": "x", "head": "fitted"}, "teachers[0].weights"),
+        ({"model": "x", "weights": "t", "head": "fitted", "classes": ["fake", "real"]}, "teachers[0].classes"),
+        ({"model": "x", "weights": "t", "head": "fited"}, "teachers[0].head"),
+        ({"model": "x", "weights": "t", "calibrate": 1}, "teachers[0].calibrate"),
         ({"model": "x", "weights": "t", "classes": ["real", "real"]}, "teachers[0].classes"),
         ({"weights": "t"}, "teachers[0].model"),
         ({"model": "x", "weights": "t", "weight": 0}, "teachers[0].weight"),
@@ -85,6 +88,19 @@ def test_a_list_without_members_is_refused() -> None:
 def test_a_teacher_without_a_file_needs_the_permission_of_a_random_head() -> None:
     config = resolve_teachers({"model": "test_resnet", "init": "imagenet", "head": "random-ok"})
     assert config.teachers[0].weights is None
+
+
+@pytest.mark.parametrize("source", [{"weights": "t"}, {"init": "imagenet"}, {"weights": "t", "init": "imagenet"}])
+def test_a_fitted_head_needs_a_trained_network_and_no_head_in_its_file(source: dict[str, Any]) -> None:
+    config = resolve_teachers({"model": "test_resnet", "head": "fitted", "calibrate": True, **source})
+    assert (config.teachers[0].head, config.teachers[0].calibrate) == ("fitted", True)
+    assert name_weights_key(config, 0) == "teachers[0].weights"
+
+
+def test_teachers_are_calibrated_only_where_it_is_asked_for() -> None:
+    assert [teacher.calibrate for teacher in resolve_teachers(*TWO).teachers] == [False, False]
+    changes = compare_configs(resolve_teachers(*TWO), resolve_teachers(TWO[0], TWO[1] | {"calibrate": True}))
+    assert changes == ["teachers.1.calibrate: false -> true"]
 
 
 def test_the_key_that_a_message_names_is_the_one_that_the_user_can_write() -> None:

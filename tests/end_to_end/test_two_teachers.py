@@ -146,9 +146,10 @@ def test_an_unknown_model_is_refused_before_any_layer_is_printed(workplace: Work
     assert "Traceback" not in done.err
 
 
-def test_a_fitted_head_is_refused_before_anything_is_opened(workplace: Workplace) -> None:
-    fitted = json.dumps([{"model": "test_resnet", "weights": "absent.pth", "head": "fitted"}])
+def test_a_fitted_head_of_a_random_network_is_refused_before_anything_is_opened(workplace: Workplace) -> None:
+    fitted = json.dumps([{"model": "test_resnet", "head": "fitted", "classes": ["fake", "real"]}])
     words = ("--set", f"teachers={fitted}", "--set", "teacher_weights=null")
     done = workplace.call(STAGE_2, "configs/config_SBI.json", "-n", "x", *words)
     assert done.code == 2
-    assert "teachers[0].head: cannot be fitted in this version" in done.err
+    assert "teachers[0].weights: is missing, and a head that is fitted to a random network" in done.err
+    assert "teachers[0].classes: says the order of a head in the file, and this one is fitted" in done.err

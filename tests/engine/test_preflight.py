@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
+from preflight_place import GOOD, SIDE, STUDENT, Pictures, Place, Reader
 from tiny_models import are_identical, make_step, take_snapshot
 from tiny_runs import make_config
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.config.stored import find_own_run, find_run
-from lib.data.items import Item, UnreadableItem
 from lib.engine.evaluate import compute_scores
 from lib.engine.findings import compute_row
-from lib.engine.judge import Judge
 from lib.engine.preflight import HEADER, PreflightReport, describe_work, format_table, preflight
-from lib.engine.run import Run
-from lib.engine.task import Scores, TaskData
 from lib.errors import UserError
 from lib.metrics.accuracy import compute_accuracy
 from lib.metrics.auc import compute_auc
@@ -32,100 +26,6 @@ from lib.metrics.calibration import compute_brier, compute_ece, compute_log_loss
 from lib.metrics.checks import MetricError
 from lib.models.classifier import FrozenTeacher
 from lib.types import Outputs
-
-SIDE = 8  # [px]
-
-
-@dataclass
-class Pictures:
-    """A real and a fake picture an item: red says which, green is drawn. Two items a person. `made` notes who asked."""
-
-    items: int = 20
-    folder: Path | None = None
-    broken: tuple[int, ...] = ()
-    shade: int = 0
-    labels: tuple[int, int] = (0, 1)
-    made: list[int] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return self.items
-
-    def name_of(self, index: int) -> str:
-        return f"item {index}" if self.folder is None else str(self.folder / f"{index}.png")
-
-    def make(self, index: int, rng: np.random.Generator) -> Item:
-        self.made.append(index)
-        if index in self.broken:
-            raise UnreadableItem(self.name_of(index), "is broken")
-        images = np.full((2, SIDE, SIDE, 3), self.shade, np.uint8)
-        images[1, :, :, 0] = 255
-        images[..., 1] = rng.integers(0, 256, (2, 1, 1))
-        names = (f"{self.name_of(index)}#real", f"{self.name_of(index)}#fake")
-        return Item(images, self.labels, names, f"clip {index}", f"person {index // 2}")
-
-
-class Reader(nn.Module):
-    """Adds `gain` times what red says to `noise` times what green says, both in -1..1."""
-
-    def __init__(self, gain: float, noise: float = 0.0) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.tensor([gain, noise]))
-        self.dropout = nn.Dropout(0.5)
-        self.calls = 0
-
-    def forward(self, images: Tensor) -> Outputs:
-        self.calls += 1
-        margin = self.dropout(2 * images[:, :2].mean((2, 3)) - 1) @ self.weights
-        return Outputs(logits=torch.stack([-margin / 2, margin / 2], 1))
-
-
-class Task:
-    """The deepfake metrics, without a section."""
-
-    classes: tuple[str, ...] = ("real", "fake")
-    selection_metric = "val_auc"
-    has_published_bands = False
-    image_size = SIDE
-
-    def compute_metrics(self, scores: Scores) -> dict[str, float]:
-        return {"val_auc": compute_auc(scores.margin, scores.labels)}
-
-
-GOOD, STUDENT = (4.0, 3.0), (3.0, 2.0)  # gain and noise of two models that are right, and not too sure
-
-
-@dataclass
-class Place:
-    """An output root in which preflights are made; `lines` are those of the last one."""
-
-    root: Path
-    source: Pictures = field(default_factory=Pictures)
-    task: Task = field(default_factory=Task)
-    seed: int = 5
-    stop: Callable[[], None] = lambda: None
-    lines: list[str] = field(default_factory=list)
-
-    def make_judge(self) -> Judge:
-        config = make_config().model_copy(update={"output_root": str(self.root)})
-        run = Run(config, torch.device("cpu"), Console(file=io.StringIO()), None, False, folder=self.root / "run")
-        data = TaskData(self.source, self.source, 1, self.seed, ())
-        return Judge(run, self.task, data, self.stop, lambda _: None)
-
-    def fly(
-        self, student: nn.Module | tuple[float, float] = STUDENT, *teachers: nn.Module | tuple[float, float]
-    ) -> PreflightReport:
-        models = [model if isinstance(model, nn.Module) else Reader(*model) for model in (student, *teachers)]
-        named = [(f"teacher {number}", model) for number, model in enumerate(models)][1:]
-        self.lines, self.source.made = [], []
-        return preflight(self.make_judge(), ("student s", models[0]), named, say=self.lines.append)
-
-    def find_kept(self) -> list[Path]:
-        return sorted((self.root / ".preflight").glob("*"))
-
-    @property
-    def was_judged(self) -> bool:
-        """Whether the last preflight took a pass over the items."""
-        return len(self.source.made) > 1  # the first item is always looked at
 
 
 @pytest.fixture

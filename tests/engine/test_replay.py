@@ -28,6 +28,7 @@ from lib.engine.run import Run
 from lib.engine.skipped import SkippedSteps, load_skipped
 from lib.engine.step import TrainStep, split_batch
 from lib.errors import UserError
+from lib.optim.average import WeightAverage
 from lib.optim.loss_scale import LossScale
 from lib.schedules import Progress
 from lib.tasks.deepfake.section import DeepfakeSection
@@ -349,6 +350,44 @@ def test_a_teacher_that_answers_nonsense_is_told_by_layer_weight_and_file(tmp_pa
     assert told.splitlines()[-1] == "to mend: the weights of the teacher, teacher_weights = 't.tar'"
 
 
+def make_averaging(*, factor: float = 1.0, parts: int = 1, **settings: Any) -> TrainStep:
+    """A step whose averaged weights are others than the student's. factor: of one layer of them."""
+    student = make_blowing(on=(2,))
+    average = WeightAverage(make_student(7), decay=0.9)
+    average.update(make_student(7))
+    average._average.module.head.weight.data.mul_(factor)  # type: ignore[union-attr]
+    student.branch = student.branch[0]
+    step = make_step(student, average=average, **{"rho": 1e38, **settings})
+    step.parts = parts
+    return step
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_what_the_averaged_weights_say_is_shown_where_the_run_keeps_them(parts: int, tmp_path: Path) -> None:
+    step = make_averaging()
+    path = skip(step, tmp_path, parts=parts)
+    assert step.average is not None
+    with torch.no_grad():
+        logits = step.average.model(make_batch(4).inputs).logits
+    told = replay(make_averaging(), path)
+    assert f"averaged weights: logits {measure(logits)}\n" in told
+    assert "averaged weights" not in replay(make_step(rho=1e38), skip(make_step(rho=1e38), tmp_path / "without"))
+
+
+def test_averaged_weights_that_answer_nonsense_are_told_by_layer_and_weight(tmp_path: Path) -> None:
+    told = replay(make_averaging(), skip(make_averaging(factor=float("inf")), tmp_path))
+    shown = told.split("averaged weights: ")[1].split("pass 1")[0]
+    assert "not finite for all 8 images" in shown
+    assert "first output that is not finite: head (Linear)" in shown
+    assert "weights not finite: head.weight" in shown
+
+
+def test_nobody_is_shown_images_that_are_not_finite(tmp_path: Path) -> None:
+    told = replay(make_averaging(), skip(make_averaging(), tmp_path, poison(make_batch(4), 2)))
+    assert "images not finite: image 2" in told
+    assert "averaged weights" not in told
+
+
 def test_weights_that_were_not_finite_before_are_what_to_mend(tmp_path: Path) -> None:
     def make() -> TrainStep:
         step = make_step()
@@ -394,14 +433,19 @@ def test_all_of_it_is_short(case: str, tmp_path: Path) -> None:
 # --- The look -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("averages", [False, True])
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("rho", [0.0, 0.05])
-def test_a_watched_step_is_the_step_bit_for_bit_and_the_watch_ends_with_it(rho: float, parts: int) -> None:
+def test_a_watched_step_is_the_step_bit_for_bit_and_the_watch_ends_with_it(
+    rho: float, parts: int, averages: bool
+) -> None:
     results, states, steps = [], [], []
     for take in (lambda step: step(make_batch(), AT), lambda step: look_at_step(step, make_batch(), AT).result):
         torch.manual_seed(5)
         step = make_step(teacher=make_teacher(), rho=rho, base="adamw")
         step.parts = parts
+        if averages:
+            step.average = WeightAverage(step.student, decay=0.9)
         results.append(take(step))
         states.append(copy.deepcopy(capture_step(step, CPU)))
         steps.append(step)

@@ -107,6 +107,52 @@ def test_logits_are_put_into_the_tasks_order_of_classes() -> None:
     assert torch.equal(teacher(IMAGES).logits, torch.tensor([[0.3, 0.1, 0.2]]))
 
 
+def test_calibration_divides_the_logits_and_nothing_else() -> None:
+    teacher = AdaptedTeacher(Saying([[0.1, 0.2, 0.3]]), order=[2, 0, 1])  # type: ignore[arg-type]
+    teacher.calibration = 2.5
+    assert torch.equal(teacher(IMAGES).logits, torch.tensor([[0.3, 0.1, 0.2]]) / 2.5)
+    teacher.calibration = None
+    assert torch.equal(teacher(IMAGES).logits, torch.tensor([[0.3, 0.1, 0.2]]))
+    assert "calibration" not in "".join(teacher.state_dict())
+
+
+# Every way of this project's libraries to come from maps or tokens to what the head takes in.
+POOLING = {
+    "test_resnet": 32,
+    "test_efficientnet": 32,
+    "test_vit": 160,
+    "mobilenetv3_small_050": 32,  # widens what it has pooled
+    "mobilevitv2_050": 64,
+    "efficientnet-b4": 32,
+}
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_logits_are_the_head_of_what_was_pooled(name: str) -> None:
+    images = torch.rand(2, 3, POOLING[name], POOLING[name], generator=torch.Generator().manual_seed(1))
+    teacher = AdaptedTeacher(build_small(4, name), mean=(0.5,) * 3)  # type: ignore[arg-type]
+    pooled = teacher.pool(images)
+    assert pooled.shape == (2, teacher.head.in_features)
+    torch.testing.assert_close(teacher.head(pooled), teacher(images).logits)
+    # Replaced, it alone decides, and it is frozen as before.
+    weight, bias = torch.zeros(2, pooled.shape[1]), torch.tensor([3.0, -4.0])
+    teacher.replace_head(weight, bias)
+    assert torch.equal(teacher(images).logits, bias.expand(2, 2))
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert torch.equal(teacher.pool(images), pooled)
+
+
+def test_pooling_leaves_no_hook_behind() -> None:
+    teacher = AdaptedTeacher(build_small(4))  # type: ignore[arg-type]
+    teacher.pool(IMAGES)
+    assert not teacher.head._forward_pre_hooks
+
+
+def test_a_model_without_a_head_is_told() -> None:
+    with pytest.raises(ValueError, match="0 linear layers"):
+        _ = AdaptedTeacher(Saying(ONE)).head  # type: ignore[arg-type]
+
+
 # --- Several --------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,317 @@
+"""Heads that are fitted before stage 2: kept in the run folder, taken up again, never another one in the same run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from preflight_place import Pictures, Place
+from tiny_models import are_identical
+from torch import Tensor, nn
+
+from lib.config.sections import TeacherSection
+from lib.engine import fitted_heads
+from lib.engine.fitted_heads import describe_fits, settle_heads, take_up_heads
+from lib.engine.judge import Judge
+from lib.engine.named import Named
+from lib.errors import UserError
+from lib.models.teachers import AdaptedTeacher
+from lib.random import capture_rng_state
+from lib.types import Outputs
+
+FITTED = TeacherSection(name="x", weights=None, init="imagenet", head="fitted")
+
+
+class Body(nn.Module):
+    """Pools red and green to three features, and has a head."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.body = nn.Linear(2, 3)
+            self.dropout = nn.Dropout(0.5)
+            self.head = nn.Linear(3, 2)
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Outputs:
+        self.calls += 1
+        return Outputs(logits=self.head(self.dropout(self.body(images[:, :2].mean((2, 3))))))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "output", sections=(FITTED,))
+
+
+class Settled:
+    """Teachers with the heads that one start of a run gave them."""
+
+    def __init__(self, place: Place, *models: Any, begun: bool = False) -> None:
+        self.lines: list[str] = []
+        self.teachers = [AdaptedTeacher(model) for model in models or (Body(),)]
+        self.named: list[Named] = [(f"teacher {number}", each) for number, each in enumerate(self.teachers, 1)]
+        self.judge: Judge = place.make_judge()
+        place.source.made = []
+        self.fitted = settle_heads(self.judge, self.named, must_be_kept=begun, say=self.lines.append)
+        self.head = self.teachers[0].head
+
+    @property
+    def kept(self) -> Path:
+        return self.judge.run.weights_folder / "teacher_head_1.pth"
+
+
+def test_the_head_knows_what_the_training_set_shows(place: Place) -> None:
+    settled = Settled(place)
+    assert settled.fitted == ["teacher 1"]
+    assert sorted(place.source.made) == list(range(20))
+    scores, _ = settled.judge.score([settled.teachers[0]])
+    assert (scores[0].logits.argmax(1) == scores[0].labels).all()
+    (line,) = settled.lines
+    assert line.startswith(
+        "teacher 1: head fitted on 20 items (40 pictures) of the training set, accuracy there 100.0%, strength "
+    )
+    assert line.endswith(" s")
+    assert "chosen on people left out" in line
+
+
+def test_the_backbone_stays_as_it_is_and_the_head_is_frozen(place: Place) -> None:
+    settled = Settled(place)
+    model: Any = settled.teachers[0].model
+    assert are_identical(dict(model.body.state_dict()), dict(Body().body.state_dict()))
+    assert not any(parameter.requires_grad or parameter.is_inference() for parameter in model.parameters())
+    assert not any(module.training for module in model.modules())
+    assert not settled.head._forward_pre_hooks
+
+
+def test_fitting_moves_no_random_state_and_is_the_same_twice(place: Place) -> None:
+    before = capture_rng_state(), np.random.get_state()[1].tolist()
+    one = Settled(place)
+    assert are_identical((capture_rng_state(), np.random.get_state()[1].tolist()), before)
+    first = one.kept.read_bytes()
+    one.kept.unlink()
+    torch.manual_seed(77)
+    two = Settled(place)
+    assert two.kept.read_bytes() == first
+    assert torch.equal(one.head.weight, two.head.weight)
+
+
+def test_the_random_head_that_came_with_it_has_no_part_in_it(place: Place) -> None:
+    other = Body()
+    other.head = nn.Linear(3, 2)
+    one = Settled(place)
+    assert Settled(place, other, begun=True).fitted == []
+    assert one.kept.is_file()
+
+
+def test_a_head_that_the_run_keeps_is_taken_up_to_the_last_bit_and_no_item_is_made(place: Place) -> None:
+    first = Settled(place)
+    again = Settled(place, begun=True)
+    assert again.fitted == []
+    assert place.source.made == []
+    assert again.lines == [f"teacher 1: its fitted head is that of {first.kept}"]
+    assert again.head.weight.numpy().tobytes() == first.head.weight.numpy().tobytes()
+    assert again.head.bias.numpy().tobytes() == first.head.bias.numpy().tobytes()
+
+
+def test_two_teachers_are_fitted_in_one_pass_and_a_third_keeps_its_own_head(place: Place) -> None:
+    place.sections = (FITTED, replace_section(head="loaded"), replace_section(name="y"))
+    own = Body(5)
+    settled = Settled(place, Body(), own, Body(3))
+    assert settled.fitted == ["teacher 1", "teacher 3"]
+    assert sorted(place.source.made) == list(range(20))
+    assert torch.equal(own.head.weight, Body(5).head.weight)
+    folder = settled.judge.run.weights_folder
+    assert sorted(path.name for path in folder.glob("*.pth")) == ["teacher_head_1.pth", "teacher_head_3.pth"]
+
+
+def replace_section(**update: Any) -> TeacherSection:
+    return FITTED.model_copy(update=update)
+
+
+def test_what_is_kept_says_what_it_was_fitted_to(place: Place) -> None:
+    settled = Settled(place)
+    about = json.loads(Path(f"{settled.kept}.json").read_text())["about"]
+    assert {name: about[name] for name in ("teacher", "items", "pictures", "accuracy")} == {
+        "teacher": "teacher 1",
+        "items": 20,
+        "pictures": 40,
+        "accuracy": 1.0,
+    }
+
+
+def test_of_a_large_set_the_line_says_how_many_were_drawn(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lib.engine import head_fit
+
+    monkeypatch.setattr(head_fit, "MOST_ITEMS", 8)
+    settled = Settled(place)
+    assert "head fitted on 8 of 20 training items, drawn by the seed (16 pictures)" in settled.lines[0]
+    assert len(place.source.made) == 8
+
+
+def test_a_head_that_the_file_holds_is_replaced_and_that_is_said(place: Place, tmp_path: Path) -> None:
+    body = Body(7)
+    torch.save(body.state_dict(), tmp_path / "t.pth")
+    place.sections = (replace_section(weights=str(tmp_path / "t.pth")),)
+    settled = Settled(place, body)
+    assert settled.lines[0] == (
+        f'teacher 1: the head that {tmp_path / "t.pth"} holds is replaced, as "head": "fitted" asks'
+    )
+    assert not torch.equal(settled.head.weight, Body(7).head.weight)
+    state = {name: value for name, value in Body(7).state_dict().items() if "head" not in name}
+    torch.save(state, tmp_path / "t.pth")
+    settled.kept.unlink()
+    assert len(Settled(place, Body(7)).lines) == 1
+
+
+# --- What cannot be fitted, and what has changed --------------------------------------------------------------------
+
+
+def test_one_class_only_is_refused(place: Place) -> None:
+    place.source.labels = (1, 1)
+    with pytest.raises(UserError, match="of 2 classes the 40 training pictures show 1") as caught:
+        Settled(place)
+    assert "labels 1" in str(caught.value)
+
+
+def test_features_that_are_not_numbers_are_refused_with_their_pictures(place: Place) -> None:
+    body = Body()
+    body.body.bias.data[1] = float("nan")
+    with pytest.raises(UserError, match="features of training pictures are not numbers") as caught:
+        Settled(place, body)
+    assert "40 of 40 pictures, such as item 0#real" in str(caught.value)
+    assert not list(place.root.rglob("teacher_head*"))
+
+
+def test_items_that_cannot_be_read_are_reported_and_stood_in_for(place: Place) -> None:
+    place.source.broken = (3, 4)
+    told: list[Any] = []
+    judge = replace(place.make_judge(), report_unreadable=told.extend)
+    settle_heads(judge, [("teacher 1", AdaptedTeacher(Body()))], must_be_kept=False, say=told.append)  # type: ignore[arg-type]
+    assert {item.path for item in told[:-1]} == {"item 3", "item 4"}
+
+
+def test_a_stop_is_honoured_between_batches_and_nothing_is_kept(place: Place) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    place.stop = stop
+    with pytest.raises(Stopped):
+        Settled(place)
+    assert not list(place.root.rglob("teacher_head*"))
+
+
+def spoil_weights(place: Place) -> Body:
+    return Body(1)
+
+
+def spoil_mean(place: Place) -> Body:
+    place.sections = (replace_section(mean=(0.5, 0.5, 0.5)),)
+    return Body()
+
+
+@pytest.mark.parametrize("change", [spoil_weights, spoil_mean])
+def test_a_teacher_that_has_changed_is_refused_once_it_has_taught_and_fitted_anew_before(
+    place: Place, change: Any
+) -> None:
+    first = Settled(place).kept.read_bytes()
+    other = change(place)
+    with pytest.raises(UserError, match="was fitted to other features") as caught:
+        Settled(place, other, begun=True)
+    assert "--allow changed-config" in str(caught.value)
+    again = Settled(place, other)
+    assert again.fitted == ["teacher 1"]
+    assert again.kept.read_bytes() != first
+
+
+def test_a_head_that_is_gone_is_refused_once_it_has_taught(place: Place) -> None:
+    Settled(place).kept.unlink()
+    with pytest.raises(UserError, match="does not exist, and it holds the head with which teacher 1 has taught"):
+        Settled(place, begun=True)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_damaged_head_is_refused(place: Place, begun: bool) -> None:
+    path = Settled(place).kept
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="damaged"):
+        Settled(place, begun=begun)
+
+
+def test_the_head_of_another_network_is_refused(place: Place) -> None:
+    from lib.checkpoint.store import load_checkpoint, save_checkpoint
+
+    path = Settled(place).kept
+    about = load_checkpoint(path).about
+    save_checkpoint(path, {"weight": torch.zeros(2, 9), "bias": torch.zeros(2)}, about=about)
+    with pytest.raises(UserError, match="is no head of teacher 1"):
+        Settled(place, begun=True)
+
+
+# --- Replays and dry runs -------------------------------------------------------------------------------------------
+
+
+def take_up(place: Place, body: Body | None = None) -> tuple[AdaptedTeacher, list[str]]:
+    teacher, lines = AdaptedTeacher(body or Body()), list[str]()  # type: ignore[arg-type]
+    judge = place.make_judge()
+    take_up_heads(judge.run.config, [("teacher 1", teacher)], judge.run.weights_folder, say=lines.append)
+    return teacher, lines
+
+
+def test_a_replay_takes_the_head_of_its_run(place: Place) -> None:
+    settled = Settled(place)
+    teacher, lines = take_up(place)
+    assert torch.equal(teacher.head.weight, settled.head.weight)
+    assert lines == []
+
+
+def test_a_replay_with_another_file_of_the_teacher_is_told_and_goes_on(place: Place) -> None:
+    settled = Settled(place)
+    teacher, (line,) = take_up(place, Body(1))
+    assert line.startswith(f"warning: {settled.kept} was fitted to other features")
+    assert torch.equal(teacher.head.weight, settled.head.weight)
+
+
+def test_a_replay_without_the_head_is_refused(place: Place) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        take_up(place)
+
+
+def test_a_dry_run_says_what_would_be_fitted(place: Place) -> None:
+    place.sections = (replace_section(head="loaded"), FITTED)
+    named = [("teacher 1 a", AdaptedTeacher(Body())), ("teacher 2 b", AdaptedTeacher(Body()))]  # type: ignore[arg-type]
+    (line,) = describe_fits(place.make_judge().run.config, named, 20)  # type: ignore[arg-type]
+    assert line == (
+        "the head of teacher 2 b would be fitted on the 20 training items; this batch met one of zeros in its place"
+    )
+
+
+def test_of_a_dry_run_of_a_large_set_the_number_is_that_of_the_items_that_are_drawn(place: Place) -> None:
+    named = [("teacher", AdaptedTeacher(Body()))]  # type: ignore[arg-type]
+    (line,) = describe_fits(place.make_judge().run.config, named, 100_000)  # type: ignore[arg-type]
+    assert "on 4096 of the 100000 training items" in line
+
+
+def test_pictures_of_epoch_0_are_those_of_every_start(place: Place) -> None:
+    """Not those of an epoch of training: what teaches has not seen the very pixels that the student learns from."""
+    seen: list[bytes] = []
+
+    class Noting(Pictures):
+        def make(self, index: int, rng: np.random.Generator) -> Any:
+            item = super().make(index, rng)
+            seen.append(item.images.tobytes())
+            return item
+
+    place.source = Noting()
+    Settled(place).kept.unlink()
+    Settled(place)
+    assert seen[:20] == seen[20:]
+    assert fitted_heads.FORMAT == 1

@@ -1,0 +1,222 @@
+"""The preflight of calibrated teachers, and of several teachers' average."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from preflight_place import GOOD, STUDENT, Place, Reader
+
+from lib.config.sections import TeacherSection
+from lib.engine.calibration import take_up_calibrations
+from lib.engine.evaluate import compute_scores
+from lib.engine.judge import EVALUATION_ITEMS
+from lib.engine.preflight import preflight
+from lib.errors import UserError
+from lib.metrics.auc import compute_auc
+from lib.metrics.calibration import compute_ece, fit_temperature
+from lib.models.teachers import AdaptedTeacher, TeacherEnsemble
+
+# Wrong on some pictures, and as sure of them as of the others.
+SURE, SURER = (30.0, 40.0), (90.0, 120.0)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "output")
+
+
+def score(place: Place, model: torch.nn.Module) -> Any:
+    settings = {"seed": place.seed, "batch_size": EVALUATION_ITEMS, "num_workers": 0, "device": torch.device("cpu")}
+    return compute_scores(model, place.source, **settings)[0]  # type: ignore[arg-type]
+
+
+# --- Calibration ----------------------------------------------------------------------------------------------------
+
+
+def test_a_calibrated_teacher_has_its_logits_divided_keeps_its_auc_and_is_less_sure(place: Place) -> None:
+    plain = place.fly_together(STUDENT, SURE).rows[1]
+    report = place.fly_together(STUDENT, SURE, calibrate=[0])
+    row, teacher = report.rows[1], place.ensemble.members[0]
+    raw, scores = score(place, Reader(*SURE)), score(place, teacher)
+    assert row.calibration == plain.temperature == fit_temperature(raw.logits, raw.labels) > 2.0
+    assert scores.logits.tobytes() == (torch.from_numpy(raw.logits) / row.calibration).numpy().tobytes()
+    assert row.val_auc == plain.val_auc == compute_auc(scores.margin, scores.labels)
+    assert row.val_accuracy == plain.val_accuracy
+    assert row.ece == compute_ece(scores.logits, scores.labels) < plain.ece
+    assert row.log_loss < plain.log_loss
+    assert row.temperature == pytest.approx(1.0, abs=1e-5)
+    told = (
+        f"teacher 1: its logits are divided by {row.calibration:.4g} (calibrate); ECE {plain.ece:.3f} -> {row.ece:.3f}"
+    )
+    assert told in place.lines
+    assert report.rows[0].calibration is None
+
+
+def test_a_teacher_that_is_not_asked_to_be_stays_as_it_is(place: Place) -> None:
+    rows = place.fly_together(STUDENT, SURE, SURER, calibrate=[1]).rows
+    assert [row.calibration is None for row in rows] == [True, True, False]
+    assert [teacher.calibration is None for teacher in place.ensemble.members] == [True, False]
+
+
+def test_the_temperature_is_found_once_more_in_scores_that_were_kept_to_the_last_bit(place: Place) -> None:
+    first = place.fly_together(STUDENT, SURE, calibrate=[0])
+    second = place.fly_together(STUDENT, SURE, calibrate=[0])
+    assert not place.was_judged
+    assert second == first
+
+
+def test_a_teacher_that_is_judged_anew_is_judged_as_it_came(place: Place) -> None:
+    """Not divided twice."""
+    first = place.fly_together(STUDENT, SURE, calibrate=[0])
+    named = [("teacher 1", place.ensemble.members[0])]
+    again = preflight(place.make_judge(), ("student s", Reader(*STUDENT)), named, say=lambda line: None)
+    assert again.rows[1] == first.rows[1]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ((-4.0, 3.0), ("validation AUC of 0.0", "below chance", '"classes": ["fake", "real"]')),
+        ((30.0, 3.0), ("temperature 0.01", "the lowest tried", "leave \"calibrate\" out")),
+        ((0.0, 0.0), ()),
+    ],
+)  # fmt: skip
+def test_a_temperature_that_says_nothing_is_refused(
+    place: Place, teacher: tuple[float, float], words: tuple[str, ...]
+) -> None:
+    if not words:  # all logits are equal: 1 is as good as any
+        assert place.fly_together(STUDENT, teacher, calibrate=[0]).rows[1].calibration == 1.0
+        return
+    with pytest.raises(UserError) as caught:
+        place.fly_together(STUDENT, teacher, calibrate=[0])
+    assert caught.value.problems[0].where == "teacher 1"
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_resumed_run_takes_up_the_temperatures_to_the_last_bit(place: Place) -> None:
+    report = place.fly_together(STUDENT, SURE, SURER, calibrate=[1])
+    judge = place.make_judge()
+    teachers = [AdaptedTeacher(Reader(*SURE)) for _ in range(2)]  # type: ignore[arg-type]
+    named = [(f"teacher {number}", teacher) for number, teacher in enumerate(teachers, 1)]
+    take_up_calibrations(judge.run.config, named, judge.run.logs_folder)
+    assert [teacher.calibration for teacher in teachers] == [None, report.rows[2].calibration]
+
+
+def spoil_nothing_there(path: Path) -> None:
+    path.unlink()
+
+
+def spoil_text(path: Path) -> None:
+    path.write_text(path.read_text()[:-60])
+
+
+def spoil_value(path: Path) -> None:
+    path.write_text(path.read_text().replace('"calibration": ', '"calibration": -'))
+
+
+def spoil_rows(path: Path) -> None:
+    stored = json.loads(path.read_text())
+    stored["rows"] = stored["rows"][:1]
+    path.write_text(json.dumps(stored))
+
+
+def spoil_other_run(path: Path) -> None:
+    """Of a run that was not asked to calibrate."""
+    stored = json.loads(path.read_text())
+    stored["rows"][1]["calibration"] = None
+    path.write_text(json.dumps(stored))
+
+
+@pytest.mark.parametrize("spoil", [spoil_nothing_there, spoil_text, spoil_value, spoil_rows, spoil_other_run])
+def test_temperatures_that_cannot_be_read_back_are_refused(place: Place, spoil: Any) -> None:
+    place.fly_together(STUDENT, SURE, calibrate=[0])
+    spoil(place.root / "run/logs/preflight.json")
+    teacher = AdaptedTeacher(Reader(*SURE))  # type: ignore[arg-type]
+    judge = place.make_judge()
+    with pytest.raises(UserError, match="by which temperature") as caught:
+        take_up_calibrations(judge.run.config, [("teacher 1", teacher)], judge.run.logs_folder)
+    assert "--allow changed-config" in str(caught.value)
+    assert teacher.calibration is None
+
+
+def test_without_a_calibrated_teacher_no_file_is_asked_for(place: Place) -> None:
+    place.sections = (TeacherSection(name="x"),)
+    take_up_calibrations(place.make_judge().run.config, [("teacher", torch.nn.Identity())], Path("nowhere"))
+
+
+# --- The average ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_the_averages_row_is_what_the_ensemble_itself_would_get(place: Place, average: Any) -> None:
+    report = place.fly_together(STUDENT, GOOD, (2.0, 3.0), weights=[3.0, 1.0], average=average, calibrate=[1])
+    assert report.average is not None
+    scores = score(place, place.ensemble)
+    assert report.average.name == "average of 2 teachers"
+    assert report.average.val_auc == compute_auc(scores.margin, scores.labels)
+    assert report.average.ece == pytest.approx(compute_ece(scores.logits, scores.labels), abs=1e-6)
+    assert report.average.logits_largest == pytest.approx(float(np.abs(scores.logits).max()), rel=1e-6)
+    assert [line.split(" | ")[0].strip() for line in place.lines if " | " in line][-1] == "average of 2 teachers"
+    stored = json.loads((place.root / "run/logs/preflight.json").read_text())
+    assert stored["average"]["val_auc"] == report.average.val_auc
+    assert len(stored["rows"]) == 3
+
+
+def test_no_model_is_asked_again_for_it(place: Place) -> None:
+    place.fly_together(STUDENT, GOOD, (2.0, 3.0))
+    assert place.was_judged
+    models = [teacher.model for teacher in place.ensemble.members]
+    assert [model.calls for model in models] == [1 + 2, 1 + 2]  # type: ignore[union-attr]  # one picture, two batches
+
+
+def test_one_teacher_has_no_average(place: Place) -> None:
+    report = place.fly_together(STUDENT, GOOD)
+    assert report.average is None
+    assert not [line for line in place.lines if "average" in line]
+
+
+def test_teachers_that_are_fit_give_no_warning_together(place: Place) -> None:
+    assert place.fly_together(STUDENT, GOOD, (4.5, 3.0)).findings == ()
+
+
+def test_an_average_that_is_weaker_than_its_best_member_is_told(place: Place) -> None:
+    """A loud teacher that knows little outvotes a quiet one that knows all."""
+    report = place.fly_together((0.5, 1.0), GOOD, (6.0, 60.0))
+    assert report.average is not None
+    (told,) = [
+        finding for finding in report.findings if finding.startswith("average of 2 teachers is worse than teach")
+    ]
+    assert f"is worse than teacher 1: AUC {report.average.val_auc:.4f} against 1.0000, a difference of -0." in told
+    assert told.endswith("give that one a larger `weight`, or let it teach alone")
+    assert any(finding.startswith("average of 2 teachers is weak") for finding in report.findings)
+
+
+def test_an_average_below_chance_is_told_without_advice_on_one_teacher(place: Place) -> None:
+    findings = place.fly_together(STUDENT, GOOD, (-40.0, 3.0)).findings
+    (told,) = [finding for finding in findings if finding.startswith("average of 2 teachers has")]
+    assert "below chance: leave out the teacher that spoils it, or mend its `classes`" in told
+
+
+def test_an_average_that_cancels_out_says_one_thing_of_everything(place: Place) -> None:
+    findings = place.fly_together(STUDENT, GOOD, (-GOOD[0], -GOOD[1])).findings
+    assert (
+        "average of 2 teachers gives the same logits to all 40 pictures: it has learnt nothing, or has collapsed"
+        in (findings)
+    )
+
+
+def test_a_range_that_is_told_of_a_member_is_not_told_again(place: Place) -> None:
+    findings = place.fly_together(STUDENT, GOOD, (120.0, 140.0)).findings
+    assert len([finding for finding in findings if "spread" in finding]) == 1
+
+
+def test_the_ensemble_is_left_as_it_was(place: Place) -> None:
+    place.fly_together(STUDENT, GOOD, (2.0, 3.0))
+    assert isinstance(place.ensemble, TeacherEnsemble)
+    assert not any(parameter.requires_grad or parameter.is_inference() for parameter in place.ensemble.parameters())

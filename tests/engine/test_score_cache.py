@@ -1,0 +1,127 @@
+"""Kept scores do not grow without end, and keeping order among them never disturbs a run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from preflight_place import GOOD, STUDENT, Place
+
+from lib.engine import score_cache
+from lib.engine.score_cache import MOST_FILES, STRAY_SECONDS, ScoreCache
+
+LONG_AGO = 1_000_000_000
+
+
+def make_cache(folder: Path) -> ScoreCache:
+    return ScoreCache(folder, "data", torch.device("cpu"), 8, lambda line: None)
+
+
+def fill(folder: Path, count: int, *, size: int = 10) -> list[Path]:
+    """Files in the order of their age, the oldest first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:04}.json" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"x" * size)
+        os.utime(path, (LONG_AGO + number, LONG_AGO + number))
+    return paths
+
+
+def test_the_newest_files_are_kept(tmp_path: Path) -> None:
+    paths = fill(tmp_path, MOST_FILES + 5)
+    make_cache(tmp_path).prune([])
+    assert sorted(tmp_path.iterdir()) == paths[5:]
+
+
+def test_no_more_bytes_than_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_cache, "MOST_BYTES", 1000)
+    paths = fill(tmp_path, 12, size=300)
+    make_cache(tmp_path).prune([])
+    assert sorted(tmp_path.iterdir()) == paths[-3:]
+
+
+def test_what_this_run_has_used_is_kept_whatever_its_age_and_size(tmp_path: Path) -> None:
+    paths = fill(tmp_path, MOST_FILES + 5)
+    make_cache(tmp_path).prune(paths[:2])
+    assert set(tmp_path.iterdir()) == {*paths[:2], *paths[5:]}
+
+
+def test_other_files_in_the_folder_are_let_be(tmp_path: Path) -> None:
+    fill(tmp_path, MOST_FILES + 1)
+    (tmp_path / "notes.txt").write_text("mine")
+    os.utime(tmp_path / "notes.txt", (1, 1))
+    make_cache(tmp_path).prune([])
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_half_written_files_of_killed_runs_go_after_a_day(tmp_path: Path) -> None:
+    old, new = tmp_path / ".a.json.77.partial", tmp_path / ".b.json.78.partial"
+    for path, age in ((old, STRAY_SECONDS + 60), (new, 60)):
+        path.write_text("x")
+        os.utime(path, (time.time() - age,) * 2)
+    make_cache(tmp_path).prune([])
+    assert list(tmp_path.iterdir()) == [new]
+
+
+def test_a_folder_that_is_not_there_or_is_a_file_is_no_fault(tmp_path: Path) -> None:
+    make_cache(tmp_path / "none").prune([])
+    (tmp_path / "file").write_text("x")
+    make_cache(tmp_path / "file").prune([])
+
+
+def test_a_file_that_another_run_has_deleted_meanwhile_or_that_the_disk_keeps_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = fill(tmp_path, MOST_FILES + 3)
+    unlink = Path.unlink
+
+    def unlink_badly(self: Path, **words: bool) -> None:
+        if self == paths[0]:
+            raise PermissionError(13, "not yours")
+        if self == paths[1]:
+            unlink(self)  # the other run was first
+        unlink(self, **words)
+
+    monkeypatch.setattr(Path, "unlink", unlink_badly)
+    make_cache(tmp_path).prune([])
+    assert sorted(tmp_path.iterdir()) == [paths[0], *paths[3:]]
+
+
+def test_two_runs_that_prune_at_once_harm_neither(tmp_path: Path) -> None:
+    paths = fill(tmp_path, 4 * MOST_FILES)
+    errors: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def prune_with_others() -> None:
+        try:
+            start.wait()
+            make_cache(tmp_path).prune([])
+        except OSError as error:  # told in this thread, which has no test to fail
+            errors.append(error)
+
+    threads = [threading.Thread(target=prune_with_others) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert sorted(tmp_path.iterdir()) == paths[-MOST_FILES:]
+
+
+def test_a_preflight_keeps_order_and_its_own_scores(tmp_path: Path) -> None:
+    place = Place(tmp_path / "output")
+    place.fly(STUDENT, GOOD)
+    first = set(place.find_kept())
+    for path in first:
+        os.utime(path, (1, 1))  # older than all others
+    fill(tmp_path / "output/.preflight", MOST_FILES)
+    second = place.fly(STUDENT, GOOD)
+    assert not place.was_judged
+    assert second.items == 20
+    assert first <= set(place.find_kept())
+    assert len(place.find_kept()) == MOST_FILES
+    assert all(path.stat().st_mtime > LONG_AGO + MOST_FILES for path in first)  # used now
