@@ -141,6 +141,7 @@ def _fingerprint(config: RunConfig, task: Task, data: TaskData) -> str | None:
         return None
     parts = [
         [_describe_file(items.name_of(index)) for index in range(len(items))],
+        [_describe_file(str(path)) for path in data.depends_on],
         [seed, task.image_size, list(task.classes), config.task, config.task_section.model_dump(mode="json")],
         hashlib.sha256(np.ascontiguousarray(first.images).tobytes()).hexdigest(),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,8 @@ class TaskData:
     """Items to learn from and to validate on; they share no identity.
 
     repeats: visits of each training item an epoch; evaluation_seed: keys the randomness of validation items, so that
-    runs with different seeds are judged on the same pictures.
+    runs with different seeds are judged on the same pictures; depends_on: files beside the items' own that decide what
+    the items are, such as a manifest.
     """
 
     train: ItemSource
@@ -24,6 +26,7 @@ class TaskData:
     repeats: int
     evaluation_seed: int
     notes: tuple[str, ...]
+    depends_on: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Place:
     seed: int = 5
     stop: Callable[[], None] = lambda: None
     lines: list[str] = field(default_factory=list)
+    depends_on: tuple[Path, ...] = ()
     sections: tuple[TeacherSection, ...] = ()  # of the config's teachers
     allow: tuple[str, ...] = ()
 
@@ -102,7 +103,7 @@ class Place:
         update = {"output_root": str(self.root), "teachers": self.sections, "allow": self.allow}
         config = make_config().model_copy(update=update)
         run = Run(config, torch.device("cpu"), Console(file=io.StringIO()), None, False, folder=self.root / "run")
-        data = TaskData(self.source, self.source, 1, self.seed, ())
+        data = TaskData(self.source, self.source, 1, self.seed, (), self.depends_on)
         return Judge(run, self.task, data, self.stop, lambda _: None)
 
     def fly(

@@ -125,3 +125,15 @@ def test_a_preflight_keeps_order_and_its_own_scores(tmp_path: Path) -> None:
     assert first <= set(place.find_kept())
     assert len(place.find_kept()) == MOST_FILES
     assert all(path.stat().st_mtime > LONG_AGO + MOST_FILES for path in first)  # used now
+
+
+def test_scores_are_not_taken_again_once_a_file_that_describes_the_items_has_changed(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest"
+    manifest.write_text("one")
+    place = Place(tmp_path / "output", depends_on=(manifest,))
+    place.fly(STUDENT, GOOD)
+    place.fly(STUDENT, GOOD)
+    assert any("was judged on these items before" in line for line in place.lines)
+    manifest.write_text("another")
+    place.fly(STUDENT, GOOD)
+    assert not any("was judged on these items before" in line for line in place.lines)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn_faces import draw_face
 from block_clips import place_landmarks, write_picture
+from drawn_faces import draw_face
 from made_videos import write_video
 
 ROOT = Path(__file__).resolve().parents[2]

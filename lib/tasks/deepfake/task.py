@@ -51,6 +51,7 @@ class DeepfakeTask:
             repeats=section.repeats,
             evaluation_seed=section.split_seed,
             notes=tuple(f"data ({section.data_source}) {note}" for note in splits.notes),
+            depends_on=splits.depends_on,
         )
 
     def compute_metrics(self, scores: Scores) -> dict[str, float]:

@@ -44,11 +44,15 @@ class Face:
 
 @dataclass(frozen=True)
 class FaceSplits:
-    """What a source found: training and validation faces, and lines that say what was taken and what was left out."""
+    """What a source found: training and validation faces, and lines that say what was taken and what was left out.
+
+    depends_on: files that decide what the faces are, beside the pictures themselves.
+    """
 
     train: Sequence[Face]
     validation: Sequence[Face]
     notes: tuple[str, ...]
+    depends_on: tuple[Path, ...] = ()
 
 
 def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str]) -> None:

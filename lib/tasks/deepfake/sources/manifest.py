@@ -46,7 +46,7 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
     manifest.release()
     pa.default_memory_pool().release_unused()  # the loader's processes are forked from this one
     train, validation = (ManifestFaces(manifest, found) for found in chosen.values())
-    return FaceSplits(train, validation, notes)
+    return FaceSplits(train, validation, notes, depends_on=(manifest.path,))
 
 
 def open_manifest(root: Path) -> Manifest:

@@ -35,7 +35,7 @@ def find_faces(
 ) -> FaceSplits:
     """The largest face of every photo. Raises UserError for another layout, shared people, or too few faces."""
     photos = _split(
-        _read_csv(root) if root.suffix.lower() == ".csv" else _read_folders(root), validation_share, split_seed
+        read_csv(root) if root.suffix.lower() == ".csv" else _read_folders(root), validation_share, split_seed
     )
     if not allow_shared:
         _check_no_leak(root, photos)
@@ -80,7 +80,7 @@ def _read_folders(root: Path) -> list[Photo]:
     return photos
 
 
-def _read_csv(path: Path) -> list[Photo]:
+def read_csv(path: Path) -> list[Photo]:
     if not path.is_file():
         raise UserError(
             Problem(where=str(path), what="does not exist", expected=LAYOUT, remedy="set data_root; or run `make demo`")
