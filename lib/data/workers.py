@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -45,6 +46,8 @@ class Workers(Generic[T]):
         self._processes: list[BaseProcess] = []
         self._closed, self._is_waiting, self._waited, self._hung = threading.Event(), False, 0, False
         others = multiprocessing.active_children()
+        # Made here, it is inherited and removed at exit; each worker would make one of its own and, killed, leave it.
+        multiprocessing.util.get_temp_dir()
         try:
             with _no_threads_of_opencv(), _stop_signals_held(), self._deaths_raised():
                 self._batches: Iterator[T] | None = iter(loader)

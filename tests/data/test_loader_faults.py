@@ -362,3 +362,29 @@ def test_fifty_epochs_use_no_more_files_shared_memory_or_threads_than_two(stops:
     assert after["files"] <= before["files"]
     assert after["shared"] == 0
     assert after["threads"] <= before["threads"]
+
+
+def test_a_program_that_has_loaded_several_epochs_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
+    program = (
+        f"import sys; sys.path[:0] = {[str(PROGRAM.parents[2]), str(PROGRAM.parent)]}\n"
+        "import tempfile\n"
+        "from pathlib import Path\n"
+        "from faulty_items import Faulty, do_nothing\n"
+        "from lib.data.loader import load_batches\n"
+        "from lib.data.order import evaluation_batches\n"
+        "for _ in range(3):\n"
+        "    batches = load_batches(Faulty(40, do_nothing), evaluation_batches(40, 4), seed=0, num_workers=2)\n"
+        "    next(batches)\n"
+        "    batches.close()\n"
+        "print(len(list(Path(tempfile.gettempdir()).iterdir())))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        timeout=120,
+        check=True,
+    )
+    assert int(ended.stdout) <= 1  # one folder of the program's own while it runs, whatever the epochs
+    assert list(tmp_path.iterdir()) == []
