@@ -15,10 +15,11 @@ import threading
 from collections.abc import Generator, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from lib.errors import TrainingStopped
 
@@ -91,6 +92,7 @@ class Workers(Generic[T]):
         self._closed.set()
         atexit.unregister(self._kill)
         self._kill()
+        self._disarm()
         self._batches = None
 
     def _kill(self) -> None:
@@ -104,6 +106,21 @@ class Workers(Generic[T]):
             for left in SHARED_MEMORY.glob(f"torch_{process.pid}_*"):
                 with contextlib.suppress(OSError):
                     left.unlink()
+
+    def _disarm(self) -> None:
+        """Take the place of torch's own shutdown, which begins by setting an event: its lock may have died with a
+        worker that was killed just then, and the wait for it would never end.
+        """
+        batches: Any = self._batches
+        if batches is None or batches._shutdown:
+            return
+        batches._shutdown = True
+        for queue in (*batches._index_queues, batches._worker_result_queue):
+            queue.cancel_join_thread()
+            queue.close()
+        if batches._worker_pids_set:
+            signal_handling._remove_worker_pids(id(batches))
+            batches._worker_pids_set = False
 
     def _watch(self) -> None:
         """Kill the processes when a wait takes too long: that ends the wait, whatever it hangs in.

@@ -19,9 +19,11 @@ import faulty_items
 import pytest
 from faulty_items import Faulty, do_nothing
 from made_items import MadeItems
+from torch.utils.data import DataLoader
 
 from lib.data.loader import LoadedBatch, load_batches
 from lib.data.order import evaluation_batches
+from lib.data.workers import Workers
 from lib.errors import TrainingStopped, UserError
 
 PROGRAM = Path(__file__).with_name("faulty_loading.py")
@@ -388,3 +390,16 @@ def test_a_program_that_has_loaded_several_epochs_leaves_nothing_in_the_temporar
     )
     assert int(ended.stdout) <= 1  # one folder of the program's own while it runs, whatever the epochs
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_was_killed_with_a_lock_in_its_hands_does_not_hang_the_end() -> None:
+    loader = DataLoader(list(range(40)), num_workers=2, collate_fn=list, multiprocessing_context="fork")
+    workers = Workers(loader, 60.0)
+    workers.receive("the first")
+    # The lock of the event by which torch tells its workers to end: whoever held it is gone for ever.
+    workers._batches._workers_done_event._cond.acquire()
+    closing = threading.Thread(target=workers.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive()
+    assert multiprocessing.active_children() == []
