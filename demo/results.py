@@ -251,11 +251,16 @@ def _to_markdown(results: dict[str, Any]) -> str:
             f"| {model['title']} | {auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}] | "
             f"{_list(model['test_auc_by_seed'])} | {_list(model['val_auc_by_seed'])} |"
         )
-    lines += ["", "| Difference, paired | AUC [95 %] |", "|---|---|"]
+    lines += ["", "| Difference, paired | AUC [95 %] | |", "|---|---|---|"]
     for name, difference in results["differences"].items():
         interval = f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
-        lines.append(f"| {name} | {interval} |")
+        lines.append(f"| {name} | {interval} | {_place(difference)} |")
+    lines += ["", "Intervals are over people, at these seeds: what another seed would do, the columns by seed show."]
     return "\n".join([*lines, "", _judge(results["differences"]["distill - hard"]), ""])
+
+
+def _place(difference: dict[str, float]) -> str:
+    return "above 0" if difference["low"] > 0 else "below 0" if difference["high"] < 0 else "within noise"
 
 
 def _judge(gain: dict[str, float]) -> str:

@@ -20,7 +20,8 @@ from lib.files import write_text_atomically
 SOURCE_FOLDER = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "torch", "torchvision", "timm", "efficientnet-pytorch", "albumentations", "opencv-python-headless", "numpy",
-    "scikit-learn", "scipy", "pydantic", "json5", "rich", "tensorboard", "matplotlib", "safetensors",
+    "scikit-learn", "scipy", "pydantic", "json5", "rich", "tensorboard", "matplotlib", "safetensors", "pyarrow",
+    "pillow",
 )  # fmt: skip
 _HOMES = re.compile(r"(?:/home|/Users|[A-Za-z]:\\Users)[/\\][^/\\\s=:]+")
 
