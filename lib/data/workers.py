@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
 from lib.errors import TrainingStopped
+from lib.signals import stop_signals_held
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class Workers(Generic[T]):
         # Made here, it is inherited and removed at exit; each worker would make one of its own and, killed, leave it.
         multiprocessing.util.get_temp_dir()
         try:
-            with _no_threads_of_opencv(), _stop_signals_held(), self._deaths_raised():
+            with _no_threads_of_opencv(), stop_signals_held(), self._deaths_raised():
                 self._batches: Iterator[T] | None = iter(loader)
         except BaseException as error:
             self._processes = [process for process in multiprocessing.active_children() if process not in others]
@@ -197,21 +198,6 @@ def _no_threads_of_opencv() -> Generator[None]:
         yield
     finally:
         cv2.setNumThreads(threads)
-
-
-@contextlib.contextmanager
-def _stop_signals_held() -> Generator[None]:
-    """Inside, Ctrl-C and SIGTERM wait, for the processes forked here too: they would die of them before they ignore
-    them.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def calm_worker(_: int) -> None:

@@ -26,8 +26,8 @@ def find_calibrated(config: RunConfig, teachers: Sequence[Named]) -> dict[int, A
     """The teachers that the config asks to calibrate, by their place."""
     return {
         index: teacher
-        for index, (section, (_, teacher)) in enumerate(zip(config.teachers, teachers, strict=False))
-        if section.calibrate and isinstance(teacher, AdaptedTeacher)
+        for index, (_, teacher) in enumerate(teachers)
+        if config.teachers[index].calibrate and isinstance(teacher, AdaptedTeacher)
     }
 
 

@@ -93,7 +93,8 @@ def describe_fits(config: RunConfig, teachers: Sequence[Named], items: int) -> l
 def _find_wanted(config: RunConfig, teachers: Sequence[Named], weights_folder: Path) -> list[_Wanted]:
     """Clears the heads: a random one never teaches, and the digest is of the rest."""
     found: list[_Wanted] = []
-    for index, (section, (name, teacher)) in enumerate(zip(config.teachers, teachers, strict=False)):
+    for index, (name, teacher) in enumerate(teachers):
+        section = config.teachers[index]
         if section.head == "fitted" and isinstance(teacher, AdaptedTeacher):
             head = teacher.head
             teacher.replace_head(torch.zeros_like(head.weight), torch.zeros_like(head.bias))

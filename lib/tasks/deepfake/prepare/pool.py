@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from lib.errors import Problem, UserError
-from lib.tasks.deepfake.prepare.stopping import stop_signals_held
+from lib.signals import stop_signals_held
 from lib.tasks.deepfake.prepare.worker import READY, serve
 
 Task = TypeVar("Task")

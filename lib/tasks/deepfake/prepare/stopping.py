@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: answered once, at once, and never in the middle of starting or ending a process."""
+"""Ctrl-C and SIGTERM answered once, and at once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,6 @@ from collections.abc import Generator
 from typing import NoReturn
 
 from lib.errors import ExitCode, RunInterrupted
-
-
-@contextlib.contextmanager
-def stop_signals_held() -> Generator[None]:
-    """Inside, Ctrl-C and SIGTERM wait, for a process started here too: it would die of them before it ignores them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
