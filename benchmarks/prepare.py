@@ -64,14 +64,14 @@ def measure_clips(clips: list[Path], frames: int, clock: Callable[[], float]) ->
     from lib.modalities.faces.video import sample_video
     from lib.tasks.deepfake.layouts.clip import RawClip
     from lib.tasks.deepfake.prepare import cut_frame
-    from lib.tasks.deepfake.prepare.cut import ClipCutter
+    from lib.tasks.deepfake.prepare.cut import ClipCutter, load_networks
     from lib.tasks.deepfake.prepare.settings import CutSettings
 
-    cutter = ClipCutter(CutSettings(frames=frames))
+    networks: Any = load_networks()
+    cutter = ClipCutter(CutSettings(frames=frames), networks=lambda: networks)
     spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-    inner: Any = cutter._frames
-    inner._detector.detect = _timed(inner._detector.detect, spent, "detection", clock)
-    inner._mesh.locate_81 = _timed(inner._mesh.locate_81, spent, "landmarks", clock)
+    networks.detector.detect = _timed(networks.detector.detect, spent, "detection", clock)
+    networks.mesh.locate_81 = _timed(networks.mesh.locate_81, spent, "landmarks", clock)
     encode = cut_frame.encode_picture
     cut_frame.encode_picture = _timed(encode, spent, "encode", clock)
     found: list[dict[str, Any]] = []
@@ -116,10 +116,11 @@ def run_side_by_side(clips: list[Path], frames: int, clock: Callable[[], float])
 
 def _measure_rate(clips: list[Path], frames: int, clock: Callable[[], float], barrier: Any, rates: Any) -> None:
     from lib.tasks.deepfake.layouts.clip import RawClip
-    from lib.tasks.deepfake.prepare.cut import ClipCutter
+    from lib.tasks.deepfake.prepare.cut import ClipCutter, load_networks
     from lib.tasks.deepfake.prepare.settings import CutSettings
 
-    cutter = ClipCutter(CutSettings(frames=frames))
+    networks = load_networks()  # before the clock starts
+    cutter = ClipCutter(CutSettings(frames=frames), networks=lambda: networks)
     barrier.wait()
     start = clock()
     read = sum(cutter.cut(RawClip(clip.stem, "video", 0, (clip.stem,), file=clip)).frames_read for clip in clips)
