@@ -27,7 +27,7 @@ def find_calibrated(config: RunConfig, teachers: Sequence[Named]) -> dict[int, A
     return {
         index: teacher
         for index, (_, teacher) in enumerate(teachers)
-        if config.teachers[index].calibrate and isinstance(teacher, AdaptedTeacher)
+        if isinstance(teacher, AdaptedTeacher) and config.teachers[index].calibrate
     }
 
 

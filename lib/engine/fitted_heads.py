@@ -94,8 +94,7 @@ def _find_wanted(config: RunConfig, teachers: Sequence[Named], weights_folder: P
     """Clears the heads: a random one never teaches, and the digest is of the rest."""
     found: list[_Wanted] = []
     for index, (name, teacher) in enumerate(teachers):
-        section = config.teachers[index]
-        if section.head == "fitted" and isinstance(teacher, AdaptedTeacher):
+        if isinstance(teacher, AdaptedTeacher) and (section := config.teachers[index]).head == "fitted":
             head = teacher.head
             teacher.replace_head(torch.zeros_like(head.weight), torch.zeros_like(head.bias))
             shown = json.dumps([teacher.input_size, section.mean, section.std])
