@@ -15,6 +15,7 @@ import threading
 from collections.abc import Generator, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -209,6 +210,7 @@ def calm_worker(_: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.excepthook = _tell_all_but_lost_connections
     if sys.platform == "linux":  # a worker that hangs would outlive a training process that is killed
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         parent = multiprocessing.parent_process()
@@ -221,3 +223,11 @@ def calm_worker(_: int) -> None:
 def choose_start_method() -> str | None:
     """How workers start: forked where that is safe, else as Python does by itself."""
     return "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux" else None
+
+
+def _tell_all_but_lost_connections(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """For the thread that hands batches over: a training process that ends in the middle of it tells why itself."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)

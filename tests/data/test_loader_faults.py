@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from lib.data.loader import LoadedBatch, load_batches
 from lib.data.order import evaluation_batches
-from lib.data.workers import Workers
+from lib.data.workers import Workers, _tell_all_but_lost_connections
 from lib.errors import TrainingStopped, UserError
 
 PROGRAM = Path(__file__).with_name("faulty_loading.py")
@@ -403,3 +403,15 @@ def test_a_worker_that_was_killed_with_a_lock_in_its_hands_does_not_hang_the_end
     closing.join(20)
     assert not closing.is_alive()
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(EOFError(), ""), (ConnectionResetError(), ""), (KeyError("a"), "KeyError")]
+)
+def test_a_worker_says_nothing_of_a_connection_that_the_training_process_gave_up(
+    error: BaseException, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tell_all_but_lost_connections(type(error), error, None)
+    said = capsys.readouterr().err
+    assert told in said
+    assert bool(said) == bool(told)
