@@ -121,13 +121,22 @@ def _draw(
 ) -> dict[str, str]:
     """A split for each group without an official one; official: the splits that have members already."""
     total = len(groups)
-    left = total - ("train" not in official)  # somebody must be left to train on
-    counts: dict[str, int] = {}
-    for split, share in (("val", validation_share), ("test", test_share)):
-        least = share > 0 and split not in official
-        counts[split] = max(0, min(max(round(share * total), int(least)), left))
-        left -= counts[split]
+    counts = _share_out(total, official, validation_share, test_share)
     order: list[int] = np.random.default_rng(seed).permutation(total).tolist()
     splits = ["val"] * counts["val"] + ["test"] * counts["test"]
     splits += ["train"] * (total - len(splits))
     return {groups[index]: split for index, split in zip(order, splits, strict=True)}
+
+
+def _share_out(total: int, official: Collection[str], validation_share: float, test_share: float) -> dict[str, int]:
+    """How many of `total` groups each split gets: one where `assign_splits` promises so, as far as they go round (train
+    first, then val), and each further one to the split that lacks most of its share.
+    """
+    shares = {"train": 1 - validation_share - test_share, "val": validation_share, "test": test_share}
+    counts: dict[str, int] = {}
+    for split, share in shares.items():
+        least = (split == "train" or share > 0) and split not in official
+        counts[split] = min(int(least), total - sum(counts.values()))
+    for _ in range(total - sum(counts.values())):
+        counts[max(counts, key=lambda split: shares[split] * total - counts[split])] += 1
+    return counts

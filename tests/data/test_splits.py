@@ -159,7 +159,7 @@ def test_the_shares_are_kept_and_somebody_is_left_to_train_on(
     ]
     assert not groups or "train" in splits
     for split, share in zip(("val", "test"), shares, strict=True):
-        assert abs(splits.count(split) - share * groups) <= 1
+        assert abs(splits.count(split) - share * groups) <= 2  # one at least for each of the two others
         assert share > 0 or split not in splits
     assert groups < 2 or shares[0] == 0 or "val" in splits
     assert groups < 3 or min(shares) == 0 or "test" in splits
