@@ -12,6 +12,7 @@ loader process, which pays for its start, is left out. Medians and ratios of pai
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import tempfile
@@ -70,7 +71,7 @@ def measure(root: Path, options: argparse.Namespace, workers: int) -> float:
     order = TrainOrder(len(source), BATCH, -(-steps * BATCH // len(source)), seed=0)
     batches = load_batches(source, order.batches(1), seed=0, num_workers=workers)
     start = 0.0
-    for step, _ in zip(range(steps), batches, strict=False):
+    for step, _ in enumerate(itertools.islice(batches, steps)):
         if step == left_out - 1:
             start = time.perf_counter()
     seconds = time.perf_counter() - start
@@ -87,7 +88,7 @@ def write_sets(folder: Path, options: argparse.Namespace) -> str:
     kind = "real faces" if pictures and has_models else "drawn faces"
     found = cut_real(pictures, options.size) if kind == "real faces" else draw(options.size)
     faces: list[MadeFace] = []
-    for i, (image, landmarks) in zip(range(options.crops + 1), found, strict=False):
+    for i, (image, landmarks) in enumerate(itertools.islice(found, options.crops + 1)):
         faces.append(MadeFace(image, landmarks, "val" if i == 0 else "train", 0, f"clip {i}", f"person {i}", {}))
     for storage in ("loose", "shards"):
         write_set(folder / storage, faces, shards=storage == "shards", per_shard=1000)

@@ -15,6 +15,7 @@ told apart which they cannot change: memory of the processes' own, and the manif
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -188,7 +189,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, float]:
     order = TrainOrder(len(source), BATCH, max(1, -(-options.items // len(source))), seed=0)
     steps, samples, start = options.items // BATCH, list[dict[str, float]](), time.perf_counter()
     batches = load_batches(source, order.batches(1), seed=0, num_workers=options.workers)
-    for step, _ in zip(range(steps), batches, strict=False):
+    for step, _ in enumerate(itertools.islice(batches, steps)):
         if step % max(1, steps // 50) == 0:
             samples.append(_sum_pss())
     seconds = time.perf_counter() - start

@@ -165,6 +165,26 @@ def test_the_shares_are_kept_and_somebody_is_left_to_train_on(
     assert groups < 3 or min(shares) == 0 or "test" in splits
 
 
+@pytest.mark.parametrize(
+    ("groups", "shares", "expected"),
+    [
+        (30, (0.2, 0.1), (21, 6, 3)),
+        (10, (0.2, 0.0), (8, 2, 0)),
+        (4, (0.2, 0.2), (2, 1, 1)),
+        (5, (0.7, 0.29), (1, 3, 1)),
+        (3, (0.01, 0.01), (1, 1, 1)),
+        (2, (0.4, 0.4), (1, 1, 0)),
+        (1, (0.5, 0.4), (1, 0, 0)),
+    ],
+)
+def test_so_many_groups_come_to_train_val_and_test(
+    groups: int, shares: tuple[float, float], expected: tuple[int, int, int]
+) -> None:
+    people = [(f"p{i}",) for i in range(groups)]
+    splits = [clip.split for clip in assign(people, validation_share=shares[0], test_share=shares[1])]
+    assert tuple(splits.count(split) for split in ("train", "val", "test")) == expected
+
+
 def test_another_seed_draws_other_people() -> None:
     people = [(f"p{i}",) for i in range(30)]
     assert len({tuple(clip.split for clip in assign(people, seed=seed)) for seed in range(6)}) > 1
