@@ -133,7 +133,7 @@ class TorchcodecStream:
 
     def __init__(self, path: Path) -> None:
         # Imported here: it brings torch along, which the rest of this room does without.
-        from torchcodec.decoders import ColorConverter, Demuxer
+        from torchcodec.decoders import ColorConverter, Demuxer  # pyright: ignore[reportMissingImports]
 
         with self._told():
             demuxer = Demuxer(os.path.abspath(path))
@@ -178,7 +178,7 @@ def torchcodec_loads() -> bool:
     if sys.platform == "linux" and not any(_loads(f"libavutil.so.{number}") for number in LIBAVUTIL_VERSIONS):
         return False  # it could not load, and trying imports torch: two seconds and 200 MB in every worker
     try:
-        import torchcodec
+        import torchcodec  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError, RuntimeError):
         return False
     return getattr(torchcodec, "ffmpeg_major_version", None) is not None
