@@ -1,7 +1,10 @@
-"""Writes configs/schema.json and docs/config.md from the models: `python configs/generate.py`, after changing a key."""
+"""Writes configs/schema.json, docs/config.md and docs/results.schema.json from the models: `python
+configs/generate.py`, after changing a key.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lib.config.schema import build_config_docs, schema_text  # noqa: E402
+from lib.report.results import Results  # noqa: E402
 from lib.tasks.deepfake.section import DeepfakeSection  # noqa: E402
 
 
@@ -17,6 +21,7 @@ def build_texts() -> dict[Path, str]:
     return {
         ROOT / "configs" / "schema.json": schema_text(DeepfakeSection),
         ROOT / "docs" / "config.md": build_config_docs(DeepfakeSection),
+        ROOT / "docs" / "results.schema.json": json.dumps(Results.model_json_schema(), indent=2) + "\n",
     }
 
 

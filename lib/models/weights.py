@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(Problem(where=str(path), what="does not exist", remedy="check the path"))
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    found = load_plain(path)
+    return unwrap_tensors(load_plain(path), where=str(path))
+
+
+def unwrap_tensors(found: Any, *, where: str) -> dict[str, Tensor]:
+    """The named tensors of what was read from a file, out of their wrapper. Raises UserError where there are none."""
     for wrapper in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
@@ -74,7 +79,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(
             Problem(
-                where=str(path),
+                where=where,
                 what="holds no weights",
                 expected=f"named tensors, plain or under one of {', '.join(WRAPPERS)}",
                 got=f"keys {list(found)[:EXAMPLES]}" if isinstance(found, dict) else type(found).__name__,

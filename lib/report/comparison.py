@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -15,13 +16,14 @@ HEADER = ("Model", "Parameters", "Val AUC", "Inference time")
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One model: parameters (count), val_auc with its 95 % interval where known, inference_ms (one image).
+    """One model: parameters (count), val_auc with its 95 % interval where known, inference_ms (one image); None where
+    it is not known.
 
     extra: further columns by their title, already as text.
     """
 
     model: str
-    parameters: int
+    parameters: int | None
     val_auc: float | None
     inference_ms: float | None
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -32,8 +34,14 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     """The table as Markdown, ending in a newline."""
     titles = [*HEADER, *_extra_titles(rows)]
     rule = ["---", *["---:"] * (len(HEADER) - 1), *["---"] * (len(titles) - len(HEADER))]
-    body = [[cell.replace("|", "\\|") for cell in _to_cells(row, titles)] for row in rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [titles, rule, *body])
+    body = [[_fit_cell(cell) for cell in _to_cells(row, titles)] for row in rows]
+    heads = [_fit_cell(title) for title in titles]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [heads, rule, *body])
+
+
+def escape_markdown(text: str) -> str:
+    """A name that users gave, on one line and without markup: nothing in it becomes a link, HTML or another cell."""
+    return re.sub(r"([\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.)", r"\\\1", " ".join(text.split()))
 
 
 def to_rich(rows: Sequence[ComparisonRow], *, title: str | None = None) -> Table:
@@ -42,7 +50,9 @@ def to_rich(rows: Sequence[ComparisonRow], *, title: str | None = None) -> Table
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     titles = [*HEADER, *_extra_titles(rows)]
     for name in titles:
-        table.add_column(name, justify="right" if name in HEADER[1:] else "left")
+        is_number = name in HEADER[1:]
+        # A long name takes several lines; numbers stay whole.
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     for row in rows:
         table.add_row(*(cell.replace("[", "\\[") for cell in _to_cells(row, titles)))  # `[` opens rich's markup
     return table
@@ -55,8 +65,10 @@ def to_json(rows: Sequence[ComparisonRow]) -> str:
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def format_parameters(count: int) -> str:
-    """`19.34 M`, `1.12 M`, `12.3 k`."""
+def format_parameters(count: int | None) -> str:
+    """`19.34 M`, `1.12 M`, `12.3 k`, or a dash."""
+    if count is None:
+        return "–"
     return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count / 1e3:.1f} k"
 
 
@@ -72,6 +84,11 @@ def format_milliseconds(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
+
+
+def _fit_cell(text: str) -> str:
+    """One cell, whatever is in it; a bar that is escaped already stays as it is."""
+    return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
 
 
 def _extra_titles(rows: Sequence[ComparisonRow]) -> list[str]:

@@ -1,8 +1,8 @@
 """Training curves of one run as one figure, from the rows of its metrics file.
 
 Panels, each only if the rows have it: losses (columns that contain `loss`, and the terms, `train_NAME`), validation AUC
-(columns that end in `auc`; the best epoch of `val_auc` is marked), learning rate (`lr`), and the weight of the hard
-labels (`alpha`, or `hard/weight` beside the weight of another term).
+(columns that end in `auc`; on `val_auc` its best epoch is marked, or the one that another metric selected), learning
+rate (`lr`), and the weight of the hard labels (`alpha`, or `hard/weight` beside the weight of another term).
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from lib.files import atomic_path
 COLOURS = ("#1565c0", "#ef6c00", "#2e7d32", "#8e24aa", "#6d4c41", "#00838f")
 
 
-def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str = "training curves") -> None:
-    """Draw a PNG; values that are None or not finite leave a gap. ValueError when there are no rows."""
+def draw_curves(
+    path: Path, rows: Sequence[Mapping[str, Any]], *, title: str = "training curves", selected: int | None = None
+) -> None:
+    """Draw a PNG; values that are None or not finite leave a gap. selected: the epoch to mark, where it is not that of
+    the highest `val_auc`. ValueError when there are no rows.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,7 +37,7 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], *, title: str = "
     epochs = [float(row["epoch"]) for row in rows]
     for number, (name, keys) in enumerate(panels):
         axes: Any = figure.add_subplot(lines, columns, number + 1)
-        _draw_panel(axes, name, epochs, {key: [_to_float(row.get(key)) for row in rows] for key in keys})
+        _draw_panel(axes, name, epochs, {key: [_to_float(row.get(key)) for row in rows] for key in keys}, selected)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
 
@@ -59,7 +63,9 @@ def _find_alpha(columns: Sequence[str]) -> list[str]:
     return [name for name in columns if name == "alpha" or (name == "hard/weight" and len(weights) > 1)]
 
 
-def _draw_panel(axes: Any, name: str, epochs: list[float], series: Mapping[str, list[float]]) -> None:
+def _draw_panel(
+    axes: Any, name: str, epochs: list[float], series: Mapping[str, list[float]], selected: int | None
+) -> None:
     marker = "o" if len(epochs) <= 40 else None
     stairs = "steps-mid" if name.startswith("alpha") else "default"
     for number, (key, values) in enumerate(series.items()):
@@ -68,7 +74,7 @@ def _draw_panel(axes: Any, name: str, epochs: list[float], series: Mapping[str, 
             epochs, values, color=colour, marker=marker, markersize=3, linewidth=1.4, drawstyle=stairs, label=label
         )
     if "val_auc" in series:
-        _mark_best(axes, epochs, series["val_auc"])
+        _mark_best(axes, epochs, series["val_auc"], selected)
     if name.startswith("alpha"):
         axes.set_ylim(-0.03, 1.03)
     if name == "learning rate":
@@ -94,11 +100,18 @@ def _style_panel(axes: Any, name: str, epochs: list[float]) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _mark_best(axes: Any, epochs: list[float], values: list[float]) -> None:
-    finite = [(value, -epoch) for epoch, value in zip(epochs, values, strict=True) if math.isfinite(value)]
+def _mark_best(axes: Any, epochs: list[float], values: list[float], selected: int | None) -> None:
+    finite = [
+        (value, -epoch)
+        for epoch, value in zip(epochs, values, strict=True)
+        if math.isfinite(value) and selected in (None, epoch)
+    ]
     if finite:
         value, epoch = max(finite)
-        axes.plot([-epoch], [value], "*", color="#c62828", markersize=11, label=f"best {value:.4f}, epoch {-epoch:.0f}")
+        word = "best" if selected is None else "selected,"
+        axes.plot(
+            [-epoch], [value], "*", color="#c62828", markersize=11, label=f"{word} {value:.4f}, epoch {-epoch:.0f}"
+        )
 
 
 def _to_label(key: str) -> str:

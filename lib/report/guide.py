@@ -1,6 +1,7 @@
 """What to do next: the two-stage guide's advice (seed 001) with the run's own figures in it, as lines of text.
 
-The guide's bands hold for FaceForensics++ at 380 px; `bands=False` leaves them out for any other data.
+The guide's bands hold for FaceForensics++ at 380 px; `bands=False` leaves them out for any other data. They and its
+gains are AUCs of single pictures: where another metric selects, they are held against the AUC of the epoch selected.
 """
 
 from __future__ import annotations
@@ -28,19 +29,21 @@ class DistillationSettings:
 
 def describe_next_after_stage1(
     *,
-    val_auc: float,
+    val_auc: float | None,
     checkpoint: str,
     config: str,
     name: str = "run",
     options: str = "",
     weights_key_set: bool = False,
     bands: bool,
+    selected: str | None = None,
 ) -> list[str]:
     """checkpoint, config: paths to show; options: further words of the command, with a space before each;
-    weights_key_set: the config names stage-1 weights already.
+    weights_key_set: the config names stage-1 weights already; selected: metric and best value, where that is another
+    metric than the AUC. val_auc: None where it is not known.
     """
-    lines = [f"Stage 1 is done: best validation AUC {val_auc:.4f}, {checkpoint}"]
-    if bands:
+    lines = [f"Stage 1 is done: best {_tell_best(val_auc, selected)}, {checkpoint}"]
+    if bands and val_auc is not None:
         elsewhere = f"{STAGE1_BAND_ELSEWHERE[0]:.2f}-{STAGE1_BAND_ELSEWHERE[1]:.2f}"
         lines.append(f"  {_hold_against(val_auc, STAGE1_BAND)} (the guide also says {elsewhere})")
     lines.append("Next, stage 2: let the teacher help.")
@@ -49,26 +52,35 @@ def describe_next_after_stage1(
     else:
         lines.append(f'  1. in {config} set "pretrained_student_weights": "{checkpoint}"')
     lines.append(f"  2. python main_distillation.py {config} -n {name}{options}")
-    if bands and val_auc < STAGE1_BAND_ELSEWHERE[0]:
+    if bands and val_auc is not None and val_auc < STAGE1_BAND_ELSEWHERE[0]:
         lines.append(f"  Before that, longer pre-training is worth it: `stage1.epoch` of {STAGE1_EPOCHS} or more.")
     return lines
 
 
 def describe_next_after_stage2(
-    *, val_auc: float, stage1_auc: float | None, checkpoint: str, settings: DistillationSettings | None, bands: bool
+    *,
+    val_auc: float | None,
+    stage1_auc: float | None,
+    checkpoint: str,
+    settings: DistillationSettings | None,
+    bands: bool,
+    selected: str | None = None,
 ) -> list[str]:
-    """stage1_auc: of the checkpoint that stage 2 started from, on the same validation data; None if not known.
+    """stage1_auc: of the checkpoint that stage 2 started from, on the same validation data. Both AUCs: None if not
+    known; selected: as for stage 1.
 
     settings: None where the loss is not written in the guide's keys; its changes of them are then left out.
     """
-    lines = [f"Stage 2 is done: best validation AUC {val_auc:.4f}, {checkpoint}"]
-    if bands:
+    lines = [f"Stage 2 is done: best {_tell_best(val_auc, selected)}, {checkpoint}"]
+    if bands and val_auc is not None:
         lines.append(f"  {_hold_against(val_auc, STAGE2_BAND)}")
-    if stage1_auc is None:
-        return [*lines, "  Not compared with stage 1: its validation AUC is not known."]
+    if stage1_auc is None or val_auc is None:
+        unknown = "its validation AUC" if stage1_auc is None else "the validation AUC of this epoch"
+        return [*lines, f"  Not compared with stage 1: {unknown} is not known."]
     gain = val_auc - stage1_auc
     wanted = f"; the guide expects +{STAGE2_GAIN[0]:.2f} to +{STAGE2_GAIN[1]:.2f}" if bands else ""
-    lines.append(f"  Against stage 1 ({stage1_auc:.4f}): {gain:+.4f}{wanted}")
+    against = "Against stage 1" if selected is None else "AUC against stage 1"
+    lines.append(f"  {against} ({stage1_auc:.4f}): {gain:+.4f}{wanted}")
     if gain < 0:
         return [*lines, *(_NATIVE_LOW if settings is None else advise_low_auc(settings))]
     if gain < STAGE2_GAIN[0]:
@@ -143,6 +155,14 @@ def advise_on_ratio(ratio: float, *, stage: int) -> list[str]:
             "lower temperature"
         ]
     return []
+
+
+def _tell_best(val_auc: float | None, selected: str | None) -> str:
+    """`validation AUC 0.9000`, or `val_eer 0.0812 (validation AUC 0.9000)`."""
+    auc = None if val_auc is None else f"validation AUC {val_auc:.4f}"
+    if selected is None:
+        return auc or "epoch"
+    return selected if auc is None else f"{selected} ({auc})"
 
 
 def _hold_against(value: float, band: tuple[float, float]) -> str:

@@ -19,16 +19,18 @@ def format_epoch_line(
     *,
     best: tuple[int, float] | None = None,
     new_best: bool = False,
+    best_name: str = "best",
     steering: Mapping[str, float] | None = None,
 ) -> str:
     """`Epoch 3/100 | train loss 0.6100 | val_auc 0.8123 | hard w=0.95 kd w=0.05 T=3.0 | best 0.8123 (epoch 3, new)`;
-    values of None are left out. steering: the numbers of the terms, as `format_steering` takes them.
+    values of None are left out. best_name: what the best value is called. steering: the numbers of the terms, as
+    `format_steering` takes them.
     """
     parts = [f"Epoch {epoch}/{total_epochs}"]
     parts += [f"{name} {_format_value(value)}" for name, value in values.items() if value is not None]
     parts += [format_steering(steering)] if steering else []
     if best is not None:
-        parts.append(f"best {best[1]:.4f} (epoch {best[0]}{', new' if new_best else ''})")
+        parts.append(f"{best_name} {best[1]:.4f} (epoch {best[0]}{', new' if new_best else ''})")
     return " | ".join(parts)
 
 

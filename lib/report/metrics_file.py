@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lib.errors import Problem, UserError
@@ -39,6 +39,14 @@ class MetricsFile:
             return
         self._cut_torn_line(table)
         append_text(self.path, line, sync=True)
+
+    def widen(self, columns: Iterable[str]) -> None:
+        """Add the columns that the file does not have, empty in the rows so far; nothing where there is no file."""
+        table = self._read_table()
+        new = [name for name in columns if table and name not in table[0]]
+        if new:
+            wider = [[*table[0], *new], *([*cells, *("" for _ in new)] for cells in table[1:])]
+            write_text_atomically(self.path, _to_csv(wider))
 
     def read(self) -> list[Row]:
         """All rows, numbers as int or float; an empty list when there is no file."""

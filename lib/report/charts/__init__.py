@@ -1,0 +1,1 @@
+"""Charts of the report: inline SVG, PNG and CSV of the same numbers."""

@@ -1,0 +1,1 @@
+"""Plain sentences about results, and no more than the intervals allow."""
