@@ -1,9 +1,10 @@
 """The best epochs of a run: `{epoch}_{value:.4f}_val.pth` for the few best; `best_model.pth` equals the first of them,
 and `best_model.safetensors` holds its tensors.
 
-Ranking: the higher value first; of equal values the earlier epoch. At every instant `best_model.pth` is a whole file,
-and an epoch's file is deleted only when the one that displaced it is safely on the disk. The .safetensors follows the
-.pth: after a kill between the two it names the sha256 of the file before, and a resume makes it again.
+Ranking: the better value first, the higher or the lower one as the metric's direction says; of equal values the earlier
+epoch. At every instant `best_model.pth` is a whole file, and an epoch's file is deleted only when the one that
+displaced it is safely on the disk. The .safetensors follows the .pth: after a kill between the two it names the sha256
+of the file before, and a resume makes it again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from lib.archive import DamagedCheckpointError
 from lib.checkpoint.export import SUFFIX, export_model
 from lib.checkpoint.store import copy_checkpoint, delete_checkpoint, read_sha256
+from lib.config.sections import Direction
 from lib.errors import Problem, UserError
 from lib.files import remove_stray_temporaries
 
@@ -38,12 +40,14 @@ class KeptEpoch:
 
 
 class BestCheckpoints:
-    """Keeps the `keep` best epochs of a run in `folder`, by a metric where higher is better."""
+    """Keeps the `keep` best epochs of a run in `folder`; direction: which values of the metric are better."""
 
-    def __init__(self, folder: Path, *, keep: int = 5, metric: str = "val_auc") -> None:
+    def __init__(
+        self, folder: Path, *, keep: int = 5, metric: str = "val_auc", direction: Direction = "higher"
+    ) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
-        self.folder, self.keep, self.metric = folder, keep, metric
+        self.folder, self.keep, self.metric, self.direction = folder, keep, metric, direction
         self._kept: list[KeptEpoch] = []
 
     @property
@@ -65,7 +69,7 @@ class BestCheckpoints:
             raise ValueError(f"epoch {epoch}: {self.metric} is {value}; it cannot be ranked")
         others = [kept for kept in self._kept if kept.epoch != epoch]  # an epoch that is done again replaces itself
         new = KeptEpoch(epoch, value)
-        ranked = _rank([*others, new])[: self.keep]
+        ranked = self._rank([*others, new])[: self.keep]
         if new in ranked:
             save(self.folder / new.file_name)
             saved = KeptEpoch(epoch, value, read_sha256(self.folder / new.file_name))
@@ -87,7 +91,8 @@ class BestCheckpoints:
 
     def state(self) -> dict[str, Any]:
         """The table as JSON values."""
-        return {"metric": self.metric, "kept": [asdict(kept) for kept in self._kept]}
+        kept = [asdict(kept) for kept in self._kept]
+        return {"metric": self.metric, "direction": self.direction, "kept": kept}
 
     def restore(self, state: Mapping[str, Any]) -> list[str]:
         """Take the table up again after a resume and bring the folder into line; says in words what was not as left.
@@ -95,18 +100,19 @@ class BestCheckpoints:
         The best epoch keeps its rank while `best_model.pth` still holds it, even if its own file was deleted, so that a
         worse epoch cannot displace it. Other epochs whose file is gone leave the table.
         """
-        if state["metric"] != self.metric:
+        theirs = (state["metric"], state.get("direction", "higher"))  # of a version that knew no other direction
+        if theirs != (self.metric, self.direction):
             raise UserError(
                 Problem(
                     where=str(self.folder),
                     what="checkpoints of another metric cannot be ranked with this run's",
-                    expected=self.metric,
-                    got=str(state["metric"]),
+                    expected=f"{self.metric}, {self.direction} is better",
+                    got=f"{theirs[0]}, {theirs[1]} is better",
                     remedy="resume with the metric of the run, or start a new run",
                 )
             )
         remove_stray_temporaries(self.folder)
-        table = _rank([KeptEpoch(**kept) for kept in state["kept"]])
+        table = self._rank([KeptEpoch(**kept) for kept in state["kept"]])
         notes: list[str] = []
         self._kept = [kept for kept in table if self._has_file(kept, kept == table[0], notes)][: self.keep]
         if self._kept:
@@ -114,6 +120,10 @@ class BestCheckpoints:
             self._mend_export(self._kept[0], notes)
         notes += self._describe_strays()
         return notes
+
+    def _rank(self, rows: list[KeptEpoch]) -> list[KeptEpoch]:
+        sign = -1.0 if self.direction == "higher" else 1.0
+        return sorted(rows, key=lambda kept: (sign * kept.value, kept.epoch))
 
     def _has_file(self, kept: KeptEpoch, is_best: bool, notes: list[str]) -> bool:
         path = self.folder / kept.file_name
@@ -161,7 +171,3 @@ class BestCheckpoints:
         known = {kept.file_name for kept in self._kept}
         strays = sorted(path.name for path in self.folder.glob(EPOCH_PATTERN) if path.name not in known)
         return [f"{name} is not in the run's table; it stays until its epoch is done again" for name in strays]
-
-
-def _rank(rows: list[KeptEpoch]) -> list[KeptEpoch]:
-    return sorted(rows, key=lambda kept: (-kept.value, kept.epoch))

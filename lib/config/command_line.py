@@ -16,7 +16,16 @@ from lib.config.overrides import apply_overrides
 from lib.config.read import read_config_file
 from lib.config.resolve import check_allow, check_name, describe_choices, resolve
 from lib.config.sections import SCRIPTS, RunConfig, Stage, TaskSection
-from lib.config.stored import AUTO, FREE_KEYS, STORED_NAME, compare_configs, find_own_run, find_run, load_run_config
+from lib.config.stored import (
+    AUTO,
+    FREE_KEYS,
+    STORED_NAME,
+    compare_configs,
+    find_own_run,
+    find_run,
+    load_run_config,
+    take_free,
+)
 from lib.config.validate import choose_section, validate_keys
 from lib.errors import Problem, ProblemList, UserError
 
@@ -123,7 +132,7 @@ def _continue(
         free = _read_free(options)
         given = {name: getattr(free, name) for name in free.model_fields_set}
         name = {} if options.name is None else {"name": options.name}
-        config = stored.model_copy(update={**given, **name, "allow": allow})
+        config = take_free(stored, given).model_copy(update={**name, "allow": allow})
         notes = [f"continuing {folder} with its own config, {folder / STORED_NAME}"]
     else:
         config = resolve(
@@ -152,7 +161,7 @@ def _replay(options: Options, file: Path, stage: Stage, sections: Mapping[str, t
     stored = load_run_config(folder, sections)
     if stored.stage != stage:
         raise UserError(_explain_other_stage("--replay", str(file), stored.stage, stage))
-    config = stored.model_copy(update={name: getattr(free, name) for name in free.model_fields_set})
+    config = take_free(stored, {name: getattr(free, name) for name in free.model_fields_set})
     command = _finish(options, config, None, [f"replaying {file} with its run's own config; nothing is written"])
     return replace(command, replay=file, dry_run=True)
 
@@ -186,7 +195,7 @@ def _read_free(options: Options) -> FileKeys:
             Problem(
                 "--set",
                 f"cannot change {', '.join(fixed)} of a run that is resumed without its CONFIG",
-                expected="device, num_workers or output_root",
+                expected="device, num_workers, output_root or patience",
                 remedy="name the CONFIG too, and permit the change with --allow changed-config",
             )
         )

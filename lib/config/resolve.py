@@ -60,6 +60,7 @@ def resolve(
         save_every_steps=own.save_every_steps,
         save_every_minutes=own.save_every_minutes,
         loader_timeout=own.loader_timeout,
+        report=own.report,
         task=own.task,
         task_section=section_model(**{field: getattr(own, field) for field in section_model.model_fields}),
         student=StudentSection(
@@ -76,6 +77,8 @@ def resolve(
             max_skipped_in_a_row=own.max_skipped_in_a_row,
             keep_best=own.keep_best,
             ema_decay=own.ema_decay,
+            selection_metric=own.selection_metric,
+            patience=own.patience,
         ),
         optimizer=_resolve_optimizer(own),
         compute=ComputeSection(**{field: getattr(own, field) for field in ComputeSection.model_fields}),

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lib.config.dialects import DIALECTS
-from lib.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model
+from lib.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model, narrow
 from lib.config.sections import ALLOWANCES, ScheduleSection, TaskSection
 from lib.config.terms import TERMS, NumberSetting, TermSpec
 from lib.config.words import describe_type, show
@@ -38,14 +38,14 @@ def build_config_docs(section_model: type[TaskSection]) -> str:
     parts = [
         INTRODUCTION,
         "## Keys of every task\n",
-        build_table(FileKeys),
+        build_table(narrow(FileKeys, section_model)),
         f"\n## Keys of the task {task}\n",
         build_table(section_model),
         "\n## `stage1`: stage 1 only\n",
         "A key of this group wins over the flat key of the same name. Null means: take the flat key.\n",
-        build_table(Stage1Keys),
+        build_table(narrow(Stage1Keys, section_model)),
         "\n## `stage2`: stage 2 only\n",
-        build_table(Stage2Keys),
+        build_table(narrow(Stage2Keys, section_model)),
         "\n## `teachers`: a list, each teacher with these keys\n",
         build_table(TeacherKeys),
         "\n## Schedules\n",

@@ -5,7 +5,8 @@ keys of a file (`keys.py`).
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -30,6 +31,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Text = Annotated[str, Field(min_length=1)]
 
 Stage = Literal[1, 2]
+Direction = Literal["higher", "lower"]  # which values of a metric are the better ones
 
 # The script of each stage, for messages that send the user to the right one.
 SCRIPTS: dict[Stage, str] = {1: "train_student_only.py", 2: "main_distillation.py"}
@@ -50,7 +52,12 @@ class Frozen(BaseModel):
 
 
 class TaskSection(Frozen):
-    """Base of a task's own keys; a task subclasses it in its package, without importing torch."""
+    """Base of a task's own keys; a task subclasses it in its package, without importing torch.
+
+    selection_metrics: the words that the key `selection_metric` may have, `auc` among them, and which way is better.
+    """
+
+    selection_metrics: ClassVar[Mapping[str, Direction]] = {"auc": "higher"}
 
 
 class ScheduleSection(Frozen):
@@ -184,13 +191,18 @@ class TermSection(Frozen):
 
 
 class TrainingSection(Frozen):
-    """How long and in what portions."""
+    """How long and in what portions, and which epochs are the best ones: `selection_metric` is one of the task's.
+
+    patience: epochs without a new best that end the stage; None: it has all its epochs.
+    """
 
     epochs: int
     batch_size: int
     max_skipped_in_a_row: int
     keep_best: int
     ema_decay: float | None = None
+    selection_metric: str = "auc"  # which alone there was before it could be chosen
+    patience: int | None = None
 
 
 class ComputeSection(Frozen):
@@ -217,6 +229,7 @@ class RunConfig(Frozen):
     save_every_steps: int | None = None
     save_every_minutes: float | None = None
     loader_timeout: float = 300.0
+    report: bool = True
     task: str
     task_section: SerializeAsAny[TaskSection]
     student: StudentSection

@@ -25,8 +25,11 @@ MOST_CHANGES = 5  # differences that a note lists
 
 # What may differ between a run and its continuation without touching what is learnt.
 FREE_KEYS = (
-    "device", "num_workers", "output_root", "allow", "loader_timeout", "save_every_steps", "save_every_minutes"
+    "device", "num_workers", "output_root", "allow", "loader_timeout", "save_every_steps", "save_every_minutes",
+    "report",
+    "patience",
 )  # fmt: skip
+OF_TRAINING = ("patience",)  # those of the free keys that a run's config keeps in its section `training`
 
 
 def find_run(run: str, output_root: str) -> Path:
@@ -137,13 +140,20 @@ def load_run_config(path: Path, sections: Mapping[str, type[TaskSection]]) -> Ru
     return RunConfig(**{name: getattr(read, name) for name in RunConfig.model_fields})
 
 
+def take_free(stored: RunConfig, free: Mapping[str, Any]) -> RunConfig:
+    """A run's config with other values for some of FREE_KEYS."""
+    training = {name: value for name, value in free.items() if name in OF_TRAINING}
+    plain = {name: value for name, value in free.items() if name not in OF_TRAINING}
+    return stored.model_copy(update={**plain, "training": stored.training.model_copy(update=training)})
+
+
 def compare_configs(old: RunConfig, new: RunConfig) -> list[str]:
     """One line for each value that differs, `key: old -> new`; the keys that may change freely are left out."""
     before, after = _flatten(old), _flatten(new)
     return [
         f"{key}: {_show(before, key)} -> {_show(after, key)}"
         for key in dict.fromkeys((*before, *after))
-        if before.get(key) != after.get(key) and key.split(".")[0] not in FREE_KEYS
+        if before.get(key) != after.get(key) and key.removeprefix("training.").split(".")[0] not in FREE_KEYS
     ]
 
 

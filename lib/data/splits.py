@@ -65,7 +65,7 @@ def assign_splits(
     Raises ValueError for clips without people, unknown splits, and shares below 0 or of 1 or more together.
     """
     _check_arguments(people, official, validation_share, test_share)
-    groups = _find_groups(people)
+    groups = find_groups(people)
     splits_of: dict[str, set[str]] = {group: set() for group in groups}
     for group, split in zip(groups, official, strict=True):
         if split is not None:
@@ -101,7 +101,7 @@ def _check_arguments(
         raise ValueError(f"shares {validation_share} and {test_share}: expected 0 or more, below 1 together")
 
 
-def _find_groups(people: Sequence[tuple[str, ...]]) -> list[str]:
+def find_groups(people: Sequence[tuple[str, ...]]) -> list[str]:
     """The group of each clip: the connected components of people, a clip linking its first one with the others."""
     names = sorted({person for clip in people for person in clip})
     number = {name: index for index, name in enumerate(names)}

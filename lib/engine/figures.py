@@ -50,6 +50,33 @@ def mean_of(sums: Mapping[str, float]) -> tuple[dict[str, float], int]:
     return {name: total / steps for name, total in sums.items() if name != "steps" and steps}, int(steps)
 
 
+def build_epoch_row(
+    epoch: int,
+    sums: Mapping[str, float],
+    metrics: Mapping[str, Any],
+    terms: Sequence[TermSection],
+    numbers: Mapping[str, float],
+    *,
+    lr: float,
+    rho: float | None,
+    skipped: int,
+) -> dict[str, Any]:
+    """An epoch's row of metrics.csv. sums: of its steps; numbers: those of the terms at its last step; lr and rho: of
+    that step, None without a second pass.
+    """
+    means, steps = mean_of(sums)
+    return join_row(
+        {"epoch": epoch},
+        build_training_columns(means, terms, with_second_pass=rho is not None),
+        metrics,
+        {"lr": lr},
+        {} if rho is None else {"rho": rho},
+        compare_terms(means, terms, numbers),
+        numbers,
+        {"steps": steps, "skipped": skipped},
+    )
+
+
 def join_row(*parts: Mapping[str, Any]) -> dict[str, Any]:
     """One row out of its parts; ValueError where two of them have a column in common."""
     row: dict[str, Any] = {}

@@ -34,6 +34,11 @@ _TEMPERATURE_NOTES = {
 }
 
 
+def describe_temperature(temperature: float) -> str | None:
+    """What to say beside a fitted temperature: that it is a bound of the search, and what that means."""
+    return _TEMPERATURE_NOTES.get(temperature)
+
+
 @dataclass(frozen=True)
 class ModelRow:
     """One model on the validation pictures. log_loss [nats]; logits_*: over pictures and classes, `largest` by
@@ -83,7 +88,7 @@ def compute_row(name: str, scores: Scores) -> ModelRow:
         logits_sd=float(logits.std()),
         logits_largest=float(np.abs(logits).max()),
         temperature=temperature,
-        temperature_note=_TEMPERATURE_NOTES.get(temperature),
+        temperature_note=describe_temperature(temperature),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lib.engine.run import Run
+from lib.engine.task import PICTURE_AUC
 from lib.errors import UserError
 from lib.report.batch_picture import draw_batch
 from lib.report.curves import draw_curves
@@ -32,8 +33,9 @@ TAGS = {
 class Journal:
     """Opened for the epochs that are still to do: rows of later epochs, left by an interrupted run, are dropped."""
 
-    def __init__(self, run: Run, epoch: int, step: int, steps_done: int) -> None:
-        self._run = run
+    def __init__(self, run: Run, epoch: int, step: int, steps_done: int, metric: str = PICTURE_AUC) -> None:
+        """metric: that ranks epochs."""
+        self._run, self._metric = run, metric
         self._losses = LossesLog(run.logs_folder / "losses.logs")
         self._metrics = MetricsFile(run.logs_folder / "metrics.csv")
         self._losses.drop_from(epoch, step)
@@ -116,14 +118,18 @@ class Journal:
         if row["skipped"]:
             shown["skipped"] = row["skipped"]
         steering = _find_steering(row)
-        line = format_epoch_line(row["epoch"], epochs, shown, best=best, new_best=new_best, steering=steering)
+        named = {"best": best, "new_best": new_best, "best_name": _name_best(self._metric)}
+        line = format_epoch_line(row["epoch"], epochs, shown, **named, steering=steering)
+        self._metrics.widen(row)  # a run that an earlier version began has fewer figures
         self._metrics.append(row)
         self._losses.append(line)
         validation = {f"val/{name.removeprefix('val_')}": row[name] for name in row if name.startswith("val_")}
         self._tensorboard.scalars(validation, row["epoch"])
         self._tensorboard.flush()
-        draw_curves(self._run.logs_folder / "curves.png", self._metrics.read(), title=self._run.folder.name)
-        return _shorten(row, epochs, best, new_best)
+        selected = None if self._metric == PICTURE_AUC else best[0]
+        rows, title = self._metrics.read(), self._run.folder.name
+        draw_curves(self._run.logs_folder / "curves.png", rows, title=title, selected=selected)
+        return _shorten(row, epochs, best, new_best, self._metric)
 
     def explain_stop(self, in_a_row: int, last: StepResult, *, stage1_accuracy: float | None = None) -> str:
         """Why training stopped itself, with the guide's advice and what is left intact; stage1_accuracy: 0..1, of the
@@ -145,20 +151,30 @@ _ADVICE_STAGE_1 = [
 ]
 
 
-def _shorten(row: Mapping[str, Any], epochs: int, best: tuple[int, float], new_best: bool) -> str:
+def _name_best(metric: str) -> str:
+    """`best` alone where everybody takes it for an AUC."""
+    return "best" if metric == PICTURE_AUC else f"best {metric}"
+
+
+def _shorten(row: Mapping[str, Any], epochs: int, best: tuple[int, float], new_best: bool, metric: str) -> str:
     """The console's line: what a person follows; everything else is in the files."""
     shown = {
         "loss": row["train_loss"],
         **{name.removeprefix("train_"): row[name] for name in _find_term_losses(row)},
-        "val_auc": row.get("val_auc"),
-        "val_auc_ema": row.get("val_auc_ema"),
+        **{name: row.get(name) for name in (PICTURE_AUC, f"{PICTURE_AUC}_ema", metric, f"{metric}_ema")},
         "agreement": row.get("train_agreement"),
         "skipped": row["skipped"] or None,
     }
     steering = _find_steering(row)
     is_plain = list(steering) == ["hard/weight"]  # stage 1: hard labels alone
     return format_epoch_line(
-        row["epoch"], epochs, shown, best=best, new_best=new_best, steering={} if is_plain else steering
+        row["epoch"],
+        epochs,
+        shown,
+        best=best,
+        new_best=new_best,
+        best_name=_name_best(metric),
+        steering={} if is_plain else steering,
     )
 
 

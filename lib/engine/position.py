@@ -26,8 +26,8 @@ class Position:
     skipped: int = 0
     skipped_in_a_row: int = 0
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    start_auc: float | None = None
-    start_accuracy: float | None = None  # of the student as it came from stage 1
+    start_auc: float | None = None  # of single pictures, of the student as it came from stage 1
+    start_accuracy: float | None = None  # of the same
     parts: int | None = None  # micro-batches a batch passes in, once memory has run out
     unreadable: dict[str, str] = field(default_factory=dict[str, str])  # path -> reason
     told_ratio: bool = False  # the advice on the terms' balance has been given

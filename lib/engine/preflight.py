@@ -30,7 +30,8 @@ class PreflightReport:
     """rows: the student's first, then a teacher's each; average: of several teachers; findings: sentences, none where
     all is well.
 
-    start_value: the student's selection metric; items: of the validation set.
+    start_value: the student's selection metric; items: of the validation set; kept_scores: the file of each model's
+    scores in the cache, None where there is none, for the report at the end of the run.
     """
 
     rows: tuple[ModelRow, ...]
@@ -38,6 +39,12 @@ class PreflightReport:
     start_value: float
     items: int
     average: ModelRow | None = None
+    kept_scores: tuple[str | None, ...] = ()
+
+    @property
+    def start_auc(self) -> float:
+        """The student's, of single pictures."""
+        return self.rows[0].val_auc
 
     @property
     def start_accuracy(self) -> float:
@@ -65,10 +72,8 @@ def preflight(
     models, calibrated = [student, *teachers], find_calibrated(judge.run.config, teachers)
     for teacher in calibrated.values():
         teacher.calibration = None
-    judged = [
-        Judged(compute_row(name, scores), scores)
-        for (name, _), scores in zip(models, _judge(judge, models, say), strict=True)
-    ]
+    scored, kept = _judge(judge, models, say)
+    judged = [Judged(compute_row(name, scores), scores) for (name, _), scores in zip(models, scored, strict=True)]
     for index, teacher in calibrated.items():
         judged[index + 1] = calibrate(teacher, judged[index + 1], say)
     findings = find_problems(judged[0], judged[1:])
@@ -82,6 +87,7 @@ def preflight(
         start_value=judge.task.compute_metrics(judged[0].scores)[judge.task.selection_metric],
         items=len(judge.data.validation),
         average=None if average is None else average.row,
+        kept_scores=tuple(kept),
     )
     write_text_atomically(judge.run.logs_folder / REPORT_NAME, _to_json(report))
     rows = report.rows if report.average is None else (*report.rows, report.average)
@@ -107,8 +113,10 @@ def format_table(rows: Sequence[ModelRow]) -> list[str]:
     ]
 
 
-def _judge(judge: Judge, models: Sequence[Named], say: Callable[[str], None]) -> list[Scores]:
-    """The scores of each model: those kept from an earlier run, or of one pass for all that have none."""
+def _judge(judge: Judge, models: Sequence[Named], say: Callable[[str], None]) -> tuple[list[Scores], list[str | None]]:
+    """The scores of each model: those kept from an earlier run, or of one pass for all that have none; and the names of
+    the files that keep them.
+    """
     run = judge.run
     cache = build_score_cache(run.config, judge.task, judge.data, run.device, say)
     paths = [cache.find(model) for _, model in models]
@@ -128,7 +136,8 @@ def _judge(judge: Judge, models: Sequence[Named], say: Callable[[str], None]) ->
             if path is not None and not replaced:  # an item that is mended would be judged by its stand-in for ever
                 cache.save(path, found)
     cache.prune([path for path in paths if path is not None])
-    return [known for known in scores if known is not None]
+    kept = [None if path is None or not path.is_file() else path.name for path in paths]
+    return [known for known in scores if known is not None], kept
 
 
 def _check_finite(name: str, scores: Scores, *, is_student: bool) -> None:

@@ -91,7 +91,7 @@ def open_run(command: CommandLine) -> Run:
     """
     run = Run(
         config=command.config,
-        device=_choose_device(command.config.device),
+        device=choose_device(command.config.device),
         console=build_console(),
         resumed_from=command.resume,
         folder=command.resume or Path(),
@@ -180,7 +180,8 @@ class Interrupts:
             os.write(2, STOPPING.encode())
 
 
-def _choose_device(name: str) -> torch.device:
+def choose_device(name: str, *, remedy: str = "--set device=auto") -> torch.device:
+    """The device of that name, `auto` being the best there is. Raises UserError for one that torch does not see."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
@@ -191,7 +192,7 @@ def _choose_device(name: str) -> torch.device:
                 what=f"torch sees no {name} device here",
                 expected=", ".join(["auto", *(kind for kind, there in available.items() if there)]),
                 got=name,
-                remedy="--set device=auto",
+                remedy=remedy,
             )
         )
     return torch.device(name)
@@ -199,11 +200,15 @@ def _choose_device(name: str) -> torch.device:
 
 def _check_output(root: Path, dry_run: bool) -> None:
     """Whether a file can be made where the runs go, before anything is computed. Leaves no trace."""
-    if dry_run:
-        return
+    if not dry_run:
+        check_writable(root, f"output_root = {str(root)!r}", remedy="--set output_root=FOLDER")
+
+
+def check_writable(root: Path, where: str, *, remedy: str = "choose another folder") -> None:
+    """Raise UserError where no file can be made in `root`, or in what there is above it. Leaves no trace."""
     try:
         there = next(
-            folder for folder in (root, *root.parents) if folder.exists()
+            folder for folder in (root, *root.absolute().parents) if folder.exists()
         )  # raises for a name that is too long
         probe = there / f".writable.{os.getpid()}"
         probe.write_bytes(b"")
@@ -211,9 +216,9 @@ def _check_output(root: Path, dry_run: bool) -> None:
     except OSError as error:
         raise UserError(
             Problem(
-                where=f"output_root = {str(root)!r}",
+                where=where,
                 what=f"cannot be written ({error.strerror or error})",
-                remedy="make the folder writable, free space, or --set output_root=FOLDER",
+                remedy=f"make the folder writable, free space, or {remedy}",
             )
         ) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.config.sections import Direction
 from lib.data.items import ItemSource
+from lib.metrics.scored import ScoredFrames
+
+# What a task calls the AUC of single pictures: the alarm for collapse and the two-stage guide's figures speak of it.
+PICTURE_AUC = "val_auc"
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,23 @@ class Scores:
 
 
 class Task(Protocol):
-    """A task, as the engine sees it."""
+    """A task, as the engine sees it.
 
-    classes: tuple[str, ...]
-    selection_metric: str
-    has_published_bands: bool  # whether the two-stage guide's expected figures speak of this data
+    selection_metric: the one of `compute_metrics` that ranks epochs; selection_metrics: all that could, and which
+    values are the better ones; has_published_bands: whether the two-stage guide's expected figures speak of this data.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def has_published_bands(self) -> bool: ...
+
+    @property
+    def selection_metric(self) -> str: ...
+
+    @property
+    def selection_metrics(self) -> Mapping[str, Direction]: ...
 
     @property
     def image_size(self) -> int: ...
@@ -63,3 +81,5 @@ class Task(Protocol):
     def build_data(self) -> TaskData: ...
 
     def compute_metrics(self, scores: Scores) -> dict[str, float]: ...
+
+    def to_frames(self, scores: Scores) -> ScoredFrames: ...

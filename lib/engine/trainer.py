@@ -6,56 +6,43 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lib.checkpoint.resume import load_run_state, save_run_state
-from lib.checkpoint.room import check_room
-from lib.checkpoint.selection import BestCheckpoints
+from lib.checkpoint.resume import save_run_state
 from lib.checkpoint.store import save_checkpoint
 from lib.config.sections import SCRIPTS
 from lib.data.loader import LoadedBatch, Replaced, load_batches
 from lib.data.order import TrainOrder
-from lib.engine.attempt import Attempt, OutOfMemory
+from lib.engine.alarms import find_alarms
+from lib.engine.attempt import Attempt
 from lib.engine.build import choose_memory_format
 from lib.engine.calibration import take_up_calibrations
-from lib.engine.figures import build_training_columns, compare_terms, join_row, mean_of, name_figures
-from lib.engine.fitted_heads import describe_fits, settle_heads
+from lib.engine.dry_run import try_one_batch
+from lib.engine.endings import explain_endings
+from lib.engine.figures import build_epoch_row, name_figures
+from lib.engine.fit_result import FitResult, build_result
+from lib.engine.fitted_heads import settle_heads
 from lib.engine.journal import Journal
 from lib.engine.judge import Judge, Verdict
-from lib.engine.memory import is_out_of_memory
 from lib.engine.named import name_teachers
-from lib.engine.position import Position, capture_step, refuse_other_model, restore_step
-from lib.engine.preflight import describe_work, preflight
-from lib.engine.run import Interrupts, Run, StopRequested
+from lib.engine.position import Position, capture_step
+from lib.engine.preflight import preflight
+from lib.engine.run import Interrupts, Run
+from lib.engine.saves import describe_room, is_save_due, open_selection, take_up_run
 from lib.engine.skipped import SkippedSteps
 from lib.engine.step import TrainStep
+from lib.engine.stopping import is_over
 from lib.engine.task import Task, TaskData
 from lib.engine.unreadable import stop_if_too_many, take_in
-from lib.errors import ExitCode, RunInterrupted, TrainingStopped, UserError
-from lib.metrics.checks import MetricError
+from lib.engine.validation_calibration import calibrate_on_validation
+from lib.errors import TrainingStopped, UserError
 from lib.models.teachers import TeacherEnsemble
 from lib.optim.build import build_lr_schedule, build_rho_schedule
 from lib.report.console import ProgressLine
-from lib.report.guide import advise_on_ratio
 from lib.schedules import Progress
 from lib.types import Batch, StepResult
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a stage ended with. best: epoch and value of the selection metric; start_value: before the first step
-    (stage 2).
-    """
-
-    best_epoch: int
-    best_value: float
-    last_metrics: Mapping[str, Any]
-    start_value: float | None
-    skipped: int
-    seconds: float
-    epochs_done: int
 
 
 class Trainer:
@@ -85,64 +72,48 @@ class Trainer:
         cannot be read.
         """
         if self._run.dry_run:
-            return self._try_one_batch()
-        if self._run.is_resumed:
-            self._restore()  # before anything in the folder is written: a refused resume leaves it as it was
-        if self._position.epoch <= self._epochs:
-            self._run.say(self._check_room())
+            self._steer(Progress(1, 0, self._epochs, self._order.steps_per_epoch))
+            parts = (self._run, self._data, self._step, self._order, self._attempt)
+            return try_one_batch(*parts, self._report_unreadable)
+        if self._run.is_resumed:  # before anything in the folder is written: a refused resume leaves it as it was
+            self._selection = open_selection(self._run, self._task)
+            self._position = take_up_run(self._run, self._step, self._about, self._selection)
+            self._attempt.lower_parts(self._position.parts)
+        if not self._run.is_resumed or not self._is_over():
+            self._run.say(describe_room(self._run, self._step))
         self._run.create_folder()
         if not self._run.is_resumed:
-            self._selection = self._open_selection()
+            self._selection = open_selection(self._run, self._task)
             self._save_state()  # so that a run killed in its first epoch can be resumed, too
-        self._journal = Journal(self._run, self._position.epoch, self._position.step, self._count_steps())
+        metric = self._task.selection_metric
+        self._journal = Journal(self._run, self._position.epoch, self._position.step, self._count_steps(), metric)
         self._skipped_steps = SkippedSteps(self._run.folder, self._run.config.stage)
         self._interrupts = Interrupts()
         self._judge = Judge(self._run, self._task, self._data, self._interrupts.raise_if_asked, self._report_unreadable)
-        with self._interrupts, self._journal:
-            try:
-                return self._fit()
-            except StopRequested as stop:
-                self._save_state()
-                raise RunInterrupted(f"interrupted at {self._describe_stop('saved')}", stop.exit_code) from None
-            except KeyboardInterrupt:
-                told = self._describe_stop("this point is not saved; the last save is whole")
-                raise RunInterrupted(f"stopped at once in {told}", ExitCode.INTERRUPTED) from None
-            except OutOfMemory as error:
-                self._save_state()
-                raise TrainingStopped(f"{error}\n{self._describe_stop('saved')}") from error
-            except MetricError as error:
-                raise TrainingStopped(f"epoch {self._position.epoch}: {error}") from error
-            except (RuntimeError, MemoryError) as error:  # outside a step, that is in a validation
-                if not is_out_of_memory(error):
-                    raise
-                self._save_state()
-                told = self._describe_stop("saved")
-                raise TrainingStopped(f"out of memory while validating ({error}).\n{told}") from error
+        with self._interrupts, self._journal, explain_endings(self._position, self._save_state, self._describe_stop):
+            return self._fit()
 
     def _fit(self) -> FitResult:
         position = self._position
         metrics: dict[str, Any] = {}
         first_epoch = position.epoch
-        if self._step.teacher is not None and (position.start_auc is None or position.epoch <= self._epochs):
+        if self._step.teacher is not None and (position.start_auc is None or not self._is_over()):
             self._settle_teachers()
         title = f"stage {self._run.config.stage}"
         with ProgressLine(self._run.console, self._epochs, self._order.steps_per_epoch, title) as progress_line:
             self._progress_line = progress_line
-            while position.epoch <= self._epochs:
+            while not self._is_over():
                 self._train_epoch()
                 progress_line.status("validating")
                 metrics = self._finish_epoch()
+        result = build_result(self._run.config, position, self._selection, metrics, first_epoch, self._journal.elapsed)
+        if result.stopped is not None:
+            self._journal.note_once(result.stopped)
+        return result
+
+    def _is_over(self) -> bool:
         best = self._selection.best
-        assert best is not None
-        return FitResult(
-            best_epoch=best.epoch,
-            best_value=best.value,
-            last_metrics=metrics,
-            start_value=position.start_auc,
-            skipped=position.skipped,
-            seconds=self._journal.elapsed,
-            epochs_done=self._epochs - first_epoch + 1,
-        )
+        return is_over(self._run.config.training, self._position, None if best is None else best.epoch)
 
     def _settle_teachers(self) -> None:
         """The teachers as they are to teach: fitted, judged and calibrated before the first step; in a resumed run as
@@ -168,8 +139,8 @@ class Trainer:
             say=lambda line: self._warn([line]),
         )
         if not begun:
-            position.start_auc, position.start_accuracy = report.start_value, report.start_accuracy
-            self._run.say(f"before stage 2: {self._task.selection_metric} {position.start_auc:.4f}")
+            position.start_auc, position.start_accuracy = report.start_auc, report.start_accuracy
+            self._run.say(f"before stage 2: {self._task.selection_metric} {report.start_value:.4f}")
 
     def _train_epoch(self) -> None:
         """Take the steps of the epoch that are still to do."""
@@ -193,7 +164,7 @@ class Trainer:
         position = self._position
         self._interrupts.raise_if_asked()
         self._report_unreadable(loaded.replaced)
-        batch = self._place(loaded.batch)
+        batch = loaded.batch.to(self._run.device, memory_format=choose_memory_format(self._run.config.compute))
         if (position.epoch, position.step) == (1, 0):
             self._journal.draw_batch(batch)
         progress = Progress(position.epoch, position.step, self._epochs, self._order.steps_per_epoch)
@@ -202,11 +173,9 @@ class Trainer:
         position.parts = self._attempt.lowered_parts
         self._count(result, batch, progress, settings)
         position.step += 1
-        if self._is_save_due():
+        age = time.monotonic() - self._last_save
+        if is_save_due(self._run.config, position.step, self._order.steps_per_epoch, age):
             self._save_state()
-
-    def _place(self, batch: Batch) -> Batch:
-        return batch.to(self._run.device, memory_format=choose_memory_format(self._run.config.compute))
 
     def _steer(self, progress: Progress) -> dict[str, float]:
         """Set learning rate and radius of the next step; returns them."""
@@ -214,15 +183,6 @@ class Trainer:
         self._step.optimizer.set_lr(lr)
         self._step.optimizer.set_rho(rho)
         return {"lr": lr, "rho": rho}
-
-    def _is_save_due(self) -> bool:
-        """Whether the state is to be saved inside an epoch; its end saves anyway."""
-        config, step = self._run.config, self._position.step
-        if step == self._order.steps_per_epoch:
-            return False
-        by_steps = config.save_every_steps is not None and step % config.save_every_steps == 0
-        age = time.monotonic() - self._last_save
-        return by_steps or (config.save_every_minutes is not None and age >= 60 * config.save_every_minutes)
 
     def _count(self, result: StepResult, batch: Batch, progress: Progress, settings: Mapping[str, float]) -> None:
         """Counters, sums and logs advance here, once a step."""
@@ -276,43 +236,35 @@ class Trainer:
 
     def _finish_epoch(self) -> dict[str, Any]:
         """Validate, select, record, and save the state from which the next epoch starts; returns the metrics."""
-        position, optimizer = self._position, self._run.config.optimizer
+        position = self._position
         verdict = self._judge.judge(self._step)
         new_best = self._selection.consider(position.epoch, verdict.value, lambda path: self._save_model(path, verdict))
         best = self._selection.best
         assert best is not None
-        means, steps = mean_of(position.sums)
         progress = Progress(position.epoch, self._order.steps_per_epoch - 1, self._epochs, self._order.steps_per_epoch)
-        terms, numbers = self._run.config.criterion, self._step.criterion.describe(progress)
-        balance = compare_terms(means, terms, numbers)
-        row = join_row(
-            {"epoch": position.epoch},
-            build_training_columns(means, terms, with_second_pass=optimizer.rho > 0.0),
+        numbers = self._step.criterion.describe(progress)
+        row = build_epoch_row(
+            position.epoch,
+            position.sums,
             verdict.metrics,
-            {"lr": self._lr_schedule(progress)},
-            {"rho": self._rho_schedule(progress)} if optimizer.rho > 0.0 else {},
-            balance,
+            self._run.config.criterion,
             numbers,
-            {"steps": steps, "skipped": position.skipped},
+            lr=self._lr_schedule(progress),
+            rho=self._rho_schedule(progress) if self._run.config.optimizer.rho > 0.0 else None,
+            skipped=position.skipped,
         )
         line = self._journal.record_epoch(row, self._epochs, best=(best.epoch, best.value), new_best=new_best)
         self._progress_line.epoch(line)
-        self._warn(position.watch.see_epoch(self._task.selection_metric, verdict.value, self._run.config))
-        self._advise_on_balance(balance.get("kd_hard_ratio"), numbers, progress)
+        is_settled = numbers == self._step.criterion.describe(replace(progress, epoch=self._epochs))
+        metric, ratio = self._task.selection_metric, row.get("kd_hard_ratio")
+        self._warn(find_alarms(position, self._run.config, verdict, metric, ratio=ratio, is_settled=is_settled))
         position.epoch, position.step, position.sums = position.epoch + 1, 0, defaultdict(float)
         self._save_state()
         return verdict.metrics
 
-    def _advise_on_balance(self, ratio: float | None, numbers: Mapping[str, float], progress: Progress) -> None:
-        """Once, and only of weights that move no more: 5 % teacher at the start are meant."""
-        is_settled = numbers == self._step.criterion.describe(replace(progress, epoch=self._epochs))
-        if ratio is not None and is_settled and not self._position.told_ratio:
-            advice = advise_on_ratio(ratio, stage=self._run.config.stage)
-            self._position.told_ratio = bool(advice)
-            self._warn(advice)
-
     def _save_model(self, path: Path, verdict: Verdict) -> None:
-        about = {**self._about, "epoch": self._position.epoch, **verdict.metrics}
+        calibration = calibrate_on_validation(self._task.to_frames(verdict.scores)).model_dump(mode="json")
+        about = {**self._about, "epoch": self._position.epoch, **verdict.metrics, "calibration": calibration}
         save_checkpoint(path, {"model": verdict.model.state_dict()}, about=about)
 
     def _save_state(self) -> None:
@@ -327,34 +279,6 @@ class Trainer:
         )
         self._last_save = time.monotonic()
 
-    def _check_room(self) -> str:
-        """What the run will need of its disk. Raises UserError where the first saves do not fit."""
-        config = self._run.config
-        return check_room(
-            self._run.folder if self._run.is_resumed else Path(config.output_root),
-            self._step.student.state_dict(),
-            optimizer_copies={"sgd": 1, "adamw": 2}[config.optimizer.base] + (config.training.ema_decay is not None),
-            keep_best=min(config.training.keep_best, config.training.epochs),
-            resumed=self._run.is_resumed,
-        )
-
-    def _open_selection(self) -> BestCheckpoints:
-        keep = self._run.config.training.keep_best
-        return BestCheckpoints(self._run.weights_folder, keep=keep, metric=self._task.selection_metric)
-
-    def _restore(self) -> None:
-        """Take up the run where its last state was saved: weights, optimiser, random states, position, selection."""
-        state = load_run_state(self._run.weights_folder)
-        refuse_other_model(state, self._step, self._about, self._run.folder)
-        self._selection = self._open_selection()
-        restore_step(self._step, state.tensors)
-        self._position = Position.from_json(state.progress["position"])
-        self._attempt.lower_parts(self._position.parts)
-        notes = [*state.notes, *self._selection.restore(state.progress["selection"])]
-        at = f"epoch {self._position.epoch}, step {self._position.step}"
-        for note in [f"resuming {self._run.resumed_from} at {at}", *notes]:
-            self._run.say(note)
-
     def _report_unreadable(self, replaced: tuple[Replaced, ...]) -> None:
         """Name each item that could not be read once; stop when there are too many."""
         for line in take_in(replaced, self._position.unreadable):
@@ -362,33 +286,6 @@ class Trainer:
             if not self._run.dry_run:
                 self._journal.note_once(line)
         stop_if_too_many(self._position.unreadable, len(self._data.train) + len(self._data.validation))
-
-    def _try_one_batch(self) -> None:
-        """--dry-run: one batch through loading, teacher and step; nothing is written."""
-        first = next(iter(self._order.batches(1)))
-        loaded: LoadedBatch = next(load_batches(self._data.train, [first], seed=self._run.config.seed, num_workers=0))
-        self._report_unreadable(loaded.replaced)
-        progress = Progress(1, 0, self._epochs, self._order.steps_per_epoch)
-        self._steer(progress)
-        self._step.student.train()
-        teachers = name_teachers(self._run.config, self._step.teacher)
-        fits = describe_fits(self._run.config, teachers, len(self._data.train))
-        try:
-            result = self._attempt(self._place(loaded.batch), progress)
-        except OutOfMemory as error:
-            raise TrainingStopped(str(error)) from error
-        terms = ", ".join(f"{name} {value:.4f}" for name, value in result.terms.items())
-        shape = tuple(loaded.batch.inputs.shape)
-        self._run.say(
-            f"dry run: batch {shape}, step {result.status}"
-            + (f", loss {result.loss:.4f} ({terms})" if result.ok else f": {result.reason}")
-        )
-        if teachers:
-            for line in (*fits, describe_work(len(self._data.validation), len(teachers))):
-                self._run.say(f"dry run: {line}")
-        self._run.say(
-            f"dry run: {self._order.steps_per_epoch} steps an epoch, {self._epochs} epochs; nothing was written"
-        )
 
     def _count_steps(self) -> int:
         """Steps done since the run began."""

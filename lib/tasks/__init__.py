@@ -18,4 +18,5 @@ _CLASSES = {"deepfake": "lib.tasks.deepfake.task:DeepfakeTask"}
 def build_task(config: RunConfig) -> Any:
     """The config's task, with its heavy imports made only now."""
     module, name = _CLASSES[config.task].split(":")
-    return getattr(importlib.import_module(module), name)(config.task_section, allow=config.allow)
+    made = getattr(importlib.import_module(module), name)
+    return made(config.task_section, allow=config.allow, selection_metric=config.training.selection_metric)

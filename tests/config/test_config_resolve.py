@@ -242,6 +242,7 @@ OTHER_TEACHER = {
 def other_value(name: str, field: FieldInfo) -> object:
     """A valid value that differs from the default, from the field's type alone."""
     special: dict[str, object] = {"terms": [{"term": "focal"}], "dialect": "additive", "teachers": [OTHER_TEACHER]}
+    special["selection_metric"] = "eer"  # text to the core: the task tells which there are
     if name in special:
         return special[name]
     default = field.default if field.default is not None else getattr(FileKeys.model_fields[name], "default", None)

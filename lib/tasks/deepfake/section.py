@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lib.config.sections import Count, TaskSection
+from lib.config.sections import Count, Direction, TaskSection
 
 
 class DeepfakeSection(TaskSection):
     """Where faces come from and how an item is made; `image_size` in pixels, square."""
+
+    # Of frames, but for `video_auc`: of clips, by the mean of their frames.
+    selection_metrics: ClassVar[Mapping[str, Direction]] = {
+        "auc": "higher",
+        "video_auc": "higher",
+        "ap": "higher",
+        "eer": "lower",
+    }
 
     data_source: Literal["ffpp", "photos", "labelled", "manifest"] = Field(
         "ffpp",

@@ -1,30 +1,35 @@
-"""The deepfake task: real 0, fake 1; data from one of four sources; frame-level validation AUC selects."""
+"""The deepfake task: real 0, fake 1; data from one of four sources; a validation metric of choice selects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 
+from lib.config.sections import Direction
 from lib.data.items import ItemSource
 from lib.engine.task import Scores, TaskData
-from lib.metrics.accuracy import compute_accuracy
-from lib.metrics.auc import compute_auc
+from lib.metrics.scored import ScoredFrames
 from lib.tasks.deepfake.items import BlendedPairs, LabelledFaces, RepeatedBlends
 from lib.tasks.deepfake.section import DeepfakeSection
 from lib.tasks.deepfake.sources import ffpp, labelled, photos
 from lib.tasks.deepfake.sources.face import Face, FaceSplits
+from lib.tasks.deepfake.validation import build_frames, compute_figures_of_validation
 
 
 class DeepfakeTask:
     """What the engine asks of a task: classes, data, metrics and the one that selects."""
 
     classes = ("real", "fake")
-    selection_metric = "val_auc"
+    selection_metrics: Mapping[str, Direction] = {
+        f"val_{word}": direction for word, direction in DeepfakeSection.selection_metrics.items()
+    }
 
-    def __init__(self, section: DeepfakeSection, *, allow: Sequence[str] = ()) -> None:
+    def __init__(self, section: DeepfakeSection, *, allow: Sequence[str] = (), selection_metric: str = "auc") -> None:
+        """selection_metric: a word of the section's `selection_metrics`."""
         self._section = section
+        self.selection_metric = f"val_{selection_metric}"
         self._allow_shared = "shared-people" in allow
 
     @property
@@ -43,8 +48,7 @@ class DeepfakeTask:
         splits = self._find_faces(Path(section.data_root))
         # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in setNumThreads.
         cv2.setNumThreads(1)
-        has_fakes = section.data_source == "labelled" or (section.data_source, section.fakes) == ("manifest", "labels")
-        make = self._make_labelled if has_fakes else self._make_blended
+        make = self._make_blended if self._is_blended else self._make_labelled
         return TaskData(
             train=make(splits.train, True),
             validation=make(splits.validation, False),
@@ -55,12 +59,18 @@ class DeepfakeTask:
         )
 
     def compute_metrics(self, scores: Scores) -> dict[str, float]:
-        """Frame-level `val_auc` and accuracy at 0.5 of softmax[:, 1]. Raises MetricError for NaN or one class."""
-        fake = scores.fake_probability
-        return {
-            "val_auc": compute_auc(scores.margin, scores.labels, sample_ids=scores.sample_ids),
-            "val_accuracy": compute_accuracy(fake, scores.labels, threshold=0.5),
-        }
+        """`val_auc`, `val_accuracy`, `val_ap`, `val_eer`, `val_video_auc`. Raises MetricError for NaN or one class."""
+        return compute_figures_of_validation(scores, self.to_frames(scores))
+
+    def to_frames(self, scores: Scores) -> ScoredFrames:
+        """Validation scores as frames of the data source; a self-blended fake is of a clip of its own."""
+        return build_frames(scores, source=self._section.data_source, is_blended=self._is_blended)
+
+    @property
+    def _is_blended(self) -> bool:
+        """Whether fakes are made of the real faces."""
+        source = (self._section.data_source, self._section.fakes)
+        return source[0] != "labelled" and source != ("manifest", "labels")
 
     def _find_faces(self, root: Path) -> FaceSplits:
         section = self._section
