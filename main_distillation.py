@@ -39,7 +39,7 @@ def main() -> None:
         return replay_step(run, step, run.replay)
     assert data is not None
     trainer = Trainer(run, task, data, step, describe_checkpoint(config, task))
-    close_stage_2(run, task, trainer.fit())
+    close_stage_2(run, task, data, trainer.fit())
 
 
 if __name__ == "__main__":

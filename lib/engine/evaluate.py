@@ -17,6 +17,7 @@ from lib.data.order import evaluation_batches
 from lib.engine.task import Scores
 
 LATENCY_ROUNDS = 30
+WARM_UP_ROUNDS = 3
 
 
 def compute_scores(
@@ -101,19 +102,26 @@ def compute_scores_of_several(
     return scores, tuple(replaced)
 
 
-@torch.inference_mode()
 def measure_latency_ms(model: nn.Module, *, image_size: int, device: torch.device) -> float:
     """Median time of one picture (batch 1) through the model in evaluation mode, on this device [ms]."""
+    return statistics.median(measure_latencies_ms(model, image_size=image_size, device=device, rounds=LATENCY_ROUNDS))
+
+
+@torch.inference_mode()
+def measure_latencies_ms(model: nn.Module, *, image_size: int, device: torch.device, rounds: int) -> list[float]:
+    """Times of one picture (batch 1), from the picture on `device` to its logits on the CPU [ms], `rounds` of them
+    after some to warm up; the model in evaluation mode, its own mode is put back after.
+    """
     was_training = model.training
     model.eval()
     # Its own generator: measuring must not shift the run's dropout.
     picture = torch.rand(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
     times: list[float] = []
     try:
-        for _ in range(3 + LATENCY_ROUNDS):
+        for _ in range(WARM_UP_ROUNDS + rounds):
             start = time.perf_counter()
             model(picture).logits.cpu()
             times.append(1000 * (time.perf_counter() - start))
     finally:
         model.train(was_training)
-    return statistics.median(times[3:])
+    return times[WARM_UP_ROUNDS:]

@@ -1,0 +1,186 @@
+"""An ONNX file as a session of onnxruntime (extra `onnx`) whose input and output have been understood.
+
+Legend: N pictures, C classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lib.engine.model_files import parse_metadata
+from lib.errors import Problem, UserError
+
+LOGITS = "logits"  # the output that is meant where a file has several
+_TAKES = "one input of images, (N, 3, H, W) float32, N and square H = W fixed or free"
+_EXPORT_ANEW = "export it anew, as a classifier of one picture tensor: torch.onnx.export(model, (images,), dynamo=True)"
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """An ONNX file, ready to run. batch, image_size: None where the graph leaves them free; about: its metadata;
+    runs_on: `cpu` or `cuda`.
+    """
+
+    path: Path
+    session: Any
+    input_name: str
+    output_name: str
+    batch: int | None
+    image_size: int | None
+    about: Mapping[str, Any]
+    runs_on: str
+    notes: tuple[str, ...]
+
+
+def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
+    """Open an ONNX file on the CPU, or with CUDA where `device` has it and onnxruntime can.
+
+    Raises UserError without onnxruntime, for a missing or damaged file, and for a graph that does not take one tensor
+    of pictures or does not say which of its outputs are the logits.
+    """
+    session = _start_session(path, device)
+    image = _find_input(session, path)
+    batch, side = _read_shape(image, path)
+    runs_on = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+    notes: list[str] = []
+    if device.type == "cuda" and runs_on == "cpu":
+        notes.append(f"{path.name}: this onnxruntime has no CUDA, so it is judged on the CPU")
+    if path.with_name(f"{path.name}.data").is_file():
+        notes.append(f"{path.name}: its weights lie in {path.name}.data beside it, which its sha256 does not cover")
+    return OnnxGraph(
+        path=path,
+        session=session,
+        input_name=image.name,
+        output_name=_find_output(session, path),
+        batch=batch,
+        image_size=side,
+        about=parse_metadata(session.get_modelmeta().custom_metadata_map),
+        runs_on=runs_on,
+        notes=tuple(notes),
+    )
+
+
+def run_graph(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The output for (N, 3, H, W) float32, of N rows; a fixed batch is filled up with copies of the last picture, whose
+    rows are dropped. Raises UserError where the graph cannot judge such pictures.
+    """
+    step = graph.batch or len(pictures)
+    parts: list[NDArray[np.float32]] = []
+    for start in range(0, len(pictures), step):
+        chunk = pictures[start : start + step]
+        spare = step - len(chunk)
+        full = chunk if spare == 0 else np.concatenate([chunk, np.repeat(chunk[-1:], spare, axis=0)])
+        said = _run_once(graph, full)
+        if said.ndim == 0 or len(said) != len(full):
+            raise UserError(
+                _refuse(graph.path, "does not give one row for each picture", _describe(len(full)), f"{said.shape}")
+            )
+        parts.append(said[: len(chunk)])
+    return np.concatenate(parts)
+
+
+def _describe(pictures: int) -> str:
+    return f"{pictures} row{'s' if pictures > 1 else ''} for a batch of {pictures}"
+
+
+def _run_once(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    try:
+        (said,) = graph.session.run([graph.output_name], {graph.input_name: pictures})
+    except _list_errors() as error:
+        what = f"could not judge pictures of shape {tuple(pictures.shape)}"
+        raise UserError(_refuse(graph.path, what, None, _first_words(error))) from None
+    return np.asarray(said, dtype=np.float32)
+
+
+def _start_session(path: Path, device: torch.device) -> Any:
+    try:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError(
+            Problem(str(path), "needs onnxruntime, which is not installed", remedy='pip install ".[onnx]"')
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: they come as exceptions too
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as torch, so that times can be compared
+    providers = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, "CUDAExecutionProvider")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except _list_errors() as error:
+        what = (
+            "cannot be opened as ONNX: it is damaged, cut off, incomplete or of a kind that onnxruntime does not know"
+        )
+        raise UserError(_refuse(path, what, None, _first_words(error))) from None
+
+
+def _list_errors() -> tuple[type[Exception], ...]:
+    """onnxruntime's exceptions, which share no base of their own."""
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, RuntimeError, ValueError)
+
+
+def _find_input(session: Any, path: Path) -> Any:
+    inputs = session.get_inputs()
+    got = ", ".join(f"{each.name}: {each.shape} {each.type}" for each in inputs) or "none"
+    if len(inputs) != 1:
+        raise UserError(_refuse(path, f"has {len(inputs)} inputs", _TAKES, got))
+    if inputs[0].type != "tensor(float)":
+        raise UserError(_refuse(path, "takes other numbers than float32", _TAKES, got))
+    shape = inputs[0].shape
+    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
+        raise UserError(_refuse(path, "does not take images of three colours, channels first", _TAKES, got))
+    return inputs[0]
+
+
+def _read_shape(image: Any, path: Path) -> tuple[int | None, int | None]:
+    """Batch and side, where they are fixed."""
+    batch, _, height, width = (size if isinstance(size, int) and size > 0 else None for size in image.shape)
+    if height != width and None not in (height, width):
+        raise UserError(_refuse(path, "takes images that are not square", _TAKES, f"{image.name}: {image.shape}"))
+    return batch, height or width
+
+
+def _find_output(session: Any, path: Path) -> str:
+    names = [output.name for output in session.get_outputs()]
+    if len(names) == 1:
+        return names[0]
+    if LOGITS in names:
+        return LOGITS
+    raise UserError(_refuse(path, f"has {len(names)} outputs, none of them called `{LOGITS}`", None, ", ".join(names)))
+
+
+def _refuse(path: Path, what: str, expected: str | None, got: str) -> Problem:
+    return Problem(str(path), what, expected, got, remedy=_EXPORT_ANEW)
+
+
+def _first_words(error: Exception) -> str:
+    """onnxruntime's own words without their code, on one line."""
+    text = " ".join(str(error).split()).rpartition("[ONNXRuntimeError] : ")[2]
+    return text[:300] or type(error).__name__
+
+
+def count_weights(path: Path) -> tuple[int, int]:
+    """How many numbers the graph's floating-point initialisers hold, and how many bytes lie in files beside it.
+
+    Raises ImportError without the package `onnx`.
+    """
+    import onnx  # pyright: ignore[reportMissingImports]
+
+    graph = onnx.load(path, load_external_data=False).graph
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+    count, beside = 0, set[str]()
+    for tensor in graph.initializer:
+        count += math.prod(tensor.dims) if tensor.data_type in floats else 0
+        beside |= {entry.value for entry in tensor.external_data if entry.key == "location"}
+    return count, sum((path.parent / name).stat().st_size for name in beside)

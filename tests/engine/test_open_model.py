@@ -1,0 +1,286 @@
+"""Every file form of a trained model gives the logits of the model that was saved, or is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from model_forms import CLASSES, SIDE, SMALL, build, judge, make_pictures, open_file, save_export, save_ours
+from torch import Tensor
+
+from lib.errors import UserError
+from lib.files import compute_sha256
+from lib.models.classifier import EFFICIENTNET_B4
+
+SCALE: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def save_weights(path: Path, tensors: dict[str, Tensor], wrapper: str | None = None) -> Path:
+    torch.save(tensors if wrapper is None else {wrapper: tensors, "epoch": 3}, path)
+    return path
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in tensors.items()}
+
+
+def refusal(path: Path, **spec: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        open_file(path, **spec)
+    text = caught.value.as_text()
+    assert str(path) in text
+    assert "remedy: " in text
+    return text
+
+
+# --- Our own files --------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_its_run_folder_and_its_export_give_the_very_logits_of_the_model(tmp_path: Path) -> None:
+    run = tmp_path / "run_a_11_23_04_33_25"
+    exported = save_export(run / "weights" / "best_model.safetensors")
+    checkpoint = run / "weights" / "best_model.pth"
+    want = judge(build(), make_pictures())
+    for path, kind in ((checkpoint, "checkpoint"), (run, "checkpoint"), (exported, "safetensors")):
+        opened = open_file(path)
+        assert torch.equal(judge(opened.model, make_pictures()), want)
+        assert (opened.kind, opened.architecture, opened.image_size, opened.classes) == (kind, SMALL, SIDE, CLASSES)
+        assert opened.name == "run_a_11_23_04_33_25"
+        assert opened.path == (exported if kind == "safetensors" else checkpoint)
+        assert opened.sha256 == compute_sha256(opened.path)
+        assert not any(module.training for module in opened.model.modules())
+        assert opened.about["run"] == "7"  # a text also where its metadata look like a number
+        assert any("0 missing, 0 unexpected" in note for note in opened.notes)
+
+
+def test_a_model_is_called_as_asked_or_as_its_file(tmp_path: Path) -> None:
+    path = save_ours(tmp_path / "0004_0.8213_val.pth")
+    assert open_file(path).name == "0004_0.8213_val"
+    assert open_file(path, name="mine").name == "mine"
+
+
+def test_calibration_and_every_other_word_of_a_checkpoint_stay_in_about(tmp_path: Path) -> None:
+    block = {"temperature": 1.5, "operating_points": {"frame": {"eer": {"threshold": 0.25}}}}
+    exported = save_export(tmp_path / "a.safetensors", calibration=block)
+    for path in (exported, exported.with_suffix(".pth")):
+        assert open_file(path).about["calibration"] == block
+
+
+def test_logits_come_in_the_tasks_order_whatever_the_files(tmp_path: Path) -> None:
+    path = save_ours(tmp_path / "a.pth", classes=["fake", "real"])
+    opened = open_file(path)
+    assert opened.classes == ("fake", "real")
+    assert torch.equal(judge(opened.model, make_pictures()), judge(build(), make_pictures()).flip(1))
+    three = save_ours(tmp_path / "b.pth", build(classes=3), classes=["c", "a", "b"])
+    want = judge(build(classes=3), make_pictures())[:, [1, 2, 0]]
+    assert torch.equal(judge(open_file(three, ("a", "b", "c")).model, make_pictures()), want)
+
+
+def test_what_a_checkpoint_says_itself_can_be_repeated_but_not_contradicted(tmp_path: Path) -> None:
+    path = save_ours(tmp_path / "a.pth")
+    assert open_file(path, architecture=SMALL, image_size=SIDE, classes=CLASSES).notes == open_file(path).notes
+    for spec in ({"architecture": "test_vit"}, {"image_size": 64}, {"classes": ("fake", "real")}):
+        text = refusal(path, **spec)
+        assert f"says its {next(iter(spec))} itself" in text
+        assert f"leave {next(iter(spec))} out" in text
+    assert "leave mean and std out" in refusal(path, mean=(0.5, 0.5, 0.5))
+
+
+def test_a_checkpoint_of_other_classes_is_refused_with_both_lists(tmp_path: Path) -> None:
+    text = refusal(save_ours(tmp_path / "a.pth", build(classes=3), classes=["real", "fake", "unsure"]))
+    assert "tells other classes apart than the task" in text
+    assert "real, fake, unsure" in text
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"image_size": "large"}, "image_size = 'large'"),
+        ({"image_size": 0}, "image_size = 0"),
+        ({"classes": 2}, "classes = 2"),
+        ({"architecture": "test_resnett"}, "did you mean test_resnet"),
+    ],
+)
+def test_a_checkpoint_that_describes_itself_wrongly_is_refused(
+    tmp_path: Path, about: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        open_file(save_ours(tmp_path / "a.pth", **about))
+    assert words in caught.value.as_text()
+
+
+def test_a_checkpoint_whose_weights_are_of_another_architecture_is_refused_whole(tmp_path: Path) -> None:
+    text = refusal(save_ours(tmp_path / "a.pth", build(name="test_efficientnet")))
+    assert "nothing was loaded" in text
+    assert "partial" not in text
+
+
+# --- Weights of others ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "net."])
+@pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
+def test_a_plain_timm_state_dict_with_a_head_of_the_tasks_classes_gives_timms_logits(
+    tmp_path: Path, prefix: str, wrapper: str | None
+) -> None:
+    source = timm.create_model(SMALL, num_classes=2).eval()
+    path = save_weights(tmp_path / "teacher.tar", prefixed(prefix, source.state_dict()), wrapper)
+    opened = open_file(path, architecture=SMALL, image_size=SIDE)
+    assert (opened.kind, opened.about, opened.name) == ("weights", {}, "teacher")
+    torch.testing.assert_close(judge(opened.model, make_pictures()), source(make_pictures()).detach())
+    assert any("judged as: RGB in 0..1, as it is; 32 px; logits in the order real, fake" in n for n in opened.notes)
+
+
+def test_the_published_teacher_is_recognised_by_its_tensors(tmp_path: Path) -> None:
+    source = build(name=EFFICIENTNET_B4)
+    tensors = source.state_dict()
+    assert next(iter(tensors)).startswith("net._conv_stem")
+    published = save_weights(tmp_path / "FFc23.tar", tensors, "model")
+    benchmark = {key.replace("net.", "backbone.efficientnet.", 1): value for key, value in tensors.items()}
+    benchmark = {key.replace("efficientnet._fc", "last_layer"): value for key, value in benchmark.items()}
+    want = judge(source, make_pictures(1, 64))
+    for path in (published, save_weights(tmp_path / "bench.pth", benchmark)):
+        opened = open_file(path)
+        assert (opened.architecture, opened.image_size, opened.kind) == (EFFICIENTNET_B4, 380, "weights")
+        assert any("architecture is efficientnet-b4, by the names" in note for note in opened.notes)
+        small = open_file(path, image_size=64)
+        assert torch.equal(judge(small.model, make_pictures(1, 64)), want)
+
+
+def test_mean_and_std_scale_what_bare_weights_see(tmp_path: Path) -> None:
+    path = save_weights(tmp_path / "w.pth", build().state_dict())
+    spec: dict[str, Any] = {"architecture": SMALL, "image_size": SIDE}
+    mean, std = (torch.tensor(SCALE[name]).reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    opened = open_file(path, **spec, **SCALE)
+    torch.testing.assert_close(judge(opened.model, make_pictures()), judge(build(), (make_pictures() - mean) / std))
+    assert "minus 0.485, 0.456, 0.406, divided by 0.229, 0.224, 0.225" in opened.notes[-1]
+    for wrong in ({"std": (0.5, 0.0, 0.5)}, {"mean": (float("nan"), 0.0, 0.0)}, {"std": (1.0,)}):
+        assert "is no scale of red, green and blue" in refusal(path, **spec, **wrong)
+
+
+def test_the_class_order_of_bare_weights_is_taken_from_the_caller(tmp_path: Path) -> None:
+    path = save_weights(tmp_path / "w.pth", build().state_dict())
+    opened = open_file(path, architecture=SMALL, image_size=SIDE, classes=("fake", "real"))
+    assert torch.equal(judge(opened.model, make_pictures()), judge(build(), make_pictures()).flip(1))
+    text = refusal(path, architecture=SMALL, image_size=SIDE, classes=("live", "fake"))
+    assert "tells other classes apart" in text
+
+
+def test_bare_weights_that_do_not_say_enough_are_refused_with_the_option_that_says_it(tmp_path: Path) -> None:
+    path = save_weights(tmp_path / "w.pth", build().state_dict())
+    assert "give its architecture: --architecture" in refusal(path)
+    assert "--image-size" in refusal(path, architecture=SMALL)
+    assert "--image-size" in refusal(path, architecture=SMALL, image_size=0)
+
+
+def test_weights_of_another_architecture_than_asked_are_refused_with_names_of_both_sides(tmp_path: Path) -> None:
+    path = save_weights(tmp_path / "w.pth", build().state_dict())
+    text = refusal(path, architecture="test_efficientnet", image_size=SIDE)
+    assert "tensors matched" in text
+    assert "nothing was loaded" in text
+    tensors = dict(build().state_dict())
+    tensors.pop("backbone.conv1.0.weight")
+    text = refusal(save_weights(path, tensors), architecture=SMALL, image_size=SIDE)
+    assert "1 missing" in text
+    text = refusal(save_weights(path, {**build().state_dict(), "extra": torch.ones(1)}), architecture=SMALL)
+    assert "1 unexpected" in text
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"), [(1000, "its head has 1000 outputs"), (1, "1 output (a single logit)"), (3, "3 outputs")]
+)
+def test_a_head_of_another_count_is_refused_by_name(tmp_path: Path, classes: int, words: str) -> None:
+    path = save_weights(tmp_path / "w.pth", timm.create_model(SMALL, num_classes=classes).state_dict())
+    text = refusal(path, architecture=SMALL, image_size=SIDE)
+    assert words in text
+    assert "one logit for each of real, fake" in text
+
+
+def test_weights_without_a_head_are_refused(tmp_path: Path) -> None:
+    path = save_weights(tmp_path / "w.pth", timm.create_model(SMALL, num_classes=0).state_dict())
+    assert "holds no classification head" in refusal(path, architecture=SMALL, image_size=SIDE)
+
+
+# --- Files that are none --------------------------------------------------------------------------------------------
+
+
+def test_weights_that_are_no_numbers_are_refused_with_their_names(tmp_path: Path) -> None:
+    broken = build()
+    with torch.no_grad():
+        broken.get_parameter("head.1.bias")[1] = float("nan")
+    text = refusal(save_ours(tmp_path / "a.pth", broken))
+    assert "1 of its" in text
+    assert "head.1.bias" in text
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".tar"])
+@pytest.mark.parametrize("content", [b"", b"not a model", None])
+def test_a_file_that_is_damaged_or_missing_is_one_clear_error(
+    tmp_path: Path, suffix: str, content: bytes | None
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    if content is not None:
+        path.write_bytes(content)
+    refusal(path)
+
+
+def test_a_changed_bit_and_a_cut_off_file_are_seen(tmp_path: Path) -> None:
+    exported = save_export(tmp_path / "a.safetensors")
+    exported.write_bytes(exported.read_bytes()[:-100])
+    refusal(exported)
+    path = exported.with_suffix(".pth")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "damaged" in refusal(path)
+
+
+def test_a_file_that_asks_to_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"model": build()}, path)
+    assert "nothing in it was run" in refusal(path)
+
+
+def test_a_folder_without_a_best_model_and_a_stranger_with_an_about_are_refused(tmp_path: Path) -> None:
+    assert "is no run folder: it has no weights/best_model.pth" in refusal(tmp_path)
+    path = tmp_path / "a.pth"
+    torch.save({"model": build().state_dict(), "about": "my best model"}, path)
+    assert "its `about` is not JSON" in refusal(path)
+
+
+# --- The opened model -----------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_another_size_are_resized_and_those_of_its_own_are_left_alone(tmp_path: Path) -> None:
+    opened = open_file(save_ours(tmp_path / "a.pth"))
+    large = make_pictures(2, 48)
+    small = torch.nn.functional.interpolate(large, (SIDE, SIDE), mode="bilinear", antialias=True)
+    assert torch.equal(judge(opened.model, large), judge(build(), small))
+    assert not torch.equal(judge(opened.model, large), judge(build(), large))
+
+
+def test_a_graph_is_kept_where_the_pictures_ask_for_a_gradient(tmp_path: Path) -> None:
+    opened = open_file(save_ours(tmp_path / "a.pth"))
+    pictures = make_pictures(2).requires_grad_()
+    opened.model(pictures).logits[:, 1].sum().backward()
+    assert pictures.grad is not None
+    assert pictures.grad.abs().max() > 0
+    assert not any(p.requires_grad for p in opened.model.parameters())
+
+
+def test_opening_a_model_moves_no_draws(tmp_path: Path) -> None:
+    path = save_ours(tmp_path / "a.pth")
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    open_file(path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_opened_model_cannot_be_changed(tmp_path: Path) -> None:
+    opened = open_file(save_ours(tmp_path / "a.pth"))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        opened.name = "other"  # type: ignore[misc]
