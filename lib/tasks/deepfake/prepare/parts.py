@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ _CROP_NAME = re.compile(rf"\d{{6,}}_\d+\.(png|jpg)|\..*{re.escape(TEMPORARY_SUFF
 @dataclass(frozen=True)
 class Part:
     """What is known of a finished clip without its rows. broken: how its worker was lost ("crashed", "too slow",
-    "failed"), else None; clip_timeout: what it had, where it was too slow [s].
+    "failed"), else None; clip_timeout: what it had, where it was too slow [s]. label and the rest: as in `FaceRow`, for
+    a clip without any face has no row; None and "" in parts that were written before these were kept.
     """
 
     key: str
@@ -44,6 +45,20 @@ class Part:
     rejected: tuple[Rejected, ...]
     broken: str | None = None
     clip_timeout: float | None = None
+    label: int | None = None
+    identity: str = ""
+    source_set: str = ""
+    manipulation: str = ""
+
+    def say_whose(self, clip: RawClip) -> Part:
+        """The same part with what the source says of the clip now."""
+        return replace(
+            self,
+            label=clip.label,
+            identity=clip.identities[0],
+            source_set=clip.source_set,
+            manipulation=clip.manipulation,
+        )
 
 
 def find_part_file(dest: Path, key: str) -> Path:
@@ -186,20 +201,27 @@ def clear_other_crops(dest: Path, keys: frozenset[str]) -> None:
             clear_crops(dest, key)
 
 
+def read_part(path: Path) -> tuple[Manifest, Part]:
+    """The rows of a part, and what it says beside them. Raises UnreadableItem where there is none, or none that can be
+    read.
+    """
+    if not path.is_file():
+        raise UnreadableItem(str(path), "is not there")
+    try:
+        rows = Manifest.open(path)
+        about = dict(rows.about)
+        rejected = tuple(Rejected(*item) for item in about.pop("rejected"))
+        return rows, Part(**about, rejected=rejected)
+    except (UserError, KeyError, TypeError) as error:
+        raise UnreadableItem(str(path), f"is not a part ({error})") from None
+
+
 class StoredPart:
     """A part as it lies on disk. Raises UnreadableItem where there is none, or none that can be read."""
 
     def __init__(self, dest: Path, key: str) -> None:
         path = find_part_file(dest, key)
-        if not path.is_file():
-            raise UnreadableItem(str(path), "is not there")
-        try:
-            self._rows = Manifest.open(path)
-            about = dict(self._rows.about)
-            rejected = tuple(Rejected(*item) for item in about.pop("rejected"))
-            self.about = Part(**about, rejected=rejected)
-        except (UserError, KeyError, TypeError) as error:
-            raise UnreadableItem(str(path), f"is not a part ({error})") from None
+        self._rows, self.about = read_part(path)
         if self.about.key != key:
             raise UnreadableItem(str(path), f"is of the clip {self.about.key}")
 
@@ -220,3 +242,9 @@ class StoredPart:
         if found.keys() - wanted.keys():
             clear_crops(dest, self.about.key, keep=wanted)
         return all(found.get(name) == size for name, size in wanted.items())
+
+    def keep_told(self, dest: Path, clip: RawClip) -> None:
+        """Write the part anew where the source says something else of the clip now; no crop is cut again."""
+        told = self.about.say_whose(clip)
+        if told != self.about:
+            write_manifest(find_part_file(dest, clip.key), list(self.read_rows()), _describe_part(told), is_part=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -61,8 +62,10 @@ def run_preparation(
     *,
     find: Find = find_clips,
     build_cutter: Callable[[CutSettings], Cutter] = ClipCutter,
+    for_training: bool = True,
 ) -> Counts:
-    """Prepare request.source into request.dest and say what came of it. find, build_cutter: for tests.
+    """Prepare request.source into request.dest and say what came of it. find: what looks for the clips; build_cutter:
+    for tests; for_training: whether to tell of splits, and of the commands that come next.
 
     Raises UserError for what the user can mend, RunInterrupted for Ctrl-C and SIGTERM.
     """
@@ -86,7 +89,8 @@ def run_preparation(
         finally:
             if lock is not None:
                 lock.release()
-    for line in (*describe_counts(counts), *describe_next(request.dest)):
+    told = counts if for_training else replace(counts, by_split={})
+    for line in (*describe_counts(told), *(describe_next(request.dest) if for_training else ())):
         say(line)
     return counts
 
@@ -152,7 +156,10 @@ class _Preparation:
                 return False
             if about.clip_timeout is not None and about.clip_timeout < self._request.clip_timeout:
                 return False  # it was too slow, and has more time now
-            return part.has_its_crops(self._dest)
+            if not part.has_its_crops(self._dest):
+                return False
+            part.keep_told(self._dest, job.clip)
+            return True
         except UnreadableItem:
             return False
 

@@ -56,7 +56,7 @@ class ClipWorker:
             write_broken_part(self._dest, build_broken_part(job, "failed", reason, self._root))
             return ClipDone(0, 1, 0)
         rejected = tuple(hide_roots(item, self._root) for item in cut.rejected)
-        part = Part(clip.key, job.fingerprint, cut.frames_read, cut.frames_with_face, rejected)
+        part = Part(clip.key, job.fingerprint, cut.frames_read, cut.frames_with_face, rejected).say_whose(clip)
         write_clip(self._dest, clip, part, cut, self._settings, self._root)
         return ClipDone(len(cut.faces), len(rejected), cut.frames_read)
 
@@ -69,4 +69,5 @@ def build_broken_part(job: Job, how: str, reason: str, root: Path, clip_timeout:
     """The part of a clip whose worker was lost: one rejected file."""
     clip = job.clip
     source = clip.key if clip.file is None else hide_root(str(clip.file), root)
-    return Part(clip.key, job.fingerprint, 0, 0, (Rejected(source, reason),), how, clip_timeout)
+    part = Part(clip.key, job.fingerprint, 0, 0, (Rejected(source, reason),), how, clip_timeout)
+    return part.say_whose(clip)
