@@ -1,4 +1,4 @@
-"""Scores of trained demo models on people by split: shared by the demo's comparison and by `make results`."""
+"""Scores of trained demo models on people by split, for `make results`, and where the demo's runs and data are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from lib.engine.evaluate import compute_scores
 from lib.engine.task import Scores
 from lib.errors import Problem, UserError
 from lib.models.classifier import build_classifier
-from lib.tasks.deepfake.items import LabelledFaces, RepeatedBlends
-from lib.tasks.deepfake.sources.face import Face, list_pictures
+from lib.tasks.deepfake.items import RepeatedBlends
+from lib.tasks.deepfake.sources.face import Face
 from lib.tasks.deepfake.sources.face_crops import FaceCrops
-from lib.tasks.deepfake.sources.labelled import Picture
 
 FACES = Path("data/demo/faces.csv")
 BLENDS = 8  # pairs a person: the blend is drawn anew each time, always the same ones
@@ -71,26 +70,3 @@ def score_people(trained: Trained, split: str, *, num_workers: int = 2) -> Score
         trained.model, source, seed=SEED, batch_size=16, num_workers=num_workers, device=torch.device("cpu")
     )
     return scores
-
-
-def score_swaps(trained: Trained, *, num_workers: int = 2) -> Scores:
-    """Logits on the face swaps of test people and on the photos that these were made of: another kind of fake."""
-    image_size = int(trained.about["image_size"])
-    faces = [face for split in find_swaps(SWAPS) for face in split]
-    source = LabelledFaces(faces, image_size=image_size, train=False)
-    scores, _ = compute_scores(
-        trained.model, source, seed=SEED, batch_size=16, num_workers=num_workers, device=torch.device("cpu")
-    )
-    return scores
-
-
-def find_swaps(folder: Path) -> tuple[list[Face], list[Face]]:
-    """Real and fake faces of a folder that make_swaps.py wrote. The person of a fake is the one whose photo it is."""
-    real, fake = (
-        [
-            Face(str(path), str(path), path.parent.name, label, Picture(path).load)
-            for path in list_pictures(folder / name)
-        ]
-        for label, name in enumerate(("real", "fake"))
-    )
-    return real, fake

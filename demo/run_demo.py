@@ -21,6 +21,7 @@ PARTS = (
     ("train the teacher", ("train_student_only.py", "configs/demo_teacher.json", "-n", "demo_teacher")),
     ("stage 1: the student alone", ("train_student_only.py", "configs/demo.json", "-n", "demo_student")),
     ("stage 2: distillation", ("main_distillation.py", "configs/demo.json", "-n", "demo_distill")),
+    ("test people, self-blended", ("demo/write_blends.py",)),
     ("another kind of fake, for the comparison", tuple(MAKE_SWAPS.split())),
     ("compare", ("demo/compare.py",)),
 )

@@ -27,6 +27,7 @@ TINY = """{
   "data_source": "labelled", "data_root": "data/labelled", "validation_share": 0.34,
   "image_size": 32, "student": "test_efficientnet", "student_init": "random",
   "epoch": 2, "batch_size": 2, "stage2": { "batch_size": 2 }, "lr": 0.01, "num_workers": 0, "device": "cpu",
+  "report": false,
   "teacher": "test_resnet", "teacher_weights": "weights/tiny_teacher.pth",
   "pretrained_student_weights": "output/first_*/weights/best_model.pth"
 }

@@ -1,0 +1,57 @@
+"""The demo's test people as a folder of face crops, each with self-blended fakes: data/demo/blends/{real,fake}/PERSON/.
+
+Nobody in it was used for training, tuning or selection. The blends are those of docs/results.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+import numpy as np
+
+from demo.measure import BLENDS, FACES, SEED
+from lib.config.read import read_config_file
+from lib.errors import exit_codes
+from lib.files import write_bytes_atomically
+from lib.random import build_generator
+from lib.tasks.deepfake.items import RepeatedBlends
+from lib.tasks.deepfake.sources.face import Face
+from lib.tasks.deepfake.sources.face_crops import FaceCrops
+
+FOLDER = Path("data/demo/blends")
+CONFIG = Path("configs/demo.json")
+
+
+def main() -> None:
+    image_size = int(read_config_file(CONFIG)["image_size"])
+    with open(FACES, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    people = {FACES.parent / row["path"]: row["person"] for row in rows}
+    crops = FaceCrops(image_size=image_size).prepare(list(people))
+    faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
+    pairs = RepeatedBlends(faces, image_size=image_size, repeats=BLENDS)
+    for index in range(len(pairs)):
+        item = pairs.make(index, build_generator(SEED, 0, index))
+        repeat, face = divmod(index, len(faces))
+        photo = Path(faces[face].name).stem
+        for name, image in zip(("real", "fake"), item.images, strict=True):  # blending may change the real face, too
+            _write(FOLDER / name / item.identity / f"{photo}_{repeat}.png", image)
+    print(
+        f"{FOLDER}: {len(faces)} faces of {len(set(people.values()))} test people, {BLENDS} pairs of real and "
+        "self-blended of each"
+    )
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    write_bytes_atomically(path, encoded.tobytes())
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main()

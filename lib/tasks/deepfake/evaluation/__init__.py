@@ -1,0 +1,1 @@
+"""Judging a detector: the data sets it is shown, and what is done to their faces."""

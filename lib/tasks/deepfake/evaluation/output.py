@@ -1,0 +1,88 @@
+"""Where an evaluation goes, and what the console says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from lib.engine.judging import Judged
+from lib.engine.run import check_writable
+from lib.errors import Problem, UserError
+from lib.files import make_folder, write_text_atomically
+from lib.report.card.render import render_model_card
+from lib.report.html import ReportPicture, write_report
+from lib.report.model_table import render_csv, render_markdown, render_tables
+from lib.report.results import ModelResult, Results
+from lib.tasks.deepfake.evaluation.scores_file import write_scores
+
+ROOT = Path("output")
+RESULTS, SCORES, CARD, TABLE = "results.json", "scores.csv", "model_card", "models"
+
+
+def check_folder(wanted: Path | None) -> None:
+    """Raise UserError where a report cannot go: a file, a folder of other things, one that cannot be written to."""
+    if wanted is not None and wanted.exists() and not wanted.is_dir():
+        raise UserError(Problem(f"--out {wanted}", "is a file", expected="a folder", remedy="choose another name"))
+    if wanted is not None and wanted.is_dir() and any(wanted.iterdir()) and not (wanted / RESULTS).is_file():
+        raise UserError(
+            Problem(
+                f"--out {wanted}",
+                "holds other things: a report is not written among them",
+                expected="a new or empty folder, or one with an earlier evaluation",
+                remedy="choose another folder",
+            )
+        )
+    check_writable(ROOT if wanted is None else wanted, f"--out {ROOT if wanted is None else wanted}")
+
+
+def make_out_folder(wanted: Path | None) -> Path:
+    """The folder of the report: `wanted`, or a new one under output/."""
+    if wanted is None:
+        return _make_new(ROOT / f"evaluation_{datetime.now():%m_%d_%H_%M_%S}")
+    make_folder(wanted)
+    return wanted
+
+
+def _make_new(base: Path) -> Path:
+    make_folder(base.parent)
+    attempt = 1
+    while True:
+        folder = base if attempt == 1 else base.with_name(f"{base.name}_{attempt}")
+        try:
+            make_folder(folder, exist_ok=False)
+            return folder
+        except FileExistsError:
+            attempt += 1
+
+
+def write_evaluation(folder: Path, results: Results, pictures: Sequence[ReportPicture], judged: Judged) -> None:
+    """The table, scores.csv, a model card for each model, and the report. Raises UserError where the disk refuses."""
+    write_text_atomically(folder / f"{TABLE}.md", render_markdown(results))
+    write_text_atomically(folder / f"{TABLE}.csv", render_csv(results))
+    write_scores(folder / SCORES, [(model.opened.name, model.frames) for model in judged.models])
+    for number, model in enumerate(results.models):
+        write_text_atomically(folder / name_card(results.models, number), render_model_card(results, model))
+    write_report(folder, results, pictures)
+
+
+def name_card(models: Sequence[ModelResult], number: int) -> str:
+    """model_card.md, or model_card_2.md and so on where there are several."""
+    return f"{CARD}.md" if len(models) == 1 else f"{CARD}_{number + 1}.md"
+
+
+def say_results(results: Results, folder: Path, console: Console) -> None:
+    """The tables, the verdict, and where the rest is."""
+    for table in render_tables(results):
+        console.print(table)
+    for sentence in results.verdict:
+        console.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"\nThe report: {folder / 'report.html'} (opens in any browser, without a network). Beside it: {RESULTS}, "
+        f"{SCORES}, {TABLE}.csv, {CARD}*.md, figures/.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,302 @@
+"""evaluate_model.py and compare_models.py as a user runs them, on two stages of a tiny run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import jsonschema
+import pytest
+import torch
+from ffpp_tree import write_labelled
+from workplace import ROOT, STAGE_1, STAGE_2, TINY, Ended, Workplace
+
+from lib.checkpoint.store import load_checkpoint, save_checkpoint
+from lib.metrics.auc import compute_auc
+from lib.models.classifier import build_classifier
+
+EVALUATE, COMPARE = "evaluate_model.py", "compare_models.py"
+FAST = ("--rounds", "20", "--workers", "0", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> Workplace:
+    """Both stages of a tiny run, a teacher, and a second set of drawn faces: other people, bigger pictures."""
+    place = Workplace(tmp_path_factory.mktemp("evaluated"))
+    (place / "data").mkdir()
+    (place / "data/labelled").symlink_to(labelled_root)
+    write_labelled(place / "data/other", people=5, size=80)
+    (place / "configs/tiny.json").write_text(TINY)
+    (place / "weights").mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        teacher = build_classifier("test_resnet", classes=2, dropout=None)
+    torch.save(teacher.state_dict(), place / "weights/tiny_teacher.pth")
+    for script, name in ((STAGE_1, "first"), (STAGE_2, "second")):
+        ended = place.call(script, "configs/tiny.json", "-n", name)
+        assert ended.code == 0, ended.err
+    return place
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def name_run(place: Workplace, name: str) -> str:
+    return str(place.find_run(name).relative_to(place.folder))
+
+
+def read_results(folder: Path) -> dict:
+    """results.json, held against its published schema."""
+    results = json.loads((folder / "results.json").read_text())
+    jsonschema.validate(results, json.loads((ROOT / "docs/results.schema.json").read_text()))
+    return results
+
+
+def assert_done(ended: Ended) -> None:
+    assert ended.code == 0, ended.out + ended.err
+
+
+def assert_refused(ended: Ended, *words: str) -> None:
+    assert ended.code == 2, ended.out + ended.err
+    assert ended.err.count("error:") == 1
+    assert "Traceback" not in ended.out + ended.err
+    for word in words:
+        assert word in ended.err, f"{word!r} is not in\n{ended.err}"
+
+
+def test_one_model_on_a_folder_of_crops_leaves_everything_that_is_promised(place: Workplace, out: Path) -> None:
+    data = "other=data/other"
+    ended = place.call(EVALUATE, name_run(place, "second"), "--data", data, "--crops", "--out", str(out), *FAST)
+    assert_done(ended)
+    assert {path.name for path in out.iterdir()} == {
+        *("report.html", "results.json", "scores.csv", "models.csv", "models.md", "model_card.md", "figures"),
+    }
+    results = read_results(out)
+    (model,), (data_told,) = results["models"], results["data"]
+    assert (data_told["name"], data_told["real"], data_told["fake"], data_told["people"]) == ("other", 5, 5, 5)
+    # scores.csv is enough to make the figures again.
+    with (out / "scores.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    auc = compute_auc([float(row["margin"]) for row in rows], [int(row["label"]) for row in rows])
+    assert model["figures"]["frame_auc"]["value"] == pytest.approx(auc, abs=1e-12)
+    assert model["calibration"]["fitted_on"].startswith("validation of this run")
+    assert "frame_accuracy_at_eer" in model["figures"]
+    assert results["training"]["columns"]["epoch"] == [1.0, 2.0]
+    assert str(out / "report.html") in ended.out
+    for sentence in results["verdict"]:
+        assert sentence in ended.out
+
+
+def test_figures_do_not_depend_on_processes_or_on_the_batch(place: Workplace, tmp_path: Path) -> None:
+    found = []
+    for number, more in enumerate((("--workers", "0"), ("--workers", "2"), ("--workers", "0", "--batch-size", "3"))):
+        folder = tmp_path / str(number)
+        words = (name_run(place, "second"), "--data", "data/other", "--crops", "--out", str(folder), "--rounds", "20")
+        assert_done(place.call(EVALUATE, *words, "--device", "cpu", *more))
+        found.append(read_results(folder)["models"][0]["figures"])
+    assert found[0] == found[1]
+    for name, figure in found[0].items():
+        for end in ("value", "low", "high"):
+            assert figure[end] == pytest.approx(found[2][name][end], abs=1e-6), name
+
+
+def test_without_data_the_runs_own_validation_is_judged_and_gives_its_own_auc(place: Workplace, out: Path) -> None:
+    assert_done(place.call(EVALUATE, name_run(place, "second"), "--out", str(out), *FAST))
+    results = read_results(out)
+    about = load_checkpoint(place.find_run("second") / "weights/best_model.pth").about
+    assert results["models"][0]["figures"]["frame_auc"]["value"] == pytest.approx(about["val_auc"], abs=1e-9)
+    assert results["data"][0]["kind"] == "validation"
+    assert any("flatter" in note for note in results["data"][0]["notes"])
+
+
+def test_the_two_stages_and_the_teacher_are_compared_with_cost_bands_and_sentences(place: Workplace, out: Path) -> None:
+    ended = place.call(
+        *(COMPARE, "--teacher", "weights/tiny_teacher.pth", "--architecture", "tiny_teacher=test_resnet"),
+        *("--before", name_run(place, "first"), "--distilled", name_run(place, "second")),
+        *("--image-size", "tiny_teacher=32", "--data", "data/other", "--crops", "--out", str(out), *FAST),
+    )
+    assert_refused(ended, "tiny_teacher", "NAME=MODEL")
+    ended = place.call(
+        *(COMPARE, "--teacher", "T=weights/tiny_teacher.pth", "--architecture", "T=test_resnet"),
+        *("--before", name_run(place, "first"), "--distilled", name_run(place, "second")),
+        *("--image-size", "T=32", "--data", "data/other", "--crops", "--out", str(out), *FAST),
+    )
+    assert_done(ended)
+    results = read_results(out)
+    assert [model["role"] for model in results["models"]] == ["teacher", "before", "distilled"]
+    for model in results["models"]:
+        cost = model["cost"]
+        assert cost["parameters"] > 0
+        assert cost["macs"] > 0
+        assert cost["latency_ms"] <= cost["latency_p95_ms"]
+    pairs = {(one["a"], one["b"]) for one in results["comparisons"]}
+    names = {model["role"]: model["name"] for model in results["models"]}
+    assert pairs == {
+        (names[a], names[b]) for a, b in (("distilled", "before"), ("distilled", "teacher"), ("before", "teacher"))
+    }
+    assert any("18 M" in band["expected"] for band in results["bands"])
+    assert "Parameters" in ended.out
+    assert "Did stage 2" in results["verdict"][0]
+    assert len(list(out.glob("model_card_*.md"))) == 3
+
+
+def test_an_exported_onnx_file_gives_the_figures_of_its_checkpoint(place: Workplace, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    pytest.importorskip("onnxscript", reason="the export of torch needs it")
+    checkpoint = load_checkpoint(place.find_run("second") / "weights/best_model.pth")
+    model = build_classifier(checkpoint.about["architecture"], classes=2, dropout=0.0).eval()
+    model.load_state_dict(checkpoint.tensors["model"])
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.model.compute_logits(images)
+
+    file = tmp_path / "student.onnx"
+    torch.onnx.export(Logits(), (torch.rand(1, 3, 32, 32),), file, input_names=["images"], output_names=["logits"])
+    data = ("--data", "data/other", "--crops")
+    words = (name_run(place, "second"), f"exported={file}", *data, "--out", str(tmp_path / "out"), *FAST)
+    assert_done(place.call(EVALUATE, *words))
+    own, exported = read_results(tmp_path / "out")["models"]
+    assert exported["figures"]["frame_auc"]["value"] == pytest.approx(own["figures"]["frame_auc"]["value"], abs=1e-6)
+    loss = "frame_log_loss"
+    assert exported["figures"][loss]["value"] == pytest.approx(own["figures"][loss]["value"], abs=1e-4)
+
+
+def test_thresholds_chosen_elsewhere_are_stored_and_used_the_next_time(place: Workplace, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place.find_run("second"), run)
+    before = load_checkpoint(run / "weights/best_model.pth")
+    words = ("--validation", "data/labelled", "--fpr", "0.25", "--store", "--data", "data/other", "--crops")
+    assert_done(place.call(EVALUATE, str(run), *words, "--out", str(tmp_path / "one"), *FAST))
+    after = load_checkpoint(run / "weights/best_model.pth")
+    assert after.note is None
+    assert "fpr_25pct" in after.about["calibration"]["operating_points"]["frame"]
+    assert {**after.about, "calibration": None} == {**before.about, "calibration": None}
+    for name, tensor in before.tensors["model"].items():
+        assert torch.equal(tensor, after.tensors["model"][name])
+    assert_done(
+        place.call(EVALUATE, str(run), "--data", "data/other", "--crops", "--out", str(tmp_path / "two"), *FAST)
+    )
+    one, two = (read_results(tmp_path / name)["models"][0]["figures"] for name in ("one", "two"))
+    assert "frame_bpcer_at_fpr_25pct" in one
+    assert one == two
+
+
+def test_thresholds_are_not_chosen_on_the_very_faces_that_are_judged(place: Workplace, out: Path) -> None:
+    words = ("--validation", "data/other", "--data", "again=data/other", "--crops", "--out", str(out), *FAST)
+    assert_refused(place.call(EVALUATE, name_run(place, "second"), *words), "--validation", "very faces")
+    assert not out.exists()
+
+
+def test_a_picture_that_cannot_be_read_is_counted_and_not_scored(place: Workplace, tmp_path: Path) -> None:
+    write_labelled(tmp_path / "torn", people=4, size=80)
+    torn = tmp_path / "torn/fake/person_02/0.png"
+    torn.write_bytes(torn.read_bytes()[:50])
+    words = ("--data", str(tmp_path / "torn"), "--crops", "--out", str(tmp_path / "out"), *FAST)
+    ended = place.call(EVALUATE, name_run(place, "second"), *words)
+    assert_done(ended)
+    (data,) = read_results(tmp_path / "out")["data"]
+    assert sum(data["without_decision"].values()) == 1
+    with (tmp_path / "out/scores.csv").open(newline="") as lines:
+        undecided = [row for row in csv.DictReader(lines) if row["decided"] == "0"]
+    assert [(row["label"], row["margin"], row["fake"]) for row in undecided] == [("1", "", "")]
+    assert str(torn) in ended.out
+
+
+def test_robustness_of_two_disturbances_is_in_the_results(place: Workplace, out: Path) -> None:
+    words = ("--robustness", "jpeg", "blur", "--data", "data/other", "--crops", "--out", str(out), *FAST)
+    assert_done(place.call(EVALUATE, name_run(place, "second"), *words))
+    (model,) = read_results(out)["models"]
+    assert {curve["name"] for curve in model["robustness"]} == {"jpeg", "blur"}
+    for curve in model["robustness"]:
+        assert curve["points"][0]["auc"]["value"] == pytest.approx(model["figures"]["frame_auc"]["value"], abs=1e-6)
+
+
+def test_a_report_is_written_over_an_earlier_one_and_never_among_other_things(place: Workplace, out: Path) -> None:
+    words = ("--data", "data/other", "--crops", "--out", str(out), *FAST)
+    for _ in range(2):
+        assert_done(place.call(EVALUATE, name_run(place, "second"), *words))
+    other = out.parent / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("mine")
+    ended = place.call(EVALUATE, name_run(place, "second"), *words[:3], "--out", str(other), *FAST)
+    assert_refused(ended, "--out", "holds other things")
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), ("MODEL",)),
+        (("nowhere.pth", "--data", "data/other", "--crops"), ("nowhere.pth", "does not exist")),
+        (("output/second", "--data", "nowhere"), ("output/second",)),
+        (("RUN", "--data", "nowhere"), ("nowhere", "does not exist")),
+        (("RUN", "--data", "data/labelled/real", "--crops"), ("real", "fake")),
+        (("RUN", "--store"), ("--store", "--validation")),
+        (("RUN", "--architecture", "X=test_resnet"), ("names a model", "X")),
+        (("RUN", "RUN", "--data", "data/other", "--crops"), ("two models", "NAME=MODEL")),
+        (("RUN", "--robustness", "rain", "--data", "data/other", "--crops"), ("rain", "jpeg")),
+        (("RUN", "--faces", "none"), ("--faces",)),
+        (("RUN", "--fpr", "2", "--validation", "data/other"), ("--fpr", "between 0 and 1")),
+        (("weights/tiny_teacher.pth", "--data", "data/other", "--crops"), ("architecture", "--architecture")),
+        (("configs/tiny.json", "--data", "data/other", "--crops"), ("configs/tiny.json",)),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_with_a_remedy_and_leaves_nothing(
+    place: Workplace, words: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    before = place.list_output()
+    run = name_run(place, "second")
+    assert_refused(place.call(EVALUATE, *(run if word == "RUN" else word for word in words)), *said)
+    assert place.list_output() == before
+
+
+def test_one_class_alone_has_no_figures_and_the_message_says_so(place: Workplace, tmp_path: Path) -> None:
+    write_labelled(tmp_path / "one", people=3)
+    shutil.rmtree(tmp_path / "one/fake")
+    (tmp_path / "one/fake").mkdir()
+    words = ("--data", str(tmp_path / "one"), "--crops", "--out", str(tmp_path / "out"), *FAST)
+    assert_refused(place.call(EVALUATE, name_run(place, "second"), *words), "fake")
+
+
+def test_a_model_whose_answers_are_no_numbers_is_named(place: Workplace, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place.find_run("second"), run)
+    checkpoint = load_checkpoint(run / "weights/best_model.pth")
+    broken = {  # finite, and too large to compute with
+        name: tensor * 1e30 if tensor.is_floating_point() else tensor
+        for name, tensor in checkpoint.tensors["model"].items()
+    }
+    save_checkpoint(run / "weights/best_model.pth", {"model": broken}, about=checkpoint.about)
+    words = ("--data", "data/other", "--crops", "--out", str(tmp_path / "out"), *FAST)
+    assert_refused(place.call(EVALUATE, str(run), *words), "not numbers", "best_model.pth")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_compare_is_refused(place: Workplace) -> None:
+    assert_refused(place.call(COMPARE), "fewer than two models")
+    assert_refused(place.call(COMPARE, "--before", name_run(place, "first")), "fewer than two models", EVALUATE)
+
+
+def test_crops_of_any_size_are_resized_to_the_input_as_in_training(place: Workplace, tmp_path: Path) -> None:
+    for path in sorted((place / "data/other").rglob("*.png")):
+        target = tmp_path / "small" / path.relative_to(place / "data/other")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image = cv2.imread(str(path))
+        assert image is not None
+        cv2.imwrite(str(target), cv2.resize(image, (32, 32), interpolation=cv2.INTER_LINEAR))
+    found = []
+    for name, folder in (("one", "data/other"), ("two", str(tmp_path / "small"))):
+        words = ("--data", f"set={folder}", "--crops", "--out", str(tmp_path / name), *FAST)
+        assert_done(place.call(EVALUATE, name_run(place, "second"), *words))
+        found.append(read_results(tmp_path / name)["models"][0]["figures"])
+    assert found[0] == found[1]

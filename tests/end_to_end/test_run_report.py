@@ -1,0 +1,96 @@
+"""A run ends with a report of its best model, on the data that chose it, beside the student before and the teacher."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
+
+from lib.checkpoint.store import load_checkpoint
+from lib.models.classifier import build_classifier
+
+CONFIG = "configs/tiny.json"
+WITH_REPORT = ("--set", "report=true")
+
+
+@pytest.fixture
+def place(tiny: Workplace) -> Workplace:
+    (tiny / "weights").mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        teacher = build_classifier("test_resnet", classes=2, dropout=None)
+    torch.save(teacher.state_dict(), tiny / "weights/tiny_teacher.pth")
+    return tiny
+
+
+def assert_done(ended: Ended) -> None:
+    assert ended.code == 0, ended.out + ended.err
+
+
+def read_results(place: Workplace, run: str) -> dict:
+    jsonschema = pytest.importorskip("jsonschema", reason="holds the results against their published schema")
+    results = json.loads((place.find_run(run) / "results.json").read_text())
+    jsonschema.validate(results, json.loads((ROOT / "docs/results.schema.json").read_text()))
+    return results
+
+
+def test_both_stages_end_with_a_report_whose_figures_are_the_runs_own(place: Workplace) -> None:
+    first = place.call(STAGE_1, CONFIG, "-n", "first", *WITH_REPORT)
+    assert_done(first)
+    second = place.call(STAGE_2, CONFIG, "-n", "second", *WITH_REPORT)
+    assert_done(second)
+    for name, ended in (("first", first), ("second", second)):
+        folder = place.find_run(name)
+        assert f"report: {folder.relative_to(place.folder)}/report.html" in ended.out
+        assert (folder / "model_card.md").read_text().startswith("---\n")
+        results = read_results(place, name)
+        about = load_checkpoint(folder / "weights/best_model.pth").about
+        assert results["models"][0]["figures"]["frame_auc"]["value"] == pytest.approx(about["val_auc"], abs=1e-9)
+        assert results["training"]["best_epoch"] == about["epoch"]
+        assert any("flatter" in note for note in results["data"][0]["notes"])
+    results = read_results(place, "second")
+    assert [model["role"] for model in results["models"]] == ["distilled", "before", "teacher"]
+    assert [(one["a"], one["b"]) for one in results["comparisons"] if one["figure"] == "frame_auc"] == [
+        ("second", "student before"),
+        ("second", "teacher"),
+    ]
+    before = results["models"][1]["figures"]["frame_auc"]["value"]
+    of_first = read_results(place, "first")["models"][0]["figures"]["frame_auc"]["value"]
+    assert before == pytest.approx(of_first, abs=1e-6)
+    assert "stage 2" in " ".join(results["verdict"]).lower()
+
+
+def test_a_run_without_a_report_can_be_given_one_by_resuming_it(place: Workplace) -> None:
+    assert_done(place.call(STAGE_1, CONFIG, "-n", "first"))
+    folder = place.find_run("first")
+    assert not (folder / "report.html").exists()
+    weights = (folder / "weights/best_model.pth").read_bytes()
+    assert_done(place.call(STAGE_1, "--resume", str(folder), *WITH_REPORT))
+    assert (folder / "report.html").is_file()
+    assert (folder / "weights/best_model.pth").read_bytes() == weights
+    before = (folder / "report.html").stat().st_mtime_ns
+    assert_done(place.call(STAGE_1, "--resume", str(folder), *WITH_REPORT))
+    assert (folder / "report.html").stat().st_mtime_ns == before
+
+
+def test_scores_that_are_no_longer_kept_leave_their_model_out_and_say_so(place: Workplace) -> None:
+    assert_done(place.call(STAGE_1, CONFIG, "-n", "first"))
+    assert_done(place.call(STAGE_2, CONFIG, "-n", "second"))
+    for path in (place / "output/.preflight").glob("*.json"):
+        path.unlink()
+    ended = place.call(STAGE_2, "--resume", str(place.find_run("second")), *WITH_REPORT)
+    assert_done(ended)
+    assert "report: teacher is left out" in ended.out
+    assert [model["name"] for model in read_results(place, "second")["models"]] == ["second"]
+
+
+def test_training_writes_the_same_weights_with_and_without_a_report(place: Workplace) -> None:
+    assert_done(place.call(STAGE_1, CONFIG, "-n", "plain"))
+    assert_done(place.call(STAGE_1, CONFIG, "-n", "told", *WITH_REPORT))
+    plain, told = (
+        load_checkpoint(place.find_run(name) / "weights/last.pth").tensors["model"] for name in ("plain", "told")
+    )
+    for name, tensor in plain.items():
+        assert torch.equal(tensor, told[name])

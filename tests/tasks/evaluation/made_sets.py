@@ -1,0 +1,92 @@
+"""Data sets to judge on: videos of plain blocks for faces, prepared or not, and crops; no model file is needed."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from block_clips import build_cutter, draw_blocks, write_picture
+from drawn_faces import draw_face
+from made_manifest import MadeFace
+from made_videos import write_video
+from rich.console import Console
+
+from lib.tasks.deepfake.evaluation import folder_set
+from lib.tasks.deepfake.prepare import run
+from lib.tasks.deepfake.prepare.request import Request
+
+LARGE, SMALL = (40, 40, 140, 160), (200, 60, 260, 130)  # boxes in pictures of 320 x 240 px
+NOBODY = "no face found"
+
+
+class InProcess:
+    """The pool without its processes, which cost a second or two."""
+
+    def __init__(self, build: Callable[[], Callable[[Any], Any]], count: int, *, timeout_s: float) -> None:
+        self._build = build
+
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, tasks: Sequence[Any], tick: Callable[[], None]) -> Iterator[tuple[Any, Any]]:
+        work = self._build()
+        for task in tasks:
+            yield task, work(task)
+
+
+def use_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are faces, in this process."""
+    monkeypatch.setattr(run, "WorkerPool", InProcess)
+    monkeypatch.setattr("lib.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
+    stand_in = functools.partial(run.run_preparation, build_cutter=build_cutter)
+    monkeypatch.setattr(folder_set, "run_preparation", stand_in)
+
+
+def write_clip(path: Path, frames: str) -> None:
+    """A video with a frame for each letter: L a large face, S a small one, B both, - nobody."""
+    boxes = {"L": [LARGE], "S": [SMALL], "B": [LARGE, SMALL], "-": []}
+    write_video(path, [draw_blocks(*boxes[letter]) for letter in frames])
+
+
+def write_tree(root: Path) -> Path:
+    """11 frames with a face and 5 without, of 4 people; a clip without any face, and a file that is no video."""
+    write_clip(root / "real/ann/a.avi", "LL-L")
+    write_clip(root / "real/ben/b.avi", "--")
+    write_clip(root / "fake/cat/c.avi", "BBB")
+    write_clip(root / "fake/dan/d.avi", "LLLLL-")
+    (root / "fake/dan/broken.avi").write_bytes(b"no video")
+    return root
+
+
+def prepare(source: Path, dest: Path, **settings: Any) -> None:
+    """run_preparation with the stand-ins; by default nobody is held out."""
+    request = Request(source, dest, **{"validation_share": 0.0, **settings})
+    run.run_preparation(request, Console(file=io.StringIO()), build_cutter=build_cutter)
+
+
+def write_crops(root: Path, names: Sequence[str], *, side: int = 24) -> Path:
+    """A picture for each name, all different."""
+    for seed, name in enumerate(names):
+        write_picture(root / name, np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
+    return root
+
+
+def make_face(seed: int, label: int, clip: str, frame: int, face: int, split: str = "test") -> MadeFace:
+    fields = {"frame_index": frame, "face_index": face}
+    return MadeFace(*draw_face(seed, 80), split, label, clip, f"person of {clip}", fields)
+
+
+TWO_FACES = [
+    make_face(0, 0, "alone", 4, 0),
+    make_face(1, 1, "pair", 0, 0),
+    make_face(2, 1, "pair", 0, 1),
+    make_face(3, 1, "pair", 7, 1),
+]

@@ -1,0 +1,106 @@
+"""Several faces in a frame: which of them count, and how they are made one score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from block_clips import draw_blocks, write_picture
+from made_manifest import write_set
+from made_sets import LARGE, SMALL, TWO_FACES, make_face, prepare, use_stand_ins, write_clip, write_tree
+
+from lib.errors import UserError
+from lib.tasks.deepfake.evaluation.datasets import EvaluationSet, FacesRule, SetRequest, Split, open_sets
+from lib.tasks.deepfake.evaluation.folder_set import CACHE
+from lib.tasks.deepfake.prepare.settings import CutSettings
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_stand_ins(monkeypatch)
+
+
+def open_one(path: Path, *, split: Split = "all", faces: FacesRule = "largest") -> EvaluationSet:
+    (found,) = open_sets([SetRequest(path, split=split, faces=faces)], say=lambda _: None)
+    return found
+
+
+def to_margin(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
+
+
+@pytest.mark.parametrize(
+    ("faces", "of_pair", "of_other"),
+    [("largest", 0.4, None), ("max", 0.8, 0.3), ("mean", 0.6, 0.3)],
+)
+def test_faces_of_a_frame_are_combined_by_the_rule(
+    tmp_path: Path, faces: FacesRule, of_pair: float, of_other: float | None
+) -> None:
+    write_set(tmp_path / "set", TWO_FACES)
+    found = open_one(tmp_path / "set", split="test", faces=faces)
+    said = {"alone": 0.1, "pair": 0.4} if faces == "largest" else {}
+    margins = [to_margin(p) for p in (said.values() if said else (0.1, 0.4, 0.8, 0.3))]
+    frames = found.build_frames(np.array(margins), {})
+    assert frames.sample_ids == ["alone/000004", "pair/000000", "pair/000007"]
+    assert frames.decided is not None
+    assert frames.decided.tolist() == [True, True, of_other is not None]
+    probabilities = 1 / (1 + np.exp(-frames.margins))
+    np.testing.assert_allclose(probabilities[:2], [0.1, of_pair], rtol=0, atol=1e-15)
+    if of_other is None:
+        assert found.about.without_decision == {"the clip's largest person is not in it": 1}
+    else:
+        np.testing.assert_allclose(probabilities[2], of_other, rtol=0, atol=1e-15)
+
+
+def test_a_frame_keeps_its_decision_while_one_of_its_faces_is_readable(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", TWO_FACES)
+    found = open_one(tmp_path / "set", split="test", faces="max")
+    names = found.name_faces()
+    margins = np.array([to_margin(p) for p in (0.1, 0.4, 0.8, 0.3)])
+    frames = found.build_frames(margins, {names[2]: "is no picture", names[3]: "is no picture"})
+    assert frames.decided is not None
+    assert frames.decided.tolist() == [True, True, False]
+    assert frames.margins[1] == margins[1]
+    assert found.describe({names[2]: "is no picture"}).without_decision == {}
+    assert found.describe({names[3]: "is no picture", "of another set": "gone"}).without_decision == {
+        "is no picture": 1
+    }
+
+
+def test_all_faces_unreadable_leave_no_decision_at_all(tmp_path: Path) -> None:
+    write_set(tmp_path / "set", TWO_FACES)
+    found = open_one(tmp_path / "set", split="test", faces="mean")
+    frames = found.build_frames(np.zeros(4), dict.fromkeys(found.name_faces(), "is empty"))
+    assert frames.decided is not None
+    assert not frames.decided.any()
+    assert found.describe(dict.fromkeys(found.name_faces(), "is empty")).without_decision == {"is empty": 3}
+
+
+def test_two_faces_are_cut_where_all_count_and_one_where_the_largest_does(tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "videos")
+    assert (len(open_one(source)), len(open_one(source, faces="mean"))) == (11, 14)
+    prepare(source, tmp_path / "set", cut=CutSettings(faces="largest"))
+    assert any("--faces largest" in note for note in open_one(tmp_path / "set", faces="max").about.notes)
+    assert not open_one(tmp_path / "set").about.notes
+
+
+def test_two_largest_faces_and_two_labels_in_a_frame_are_refused_by_name(tmp_path: Path) -> None:
+    real = make_face(0, 0, "other", 0, 0)
+    twice = [make_face(1, 1, "pair", 3, 0), make_face(2, 1, "pair", 3, 0), real]
+    write_set(tmp_path / "twice", twice)
+    with pytest.raises(UserError, match=r"more than one largest face(.|\n)*pair/000003"):
+        open_one(tmp_path / "twice", split="test")
+    write_set(tmp_path / "both", [make_face(1, 1, "pair", 3, 0), make_face(2, 0, "pair", 3, 1), real])
+    with pytest.raises(UserError, match=r"real and fake at once(.|\n)*pair/000003"):
+        open_one(tmp_path / "both", split="test")
+
+
+def test_what_is_said_of_a_frame_with_a_face_is_a_remark_and_no_missing_decision(tmp_path: Path) -> None:
+    source = tmp_path / "mixed"
+    write_clip(source / "real/ann/a.avi", "BB")
+    write_picture(source / "fake/ben/b.png", draw_blocks(LARGE, SMALL))
+    (found,) = open_sets([SetRequest(source, faces="max", min_face=65)], say=lambda _: None)
+    quarantine = next(CACHE.glob("*/quarantine.csv")).read_text()
+    assert quarantine.count("1 more below 65 px") == 3
+    assert (len(found), len(found.frames), found.about.without_decision) == (3, 3, {})

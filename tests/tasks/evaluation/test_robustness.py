@@ -1,0 +1,274 @@
+"""Robustness curves: what is measured on which faces, and that it is the same however it is loaded."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from drawn_faces import draw_face
+from torch import nn
+
+from lib.data.items import UnreadableItem
+from lib.engine.evaluate import compute_scores
+from lib.errors import UserError
+from lib.metrics.aggregation import MAX
+from lib.metrics.checks import MetricError
+from lib.metrics.figures import compute_figures
+from lib.modalities.faces.disturb import DISTURBANCES, disturb
+from lib.modalities.faces.disturb_cut import cut_face
+from lib.modalities.faces.disturb_pixels import blur
+from lib.modalities.faces.recompress import find_obstacle
+from lib.tasks.deepfake.evaluation.columns import FrameColumns
+from lib.tasks.deepfake.evaluation.evaluation_set import build_set
+from lib.tasks.deepfake.evaluation.robustness import compute_area, measure_robustness
+from lib.tasks.deepfake.evaluation.robustness_choice import choose_disturbances, choose_faces
+from lib.tasks.deepfake.evaluation.robustness_items import DisturbedFaces, list_variants
+from lib.tasks.deepfake.evaluation.robustness_parts import take_in_parts
+from lib.tasks.deepfake.sources.face import Face, LoadedFace
+from lib.types import Outputs
+
+SIZE = 32
+BY_NAME = {disturbance.name: disturbance for disturbance in DISTURBANCES}
+QUICK = ("jpeg", "blur", "noise", "crop_jitter")
+
+
+class Sharpness(nn.Module):
+    """Calls fake what is blurred: scores fall with the size of the Laplacian."""
+
+    def __init__(self, factor: float = 60.0) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 1, 3, bias=False)
+        kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])
+        self.convolution.weight.data = kernel.expand(1, 3, 3, 3).clone() / 3
+        self.factor = factor
+
+    def forward(self, images: torch.Tensor) -> Outputs:
+        detail = self.convolution(images).abs().mean(dim=(1, 2, 3))
+        return Outputs(torch.stack([self.factor * detail, torch.zeros_like(detail)], dim=1))
+
+
+def make_face(number, *, boxes=True, unreadable=False):
+    """Odd ones are fakes, a little blurred."""
+    name = f"face {number}"
+
+    def load():
+        if unreadable:
+            raise UnreadableItem(name, "is empty (0 bytes)")
+        image, landmarks = draw_face(number, 80)
+        if number % 2:
+            image = blur(image, 0.012 + 0.001 * (number % 5))
+        box = np.concatenate([landmarks[:68].min(axis=0), landmarks[:68].max(axis=0)])
+        return LoadedFace(image, boxes=box[None] if boxes else None)
+
+    return Face(name, f"clip {number // 4}", f"person {number // 4}", number % 2, load)
+
+
+def make_set(count=16, *, name="drawn", broken=(), boxes=True):
+    faces = [make_face(i, unreadable=i in broken, boxes=boxes) for i in range(count)]
+    columns = FrameColumns(
+        [face.name for face in faces],
+        [face.clip_id for face in faces],
+        [face.identity for face in faces],
+        ["drawn" if face.label else "" for face in faces],
+        np.array([face.label for face in faces]),
+    )
+    return build_set(
+        name,
+        faces,
+        columns,
+        np.arange(count),
+        MAX,
+        kind="crops",
+        split=None,
+        fingerprint="",
+        faces_rule="",
+        name_faces=lambda: [face.name for face in faces],
+    )
+
+
+def measure(sets, *, models=None, lines=None, **choices):
+    chosen = {"image_size": SIZE, "num_workers": 0, "device": torch.device("cpu"), "names": QUICK} | choices
+    said = [] if lines is None else lines
+    return measure_robustness(models or [("sharpness", Sharpness())], sets, say=said.append, **chosen)
+
+
+def test_every_curve_begins_with_the_auc_that_the_set_has_elsewhere():
+    judged, model = make_set(), Sharpness()
+    for faces in (judged, make_set(boxes=False)):
+        scores, _ = compute_scores(
+            model, faces.build_source(SIZE), seed=9, batch_size=3, num_workers=0, device=torch.device("cpu")
+        )
+        plain = compute_figures(faces.build_frames(scores.margin, {}), aggregations=()).values["frame_auc"]
+        curves = measure([faces], models=[("sharpness", model)])["sharpness"]
+        assert [curve.name for curve in curves] == list(QUICK)
+        for curve in curves:
+            assert curve.points[0].auc.value == plain
+            assert curve.points[0].label == "none"
+            assert [point.strength for point in curve.points] == list(BY_NAME[curve.name].strengths)
+    assert 0.5 < plain <= 1
+
+
+def test_the_undisturbed_pixels_are_those_of_validation_and_each_variant_is_its_disturbance():
+    faces = make_set().faces
+    variants = list_variants([BY_NAME[name] for name in QUICK])
+    assert len(variants) == 1 + sum(len(BY_NAME[name].strengths) - 1 for name in QUICK)
+    source = DisturbedFaces(faces, [2, 5], variants, image_size=SIZE, seed=4)
+    item = source.make(1, np.random.default_rng(0))
+    plain = make_set().build_source(SIZE).make(5, np.random.default_rng(1)).images[0]
+    np.testing.assert_array_equal(item.images[0], plain)
+    loaded = faces[5].load()
+    cut = cut_face(loaded.image, loaded.boxes[0])
+    for variant, image in zip(variants, item.images, strict=True):
+        picture = disturb(cut, variant.disturbance, variant.level, seed=4, index=5)
+        whole = DisturbedFaces(
+            [Face("", "", "", 0, lambda p=picture: LoadedFace(p))], [0], variants[:1], image_size=SIZE, seed=0
+        )
+        np.testing.assert_array_equal(image, whole.make(0, np.random.default_rng(0)).images[0])
+
+
+def test_no_and_two_loader_processes_give_the_same_curves():
+    sets = [make_set(10), make_set(6, name="more")]
+    alone, together = (measure(sets, num_workers=workers)["sharpness"] for workers in (0, 2))
+    assert alone == together  # equal to the last bit, intervals too
+
+
+def test_models_are_judged_side_by_side_as_each_by_itself():
+    sets, models = [make_set()], [("one", Sharpness()), ("other", Sharpness(-60.0))]
+    both = measure(sets, models=models)
+    assert list(both) == ["one", "other"]
+    for named in models:
+        assert measure(sets, models=[named])[named[0]] == both[named[0]]
+    for one, other in zip(both["one"], both["other"], strict=True):
+        assert one.area + other.area == pytest.approx(1, abs=1e-12)
+
+
+def test_a_curve_does_not_depend_on_which_others_are_asked_for():
+    sets = [make_set()]
+    assert measure(sets, names=("noise",))["sharpness"][0] == measure(sets)["sharpness"][2]
+
+
+def test_the_area_is_the_mean_height_by_the_trapezoid_rule():
+    assert compute_area([0.9, 0.9, 0.9]) == pytest.approx(0.9, abs=1e-15)
+    assert compute_area([1.0, 0.5]) == 0.75
+    assert compute_area([1.0, 0.8, 0.7, 0.5, 0.4]) == pytest.approx((0.5 * 1.0 + 0.8 + 0.7 + 0.5 + 0.5 * 0.4) / 4)
+    for curve in measure([make_set()])["sharpness"]:
+        assert curve.area == compute_area([point.auc.value for point in curve.points])
+
+
+def test_blur_takes_away_what_the_model_looks_at():
+    (curve,) = measure([make_set(24)], names=("blur",))["sharpness"]
+    assert curve.points[0].auc.value > 0.9
+    assert curve.area < curve.points[0].auc.value
+    for point in curve.points:
+        assert point.auc.low <= point.auc.value <= point.auc.high
+
+
+def test_faces_that_cannot_be_read_are_undecided_and_counted():
+    said = []
+    broken = measure([make_set(16, broken=(3, 8))], lines=said)["sharpness"]
+    assert any("2 faces could not be read and have no decision" in line for line in said)
+    whole = make_set(16)
+    kept = whole.take(np.array([i for i in range(16) if i not in (3, 8)]))
+    for curve, point_names in zip(broken, QUICK, strict=True):
+        assert curve.name == point_names
+    # Without randomness the curve is that of the set without them; numbers of faces, and so keys, move otherwise.
+    assert broken[0] == measure([kept])["sharpness"][0]
+
+
+def test_a_choice_of_faces_is_balanced_fixed_and_said():
+    labels = [np.array([0] * 50 + [1] * 10), np.array([1] * 40)]
+    said = []
+    chosen = choose_faces(labels, 30, seed=3, say=said.append)
+    taken = np.concatenate([of_set[numbers] for of_set, numbers in zip(labels, chosen, strict=True)])
+    assert len(taken) == 30
+    assert (taken == 0).sum() == (taken == 1).sum() == 15
+    assert all((np.diff(numbers) > 0).all() for numbers in chosen)
+    assert said == ["robustness: 30 of 100 faces, drawn with seed 3: 15 of 50 real, 15 of 50 fake"]
+    again = choose_faces(labels, 30, seed=3, say=said.append)
+    assert [numbers.tolist() for numbers in again] == [numbers.tolist() for numbers in chosen]
+    other = choose_faces(labels, 30, seed=4, say=said.append)
+    assert [numbers.tolist() for numbers in other] != [numbers.tolist() for numbers in chosen]
+
+
+@pytest.mark.parametrize(("reals", "fakes", "most", "expected"), [(3, 90, 20, 3), (90, 4, 21, 17), (50, 50, 21, 11)])
+def test_a_rare_class_is_taken_whole_and_the_other_fills_up(reals, fakes, most, expected):
+    labels = np.array([0] * reals + [1] * fakes)
+    (chosen,) = choose_faces([labels], most, seed=0, say=lambda _: None)
+    assert len(chosen) == most
+    assert (labels[chosen] == 0).sum() == expected
+
+
+def test_as_many_faces_as_there_are_are_all_taken_and_nothing_is_said():
+    said = []
+    (chosen,) = choose_faces([np.array([0, 1, 1])], 3, seed=0, say=said.append)
+    assert chosen.tolist() == [0, 1, 2]
+    assert said == []
+    with pytest.raises(UserError, match="2 faces or more"):
+        choose_faces([np.array([0, 1, 1])], 1, seed=0, say=said.append)
+
+
+def test_chosen_faces_have_the_pictures_that_they_have_among_all():
+    judged = make_set(20)
+    (numbers,) = choose_faces([judged.labels], 8, seed=0, say=lambda _: None)
+    variants = list_variants([BY_NAME["noise"]])
+    few = DisturbedFaces(judged.faces, numbers.tolist(), variants, image_size=SIZE, seed=0)
+    every = DisturbedFaces(judged.faces, range(20), variants, image_size=SIZE, seed=0)
+    rng = np.random.default_rng(0)
+    for place, number in enumerate(numbers.tolist()):
+        np.testing.assert_array_equal(few.make(place, rng).images, every.make(number, rng).images)
+    curves = measure([judged, make_set(6, name="more")], most_faces=8, names=("jpeg",))["sharpness"]
+    assert all(point.auc.value is not None for point in curves[0].points)
+
+
+def test_several_chunks_are_one_set(monkeypatch):
+    whole = measure([make_set(11)])
+    monkeypatch.setattr("lib.tasks.deepfake.evaluation.robustness.CHUNK", 3)
+    assert measure([make_set(11)]) == whole
+
+
+def test_without_the_video_package_h264_is_left_out_in_words(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    said = []
+    left = choose_disturbances(None, said.append)
+    assert [d.name for d in left] == [d.name for d in DISTURBANCES if d.name != "h264"]
+    assert len(said) == 1
+    assert "h264 is left out" in said[0]
+    assert ".[video]" in said[0]
+    with pytest.raises(UserError, match=r"\[video\]"):
+        choose_disturbances(["h264"], said.append)
+
+
+def test_h264_is_a_curve_like_the_others():
+    pytest.importorskip("av", reason="H.264 needs the extra `video`")
+    if find_obstacle() is not None:
+        pytest.skip(find_obstacle() or "")
+    (curve,) = measure([make_set(8)], names=("h264",))["sharpness"]
+    assert [point.label for point in curve.points] == ["none", "CRF 23", "CRF 28", "CRF 35", "CRF 40"]
+
+
+def test_a_name_that_no_disturbance_has_is_told_with_those_that_there_are():
+    with pytest.raises(UserError, match="fog") as caught:
+        choose_disturbances(["jpeg", "fog"], lambda _: None)
+    assert all(name in str(caught.value) for name in BY_NAME)
+
+
+def test_one_class_is_an_error_that_names_samples():
+    judged = make_set(8).take(np.array([0, 2, 4]))
+    with pytest.raises(MetricError, match="face 0"):
+        measure([judged])
+
+
+def test_a_model_keeps_its_mode_and_its_weights_their_layout():
+    model = Sharpness().train()
+    before = model.convolution.weight.stride()
+    measure([make_set(4)], models=[("sharpness", model)], names=("jpeg",))
+    assert model.training
+    assert model.convolution.weight.stride() == before
+    assert model.convolution.weight.is_contiguous()
+
+
+def test_parts_say_what_the_whole_does():
+    torch.manual_seed(0)
+    model, images = Sharpness(), torch.rand(7, 3, 224, 224)
+    with take_in_parts([model], image_size=224, device=torch.device("cpu")) as (parts,), torch.inference_mode():
+        torch.testing.assert_close(parts(images).logits, model(images).logits, rtol=1e-5, atol=1e-5)
