@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check test test-real-size test-slow demo results face-models docs clean help
+.PHONY: setup check test test-real-size test-slow browser demo results face-models docs clean help
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-slow    real sizes and full counts (make test-real-size: only the two command lines at 380 px)"
 	@echo "make check        format, lint, types, layers"
 	@echo "make results      three seeds on people never tuned on: docs/results.md (about an hour on two cores)"
+	@echo "make browser      a headless browser for the test that looks at the report (Debian, as root; else install Chromium)"
 	@echo "make face-models  the face detector and mesh that data_source photos needs"
 
 setup: $(STAMP)
@@ -47,6 +48,13 @@ demo: setup
 
 results: setup
 	$(BIN)/python demo/results.py
+
+# The report's own test looks at it in a browser, and skips with its reason where there is none.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
+	       && apt-get install --yes --quiet --no-install-recommends chromium >/dev/null 2>&1; } \
+	  || echo "no browser here, and none could be installed: the test of the report in a browser skips"
 
 docs: setup
 	$(BIN)/python configs/generate.py

@@ -131,6 +131,7 @@ def _measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
             text=True,
             timeout=CHILD_TIMEOUT_S,
             env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
+            cwd=root,  # `-m` looks in the working folder first
         )
     except subprocess.TimeoutExpired:
         return None, f"memory: not measured, its process took longer than {CHILD_TIMEOUT_S:.0f} s"

@@ -88,7 +88,7 @@ def test_one_model_on_a_folder_of_crops_leaves_everything_that_is_promised(place
     assert "frame_accuracy_at_eer" in model["figures"]
     assert results["training"]["columns"]["epoch"] == [1.0, 2.0]
     assert str(out / "report.html") in ended.out
-    for sentence in results["verdict"]:
+    for sentence in results["verdict"][:6]:
         assert sentence in ended.out
 
 

@@ -24,7 +24,7 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
     """One sentence or two a line, without markup; `results.verdict` itself is not read.
 
     lighter: the width of the student's family that is lighter than the teacher (`find_lighter_width`), named where the
-    student is not. With roles: did distillation help, the distance to the teacher, the cost. Without: each model
+    student is not. With roles: did distillation help, the cost, the distance to the teacher. Without: each model
     against each other. Then, of the distilled student and of each model without a role (of all where there is none):
     how well it separates, which fakes, disturbances, false alarms, probabilities. Then how well the others separate;
     last what was not judged.
@@ -32,7 +32,7 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
     if not results.models:
         return ("No model was judged.",)
     sets = list_sets(results)
-    compared = [*describe_gain(results, sets), *describe_teacher_gap(results, sets), *_describe_cost(results, lighter)]
+    compared = [*describe_gain(results, sets), *_describe_cost(results, lighter), *describe_teacher_gap(results, sets)]
     compared += describe_pairs(results, sets)
     main = _choose_main(results)
     others = [model for model in results.models if model not in main]

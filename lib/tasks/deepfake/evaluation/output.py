@@ -19,6 +19,7 @@ from lib.report.results import ModelResult, Results
 from lib.tasks.deepfake.evaluation.scores_file import write_scores
 
 ROOT = Path("output")
+SENTENCES = 5  # of the verdict that the console shows after its first line
 RESULTS, SCORES, CARD, TABLE = "results.json", "scores.csv", "model_card", "models"
 
 
@@ -77,8 +78,11 @@ def say_results(results: Results, folder: Path, console: Console) -> None:
     """The tables, the verdict, and where the rest is."""
     for table in render_tables(results):
         console.print(table)
-    for sentence in results.verdict:
-        console.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+    headline, *sentences = results.verdict
+    for line in (headline, *(f"- {sentence}" for sentence in sentences[:SENTENCES])):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if len(sentences) > SENTENCES:
+        console.print(f"  ({len(sentences) - SENTENCES} more in the report)", markup=False, highlight=False)
     console.print(
         f"\nThe report: {folder / 'report.html'} (opens in any browser, without a network). Beside it: {RESULTS}, "
         f"{SCORES}, {TABLE}.csv, {CARD}*.md, figures/.",
