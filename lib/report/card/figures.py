@@ -78,7 +78,7 @@ def tell_limits(results: Results, model: ModelResult, sets: Sequence[JudgedSet])
     lines += [
         "Whether it errs more often on some groups of people than on others was not measured.",
         "Intervals are over the people of each set, at one training: another seed would give other figures.",
-        *(show_plain(note) for note in (*model.notes, *results.notes)),
+        *(show_plain(note) for note in (*model.notes, *_take_own(results, model))),
     ]
     return "\n".join(f"- {line}" for line in lines)
 
@@ -107,3 +107,9 @@ def _format(figure: FigureResult | None, unit: str) -> str:
         return DASH
     kind = "percent" if unit == "percent" else "share"
     return f"{format_value(figure.value, kind)} {format_interval(figure.low, figure.high, kind)}".rstrip()
+
+
+def _take_own(results: Results, model: ModelResult) -> list[str]:
+    """The notes of the results without those of other models, which begin with their names."""
+    others = tuple(f"{other.name}: " for other in results.models if other is not model)
+    return [note for note in results.notes if not note.startswith(others or "\0")]

@@ -6,6 +6,7 @@ from lib.report.card.figures import tell_cost, tell_figures, tell_limits, tell_t
 from lib.report.card.front import OTHER, render_front
 from lib.report.card.terms import list_terms
 from lib.report.card.text import count_backticks, show_code, show_plain
+from lib.report.page.calibration import tell_value
 from lib.report.results import ModelResult, Results
 from lib.report.verdict.sets import list_sets
 
@@ -55,7 +56,7 @@ def _tell_what(results: Results, model: ModelResult) -> str:
     name = model.architecture
     architecture = "an architecture that is not known" if name is None else show_code(name)
     sha256 = "" if model.sha256 is None else f"- sha256: {show_code(model.sha256)}\n"
-    trained = "".join(f"- {show_plain(key)}: {show_plain(str(value))}\n" for key, value in model.trained.items())
+    trained = "".join(f"- {show_plain(key)}: {show_plain(tell_value(value))}\n" for key, value in model.trained.items())
     return (
         f"# {show_plain(model.name)}\n\n"
         f"Tells real faces from manipulated ones: {stage} of SharpStudent, {architecture}, for face crops of {size}. "
