@@ -4,7 +4,6 @@ from and the teacher that it learnt from, in RUN/report.html.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -15,13 +14,13 @@ from typing import Any
 
 from lib.checkpoint.selection import BEST_NAME
 from lib.config.sections import StudentSection, TeacherSection
-from lib.engine.calibration import REPORT_NAME
 from lib.engine.judge import EVALUATION_ITEMS
 from lib.engine.judging import judge_models
 from lib.engine.mistakes import find_mistakes
 from lib.engine.open_model import ModelSpec, open_model
+from lib.engine.preflight import SCORES_NAME
 from lib.engine.run import Run
-from lib.engine.score_cache import build_score_cache
+from lib.engine.score_cache import load_scores
 from lib.engine.task import Scores, Task, TaskData
 from lib.engine.validation_set import ValidationSet
 from lib.files import write_text_atomically
@@ -44,8 +43,8 @@ def write_run_report(run: Run, task: Task, data: TaskData) -> Path:
     """Judge RUN/weights/best_model.pth on the run's validation data and write report.html, results.json, figures/ and
     model_card.md into the run folder; returns the report.
 
-    In stage 2 the scores of its first student and of its teachers are those that the preflight has kept; where they are
-    gone, the report is about the best model alone. Raises UserError where the disk refuses, MetricError where the
+    In stage 2 the scores of its first student and of its teachers are those of the preflight; where they are gone, the
+    report is about the best model alone. Raises UserError where the disk refuses, MetricError where the
     validation data has no figures.
     """
     config = run.config
@@ -62,7 +61,7 @@ def write_run_report(run: Run, task: Task, data: TaskData) -> Path:
         say=lambda _: None,
     )
     best = judged.models[0]
-    others = _read_others(run, task, data, best.scores[0])
+    others = _read_others(run, task, best.scores[0])
     mistakes, pictures = find_mistakes(
         best, [validation], judged.unreadable, batch_size=EVALUATION_ITEMS, first_picture=0
     )
@@ -117,26 +116,27 @@ class _Kept:
     frames: ScoredFrames
 
 
-def _read_others(run: Run, task: Task, data: TaskData, own: Scores) -> list[_Kept]:
+def _read_others(run: Run, task: Task, own: Scores) -> list[_Kept]:
     """The student that stage 2 began with, and each teacher, where their scores are of these very pictures."""
-    config = run.config
-    try:
-        kept: list[str | None] = json.loads((run.logs_folder / REPORT_NAME).read_text(encoding="utf-8"))["kept_scores"]
-    except (FileNotFoundError, KeyError):  # stage 1, or a run that an earlier version began
+    config, path = run.config, run.logs_folder / SCORES_NAME
+    if not path.is_file():  # stage 1, or a run that an earlier version began
         return []
-    cache = build_score_cache(config, task, data, run.device, run.say)
+    try:
+        kept = load_scores(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        run.say(f"report: {path} cannot be read ({type(error).__name__}: {error}); the best model stands alone")
+        return []
     is_alone = len(config.teachers) == 1
     named: list[tuple[str, Role, StudentSection | TeacherSection]] = [(BEFORE, "before", config.student)]
     for number, section in enumerate(config.teachers, 1):
         named.append(("teacher" if is_alone else f"teacher {number}", "teacher" if is_alone else "model", section))
-    found: list[_Kept] = []
-    for (name, role, section), file in zip(named, kept, strict=True):
-        scores = None if file is None else cache.load(cache.folder / file)
-        if scores is None or scores.sample_ids != own.sample_ids:
-            run.say(f"report: {name} is left out; its scores of the preflight are no longer kept")
-            continue
-        found.append(_Kept(name, role, section.name, Path(section.weights or "none").name, task.to_frames(scores)))
-    return found
+    if len(kept) != len(named) or any(scores.sample_ids != own.sample_ids for scores in kept):
+        run.say(f"report: {path} is of other models or pictures; the best model stands alone")
+        return []
+    return [
+        _Kept(name, role, section.name, Path(section.weights or "none").name, task.to_frames(scores))
+        for (name, role, section), scores in zip(named, kept, strict=True)
+    ]
 
 
 def _describe(kept: _Kept) -> ModelResult:

@@ -13,7 +13,7 @@ from lib.engine.calibration import REPORT_NAME, calibrate, find_calibrated
 from lib.engine.findings import Judged, ModelRow, compute_row, find_problems
 from lib.engine.judge import Judge
 from lib.engine.named import Named
-from lib.engine.score_cache import build_score_cache
+from lib.engine.score_cache import build_score_cache, save_scores
 from lib.engine.task import Scores
 from lib.errors import Problem, UserError
 from lib.files import write_text_atomically
@@ -21,6 +21,7 @@ from lib.metrics.checks import MetricError, check_logits
 from lib.models.teachers import TeacherEnsemble
 
 FORMAT = 1
+SCORES_NAME = "preflight_scores.json"  # beside the report: what it was made of, for the report at the end of the run
 HEADER = ("Model", "Val AUC", "Accuracy", "ECE", "Logits mean +- sd, largest")
 WIDTH = 100  # characters that a line of the table may have
 
@@ -30,8 +31,7 @@ class PreflightReport:
     """rows: the student's first, then a teacher's each; average: of several teachers; findings: sentences, none where
     all is well.
 
-    start_value: the student's selection metric; items: of the validation set; kept_scores: the file of each model's
-    scores in the cache, None where there is none, for the report at the end of the run.
+    start_value: the student's selection metric; items: of the validation set.
     """
 
     rows: tuple[ModelRow, ...]
@@ -39,7 +39,6 @@ class PreflightReport:
     start_value: float
     items: int
     average: ModelRow | None = None
-    kept_scores: tuple[str | None, ...] = ()
 
     @property
     def start_auc(self) -> float:
@@ -61,7 +60,7 @@ def preflight(
     say: Callable[[str], None] | None = None,
 ) -> PreflightReport:
     """Judge the models, say a table and the findings line by line (`run.say` unless given), and write
-    `logs/preflight.json`. Teachers that the config asks to calibrate are, from now on.
+    `logs/preflight.json` with the scores beside it. Teachers that the config asks to calibrate are, from now on.
 
     All models see a batch that is loaded once. Scores of earlier runs are taken again where model and data are the
     same. ensemble: the teachers as one, judged too where they are several. Neither the models' modes nor any random
@@ -72,8 +71,10 @@ def preflight(
     models, calibrated = [student, *teachers], find_calibrated(judge.run.config, teachers)
     for teacher in calibrated.values():
         teacher.calibration = None
-    scored, kept = _judge(judge, models, say)
-    judged = [Judged(compute_row(name, scores), scores) for (name, _), scores in zip(models, scored, strict=True)]
+    judged = [
+        Judged(compute_row(name, scores), scores)
+        for (name, _), scores in zip(models, _judge(judge, models, say), strict=True)
+    ]
     for index, teacher in calibrated.items():
         judged[index + 1] = calibrate(teacher, judged[index + 1], say)
     findings = find_problems(judged[0], judged[1:])
@@ -87,9 +88,9 @@ def preflight(
         start_value=judge.task.compute_metrics(judged[0].scores)[judge.task.selection_metric],
         items=len(judge.data.validation),
         average=None if average is None else average.row,
-        kept_scores=tuple(kept),
     )
     write_text_atomically(judge.run.logs_folder / REPORT_NAME, _to_json(report))
+    save_scores(judge.run.logs_folder / SCORES_NAME, [model.scores for model in judged])
     rows = report.rows if report.average is None else (*report.rows, report.average)
     for line in (*format_table(rows), *(f"warning: {finding}" for finding in report.findings)):
         say(line)
@@ -113,10 +114,8 @@ def format_table(rows: Sequence[ModelRow]) -> list[str]:
     ]
 
 
-def _judge(judge: Judge, models: Sequence[Named], say: Callable[[str], None]) -> tuple[list[Scores], list[str | None]]:
-    """The scores of each model: those kept from an earlier run, or of one pass for all that have none; and the names of
-    the files that keep them.
-    """
+def _judge(judge: Judge, models: Sequence[Named], say: Callable[[str], None]) -> list[Scores]:
+    """The scores of each model: those kept from an earlier run, or of one pass for all that have none."""
     run = judge.run
     cache = build_score_cache(run.config, judge.task, judge.data, run.device, say)
     paths = [cache.find(model) for _, model in models]
@@ -136,8 +135,7 @@ def _judge(judge: Judge, models: Sequence[Named], say: Callable[[str], None]) ->
             if path is not None and not replaced:  # an item that is mended would be judged by its stand-in for ever
                 cache.save(path, found)
     cache.prune([path for path in paths if path is not None])
-    kept = [None if path is None or not path.is_file() else path.name for path in paths]
-    return [known for known in scores if known is not None], kept
+    return [known for known in scores if known is not None]
 
 
 def _check_finite(name: str, scores: Scores, *, is_student: bool) -> None:

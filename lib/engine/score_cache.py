@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,18 @@ def build_score_cache(
     """The cache of a run's output root for the validation items of its task."""
     folder = Path(config.output_root) / FOLDER
     return ScoreCache(folder, _fingerprint(config, task, data), device, task.image_size, say)
+
+
+def save_scores(path: Path, scores: Sequence[Scores]) -> None:
+    """Scores of several models, whole or not at all. Raises UserError where the disk refuses."""
+    write_text_atomically(path, json.dumps([_to_json(each) for each in scores], allow_nan=False) + "\n")
+
+
+def load_scores(path: Path) -> list[Scores]:
+    """What `save_scores` wrote. Raises OSError where there is no such file, ValueError, KeyError or TypeError where it
+    is another.
+    """
+    return [_from_json(each) for each in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def _list_newest_first(folder: Path) -> list[tuple[Path, os.stat_result]]:

@@ -21,7 +21,7 @@ SOURCE_FOLDER = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "torch", "torchvision", "timm", "efficientnet-pytorch", "albumentations", "opencv-python-headless", "numpy",
     "scikit-learn", "scipy", "pydantic", "json5", "rich", "tensorboard", "matplotlib", "safetensors", "pyarrow",
-    "pillow", "jinja2",
+    "pillow", "jinja2", "pyyaml",
 )  # fmt: skip
 _HOMES = re.compile(r"(?:/home|/Users|[A-Za-z]:\\Users)[/\\][^/\\\s=:]+")
 

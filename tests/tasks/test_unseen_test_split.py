@@ -36,6 +36,7 @@ CONFIG = {
     "lr": 0.01,
     "num_workers": 0,
     "device": "cpu",
+    "report": False,
     "ema_decay": 0.5,
     "teacher": "test_resnet",
     "teacher_weights": "weights/teacher.pth",
