@@ -93,3 +93,13 @@ def test_of_several_models_the_highest_is_named_for_each_set() -> None:
 @pytest.mark.parametrize("role", ["model", "distilled"])
 def test_without_figures_nothing_is_claimed(role: Role) -> None:
     assert "Nothing is known" in write(make_results(make_model("M", role)))
+
+
+@pytest.mark.parametrize(("people", "is_warned"), [(4, True), (19, True), (20, False), (42, False)])
+def test_few_people_are_said_to_make_intervals_too_narrow(people: int, is_warned: bool) -> None:
+    model = make_model("M", "model", data=(0.9, 0.8, 0.95))
+    counted = model.model_copy(update={"figures": {**model.figures, "people_count@data": FigureResult(value=people)}})
+    warned = [line for line in write_verdict(make_results(counted)) if "narrower than the doubt" in line]
+    assert warned == (
+        [f"data has {people} people only: intervals over so few are narrower than the doubt is."] * is_warned
+    )

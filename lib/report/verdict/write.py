@@ -15,9 +15,11 @@ from lib.report.verdict.decisions import describe_false_alarms, describe_probabi
 from lib.report.verdict.gain import describe_gain, describe_pairs, describe_teacher_gap, find_role
 from lib.report.verdict.headline import write_headline
 from lib.report.verdict.separation import describe_kinds, describe_robustness, describe_separation
-from lib.report.verdict.sets import JudgedSet, list_sets
+from lib.report.verdict.sets import JudgedSet, list_sets, say_people
 
 __all__ = ["Lighter", "write_headed_verdict", "write_verdict"]
+
+FEW_PEOPLE = 20
 
 
 def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
@@ -39,7 +41,7 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
     lines = compared + [line for model in main for line in describe_separation(model, sets)]
     lines += [line for model in main for line in _describe_model(model, sets)]
     lines += [line for model in others for line in describe_separation(model, sets)]
-    return (*lines, *describe_undecided(results.models, sets))
+    return (*lines, *_warn_of_few(results, sets), *describe_undecided(results.models, sets))
 
 
 def write_headed_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
@@ -59,6 +61,16 @@ def _describe_model(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
         *describe_robustness(model),
         *describe_false_alarms(model, telling),
         *describe_probabilities(model, telling),
+    ]
+
+
+def _warn_of_few(results: Results, sets: list[JudgedSet]) -> list[str]:
+    """A percentile bootstrap over few groups is too narrow (Davison & Hinkley 1997, section 5.2)."""
+    counts = {judged.title: judged.count(results.models[0], "people_count") for judged in sets}
+    few = {title: count for title, count in counts.items() if count is not None and count < FEW_PEOPLE}
+    return [
+        f"{title} has {say_people(count)} only: intervals over so few are narrower than the doubt is."
+        for title, count in few.items()
     ]
 
 
