@@ -34,14 +34,17 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
     if not results.models:
         return ("No model was judged.",)
     sets = list_sets(results)
-    compared = [*describe_gain(results, sets), *_describe_cost(results, lighter), *describe_teacher_gap(results, sets)]
+    few, gain = _warn_of_few(results, sets), describe_gain(results, sets)
+    compared = [*gain, *(few if gain else [])]
+    compared += [*_describe_cost(results, lighter), *describe_teacher_gap(results, sets)]
     compared += describe_pairs(results, sets)
     main = _choose_main(results)
     others = [model for model in results.models if model not in main]
     lines = compared + [line for model in main for line in describe_separation(model, sets)]
+    lines += [] if gain else few
     lines += [line for model in main for line in _describe_model(model, sets)]
     lines += [line for model in others for line in describe_separation(model, sets)]
-    return (*lines, *_warn_of_few(results, sets), *describe_undecided(results.models, sets))
+    return (*lines, *describe_undecided(results.models, sets))
 
 
 def write_headed_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
