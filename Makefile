@@ -53,7 +53,10 @@ results: setup
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	  || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
-	       && apt-get install --yes --quiet --no-install-recommends chromium >/dev/null 2>&1; } \
+	       && for try in install update install; do \
+	            if [ $$try = update ]; then apt-get update >/dev/null 2>&1; \
+	            else apt-get install --yes --quiet --no-install-recommends chromium >/dev/null 2>&1 && break; fi; \
+	          done && command -v chromium >/dev/null; } \
 	  || echo "no browser here, and none could be installed: the test of the report in a browser skips"
 
 docs: setup
