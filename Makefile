@@ -32,7 +32,7 @@ check: setup
 # Tests on real faces skip with their reason where the two face models (2.7 MB) cannot be fetched.
 test: setup
 	-@$(BIN)/python fetch_models.py face-models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-real-size: setup
 	$(BIN)/python -m pytest -m slow tests/end_to_end/test_two_stages.py
