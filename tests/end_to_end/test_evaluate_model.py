@@ -266,6 +266,11 @@ def test_a_report_is_written_over_an_earlier_one_and_never_among_other_things(pl
         (("RUN", "RUN", "--data", "data/other", "--crops"), ("two models", "NAME=MODEL")),
         (("RUN", "--robustness", "rain", "--data", "data/other", "--crops"), ("rain", "jpeg")),
         (("RUN", "--faces", "none"), ("--faces",)),
+        (("RUN", "--data", "data/other", "--crops", "--layout", "photos"), ("--layout", "no meaning")),
+        (
+            ("RUN", "--data", "data/other", "--crops", "--split", "all", "--faces", "max"),
+            ("2 problems", "--split", "--faces"),
+        ),
         (("RUN", "--fpr", "2", "--validation", "data/other"), ("--fpr", "between 0 and 1")),
         (("weights/tiny_teacher.pth", "--data", "data/other", "--crops"), ("architecture", "--architecture")),
         (("configs/tiny.json", "--data", "data/other", "--crops"), ("configs/tiny.json",)),

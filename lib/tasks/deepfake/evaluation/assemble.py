@@ -170,10 +170,19 @@ def _describe_protocol(parts: Parts) -> dict[str, str]:
         f"{request.rounds} rounds, seed {SEED}",
         "comparisons": f"paired bootstrap over people, {PAIRED_ROUNDS} rounds: both models see the same drawn people",
         "thresholds": _tell_thresholds(parts),
-        "checkpoints": "chosen on the validation data of their own runs, never on the data judged here",
-        "preprocessing": "each face is cut with 12.5 % around its box and resized to the network's input; no "
-        "augmentation",
+        "checkpoints": "chosen on the validation data of their own runs"
+        + ("" if any(data.kind == "validation" for data in parts.judged.data) else ", never on the data judged here"),
+        "preprocessing": "; ".join(dict.fromkeys(_PREPROCESSING[data.kind] for data in parts.judged.data)),
     }
+
+
+_CUT = "each face is cut with 12.5 % around its box and resized to the network's input; no augmentation"
+_PREPROCESSING = {
+    "manifest": _CUT,
+    "folder": _CUT,
+    "crops": "each picture is one face, resized to the network's input as a whole; no augmentation",
+    "validation": "as in the run's own validation: the same faces, blends and sizes in every epoch",
+}
 
 
 def _tell_thresholds(parts: Parts) -> str:

@@ -14,12 +14,12 @@ from lib.engine.open_model import ModelSpec, OpenedModel, open_model
 from lib.engine.run import choose_device
 from lib.errors import Problem, ProblemList, UserError
 from lib.tasks.deepfake.evaluation.calibrations import check_storable
-from lib.tasks.deepfake.evaluation.datasets import SetRequest, open_sets
+from lib.tasks.deepfake.evaluation.datasets import SetRequest, find_kind, open_sets
 from lib.tasks.deepfake.evaluation.faces_set import FacesSet
 from lib.tasks.deepfake.evaluation.output import check_folder
 from lib.tasks.deepfake.evaluation.robustness_choice import choose_disturbances
 from lib.tasks.deepfake.evaluation.run_validation import open_last_validation
-from lib.tasks.deepfake.evaluation.wishes import DataWish, EvaluationRequest, ModelWish
+from lib.tasks.deepfake.evaluation.wishes import DataChoices, DataWish, EvaluationRequest, ModelWish
 from lib.tasks.deepfake.task import DeepfakeTask
 
 
@@ -120,7 +120,32 @@ def _open_sets(
         )
         for wish in wishes
     ]
+    _check_choices(asked)
     return [FacesSet(found) for found in open_sets(asked, say=say, console=console)]
+
+
+def _check_choices(asked: Sequence[SetRequest]) -> None:
+    """Raise UserError for an option that none of these sets has a use for: it would be ignored without a word."""
+    kinds = {find_kind(request) for request in asked if request.path.exists()}
+    one, default = asked[0], DataChoices()
+    wanted: list[tuple[str, object, set[str], str]] = [
+        ("--layout", one.layout, {"folder"}, "folders of whole pictures or videos"),
+        ("--label", one.label, {"folder"}, "folders of whole pictures or videos"),
+        ("--split", None if one.split in (default.split, "val") else one.split, {"manifest"}, "prepared sets"),
+        ("--faces", None if one.faces == default.faces else one.faces, {"folder", "manifest"}, "whole frames"),
+    ]
+    problems = [
+        Problem(
+            option,
+            f"has no meaning here: it is for {what}",
+            got=f"sets of the kind: {', '.join(sorted(kinds))}",
+            remedy="leave it out",
+        )
+        for option, value, of, what in wanted
+        if value is not None and kinds and not kinds & of
+    ]
+    if problems:
+        raise UserError(*problems)
 
 
 def _check_apart(sets: Sequence[JudgedSet], validation: Sequence[JudgedSet]) -> None:
