@@ -224,9 +224,15 @@ def check_writable(root: Path, where: str, *, remedy: str = "choose another fold
 
 
 def _make_run_folder(config: RunConfig) -> Path:
-    """`output/<name>_<config>_<mm_dd_HH_MM_SS>`, with _2, _3 ... when it exists: mkdir decides who was first."""
+    """`output/<name>_<config>_<mm_dd_HH_MM_SS>`."""
     stamp = datetime.now().strftime("%m_%d_%H_%M_%S")
-    base = Path(config.output_root) / f"{config.name}_{config.config_name}_{stamp}"
+    return make_new_folder(Path(config.output_root) / f"{config.name}_{config.config_name}_{stamp}")
+
+
+def make_new_folder(base: Path) -> Path:
+    """A folder of this name, with _2, _3 ... when it exists: mkdir decides who was first. Raises UserError where the
+    disk refuses.
+    """
     make_folder(base.parent)
     attempt = 1
     while True:

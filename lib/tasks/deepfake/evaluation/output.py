@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lib.engine.judging import Judged
-from lib.engine.run import check_writable
+from lib.engine.run import check_writable, make_new_folder
 from lib.errors import Problem, UserError
 from lib.files import make_folder, write_text_atomically
 from lib.report.card.render import render_model_card
@@ -42,21 +42,9 @@ def check_folder(wanted: Path | None) -> None:
 def make_out_folder(wanted: Path | None) -> Path:
     """The folder of the report: `wanted`, or a new one under output/."""
     if wanted is None:
-        return _make_new(ROOT / f"evaluation_{datetime.now():%m_%d_%H_%M_%S}")
+        return make_new_folder(ROOT / f"evaluation_{datetime.now():%m_%d_%H_%M_%S}")
     make_folder(wanted)
     return wanted
-
-
-def _make_new(base: Path) -> Path:
-    make_folder(base.parent)
-    attempt = 1
-    while True:
-        folder = base if attempt == 1 else base.with_name(f"{base.name}_{attempt}")
-        try:
-            make_folder(folder, exist_ok=False)
-            return folder
-        except FileExistsError:
-            attempt += 1
 
 
 def write_evaluation(folder: Path, results: Results, pictures: Sequence[ReportPicture], judged: Judged) -> None:
