@@ -160,6 +160,8 @@ def test_the_two_stages_and_the_teacher_are_compared_with_cost_bands_and_sentenc
         (names[a], names[b]) for a, b in (("distilled", "before"), ("distilled", "teacher"), ("before", "teacher"))
     }
     assert any("18 M" in band["expected"] for band in results["bands"])
+    for band in results["bands"]:
+        assert f"{band['what']}: {band['expected']}; here {band['measured']}" in ended.out
     assert "Parameters" in ended.out
     assert "stage 2 as a whole" in results["verdict"][0].lower()
     assert len(list(out.glob("model_card_*.md"))) == 3

@@ -66,6 +66,11 @@ def say_results(results: Results, folder: Path, console: Console) -> None:
     """The tables, the verdict, and where the rest is."""
     for table in render_tables(results):
         console.print(table)
+    if results.bands:
+        console.print("What the two-stage guide expects, and what was measured here:", highlight=False)
+    for band in results.bands:
+        line = f"  {band.what}: {band.expected}; here {band.measured}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     headline, *sentences = results.verdict
     for line in (headline, *(f"- {sentence}" for sentence in sentences[:SENTENCES])):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
