@@ -48,9 +48,9 @@ def render_markdown(results: Results) -> str:
         extra: dict[str, str] = {}
         for judged in sets:
             for title, figure in (("frame", FRAME_AUC), ("video", VIDEO_AUC)):
-                if any(judged.find(other, figure) is not None for other in results.models):
+                if any(_find(judged, other, figure) is not None for other in results.models):
                     name = escape_markdown(judged.title)
-                    extra[f"{name}: {title} AUC [95 %]"] = _format(judged.find(model, figure))
+                    extra[f"{name}: {title} AUC [95 %]"] = _format(_find(judged, model, figure))
         if any(other.cost is not None for other in results.models):
             extra |= {title: DASH if model.cost is None else show(model.cost) for title, show in COST_COLUMNS}
         if any(_find_agreement(results, other) is not None for other in results.models):
@@ -87,7 +87,7 @@ def _build_row(model: ModelResult, name: str, extra: dict[str, str]) -> Comparis
 def _build_figures(results: Results) -> Table | None:
     """A line a model and set; None where there is no AUC at all."""
     lines = [
-        (say_name(model.name), judged.title, _format(frame), _format(judged.find(model, VIDEO_AUC)))
+        (say_name(model.name), judged.title, _format(frame), _format(_find(judged, model, VIDEO_AUC)))
         for model in results.models
         for judged in list_sets(results)
         if (frame := judged.find(model, FRAME_AUC)) is not None
@@ -95,6 +95,11 @@ def _build_figures(results: Results) -> Table | None:
     has_videos = any(line[3] != DASH for line in lines)
     heads = ("Model", "Set", "Frame AUC [95 %]", *(("Video AUC [95 %]",) if has_videos else ()))
     return _draw(heads, [line[: len(heads)] for line in lines]) if lines else None
+
+
+def _find(judged: JudgedSet, model: ModelResult, figure: str) -> FigureResult | None:
+    """A figure of the set; none of videos where each is a single frame: it would be that of frames once more."""
+    return None if figure == VIDEO_AUC and not judged.has_videos(model) else judged.find(model, figure)
 
 
 def _build_costs(results: Results) -> Table | None:
