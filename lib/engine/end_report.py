@@ -61,7 +61,7 @@ def write_run_report(run: Run, task: Task, data: TaskData) -> Path:
         say=lambda _: None,
     )
     best = judged.models[0]
-    others = _read_others(run, task, best.scores[0])
+    others = _read_others(run, validation, best.scores[0])
     mistakes, pictures = find_mistakes(
         best, [validation], judged.unreadable, batch_size=EVALUATION_ITEMS, first_picture=0
     )
@@ -116,7 +116,7 @@ class _Kept:
     frames: ScoredFrames
 
 
-def _read_others(run: Run, task: Task, own: Scores) -> list[_Kept]:
+def _read_others(run: Run, validation: ValidationSet, own: Scores) -> list[_Kept]:
     """The student that stage 2 began with, and each teacher, where their scores are of these very pictures."""
     config, path = run.config, run.logs_folder / SCORES_NAME
     if not path.is_file():  # stage 1, or a run that an earlier version began
@@ -134,7 +134,7 @@ def _read_others(run: Run, task: Task, own: Scores) -> list[_Kept]:
         run.say(f"report: {path} is of other models or pictures; the best model stands alone")
         return []
     return [
-        _Kept(name, role, section.name, Path(section.weights or "none").name, task.to_frames(scores))
+        _Kept(name, role, section.name, Path(section.weights or "none").name, validation.to_frames(scores, {}))
         for (name, role, section), scores in zip(named, kept, strict=True)
     ]
 

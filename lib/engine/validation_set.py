@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from lib.data.items import ItemSource
 from lib.engine.samples import Samples
@@ -35,7 +36,8 @@ class ValidationSet:
 
     def to_frames(self, scores: Scores, unreadable: dict[str, str]) -> ScoredFrames:
         """As the run itself was judged: items that could not be read were replaced there too; `describe` names them."""
-        self._frames = self._get(self._image_size)[0].to_frames(scores)
+        frames = self._get(self._image_size)[0].to_frames(scores)
+        self._frames = replace(frames, sources=[self.name] * len(frames))
         return self._frames
 
     def list_samples(self, scores: Scores) -> Samples:

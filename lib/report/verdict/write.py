@@ -78,6 +78,8 @@ def _warn_of_few(results: Results, sets: list[JudgedSet]) -> list[str]:
 
 
 def _describe_cost(results: Results, lighter: Lighter | None) -> list[str]:
+    if all(model.cost is None for model in results.models):
+        return []  # it was not asked for
     students = find_role(results, "distilled")
     lines = [
         line
