@@ -54,8 +54,9 @@ def without_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         return
     from lib.tasks.deepfake.evaluation import output
 
-    def write_results(folder: Path, results: Results, pictures: object) -> None:
+    def write_results(folder: Path, results: Results, pictures: object) -> list[Path]:
         (folder / "results.json").write_text(results.to_json())
+        return []
 
     monkeypatch.setattr(output, "write_report", write_results)
 
@@ -245,8 +246,9 @@ def test_robustness_of_two_disturbances_is_in_the_results(place: Workplace, out:
 
 def test_a_report_is_written_over_an_earlier_one_and_never_among_other_things(place: Workplace, out: Path) -> None:
     words = ("--data", "data/other", "--crops", "--out", str(out), *FAST)
-    for _ in range(2):
-        assert_done(place.call(EVALUATE, name_run(place, "second"), *words))
+    assert_done(place.call(EVALUATE, name_run(place, "second"), name_run(place, "first"), *words))
+    assert_done(place.call(EVALUATE, name_run(place, "second"), *words))
+    assert [path.name for path in out.glob("model_card*")] == ["model_card.md"]  # nothing of the earlier one is left
     other = out.parent / "other"
     other.mkdir()
     (other / "thesis.tex").write_text("mine")

@@ -52,9 +52,13 @@ def write_evaluation(folder: Path, results: Results, pictures: Sequence[ReportPi
     write_text_atomically(folder / f"{TABLE}.md", render_markdown(results))
     write_text_atomically(folder / f"{TABLE}.csv", render_csv(results))
     write_scores(folder / SCORES, [(model.opened.name, model.frames) for model in judged.models])
-    for number, model in enumerate(results.models):
-        write_text_atomically(folder / name_card(results.models, number), render_model_card(results, model))
-    write_report(folder, results, pictures)
+    cards = [folder / name_card(results.models, number) for number in range(len(results.models))]
+    for card, model in zip(cards, results.models, strict=True):
+        write_text_atomically(card, render_model_card(results, model))
+    written = {*cards, *write_report(folder, results, pictures)}
+    for path in (*folder.glob(f"{CARD}*.md"), *folder.glob("figures/*.png"), *folder.glob("figures/*.csv")):
+        if path not in written:  # of an earlier evaluation: it would be taken for one of this one
+            path.unlink(missing_ok=True)
 
 
 def name_card(models: Sequence[ModelResult], number: int) -> str:
