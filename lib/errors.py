@@ -118,7 +118,7 @@ def exit_codes() -> Generator[None, None, None]:
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             # Before or after training: nothing was in flight, so there was nothing to save.
-            print("interrupted; no training step was under way", file=sys.stderr)
+            print("interrupted; nothing was under way that had to be saved", file=sys.stderr)
             sys.exit(ExitCode.INTERRUPTED)
 
 

@@ -239,3 +239,9 @@ def test_reasons_that_differ_in_numbers_or_source_are_one_and_rare_ones_are_summ
     many = count_reasons([*("common",) * 3, *(f"kind {chr(97 + i)}" for i in range(25))])
     assert list(many) == ["common", *(f"kind {chr(97 + i)}" for i in range(MOST - 1)), OTHERS]
     assert many[OTHERS] == 26 - MOST
+
+
+def test_a_folder_of_swaps_is_not_cut_a_second_time_without_being_asked(tmp_path: Path) -> None:
+    (tmp_path / "swaps.csv").write_text("file,label\n")
+    with pytest.raises(UserError, match="--crops"):
+        open_sets([SetRequest(tmp_path)], say=print)

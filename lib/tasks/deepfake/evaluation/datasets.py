@@ -13,6 +13,7 @@ from lib.tasks.deepfake.evaluation.crops_set import read_crops_set
 from lib.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
 from lib.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split, choose_names
 from lib.tasks.deepfake.sources.manifest import CLASSES, FILE_NAME
+from lib.tasks.deepfake.swaps_folder import TABLE
 
 __all__ = ["EvaluationSet", "FacesRule", "SetRequest", "Split", "open_sets"]
 
@@ -55,6 +56,14 @@ def _open(request: SetRequest, name: str, say: Callable[[str], None], console: C
         from lib.tasks.deepfake.evaluation.manifest_set import read_manifest_set  # Arrow: not needed for crops
 
         return read_manifest_set(request.path, name=name, split=request.split, faces=request.faces)
+    if (request.path / TABLE).is_file():
+        raise UserError(
+            Problem(
+                str(request.path),
+                f"holds face crops, as its {TABLE} says: cutting faces out of them would cut them twice",
+                remedy="say --crops",
+            )
+        )
     from lib.tasks.deepfake.evaluation.folder_set import read_folder_set
 
     return read_folder_set(request, name=name, say=say, console=console)
