@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,33 @@ from lib.models.classifier import count_parameters
 from lib.report.results import CostResult
 
 CHILD_TIMEOUT_S = 120.0
+TURNS = 5  # of every model, in which its latency is taken
+
+
+def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds: int = 50) -> list[CostResult]:
+    """As `measure_cost`, of each; their latencies are taken in turns, so that what else the machine does slows all of
+    them alike.
+    """
+    times: list[list[float]] = [[] for _ in models]
+    for turn in range(TURNS):
+        share = rounds * (turn + 1) // TURNS - rounds * turn // TURNS
+        for opened, taken in zip(models, times, strict=True):
+            if share:
+                taken += measure_latencies_ms(opened.model, image_size=opened.image_size, device=device, rounds=share)
+    return [_describe(opened, taken, device) for opened, taken in zip(models, times, strict=True)]
 
 
 def measure_cost(opened: OpenedModel, *, device: torch.device, rounds: int = 50) -> CostResult:
-    """What one picture of the model's own size costs on `device`, where the model is.
+    """What one picture of the model's own size costs on `device`, where the model is; rounds: pictures timed.
 
     Memory on the CPU is measured in a process of its own, because what this one has used before hides it. A figure
     that cannot be had is None with a note; nothing is raised for it.
     """
+    return measure_costs([opened], device=device, rounds=rounds)[0]
+
+
+def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device) -> CostResult:
+    """times: of single pictures [ms]."""
     onnx = _find_onnx(opened.model)
     file_bytes, notes = opened.path.stat().st_size, list[str]()
     if onnx is None:
@@ -46,7 +66,6 @@ def measure_cost(opened: OpenedModel, *, device: torch.device, rounds: int = 50)
             notes.append('parameters: counting them in ONNX files needs the package onnx (pip install ".[onnx]")')
         if onnx.graph.batch not in (None, 1):
             notes.append(f"time: that of {onnx.graph.batch} pictures, the fixed batch of this ONNX file")
-    times = measure_latencies_ms(opened.model, image_size=opened.image_size, device=device, rounds=rounds)
     memory, note = _measure_memory(opened, onnx, device)
     return CostResult(
         parameters=parameters,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -90,7 +91,10 @@ def test_what_a_model_costs_is_told_whole(tmp_path: Path) -> None:
 def test_latency_is_the_median_and_95th_percentile_of_the_rounds_after_the_warm_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cost, "measure_latencies_ms", lambda *_, rounds, **__: [float(i) for i in range(rounds)])
+    times = itertools.count()
+    monkeypatch.setattr(
+        cost, "measure_latencies_ms", lambda *_, rounds, **__: [float(next(times)) for _ in range(rounds)]
+    )
     found = measure_cost(open_file(save_ours(tmp_path / "a.pth")), device=CPU, rounds=21)
     assert (found.latency_ms, found.latency_p95_ms) == (10.0, 19.0)
 
@@ -186,3 +190,20 @@ def test_of_an_onnx_file_its_numbers_are_counted_and_its_macs_are_not(
     found = measure_cost(open_file(path), device=CPU, rounds=1)
     assert found.parameters is None
     assert any("needs the package onnx" in note for note in found.notes)
+
+
+def test_latencies_are_taken_in_turns_and_each_model_gets_all_its_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [open_file(save_ours(tmp_path / name)) for name in ("a.pth", "b.pth")]
+    asked: list[tuple[str, int]] = []
+
+    def take(model: nn.Module, *, rounds: int, **_: object) -> list[float]:
+        asked.append(("a" if model is models[0].model else "b", rounds))
+        return [1.0] * rounds
+
+    monkeypatch.setattr(cost, "measure_latencies_ms", take)
+    monkeypatch.setattr(cost, "_measure_memory", lambda *_: (None, None))
+    cost.measure_costs(models, device=CPU, rounds=52)
+    assert [name for name, _ in asked] == ["a", "b"] * cost.TURNS
+    assert [sum(rounds for name, rounds in asked if name == one) for one in "ab"] == [52, 52]

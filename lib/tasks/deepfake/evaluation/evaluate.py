@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lib.engine.cost import measure_cost
+from lib.engine.cost import measure_costs
 from lib.engine.judging import Judged, JudgedSet, judge_models
 from lib.engine.mistakes import HeatMaps, find_mistakes
 from lib.engine.open_model import OpenedModel
@@ -81,7 +81,7 @@ def _measure_costs(request: EvaluationRequest, opened: Opened, say: Callable[[st
     if not request.costs:
         return [None for _ in opened.models]
     say("measuring parameters, MACs, memory and latency ...")
-    return [measure_cost(model, device=opened.device) for model in opened.models]
+    return [*measure_costs(opened.models, device=opened.device)]
 
 
 def _measure_robustness(
