@@ -34,25 +34,31 @@ _BELIEVED = ("brier", "ece", "log_loss")  # what a temperature changes
 _BELIEVED_NAME = re.compile(rf"^(frame)_({'|'.join(_BELIEVED)})(?=$|@)")
 
 
-def choose_rules(frames: ScoredFrames) -> tuple[Aggregation, ...]:
+def choose_rules(frames: ScoredFrames, wanted: Sequence[Aggregation] = AGGREGATIONS) -> tuple[Aggregation, ...]:
     """The rules by which videos are scored; none where no clip has two frames: its figures would be those of frames."""
     clips = set(zip(frames.sources, frames.clip_ids, strict=True))
-    return AGGREGATIONS if len(clips) < len(frames) else ()
+    return tuple(wanted) if len(clips) < len(frames) else ()
 
 
 def build_figures(
-    frames: ScoredFrames, *, calibration: CalibrationResult | None = None, rounds: int = ROUNDS, seed: int = SEED
+    frames: ScoredFrames,
+    *,
+    calibration: CalibrationResult | None = None,
+    rules: Sequence[Aggregation] = AGGREGATIONS,
+    rounds: int = ROUNDS,
+    seed: int = SEED,
 ) -> dict[str, FigureResult]:
     """All figures of `compute_figures`, intervals over people, at the thresholds that the calibration has stored.
+    rules: by which videos are scored.
 
     With a calibration also `frame_ece_calibrated`, `frame_brier_calibrated` and `frame_log_loss_calibrated`: of the
     probabilities that its temperature gives. Raises MetricError as `compute_figures`.
     """
-    rules = choose_rules(frames)
-    levels = [FRAME, *map(name_level, rules)]
+    used = choose_rules(frames, rules)
+    levels = [FRAME, *map(name_level, used)]
     resampling = Resampling(rounds=rounds, level=LEVEL, seed=seed)
     found = compute_figures(
-        frames, thresholds=_read_thresholds(calibration, levels), aggregations=rules, resampling=resampling
+        frames, thresholds=_read_thresholds(calibration, levels), aggregations=used, resampling=resampling
     )
     results = _to_results(found)
     if calibration is not None:

@@ -244,6 +244,30 @@ def test_robustness_of_two_disturbances_is_in_the_results(place: Workplace, out:
         assert curve["points"][0]["auc"]["value"] == pytest.approx(model["figures"]["frame_auc"]["value"], abs=1e-6)
 
 
+def test_videos_are_scored_by_the_rules_asked_for(place: Workplace, tmp_path: Path) -> None:
+    for person in range(3):  # two pictures a person: a clip
+        for label in ("real", "fake"):
+            shutil.copytree(place / f"data/other/{label}/person_{person:02d}", tmp_path / "set" / label / f"p{person}")
+            source = place / f"data/other/{label}/person_{(person + 1) % 5:02d}/0.png"
+            shutil.copy(source, tmp_path / "set" / label / f"p{person}/1.png")
+    words = (
+        "--data",
+        str(tmp_path / "set"),
+        "--crops",
+        "--video-rules",
+        "top1frames",
+        "mean",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    assert_done(place.call(EVALUATE, name_run(place, "second"), *words, *FAST))
+    results = read_results(tmp_path / "out")
+    figures = results["models"][0]["figures"]
+    assert {"video_auc_top1frames", "video_auc_mean"} <= set(figures)
+    assert "video_auc_max" not in figures
+    assert "top1frames" in results["protocol"]["videos"]
+
+
 def test_a_report_is_written_over_an_earlier_one_and_never_among_other_things(place: Workplace, out: Path) -> None:
     words = ("--data", "data/other", "--crops", "--out", str(out), *FAST)
     assert_done(place.call(EVALUATE, name_run(place, "second"), name_run(place, "first"), *words))
@@ -270,6 +294,7 @@ def test_a_report_is_written_over_an_earlier_one_and_never_among_other_things(pl
         (("RUN", "RUN", "--data", "data/other", "--crops"), ("two models", "NAME=MODEL")),
         (("RUN", "--robustness", "rain", "--data", "data/other", "--crops"), ("rain", "jpeg")),
         (("RUN", "--faces", "none"), ("--faces",)),
+        (("RUN", "--data", "data/other", "--crops", "--video-rules", "median"), ("--video-rules", "median", "top10")),
         (("RUN", "--data", "data/other", "--crops", "--layout", "photos"), ("--layout", "no meaning")),
         (
             ("RUN", "--data", "data/other", "--crops", "--split", "all", "--faces", "max"),

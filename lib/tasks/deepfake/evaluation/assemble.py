@@ -11,6 +11,7 @@ from typing import Any
 
 from lib.engine.judging import Judged, JudgedModel
 from lib.errors import Problem, UserError
+from lib.metrics.aggregation import Aggregation
 from lib.metrics.checks import MetricError
 from lib.metrics.scored import ScoredFrames
 from lib.report.bands import list_bands
@@ -92,7 +93,12 @@ def _describe_model(parts: Parts, number: int) -> ModelResult:
         image_size=opened.image_size,
         trained=read_trained(opened),
         validation=read_validation(opened),
-        figures=build_figures(model.frames, calibration=calibration, rounds=parts.request.rounds),
+        figures=build_figures(
+            model.frames,
+            calibration=calibration,
+            rules=[Aggregation(name) for name in parts.request.rules],
+            rounds=parts.request.rounds,
+        ),
         drawings=build_drawings(model.frames),
         calibration=calibration,
         cost=parts.costs[number],
@@ -161,7 +167,7 @@ def _describe_protocol(parts: Parts) -> dict[str, str]:
         "samples": "frames and videos, told apart in every figure's name"
         if rules
         else "frames; every clip is a single picture, so figures of videos would be the same",
-        "videos": "scored by the mean, the maximum and the mean of the highest tenth of their frames' probabilities"
+        "videos": f"scored by {', '.join(request.rules)} of their frames (top10: mean of the highest 10 %)"
         if rules
         else "none",
         "faces": "; ".join(dict.fromkeys(data.faces_rule for data in parts.judged.data)),

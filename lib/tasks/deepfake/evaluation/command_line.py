@@ -107,6 +107,7 @@ def _build_request(read: argparse.Namespace, wished: Sequence[Wished]) -> Evalua
         classes=read.classes,
         mean=read.mean,
         std=read.std,
+        rules=tuple(dict.fromkeys(read.video_rules)),
         rounds=read.rounds,
         device=read.device,
         workers=read.workers,

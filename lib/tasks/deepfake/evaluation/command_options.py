@@ -87,6 +87,8 @@ def _add_judging_options(group: Any) -> None:
     text = "with --validation: also thresholds for these shares of false alarms, such as 0.05"
     add("--fpr", metavar="X", nargs="+", type=_number(float, 0, 1, open_ends=True), default=[], help=text)
     add("--store", action="store_true", help="with --validation: write them into the checkpoints' JSON, for later use")
+    text = "how videos are scored: mean, max, top10 (mean of the highest 10 %%), top5frames, ... (default: these three)"
+    add("--video-rules", metavar="RULE", nargs="+", default=list(default.rules), help=text)
     text = "also under JPEG, H.264, resize, blur, noise, ...: all, or these by name"
     add("--robustness", metavar="NAME", nargs="*", help=text)
     text = "faces for that, drawn once (%(default)s; 0: all)"

@@ -13,6 +13,8 @@ from lib.engine.judging import JudgedSet
 from lib.engine.open_model import ModelSpec, OpenedModel, open_model
 from lib.engine.run import choose_device
 from lib.errors import Problem, ProblemList, UserError
+from lib.metrics.aggregation import Aggregation
+from lib.metrics.checks import MetricError
 from lib.tasks.deepfake.evaluation.calibrations import check_storable
 from lib.tasks.deepfake.evaluation.datasets import SetRequest, find_kind, open_sets
 from lib.tasks.deepfake.evaluation.faces_set import FacesSet
@@ -48,6 +50,7 @@ def open_all(request: EvaluationRequest, console: Console, say: Callable[[str], 
         _check_names(models)
         if request.store:
             check_storable(models)
+        _check_rules(request.rules)
         if request.robustness is not None:
             choose_disturbances(request.robustness, lambda _: None)
         check_folder(request.out)
@@ -75,6 +78,14 @@ def _build_spec(wish: ModelWish, request: EvaluationRequest) -> ModelSpec:
         mean=request.mean,
         std=request.std,
     )
+
+
+def _check_rules(names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            Aggregation(name)
+        except MetricError as error:
+            raise UserError(Problem("--video-rules", str(error), got=name, remedy="choose among these")) from None
 
 
 def _check_names(models: Sequence[OpenedModel]) -> None:

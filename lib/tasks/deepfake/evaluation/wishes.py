@@ -48,7 +48,8 @@ class DataChoices:
 class EvaluationRequest:
     """data: none of them means the validation data of the last model's own run. validation: where temperature and
     thresholds are chosen, instead of what the checkpoints have stored; fprs: wanted rates of false alarms, 0..1; store:
-    write them into the checkpoints. robustness: disturbances to run (none: all), None for no robustness; out: a folder
+    write them into the checkpoints. rules: by which videos are scored, as in
+    `lib.metrics.aggregation`. robustness: disturbances to run (none: all), None for no robustness; out: a folder
     of its own, None for a new one under output/.
     """
 
@@ -65,6 +66,7 @@ class EvaluationRequest:
     classes: tuple[str, ...] | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    rules: tuple[str, ...] = ("mean", "max", "top10")
     rounds: int = 1000
     device: str = "auto"
     workers: int = 2
