@@ -141,7 +141,7 @@ def test_the_two_stages_and_the_teacher_are_compared_with_cost_bands_and_sentenc
         *("--before", name_run(place, "first"), "--distilled", name_run(place, "second")),
         *("--image-size", "tiny_teacher=32", "--data", "data/other", "--crops", "--out", str(out), *FAST),
     )
-    assert_refused(ended, "tiny_teacher", "NAME=MODEL")
+    assert_refused(ended, "tiny_teacher=MODEL", "2 problems")
     ended = place.call(
         *(COMPARE, "--teacher", "T=weights/tiny_teacher.pth", "--architecture", "T=test_resnet"),
         *("--before", name_run(place, "first"), "--distilled", name_run(place, "second")),
@@ -290,7 +290,12 @@ def test_a_report_is_written_over_an_earlier_one_and_never_among_other_things(pl
         (("RUN", "--data", "nowhere"), ("nowhere", "does not exist")),
         (("RUN", "--data", "data/labelled/real", "--crops"), ("real", "fake")),
         (("RUN", "--store"), ("--store", "--validation")),
-        (("RUN", "--architecture", "X=test_resnet"), ("names a model", "X")),
+        (
+            ("RUN", "--architecture", "X=test_resnet", "--mean", "Y=1,2"),
+            ("2 problems", "called X", "--mean", "0.5,0.5,0.5"),
+        ),
+        (("RUN", "--image-size", "9", "--data", "data/other", "--crops"), ("--image-size", "32 to 2048")),
+        (("RUN", "--std", "1,1,1", "--data", "data/other", "--crops"), ("RGB in 0..1", "leave mean and std out")),
         (("RUN", "RUN", "--data", "data/other", "--crops"), ("two models", "NAME=MODEL")),
         (("RUN", "--robustness", "rain", "--data", "data/other", "--crops"), ("rain", "jpeg")),
         (("RUN", "--faces", "none"), ("--faces",)),

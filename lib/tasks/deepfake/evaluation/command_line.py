@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from lib.errors import Problem, UserError
 from lib.report.results import Role
 from lib.tasks.deepfake.evaluation.command_options import add_options, build_parser
-from lib.tasks.deepfake.evaluation.wishes import DataChoices, DataWish, EvaluationRequest, ModelWish
+from lib.tasks.deepfake.evaluation.model_options import Wished, build_wishes, split_name
+from lib.tasks.deepfake.evaluation.wishes import DataChoices, DataWish, EvaluationRequest
 
 EVALUATE, COMPARE = "evaluate_model.py", "compare_models.py"
 ROLES: dict[str, tuple[Role, str]] = {
@@ -19,8 +18,6 @@ ROLES: dict[str, tuple[Role, str]] = {
     "--distilled": ("distilled", "the student after it: a run of stage 2"),
     "--control": ("control", "a student trained as many further steps on hard labels: tells what the teacher is worth"),
 }
-Wished = tuple[str | None, Path, Role]
-_NAMED = re.compile(r"(?P<name>[^=/\\]+)=(?P<path>.+)")
 
 _EVALUATE_USAGE = f"""python {EVALUATE} MODEL... [--data SET...] [options]
        python {EVALUATE} output/RUN --data data/mine --split test"""
@@ -70,24 +67,13 @@ def parse_compare(argv: Sequence[str]) -> EvaluationRequest:
 
 
 def _build_request(read: argparse.Namespace, wished: Sequence[Wished]) -> EvaluationRequest:
-    architectures, sizes = (
-        _read_named(read.architecture, "--architecture"),
-        _read_named(read.image_size, "--image-size"),
-    )
-    models = tuple(_build_wish(name, path, role, architectures, sizes) for name, path, role in wished)
-    known = {wish.name for wish in models}
-    strangers = sorted(str(name) for name in {*architectures, *sizes} - {None} - known)
-    if strangers:
-        got = ", ".join(strangers)
-        what = "names a model that the command line does not"
-        remedy = "call it NAME=MODEL there"
-        raise UserError(Problem("--architecture or --image-size", what, got=got, remedy=remedy))
+    models = build_wishes(read, wished)
     if not read.validation and (read.store or read.fpr):
         option = "--store" if read.store else "--fpr"
         raise UserError(Problem(option, "needs --validation SET: thresholds are chosen there", remedy="add it"))
     return EvaluationRequest(
         models=models,
-        data=tuple(DataWish(path, name) for name, path in map(_split_name, read.data)),
+        data=tuple(DataWish(path, name) for name, path in map(split_name, read.data)),
         choices=DataChoices(
             split=read.split,
             crops=read.crops,
@@ -97,16 +83,13 @@ def _build_request(read: argparse.Namespace, wished: Sequence[Wished]) -> Evalua
             frames=read.frames,
             min_face=read.min_face,
         ),
-        validation=tuple(DataWish(path, name) for name, path in map(_split_name, read.validation)),
+        validation=tuple(DataWish(path, name) for name, path in map(split_name, read.validation)),
         fprs=tuple(read.fpr),
         store=read.store,
         robustness=None if read.robustness is None else tuple(name for name in read.robustness if name != "all"),
         robustness_faces=read.robustness_faces or None,
         costs=read.costs,
         heat_maps=read.heat_maps,
-        classes=read.classes,
-        mean=read.mean,
-        std=read.std,
         rules=tuple(dict.fromkeys(read.video_rules)),
         rounds=read.rounds,
         device=read.device,
@@ -116,46 +99,6 @@ def _build_request(read: argparse.Namespace, wished: Sequence[Wished]) -> Evalua
     )
 
 
-def _build_wish(
-    name: str | None, path: Path, role: Role, architectures: dict[str | None, str], sizes: dict[str | None, str]
-) -> ModelWish:
-    size = sizes.get(name, sizes.get(None))
-    return ModelWish(
-        path=path,
-        name=name,
-        role=role,
-        architecture=architectures.get(name, architectures.get(None)),
-        image_size=None if size is None else _read_size(size),
-    )
-
-
 def _to_wished(word: str, role: Role) -> Wished:
-    name, path = _split_name(word)
+    name, path = split_name(word)
     return name, path, role
-
-
-def _split_name(word: str) -> tuple[str | None, Path]:
-    """NAME=PATH in its parts; a path that is there with a = in it is meant as it stands."""
-    found = _NAMED.fullmatch(word)
-    if found is None or Path(word).exists():
-        return None, Path(word)
-    return found["name"], Path(found["path"])
-
-
-def _read_named(words: Sequence[str], option: str) -> dict[str | None, str]:
-    """[NAME=]VALUE by name, None for that of all others."""
-    found: dict[str | None, str] = {}
-    for word in words:
-        name, _, value = word.rpartition("=")
-        if not value or (name or None) in found:
-            what = "is given twice" if value else "has no value"
-            raise UserError(Problem(option, what, got=word, remedy=f"one {option} for all, or {option} NAME=..."))
-        found[name or None] = value
-    return found
-
-
-def _read_size(text: str) -> int:
-    if not text.isdecimal() or not 32 <= int(text) <= 2048:
-        what, remedy = "is no side of a picture", "--image-size 380"
-        raise UserError(Problem("--image-size", what, expected="32 to 2048 pixels", got=text, remedy=remedy))
-    return int(text)

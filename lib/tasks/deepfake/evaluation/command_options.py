@@ -47,12 +47,14 @@ def build_parser(script: str, usage: str, purpose: str) -> Parser:
 def add_options(parser: argparse.ArgumentParser, *, costs: bool) -> None:
     _add_data_options(parser.add_argument_group("data"))
     _add_judging_options(parser.add_argument_group("judging"))
-    add = parser.add_argument_group("models that do not describe themselves").add_argument
+    add = parser.add_argument_group("models that do not describe themselves (NAME=: of that model alone)").add_argument
     add("--architecture", metavar="[NAME=]ARCH", action="append", default=[], help="efficientnet-b4 or a timm name")
     add("--image-size", metavar="[NAME=]PX", action="append", default=[], help="side of the network's input")
-    add("--classes", metavar="A,B", type=_classes, help="order of the logits (default: real,fake)")
-    add("--mean", metavar="R,G,B", type=_colour, help="subtracted from RGB in 0..1 (default: nothing)")
-    add("--std", metavar="R,G,B", type=_colour, help="then divided by (default: nothing)")
+    text = "order of its logits (default: real,fake)"
+    add("--classes", metavar="[NAME=]A,B", action="append", default=[], help=text)
+    text = "subtracted from RGB in 0..1 (default: nothing)"
+    add("--mean", metavar="[NAME=]R,G,B", action="append", default=[], help=text)
+    add("--std", metavar="[NAME=]R,G,B", action="append", default=[], help="then divided by (default: nothing)")
     add = parser.add_argument_group("running").add_argument
     default = EvaluationRequest(())
     text = "measure parameters, MACs, memory and latency too"
@@ -89,7 +91,7 @@ def _add_judging_options(group: Any) -> None:
     add("--store", action="store_true", help="with --validation: write them into the checkpoints' JSON, for later use")
     text = "how videos are scored: mean, max, top10 (mean of the highest 10 %%), top5frames, ... (default: these three)"
     add("--video-rules", metavar="RULE", nargs="+", default=list(default.rules), help=text)
-    text = "also under JPEG, H.264, resize, blur, noise, ...: all, or these by name"
+    text = "also disturbed: all, or by name jpeg h264 resize blur noise darker brighter crop_jitter social_media"
     add("--robustness", metavar="NAME", nargs="*", help=text)
     text = "faces for that, drawn once (%(default)s; 0: all)"
     most = _number(int, 0, 10_000_000)
@@ -97,20 +99,6 @@ def _add_judging_options(group: Any) -> None:
     add("--heat-maps", action="store_true", help="Grad-CAM over the worst mistakes (extra `heatmaps`)")
     text = "bootstrap rounds of the intervals (%(default)s)"
     add("--rounds", metavar="N", type=_number(int, 10, 100_000), default=default.rounds, help=text)
-
-
-def _classes(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(","))
-
-
-def _colour(text: str) -> tuple[float, float, float]:
-    try:
-        red, green, blue = (float(word) for word in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, such as 0.5,0.5,0.5") from None
-    if not all(math.isfinite(value) for value in (red, green, blue)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, such as 0.5,0.5,0.5")
-    return red, green, blue
 
 
 def _number(kind: Callable[[str], float], low: float, high: float, *, open_ends: bool = False) -> Callable[[str], Any]:

@@ -43,7 +43,7 @@ def open_all(request: EvaluationRequest, console: Console, say: Callable[[str], 
     models: list[OpenedModel] = []
     for wish in request.models:
         try:
-            models.append(open_model(_build_spec(wish, request), classes=DeepfakeTask.classes, device=device))
+            models.append(open_model(_build_spec(wish), classes=DeepfakeTask.classes, device=device))
         except UserError as error:
             problems.take(error)
     try:
@@ -68,15 +68,15 @@ def open_all(request: EvaluationRequest, console: Console, say: Callable[[str], 
     return Opened(tuple(models), tuple(sets), tuple(validation), device)
 
 
-def _build_spec(wish: ModelWish, request: EvaluationRequest) -> ModelSpec:
+def _build_spec(wish: ModelWish) -> ModelSpec:
     return ModelSpec(
         path=wish.path,
         name=wish.name,
         architecture=wish.architecture,
         image_size=wish.image_size,
-        classes=request.classes,
-        mean=request.mean,
-        std=request.std,
+        classes=wish.classes,
+        mean=wish.mean,
+        std=wish.std,
     )
 
 

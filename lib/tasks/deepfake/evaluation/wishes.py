@@ -13,7 +13,7 @@ from lib.tasks.deepfake.evaluation.set_request import FacesRule, Split
 class ModelWish:
     """One model as it was named: NAME=PATH or PATH, and its role in a comparison.
 
-    architecture, image_size: for a file that does not say them itself.
+    The rest is for a file that does not say it itself, as in `lib.engine.model_spec.ModelSpec`.
     """
 
     path: Path
@@ -21,6 +21,9 @@ class ModelWish:
     role: Role = "model"
     architecture: str | None = None
     image_size: int | None = None
+    classes: tuple[str, ...] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,6 @@ class EvaluationRequest:
     robustness_faces: int | None = 1000
     costs: bool = False
     heat_maps: bool = False
-    classes: tuple[str, ...] | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
     rules: tuple[str, ...] = ("mean", "max", "top10")
     rounds: int = 1000
     device: str = "auto"
