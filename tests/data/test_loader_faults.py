@@ -343,6 +343,12 @@ def measure_use(workers: set[int]) -> dict[str, int]:
     }
 
 
+def list_files() -> list[str]:
+    """What the open files of this process are."""
+    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    return [os.readlink(link) for link in links if link.is_symlink()]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")
 @pytest.mark.parametrize("stops", [False, True], ids=["whole epochs", "epochs that are left early"])
 def test_fifty_epochs_use_no_more_files_shared_memory_or_threads_than_two(stops: bool) -> None:
@@ -361,7 +367,8 @@ def test_fifty_epochs_use_no_more_files_shared_memory_or_threads_than_two(stops:
     take(50)
     after = measure_use(workers)
     assert len(workers) == 104
-    assert after["files"] <= before["files"]
+    # A leak would be of one an epoch; a pair of files may be somebody else's in this process, opened meanwhile.
+    assert after["files"] - before["files"] < 5, list_files()
     assert after["shared"] == 0
     assert after["threads"] <= before["threads"]
 
