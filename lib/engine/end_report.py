@@ -28,7 +28,7 @@ from lib.metrics.scored import ScoredFrames
 from lib.report.build import LEVEL, ROUNDS, SEED, build_drawings, build_figures, choose_rules
 from lib.report.build_comparison import PAIRED_ROUNDS, build_comparisons
 from lib.report.card.render import render_model_card
-from lib.report.environment import describe_environment, hide_home
+from lib.report.environment import describe_environment, hide_home, hide_homes
 from lib.report.html import write_report
 from lib.report.results import CalibrationResult, ModelResult, Results, Role
 from lib.report.training import read_training
@@ -97,7 +97,7 @@ def write_run_report(run: Run, task: Task, data: TaskData) -> Path:
         training=read_training(
             run.logs_folder / "metrics.csv", best_epoch=opened.about.get("epoch"), metric=task.selection_metric
         ),
-        config=config.model_dump(mode="json"),
+        config=hide_homes(config.model_dump(mode="json")),
         environment=describe_environment(),
     )
     results = results.model_copy(update={"verdict": write_headed_verdict(results)})

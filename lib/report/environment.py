@@ -64,6 +64,15 @@ def hide_home(command: Sequence[str]) -> list[str]:
     return shown
 
 
+def hide_homes(value: Any) -> Any:
+    """JSON values with every text as `hide_home` shows it: for what is passed on."""
+    if isinstance(value, str):
+        return hide_home([value])[0]
+    if isinstance(value, dict):
+        return {name: hide_homes(inner) for name, inner in value.items()}
+    return [hide_homes(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _describe_torch() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     return {

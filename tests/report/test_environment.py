@@ -80,3 +80,15 @@ def test_without_a_commit_the_rest_is_still_told(monkeypatch: pytest.MonkeyPatch
     described = describe_environment([])
     assert described["source"] == {"commit": None, "changed": None}
     assert described["python"]
+
+
+def test_a_config_that_is_passed_on_names_no_home_folder() -> None:
+    config = {
+        "data_root": "/home/somebody/faces",
+        "teachers": [{"weights": "/Users/somebody/x.tar"}],
+        "epoch": 3,
+        "none": None,
+    }
+    told = environment.hide_homes(config)
+    assert "somebody" not in json.dumps(told)
+    assert told == {"data_root": "~/faces", "teachers": [{"weights": "~/x.tar"}], "epoch": 3, "none": None}

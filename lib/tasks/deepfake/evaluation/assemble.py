@@ -17,7 +17,7 @@ from lib.metrics.scored import ScoredFrames
 from lib.report.bands import list_bands
 from lib.report.build import LEVEL, SEED, build_drawings, build_figures, choose_rules
 from lib.report.build_comparison import PAIRED_ROUNDS, build_comparisons
-from lib.report.environment import describe_environment, hide_home
+from lib.report.environment import describe_environment, hide_home, hide_homes
 from lib.report.results import (
     CalibrationResult,
     ComparisonResult,
@@ -73,7 +73,7 @@ def assemble(parts: Parts) -> Results:
         mistakes=tuple(parts.mistakes),
         training=read_history(subject),
         bands=list_bands(models, is_guides_data=_is_guides_data(config)) if _is_compared(request) else (),
-        config=config,
+        config=hide_homes(config),
         environment=describe_environment(),
         notes=tuple(f"{model.opened.name}: {note}" for model in judged.models for note in model.opened.notes),
     )
