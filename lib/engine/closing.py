@@ -31,6 +31,7 @@ def describe_checkpoint(config: RunConfig, task: Task) -> dict[str, Any]:
         "stage": config.stage,
         "run": config.name,
         "seed": config.seed,
+        "selection_metric": task.selection_metric,
     }
 
 

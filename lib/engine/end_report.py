@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from lib.checkpoint.selection import BEST_NAME
 from lib.config.sections import StudentSection, TeacherSection
+from lib.engine.checkpoint_about import read_trained, read_validation
 from lib.engine.judge import EVALUATION_ITEMS
 from lib.engine.judging import judge_models
 from lib.engine.mistakes import find_mistakes
@@ -36,7 +35,6 @@ from lib.report.verdict.write import write_headed_verdict
 
 CARD = "model_card.md"
 BEFORE = "student before"
-TRAINED = ("stage", "run", "seed", "epoch", "task", "input", "selection_metric")
 
 
 def write_run_report(run: Run, task: Task, data: TaskData) -> Path:
@@ -74,8 +72,8 @@ def write_run_report(run: Run, task: Task, data: TaskData) -> Path:
         sha256=opened.sha256,
         architecture=opened.architecture,
         image_size=opened.image_size,
-        trained={name: opened.about[name] for name in TRAINED if name in opened.about},
-        validation=_read_validation(opened.about),
+        trained=read_trained(opened.about),
+        validation=read_validation(opened.about),
         figures=build_figures(best.frames, calibration=calibration),
         drawings=build_drawings(best.frames),
         calibration=calibration,
@@ -151,14 +149,6 @@ def _describe(kept: _Kept) -> ModelResult:
         figures=build_figures(kept.frames),
         drawings=build_drawings(kept.frames),
     )
-
-
-def _read_validation(about: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in about.items() if name.startswith("val_") and _is_number(value)}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _describe_protocol(frames: ScoredFrames) -> dict[str, str]:

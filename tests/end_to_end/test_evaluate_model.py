@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 import torch
 from ffpp_tree import write_labelled
+from safetensors import safe_open
 from workplace import ROOT, STAGE_1, STAGE_2, TINY, Ended, Workplace
 
 from lib.checkpoint.store import load_checkpoint, save_checkpoint
@@ -212,6 +213,31 @@ def test_thresholds_chosen_elsewhere_are_stored_and_used_the_next_time(place: Wo
     one, two = (read_results(tmp_path / name)["models"][0]["figures"] for name in ("one", "two"))
     assert "frame_bpcer_at_fpr_25pct" in one
     assert one == two
+
+
+def test_storing_thresholds_keeps_what_the_export_says_of_its_selection(place: Workplace, tmp_path: Path) -> None:
+    ended = place.call(
+        *(STAGE_1, "configs/tiny.json", "-n", "by_eer", "--set", "selection_metric=eer", "--set", "ema_decay=0.5"),
+        *("--set", f"output_root={tmp_path}"),
+    )
+    assert_done(ended)
+    (run,) = tmp_path.glob("by_eer_*")
+    exported = run / "weights/best_model.safetensors"
+
+    def read_metadata() -> dict[str, str]:
+        with safe_open(exported, "pt") as file:
+            return file.metadata()
+
+    before = read_metadata()
+    assert before["metric"] == "val_eer"
+    words = ("--validation", "data/labelled", "--store", "--data", "data/other", "--crops")
+    assert_done(place.call(EVALUATE, str(run), *words, "--out", str(tmp_path / "out"), *FAST))
+    after = read_metadata()
+    assert {name: after[name] for name in ("epoch", "value", "metric")} == {
+        name: before[name] for name in ("epoch", "value", "metric")
+    }
+    assert after["calibration"] != before["calibration"]
+    assert read_results(tmp_path / "out")["training"]["metric"] == "val_eer"
 
 
 def test_thresholds_are_not_chosen_on_the_very_faces_that_are_judged(place: Workplace, out: Path) -> None:

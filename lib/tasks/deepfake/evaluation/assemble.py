@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from lib.engine.checkpoint_about import read_trained, read_validation
 from lib.engine.judging import Judged, JudgedModel
 from lib.errors import Problem, UserError
 from lib.metrics.aggregation import Aggregation
@@ -28,7 +29,7 @@ from lib.report.results import (
     Results,
 )
 from lib.report.verdict.write import write_headed_verdict
-from lib.tasks.deepfake.evaluation.history import read_history, read_run_config, read_trained, read_validation
+from lib.tasks.deepfake.evaluation.history import read_history, read_run_config
 from lib.tasks.deepfake.evaluation.lighter import find_lighter
 from lib.tasks.deepfake.evaluation.wishes import EvaluationRequest
 
@@ -91,8 +92,8 @@ def _describe_model(parts: Parts, number: int) -> ModelResult:
         sha256=opened.sha256,
         architecture=opened.architecture,
         image_size=opened.image_size,
-        trained=read_trained(opened),
-        validation=read_validation(opened),
+        trained=read_trained(opened.about),
+        validation=read_validation(opened.about),
         figures=build_figures(
             model.frames,
             calibration=calibration,

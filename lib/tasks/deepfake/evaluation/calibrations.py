@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from lib.checkpoint.export import SUFFIX, export_model
 from lib.checkpoint.store import load_checkpoint, save_checkpoint
+from lib.engine.checkpoint_about import read_selection
 from lib.engine.judging import Judged, JudgedModel
 from lib.engine.open_model import OpenedModel
 from lib.engine.validation_calibration import calibrate_on_validation
@@ -89,11 +90,5 @@ def store_calibrations(
         say(f"stored in {opened.path}: temperature {calibration.temperature:.4g} and thresholds")
         exported = opened.path.with_suffix(SUFFIX)
         if exported.is_file():
-            export_model(opened.path, _read_selection(about))
+            export_model(opened.path, read_selection(about))
             say(f"and in {exported.name}")
-
-
-def _read_selection(about: dict[str, object]) -> dict[str, object]:
-    """What an export says of how its model was selected, as the run wrote it."""
-    metric = str(about.get("selection_metric", "val_auc"))
-    return {"epoch": about.get("epoch"), "value": about.get(metric), "metric": metric}
