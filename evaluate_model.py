@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import sys
 
-from lib.errors import exit_codes
-from lib.tasks.deepfake.evaluation.command_line import parse_evaluate
+from sharpstudent.core.errors import exit_codes
+from sharpstudent.tasks.deepfake.evaluation.command_line import parse_evaluate
 
 
 def main() -> None:
     request = parse_evaluate(sys.argv[1:])
 
     # torch is imported only now: a mistake in the command line costs no seconds.
-    from lib.report.console import build_console
-    from lib.tasks.deepfake.evaluation.evaluate import run_evaluation
+    from sharpstudent.report.console import build_console
+    from sharpstudent.tasks.deepfake.evaluation.evaluate import run_evaluation
 
     run_evaluation(request, build_console())
 

@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lib.errors import exit_codes
-from lib.registry import PackageMember, fetch_package_members
+from sharpstudent.core.errors import exit_codes
+from sharpstudent.core.fetch import PackageMember, fetch_package_members
 
 WEIGHTS = Path("weights")
 MANIFEST = Path(__file__).resolve().parent / "weights" / "MANIFEST.json"
@@ -43,9 +43,8 @@ def _convert(source: Path, name: str) -> None:
     if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
         return
     from safetensors.torch import save
-
-    from lib.files import write_bytes_atomically
-    from lib.models.weights import read_tensors, rename_by_order
+    from sharpstudent.core.io import write_bytes_atomically
+    from sharpstudent.models.weights import read_tensors, rename_by_order
 
     write_bytes_atomically(target, save(rename_by_order(read_tensors(source), name)))
     print(f"wrote {target}: the same tensors under timm's names")

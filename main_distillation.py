@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from lib.config.command_line import read_command_line
-from lib.errors import exit_codes
-from lib.tasks import SECTIONS, build_task
+from sharpstudent.config.cli import read_command_line
+from sharpstudent.core.errors import exit_codes
+from sharpstudent.tasks import SECTIONS, build_task
 
 
 def main() -> None:
@@ -17,12 +17,12 @@ def main() -> None:
     config = command.config
 
     # torch is imported only now: a mistake in the command line costs no seconds.
-    from lib.engine.build import build_step
-    from lib.engine.closing import close_stage_2, describe_checkpoint
-    from lib.engine.replay import replay_step
-    from lib.engine.run import checking, open_run
-    from lib.engine.trainer import Trainer
-    from lib.models.build import build_student, build_teachers, print_layers
+    from sharpstudent.models.build import build_student, build_teachers, print_layers
+    from sharpstudent.train.build import build_step
+    from sharpstudent.train.debug.replay import replay_step
+    from sharpstudent.train.finish import close_stage_2, describe_checkpoint
+    from sharpstudent.train.run import checking, open_run
+    from sharpstudent.train.trainer import Trainer
 
     task = build_task(config)
     if command.list_layers:

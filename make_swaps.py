@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lib.errors import Problem, UserError, exit_codes
-from lib.tasks.deepfake.swaps_people import CHOICES, SwapRequest
+from sharpstudent.core.errors import Problem, UserError, exit_codes
+from sharpstudent.tasks.deepfake.swaps.people import CHOICES, SwapRequest
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     request = SwapRequest(**vars(parser.parse_args()))
     _check(request)
 
-    from lib.tasks.deepfake.swaps import run_swaps  # after the arguments are checked: it costs a second
+    from sharpstudent.tasks.deepfake.swaps.run import run_swaps  # after the arguments are checked: it costs a second
 
     counts = run_swaps(request, print)
     print(f"{counts.fake} fakes of {counts.real} real faces of {counts.people} people in {request.dest}")

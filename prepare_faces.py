@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import sys
 
-from lib.errors import exit_codes
-from lib.tasks.deepfake.prepare.command_line import FOUND, Inspection, parse_command_line
+from sharpstudent.core.errors import exit_codes
+from sharpstudent.tasks.deepfake.prepare.command_line import FOUND, Inspection, parse_command_line
 
 
 def main() -> None:
     command = parse_command_line(sys.argv[1:])
 
     # OpenCV and Arrow are imported only now: a mistake in the command line costs no seconds.
-    from lib.report.console import build_console
+    from sharpstudent.report.console import build_console
 
     console = build_console()
     if not isinstance(command, Inspection):
-        from lib.tasks.deepfake.prepare.run import run_preparation
+        from sharpstudent.tasks.deepfake.prepare.run import run_preparation
 
         run_preparation(command, console)
         return
     if command.what == "describe":
-        from lib.tasks.deepfake.prepare.describe import run_describe
+        from sharpstudent.tasks.deepfake.prepare.describe import run_describe
 
         run_describe(command.manifest, say=print)
         return
-    from lib.tasks.deepfake.prepare.check import run_check
+    from sharpstudent.tasks.deepfake.prepare.check import run_check
 
     if not run_check(command.manifest, say=print, full=command.full):
         sys.exit(FOUND)

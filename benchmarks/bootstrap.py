@@ -18,9 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-
-from lib.metrics.figures import Resampling, compute_figures
-from lib.metrics.scored import ScoredFrames
+from sharpstudent.metrics.figures import Resampling, compute_figures
+from sharpstudent.metrics.tables import ScoredFrames
 
 
 def main() -> None:
@@ -71,7 +70,7 @@ def draw_frames(samples: int, people: int) -> ScoredFrames:
 
 def draw_again(frames: ScoredFrames, rounds: int) -> str:
     """The floor: the draws alone."""
-    from lib.metrics.groups import draw_blocks, number_groups
+    from sharpstudent.metrics.draws import draw_blocks, number_groups
 
     group_of = number_groups(frames.groups, samples=len(frames))
     drawn = sum(len(block) for block in draw_blocks(group_of, frames.labels, rounds=rounds, seed=0))
@@ -79,8 +78,8 @@ def draw_again(frames: ScoredFrames, rounds: int) -> str:
 
 
 def find_auc(frames: ScoredFrames, rounds: int) -> str:
-    from lib.metrics.auc import compute_auc_by_rank
-    from lib.metrics.bootstrap import compute_interval_by_group
+    from sharpstudent.metrics.binary import compute_auc_by_rank
+    from sharpstudent.metrics.bootstrap import compute_interval_by_group
 
     found = compute_interval_by_group(
         compute_auc_by_rank, frames.margins, frames.labels, frames.groups, rounds=rounds, seed=0
@@ -89,8 +88,8 @@ def find_auc(frames: ScoredFrames, rounds: int) -> str:
 
 
 def compare_aucs(frames: ScoredFrames, rounds: int) -> str:
-    from lib.metrics.auc import compute_auc_by_rank
-    from lib.metrics.paired import compute_paired_test
+    from sharpstudent.metrics.binary import compute_auc_by_rank
+    from sharpstudent.metrics.bootstrap import compute_paired_test
 
     other = frames.margins + np.random.default_rng(1).normal(size=len(frames))
     found = compute_paired_test(

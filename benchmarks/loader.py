@@ -59,10 +59,10 @@ def main() -> None:
 
 def measure(root: Path, options: argparse.Namespace, workers: int) -> float:
     """Items a second of the task's own training items, through the loader of a run."""
-    from lib.data.loader import load_batches
-    from lib.data.order import TrainOrder
-    from lib.tasks.deepfake.section import DeepfakeSection
-    from lib.tasks.deepfake.task import DeepfakeTask
+    from sharpstudent.data.loader import load_batches
+    from sharpstudent.data.sampler import TrainOrder
+    from sharpstudent.tasks.deepfake.section import DeepfakeSection
+    from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
     keys = {"data_source": "manifest", "data_root": str(root), "image_size": options.size}
     source = DeepfakeTask(DeepfakeSection.model_validate(keys)).build_data().train
@@ -108,10 +108,10 @@ def draw(size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def cut_real(pictures: list[Path], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The largest face of each picture that has one."""
-    from lib.modalities.faces.detect import FaceDetector
-    from lib.modalities.faces.landmarks import LandmarkMesh
-    from lib.tasks.deepfake.sources.face import read_picture
-    from lib.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE
+    from sharpstudent.modalities.faces.detect import FaceDetector
+    from sharpstudent.modalities.faces.landmarks import LandmarkMesh
+    from sharpstudent.tasks.deepfake.sources.face import read_picture
+    from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE
 
     detector, mesh = FaceDetector(DETECTOR_FILE), LandmarkMesh(MESH_FILE)
     for path in pictures:
@@ -122,8 +122,7 @@ def cut_real(pictures: list[Path], size: int) -> Iterator[tuple[np.ndarray, np.n
 
 def cut(image: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     import cv2
-
-    from lib.modalities.faces.crop import compute_landmark_box, compute_loose_box, crop
+    from sharpstudent.modalities.faces.crop import compute_landmark_box, compute_loose_box, crop
 
     box = compute_landmark_box(landmarks[:68])
     loose = crop(image, compute_loose_box(landmarks, *image.shape[:2]), landmarks=landmarks, boxes=box[None])

@@ -63,8 +63,8 @@ def main() -> None:
 def write(folder: Path, count: int) -> None:
     """FOLDER/manifest.arrow of so many rows, and the crop that they all name."""
     import cv2
+    from sharpstudent.tasks.deepfake.dataset.manifest import write_manifest
 
-    from lib.data.manifest import write_manifest
     from tests.drawn_faces import draw_face
 
     image, landmarks = draw_face(0, CROP_SIDE)
@@ -102,7 +102,7 @@ def draw_rows(count: int, content: bytes, landmarks: np.ndarray) -> Iterator[Any
 
 
 def _make_first_row(content: bytes, landmarks: np.ndarray) -> Any:
-    from lib.data.manifest import FaceRow
+    from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow
 
     return FaceRow(
         path="crops/one.png",
@@ -135,8 +135,8 @@ def _make_first_row(content: bytes, landmarks: np.ndarray) -> Any:
 
 def time_reading(path: Path) -> None:
     """Opening, with all its checks; making the source of it; random rows, one after the other; all rows in order."""
-    from lib.data.manifest import Manifest
-    from lib.tasks.deepfake.sources.manifest import find_faces
+    from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
+    from sharpstudent.tasks.deepfake.sources.manifest import find_faces
 
     print(f"open: {statistics.median(_time(lambda: Manifest.open(path)) for _ in range(5)):.3f} s (median of 5)")
     ready = statistics.median(_time(lambda: find_faces(path, fakes="blend")) for _ in range(5))
@@ -176,10 +176,10 @@ def compare_memory(folder: Path, options: argparse.Namespace) -> None:
 
 def measure_memory(options: argparse.Namespace) -> dict[str, float]:
     """Megabytes over all processes while they make items, the largest of each kind, and items a second."""
-    import lib.data.manifest as module
-    from lib.data.loader import load_batches
-    from lib.data.order import TrainOrder
-    from lib.tasks.deepfake.items import BlendedPairs
+    import sharpstudent.tasks.deepfake.dataset.manifest as module
+    from sharpstudent.data.loader import load_batches
+    from sharpstudent.data.sampler import TrainOrder
+    from sharpstudent.tasks.deepfake.samples import BlendedPairs
 
     if options.keep_pages:
         module.Manifest.release = lambda self: None
@@ -199,8 +199,9 @@ def measure_memory(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _find_faces(kind: str, manifest: Any) -> Sequence[Any]:
-    from lib.tasks.deepfake.sources.face import Face, LoadedFace
-    from lib.tasks.deepfake.sources.manifest import find_faces
+    from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace
+    from sharpstudent.tasks.deepfake.sources.manifest import find_faces
+
     from tests.drawn_faces import draw_face
 
     if kind != "empty":

@@ -51,9 +51,8 @@ def main() -> None:
 def measure_row(options: argparse.Namespace) -> tuple[float, float]:
     """Megabytes above the models at rest, and seconds of the second step."""
     import torch
+    from sharpstudent.config.run_config import ComputeSection
     from step_setup import build_setup, measure_seconds, take_naive_step, take_step
-
-    from lib.config.sections import ComputeSection
 
     row = ROWS[options.row]
     way = take_naive_step if row.get("naive") else take_step

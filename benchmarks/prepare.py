@@ -60,12 +60,11 @@ def main() -> None:
 def measure_clips(clips: list[Path], frames: int, clock: Callable[[], float]) -> list[dict[str, Any]]:
     """What cutting each clip gave, and the seconds of its parts."""
     import cv2
-
-    from lib.modalities.faces.video import sample_video
-    from lib.tasks.deepfake.layouts.clip import RawClip
-    from lib.tasks.deepfake.prepare import cut_frame
-    from lib.tasks.deepfake.prepare.cut import ClipCutter, load_networks
-    from lib.tasks.deepfake.prepare.settings import CutSettings
+    from sharpstudent.modalities.faces.video import sample_video
+    from sharpstudent.tasks.deepfake.layouts.clip import RawClip
+    from sharpstudent.tasks.deepfake.prepare import cut_frame
+    from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter, load_networks
+    from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
     networks: Any = load_networks()
     cutter = ClipCutter(CutSettings(frames=frames), networks=lambda: networks)
@@ -115,9 +114,9 @@ def run_side_by_side(clips: list[Path], frames: int, clock: Callable[[], float])
 
 
 def _measure_rate(clips: list[Path], frames: int, clock: Callable[[], float], barrier: Any, rates: Any) -> None:
-    from lib.tasks.deepfake.layouts.clip import RawClip
-    from lib.tasks.deepfake.prepare.cut import ClipCutter, load_networks
-    from lib.tasks.deepfake.prepare.settings import CutSettings
+    from sharpstudent.tasks.deepfake.layouts.clip import RawClip
+    from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter, load_networks
+    from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
     networks = load_networks()  # before the clock starts
     cutter = ClipCutter(CutSettings(frames=frames), networks=lambda: networks)

@@ -24,14 +24,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sharpstudent.modalities.faces.corruptions import DISTURBANCES, cut_face, disturb, find_obstacle
+from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
+from sharpstudent.tasks.deepfake.evaluation.robustness import measure_robustness
+from sharpstudent.tasks.deepfake.sources.face import list_pictures, read_picture
 from torch import nn
-
-from lib.modalities.faces.disturb import DISTURBANCES, disturb
-from lib.modalities.faces.disturb_cut import cut_face
-from lib.modalities.faces.recompress import find_obstacle
-from lib.tasks.deepfake.evaluation.crops_set import read_crops_set
-from lib.tasks.deepfake.evaluation.robustness import measure_robustness
-from lib.tasks.deepfake.sources.face import list_pictures, read_picture
 
 TIMED = 30  # faces of the first table
 
@@ -101,8 +98,9 @@ def time_disturbances(pictures: list[NDArray[np.uint8]], options: argparse.Names
 
 
 def load_model(checkpoint: Path | None) -> tuple[nn.Module, str]:
+    from sharpstudent.models.classifier import build_classifier
+
     from demo.measure import find_run, load_trained
-    from lib.models.classifier import build_classifier
 
     if checkpoint is None and not any(Path("output").glob("demo_distill_*/weights/best_model.pth")):
         torch.manual_seed(0)

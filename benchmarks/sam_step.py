@@ -16,9 +16,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
+from sharpstudent.config.run_config import ComputeSection
 from step_setup import SIZES, build_setup, measure_seconds, take_bare_step, take_floor, take_step
-
-from lib.config.sections import ComputeSection
 
 WAYS = {"floor": take_floor, "bare": take_bare_step, "step": take_step}
 

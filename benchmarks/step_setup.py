@@ -8,21 +8,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from sharpstudent.config.run_config import ComputeSection, OptimizerSection, ScheduleSection
+from sharpstudent.config.terms import Asks, build_constant_term
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.build import build_criterion
+from sharpstudent.criterion.section import Shapes
+from sharpstudent.models.classifier import FrozenTeacher, build_classifier
+from sharpstudent.optim.average import WeightAverage
+from sharpstudent.optim.build import LossScale, build_optimizer
+from sharpstudent.train.build import DTYPES, choose_memory_format, move_model
+from sharpstudent.train.step import TrainStep
 from torch import Tensor
-
-from lib.config.native import build_constant_term
-from lib.config.sections import ComputeSection, OptimizerSection, ScheduleSection
-from lib.config.terms import Asks
-from lib.criterion.build import build_criterion
-from lib.criterion.section import Shapes
-from lib.engine.build import DTYPES, choose_memory_format, move_model
-from lib.engine.step import TrainStep
-from lib.models.classifier import FrozenTeacher, build_classifier
-from lib.optim.average import WeightAverage
-from lib.optim.build import build_optimizer
-from lib.optim.loss_scale import LossScale
-from lib.schedules import Progress
-from lib.types import Batch, Outputs
 
 PROGRESS = Progress(1, 0, 1, 1)
 OPTIMIZER = OptimizerSection(

@@ -22,18 +22,17 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import torch
+from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.config.terms import build_constant_term
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.build import build_criterion
+from sharpstudent.models.classifier import build_classifier
+from sharpstudent.models.teachers import AdaptedTeacher, TeacherEnsemble
+from sharpstudent.optim.average import WeightAverage
+from sharpstudent.optim.build import build_optimizer
+from sharpstudent.train.build import tap_layers
+from sharpstudent.train.step import TrainStep
 from step_setup import OPTIMIZER, PROGRESS, SIZES, Setup, measure_seconds, take_step
-
-from lib.config.native import build_constant_term
-from lib.config.sections import ScheduleSection, TermSection
-from lib.criterion.build import build_criterion
-from lib.engine.build import tap_layers
-from lib.engine.step import TrainStep
-from lib.models.classifier import build_classifier
-from lib.models.teachers import AdaptedTeacher, TeacherEnsemble
-from lib.optim.average import WeightAverage
-from lib.optim.build import build_optimizer
-from lib.types import Batch, Outputs
 
 HALF = ScheduleSection(kind="constant", value=0.5)
 LAYERS = {  # of student and teacher, whose maps the features are

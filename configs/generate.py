@@ -11,9 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lib.config.schema import build_config_docs, schema_text  # noqa: E402
-from lib.report.results import Results  # noqa: E402
-from lib.tasks.deepfake.section import DeepfakeSection  # noqa: E402
+from sharpstudent.config.json_schema import build_config_docs, schema_text
+from sharpstudent.report.results import Results
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
 
 
 def build_texts() -> dict[Path, str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from sharpstudent.core.errors import exit_codes
+
 from demo.measure import SWAPS, find_run
 from demo.write_blends import FOLDER as BLENDS
-from lib.errors import exit_codes
 
 OUT = "output/demo_comparison"
 DISTURBANCES = ("jpeg", "resize", "blur", "social_media")  # all of them take two minutes more
@@ -30,9 +31,9 @@ def build_arguments() -> list[str]:
 def main() -> None:
     import shlex
 
-    from lib.report.console import build_console
-    from lib.tasks.deepfake.evaluation.command_line import parse_compare
-    from lib.tasks.deepfake.evaluation.evaluate import run_evaluation
+    from sharpstudent.report.console import build_console
+    from sharpstudent.tasks.deepfake.evaluation.command_line import parse_compare
+    from sharpstudent.tasks.deepfake.evaluation.evaluate import run_evaluation
 
     arguments = build_arguments()
     print(f"    that is: python compare_models.py {shlex.join(arguments)}", flush=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.errors import exit_codes
-from lib.files import write_text_atomically
-from lib.registry import PackageMember, fetch_package_members
+from sharpstudent.core.errors import exit_codes
+from sharpstudent.core.fetch import PackageMember, fetch_package_members
+from sharpstudent.core.io import write_text_atomically
 
 PEOPLE = Path(__file__).resolve().parent / "people.csv"
 FOLDER = Path("data/demo")

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sharpstudent.checkpoint.store import load_checkpoint
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.evaluation.evaluate import compute_scores
+from sharpstudent.evaluation.task import Scores
+from sharpstudent.models.classifier import build_classifier
+from sharpstudent.tasks.deepfake.samples import RepeatedBlends
+from sharpstudent.tasks.deepfake.sources.face import Face
+from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 from torch import nn
-
-from lib.checkpoint.store import load_checkpoint
-from lib.engine.evaluate import compute_scores
-from lib.engine.task import Scores
-from lib.errors import Problem, UserError
-from lib.models.classifier import build_classifier
-from lib.tasks.deepfake.items import RepeatedBlends
-from lib.tasks.deepfake.sources.face import Face
-from lib.tasks.deepfake.sources.face_crops import FaceCrops
 
 FACES = Path("data/demo/faces.csv")
 BLENDS = 8  # pairs a person: the blend is drawn anew each time, always the same ones

@@ -24,20 +24,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np
-
-from demo.measure import BLENDS, load_trained, score_people
-from lib.config.command_line import compare_configs, load_run_config, parse_command_line
-from lib.config.read import read_config_file
-from lib.errors import Problem, UserError, exit_codes
-from lib.files import write_text_atomically
-from lib.metrics.auc import compute_auc_by_rank
-from lib.metrics.bootstrap import (
+from sharpstudent.config.cli import compare_configs, load_run_config, parse_command_line
+from sharpstudent.config.load import read_config_file
+from sharpstudent.core.errors import Problem, UserError, exit_codes
+from sharpstudent.core.io import write_text_atomically
+from sharpstudent.metrics.binary import compute_auc_by_rank
+from sharpstudent.metrics.bootstrap import (
     Interval,
     compute_mean_interval_over_seeds,
     compute_paired_mean_interval_over_seeds,
 )
-from lib.report.metrics_file import MetricsFile
-from lib.tasks import SECTIONS
+from sharpstudent.report.logs import MetricsFile
+from sharpstudent.tasks import SECTIONS
+
+from demo.measure import BLENDS, load_trained, score_people
 
 SEEDS = (1, 2, 3)
 OUTPUT = Path("output/results")

@@ -13,15 +13,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np
+from sharpstudent.config.load import read_config_file
+from sharpstudent.core.errors import exit_codes
+from sharpstudent.core.io import write_bytes_atomically
+from sharpstudent.core.random import build_generator
+from sharpstudent.tasks.deepfake.samples import RepeatedBlends
+from sharpstudent.tasks.deepfake.sources.face import Face
+from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 
 from demo.measure import BLENDS, FACES, SEED
-from lib.config.read import read_config_file
-from lib.errors import exit_codes
-from lib.files import write_bytes_atomically
-from lib.random import build_generator
-from lib.tasks.deepfake.items import RepeatedBlends
-from lib.tasks.deepfake.sources.face import Face
-from lib.tasks.deepfake.sources.face_crops import FaceCrops
 
 FOLDER = Path("data/demo/blends")
 CONFIG = Path("configs/demo.json")

@@ -118,8 +118,8 @@ def _make_frames() -> Iterator[Annotated]:
 
 
 def _make_photo_frames() -> Iterator[Annotated]:
-    from lib.modalities.faces.detect import FaceDetector
-    from lib.modalities.faces.landmarks import LandmarkMesh
+    from sharpstudent.modalities.faces.detect import FaceDetector
+    from sharpstudent.modalities.faces.landmarks import LandmarkMesh
 
     detector, mesh = FaceDetector(MODEL_FILES[0]), LandmarkMesh(MODEL_FILES[1])
     with open(PHOTOS / "index.csv", newline="", encoding="utf-8") as file:

@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from lib.errors import ExitCode, Problem, ProblemList, RunInterrupted, TrainingStopped, UserError, exit_codes
+from sharpstudent.core.errors import (
+    ExitCode,
+    Problem,
+    ProblemList,
+    RunInterrupted,
+    TrainingStopped,
+    UserError,
+    exit_codes,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 MISSING = Problem(
@@ -112,7 +119,9 @@ def test_an_exit_that_a_script_chose_passes_through() -> None:
 
 
 def test_the_shell_sees_the_code_and_no_traceback() -> None:
-    script = "from lib.errors import *\nwith exit_codes():\n    raise UserError(Problem('lr', 'is missing'))"
+    script = (
+        "from sharpstudent.core.errors import *\nwith exit_codes():\n    raise UserError(Problem('lr', 'is missing'))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: lr: is missing\n")
 
@@ -160,19 +169,23 @@ WAYS = {
 @pytest.mark.parametrize("words", [(), ("-u",)], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("way", WAYS)
 def test_output_that_nobody_reads_ends_the_script_quietly(way: str, words: tuple[str, ...]) -> None:
-    script = f"import sys\nfrom lib.errors import *\nwith exit_codes():\n    {WAYS[way]}"
+    script = f"import sys\nfrom sharpstudent.core.errors import *\nwith exit_codes():\n    {WAYS[way]}"
     assert run_unread(script, *words) == (141, "")
 
 
 def test_an_error_says_more_than_output_that_nobody_reads() -> None:
     script = (
-        "from lib.errors import *\nwith exit_codes():\n    print('x')\n    raise UserError(Problem('lr', 'is missing'))"
+        "from sharpstudent.core.errors import *\nwith exit_codes():\n    print('x')\n"
+        "    raise UserError(Problem('lr', 'is missing'))"
     )
     assert run_unread(script) == (2, "error: lr: is missing\n")
 
 
 def test_a_good_script_whose_output_was_read_ends_with_0_though_the_reader_has_left() -> None:
-    script = "import sys\nfrom lib.errors import *\nwith exit_codes():\n    print('one line', flush=True)\n    input()"
+    script = (
+        "import sys\nfrom sharpstudent.core.errors import *\nwith exit_codes():\n"
+        "    print('one line', flush=True)\n    input()"
+    )
     words = [sys.executable, "-c", script]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **PLACE) as process:
         assert process.stdout is not None
@@ -187,7 +200,8 @@ def test_a_good_script_whose_output_was_read_ends_with_0_though_the_reader_has_l
 @pytest.mark.parametrize("words", [(), ("-u",)], ids=["buffered", "unbuffered"])
 def test_a_broken_pipe_of_anything_else_keeps_its_traceback(words: tuple[str, ...]) -> None:
     script = (
-        "import os\nfrom lib.errors import *\nwith exit_codes():\n    print('before')\n    r, w = os.pipe()\n"
+        "import os\nfrom sharpstudent.core.errors import *\nwith exit_codes():\n"
+        "    print('before')\n    r, w = os.pipe()\n"
         "    os.close(r)\n    os.write(w, b'x')"
     )
     done = subprocess.run([sys.executable, *words, "-c", script], capture_output=True, check=False, timeout=60, **PLACE)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from lib.errors import UserError
-from lib.files import (
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.io import (
     append_text,
     atomic_path,
     compute_sha256,

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
-    environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": str(folder / "lib"), "COLUMNS": "200"}
     command = [sys.executable, "-P", "-c", code, "--no-cache", "--config", str(folder / "pyproject.toml")]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -41,15 +41,31 @@ def test_every_room_imports_lower_rooms_only() -> None:
 @pytest.mark.parametrize(
     ("room", "line", "words"),
     [
-        ("engine/step.py", "import lib.modalities.faces.crop", "lib.engine.step -> lib.modalities.faces.crop"),
-        ("config/read.py", "from lib.tasks import SECTIONS", "lib.config.read -> lib.tasks"),
-        ("optim/sam.py", "from lib.models.classifier import FrozenTeacher", "lib.optim.sam -> lib.models.classifier"),
-        ("types.py", "import lib.config.sections", "lib.types -> lib.config.sections"),
-        ("report/curves.py", "import lib.checkpoint.store", "lib.report.curves -> lib.checkpoint.store"),
+        (
+            "train/step.py",
+            "import sharpstudent.modalities.faces.crop",
+            "sharpstudent.train.step -> sharpstudent.modalities.faces.crop",
+        ),
+        ("config/load.py", "from sharpstudent.tasks import SECTIONS", "sharpstudent.config.load -> sharpstudent.tasks"),
+        (
+            "optim/sam.py",
+            "from sharpstudent.models.classifier import FrozenTeacher",
+            "sharpstudent.optim.sam -> sharpstudent.models.classifier",
+        ),
+        (
+            "core/types.py",
+            "import sharpstudent.config.run_config",
+            "sharpstudent.core.types -> sharpstudent.config.run_config",
+        ),
+        (
+            "report/curves.py",
+            "import sharpstudent.checkpoint.store",
+            "sharpstudent.report.curves -> sharpstudent.checkpoint.store",
+        ),
     ],
 )
 def test_a_planted_wrong_import_is_caught_and_named(house: Path, room: str, line: str, words: str) -> None:
-    path = house / "lib" / room
+    path = house / "lib" / "sharpstudent" / room
     path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
     done = lint(house)
     assert done.returncode != 0
@@ -58,7 +74,7 @@ def test_a_planted_wrong_import_is_caught_and_named(house: Path, room: str, line
 
 
 def test_a_new_room_that_no_layer_names_is_caught(house: Path) -> None:
-    (house / "lib" / "utils.py").write_text('"""Misc."""\n')
+    (house / "lib" / "sharpstudent" / "utils.py").write_text('"""Misc."""\n')
     done = lint(house)
     assert done.returncode != 0
     assert "utils" in done.stdout + done.stderr

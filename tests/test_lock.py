@@ -14,10 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-
-from lib import lock
-from lib.errors import UserError
-from lib.lock import LOCK_NAME, lock_folder
+from sharpstudent.core import io as lock
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.io import LOCK_NAME, lock_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from lib.lock import lock_folder
+from sharpstudent.core.io import lock_folder
 held = lock_folder(Path(sys.argv[1]), print)
 child = os.fork()
 if child == 0:
@@ -38,8 +37,8 @@ time.sleep(60)
 TAKER = """
 import sys
 from pathlib import Path
-from lib.lock import lock_folder
-from lib.errors import exit_codes
+from sharpstudent.core.io import lock_folder
+from sharpstudent.core.errors import exit_codes
 with exit_codes():
     held = lock_folder(Path(sys.argv[1]), print)
 """

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from lib.random import STREAMS, build_generator, capture_rng_state, restore_rng_state, seed_everything
+from sharpstudent.core.random import STREAMS, build_generator, capture_rng_state, restore_rng_state, seed_everything
 
 KEY = (5, 3, 17)
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from lib import registry as registry_room
-from lib.errors import UserError
-from lib.registry import PackageMember, fetch_package_members
+from sharpstudent.core import fetch as registry_room
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.fetch import PackageMember, fetch_package_members
 
 
 def list_names(folder: Path) -> list[str]:

@@ -6,8 +6,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from lib.schedules import (
+from sharpstudent.core.schedules import (
     Complement,
     Constant,
     Cosine,

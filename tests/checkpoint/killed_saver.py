@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-
-from lib.checkpoint import BestCheckpoints, load_checkpoint, load_run_state, save_checkpoint, save_run_state
+from sharpstudent.checkpoint import BestCheckpoints, load_checkpoint, load_run_state, save_checkpoint, save_run_state
 
 SIZE = 500_000  # float32: 2 MB, so that a save takes milliseconds and most kills fall into one
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from lib.checkpoint import BestCheckpoints, load_checkpoint, save_checkpoint
-from lib.errors import UserError
+from sharpstudent.checkpoint import BestCheckpoints, load_checkpoint, save_checkpoint
+from sharpstudent.core.errors import UserError
 
 
 def saver(epoch: int, value: float) -> Callable[[Path], None]:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from lib.checkpoint import load_checkpoint, load_run_state, save_checkpoint, save_run_state, store
-from lib.errors import UserError
+from sharpstudent.checkpoint import load_checkpoint, load_run_state, save_checkpoint, save_run_state, store
+from sharpstudent.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["checkpoint", "run_state", "best"]
@@ -70,8 +69,8 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from lib.checkpoint import save_run_state
-from lib.errors import UserError
+from sharpstudent.checkpoint import save_run_state
+from sharpstudent.core.errors import UserError
 folder = Path(sys.argv[1])
 if sys.argv[2] != "0":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

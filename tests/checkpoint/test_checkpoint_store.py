@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from lib.checkpoint import (
+from sharpstudent.checkpoint import (
     DamagedCheckpointError,
     copy_checkpoint,
     delete_checkpoint,
@@ -21,8 +20,8 @@ from lib.checkpoint import (
     read_about,
     save_checkpoint,
 )
-from lib.errors import UserError
-from lib.models.weights import read_tensors
+from sharpstudent.core.errors import UserError
+from sharpstudent.models.weights import read_tensors
 
 ABOUT = {"student": "mobilevitv2_050", "classes": ["real", "fake"], "epoch": 3, "val_auc": 0.8123, "note": "Zoë"}
 

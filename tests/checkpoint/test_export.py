@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-
-from lib.checkpoint import BestCheckpoints, export_model, load_checkpoint, save_checkpoint, selection
-from lib.checkpoint.store import read_sha256
-from lib.errors import UserError
-from lib.files import compute_sha256
-from lib.models.weights import read_tensors
+from sharpstudent.checkpoint import BestCheckpoints, export_model, load_checkpoint, save_checkpoint, selection
+from sharpstudent.checkpoint.store import read_sha256
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.io import compute_sha256
+from sharpstudent.models.weights import read_tensors
 
 SELECTION = {"epoch": 3, "value": 0.75, "metric": "val_auc"}
 
@@ -162,8 +161,8 @@ def test_what_is_no_safetensors_is_the_users_error(tmp_path: Path, content: byte
 
 @pytest.mark.parametrize("key", ["pretrained_student_weights", "teacher_weights"])
 def test_a_model_built_from_the_safetensors_is_that_of_the_pth_bit_for_bit(tmp_path: Path, key: str) -> None:
-    from lib.models.build import build_student, build_teachers
-    from lib.models.classifier import build_classifier
+    from sharpstudent.models.build import build_student, build_teachers
+    from sharpstudent.models.classifier import build_classifier
 
     torch.manual_seed(0)
     made = build_classifier("test_resnet", classes=2, dropout=0.3).state_dict()
@@ -185,9 +184,9 @@ def test_a_model_built_from_the_safetensors_is_that_of_the_pth_bit_for_bit(tmp_p
 
 
 def make_config(key: str, weights: Path):
-    from lib.config.resolve import resolve
-    from lib.config.validate import validate_keys
-    from lib.tasks.deepfake.section import DeepfakeSection
+    from sharpstudent.config.load import validate_keys
+    from sharpstudent.config.resolve import resolve
+    from sharpstudent.tasks.deepfake.section import DeepfakeSection
 
     keys = {"student": "test_resnet", "teacher": "test_resnet", "teacher_weights": "t", "image_size": 32}
     keys |= {"pretrained_student_weights": "s", key: str(weights)}

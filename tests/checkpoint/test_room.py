@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
-from lib.checkpoint import BestCheckpoints, check_room, room, save_checkpoint, save_run_state
-from lib.checkpoint.room import estimate_room, measure_tensors
-from lib.errors import UserError
+from sharpstudent.checkpoint import BestCheckpoints, check_room, save_checkpoint, save_run_state
+from sharpstudent.checkpoint import disk_space as room
+from sharpstudent.checkpoint.disk_space import estimate_room, measure_tensors
+from sharpstudent.core.errors import UserError
 
 MODEL = {"layer.weight": torch.ones(50_000), "layer.bias": torch.ones(1000), "steps": torch.tensor(1)}
 WEIGHTS = measure_tensors(MODEL)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from lib.checkpoint import load_checkpoint, load_run_state, save_run_state
-from lib.errors import UserError
+from sharpstudent.checkpoint import load_checkpoint, load_run_state, save_run_state
+from sharpstudent.core.errors import UserError
 
 
 def save(folder: Path, step: int) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from lib.checkpoint import BestCheckpoints, load_checkpoint, save_checkpoint
-from lib.config.sections import Direction
-from lib.errors import UserError
+from sharpstudent.checkpoint import BestCheckpoints, load_checkpoint, save_checkpoint
+from sharpstudent.config.run_config import Direction
+from sharpstudent.core.errors import UserError
 
 
 def saver(epoch: int) -> Callable[[Path], None]:

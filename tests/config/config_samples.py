@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lib.config.resolve import resolve
-from lib.config.sections import RunConfig, Stage
-from lib.config.validate import validate_keys
-from lib.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.config.load import validate_keys
+from sharpstudent.config.resolve import resolve
+from sharpstudent.config.run_config import RunConfig, Stage
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "configs" / "config_SBI.json"

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from config_samples import SECTIONS, SHIPPED, WEIGHTS
-
-from lib.config.command_line import (
+from sharpstudent.config.cli import (
     CommandLine,
     compare_configs,
     load_run_config,
@@ -17,8 +16,8 @@ from lib.config.command_line import (
     print_resolved,
     read_command_line,
 )
-from lib.config.sections import ALLOWANCES, Stage
-from lib.errors import UserError
+from sharpstudent.config.run_config import ALLOWANCES, Stage
+from sharpstudent.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,11 @@ import pytest
 from config_samples import GUIDE_BLOCK, SECTIONS, WEIGHTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from lib.config.command_line import CommandLine, load_run_config, parse_command_line, print_resolved
-from lib.config.keys import build_file_model
-from lib.config.sections import RunConfig, Stage
-from lib.errors import UserError
-from lib.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.config.cli import CommandLine, load_run_config, parse_command_line, print_resolved
+from sharpstudent.config.keys import build_file_model
+from sharpstudent.config.run_config import RunConfig, Stage
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
 
 FAST = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 SLOW = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))

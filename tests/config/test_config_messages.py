@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 from config_samples import WEIGHTS
-
-from lib.config.validate import choose_section, validate_keys
-from lib.errors import Problem, UserError
-from lib.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.config.load import choose_section, validate_keys
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
 
 
 def problems_of(keys: dict[str, Any]) -> dict[str, Problem]:

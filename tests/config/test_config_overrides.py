@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
-from lib.config.overrides import apply_overrides, parse_value
-from lib.errors import UserError
+from sharpstudent.config.load import apply_overrides, parse_value
+from sharpstudent.core.errors import UserError
 
 
 @pytest.mark.parametrize(

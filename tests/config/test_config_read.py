@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from lib.config.read import LARGEST_FILE, read_config_file
-from lib.errors import UserError
+from sharpstudent.config.load import LARGEST_FILE, read_config_file
+from sharpstudent.core.errors import UserError
 
 
 def write(tmp_path: Path, content: str | bytes) -> Path:

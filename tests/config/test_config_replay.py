@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from config_samples import SECTIONS, WEIGHTS
-
-from lib.config.command_line import CommandLine, load_run_config, parse_command_line
-from lib.config.sections import Stage
-from lib.errors import UserError
+from sharpstudent.config.cli import CommandLine, load_run_config, parse_command_line
+from sharpstudent.config.run_config import Stage
+from sharpstudent.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)

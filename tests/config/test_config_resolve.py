@@ -12,15 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-
-from lib.config.describe import alpha_table, compute_weight_ranges, print_resolved
-from lib.config.keys import FileKeys, Stage1Keys, Stage2Keys
-from lib.config.read import parse_json5, read_config_file
-from lib.config.resolve import LONGEST_NAME, describe_choices, resolve
-from lib.config.sections import RunConfig, ScheduleSection, Stage, TeacherSection
-from lib.config.validate import validate_keys
-from lib.errors import UserError
-from lib.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.config.describe import alpha_table, compute_weight_ranges, print_resolved
+from sharpstudent.config.keys import FileKeys, Stage1Keys, Stage2Keys
+from sharpstudent.config.load import parse_json5, read_config_file, validate_keys
+from sharpstudent.config.resolve import LONGEST_NAME, describe_choices, resolve
+from sharpstudent.config.run_config import RunConfig, ScheduleSection, Stage, TeacherSection
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
 
 GUIDE = parse_json5(GUIDE_BLOCK, "the guide")
 

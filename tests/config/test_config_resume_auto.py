@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from config_samples import SECTIONS, WEIGHTS
-
-from lib.config import stored
-from lib.config.command_line import CommandLine, parse_command_line, read_command_line
-from lib.config.sections import Stage
-from lib.errors import UserError
+from sharpstudent.config import stored
+from sharpstudent.config.cli import CommandLine, parse_command_line, read_command_line
+from sharpstudent.config.run_config import Stage
+from sharpstudent.core.errors import UserError
 
 COMMAND = ("mine.json", "-n", "run", "--resume", "auto")
 

@@ -8,17 +8,30 @@ import pytest
 from config_samples import WEIGHTS, resolve_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from lib.config.build_schedule import build_lr_schedule, build_rho_schedule, build_schedule
-from lib.config.describe import draw_moving, print_resolved
-from lib.config.moving import check_schedule, compute_peak, list_turns, probe
-from lib.config.resolve import describe_choices
-from lib.config.schema import EXAMPLES, build_config_docs, build_schema
-from lib.config.sections import SCHEDULE_FIELDS, OptimizerSection, RunConfig, ScheduleSection, Stage, TermSection
-from lib.config.validate import validate_keys
-from lib.errors import Problem, UserError
-from lib.schedules import Progress
-from lib.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.config.describe import draw_moving, print_resolved
+from sharpstudent.config.json_schema import EXAMPLES, build_config_docs, build_schema
+from sharpstudent.config.load import validate_keys
+from sharpstudent.config.resolve import describe_choices
+from sharpstudent.config.run_config import (
+    SCHEDULE_FIELDS,
+    OptimizerSection,
+    RunConfig,
+    ScheduleSection,
+    Stage,
+    TermSection,
+)
+from sharpstudent.config.scheduled import (
+    build_lr_schedule,
+    build_rho_schedule,
+    build_schedule,
+    check_schedule,
+    compute_peak,
+    list_turns,
+    probe,
+)
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.schedules import Progress
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
 
 FALLING = {"kind": "linear", "start": 0.1, "end": 0.01}
 RISING = {"kind": "linear", "start": 0.02, "end": 0.1}

@@ -9,12 +9,11 @@ import time
 
 import pytest
 from config_samples import ROOT, SHIPPED
-
-from lib.config.keys import FileKeys, Stage2Keys, build_file_model
-from lib.config.read import read_config_file
-from lib.config.schema import build_config_docs, build_schema
-from lib.config.sections import TaskSection
-from lib.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.config.json_schema import build_config_docs, build_schema
+from sharpstudent.config.keys import FileKeys, Stage2Keys, build_file_model
+from sharpstudent.config.load import read_config_file
+from sharpstudent.config.run_config import TaskSection
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
 
 
 def test_the_schema_and_the_page_in_the_repository_are_up_to_date():
@@ -59,8 +58,8 @@ def test_a_task_cannot_redefine_a_shared_key():
 
 def test_the_room_imports_fast_and_without_torch():
     code = (
-        "import sys, lib.config.command_line, lib.config.schema; "
-        "heavy = {'torch', 'numpy', 'cv2', 'lib.tasks'} & set(sys.modules); "
+        "import sys, sharpstudent.config.cli, sharpstudent.config.json_schema; "
+        "heavy = {'torch', 'numpy', 'cv2', 'sharpstudent.tasks'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     began = time.perf_counter()

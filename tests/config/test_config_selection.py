@@ -9,15 +9,14 @@ from typing import ClassVar
 
 import pytest
 from config_samples import SECTIONS, WEIGHTS, resolve_keys
-
-from lib.config.command_line import CommandLine, parse_command_line
-from lib.config.keys import build_file_model
-from lib.config.schema import build_schema
-from lib.config.sections import Direction, TaskSection
-from lib.config.stored import compare_configs, load_run_config
-from lib.config.validate import validate_keys
-from lib.errors import UserError
-from lib.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.config.cli import CommandLine, parse_command_line
+from sharpstudent.config.json_schema import build_schema
+from sharpstudent.config.keys import build_file_model
+from sharpstudent.config.load import validate_keys
+from sharpstudent.config.run_config import Direction, TaskSection
+from sharpstudent.config.stored import compare_configs, load_run_config
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
 
 WORDS = ["auc", "video_auc", "ap", "eer"]
 

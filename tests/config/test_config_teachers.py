@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from config_samples import SECTIONS, resolve_keys
-
-from lib.config.sections import RunConfig, TeacherSection
-from lib.config.stored import compare_configs, load_run_config
-from lib.config.teachers import name_weights_key
-from lib.errors import UserError
+from sharpstudent.config.resolve import name_weights_key
+from sharpstudent.config.run_config import RunConfig, TeacherSection
+from sharpstudent.config.stored import compare_configs, load_run_config
+from sharpstudent.core.errors import UserError
 
 TWO = [
     {"model": "efficientnet-b4", "weights": "a.tar", "weight": 3.0, "classes": ["fake", "real"], "input_size": 380},

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 from config_samples import resolve_keys
-
-from lib.config.dialects import DIALECTS
-from lib.config.keys import FileKeys, Stage2Keys
-from lib.config.sections import ScheduleSection, TermSection
-from lib.config.terms import TERMS, NumberSetting
-from lib.errors import UserError
+from sharpstudent.config.keys import FileKeys, Stage2Keys
+from sharpstudent.config.presets import DIALECTS
+from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.config.terms import TERMS, NumberSetting
+from sharpstudent.core.errors import UserError
 
 
 def constant(value: float) -> ScheduleSection:

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch
+from sharpstudent.criterion.build import build_criterion
+from sharpstudent.criterion.section import Shapes
+from sharpstudent.criterion.weighted_sum import WeightedTerm
 from torch import Tensor
-
-from lib.config.sections import ScheduleSection, TermSection
-from lib.criterion.build import build_criterion
-from lib.criterion.section import Shapes
-from lib.criterion.weighted_sum import WeightedTerm
-from lib.schedules import Progress
-from lib.types import Batch
 
 START = Progress(epoch=1, step=0, epochs=30, steps_per_epoch=10)
 TWO = Shapes(classes=2)

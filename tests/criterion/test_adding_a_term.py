@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 from made_terms import TWO, draw, make_batch, make_labels, to_float64
-
-from lib.config import terms
-from lib.config.sections import ScheduleSection, TermSection
-from lib.criterion.build import build_criterion
-from lib.criterion.section import Shapes
-from lib.errors import UserError
-from lib.schedules import Progress
-from lib.types import Outputs
+from sharpstudent.config import terms
+from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Outputs
+from sharpstudent.criterion.build import build_criterion
+from sharpstudent.criterion.section import Shapes
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-term.md"
 
@@ -31,7 +30,7 @@ def read_blocks(language: str) -> list[str]:
 def page(monkeypatch: pytest.MonkeyPatch) -> Generator[ModuleType]:
     """The page's file in its place, and its line in the table."""
     file, line = read_blocks("python")
-    module = ModuleType("lib.criterion.margin_loss")
+    module = ModuleType("sharpstudent.criterion.margin_loss")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(file, str(PAGE), "exec"), vars(module))
     kept = dict(terms.TERMS)

@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 import torch
 from made_terms import HALF, build_one, draw, make_batch, make_labels, take_gradient, to_float64
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.criterion.classification import compute_binary, compute_cross_entropy
+from sharpstudent.criterion.section import Shapes
 from torch import Tensor
-
-from lib.criterion.binary import compute_binary
-from lib.criterion.cross_entropy import compute_cross_entropy
-from lib.criterion.section import Shapes
-from lib.errors import UserError
-from lib.types import Outputs
 
 
 def compute_float64(logits: Tensor, labels: Tensor) -> float:

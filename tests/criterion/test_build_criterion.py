@@ -5,15 +5,14 @@ import importlib
 import pytest
 import torch
 from made_terms import TWO, build_one, make_section
-
-from lib.config.sections import ScheduleSection, TermSection
-from lib.config.terms import TERMS
-from lib.criterion.build import build_criterion
-from lib.criterion.distillation import compute_kd
-from lib.criterion.section import Shapes
-from lib.errors import UserError
-from lib.schedules import Progress
-from lib.types import Batch, Outputs
+from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.config.terms import TERMS
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.build import build_criterion
+from sharpstudent.criterion.distillation import compute_kd
+from sharpstudent.criterion.section import Shapes
 
 ALPHA = ScheduleSection(kind="staircase", start=0.95, end=0.5, epochs=20)
 HARD = TermSection(name="hard", term="hard", weight=ALPHA)
@@ -82,7 +81,7 @@ def test_a_number_that_is_left_out_has_its_default() -> None:
 
 def test_every_registered_term_is_a_file_with_a_build_function() -> None:
     for spec in TERMS.values():
-        assert callable(importlib.import_module(f"lib.criterion.{spec.module}").build)
+        assert callable(importlib.import_module(f"sharpstudent.criterion.{spec.module}").build)
 
 
 def test_a_projection_by_a_name_that_torch_keeps_for_itself_is_refused() -> None:

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from made_terms import build_one, draw, make_batch, make_labels, softmax_float64, take_gradient
-
-from lib.criterion.cross_entropy import compute_cross_entropy
-from lib.criterion.section import Shapes
-from lib.errors import UserError
-from lib.types import Outputs
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.criterion.classification import compute_cross_entropy
+from sharpstudent.criterion.section import Shapes
 
 
 def test_it_is_minus_the_mean_log_probability_of_the_label() -> None:

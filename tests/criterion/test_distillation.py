@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sharpstudent.criterion.distillation import compute_kd
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from lib.criterion.distillation import compute_kd
 
 TEMPERATURES = [0.5, 1.0, 3.0, 10.0]
 

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import torch
 from made_terms import HALF, build_one, draw, make_batch, take_gradient, to_float64
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.criterion.distillation import compute_kd, compute_kd_sigmoid
+from sharpstudent.criterion.section import Shapes
 from torch import Tensor
-
-from lib.criterion.distillation import compute_kd
-from lib.criterion.distillation_sigmoid import compute_kd_sigmoid
-from lib.criterion.section import Shapes
-from lib.errors import UserError
-from lib.types import Outputs
 
 TEMPERATURES = [0.5, 1.0, 3.0, 10.0]
 

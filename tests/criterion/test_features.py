@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 from made_terms import HALF, START, build_one, draw, make_batch, make_section, take_gradient, to_float64
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.criterion.build import build_criterion, find_layers
+from sharpstudent.criterion.features import Distance, compute_distance
+from sharpstudent.criterion.section import Shapes
+from sharpstudent.criterion.weighted_sum import WeightedTerm
 from torch import Tensor, nn
-
-from lib.criterion.build import build_criterion, find_layers
-from lib.criterion.features import Distance, compute_distance
-from lib.criterion.section import Shapes
-from lib.criterion.weighted_sum import WeightedTerm
-from lib.errors import UserError
-from lib.types import Outputs
 
 DISTANCES: list[Distance] = ["mse", "cosine"]
 MAPS = [(4, 5, 3, 3), (4, 7, 5)]

@@ -3,19 +3,18 @@
 import pytest
 import torch
 from made_terms import TWO, build_one, constant
+from sharpstudent.config.run_config import TermSection
+from sharpstudent.config.terms import TERMS
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.schedules import Constant
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.build import build_criterion
+from sharpstudent.criterion.distillation import compute_kd
+from sharpstudent.criterion.gradient_check import LEAST_SHARE, check_liveness, compute_liveness
+from sharpstudent.criterion.section import Shapes
+from sharpstudent.criterion.weighted_sum import WeightedTerm
 from torch import Tensor
 from torch.nn import functional as F
-
-from lib.config.sections import TermSection
-from lib.config.terms import TERMS
-from lib.criterion.build import build_criterion
-from lib.criterion.distillation import compute_kd
-from lib.criterion.liveness import LEAST_SHARE, check_liveness, compute_liveness
-from lib.criterion.section import Shapes
-from lib.criterion.weighted_sum import WeightedTerm
-from lib.errors import UserError
-from lib.schedules import Constant
-from lib.types import Batch, Outputs
 
 
 def compute_non_target_kd(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:

@@ -3,12 +3,11 @@
 import pytest
 import torch
 from made_terms import TWO, build_one, draw, make_batch, make_section, take_gradient
-
-from lib.criterion.build import build_criterion
-from lib.criterion.distillation import compute_kd
-from lib.criterion.section import Shapes
-from lib.errors import UserError
-from lib.types import Outputs
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.criterion.build import build_criterion
+from sharpstudent.criterion.distillation import compute_kd
+from sharpstudent.criterion.section import Shapes
 
 
 def test_it_is_kd_against_the_averages_logits() -> None:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from sharpstudent.config.terms import Asks
+from sharpstudent.core.schedules import Complement, Constant, FlatThenLinear, Progress, Schedule, Staircase
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.classification import compute_cross_entropy
+from sharpstudent.criterion.distillation import compute_kd
+from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
 from torch import Tensor, nn
-
-from lib.config.terms import Asks
-from lib.criterion.cross_entropy import compute_cross_entropy
-from lib.criterion.distillation import compute_kd
-from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
-from lib.schedules import Complement, Constant, FlatThenLinear, Progress, Schedule, Staircase
-from lib.types import Batch, Outputs
 
 START = Progress(epoch=1, step=0, epochs=30, steps_per_epoch=10)
 ALPHA = Staircase(start=0.95, end=0.5, epochs=20)

@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 from made_items import MadeItems
-
-from lib.data.items import Item
+from sharpstudent.data.dataset import Item
 
 
 def sleep() -> None:

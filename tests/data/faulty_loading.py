@@ -11,11 +11,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
-import faulty_items  # noqa: E402
-
-from lib.data.loader import load_batches  # noqa: E402
-from lib.data.order import evaluation_batches  # noqa: E402
-from lib.errors import exit_codes  # noqa: E402
+import faulty_items
+from sharpstudent.core.errors import exit_codes
+from sharpstudent.data.loader import load_batches
+from sharpstudent.data.sampler import evaluation_batches
 
 if __name__ == "__main__":
     fault, fails = getattr(faulty_items, sys.argv[1]), "fail" in sys.argv[2:]

@@ -10,11 +10,10 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
-from made_items import MadeItems  # noqa: E402
-
-from lib.data.items import Item  # noqa: E402
-from lib.data.loader import load_batches  # noqa: E402
-from lib.data.order import TrainOrder  # noqa: E402
+from made_items import MadeItems
+from sharpstudent.data.dataset import Item
+from sharpstudent.data.loader import load_batches
+from sharpstudent.data.sampler import TrainOrder
 
 
 class Blurred(MadeItems):

@@ -7,8 +7,7 @@ import time
 from collections.abc import Collection
 
 import numpy as np
-
-from lib.data.items import Item, UnreadableItem
+from sharpstudent.data.dataset import Item, UnreadableItem
 
 
 class MadeItems:

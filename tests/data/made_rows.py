@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
-from lib.data.manifest import SPLITS, FaceRow
+from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow
 
 
 def make_row(seed: int, split: str = "train", **fields: Any) -> FaceRow:

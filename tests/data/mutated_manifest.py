@@ -14,11 +14,10 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
-from made_rows import describe_row  # noqa: E402
-
-from lib.data.items import UnreadableItem  # noqa: E402
-from lib.data.manifest import SPLITS, Manifest  # noqa: E402
-from lib.errors import UserError  # noqa: E402
+from made_rows import describe_row
+from sharpstudent.core.errors import UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, Manifest
 
 
 def mutate(whole: bytes, rng: np.random.Generator) -> bytes:

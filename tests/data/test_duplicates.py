@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-
-from lib.data import duplicates
-from lib.data.duplicates import NearPairs, find_mixed
+from sharpstudent.tasks.deepfake.dataset import duplicates
+from sharpstudent.tasks.deepfake.dataset.duplicates import NearPairs, find_mixed
 
 
 def compare_all(hashes: NDArray[np.uint64], distance: int) -> set[tuple[int, int]]:

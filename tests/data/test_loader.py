@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from made_items import Crashing, MadeItems
-
-from lib.data.items import Item, UnreadableItem
-from lib.data.loader import KeyedItems, LoadedBatch, collate, load_batches
-from lib.data.order import ItemKey, TrainOrder
-from lib.errors import TrainingStopped, UserError
+from sharpstudent.core.errors import TrainingStopped, UserError
+from sharpstudent.data.dataset import Item, UnreadableItem
+from sharpstudent.data.loader import KeyedItems, LoadedBatch, collate, load_batches
+from sharpstudent.data.sampler import ItemKey, TrainOrder
 
 
 def load(

@@ -19,12 +19,11 @@ import faulty_items
 import pytest
 from faulty_items import Faulty, do_nothing
 from made_items import MadeItems
+from sharpstudent.core.errors import TrainingStopped, UserError
+from sharpstudent.data.loader import LoadedBatch, load_batches
+from sharpstudent.data.sampler import evaluation_batches
+from sharpstudent.data.workers import Workers, _tell_all_but_lost_connections
 from torch.utils.data import DataLoader
-
-from lib.data.loader import LoadedBatch, load_batches
-from lib.data.order import evaluation_batches
-from lib.data.workers import Workers, _tell_all_but_lost_connections
-from lib.errors import TrainingStopped, UserError
 
 PROGRAM = Path(__file__).with_name("faulty_loading.py")
 
@@ -158,8 +157,8 @@ def test_a_program_that_was_suspended_has_not_waited() -> None:
     program = (
         f"import sys; sys.path[:0] = {[str(PROGRAM.parents[2]), str(PROGRAM.parent)]}\n"
         "from faulty_items import Faulty, do_nothing\n"
-        "from lib.data.loader import load_batches\n"
-        "from lib.data.order import evaluation_batches\n"
+        "from sharpstudent.data.loader import load_batches\n"
+        "from sharpstudent.data.sampler import evaluation_batches\n"
         "source = Faulty(40, do_nothing, seconds=0.4)\n"
         "for _ in load_batches(source, evaluation_batches(40, 4), seed=0, num_workers=1, timeout_s=4):\n"
         "    print('a batch', flush=True)\n"
@@ -379,8 +378,8 @@ def test_a_program_that_has_loaded_several_epochs_leaves_nothing_in_the_temporar
         "import tempfile\n"
         "from pathlib import Path\n"
         "from faulty_items import Faulty, do_nothing\n"
-        "from lib.data.loader import load_batches\n"
-        "from lib.data.order import evaluation_batches\n"
+        "from sharpstudent.data.loader import load_batches\n"
+        "from sharpstudent.data.sampler import evaluation_batches\n"
         "for _ in range(3):\n"
         "    batches = load_batches(Faulty(40, do_nothing), evaluation_batches(40, 4), seed=0, num_workers=2)\n"
         "    next(batches)\n"

@@ -18,11 +18,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from made_rows import describe_row, find_value, make_row, make_rows
-
-from lib.data.face_row import SCHEMA, to_batch
-from lib.data.items import UnreadableItem
-from lib.data.manifest import BATCH_ROWS, FORMAT, SPLITS, FaceRow, Manifest, write_manifest
-from lib.errors import UserError
+from sharpstudent.core.errors import UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.dataset.manifest import (
+    BATCH_ROWS,
+    FORMAT,
+    SCHEMA,
+    SPLITS,
+    FaceRow,
+    Manifest,
+    to_batch,
+    write_manifest,
+)
 
 ABOUT = {"frames": 32, "source": "vidéos"}
 

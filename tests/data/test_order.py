@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from lib.data.order import ItemKey, Shuffle, TrainOrder, evaluation_batches
+from sharpstudent.data.sampler import ItemKey, Shuffle, TrainOrder, evaluation_batches
 
 sizes = st.integers(1, 40)
 

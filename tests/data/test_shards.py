@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from lib.data import shards
-from lib.data.shards import BrokenCrop, check_shard, read_crop_bytes, write_shard
-from lib.errors import UserError
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.dataset import shards
+from sharpstudent.tasks.deepfake.dataset.shards import BrokenCrop, check_shard, read_crop_bytes, write_shard
 
 MEMBERS = [
     ("clip 1/000000_0.png", b"first"),

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from lib.data.splits import (
+from sharpstudent.core.errors import UserError
+from sharpstudent.data.splits import (
     Assigned,
     assign_splits,
     choose_validation_identities,
     open_train_where_no_validation,
 )
-from lib.errors import UserError
 
 people = st.sets(st.text(min_size=1, max_size=5), min_size=2, max_size=40)
 

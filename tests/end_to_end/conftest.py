@@ -13,8 +13,8 @@ for _folder in (ROOT, ROOT / "tests"):  # the package, and the builders of data,
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 
-import ffpp_tree  # noqa: E402
-from workplace import TINY, Workplace  # noqa: E402
+import ffpp_tree
+from workplace import TINY, Workplace
 
 
 @pytest.fixture(scope="session")

@@ -32,9 +32,14 @@ WAYS = ("clock", "save", "save", "passes")  # half of the kills fall inside a sa
 def main(folder: Path, kills: int, seed: int, workers: int) -> None:
     import torch
 
-    for name in ("matplotlib.backends.backend_agg", "lib.engine.closing", "lib.models.build", "lib.engine.build"):
+    for name in (
+        "matplotlib.backends.backend_agg",
+        "sharpstudent.train.finish",
+        "sharpstudent.models.build",
+        "sharpstudent.train.build",
+    ):
         importlib.import_module(name)
-    importlib.import_module("lib.tasks.deepfake.task")
+    importlib.import_module("sharpstudent.tasks.deepfake.task")
     torch.set_num_threads(1)
     os.chdir(folder)
     draw = random.Random(seed)
@@ -136,7 +141,7 @@ def die_in_a_save(point: int, after: bool) -> None:
 
 def die_between_passes(number: int) -> None:
     """Kill this process in its `number`-th step, when the weights are those of w + e."""
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     real, seen = TrainStep._forward_backward, [0]
 

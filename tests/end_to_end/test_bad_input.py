@@ -298,7 +298,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, is_poisoned: Callable[[int], bool]) 
     """Not-a-number in the pictures of some steps, counted from 1."""
     from dataclasses import replace
 
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     take, taken = TrainStep.__call__, []
 
@@ -341,7 +341,7 @@ def test_an_epoch_of_nothing_but_skipped_steps_is_still_recorded(
 def test_fifty_skipped_steps_in_a_row_stop_the_run_with_advice_and_an_intact_best_model(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.checkpoint import load_checkpoint
+    from sharpstudent.checkpoint import load_checkpoint
 
     poison(monkeypatch, lambda step: step > 64)
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "repeats=8")
@@ -359,8 +359,7 @@ def test_stage_2_that_stops_in_its_first_steps_gives_the_guides_advice(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
-
-    from lib.models.classifier import build_classifier
+    from sharpstudent.models.classifier import build_classifier
 
     (tiny / "weights").mkdir()
     teacher = build_classifier("test_resnet", classes=2, dropout=None)
@@ -396,9 +395,9 @@ def test_a_dry_run_writes_nothing(tiny: Workplace) -> None:
 def test_runs_of_one_name_at_one_instant_get_folders_of_their_own(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.config.command_line import parse_command_line
-    from lib.engine.run import Run, open_run
-    from lib.tasks import SECTIONS
+    from sharpstudent.config.cli import parse_command_line
+    from sharpstudent.tasks import SECTIONS
+    from sharpstudent.train.run import Run, open_run
 
     monkeypatch.chdir(tiny.folder)
     command = parse_command_line([CONFIG, "-n", "twin"], stage=1, sections=SECTIONS)

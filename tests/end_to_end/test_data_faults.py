@@ -16,10 +16,9 @@ from typing import Any
 
 import broken_data
 import pytest
+from sharpstudent.data.dataset import ItemSource
+from sharpstudent.data.sampler import ItemKey
 from workplace import STAGE_1, TINY, Ended, Workplace, wait_for
-
-from lib.data.items import ItemSource
-from lib.data.order import ItemKey
 
 CONFIG = "configs/tiny.json"
 STEPS_PER_EPOCH = 8
@@ -70,7 +69,7 @@ def kill_a_worker() -> None:
 
 def do_at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> None:
     """Before this process takes its step `step` (from 1)."""
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     take, taken = TrainStep.__call__, []
 
@@ -108,7 +107,7 @@ def test_a_worker_killed_while_a_step_is_taken_stops_the_run_which_goes_on_as_if
 def test_a_worker_killed_in_validation_stops_the_run_which_goes_on_as_if_nothing_had_been(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine import evaluate
+    from sharpstudent.evaluation import evaluate
 
     open_batches = evaluate.load_batches
     killed = []
@@ -132,7 +131,7 @@ def test_a_worker_killed_in_validation_stops_the_run_which_goes_on_as_if_nothing
 def test_between_epochs_there_is_no_worker_that_could_die(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine.trainer import Trainer
+    from sharpstudent.train.trainer import Trainer
 
     finish, seen = Trainer._finish_epoch, []
 
@@ -292,8 +291,8 @@ def test_one_picture_in_ten_that_broke_stops_the_run_with_counts_and_paths(tmp_p
 
 
 def test_a_header_that_claims_billions_of_pixels_costs_no_memory(tmp_path: Path) -> None:
-    from lib.data.items import UnreadableItem
-    from lib.tasks.deepfake.sources.face import read_picture
+    from sharpstudent.data.dataset import UnreadableItem
+    from sharpstudent.tasks.deepfake.sources.face import read_picture
 
     broken_data.claim_to_be_huge(tmp_path / "a.png")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.evaluation.command_line import parse_compare
+from sharpstudent.tasks.deepfake.evaluation.robustness import choose_disturbances
 
 from demo import compare
-from lib.errors import UserError
-from lib.tasks.deepfake.evaluation.command_line import parse_compare
-from lib.tasks.deepfake.evaluation.robustness_choice import choose_disturbances
 
 
 @pytest.fixture

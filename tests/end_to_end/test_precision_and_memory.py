@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.checkpoint.store import load_checkpoint
+from sharpstudent.train.step import TrainStep
 from workplace import STAGE_1, Ended, Workplace
-
-from lib.checkpoint.store import load_checkpoint
-from lib.engine.step import TrainStep
 
 CONFIG = "configs/tiny.json"
 

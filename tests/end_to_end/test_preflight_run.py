@@ -147,7 +147,7 @@ def test_a_teacher_whose_answers_are_not_numbers_is_refused_before_the_first_ste
 def test_the_second_run_with_the_same_models_takes_no_pass_over_the_items(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine import judge
+    from sharpstudent.train import validate as judge
 
     first = start(taught, "one")
     monkeypatch.delattr(judge, "compute_scores_of_several")  # whoever asks for it fails
@@ -199,9 +199,9 @@ def assert_same_end(run: Path, other: Path) -> None:
 def test_training_is_the_same_to_the_last_bit_with_and_without_a_preflight(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
-    from lib.engine import trainer
-    from lib.engine.findings import ModelRow
-    from lib.engine.preflight import PreflightReport
+    from sharpstudent.train import trainer
+    from sharpstudent.train.preflight.findings import ModelRow
+    from sharpstudent.train.preflight.run import PreflightReport
 
     words = ("--set", f"num_workers={workers}")
     assert start(taught, "with", *words).code == 0  # a pass
@@ -216,7 +216,7 @@ def test_training_is_the_same_to_the_last_bit_with_and_without_a_preflight(
 def test_a_run_terminated_in_its_preflight_does_it_again_and_ends_as_if_it_had_not_been(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine import judge
+    from sharpstudent.train import validate as judge
 
     compute = judge.compute_scores_of_several
 
@@ -239,7 +239,7 @@ def test_a_run_terminated_in_its_preflight_does_it_again_and_ends_as_if_it_had_n
 def test_a_run_resumed_after_its_first_step_does_not_do_it_again(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     take, taken = TrainStep.__call__, []
 

@@ -36,8 +36,7 @@ def with_teacher(tiny: Workplace) -> Workplace:
 def write_teacher(place: Workplace, factor: float = 1.0) -> None:
     """factor: of one layer's weights."""
     import torch
-
-    from lib.models.classifier import build_classifier
+    from sharpstudent.models.classifier import build_classifier
 
     (place / "weights").mkdir(exist_ok=True)
     with torch.random.fork_rng():
@@ -49,7 +48,7 @@ def write_teacher(place: Workplace, factor: float = 1.0) -> None:
 
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not-a-number in every batch that holds the image BAD, as a broken augmentation would make it."""
-    from lib.data import loader
+    from sharpstudent.data import loader
 
     collate = loader.collate
 
@@ -126,7 +125,7 @@ def test_an_image_that_is_not_finite_is_named(with_teacher: Workplace, monkeypat
 
 def test_a_teacher_that_overflows_is_named(with_teacher: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the preflight, which would have refused it: some teachers overflow on training pictures only."""
-    from lib.engine import trainer
+    from sharpstudent.train import trainer
 
     tiny, fly = with_teacher, trainer.preflight
 
@@ -167,10 +166,9 @@ def test_what_is_kept_is_the_state_before_the_step_bit_for_bit(
 ) -> None:
     """In the middle of an epoch, momentum and average included; the trainer takes it after the rollback."""
     import torch
-
-    from lib.engine.position import capture_step
-    from lib.engine.skipped import load_skipped
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.debug.skipped import load_skipped
+    from sharpstudent.train.state import capture_step
+    from sharpstudent.train.step import TrainStep
 
     met: dict[tuple[int, int], Any] = {}
     take = TrainStep.__call__
@@ -209,7 +207,7 @@ def is_identical(one: Any, two: Any) -> bool:
 def test_a_resumed_run_that_meets_the_same_skip_writes_it_once(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine.skipped import SkippedSteps
+    from sharpstudent.train.debug.skipped import SkippedSteps
 
     poison(monkeypatch)
     keep, kept = SkippedSteps.keep, []
@@ -269,9 +267,8 @@ def test_another_file_or_a_damaged_one_is_refused_with_one_message(
 @pytest.fixture(scope="module")
 def tiny_skip(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> Workplace:
     """A run with skipped steps, and broken files beside them; read only."""
+    from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
     from workplace import TINY
-
-    from lib.checkpoint.store import load_checkpoint, save_checkpoint
 
     place = Workplace(tmp_path_factory.mktemp("skips"))
     (place / "data").mkdir()
@@ -288,8 +285,8 @@ def tiny_skip(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> 
 
 
 def test_a_run_folder_whose_config_builds_another_student_is_refused(tiny_skip: Workplace, tmp_path: Path) -> None:
-    from lib.config.command_line import load_run_config
-    from lib.tasks import SECTIONS
+    from sharpstudent.config.cli import load_run_config
+    from sharpstudent.tasks import SECTIONS
 
     run = tmp_path / "run"
     shutil.copytree(tiny_skip.find_run("x"), run)
@@ -304,11 +301,11 @@ def test_a_run_folder_whose_config_builds_another_student_is_refused(tiny_skip: 
 
 def test_the_kept_batch_is_the_batch_of_the_step(tiny_skip: Workplace) -> None:
     """Not only another one of the same size: images, labels and names as the loader makes them again."""
-    from lib.config.command_line import load_run_config
-    from lib.data.loader import load_batches
-    from lib.data.order import TrainOrder
-    from lib.engine.skipped import load_skipped
-    from lib.tasks import SECTIONS, build_task
+    from sharpstudent.config.cli import load_run_config
+    from sharpstudent.data.loader import load_batches
+    from sharpstudent.data.sampler import TrainOrder
+    from sharpstudent.tasks import SECTIONS, build_task
+    from sharpstudent.train.debug.skipped import load_skipped
 
     run = tiny_skip.find_run("x")
     config = load_run_config(run, SECTIONS)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sharpstudent.config.cli import parse_command_line
+from sharpstudent.config.run_config import RunConfig
+from sharpstudent.tasks import SECTIONS
 
 from demo import results
-from lib.config.command_line import parse_command_line
-from lib.config.sections import RunConfig
-from lib.tasks import SECTIONS
 
 
 @pytest.fixture

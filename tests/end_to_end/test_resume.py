@@ -42,7 +42,7 @@ def read_position(run: Path) -> tuple[int, int]:
 
 def make_signal(monkeypatch: pytest.MonkeyPatch, number: int, *, at_step: int) -> None:
     """This process gets a signal while it takes its step `at_step` (from 1)."""
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     take, taken = TrainStep.__call__, []
 
@@ -112,7 +112,7 @@ def test_loader_processes_do_not_change_what_a_resumed_run_ends_with(
 def test_a_run_interrupted_while_it_validates_validates_again(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine import judge
+    from sharpstudent.train import validate as judge
 
     compute = judge.compute_scores
 
@@ -130,7 +130,7 @@ def test_a_run_interrupted_while_it_validates_validates_again(
 def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_save(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     ask = TrainStep._ask
     asked: list[int] = []
@@ -240,8 +240,7 @@ def test_stage_2_is_resumed_with_the_auc_that_it_started_from(tiny: Workplace, m
 
 def save_tiny_teacher(place: Workplace) -> None:
     import torch
-
-    from lib.models.classifier import build_classifier
+    from sharpstudent.models.classifier import build_classifier
 
     (place / "weights").mkdir()
     teacher = build_classifier("test_resnet", classes=2, dropout=None)

@@ -74,15 +74,20 @@ def _same_bytes(ours: Path, theirs: Path) -> bool:
 
 # Writer -> where it is called from, at which call of the second epoch's or of the start, and the file it names.
 WRITERS = {
-    "last.pth": ("lib.checkpoint.resume", "save_checkpoint", 2, r"weights/last\.pth"),
-    "epoch checkpoint": ("lib.engine.trainer", "save_checkpoint", 2, r"weights/2_0\.\d{4}_val\.pth"),
-    "best_model.safetensors": ("lib.checkpoint.selection", "export_model", 1, r"weights/best_model\.safetensors"),
-    "metrics.csv, first row": ("lib.engine.journal", "MetricsFile.append", 1, r"logs/metrics\.csv"),
-    "metrics.csv, second row": ("lib.engine.journal", "MetricsFile.append", 2, r"logs/metrics\.csv"),
-    "losses.logs": ("lib.engine.journal", "LossesLog.append", -1, r"logs/losses\.logs"),
-    "TensorBoard": ("lib.engine.journal", "TensorBoardLog.flush", 2, r"logs/tensorboard"),
-    "curves.png": ("lib.engine.journal", "draw_curves", 2, r"logs/curves\.png"),
-    "first_batch.png": ("lib.engine.journal", "draw_batch", 1, r"logs/first_batch\.png"),
+    "last.pth": ("sharpstudent.checkpoint.resume", "save_checkpoint", 2, r"weights/last\.pth"),
+    "epoch checkpoint": ("sharpstudent.train.trainer", "save_checkpoint", 2, r"weights/2_0\.\d{4}_val\.pth"),
+    "best_model.safetensors": (
+        "sharpstudent.checkpoint.selection",
+        "export_model",
+        1,
+        r"weights/best_model\.safetensors",
+    ),
+    "metrics.csv, first row": ("sharpstudent.train.logger", "MetricsFile.append", 1, r"logs/metrics\.csv"),
+    "metrics.csv, second row": ("sharpstudent.train.logger", "MetricsFile.append", 2, r"logs/metrics\.csv"),
+    "losses.logs": ("sharpstudent.train.logger", "LossesLog.append", -1, r"logs/losses\.logs"),
+    "TensorBoard": ("sharpstudent.train.logger", "TensorBoardLog.flush", 2, r"logs/tensorboard"),
+    "curves.png": ("sharpstudent.train.logger", "draw_curves", 2, r"logs/curves\.png"),
+    "first_batch.png": ("sharpstudent.train.logger", "draw_batch", 1, r"logs/first_batch\.png"),
 }
 Fault = Callable[[], None]
 
@@ -141,7 +146,7 @@ def fill(folder: Path) -> None:
 def assert_fails_whole_and_goes_on(
     place: Workplace, reference: Path, writer: str, patch: pytest.MonkeyPatch, fault: Fault, mend: Fault
 ) -> None:
-    from lib.checkpoint import load_run_state
+    from sharpstudent.checkpoint import load_run_state
 
     with patch.context() as inner:
         happened = fail_before(inner, writer, fault)
@@ -191,7 +196,7 @@ def test_a_full_disk_ends_the_run_with_one_message_and_nothing_is_lost(
 def test_a_disk_that_fills_before_the_config_is_stored_leaves_a_folder_that_is_passed_over(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine import run
+    from sharpstudent.train import run
 
     write = run.write_text_atomically
     with small_disk(tiny / "output") as disk, monkeypatch.context() as patch:
@@ -282,7 +287,7 @@ def test_a_folder_that_becomes_read_only_ends_the_run_with_one_message_and_nothi
 
 
 def test_a_relaunch_is_refused_while_the_run_is_alive_and_goes_on_at_once_when_it_was_killed(tiny: Workplace) -> None:
-    from lib.lock import lock_folder
+    from sharpstudent.core.io import lock_folder
 
     relaunch = (*START, "--resume", "auto", *LONG, "--set", "epoch=1", "--set", "num_workers=2")
     first = tiny.start(*relaunch)
@@ -322,10 +327,10 @@ def test_a_dry_run_with_resume_auto_neither_locks_nor_writes(tiny: Workplace, re
 
 RACERS = """
 import os, sys, time
-from lib.lock import lock_folder
-from lib.config.command_line import parse_command_line
-from lib.engine import run
-from lib.tasks import SECTIONS
+from sharpstudent.core.io import lock_folder
+from sharpstudent.config.cli import parse_command_line
+from sharpstudent.train import run
+from sharpstudent.tasks import SECTIONS
 
 config = parse_command_line(["configs/tiny.json", "-n", "twin"], stage=1, sections=SECTIONS).config
 gate, opener = os.pipe()

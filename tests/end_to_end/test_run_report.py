@@ -6,10 +6,9 @@ import json
 
 import pytest
 import torch
+from sharpstudent.checkpoint.store import load_checkpoint
+from sharpstudent.models.classifier import build_classifier
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
-
-from lib.checkpoint.store import load_checkpoint
-from lib.models.classifier import build_classifier
 
 CONFIG = "configs/tiny.json"
 WITH_REPORT = ("--set", "report=true")

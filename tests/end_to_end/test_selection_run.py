@@ -34,7 +34,7 @@ def start(place: Workplace, *words: str, name: str = "first") -> Ended:
 
 def script_metric(patch: pytest.MonkeyPatch, name: str, values: list[float]) -> None:
     """The task says these values of a metric, one a validation."""
-    from lib.tasks.deepfake.task import DeepfakeTask
+    from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
     compute, left = DeepfakeTask.compute_metrics, list(values)
     patch.setattr(DeepfakeTask, "compute_metrics", lambda self, scores: {**compute(self, scores), name: left.pop(0)})
@@ -42,7 +42,7 @@ def script_metric(patch: pytest.MonkeyPatch, name: str, values: list[float]) -> 
 
 def interrupt(patch: pytest.MonkeyPatch, at_step: int) -> None:
     """This process gets a SIGINT while it takes its step `at_step` (from 1)."""
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     take, taken = TrainStep.__call__, []
 
@@ -114,8 +114,7 @@ def test_a_falling_metric_selects_where_a_rising_one_would_not(
 
 def test_stage_2_starts_from_a_figure_of_the_metric_and_gains_in_auc(tiny: Workplace) -> None:
     import torch
-
-    from lib.models.classifier import build_classifier
+    from sharpstudent.models.classifier import build_classifier
 
     (tiny / "weights").mkdir()
     torch.save(build_classifier("test_resnet", classes=2, dropout=None).state_dict(), tiny / "weights/tiny_teacher.pth")
@@ -152,7 +151,7 @@ def test_a_run_that_an_earlier_version_began_goes_on_as_it_would_have(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its state knows no direction, its config no metric, its table fewer columns."""
-    from lib.checkpoint import load_checkpoint, save_checkpoint
+    from sharpstudent.checkpoint import load_checkpoint, save_checkpoint
 
     assert start(tiny, "epoch=3", name="whole").code == 0
     with monkeypatch.context() as patch:
@@ -258,7 +257,7 @@ def test_a_run_killed_right_after_its_last_epoch_stops_all_the_same(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state is saved, and the process dies before it says anything."""
-    from lib.engine import trainer
+    from sharpstudent.train import trainer
 
     with monkeypatch.context() as patch:
         script_metric(patch, "val_eer", VALUES)
@@ -271,7 +270,7 @@ def test_a_run_killed_right_after_its_last_epoch_stops_all_the_same(
 def test_a_validation_that_is_no_number_stops_the_run_whatever_selects(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine import judge
+    from sharpstudent.train import validate as judge
 
     compute, calls = judge.compute_scores, []
 
@@ -297,15 +296,13 @@ def test_a_validation_that_is_no_number_stops_the_run_whatever_selects(
 @pytest.mark.parametrize("averaged", [False, True])
 def test_every_saved_epoch_holds_the_calibration_of_its_own_model(tiny: Workplace, averaged: bool) -> None:
     import torch
-
-    from lib.checkpoint import load_checkpoint
-    from lib.config.stored import load_run_config
-    from lib.engine.evaluate import compute_scores
-    from lib.engine.judge import EVALUATION_ITEMS
-    from lib.engine.validation_calibration import calibrate_on_validation
-    from lib.models.classifier import build_classifier
-    from lib.report.results import CalibrationResult
-    from lib.tasks import SECTIONS, build_task
+    from sharpstudent.checkpoint import load_checkpoint
+    from sharpstudent.config.stored import load_run_config
+    from sharpstudent.evaluation.evaluate import compute_scores
+    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.report.results import CalibrationResult
+    from sharpstudent.tasks import SECTIONS, build_task
+    from sharpstudent.train.validate import EVALUATION_ITEMS, calibrate_on_validation
 
     more = ["ema_decay=0.5"] if averaged else []
     ended = start(tiny, "epoch=3", "stage1.lr=0.05", *more)

@@ -113,7 +113,7 @@ def read_end(run: Path) -> bytes:
 
 
 def terminate_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> pytest.MonkeyPatch:
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     take, taken = TrainStep.__call__, []
 
@@ -162,7 +162,8 @@ def test_the_same_run_twice_fits_the_same_head_and_ends_the_same(place: Workplac
 def test_a_resumed_run_ends_as_if_it_had_not_been_stopped_and_settles_nothing_anew(
     place: Workplace, monkeypatch: pytest.MonkeyPatch, teacher: dict[str, Any]
 ) -> None:
-    from lib.engine import fitted_heads, judge
+    from sharpstudent.train import validate as judge
+    from sharpstudent.train.preflight import teacher_heads as fitted_heads
 
     change_teacher(place, enlarge_head)
     assert start(place, "whole", **teacher).code == 0
@@ -181,7 +182,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_been_stopped_and_settles_nothing_an
 def test_a_run_stopped_between_fit_and_preflight_goes_on_with_the_head_it_has(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine import judge
+    from sharpstudent.train import validate as judge
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -239,7 +240,7 @@ def test_two_fitted_teachers_have_a_head_each_and_their_average_a_row(place: Wor
 def test_training_pictures_of_one_class_are_refused_before_the_first_step(place: Workplace) -> None:
     from dataclasses import replace
 
-    from lib.engine import head_fit
+    from sharpstudent.train.preflight import teacher_heads as head_fit
 
     collect = head_fit.load_batches
 
@@ -361,7 +362,7 @@ def find_file(ended: Ended) -> str:
 def test_a_replay_asks_the_teacher_as_it_taught(
     place: Workplace, monkeypatch: pytest.MonkeyPatch, teacher: dict[str, Any]
 ) -> None:
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     change_teacher(place, enlarge_head)
     said: list[torch.Tensor] = []

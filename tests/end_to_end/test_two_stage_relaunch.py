@@ -47,20 +47,22 @@ class Cut:
 
 
 CUTS = {
-    "stage 1, before its config is stored": Cut(1, "lib.engine.run", "write_text_atomically", 1),
-    "stage 1, before its first state": Cut(1, "lib.checkpoint.resume", "save_checkpoint", 1),
-    "stage 1, mid-epoch": Cut(1, "lib.engine.step", "TrainStep.__call__", 5),
-    "stage 1, between an epoch's file and best_model": Cut(1, "lib.checkpoint.selection", "copy_checkpoint", 1),
-    "stage 1, between best_model and its safetensors": Cut(1, "lib.checkpoint.selection", "export_model", 1),
-    "stage 1, second epoch": Cut(1, "lib.engine.step", "TrainStep.__call__", STEPS_PER_EPOCH + 3),
-    "stage 1, right after its last save": Cut(1, "lib.engine.trainer", "save_run_state", 0, after=True),
-    "between the stages": Cut(1, "lib.engine.closing", "_say_totals", 1, after=True),
-    "stage 2, before its first state": Cut(2, "lib.checkpoint.resume", "save_checkpoint", 1),
-    "stage 2, preflight": Cut(2, "lib.engine.judge", "compute_scores_of_several", 1),
-    "stage 2, mid-epoch": Cut(2, "lib.engine.step", "TrainStep.__call__", 3),
-    "stage 2, end of an epoch": Cut(2, "lib.engine.journal", "MetricsFile.append", 1, after=True),
-    "stage 2, second epoch": Cut(2, "lib.engine.step", "TrainStep.__call__", STEPS_PER_EPOCH + 6),
-    "stage 2, right after its last save": Cut(2, "lib.engine.trainer", "save_run_state", 0, after=True),
+    "stage 1, before its config is stored": Cut(1, "sharpstudent.train.run", "write_text_atomically", 1),
+    "stage 1, before its first state": Cut(1, "sharpstudent.checkpoint.resume", "save_checkpoint", 1),
+    "stage 1, mid-epoch": Cut(1, "sharpstudent.train.step", "TrainStep.__call__", 5),
+    "stage 1, between an epoch's file and best_model": Cut(
+        1, "sharpstudent.checkpoint.selection", "copy_checkpoint", 1
+    ),
+    "stage 1, between best_model and its safetensors": Cut(1, "sharpstudent.checkpoint.selection", "export_model", 1),
+    "stage 1, second epoch": Cut(1, "sharpstudent.train.step", "TrainStep.__call__", STEPS_PER_EPOCH + 3),
+    "stage 1, right after its last save": Cut(1, "sharpstudent.train.trainer", "save_run_state", 0, after=True),
+    "between the stages": Cut(1, "sharpstudent.train.finish", "_say_totals", 1, after=True),
+    "stage 2, before its first state": Cut(2, "sharpstudent.checkpoint.resume", "save_checkpoint", 1),
+    "stage 2, preflight": Cut(2, "sharpstudent.train.validate", "compute_scores_of_several", 1),
+    "stage 2, mid-epoch": Cut(2, "sharpstudent.train.step", "TrainStep.__call__", 3),
+    "stage 2, end of an epoch": Cut(2, "sharpstudent.train.logger", "MetricsFile.append", 1, after=True),
+    "stage 2, second epoch": Cut(2, "sharpstudent.train.step", "TrainStep.__call__", STEPS_PER_EPOCH + 6),
+    "stage 2, right after its last save": Cut(2, "sharpstudent.train.trainer", "save_run_state", 0, after=True),
 }
 
 
@@ -111,9 +113,14 @@ def main(quiet: Path, cut: Path) -> None:
     import torch
 
     # Loaded once, for every fork; loading trains nothing and starts no thread that a fork would lose.
-    for name in ("matplotlib.backends.backend_agg", "lib.engine.closing", "lib.models.build", "lib.optim.build"):
+    for name in (
+        "matplotlib.backends.backend_agg",
+        "sharpstudent.train.finish",
+        "sharpstudent.models.build",
+        "sharpstudent.optim.build",
+    ):
         importlib.import_module(name)
-    importlib.import_module("lib.tasks.deepfake.task")
+    importlib.import_module("sharpstudent.tasks.deepfake.task")
     torch.set_num_threads(1)
     print(json.dumps({"quiet": run_to_the_end(quiet, []), "cut": run_to_the_end(cut, list(CUTS.values()))}))
 
@@ -145,8 +152,7 @@ def make_place(folder: Path, labelled_root: Path, teacher: Path) -> Workplace:
 @pytest.fixture(scope="module")
 def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
-
-    from lib.models.classifier import build_classifier
+    from sharpstudent.models.classifier import build_classifier
 
     path = tmp_path_factory.mktemp("teacher") / "tiny_teacher.pth"
     torch.save(build_classifier("test_resnet", classes=2, dropout=None).state_dict(), path)

@@ -154,8 +154,7 @@ def test_checkpoints_hold_the_student_alone_and_load_without_running_code(small:
 
 def test_stage_2_begins_with_exactly_the_weights_of_stage_1(small: TwoStages, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
-
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     seen: list[dict[str, torch.Tensor]] = []
     take = TrainStep.__call__

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.models.weights import compute_weights_hash
 from workplace import STAGE_1, STAGE_2, Workplace
-
-from lib.models.weights import compute_weights_hash
 
 CONFIG = "configs/tiny.json"
 TEACHERS = [
@@ -26,7 +25,7 @@ ALONE = ("--set", "pretrained_student_weights=null", "--allow", "unpretrained-st
 @pytest.fixture
 def taught(tiny: Workplace) -> Workplace:
     """A user's folder with two teachers of different architectures."""
-    from lib.models.classifier import build_classifier
+    from sharpstudent.models.classifier import build_classifier
 
     (tiny / "weights").mkdir(exist_ok=True)
     for number, teacher in enumerate(TEACHERS):
@@ -40,7 +39,7 @@ def taught(tiny: Workplace) -> Workplace:
 def test_two_teachers_teach_and_stay_as_they_are_and_out_of_every_checkpoint(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.engine.step import TrainStep
+    from sharpstudent.train.step import TrainStep
 
     hashes: list[str] = []
     take = TrainStep.__call__
@@ -97,7 +96,7 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
 def test_the_logits_that_teach_are_the_weighted_mean_of_both(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lib.models.teachers import TeacherEnsemble
+    from sharpstudent.models.teachers import TeacherEnsemble
 
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     answer = TeacherEnsemble.forward

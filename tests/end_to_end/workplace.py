@@ -80,7 +80,7 @@ class Workplace:
 
     def call(self, *words: str) -> Ended:
         """As `run`, within this process: the script's own `main` under `exit_codes`, without seconds of imports."""
-        from lib.errors import exit_codes
+        from sharpstudent.core.errors import exit_codes
 
         spec = importlib.util.spec_from_file_location(Path(words[0]).stem, ROOT / words[0])
         assert spec is not None

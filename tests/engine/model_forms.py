@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sharpstudent.checkpoint import export_model, save_checkpoint
+from sharpstudent.evaluation.load_model import ModelSpec, OpenedModel, open_model
+from sharpstudent.models.classifier import Classifier, build_classifier
 from torch import Tensor, nn
-
-from lib.checkpoint import export_model, save_checkpoint
-from lib.engine.open_model import ModelSpec, OpenedModel, open_model
-from lib.models.classifier import Classifier, build_classifier
 
 SMALL = "test_resnet"  # of timm, 0.4 M parameters
 SIDE = 32

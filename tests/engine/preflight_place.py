@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from sharpstudent.config.run_config import TeacherSection
+from sharpstudent.core.types import Outputs
+from sharpstudent.data.dataset import Item, UnreadableItem
+from sharpstudent.evaluation.task import Scores, TaskData
+from sharpstudent.metrics.binary import compute_auc
+from sharpstudent.models.teachers import AdaptedTeacher, TeacherEnsemble
+from sharpstudent.train.preflight.run import PreflightReport, preflight
+from sharpstudent.train.run import Run
+from sharpstudent.train.validate import Judge
 from tiny_runs import make_config
 from torch import Tensor, nn
-
-from lib.config.sections import TeacherSection
-from lib.data.items import Item, UnreadableItem
-from lib.engine.judge import Judge
-from lib.engine.preflight import PreflightReport, preflight
-from lib.engine.run import Run
-from lib.engine.task import Scores, TaskData
-from lib.metrics.auc import compute_auc
-from lib.models.teachers import AdaptedTeacher, TeacherEnsemble
-from lib.types import Outputs
 
 SIDE = 8  # [px]
 

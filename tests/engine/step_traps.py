@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from sharpstudent.core.types import Outputs
+from sharpstudent.criterion.weighted_sum import WeightedSum
+from sharpstudent.train.step import TrainStep
 from torch import Tensor, nn
-
-from lib.criterion.weighted_sum import WeightedSum
-from lib.engine.step import TrainStep
-from lib.types import Outputs
 
 
 class Trap:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sharpstudent.train.alarms import find_alarms
+from sharpstudent.train.state import Position
+from sharpstudent.train.validate import Verdict
 from tiny_runs import make_config
-
-from lib.engine.alarms import find_alarms
-from lib.engine.judge import Verdict
-from lib.engine.position import Position
 
 CONFIG = make_config()
 

@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.core.errors import UserError
+from sharpstudent.train.oom import Attempt, OutOfMemory, advise_on_memory, is_out_of_memory
+from sharpstudent.train.step import TrainStep
 from tiny_models import START, are_identical, make_batch, make_full_step, make_plain_student, make_step, take_snapshot
 from tiny_runs import make_config, make_run
 from torch import Tensor
-
-from lib.engine.attempt import Attempt, OutOfMemory
-from lib.engine.memory import advise_on_memory, is_out_of_memory
-from lib.engine.step import TrainStep
-from lib.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -91,8 +89,8 @@ import resource, sys, torch
 sys.path[:0] = [".", "tests/engine"]
 from tiny_models import START, are_identical, make_full_step, make_student, take_snapshot
 from tiny_runs import make_run
-from lib.engine.attempt import Attempt
-from lib.types import Batch
+from sharpstudent.train.oom import Attempt
+from sharpstudent.core.types import Batch
 
 torch.set_num_threads(1)
 inputs = torch.rand(8, 3, 257, 257)
@@ -323,7 +321,7 @@ def test_the_advised_micro_batch_is_half_of_the_present_one() -> None:
 
 
 def test_the_keys_that_the_advice_names_are_keys_of_a_config() -> None:
-    from lib.config.keys import FileKeys
+    from sharpstudent.config.keys import FileKeys
 
     for key in list_keys(advise_on_memory(make_config(), CUDA, items=8, parts=1)):
         section, _, name = key.rpartition(".")

@@ -5,10 +5,9 @@ import random
 from collections.abc import Iterable
 
 import pytest
+from sharpstudent.core.types import StepResult
+from sharpstudent.train.collapse import CHANCE_EPOCHS, WINDOW, CollapseWatch
 from tiny_runs import make_config
-
-from lib.engine.collapse import CHANCE_EPOCHS, WINDOW, CollapseWatch
-from lib.types import StepResult
 
 CONFIG = make_config()
 

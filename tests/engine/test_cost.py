@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sharpstudent.deploy.cost as cost
 import torch
 from model_forms import CPU, SIDE, open_file, save_export, save_ours
+from sharpstudent.core.types import Outputs
+from sharpstudent.deploy.cost import count_macs, measure_cost
+from sharpstudent.evaluation.evaluate import WARM_UP_ROUNDS, measure_latencies_ms
+from sharpstudent.models.classifier import build_classifier, count_parameters
 from torch import Tensor, nn
-
-import lib.engine.cost as cost
-from lib.engine.cost import count_macs, measure_cost
-from lib.engine.evaluate import WARM_UP_ROUNDS, measure_latencies_ms
-from lib.models.classifier import build_classifier, count_parameters
-from lib.types import Outputs
 
 ON_LINUX = Path("/proc/self/clear_refs").exists()
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.data.dataset import Item, UnreadableItem
+from sharpstudent.evaluation.evaluate import compute_scores, compute_scores_of_several, measure_latency_ms
+from sharpstudent.evaluation.task import Scores
 from tiny_models import START, are_identical, make_batch, make_step, make_student, take_snapshot
 from torch import Tensor, nn
-
-from lib.data.items import Item, UnreadableItem
-from lib.engine.evaluate import compute_scores, compute_scores_of_several, measure_latency_ms
-from lib.engine.task import Scores
-from lib.errors import UserError
-from lib.types import Outputs
 
 CPU = torch.device("cpu")
 

@@ -11,18 +11,16 @@ import numpy as np
 import pytest
 import torch
 from preflight_place import Pictures, Place
+from sharpstudent.config.run_config import TeacherSection
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.random import capture_rng_state
+from sharpstudent.core.types import Outputs
+from sharpstudent.models.teachers import AdaptedTeacher, Named
+from sharpstudent.train.preflight import teacher_heads as fitted_heads
+from sharpstudent.train.preflight.teacher_heads import describe_fits, settle_heads, take_up_heads
+from sharpstudent.train.validate import Judge
 from tiny_models import are_identical
 from torch import Tensor, nn
-
-from lib.config.sections import TeacherSection
-from lib.engine import fitted_heads
-from lib.engine.fitted_heads import describe_fits, settle_heads, take_up_heads
-from lib.engine.judge import Judge
-from lib.engine.named import Named
-from lib.errors import UserError
-from lib.models.teachers import AdaptedTeacher
-from lib.random import capture_rng_state
-from lib.types import Outputs
 
 FITTED = TeacherSection(name="x", weights=None, init="imagenet", head="fitted")
 
@@ -146,7 +144,7 @@ def test_what_is_kept_says_what_it_was_fitted_to(place: Place) -> None:
 
 
 def test_of_a_large_set_the_line_says_how_many_were_drawn(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lib.engine import head_fit
+    from sharpstudent.train.preflight import teacher_heads as head_fit
 
     monkeypatch.setattr(head_fit, "MOST_ITEMS", 8)
     settled = Settled(place)
@@ -247,7 +245,7 @@ def test_a_damaged_head_is_refused(place: Place, begun: bool) -> None:
 
 
 def test_the_head_of_another_network_is_refused(place: Place) -> None:
-    from lib.checkpoint.store import load_checkpoint, save_checkpoint
+    from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
 
     path = Settled(place).kept
     about = load_checkpoint(path).about

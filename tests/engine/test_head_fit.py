@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from lib.engine.head_fit import MOST_ITEMS, STRENGTH, STRENGTHS, draw_keys, fit_head
-from lib.metrics.calibration import compute_ece, compute_log_loss
+from sharpstudent.metrics.calibration import compute_ece, compute_log_loss
+from sharpstudent.train.preflight.teacher_heads import MOST_ITEMS, STRENGTH, STRENGTHS, draw_keys, fit_head
 
 Drawn = tuple[NDArray[np.float32], NDArray[np.int64], list[str]]
 

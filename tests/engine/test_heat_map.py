@@ -8,12 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from sharpstudent.core.errors import UserError
+from sharpstudent.deploy.heat_map import compute_heat_maps, explain_no_heat_maps
+from sharpstudent.models.classifier import Classifier, build_classifier
+from sharpstudent.models.teachers import AdaptedTeacher
 from torch import Tensor, nn
-
-from lib.engine.heat_map import compute_heat_maps, explain_no_heat_maps
-from lib.errors import UserError
-from lib.models.classifier import Classifier, build_classifier
-from lib.models.teachers import AdaptedTeacher
 
 SIDE = 64
 

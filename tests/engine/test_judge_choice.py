@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 from preflight_place import Place, Reader, Task
-
-from lib.config.sections import Direction
-from lib.engine.judge import is_better
-from lib.engine.task import Scores
+from sharpstudent.config.run_config import Direction
+from sharpstudent.evaluation.task import Scores
+from sharpstudent.train.validate import is_better
 
 
 class Metrics(Task):

@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 import torch
 from model_forms import SIDE, SMALL, build, judge, make_pictures, open_file
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.io import compute_sha256
+from sharpstudent.evaluation.onnx import OnnxClassifier
 from torch import Tensor, nn
-
-from lib.engine.onnx_model import OnnxClassifier
-from lib.errors import UserError
-from lib.files import compute_sha256
 
 onnx = pytest.importorskip("onnx", reason="makes ONNX files with the package onnx: pip install '.[onnx]'")
 pytest.importorskip("onnxruntime", reason="runs ONNX files: pip install '.[onnx]'")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper
 
 FLOAT = TensorProto.FLOAT
 

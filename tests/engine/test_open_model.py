@@ -10,11 +10,10 @@ import pytest
 import timm
 import torch
 from model_forms import CLASSES, SIDE, SMALL, build, judge, make_pictures, open_file, save_export, save_ours
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.io import compute_sha256
+from sharpstudent.models.classifier import EFFICIENTNET_B4
 from torch import Tensor
-
-from lib.errors import UserError
-from lib.files import compute_sha256
-from lib.models.classifier import EFFICIENTNET_B4
 
 SCALE: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

@@ -11,21 +11,19 @@ import numpy as np
 import pytest
 import torch
 from preflight_place import GOOD, SIDE, STUDENT, Pictures, Place, Reader
+from sharpstudent.config.stored import find_own_run, find_run
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.evaluation.evaluate import compute_scores
+from sharpstudent.metrics.binary import compute_accuracy, compute_auc
+from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss, fit_temperature
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.models.classifier import FrozenTeacher
+from sharpstudent.train.preflight.findings import compute_row
+from sharpstudent.train.preflight.run import HEADER, PreflightReport, describe_work, format_table, preflight
 from tiny_models import are_identical, make_step, take_snapshot
 from tiny_runs import make_config
 from torch import Tensor
-
-from lib.config.stored import find_own_run, find_run
-from lib.engine.evaluate import compute_scores
-from lib.engine.findings import compute_row
-from lib.engine.preflight import HEADER, PreflightReport, describe_work, format_table, preflight
-from lib.errors import UserError
-from lib.metrics.accuracy import compute_accuracy
-from lib.metrics.auc import compute_auc
-from lib.metrics.calibration import compute_brier, compute_ece, compute_log_loss, fit_temperature
-from lib.metrics.checks import MetricError
-from lib.models.classifier import FrozenTeacher
-from lib.types import Outputs
 
 
 @pytest.fixture

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import torch
 from preflight_place import GOOD, STUDENT, Place, Reader
-
-from lib.config.sections import TeacherSection
-from lib.engine.calibration import take_up_calibrations
-from lib.engine.evaluate import compute_scores
-from lib.engine.judge import EVALUATION_ITEMS
-from lib.engine.preflight import preflight
-from lib.errors import UserError
-from lib.metrics.auc import compute_auc
-from lib.metrics.calibration import compute_ece, fit_temperature
-from lib.models.teachers import AdaptedTeacher, TeacherEnsemble
+from sharpstudent.config.run_config import TeacherSection
+from sharpstudent.core.errors import UserError
+from sharpstudent.evaluation.evaluate import compute_scores
+from sharpstudent.metrics.binary import compute_auc
+from sharpstudent.metrics.calibration import compute_ece, fit_temperature
+from sharpstudent.models.teachers import AdaptedTeacher, TeacherEnsemble
+from sharpstudent.train.preflight.run import preflight
+from sharpstudent.train.preflight.temperature import take_up_calibrations
+from sharpstudent.train.validate import EVALUATION_ITEMS
 
 # Wrong on some pictures, and as sure of them as of the others.
 SURE, SURER = (30.0, 40.0), (90.0, 120.0)

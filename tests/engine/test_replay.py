@@ -14,25 +14,24 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from sharpstudent.config.load import validate_keys
+from sharpstudent.config.resolve import resolve
+from sharpstudent.config.run_config import Stage
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch
+from sharpstudent.optim.average import WeightAverage
+from sharpstudent.optim.build import LossScale
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.train.debug.nan_inspector import find_bad_rows, look_at_step, measure
+from sharpstudent.train.debug.replay import replay_step
+from sharpstudent.train.debug.skipped import SkippedSteps, load_skipped
+from sharpstudent.train.run import Run
+from sharpstudent.train.state import capture_step
+from sharpstudent.train.step import TrainStep, split_batch
 from tiny_models import are_identical, make_batch, make_step, make_student, make_teacher
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-from lib.config.resolve import resolve
-from lib.config.sections import Stage
-from lib.config.validate import validate_keys
-from lib.engine.look import find_bad_rows, look_at_step, measure
-from lib.engine.position import capture_step
-from lib.engine.replay import replay_step
-from lib.engine.run import Run
-from lib.engine.skipped import SkippedSteps, load_skipped
-from lib.engine.step import TrainStep, split_batch
-from lib.errors import UserError
-from lib.optim.average import WeightAverage
-from lib.optim.loss_scale import LossScale
-from lib.schedules import Progress
-from lib.tasks.deepfake.section import DeepfakeSection
-from lib.types import Batch
 
 CPU = torch.device("cpu")
 AT = Progress(epoch=1, step=3, epochs=2, steps_per_epoch=5)
@@ -205,7 +204,8 @@ def test_a_step_that_is_skipped_for_another_reason_is_not_the_same(tmp_path: Pat
 def test_another_kind_of_computer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "lib.engine.skipped.describe_computer", lambda device: {"device": "NVIDIA H100", "torch": torch.__version__}
+            "sharpstudent.train.debug.skipped.describe_computer",
+            lambda device: {"device": "NVIDIA H100", "torch": torch.__version__},
         )
         path = skip(make_step(make_blowing()), tmp_path)
     told = replay(make_step(make_blowing(factor=1.0)), path)
@@ -213,8 +213,8 @@ def test_another_kind_of_computer_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_random_states_of_another_device_are_left_aside(tmp_path: Path) -> None:
-    from lib.checkpoint.store import load_checkpoint, save_checkpoint
-    from lib.files import compute_sha256
+    from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
+    from sharpstudent.core.io import compute_sha256
 
     path = skip(make_step(make_blowing()), tmp_path)
     (state,) = path.parent.glob("state_*.pth")

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from preflight_place import GOOD, STUDENT, Place
-
-from lib.engine import score_cache
-from lib.engine.score_cache import MOST_FILES, STRAY_SECONDS, ScoreCache
+from sharpstudent.train.preflight import score_cache
+from sharpstudent.train.preflight.score_cache import MOST_FILES, STRAY_SECONDS, ScoreCache
 
 LONG_AGO = 1_000_000_000
 

@@ -16,16 +16,15 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch, StepResult
+from sharpstudent.train.debug.skipped import SkippedSteps, load_skipped
+from sharpstudent.train.state import capture_step
+from sharpstudent.train.step import TrainStep
 from tiny_models import are_identical, make_batch, make_step, make_student, make_teacher
 from torch import Tensor, nn
-
-from lib.checkpoint.store import load_checkpoint, save_checkpoint
-from lib.engine.position import capture_step
-from lib.engine.skipped import SkippedSteps, load_skipped
-from lib.engine.step import TrainStep
-from lib.errors import UserError
-from lib.schedules import Progress
-from lib.types import Batch, StepResult
 
 CPU = torch.device("cpu")
 SKIP = StepResult("skipped", reason="the loss of pass 1 is not finite")

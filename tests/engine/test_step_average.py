@@ -5,6 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.optim.average import WeightAverage
+from sharpstudent.optim.build import LossScale
+from sharpstudent.train.state import Position, capture_step, restore_step
+from sharpstudent.train.step import TrainStep
 from tiny_models import (
     START,
     are_identical,
@@ -14,11 +18,6 @@ from tiny_models import (
     make_student,
     take_snapshot,
 )
-
-from lib.engine.position import Position, capture_step, restore_step
-from lib.engine.step import TrainStep
-from lib.optim.average import WeightAverage
-from lib.optim.loss_scale import LossScale
 
 CPU = torch.device("cpu")
 

@@ -5,13 +5,12 @@ import copy
 import pytest
 import timm
 import torch
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Batch
+from sharpstudent.models.classifier import Classifier, EfficientNetClassifier, TimmClassifier
+from sharpstudent.train.step import TrainStep
 from tiny_models import START, are_identical, make_step, take_snapshot
 from torch import Tensor, nn
-
-from lib.engine.step import TrainStep
-from lib.errors import UserError
-from lib.models.classifier import Classifier, EfficientNetClassifier, TimmClassifier
-from lib.types import Batch
 
 
 def make_pictures(seed: int, size: int = 32, images: int = 4) -> Batch:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from sharpstudent.core.types import Batch
+from sharpstudent.models.classifier import TimmClassifier
 from tiny_models import START, make_step
-
-from lib.models.classifier import TimmClassifier
-from lib.types import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
 HAS_COMPILER = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
@@ -68,8 +67,8 @@ import sys, torch
 sys.path[:0] = [".", "tests/engine"]
 from tiny_models import START, are_identical, make_batch, make_step, make_student, take_snapshot
 from tiny_runs import make_run
-from lib.engine.attempt import Attempt
-from lib.errors import UserError
+from sharpstudent.train.oom import Attempt
+from sharpstudent.core.errors import UserError
 
 student = make_student()
 student.depth = torch.nn.Identity()

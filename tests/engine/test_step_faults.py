@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.models.classifier import TimmClassifier
+from sharpstudent.train.step import TrainStep
 from step_traps import (
     Trap,
     raise_from,
@@ -43,10 +46,6 @@ from tiny_models import (
     take_snapshot,
 )
 from torch import Tensor, nn
-
-from lib.engine.step import TrainStep
-from lib.models.classifier import TimmClassifier
-from lib.types import Batch, Outputs
 
 SetTrap = Callable[[TrainStep, Trap], None]
 

@@ -17,26 +17,25 @@ from types import FrameType, ModuleType
 from typing import Any
 
 import pytest
+import sharpstudent.core.random
+import sharpstudent.optim.average
+import sharpstudent.optim.build
+import sharpstudent.optim.sam
+import sharpstudent.train.step
+import sharpstudent.train.transaction
 import timm.utils.model_ema
 import torch
+from sharpstudent.train.step import TrainStep
 from step_traps import Trap, to_nan, trap_loss
 from tiny_models import START, are_identical, make_batch, make_full_step, take_snapshot
 
-import lib.engine.step
-import lib.engine.transaction
-import lib.optim.average
-import lib.optim.loss_scale
-import lib.optim.sam
-import lib.random
-from lib.engine.step import TrainStep
-
 OURS: list[ModuleType] = [
-    lib.engine.step,
-    lib.engine.transaction,
-    lib.optim.average,
-    lib.optim.loss_scale,
-    lib.optim.sam,
-    lib.random,
+    sharpstudent.train.step,
+    sharpstudent.train.transaction,
+    sharpstudent.optim.average,
+    sharpstudent.optim.build,
+    sharpstudent.optim.sam,
+    sharpstudent.core.random,
 ]
 # Where torch and timm do the step's work in Python, line after line.
 THEIRS: list[ModuleType] = [

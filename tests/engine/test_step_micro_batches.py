@@ -4,6 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sharpstudent.core.schedules import Constant
+from sharpstudent.core.types import Batch, Outputs, StepResult
+from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
+from sharpstudent.models.classifier import FrozenTeacher
+from sharpstudent.train.step import TrainStep, split_batch
 from tiny_models import (
     START,
     CountingTeacher,
@@ -19,12 +24,6 @@ from tiny_models import (
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
-from lib.engine.step import TrainStep, split_batch
-from lib.models.classifier import FrozenTeacher
-from lib.schedules import Constant
-from lib.types import Batch, Outputs, StepResult
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.train.step import batchnorm_statistics_frozen
 from tiny_models import (
     START,
     TinyStudent,
@@ -16,9 +18,6 @@ from tiny_models import (
     make_teacher,
 )
 from torch import Tensor, nn
-
-from lib.engine.step import batchnorm_statistics_frozen
-from lib.types import Batch, Outputs
 
 
 @pytest.fixture(autouse=True)
@@ -172,8 +171,7 @@ def test_dropout_and_stochastic_depth_draw_the_same_masks_in_both_passes_and_oth
 def test_a_real_student_draws_the_same_masks_and_keeps_the_statistics_of_pass_1() -> None:
     """timm's own drop path and BatchNorm, and our head."""
     import timm
-
-    from lib.models.classifier import TimmClassifier
+    from sharpstudent.models.classifier import TimmClassifier
 
     student = TimmClassifier("test_resnet", classes=2, dropout=0.3)
     student.backbone = timm.create_model("test_resnet", num_classes=0, drop_path_rate=0.5, zero_init_last=False)

@@ -4,6 +4,11 @@ import copy
 
 import pytest
 import torch
+from sharpstudent.core.schedules import Constant
+from sharpstudent.core.types import Batch
+from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
+from sharpstudent.optim.build import LossScale
+from sharpstudent.train.step import TrainStep
 from tiny_models import (
     START,
     are_identical,
@@ -16,12 +21,6 @@ from tiny_models import (
     take_snapshot,
 )
 from torch import Tensor, nn
-
-from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
-from lib.engine.step import TrainStep
-from lib.optim.loss_scale import LossScale
-from lib.schedules import Constant
-from lib.types import Batch
 
 HALF = [torch.bfloat16, torch.float16]
 

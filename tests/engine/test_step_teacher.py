@@ -5,6 +5,10 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from sharpstudent.config.terms import Asks
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.weighted_sum import LossValue, WeightedSum
 from tiny_models import (
     START,
     are_identical,
@@ -16,11 +20,6 @@ from tiny_models import (
     make_teacher,
 )
 from torch import nn
-
-from lib.config.terms import Asks
-from lib.criterion.weighted_sum import LossValue, WeightedSum
-from lib.schedules import Progress
-from lib.types import Batch, Outputs
 
 
 @pytest.fixture(autouse=True)

@@ -8,28 +8,27 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.checkpoint.resume import RunState
+from sharpstudent.config.run_config import RunConfig, ScheduleSection, TermSection
+from sharpstudent.config.terms import Asks
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.random import capture_rng_state
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.build import build_criterion
+from sharpstudent.criterion.section import Shapes
+from sharpstudent.criterion.weighted_sum import LossValue, WeightedSum
+from sharpstudent.models.classifier import Classifier
+from sharpstudent.models.teachers import TeacherEnsemble
+from sharpstudent.optim.average import WeightAverage
+from sharpstudent.optim.build import build_optimizer
+from sharpstudent.train.build import build_step, tap_layers
+from sharpstudent.train.debug.nan_inspector import look_at_step
+from sharpstudent.train.state import capture_step, refuse_other_model, restore_step
+from sharpstudent.train.step import TrainStep
 from tiny_models import START, are_identical, make_batch, make_step, make_student, make_teacher, take_snapshot
 from tiny_runs import make_config
 from torch import Tensor, nn
-
-from lib.checkpoint.resume import RunState
-from lib.config.sections import RunConfig, ScheduleSection, TermSection
-from lib.config.terms import Asks
-from lib.criterion.build import build_criterion
-from lib.criterion.section import Shapes
-from lib.criterion.weighted_sum import LossValue, WeightedSum
-from lib.engine.build import build_step, tap_layers
-from lib.engine.look import look_at_step
-from lib.engine.position import capture_step, refuse_other_model, restore_step
-from lib.engine.step import TrainStep
-from lib.errors import UserError
-from lib.models.classifier import Classifier
-from lib.models.teachers import TeacherEnsemble
-from lib.optim.average import WeightAverage
-from lib.optim.build import build_optimizer
-from lib.random import capture_rng_state
-from lib.schedules import Progress
-from lib.types import Batch, Outputs
 
 CPU = torch.device("cpu")
 LAYERS = {"student_layer": "stem", "teacher_layer": "branch"}
@@ -297,7 +296,7 @@ def test_the_look_at_the_models_moves_nothing() -> None:
 
 
 def test_the_teachers_of_this_program_can_be_tapped() -> None:
-    from lib.models.classifier import FrozenTeacher
+    from sharpstudent.models.classifier import FrozenTeacher
 
     for count, layer in ((1, "branch"), (2, "2.branch")):
         teacher = TeacherEnsemble([FrozenTeacher(TappedStudent(5)) for _ in range(count)])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from sharpstudent.train.state import Position, explain_early_stop, is_over
 from tiny_runs import make_config
-
-from lib.engine.position import Position
-from lib.engine.stopping import explain_early_stop, is_over
 
 
 def run_through(values: list[float], patience: int | None, epochs: int = 100) -> tuple[int, str | None]:

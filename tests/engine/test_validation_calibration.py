@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from lib.engine.validation_calibration import calibrate_on_validation, describe_frames
-from lib.metrics.checks import MetricError
-from lib.metrics.scored import ScoredFrames
-from lib.report.results import CalibrationResult
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.tables import ScoredFrames
+from sharpstudent.report.results import CalibrationResult
+from sharpstudent.train.validate import calibrate_on_validation, describe_frames
 
 
 def make_frames(

@@ -8,21 +8,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from sharpstudent.core.random import capture_rng_state
+from sharpstudent.core.schedules import Constant, Progress
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.classification import compute_cross_entropy
+from sharpstudent.criterion.distillation import compute_kd
+from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
+from sharpstudent.models.classifier import FrozenTeacher
+from sharpstudent.optim.average import WeightAverage
+from sharpstudent.optim.build import LossScale, find_weights
+from sharpstudent.optim.sam import SAM
+from sharpstudent.train.step import TrainStep
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-
-from lib.criterion.cross_entropy import compute_cross_entropy
-from lib.criterion.distillation import compute_kd
-from lib.criterion.weighted_sum import WeightedSum, WeightedTerm
-from lib.engine.step import TrainStep
-from lib.models.classifier import FrozenTeacher
-from lib.optim.average import WeightAverage
-from lib.optim.build import find_weights
-from lib.optim.loss_scale import LossScale
-from lib.optim.sam import SAM
-from lib.random import capture_rng_state
-from lib.schedules import Constant, Progress
-from lib.types import Batch, Outputs
 
 START = Progress(epoch=1, step=0, epochs=2, steps_per_epoch=5)
 

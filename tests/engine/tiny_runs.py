@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-
-from lib.config.sections import (
+from sharpstudent.config.run_config import (
     ComputeSection,
     OptimizerSection,
     RunConfig,
@@ -18,7 +17,7 @@ from lib.config.sections import (
     TermSection,
     TrainingSection,
 )
-from lib.engine.run import Run
+from sharpstudent.train.run import Run
 
 
 def make_config(*, stage: int = 2, student: str = "test_efficientnet", **keys: Any) -> RunConfig:

@@ -7,9 +7,8 @@ from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
-
-from lib.metrics.figures import Figures, Resampling, compute_figures
-from lib.metrics.scored import ScoredFrames
+from sharpstudent.metrics.figures import Figures, Resampling, compute_figures
+from sharpstudent.metrics.tables import ScoredFrames
 
 THRESHOLDS = {"frame": {"eer": 0.4}, "video_mean": {"eer": 0.2}}
 

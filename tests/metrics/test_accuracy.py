@@ -3,9 +3,8 @@
 import math
 
 import pytest
-
-from lib.metrics.accuracy import compute_accuracy
-from lib.metrics.checks import MetricError
+from sharpstudent.metrics.binary import compute_accuracy
+from sharpstudent.metrics.checks import MetricError
 
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.0, 0.5), (0.3, 0.75), (0.5, 0.75), (0.51, 0.5), (1.1, 0.5)])

@@ -6,11 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from sharpstudent.metrics.binary import compute_apcer, compute_apcer_by_kind, compute_balanced_accuracy, compute_bpcer
+from sharpstudent.metrics.checks import MetricError
 from sklearn.metrics import balanced_accuracy_score
-
-from lib.metrics.accuracy import compute_balanced_accuracy
-from lib.metrics.attack_errors import compute_apcer, compute_apcer_by_kind, compute_bpcer
-from lib.metrics.checks import MetricError
 
 # A score at the threshold counts as fake. Swaps .5 and .9, masks .2 and .4 and .7; reals .1, .3, .5.
 SCORES, LABELS = [0.5, 0.9, 0.2, 0.4, 0.7, 0.1, 0.3, 0.5], [1, 1, 1, 1, 1, 0, 0, 0]

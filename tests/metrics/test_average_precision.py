@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sharpstudent.metrics.binary import compute_average_precision
+from sharpstudent.metrics.checks import MetricError
 from sklearn.metrics import average_precision_score
-
-from lib.metrics.average_precision import compute_average_precision
-from lib.metrics.checks import MetricError
 
 FEW_LEVELS = st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40)
 

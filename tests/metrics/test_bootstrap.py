@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from lib.metrics.auc import compute_auc, compute_auc_by_rank
-from lib.metrics.bootstrap import (
+from sharpstudent.metrics.binary import compute_auc, compute_auc_by_rank
+from sharpstudent.metrics.bootstrap import (
     Interval,
     compute_interval_by_group,
     compute_mean_interval_over_seeds,
     compute_paired_interval,
     compute_paired_mean_interval_over_seeds,
 )
-from lib.metrics.checks import MetricError
+from sharpstudent.metrics.checks import MetricError
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import brier_score_loss, log_loss
-
-from lib.metrics.calibration import (
+from sharpstudent.metrics.calibration import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
     compute_brier,
@@ -22,7 +20,8 @@ from lib.metrics.calibration import (
     compute_log_loss,
     fit_temperature,
 )
-from lib.metrics.checks import MetricError
+from sharpstudent.metrics.checks import MetricError
+from sklearn.metrics import brier_score_loss, log_loss
 
 # Not further: scikit-learn clips probabilities that are rounded to 0.
 SAMPLES = st.lists(st.tuples(st.floats(-10, 10), st.floats(-10, 10), st.integers(0, 1)), min_size=1, max_size=40)

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from lib.metrics.aggregation import MAX, MEAN, TOP10, Aggregation, aggregate
-from lib.metrics.checks import MetricError
-from lib.metrics.clips import aggregate_clips
+from sharpstudent.metrics.aggregation import MAX, MEAN, TOP10, Aggregation, aggregate, aggregate_clips
+from sharpstudent.metrics.checks import MetricError
 
 FRAMES = st.lists(st.tuples(st.integers(0, 3), st.floats(-30, 30)), min_size=1, max_size=40)
 RULES = ["mean", "max", "top10", "top50", "top3frames", "mean_margin", "top50_margin", "top3frames_margin"]

@@ -13,12 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sharpstudent.metrics.binary import compute_auc
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.curves import (
+    MOST_POINTS,
+    TOLERANCE,
+    Curve,
+    compute_det,
+    compute_pr,
+    compute_roc,
+    find_deviates,
+    find_distances,
+    thin_curve,
+)
 from sklearn.metrics import auc, det_curve, precision_recall_curve, roc_curve
-
-from lib.metrics.auc import compute_auc
-from lib.metrics.checks import MetricError
-from lib.metrics.curves import Curve, compute_det, compute_pr, compute_roc, find_deviates
-from lib.metrics.thinning import MOST_POINTS, TOLERANCE, find_distances, thin_curve
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=30)
 ALL: list[Callable[..., Curve]] = [compute_roc, compute_pr, compute_det]

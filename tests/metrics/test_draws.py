@@ -13,21 +13,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-
-from lib.metrics import draw_statistics as drawn
-from lib.metrics import groups
-from lib.metrics.accuracy import compute_accuracy, compute_balanced_accuracy
-from lib.metrics.attack_errors import compute_apcer, compute_bpcer
-from lib.metrics.auc import compute_auc, compute_auc_by_rank
-from lib.metrics.average_precision import compute_average_precision
-from lib.metrics.bootstrap import Interval, compute_interval_by_group, compute_paired_interval
-from lib.metrics.calibration import compute_brier, compute_ece, compute_log_loss
-from lib.metrics.draws import GroupedScores
-from lib.metrics.eer import compute_eer
-from lib.metrics.figure_list import list_figures
-from lib.metrics.group_sums import find_briers, find_eces, find_log_losses, to_logits
-from lib.metrics.groups import draw_blocks, draw_counts, number_groups
-from lib.metrics.tpr_at_fpr import compute_tpr_at_fpr
+from sharpstudent.metrics import draws as drawn
+from sharpstudent.metrics import draws as groups
+from sharpstudent.metrics.binary import (
+    compute_accuracy,
+    compute_apcer,
+    compute_auc,
+    compute_auc_by_rank,
+    compute_average_precision,
+    compute_balanced_accuracy,
+    compute_bpcer,
+    compute_eer,
+    compute_tpr_at_fpr,
+)
+from sharpstudent.metrics.bootstrap import Interval, compute_interval_by_group, compute_paired_interval
+from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
+from sharpstudent.metrics.draws import (
+    GroupedScores,
+    draw_blocks,
+    draw_counts,
+    find_briers,
+    find_eces,
+    find_log_losses,
+    number_groups,
+    to_logits,
+)
+from sharpstudent.metrics.figures import list_figures
 
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from sharpstudent.metrics.binary import compute_eer
+from sharpstudent.metrics.checks import MetricError
 from sklearn.metrics import roc_curve
-
-from lib.metrics.checks import MetricError
-from lib.metrics.eer import compute_eer
 
 SAMPLES = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=40)
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scored_sets import compute, draw_frames, find_decided, take
-
-from lib.metrics.checks import MetricError
-from lib.metrics.figures import compute_figures
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.figures import compute_figures
 
 
 def test_frames_without_a_decision_are_counted_and_never_scored() -> None:

@@ -9,23 +9,26 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scored_sets import THRESHOLDS, compute, draw_frames, find_decided, take
-
-from lib.metrics.accuracy import compute_accuracy, compute_balanced_accuracy
-from lib.metrics.aggregation import MAX, MEAN, Aggregation
-from lib.metrics.attack_errors import compute_apcer, compute_apcer_by_kind, compute_bpcer
-from lib.metrics.auc import compute_auc, compute_auc_by_rank
-from lib.metrics.average_precision import compute_average_precision
-from lib.metrics.bootstrap import compute_interval_by_group
-from lib.metrics.calibration import compute_brier, compute_ece, compute_log_loss
-from lib.metrics.checks import MetricError
-from lib.metrics.clips import aggregate_clips
-from lib.metrics.eer import compute_eer
-from lib.metrics.figures import Resampling, compute_figures
-from lib.metrics.group_sums import to_logits
-from lib.metrics.operating_points import choose_operating_points
-from lib.metrics.scored import join_frames
-from lib.metrics.thresholds import choose_threshold_at_eer, choose_threshold_at_fpr
-from lib.metrics.tpr_at_fpr import compute_tpr_at_fpr
+from sharpstudent.metrics.aggregation import MAX, MEAN, Aggregation, aggregate_clips
+from sharpstudent.metrics.binary import (
+    compute_accuracy,
+    compute_apcer,
+    compute_apcer_by_kind,
+    compute_auc,
+    compute_auc_by_rank,
+    compute_average_precision,
+    compute_balanced_accuracy,
+    compute_bpcer,
+    compute_eer,
+    compute_tpr_at_fpr,
+)
+from sharpstudent.metrics.bootstrap import compute_interval_by_group
+from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.draws import to_logits
+from sharpstudent.metrics.figures import Resampling, compute_figures
+from sharpstudent.metrics.tables import join_frames
+from sharpstudent.metrics.thresholds import choose_operating_points, choose_threshold_at_eer, choose_threshold_at_fpr
 
 
 def compute_by_hand(

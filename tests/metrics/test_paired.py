@@ -12,12 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import norm
-
-from lib.metrics.auc import compute_auc, compute_auc_by_rank
-from lib.metrics.bootstrap import compute_paired_interval
-from lib.metrics.checks import MetricError
-from lib.metrics.delong import compute_delong_test, find_structural_components
-from lib.metrics.paired import compute_paired_test, find_p_value
+from sharpstudent.metrics.binary import compute_auc, compute_auc_by_rank
+from sharpstudent.metrics.bootstrap import compute_paired_interval, compute_paired_test, find_p_value
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.delong import compute_delong_test, find_structural_components
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.booleans()), min_size=4, max_size=24)
 

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sharpstudent.metrics.calibration import compute_ece, compute_reliability, compute_reliability_of_fake
+from sharpstudent.metrics.checks import MetricError
 from sklearn.calibration import calibration_curve
-
-from lib.metrics.calibration import compute_ece
-from lib.metrics.checks import MetricError
-from lib.metrics.reliability import compute_reliability, compute_reliability_of_fake
 
 SAMPLES = st.lists(st.tuples(st.floats(-8, 8), st.integers(0, 1)), min_size=1, max_size=40)
 

@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from lib.metrics.accuracy import compute_balanced_accuracy
-from lib.metrics.attack_errors import compute_apcer, compute_bpcer
-from lib.metrics.checks import MetricError
-from lib.metrics.thresholds import (
+from sharpstudent.metrics.binary import compute_apcer, compute_balanced_accuracy, compute_bpcer, compute_tpr_at_fpr
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.thresholds import (
     OperatingPoint,
     choose_threshold_at_eer,
     choose_threshold_at_fpr,
     choose_threshold_by_youden,
 )
-from lib.metrics.tpr_at_fpr import compute_tpr_at_fpr
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40)
 # From the top: fake 9, fake 7, real 6, fake 4, real 2, real 1.

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from lib.metrics.checks import MetricError
-from lib.metrics.tpr_at_fpr import compute_tpr_at_fpr
+from sharpstudent.metrics.binary import compute_tpr_at_fpr
+from sharpstudent.metrics.checks import MetricError
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40)
 

@@ -16,21 +16,27 @@ for folder in (ROOT, ROOT / "tests"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from drawn_faces import draw_face  # noqa: E402
-
-from lib.modalities.faces.crop import compute_landmark_box  # noqa: E402
-from lib.modalities.faces.swap import PointedFace, UnfitPair, draft_swap, finish_swap, swap_face  # noqa: E402
-from lib.modalities.faces.swap_colour import match_colour, match_sharpness, measure_detail, to_lab  # noqa: E402
-from lib.modalities.faces.swap_cut import cut_face, keep_picture  # noqa: E402
-from lib.modalities.faces.swap_match import LookTable, describe_look  # noqa: E402
-from lib.modalities.faces.swap_region import (  # noqa: E402
+from drawn_faces import draw_face
+from sharpstudent.modalities.faces.crop import compute_landmark_box
+from sharpstudent.modalities.faces.swap.colour import match_colour, match_sharpness, measure_detail, to_lab
+from sharpstudent.modalities.faces.swap.match import LookTable, describe_look
+from sharpstudent.modalities.faces.swap.region import (
     draw_core,
     draw_region,
     feather,
     measure_face_width,
     remove_from_rim,
 )
-from lib.modalities.faces.swap_warp import FaceWarp  # noqa: E402
+from sharpstudent.modalities.faces.swap.swap import (
+    PointedFace,
+    UnfitPair,
+    cut_face,
+    draft_swap,
+    finish_swap,
+    keep_picture,
+    swap_face,
+)
+from sharpstudent.modalities.faces.swap.warp import FaceWarp
 
 PHOTOS = ROOT.parent / "shared" / "data" / "faces"
 SIDE = 200
@@ -295,9 +301,9 @@ def test_real_and_fake_are_cut_alike_and_differ_only_where_the_swap_is(image_siz
 
 def load_photos(count: int) -> list[PointedFace]:
     """So many photographs of different people with their dense mesh."""
-    from lib.modalities.faces.detect import FaceDetector
-    from lib.modalities.faces.landmarks import LandmarkMesh
-    from lib.tasks.deepfake.sources.face import read_picture
+    from sharpstudent.modalities.faces.detect import FaceDetector
+    from sharpstudent.modalities.faces.landmarks import LandmarkMesh
+    from sharpstudent.tasks.deepfake.sources.face import read_picture
 
     files = [ROOT / "weights" / name for name in ("face_detection_yunet_2023mar.onnx", "face_landmark.tflite")]
     missing = [path for path in (*files, PHOTOS / "index.csv") if not path.is_file()]

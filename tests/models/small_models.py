@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sharpstudent.models.classifier import build_classifier
 from torch import Tensor, nn
-
-from lib.models.classifier import build_classifier
 
 SMALL = "test_resnet"  # 0.4 M parameters
 OTHER = "test_efficientnet"

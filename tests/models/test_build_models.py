@@ -11,9 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from small_models import OTHER, SMALL, are_equal, build_small, build_timm, save_run, state_of
-
-from lib.config.sections import (
+from sharpstudent.config.run_config import (
     OptimizerSection,
     RunConfig,
     StudentSection,
@@ -21,10 +19,11 @@ from lib.config.sections import (
     TeacherSection,
     TrainingSection,
 )
-from lib.errors import UserError
-from lib.models.build import build_student, build_teachers, print_layers
-from lib.models.classifier import EFFICIENTNET_B4
-from lib.models.teachers import TeacherEnsemble
+from sharpstudent.core.errors import UserError
+from sharpstudent.models.build import build_student, build_teachers, print_layers
+from sharpstudent.models.classifier import EFFICIENTNET_B4
+from sharpstudent.models.teachers import TeacherEnsemble
+from small_models import OTHER, SMALL, are_equal, build_small, build_timm, save_run, state_of
 
 CLASSES = ("real", "fake")
 RUN = "output/pretrain_mobilevit_a/weights/best_model.pth"

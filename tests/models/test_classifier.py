@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import OTHER, SMALL, build_small
-
-from lib.errors import UserError
-from lib.models.classifier import (
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.models.classifier import (
     EFFICIENTNET_B4,
     EfficientNetClassifier,
     FrozenTeacher,
@@ -16,7 +15,7 @@ from lib.models.classifier import (
     check_model_name,
     count_parameters,
 )
-from lib.types import Outputs
+from small_models import OTHER, SMALL, build_small
 
 # Families whose pooled features are wider than their last feature map, or whose backbone calls a layer `head`.
 FAMILIES = [SMALL, OTHER, "mobilenetv3_small_050", "lcnet_035", "mobilenetv4_conv_small_035", "edgenext_xx_small"]

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from sharpstudent.core.errors import UserError
+from sharpstudent.models.classifier import EFFICIENTNET_B4, Classifier, FrozenTeacher, build_classifier
+from sharpstudent.models.hooks import describe_layers, list_layers
+from sharpstudent.optim.average import WeightAverage
 from small_models import OTHER, SMALL, build_small
 from torch import Tensor, nn
-
-from lib.errors import UserError
-from lib.models.classifier import EFFICIENTNET_B4, Classifier, FrozenTeacher, build_classifier
-from lib.models.taps import describe_layers, list_layers
-from lib.optim.average import WeightAverage
 
 LAYERS = ["backbone.layer2", "backbone.layer4.0"]
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.models.classifier import Classifier, FrozenTeacher
+from sharpstudent.models.teachers import AdaptedTeacher, TeacherEnsemble, name_layer
+from sharpstudent.models.weights import compute_weights_hash
 from small_models import OTHER, SMALL, build_small, state_of
 from torch import Tensor, nn
 from torch.nn import functional
-
-from lib.errors import UserError
-from lib.models.classifier import Classifier, FrozenTeacher
-from lib.models.teachers import AdaptedTeacher, TeacherEnsemble, name_layer
-from lib.models.weights import compute_weights_hash
-from lib.types import Outputs
 
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from efficientnet_pytorch import EfficientNet
-from small_models import OTHER, SMALL, are_equal, build_small, build_timm, save_run, state_of
-from torch import Tensor, nn
-
-from lib.errors import UserError
-from lib.models.classifier import EFFICIENTNET_B4, build_classifier
-from lib.models.weights import (
+from sharpstudent.core.errors import UserError
+from sharpstudent.models.classifier import EFFICIENTNET_B4, build_classifier
+from sharpstudent.models.weights import (
     compute_weights_hash,
     count_head_classes,
     find_fitting_weights,
@@ -24,6 +21,8 @@ from lib.models.weights import (
     read_tensors,
     rename_by_order,
 )
+from small_models import OTHER, SMALL, are_equal, build_small, build_timm, save_run, state_of
+from torch import Tensor, nn
 
 
 def test_the_published_form_of_the_teachers_checkpoint_loads_in_full(tmp_path: Path) -> None:

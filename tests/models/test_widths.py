@@ -6,10 +6,9 @@ import time
 
 import pytest
 import torch
+from sharpstudent.models.classifier import build_classifier, count_parameters
+from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_less, list_widths
 from torch.utils.flop_counter import FlopCounterMode
-
-from lib.models.classifier import build_classifier, count_parameters
-from lib.models.widths import Lighter, find_lighter_width, is_clearly_less, list_widths
 
 B4_PARAMETERS, B4_MACS = 17_552_202, 4_390_000_000  # EfficientNet-B4 with two outputs at 380 px
 

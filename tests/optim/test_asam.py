@@ -10,10 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sharpstudent.optim.build import find_weights
+from sharpstudent.optim.sam import SAM
 from torch import Tensor, nn
-
-from lib.optim.build import find_weights
-from lib.optim.sam import SAM
 
 ETA = 0.01  # written out: the tests must not follow a change of the constant
 

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from sharpstudent.config.run_config import OptimizerSection
+from sharpstudent.core.schedules import Progress
+from sharpstudent.optim.build import build_lr_schedule, build_optimizer, build_rho_schedule, group_parameters
 from torch import nn
-
-from lib.config.sections import OptimizerSection
-from lib.optim.build import build_lr_schedule, build_optimizer, build_rho_schedule, group_parameters
-from lib.schedules import Progress
 
 SECTION = OptimizerSection(
     base="sgd", lr=0.2, momentum=0.8, weight_decay=0.1, rho=0.03, clip_norm=1.0, flat=0.75, warmup=0.0

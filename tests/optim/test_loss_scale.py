@@ -2,10 +2,9 @@
 
 import pytest
 import torch
+from sharpstudent.optim.build import LossScale
+from sharpstudent.optim.sam import SAM
 from torch import nn
-
-from lib.optim.loss_scale import LossScale
-from lib.optim.sam import SAM
 
 
 def make_sam() -> SAM:

@@ -5,10 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sharpstudent.optim.sam import SAM
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from lib.optim.sam import SAM
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

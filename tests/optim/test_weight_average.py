@@ -5,9 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sharpstudent.optim.average import WeightAverage
 from torch import nn
-
-from lib.optim.average import WeightAverage
 
 
 def make_student(seed: int = 0) -> nn.Module:

@@ -19,14 +19,12 @@ TESTS = Path(__file__).resolve().parents[1]
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
-from drawn_faces import draw_face  # noqa: E402
-
-from lib.metrics.operating_points import choose_operating_points  # noqa: E402
-from lib.metrics.scored import ScoredFrames  # noqa: E402
-from lib.report.build import build_drawings, build_figures  # noqa: E402
-from lib.report.build_comparison import build_comparisons  # noqa: E402
-from lib.report.html import ReportPicture  # noqa: E402
-from lib.report.results import (  # noqa: E402
+from drawn_faces import draw_face
+from sharpstudent.metrics.tables import ScoredFrames
+from sharpstudent.metrics.thresholds import choose_operating_points
+from sharpstudent.report.build import build_comparisons, build_drawings, build_figures
+from sharpstudent.report.html import ReportPicture
+from sharpstudent.report.results import (
     Band,
     CalibrationResult,
     CostResult,

@@ -7,17 +7,14 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-
-from lib.metrics.aggregation import MEAN
-from lib.metrics.auc import compute_auc
-from lib.metrics.calibration import compute_ece, compute_log_loss
-from lib.metrics.clips import aggregate_clips
-from lib.metrics.figures import compute_figures
-from lib.metrics.group_sums import to_logits
-from lib.metrics.scored import ScoredFrames, join_frames
-from lib.report.build import build_drawings, build_figures, choose_rules
-from lib.report.build_comparison import build_comparisons
-from lib.report.results import CalibrationResult, OperatingPointResult
+from sharpstudent.metrics.aggregation import MEAN, aggregate_clips
+from sharpstudent.metrics.binary import compute_auc
+from sharpstudent.metrics.calibration import compute_ece, compute_log_loss
+from sharpstudent.metrics.draws import to_logits
+from sharpstudent.metrics.figures import compute_figures
+from sharpstudent.metrics.tables import ScoredFrames, join_frames
+from sharpstudent.report.build import build_comparisons, build_drawings, build_figures, choose_rules
+from sharpstudent.report.results import CalibrationResult, OperatingPointResult
 
 ROUNDS = 40
 

@@ -5,8 +5,14 @@ import json
 
 import pytest
 from rich.console import Console
-
-from lib.report.comparison import ComparisonRow, format_milliseconds, format_parameters, to_json, to_markdown, to_rich
+from sharpstudent.report.comparison import (
+    ComparisonRow,
+    format_milliseconds,
+    format_parameters,
+    to_json,
+    to_markdown,
+    to_rich,
+)
 
 ROWS = [
     ComparisonRow("Teacher (tf_efficientnet_lite0)", 3_373_570, 0.86123, 12.34),

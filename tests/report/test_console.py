@@ -5,8 +5,7 @@ import time
 
 import pytest
 from rich.console import Console
-
-from lib.report.console import ProgressLine, build_console, format_duration
+from sharpstudent.report.console import ProgressLine, build_console, format_duration
 
 
 class Clock:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from lib.report import environment
-from lib.report.environment import PACKAGES, describe_environment, hide_home, save_environment
+from sharpstudent.report import environment
+from sharpstudent.report.environment import PACKAGES, describe_environment, hide_home, save_environment
 
 
 def test_the_file_holds_machine_versions_and_command(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """What to do next: exact config changes beside what was measured."""
 
 import pytest
-
-from lib.report.guide import (
+from sharpstudent.report.guide import (
     DistillationSettings,
     advise_low_auc,
     advise_no_gain,

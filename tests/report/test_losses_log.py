@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lib.report.losses_log import LossesLog, format_epoch_line, format_steering
+from sharpstudent.report.logs import LossesLog, format_epoch_line, format_steering
 
 
 def test_a_line_reads_as_promised() -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from lib.errors import UserError
-from lib.report.metrics_file import MetricsFile
+from sharpstudent.core.errors import UserError
+from sharpstudent.report.logs import MetricsFile
 
 
 def row(epoch: int, **others: object) -> dict[str, object]:

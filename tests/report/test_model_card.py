@@ -10,10 +10,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from lib.report.card.render import render_model_card
-from lib.report.comparison import escape_markdown
-from lib.report.results import (
+from sharpstudent.report.card import render_model_card
+from sharpstudent.report.comparison import escape_markdown
+from sharpstudent.report.results import (
     CalibrationResult,
     CostResult,
     DataResult,
@@ -241,9 +240,8 @@ def test_a_model_without_figures_has_no_index() -> None:
 
 def test_the_code_of_the_card_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
-
-    from lib.checkpoint.store import save_checkpoint
-    from lib.models.classifier import build_classifier
+    from sharpstudent.checkpoint.store import save_checkpoint
+    from sharpstudent.models.classifier import build_classifier
 
     torch.manual_seed(0)
     about = {"architecture": "tf_efficientnet_lite0", "classes": ["real", "fake"], "dropout": 0.3, "image_size": 64}

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-
-from lib.report.bands import list_bands
-from lib.report.model_table import render_csv, render_markdown, render_tables
-from lib.report.results import ComparisonResult, CostResult, FigureResult, ModelResult, Results, Role
+from sharpstudent.report.comparison import list_bands
+from sharpstudent.report.model_table import render_csv, render_markdown, render_tables
+from sharpstudent.report.results import ComparisonResult, CostResult, FigureResult, ModelResult, Results, Role
 
 
 def make_model(name: str, role: Role = "model", **changes: Any) -> ModelResult:

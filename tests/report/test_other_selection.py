@@ -6,10 +6,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from lib.report.curves import draw_curves
-from lib.report.guide import describe_next_after_stage1, describe_next_after_stage2
-from lib.report.losses_log import format_epoch_line
-from lib.report.metrics_file import MetricsFile
+from sharpstudent.report.curves import draw_curves
+from sharpstudent.report.guide import describe_next_after_stage1, describe_next_after_stage2
+from sharpstudent.report.logs import MetricsFile, format_epoch_line
 
 
 def after_stage2(val_auc: float | None, stage1_auc: float | None, **others: Any) -> str:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from lib.errors import UserError
-from lib.report.batch_picture import draw_batch
-from lib.report.curves import draw_curves
+from sharpstudent.core.errors import UserError
+from sharpstudent.report.batch_picture import draw_batch
+from sharpstudent.report.curves import draw_curves
 
 ROOT = Path(__file__).resolve().parents[2]
 GREEN, BLUE = (10, 200, 30), (20, 40, 220)  # the real and the fake half in these tests
@@ -90,7 +89,7 @@ def test_only_the_panels_that_have_data_are_drawn(tmp_path: Path) -> None:
 
 
 def test_the_columns_of_a_distillation_run_find_their_panels() -> None:
-    from lib.report.curves import _choose_panels
+    from sharpstudent.report.curves import _choose_panels
 
     columns = ["epoch", "train_loss", "train_hard", "train_kd", "train_grad_norm", "val_auc", "val_eer", "lr"]
     panels = dict(_choose_panels([*columns, "hard/weight", "kd/weight", "kd/temperature", "seconds"]))
@@ -122,8 +121,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np
-from lib.report.batch_picture import draw_batch
-from lib.report.curves import draw_curves
+from sharpstudent.report.batch_picture import draw_batch
+from sharpstudent.report.curves import draw_curves
 assert "matplotlib" not in sys.modules, "loaded before it is needed"
 draw_batch(Path(sys.argv[1]) / "a.png", np.zeros((2, 8, 8, 3), np.uint8), [0, 1], ["a", "b"])
 draw_curves(Path(sys.argv[1]) / "b.png", [{"epoch": 1, "val_auc": 0.5}])

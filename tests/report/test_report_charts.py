@@ -20,12 +20,8 @@ from scipy.special import ndtri
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "report")] if str(TESTS / "report") not in sys.path else []
 
-from made_results import make_results, make_training  # noqa: E402
-
-from lib.report.charts.all_charts import build_charts  # noqa: E402
-from lib.report.charts.chart import Chart, Key, render_csv, render_png, render_svg  # noqa: E402
-from lib.report.charts.curves import build_det, build_roc  # noqa: E402
-from lib.report.charts.ink import (  # noqa: E402
+from made_results import make_results, make_training
+from sharpstudent.report.chart import (
     DARK_PAPER,
     DARK_SERIES,
     DASHES,
@@ -33,12 +29,19 @@ from lib.report.charts.ink import (  # noqa: E402
     LIGHT_SERIES,
     MARKERS,
     PAPER_INK,
+    Chart,
     Ink,
+    Key,
+    make_inline_svg,
+    render_csv,
+    render_png,
+    render_svg,
 )
-from lib.report.charts.robustness import build_robustness, name_strengths  # noqa: E402
-from lib.report.charts.svg import make_inline_svg  # noqa: E402
-from lib.report.charts.training import build_training, name_column  # noqa: E402
-from lib.report.results import (  # noqa: E402
+from sharpstudent.report.charts.all_charts import build_charts
+from sharpstudent.report.charts.curves import build_det, build_roc
+from sharpstudent.report.charts.robustness import build_robustness, name_strengths
+from sharpstudent.report.charts.training import build_training, name_column
+from sharpstudent.report.results import (
     CurvePoints,
     DisturbanceCurve,
     DisturbancePoint,

@@ -22,13 +22,15 @@ from PIL import Image
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "report")] if str(TESTS / "report") not in sys.path else []
 
-from made_results import PROTOCOL, make_mistakes, make_pictures, make_results  # noqa: E402
-
-from lib.errors import UserError  # noqa: E402
-from lib.report.charts.all_charts import build_charts  # noqa: E402
-from lib.report.html import ReportPicture, write_report  # noqa: E402
-from lib.report.page.glossary import GLOSSARY  # noqa: E402
-from lib.report.page.numbers import (  # noqa: E402
+from made_results import PROTOCOL, make_mistakes, make_pictures, make_results
+from sharpstudent.core.errors import UserError
+from sharpstudent.report.charts.all_charts import build_charts
+from sharpstudent.report.html import ReportPicture, write_report
+from sharpstudent.report.page.page import render_page
+from sharpstudent.report.page.pictures import MOST_CARDS, SIDE, build_mistakes
+from sharpstudent.report.page.words import GLOSSARY, describe_figure, find_word, split_name
+from sharpstudent.report.results import FigureResult, Results
+from sharpstudent.report.text import (
     format_bytes,
     format_difference,
     format_interval,
@@ -37,12 +39,12 @@ from lib.report.page.numbers import (  # noqa: E402
     format_p_value,
     format_probability,
     format_value,
+    make_slug,
+    make_unique,
+    shorten,
+    shorten_names,
+    show,
 )
-from lib.report.page.page import render_page  # noqa: E402
-from lib.report.page.pictures import MOST_CARDS, SIDE, build_mistakes  # noqa: E402
-from lib.report.page.text import make_slug, make_unique, shorten, shorten_names, show  # noqa: E402
-from lib.report.page.words import describe_figure, find_word, split_name  # noqa: E402
-from lib.report.results import FigureResult, Results  # noqa: E402
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "wbr", "path", "rect", "use", "line", "circle"}
 NASTY = "<script>alert(1)</script>\"'&`{{ 7*7 }}{% x %}$x$ 漢字 \u202eevil\u2066 \u05d0\u05d1 end"
@@ -384,8 +386,8 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
 from made_results import make_pictures
-from lib.report.html import write_report
-from lib.report.results import Results
+from sharpstudent.report.html import write_report
+from sharpstudent.report.results import Results
 results = Results.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
 write_report(Path(sys.argv[2]), results, make_pictures(4))
 """
@@ -480,7 +482,7 @@ def test_a_picture_of_another_form_is_refused(picture: ReportPicture) -> None:
 
 def test_results_are_read_without_drawing_libraries() -> None:
     program = (
-        "import sys; import lib.report.html; "
+        "import sys; import sharpstudent.report.html; "
         "print([name for name in ('matplotlib', 'jinja2', 'PIL', 'torch') if name in sys.modules])"
     )
     done = subprocess.run(

@@ -13,11 +13,10 @@ from PIL import Image
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "report")] if str(TESTS / "report") not in sys.path else []
 
-from browser import NAMES, Browser, find_browser, start_browser  # noqa: E402
-from made_results import make_pictures, make_results  # noqa: E402
-
-from lib.report.charts.ink import DARK_PAPER, LIGHT_PAPER  # noqa: E402
-from lib.report.html import write_report  # noqa: E402
+from browser import NAMES, Browser, find_browser, start_browser
+from made_results import make_pictures, make_results
+from sharpstudent.report.chart import DARK_PAPER, LIGHT_PAPER
+from sharpstudent.report.html import write_report
 
 WIDTHS, SCHEMES = (390, 1280), ("light", "dark")
 

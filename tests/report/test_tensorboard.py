@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lib.report.tensorboard import TensorBoardLog
+from sharpstudent.report.tensorboard import TensorBoardLog
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,7 @@ def test_a_resume_hides_the_steps_that_are_done_again(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from lib.report.tensorboard import TensorBoardLog
+from sharpstudent.report.tensorboard import TensorBoardLog
 assert "tensorboard" not in sys.modules, "loaded before it is needed"
 with TensorBoardLog(Path(sys.argv[1])) as log:
     log.scalar("a", 1.0, 1)

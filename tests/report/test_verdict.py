@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from lib.report.page.numbers import format_macs
-from lib.report.results import (
+from sharpstudent.report.results import (
     CalibrationResult,
     ComparisonResult,
     CostResult,
@@ -26,7 +24,8 @@ from lib.report.results import (
     Results,
     Role,
 )
-from lib.report.verdict.write import Lighter, write_verdict
+from sharpstudent.report.text import format_macs
+from sharpstudent.report.verdict.write import Lighter, write_verdict
 
 Triple = tuple[float, float, float]
 CLAIMS = ("helped", "hurt", "better than", "ahead of", "behind its", "lighter")
@@ -517,5 +516,8 @@ def test_printed_ends_lie_on_the_side_that_the_sentence_claims(difference: Tripl
 
 
 def test_the_verdict_loads_without_torch() -> None:
-    code = "import sys, lib.report.verdict.write; sys.exit(any(name in sys.modules for name in ('torch', 'timm')))"
+    code = (
+        "import sys, sharpstudent.report.verdict.write\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'timm')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from lib.report.results import ComparisonResult, FigureResult, ModelResult, Results, Role
-from lib.report.verdict.write import write_headed_verdict, write_verdict
+from sharpstudent.report.results import ComparisonResult, FigureResult, ModelResult, Results, Role
+from sharpstudent.report.verdict.write import write_headed_verdict, write_verdict
 
 Ends = tuple[float, float, float]
 

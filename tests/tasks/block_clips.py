@@ -8,11 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from lib.modalities.faces.detect import Face
-from lib.tasks.deepfake.prepare.cut import ClipCutter
-from lib.tasks.deepfake.prepare.cut_frame import Networks
-from lib.tasks.deepfake.prepare.settings import CutClip, CutSettings
+from sharpstudent.modalities.faces.detect import Face
+from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
+from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
+from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutSettings
 
 Box = tuple[int, int, int, int]
 FACE = (230, 150, 40)  # RGB; nothing else in these pictures is as red

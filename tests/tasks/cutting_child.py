@@ -14,12 +14,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
-from block_clips import build_cutter  # noqa: E402
-
-from lib.errors import UserError  # noqa: E402
-from lib.tasks.deepfake.layouts.clip import FrameFiles, RawClip  # noqa: E402
-from lib.tasks.deepfake.prepare.cut import ClipCutter  # noqa: E402
-from lib.tasks.deepfake.prepare.settings import CutSettings  # noqa: E402
+from block_clips import build_cutter
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip
+from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 
 def main() -> None:

@@ -11,9 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from lib.data.manifest import SPLITS, FaceRow, write_manifest
-from lib.data.shards import write_shard
+from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow, write_manifest
+from sharpstudent.tasks.deepfake.dataset.shards import write_shard
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 from drawn_faces import draw_face
 from numpy.typing import NDArray
-
-from lib.modalities.faces.crop import compute_landmark_box
-from lib.modalities.faces.detect import Face
+from sharpstudent.modalities.faces.crop import compute_landmark_box
+from sharpstudent.modalities.faces.detect import Face
 
 SIDE = 120  # [px]
 KNOWN: dict[bytes, NDArray[np.float32]] = {}  # a drawn picture's bytes: its landmarks

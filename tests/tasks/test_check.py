@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from drawn_faces import draw_face
 from numpy.typing import NDArray
-
-from lib.data.manifest import SPLITS, FaceRow, write_manifest
-from lib.data.shards import write_shard
-from lib.errors import UserError
-from lib.tasks.deepfake.prepare import check_copies, check_crops, check_near
-from lib.tasks.deepfake.prepare.check import run_check
-from lib.tasks.deepfake.prepare.check_lookalike import ALIKE, describe_face
-from lib.tasks.deepfake.prepare.cut_face import cut_face, judge_face
-from lib.tasks.deepfake.sources.face import read_picture
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow, write_manifest
+from sharpstudent.tasks.deepfake.dataset.shards import write_shard
+from sharpstudent.tasks.deepfake.prepare import check_copies, check_near
+from sharpstudent.tasks.deepfake.prepare import check_copies as check_crops
+from sharpstudent.tasks.deepfake.prepare.check import run_check
+from sharpstudent.tasks.deepfake.prepare.check_near import ALIKE, describe_face
+from sharpstudent.tasks.deepfake.prepare.cut_frame import cut_face, judge_face
+from sharpstudent.tasks.deepfake.sources.face import read_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 192
@@ -365,7 +365,7 @@ def test_equal_checksums_are_no_copies_until_the_bytes_say_so(
     sound: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_copies, "encode_content", lambda faces: np.zeros(len(faces), np.int64))
-    monkeypatch.setattr("lib.tasks.deepfake.prepare.check.encode_content", check_copies.encode_content)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.check.encode_content", check_copies.encode_content)
     assert check(sound)[0]
 
 
@@ -429,8 +429,8 @@ def test_real_photos_of_different_people_are_apart_and_saved_again_they_are_foun
     photos, weights = ROOT.parent / "shared/data/faces", ROOT / "weights"
     if not (photos / "index.csv").is_file() or not (weights / "face_landmark.tflite").is_file():
         pytest.skip(f"no photos at {photos}, or no face models in {weights}")
-    from lib.modalities.faces.detect import FaceDetector
-    from lib.modalities.faces.landmarks import LandmarkMesh
+    from sharpstudent.modalities.faces.detect import FaceDetector
+    from sharpstudent.modalities.faces.landmarks import LandmarkMesh
 
     detector = FaceDetector(weights / "face_detection_yunet_2023mar.onnx")
     mesh = LandmarkMesh(weights / "face_landmark.tflite")

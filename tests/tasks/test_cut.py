@@ -20,16 +20,15 @@ from block_clips import (
     write_picture,
 )
 from made_videos import cut_end, write_video
-
-from lib.errors import UserError
-from lib.modalities.faces.crop import compute_loose_box
-from lib.modalities.faces.phash import compute_distance
-from lib.tasks.deepfake.layouts.clip import RawClip
-from lib.tasks.deepfake.prepare import cut_given
-from lib.tasks.deepfake.prepare.cut import ClipCutter
-from lib.tasks.deepfake.prepare.cut_frame import Networks
-from lib.tasks.deepfake.prepare.settings import CutFace, CutSettings
-from lib.tasks.deepfake.sources import face_crops
+from sharpstudent.core.errors import UserError
+from sharpstudent.modalities.faces.crop import compute_loose_box
+from sharpstudent.modalities.faces.quality import compute_distance
+from sharpstudent.tasks.deepfake.layouts.clip import RawClip
+from sharpstudent.tasks.deepfake.prepare import cut_given
+from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
+from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
+from sharpstudent.tasks.deepfake.prepare.settings import CutFace, CutSettings
+from sharpstudent.tasks.deepfake.sources import face_crops
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = ROOT.parent / "shared" / "data" / "videos"

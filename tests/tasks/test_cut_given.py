@@ -17,11 +17,10 @@ from block_clips import (
     reasons,
     write_picture,
 )
-
-from lib.tasks.deepfake.layouts.clip import FrameFiles, RawClip
-from lib.tasks.deepfake.prepare.cut import ClipCutter
-from lib.tasks.deepfake.prepare.cut_frame import Networks
-from lib.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip
+from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
+from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 BOX = (100, 60, 180, 160)
 # An array file of 127 bytes that claims 1.3 petabytes.

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 from drawn_faces import draw_face
-
-from lib.data.items import UnreadableItem
-from lib.data.loader import load_batches
-from lib.data.order import TrainOrder, evaluation_batches
-from lib.engine.task import Scores
-from lib.metrics.checks import MetricError
-from lib.random import build_generator
-from lib.tasks.deepfake.items import BlendedPairs, LabelledFaces, RepeatedBlends
-from lib.tasks.deepfake.section import DeepfakeSection
-from lib.tasks.deepfake.sources.face import Face, LoadedFace, list_pictures, read_picture
-from lib.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.core.random import build_generator
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.loader import load_batches
+from sharpstudent.data.sampler import TrainOrder, evaluation_batches
+from sharpstudent.evaluation.task import Scores
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces, RepeatedBlends
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace, list_pictures, read_picture
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 SIZE = 48
 
@@ -187,7 +186,7 @@ def test_only_ffpp_has_published_figures() -> None:
 
 
 def test_the_registry_knows_the_class_of_each_section() -> None:
-    from lib.tasks import _CLASSES, SECTIONS
+    from sharpstudent.tasks import _CLASSES, SECTIONS
 
     assert list(SECTIONS) == list(_CLASSES) == ["deepfake"]
     assert issubclass(SECTIONS["deepfake"], DeepfakeSection)

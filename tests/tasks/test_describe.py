@@ -9,14 +9,12 @@ import cv2
 import numpy as np
 import pytest
 from drawn_faces import draw_face
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.dataset.manifest import write_manifest
+from sharpstudent.tasks.deepfake.prepare.check_columns import open_faces
+from sharpstudent.tasks.deepfake.prepare.describe import PAPER, TILE, build_sheet, choose_faces, draw_tile, run_describe
+from sharpstudent.tasks.deepfake.prepare.describe_tables import WIDTH
 from test_check import SIDE, PreparedSet, make_sound_set
-
-from lib.data.manifest import write_manifest
-from lib.errors import UserError
-from lib.tasks.deepfake.prepare.check_columns import open_faces
-from lib.tasks.deepfake.prepare.describe import run_describe
-from lib.tasks.deepfake.prepare.describe_sheet import PAPER, TILE, build_sheet, choose_faces, draw_tile
-from lib.tasks.deepfake.prepare.describe_tables import WIDTH
 
 
 @pytest.fixture

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_sources import SIDE, write_clip, write_splits
-
-from lib.data.items import UnreadableItem
-from lib.errors import UserError
-from lib.tasks.deepfake.items import BlendedPairs
-from lib.tasks.deepfake.section import DeepfakeSection
-from lib.tasks.deepfake.sources import ffpp
-from lib.tasks.deepfake.sources.face import Face
-from lib.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.core.errors import UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.samples import BlendedPairs
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.sources import ffpp
+from sharpstudent.tasks.deepfake.sources.face import Face
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 ROOT = Path("data/FaceForensics++")
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_sources import write_faces, write_picture
-
-from lib.data.items import UnreadableItem
-from lib.errors import UserError
-from lib.tasks.deepfake.section import DeepfakeSection
-from lib.tasks.deepfake.sources import labelled
-from lib.tasks.deepfake.sources.face import FaceSplits
-from lib.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.core.errors import UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.sources import labelled
+from sharpstudent.tasks.deepfake.sources.face import FaceSplits
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 ROOT = Path("faces")
 

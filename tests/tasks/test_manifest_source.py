@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 from drawn_faces import draw_face
 from made_manifest import MadeFace, write_set
-
-from lib.data.items import UnreadableItem
-from lib.data.loader import LoadedBatch, load_batches
-from lib.data.manifest import Manifest, write_manifest
-from lib.data.order import TrainOrder
-from lib.engine.unreadable import stop_if_too_many, take_in
-from lib.errors import TrainingStopped, UserError
-from lib.modalities.faces.item import make_single
-from lib.tasks.deepfake.section import DeepfakeSection
-from lib.tasks.deepfake.sources import manifest as source
-from lib.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.core.errors import TrainingStopped, UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.loader import LoadedBatch, load_batches
+from sharpstudent.data.sampler import TrainOrder
+from sharpstudent.modalities.faces.item import make_single
+from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.sources import manifest as source
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.train.alarms import stop_if_too_many, take_in
 
 ROOT = Path("made set")
 SIZE = 48

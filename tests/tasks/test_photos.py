@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_sources import KNOWN, KnowingDetector, KnowingMesh, draw_known, write_faces, write_picture
-
-from lib.data.items import UnreadableItem
-from lib.errors import UserError
-from lib.tasks.deepfake.items import BlendedPairs
-from lib.tasks.deepfake.section import DeepfakeSection
-from lib.tasks.deepfake.sources import face_crops, photos
-from lib.tasks.deepfake.sources.face import FaceSplits
-from lib.tasks.deepfake.sources.face_crops import FaceCrops
-from lib.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.core.errors import UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.samples import BlendedPairs
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.sources import face_crops, photos
+from sharpstudent.tasks.deepfake.sources.face import FaceSplits
+from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "faces"
 MODELS = Path(__file__).resolve().parents[2] / "weights"

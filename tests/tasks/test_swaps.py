@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 from made_sources import KNOWN, KnowingDetector, draw_known, write_faces, write_picture
-
-from lib.errors import UserError
-from lib.tasks.deepfake import swaps, swaps_faces
-from lib.tasks.deepfake.sources.labelled import find_faces
-from lib.tasks.deepfake.swaps_faces import PartnerChoice
-from lib.tasks.deepfake.swaps_people import SwapRequest, name_safely
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.sources.labelled import find_faces
+from sharpstudent.tasks.deepfake.swaps import faces as swaps_faces
+from sharpstudent.tasks.deepfake.swaps import run as swaps
+from sharpstudent.tasks.deepfake.swaps.faces import PartnerChoice
+from sharpstudent.tasks.deepfake.swaps.people import SwapRequest, name_safely
 
 PEOPLE, DEST = Path("people"), Path("swaps")
 SIZE = 64
@@ -145,7 +145,7 @@ def test_partners_come_from_the_same_split_only_and_a_split_can_be_chosen() -> N
 
 
 def test_people_without_a_split_are_held_out_as_training_does_it() -> None:
-    from lib.data.splits import choose_validation_identities
+    from sharpstudent.data.splits import choose_validation_identities
 
     people = {f"p{i}": 1 for i in range(10)}
     write_faces(PEOPLE, people)
@@ -334,7 +334,7 @@ def test_what_is_written_is_a_data_source_labelled() -> None:
 
 
 def test_the_missing_face_models_are_named_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lib.tasks.deepfake.sources.face_crops import check_model_files
+    from sharpstudent.tasks.deepfake.sources.face_crops import check_model_files
 
     write_faces(PEOPLE, {"ann": 1, "ben": 1})
     monkeypatch.setattr(swaps, "check_model_files", check_model_files)

@@ -20,11 +20,10 @@ from drawn_faces import draw_face
 from end_to_end.workplace import STAGE_1, STAGE_2, Workplace
 from made_manifest import MadeFace, write_set
 from made_sources import KnowingDetector, KnowingMesh, draw_known, write_picture
-
-from lib.data.manifest import Manifest
-from lib.engine.task import TaskData
-from lib.tasks.deepfake.sources.face import FaceSplits
-from lib.tasks.deepfake.sources.face_crops import FaceCrops
+from sharpstudent.evaluation.task import TaskData
+from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
+from sharpstudent.tasks.deepfake.sources.face import FaceSplits
+from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 
 CONFIG = {
     "image_size": 32,
@@ -153,8 +152,7 @@ def remove(path: Path) -> None:
 
 def make_place(folder: Path, build: Callable[[Path], Source]) -> tuple[Workplace, Source]:
     import torch
-
-    from lib.models.classifier import build_classifier
+    from sharpstudent.models.classifier import build_classifier
 
     folder.mkdir()
     place, source = Workplace(folder), build(folder)

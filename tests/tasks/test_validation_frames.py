@@ -6,17 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from lib.engine.task import Scores
-from lib.metrics.accuracy import compute_accuracy
-from lib.metrics.auc import compute_auc
-from lib.metrics.average_precision import compute_average_precision
-from lib.metrics.checks import MetricError
-from lib.metrics.eer import compute_eer
-from lib.metrics.operating_points import choose_operating_points
-from lib.metrics.scored import ScoredFrames
-from lib.tasks.deepfake.section import DeepfakeSection
-from lib.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.evaluation.task import Scores
+from sharpstudent.metrics.binary import compute_accuracy, compute_auc, compute_average_precision, compute_eer
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.tables import ScoredFrames
+from sharpstudent.metrics.thresholds import choose_operating_points
+from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 BLENDED = DeepfakeTask(DeepfakeSection(data_source="ffpp"))
 LABELLED = DeepfakeTask(DeepfakeSection(data_source="manifest", fakes="labels"))

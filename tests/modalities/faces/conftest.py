@@ -15,7 +15,7 @@ for folder in (ROOT, ROOT / "tests"):  # the package, and drawn_faces.py, for wh
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from drawn_faces import draw_face  # noqa: E402
+from drawn_faces import draw_face
 
 PHOTOS = ROOT.parent / "shared" / "data" / "faces"
 
@@ -48,13 +48,13 @@ def _find_weights(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def detector():
-    from lib.modalities.faces.detect import FaceDetector
+    from sharpstudent.modalities.faces.detect import FaceDetector
 
     return FaceDetector(_find_weights("face_detection_yunet_2023mar.onnx"))
 
 
 @pytest.fixture(scope="session")
 def mesh():
-    from lib.modalities.faces.landmarks import LandmarkMesh
+    from sharpstudent.modalities.faces.landmarks import LandmarkMesh
 
     return LandmarkMesh(_find_weights("face_landmark.tflite"))

@@ -2,9 +2,8 @@ import random
 
 import numpy as np
 import pytest
-
-from lib.modalities.faces import augment
-from lib.modalities.faces.augment import augment_pair, augment_single, color_shift_source
+from sharpstudent.modalities.faces import augment
+from sharpstudent.modalities.faces.augment import augment_pair, augment_single, color_shift_source
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +106,7 @@ def test_importing_asks_nobody_for_a_newer_version():
         "import os, socket; os.environ.pop('NO_ALBUMENTATIONS_UPDATE', None)\n"
         "def refuse(*a, **k): raise SystemExit('the network was asked')\n"
         "socket.getaddrinfo = socket.create_connection = refuse\n"
-        "import lib.modalities.faces.augment\n"
+        "import sharpstudent.modalities.faces.augment\n"
     )
     root = augment.__file__.split("lib/modalities")[0]
     done = subprocess.run([sys.executable, "-W", "error::UserWarning:albumentations", "-c", code], cwd=root)

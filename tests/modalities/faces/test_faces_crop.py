@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-
-from lib.modalities.faces.crop import choose_box, compute_box_margins, compute_iou, compute_loose_box, crop
+from sharpstudent.modalities.faces.crop import choose_box, compute_box_margins, compute_iou, compute_loose_box, crop
 
 
 def _landmarks(left, top, right, bottom, count=68):

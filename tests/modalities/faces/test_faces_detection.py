@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-
-from lib.errors import UserError
-from lib.modalities.faces.crop import compute_landmark_box
-from lib.modalities.faces.detect import FaceDetector
-from lib.modalities.faces.landmarks import LandmarkMesh
+from sharpstudent.core.errors import UserError
+from sharpstudent.modalities.faces.crop import compute_landmark_box
+from sharpstudent.modalities.faces.detect import FaceDetector
+from sharpstudent.modalities.faces.landmarks import LandmarkMesh
 
 
 @pytest.mark.parametrize("network", [FaceDetector, LandmarkMesh])

@@ -10,12 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-
-from lib.modalities.faces.disturb import DISTURBANCES, disturb
-from lib.modalities.faces.disturb_cut import FaceCut, cut_face
-from lib.modalities.faces.disturb_pixels import add_noise, blur, change_light, lose_resolution, share_online
-from lib.modalities.faces.item import make_single
-from lib.modalities.faces.recompress import find_obstacle
+from sharpstudent.modalities.faces.corruptions import (
+    DISTURBANCES,
+    FaceCut,
+    add_noise,
+    blur,
+    change_light,
+    cut_face,
+    disturb,
+    find_obstacle,
+    lose_resolution,
+    share_online,
+)
+from sharpstudent.modalities.faces.item import make_single
 
 BY_NAME = {disturbance.name: disturbance for disturbance in DISTURBANCES}
 needs_h264 = pytest.mark.skipif(find_obstacle() is not None, reason=find_obstacle() or "")

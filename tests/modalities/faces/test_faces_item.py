@@ -4,10 +4,9 @@ import cv2
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-
-from lib.modalities.faces import item
-from lib.modalities.faces.crop import compute_box_margins, compute_loose_box, crop
-from lib.modalities.faces.item import make_pair, make_single
+from sharpstudent.modalities.faces import item
+from sharpstudent.modalities.faces.crop import compute_box_margins, compute_loose_box, crop
+from sharpstudent.modalities.faces.item import make_pair, make_single
 
 
 def _pairs_equal(one, two):

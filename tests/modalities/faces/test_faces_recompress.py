@@ -6,11 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-
-from lib.errors import UserError
-from lib.modalities.faces import recompress
-from lib.modalities.faces.disturb_pixels import compress_jpeg
-from lib.modalities.faces.recompress import find_obstacle, recompress_h264
+from sharpstudent.core.errors import UserError
+from sharpstudent.modalities.faces import corruptions as recompress
+from sharpstudent.modalities.faces.corruptions import compress_jpeg, find_obstacle, recompress_h264
 
 IDR, SEQUENCE, PICTURE = 5, 7, 8  # types of NAL units, ITU-T H.264 table 7-1
 

@@ -3,14 +3,7 @@ import random
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-
-from lib.modalities.faces.self_blend import (
-    BLEND_RATIOS,
-    blend,
-    deform_elastically,
-    self_blend,
-    soften,
-)
+from sharpstudent.modalities.faces.self_blend import BLEND_RATIOS, blend, deform_elastically, self_blend, soften
 
 
 def test_outside_the_mask_the_fake_equals_the_target_bit_for_bit():

@@ -20,9 +20,9 @@ from made_videos import (
     write_counting_video,
     write_video,
 )
-
-from lib.modalities.faces import video, video_streams
-from lib.modalities.faces.video import SampledVideo, UnreadableVideo, choose_frames, sample_video
+from sharpstudent.modalities.faces import video
+from sharpstudent.modalities.faces import video as video_streams
+from sharpstudent.modalities.faces.video import SampledVideo, UnreadableVideo, choose_frames, sample_video
 
 FORMATS = [("FFV1", "avi"), ("FFV1", "mkv"), ("mp4v", "mp4"), ("MJPG", "avi"), ("VP80", "webm")]
 ROOT = Path(__file__).resolve().parents[3]
@@ -181,7 +181,7 @@ import os, sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 import cv2
 from pathlib import Path
-from lib.modalities.faces.video import UnreadableVideo, sample_video
+from sharpstudent.modalities.faces.video import UnreadableVideo, sample_video
 path = Path(sys.argv[1])
 before = cv2.utils.logging.getLogLevel()
 for name in ("garbage.mp4", "damaged.avi"):

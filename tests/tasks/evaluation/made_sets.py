@@ -15,10 +15,9 @@ from drawn_faces import draw_face
 from made_manifest import MadeFace
 from made_videos import write_video
 from rich.console import Console
-
-from lib.tasks.deepfake.evaluation import folder_set
-from lib.tasks.deepfake.prepare import run
-from lib.tasks.deepfake.prepare.request import Request
+from sharpstudent.tasks.deepfake.evaluation import folder_set
+from sharpstudent.tasks.deepfake.prepare import run
+from sharpstudent.tasks.deepfake.prepare.settings import Request
 
 LARGE, SMALL = (40, 40, 140, 160), (200, 60, 260, 130)  # boxes in pictures of 320 x 240 px
 NOBODY = "no face found"
@@ -45,7 +44,7 @@ class InProcess:
 def use_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks are faces, in this process."""
     monkeypatch.setattr(run, "WorkerPool", InProcess)
-    monkeypatch.setattr("lib.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
     stand_in = functools.partial(run.run_preparation, build_cutter=build_cutter)
     monkeypatch.setattr(folder_set, "run_preparation", stand_in)
 

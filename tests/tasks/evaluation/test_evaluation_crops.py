@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_sets import write_crops
-
-from lib.data.items import UnreadableItem
-from lib.errors import UserError
-from lib.metrics.figures import compute_figures
-from lib.tasks.deepfake.evaluation.datasets import EvaluationSet, SetRequest, open_sets
+from sharpstudent.core.errors import UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.metrics.figures import compute_figures
+from sharpstudent.tasks.deepfake.evaluation.datasets import EvaluationSet, SetRequest, open_sets
 
 
 def open_one(path: Path) -> EvaluationSet:

@@ -9,11 +9,10 @@ import pytest
 from block_clips import draw_blocks, write_picture
 from made_manifest import write_set
 from made_sets import LARGE, SMALL, TWO_FACES, make_face, prepare, use_stand_ins, write_clip, write_tree
-
-from lib.errors import UserError
-from lib.tasks.deepfake.evaluation.datasets import EvaluationSet, FacesRule, SetRequest, Split, open_sets
-from lib.tasks.deepfake.evaluation.folder_set import CACHE
-from lib.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.evaluation.datasets import EvaluationSet, FacesRule, SetRequest, Split, open_sets
+from sharpstudent.tasks.deepfake.evaluation.folder_set import CACHE
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,12 @@ from block_clips import draw_blocks, write_picture
 from drawn_faces import draw_face
 from made_manifest import MadeFace, write_set
 from made_sets import LARGE, NOBODY, prepare, use_stand_ins, write_clip, write_crops, write_tree
-
-from lib.data.manifest import Manifest, write_manifest
-from lib.errors import UserError
-from lib.tasks.deepfake.evaluation import folder_set
-from lib.tasks.deepfake.evaluation.datasets import EvaluationSet, SetRequest, Split, open_sets
-from lib.tasks.deepfake.evaluation.reasons import MOST, OTHERS, count_reasons
-from lib.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
+from sharpstudent.tasks.deepfake.evaluation import folder_set
+from sharpstudent.tasks.deepfake.evaluation.datasets import EvaluationSet, SetRequest, Split, open_sets
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import MOST, OTHERS, count_reasons
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +139,7 @@ def test_cut_faces_are_kept_for_the_next_evaluation_and_follow_their_source(
     assert str(kept) in said
     assert "train" not in said
     with monkeypatch.context() as context:
-        context.setattr("lib.tasks.deepfake.prepare.run.WorkerPool", None)  # nothing is left to cut
+        context.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", None)  # nothing is left to cut
         (again,), _ = open_several(SetRequest(source))
     assert again.about == first.about
     shutil.rmtree(source / "real/ben")

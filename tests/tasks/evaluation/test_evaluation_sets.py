@@ -10,15 +10,14 @@ import pytest
 import torch
 from made_manifest import write_set
 from made_sets import NOBODY, TWO_FACES, InProcess, make_face, prepare, use_stand_ins, write_tree
+from sharpstudent.core.types import Outputs
+from sharpstudent.evaluation.evaluate import compute_scores
+from sharpstudent.metrics.figures import compute_figures
+from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
+from sharpstudent.tasks.deepfake.evaluation.datasets import EvaluationSet, FacesRule, SetRequest, Split, open_sets
+from sharpstudent.tasks.deepfake.prepare import run
+from sharpstudent.tasks.deepfake.samples import LabelledFaces
 from torch import nn
-
-from lib.data.manifest import Manifest
-from lib.engine.evaluate import compute_scores
-from lib.metrics.figures import compute_figures
-from lib.tasks.deepfake.evaluation.datasets import EvaluationSet, FacesRule, SetRequest, Split, open_sets
-from lib.tasks.deepfake.items import LabelledFaces
-from lib.tasks.deepfake.prepare import run
-from lib.types import Outputs
 
 SIDE = 32
 

@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 import torch
 from drawn_faces import draw_face
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Outputs
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.evaluation.evaluate import compute_scores
+from sharpstudent.metrics.aggregation import MAX
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.figures import compute_figures
+from sharpstudent.modalities.faces.corruptions import DISTURBANCES, blur, cut_face, disturb, find_obstacle
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FrameColumns, build_set
+from sharpstudent.tasks.deepfake.evaluation.robustness import (
+    DisturbedFaces,
+    choose_disturbances,
+    choose_faces,
+    compute_area,
+    list_variants,
+    measure_robustness,
+    take_in_parts,
+)
+from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace
 from torch import nn
-
-from lib.data.items import UnreadableItem
-from lib.engine.evaluate import compute_scores
-from lib.errors import UserError
-from lib.metrics.aggregation import MAX
-from lib.metrics.checks import MetricError
-from lib.metrics.figures import compute_figures
-from lib.modalities.faces.disturb import DISTURBANCES, disturb
-from lib.modalities.faces.disturb_cut import cut_face
-from lib.modalities.faces.disturb_pixels import blur
-from lib.modalities.faces.recompress import find_obstacle
-from lib.tasks.deepfake.evaluation.columns import FrameColumns
-from lib.tasks.deepfake.evaluation.evaluation_set import build_set
-from lib.tasks.deepfake.evaluation.robustness import compute_area, measure_robustness
-from lib.tasks.deepfake.evaluation.robustness_choice import choose_disturbances, choose_faces
-from lib.tasks.deepfake.evaluation.robustness_items import DisturbedFaces, list_variants
-from lib.tasks.deepfake.evaluation.robustness_parts import take_in_parts
-from lib.tasks.deepfake.sources.face import Face, LoadedFace
-from lib.types import Outputs
 
 SIZE = 32
 BY_NAME = {disturbance.name: disturbance for disturbance in DISTURBANCES}
@@ -222,7 +222,7 @@ def test_chosen_faces_have_the_pictures_that_they_have_among_all():
 
 def test_several_chunks_are_one_set(monkeypatch):
     whole = measure([make_set(11)])
-    monkeypatch.setattr("lib.tasks.deepfake.evaluation.robustness.CHUNK", 3)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.evaluation.robustness.CHUNK", 3)
     assert measure([make_set(11)]) == whole
 
 

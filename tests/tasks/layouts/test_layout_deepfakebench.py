@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 from made_trees import list_bench_frames, make_bench, touch, touch_bench, write_json
-
-from lib.errors import UserError
-from lib.tasks.deepfake.layouts.clip import Found, RawClip
-from lib.tasks.deepfake.layouts.registry import find_clips
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
+from sharpstudent.tasks.deepfake.layouts.registry import find_clips
 
 REAL = "FaceForensics++/original_sequences/youtube/c23/frames/000"
 
@@ -216,7 +215,7 @@ def test_a_hundred_thousand_frames_take_one_listing_a_folder(tmp_path: Path, mon
     names = frozenset(f"{index:03d}.png" for index in range(32))
     listed: list[Path] = []
     monkeypatch.setattr(
-        "lib.tasks.deepfake.layouts.deepfakebench_frames.read_names", lambda folder: (listed.append(folder), names)[1]
+        "sharpstudent.tasks.deepfake.layouts.deepfakebench.read_names", lambda folder: (listed.append(folder), names)[1]
     )
     videos = {
         f"{video:05d}": {"frames": list_bench_frames(f"UADFV/real/frames/{video:05d}", frames=32)}

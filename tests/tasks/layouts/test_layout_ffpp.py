@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from ffpp_tree import build_tree
 from made_trees import COMPRESSIONS, PAIRS, REENACTMENTS, SWAPS, make_ffpp, make_sbi, touch, write_json
-
-from lib.data.splits import assign_splits
-from lib.errors import UserError
-from lib.tasks.deepfake.layouts.clip import Found
-from lib.tasks.deepfake.layouts.registry import find_clips
+from sharpstudent.core.errors import UserError
+from sharpstudent.data.splits import assign_splits
+from sharpstudent.tasks.deepfake.layouts.clip import Found
+from sharpstudent.tasks.deepfake.layouts.registry import find_clips
 
 
 def find(root: Path, layout: str | None = None) -> Found:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from made_trees import MAKERS
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.layouts.registry import find_clips
 from test_layout_registry import check_promises
-
-from lib.errors import UserError
-from lib.tasks.deepfake.layouts.registry import find_clips
 
 LISTS = (".json", ".csv", ".txt")
 SNIPPETS = (

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from made_trees import make_celebdf, make_dfdc, make_dfdc_preview, make_ffiw, touch, write_json
-
-from lib.errors import UserError
-from lib.tasks.deepfake.layouts.clip import Found, RawClip
-from lib.tasks.deepfake.layouts.registry import find_clips
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
+from sharpstudent.tasks.deepfake.layouts.registry import find_clips
 
 
 def find(root: Path) -> tuple[dict[str, RawClip], Found]:

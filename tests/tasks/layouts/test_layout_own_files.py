@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from made_trees import touch
-
-from lib.errors import UserError
-from lib.tasks.deepfake.layouts.clip import RawClip
-from lib.tasks.deepfake.layouts.registry import find_clips
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.layouts.clip import RawClip
+from sharpstudent.tasks.deepfake.layouts.registry import find_clips
 
 
 def find(root: Path, *, layout: str | None = None, label: int | None = None) -> dict[str, RawClip]:

@@ -7,10 +7,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from made_trees import MAKERS, make_celebdf, make_ffpp, make_sbi, touch, write_json
-
-from lib.errors import UserError
-from lib.tasks.deepfake.layouts.clip import Found
-from lib.tasks.deepfake.layouts.registry import LAYOUTS, find_clips
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.layouts.clip import Found
+from sharpstudent.tasks.deepfake.layouts.registry import LAYOUTS, find_clips
 
 
 def check_promises(root: Path, found: Found) -> None:

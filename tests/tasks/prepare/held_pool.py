@@ -8,10 +8,9 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parent)]
     import made_work
-
-    from lib.errors import exit_codes
-    from lib.tasks.deepfake.prepare.pool import WorkerPool
-    from lib.tasks.deepfake.prepare.stopping import stop_signals_told
+    from sharpstudent.core.errors import exit_codes
+    from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
+    from sharpstudent.tasks.deepfake.prepare.run import stop_signals_told
 
     with exit_codes(), stop_signals_told(), WorkerPool(made_work.build, 1, timeout_s=600.0) as pool:
         for _ in pool.run([f"pid {sys.argv[1]}"], lambda: None):

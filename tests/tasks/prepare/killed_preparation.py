@@ -28,8 +28,7 @@ WAYS = ("group", "parent", "save", "save")
 
 def main(folder: Path, kills: int, seed: int, workers: int, shards: bool) -> None:
     import made_clips
-
-    import lib.lock  # noqa: F401 loads torch, once for all launches
+    import sharpstudent.core.io  # noqa: F401 loads torch, once for all launches
 
     source, dest = made_clips.write_many(folder / "source", 24, slow=0.02), folder / "set"
     draw = random.Random(seed)
@@ -98,9 +97,8 @@ def run(source: Path, dest: Path, workers: int, shards: bool, log: Path) -> int:
     import traceback
 
     import made_clips
-
-    import lib.tasks.deepfake.prepare.packing as packing
-    import lib.tasks.deepfake.prepare.run as preparation
+    import sharpstudent.tasks.deepfake.prepare.packing as packing
+    import sharpstudent.tasks.deepfake.prepare.run as preparation
 
     preparation.check_models = lambda clips: None
     packing.SHARD_MEMBERS = 10

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from made_cutter import TextCutter
 from rich.console import Console
-
-from lib.errors import Problem, UserError
-from lib.tasks.deepfake.layouts.clip import Found, RawClip, Rejected
-from lib.tasks.deepfake.prepare.request import Request
-from lib.tasks.deepfake.prepare.run import run_preparation
-from lib.tasks.deepfake.prepare.summary import Counts
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip, Rejected
+from sharpstudent.tasks.deepfake.prepare.progress import Counts
+from sharpstudent.tasks.deepfake.prepare.run import run_preparation
+from sharpstudent.tasks.deepfake.prepare.settings import Request
 
 
 def write_clips(root: Path, clips: dict[str, str]) -> Path:

@@ -8,9 +8,8 @@ import signal
 import time
 
 import numpy as np
-
-from lib.tasks.deepfake.layouts.clip import RawClip, Rejected
-from lib.tasks.deepfake.prepare.settings import CutClip, CutFace, CutSettings
+from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
+from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutFace, CutSettings
 
 
 class TextCutter:

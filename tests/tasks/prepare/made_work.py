@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lib.errors import Problem, UserError
+from sharpstudent.core.errors import Problem, UserError
 
 
 def build() -> Callable[[str], str]:

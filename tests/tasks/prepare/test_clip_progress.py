@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 
 from rich.console import Console
-
-from lib.tasks.deepfake.prepare.progress import ClipProgress
+from sharpstudent.tasks.deepfake.prepare.progress import ClipProgress
 
 
 class Clock:

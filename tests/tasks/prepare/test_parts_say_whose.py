@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from made_clips import prepare, read_all, write_clips
 from made_pool import NoProcesses
-
-from lib.data.manifest import Manifest, write_manifest
-from lib.tasks.deepfake.prepare.parts import Part, find_part_file, read_part
+from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
+from sharpstudent.tasks.deepfake.prepare.parts import Part, find_part_file, read_part
 
 KEYS = ("label", "identity", "source_set", "manipulation")
 CLIPS = {"real/a": "face none", "real/b": "none", "fake/c": "fail", "fake/d": "face"}
@@ -17,8 +16,8 @@ CLIPS = {"real/a": "face none", "real/b": "none", "fake/c": "fail", "fake/d": "f
 
 @pytest.fixture
 def dest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("lib.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
-    monkeypatch.setattr("lib.tasks.deepfake.prepare.run.WorkerPool", NoProcesses)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", NoProcesses)
     write_clips(tmp_path / "source", CLIPS)
     prepare(tmp_path / "source", tmp_path / "set")
     return tmp_path / "set"
@@ -48,7 +47,7 @@ def test_older_parts_are_read_and_nothing_is_cut_again(dest: Path, monkeypatch: 
     before = read_all(dest)
     forget(dest)
     assert {part.label for part in read(dest).values()} == {None}
-    monkeypatch.setattr("lib.tasks.deepfake.prepare.run.WorkerPool", None)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", None)
     _, text = prepare(dest.parent / "source", dest)
     assert "nothing was changed" in text
     prepare(dest.parent / "source", dest, validation_share=0.5)  # the set changes: what is missing is added
@@ -58,7 +57,7 @@ def test_older_parts_are_read_and_nothing_is_cut_again(dest: Path, monkeypatch: 
 
 def test_another_label_is_kept_without_cutting_anything_again(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crops = {name: content for name, content in read_all(dest).items() if name.endswith(".png")}
-    monkeypatch.setattr("lib.tasks.deepfake.prepare.run.WorkerPool", None)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", None)
     prepare(dest.parent / "source", dest, label=1)
     assert {part.label for part in read(dest).values()} == {1}
     assert {name: content for name, content in read_all(dest).items() if name.endswith(".png")} == crops

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from lib.errors import UserError
-from lib.tasks.deepfake.prepare.command_line import Inspection, parse_command_line
-from lib.tasks.deepfake.prepare.request import Request
-from lib.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.prepare.command_line import Inspection, parse_command_line
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
 
 
 def test_every_option_reaches_the_request() -> None:

@@ -12,17 +12,16 @@ from pathlib import Path
 import pytest
 from made_clips import prepare, read_all, write_clips, write_many
 from made_pool import NoProcesses
-
-from lib.data.manifest import Manifest
-from lib.data.shards import check_shard
-from lib.errors import UserError
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
+from sharpstudent.tasks.deepfake.dataset.shards import check_shard
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lib.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
-    monkeypatch.setattr("lib.tasks.deepfake.prepare.run.WorkerPool", NoProcesses)
-    monkeypatch.setattr("lib.tasks.deepfake.prepare.packing.SHARD_MEMBERS", 4)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", NoProcesses)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.packing.SHARD_MEMBERS", 4)
 
 
 @pytest.fixture
@@ -102,7 +101,7 @@ def test_a_second_run_into_the_same_folder_is_refused(source: Path, tmp_path: Pa
 import sys, time
 sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
 from pathlib import Path
-from lib.lock import lock_folder
+from sharpstudent.core.io import lock_folder
 lock = lock_folder(Path({str(dest)!r}), print)
 print("held", flush=True)
 sys.stdin.read()

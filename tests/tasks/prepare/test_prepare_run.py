@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 from made_clips import prepare, read_all, write_clips, write_many
 from made_pool import NoProcesses
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
+from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
-from lib.data.manifest import Manifest
-from lib.errors import UserError
-from lib.tasks.deepfake.prepare.pool import WorkerPool
-from lib.tasks.deepfake.prepare.settings import CutSettings
-
-POOL = "lib.tasks.deepfake.prepare.run.WorkerPool"
-MODELS = "lib.tasks.deepfake.sources.face_crops.check_model_files"
+POOL = "sharpstudent.tasks.deepfake.prepare.run.WorkerPool"
+MODELS = "sharpstudent.tasks.deepfake.sources.face_crops.check_model_files"
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import made_work
 import pytest
-
-from lib.errors import UserError
-from lib.tasks.deepfake.prepare.pool import Lost, WorkerPool
+from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.prepare.pool import Lost, WorkerPool
 
 PROGRAM = Path(__file__).with_name("held_pool.py")
 

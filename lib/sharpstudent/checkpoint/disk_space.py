@@ -1,0 +1,110 @@
+"""What a run will need of the disk, before it begins: a disk that is full at the first save costs an epoch.
+
+Legend, all in bytes: `model` is one file of weights; `state` is `last.pth`, weights and what the optimiser remembers.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sharpstudent.core.errors import Problem, UserError
+
+RECORD_BYTES = 512  # of a tensor in a file beside its values: name, sizes, alignment
+LOG_BYTES = 2_000_000  # pictures, tables, descriptions and the first TensorBoard file of a run
+
+
+@dataclass(frozen=True)
+class Room:
+    """first: what the saves up to the end of an epoch need; whole: what the folder holds at its largest moment."""
+
+    first: int
+    whole: int
+
+
+def measure_tensors(value: Any) -> int:
+    """Bytes of a file with the tensors in nested tables and lists, a little more than less."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size() + RECORD_BYTES
+    if isinstance(value, Mapping):
+        return sum(measure_tensors(inner) for inner in value.values())
+    if isinstance(value, list | tuple):
+        return sum(measure_tensors(inner) for inner in value)
+    return 0
+
+
+def estimate_room(model: int, state: int, *, keep_best: int) -> Room:
+    """From the size of the weights and of the state that a step later has.
+
+    Up to the end of the first epoch: the state before the first step, which is a model's size and becomes the one
+    before; the epoch's file (`best_model.pth` is another name of it); the .safetensors; the next state.
+    At most: three states (last, the one before, one being written) and, where the disk knows no hard links,
+    `best_model.pth` of its own beside `keep_best` epochs, one more epoch being written, and the .safetensors twice.
+    """
+    return Room(
+        first=3 * model + state + LOG_BYTES // 2,
+        whole=3 * state + (keep_best + 1) * model + model + 2 * model + LOG_BYTES,
+    )
+
+
+def check_room(
+    folder: Path, model: Mapping[str, Tensor], *, optimizer_copies: int, keep_best: int, resumed: bool
+) -> str:
+    """A sentence on what a run that keeps its files in `folder` needs and what is free there.
+
+    model: the student's state; optimizer_copies: tensors that the optimiser keeps for each weight (momentum 1, Adam 2).
+    Raises UserError where less is free than the first saves need; of a resumed run, than the next `last.pth` needs.
+    """
+    weights = measure_tensors(model)
+    state = weights * (1 + optimizer_copies)
+    room = estimate_room(weights, state, keep_best=keep_best)
+    first, present = (state, _measure_files(folder.rglob("*"))) if resumed else (room.first, 0)
+    free = _find_free(folder)
+    if free is None:
+        return f"the run needs up to {_show(room.whole)} in {folder}; how much is free there is not known"
+    if free < first:
+        raise UserError(
+            Problem(
+                str(folder),
+                "there is no room for the first saves" if not resumed else "there is no room for the next save",
+                expected=f"{first:,} bytes free (the whole run: up to {room.whole:,}, with keep_best {keep_best})",
+                got=f"{free:,} bytes free",
+                remedy="free space, or --set output_root=FOLDER on another disk"
+                + ("" if resumed else "; --set keep_best=1 makes the whole run smaller"),
+            )
+        )
+    needed = max(0, room.whole - present)
+    warning = "; warning: the disk may fill up before the run ends" if free < needed else ""
+    more = " more" if resumed else ""
+    return f"the run needs up to {_show(needed)}{more} in {folder}, where {_show(free)} are free{warning}"
+
+
+def _measure_files(paths: Iterable[Path]) -> int:
+    """Bytes of the files, each once however many names it has."""
+    sizes: dict[tuple[int, int], int] = {}
+    for path in paths:
+        if path.is_file():
+            status = path.stat()
+            sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
+
+
+def _find_free(folder: Path) -> int | None:
+    """Bytes that this user may still write where `folder` is or will be; None where the disk does not say."""
+    there = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()), None)
+    if there is None:
+        return None
+    try:
+        usage = shutil.disk_usage(there)
+    except OSError:
+        return None
+    return usage.free if usage.total else None  # some network disks answer with zeros
+
+
+def _show(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

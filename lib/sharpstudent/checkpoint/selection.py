@@ -1,0 +1,172 @@
+"""The best epochs of a run: `{epoch}_{value:.4f}_val.pth` for the few best; `best_model.pth` equals the first of them,
+and `best_model.safetensors` holds its tensors.
+
+Ranking: the better value first, the higher or the lower one as the metric's direction says; of equal values the earlier
+epoch. At every instant `best_model.pth` is a whole file, and an epoch's file is deleted only when the one that
+displaced it is safely on the disk. The .safetensors follows the .pth: after a kill between the two it names the sha256
+of the file before, and a resume makes it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sharpstudent.checkpoint.store import SUFFIX, copy_checkpoint, delete_checkpoint, export_model, read_sha256
+from sharpstudent.config.run_config import Direction
+from sharpstudent.core.archive import DamagedCheckpointError
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import remove_stray_temporaries
+
+BEST_NAME = "best_model.pth"
+EPOCH_PATTERN = "*_*_val.pth"
+
+
+@dataclass(frozen=True)
+class KeptEpoch:
+    """One row of the table; sha256 as its JSON says, None where the saver wrote no JSON."""
+
+    epoch: int
+    value: float
+    sha256: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.epoch}_{self.value:.4f}_val.pth"
+
+
+class BestCheckpoints:
+    """Keeps the `keep` best epochs of a run in `folder`; direction: which values of the metric are better."""
+
+    def __init__(
+        self, folder: Path, *, keep: int = 5, metric: str = "val_auc", direction: Direction = "higher"
+    ) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}")
+        self.folder, self.keep, self.metric, self.direction = folder, keep, metric, direction
+        self._kept: list[KeptEpoch] = []
+
+    @property
+    def best(self) -> KeptEpoch | None:
+        """The best epoch so far."""
+        return self._kept[0] if self._kept else None
+
+    @property
+    def best_path(self) -> Path:
+        """Where the best model is, once there is one."""
+        return self.folder / BEST_NAME
+
+    def consider(self, epoch: int, value: float, save: Callable[[Path], None]) -> bool:
+        """Save this epoch through `save(path)` if it ranks; True when it is the new best.
+
+        Raises ValueError for a value that is not finite: it cannot be ranked, and `nan > best` would be False for ever.
+        """
+        if not math.isfinite(value):
+            raise ValueError(f"epoch {epoch}: {self.metric} is {value}; it cannot be ranked")
+        others = [kept for kept in self._kept if kept.epoch != epoch]  # an epoch that is done again replaces itself
+        new = KeptEpoch(epoch, value)
+        ranked = self._rank([*others, new])[: self.keep]
+        if new in ranked:
+            save(self.folder / new.file_name)
+            saved = KeptEpoch(epoch, value, read_sha256(self.folder / new.file_name))
+            ranked[ranked.index(new)] = saved
+        self._settle(ranked, epoch)
+        return ranked[0].epoch == epoch
+
+    def _settle(self, ranked: list[KeptEpoch], epoch: int) -> None:
+        """Point best_model.pth at the first, then delete what is no longer in the table."""
+        before, self._kept = self._kept, ranked
+        if not before or before[0] != ranked[0]:
+            copy_checkpoint(self.folder / ranked[0].file_name, self.best_path)
+            export_model(self.best_path, self._describe(ranked[0]))
+        staying = {kept.file_name for kept in ranked}
+        leaving = {kept.file_name for kept in before}
+        leaving |= {path.name for path in self.folder.glob(f"{epoch}_*_val.pth")}  # one file an epoch
+        for name in sorted(leaving - staying):
+            delete_checkpoint(self.folder / name)
+
+    def state(self) -> dict[str, Any]:
+        """The table as JSON values."""
+        kept = [asdict(kept) for kept in self._kept]
+        return {"metric": self.metric, "direction": self.direction, "kept": kept}
+
+    def restore(self, state: Mapping[str, Any]) -> list[str]:
+        """Take the table up again after a resume and bring the folder into line; says in words what was not as left.
+
+        The best epoch keeps its rank while `best_model.pth` still holds it, even if its own file was deleted, so that a
+        worse epoch cannot displace it. Other epochs whose file is gone leave the table.
+        """
+        theirs = (state["metric"], state.get("direction", "higher"))  # of a version that knew no other direction
+        if theirs != (self.metric, self.direction):
+            raise UserError(
+                Problem(
+                    where=str(self.folder),
+                    what="checkpoints of another metric cannot be ranked with this run's",
+                    expected=f"{self.metric}, {self.direction} is better",
+                    got=f"{theirs[0]}, {theirs[1]} is better",
+                    remedy="resume with the metric of the run, or start a new run",
+                )
+            )
+        remove_stray_temporaries(self.folder)
+        table = self._rank([KeptEpoch(**kept) for kept in state["kept"]])
+        notes: list[str] = []
+        self._kept = [kept for kept in table if self._has_file(kept, kept == table[0], notes)][: self.keep]
+        if self._kept:
+            self._mend_best(self._kept[0], notes)
+            self._mend_export(self._kept[0], notes)
+        notes += self._describe_strays()
+        return notes
+
+    def _rank(self, rows: list[KeptEpoch]) -> list[KeptEpoch]:
+        sign = -1.0 if self.direction == "higher" else 1.0
+        return sorted(rows, key=lambda kept: (sign * kept.value, kept.epoch))
+
+    def _has_file(self, kept: KeptEpoch, is_best: bool, notes: list[str]) -> bool:
+        path = self.folder / kept.file_name
+        if path.is_file():
+            return True
+        if is_best and self._best_holds(kept):
+            copy_checkpoint(self.best_path, path)
+            notes.append(f"{path.name} was missing and was made again from {BEST_NAME}")
+            return True
+        notes.append(f"{path.name} is missing: epoch {kept.epoch} ({self.metric} {kept.value:.4f}) is no longer ranked")
+        return False
+
+    def _best_holds(self, kept: KeptEpoch) -> bool:
+        return kept.sha256 is not None and self.best_path.is_file() and read_sha256(self.best_path) == kept.sha256
+
+    def _mend_best(self, best: KeptEpoch, notes: list[str]) -> None:
+        if not self.best_path.is_file():
+            notes.append(f"{BEST_NAME} was missing and was made again from {best.file_name}")
+        elif not self._best_holds(best):
+            notes.append(f"{BEST_NAME} was not epoch {best.epoch}, the best known; made again from {best.file_name}")
+        else:
+            return
+        copy_checkpoint(self.folder / best.file_name, self.best_path)
+
+    def _mend_export(self, best: KeptEpoch, notes: list[str]) -> None:
+        """Make the .safetensors again where it is not that of `best_model.pth`; a damaged .pth is told, not refused."""
+        name = self.best_path.with_suffix(SUFFIX).name
+        was_there = self.best_path.with_suffix(SUFFIX).is_file()
+        try:
+            made = export_model(self.best_path, self._describe(best))
+        except DamagedCheckpointError as error:
+            notes.append(f"{BEST_NAME} {error.problems[0].what}; {name} is as it was left")
+            return
+        if made:
+            notes.append(f"{name} {'was not that of' if was_there else 'was missing and was made from'} {BEST_NAME}")
+            notes[-1] += "; made again" if was_there else ""
+
+    def _describe(self, kept: KeptEpoch) -> dict[str, object]:
+        return {"epoch": kept.epoch, "value": kept.value, "metric": self.metric}
+
+    def _describe_strays(self) -> list[str]:
+        for orphan in self.folder.glob(f"{EPOCH_PATTERN}.json"):
+            if not orphan.with_suffix("").is_file():
+                orphan.unlink(missing_ok=True)
+        known = {kept.file_name for kept in self._kept}
+        strays = sorted(path.name for path in self.folder.glob(EPOCH_PATTERN) if path.name not in known)
+        return [f"{name} is not in the run's table; it stays until its epoch is done again" for name in strays]

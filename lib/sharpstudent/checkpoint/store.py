@@ -1,0 +1,264 @@
+"""Checkpoints on disk: one file of tensors with its description, and the best model as safetensors.
+
+One checkpoint: `NAME.pth` (tensors and plain containers, read under `weights_only`) and `NAME.pth.json` beside it.
+
+The order of a save, and the rule that makes a kill harmless at any instant:
+
+1. `NAME.pth` is written to a temporary name, fsynced and renamed. It embeds `about`, so it is complete alone.
+2. `NAME.pth.json` follows in the same way: sha256 and size of the .pth, its `contents`, the format, and `about`.
+
+A kill between the two leaves a new .pth beside the JSON of the save before. `contents` tells the two cases apart: it
+digests the archive's own table (record names, sizes, CRC32), which changes with every tensor.
+
+    sha256 equal                                                 -> whole
+    sha256 differs, `contents` equal                             -> the JSON is of this save: bits have changed, refused
+    sha256 differs, `contents` differ, every record's CRC32 fits -> a whole file of a newer save: loaded, with a note
+    sha256 differs, any CRC32 does not fit                       -> damaged, refused
+    no JSON                                                      -> the CRC32 of every record is checked instead
+
+The best model once more as `best_model.safetensors`: tensors without a pickle, for programs other than this one.
+
+It is made from `best_model.pth` alone and its bytes depend on nothing else, so that whether it belongs to it is seen by
+making it again. Its metadata are strings: the description of the checkpoint, `epoch`, `value` and `metric` of the
+selection, and `source_sha256`, the sha256 of the .pth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from sharpstudent.core.archive import DamagedCheckpointError, compute_contents, has_whole_records, load_plain
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import atomic_path, compute_sha256, write_bytes_atomically, write_text_atomically
+
+FORMAT = 1
+ABOUT_KEY = "about"
+
+__all__ = [
+    "Checkpoint",
+    "DamagedCheckpointError",
+    "copy_checkpoint",
+    "delete_checkpoint",
+    "load_checkpoint",
+    "read_about",
+    "save_checkpoint",
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file held: tensors by part (`model`, ...), what is known about it, and a note where something was odd."""
+
+    tensors: dict[str, Any]
+    about: dict[str, Any]
+    note: str | None = None
+
+
+def path_of_json(path: Path) -> Path:
+    """The JSON that belongs to a checkpoint."""
+    return path.with_name(path.name + ".json")
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Any], *, about: Mapping[str, Any]) -> None:
+    """Write tensors and plain containers to `path`, and `about` (JSON values) into it and beside it.
+
+    The bytes depend on the arguments only, not on the time or the process. Raises UserError when it cannot be written
+    (the file before is intact), ValueError for what `load_checkpoint` could not read back.
+    """
+    if ABOUT_KEY in tensors:
+        raise ValueError(f"the key {ABOUT_KEY!r} of a checkpoint is taken by its description")
+    about_text = json.dumps(dict(about), allow_nan=False, ensure_ascii=False)
+    buffer = io.BytesIO()
+    torch.save({**tensors, ABOUT_KEY: about_text}, buffer)
+    _refuse_unreadable(path, buffer)
+    record = {
+        "format": FORMAT,
+        "sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(),
+        "bytes": buffer.getbuffer().nbytes,
+        "contents": compute_contents(buffer),
+        "about": json.loads(about_text),
+    }
+    write_bytes_atomically(path, buffer.getbuffer())
+    write_text_atomically(path_of_json(path), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU, always under `weights_only`: a file can never run code.
+
+    Raises UserError for a missing file, code, or something that is no checkpoint; DamagedCheckpointError (a UserError)
+    for one that is empty, cut off or changed.
+    """
+    _refuse_missing(path)
+    record = _read_record(path)
+    note = _check_record(path, record) if record is not None else _check_alone(path)
+    payload = load_plain(path)
+    if not isinstance(payload, dict):
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="is not a checkpoint",
+                expected="a table of named tensors",
+                got=type(payload).__name__,
+                remedy="give a file that this program or torch.save(model.state_dict(), ...) wrote",
+            )
+        )
+    about_text = payload.pop(ABOUT_KEY, None)
+    if not isinstance(about_text, str):
+        return Checkpoint(payload if about_text is None else {**payload, ABOUT_KEY: about_text}, {}, note)
+    return Checkpoint(payload, json.loads(about_text), note)
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """What the JSON beside a checkpoint says of it, without opening the tensors; None where there is none."""
+    record = _read_record(path)
+    return None if record is None else record["about"]
+
+
+def read_sha256(path: Path) -> str | None:
+    """The sha256 that the JSON beside a checkpoint promises; None where there is none."""
+    record = _read_record(path)
+    return None if record is None else record["sha256"]
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Make `target` (and its JSON) the same bytes as `source`, atomically; a hard link where the disk allows it.
+
+    No writer ever changes a checkpoint in place, so a shared file is as good as a copy.
+    """
+    for old, new in ((source, target), (path_of_json(source), path_of_json(target))):
+        if not old.is_file():
+            new.unlink(missing_ok=True)
+            continue
+        with atomic_path(new, needed_bytes=old.stat().st_size) as temporary:
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(old, temporary)
+            except OSError:
+                shutil.copyfile(old, temporary)
+
+
+def delete_checkpoint(path: Path) -> None:
+    """Remove a checkpoint and its JSON, in that order: a JSON alone promises nothing."""
+    path.unlink(missing_ok=True)
+    path_of_json(path).unlink(missing_ok=True)
+
+
+def _refuse_unreadable(path: Path, buffer: IO[bytes]) -> None:
+    buffer.seek(0)
+    strangers = torch.serialization.get_unsafe_globals_in_checkpoint(buffer)  # reads the pickle's names, runs nothing
+    if strangers:
+        names = ", ".join(sorted(strangers))
+        raise ValueError(f"{path.name}: these types cannot be read back under weights_only: {names}")
+
+
+def _refuse_missing(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="is a folder, not a checkpoint" if path.is_dir() else "does not exist",
+                remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
+            )
+        )
+    if path.stat().st_size == 0:
+        raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The JSON beside `path`, or None: absent, or unreadable (then the .pth is judged alone)."""
+    try:
+        record = json.loads(path_of_json(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(record, dict) and {"sha256", "contents", "about"} <= set(record)
+    return record if known else None
+
+
+def _check_alone(path: Path) -> None:
+    """Without a JSON the archive's own checksums must do; torch's older format, no archive, has none."""
+    if zipfile.is_zipfile(path) and not has_whole_records(path):
+        raise DamagedCheckpointError.of(path, "is damaged: a checksum inside it does not fit")
+
+
+def _check_record(path: Path, record: Mapping[str, Any]) -> str | None:
+    """Hold the file against its JSON by the rule above; a note when the JSON is of the save before."""
+    found = compute_sha256(path)
+    if found == record["sha256"]:
+        return None
+    contents = compute_contents(path)
+    if contents is None or contents == record["contents"] or not has_whole_records(path):
+        raise DamagedCheckpointError.of(
+            path,
+            "is damaged: it is not the file that was saved",
+            expected=f"sha256 {record['sha256']}, {record.get('bytes', '?')} bytes",
+            got=f"sha256 {found}, {path.stat().st_size} bytes",
+        )
+    return (
+        f"{path.name} is whole, but {path_of_json(path).name} belongs to another save (one was interrupted "
+        "between the two files); the description inside the checkpoint is used"
+    )
+
+
+SUFFIX = ".safetensors"
+_ALIGNMENT = 8  # bytes; the format wants the tensors to begin at a multiple
+
+
+def export_model(checkpoint: Path, selection: Mapping[str, object]) -> bool:
+    """Write the tensors of `model` in `checkpoint` beside it, atomically; False where that very file is there already.
+
+    selection: what the metadata say beside the checkpoint's own description. Raises UserError for a checkpoint that is
+    damaged or holds no `model`, and where the disk refuses.
+    """
+    target = checkpoint.with_suffix(SUFFIX)
+    content = render_model(checkpoint, selection)
+    if target.is_file() and target.stat().st_size == len(content) and target.read_bytes() == content:
+        return False
+    write_bytes_atomically(target, content)
+    return True
+
+
+def render_model(checkpoint: Path, selection: Mapping[str, object]) -> bytes:
+    """The whole file as bytes."""
+    loaded = load_checkpoint(checkpoint)
+    model = loaded.tensors.get("model")
+    if not isinstance(model, Mapping):
+        raise UserError(
+            Problem(
+                str(checkpoint), "holds no `model`", got=f"keys {list(loaded.tensors)[:3]}", remedy="train the run anew"
+            )
+        )
+    about = {**loaded.about, **selection, "source": checkpoint.name, "source_sha256": compute_sha256(checkpoint)}
+    # Cloned: the format refuses tensors that share memory, as tied weights do.
+    tensors = {str(name): value.contiguous().clone() for name, value in model.items() if isinstance(value, Tensor)}
+    return _add_metadata(save(tensors), {"format": "pt", **{name: _to_text(value) for name, value in about.items()}})
+
+
+def _add_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Put metadata into a file that has none: the library itself writes them in a random order.
+
+    The format: 8 bytes little-endian length of the header, the header (JSON, padded with spaces), then the tensors,
+    whose offsets count from the end of the header. https://github.com/huggingface/safetensors#format
+    """
+    (length,) = struct.unpack("<Q", content[:8])
+    table = json.loads(content[8 : 8 + length])
+    header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % _ALIGNMENT)
+    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+
+
+def _to_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,197 @@
+"""The JSON Schema of a config file, for editors, and the page that explains every key."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from sharpstudent.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model, narrow
+from sharpstudent.config.messages import describe_type, show
+from sharpstudent.config.presets import DIALECTS
+from sharpstudent.config.run_config import ALLOWANCES, ScheduleSection, TaskSection
+from sharpstudent.config.terms import TERMS, NumberSetting, TermSpec
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def build_schema(section_model: type[TaskSection]) -> dict[str, Any]:
+    """What a config file of one task may hold, with descriptions and defaults."""
+    schema = build_file_model(section_model).model_json_schema()
+    editor_key = {"type": "string", "description": "this schema, for editors; the loader drops it"}
+    return {
+        "$schema": DIALECT,
+        **schema,
+        "title": "Config of SharpStudent",
+        "properties": {"$schema": editor_key, **schema["properties"]},
+    }
+
+
+def schema_text(section_model: type[TaskSection]) -> str:
+    return json.dumps(build_schema(section_model), indent=2) + "\n"
+
+
+def build_config_docs(section_model: type[TaskSection]) -> str:
+    """The page docs/config.md: a table for each group of keys."""
+    task = show(FileKeys.model_fields["task"].default)
+    parts = [
+        INTRODUCTION,
+        "## Keys of every task\n",
+        build_table(narrow(FileKeys, section_model)),
+        f"\n## Keys of the task {task}\n",
+        build_table(section_model),
+        "\n## `stage1`: stage 1 only\n",
+        "A key of this group wins over the flat key of the same name. Null means: take the flat key.\n",
+        build_table(narrow(Stage1Keys, section_model)),
+        "\n## `stage2`: stage 2 only\n",
+        build_table(narrow(Stage2Keys, section_model)),
+        "\n## `teachers`: a list, each teacher with these keys\n",
+        build_table(TeacherKeys),
+        "\n## Schedules\n",
+        SCHEDULES,
+        "| In words | In the file |\n|---|---|",
+        *(f"| {words} | `{json.dumps(example)}` |" for words, example in EXAMPLES),
+        "",
+        build_table(ScheduleSection),
+        build_terms_docs(),
+        "\n## `--allow NAME`\n",
+        "Everything that is refused unless forced:\n",
+        "\n".join(f"- `{name}`: {meaning}." for name, meaning in ALLOWANCES.items()),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def build_terms_docs() -> str:
+    """The section on the terms of the loss and on the flat keys that stand for them."""
+    rows = [
+        f"| `{name}` | {_escape(spec.meaning)} | {SOURCES_IN_WORDS[spec.asks]} | {_describe_settings(spec) or 'none'} |"
+        for name, spec in TERMS.items()
+    ]
+    dialects = [
+        f"| `{name}` | {dialect.meaning} | {', '.join(f'`{key}`' for key in dialect.keys)} |"
+        for name, dialect in DIALECTS.items()
+    ]
+    return "\n".join(
+        (
+            TERMS_INTRODUCTION,
+            "| Term | What it is | Asks | Settings |",
+            "|---|---|---|---|",
+            *rows,
+            DIALECTS_INTRODUCTION,
+            "| Dialect | What it says | Its keys |",
+            "|---|---|---|",
+            *dialects,
+        )
+    )
+
+
+def _describe_settings(spec: TermSpec) -> str:
+    parts: list[str] = []
+    for name, setting in spec.settings.items():
+        default = "" if setting.default is None else f" ({show(setting.default)})"
+        fixed = ", no schedule" if isinstance(setting, NumberSetting) and not setting.may_move else ""
+        parts.append(f"`{name}`{default}: {setting.meaning}{fixed}")
+    return _escape("; ".join(parts))
+
+
+def build_table(model: type[BaseModel]) -> str:
+    """`| Key | Type | Default | Meaning |`, one row a field."""
+    properties: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+    rows = [
+        f"| `{name}` | {_escape(describe_type(found))} | {_show_default(found)} | {_escape(found['description'])} |"
+        for name, found in properties.items()
+    ]
+    return "\n".join(("| Key | Type | Default | Meaning |", "|---|---|---|---|", *rows))
+
+
+def _show_default(found: dict[str, Any]) -> str:
+    return f"`{show(found['default'])}`" if "default" in found else "empty"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+SCHEDULES = """`lr`, `rho`, and in `terms` every `weight` and every number that may move are a number or a schedule:
+
+```
+"lr": { "kind": "cosine", "start": 0.0001, "end": 0.000001 },
+"stage2": { "rho": { "kind": "ramp", "value": 0.05, "epochs": 3 } }
+```
+
+Epochs count from 1. `linear`, `cosine` and `ramp` move with every step, the others between epochs. `linear` and
+`cosine` have `start` at the first step of the run and `end` at the last, to the bit; a run of one step has `start`. A
+`ramp` takes its first step above 0, with 1 / (steps of the ramp) of the value, and has all of it at its last step.
+
+A schedule of `lr` says everything: `flat` and `warmup` beside it are refused; so are `rho_end` and `rho_warmup` beside
+a schedule of `rho`. A flat key beside a schedule in `stage1` or `stage2` serves the other stage. Stage 1 takes twice
+every value of the flat `lr`, schedule or number. `lr` must stay above 0 and at most 100 at every step, so that a cosine
+ends a little above 0; `rho` and weights must stay at least 0, temperatures above 0. `--print-config` draws what moves.
+"""
+
+# One of each kind, for the page; a test builds every one.
+EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("always 0.5", {"kind": "constant", "value": 0.5}),
+    ("in a straight line from 0.9 to 0.5", {"kind": "linear", "start": 0.9, "end": 0.5}),
+    ("in half a cosine from 0.9 to 0.5: slow, quick, slow", {"kind": "cosine", "start": 0.9, "end": 0.5}),
+    (
+        "in four stairs over 20 epochs, 0.95, 0.85, 0.75, 0.65, then 0.5",
+        {"kind": "staircase", "start": 0.95, "end": 0.5, "epochs": 20},
+    ),
+    ("from 0 to 0.4 over 2 epochs, then 0.4", {"kind": "ramp", "value": 0.4, "epochs": 2}),
+    ("0.9 from epoch 1, 0.7 from 10, 0.5 from 30", {"kind": "table", "points": {"1": 0.9, "10": 0.7, "30": 0.5}}),
+    ("1 until the end of epoch 5, then 0.3", {"kind": "two_stage", "start": 1.0, "end": 0.3, "epochs": 5}),
+)
+
+SOURCES_IN_WORDS = {None: "nobody", "teacher": "the teachers", "ema": "the student's averaged weights"}
+
+TERMS_INTRODUCTION = """
+## Terms
+
+The loss of stage 2 is a sum of terms with absolute weights. `terms` lists them, and stands in place of the flat keys
+of the guide (both at once are refused); `stage1.terms` and `stage2.terms` win in their stage:
+
+```
+"terms": [
+  { "term": "hard", "weight": 0.6, "label_smoothing": 0.05 },
+  { "term": "kd", "weight": { "kind": "ramp", "value": 0.4 }, "temperature": 3.0 },
+  { "term": "features", "weight": 0.1, "student_layer": "backbone.blocks.5", "teacher_layer": "net._blocks.31" }
+]
+```
+
+`weight` (1) and every number that may move are a number or a schedule; `name` tells two terms of one kind apart in the
+log. `--list-layers` shows the layers that can be named. A term that cannot teach the classes at hand is refused before
+training. [adding-a-term.md](adding-a-term.md) adds one.
+"""
+
+DIALECTS_INTRODUCTION = """
+The flat keys are sugar for such a list; `--print-config` shows which. The keys that are there decide the dialect,
+`dialect` may name it, and keys of two dialects are refused:
+"""
+
+INTRODUCTION = """# The config file
+
+<!-- Generated by `python configs/generate.py` from lib/sharpstudent/config and the task's section. Do not edit. -->
+
+A config is a JSON file; `//` and `/* */` comments and trailing commas are allowed. One file serves both stages:
+
+| | Stage 1 (`train_student_only.py`) | Stage 2 (`main_distillation.py`) |
+|---|---|---|
+| items a batch | `stage1.batch_size`, else `batch_size` | `stage2.batch_size`, else max(1, `batch_size` // 4) |
+| learning rate | `stage1.lr`, else 2 x `lr` | `stage2.lr`, else `lr` |
+| loss | hard labels | alpha x hard labels + (1 - alpha) x T^2 x KL to the teacher |
+| starts from | `student_init` | `pretrained_student_weights` |
+| teacher | none; `teacher_weights` is not opened | `teacher` with `teacher_weights`, or the list `teachers` |
+
+**Alpha is the weight of the hard labels.** It goes from `alpha_start` to `alpha_end` in four stairs over
+`progressive_epochs` epochs (0.95, 0.85, 0.75, 0.65, then 0.50 with the defaults), and never rises: `alpha_start` below
+`alpha_end` is refused, because such numbers come from recipes whose alpha weighs the teacher. A key called just `alpha`
+is refused for the same reason. With `use_progressive_distillation` false, alpha is `alpha_end` throughout.
+
+On the command line `--set key=value` changes a key and `--set group.key=value` a key of a group.
+A value that reads as JSON is that value; anything else is text (`--set student_init=best.pth`; a name made of digits
+needs quotation marks: `--set 'student_init="123"'`). `--print-config` shows what came out of it, without opening
+data or weights. Unknown keys, wrong types and values out of range are refused, all of them in one message.
+Relative paths start at the folder in which the command runs.
+"""

@@ -1,0 +1,270 @@
+"""From a config file to typed keys: read, changed by `--set`, checked, with every mistake reported at once.
+
+Reads a config file: JSON with comments. Whatever may be wrong with the file becomes one `UserError`.
+
+`--set a.b=value`: changes keys of a config after the file has been read.
+
+From a plain dictionary to typed, frozen keys, with every mistake reported at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import json5
+from pydantic import ValidationError
+
+from sharpstudent.config.keys import FileKeys, build_file_model
+from sharpstudent.config.messages import explain, find_bare_alpha, find_unwritable_text, show
+from sharpstudent.config.run_config import TaskSection
+from sharpstudent.core.errors import Problem, ProblemList, UserError
+
+LARGEST_FILE = 256 * 1024  # bytes; a config is a few KiB, and what is larger is some other file
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The object in a JSON file with // and /* */ comments; a top-level "$schema" (for editors) is dropped."""
+    keys = parse_json5(_read_text(path), str(path))
+    if not isinstance(keys, dict):
+        raise UserError(
+            Problem(
+                str(path),
+                "does not hold a JSON object",
+                expected='keys and values in braces, like { "epoch": 100 }',
+                got=f"a JSON {_name_kind(keys)}",
+                remedy="see configs/config_SBI.json for a complete file",
+            )
+        )
+    found = cast(dict[str, Any], keys)
+    schema = found.pop("$schema", "")
+    if not isinstance(schema, str):
+        raise UserError(Problem(f"{path}: $schema", "is not a string", remedy='write "$schema": "./schema.json"'))
+    return found
+
+
+def parse_json5(text: str, source: str) -> Any:
+    """The value that `text` holds; `source` names it in messages. Refuses duplicate keys and numbers not finite."""
+    if not text.strip():
+        raise UserError(Problem(source, "is empty", remedy="see configs/config_SBI.json for a complete file"))
+    try:
+        value = json5.loads(text, allow_duplicate_keys=False)
+    except RecursionError:
+        raise UserError(
+            Problem(source, "is nested too deeply", expected="at most two levels of braces", remedy="flatten it")
+        ) from None
+    except ValueError as error:
+        raise UserError(_explain_syntax(str(error), text, source)) from None
+    for key in _find_not_finite(value, ""):
+        number = Problem(
+            f"{source}: {key}" if key else source,
+            "NaN, Infinity and numbers too large for a double are not allowed",
+            remedy="write a finite number",
+        )
+        raise UserError(number)
+    return value
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise UserError(_explain_missing(path)) from None
+    except IsADirectoryError:
+        raise UserError(
+            Problem(str(path), "is a folder, not a config file", remedy=f"name a file: {_list_configs(path)}")
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            Problem(str(path), f"cannot be read: {reason}", remedy="check the path and its rights")
+        ) from None
+    if len(data) > LARGEST_FILE:
+        raise UserError(
+            Problem(
+                str(path),
+                "is too large for a config file",
+                expected=f"at most {LARGEST_FILE // 1024} KiB of JSON",
+                remedy="check that this is the config and not, say, a file of weights",
+            )
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, column = _locate(data[: error.start].decode("utf-8", "replace"))
+        raise UserError(
+            Problem(
+                f"{path}: line {line}, column {column}",
+                "is not UTF-8 text",
+                got=f"byte 0x{data[error.start]:02x}",
+                remedy="save the file as UTF-8 in your editor",
+            )
+        ) from None
+
+
+def _explain_missing(path: Path) -> Problem:
+    return Problem(str(path), "does not exist", remedy=f"name an existing file: {_list_configs(path.parent)}")
+
+
+def _list_configs(folder: Path) -> str:
+    """The JSON files that lie in a folder, for a remedy; else the one that we ship."""
+    try:
+        names = sorted(str(entry) for entry in folder.glob("*.json") if entry.name != "schema.json")
+    except OSError:
+        names = []
+    return ", ".join(names[:8]) or "configs/config_SBI.json is the shipped one"
+
+
+def _explain_syntax(message: str, text: str, source: str) -> Problem:
+    if duplicate := re.fullmatch(r'Duplicate key "(.*)" found in object', message, re.DOTALL):
+        key = duplicate[1]
+        lines = [number for number, line in enumerate(text.splitlines(), 1) if _mentions(line, key)]
+        where = f" (lines {', '.join(map(str, lines))})" if len(lines) > 1 else ""
+        return Problem(source, f'the key "{key}" is written twice{where}', remedy="keep one of them")
+    if found := re.fullmatch(r"\S*?:(\d+) (.*) at column (\d+)", message, re.DOTALL):
+        return Problem(
+            f"{source}: line {found[1]}, column {found[3]}",
+            "is not valid JSON",
+            expected="JSON; comments (// and /* */) and trailing commas are allowed",
+            got=found[2].removeprefix("Unexpected ").replace("\n", "\\n"),
+            remedy="look for a missing comma, quotation mark or brace at or just before that place",
+        )
+    return Problem(source, f"is not valid JSON: {message[:200]}", remedy="check the file in an editor")
+
+
+def _mentions(line: str, key: str) -> bool:
+    """Whether a line of the file sets `key`; a hint for the message, not a parser."""
+    return re.search(rf"(?<![\w$]){re.escape(key)}[\"']?\s*:", line.split("//")[0]) is not None
+
+
+def _find_not_finite(value: Any, path: str) -> Iterator[str]:
+    """Key paths of NaN and infinite numbers."""
+    if isinstance(value, float) and value - value != 0.0:
+        yield path
+    elif isinstance(value, dict):
+        for key, inner in cast(dict[str, Any], value).items():
+            yield from _find_not_finite(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for index, inner in enumerate(cast(list[Any], value)):
+            yield from _find_not_finite(inner, f"{path}[{index}]")
+
+
+def _locate(before: str) -> tuple[int, int]:
+    """Line and column, from 1, of the place that follows `before`."""
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+def _name_kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    return {"list": "list", "str": "string", "bool": "boolean"}.get(type(value).__name__, "number")
+
+
+DEEPEST_KEY = 8  # names in a dotted key; the shared keys need two
+
+
+def apply_overrides(keys: dict[str, Any], items: Sequence[str]) -> dict[str, Any]:
+    """A copy of `keys` with every `a.b=value` applied in order; the last one for a key wins.
+
+    A value that reads as JSON5 is that value; anything else (`1.pth`, `nan`, `weights/x.pth`) is the text itself.
+    """
+    changed = copy.deepcopy(keys)
+    problems = ProblemList()
+    for item in items:
+        try:
+            _apply(changed, item)
+        except UserError as error:
+            problems.take(error)
+    problems.raise_if_any()
+    return changed
+
+
+def parse_value(text: str) -> Any:
+    """JSON5 where it parses, else the text. No comments: `1//2` is text, and so are NaN and 1e999."""
+    quoted = text.lstrip()[:1] in ("'", '"', "{", "[")
+    if not text.strip() or (not quoted and ("//" in text or "/*" in text)):
+        return text
+    try:
+        return parse_json5(text, "--set")
+    except UserError as error:
+        if "is written twice" in error.problems[0].what:
+            raise
+        return text
+
+
+def _apply(keys: dict[str, Any], item: str) -> None:
+    names, value = _split(item)
+    group = keys
+    for depth, name in enumerate(names[:-1]):
+        inner = group.setdefault(name, {})
+        if not isinstance(inner, dict):
+            parent = ".".join(names[: depth + 1])
+            raise UserError(
+                Problem(
+                    f"--set {item}",
+                    f"{parent} holds a single value, so it has no key {names[depth + 1]}",
+                    remedy=f"write --set {parent}=VALUE",
+                )
+            )
+        group = cast(dict[str, Any], inner)
+    group[names[-1]] = value
+
+
+def _split(item: str) -> tuple[list[str], Any]:
+    key, equals, text = item.partition("=")
+    names = key.strip().split(".")
+    if not equals or len(names) > DEEPEST_KEY or not all(re.fullmatch(r"[A-Za-z_]\w*", name) for name in names):
+        raise UserError(
+            Problem(
+                f"--set {item}",
+                "is not of the form key=value",
+                expected="a key, an equals sign, a value; a dot leads into a group",
+                remedy="write it like --set lr=0.0001 or --set stage1.epoch=3, without spaces",
+            )
+        )
+    return names, parse_value(text)
+
+
+def validate_keys(keys: Mapping[str, Any], section_model: type[TaskSection]) -> FileKeys:
+    """The keys of a file as a model; `keys` holds JSON values only. Raises one `UserError` with all problems."""
+    unwritable = find_unwritable_text(keys)
+    if unwritable:
+        raise UserError(*unwritable)
+    problems = ProblemList()
+    alphas = find_bare_alpha(keys)
+    for problem in alphas:
+        problems.add(problem)
+    model = build_file_model(section_model)
+    try:
+        # Through JSON, so that strictness means JSON's types: a list may fill a tuple, a string may not fill a number.
+        validated = model.model_validate_json(json.dumps(keys))
+    except ValidationError as error:
+        named = {problem.where for problem in alphas}
+        for problem in explain(error, model, keys).problems:
+            if problem.where not in named:
+                problems.add(problem)
+        problems.raise_if_any()
+        raise
+    problems.raise_if_any()
+    return validated
+
+
+def choose_section(keys: Mapping[str, Any], sections: Mapping[str, type[TaskSection]]) -> type[TaskSection]:
+    """The section model of the task that the keys name."""
+    task: Any = keys.get("task", FileKeys.model_fields["task"].default)
+    if isinstance(task, str) and task in sections:
+        return sections[task]
+    raise UserError(
+        Problem(
+            "task",
+            "is not a known task",
+            expected=f"one of {', '.join(show(name) for name in sorted(sections))}",
+            got=show(task),
+            remedy="write one of these, or leave the key out",
+        )
+    )

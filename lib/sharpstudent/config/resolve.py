@@ -1,0 +1,371 @@
+"""From the keys of a file to one stage of one run, its teachers included.
+
+From the keys of a file to one stage of one run. Pure: opens no file, so weights and data are checked elsewhere.
+
+The teachers of stage 2, out of the list or of the two flat keys that stand for a list of one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sharpstudent.config.keys import FileKeys, TeacherKeys
+from sharpstudent.config.messages import show
+from sharpstudent.config.presets import find_dialect, get_group, resolve_loss
+from sharpstudent.config.run_config import (
+    ALLOWANCES,
+    ComputeSection,
+    OptimizerSection,
+    RunConfig,
+    ScheduleSection,
+    Stage,
+    StudentSection,
+    TaskSection,
+    TeacherSection,
+    TrainingSection,
+)
+from sharpstudent.config.scheduled import check_moving, compute_peak, describe_moving, scale, show_moving
+from sharpstudent.core.errors import Problem, ProblemList
+
+
+def check_teachers(keys: FileKeys) -> list[Problem]:
+    """What contradicts itself in the list of teachers. Stage 1 says so too: before the hours, not after."""
+    if keys.teachers is None:
+        return []
+    problems: list[Problem] = []
+    if not keys.teachers:
+        problems.append(
+            Problem(
+                "teachers",
+                "is an empty list, and stage 2 learns from a trained teacher",
+                expected="one teacher or more, or null",
+                remedy='write "teachers": [{"model": "efficientnet-b4", "weights": "weights/FFc23.tar"}]',
+            )
+        )
+    if keys.teacher_weights is not None:
+        problems.append(
+            Problem(
+                "teachers",
+                "cannot be given together with teacher_weights, which is a list of one",
+                expected="one of the two",
+                got=f"teacher_weights {show(keys.teacher_weights)} and {len(keys.teachers)} in teachers",
+                remedy="move that file into the list, or leave teachers out (--set teacher_weights=null drops it)",
+            )
+        )
+    for i, teacher in enumerate(keys.teachers):
+        problems += _check_teacher(teacher, f"teachers[{i}]")
+    return problems
+
+
+def _check_teacher(teacher: TeacherKeys, where: str) -> list[Problem]:
+    problems: list[Problem] = []
+    if teacher.head == "fitted":
+        problems += _check_fitted(teacher, where)
+    elif teacher.weights is None and teacher.head == "loaded":
+        problems.append(
+            Problem(
+                f"{where}.weights",
+                "is missing, and a teacher's head must come from its file",
+                expected=f"a checkpoint of {teacher.model}",
+                remedy=f'write "weights": "FILE"; with "init": "imagenet", {where}.head "fitted" fits a head; a random '
+                'one teaches noise, and "random-ok" permits it',
+            )
+        )
+    if teacher.classes is not None and len(set(teacher.classes)) < len(teacher.classes):
+        problems.append(
+            Problem(
+                f"{where}.classes",
+                "names a class twice",
+                got=", ".join(map(show, teacher.classes)),
+                remedy="name each class once, in the order of the teacher's logits",
+            )
+        )
+    return problems
+
+
+def _check_fitted(teacher: TeacherKeys, where: str) -> list[Problem]:
+    problems: list[Problem] = []
+    if teacher.weights is None and teacher.init == "none":
+        problems.append(
+            Problem(
+                f"{where}.weights",
+                "is missing, and a head that is fitted to a random network teaches next to nothing",
+                expected=f"a checkpoint of {teacher.model}, or init imagenet",
+                remedy='write "weights": "FILE", which may be without a head, or "init": "imagenet"',
+            )
+        )
+    if teacher.classes is not None:
+        problems.append(
+            Problem(
+                f"{where}.classes",
+                "says the order of a head in the file, and this one is fitted: its order is that of the task",
+                got=", ".join(map(show, teacher.classes)),
+                remedy=f'leave classes out, or {where}.head "loaded" for the head in the file',
+            )
+        )
+    return problems
+
+
+def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
+    if stage == 1:
+        return ()
+    if own.teachers is not None:
+        return tuple(
+            TeacherSection(name=teacher.model, **teacher.model_dump(exclude={"model"})) for teacher in own.teachers
+        )
+    return () if own.teacher_weights is None else (TeacherSection(name=own.teacher, weights=own.teacher_weights),)
+
+
+def name_weights_key(config: RunConfig, index: int) -> str:
+    """The key that names a teacher's file: the flat one where it can say all that the list says."""
+    if len(config.teachers) == 1:
+        only = config.teachers[0]
+        if only == TeacherSection(name=only.name, weights=only.weights):
+            return "teacher_weights"
+    return f"teachers[{index}].weights"
+
+
+USUAL_ASAM_RHO = 0.4  # papers use 0.5 to 1.0 with asam and 0.02 to 0.1 without
+LONGEST_NAME = 100  # characters; a folder's name holds 255 bytes, and ours adds the config's name and the date
+
+
+def resolve(
+    keys: FileKeys,
+    *,
+    stage: Stage,
+    name: str,
+    config_name: str,
+    section_model: type[TaskSection],
+    allow: Sequence[str] = (),
+) -> RunConfig:
+    """One stage of one run. The same file serves both stages unedited; `stage1.*`/`stage2.*` win over the flat keys."""
+    own = take_stage(keys, stage)
+    problems = ProblemList()
+    for problem in (*check_name(name), *check_allow(allow), *_check_order(keys, stage), *check_teachers(keys)):
+        problems.add(problem)
+    for problem in check_moving(keys, own, stage):
+        problems.add(problem)
+    if stage == 2:
+        for problem in _check_weights(own, allow):
+            problems.add(problem)
+    criterion = resolve_loss(keys, own, stage, problems)
+    problems.raise_if_any()
+    return RunConfig(
+        name=name,
+        config_name=config_name,
+        stage=stage,
+        seed=own.seed,
+        device=own.device,
+        num_workers=own.num_workers,
+        output_root=own.output_root,
+        save_every_steps=own.save_every_steps,
+        save_every_minutes=own.save_every_minutes,
+        loader_timeout=own.loader_timeout,
+        report=own.report,
+        task=own.task,
+        task_section=section_model(**{field: getattr(own, field) for field in section_model.model_fields}),
+        student=StudentSection(
+            name=own.student,
+            init=own.student_init,
+            dropout=own.student_dropout,
+            weights=own.pretrained_student_weights if stage == 2 else None,
+        ),
+        teachers=resolve_teachers(own, stage),
+        teacher_average=own.teacher_average if stage == 2 else "logits",
+        training=TrainingSection(
+            epochs=own.epoch,
+            batch_size=own.batch_size,
+            max_skipped_in_a_row=own.max_skipped_in_a_row,
+            keep_best=own.keep_best,
+            ema_decay=own.ema_decay,
+            selection_metric=own.selection_metric,
+            patience=own.patience,
+        ),
+        optimizer=_resolve_optimizer(own),
+        compute=ComputeSection(**{field: getattr(own, field) for field in ComputeSection.model_fields}),
+        criterion=criterion,
+        allow=tuple(dict.fromkeys(allow)),
+    )
+
+
+def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
+    """The flat keys as one stage reads them: the guide's rules first, then what `stage1` or `stage2` says itself."""
+    group = get_group(keys, stage)
+    said: dict[str, Any] = {name: getattr(group, name) for name in type(group).model_fields}
+    said = {name: value for name, value in said.items() if value is not None}
+    # The flat lr is stage 2's, half of stage 1's; a batch of stage 2 also carries the teacher, so it holds a quarter.
+    rules: dict[str, Any] = (
+        {"lr": scale(keys.lr, 2.0), "terms": None} if stage == 1 else {"batch_size": max(1, keys.batch_size // 4)}
+    )
+    return keys.model_copy(update=rules | said)
+
+
+def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
+    """One sentence for each value that a stage does not take straight from the flat key; for the log."""
+    own = take_stage(keys, stage)
+    group = get_group(keys, stage)
+    batch_rule = "the flat batch_size" if stage == 1 else f"max(1, {keys.batch_size} // 4) of the flat batch_size"
+    flat_lr = show_moving(keys.lr, own.epoch)
+    lr_rule = f"twice the flat lr {flat_lr}, which is stage 2's" if stage == 1 else "the flat lr"
+    batch_source = _name_source(f"stage{stage}.batch_size", group.batch_size is not None, batch_rule)
+    lr_source = _name_source(f"stage{stage}.lr", group.lr is not None, lr_rule)
+    notes = [
+        f"stage {stage} takes batches of {own.batch_size} item{'s' if own.batch_size > 1 else ''}: {batch_source}",
+        f"stage {stage} learns at lr {show_moving(own.lr, own.epoch)}: {lr_source}",
+    ]
+    return (
+        notes
+        + describe_moving(keys, own, stage)
+        + _describe_radius(own)
+        + (_describe_alpha(own) if stage == 2 and find_dialect(keys, own, 2)[0] == "two_stage" else [])
+    )
+
+
+def check_name(name: str) -> list[Problem]:
+    """The name becomes part of a folder's name, so it may hold nothing that means something in a path or a glob."""
+    if len(name) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        return []
+    return [
+        Problem(
+            "-n/--name",
+            "is not a safe folder name",
+            expected=f"letters, digits, '.', '_' and '-', {LONGEST_NAME} at most, not starting with '.' or '-'",
+            got=show(name),
+            remedy="write it like -n pretrain_mobilevit",
+        )
+    ]
+
+
+def check_allow(allow: Sequence[str]) -> list[Problem]:
+    """`--allow` knows a few names and nothing else."""
+    known = "; ".join(f"{name}: {meaning}" for name, meaning in ALLOWANCES.items())
+    return [
+        Problem(
+            "--allow", "is not a known allowance", expected=known, got=show(name), remedy="write one of these names"
+        )
+        for name in dict.fromkeys(allow)
+        if name not in ALLOWANCES
+    ]
+
+
+def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
+    """Alpha never rises and a warm-up ends before the decline.
+
+    A rising alpha contradicts the guide (a gradual shift towards the teacher), and nearly always means that the two
+    numbers were copied from a recipe whose alpha weighs the teacher. Stage 1 says so too: before the hours, not after.
+    """
+    two, own = take_stage(keys, 2), take_stage(keys, stage)
+    problems: list[Problem] = []
+    is_two_stage = find_dialect(keys, two, 2)[0] == "two_stage"
+    if is_two_stage and two.use_progressive_distillation and two.alpha_start < two.alpha_end:
+        problems.append(
+            Problem(
+                "alpha_start",
+                "is below alpha_end, but alpha (the weight of the HARD labels) may not rise",
+                expected=f"alpha_start of at least {show(two.alpha_end)}",
+                got=f"alpha_start {show(two.alpha_start)}, alpha_end {show(two.alpha_end)}",
+                remedy="if these numbers weigh the TEACHER, write one minus each: "
+                f"alpha_start {show(round(1 - two.alpha_start, 12))}, alpha_end {show(round(1 - two.alpha_end, 12))}; "
+                "for a constant weight set use_progressive_distillation to false and alpha_end to it",
+            )
+        )
+    if compute_peak(own.rho, own.epoch) == 0.0 and (own.asam or own.rho_warmup or own.rho_end):
+        problems.append(
+            Problem(
+                "rho",
+                "is 0, which takes plain steps, but other keys shape its radius",
+                expected="rho above 0, or none of asam, rho_warmup and rho_end",
+                got=f"asam {show(own.asam)}, rho_warmup {show(own.rho_warmup)}, rho_end {show(own.rho_end)}",
+                remedy="--set rho=0.05 (0.5 with asam), or leave the other keys out",
+            )
+        )
+    if own.warmup > own.flat and not isinstance(own.lr, ScheduleSection):
+        problems.append(
+            Problem(
+                "warmup",
+                "ends after the learning rate has begun to fall",
+                expected=f"at most `flat`, {show(own.flat)}",
+                got=show(own.warmup),
+                remedy="lower warmup or raise flat; both are shares of all steps",
+            )
+        )
+    return problems
+
+
+def _check_weights(own: FileKeys, allow: Sequence[str]) -> list[Problem]:
+    """What stage 2 cannot do without."""
+    problems: list[Problem] = []
+    if own.teacher_weights is None and own.teachers is None:
+        problems.append(
+            Problem(
+                "teacher_weights",
+                "is missing, and stage 2 learns from a trained teacher",
+                expected=f"a checkpoint of {own.teacher}",
+                remedy='write "teacher_weights": "weights/FFc23.tar" (weights/README.md says where to get it), '
+                "or train a teacher with train_student_only.py",
+            )
+        )
+    if own.pretrained_student_weights is None and "unpretrained-student" not in allow:
+        problems.append(
+            Problem(
+                "pretrained_student_weights",
+                "is missing, and stage 2 continues from a stage-1 checkpoint",
+                expected="the file or glob of a stage-1 checkpoint",
+                remedy="run train_student_only.py first and write "
+                '"pretrained_student_weights": "output/NAME_*/weights/best_model.pth", '
+                "or start from student_init with --allow unpretrained-student",
+            )
+        )
+    return problems
+
+
+def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
+    """Where a schedule stands in the place of a number, the keys that shape a number are idle."""
+    lr_schedule = own.lr if isinstance(own.lr, ScheduleSection) else None
+    rho_schedule = own.rho if isinstance(own.rho, ScheduleSection) else None
+    return OptimizerSection(
+        base=own.optimizer,
+        lr=compute_peak(own.lr, own.epoch),
+        momentum=own.momentum,
+        weight_decay=own.weight_decay,
+        rho=compute_peak(own.rho, own.epoch),
+        clip_norm=own.clip_norm,
+        flat=own.flat if lr_schedule is None else 1.0,
+        warmup=own.warmup if lr_schedule is None else 0.0,
+        asam=own.asam,
+        rho_end=own.rho_end if rho_schedule is None else None,
+        rho_warmup=own.rho_warmup if rho_schedule is None else 0.0,
+        lr_schedule=lr_schedule,
+        rho_schedule=rho_schedule,
+    )
+
+
+def _name_source(key: str, said: bool, rule: str) -> str:
+    return f"{key} says so" if said else f"{rule}; set {key} to choose"
+
+
+def _describe_radius(own: FileKeys) -> list[str]:
+    """What is likely a slip of the pen about rho."""
+    rho = compute_peak(own.rho, own.epoch)
+    if own.asam and 0.0 < rho < USUAL_ASAM_RHO:
+        return [f"asam measures rho in units of |w| + 0.01: 0.5 to 1.0 is usual, and {show(rho)} does next to nothing"]
+    if not own.asam and rho >= USUAL_ASAM_RHO:
+        return [f"rho {show(rho)} is a radius for asam; without it 0.02 to 0.1 is usual, and more tends to collapse"]
+    return []
+
+
+def _describe_alpha(own: FileKeys) -> list[str]:
+    if not own.use_progressive_distillation:
+        return [f"alpha (weight of the hard labels) is {show(own.alpha_end)} throughout; the teacher has the rest"]
+    notes = [
+        f"alpha (weight of the hard labels) goes from {show(own.alpha_start)} to {show(own.alpha_end)} in stairs over "
+        f"{own.progressive_epochs} epochs; the teacher has the rest"
+    ]
+    if own.epoch <= own.progressive_epochs:
+        notes.append(
+            f"the run ends after epoch {own.epoch}, before alpha reaches alpha_end {show(own.alpha_end)} "
+            f"in epoch {own.progressive_epochs + 1}; lower progressive_epochs or raise epoch to get there"
+        )
+    return notes

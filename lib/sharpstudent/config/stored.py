@@ -1,0 +1,200 @@
+"""The config that a run folder keeps: found again, loaded, compared with what is asked for now."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError, create_model
+
+from sharpstudent.config.load import choose_section, read_config_file
+from sharpstudent.config.messages import explain, show
+from sharpstudent.config.run_config import RunConfig, TaskSection
+from sharpstudent.core.errors import Problem, UserError
+
+AUTO = "auto"  # the word of `--resume auto`; a run folder of that name is `./auto`
+STORED_NAME = "config.json"
+
+STATE_NAMES = ("last.pth", "last_previous.pth")  # in weights/: what a run can go on from
+MOST_CHANGES = 5  # differences that a note lists
+
+# What may differ between a run and its continuation without touching what is learnt.
+FREE_KEYS = (
+    "device", "num_workers", "output_root", "allow", "loader_timeout", "save_every_steps", "save_every_minutes",
+    "report",
+    "patience",
+)  # fmt: skip
+OF_TRAINING = ("patience",)  # those of the free keys that a run's config keeps in its section `training`
+
+
+def find_run(run: str, output_root: str) -> Path:
+    """The run folder that `--resume RUN` means: a folder, its name under `output_root`, or a glob or prefix of one."""
+    if not run.strip():
+        raise UserError(_explain_none(run, output_root))
+    roots = [Path(), Path(output_root)]  # an absolute `run` ignores both
+    for find in (_find_exact, glob.glob, _find_beginning):
+        for root in roots:
+            found = [Path(match) for match in sorted(find(str(root / run))) if Path(match, STORED_NAME).is_file()]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise UserError(_explain_several(run, found))
+    raise UserError(_explain_none(run, output_root))
+
+
+def find_own_run(wanted: RunConfig, sections: Mapping[str, type[TaskSection]]) -> tuple[Path | None, list[str]]:
+    """The newest run under `output_root` that `wanted` would have made, for `--resume auto`; None where there is none.
+
+    Of the same name, config name and stage, without any difference, and with a saved state; newest by the time of that
+    state. The notes name each folder of this name that was passed over, and why; none of them is an error. Raises
+    UserError only where `output_root` cannot be listed.
+    """
+    found: list[tuple[int, str, Path]] = []
+    notes: list[str] = []
+    for folder in _list_folders(Path(wanted.output_root)):
+        try:
+            saved, reason = _judge(folder, wanted, sections)
+        except OSError as error:  # of another user, or deleted meanwhile
+            saved, reason = (
+                None,
+                f"it cannot be read ({error.strerror or error})" if _is_named(folder, wanted) else None,
+            )
+        if saved is not None:
+            found.append((saved, folder.name, folder))
+        elif reason is not None:
+            notes.append(f"--resume auto: passed over {folder}: {reason}")
+    return (max(found)[2] if found else None), notes
+
+
+def _is_named(folder: Path, wanted: RunConfig) -> bool:
+    return folder.name.startswith(f"{wanted.name}_{wanted.config_name}_")
+
+
+def _list_folders(root: Path) -> list[Path]:
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(
+            Problem(
+                f"output_root = {str(root)!r}",
+                f"cannot be searched for runs ({error.strerror or error})",
+                remedy="make the folder readable, or leave --resume auto out",
+            )
+        ) from None
+
+
+def _judge(folder: Path, wanted: RunConfig, sections: Mapping[str, type[TaskSection]]) -> tuple[int | None, str | None]:
+    """When the run in `folder` was last saved [ns], if it is ours; else the reason, None where it is another's."""
+    has_our_name = _is_named(folder, wanted)
+    if not (folder / STORED_NAME).is_file():
+        return None, f"it has no {STORED_NAME}, as when a run is killed in its first instant" if has_our_name else None
+    try:
+        stored = load_run_config(folder, sections)
+    except UserError as error:
+        return None, f"{error.problems[0].where}: {error.problems[0].what}" if has_our_name else None
+    if (stored.name, stored.config_name, stored.stage) != (wanted.name, wanted.config_name, wanted.stage):
+        return None, None
+    changes = compare_configs(stored, wanted)
+    if changes:
+        told = "; ".join(changes[:MOST_CHANGES]) + (
+            f"; {len(changes) - MOST_CHANGES} more" * (len(changes) > MOST_CHANGES)
+        )
+        return None, f"its config differs (run -> now): {told}"
+    states = [path for path in (folder / "weights" / name for name in STATE_NAMES) if path.is_file()]
+    if not states:
+        return None, "it has no saved state, as when a run is killed in its first instant"
+    return max(path.stat().st_mtime_ns for path in states), None
+
+
+def _find_exact(path: str) -> list[str]:
+    return [path]
+
+
+def _find_beginning(path: str) -> list[str]:
+    return glob.glob(glob.escape(path) + "*")
+
+
+def load_run_config(path: Path, sections: Mapping[str, type[TaskSection]]) -> RunConfig:
+    """The resolved config of a run; `path` is its folder or the file itself."""
+    file = path / STORED_NAME if path.is_dir() else path
+    stored = read_config_file(file)
+    section = choose_section(stored, sections)
+    if "teacher" in stored and "teachers" not in stored:  # of a version that knew one teacher
+        only: Any = stored.pop("teacher")
+        stored["teachers"] = [] if only is None else [only]
+    # A subclass that knows the task's own keys reads the file; the result is a plain RunConfig again.
+    model = create_model("StoredConfig", __base__=RunConfig, task_section=(section, ...))
+    try:
+        read = model.model_validate_json(json.dumps(stored))
+    except ValidationError as error:
+        problems = explain(error, model, stored).problems
+        hint = Problem(str(file), "is not a config that this version wrote", remedy="restore it, or start a new run")
+        raise UserError(hint, *problems) from None
+    return RunConfig(**{name: getattr(read, name) for name in RunConfig.model_fields})
+
+
+def take_free(stored: RunConfig, free: Mapping[str, Any]) -> RunConfig:
+    """A run's config with other values for some of FREE_KEYS."""
+    training = {name: value for name, value in free.items() if name in OF_TRAINING}
+    plain = {name: value for name, value in free.items() if name not in OF_TRAINING}
+    return stored.model_copy(update={**plain, "training": stored.training.model_copy(update=training)})
+
+
+def compare_configs(old: RunConfig, new: RunConfig) -> list[str]:
+    """One line for each value that differs, `key: old -> new`; the keys that may change freely are left out."""
+    before, after = _flatten(old), _flatten(new)
+    return [
+        f"{key}: {_show(before, key)} -> {_show(after, key)}"
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key) and key.removeprefix("training.").split(".")[0] not in FREE_KEYS
+    ]
+
+
+def _show(flat: Mapping[str, Any], key: str) -> str:
+    return show(flat[key]) if key in flat else "nothing"
+
+
+def _flatten(config: RunConfig) -> dict[str, Any]:
+    """Dotted key -> value; terms go by their names, teachers by their place. Whole values: a text that is cut for a
+    message would hide a difference at its end.
+    """
+    plain: dict[str, Any] = config.model_dump(mode="json")
+    plain["criterion"] = {term["name"]: term for term in plain["criterion"]}
+    plain["teachers"] = {str(place): teacher for place, teacher in enumerate(plain["teachers"])}
+    flat: dict[str, Any] = {}
+    _collect(plain, "", flat)
+    return flat
+
+
+def _collect(value: dict[str, Any], prefix: str, flat: dict[str, Any]) -> None:
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            _collect(cast(dict[str, Any], inner), f"{prefix}{name}.", flat)
+        elif inner is not None:
+            flat[prefix + name] = inner
+
+
+def _explain_several(run: str, found: list[Path]) -> Problem:
+    return Problem(
+        f"--resume {run}",
+        f"fits {len(found)} run folders",
+        expected="exactly one",
+        got=", ".join(map(str, found[:10])) + (", ..." if len(found) > 10 else ""),
+        remedy="write the whole name of the one you mean",
+    )
+
+
+def _explain_none(run: str, output_root: str) -> Problem:
+    runs = sorted(Path(output_root).glob(f"*/{STORED_NAME}"))
+    return Problem(
+        f"--resume {run}",
+        "is no run folder",
+        expected=f"a folder that holds {STORED_NAME}, its name under {output_root}, or a beginning that fits one",
+        got=f"runs there: {', '.join(str(file.parent) for file in runs[:10])}" if runs else f"no run in {output_root}",
+        remedy="name one of the runs, or leave --resume out to start a new one",
+    )

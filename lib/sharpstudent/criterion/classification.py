@@ -1,0 +1,116 @@
+"""Terms of the hard labels of a classification.
+
+The hard-label term, with label smoothing (Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer
+Vision", section 7).
+
+    CE = mean over the batch of - sum_c q(c) log p(c),   q(c) = (1 - s) [c is the label] + s / C
+
+Legend: B images, C classes, s the smoothing.
+
+Binary cross-entropy of one margin a picture.
+
+    BCE = mean over the batch of log(1 + exp(m)) - y m
+
+With two outputs, m = z1 - z0, it is the cross-entropy over both classes. Legend: B images, m margin, y label.
+
+The focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4), over classes.
+
+    FL = mean over the batch of - (1 - p_y)^gamma log p_y,   p = softmax(logits)
+
+gamma 0 is the cross-entropy. Legend: B images, C classes, y label.
+
+One number a picture out of the logits of two classes: how much more they say fake than real.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from sharpstudent.config.run_config import TermSection
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.section import Shapes, check_outputs, make_term, take_constant
+from sharpstudent.criterion.weighted_sum import WeightedTerm
+
+
+def build_cross_entropy(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """The term of this section. Raises UserError for a head of one output."""
+    check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
+    smoothing = take_constant(section, "label_smoothing")
+
+    def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
+        return compute_cross_entropy(outputs.logits, batch.labels, label_smoothing=smoothing)
+
+    return make_term(section, compute)
+
+
+def compute_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross entropy of logits (B, C) against class indices labels (B,) int64; a scalar, computed in fp32."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.shape[0] == 0:
+        raise ValueError(
+            f"cross entropy needs logits (B, C) and labels (B,) with B >= 1, "
+            f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+
+
+def compute_margin(logits: Tensor) -> Tensor:
+    """m (B,) in fp32: z1 - z0 of logits (B, 2), or the only column of logits (B, 1); sigmoid(m) is the probability of
+    class 1. Raises ValueError for other shapes.
+    """
+    if logits.ndim != 2 or logits.shape[0] == 0 or logits.shape[1] not in (1, 2):
+        raise ValueError(f"a margin needs logits (B, 1) or (B, 2) with B >= 1, got {tuple(logits.shape)}")
+    # fp32 before the difference: half precision would round the two logits' difference, too.
+    logits = logits.float()
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+
+def build_binary(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """The term of this section. Raises UserError for a head of more than two outputs."""
+    check_outputs(section, shapes, most=2, why="tells two classes apart and no more")
+
+    def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
+        return compute_binary(outputs.logits, batch.labels)
+
+    return make_term(section, compute)
+
+
+def compute_binary(logits: Tensor, labels: Tensor) -> Tensor:
+    """BCE of logits (B, 2) or (B, 1) against labels (B,) int64 of 0 and 1; a scalar, computed in fp32."""
+    margin = compute_margin(logits)
+    if labels.shape != margin.shape:
+        raise ValueError(f"labels must be (B,) = {tuple(margin.shape)}, got {tuple(labels.shape)}")
+    return F.binary_cross_entropy_with_logits(margin, labels.to(margin.dtype))
+
+
+def build_focal(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """The term of this section. Raises UserError for a head of one output."""
+    check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
+    gamma = take_constant(section, "gamma")
+
+    def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
+        return compute_focal(outputs.logits, batch.labels, gamma)
+
+    return make_term(section, compute)
+
+
+def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """Focal loss of logits (B, C), C >= 2, against class indices labels (B,) int64; a scalar, computed in fp32.
+
+    Raises ValueError for other shapes, and unless gamma is finite and >= 0.
+    """
+    if not (math.isfinite(gamma) and gamma >= 0.0):
+        raise ValueError(f"gamma must be a finite number >= 0, got {gamma}")
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.shape[0] == 0 or logits.shape[1] < 2:
+        raise ValueError(
+            f"the focal loss needs logits (B, C) and labels (B,) with B >= 1 and C >= 2, "
+            f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    log_p = F.log_softmax(logits.float(), dim=1)
+    chosen = labels[:, None]
+    # log(1 - p_y) as the sum over the other classes: 1 - p_y itself is 0 for a sure student, and the derivative of
+    # 0^gamma is infinite for gamma < 1.
+    log_rest = log_p.scatter(1, chosen, -math.inf).logsumexp(dim=1)
+    return -((gamma * log_rest).exp() * log_p.gather(1, chosen)[:, 0]).mean()

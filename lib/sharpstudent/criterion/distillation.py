@@ -1,0 +1,111 @@
+"""Terms of soft labels: what the student learns from a teacher's logits, or from its own average's.
+
+The soft-label term (Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2).
+
+    KD = T^2 * mean over the batch of sum_c p_t(c) (log p_t(c) - log p_s(c)),   p = softmax(logits / T)
+
+T^2 keeps the gradient's size when T changes. Legend: B images, C classes, T temperature.
+
+The soft-label term for one logit: what `distillation` is for classes.
+
+    KD = T^2 * mean over the batch of KL(Bernoulli(sigmoid(m_t / T)) || Bernoulli(sigmoid(m_s / T)))
+
+m is z1 - z0, or the only logit of a head of one output; with two outputs it equals the divergence over both classes.
+So a teacher of one output can teach a student of two, and the other way round. Legend: B images, T temperature.
+
+Distillation from the student's own averaged weights: the soft-label term of `distillation`, with another teacher.
+
+The average of weights along a run is usually the better model (Tarvainen, Valpola 2017, "Mean teachers are better role
+models", equation 1); its answers are data, as those of any teacher.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from sharpstudent.config.run_config import TermSection
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.classification import compute_margin
+from sharpstudent.criterion.section import Shapes, check_outputs, make_term
+from sharpstudent.criterion.weighted_sum import WeightedTerm
+
+
+def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """The term of this section. Raises UserError for a head of one output."""
+    check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
+    return make_term(section, compute_softened)
+
+
+def compute_softened(outputs: Outputs, batch: Batch, answer: Outputs, *, temperature: float) -> Tensor:
+    """The term on what student and teacher say of a batch; the labels do not matter."""
+    return compute_kd(outputs.logits, answer.logits, temperature)
+
+
+def compute_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student) of logits (B, C) at temperature T > 0; a scalar, computed in fp32.
+
+    The teacher's logits are data: no gradient reaches them.
+    """
+    _check(student_logits, teacher_logits, temperature)
+    # fp32 before the division: half precision loses the small differences that T leaves. Logarithms on both sides: the
+    # logarithm of a softmax is -inf for a confident student. "batchmean" is the formula; "mean" is 1 / C of it.
+    log_student = F.log_softmax(student_logits.float() / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> None:
+    if not (math.isfinite(temperature) and temperature > 0.0):
+        raise ValueError(f"the distillation temperature must be a finite number > 0, got {temperature}")
+    student, teacher = tuple(student_logits.shape), tuple(teacher_logits.shape)
+    if student != teacher:
+        raise ValueError(
+            f"teacher and student must answer the same classes for the same images: logits (B, C), "
+            f"got student {student} and teacher {teacher}"
+        )
+    if len(student) != 2 or student[0] == 0:
+        raise ValueError(f"distillation needs logits (B, C) with B >= 1, got {student}")
+    if student[1] < 2:
+        raise ValueError(
+            f"distillation over classes cannot teach a head of {student[1]} output: its softmax is always 1 and the "
+            "gradient 0; use a head of two classes"
+        )
+
+
+def build_sigmoid_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """The term of this section. Raises UserError for a head of more than two outputs."""
+    check_outputs(section, shapes, most=2, why="tells two classes apart and no more")
+    return make_term(section, _compute)
+
+
+def _compute(outputs: Outputs, batch: Batch, answer: Outputs, *, temperature: float) -> Tensor:
+    return compute_kd_sigmoid(outputs.logits, answer.logits, temperature)
+
+
+def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student) of the margins of logits (B, 1) or (B, 2) at T > 0; a scalar, computed in fp32.
+
+    The teacher's logits are data: no gradient reaches them. Raises ValueError for other shapes and temperatures.
+    """
+    if not (math.isfinite(temperature) and temperature > 0.0):
+        raise ValueError(f"the distillation temperature must be a finite number > 0, got {temperature}")
+    student, teacher = compute_margin(student_logits), compute_margin(teacher_logits.detach())
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"teacher and student must answer for the same images, got logits of "
+            f"student {tuple(student_logits.shape)} and teacher {tuple(teacher_logits.shape)}"
+        )
+    student, teacher = student / temperature, teacher / temperature
+    # Logarithms of both probabilities, fake and real, never of 1 - p: finite however sure a model is.
+    divergence = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    divergence = divergence + (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return temperature**2 * divergence.mean()
+
+
+def build_self_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """The term of this section. Raises UserError for a head of one output."""
+    check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
+    return make_term(section, compute_softened)

@@ -1,0 +1,95 @@
+"""Feature distillation (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3): a feature map of the
+student, through a learnable projection to the teacher's channels, shall be one of the teacher.
+
+    mse:    mean over images, places and channels of (P f_s - f_t)^2
+    cosine: mean over images and places of 1 - cos(P f_s, f_t), the angle over channels
+
+P is a 1x1 convolution between maps (B, C, h, w), and a linear layer between token maps (B, N, D). The projection is
+learnt with the student and is no part of it. Legend: B images, C or D channels, h x w grid, N tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sharpstudent.config.run_config import TermSection
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.criterion.section import Shapes, make_term, name_term, take_choice
+from sharpstudent.criterion.weighted_sum import WeightedTerm
+
+Distance = Literal["mse", "cosine"]
+SMALLEST_LENGTH = 1e-6  # below it a vector has no direction: the cosine's gradient would grow without bound
+
+
+def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """The term of this section. Raises UserError for two layers that cannot be matched."""
+    ours, theirs = take_choice(section, "student_layer"), take_choice(section, "teacher_layer")
+    distance = cast(Distance, take_choice(section, "distance"))
+    projection = _build_projection(section, shapes, ours, theirs)
+
+    def compute(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
+        # fp32 before the projection: under autocast the maps are of half precision, and this is part of the loss.
+        projected = projection(outputs.features[ours].float())
+        return compute_distance(projected, answer.features[theirs], distance)
+
+    return make_term(section, compute, module=projection, student_layers=[ours], teacher_layers=[theirs])
+
+
+def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
+    """Distance between maps (B, C, h, w), or (B, N, D), of as many channels; a scalar, computed in fp32, 0 when equal.
+
+    A grid of the teacher that differs is brought to the student's by adaptive average pooling. The teacher's map is
+    data: no gradient reaches it. Raises ValueError for maps of different kinds, images, channels or tokens.
+    """
+    if projected.ndim != teacher.ndim or projected.ndim not in (3, 4):
+        raise ValueError(
+            f"maps must both be (B, C, h, w) or both (B, N, D), got {tuple(projected.shape)} and {tuple(teacher.shape)}"
+        )
+    projected, teacher = projected.float(), teacher.detach().float()
+    if projected.ndim == 4 and projected.shape[2:] != teacher.shape[2:]:
+        teacher = F.adaptive_avg_pool2d(teacher, (projected.shape[2], projected.shape[3]))
+    if projected.shape != teacher.shape:
+        raise ValueError(f"maps do not match: {tuple(projected.shape)} and {tuple(teacher.shape)}")
+    if distance == "mse":
+        return F.mse_loss(projected, teacher)
+    channels = 1 if projected.ndim == 4 else 2
+    return 1.0 - F.cosine_similarity(projected, teacher, dim=channels, eps=SMALLEST_LENGTH).mean()
+
+
+def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: str) -> nn.Module:
+    student, teacher = shapes.student[ours], shapes.teacher[theirs]
+    reason = _explain_misfit(student, teacher, shapes.images)
+    if reason is not None:
+        raise UserError(
+            Problem(
+                where=name_term(section),
+                what=f"cannot compare these two layers: {reason}",
+                expected="two maps (images, channels, height, width), or two (images, tokens, channels) of as many "
+                "tokens",
+                got=f"student {ours} {student}\nteacher {theirs} {teacher}",
+                remedy="choose other layers; --list-layers shows them",
+            )
+        )
+    if len(student) == 4:
+        return nn.Conv2d(student[1], teacher[1], kernel_size=1)
+    return nn.Linear(student[2], teacher[2])
+
+
+def _explain_misfit(student: tuple[int, ...], teacher: tuple[int, ...], images: int) -> str | None:
+    """Why no projection between maps of these shapes means anything; None where one does."""
+    for whose, shape in (("student", student), ("teacher", teacher)):
+        if len(shape) not in (3, 4):
+            return f"that of the {whose} is no map"
+        if shape[0] != images:  # some attention blocks fold places into the batch
+            return f"that of the {whose} does not give one map an image"
+        if len(shape) == 4 and shape[1] == shape[2] != shape[3]:  # pictures are square, and so are their maps
+            return f"that of the {whose} has its channels last"
+    if len(student) != len(teacher):
+        return "one is a grid and one is a list of tokens"
+    if len(student) == 3 and student[1] != teacher[1]:
+        return "they have different numbers of tokens"
+    return None

@@ -1,0 +1,99 @@
+"""In which order an epoch visits its items, as a pure function of (seed, epoch): nothing to save, nothing to
+restore, and nothing that grows with the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.core.random import build_generator
+
+ROUNDS = 8
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # splitmix64 (Steele et al. 2014)
+
+
+@dataclass(frozen=True)
+class ItemKey:
+    """Which item, and which randomness: `visit` counts the visits of one index within an epoch, from 0."""
+
+    epoch: int
+    index: int
+    visit: int = 0
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """Batches of keys for one epoch: every item `repeats` times, each pass shuffled by itself, the last batch full or
+    dropped.
+
+    items, batch_size, repeats >= 1. A set smaller than a batch gives one batch of all there is.
+    """
+
+    items: int
+    batch_size: int
+    repeats: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, self.items * self.repeats // self.batch_size)
+
+    def batches(self, epoch: int, *, start_step: int = 0) -> Iterator[list[ItemKey]]:
+        """Key lists of steps start_step, start_step + 1, ... of an epoch (from 1)."""
+        visits = self.items * self.repeats
+        for step in range(start_step, self.steps_per_epoch):
+            places = np.arange(step * self.batch_size, min((step + 1) * self.batch_size, visits))
+            yield [
+                ItemKey(epoch, index, visit)
+                for visit in np.unique(places // self.items).tolist()
+                for index in self._shuffle(epoch, visit)(places[places // self.items == visit] % self.items)
+            ]
+
+    def _shuffle(self, epoch: int, visit: int) -> Shuffle:
+        return Shuffle(self.items, build_generator(self.seed, epoch, visit, "order"))
+
+
+class Shuffle:
+    """A pseudo-random permutation of 0..size-1, computed place by place: a Feistel network over the next power of 4,
+    walked until it lands inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 3).
+
+    rng gives its keys. It holds a few numbers whatever the size, 1 to 2^62.
+    """
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        if not 1 <= size <= 2**62:
+            raise ValueError(f"size must lie between 1 and 2^62, got {size}")
+        self._size = np.uint64(size)
+        self._half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))  # bits of either half
+        self._mask = np.uint64((1 << int(self._half)) - 1)
+        self._keys = rng.integers(0, 2**64, size=ROUNDS, dtype=np.uint64)
+
+    def __call__(self, places: NDArray[np.integer]) -> list[int]:
+        """The items at these places (n,), each 0..size-1."""
+        found = self._permute(places.astype(np.uint64))
+        while (outside := found >= self._size).any():
+            found[outside] = self._permute(found[outside])
+        return found.tolist()
+
+    def _permute(self, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        left, right = numbers >> self._half, numbers & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (_mix(right ^ key) & self._mask)
+        return (left << self._half) | right
+
+
+def evaluation_batches(items: int, batch_size: int) -> Iterator[list[ItemKey]]:
+    """Every item once, in order, always with the randomness of epoch 0: each evaluation sees the same pictures."""
+    for start in range(0, items, batch_size):
+        yield [ItemKey(0, index) for index in range(start, min(start + batch_size, items))]
+
+
+def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread every bit of a number over all of it; products wrap around."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * _MIX[0]
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * _MIX[1]
+    return numbers ^ (numbers >> np.uint64(31))

@@ -1,0 +1,142 @@
+"""Splits that keep people apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from sharpstudent.core.errors import Problem, UserError
+
+OFFICIAL = ("train", "val", "test")
+KEPT_OUT = "none"
+
+
+def choose_validation_identities(identities: Collection[str], *, share: float, seed: int) -> frozenset[str]:
+    """A `share` of the distinct identities, at least one and never all of them, drawn by `seed` alone.
+
+    Raises UserError when there are fewer than two people: nobody could be held out.
+    """
+    people = sorted(set(identities))
+    if len(people) < 2:
+        raise UserError(
+            Problem(
+                where="validation",
+                what="needs people who are not in training, but all pictures show one person",
+                expected="at least 2 people",
+                got=f"{len(people)}: {', '.join(people) or 'nobody'}",
+                remedy="add pictures of other people, one folder a person",
+            )
+        )
+    held_out = min(max(1, round(share * len(people))), len(people) - 1)
+    chosen = np.random.default_rng(seed).permutation(len(people))[:held_out]
+    return frozenset(people[i] for i in chosen)
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """split: train, val, test, or none (kept out of all three); group: the first name, in sorted order, of the people
+    who are linked to this clip's by appearing together.
+    """
+
+    split: str
+    group: str
+
+
+def assign_splits(
+    people: Sequence[tuple[str, ...]],
+    official: Sequence[str | None],
+    *,
+    validation_share: float,
+    test_share: float,
+    seed: int,
+) -> list[Assigned]:
+    """A split and a group for each clip, given its people and what the data set's own lists say of it (or None).
+
+    People who appear together, directly or over others, are one group. A clip with an official split keeps it. A group
+    without any goes whole to train, val or test, drawn by `seed`: the given shares of these groups, at least one where
+    a share is above 0 and no list fills that split, as long as somebody is left to train on. A clip without official
+    split in a group that has one goes there too if that is train or val alone, else to none: no person is in two
+    splits unless the lists say so themselves. The order of the clips changes nothing.
+
+    Raises ValueError for clips without people, unknown splits, and shares below 0 or of 1 or more together.
+    """
+    _check_arguments(people, official, validation_share, test_share)
+    groups = find_groups(people)
+    splits_of: dict[str, set[str]] = {group: set() for group in groups}
+    for group, split in zip(groups, official, strict=True):
+        if split is not None:
+            splits_of[group].add(split)
+    free = sorted(group for group, splits in splits_of.items() if not splits)
+    drawn = _draw(free, {split for split in official if split}, validation_share, test_share, seed)
+    for group, splits in splits_of.items():
+        if splits:
+            drawn[group] = KEPT_OUT if len(splits) > 1 or "test" in splits else next(iter(splits))
+    return [Assigned(split or drawn[group], group) for group, split in zip(groups, official, strict=True)]
+
+
+def open_train_where_no_validation(official: Sequence[str | None]) -> list[str | None]:
+    """Where a data set's lists have a train but no val part, its train part is open to the draw of `assign_splits`;
+    else what came. Its test part stays closed either way.
+    """
+    if "val" in official:
+        return list(official)
+    return [None if split == "train" else split for split in official]
+
+
+def _check_arguments(
+    people: Sequence[tuple[str, ...]], official: Sequence[str | None], validation_share: float, test_share: float
+) -> None:
+    if len(people) != len(official):
+        raise ValueError(f"{len(people)} clips, but {len(official)} official splits")
+    if not all(people):
+        raise ValueError("a clip without people: give it a name of its own")
+    strange = set(official) - {None, *OFFICIAL}
+    if strange:
+        raise ValueError(f"official splits are {', '.join(OFFICIAL)} or None, got {sorted(map(str, strange))}")
+    if min(validation_share, test_share) < 0 or not validation_share + test_share < 1:
+        raise ValueError(f"shares {validation_share} and {test_share}: expected 0 or more, below 1 together")
+
+
+def find_groups(people: Sequence[tuple[str, ...]]) -> list[str]:
+    """The group of each clip: the connected components of people, a clip linking its first one with the others."""
+    names = sorted({person for clip in people for person in clip})
+    number = {name: index for index, name in enumerate(names)}
+    links = np.array(
+        [(number[clip[0]], number[other]) for clip in people for other in clip[1:]], dtype=np.int64
+    ).reshape(-1, 2)
+    graph = coo_array((np.ones(len(links), np.int8), (links[:, 0], links[:, 1])), shape=(len(names), len(names)))
+    _, component = connected_components(graph, directed=False)
+    first: dict[int, str] = {}
+    for name, group in zip(names, component.tolist(), strict=True):
+        first.setdefault(group, name)
+    return [first[component[number[clip[0]]]] for clip in people]
+
+
+def _draw(
+    groups: Sequence[str], official: Collection[str], validation_share: float, test_share: float, seed: int
+) -> dict[str, str]:
+    """A split for each group without an official one; official: the splits that have members already."""
+    total = len(groups)
+    counts = _share_out(total, official, validation_share, test_share)
+    order: list[int] = np.random.default_rng(seed).permutation(total).tolist()
+    splits = ["val"] * counts["val"] + ["test"] * counts["test"]
+    splits += ["train"] * (total - len(splits))
+    return {groups[index]: split for index, split in zip(order, splits, strict=True)}
+
+
+def _share_out(total: int, official: Collection[str], validation_share: float, test_share: float) -> dict[str, int]:
+    """How many of `total` groups each split gets: one where `assign_splits` promises so, as far as they go round (train
+    first, then val), and each further one to the split that lacks most of its share.
+    """
+    shares = {"train": 1 - validation_share - test_share, "val": validation_share, "test": test_share}
+    counts: dict[str, int] = {}
+    for split, share in shares.items():
+        least = (split == "train" or share > 0) and split not in official
+        counts[split] = min(int(least), total - sum(counts.values()))
+    for _ in range(total - sum(counts.values())):
+        counts[max(counts, key=lambda split: shares[split] * total - counts[split])] += 1
+    return counts

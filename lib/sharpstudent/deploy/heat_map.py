@@ -1,0 +1,200 @@
+"""Where in a picture a model sees a fake: Grad-CAM (Selvaraju et al., ICCV 2017) of the log-odds of fake, through the
+`grad-cam` package (extra `heatmaps`).
+
+A map shows where the last feature map speaks for fake, at that map's resolution (a few cells a side), stretched so that
+its highest place is 1: it says nothing of how sure the model is.
+
+Legend: B images, C channels, h x w a grid of features, N tokens of width D, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.models.classifier import FrozenTeacher
+from sharpstudent.models.teachers import AdaptedTeacher
+
+FAKE = 1  # its place among the classes of the task
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The layer whose output is looked at, and how that becomes (B, C, h, w): None where it is so already."""
+
+    module: nn.Module
+    to_grid: Callable[[Tensor], Tensor] | None
+
+
+def compute_heat_maps(
+    model: nn.Module, images: Tensor, *, fake: int = FAKE, batch_size: int = 16
+) -> NDArray[np.float32] | None:
+    """Maps (B, H, W) float32 in 0..1 of images (B, 3, H, W) float32 RGB in 0..1; None where `explain_no_heat_maps` has
+    a reason. All 0 where nothing in the last feature map speaks for fake.
+
+    model: images -> `Outputs` (or logits), logits (B, classes), `fake` among them. Weights, gradients, modes, buffers
+    and `requires_grad` are those from before, also after an error. Raises UserError where the extra is missing.
+    """
+    grad_cam = _import_grad_cam()
+    if len(images) == 0:
+        return np.zeros((0, *images.shape[2:]), np.float32)
+    with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
+        evidence = _Evidence(model, fake)
+        device = _find_device(model)
+        layer = _find_layer(evidence, images[:1].clone().to(device))
+        if isinstance(layer, str):
+            return None
+        cam = grad_cam(model=evidence, target_layers=[layer.module], reshape_transform=layer.to_grid)
+        try:  # not as its own context manager, which swallows an IndexError
+            maps = [
+                cam(input_tensor=part.clone().to(device).requires_grad_(), targets=[_take] * len(part))
+                for part in images.detach().split(batch_size)
+            ]
+        finally:
+            cam.activations_and_grads.release()
+    return np.clip(np.concatenate(maps), 0.0, 1.0).astype(np.float32, copy=False)
+
+
+def explain_no_heat_maps(model: nn.Module, *, image_size: int, fake: int = FAKE) -> str | None:
+    """Why this model can have no heat maps; None where it can."""
+    with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
+        picture = torch.zeros(1, 3, image_size, image_size, device=_find_device(model))
+        found = _find_layer(_Evidence(model, fake), picture)
+    return found if isinstance(found, str) else None
+
+
+class _Evidence(nn.Module):
+    """The log-odds of fake (B,): log p(fake) - log p(not fake). A frozen teacher is asked with a graph here."""
+
+    def __init__(self, model: nn.Module, fake: int) -> None:
+        super().__init__()
+        self.model, self.fake = model, fake
+
+    def forward(self, images: Tensor) -> Tensor:
+        said: Any = self._ask(images)
+        logits: Tensor = said if isinstance(said, Tensor) else said.logits
+        others = [place for place in range(logits.shape[1]) if place != self.fake]
+        return logits[:, self.fake] - logits[:, others].logsumexp(dim=1)
+
+    def _ask(self, images: Tensor) -> Any:
+        if isinstance(self.model, AdaptedTeacher):
+            logits = self.model.model(self.model.prepare(images)).logits
+            return logits if self.model.order is None else logits[:, list(self.model.order)]
+        return (self.model.model if isinstance(self.model, FrozenTeacher) else self.model)(images)
+
+
+def _take(log_odds: Tensor) -> Tensor:
+    return log_odds
+
+
+def _find_layer(evidence: _Evidence, image: Tensor) -> _Layer | str:
+    """The last layer whose output is the last feature map, or why there is none; image (1, 3, H, W)."""
+    if next(evidence.parameters(), None) is None:
+        return "it holds no weights that torch knows (as an ONNX file), so no gradient flows through it"
+    calls, log_odds = _record(evidence, image)
+    if not log_odds.requires_grad:
+        return "no gradient flows through it"
+    shape = _find_feature_shape(evidence.model, image)
+    if shape is not None and len(shape) == 3:
+        return _find_token_layer(evidence, shape, calls)
+    ends_in_channels = any(getattr(module, "output_fmt", None) == "NHWC" for module in evidence.modules())
+    for module, found in reversed(calls):
+        is_map = len(found) == 4 and min(found[1:3] if ends_in_channels else found[2:]) > 1
+        # A layer that runs more than once, as a shared activation, has more than one output to look at.
+        if is_map and shape in (None, found) and [one for one, _ in calls].count(module) == 1:
+            return _Layer(module, _from_channels_last if ends_in_channels else None)
+    return "none of its layers gives a grid of features"
+
+
+def _record(evidence: _Evidence, image: Tensor) -> tuple[list[tuple[nn.Module, tuple[int, ...]]], Tensor]:
+    """Layers with the shape of their output, in the order in which they ended; and the log-odds of fake."""
+    calls: list[tuple[nn.Module, tuple[int, ...]]] = []
+
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and module is not evidence:
+            calls.append((module, tuple(output.shape)))
+
+    handles = [module.register_forward_hook(note) for module in evidence.modules()]
+    try:
+        return calls, evidence(image.requires_grad_())
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _find_feature_shape(model: nn.Module, image: Tensor) -> tuple[int, ...] | None:
+    """Of the last feature map, as the model's own `get_features` has it; None for a model without one."""
+    for module in model.modules():
+        get_features = getattr(module, "get_features", None)
+        if callable(get_features):
+            with torch.no_grad():
+                features = get_features(image)
+            return tuple(features.shape) if isinstance(features, Tensor) else None
+    return None
+
+
+def _find_token_layer(
+    evidence: _Evidence, shape: tuple[int, ...], calls: list[tuple[nn.Module, tuple[int, ...]]]
+) -> _Layer | str:
+    """Of a plain vision transformer: the first norm of its last block, for behind that block a class token has taken
+    what the others had to say; features (1, N, D).
+    """
+    known = [(module, int(getattr(module, "num_prefix_tokens", 0))) for module in evidence.modules()]
+    owner, prefix = next(((m, n) for m, n in known if hasattr(m, "num_prefix_tokens")), (None, 0))
+    side = math.isqrt(shape[1] - prefix)
+    blocks = getattr(owner, "blocks", None)
+    norm = getattr(blocks[-1], "norm1", None) if isinstance(blocks, nn.Sequential | nn.ModuleList) else None
+    if side * side != shape[1] - prefix or (norm, shape) not in calls:
+        return "its features are tokens of no square grid"
+    assert isinstance(norm, nn.Module)
+    return _Layer(norm, lambda tokens: tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side)))
+
+
+def _from_channels_last(features: Tensor) -> Tensor:
+    return features.permute(0, 3, 1, 2)
+
+
+def _find_device(model: nn.Module) -> torch.device:
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+@contextlib.contextmanager
+def _left_as_it_was(model: nn.Module) -> Generator[None]:
+    """Inside, the model is in evaluation mode and its weights take no gradients; afterwards all is as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    weights = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
+    try:
+        for module, _ in modes:  # each by itself: a module's own `eval` may do more
+            module.training = False
+        model.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for weight, needs, gradient in weights:
+            weight.requires_grad_(needs)
+            weight.grad = gradient
+
+
+def _import_grad_cam() -> Any:
+    try:
+        from pytorch_grad_cam import GradCAM  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UserError(
+            Problem(
+                where="heat maps",
+                what=f"need the package grad-cam, which cannot be imported ({error})",
+                remedy='pip install ".[heatmaps]", or leave the heat maps out',
+            )
+        ) from None
+    return GradCAM

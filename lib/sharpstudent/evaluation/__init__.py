@@ -1,0 +1,1 @@
+"""Trained models, and what they say of sets of samples."""

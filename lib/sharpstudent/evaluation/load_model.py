@@ -1,0 +1,302 @@
+"""Any trained model as one thing to evaluate, and how what is asked of it goes with what its file says.
+
+What is asked of one model, and how it goes together with what its file says: the file is believed.
+
+What the file does not say comes from the caller; what neither says is an assumption, or an error that names the remedy.
+
+Any trained model as one thing to evaluate: our checkpoints and exports, published weights, ONNX files.
+
+What a file says of itself is believed and cannot be contradicted; what it does not say comes from the caller, or is an
+assumption that the notes tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import compute_sha256
+from sharpstudent.core.types import Outputs
+from sharpstudent.evaluation.model_files import (
+    Description,
+    TensorFile,
+    find_architecture,
+    load_classifier,
+    read_description,
+    read_tensor_file,
+)
+from sharpstudent.evaluation.onnx import OnnxClassifier, read_graph
+from sharpstudent.models.classifier import EFFICIENTNET_B4, Classifier
+from sharpstudent.models.teachers import AdaptedTeacher
+
+BEST = Path("weights") / "best_model.pth"  # in a run folder
+
+Colours = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What the command line says of one model.
+
+    path: a file, or a run folder, whose best model is meant; name: as reports call it, by default the run folder's
+    name, else the file's without its ending. The rest is for a file that does not say it itself: architecture,
+    image_size [pixels], classes in the order of the file's logits, and mean and std of each colour for RGB in 0..1.
+    """
+
+    path: Path
+    name: str | None = None
+    architecture: str | None = None
+    image_size: int | None = None
+    classes: tuple[str, ...] | None = None
+    mean: Colours | None = None
+    std: Colours | None = None
+
+
+def find_file(path: Path) -> Path:
+    """The file that is meant: the path itself, or a run folder's best model. Raises UserError where it is absent."""
+    found = path / BEST if path.is_dir() else path
+    if found.is_file():
+        return found
+    raise UserError(
+        Problem(
+            where=str(path),
+            what=f"is no run folder: it has no {BEST}" if path.is_dir() else "does not exist",
+            expected="a checkpoint, a run folder (output/RUN), weights (.pth, .tar, .safetensors), or an .onnx file",
+            remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
+        )
+    )
+
+
+def name_model(path: Path) -> str:
+    """A run folder's name, also where its best model is named as a file; else the file's without its ending."""
+    run = path if path.is_dir() else path.parent.parent
+    if (path.is_dir() or (path.parent.name, path.stem) == (BEST.parent.name, BEST.stem)) and run.resolve().name:
+        return run.resolve().name
+    return path.stem
+
+
+def settle(what: str, said: Any, asked: Any, path: Path, *, asker: str = "the command") -> Any:
+    """What the file says, else what is asked for. Raises UserError where both speak and differ."""
+    if said is not None and asked is not None and said != asked:
+        raise UserError(
+            Problem(
+                where=str(path),
+                what=f"says its {what} itself, and {asker} says another",
+                expected=f"{what} {said}",
+                got=f"{what} {asked}",
+                remedy=f"leave {what} out for this file",
+            )
+        )
+    return asked if said is None else said
+
+
+def settle_classes(says: Description, spec: ModelSpec, path: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The order of the file's logits. Raises UserError for other classes than the task's."""
+    order: tuple[str, ...] = settle("classes", says.classes, spec.classes, path) or classes
+    if sorted(order) != sorted(classes):
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="tells other classes apart than the task",
+                expected=f"the task's {len(classes)} classes in the file's order: {', '.join(classes)}",
+                got=f"{len(order)}: {', '.join(order)}",
+                remedy="give a model of these classes",
+            )
+        )
+    return order
+
+
+def settle_size(said: int | None, spec: ModelSpec, path: Path, default: int | None) -> int:
+    """Pixels a side. Raises UserError where neither the file nor the caller says them and there is no default."""
+    size: int | None = settle("image_size", said, spec.image_size, path)
+    size = default if size is None else size
+    if size is None or size < 1:
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="does not say the size of the pictures it was trained on",
+                expected="pixels a side",
+                got=None if size is None else str(size),
+                remedy="give its image size: --image-size with the side in pixels",
+            )
+        )
+    return size
+
+
+def check_scale(spec: ModelSpec) -> None:
+    """Raise UserError for a mean or std that cannot scale pictures."""
+    for what, values, low in (("mean", spec.mean, -math.inf), ("std", spec.std, 0.0)):
+        if values is not None and not (len(values) == 3 and all(math.isfinite(v) and v > low for v in values)):
+            raise UserError(
+                Problem(
+                    where=f"{what} of {spec.path}",
+                    what="is no scale of red, green and blue in 0..1",
+                    expected="three numbers" + (" above 0" if what == "std" else ""),
+                    got=", ".join(str(value) for value in values),
+                    remedy="leave it out where the model takes RGB in 0..1",
+                )
+            )
+
+
+def refuse_scale(spec: ModelSpec, path: Path) -> None:
+    """Raise UserError where a file that says what it takes was given a mean or std."""
+    if spec.mean is None and spec.std is None:
+        return
+    raise UserError(
+        Problem(
+            where=str(path),
+            what="says itself what it takes, RGB in 0..1, and was given a mean or std as well",
+            remedy="leave mean and std out for this file",
+        )
+    )
+
+
+def tell_assumed(spec: ModelSpec, path: Path, image_size: int, classes: Sequence[str]) -> str:
+    """The note that says how a file is judged which does not say it itself."""
+    scale = ", as it is" if spec.mean is None and spec.std is None else ""
+    scale += "" if spec.mean is None else f", minus {', '.join(map(str, spec.mean))}"
+    scale += "" if spec.std is None else f", divided by {', '.join(map(str, spec.std))}"
+    return (
+        f"{path.name} does not say what it takes and gives; judged as: RGB in 0..1{scale}; {image_size} px; logits in "
+        f"the order {', '.join(classes)}"
+    )
+
+
+__all__ = ["ModelSpec", "OpenedClassifier", "OpenedModel", "open_model"]
+
+ONNX = ".onnx"
+B4_IMAGE_SIZE = 380  # that the published weights of EfficientNet-B4 were trained at
+
+Kind = Literal["checkpoint", "safetensors", "weights", "onnx"]
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model, ready to judge.
+
+    model: images (B, 3, H, W) float32 RGB in 0..1 -> core.types.Outputs with logits (B, C) in the task's order of
+    classes, in evaluation mode; pictures of another size than image_size are resized to it. about: what the file says
+    of itself, {} where it says nothing; notes: what was matched, guessed or assumed; classes: the order of the file's
+    own logits.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    kind: Kind
+    model: nn.Module
+    architecture: str | None
+    image_size: int
+    about: Mapping[str, Any]
+    notes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+
+
+class OpenedClassifier(AdaptedTeacher):
+    """A frozen model that sees pictures at its own size and scale, and answers in the task's order of classes.
+
+    Unlike a teacher it keeps a graph where the images ask for a gradient, as heat maps do.
+    """
+
+    def forward(self, images: Tensor) -> Outputs:
+        outputs = self.model(self.prepare(images))
+        if self.order is None:
+            return outputs
+        return Outputs(logits=outputs.logits[:, list(self.order)], features=outputs.features)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A classifier before it is adapted to the task."""
+
+    classifier: Classifier
+    kind: Kind
+    architecture: str | None
+    image_size: int
+    classes: tuple[str, ...]
+    about: Mapping[str, Any]
+    notes: list[str] = field(default_factory=list[str])
+
+
+def open_model(spec: ModelSpec, *, classes: Sequence[str], device: torch.device) -> OpenedModel:
+    """Open one model of the task's `classes`, on `device`.
+
+    Raises UserError for a file that is missing, damaged or does not fit; for one that does not say its architecture or
+    image size where `spec` does not either; and where `spec` contradicts the file.
+    """
+    path = find_file(spec.path)
+    check_scale(spec)
+    find = _open_onnx if path.suffix == ONNX else _open_tensors
+    found = find(spec, path, tuple(classes), device)
+    order = [found.classes.index(name) for name in classes]
+    model = OpenedClassifier(
+        found.classifier, input_size=found.image_size, mean=spec.mean, std=spec.std, order=order
+    ).to(device)
+    return OpenedModel(
+        name=spec.name or name_model(spec.path),
+        path=path,
+        sha256=compute_sha256(path),
+        kind=found.kind,
+        model=model,
+        architecture=found.architecture,
+        image_size=found.image_size,
+        about=found.about,
+        notes=tuple(found.notes),
+        classes=found.classes,
+    )
+
+
+def _open_tensors(spec: ModelSpec, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
+    file = read_tensor_file(path)
+    says = read_description(file.about, path)
+    notes = list(file.notes)
+    architecture = settle("architecture", says.architecture, spec.architecture, path)
+    architecture = architecture or _guess_architecture(file, notes)
+    order = settle_classes(says, spec, path, classes)
+    classifier, line = load_classifier(file, architecture=architecture, dropout=says.dropout, classes=order)
+    notes.append(line)
+    image_size = settle_size(says.image_size, spec, path, B4_IMAGE_SIZE if architecture == EFFICIENTNET_B4 else None)
+    if file.kind == "weights":
+        notes.append(tell_assumed(spec, path, image_size, order))
+    else:
+        refuse_scale(spec, path)
+    return _Found(classifier, file.kind, architecture, image_size, order, file.about, notes)
+
+
+def _open_onnx(spec: ModelSpec, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
+    graph = read_graph(path, device=device)
+    says = read_description(graph.about, path)
+    order = settle_classes(says, spec, path, classes)
+    said_size = settle("image_size", graph.image_size, says.image_size, path, asker="its metadata")
+    image_size = settle_size(said_size, spec, path, None)
+    classifier = OnnxClassifier(graph, classes=order)
+    classifier.check_outputs(image_size)
+    notes = list(graph.notes)
+    if says.architecture is None or says.classes is None:
+        notes.append(tell_assumed(spec, path, image_size, order))
+    else:
+        refuse_scale(spec, path)
+    architecture = settle("architecture", says.architecture, spec.architecture, path)
+    return _Found(classifier, "onnx", architecture, image_size, order, graph.about, notes)
+
+
+def _guess_architecture(file: TensorFile, notes: list[str]) -> str:
+    found = find_architecture(file.tensors)
+    if found is None:
+        raise UserError(
+            Problem(
+                where=str(file.path),
+                what=f"does not say which architecture its weights are of, and they are not those of {EFFICIENTNET_B4}",
+                got=f"tensors such as {', '.join(list(file.tensors)[:3])}",
+                remedy=f"give its architecture: --architecture with {EFFICIENTNET_B4} or a timm model name",
+            )
+        )
+    notes.append(f"{file.path.name}: its architecture is {found}, by the names and shapes of its tensors")
+    return found

@@ -1,0 +1,221 @@
+"""Trained models from files of tensors, and what a checkpoint says of its training.
+
+Trained classifiers from files of tensors: our own, which describe themselves, and bare weights of others.
+
+Everything is loaded strictly (models/weights.py): the whole backbone and a head of the task's classes, or an error
+that shows the names of both sides.
+
+What a checkpoint's own description says of its training and its selection, for reports and exports.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from sharpstudent.checkpoint.store import SUFFIX as SAFETENSORS
+from sharpstudent.checkpoint.store import load_checkpoint
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.evaluation.task import PICTURE_AUC
+from sharpstudent.models.classifier import EFFICIENTNET_B4, Classifier, build_classifier
+from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors, read_tensors, unwrap_tensors
+
+TensorKind = Literal["checkpoint", "safetensors", "weights"]
+
+# Of a checkpoint's description, those that are texts: in metadata they stand without quotes.
+_TEXTS = ("architecture", "input", "task", "run", "metric", "source", "source_sha256", "format")
+_STEM = "_conv_stem.weight"  # efficientnet-pytorch's first tensor, under any prefix
+
+
+class Description(BaseModel):
+    """What a file says of itself, as far as a model is built from it; None where it does not say."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    architecture: str | None = None
+    classes: tuple[str, ...] | None = None
+    dropout: float | None = None
+    image_size: int | None = Field(default=None, gt=0)
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The weights of a file, unwrapped, and what else it holds. kind: `weights` where it does not name its
+    architecture; notes: what was odd about it.
+    """
+
+    path: Path
+    kind: TensorKind
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def read_tensor_file(path: Path) -> TensorFile:
+    """Read a .pth, .tar, .pt or .safetensors file onto the CPU; never runs code from it.
+
+    Raises UserError for a missing, damaged or foreign file, and for one whose weights are no numbers.
+    """
+    if path.suffix == SAFETENSORS:
+        tensors, about, note = read_tensors(path), _read_metadata(path), None
+    else:
+        tensors, about, note = _read_checkpoint(path)
+    _check_finite(tensors, path)
+    says = "architecture" in about
+    kind: TensorKind = "weights" if not says else "safetensors" if path.suffix == SAFETENSORS else "checkpoint"
+    return TensorFile(path, kind, tensors, about, () if note is None else (note,))
+
+
+def read_description(about: Mapping[str, Any], path: Path) -> Description:
+    """What `about` says of the model. Raises UserError for values of another form than ours."""
+    try:
+        return Description.model_validate(dict(about))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(str(part) for part in e['loc'])} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="describes itself in a form that cannot be used",
+                expected="architecture: a name; classes: a list of names; dropout: a number; image_size: pixels",
+                got="; ".join(wrong),
+                remedy="write the file anew from its run, or give bare weights: torch.save(model.state_dict(), FILE)",
+            )
+        ) from None
+
+
+def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """A description that was stored as strings: texts as they are or in quotes, everything else as JSON."""
+    return {key: _parse(key, text) for key, text in metadata.items()}
+
+
+def find_architecture(tensors: Mapping[str, Tensor]) -> str | None:
+    """The architecture that these tensors can only be of, or None: EfficientNet-B4 of efficientnet-pytorch."""
+    if not any(key.endswith(_STEM) for key in tensors):
+        return None
+    match = match_tensors(_build(EFFICIENTNET_B4, classes=2, dropout=None), tensors)
+    return EFFICIENTNET_B4 if not match.missing_in_backbone() and not match.unexpected_in_backbone() else None
+
+
+def load_classifier(
+    file: TensorFile, *, architecture: str, dropout: float | None, classes: Sequence[str]
+) -> tuple[Classifier, str]:
+    """The classifier in evaluation mode with the file's weights, and the line that counts them.
+
+    Raises UserError for an architecture that is not known, weights of another one, and a head that is missing or tells
+    another number of classes apart.
+    """
+    model = _build(architecture, classes=len(classes), dropout=dropout)
+    match = match_tensors(model, file.tensors)
+    if not match.missing_in_backbone() and not match.unexpected_in_backbone():
+        _check_head(file, classes)
+    try:
+        line = load_weights(model, file.tensors, where=file.path.name, needs_head=True)
+    except UserError as error:  # here nobody may take a part of the weights
+        remedy = f"give weights of {architecture}, or the architecture that these are of"
+        raise UserError(*(replace(p, where=str(file.path), remedy=remedy) for p in error.problems)) from None
+    return model.eval(), f"{line} of {architecture}"
+
+
+def _build(architecture: str, *, classes: int, dropout: float | None) -> Classifier:
+    with torch.random.fork_rng(devices=[]):  # a model may be opened in the middle of a run, whose draws go on
+        return build_classifier(architecture, classes=classes, dropout=dropout)
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
+    try:
+        checkpoint = load_checkpoint(path)
+    except json.JSONDecodeError as error:  # somebody else's `about`
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="is no checkpoint of this program: its `about` is not JSON",
+                got=str(error),
+                remedy="give its weights alone: torch.save(model.state_dict(), FILE)",
+            )
+        ) from None
+    about = checkpoint.about if isinstance(checkpoint.about, dict) else {}
+    return unwrap_tensors(checkpoint.tensors, where=str(path)), about, checkpoint.note
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return parse_metadata(file.metadata() or {})
+
+
+def _parse(key: str, text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if key in _TEXTS and not isinstance(value, str) else value
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    bad = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise UserError(
+            Problem(
+                where=str(path),
+                what=f"{len(bad)} of its {len(tensors)} tensors hold values that are no numbers (NaN or infinite)",
+                got=", ".join(bad[:3]) + (", ..." if len(bad) > 3 else ""),
+                remedy="take an earlier checkpoint of the run",
+            )
+        )
+
+
+def _check_head(file: TensorFile, classes: Sequence[str]) -> None:
+    found = count_head_classes(file.tensors)
+    if found == len(classes):
+        return
+    what = "holds no classification head, and a random one would judge at random"
+    if found is not None:
+        outputs = "1 output (a single logit)" if found == 1 else f"{found} outputs"
+        what = f"does not fit the task: its head has {outputs}, and the task has {len(classes)} classes"
+    raise UserError(
+        Problem(
+            where=str(file.path),
+            what=what,
+            expected=f"one logit for each of {', '.join(classes)}",
+            remedy="give a model that was trained on this task; ImageNet weights are none",
+        )
+    )
+
+
+TRAINED = ("stage", "run", "seed", "epoch", "task", "input", "selection_metric")
+
+
+def read_trained(about: Mapping[str, Any]) -> dict[str, Any]:
+    """How it was trained."""
+    return {name: about[name] for name in TRAINED if name in about}
+
+
+def read_validation(about: Mapping[str, Any]) -> dict[str, float]:
+    """Its figures on the validation data of its run, those of averaged weights with `_ema`."""
+    return {
+        name: float(value)
+        for name, value in about.items()
+        if name.startswith("val_") and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def read_selection_metric(about: Mapping[str, Any]) -> str:
+    """What ranked the epochs of its run; versions that do not say knew one metric only."""
+    return str(about.get("selection_metric", PICTURE_AUC))
+
+
+def read_selection(about: Mapping[str, Any]) -> dict[str, object]:
+    """Epoch, value and metric, as an export of the best model says them: of the student or of its average, whichever
+    was saved.
+    """
+    metric = read_selection_metric(about)
+    value = about.get(f"{metric}_ema" if about.get("selected") == "ema" else metric)
+    return {"epoch": about.get("epoch"), "value": value, "metric": metric}

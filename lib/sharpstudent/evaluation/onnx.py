@@ -1,0 +1,286 @@
+"""An ONNX file as a model like any other.
+
+An ONNX file as a session of onnxruntime (extra `onnx`) whose input and output have been understood.
+
+Legend: N pictures, C classes, H x W pixels.
+
+An ONNX file as a classifier like any other: pictures in, one logit for each class out.
+
+Legend: B pictures, C classes, S pixels a side.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.evaluation.model_files import parse_metadata
+from sharpstudent.models.classifier import Classifier
+
+LOGITS = "logits"  # the output that is meant where a file has several
+_TAKES = "one input of images, (N, 3, H, W) float32, N and square H = W fixed or free"
+_EXPORT_ANEW = "export it anew, as a classifier of one picture tensor: torch.onnx.export(model, (images,), dynamo=True)"
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """An ONNX file, ready to run. batch, image_size: None where the graph leaves them free; about: its metadata;
+    runs_on: `cpu` or `cuda`.
+    """
+
+    path: Path
+    session: Any
+    input_name: str
+    output_name: str
+    batch: int | None
+    image_size: int | None
+    about: Mapping[str, Any]
+    runs_on: str
+    notes: tuple[str, ...]
+
+
+def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
+    """Open an ONNX file on the CPU, or with CUDA where `device` has it and onnxruntime can.
+
+    Raises UserError without onnxruntime, for a missing or damaged file, and for a graph that does not take one tensor
+    of pictures or does not say which of its outputs are the logits.
+    """
+    session = _start_session(path, device)
+    image = _find_input(session, path)
+    batch, side = _read_shape(image, path)
+    runs_on = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+    notes: list[str] = []
+    if device.type == "cuda" and runs_on == "cpu":
+        notes.append(f"{path.name}: this onnxruntime has no CUDA, so it is judged on the CPU")
+    if path.with_name(f"{path.name}.data").is_file():
+        notes.append(f"{path.name}: its weights lie in {path.name}.data beside it, which its sha256 does not cover")
+    return OnnxGraph(
+        path=path,
+        session=session,
+        input_name=image.name,
+        output_name=_find_output(session, path),
+        batch=batch,
+        image_size=side,
+        about=parse_metadata(session.get_modelmeta().custom_metadata_map),
+        runs_on=runs_on,
+        notes=tuple(notes),
+    )
+
+
+def run_graph(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The output for (N, 3, H, W) float32, of N rows; a fixed batch is filled up with copies of the last picture, whose
+    rows are dropped. Raises UserError where the graph cannot judge such pictures.
+    """
+    step = graph.batch or len(pictures)
+    parts: list[NDArray[np.float32]] = []
+    for start in range(0, len(pictures), step):
+        chunk = pictures[start : start + step]
+        spare = step - len(chunk)
+        full = chunk if spare == 0 else np.concatenate([chunk, np.repeat(chunk[-1:], spare, axis=0)])
+        said = _run_once(graph, full)
+        if said.ndim == 0 or len(said) != len(full):
+            raise UserError(
+                _refuse(graph.path, "does not give one row for each picture", _describe(len(full)), f"{said.shape}")
+            )
+        parts.append(said[: len(chunk)])
+    return np.concatenate(parts)
+
+
+def _describe(pictures: int) -> str:
+    return f"{pictures} row{'s' if pictures > 1 else ''} for a batch of {pictures}"
+
+
+def _run_once(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    try:
+        (said,) = graph.session.run([graph.output_name], {graph.input_name: pictures})
+    except _list_errors() as error:
+        what = f"could not judge pictures of shape {tuple(pictures.shape)}"
+        raise UserError(_refuse(graph.path, what, None, _first_words(error))) from None
+    return np.asarray(said, dtype=np.float32)
+
+
+def _start_session(path: Path, device: torch.device) -> Any:
+    try:
+        import onnxruntime  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise UserError(
+            Problem(str(path), "needs onnxruntime, which is not installed", remedy='pip install ".[onnx]"')
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: they come as exceptions too
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as torch, so that times can be compared
+    providers = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, "CUDAExecutionProvider")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except _list_errors() as error:
+        what = (
+            "cannot be opened as ONNX: it is damaged, cut off, incomplete or of a kind that onnxruntime does not know"
+        )
+        raise UserError(_refuse(path, what, None, _first_words(error))) from None
+
+
+def _list_errors() -> tuple[type[Exception], ...]:
+    """onnxruntime's exceptions, which share no base of their own."""
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, RuntimeError, ValueError)
+
+
+def _find_input(session: Any, path: Path) -> Any:
+    inputs = session.get_inputs()
+    got = ", ".join(f"{each.name}: {each.shape} {each.type}" for each in inputs) or "none"
+    if len(inputs) != 1:
+        raise UserError(_refuse(path, f"has {len(inputs)} inputs", _TAKES, got))
+    if inputs[0].type != "tensor(float)":
+        raise UserError(_refuse(path, "takes other numbers than float32", _TAKES, got))
+    shape = inputs[0].shape
+    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
+        raise UserError(_refuse(path, "does not take images of three colours, channels first", _TAKES, got))
+    return inputs[0]
+
+
+def _read_shape(image: Any, path: Path) -> tuple[int | None, int | None]:
+    """Batch and side, where they are fixed."""
+    batch, _, height, width = (size if isinstance(size, int) and size > 0 else None for size in image.shape)
+    if height != width and None not in (height, width):
+        raise UserError(_refuse(path, "takes images that are not square", _TAKES, f"{image.name}: {image.shape}"))
+    return batch, height or width
+
+
+def _find_output(session: Any, path: Path) -> str:
+    names = [output.name for output in session.get_outputs()]
+    if len(names) == 1:
+        return names[0]
+    if LOGITS in names:
+        return LOGITS
+    raise UserError(_refuse(path, f"has {len(names)} outputs, none of them called `{LOGITS}`", None, ", ".join(names)))
+
+
+def _refuse(path: Path, what: str, expected: str | None, got: str) -> Problem:
+    return Problem(str(path), what, expected, got, remedy=_EXPORT_ANEW)
+
+
+def _first_words(error: Exception) -> str:
+    """onnxruntime's own words without their code, on one line."""
+    text = " ".join(str(error).split()).rpartition("[ONNXRuntimeError] : ")[2]
+    return text[:300] or type(error).__name__
+
+
+def count_weights(path: Path) -> tuple[int, int]:
+    """How many numbers the graph's floating-point initialisers hold, and how many bytes lie in files beside it.
+
+    Raises ImportError without the package `onnx`.
+    """
+    import onnx  # pyright: ignore[reportMissingImports]
+
+    graph = onnx.load(path, load_external_data=False).graph
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+    count, beside = 0, set[str]()
+    for tensor in graph.initializer:
+        count += math.prod(tensor.dims) if tensor.data_type in floats else 0
+        beside |= {entry.value for entry in tensor.external_data if entry.key == "location"}
+    return count, sum((path.parent / name).stat().st_size for name in beside)
+
+
+_SUM_TOLERANCE = 1e-3  # of probabilities; half precision rounds to 5e-4
+
+
+class OnnxClassifier(Classifier):
+    """Runs on onnxruntime; logits come back on the device of the images, and no gradient passes through.
+
+    graph: its output is (B, C) logits or, of two classes, (B, 1) or (B,) log-odds of the second.
+    """
+
+    def __init__(self, graph: OnnxGraph, *, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.graph, self.classes = graph, tuple(classes)
+
+    def compute_logits(self, images: Tensor) -> Tensor:
+        pictures = np.ascontiguousarray(images.detach().cpu().numpy(), dtype=np.float32)
+        return torch.from_numpy(self._to_logits(run_graph(self.graph, pictures))).to(images.device)
+
+    def get_features(self, images: Tensor) -> NoReturn:
+        raise UserError(
+            Problem(
+                str(self.graph.path),
+                "gives logits alone: an ONNX file has no feature maps",
+                remedy="give the checkpoint that it was exported from",
+            )
+        )
+
+    def enable_gradient_checkpointing(self) -> NoReturn:
+        raise UserError(
+            Problem(str(self.graph.path), "cannot be trained: it is an ONNX file", remedy="train the checkpoint")
+        )
+
+    def check_outputs(self, image_size: int) -> None:
+        """Judge a few very different pictures of S = image_size. Raises UserError for outputs of another shape, and
+        for probabilities: as logits they would be squeezed a second time.
+        """
+        pictures = _make_varied(image_size)
+        said = run_graph(self.graph, pictures)
+        self._to_logits(said)
+        if _is_share(said):
+            # One number in 0..1 may be a weak model's log-odds; far beyond 0..1 only a sigmoid stays in there.
+            alone = said.ndim == 1 or said.shape[1] == 1
+            if alone and _is_share(run_graph(self.graph, 200.0 * pictures - 100.0)):
+                self._refuse_probabilities("every output for 8 very different pictures is within 0 and 1")
+            if not alone and np.all(np.abs(said.sum(axis=1) - 1.0) <= _SUM_TOLERANCE):
+                self._refuse_probabilities("for 4 very different pictures the outputs of each add up to 1")
+
+    def _to_logits(self, said: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, C) from what the graph gave."""
+        count = len(self.classes)
+        if said.ndim == 2 and said.shape[1] == count:
+            return said
+        if count == 2 and (said.ndim == 1 or (said.ndim == 2 and said.shape[1] == 1)):
+            odds = said.reshape(-1)
+            return np.stack([np.zeros_like(odds), odds], axis=1)
+        shape = ", ".join(["N", *(str(size) for size in said.shape[1:])])
+        raise UserError(
+            Problem(
+                str(self.graph.path),
+                f"gives another number of outputs than the task has classes ({', '.join(self.classes)})",
+                expected=f"logits (N, {count})"
+                + (f", or log-odds of {self.classes[1]}, (N, 1) or (N,)" if count == 2 else ""),
+                got=f"{self.graph.output_name}: ({shape})",
+                remedy="give a model that was trained on this task",
+            )
+        )
+
+    def _refuse_probabilities(self, seen: str) -> NoReturn:
+        raise UserError(
+            Problem(
+                str(self.graph.path),
+                "gives probabilities, not logits",
+                expected="logits (before softmax or sigmoid), which thresholds and calibration are made of",
+                got=f"{self.graph.output_name}: {seen}",
+                remedy="export the model without its last softmax or sigmoid",
+            )
+        )
+
+
+def _make_varied(side: int) -> NDArray[np.float32]:
+    """Four pictures (4, 3, S, S) in 0..1 that have nothing in common: black, white, a slope of each colour, noise."""
+    pictures = np.zeros((4, 3, side, side), np.float32)
+    pictures[1] = 1.0
+    slope = np.linspace(0.0, 1.0, side, dtype=np.float32)
+    pictures[2] = np.stack(np.broadcast_arrays(slope[None], slope[:, None], slope[None, ::-1]))
+    pictures[3] = np.random.default_rng(0).random((3, side, side), dtype=np.float32)
+    return pictures
+
+
+def _is_share(said: NDArray[np.float32]) -> bool:
+    return bool(np.all((said >= 0.0) & (said <= 1.0)))

@@ -1,0 +1,167 @@
+"""How far probabilities may be believed, in numbers and as a reliability diagram.
+
+How far probabilities may be believed: expected calibration error, log loss, Brier score, and the temperature that
+mends them (Guo et al. 2017, "On calibration of modern neural networks").
+
+All take logits (N, C), never probabilities: near 0 and 1 these are rounded, and their logarithm is lost. Legend: N
+samples, C classes; labels 0..C-1, of the deepfake task real 0, fake 1.
+
+The reliability diagram in numbers: of the samples given about the same probability, the share that it was true of
+(DeGroot & Fienberg 1983).
+
+Legend: N samples, C classes, M bins ((m-1)/M, m/M]; labels 0..C-1, of the deepfake task real 0, fake 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sharpstudent.metrics.checks import check_logits
+
+BINS = 15  # as in Guo et al.
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 1000.0
+
+
+def compute_ece(
+    logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS, sample_ids: Sequence[str] | None = None
+) -> float:
+    """Expected calibration error, 0..1: mean over samples of |accuracy - confidence| of the bin that each is in.
+
+    Confidence is the probability of the predicted class (of equal ones the first); the bins ((m-1)/bins, m/bins] are
+    equally wide (Guo et al., eqs. 3 and 5). Two classes fill the upper half of the bins only. Raises MetricError where
+    `check_logits` does.
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be >= 1, got {bins}")
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    confidence, right = find_confidence(values, classes)
+    # Sums, not means: a bin's share times its mean gap is its summed gap over N.
+    gaps = np.bincount(find_bins(confidence, bins), right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(classes))
+
+
+def find_confidence(
+    logits: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of checked logits (N, C): the probability of the predicted class, and 1.0 where that is the label, else 0.0."""
+    confidence = np.exp(compute_log_softmax(logits)).max(axis=1)
+    return confidence, (logits.argmax(axis=1) == labels).astype(np.float64)
+
+
+def find_bins(probabilities: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Which of the bins ((m-1)/bins, m/bins], 0..bins-1, each probability is in; 0 itself is in the first."""
+    return np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def compute_log_loss(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
+    """Mean of minus the logarithm of the label's probability [nats]. Raises MetricError where `check_logits` does."""
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    # `0.0 -`: a sure and right model has 0, not -0.
+    return 0.0 - float(compute_log_softmax(values)[np.arange(len(classes)), classes].mean())
+
+
+def compute_brier(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
+    """Half the mean squared distance of the probabilities from the label as a unit vector, 0..1 (Brier 1950).
+
+    The half makes it, for two classes, the usual mean of (probability of fake - label)^2. Raises MetricError where
+    `check_logits` does.
+    """
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    difference = np.exp(compute_log_softmax(values))
+    difference[np.arange(len(classes)), classes] -= 1.0
+    return float(0.5 * (difference**2).sum(axis=1).mean())
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
+    """The T for which logits / T have the smallest log loss (temperature scaling, Guo et al., section 4.2).
+
+    In 1/T the log loss is convex, so its slope has one root at most. Where there is none within the bounds, the nearer
+    bound is the answer: LOWEST_TEMPERATURE for a model that is always right (any T could be smaller still),
+    HIGHEST_TEMPERATURE for one that is wrong more than it is right. Logits that say nothing, the classes of each sample
+    all equal, give 1. Raises MetricError where `check_logits` does.
+    """
+    # Imported here, as scikit-learn in metrics/binary.py; scipy ships no types.
+    from scipy.optimize import brentq  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    if bool((values == values[:, :1]).all()):
+        return 1.0
+    ahead = values - values[np.arange(len(classes)), classes, np.newaxis]  # of the label's logit: its own is 0
+
+    def slope(log_temperature: float) -> float:
+        """Of the log loss along 1/T: the mean over samples of the expected logit minus that of the label."""
+        probabilities = np.exp(compute_log_softmax(ahead * np.exp(-log_temperature)))
+        return float((probabilities * ahead).sum(axis=1).mean())
+
+    low, high = np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)
+    if slope(low) <= 0.0:
+        return LOWEST_TEMPERATURE
+    if slope(high) >= 0.0:
+        return HIGHEST_TEMPERATURE
+    return float(np.exp(cast(float, brentq(slope, low, high, xtol=1e-10))))
+
+
+def compute_log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of logits (N, C), along the classes."""
+    shifted = values - values.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """M bins of equal width. edges: float64 (M + 1,), 0..1; counts: int64 (M,), samples in each; said: float64 (M,),
+    their mean probability; true: float64 (M,), the share that it was true of; both NaN in an empty bin.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    said: NDArray[np.float64]
+    true: NDArray[np.float64]
+
+    @property
+    def ece(self) -> float:
+        """Mean of |true - said| over the samples."""
+        filled = self.counts > 0
+        gaps = np.abs(self.true[filled] - self.said[filled])
+        return float(gaps @ self.counts[filled] / self.counts.sum())
+
+
+def compute_reliability(
+    logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS, sample_ids: Sequence[str] | None = None
+) -> Reliability:
+    """Of the probability of the predicted class: its `ece` is that of `compute_ece`. logits (N, C), labels (N,).
+
+    Raises MetricError as `compute_ece` does.
+    """
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    return _build(*find_confidence(values, classes), bins)
+
+
+def compute_reliability_of_fake(
+    logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS, sample_ids: Sequence[str] | None = None
+) -> Reliability:
+    """Of the probability of class 1, fake: what a reader of "80 % fake" asks. logits (N, C), labels (N,).
+
+    Raises MetricError as `compute_ece` does.
+    """
+    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    return _build(np.exp(compute_log_softmax(values)[:, 1]), (classes == 1).astype(np.float64), bins)
+
+
+def _build(said: NDArray[np.float64], true: NDArray[np.float64], bins: int) -> Reliability:
+    if bins < 1:
+        raise ValueError(f"bins must be >= 1, got {bins}")
+    bin_of = find_bins(said, bins)
+    counts = np.bincount(bin_of, minlength=bins)
+    some = np.where(counts > 0, counts, np.nan)
+    return Reliability(
+        edges=np.linspace(0.0, 1.0, bins + 1),
+        counts=counts,
+        said=np.bincount(bin_of, said, minlength=bins) / some,
+        true=np.bincount(bin_of, true, minlength=bins) / some,
+    )

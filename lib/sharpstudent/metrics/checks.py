@@ -1,0 +1,118 @@
+"""What every metric refuses, in words that name the samples; names as numbers.
+
+Names as numbers, so that sets of a million samples are counted and split without comparing texts again.
+
+What every metric refuses, in words that name the samples. Legend: N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def number_names(values: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """The distinct names in their order, and which of them each of N values is: 0..n-1 (N,)."""
+    names = sorted({str(value) for value in values})
+    number_of = {name: number for number, name in enumerate(names)}
+    return names, np.fromiter((number_of[value] for value in values), np.int64, count=len(values))
+
+
+def number_pairs(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Distinct pairs of numbers (N,) and (N,) as one number each, 0..n-1 (N,), in the order of the pairs."""
+    _, numbers = np.unique(first * (int(second.max()) + 1) + second, return_inverse=True)
+    return numbers.astype(np.int64)
+
+
+SHOWN = 5  # samples named in a message; the rest are counted
+
+
+class MetricError(ValueError):
+    """A metric that has no value on these samples. Nothing may stand in for it, 0.5 least of all."""
+
+
+def check_samples(
+    scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Scores (N,) as float64 and labels (N,) as int64 of 0 and 1, or a MetricError; sample_ids: N names for it."""
+    score_array = np.asarray(scores, dtype=np.float64)
+    label_array = np.asarray(labels)
+    shapes = f"scores {score_array.shape}, labels {label_array.shape}"
+    if score_array.ndim != 1 or score_array.shape != label_array.shape:
+        raise MetricError(f"scores and labels must be two lists of the same length, got {shapes}")
+    if sample_ids is not None and len(sample_ids) != len(score_array):
+        raise MetricError(f"{len(sample_ids)} sample ids for {len(score_array)} samples")
+    if len(score_array) == 0:
+        raise MetricError("no samples at all: an empty split has no metric")
+    _refuse(~np.isfinite(score_array), score_array, "scores that are not finite", sample_ids)
+    _refuse(~np.isin(label_array, (0, 1)), label_array, "labels that are neither 0 nor 1", sample_ids)
+    return score_array, label_array.astype(np.int64)
+
+
+def check_logits(
+    logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Logits (N, C) as float64, C of 2 or more, and labels (N,) as int64 of 0..C-1, or a MetricError; sample_ids: N
+    names for it.
+    """
+    values, label_array = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if values.ndim != 2 or values.shape[1] < 2 or label_array.shape != values.shape[:1]:
+        shapes = f"logits {values.shape}, labels {label_array.shape}"
+        raise MetricError(f"logits must be (samples, classes) with a label for each sample, got {shapes}")
+    if sample_ids is not None and len(sample_ids) != len(values):
+        raise MetricError(f"{len(sample_ids)} sample ids for {len(values)} samples")
+    if len(values) == 0:
+        raise MetricError("no samples at all: an empty split has no metric")
+    bad = np.logical_not(np.isfinite(values))
+    first_bad = values[np.arange(len(values)), bad.argmax(axis=1)]
+    _refuse(np.any(bad, axis=1, keepdims=True)[:, 0], first_bad, "samples with logits that are not finite", sample_ids)
+    outside = f"labels outside 0..{values.shape[1] - 1}"
+    _refuse(~np.isin(label_array, range(values.shape[1])), label_array, outside, sample_ids)
+    return values, label_array.astype(np.int64)
+
+
+def check_both_classes(labels: NDArray[np.int64], *, sample_ids: Sequence[str] | None = None) -> None:
+    """Raise MetricError unless 0 and 1 both occur; labels (N,), one or more; sample_ids: N names for it."""
+    if labels.min() == labels.max():
+        such = "" if sample_ids is None else f" ({name_some(sample_ids)})"
+        raise MetricError(
+            f"one class only: all {len(labels)} samples have label {labels[0]}{such}; this metric needs real (0) and "
+            "fake (1)"
+        )
+
+
+def check_class_occurs(labels: NDArray[np.int64], label: int, *, sample_ids: Sequence[str] | None = None) -> None:
+    """Raise MetricError unless `label` occurs among labels (N,)."""
+    if not bool((labels == label).any()):
+        such = "" if sample_ids is None else f" ({name_some(sample_ids)})"
+        raise MetricError(f"none of the {len(labels)} samples has label {label}{such}; this metric is about those")
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise MetricError unless it is a finite number."""
+    if not np.isfinite(threshold):
+        raise MetricError(f"the threshold must be finite, got {threshold}")
+
+
+def check_rate(rate: float) -> None:
+    """Raise MetricError unless it is a share above 0 and below 1."""
+    if not 0.0 < rate < 1.0:
+        raise MetricError(f"a wanted rate must lie between 0 and 1, got {rate}")
+
+
+def name_some(names: Sequence[str], *, of: int | None = None) -> str:
+    """The first few names, and how many more there are; `of`: in all, where `names` are the first ones only."""
+    more = (len(names) if of is None else of) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _refuse(bad: NDArray[np.bool_], values: NDArray[np.generic], what: str, sample_ids: Sequence[str] | None) -> None:
+    positions = np.flatnonzero(bad).tolist()
+    if not positions:
+        return
+    names = [
+        f"{sample_ids[i] if sample_ids is not None else f'sample {i}'} ({values[i].item()})" for i in positions[:SHOWN]
+    ]
+    raise MetricError(f"{len(positions)} of {len(values)} {what}: {name_some(names, of=len(positions))}")

@@ -1,0 +1,99 @@
+"""The one adapter to albumentations: the augmentation that real and fake share, and the colour shift of self-blending.
+
+albumentations draws from its own generators. Here they are replaced before every call by ones derived from the caller's
+generator, so that the same generator state gives the same bytes and no global state is touched. (`set_random_seed` will
+not do: it gives every transform the same seed, so that all of them would be applied, or not, together.)
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Without it the import asks PyPI for a newer version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+
+RGB_SHIFT = (-20, 20)  # of 255
+# OpenCV's units (hue 0-180, saturation and value 0-255) as in the SBI reference: nearly a no-op, and not 30 %.
+HSV_SHIFT = (-0.3, 0.3)
+JPEG_QUALITY = (40, 100)
+SHARPEN_ALPHA, SHARPEN_LIGHTNESS = (0.2, 0.5), (0.5, 1.0)
+
+
+class _Pipelines(threading.local):
+    """The two pipelines, built once a thread: they carry the generator of the call that uses them."""
+
+    def __init__(self) -> None:
+        # Both images have one size by contract; checking it again costs time.
+        self.shared = A.Compose(
+            [
+                A.RGBShift(RGB_SHIFT, RGB_SHIFT, RGB_SHIFT, p=0.3),
+                A.HueSaturationValue(HSV_SHIFT, HSV_SHIFT, HSV_SHIFT, p=0.3),
+                A.RandomBrightnessContrast((-0.3, 0.3), (-0.3, 0.3), p=0.3),
+                A.ImageCompression(quality_range=JPEG_QUALITY, compression_type="jpeg", p=0.5),
+            ],
+            additional_targets={"fake": "image"},
+        )
+        self.color_shift = A.Compose(
+            [
+                A.RGBShift(RGB_SHIFT, RGB_SHIFT, RGB_SHIFT, p=0.3),
+                A.HueSaturationValue(HSV_SHIFT, HSV_SHIFT, HSV_SHIFT, p=1),
+                A.RandomBrightnessContrast((-0.1, 0.1), (-0.1, 0.1), p=1),
+                # A member's p is its weight among the alternatives: downscaling 1/2, shared by its two factors.
+                A.OneOf([_build_downscale(1 / 2, 0.5), _build_downscale(1 / 4, 0.5), _build_sharpen(1.0)], p=1),
+            ]
+        )
+
+
+def _build_downscale(scale: float, weight: float) -> A.Downscale:
+    return A.Downscale(
+        scale_range=(scale, scale),
+        interpolation_pair={"downscale": cv2.INTER_NEAREST, "upscale": cv2.INTER_LINEAR},
+        p=weight,
+    )
+
+
+def _build_sharpen(weight: float) -> A.Sharpen:
+    return A.Sharpen(alpha=SHARPEN_ALPHA, lightness=SHARPEN_LIGHTNESS, p=weight)
+
+
+_PIPELINES = _Pipelines()
+
+
+def _seed(pipeline: A.Compose, rng: np.random.Generator) -> A.Compose:
+    pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+    return pipeline
+
+
+def augment_pair(
+    real: NDArray[np.uint8], fake: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Augment two images with one draw of parameters: RGB shift, HSV shift, brightness/contrast, JPEG.
+
+    real, fake: uint8 (H, W, 3) RGB of one shape. Returns two new arrays of that shape and dtype.
+    """
+    out = _seed(_PIPELINES.shared, rng)(image=real, fake=fake)
+    return out["image"], out["fake"]
+
+
+def augment_single(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The same augmentation for one image, uint8 (H, W, 3) RGB; the same generator state draws the same parameters."""
+    return _seed(_PIPELINES.shared, rng)(image=image)["image"]
+
+
+def color_shift_source(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The statistical difference between source and target of a self-blend.
+
+    RGB shift p=.3, HSV shift, brightness/contrast, then either a loss of resolution or sharpening. image: uint8 (H, W,
+    3) RGB; the same comes back. One with a side below 8 px is too small for this: it is returned unchanged.
+    """
+    if min(image.shape[:2]) < 8:
+        return image.copy()
+    return _seed(_PIPELINES.color_shift, rng)(image=image)["image"]

@@ -1,0 +1,115 @@
+"""One training item: a real face and the fake made of it, cut, augmented and resized alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.modalities.faces.augment import augment_pair, augment_single
+from sharpstudent.modalities.faces.crop import (
+    choose_box,
+    compute_box_margins,
+    compute_landmark_box,
+    compute_loose_box,
+    crop,
+)
+from sharpstudent.modalities.faces.landmark_layout import check_landmarks, flip_box, flip_landmarks
+from sharpstudent.modalities.faces.self_blend import self_blend
+
+FLIP_P = 0.5
+
+Pixel = TypeVar("Pixel", np.uint8, np.float32)
+
+
+@dataclass(frozen=True)
+class FacePair:
+    """real, fake: uint8 (S, S, 3) RGB; mask: float32 (S, S) in 0..1, the share of foreign pixels in the fake."""
+
+    real: NDArray[np.uint8]
+    fake: NDArray[np.uint8]
+    mask: NDArray[np.float32]
+
+
+def make_pair(
+    image: NDArray[np.uint8],
+    landmarks: NDArray[np.generic],
+    rng: np.random.Generator,
+    image_size: int,
+    *,
+    train: bool,
+    boxes: Sequence[NDArray[np.generic]] | NDArray[np.generic] | None = None,
+) -> FacePair:
+    """Make a real and a self-blended face from one image.
+
+    image: uint8 (H, W, 3) RGB, a frame or a stored loose crop; landmarks: (68 or 81, 2) pixels of the face; boxes: (n,
+    4) the detector's boxes in this image, the landmarks' own box where there are none; image_size: S [px]. train:
+    flip, augment and draw the crop's margins; otherwise none of it, with margins of 12.5 %. The blend is always drawn
+    from rng. Raises ValueError for another shape of image or landmarks.
+    """
+    _check_image(image)
+    points = check_landmarks(landmarks)
+    box = compute_landmark_box(points) if boxes is None or len(boxes) == 0 else choose_box(boxes, points)
+    width = image.shape[1]
+    if train and rng.random() < FLIP_P:
+        image, points, box = image[:, ::-1], flip_landmarks(points, width), flip_box(box, width)
+    loose = crop(image, compute_loose_box(points, *image.shape[:2]), landmarks=points, boxes=box[None])
+    real, fake, mask = self_blend(np.ascontiguousarray(loose.image), loose.landmarks, rng)
+    if train:
+        real, fake = augment_pair(real, fake, rng)
+    height, width = real.shape[:2]
+    final = compute_box_margins(loose.boxes[0], height, width, rng if train else None)
+    return FacePair(
+        real=_cut(real, final, image_size), fake=_cut(fake, final, image_size), mask=_cut(mask, final, image_size)
+    )
+
+
+def make_single(
+    image: NDArray[np.uint8],
+    landmarks_or_box: NDArray[np.generic] | None,
+    rng: np.random.Generator,
+    image_size: int,
+    *,
+    train: bool,
+) -> NDArray[np.uint8]:
+    """Prepare one already labelled face: the same flip, augmentation, crop and resize, and no blending.
+
+    image: uint8 (H, W, 3) RGB; landmarks_or_box: (68 or 81, 2) or a box (4,) in pixels to crop around with the margins
+    of `make_pair`, or None to take the image as it is. Returns uint8 (S, S, 3) RGB.
+    """
+    _check_image(image)
+    height, width = image.shape[:2]
+    if landmarks_or_box is None:
+        box = None
+    elif np.shape(landmarks_or_box) == (4,):
+        box = np.asarray(landmarks_or_box, np.float32)
+    else:
+        box = compute_landmark_box(check_landmarks(landmarks_or_box))
+    if train and rng.random() < FLIP_P:
+        image, box = image[:, ::-1], None if box is None else flip_box(box, width)
+    if box is not None:
+        left, top, right, bottom = compute_box_margins(box, height, width, rng if train else None)
+        image = image[top:bottom, left:right]
+    image = np.ascontiguousarray(image)
+    if train:
+        image = augment_single(image, rng)
+    return _resize(image, image_size)
+
+
+def _check_image(image: NDArray[np.generic]) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f"image: expected uint8 (H, W, 3) RGB, got {image.dtype} {image.shape}")
+
+
+def _cut(image: NDArray[Pixel], box_xyxy: NDArray[np.integer], size: int) -> NDArray[Pixel]:
+    left, top, right, bottom = (int(value) for value in box_xyxy)
+    return _resize(image[top:bottom, left:right], size)
+
+
+def _resize(image: NDArray[Pixel], size: int) -> NDArray[Pixel]:
+    """Bilinear to (size, size): the reference's interpolation, also downwards, with no smoothing before it."""
+    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR), image.dtype)

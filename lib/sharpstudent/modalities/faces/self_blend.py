@@ -1,0 +1,154 @@
+"""Self-blended images: a fake made of one real face, after Shiohara and Yamasaki, "Detecting Deepfakes with
+Self-Blended Images", CVPR 2022 (arXiv:2204.08376).
+
+The face is blended with a slightly moved, slightly recoloured copy of itself through a soft mask, which leaves the
+traces that face swaps share (blending boundary, mismatch of colour, of sharpness, of landmarks) and no others.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.modalities.faces.augment import color_shift_source
+from sharpstudent.modalities.faces.hull import HULL_KINDS, draw_hull
+from sharpstudent.modalities.faces.landmark_layout import check_landmarks
+
+DROP_FOREHEAD_P = 0.25
+SHIFT_SOURCE_P = 0.5  # otherwise the target is recoloured
+TRANSLATE_X, TRANSLATE_Y = 0.03, 0.015  # shares of the image's sides
+SCALE_RANGE = (0.95, 1 / 0.95)
+ELASTIC_ALPHA, ELASTIC_SIGMA = 50.0, 7.0  # px
+# The displacement field is smooth over ELASTIC_SIGMA, so it is drawn on a grid this much coarser.
+ELASTIC_STEP = 4  # px
+ELASTIC_REACH = 8  # px, more than a displacement ever is (its standard deviation is 1.2 px)
+SOFTEN_SIDES = (192, 256)  # px
+BLUR_KERNELS = np.arange(5, 26, 2)  # px, odd
+SECOND_BLUR_SIGMA = (5.0, 45.0)  # px
+BLEND_RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
+# Where no part of the region is inside the image, an ellipse in its middle with these shares of its half sides.
+FALLBACK_AXES = (0.5, 0.7)
+
+
+def self_blend(
+    image: NDArray[np.uint8], landmarks: NDArray[np.generic], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+    """Make a real and a fake of one face.
+
+    image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) pixels. Returns the target (the real face: the image itself
+    or, half of the time, its recoloured copy) and the fake, both uint8 (H, W, 3), and the mask float32 (H, W) in 0..1,
+    the share of the source in each pixel. Where the mask is 0 the two are equal bit for bit: only the blend tells them
+    apart, never the recolouring of a whole picture. Raises ValueError for another shape of landmarks.
+    """
+    source, target, mask = draw_blend_parts(image, landmarks, rng)
+    return target, blend(source, target, mask), mask
+
+
+def draw_blend_parts(
+    image: NDArray[np.uint8], landmarks: NDArray[np.generic], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+    """Source and target uint8 (H, W, 3) and mask float32 (H, W) of one self-blend, all drawn from rng."""
+    height, width = image.shape[:2]
+    points = check_landmarks(landmarks)
+    if rng.random() < DROP_FOREHEAD_P:
+        points = points[:68]
+    kind = HULL_KINDS[rng.integers(len(HULL_KINDS))]
+    source, target = image, image
+    if rng.random() < SHIFT_SOURCE_P:
+        source = color_shift_source(image, rng)
+    else:
+        target = color_shift_source(image, rng)
+    matrix = _draw_affine(rng, height, width)
+    source = cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    # Moving the points moves the region as warping the drawn mask would, without resampling it.
+    mask = draw_hull(kind, (points * matrix.diagonal() + matrix[:, 2]).astype(np.float32), height, width)
+    if not mask.any():
+        mask = _draw_fallback(height, width)
+    soft = soften(deform_elastically(mask, rng), rng)
+    soft *= np.float32(rng.choice(BLEND_RATIOS))
+    return np.asarray(source, np.uint8), target, soft
+
+
+def blend(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """mask * source + (1 - mask) * target, rounded to uint8 (H, W, 3)."""
+    fake = target.copy()
+    left, top, width, height = cv2.boundingRect((mask > 0).view(np.uint8))
+    if width == 0:
+        return fake
+    inside = np.s_[top : top + height, left : left + width]
+    share = mask[inside]
+    fake[inside] = cv2.blendLinear(source[inside], target[inside], share, 1 - share)
+    return fake
+
+
+def deform_elastically(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Shift every point of a 0/255 mask by smooth noise, after Simard et al., ICDAR 2003.
+
+    The field is uniform noise in -1..1, smoothed with a Gaussian of ELASTIC_SIGMA and multiplied by ELASTIC_ALPHA [px].
+    On a grid s times coarser the noise of a cell stands for s^2 pixels, so its smoothed deviation is s times larger.
+    """
+    height, width = mask.shape
+    left, top, box_width, box_height = cv2.boundingRect(mask)
+    right, bottom = min(left + box_width + ELASTIC_REACH, width), min(top + box_height + ELASTIC_REACH, height)
+    left, top = max(left - ELASTIC_REACH, 0), max(top - ELASTIC_REACH, 0)
+    if right <= left or bottom <= top:
+        return mask
+    size = (right - left, bottom - top)
+    grid = (size[1] // ELASTIC_STEP + 2, size[0] // ELASTIC_STEP + 2, 2)
+    noise = 2 * rng.random(grid, dtype=np.float32) - 1
+    field = cv2.GaussianBlur(noise, (0, 0), ELASTIC_SIGMA / ELASTIC_STEP)
+    field = cv2.resize(field, size, interpolation=cv2.INTER_LINEAR) * np.float32(ELASTIC_ALPHA / ELASTIC_STEP)
+    shift_x, shift_y = cv2.split(field)
+    map_x = shift_x + np.arange(left, right, dtype=np.float32)
+    map_y = shift_y + np.arange(top, bottom, dtype=np.float32)[:, None]
+    deformed = np.zeros_like(mask)
+    deformed[top:bottom, left:right] = cv2.remap(mask, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return deformed
+
+
+def soften(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Shrink a 0/255 mask by a blur and blur what is left: float32 (H, W) in 0..1, 1 at its strongest."""
+    height, width = mask.shape
+    low, high = SOFTEN_SIDES
+    size = (int(rng.integers(low, high + 1)), int(rng.integers(low, high + 1)))
+    first, second = (int(kernel) for kernel in rng.choice(BLUR_KERNELS, size=2))
+    sigma = rng.uniform(*SECOND_BLUR_SIGMA)
+    core = _keep_plateau(np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR), np.uint8), first)
+    soft = cv2.GaussianBlur(core.astype(np.float32), (second, second), sigma)
+    highest = float(soft.max())
+    if highest > 0:
+        soft *= 1 / highest
+    back = np.asarray(cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.clip(back, 0, 1, out=back)
+
+
+def _keep_plateau(mask: NDArray[np.uint8], kernel: int) -> NDArray[np.uint8]:
+    """Where a Gaussian blur of the mask, normalised by its maximum, is 1: uint8, 0 or 1.
+
+    Where a whole kernel fits into the region the blur is 1 exactly there, which is an erosion by the kernel's square
+    (in floating point the blur would leave holes). A region too thin for that keeps the blur's highest points.
+    """
+    plateau = cv2.erode(mask, np.ones((kernel, kernel), np.uint8), borderType=cv2.BORDER_REFLECT_101) == 255
+    if not plateau.any() and mask.any():
+        blurred = cv2.GaussianBlur(mask.astype(np.float32), (kernel, kernel), 0)
+        plateau = blurred >= blurred.max()
+    return plateau.view(np.uint8)
+
+
+def _draw_affine(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
+    """A random translation and a scaling about the image's centre, (2, 3)."""
+    shift_x = rng.uniform(-TRANSLATE_X, TRANSLATE_X) * width
+    shift_y = rng.uniform(-TRANSLATE_Y, TRANSLATE_Y) * height
+    scale = rng.uniform(*SCALE_RANGE)
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    return np.array(
+        [[scale, 0, shift_x + centre_x * (1 - scale)], [0, scale, shift_y + centre_y * (1 - scale)]], np.float64
+    )
+
+
+def _draw_fallback(height: int, width: int) -> NDArray[np.uint8]:
+    mask = np.zeros((height, width), np.uint8)
+    axes = (max(1, round(FALLBACK_AXES[0] * width / 2)), max(1, round(FALLBACK_AXES[1] * height / 2)))
+    cv2.ellipse(mask, (width // 2, height // 2), axes, 0, 0, 360, 255, thickness=-1)
+    return mask

@@ -1,0 +1,281 @@
+"""Classical face swaps: one person's face warped onto another's photo.
+
+Classical face swaps: one person's face warped onto another's photo, matched in colour and blended in.
+
+Warp by triangles between landmarks, colour after Reinhard et al., "Color Transfer between Images" (2001), and Poisson
+blending after Pérez et al., "Poisson Image Editing" (2003). No learned generator and no self-blending: another kind of
+fake, made of nothing but photos.
+
+A photo's face as a swap needs it, and the picture that is kept: one path for real and fake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.modalities.faces.crop import compute_box_margins, compute_landmark_box
+from sharpstudent.modalities.faces.landmark_layout import INNER_MOUTH, check_landmarks, convert_mesh_to_81
+from sharpstudent.modalities.faces.swap.colour import find_covered, match_colour, match_sharpness, to_lab
+from sharpstudent.modalities.faces.swap.match import measure_opening
+from sharpstudent.modalities.faces.swap.region import (
+    draw_cheeks,
+    draw_core,
+    draw_features,
+    draw_region,
+    draw_whites,
+    feather,
+    fill_hulls,
+    measure_face_width,
+    remove_from_rim,
+)
+from sharpstudent.modalities.faces.swap.warp import FaceWarp
+
+# Lengths are shares of the face's width.
+MARGIN = 0.1
+FEATHER = 0.1
+MOUTH_FEATHER = 0.015
+# Height of the inner lips / width of the mouth: a target whose mouth is more open than the source's by this keeps its
+# own teeth, as the source has none to show.
+OPENER_MOUTH = 0.08
+LARGEST_FOLDS = 0.03  # share of the face that the warp may turn inside out
+LEAST_SKIN = 50  # px
+LEAST_INSIDE = 0.85  # share of the 68 points that lie in the picture
+SEAM_BELOW = 0.6  # the rim, where the seam is measured: less than this of each pixel is the source's
+# A Poisson blend that moves the face's middle further than this [CIELAB units] has met hair or background at its border
+# and drags their colour in; feathering does not.
+LARGEST_DRIFT = 9.0
+POISSON, FEATHERED = "poisson", "feather"
+
+
+class UnfitPair(Exception):
+    """Two faces that cannot be swapped, with the reason."""
+
+
+@dataclass(frozen=True)
+class PointedFace:
+    """image: uint8 (H, W, 3) RGB; points: float32 (468, 2) of the face mesh, or (81, 2) in dlib's order, in pixels."""
+
+    image: NDArray[np.uint8]
+    points: NDArray[np.float32]
+
+    @cached_property
+    def landmarks(self) -> NDArray[np.float32]:
+        """float32 (81, 2) in dlib's order."""
+        return convert_mesh_to_81(self.points) if len(self.points) == 468 else check_landmarks(self.points)
+
+
+@dataclass(frozen=True)
+class SwapDraft:
+    """A swap before its blend: enough to tell how good it would be.
+
+    box_xyxy: the part of the target that the rest is about, h x w; own, face: uint8 (h, w, 3), the target's face and
+    the source's in its place and colours; region: uint8 (h, w), 0 or 255, what is replaced; share: float32 (h, w), how
+    much of each pixel; skin: bool (h, w); teeth: float32 (h, w), the target's share inside its lips, or None. kept:
+    share of the face's region that no hair or hand covers; covered: share of the middle of one of the two faces that
+    something covers; seam: mean difference of the two along the region's rim [CIELAB units].
+    """
+
+    target: NDArray[np.uint8]
+    box_xyxy: tuple[int, int, int, int]
+    own: NDArray[np.uint8]
+    face: NDArray[np.uint8]
+    region: NDArray[np.uint8]
+    share: NDArray[np.float32]
+    skin: NDArray[np.bool_]
+    teeth: NDArray[np.float32] | None
+    kept: float
+    covered: float
+    seam: float
+
+    @property
+    def flaw(self) -> float:
+        """How much would be seen, 0 for nothing; weighed by looking at some hundred swaps (docs/swaps.md)."""
+        return self.seam / 3 + 4 * (1 - self.kept) + 5 * self.covered
+
+
+@dataclass(frozen=True)
+class Swap:
+    """image: uint8 (H, W, 3) RGB; mask: float32 (H, W), the source's share of each pixel: where it is 0, image is the
+    target bit for bit. method: `poisson` or `feather`.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.float32]
+    method: str
+
+
+def swap_face(source: PointedFace, target: PointedFace) -> Swap:
+    """The source's face on the target's picture. Raises UnfitPair."""
+    return finish_swap(draft_swap(source, target))
+
+
+def draft_swap(source: PointedFace, target: PointedFace) -> SwapDraft:
+    """Warp, region and colour. Raises UnfitPair where the poses differ too much, or no skin is seen in both."""
+    _check_in_picture(source)
+    _check_in_picture(target)
+    landmarks = target.landmarks
+    face_width = measure_face_width(landmarks)
+    region = draw_region(landmarks, *target.image.shape[:2])
+    box = _find_box(region, MARGIN * face_width)
+    inside = np.s_[box[1] : box[3], box[0] : box[2]]
+    own, region = np.ascontiguousarray(target.image[inside]), np.ascontiguousarray(region[inside])
+    landmarks = landmarks - np.array(box[:2], np.float32)
+    pulled = _pull(source, target, box)
+
+    not_skin = draw_features(landmarks, *region.shape) > 0
+    cheeks = (draw_cheeks(landmarks, *region.shape) > 0) & ~not_skin & (region > 0)
+    if np.count_nonzero(cheeks) < LEAST_SKIN:
+        raise UnfitPair("too little of the cheeks is in the picture")
+    core = draw_core(landmarks, *region.shape)
+    covered = [find_covered(picture, cheeks, face_width) for picture in (own, pulled)]
+    chosen = remove_from_rim(region, covered[0] | covered[1], core, face_width)
+    skin = (chosen > 0) & ~not_skin
+    middle = skin & (core > 0)
+    share = feather(chosen, FEATHER * face_width)
+    rim = (share > 0) & (share < SEAM_BELOW)
+    if min(np.count_nonzero(middle), np.count_nonzero(rim)) < LEAST_SKIN:
+        raise UnfitPair("too little skin is seen in both")
+    face = match_colour(pulled, own, skin, draw_whites(landmarks, *region.shape) > 0, face_width)
+    return SwapDraft(
+        target=target.image,
+        box_xyxy=box,
+        own=own,
+        face=face,
+        region=chosen,
+        share=share,
+        skin=skin,
+        teeth=_find_teeth(source, target, landmarks, region.shape, face_width),
+        kept=np.count_nonzero(chosen) / np.count_nonzero(region),
+        covered=max(float(part[middle].mean()) for part in covered),
+        seam=float(np.abs(to_lab(face)[rim] - to_lab(own)[rim]).mean()),
+    )
+
+
+def finish_swap(draft: SwapDraft) -> Swap:
+    """Match the sharpness and blend."""
+    face = match_sharpness(draft.face, draft.own, draft.skin)
+    if draft.teeth is not None:
+        face = _mix(draft.own, face, draft.teeth)
+    blended, method = _blend(face, draft)
+    left, top, right, bottom = draft.box_xyxy
+    image = draft.target.copy()
+    mask = np.zeros(image.shape[:2], np.float32)
+    image[top:bottom, left:right] = _mix(blended, draft.own, draft.share)
+    mask[top:bottom, left:right] = draft.share
+    return Swap(image, mask, method)
+
+
+def _check_in_picture(face: PointedFace) -> None:
+    points = face.landmarks[:68]
+    if not ((points >= 0) & (points < face.image.shape[1::-1])).all(axis=1).mean() >= LEAST_INSIDE:
+        raise UnfitPair("a face is cut off by its picture's edge")
+
+
+def _find_box(region: NDArray[np.uint8], margin: float) -> tuple[int, int, int, int]:
+    left, top, width, height = cv2.boundingRect(region)
+    if width == 0:
+        raise UnfitPair("the face is too small")
+    wide = max(4, round(margin))
+    return (
+        max(0, left - wide),
+        max(0, top - wide),
+        min(region.shape[1], left + width + wide),
+        min(region.shape[0], top + height + wide),
+    )
+
+
+def _pull(source: PointedFace, target: PointedFace, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    try:
+        warp = FaceWarp(source.points, target.points)
+    except ValueError as error:
+        raise UnfitPair(str(error)) from None
+    if warp.measure_folds() > LARGEST_FOLDS:
+        raise UnfitPair("the two heads are turned too differently")
+    return warp.apply(source.image, box)
+
+
+def _find_teeth(
+    source: PointedFace,
+    target: PointedFace,
+    landmarks: NDArray[np.float32],
+    shape: tuple[int, ...],
+    face_width: float,
+) -> NDArray[np.float32] | None:
+    if measure_opening(target.landmarks) - measure_opening(source.landmarks) <= OPENER_MOUTH:
+        return None
+    return feather(fill_hulls([landmarks[INNER_MOUTH]], *shape[:2]), MOUTH_FEATHER * face_width)
+
+
+def _mix(one: NDArray[np.uint8], other: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """share * one + (1 - share) * other; bit for bit the other where share is 0."""
+    part = share[..., None]
+    return np.where(part > 0, np.rint(part * one + (1 - part) * other), other).astype(np.uint8)
+
+
+def _blend(face: NDArray[np.uint8], draft: SwapDraft) -> tuple[NDArray[np.uint8], str]:
+    """The face with the target's colours at the region's border, and how that was reached."""
+    left, top, width, height = cv2.boundingRect(draft.region)
+    middle = (left + width // 2, top + height // 2)
+    # seamlessClone writes into the mask that it is given.
+    blended = np.asarray(cv2.seamlessClone(face, draft.own, draft.region.copy(), middle, cv2.NORMAL_CLONE), np.uint8)
+    inner = draft.share >= 1
+    drift = np.abs(to_lab(blended)[inner] - to_lab(face)[inner]).max(axis=1)
+    if drift.size == 0 or float(np.percentile(drift, 95)) > LARGEST_DRIFT:
+        return face, FEATHERED
+    return blended, POISSON
+
+
+ROOM = 0.15  # around the face's points and the final crop, share of their box
+SPARE = 1.5  # the final crop is at most this times the wanted size when the swap is made
+
+
+@dataclass(frozen=True)
+class CutFace:
+    """face: the photo's part around a face, scaled down (never up); final_xyxy: int (4,), the crop to keep, in it."""
+
+    face: PointedFace
+    final_xyxy: tuple[int, int, int, int]
+
+
+def cut_face(
+    image: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    box_xyxy: NDArray[np.float32],
+    image_size: int,
+) -> CutFace:
+    """image: uint8 (H, W, 3) RGB, the photo; points: (468 or 81, 2) and box_xyxy: (4,) of the detector, in its pixels;
+    image_size: side of the picture to keep [px]. The crop to keep is that of evaluation: 12.5 % around the box.
+    """
+    height, width = image.shape[:2]
+    final = compute_box_margins(box_xyxy, height, width, None)
+    spread = compute_landmark_box(points)
+    low, high = np.minimum(spread[:2], final[:2]), np.maximum(spread[2:], final[2:])
+    room = ROOM * (high - low)
+    left, top = (int(value) for value in np.clip(np.floor(low - room), 0, (width - 1, height - 1)))
+    right, bottom = (int(value) for value in np.clip(np.ceil(high + room), (left + 1, top + 1), (width, height)))
+    part = image[top:bottom, left:right]
+    factor = min(1.0, SPARE * image_size / float(max(final[2] - final[0], final[3] - final[1])))
+    scale = np.ones(2)
+    if factor < 1:
+        size = (max(1, round(part.shape[1] * factor)), max(1, round(part.shape[0] * factor)))
+        scale = np.array([size[0] / part.shape[1], size[1] / part.shape[0]])
+        part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+    moved = (np.asarray(points, np.float64) - (left, top) + 0.5) * scale - 0.5
+    corners = np.rint((final - np.array([left, top] * 2)) * np.tile(scale, 2)).astype(int)
+    kept = (int(corners[0]), int(corners[1]), max(int(corners[2]), int(corners[0]) + 1), int(corners[3]))
+    face = PointedFace(np.ascontiguousarray(part), moved.astype(np.float32))
+    return CutFace(face, (*kept[:3], max(kept[3], kept[1] + 1)))
+
+
+def keep_picture(image: NDArray[np.uint8], final_xyxy: tuple[int, int, int, int], image_size: int) -> NDArray[np.uint8]:
+    """The crop as a square of image_size [px], real and fake alike: uint8 (S, S, 3)."""
+    left, top, right, bottom = final_xyxy
+    part = image[top:bottom, left:right]
+    smaller = max(part.shape[:2]) > image_size
+    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(part, (image_size, image_size), interpolation=interpolation), np.uint8)

@@ -1,0 +1,335 @@
+"""Chosen frames of a video, decoded forward, through OpenCV or torchcodec.
+
+Decode a video frame by frame: through OpenCV, or through torchcodec where that is installed and loads.
+
+Both walk forward with `grab`, which decodes, and turn into pixels only what `retrieve` asks for. One thread each: side
+by side workers share the cores, and a damaged file gives the same frames every time.
+
+Chosen frames of a video, decoded forward: seeking is unreliable, and a container's own count of frames may lie.
+
+Frames are evenly spread (linspace) over those that can really be decoded. The claimed count is trusted until decoding
+shows another: in the ordinary case a video is decoded once, and only the chosen frames are turned into pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import stat
+import sys
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FFMPEG_QUIET = "-8"  # FFmpeg's own number for no messages at all
+LIBAVUTIL_VERSIONS = range(61, 55, -1)  # of FFmpeg 9 to 4, which torchcodec knows
+
+
+class StreamError(Exception):
+    """Why a backend cannot read a file."""
+
+    def __init__(self, backend: str, reason: str) -> None:
+        self.backend = backend
+        self.reason = reason
+        super().__init__(f"{backend}: {reason}")
+
+
+class FrameStream(Protocol):
+    """An open video. backend: its name; claimed: the container's count of frames, 0 where it has none; width, height:
+    [px] as the container has them.
+    """
+
+    backend: str
+    claimed: int
+    width: int
+    height: int
+
+    def grab(self) -> bool:
+        """Decode the next frame; False at the end, or where nothing more can be decoded."""
+        ...
+
+    def retrieve(self) -> NDArray[np.uint8] | None:
+        """The grabbed frame, RGB uint8 (H, W, 3), upright; None when it gives no pixels."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@contextlib.contextmanager
+def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream, None, None]:
+    """The video at `path`. backend: "opencv", "torchcodec", or None for the best that loads. Raises StreamError."""
+    chosen = backend or ("torchcodec" if torchcodec_loads() else "opencv")
+    stream = (TorchcodecStream if chosen == "torchcodec" else OpenCvStream)(path)
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+@contextlib.contextmanager
+def silence_opencv() -> Generator[None, None, None]:
+    """Inside, OpenCV and its FFmpeg report damaged files by their results only.
+
+    FFmpeg's level is read once a process, when OpenCV first opens a video: who opened one before has set it for all.
+    """
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    before = os.environ.get("OPENCV_FFMPEG_LOGLEVEL")
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = FFMPEG_QUIET
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OPENCV_FFMPEG_LOGLEVEL"]
+        else:
+            os.environ["OPENCV_FFMPEG_LOGLEVEL"] = before
+        cv2.utils.logging.setLogLevel(level)
+
+
+class OpenCvStream:
+    """A video through OpenCV's FFmpeg; it turns frames upright by itself."""
+
+    backend = "opencv"
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # An absolute path begins with "/", so that no name is taken for a protocol such as "concat:".
+            self._capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        except (cv2.error, UnicodeError, ValueError) as error:
+            raise StreamError(self.backend, f"cannot be opened ({str(error).strip().splitlines()[0]})") from None
+        if not self._capture.isOpened():
+            raise StreamError(self.backend, "is no video that can be read, or is cut off")
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        self.claimed = self._read_number(cv2.CAP_PROP_FRAME_COUNT)
+        self.width = self._read_number(cv2.CAP_PROP_FRAME_WIDTH)
+        self.height = self._read_number(cv2.CAP_PROP_FRAME_HEIGHT)
+
+    def grab(self) -> bool:
+        try:
+            return self._capture.grab()
+        except cv2.error:
+            return False
+
+    def retrieve(self) -> NDArray[np.uint8] | None:
+        try:
+            found, image = self._capture.retrieve()
+        except cv2.error:
+            return None
+        if not found or image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            return None
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def _read_number(self, key: int) -> int:
+        value = self._capture.get(key)
+        return int(value) if np.isfinite(value) and value > 0 else 0
+
+
+class TorchcodecStream:
+    """A video through torchcodec's packet decoder. Whatever it stumbles over is a StreamError: OpenCV, which goes on
+    behind damage, then reads the file instead.
+    """
+
+    backend = "torchcodec"
+
+    def __init__(self, path: Path) -> None:
+        # Imported here: it brings torch along, which the rest of this room does without.
+        from torchcodec.decoders import ColorConverter, Demuxer  # pyright: ignore[reportMissingImports]
+
+        with self._told():
+            demuxer = Demuxer(os.path.abspath(path))
+            video: Any = demuxer.streams[0]
+            self._frames = _decode_packets(demuxer, video.make_decoder(num_ffmpeg_threads=1))
+            self._converter = ColorConverter()
+            found = video.metadata
+        self.claimed = found.num_frames_from_header or 0
+        self.width, self.height = found.width or 0, found.height or 0
+        self._frame: Any = None
+
+    def grab(self) -> bool:
+        with self._told():
+            self._frame = next(self._frames, None)
+        return self._frame is not None
+
+    def retrieve(self) -> NDArray[np.uint8] | None:
+        with self._told():
+            return np.ascontiguousarray(self._converter.convert(self._frame).data.permute(1, 2, 0).numpy())
+
+    def close(self) -> None:
+        self._frame, self._frames = None, iter(())
+
+    @contextlib.contextmanager
+    def _told(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise StreamError(self.backend, f"cannot be decoded ({first})") from None
+
+
+def _decode_packets(demuxer: Any, decoder: Any) -> Iterator[Any]:
+    for packet in demuxer:
+        yield from decoder.decode(packet)
+    yield from decoder.drain()
+
+
+@functools.cache
+def torchcodec_loads() -> bool:
+    """Whether torchcodec is installed and finds FFmpeg's libraries; asked once a process."""
+    if sys.platform == "linux" and not any(_loads(f"libavutil.so.{number}") for number in LIBAVUTIL_VERSIONS):
+        return False  # it could not load, and trying imports torch: two seconds and 200 MB in every worker
+    try:
+        import torchcodec  # pyright: ignore[reportMissingImports]
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return getattr(torchcodec, "ffmpeg_major_version", None) is not None
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+LARGEST_FRAME = 50_000_000  # [px]; 8K video has 33 million, a frame of this size takes 150 MB
+LONGEST_VIDEO = 10_000_000  # frames, four days at 30 a second: a larger claim is not believed
+
+Result = TypeVar("Result")
+Use = Callable[[int, NDArray[np.uint8]], Result]
+
+
+class UnreadableVideo(Exception):
+    """A file that gives no frames, with the reason."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+    def __reduce__(self) -> tuple[type[UnreadableVideo], tuple[str, str]]:
+        return type(self), (self.path, self.reason)  # exceptions with two arguments do not cross processes otherwise
+
+
+@dataclass(frozen=True)
+class SampledVideo(Generic[Result]):
+    """What `sample_video` gives. frames: how many can be decoded; indices: the chosen ones, rising; results: what `use`
+    made of them; failed: the chosen ones that were decoded and gave no pixels, with the reason (the others are in
+    results); backend: "opencv" or "torchcodec".
+    """
+
+    frames: int
+    indices: tuple[int, ...]
+    results: dict[int, Result]
+    failed: dict[int, str]
+    backend: str
+
+
+def choose_frames(frames: int, count: int) -> tuple[int, ...]:
+    """`count` of so many frames, evenly spread from the first to the last; all of them when there are no more."""
+    if frames < 1 or count < 1:
+        return ()
+    spread = np.linspace(0, frames - 1, min(frames, count)).round().astype(np.int64)
+    return tuple(np.unique(spread).tolist())
+
+
+def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | None = None) -> SampledVideo[Result]:
+    """Give `count` frames of a video to `use`, one at a time and in order, so that no two are in memory at once.
+
+    use: called with a frame's index and its RGB pixels, uint8 (H, W, 3), upright (the rotation in the file is applied).
+    Where the container lied about its count, `use` has seen frames that are not in the result. backend: None takes
+    torchcodec where it loads and OpenCV elsewhere. Both choose the same frames: on damaged files, where they would not
+    count alike, torchcodec leaves the file to OpenCV. Raises UnreadableVideo.
+    """
+    _check_file(path)
+    with silence_opencv():
+        try:
+            return _sample(path, count, use, backend)
+        except StreamError as error:
+            if error.backend == "opencv":
+                raise UnreadableVideo(str(path), error.reason) from None
+        try:
+            return _sample(path, count, use, "opencv")
+        except StreamError as error:
+            raise UnreadableVideo(str(path), error.reason) from None
+
+
+def _check_file(path: Path) -> None:
+    """Opening a pipe would wait for ever, so what is no plain file is refused before."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise UnreadableVideo(str(path), getattr(error, "strerror", None) or str(error)) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableVideo(str(path), "is no file")
+    if found.st_size == 0:
+        raise UnreadableVideo(str(path), "is empty (0 bytes)")
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:  # OpenCV would crash the whole process
+        raise UnreadableVideo(str(path), "has a name that is no valid UTF-8; rename it") from None
+    if not os.access(path, os.R_OK):
+        raise UnreadableVideo(str(path), "may not be read (permission denied)")
+
+
+def _sample(path: Path, count: int, use: Use[Result], backend: str | None) -> SampledVideo[Result]:
+    results: dict[int, Result] = {}
+    failed: dict[int, str] = {}
+
+    def keep(stream: FrameStream, index: int) -> None:
+        image = stream.retrieve()
+        if image is None:
+            failed[index] = "cannot be turned into pixels"
+        elif image.shape[0] * image.shape[1] > LARGEST_FRAME:
+            failed[index] = _explain_size(image.shape[1], image.shape[0])
+        else:
+            results[index] = use(index, image)
+
+    with open_stream(path, backend) as stream:
+        name = stream.backend
+        if stream.width * stream.height > LARGEST_FRAME:
+            raise UnreadableVideo(str(path), f"its frames are {_explain_size(stream.width, stream.height)}")
+        claimed = stream.claimed if 0 < stream.claimed <= LONGEST_VIDEO else 0
+        frames = _decode(stream, choose_frames(claimed, count), keep, to_end=True)
+    if name == "torchcodec" and frames != claimed:
+        raise StreamError(name, f"has {frames} frames that can be decoded and claims {claimed}")
+    if frames == 0:
+        raise UnreadableVideo(str(path), "has no frame that can be decoded")
+    indices = choose_frames(frames, count)
+    missing = [index for index in indices if index not in results and index not in failed]
+    if missing:
+        with open_stream(path, name) as stream:
+            _decode(stream, missing, keep, to_end=False)
+    return SampledVideo(
+        frames=frames,
+        indices=indices,
+        results={index: results[index] for index in indices if index in results},
+        failed={index: failed.get(index, "cannot be decoded") for index in indices if index not in results},
+        backend=name,
+    )
+
+
+def _decode(
+    stream: FrameStream, wanted: tuple[int, ...] | list[int], keep: Callable[[FrameStream, int], None], *, to_end: bool
+) -> int:
+    """Decode forward and keep the wanted frames; to_end: go on after the last of them. Returns the frames decoded."""
+    chosen, last = frozenset(wanted), max(wanted, default=-1)
+    index = 0
+    while (to_end or index <= last) and stream.grab():
+        if index in chosen:
+            keep(stream, index)
+        index += 1
+    return index
+
+
+def _explain_size(width: int, height: int) -> str:
+    return f"{width} x {height} px, more than the {LARGEST_FRAME / 1e6:.0f} megapixels that are read"

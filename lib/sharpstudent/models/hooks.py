@@ -1,0 +1,173 @@
+"""Outputs of layers by name, taken with forward hooks while the model runs; nothing is kept between two forwards.
+
+Legend: B images, C channels, h x w the grid of a feature map, N tokens, D their width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharpstudent.core.errors import Problem, UserError
+
+NEAREST = 4  # names that a message offers
+MOST_INDICES = 2  # numbers in a listed name: a stage's, and its block's
+
+
+class Taps:
+    """The hooks of one model and what they find during one forward.
+
+    The hooks stay on the modules and do nothing outside `collecting()`: not while a checkpointed block is computed
+    again in `backward`, not when a part of the model is called alone. `copy.deepcopy` of the model copies them with
+    their store, so a copy and its original never see each other's tensors.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+        known = dict(model.named_modules())
+        problems = [_explain_unknown(layer, list(known)) for layer in layers if not layer or layer not in known]
+        if problems:
+            raise UserError(*problems)
+        self.layers = tuple(dict.fromkeys(layers))
+        self._found: dict[str, Tensor] = {}
+        self._is_on = False
+        self._handles = [
+            module.register_forward_hook(_Hook(self, layer))
+            for layer in self.layers
+            for module in _find_ends(known[layer])
+        ]
+
+    def remove(self) -> None:
+        """Take the hooks off again."""
+        for handle in self._handles:
+            handle.remove()
+
+    @contextlib.contextmanager
+    def collecting(self) -> Generator[dict[str, Tensor]]:
+        """Inside, the hooks write into the dictionary that this gives; afterwards, also after an exception, only the
+        caller has it.
+        """
+        found = self._found = {}
+        self._is_on = True
+        try:
+            yield found
+        finally:
+            self._is_on = False
+            self._found = {}
+
+    def put(self, layer: str, output: Any) -> None:
+        """What a layer gave. A layer that runs several times in a forward leaves its last output."""
+        if not self._is_on:
+            return
+        if not isinstance(output, Tensor):
+            raise UserError(
+                Problem(
+                    where=f"layer {layer!r}",
+                    what="cannot be tapped: its output is no tensor",
+                    expected="a layer whose output is one tensor",
+                    got=type(output).__name__,
+                    remedy="tap a layer inside it or after it; --list-layers lists layers that can be tapped",
+                )
+            )
+        self._found[layer] = output
+
+    def check_complete(self, found: dict[str, Tensor]) -> None:
+        """Raise UserError for a layer that took no part in the forward."""
+        silent = [layer for layer in self.layers if layer not in found]
+        if silent:
+            raise UserError(
+                Problem(
+                    where=f"layer {silent[0]!r}",
+                    what="cannot be tapped: the model has it, but does not call it",
+                    remedy="tap another one; --list-layers lists layers that can be tapped",
+                )
+            )
+
+
+class _Hook:
+    """A forward hook that knows its layer's name. An object and no closure: `copy.deepcopy` copies it with its store,
+    where a function would go on writing into the original's.
+    """
+
+    def __init__(self, taps: Taps, layer: str) -> None:
+        self._taps = taps
+        self._layer = layer
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._taps.put(self._layer, output)
+
+
+def _find_ends(module: nn.Module) -> list[nn.Module]:
+    """The module, and what its output comes from if it is a plain sequence: timm's gradient checkpointing runs the
+    members of a stage without calling the stage.
+    """
+    ends = [module]
+    while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
+        module = module[-1]
+        ends.append(module)
+    return ends
+
+
+def list_layers(model: nn.Module, image_size: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Name and output shape of the model's stages and blocks, for images (1, 3, image_size, image_size).
+
+    Listed is what has layers of its own, an output (B, C, h, w) or (B, N, D), and at most a stage's and a block's
+    number in its name; any other name of `named_modules()` can be tapped, too. One forward in evaluation mode without
+    a graph; modes, statistics and random states are those from before.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim in (3, 4):
+                shapes[name] = tuple(output.shape)
+
+        return hook
+
+    listed = [(name, module) for name, module in model.named_modules() if _is_block(name, module)]
+    handles = [module.register_forward_hook(note(name)) for name, module in listed]
+    modes = [(module, module.training) for module in model.modules()]
+    weight = next(iter(model.parameters()))
+    devices = [weight.device] if weight.device.type == "cuda" else []
+    try:
+        model.eval()
+        with torch.random.fork_rng(devices), torch.no_grad():
+            # Past __call__, so that a compiled model is not compiled for this.
+            model.forward(torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes:
+            module.training = mode
+    return [(name, shapes[name]) for name, _ in listed if name in shapes]
+
+
+def describe_layers(layers: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
+    """One line a layer: its name, then its shape for a batch of B."""
+    width = max((len(name) for name, _ in layers), default=0)
+    return [f"{name:<{width}}  ({', '.join(['B', *map(str, shape[1:])])})" for name, shape in layers]
+
+
+def _is_block(name: str, module: nn.Module) -> bool:
+    """A composite layer, numbered (`stages.3`, `stages.3.1`) or outside of what is numbered (`stem`)."""
+    parts = name.split(".")
+    numbers = sum(part.isdecimal() for part in parts)
+    is_whole = numbers == 0 or (numbers <= MOST_INDICES and parts[-1].isdecimal())
+    return name != "" and is_whole and next(module.children(), None) is not None
+
+
+def _explain_unknown(layer: str, known: list[str]) -> Problem:
+    names = [name for name in known if name]
+    # `stages.3` without its `backbone.` is the commonest slip, and far from the whole name by letters.
+    near = [name for name in names if layer and name.endswith(f".{layer}")]
+    near += [name for name in difflib.get_close_matches(layer, names, n=NEAREST, cutoff=0.5) if name not in near]
+    return Problem(
+        where=f"layer {layer!r}",
+        what="is no layer of this model",
+        expected="a name of the model's layers, as --list-layers prints them",
+        remedy=f"did you mean {', '.join(near[:NEAREST])}?" if near else "run the script with --list-layers",
+    )

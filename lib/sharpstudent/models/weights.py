@@ -1,0 +1,296 @@
+"""Strict loading of weights: every tensor of the backbone matches, or it is an error with example keys of both sides.
+
+A file may wrap its tensors (`model`, `state_dict`, `model_state_dict`) and prefix its keys (see PREFIXES); both are
+undone on both sides before comparing. The head may bear another library's name: DeepfakeBench's `last_layer` is
+efficientnet-pytorch's `_fc`, and a pair that is alone on both sides and fits is taken for the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sharpstudent.core.archive import load_plain
+from sharpstudent.core.errors import Problem, UserError
+
+WRAPPERS = ("model", "state_dict", "model_state_dict")
+PREFIXES = ("module.", "net.", "model.", "student.", "backbone.", "efficientnet.")
+HEAD_NAMES = ("head.", "fc.", "_fc.", "classifier.")  # of this project, of timm, of efficientnet-pytorch
+RENAMED = {"last_layer.weight": "_fc.weight", "last_layer.bias": "_fc.bias"}  # of DeepfakeBench's EfficientNet-B4
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Match:
+    """How a file's tensors fit a model. matched: model key -> file key; the other two name what is left on either
+    side.
+    """
+
+    matched: Mapping[str, str]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    wrong_shape: tuple[str, ...]
+
+    def describe(self) -> str:
+        """The counting line that every load prints."""
+        return f"{len(self.matched)} tensors matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
+
+    def missing_in_backbone(self) -> list[str]:
+        return [key for key in self.missing if not is_head(key)]
+
+    def unexpected_in_backbone(self) -> list[str]:
+        return [key for key in self.unexpected if not is_head(key)]
+
+
+def is_head(key: str) -> bool:
+    """Whether a state key belongs to the classification head, in any of the forms we read.
+
+    timm calls some last layers of a backbone `head.norm`: what our classifier holds as `backbone.*` is none of the
+    head.
+    """
+    name = _normalise(key)
+    return name in RENAMED.values() or ("backbone." not in key and name.startswith(HEAD_NAMES))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .pth/.tar/.pt or .safetensors file, unwrapped. Never runs code from the file.
+
+    Raises UserError for a missing, damaged or foreign file.
+    """
+    if not path.is_file():
+        raise UserError(Problem(where=str(path), what="does not exist", remedy="check the path"))
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return unwrap_tensors(load_plain(path), where=str(path))
+
+
+def unwrap_tensors(found: Any, *, where: str) -> dict[str, Tensor]:
+    """The named tensors of what was read from a file, out of their wrapper. Raises UserError where there are none."""
+    for wrapper in WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+    if not tensors:
+        raise UserError(
+            Problem(
+                where=where,
+                what="holds no weights",
+                expected=f"named tensors, plain or under one of {', '.join(WRAPPERS)}",
+                got=f"keys {list(found)[:EXAMPLES]}" if isinstance(found, dict) else type(found).__name__,
+                remedy="give a checkpoint that torch.save(model.state_dict(), FILE) or this program wrote",
+            )
+        )
+    return tensors
+
+
+def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
+    """Compare names and shapes; nothing is loaded."""
+    wanted = model.state_dict()
+    offered = {_normalise(key): key for key in tensors}
+    if len(offered) != len(tensors):  # prefixes tell two tensors apart: compare the names as they are
+        offered = {key: key for key in tensors}
+    by_name = {key: offered[_normalise(key)] for key in wanted if _normalise(key) in offered}
+    by_name |= _pair_heads(wanted, tensors, by_name)
+    matched = {key: source for key, source in by_name.items() if wanted[key].shape == tensors[source].shape}
+    wrong_shape = tuple(
+        f"{key}: wanted {tuple(wanted[key].shape)}, file has {tuple(tensors[source].shape)}"
+        for key, source in by_name.items()
+        if key not in matched
+    )
+    used = set(by_name.values())
+    return Match(
+        matched=matched,
+        missing=tuple(key for key in wanted if key not in matched),
+        unexpected=tuple(key for key in tensors if key not in used),
+        wrong_shape=wrong_shape,
+    )
+
+
+def _pair_heads(
+    wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], by_name: Mapping[str, str]
+) -> dict[str, str]:
+    """A head whose name differs on both sides: weight and bias, where either side has one such pair and shapes agree.
+
+    Heads of other shapes (ImageNet's 1000 classes) stay unmatched.
+    """
+    ours = [key for key in wanted if key not in by_name and is_head(key)]
+    theirs = [key for key in tensors if key not in by_name.values() and is_head(key)]
+    pairs: dict[str, str] = {}
+    for end in (".weight", ".bias"):
+        one, other = [key for key in ours if key.endswith(end)], [key for key in theirs if key.endswith(end)]
+        if len(one) == len(other) == 1 and wanted[one[0]].shape == tensors[other[0]].shape:
+            pairs[one[0]] = other[0]
+    return pairs if len(pairs) == len(ours) == len(theirs) else {}
+
+
+def count_head_classes(tensors: Mapping[str, Tensor]) -> int | None:
+    """How many classes the head of a file tells apart; None where it holds no head."""
+    sizes = [int(t.shape[0]) for key, t in tensors.items() if is_head(key) and key.endswith("weight") and t.ndim == 2]
+    return sizes[-1] if sizes else None
+
+
+def load_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], *, where: str, needs_head: bool, allow_partial: bool = False
+) -> str:
+    """Copy tensors into `model` after a strict comparison; returns the counting line.
+
+    needs_head: the classification head must be in the file too (a trained classifier), else it is taken only where it
+    fits (ImageNet weights). Raises UserError, and changes nothing, unless the whole backbone matches.
+    """
+    match = match_tensors(model, tensors)
+    bad = [*match.missing_in_backbone(), *match.unexpected_in_backbone()]
+    if needs_head:
+        bad += [key for key in match.missing if is_head(key)]
+    if bad and not (allow_partial and match.matched):
+        raise UserError(_explain_mismatch(model, tensors, match, where, needs_head))
+    state = model.state_dict()
+    # A pair of head tensors is taken whole or not at all.
+    head_fits = not any(is_head(key) for key in match.missing)
+    for key, source in match.matched.items():
+        if head_fits or not is_head(key):
+            state[key] = tensors[source]
+    model.load_state_dict(state, strict=True)
+    head = "" if head_fits else "; the head starts from random weights"
+    return f"{where}: {match.describe()}{head}"
+
+
+def _explain_mismatch(
+    model: nn.Module, tensors: Mapping[str, Tensor], match: Match, where: str, needs_head: bool
+) -> Problem:
+    missing = match.missing if needs_head else match.missing_in_backbone()
+    lines = [match.describe()]
+    if match.wrong_shape:
+        lines.append(f"other shapes: {_examples(match.wrong_shape)}")
+    lines.append(f"the file's keys look like: {_examples(list(match.unexpected or tensors))}")
+    return Problem(
+        where=where,
+        what=f"does not fit the model ({type(model).__name__}); nothing was loaded",
+        expected=f"tensors such as {_examples(missing or list(model.state_dict()))}",
+        got="\n".join(lines),
+        remedy="give weights of this very architecture, or name the file's architecture in the config; "
+        "--allow partial-weights takes what matches",
+    )
+
+
+def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[Path, list[str]]:
+    """The file that a path or glob means: of several, the newest whose tensors all fit `model`.
+
+    Returns the path and notes on the choice. Never ranks runs by their AUC: runs differ in data. Raises UserError
+    that lists what is there when nothing fits.
+    """
+    if not _is_glob(pattern) or Path(pattern).is_file():
+        return Path(pattern), []
+    # File time, then name: run folders end in their date, which breaks ties within a second.
+    candidates = _glob(pattern, key)
+    candidates = sorted(candidates, key=lambda path: (path.stat().st_mtime_ns, str(path)), reverse=True)
+    refused: list[str] = []
+    for path in candidates:
+        try:
+            match = match_tensors(model, read_tensors(path))
+        except UserError as error:
+            refused.append(f"{path}: {error.problems[0].what}")
+            continue
+        if not match.missing and not match.unexpected:
+            return path, [f"{key}: took the newest that fits, {path} (of {len(candidates)} that {pattern} matches)"]
+        refused.append(f"{path}: {match.describe()}")
+    raise UserError(
+        Problem(
+            where=f"{key} = {pattern!r}",
+            what="no file matches this pattern" if not candidates else "no matching file fits the model",
+            got="\n".join(refused[:8]) or f"beside it there is: {_list_nearby(pattern)}",
+            remedy="run stage 1 first (python train_student_only.py CONFIG -n pretrain_mobilevit), or name the file",
+        )
+    )
+
+
+def _is_glob(pattern: str) -> bool:
+    return any(sign in pattern for sign in "*?[")
+
+
+def _glob(pattern: str, key: str) -> list[Path]:
+    anchor = Path(pattern).anchor
+    try:
+        return sorted(Path(anchor).glob(str(Path(pattern).relative_to(anchor))))
+    except ValueError as error:
+        raise UserError(
+            Problem(where=f"{key} = {pattern!r}", what="is no pattern", got=str(error), remedy="name the file")
+        ) from None
+
+
+def _list_nearby(pattern: str) -> str:
+    """What is in the deepest folder of the pattern that exists."""
+    fixed = Path(*Path(pattern).parts[: _first_glob(pattern)])
+    while not fixed.is_dir() and fixed != fixed.parent:
+        fixed = fixed.parent
+    names = sorted(path.name for path in fixed.iterdir() if not path.name.startswith("."))[:10]
+    return f"{fixed}/: {', '.join(names) or '(empty)'}"
+
+
+def _first_glob(pattern: str) -> int:
+    return next(i for i, part in enumerate(Path(pattern).parts) if _is_glob(part))
+
+
+def _normalise(key: str) -> str:
+    """A key without prefixes, a renamed head under the name that we know."""
+    name = _strip_prefixes(key)
+    return RENAMED.get(name, name)
+
+
+def _strip_prefixes(key: str) -> str:
+    while True:
+        for prefix in PREFIXES:
+            if key.startswith(prefix):
+                key = key[len(prefix) :]
+                break
+        else:
+            return key
+
+
+def _examples(keys: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(keys[:EXAMPLES]) + (", ..." if len(keys) > EXAMPLES else "")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    import safetensors
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(
+            Problem(where=str(path), what="cannot be read as safetensors", got=str(error), remedy="fetch it again")
+        ) from None
+
+
+def compute_weights_hash(model: nn.Module) -> str:
+    """sha256 (hex) over name, dtype, shape and bytes of every tensor of the state dict, in its order.
+
+    The same on every device and in every memory layout; one changed bit or counter changes it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rename_by_order(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Tensors of another library, renamed to those of the timm model `name`: both list the same layers in the same
+    order.
+
+    Raises ValueError unless there are as many tensors and every shape agrees.
+    """
+    import timm
+
+    wanted = timm.create_model(name, pretrained=False).state_dict()
+    shapes = [tuple(t.shape) for t in tensors.values()], [tuple(t.shape) for t in wanted.values()]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{name}: the file's {len(shapes[0])} tensors are not the model's {len(shapes[1])} in order")
+    return {key: tensor.contiguous() for key, tensor in zip(wanted, tensors.values(), strict=True)}

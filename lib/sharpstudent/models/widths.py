@@ -1,0 +1,77 @@
+"""The widths in which an architecture comes, and the largest of them that is lighter than another model.
+
+Torch and timm are imported where they are needed: reports take `Lighter` from here and stay quick to load.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+
+CLEARLY = 0.95  # a model is lighter from 5 % below: 17.43 M against 17.55 M parameters is no gain
+
+
+@dataclass(frozen=True)
+class Lighter:
+    """A timm model name with its parameters and its multiply-accumulates for one picture."""
+
+    name: str
+    parameters: int
+    macs: int
+
+
+def is_clearly_less(one: float, other: float) -> bool:
+    """Whether `one` is at least 5 % below `other`."""
+    return one <= CLEARLY * other
+
+
+def list_widths(name: str) -> list[str]:
+    """The models of timm whose names differ from this one's in its last number only, `name` among them, by that number.
+
+    `mobilevitv2_200` gives `mobilevitv2_050` ... `mobilevitv2_200`, `tf_efficientnet_lite2` its five indices. Empty for
+    a name that timm does not have or that ends in no number.
+    """
+    import timm
+
+    known = timm.list_models()
+    found = re.fullmatch(r"(.*?)\d+", name)
+    if name not in known or found is None:
+        return []
+    family = re.compile(re.escape(found[1]) + r"(\d+)")
+    numbers = {one: int(match[1]) for one in known if (match := family.fullmatch(one)) is not None}
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def find_lighter_width(name: str, *, image_size: int, below_parameters: int, below_macs: int) -> Lighter | None:
+    """The width of `name` with the most parameters that is at least 5 % below both numbers; None where there is none.
+
+    image_size: side of the pictures [px]. Counted with two outputs. No weights are read or made: the models are built
+    on torch's meta device, which knows shapes only.
+    """
+    counted = [found for width in list_widths(name) if (found := _count(width, image_size)) is not None]
+    fitting = [
+        one
+        for one in counted
+        if is_clearly_less(one.parameters, below_parameters) and is_clearly_less(one.macs, below_macs)
+    ]
+    return max(fitting, key=lambda one: (one.parameters, one.macs), default=None)
+
+
+@functools.cache
+def _count(name: str, image_size: int) -> Lighter | None:
+    """None for a model that does not take pictures of this size: then its number is a size and no width."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from sharpstudent.models.classifier import build_classifier, count_parameters
+
+    with torch.device("meta"), torch.no_grad():
+        model = build_classifier(name, classes=2, dropout=None).eval()
+        counter = FlopCounterMode(display=False)
+        try:
+            with counter:
+                model(torch.zeros(1, 3, image_size, image_size))
+        except (AssertionError, RuntimeError, ValueError):  # timm's and torch's ways of refusing a size
+            return None
+    return Lighter(name, count_parameters(model), counter.get_total_flops() // 2)  # a MAC is two operations

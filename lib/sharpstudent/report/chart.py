@@ -1,0 +1,317 @@
+"""A chart as data, its colours and axes, and its three forms.
+
+The colours, dashes and markers of charts: told apart by readers who see few colours, and on paper.
+
+Eight colours after Okabe & Ito (2008), darkened for white and lightened for dark paper so that each has a contrast of
+at least 3 to 1 there (WCAG 2.2, 1.4.11). Dashes and markers differ too: no chart is told in colour alone.
+
+What all charts share: quiet axes, a light grid, letters of one size.
+
+matplotlib's SVG made fit for a page of many: ids of its own, the page's colours and font, nothing from outside.
+
+A chart as data, and its three forms: an SVG for the page, a PNG on white paper, a CSV of its numbers.
+
+The same chart gives the same bytes: no date, no random ids, and no setting of the user's matplotlib.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import re
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+from sharpstudent.report.text import shorten, show
+
+LIGHT_SERIES = ("#0067a8", "#c24a00", "#00785a", "#a8357f", "#8a6400", "#4b3fae", "#2b84a6", "#50565e")
+DARK_SERIES = ("#5fb4f2", "#ff8f52", "#35c99a", "#ee8fca", "#e3bd4b", "#b3a6ff", "#9adcf5", "#bcc3cb")
+DASHES: tuple[Any, ...] = (
+    "-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)),
+    (0, (9, 2)), (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)), (0, (2.6, 1.2)), (0, (1, 2.6)),
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LIGHT_PAPER, DARK_PAPER = "#ffffff", "#14171b"
+
+
+@dataclass(frozen=True)
+class Ink:
+    """What a chart is drawn with: colours as #rrggbb. real, fake: of the two classes."""
+
+    text: str
+    grid: str
+    series: tuple[str, ...]
+    real: str
+    fake: str
+
+    def line(self, number: int) -> dict[str, Any]:
+        """Keywords for matplotlib's lines of series `number`, from 0; from the ninth on, other dashes."""
+        return {
+            "color": self.series[number % 8],
+            "linestyle": DASHES[(number + number // 8) % 8],
+            "linewidth": 1.7,
+            "dash_capstyle": "butt",
+        }
+
+    def marker(self, number: int) -> dict[str, Any]:
+        """Keywords for matplotlib's markers of series `number`."""
+        return {"marker": MARKERS[(number + number // 8) % 8], "markersize": 4.2, "markeredgewidth": 0}
+
+
+PAPER_INK = Ink(text="#1c2127", grid="#dfe3e8", series=LIGHT_SERIES, real=LIGHT_SERIES[0], fake=LIGHT_SERIES[1])
+
+# Colours that stand for what the page says: they are exchanged for CSS once the SVG is drawn.
+PAGE_INK = Ink(
+    text="#00fe80",
+    grid="#00fe81",
+    series=tuple(f"#00fe{number:02x}" for number in range(8)),
+    real="#00fe82",
+    fake="#00fe83",
+)
+PAGE_COLOURS = {
+    PAGE_INK.text: "currentColor",
+    PAGE_INK.grid: "var(--grid)",
+    PAGE_INK.real: "var(--real)",
+    PAGE_INK.fake: "var(--fake)",
+    **{colour: f"var(--s{number})" for number, colour in enumerate(PAGE_INK.series)},
+}
+
+# The same dashes and markers for the page's legend: stroke-dasharray, and a path around (15, 6).
+KEY_DASHES = tuple("" if dash == "-" else " ".join(f"{1.7 * part:.3g}" for part in dash[1]) for dash in DASHES)
+KEY_MARKERS = (
+    "M18 6A3 3 0 1 1 12 6A3 3 0 1 1 18 6Z",
+    "M12.2 3.2H17.8V8.8H12.2Z",
+    "M15 2.4L18.4 8.8H11.6Z",
+    "M15 2.2L18.8 6L15 9.8L11.2 6Z",
+    "M15 9.6L18.4 3.2H11.6Z",
+    "M13.8 2.6H16.2V4.8H18.4V7.2H16.2V9.4H13.8V7.2H11.6V4.8H13.8Z",
+    "M13 2.6L15 4.6L17 2.6L18.4 4L16.4 6L18.4 8L17 9.4L15 7.4L13 9.4L11.6 8L13.6 6L11.6 4Z",
+    "M15 2L16 4.7L18.9 4.8L16.6 6.6L17.4 9.4L15 7.8L12.6 9.4L13.4 6.6L11.1 4.8L14 4.7Z",
+)
+
+
+LETTERS, SMALL_LETTERS = 10, 9  # points
+
+
+def style_axes(axes: Any, ink: Ink, *, x: str, y: str) -> None:
+    """Frame, grid, ticks and the names of both axes."""
+    axes.set_xlabel(x, fontsize=LETTERS, color=ink.text)
+    axes.set_ylabel(y, fontsize=LETTERS, color=ink.text)
+    axes.tick_params(labelsize=SMALL_LETTERS, colors=ink.text, width=0.7, length=3)
+    axes.grid(visible=True, color=ink.grid, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.patch.set_visible(False)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(ink.text)
+        spine.set_linewidth(0.7)
+
+
+def draw_line(axes: Any, ink: Ink, number: int, x: Any, y: Any, *, every: Any = None) -> None:
+    """A line of series `number`; every: where its markers stand, as matplotlib's `markevery`, None for each point."""
+    markers = {} if len(x) == 0 else ink.marker(number)
+    axes.plot(x, y, **ink.line(number), **markers, markevery=every, clip_on=False, zorder=3 - 0.01 * number)
+
+
+def draw_reference(axes: Any, ink: Ink, x: Any, y: Any) -> None:
+    """A thin dashed line to compare with: chance, or perfection."""
+    axes.plot(x, y, color=ink.text, alpha=0.45, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, clip_on=False)
+
+
+def set_unit_square(axes: Any) -> None:
+    """Both axes 0..1, ticks every fifth."""
+    ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    names = ["0", ".2", ".4", ".6", ".8", "1"]
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(ticks, names)
+    axes.set_aspect("equal")
+
+
+_SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
+_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_FONT = re.compile(r"font:\s*(?:(?:bold|italic|oblique|\d{3})\s+)*([\d.]+)px[^;]*")
+_FAMILY = re.compile(r"font-family:[^;]*;?\s*")
+_COLOUR = re.compile("|".join(PAGE_COLOURS))
+_DROPPED = ("style", "metadata", "clipPath")  # nothing is drawn outside its axes
+_ROUNDED = ("d", "x", "y", "transform", "points", "width", "height")
+
+
+def make_inline_svg(drawn: str, *, name: str, label: str) -> str:
+    """An `<svg>` element for HTML. drawn: what matplotlib wrote; name: put before its ids, so that no two charts of a
+    page share one; label: what it is called for those who cannot see it.
+
+    Coordinates are rounded to a hundredth of a point. matplotlib's own style sheet goes, as it would style the page.
+    """
+    root = ElementTree.fromstring(drawn)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.removeprefix(_SVG) in _DROPPED:
+                parent.remove(child)
+    used = {value[1:] for node in root.iter() for key, value in node.attrib.items() if key == f"{_XLINK}href"}
+    for node in root.iter():
+        node.tag = node.tag.removeprefix(_SVG)
+        node.attrib = dict(sorted(_clean(node.attrib, name, used).items()))
+        node.tail = None
+        node.text = node.text if node.tag in ("text", "tspan") else None
+    box = root.attrib.get("viewBox", "0 0 1 1")
+    root.attrib = {"viewBox": box, "role": "img", "aria-label": label}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _clean(attributes: dict[str, str], name: str, used: set[str]) -> dict[str, str]:
+    cleaned: dict[str, str] = {}
+    for key, value in attributes.items():
+        if key == "id":
+            if value in used:
+                cleaned[key] = f"{name}-{value}"
+        elif key == f"{_XLINK}href":
+            cleaned["href"] = f"#{name}-{value[1:]}"
+        elif key == "style":
+            plain = _FAMILY.sub("", _FONT.sub(r"font-size:\1px", value))
+            cleaned[key] = _COLOUR.sub(lambda found: PAGE_COLOURS[found[0]], plain)
+        elif not key.startswith("{") and key != "clip-path":
+            cleaned[key] = _NUMBER.sub(_round, value) if key in _ROUNDED else value
+    return cleaned
+
+
+def _round(found: re.Match[str]) -> str:
+    return f"{round(float(found[0]), 2) + 0.0:g}"  # + 0.0: no -0
+
+
+WIDTH = 4.0  # inches, 288 points: about as wide as it is shown, so that letters keep their size
+PNG_DPI = 160
+_LEGEND_LINE = 0.19  # inches
+
+Value = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of the legend. number: of the series; value: the figure said beside the name; shape: how it is drawn."""
+
+    number: int
+    name: str
+    value: str = ""
+    shape: Literal["line", "real", "fake"] = "line"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """name: of its files, without ending; alt: the chart in words, with its main number; hint: how to read it; draw:
+    draws it on a matplotlib figure; columns and rows: its numbers; height: inches; subject: what the PNG, which stands
+    alone, adds to the title.
+    """
+
+    name: str
+    title: str
+    alt: str
+    hint: str
+    draw: Callable[[Any, Ink], None]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    keys: tuple[Key, ...]
+    height: float = 3.4
+    subject: str = ""
+
+
+def render_svg(chart: Chart) -> str:
+    """An `<svg>` element in the page's colours, without title and legend, which the page has as text."""
+    with _own_settings(chart.name):
+        figure = _draw(chart, PAGE_INK)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return make_inline_svg(drawn.getvalue(), name=chart.name, label=show(chart.alt))
+
+
+def render_png(chart: Chart) -> bytes:
+    """The chart with title and legend on white."""
+    with _own_settings(chart.name):
+        room = 0.12 + _LEGEND_LINE * len(chart.keys)
+        figure = _draw(chart, PAPER_INK, legend_room=room)
+        _add_legend(figure, chart)
+        written = io.BytesIO()
+        figure.savefig(written, format="png", dpi=PNG_DPI, metadata={"Software": None})
+    return written.getvalue()
+
+
+def render_csv(chart: Chart) -> str:
+    """The chart's numbers to their last digit; an empty cell where there is none."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(chart.columns)
+    writer.writerows([["" if value is None else _to_cell(value) for value in row] for row in chart.rows])
+    return text.getvalue()
+
+
+def _to_cell(value: Value) -> str:
+    return show(value) if isinstance(value, str) else repr(value)
+
+
+def _draw(chart: Chart, ink: Ink, *, legend_room: float = 0.0) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height = chart.height + (legend_room + 0.3 if legend_room else 0.0)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.06, h_pad=0.03)
+    if legend_room:
+        engine.set(rect=(0, legend_room / height, 1, 1 - (legend_room + 0.3) / height))
+    chart.draw(figure, ink)
+    return figure
+
+
+def _add_legend(figure: Any, chart: Chart) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    def draw_handle(key: Key) -> Any:
+        if key.shape == "real":
+            return Patch(facecolor=PAPER_INK.real, alpha=0.45)
+        if key.shape == "fake":
+            return Line2D([], [], color=PAPER_INK.fake, linewidth=1.7)
+        return Line2D([], [], **PAPER_INK.line(key.number), **PAPER_INK.marker(key.number))
+
+    height = figure.get_size_inches()[1]
+    title = shorten(show(f"{chart.title}: {chart.subject}" if chart.subject else chart.title), 46)
+    figure.text(0.02, 1 - 0.08 / height, title, fontsize=11, fontweight="bold", va="top")
+    labels = [f"{shorten(show(key.name), 38)}  {key.value}".strip() for key in chart.keys]
+    figure.legend(
+        [draw_handle(key) for key in chart.keys],
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(0.01, 0.02 / height),
+        frameon=False,
+        fontsize=8.5,
+        handlelength=3.2,
+        borderaxespad=0,
+        labelspacing=0.3,
+    )
+
+
+@contextlib.contextmanager
+def _own_settings(salt: str) -> Generator[None]:
+    """matplotlib as it comes, whatever the user's settings are; names are plain text, `$` has no meaning in them."""
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "svg.hashsalt": salt,
+                "text.parse_math": False,
+                "axes.formatter.use_mathtext": False,
+                "font.family": "DejaVu Sans",
+            }
+        )
+        # A name in letters that the font lacks is drawn as boxes in the PNG; the page has it as text.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        yield

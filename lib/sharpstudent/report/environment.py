@@ -1,0 +1,123 @@
+"""`environment.json`: what a result was made with. No user name, no host name, no home folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sharpstudent.core.io import write_text_atomically
+
+SOURCE_FOLDER = Path(__file__).resolve().parents[3]
+PACKAGES = (
+    "torch", "torchvision", "timm", "efficientnet-pytorch", "albumentations", "opencv-python-headless", "numpy",
+    "scikit-learn", "scipy", "pydantic", "json5", "rich", "tensorboard", "matplotlib", "safetensors", "pyarrow",
+    "pillow", "jinja2", "pyyaml",
+)  # fmt: skip
+_HOMES = re.compile(r"(?:/home|/Users|[A-Za-z]:\\Users)[/\\][^/\\\s=:]+")
+
+
+def describe_environment(command: Sequence[str] | None = None) -> dict[str, Any]:
+    """The machine, the versions, the source and the command line (`sys.argv` unless given), as JSON values."""
+    commit, changed = _read_commit(SOURCE_FOLDER)
+    return {
+        "command": hide_home(sys.argv if command is None else command),
+        "source": {"commit": commit, "changed": changed},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": {"model": _read_cpu_model(), "count": os.cpu_count(), "usable": _count_usable_cpus()},
+        "threads": {
+            "torch": torch.get_num_threads(),
+            **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ},
+        },
+        "torch": _describe_torch(),
+        "packages": {name: _read_version(name) for name in PACKAGES},
+    }
+
+
+def save_environment(path: Path, command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Write `describe_environment()` to `path` and return it."""
+    description = describe_environment(command)
+    write_text_atomically(path, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+    return description
+
+
+def hide_home(command: Sequence[str]) -> list[str]:
+    """The command line with paths relative to the source or the working folder, and home folders as `~`."""
+    folders = sorted({str(SOURCE_FOLDER), os.getcwd()}, key=len, reverse=True)
+    shown: list[str] = []
+    for word in command:
+        for folder in folders:
+            word = word.replace(folder + os.sep, "") if folder != os.sep else word
+        home = str(Path.home())
+        word = word.replace(home, "~") if home not in (os.sep, "") else word
+        shown.append(_HOMES.sub("~", word))
+    return shown
+
+
+def hide_homes(value: Any) -> Any:
+    """JSON values with every text as `hide_home` shows it: for what is passed on."""
+    if isinstance(value, str):
+        return hide_home([value])[0]
+    if isinstance(value, dict):
+        return {name: hide_homes(inner) for name, inner in value.items()}
+    return [hide_homes(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _describe_torch() -> dict[str, Any]:
+    cuda = torch.cuda.is_available()
+    return {
+        "version": torch.__version__,
+        "cuda_build": torch.version.cuda,
+        "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "mps": torch.backends.mps.is_available(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def _read_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _read_cpu_model() -> str | None:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or None
+
+
+def _count_usable_cpus() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _read_commit(folder: Path) -> tuple[str | None, bool | None]:
+    """The commit of the source and whether it was changed since; None, None outside a clone or without git."""
+    commit = _ask_git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
+    if commit is None:
+        return None, None
+    status = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
+    return commit, None if status is None else bool(status)
+
+
+def _ask_git(folder: Path, *words: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

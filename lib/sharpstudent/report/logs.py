@@ -1,0 +1,200 @@
+"""What a run logs by epoch: `logs/losses.logs`, a readable line, and `logs/metrics.csv`, every number.
+
+`logs/losses.logs`: one readable line an epoch, for `tail -f`. The exact figures are in the metrics file.
+
+`logs/metrics.csv`: one row an epoch, fixed columns, every number to its last digit (`repr`), nothing for None.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import append_text, write_text_atomically
+
+_EPOCH = re.compile(r"Epoch (\d+)/\d+ ")
+_SKIP = re.compile(r"# skipped epoch (\d+) step (\d+): ")
+
+
+def format_epoch_line(
+    epoch: int,
+    total_epochs: int,
+    values: Mapping[str, float | int | str | None],
+    *,
+    best: tuple[int, float] | None = None,
+    new_best: bool = False,
+    best_name: str = "best",
+    steering: Mapping[str, float] | None = None,
+) -> str:
+    """`Epoch 3/100 | train loss 0.6100 | val_auc 0.8123 | hard w=0.95 kd w=0.05 T=3.0 | best 0.8123 (epoch 3, new)`;
+    values of None are left out. best_name: what the best value is called. steering: the numbers of the terms, as
+    `format_steering` takes them.
+    """
+    parts = [f"Epoch {epoch}/{total_epochs}"]
+    parts += [f"{name} {_format_value(value)}" for name, value in values.items() if value is not None]
+    parts += [format_steering(steering)] if steering else []
+    if best is not None:
+        parts.append(f"{best_name} {best[1]:.4f} (epoch {best[0]}{', new' if new_best else ''})")
+    return " | ".join(parts)
+
+
+def format_steering(numbers: Mapping[str, float]) -> str:
+    """`hard w=0.95 kd w=0.05 T=3.0` from `hard/weight`, `kd/weight`, `kd/temperature`, term by term."""
+    short = {"weight": "w", "temperature": "T"}
+    words: list[str] = []
+    last = None
+    for key, value in numbers.items():
+        term, name = key.split("/", 1)
+        words += [term] if term != last else []
+        words.append(f"{short.get(name, name)}={round(value, 4)}")
+        last = term
+    return " ".join(words)
+
+
+def _format_value(value: float | int | str) -> str:
+    if isinstance(value, str | int):
+        return str(value)
+    small = value != 0 and abs(value) < 1e-3
+    return f"{value:.2e}" if small else f"{value:.4f}"
+
+
+class LossesLog:
+    """Appends lines to the log; each is on its way to the disk when `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(self, line: str) -> None:
+        """Write one line. Raises UserError where the disk refuses; the log is then as before."""
+        append_text(self.path, line.rstrip("\n") + "\n")
+
+    def read(self) -> list[str]:
+        """All lines so far."""
+        return self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+
+    def drop_from(self, epoch: int, step: int) -> None:
+        """On a resume: forget what will be written again, that is the lines of `epoch` and later and the notes of steps
+        skipped from (epoch, step) on; other lines stay.
+        """
+        if not self.path.is_file():
+            return
+        kept = [line for line in self.read() if not _is_from(line, epoch, step)]
+        write_text_atomically(self.path, "".join(f"{line}\n" for line in kept))
+
+
+def _is_from(line: str, epoch: int, step: int) -> bool:
+    row, skip = _EPOCH.match(line), _SKIP.match(line)
+    if row is not None:
+        return int(row[1]) >= epoch
+    return skip is not None and (int(skip[1]), int(skip[2])) >= (epoch, step)
+
+
+Value = float | int | str | None
+Row = dict[str, Value]
+
+
+class MetricsFile:
+    """The metrics of a run by epoch. Columns are those of the file, else of `columns`, else of the first row."""
+
+    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
+        self.path = path
+        self._columns = tuple(columns) if columns is not None else None
+        if self._columns is not None and "epoch" not in self._columns:
+            raise ValueError("a metrics file needs a column `epoch`")
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Add an epoch's row. ValueError if the columns differ or the epoch is there already (`drop_after` first)."""
+        table = self._read_table()
+        columns = table[0] if table else list(self._columns or row)
+        if set(row) != set(columns) or "epoch" not in columns:
+            missing, strange = sorted(set(columns) - set(row)), sorted(set(row) - set(columns))
+            raise ValueError(f"{self.path.name}: columns are fixed; missing {missing}, not among them {strange}")
+        line = _to_csv([[_to_text(row[name]) for name in columns]])
+        position = columns.index("epoch")
+        if any(cells[position] == _to_text(row["epoch"]) for cells in table[1:]):
+            raise ValueError(f"{self.path.name}: epoch {row['epoch']} is there already; drop_after() it first")
+        if not table:
+            write_text_atomically(self.path, _to_csv([columns]) + line)
+            return
+        self._cut_torn_line(table)
+        append_text(self.path, line, sync=True)
+
+    def widen(self, columns: Iterable[str]) -> None:
+        """Add the columns that the file does not have, empty in the rows so far; nothing where there is no file."""
+        table = self._read_table()
+        new = [name for name in columns if table and name not in table[0]]
+        if new:
+            wider = [[*table[0], *new], *([*cells, *("" for _ in new)] for cells in table[1:])]
+            write_text_atomically(self.path, _to_csv(wider))
+
+    def read(self) -> list[Row]:
+        """All rows, numbers as int or float; an empty list when there is no file."""
+        table = self._read_table()
+        return [{name: _to_value(cell) for name, cell in zip(table[0], cells, strict=True)} for cells in table[1:]]
+
+    def drop_after(self, epoch: int) -> int:
+        """On a resume: remove the rows of epochs after `epoch`, which will be done again. Returns how many."""
+        table = self._read_table()
+        if not table:
+            return 0
+        position = table[0].index("epoch")
+        kept = [cells for cells in table[1:] if float(cells[position]) <= epoch]
+        dropped = len(table) - 1 - len(kept)
+        if dropped or self._is_torn():
+            write_text_atomically(self.path, _to_csv([table[0], *kept]))
+        return dropped
+
+    def _read_table(self) -> list[list[str]]:
+        """Header and rows as text, without a last line that a killed writer left unfinished."""
+        if not self.path.is_file():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        table = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+        uneven = [number for number, cells in enumerate(table, start=1) if len(cells) != len(table[0])]
+        if uneven or (table and "epoch" not in table[0]):
+            raise UserError(
+                Problem(
+                    where=f"{self.path}, line {uneven[0] if uneven else 1}",
+                    what="is not a row of this metrics file",
+                    expected="one value a column" if uneven else "a header with a column `epoch`",
+                    remedy="mend or move the file; it is a plain CSV",
+                )
+            )
+        return table
+
+    def _is_torn(self) -> bool:
+        return not self.path.read_bytes().endswith(b"\n")
+
+    def _cut_torn_line(self, table: list[list[str]]) -> None:
+        if self._is_torn():
+            write_text_atomically(self.path, _to_csv(table))
+
+
+def _to_csv(table: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(table)
+    return text.getvalue()
+
+
+def _to_text(value: object) -> str:
+    if value is None:
+        return ""
+    item = getattr(value, "item", None)  # NumPy and torch scalars: repr(np.float64(1)) is not a number
+    plain = item() if callable(item) else value
+    return repr(plain) if isinstance(plain, int | float) else str(plain)
+
+
+def _to_value(cell: str) -> Value:
+    if cell == "":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell

@@ -1,0 +1,239 @@
+"""The names of metrics in words, and what each of them means.
+
+What each figure means, in plain words, for a reader who has never met it.
+
+The names of figures in words: `video_tpr_at_fpr_1pct_mean@celebdf` is "TPR at 1 % FPR", of videos, of celebdf.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from sharpstudent.report.text import NARROW, Unit
+
+GLOSSARY: tuple[tuple[str, str, str], ...] = (  # id, term, meaning
+    (
+        "auc",
+        "AUC",
+        "Take one fake and one real at random: how often the fake gets the higher score. 1 is perfect, .5 is guessing. "
+        "It needs no threshold and says nothing about one.",
+    ),
+    (
+        "ap",
+        "Average precision (AP)",
+        "Going down from the highest score: how pure the list of fakes is on average. It rises with the share of fakes "
+        "in the set, so compare it within one set only.",
+    ),
+    (
+        "eer",
+        "Equal error rate (EER)",
+        "The error where as many reals are called fake as fakes are missed. 50 % is guessing.",
+    ),
+    (
+        "tpr",
+        "TPR at 1 % or 0.1 % FPR",
+        "The share of fakes found when at most 1 in 100 (1 in 1,000) reals may be called fake: what is left where "
+        "false alarms are dear.",
+    ),
+    (
+        "accuracy",
+        "Accuracy, balanced accuracy",
+        "The share of samples on the right side of a threshold; balanced: the mean of that share of reals and of "
+        "fakes, which a set of mostly fakes cannot flatter.",
+    ),
+    (
+        "apcer",
+        "APCER and BPCER",
+        "Fakes called real, and reals called fake, at a threshold (ISO/IEC 30107-3). “Worst kind” is the kind of fake "
+        "that passes most often.",
+    ),
+    (
+        "brier",
+        "Brier score",
+        "The mean square of the distance between the probability of fake and the truth: 0 is perfect, .25 is always "
+        "saying 50 %.",
+    ),
+    (
+        "ece",
+        "Expected calibration error (ECE)",
+        "How far what is said lies from how often it is true: .05 means that “90 %” is off by about five points.",
+    ),
+    (
+        "log-loss",
+        "Log loss",
+        "The surprise at the truth, in nats: 0 is perfect, 0.693 is always saying 50 %. Confident mistakes cost most.",
+    ),
+    (
+        "counts",
+        "Judged, without decision",
+        "Figures are made of judged samples only. Where no face was found there is no decision: it is counted, and "
+        "never scored as 50 %.",
+    ),
+    (
+        "interval",
+        "Intervals [low, high]",
+        "95 % intervals: people (or clips) were drawn again and again, all frames of one together, and the figure "
+        "worked out each time. Two models' intervals may overlap where their paired difference is clear.",
+    ),
+    (
+        "level",
+        "Frames and videos",
+        "A frame is one picture. A video's score is made of its frames' scores by a rule that is part of the figure's "
+        "name. Frame and video figures must not be compared with each other.",
+    ),
+    (
+        "thresholds",
+        "Thresholds",
+        "Where the line between real and fake is drawn: a probability of one half, or points chosen on validation and "
+        "never on the data judged here.",
+    ),
+    (
+        "temperature",
+        "Temperature",
+        "A number that the scores are divided by, fitted on validation, so that probabilities mean what they say. It "
+        "changes no ranking.",
+    ),
+    (
+        "area",
+        "Area under a robustness curve",
+        "The mean frame AUC from the clean picture to the strongest disturbance.",
+    ),
+    (
+        "agreement",
+        "Agreement",
+        "The share of samples that two models call the same at a probability of one half.",
+    ),
+    (
+        "p",
+        "p",
+        "How often a difference at least as large would come up if the two models were equally good (two-sided, "
+        "paired).",
+    ),
+    (
+        "macs",
+        "MACs, latency, p95",
+        "Multiply-accumulates for one picture; the time for one picture (batch 1) on the device named: the median, and "
+        "the time that 95 in 100 pictures stay under.",
+    ),
+)  # fmt: skip
+
+
+_RULE = r"(?:mean|max|top\d+(?:frames)?)(?:_margin)?"
+_COUNT = re.compile(r"(?:count(?:_real|_fake|_without_decision)?|people_count)")
+_VIDEO = re.compile(rf"(?P<base>.+)_(?P<rule>{_RULE})")
+_AT_THRESHOLD = re.compile(r"(?P<what>(?:balanced_)?accuracy|(?:worst_)?apcer|bpcer)_at_(?P<threshold>.+)")
+_AT_FPR = re.compile(r"tpr_at_fpr_(?P<rate>[\d.]+)pct")
+
+Kind = Literal["ranking", "decision", "probability", "count", "other"]
+_PLAIN: dict[str, tuple[str, Unit, bool | None, Kind, str]] = {
+    "auc": ("AUC", "share", True, "ranking", "auc"),
+    "ap": ("Average precision", "share", True, "ranking", "ap"),
+    "eer": ("Equal error rate", "percent", False, "ranking", "eer"),
+    "brier": ("Brier score", "share", False, "probability", "brier"),
+    "ece": ("Calibration error (ECE)", "share", False, "probability", "ece"),
+    "log_loss": ("Log loss", "nats", False, "probability", "log-loss"),
+    "count": ("Judged", "count", None, "count", "counts"),
+    "count_real": ("Real", "count", None, "count", "counts"),
+    "count_fake": ("Fake", "count", None, "count", "counts"),
+    "count_without_decision": ("Without decision", "count", None, "count", "counts"),
+    "people_count": ("People", "count", None, "count", "counts"),
+}
+_AT: dict[str, tuple[str, bool, str]] = {
+    "accuracy": ("Accuracy", True, "accuracy"),
+    "balanced_accuracy": ("Balanced accuracy", True, "accuracy"),
+    "apcer": ("Fakes missed (APCER)", False, "apcer"),
+    "worst_apcer": ("Fakes missed, worst kind", False, "apcer"),
+    "bpcer": ("Reals called fake (BPCER)", False, "apcer"),
+}
+
+
+@dataclass(frozen=True)
+class FigureName:
+    """A figure's name in its parts. level: `frame`, `video_RULE`, `video` for counts of videos, "" for people; suffix:
+    the part of the set, "", `@SOURCE` or `@SOURCE/MANIPULATION`.
+    """
+
+    level: str
+    base: str
+    suffix: str
+
+
+@dataclass(frozen=True)
+class Word:
+    """title: as a reader says it; rises: whether more is better, None where neither is; threshold: which one a decision
+    was made at; entry: of the glossary.
+    """
+
+    title: str
+    unit: Unit
+    rises: bool | None
+    kind: Kind
+    entry: str
+    threshold: str | None = None
+
+
+def split_name(name: str) -> FigureName:
+    """The parts of LEVEL_FIGURE[_RULE][@SOURCE[/MANIPULATION]] (metrics/figures.py)."""
+    whole, at, part = name.partition("@")
+    suffix = at + part
+    if whole == "people_count":
+        return FigureName("", whole, suffix)
+    level, _, base = whole.partition("_")
+    if level == "video" and not _COUNT.fullmatch(base) and (found := _VIDEO.fullmatch(base)):
+        return FigureName(f"video_{found['rule']}", found["base"], suffix)
+    return FigureName(level, base, suffix)
+
+
+def find_word(base: str) -> Word:
+    """What a figure is called; one that is not known keeps its name."""
+    plain = base.removesuffix("_calibrated")
+    after = "" if plain == base else ", after temperature"
+    if plain in _PLAIN:
+        title, unit, rises, kind, entry = _PLAIN[plain]
+        return Word(f"{title}{after}", unit, rises, kind, entry)
+    if found := _AT_FPR.fullmatch(base):
+        return Word(f"TPR at {found['rate']}{NARROW}% FPR", "percent", True, "ranking", "tpr")
+    if found := _AT_THRESHOLD.fullmatch(base):
+        title, rises, entry = _AT[found["what"]]
+        return Word(title, "percent", rises, "decision", entry, found["threshold"])
+    return Word(base.replace("_", " "), "share", None, "other", "other")
+
+
+def name_threshold(name: str) -> str:
+    """`half` -> "a probability of one half"; the others are those chosen on validation."""
+    if name == "half":
+        return "a probability of one half"
+    if found := re.fullmatch(r"fpr_([\d.]+)pct", name):
+        return f"the threshold for {found[1]}{NARROW}% FPR"
+    return {"eer": "the threshold of equal errors", "youden": "Youden's threshold"}.get(name, f"the threshold “{name}”")
+
+
+def describe_level(level: str) -> str:
+    """`frame` -> "frames"; `video_mean` -> "videos (mean of their frames)"."""
+    unit, _, rule = level.partition("_")
+    return f"{unit}s" if not rule else f"{unit}s ({_describe_rule(rule)})"
+
+
+def describe_part(suffix: str) -> str:
+    """`@celebdf/swap` -> "celebdf, swap"; "" -> "all data"."""
+    return suffix.removeprefix("@").replace("/", ", ", 1) or "all data"
+
+
+def describe_figure(name: str) -> str:
+    """The whole name in words: "AUC of frames, all data"."""
+    parts = split_name(name)
+    return f"{find_word(parts.base).title} of {describe_level(parts.level)}, {describe_part(parts.suffix)}"
+
+
+def _describe_rule(rule: str) -> str:
+    margins = " log-odds" if rule.endswith("_margin") else ""
+    plain = rule.removesuffix("_margin")
+    if plain == "mean":
+        return f"mean of their frames{',' if margins else ''}{margins}"
+    if plain == "max":
+        return "their highest frame"
+    count = plain.removeprefix("top").removesuffix("frames")
+    share = f"{count} frames" if plain.endswith("frames") else f"{count}{NARROW}%"
+    return f"mean of their highest {share}{',' if margins else ''}{margins}"

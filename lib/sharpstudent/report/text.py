@@ -1,0 +1,289 @@
+"""Text, numbers and tables as a report shows them.
+
+Text of others made fit to be shown: nothing in it is hidden, turns the line round, or is too long for its place.
+
+Tables as data for the page: cells of ready text, with notes collected under them.
+
+Numbers as a reader has them: `.893 [.871, .914]`, `18.6 %`, `4.8 MB`; a dash where there is none.
+
+The models of a report as heads of columns or rows: everywhere with the same colour and the same short name.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sharpstudent.report.comparison import format_milliseconds, format_parameters
+from sharpstudent.report.results import ModelResult
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidi too), surrogates, no characters at all
+_JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, are made with these
+
+
+def show(text: str) -> str:
+    """`text` with each character that cannot be seen, or that changes the order of others, as its number: ⟨U+202E⟩.
+
+    New lines and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(f"⟨U+{ord(c):04X}⟩" if _is_hidden(c) else c for c in text)
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in _HIDDEN and character not in "\n\t" and character not in _JOINERS
+
+
+def shorten(text: str, length: int) -> str:
+    """At most `length` characters: begin and end with an ellipsis between."""
+    if len(text) <= length:
+        return text
+    end = (length - 1) * 2 // 5
+    return f"{text[: length - 1 - end]}…{text[len(text) - end :]}"
+
+
+def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
+    """Each name and its short form, no two alike."""
+    short: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        found, number = shorten(show(name), length), 2
+        while found in short.values():
+            found, number = f"{shorten(show(name), length - 4)} ({number})", number + 1
+        short[name] = found
+    return short
+
+
+def make_slug(text: str) -> str:
+    """A part of a file name that every system takes: a-z, 0-9, and single hyphens; at most 40 characters."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "unnamed"
+
+
+def make_unique(names: Iterable[str]) -> list[str]:
+    """The names in order; one that was there before gets a number."""
+    taken: set[str] = set()
+    unique: list[str] = []
+    for name in names:
+        found, number = name, 2
+        while found in taken:
+            found, number = f"{name}-{number}", number + 1
+        taken.add(found)
+        unique.append(found)
+    return unique
+
+
+@dataclass(frozen=True)
+class Strip:
+    """An interval as a picture within a cell; all in per cent of the cell's scale."""
+
+    low: float
+    value: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text: what is read; small: a second, fainter line; title: more of it on pointing; mark: of a note; link: the id
+    of a place in the page; series: number of the model's colour.
+    """
+
+    text: str
+    small: str = ""
+    title: str = ""
+    mark: str = ""
+    link: str = ""
+    series: int | None = None
+    strip: Strip | None = None
+    kind: Literal["number", "words"] = "number"
+
+
+@dataclass(frozen=True)
+class Row:
+    """head: what the row is of."""
+
+    head: Cell
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under a common title, which may be empty."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """corner: what the first column holds; notes: by mark."""
+
+    caption: str
+    corner: str
+    columns: tuple[Cell, ...]
+    groups: tuple[Group, ...]
+    notes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no row."""
+        return not any(group.rows for group in self.groups)
+
+
+@dataclass
+class Notes:
+    """Gives each text a mark, the same text the same one."""
+
+    marks: dict[str, str] = field(default_factory=dict[str, str])
+
+    def mark(self, text: str | None) -> str:
+        """`1`, `2`, ...; nothing for no text."""
+        return "" if not text else self.marks.setdefault(text, str(len(self.marks) + 1))
+
+    def list_all(self) -> tuple[tuple[str, str], ...]:
+        """(mark, text), in order."""
+        return tuple((mark, text) for text, mark in self.marks.items())
+
+
+def word(text: str, *, title: str = "") -> Cell:
+    """A cell of words."""
+    return Cell(text, title=title, kind="words")
+
+
+def build_list(caption: str, corner: str, columns: Sequence[Cell], rows: Sequence[Row], notes: Notes) -> Table:
+    """A table without groups."""
+    return Table(caption, corner, tuple(columns), (Group("", tuple(rows)),), notes.list_all())
+
+
+DASH, MINUS = "–", "−"
+NARROW = "\u00a0"  # a space where a line is never broken
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+Unit = Literal["share", "percent", "nats", "count"]
+
+
+def format_value(value: float | None, unit: Unit) -> str:
+    """`.893`, `18.6 %`, `0.412`, `1,168`."""
+    return DASH if value is None else _FORMATS[unit](value)
+
+
+def format_interval(low: float | None, high: float | None, unit: Unit) -> str:
+    """`[.871, .914]`, `[17.0, 20.3] %`; nothing where an end has no value."""
+    if low is None or high is None:
+        return ""
+    if unit == "percent":
+        return f"[{_format_percent(low)[:-2]}, {_format_percent(high)[:-2]}]{NARROW}%"
+    return f"[{format_value(low, unit)}, {format_value(high, unit)}]"
+
+
+def format_difference(value: float | None) -> str:
+    """`+.021`, `−.004`, with its sign."""
+    if value is None:
+        return DASH
+    digits = _format_share(abs(value))
+    return digits if float(digits) == 0 else f"{'+' if value > 0 else MINUS}{digits}"
+
+
+def format_probability(value: float) -> str:
+    """A probability in per cent that never claims certainty: `99.3 %`, `> 99.9 %`, `< 0.1 %`."""
+    if value > 0.999:
+        return f"> 99.9{NARROW}%"
+    return f"< 0.1{NARROW}%" if value < 0.001 else f"{100 * value:.1f}{NARROW}%"
+
+
+def format_p_value(value: float | None) -> str:
+    """`.031`, `< .001`, of two sides."""
+    if value is None:
+        return DASH
+    return "< .001" if value < 0.001 else _format_share(value)
+
+
+def format_count(value: int | None) -> str:
+    """`12,345`."""
+    return DASH if value is None else f"{value:,}"
+
+
+def format_bytes(value: int | None) -> str:
+    """`4.8 MB`, powers of ten."""
+    if value is None:
+        return DASH
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value} B"
+
+
+def format_macs(value: int | None) -> str:
+    """`1.39 G`, `98.7 M` multiply-accumulates."""
+    if value is None:
+        return DASH
+    return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.1f} M"
+
+
+def format_count_of_parameters(value: int | None) -> str:
+    """`19.34 M`."""
+    return DASH if value is None else format_parameters(value)
+
+
+def format_latency(value: float | None) -> str:
+    """`30.1 ms`."""
+    return DASH if value is None else format_milliseconds(value)
+
+
+def format_moment(written: str) -> str:
+    """`2026-08-08T12:30:00+00:00` as `8 August 2026, 12:30 UTC`; a text of another form as it is."""
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        return written
+    zone = " UTC" if moment.utcoffset() == timedelta(0) else ""
+    return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}, {moment:%H:%M}{zone}"
+
+
+def _format_share(value: float) -> str:
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def _format_percent(value: float) -> str:
+    rate = 100 * value
+    return f"{rate:.2f}{NARROW}%" if 0 < rate < 0.95 else f"{rate:.1f}{NARROW}%"
+
+
+_FORMATS: dict[Unit, Callable[[float], str]] = {
+    "share": _format_share,
+    "percent": _format_percent,
+    "nats": lambda value: f"{value:.3f}",
+    "count": lambda value: f"{value:,.0f}",
+}
+
+
+ROLES = {
+    "teacher": "teacher",
+    "before": "before distillation",
+    "distilled": "distilled",
+    "control": "control",
+    "model": "",
+}
+SHORT = 30  # characters
+
+
+def list_heads(models: Sequence[ModelResult]) -> tuple[Cell, ...]:
+    """A cell a model (M,): its short name, role below, the full name on pointing, and the number of its colour."""
+    short = shorten_names([model.name for model in models], SHORT)
+    return tuple(
+        Cell(
+            text=short[model.name],
+            small=ROLES[model.role],
+            title="" if short[model.name] == model.name else model.name,
+            series=number,
+            kind="words",
+        )
+        for number, model in enumerate(models)
+    )

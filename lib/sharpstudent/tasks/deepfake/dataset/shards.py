@@ -1,0 +1,180 @@
+"""Shards: plain tar files of crops, as WebDataset expects them, and the reading of one crop without the tar around it.
+
+A crop lies in a shard as the bytes of its picture file, so that an offset and a size are all it takes to read it. The
+same members give the same bytes of a shard: no times, no owners.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import atomic_path
+
+SHARD_SUFFIX = ".tar"
+MAX_CROP_BYTES = 128 * 2**20  # a crop for the largest network, 2048 px, is some 60 MB
+MAX_HEADER_BYTES = 8192  # a path has 4096 at most; tarfile takes quadratic time over long ones
+BLOCK = 512  # tar's unit [bytes]
+_NAME = re.compile(
+    r"(?:.*/)?[^./][^./]*\.[^./]+"
+)  # WebDataset takes what follows the first dot for the kind of content
+
+
+class BrokenCrop(Exception):
+    """The bytes of a crop are not there, or are others than were written; the text says which."""
+
+
+def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:
+    """Write a tar of members (name such as "clip/000001_0.png", content), atomically; offset and size of each [bytes].
+
+    Raises UserError when it cannot be written, ValueError for a name that WebDataset or a tar reader would not take.
+    """
+    places: list[tuple[int, int]] = []
+    names: set[str] = set()
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "wb") as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name, content in members:
+            if not _NAME.fullmatch(name) or _is_outside(name) or name in names:
+                raise ValueError(f"member {name!r}: expected FOLDER/STEM.SUFFIX, one dot in it, each name once")
+            if len(content) > MAX_CROP_BYTES:
+                raise ValueError(f"member {name!r}: {len(content):,} bytes, at most {MAX_CROP_BYTES:,} are read back")
+            names.add(name)
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644  # time, user and group are 0 unless set
+            tar.addfile(member, io.BytesIO(content))
+            places.append((file.tell() - _round_up(len(content)), len(content)))
+    return places
+
+
+def read_crop_bytes(path: Path, *, offset: int, size: int, crc32: int) -> bytes:
+    """`size` bytes from `offset` on of a shard, or the whole of a file of its own. Raises BrokenCrop for other bytes
+    than those of the checksum.
+    """
+    if not 0 < size <= MAX_CROP_BYTES or offset < 0:
+        raise BrokenCrop(f"the manifest claims {size:,} bytes at {offset:,}")
+    try:
+        # Not blocking: a named pipe under a crop's name would wait for a writer for ever.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise BrokenCrop(getattr(error, "strerror", None) or str(error)) from None
+    try:
+        with os.fdopen(handle, "rb", buffering=0) as file:
+            content = _read_slice(file, path, offset, size)
+    except OSError as error:
+        raise BrokenCrop(error.strerror or str(error)) from None
+    if zlib.crc32(content) != crc32:
+        raise BrokenCrop("holds other bytes than were prepared (checksum)")
+    return content
+
+
+def _read_slice(file: IO[bytes], path: Path, offset: int, size: int) -> bytes:
+    about = os.fstat(file.fileno())
+    if not stat.S_ISREG(about.st_mode):
+        raise BrokenCrop("is no regular file")
+    is_alone = path.suffix != SHARD_SUFFIX
+    if about.st_size < offset + size or (is_alone and about.st_size != size):
+        raise BrokenCrop(f"has {about.st_size:,} bytes, expected {offset + size:,}")
+    file.seek(offset)
+    content = file.read(size)
+    if len(content) != size:
+        raise BrokenCrop(f"gave {len(content):,} of {size:,} bytes")
+    return content
+
+
+def check_shard(path: Path) -> None:
+    """Read the headers of any tar. Raises UserError that names what is no plain, sane crop in it: links and devices,
+    names that lead outside, sizes beyond the file or any crop, a cut or compressed archive.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")  # opening a pipe would wait for a writer
+        with open(path, "rb") as file:
+            refused = _find_refused(file, os.fstat(file.fileno()).st_size)
+    except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        refused = [str(error) or type(error).__name__]  # the last three: what hostile headers lead tarfile to
+    if refused:
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="is not a sound shard",
+                expected="a plain tar of pictures: regular files below the archive's own root",
+                got="; ".join(refused[:5]) + (f"; and {len(refused) - 5} more" if len(refused) > 5 else ""),
+                remedy="make it again with prepare_faces.py --shards, or take it from where it came from once more; "
+                "nothing of it was unpacked",
+            )
+        )
+
+
+def _find_refused(file: IO[bytes], file_size: int) -> list[str]:
+    """Members with the reason against each."""
+    refused: list[str] = []
+    end = 0
+    with tarfile.open(fileobj=_HeadersOnly(file), mode="r:") as tar:
+        while (member := tar.next()) is not None:
+            reason = _explain_refusal(member, file_size)
+            if reason is not None:
+                refused.append(f"{member.name!r} {reason}")
+            next_header = member.offset_data + _round_up(member.size if member.isreg() else 0)
+            if not end < next_header <= file_size:
+                return refused or [f"{member.name!r} claims {member.size:,} bytes"]  # no way to the next header
+            end = next_header
+            vars(tar)["members"].clear()  # tarfile keeps every header: 1 GB for a million
+    file.seek(end)
+    if not refused and file.read(2 * BLOCK) != bytes(2 * BLOCK):
+        refused.append(f"the archive is cut or broken after {end:,} bytes")  # tarfile takes that for its end
+    return refused
+
+
+def _explain_refusal(member: tarfile.TarInfo, file_size: int) -> str | None:
+    if member.issym() or member.islnk():
+        return f"is a link to {member.linkname!r}"
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        return "is no regular file"
+    if _is_outside(member.name):
+        return "leads outside"
+    if member.size < 0:
+        return f"claims {member.size:,} bytes"
+    if member.offset_data + member.size > file_size:
+        return f"claims {member.size:,} bytes, more than the archive has"
+    if member.size > MAX_CROP_BYTES:
+        return f"claims {member.size:,} bytes, more than any crop"
+    return None
+
+
+def _is_outside(name: str) -> bool:
+    inside = PurePosixPath(name.replace("\\", "/"))
+    return inside.is_absolute() or ".." in inside.parts or ":" in name[1:2]  # C:, a drive
+
+
+class _HeadersOnly(io.RawIOBase):
+    """A file that gives no more than a header at a time: tarfile would read whatever a header of headers claims."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {size:,} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _round_up(size: int) -> int:
+    """To whole blocks of a tar."""
+    return -(-size // BLOCK) * BLOCK

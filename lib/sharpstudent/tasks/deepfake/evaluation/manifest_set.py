@@ -1,0 +1,397 @@
+"""A prepared set as a data set: its rows, its frames, and those without a face.
+
+The columns of a prepared set's manifest that judging needs, as numbers: no row of it is ever an object.
+
+Legend: R rows, all of the manifest's.
+
+Frames of a prepared set in which no face was found: its manifest has no row of them, the clips' parts name them.
+
+A prepared set as a data set: rows of one split, and the frames in which no face was found.
+
+Legend: R chosen rows, M frames, N faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.metrics.checks import name_some
+from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, Manifest
+from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import (
+    AGGREGATIONS,
+    EvaluationSet,
+    FrameColumns,
+    build_set,
+    compute_fingerprint,
+    name_frame,
+)
+from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule
+from sharpstudent.tasks.deepfake.prepare.parts import PARTS, Part, find_part_file, read_part
+from sharpstudent.tasks.deepfake.sources.manifest import ManifestFaces, open_manifest
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One column: names, each once in the order of their first row; codes: which of them each row has, int32 (R,)."""
+
+    names: list[str]
+    codes: NDArray[np.int32]
+
+    def read(self, rows: NDArray[np.int64]) -> list[str]:
+        """The texts of some rows; equal ones are one object."""
+        return [self.names[code] for code in self.codes[rows].tolist()]
+
+
+@dataclass(frozen=True)
+class ManifestRows:
+    """R of each; clips, people, groups, manipulations: texts; the others as `FaceRow` has them."""
+
+    clips: Texts
+    people: Texts
+    groups: Texts
+    manipulations: Texts
+    labels: NDArray[np.int8]
+    frame_index: NDArray[np.int32]
+    face_index: NDArray[np.int32]
+    crc32: NDArray[np.uint32]
+    split_ends: tuple[int, ...]
+
+    def find_split(self, row: int) -> str:
+        """The split that a row is in."""
+        return SPLITS[int(np.searchsorted(self.split_ends, row, side="right"))]
+
+    def find_first_of_clips(self) -> dict[str, int]:
+        """The first row of each clip."""
+        codes, rows = np.unique(self.clips.codes, return_index=True)
+        return {self.clips.names[code]: row for code, row in zip(codes.tolist(), rows.tolist(), strict=True)}
+
+
+def read_rows(manifest: Manifest) -> ManifestRows:
+    """Raises UserError for damaged columns, and for labels other than 0 and 1."""
+    labels = _read_numbers(manifest, "label")
+    if not np.isin(labels, (0, 1)).all():
+        raise UserError(
+            Problem(
+                f"{manifest.path}, label",
+                "is neither 0 (real) nor 1 (fake)",
+                got=f"{np.unique(labels).tolist()}",
+                remedy="make the manifest again with prepare_faces.py",
+            )
+        )
+    rows = ManifestRows(
+        clips=_read_texts(manifest, "clip_id"),
+        people=_read_texts(manifest, "identity"),
+        groups=_read_texts(manifest, "group"),
+        manipulations=_read_texts(manifest, "manipulation"),
+        labels=labels,
+        frame_index=_read_numbers(manifest, "frame_index"),
+        face_index=_read_numbers(manifest, "face_index"),
+        crc32=_read_numbers(manifest, "crc32"),
+        split_ends=tuple(manifest.rows_of(split).stop for split in SPLITS),
+    )
+    manifest.release()
+    pa.default_memory_pool().release_unused()  # the loader's processes are forked from this one
+    return rows
+
+
+def name_faces(manifest: Manifest, rows: range | NDArray[np.int32]) -> list[str]:
+    """What `Manifest.name_of` calls these rows, read by column: a million rows one by one would take minutes."""
+    numbers = np.asarray(rows, np.int64)
+    paths, clips = (_read_texts(manifest, name).read(numbers) for name in ("path", "clip_id"))
+    places = [_read_numbers(manifest, name)[numbers].tolist() for name in ("frame_index", "face_index")]
+    above = str(manifest.folder / "x")[:-1]  # as pathlib writes it, without its price for each of a million paths
+    return [
+        f"{above}{path}:{clip}/{frame:06d}_{face}" if path.endswith(SHARD_SUFFIX) else above + path
+        for path, clip, frame, face in zip(paths, clips, *places, strict=True)
+    ]
+
+
+def _read_texts(manifest: Manifest, name: str) -> Texts:
+    column = manifest.column(name)
+    assert isinstance(column, pa.ChunkedArray)
+    names = pc.call_function("unique", [column])
+    options = pc.SetLookupOptions(value_set=names)
+    codes = pc.call_function("index_in", [column], options).to_numpy()
+    return Texts(names.to_pylist(), codes.astype(np.int32))
+
+
+def _read_numbers(manifest: Manifest, name: str) -> NDArray:
+    column = manifest.column(name)
+    assert isinstance(column, np.ndarray)
+    return column
+
+
+EMPTY = "the clip has no frames"
+
+
+@dataclass(frozen=True)
+class FacelessFrame:
+    """label: real 0, fake 1, None where nobody kept it; the others as in `FrameColumns`."""
+
+    clip_id: str
+    frame_index: int
+    reason: str
+    label: int | None
+    group: str
+    manipulation: str
+
+
+@dataclass(frozen=True)
+class Faceless:
+    """The frames, and lines to be said of them."""
+
+    frames: tuple[FacelessFrame, ...]
+    notes: tuple[str, ...]
+
+
+def find_faceless(folder: Path, rows: ManifestRows, split: str, *, has_row: Callable[[str, int], bool]) -> Faceless:
+    """The frames without a face of the clips of a split ("all": of every clip). folder: the manifest's; has_row:
+    whether a frame of a clip, by its number, has a row.
+
+    A clip with rows is in their split. One without any goes where its person is, if that is one split, else where all
+    rows are, if that is one split; else only "all" counts it, and a note says how many were passed over. Such a clip is
+    one frame where nothing of it could be read.
+    """
+    if not (folder / PARTS).is_dir():
+        return Faceless((), (f"no {PARTS}/ beside the manifest: frames without a face are not known, nor counted",))
+    clips = _Clips(rows)
+    frames: list[FacelessFrame] = []
+    unread = homeless = 0
+    for path in clips.list_parts(folder, split):
+        try:
+            _, part = read_part(path)
+        except UnreadableItem:
+            unread += 1
+            continue
+        where = clips.find_split(part)
+        if split != "all" and where is None:
+            homeless += 1
+        elif split in ("all", where):
+            frames.extend(clips.list_frames(part, has_row))
+    notes = [
+        f"{count:,} {text}"
+        for count, text in (
+            (unread, f"files in {PARTS}/ cannot be read: frames without a face of their clips are not counted"),
+            (homeless, "clips without any face belong to no known split: not counted (--split all counts them)"),
+            (
+                len({frame.clip_id for frame in frames if frame.label is None}),
+                "clips without any face were prepared before labels of such were kept: counted without one",
+            ),
+        )
+        if count
+    ]
+    return Faceless(tuple(frames), tuple(notes))
+
+
+class _Clips:
+    """Whose the clips are, and where."""
+
+    def __init__(self, rows: ManifestRows) -> None:
+        self._rows = rows
+        self._row_of = rows.find_first_of_clips()
+        self._splits_of_person: dict[str, set[str]] = {}
+        self._group_of_person: dict[str, str] = {}
+        for row in self._row_of.values():
+            person = rows.people.names[rows.people.codes[row]]
+            self._splits_of_person.setdefault(person, set()).add(rows.find_split(row))
+            self._group_of_person.setdefault(person, rows.groups.names[rows.groups.codes[row]])
+        ends = (0, *rows.split_ends)
+        self._used = [split for split, start, end in zip(SPLITS, ends, ends[1:], strict=False) if end > start]
+
+    def list_parts(self, folder: Path, split: str) -> list[Path]:
+        """All parts but those that are known to be of another split: each costs the opening of a file."""
+        others: set[Path] = set()
+        if split != "all":
+            rows = self._rows
+            others = {find_part_file(folder, key) for key, row in self._row_of.items() if rows.find_split(row) != split}
+        return sorted(path for path in (folder / PARTS).glob("*.arrow") if path not in others)
+
+    def find_split(self, part: Part) -> str | None:
+        row = self._row_of.get(part.key)
+        if row is not None:
+            return self._rows.find_split(row)
+        known = self._splits_of_person.get(part.identity, set(self._used))
+        return next(iter(known)) if len(known) == 1 else None
+
+    def list_frames(self, part: Part, has_row: Callable[[str, int], bool]) -> Iterator[FacelessFrame]:
+        """Each frame once, with the first reason against it. What is said of a frame with a face is a remark only."""
+        row = self._row_of.get(part.key)
+        reasons: dict[int, str] = {}
+        for item in part.rejected:
+            if item.frame is not None or row is None:
+                reasons.setdefault(item.frame or 0, item.reason)
+        if row is None and not reasons:
+            reasons[0] = EMPTY
+        for index, reason in sorted(reasons.items()):
+            if row is None or not has_row(part.key, index):
+                yield self._describe(part, row, index, reason)
+
+    def _describe(self, part: Part, row: int | None, index: int, reason: str) -> FacelessFrame:
+        rows = self._rows
+        if row is None:
+            group = self._group_of_person.get(part.identity, part.identity or part.key)
+            return FacelessFrame(part.key, index, reason, part.label, group, part.manipulation)
+        group, kind = (texts.names[texts.codes[row]] for texts in (rows.groups, rows.manipulations))
+        return FacelessFrame(part.key, index, reason, int(rows.labels[row]), group, kind)
+
+
+NOT_LARGEST = "the clip's largest person is not in it"
+RULES: dict[str, str] = {
+    "largest": "the largest person of each clip, one face a frame; a frame that shows only others has no decision",
+    "max": "all faces of a frame, which is as fake as the one that is judged most likely fake",
+    "mean": "all faces of a frame, by the mean of their probabilities of fake",
+}
+
+
+@dataclass(frozen=True)
+class _Framed:
+    """first: a row of each frame (M,), int64; frame_of: the frame of each of R rows, int64; keys: of the frames, (M,),
+    rising.
+    """
+
+    first: NDArray[np.int64]
+    frame_of: NDArray[np.int64]
+    keys: NDArray[np.int64]
+
+
+def read_manifest_set(
+    root: Path, *, name: str, split: str, faces: FacesRule, kind: str = "manifest", notes: Sequence[str] = ()
+) -> EvaluationSet:
+    """root: the manifest or its folder; split: one of SPLITS, or "all". Raises UserError where there is no usable
+    manifest, no row of that split, two labels for one frame, or two largest faces in one.
+    """
+    manifest = open_manifest(root)
+    rows = read_rows(manifest)
+    chosen = _choose_rows(manifest, split)
+    framed = _find_frames(rows, chosen)
+    _check_labels(manifest, rows, chosen, framed)
+    is_judged = rows.face_index[chosen.start : chosen.stop] == 0 if faces == "largest" else np.ones(len(chosen), bool)
+    frame_of = framed.frame_of[is_judged]
+    if faces == "largest":
+        _check_one_largest(manifest, rows, framed, frame_of)
+    judged = chosen if is_judged.all() else (np.flatnonzero(is_judged) + chosen.start).astype(np.int32)
+    faceless = find_faceless(manifest.folder, rows, split, has_row=_build_finder(rows, framed))
+    frames = _build_columns(rows, framed, frame_of, faceless)
+    numbers = np.asarray(judged, np.int64)
+    return build_set(
+        name,
+        ManifestFaces(manifest, judged),
+        frames,
+        frame_of,
+        AGGREGATIONS[faces],
+        kind=kind,
+        split=split if kind == "manifest" else None,
+        fingerprint=compute_fingerprint(
+            (frames.sample_ids[frame] for frame in frame_of.tolist()),
+            rows.labels[numbers].tolist(),
+            rows.crc32[numbers].tolist(),
+        ),
+        faces_rule=RULES[faces],
+        name_faces=lambda: name_faces(manifest, judged),
+        uncounted=tuple(frame.reason for frame in faceless.frames if frame.label is None),
+        notes=(*notes, *faceless.notes, *_describe_preparation(manifest, faces)),
+    )
+
+
+def _choose_rows(manifest: Manifest, split: str) -> range:
+    rows = range(len(manifest)) if split == "all" else manifest.rows_of(split)
+    if len(rows):
+        return rows
+    counts = {name: len(manifest.rows_of(name)) for name in SPLITS}
+    others = [name for name in ("test", "val", "train") if counts[name]]
+    raise UserError(
+        Problem(
+            str(manifest.path),
+            "has no face at all" if split == "all" else f"has no face in its split {split}",
+            expected=f"faces in {split}",
+            got=", ".join(f"{name}: {count:,} faces" for name, count in counts.items()),
+            remedy=f"--split {' or '.join((*others, 'all'))}" if sum(counts.values()) else "prepare the set again",
+        )
+    )
+
+
+def _make_keys(clips: NDArray[np.int32], frames: NDArray[np.int32]) -> NDArray[np.int64]:
+    """One number for each pair of a clip's number and a frame's, rising with the clip and then with the frame."""
+    return clips.astype(np.int64) * 2**32 + frames
+
+
+def _find_frames(rows: ManifestRows, chosen: range) -> _Framed:
+    part = slice(chosen.start, chosen.stop)
+    keys = _make_keys(rows.clips.codes[part], rows.frame_index[part])
+    distinct, first, frame_of = np.unique(keys, return_index=True, return_inverse=True)
+    return _Framed((first + chosen.start).astype(np.int64), frame_of.astype(np.int64), distinct)
+
+
+def _build_finder(rows: ManifestRows, framed: _Framed) -> Callable[[str, int], bool]:
+    number_of = {clip: number for number, clip in enumerate(rows.clips.names)}
+
+    def has_row(clip_id: str, frame_index: int) -> bool:
+        key = _make_keys(np.array([number_of[clip_id]], np.int32), np.array([frame_index], np.int32))[0]
+        place = int(np.searchsorted(framed.keys, key))
+        return place < len(framed.keys) and bool(framed.keys[place] == key)
+
+    return has_row
+
+
+def _build_columns(
+    rows: ManifestRows, framed: _Framed, frame_of: NDArray[np.int64], faceless: Faceless
+) -> FrameColumns:
+    """Frames with rows, then those without."""
+    clip_ids = rows.clips.read(framed.first)
+    others = [frame for frame in faceless.frames if frame.label is not None]
+    has_face = np.zeros(len(framed.first), np.bool_)
+    has_face[frame_of] = True
+    reasons = dict.fromkeys(np.flatnonzero(~has_face).tolist(), NOT_LARGEST)
+    reasons |= {number: frame.reason for number, frame in enumerate(others, start=len(clip_ids))}
+    indices = rows.frame_index[framed.first].tolist()
+    return FrameColumns(
+        sample_ids=[name_frame(clip, index) for clip, index in zip(clip_ids, indices, strict=True)]
+        + [name_frame(frame.clip_id, frame.frame_index) for frame in others],
+        clip_ids=clip_ids + [frame.clip_id for frame in others],
+        groups=rows.groups.read(framed.first) + [frame.group for frame in others],
+        manipulations=rows.manipulations.read(framed.first) + [frame.manipulation for frame in others],
+        labels=np.concatenate(
+            [rows.labels[framed.first].astype(np.int64), np.array([frame.label for frame in others], np.int64)]
+        ),
+        faceless=reasons,
+    )
+
+
+def _check_labels(manifest: Manifest, rows: ManifestRows, chosen: range, framed: _Framed) -> None:
+    labels = rows.labels[chosen.start : chosen.stop]
+    bad = np.unique(framed.frame_of[labels != rows.labels[framed.first][framed.frame_of]])
+    if len(bad):
+        _refuse(manifest, rows, framed, bad, "frames are real and fake at once")
+
+
+def _check_one_largest(manifest: Manifest, rows: ManifestRows, framed: _Framed, frame_of: NDArray[np.int64]) -> None:
+    bad = np.flatnonzero(np.bincount(frame_of, minlength=1) > 1)
+    if len(bad):
+        _refuse(manifest, rows, framed, bad, "frames have more than one largest face (face_index 0)")
+
+
+def _refuse(manifest: Manifest, rows: ManifestRows, framed: _Framed, bad: NDArray[np.int64], what: str) -> None:
+    first = framed.first[bad]
+    indices = rows.frame_index[first].tolist()
+    names = [name_frame(clip, index) for clip, index in zip(rows.clips.read(first), indices, strict=True)]
+    remedy = f"python prepare_faces.py check {manifest.folder}"
+    raise UserError(Problem(str(manifest.path), f"{len(bad)} {what}", got=name_some(names), remedy=remedy))
+
+
+def _describe_preparation(manifest: Manifest, faces: FacesRule) -> list[str]:
+    if faces != "largest" and manifest.about.get("faces") == "largest":
+        return [
+            f"prepared with --faces largest: a frame holds one face at most, and --faces {faces} changes nothing; "
+            "prepare it with --faces all for all of them"
+        ]
+    return []

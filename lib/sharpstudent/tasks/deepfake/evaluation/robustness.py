@@ -1,0 +1,306 @@
+"""How models stand corrupted pictures: what is measured, and a curve of frame AUC for each corruption.
+
+Many pictures at once through a model, in the parts and the memory layout that it is fastest with.
+
+Faces with all their disturbed variants, as items: a face is read and cut once for all of them.
+
+Legend: n chosen faces of a set, V variants.
+
+What a robustness measurement looks at: which disturbances, and which faces.
+
+How models stand disturbed pictures: a curve of frame AUC for each disturbance, and the area under it.
+
+Legend: n chosen faces of a set, V variants of each, K strengths of a disturbance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.random import build_generator
+from sharpstudent.core.types import Outputs
+from sharpstudent.data.dataset import Item
+from sharpstudent.evaluation.evaluate import compute_scores_of_several
+from sharpstudent.metrics.figures import Resampling, compute_figures
+from sharpstudent.metrics.tables import ScoredFrames, join_frames
+from sharpstudent.modalities.faces.corruptions import DISTURBANCES, Disturbance, cut_face, disturb, find_obstacle
+from sharpstudent.report.results import DisturbanceCurve, DisturbancePoint, FigureResult
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.sources.face import Face
+
+# On a CPU, larger feature maps are given back to the system and asked for again at every layer: twice the time.
+CPU_PIXELS, DEVICE_PIXELS = 12 * 112 * 112, 64 * 224 * 224
+
+
+class InParts(nn.Module):
+    """A model that is given so many pictures at a time, to the same answers but for rounding."""
+
+    def __init__(self, model: nn.Module, most: int, layout: torch.memory_format) -> None:
+        super().__init__()
+        self._model, self._most, self._layout = model, most, layout
+        self.training = model.training  # whoever puts its mode back puts back the model's
+
+    def forward(self, images: torch.Tensor) -> Outputs:
+        """images (B, 3, S, S) float32 in 0..1 -> logits (B, 2)."""
+        parts = (part.contiguous(memory_format=self._layout) for part in images.split(self._most))
+        return Outputs(torch.cat([self._model(part).logits for part in parts]))
+
+
+@contextlib.contextmanager
+def take_in_parts(models: Sequence[nn.Module], *, image_size: int, device: torch.device) -> Generator[list[InParts]]:
+    """The models for batches of any size. On a CPU their weights lie with channels last meanwhile: half the time."""
+    is_cpu = device.type == "cpu"
+    most = max(1, (CPU_PIXELS if is_cpu else DEVICE_PIXELS) // image_size**2)
+    layout = torch.channels_last if is_cpu else torch.contiguous_format
+    try:
+        for model in models:
+            model.to(memory_format=layout)
+        yield [InParts(model, most, layout) for model in models]
+    finally:
+        for model in models:
+            model.to(memory_format=torch.contiguous_format)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A disturbance at one of its strengths; level: its place among them."""
+
+    disturbance: Disturbance
+    level: int
+
+
+def list_variants(disturbances: Sequence[Disturbance]) -> list[Variant]:
+    """The undisturbed picture, once for all, then every disturbance at each of its strengths."""
+    return [Variant(disturbances[0], 0)] + [
+        Variant(disturbance, level) for disturbance in disturbances for level in range(1, len(disturbance.strengths))
+    ]
+
+
+class DisturbedFaces:
+    """An item of V pictures a face: uint8 (V, S, S, 3) RGB in the variants' order.
+
+    chosen: int64 (n,), numbers of faces in `faces`: the key of a face's randomness is its number there, so that it does
+    not depend on which others were chosen. The pixels of the undisturbed variant are those of validation, cut around
+    the detector's first box where there is one (`LabelledFaces`). Every item says label 0, so that a loader leaves them
+    in their order.
+    """
+
+    def __init__(
+        self, faces: Sequence[Face], chosen: Sequence[int], variants: Sequence[Variant], *, image_size: int, seed: int
+    ) -> None:
+        self._faces, self._chosen, self._variants = faces, chosen, variants
+        self._image_size, self._seed = image_size, seed
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def name_of(self, index: int) -> str:
+        return self._faces[self._chosen[index]].name
+
+    def make(self, index: int, rng: np.random.Generator) -> Item:
+        """The generator of the item's place is not drawn from. Raises UnreadableItem as the face's own loading does."""
+        number = self._chosen[index]
+        face = self._faces[number]
+        loaded = face.load()
+        cut = cut_face(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
+        side = self._image_size
+        images = np.empty((len(self._variants), side, side, 3), np.uint8)
+        for place, variant in enumerate(self._variants):
+            picture = disturb(cut, variant.disturbance, variant.level, seed=self._seed, index=number)
+            # Bilinear, with no smoothing before it: as all items are resized.
+            images[place] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
+        count = len(self._variants)
+        return Item(images, (0,) * count, (face.name,) * count, face.clip_id, face.identity)
+
+
+def choose_disturbances(names: Sequence[str] | None, say: Callable[[str], None]) -> tuple[Disturbance, ...]:
+    """Those of these names, in their own order; all for None or none. Where H.264 cannot be had it is left out, and
+    `say` is told why. Raises UserError for a name that is none, and where nothing is left.
+    """
+    known = [disturbance.name for disturbance in DISTURBANCES]
+    unknown = sorted(set(names or ()) - set(known))
+    if unknown:
+        raise UserError(
+            Problem(
+                where="robustness",
+                what="no disturbance has this name",
+                expected=", ".join(known),
+                got=", ".join(unknown),
+                remedy="name some of these, or none of them for all",
+            )
+        )
+    wanted = [disturbance for disturbance in DISTURBANCES if not names or disturbance.name in names]
+    obstacle = find_obstacle() if any(disturbance.name == "h264" for disturbance in wanted) else None
+    if obstacle is None:
+        return tuple(wanted)
+    left = tuple(disturbance for disturbance in wanted if disturbance.name != "h264")
+    if not left:
+        raise UserError(Problem(where="robustness: h264", what=obstacle))
+    say(f"robustness: h264 is left out: {obstacle}")
+    return left
+
+
+def choose_faces(
+    labels: Sequence[NDArray[np.int64]], most: int | None, *, seed: int, say: Callable[[str], None]
+) -> list[NDArray[np.int64]]:
+    """The numbers of the faces to look at, rising, of each set: all of them, or at most so many of all sets together.
+
+    labels: of the faces of each set, real 0 and fake 1, int64 (N,) each. Where it is fewer than all, half are real and
+    half fake as far as there are, drawn by the seed alone. Raises UserError where less than one of each is allowed.
+    """
+    everything = np.concatenate(labels)
+    if most is None or len(everything) <= most:
+        return [np.arange(len(of_set)) for of_set in labels]
+    if most < 2:
+        raise UserError(
+            Problem("robustness", "needs a real and a fake at least", expected="2 faces or more", got=str(most))
+        )
+    reals, fakes = (np.flatnonzero(everything == label) for label in (0, 1))
+    of_reals = min(len(reals), max(most - most // 2, most - len(fakes)))
+    rng = build_generator(seed, 0, 0, "order")
+    some_reals = rng.permutation(reals)[:of_reals]
+    some_fakes = rng.permutation(fakes)[: most - of_reals]
+    say(
+        f"robustness: {most:,} of {len(everything):,} faces, drawn with seed {seed}: {len(some_reals):,} of "
+        f"{len(reals):,} real, {len(some_fakes):,} of {len(fakes):,} fake"
+    )
+    is_chosen = np.zeros(len(everything), np.bool_)
+    is_chosen[some_reals] = is_chosen[some_fakes] = True
+    ends = np.cumsum([len(of_set) for of_set in labels])
+    return [np.flatnonzero(of_set) for of_set in np.split(is_chosen, ends[:-1])]
+
+
+ROUNDS = 200  # of the bootstrap, for each point of each curve
+CHUNK = 1000  # faces whose scores are held as the loader gives them
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What each model is shown of each chosen face, and how it is loaded."""
+
+    variants: tuple[Variant, ...]
+    image_size: int
+    num_workers: int
+    device: torch.device
+    seed: int
+
+
+def measure_robustness(
+    models: Sequence[tuple[str, nn.Module]],
+    sets: Sequence[EvaluationSet],
+    *,
+    image_size: int,
+    num_workers: int,
+    device: torch.device,
+    names: Sequence[str] | None = None,
+    most_faces: int | None = None,
+    seed: int = 0,
+    say: Say,
+) -> dict[str, tuple[DisturbanceCurve, ...]]:
+    """The curves of each model by its name, over the frames of all sets together.
+
+    models: with names of their own; images (B, 3, S, S) -> Outputs, logits (B, 2), on `device`. image_size: S [px];
+    names: of `DISTURBANCES`, None or empty for all; most_faces: see `choose_faces`. A face that cannot be read has no
+    decision. Intervals are over people: 95 %, percentile bootstrap. Raises UserError as `choose_disturbances`, and
+    MetricError where there is no AUC: one class, no face, scores that are not finite.
+    """
+    disturbances = choose_disturbances(names, say)
+    chosen = choose_faces([judged.labels for judged in sets], most_faces, seed=seed, say=say)
+    look = _Look(tuple(list_variants(disturbances)), image_size, num_workers, device, seed)
+    frames: list[list[list[ScoredFrames]]] = [[[] for _ in look.variants] for _ in models]
+    for judged, faces in zip(sets, chosen, strict=True):
+        if len(faces):
+            of_set = _score([model for _, model in models], judged, faces, look, say)
+            for of_model, by_variant in zip(frames, of_set, strict=True):
+                for parts, scored in zip(of_model, by_variant, strict=True):
+                    parts.append(scored)
+    return {
+        name: _draw_curves(disturbances, look.variants, [join_frames(parts) for parts in of_model])
+        for (name, _), of_model in zip(models, frames, strict=True)
+    }
+
+
+def compute_area(values: Sequence[float]) -> float:
+    """Mean height of a curve of K >= 2 points at equal distances, by the trapezoid rule."""
+    return float(np.trapezoid(values)) / (len(values) - 1)
+
+
+def _score(
+    models: Sequence[nn.Module], judged: EvaluationSet, faces: NDArray[np.int64], look: _Look, say: Say
+) -> list[list[ScoredFrames]]:
+    """The frames that the chosen faces (n,) of a set are in: of each model, in each variant."""
+    of = f"robustness: {judged.name}:"
+    say(f"{of} {len(faces):,} faces, each in {len(look.variants)} variants, at {look.image_size} px ...")
+    margins = np.empty((len(models), len(look.variants), len(faces)))
+    unreadable: dict[str, str] = {}
+    with take_in_parts(models, image_size=look.image_size, device=look.device) as in_parts:
+        for chunk in _split(len(faces)):
+            source = DisturbedFaces(
+                judged.faces, faces[chunk].tolist(), look.variants, image_size=look.image_size, seed=look.seed
+            )
+            scores, replaced = compute_scores_of_several(
+                in_parts, source, seed=look.seed, batch_size=1, num_workers=look.num_workers, device=look.device
+            )
+            for number, of_model in enumerate(scores):
+                margins[number, :, chunk] = of_model.margin.reshape(len(source), len(look.variants)).T
+            unreadable |= {item.path: item.reason for item in replaced}
+    if unreadable:
+        say(f"{of} {len(unreadable):,} faces could not be read and have no decision")
+    looked_at = judged.take(faces) if len(faces) < len(judged) else judged
+    return [[looked_at.build_frames(row, unreadable) for row in of_model] for of_model in margins]
+
+
+def _split(faces: int) -> Iterator[slice]:
+    """Parts of nearly equal size: in a small last one, whose few items were unreadable, none could stand in."""
+    parts = math.ceil(faces / CHUNK)
+    ends = [faces * part // parts for part in range(parts + 1)]
+    return (slice(start, end) for start, end in pairwise(ends))
+
+
+def _draw_curves(
+    disturbances: Sequence[Disturbance], variants: Sequence[Variant], frames: Sequence[ScoredFrames]
+) -> tuple[DisturbanceCurve, ...]:
+    figures = [_find_auc(of_variant) for of_variant in frames]
+    return tuple(
+        _draw_curve(
+            disturbance,
+            [figures[0]]
+            + [f for f, v in zip(figures, variants, strict=True) if v.disturbance is disturbance and v.level],
+        )
+        for disturbance in disturbances
+    )
+
+
+def _draw_curve(disturbance: Disturbance, aucs: Sequence[FigureResult]) -> DisturbanceCurve:
+    points = tuple(
+        DisturbancePoint(strength=strength, label=disturbance.tell(level), auc=auc)
+        for level, (strength, auc) in enumerate(zip(disturbance.strengths, aucs, strict=True))
+    )
+    values = [auc.value for auc in aucs if auc.value is not None]
+    area = compute_area(values) if len(values) == len(aucs) else None
+    return DisturbanceCurve(name=disturbance.name, unit=disturbance.unit, points=points, area=area)
+
+
+def _find_auc(frames: ScoredFrames) -> FigureResult:
+    wanted = Resampling(rounds=ROUNDS, figures=("auc",), of_parts=False)
+    found = compute_figures(frames, aggregations=(), resampling=wanted)
+    interval = found.intervals.get("frame_auc")
+    return FigureResult(
+        value=found.values.get("frame_auc"),
+        low=None if interval is None else interval.low,
+        high=None if interval is None else interval.high,
+        note=found.notes.get("frame_auc"),
+    )

@@ -1,0 +1,49 @@
+"""Face Forensics in the Wild (FFIW10K).
+
+    ROOT/source/{train,val,test}/*.mp4      real
+    ROOT/target/{train,val,test}/*.mp4      fake; the same name is the same scene
+    ROOT/target_mask/...                    not read
+
+ROOT may also be the folder above (it holds FFIW10K-v1-release and the like), and the videos may lie in a folder videos/
+below each part. Taken from documentation only: source, target and target_mask with train and val from the authors'
+README, test (a second download) and the pairing by name from public code that reads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering, Split
+from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, list_media, read_folder
+
+SOURCE_SET = "FFIW10K"
+BRANCHES = {"source": 0, "target": 1}
+PARTS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def recognise(root: Path) -> bool:
+    return any(
+        all(any((base / branch / part).is_dir() for part in PARTS) for branch in BRANCHES) for base in _list_bases(root)
+    )
+
+
+def find(root: Path, label: int | None) -> Found:
+    """All videos of both branches; who is seen in them is not known, but real and fake of a name belong together."""
+    gathering = Gathering(root, SOURCE_SET)
+    for base in _list_bases(root):
+        for branch, fake in BRANCHES.items():
+            for part in PARTS:
+                for folder in (base / branch / part, base / branch / part / "videos"):
+                    for file in list_media(folder, VIDEO_SUFFIXES, gathering.reject):
+                        gathering.add_video(
+                            file,
+                            label=fake,
+                            people=(f"{part}/{file.stem}",),
+                            split=part,
+                            manipulation=SOURCE_SET if fake else "",
+                        )
+    return gathering.close()
+
+
+def _list_bases(root: Path) -> list[Path]:
+    return [root, *(root / name for name in read_folder(root).folders if name.upper().startswith("FFIW"))]

@@ -1,0 +1,123 @@
+"""FaceForensics++ as its download script leaves it, with its official split.
+
+The official split of FaceForensics++: train.json, val.json and test.json, lists of pairs of video numbers.
+
+FaceForensics++ as its download script leaves it: videos.
+
+    ROOT/original_sequences/{youtube,actors}/{raw,c23,c40}/videos/*.mp4
+    ROOT/manipulated_sequences/{Deepfakes,Face2Face,FaceSwap,NeuralTextures,FaceShifter,DeepFakeDetection}/...
+    ROOT/{train,val,test}.json                    lists of pairs of video numbers
+
+000_003.mp4 shows the target 000 and the source 003. The actors and DeepFakeDetection have no official list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering, Split
+from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, list_media, read_folder, read_json
+from sharpstudent.tasks.deepfake.layouts.names import ACTORS_FAKE, tell_actors, tell_ffpp_people
+
+FORM = '[["071", "054"], ...]'
+SPLIT_NAMES: tuple[Split, ...] = ("train", "val", "test")
+
+
+class OfficialPairs:
+    """The split of each video number. A list that is not there is a note; a number in two lists has no split.
+
+    Raises UserError for a list of another form.
+    """
+
+    def __init__(self, root: Path, gathering: Gathering) -> None:
+        self._splits: dict[str, Split | None] = {}
+        missing = [f"{split}.json" for split in SPLIT_NAMES if not (root / f"{split}.json").is_file()]
+        for split in SPLIT_NAMES:
+            if f"{split}.json" not in missing:
+                self._take(root / f"{split}.json", split, gathering)
+        if missing:
+            gathering.note(
+                f"{root} lacks {', '.join(missing)}: those videos have no official split "
+                "(the lists are in the FaceForensics++ repository, dataset/splits)"
+            )
+
+    def find(self, numbers: Iterable[str]) -> Split | None:
+        """The split that all the numbers share, else None."""
+        splits: set[Split | None] = {self._splits.get(number) for number in numbers}
+        return splits.pop() if len(splits) == 1 else None
+
+    def _take(self, path: Path, split: Split, gathering: Gathering) -> None:
+        for number in dict.fromkeys(_read_numbers(path)):
+            known = self._splits.get(number, split)
+            if known != split:
+                gathering.note(f"{path}: video {number} stands in another list too, so it has no official split")
+            self._splits[number] = split if known == split else None
+
+
+def _read_numbers(path: Path) -> list[str]:
+    pairs = read_json(path, form=FORM)
+    numbers: list[str] = []
+    for index, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
+        if not isinstance(pair, list) or not all(isinstance(number, str) for number in pair):
+            raise UserError(
+                Problem(
+                    where=f"{path}, entry {index}",
+                    what="is not a pair of video numbers",
+                    expected=FORM,
+                    got=repr(pair)[:80],
+                    remedy="take the file from the FaceForensics++ repository",
+                )
+            )
+        numbers += pair
+    return numbers
+
+
+SOURCE_SET = "FaceForensics++"
+COMPRESSIONS = ("raw", "c23", "c40")
+ORIGINALS = {"youtube": "", "actors": ""}
+MANIPULATIONS = {
+    name: name for name in ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter", ACTORS_FAKE)
+}
+BRANCHES = {"original_sequences": ORIGINALS, "manipulated_sequences": MANIPULATIONS}
+OF_ACTORS = ("actors", ACTORS_FAKE)
+
+
+def recognise(root: Path) -> bool:
+    return any(
+        (root / branch / name / compression / "videos").is_dir()
+        for branch, names in BRANCHES.items()
+        for name in names
+        for compression in COMPRESSIONS
+    )
+
+
+def find(root: Path, label: int | None) -> Found:
+    """All videos of all manipulations and compressions; the label follows from the folder."""
+    gathering = Gathering(root, SOURCE_SET)
+    pairs = OfficialPairs(root, gathering)
+    for branch, names in BRANCHES.items():
+        strange = [name for name in read_folder(root / branch).folders if name not in names]
+        if strange:
+            gathering.note(f"not read, no part of FaceForensics++ as published: {branch}/{{{','.join(strange)}}}")
+        for name, manipulation in names.items():
+            for compression in COMPRESSIONS:
+                _find_videos(root / branch / name / compression / "videos", manipulation, compression, pairs, gathering)
+    return gathering.close()
+
+
+def _find_videos(folder: Path, manipulation: str, compression: str, pairs: OfficialPairs, gathering: Gathering) -> None:
+    of_actors = folder.parts[-3] in OF_ACTORS
+    for file in list_media(folder, VIDEO_SUFFIXES, gathering.reject):
+        people = tell_actors(file.stem) if of_actors else tell_ffpp_people(file.stem, manipulation)
+        if people is None:
+            gathering.note_unknown_people(str(folder), "those of FaceForensics++")
+        gathering.add_video(
+            file,
+            label=int(bool(manipulation)),
+            people=people,
+            split=None if of_actors or people is None else pairs.find(people),
+            manipulation=manipulation,
+            compression=compression,
+        )

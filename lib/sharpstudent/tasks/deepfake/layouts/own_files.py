@@ -1,0 +1,101 @@
+"""A folder of one's own photos and videos.
+
+    ROOT/PERSON/*.jpg, *.mp4         a subfolder is one person, with all that is below it
+    ROOT/*.jpg, *.mp4                a file on its own is its own person
+    ROOT/{real,fake}/...             the same below each: the folder is the label; a person has one name in both
+
+All are real where there is neither real/ nor fake/ and no label is given.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from pathlib import Path
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering, RawClip
+from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, read_folder, walk_media
+from sharpstudent.tasks.deepfake.layouts.names import build_keys
+from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES
+
+CLASSES = {"real": 0, "fake": 1}
+KINDS = {"folder": PICTURE_SUFFIXES + VIDEO_SUFFIXES, "photos": PICTURE_SUFFIXES, "videos": VIDEO_SUFFIXES}
+LOOKED_AT = 50  # folders that `recognise` lists before it gives up
+# A part of a data set given as a folder of one's own would call its fakes real.
+FAKE_NAMES = frozenset(
+    name.lower()
+    for name in (
+        *("manipulated_sequences", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter"),
+        *("DeepFakeDetection", "Celeb-synthesis", "method_A", "method_B"),
+    )
+)
+
+
+def recognise(root: Path, *, suffixes: tuple[str, ...]) -> bool:
+    """Whether one of the first folders, nearest first, holds such a file."""
+    waiting, looked = deque([root]), 0
+    while waiting and looked < LOOKED_AT:
+        folder, looked = waiting.popleft(), looked + 1
+        listing = read_folder(folder)
+        if any(name.lower().endswith(suffixes) for name in listing.files):
+            return True
+        waiting.extend(folder / name for name in listing.folders[:LOOKED_AT])
+    return False
+
+
+def find(root: Path, label: int | None, *, suffixes: tuple[str, ...]) -> Found:
+    """Every photo and video below the root. Raises UserError where a label is given beside real/ and fake/, or where
+    the folder looks like the fakes of a data set and no label is given.
+    """
+    gathering = Gathering(root, root.absolute().name)
+    classes = {name: CLASSES[name.lower()] for name in read_folder(root).folders if name.lower() in CLASSES}
+    if classes and label is not None:
+        raise UserError(_explain_two_labels(root, classes))
+    files = walk_media(root, suffixes, gathering.reject)
+    if not classes and label is None:
+        _check_not_fake(root, files)
+    for file, key in zip(files, build_keys(root, files), strict=True):
+        inside = file.relative_to(root).parts
+        if classes and inside[0] not in classes:
+            gathering.reject(str(file), f"lies beside {'/ and '.join(classes)}/, so its label is not known; move it")
+            continue
+        below = inside[1:] if classes else inside
+        gathering.add(
+            RawClip(
+                key=key,
+                kind="photo" if file.suffix.lower() in PICTURE_SUFFIXES else "video",
+                label=classes[inside[0]] if classes else label or 0,
+                identities=(below[0] if len(below) > 1 else key,),
+                file=file,
+                source_set=root.absolute().name,
+                manipulation="fake" if (classes[inside[0]] if classes else label) else "",
+            )
+        )
+    return gathering.close()
+
+
+def build_pair(kind: str) -> tuple[partial[bool], partial[Found]]:
+    """`recognise` and `find` for "folder", "photos" or "videos"."""
+    return partial(recognise, suffixes=KINDS[kind]), partial(find, suffixes=KINDS[kind])
+
+
+def _explain_two_labels(root: Path, classes: dict[str, int]) -> Problem:
+    return Problem(
+        where=str(root),
+        what="has folders that give the labels, and a label was given too",
+        got=f"{', '.join(f'{name}/' for name in classes)} and --label",
+        remedy="leave out --label, or give one of the folders",
+    )
+
+
+def _check_not_fake(root: Path, files: list[Path]) -> None:
+    for name in (root.absolute().name, *(part for file in files for part in file.relative_to(root).parts[:-1])):
+        if name.lower() in FAKE_NAMES:
+            raise UserError(
+                Problem(
+                    where=str(root),
+                    what=f"would be taken for real faces, but {name!r} is what a data set calls its fakes",
+                    remedy="give the data set's own folder, or say --label real or --label fake",
+                )
+            )

@@ -1,0 +1,143 @@
+"""All layouts by name, and which of them a folder has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.tasks.deepfake.layouts import (
+    celebdf,
+    deepfakebench,
+    dfdc,
+    dfdc_preview,
+    ffiw,
+    ffpp,
+    ffpp_sbi,
+    own_files,
+)
+from sharpstudent.tasks.deepfake.layouts.clip import Found
+from sharpstudent.tasks.deepfake.layouts.listing import is_nameable, read_folder, show_name
+
+SHOWN = 12  # names in a message
+
+
+@dataclass(frozen=True)
+class Layout:
+    """what: its tree in one line; recognise: a quick look at a few names; find: everything (root, label).
+
+    data_set: of a published set, whose own files give the labels; the others are taken where no data set is recognised.
+    """
+
+    what: str
+    recognise: Callable[[Path], bool]
+    find: Callable[[Path, int | None], Found]
+    data_set: bool = True
+
+
+LAYOUTS: dict[str, Layout] = {
+    "ffpp": Layout(
+        "{original,manipulated}_sequences/NAME/{raw,c23,c40}/videos/*.mp4 (FaceForensics++)", ffpp.recognise, ffpp.find
+    ),
+    "ffpp_sbi": Layout(
+        "original_sequences/youtube/{raw,c23,c40}/{frames,landmarks,retina}/VIDEO/ (as for self-blended images)",
+        ffpp_sbi.recognise,
+        ffpp_sbi.find,
+    ),
+    "deepfakebench": Layout(
+        "*.json or dataset_json/*.json with {dataset: {label: {train: ...}}}, beside the crops",
+        deepfakebench.recognise,
+        deepfakebench.find,
+    ),
+    "celebdf": Layout("Celeb-real/, YouTube-real/, Celeb-synthesis/ (Celeb-DF-v2)", celebdf.recognise, celebdf.find),
+    "dfdc": Layout("dfdc_train_part_0/metadata.json or test/labels.csv (DFDC)", dfdc.recognise, dfdc.find),
+    "dfdc_preview": Layout(
+        "dataset.json and method_A/, method_B/, original_videos/ (DFDC preview)",
+        dfdc_preview.recognise,
+        dfdc_preview.find,
+    ),
+    "ffiw": Layout("source/{train,val,test}/*.mp4 and target/... (FFIW10K)", ffiw.recognise, ffiw.find),
+    "folder": Layout(
+        "photos and videos, PERSON/*.jpg or {real,fake}/", *own_files.build_pair("folder"), data_set=False
+    ),
+    "photos": Layout("as folder, photos only", *own_files.build_pair("photos"), data_set=False),
+    "videos": Layout("as folder, videos only", *own_files.build_pair("videos"), data_set=False),
+}
+OWN_FILES = "folder"
+
+
+def find_clips(root: Path, *, layout: str | None, label: int | None) -> tuple[str, Found]:
+    """The name of the layout and all clips in it. layout None: recognised. label: real 0, fake 1, None where the layout
+    tells.
+
+    Raises UserError: no such folder or layout; none or several recognised; a label for a data set that has its own; a
+    list of the data set that cannot be read; no clip found.
+    """
+    _check_folder(root)
+    if layout is not None and layout not in LAYOUTS:
+        raise UserError(Problem("--layout", "is not known", " or ".join(LAYOUTS), repr(layout), "choose one of them"))
+    try:
+        name = layout or _recognise(root)
+        if label is not None and LAYOUTS[name].data_set:
+            raise UserError(
+                Problem("--label", f"was given, but the files of {name} give the labels", remedy="leave it out")
+            )
+        found = LAYOUTS[name].find(root, label)
+    except OSError as error:
+        remedy = "make it readable, or move it away"
+        raise UserError(
+            Problem(str(error.filename or root), f"cannot be read ({error.strerror})", remedy=remedy)
+        ) from None
+    if not found.clips:
+        raise UserError(_explain_empty(root, name, found))
+    return name, found
+
+
+def _check_folder(root: Path) -> None:
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.is_file() else "does not exist"
+        raise UserError(Problem(str(root), what, "a folder in one of the layouts", remedy="name the folder"))
+    if not is_nameable(str(root.absolute())):
+        where = show_name(str(root.absolute()))
+        raise UserError(Problem(where, "is a name that is not UTF-8 text", remedy="rename the folder"))
+
+
+def _recognise(root: Path) -> str:
+    """The one data set that the folder is, else one's own photos and videos."""
+    names = [name for name, layout in LAYOUTS.items() if layout.data_set and layout.recognise(root)]
+    if len(names) == 1:
+        return names[0]
+    if not names and LAYOUTS[OWN_FILES].recognise(root):
+        return OWN_FILES
+    looked_for = names or list(LAYOUTS)
+    raise UserError(
+        Problem(
+            where=str(root),
+            what="has more than one layout" if names else "has no layout that is known",
+            expected="one of\n" + "\n".join(f"{name}: {LAYOUTS[name].what}" for name in looked_for),
+            got=_show_content(root),
+            remedy=f"say --layout {'|'.join(names)}"
+            if names
+            else "say --layout NAME, or name the folder above or below",
+        )
+    )
+
+
+def _explain_empty(root: Path, name: str, found: Found) -> Problem:
+    reasons = [f"{rejected.source}: {rejected.reason}" for rejected in found.rejected[:SHOWN]]
+    more = len(found.rejected) - len(reasons)
+    return Problem(
+        where=str(root),
+        what=f"holds nothing that layout {name} can use",
+        expected=LAYOUTS[name].what,
+        got="\n".join([*reasons, f"and {more} more"] if more > 0 else reasons) or _show_content(root),
+        remedy="check the folder, or say another --layout NAME",
+    )
+
+
+def _show_content(root: Path) -> str:
+    listing = read_folder(root)
+    names = [f"{name}/" for name in listing.folders] + list(listing.files)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (", ".join(names[:SHOWN]) + more) or "an empty folder"

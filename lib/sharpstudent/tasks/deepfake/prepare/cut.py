@@ -1,0 +1,205 @@
+"""Cut the faces of one clip, and number the people in it.
+
+Who is who over the frames of a clip: number the people, keep the largest or all, and name every frame left out.
+
+Cut the faces of one clip: a pure function of the clip and the settings.
+
+Every frame that is looked at gives a crop or a reason; what is bad in the data never raises. In each frame the faces
+are found (YuNet) or taken as given, located (468-point mesh), cut and encoded at once, so that no two whole frames are
+in memory together; who is who over the frames is decided at the end, by the boxes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.core.io import compute_sha256
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.modalities.faces.detect import FaceDetector
+from sharpstudent.modalities.faces.landmarks import LandmarkMesh
+from sharpstudent.modalities.faces.tracking import number_tracks
+from sharpstudent.modalities.faces.video import UnreadableVideo, choose_frames, sample_video, silence_opencv
+from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip, Rejected
+from sharpstudent.tasks.deepfake.prepare.cut_frame import FrameCutter, Networks, Picture
+from sharpstudent.tasks.deepfake.prepare.cut_given import read_limited_picture
+from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutFace, CutSettings
+from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """One frame: its faces, people's numbers still open, and what is to be said of it in the quarantine, if anything.
+
+    index: its number in the video, None for a photo.
+    """
+
+    source: str
+    index: int | None
+    faces: tuple[CutFace, ...] = ()
+    reason: str = ""
+
+
+def sort_out(frames: Sequence[LookedAt], *, keep_all: bool, rejected: tuple[Rejected, ...] = ()) -> CutClip:
+    """The clip: its faces by frame and then by person, 0 for the person whose boxes have the largest summed area.
+
+    keep_all: every person's faces, else the largest person's. rejected: what else was left out.
+    """
+    numbers = number_tracks([np.array([face.box_xyxy for face in frame.faces]) for frame in frames])
+    kept: list[CutFace] = []
+    left_out = list(rejected)
+    for frame, people in zip(frames, numbers, strict=True):
+        faces = [replace(face, face_index=int(person)) for face, person in zip(frame.faces, people, strict=True)]
+        chosen = sorted((face for face in faces if keep_all or face.face_index == 0), key=lambda face: face.face_index)
+        kept.extend(chosen)
+        reason = frame.reason or ("" if chosen else "the clip's largest person is not in it")
+        if reason:
+            left_out.append(Rejected(frame.source, reason, frame.index))
+    return CutClip(
+        faces=tuple(kept),
+        rejected=tuple(left_out),
+        frames_read=len(frames),
+        frames_with_face=sum(bool(frame.faces) for frame in frames),
+    )
+
+
+VERSION = "1"  # raise when a crop made by this code, or what is said of it, would differ
+# Where only the largest person is wanted, so many faces of a frame are cut until it is known who that is.
+CANDIDATES = 3
+
+
+class ClipCutter:
+    """Cuts clips. One instance serves one thread at a time.
+
+    networks: what finds faces, by default the two files under weights/; loaded once, when the first face has to be
+    found, so that clips that bring their landmarks need none.
+    """
+
+    def __init__(self, settings: CutSettings, *, networks: Callable[[], Networks] | None = None) -> None:
+        self._settings = settings
+        self._frames = FrameCutter(settings, networks or load_networks, version=VERSION)
+
+    def cut(self, clip: RawClip) -> CutClip:
+        """The clip's faces by frame and person, and what gave none, with the reasons. Never raises for bad data; raises
+        UserError where a face has to be found and a model file is missing.
+        """
+        with _one_thread(), silence_opencv():
+            if clip.kind in ("frames", "crops"):
+                return self._cut_frames(clip)
+            if clip.file is None:
+                return CutClip((), (Rejected(clip.key, "names no file"),), 0, 0)
+            if clip.kind == "photo":
+                return self._sort_out(
+                    [self._look_at_file(FrameFiles(0, clip.file), None, most=self._count_candidates(1))]
+                )
+            return self._cut_video(clip.file)
+
+    def _cut_video(self, file: Path) -> CutClip:
+        count = self._settings.frames
+        most = self._count_candidates(count)
+
+        def use(index: int, image: NDArray[np.uint8]) -> LookedAt:
+            picture = Picture(image, str(file), index)
+            return _look(str(file), index, lambda: self._frames.cut(picture, None, most=most))
+
+        try:
+            video = sample_video(file, count, use)
+        except UnreadableVideo as error:
+            return CutClip((), (Rejected(str(file), error.reason),), 0, 0)
+        failed = {index: LookedAt(str(file), index, reason=reason) for index, reason in video.failed.items()}
+        frames = [(video.results | failed)[index] for index in video.indices]
+        if video.backend == "torchcodec":  # where its FFmpeg is another than OpenCV's, pixels may differ
+            frames = [
+                _name_decoder(frame, f"torchcodec {importlib.metadata.version('torchcodec')}") for frame in frames
+            ]
+        return self._sort_out(frames)
+
+    def _cut_frames(self, clip: RawClip) -> CutClip:
+        """Whole pictures or face crops, of which `settings.frames` are taken, evenly spread over those on disk."""
+        usable: list[FrameFiles] = []
+        rejected: list[Rejected] = [] if clip.frames else [Rejected(clip.key, "has no frames")]
+        for frame in clip.frames:
+            absent = _find_absent(frame)
+            if absent is None:
+                usable.append(frame)
+            else:
+                rejected.append(Rejected(str(frame.picture), _tell(absent, frame.picture, "is no file"), frame.index))
+        chosen = [usable[i] for i in choose_frames(len(usable), self._settings.frames)]
+        most = self._count_candidates(len(chosen))
+        whole = clip.kind == "crops"
+        looked = [self._look_at_file(frame, frame.index, most=most, whole=whole) for frame in chosen]
+        return self._sort_out(looked, tuple(rejected))
+
+    def _look_at_file(self, files: FrameFiles, index: int | None, *, most: int | None, whole: bool = False) -> LookedAt:
+        source = str(files.picture)
+
+        def make() -> tuple[list[CutFace], str]:
+            picture = Picture(read_limited_picture(files.picture), source, files.index)
+            return self._frames.cut(picture, files, most=most, whole=whole)
+
+        return _look(source, index, make)
+
+    def _count_candidates(self, frames: int) -> int | None:
+        """How many faces of a frame may turn out to be wanted; None: all."""
+        return None if self._settings.faces == "all" else 1 if frames == 1 else CANDIDATES
+
+    def _sort_out(self, frames: list[LookedAt], rejected: tuple[Rejected, ...] = ()) -> CutClip:
+        return sort_out(frames, keep_all=self._settings.faces == "all", rejected=rejected)
+
+
+def _look(source: str, index: int | None, make: Callable[[], tuple[list[CutFace], str]]) -> LookedAt:
+    """What a frame gives; whatever its bytes provoke becomes the reason."""
+    try:
+        faces, remark = make()
+        return LookedAt(source, index, tuple(faces), remark)
+    except UnreadableItem as error:
+        return LookedAt(source, index, reason=_tell(Path(error.path), Path(source), error.reason))
+    except (cv2.error, ValueError, ArithmeticError, MemoryError) as error:
+        first = (str(error).strip().splitlines() or ["no more is known"])[0]
+        return LookedAt(source, index, reason=f"cannot be cut ({type(error).__name__}: {first})")
+
+
+def _tell(about: Path, source: Path, reason: str) -> str:
+    """The reason, with the file that it is about where that is another than the source."""
+    return reason if about == source else f"{about}: {reason}"
+
+
+def _find_absent(frame: FrameFiles) -> Path | None:
+    """The first of the frame's files that is needed and is not there."""
+    needed = (frame.picture, frame.landmarks, frame.boxes if frame.landmarks is not None else None)
+    return next((path for path in needed if path is not None and not os.path.isfile(path)), None)
+
+
+def _name_decoder(frame: LookedAt, name: str) -> LookedAt:
+    faces = tuple(replace(face, detector=f"{face.detector}, {name}") for face in frame.faces)
+    return replace(frame, faces=faces)
+
+
+def load_networks() -> Networks:
+    """YuNet and the mesh from weights/. Raises UserError when one is missing."""
+    check_model_files()
+    hashes = [compute_sha256(path)[:8] for path in (DETECTOR_FILE, MESH_FILE)]
+    return Networks(
+        FaceDetector(DETECTOR_FILE, min_side=0),  # too small a face is dropped later, where it can be told from none
+        LandmarkMesh(MESH_FILE),
+        found_by=f"yunet 2023mar {hashes[0]}, face mesh 468 {hashes[1]}",
+    )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Generator[None, None, None]:
+    """Inside, OpenCV keeps to one core: clips are cut in processes side by side. The caller's setting comes back."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

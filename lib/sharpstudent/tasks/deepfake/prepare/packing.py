@@ -1,0 +1,127 @@
+"""Crops in shards instead of loose files: packed when the set is finished, unpacked before it is changed.
+
+At every instant the crops are whole in one form: loose files go only when a finished set names the shards, and shards
+only when all that they hold lies loose again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import disk_errors_told, make_folder
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest
+from sharpstudent.tasks.deepfake.dataset.shards import write_shard
+from sharpstudent.tasks.deepfake.prepare.destination import MANIFEST, SHARDS
+from sharpstudent.tasks.deepfake.prepare.parts import CROPS, clear_other_crops, name_crop, write_crops
+
+SHARD_BYTES, SHARD_MEMBERS = 256 * 2**20, 10_000
+
+
+def name_shard(number: int) -> str:
+    return f"{SHARDS}/{number:06d}.tar"
+
+
+class Packer:
+    """Writes crops to shards in the order of their rows, and then knows where each is."""
+
+    def __init__(self, dest: Path) -> None:
+        self._dest = dest
+        self._shard_of, self._offset_of = array("q"), array("q")
+        self.shards = 0
+
+    def pack(self, rows: Iterator[FaceRow]) -> None:
+        # An older manifest may name these very shards, with other offsets.
+        remove(self._dest / MANIFEST)
+        make_folder(self._dest / SHARDS)
+        waiting: list[FaceRow] = []
+        size = 0
+        for row in rows:
+            if waiting and (size + row.size > SHARD_BYTES or len(waiting) == SHARD_MEMBERS):
+                self._write(waiting)
+                waiting, size = [], 0
+            waiting.append(row)
+            size += row.size
+        if waiting:
+            self._write(waiting)
+
+    def _write(self, rows: list[FaceRow]) -> None:
+        members = ((row.path.removeprefix(f"{CROPS}/"), _read(self._dest, row)) for row in rows)
+        for offset, _ in write_shard(self._dest / name_shard(self.shards), members):
+            self._shard_of.append(self.shards)
+            self._offset_of.append(offset)
+        self.shards += 1
+
+    def place(self, rows: Iterator[FaceRow]) -> Iterator[FaceRow]:
+        """The same rows in the same order, with their places in the shards."""
+        for row, shard, offset in zip(rows, self._shard_of, self._offset_of, strict=True):
+            yield replace(row, path=name_shard(shard), offset=offset)
+
+
+def _read(dest: Path, row: FaceRow) -> bytes:
+    with disk_errors_told(dest / row.path):
+        content = (dest / row.path).read_bytes()
+    if len(content) != row.size or zlib.crc32(content) != row.crc32:
+        raise UserError(
+            Problem(
+                str(dest / row.path),
+                "holds other bytes than were cut: the disk lost them, or somebody changed the file",
+                remedy="delete this file and repeat the command: its clip is cut again",
+            )
+        )
+    return content
+
+
+def remove_loose(dest: Path) -> None:
+    """After a finished set names the shards: the loose files that they were packed from."""
+    if (dest / CROPS).is_dir():
+        clear_other_crops(dest, frozenset())
+
+
+def remove_other_shards(dest: Path, keep: int) -> None:
+    """The shards from number `keep` on, of a set that was larger before, and their folder when it is empty."""
+    wanted = {Path(name_shard(number)).name for number in range(keep)}
+    for path in (dest / SHARDS).glob("[0-9]*.tar"):
+        if path.name not in wanted:
+            remove(path)
+    with contextlib.suppress(OSError):
+        (dest / SHARDS).rmdir()
+
+
+def unpack(dest: Path, picture: str, say: Callable[[str], None]) -> None:
+    """Lay the crops of a finished packed set out as loose files again. One that is broken in its shard is left out: its
+    clip is then cut again. Raises UserError where the disk refuses; the shards are still there then.
+    """
+    manifest = _open_if_packed(dest)
+    if manifest is None:
+        return
+    say(f"unpacking {len(manifest):,} crops from {dest / SHARDS}: the set is about to change")
+    for _, rows in groupby(manifest, key=lambda row: row.clip_id):
+        contents: dict[str, bytes] = {}
+        for row in rows:
+            with contextlib.suppress(UnreadableItem):
+                name = name_crop(row.clip_id, row.frame_index, row.face_index, picture)
+                contents[name] = manifest.read_crop_of(row)
+        write_crops(dest, contents)
+
+
+def _open_if_packed(dest: Path) -> Manifest | None:
+    if not (dest / MANIFEST).is_file():
+        return None
+    try:
+        manifest = Manifest.open(dest / MANIFEST)
+    except UserError:
+        return None  # a broken one names nothing: what was in its shards is cut again
+    return manifest if len(manifest) and manifest.face(0).path.startswith(f"{SHARDS}/") else None
+
+
+def remove(path: Path) -> None:
+    with disk_errors_told(path):
+        path.unlink(missing_ok=True)

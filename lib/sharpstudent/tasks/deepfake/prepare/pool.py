@@ -1,0 +1,240 @@
+"""Worker processes that may crash or hang.
+
+A worker's side of the pipe: made once, then one task after the other until the parent closes the pipe or ends.
+
+Worker processes that may crash or hang: each gets one task at a time, and only that task is lost with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import stop_signals_held
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
+READY = "ready"
+
+
+def serve(connection: multiprocessing.connection.Connection, build: Callable[[], Callable[[Any], Any]]) -> None:
+    """A worker's life. build: makes the function that does a task; what that returns is sent, and is never None."""
+    _calm_worker()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        work = _answer(connection, build)
+        if work is None:
+            return
+        connection.send((READY, None))
+        _silence_decoders()
+        while True:
+            task = connection.recv()
+            result = _answer(connection, lambda task=task: work(task))
+            if result is None:
+                return
+            connection.send(("done", result))
+
+
+def _answer(connection: multiprocessing.connection.Connection, work: Callable[[], Any]) -> Any:
+    """What `work` returns; None where it failed, and the parent has been told."""
+    try:
+        return work()
+    except UserError as error:
+        connection.send(("user error", error))
+    except Exception:  # noqa: BLE001 the parent raises it again, with this traceback
+        connection.send(("defect", traceback.format_exc()))
+    return None
+
+
+def _calm_worker() -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach all processes alike and are the parent's to answer; it ends this one."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    if sys.platform == "linux":  # one that hangs in a decoder would outlive a parent that is killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and os.getppid() != parent.pid:
+            os._exit(1)  # it ended before the line above
+    import cv2
+
+    cv2.setNumThreads(1)  # the processes are the parallelism
+
+
+def _silence_decoders() -> None:
+    """What decoders print about broken files goes nowhere: the quarantine names them. Errors go through the pipe."""
+    sys.stderr.flush()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+TICK = 0.5  # the longest wait without a look at the clock [s]
+START_SECONDS = 300.0  # for a worker's imports and models; a loaded network folder is slow
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A task that took its worker with it, or that was too slow."""
+
+    how: Literal["crashed", "too slow"]
+    reason: str
+
+
+class WorkerPool(Generic[Task, Result]):
+    """Spawned processes, each with a pipe. Use as a context manager: at its end no process is left.
+
+    build: makes the function that does a task, once in each process; it and the tasks are pickled. timeout_s: a task
+    that takes longer is given up with its process [s]. Spawned, not forked: a decoder's threads and locks would not
+    survive a fork.
+    """
+
+    def __init__(self, build: Callable[[], Callable[[Task], Result]], count: int, *, timeout_s: float) -> None:
+        self._build, self._count, self._timeout_s = build, count, timeout_s
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> WorkerPool[Task, Result]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with stop_signals_held():
+            for worker in self._workers:
+                worker.process.kill()
+            for worker in self._workers:
+                worker.end()
+            self._workers = []
+
+    def run(self, tasks: Sequence[Task], tick: Callable[[], None]) -> Generator[tuple[Task, Result | Lost]]:
+        """Yield each task with its result, in the order in which they end; `tick` is called now and then.
+
+        Raises the UserError that a worker raised, and RuntimeError with its traceback for anything else. A task whose
+        process died is not tried again.
+        """
+        left, before = list(reversed(tasks)), time.monotonic()
+        while left or any(worker.task is not None for worker in self._workers):
+            self._start_missing(len(left))
+            for worker in self._workers:
+                if left and worker.is_idle:
+                    worker.give(left.pop())
+            ready = multiprocessing.connection.wait([worker.connection for worker in self._workers], TICK)
+            for worker in [worker for worker in self._workers if worker.connection in ready]:
+                yield from self._receive(worker)
+            now = time.monotonic()
+            # Ticks are counted, not the clock: a program that was suspended has not waited.
+            yield from self._give_up_slow(min(now - before, 2 * TICK))
+            before = now
+            tick()
+
+    def _start_missing(self, left: int) -> None:
+        busy = sum(worker.task is not None for worker in self._workers)
+        while len(self._workers) < min(self._count, busy + left):
+            with stop_signals_held():
+                self._workers.append(_Worker(self._build))
+
+    def _receive(self, worker: _Worker) -> Generator[tuple[Task, Result | Lost]]:
+        task, message = worker.task, worker.receive()
+        if message == READY:
+            return
+        if message is not None:
+            yield task, message
+            return
+        exit_code = self._drop(worker)
+        if not worker.is_ready:
+            raise UserError(_explain_no_start(f"it ended with exit code {exit_code}"))
+        if task is not None:
+            yield task, Lost("crashed", _describe_end(exit_code))
+
+    def _give_up_slow(self, seconds: float) -> Generator[tuple[Task, Lost]]:
+        for worker in list(self._workers):
+            if worker.is_idle:
+                continue
+            worker.waited += seconds
+            if not worker.is_ready and worker.waited > START_SECONDS:
+                raise UserError(_explain_no_start(f"it was not ready after {START_SECONDS:g} s"))
+            if worker.is_ready and worker.waited > self._timeout_s:
+                task = worker.task
+                self._drop(worker)
+                yield task, Lost("too slow", f"took longer than {self._timeout_s:g} s")
+
+    def _drop(self, worker: _Worker) -> int | None:
+        with stop_signals_held():
+            self._workers.remove(worker)
+            ended = worker.process.exitcode
+            return worker.end() if ended is None else ended
+
+
+class _Worker:
+    """One process as its parent sees it. task: what it has at hand; waited: for how long it has had it [s]."""
+
+    def __init__(self, build: Callable[[], Callable[[Any], Any]]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, build), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.task: Any = None
+        self.is_ready, self.waited = False, 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        return self.is_ready and self.task is None
+
+    def give(self, task: Any) -> None:
+        self.task, self.waited = task, 0.0
+        with contextlib.suppress(OSError):  # it has just died: the next look at its connection says so
+            self.connection.send(task)
+
+    def receive(self) -> Any:
+        """READY, a result, or None where the process is dead. Raises what went wrong in it."""
+        try:
+            kind, content = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join(5.0)
+            return None
+        if kind == "user error":
+            raise content
+        if kind == "defect":
+            raise RuntimeError(f"a worker process failed\n{content}")
+        if kind == READY:
+            self.is_ready = True
+            return READY
+        self.task = None
+        return content
+
+    def end(self) -> int | None:
+        """End the process if it has not ended; one that hangs within the kernel is left to it."""
+        self.process.kill()
+        self.process.join(5.0)
+        self.connection.close()
+        return self.process.exitcode
+
+
+def _describe_end(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:
+        time.sleep(1.0)  # where somebody kills the whole job, this process is next: nothing is recorded then
+        return "its process was killed (signal 9); perhaps the memory ran out"
+    if exit_code is not None and exit_code < 0:
+        return f"the decoder crashed (signal {-exit_code})"
+    return f"the decoder ended its process (exit code {exit_code})"
+
+
+def _explain_no_start(reason: str) -> Problem:
+    return Problem(
+        "worker process",
+        "could not start",
+        got=reason,
+        remedy="see what it printed above; with little memory, take fewer: --workers 1. The same command goes on",
+    )

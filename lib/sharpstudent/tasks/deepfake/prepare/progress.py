@@ -1,0 +1,193 @@
+"""How far a preparation is, and what it gave.
+
+How far a preparation is: a bar in a terminal, a plain line now and then where there is none.
+
+What a preparation gave, in numbers and in words.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from sharpstudent.report.console import DRAW_SECONDS, LINE_SECONDS, format_duration
+from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS
+from sharpstudent.tasks.deepfake.layouts.clip import Rejected
+from sharpstudent.tasks.deepfake.prepare.destination import MANIFEST, QUARANTINE
+
+
+class ClipProgress:
+    """Clips done, frames a second, faces, rejected, time left. Use as a context manager; no thread draws it."""
+
+    def __init__(self, console: Console, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._total, self._clock = console, total, clock
+        self._done = self._faces = self._rejected = self._frames = 0
+        self._started = clock()
+        self._live: Live | None = None
+        self._next_draw = self._started + (0.0 if console.is_terminal else LINE_SECONDS)
+        self._bar = Progress(
+            TextColumn("{task.description}", style="bold"),
+            BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[left]}"),
+            expand=True,
+        )
+        self._task = self._bar.add_task("clips", total=total, left="")
+
+    def __enter__(self) -> ClipProgress:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._done:
+            self._print(self._describe())
+
+    def add(self, *, faces: int, rejected: int, frames: int) -> None:
+        """One clip is done."""
+        self._done += 1
+        self._faces, self._rejected, self._frames = (
+            self._faces + faces,
+            self._rejected + rejected,
+            self._frames + frames,
+        )
+        self.tick()
+
+    def tick(self, doing: str = "") -> None:
+        """Draw when it is time to; doing: what goes on after the clips."""
+        now = self._clock()
+        if now < self._next_draw:
+            return
+        text = doing or self._describe()
+        if self._live is None:
+            self._next_draw = now + LINE_SECONDS
+            self._print(text)
+            return
+        self._next_draw = now + DRAW_SECONDS
+        self._bar.update(self._task, completed=self._done, left=self._describe_left())
+        self._live.update(Group(self._bar, Text(f"  {text}", style="dim")), refresh=True)
+
+    def say(self, line: str) -> None:
+        """A line that stays above the bar."""
+        self._print(line)
+
+    def _describe(self) -> str:
+        elapsed = max(self._clock() - self._started, 1e-9)
+        return (
+            f"{self._done:,} of {self._total:,} clips done in {format_duration(elapsed)}, "
+            f"{self._frames / elapsed:.1f} frames/s, {self._faces:,} faces, {self._rejected:,} rejected, "
+            f"{self._describe_left()}"
+        )
+
+    def _describe_left(self) -> str:
+        elapsed = self._clock() - self._started
+        left = elapsed / self._done * (self._total - self._done) if self._done else float("nan")
+        return f"{format_duration(left)} left"
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+SHOWN_REASONS, SHOWN_ITEMS = 12, 3
+_NUMBER = re.compile(r"\d[\d.,]*")
+
+
+@dataclass
+class Counts:
+    """What is counted while the parts are read. by_split: faces, clips and people of each; reasons: how many items
+    were rejected for each (numbers in it left out), with the first few of them.
+    """
+
+    clips: int = 0
+    clips_with_face: int = 0
+    frames_read: int = 0
+    frames_with_face: int = 0
+    faces: int = 0
+    real: int = 0
+    fake: int = 0
+    people: int = 0
+    by_split: dict[str, list[int]] = field(default_factory=dict)
+    reasons: dict[str, list[Any]] = field(default_factory=dict)
+    rejected: int = 0
+
+    def reject(self, item: Rejected) -> None:
+        self.rejected += 1
+        name = item.source if item.frame is None else f"{item.source} frame {item.frame}"
+        known = self.reasons.setdefault(_NUMBER.sub("N", item.reason), [0, item.reason, []])
+        known[0] += 1
+        if known[1] != item.reason:
+            known[1] = _NUMBER.sub("N", item.reason)
+        if len(known[2]) < SHOWN_ITEMS:
+            known[2].append(name)
+
+    def count_splits(self, clips: Iterable[tuple[str, str, int]]) -> None:
+        """clips: split, identity and number of faces of each clip with a face."""
+        faces: Counter[str] = Counter()
+        number: Counter[str] = Counter()
+        people: dict[str, set[str]] = {}
+        for split, identity, count in clips:
+            faces[split] += count
+            number[split] += 1
+            people.setdefault(split, set()).add(identity)
+        self.by_split = {name: [faces[name], number[name], len(people[name])] for name in SPLITS if name in people}
+        self.people = len(set().union(*people.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe_counts(counts: Counts) -> list[str]:
+    """The lines of a summary, without those that name places."""
+    share = f" ({counts.frames_with_face / counts.frames_read:.1%})" if counts.frames_read else ""
+    lines = [
+        f"{counts.clips:,} clips, {counts.clips_with_face:,} with a face; "
+        f"{counts.frames_read:,} frames looked at, {counts.frames_with_face:,} with a face{share}",
+        f"{counts.faces:,} faces ({counts.real:,} real, {counts.fake:,} fake) of {counts.people:,} people",
+    ]
+    lines += [
+        f"  {name:<5} {faces:,} faces of {people:,} people in {clips:,} clips"
+        for name, (faces, clips, people) in counts.by_split.items()
+    ]
+    return lines + describe_reasons(counts)
+
+
+def describe_reasons(counts: Counts) -> list[str]:
+    """What was rejected, the most frequent reason first."""
+    if not counts.rejected:
+        return ["nothing was rejected"]
+    reasons = sorted(counts.reasons.values(), key=lambda known: (-known[0], known[1]))
+    lines = [f"{counts.rejected:,} rejected, each named in {QUARANTINE}:"]
+    for number, reason, names in reasons[:SHOWN_REASONS]:
+        more = ", ..." if number > len(names) else ""
+        lines.append(f"  {number:,} x {reason}: {', '.join(names)}{more}")
+    if len(reasons) > SHOWN_REASONS:
+        lines.append(f"  and {len(reasons) - SHOWN_REASONS} more reasons")
+    return lines
+
+
+def describe_next(dest: Path) -> list[str]:
+    """Where the manifest is, and the two commands that come next."""
+    name = shlex.quote(str(dest))
+    train = "python train_student_only.py configs/config_SBI.json -n NAME --set data_source=manifest"
+    return [
+        f"manifest: {dest / MANIFEST}",
+        f"check it:   python prepare_faces.py check {name}",
+        f"train on it: {train} --set {shlex.quote(f'data_root={dest}')}",
+    ]

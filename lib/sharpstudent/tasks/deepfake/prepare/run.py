@@ -1,0 +1,271 @@
+"""The preparation: find clips, cut those that are not finished, put the set together.
+
+Ctrl-C and SIGTERM answered once, and at once.
+
+The preparation: find clips, cut those that are not finished, put the set together. Killed anywhere, the same
+command goes on, and its result is the same to the last byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from sharpstudent.core.errors import ExitCode, RunInterrupted
+from sharpstudent.core.io import make_folder
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
+from sharpstudent.tasks.deepfake.layouts.registry import find_clips
+from sharpstudent.tasks.deepfake.prepare.assemble import SplitSettings, assemble
+from sharpstudent.tasks.deepfake.prepare.cut import VERSION, ClipCutter
+from sharpstudent.tasks.deepfake.prepare.destination import (
+    MANIFEST,
+    check_gone,
+    check_places,
+    check_settings,
+    read_preparation,
+    remove_strays,
+    write_preparation,
+)
+from sharpstudent.tasks.deepfake.prepare.finished import (
+    FINISHED,
+    ClipDone,
+    ClipWorker,
+    Cutter,
+    Finished,
+    Job,
+    build_broken_part,
+    compute_digest,
+    hide_roots,
+    is_whole,
+    read_finished,
+    write_finished,
+)
+from sharpstudent.tasks.deepfake.prepare.packing import remove, remove_loose, remove_other_shards, unpack
+from sharpstudent.tasks.deepfake.prepare.parts import (
+    PARTS,
+    StoredPart,
+    clear_crops,
+    clear_other_crops,
+    compute_fingerprint,
+    find_part_file,
+    write_broken_part,
+)
+from sharpstudent.tasks.deepfake.prepare.pool import Lost, WorkerPool
+from sharpstudent.tasks.deepfake.prepare.progress import ClipProgress, Counts, describe_counts, describe_next
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
+
+
+@contextlib.contextmanager
+def stop_signals_told() -> Generator[None]:
+    """Inside, Ctrl-C and SIGTERM raise RunInterrupted, once: the clearing up after it is not interrupted again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> NoReturn:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
+        raise RunInterrupted("stopped; what is finished is kept: go on with the same command", code)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+Find = Callable[..., tuple[str, Found]]
+
+
+def run_preparation(
+    request: Request,
+    console: Console,
+    *,
+    find: Find = find_clips,
+    build_cutter: Callable[[CutSettings], Cutter] = ClipCutter,
+    for_training: bool = True,
+) -> Counts:
+    """Prepare request.source into request.dest and say what came of it. find: what looks for the clips; build_cutter:
+    for tests; for_training: whether to tell of splits, and of the commands that come next.
+
+    Raises UserError for what the user can mend, RunInterrupted for Ctrl-C and SIGTERM.
+    """
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    # Imported late: this room loads torch, which no worker process shall.
+    from sharpstudent.core.io import lock_folder
+
+    with stop_signals_told():
+        check_places(request.source, request.dest)
+        lock = lock_folder(request.dest, say, doing="prepared") if request.dest.is_dir() else None
+        layout, found = find(request.source, layout=request.layout, label=request.label)
+        for note in (f"{request.source}: {layout}, {len(found.clips):,} clips", *found.notes):
+            say(note)
+        make_folder(request.dest)
+        lock = lock or lock_folder(request.dest, say, doing="prepared")
+        try:
+            counts = _Preparation(request, layout, found, console, say).run(build_cutter)
+        finally:
+            if lock is not None:
+                lock.release()
+    told = counts if for_training else replace(counts, by_split={})
+    for line in (*describe_counts(told), *(describe_next(request.dest) if for_training else ())):
+        say(line)
+    return counts
+
+
+class _Preparation:
+    """One run: what is wanted, and what of it is there."""
+
+    def __init__(
+        self, request: Request, layout: str, found: Found, console: Console, say: Callable[[str], None]
+    ) -> None:
+        self._request, self._dest, self._console, self._say = request, request.dest, console, say
+        self._settings = request.describe(layout)
+        self._jobs = [
+            Job(clip, compute_fingerprint(clip, request.cut, request.source, version=VERSION))
+            for clip in sorted(found.clips, key=lambda clip: clip.key)
+        ]
+        self._rejected = [hide_roots(item, request.source) for item in found.rejected]
+        check_keys([job.clip for job in self._jobs])
+        self._digest = compute_digest(self._settings, self._jobs, self._rejected)
+
+    def run(self, build_cutter: Callable[[CutSettings], Cutter]) -> Counts:
+        request, dest = self._request, self._dest
+        finished = read_finished(dest)
+        if finished is not None and self._is_as_asked(finished) and is_whole(dest):
+            self._say("everything is done already: nothing was changed")
+            self._tidy(finished.shards)
+            return finished.counts
+        check_settings(dest, self._settings, overwrite=request.overwrite, say=self._say)
+        gone = self._find_gone()
+        check_gone(dest, gone, overwrite=request.overwrite)
+        remove_strays(dest)
+        if finished is not None:  # else the loose files are still there
+            before = (read_preparation(dest) or {"settings": {}})["settings"]
+            unpack(dest, before.get("picture", "png"), self._say)
+        remove(dest / FINISHED)
+        write_preparation(dest, self._settings, None)
+        with ClipProgress(self._console, len(self._jobs)) as looking:
+            jobs = [
+                job for job in self._jobs if not self._is_done(job, lambda: looking.tick("looking at what is done"))
+            ]
+        if jobs:
+            check_models([job.clip for job in jobs])
+        self._forget(gone, jobs)
+        self._cut(jobs, build_cutter)
+        return self._put_together()
+
+    def _is_as_asked(self, finished: Finished) -> bool:
+        request, shortest = self._request, finished.shortest_timeout
+        has_time = shortest is None or shortest >= request.clip_timeout
+        return finished.digest == self._digest and has_time and not request.retry
+
+    def _find_gone(self) -> list[Path]:
+        """Parts of clips that the source no longer has."""
+        wanted = {find_part_file(self._dest, job.clip.key) for job in self._jobs}
+        return sorted(path for path in (self._dest / PARTS).glob("*.arrow") if path not in wanted)
+
+    def _is_done(self, job: Job, tick: Callable[[], None]) -> bool:
+        tick()
+        try:
+            part = StoredPart(self._dest, job.clip.key)
+            about = part.about
+            if about.fingerprint != job.fingerprint or (about.broken is not None and self._request.retry):
+                return False
+            if about.clip_timeout is not None and about.clip_timeout < self._request.clip_timeout:
+                return False  # it was too slow, and has more time now
+            if not part.has_its_crops(self._dest):
+                return False
+            part.keep_told(self._dest, job.clip)
+            return True
+        except UnreadableItem:
+            return False
+
+    def _forget(self, gone: Sequence[Path], jobs: Sequence[Job]) -> None:
+        """Remove what no longer holds: first the manifest, which names it."""
+        stale = [path for job in jobs if (path := find_part_file(self._dest, job.clip.key)).exists()]
+        if stale or gone:
+            remove(self._dest / MANIFEST)
+        for path in (*stale, *gone):
+            remove(path)
+        clear_other_crops(self._dest, frozenset(job.clip.key for job in self._jobs))
+
+    def _cut(self, jobs: Sequence[Job], build_cutter: Callable[[CutSettings], Cutter]) -> None:
+        if not jobs:
+            return
+        request, dest = self._request, self._dest
+        done_before = len(self._jobs) - len(jobs)
+        if done_before:
+            self._say(f"{done_before:,} clips are finished already, {len(jobs):,} are left")
+        build = functools.partial(ClipWorker, dest, request.source, request.cut, build_cutter)
+        pool: WorkerPool[Job, ClipDone] = WorkerPool(build, request.workers, timeout_s=request.clip_timeout)
+        with ClipProgress(self._console, len(jobs)) as progress, pool:
+            for job, result in pool.run(jobs, progress.tick):
+                done = self._give_up(job, result) if isinstance(result, Lost) else result
+                progress.add(faces=done.faces, rejected=done.rejected, frames=done.frames_read)
+
+    def _give_up(self, job: Job, lost: Lost) -> ClipDone:
+        """Record a clip whose worker is gone, unless that had finished it just before."""
+        with contextlib.suppress(UnreadableItem):
+            part = StoredPart(self._dest, job.clip.key)
+            if part.about.fingerprint == job.fingerprint and part.has_its_crops(self._dest):
+                return ClipDone(len(part), len(part.about.rejected), part.about.frames_read)
+        request = self._request
+        timeout = request.clip_timeout if lost.how == "too slow" else None
+        clear_crops(self._dest, job.clip.key)
+        write_broken_part(self._dest, build_broken_part(job, lost.how, lost.reason, request.source, timeout))
+        return ClipDone(0, 1, 0)
+
+    def _put_together(self) -> Counts:
+        request, dest = self._request, self._dest
+        with ClipProgress(self._console, len(self._jobs)) as progress:
+            made = assemble(
+                dest,
+                [job.clip for job in self._jobs],
+                self._rejected,
+                splits=SplitSettings(request.validation_share, request.test_share, request.split_seed),
+                shards=request.shards,
+                about=self._settings,
+                tick=progress.tick,
+            )
+        write_preparation(dest, self._settings, made.counts.as_json())
+        write_finished(dest, Finished(self._digest, made.shards, made.shortest_timeout, made.counts))
+        self._tidy(made.shards)
+        return made.counts
+
+    def _tidy(self, shards: int) -> None:
+        """Remove the other form of the crops; a kill in the middle leaves the rest to the next run."""
+        if shards:
+            remove_loose(self._dest)
+        remove_other_shards(self._dest, keep=shards)
+
+
+def check_keys(clips: Sequence[RawClip]) -> None:
+    """Raises ValueError, a layout's defect, for a clip whose crops would lie outside DEST or over another's."""
+    for clip in clips:
+        if {"", ".", ".."} & set(clip.key.split("/")) or "\0" in clip.key or clip.key.startswith("/"):
+            raise ValueError(f"clip {clip.key!r}: its key is no relative path")
+    if len({clip.key for clip in clips}) < len(clips):
+        raise ValueError("two clips have the same key")
+
+
+def check_models(clips: Sequence[RawClip]) -> None:
+    """Raise UserError where a face model is missing and one of these clips brings no landmarks."""
+    from sharpstudent.tasks.deepfake.sources.face_crops import check_model_files
+
+    if any(clip.file is not None or any(frame.landmarks is None for frame in clip.frames) for clip in clips):
+        check_model_files()

@@ -1,0 +1,103 @@
+"""What the user asked for, and how faces are cut: what decides the bytes of a crop.
+
+How faces are cut: what decides the bytes of a crop, and nothing else.
+
+What the user asked for, and what of it the set remembers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.tasks.deepfake.layouts.clip import Rejected
+
+
+@dataclass(frozen=True)
+class CutSettings:
+    """frames: sampled from each video by linspace over its decodable frames; faces: the largest person of a clip, or
+    all; image_size: the network's input that the crops shall serve [px], larger faces are scaled down to 1.25 times
+    it; min_face: faces whose box is narrower or lower are rejected [px of the frame]; picture: how crops are stored.
+    """
+
+    frames: int = 32
+    faces: Literal["largest", "all"] = "largest"
+    image_size: int = 380
+    min_face: int = 40
+    picture: Literal["png", "jpg"] = "png"
+
+
+@dataclass(frozen=True)
+class CutFace:
+    """One crop and what the manifest says of it; see `dataset.manifest.FaceRow` for the fields and their units.
+
+    content: the picture file's bytes.
+    """
+
+    content: bytes
+    source: str
+    frame_index: int
+    face_index: int
+    score: float
+    sharpness: float
+    face_size: float
+    frame_size: tuple[int, int]
+    box_xyxy: NDArray[np.float32]
+    crop_xyxy: tuple[int, int, int, int]
+    scale: float
+    landmarks: NDArray[np.float32]
+    detector: str
+    phash: int
+
+
+@dataclass(frozen=True)
+class CutClip:
+    """What one clip gave. frames_read: how many were looked at; frames_with_face: in how many a face was found."""
+
+    faces: tuple[CutFace, ...]
+    rejected: tuple[Rejected, ...]
+    frames_read: int
+    frames_with_face: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One preparation, as the command line names it. label: 0, 1, or None for what the folders say; clip_timeout:
+    for one clip [s]; overwrite: what is finished in dest may be replaced or removed; retry: clips whose worker was
+    lost are tried again.
+    """
+
+    source: Path
+    dest: Path
+    layout: str | None = None
+    label: int | None = None
+    cut: CutSettings = field(default_factory=CutSettings)
+    shards: bool = False
+    workers: int = 1
+    validation_share: float = 0.2
+    test_share: float = 0.0
+    split_seed: int = 0
+    clip_timeout: float = 600.0
+    overwrite: bool = False
+    retry: bool = False
+
+    def describe(self, layout: str) -> dict[str, Any]:
+        """What decides the set, as plain JSON: no path of this machine, nothing of workers and time."""
+        return {
+            "source": self.source.resolve().name.encode("utf-8", "backslashreplace").decode(),
+            "layout": layout,
+            **asdict(self.cut),
+            "label": None if self.label is None else ("real", "fake")[self.label],
+            "validation_share": self.validation_share,
+            "test_share": self.test_share,
+            "split_seed": self.split_seed,
+            "shards": self.shards,
+        }
+
+
+# What the crops do not depend on: with other values of these only the manifest is written anew.
+MANIFEST_SETTINGS = ("label", "validation_share", "test_share", "split_seed", "shards")

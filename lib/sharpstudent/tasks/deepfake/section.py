@@ -1,0 +1,49 @@
+"""The deepfake task's own config keys. Torch-free: the command line is checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from sharpstudent.config.run_config import Count, Direction, TaskSection
+
+
+class DeepfakeSection(TaskSection):
+    """Where faces come from and how an item is made; `image_size` in pixels, square."""
+
+    # Of frames, but for `video_auc`: of clips, by the mean of their frames.
+    selection_metrics: ClassVar[Mapping[str, Direction]] = {
+        "auc": "higher",
+        "video_auc": "higher",
+        "ap": "higher",
+        "eer": "lower",
+    }
+
+    data_source: Literal["ffpp", "photos", "labelled", "manifest"] = Field(
+        "ffpp",
+        description="ffpp: FaceForensics++ in the SBI layout; photos: real faces by person, fakes by self-blending; "
+        "labelled: one folder a class, no self-blending; manifest: what prepare_faces.py has made, of any size",
+    )
+    data_root: str = Field(
+        "data/FaceForensics++",
+        description="folder that holds the faces (photos: or CSV file; manifest: prepare_faces.py's DEST, or the "
+        "manifest.arrow in it)",
+    )
+    fakes: Literal["blend", "labels"] = Field(
+        "blend",
+        description="with manifest: blend makes fakes from its real faces by self-blending; labels takes its real and "
+        "fake faces as they are",
+    )
+    compression: Literal["raw", "c23", "c40"] = Field("c23", description="compression of ffpp: raw, c23 or c40")
+    image_size: Annotated[int, Field(ge=32, le=2048)] = Field(380, description="side of the network's input, pixels")
+    frames_per_clip: Count = Field(8, description="frames taken from each ffpp clip, evenly over its usable frames")
+    repeats: Count = Field(1, description="times an epoch visits each training item, newly augmented each time")
+    validation_repeats: Count = Field(1, description="self-blends drawn for each validation item")
+    validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.2, description="share of people held out for validation where the source has no split of its own"
+    )
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        0, description="which people are held out; independent of `seed`"
+    )

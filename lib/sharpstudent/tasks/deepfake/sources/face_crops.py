@@ -1,0 +1,111 @@
+"""Loose face crops of photos, made once and kept: the detector and the mesh never run during training.
+
+One .npz a photo under data/face_crops/, named by the photo's content and by what made the crop; a crop is the box
+that self-blending itself would cut, scaled down (never up) so that no training step decodes more pixels than it needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from sharpstudent.core.errors import Problem, ProblemList
+from sharpstudent.core.io import write_bytes_atomically
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.prepare.cut_frame import SPARE, cut_face
+from sharpstudent.tasks.deepfake.sources.face import LoadedFace, read_picture
+
+CROP_FOLDER = Path("data/face_crops")
+DETECTOR_FILE = Path("weights/face_detection_yunet_2023mar.onnx")
+MESH_FILE = Path("weights/face_landmark.tflite")
+VERSION = "1"  # raise when a crop made by the code below, or by cut_face, would differ
+
+
+@dataclass(frozen=True)
+class StoredCrop:
+    """A crop on disk; `photo` is what the user calls it."""
+
+    file: Path
+    photo: Path
+
+    def load(self) -> LoadedFace:
+        try:
+            with np.load(self.file, allow_pickle=False) as stored:
+                return LoadedFace(stored["image"], stored["landmarks"], stored["boxes"])
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+            raise UnreadableItem(str(self.photo), f"its crop {self.file} cannot be read ({error})") from None
+
+
+class FaceCrops:
+    """Makes the missing crops. `rejected` names the photos without a usable face, with the reason."""
+
+    def __init__(self, *, image_size: int, folder: Path = CROP_FOLDER) -> None:
+        self._largest_face = round(SPARE * image_size)
+        self._folder = folder
+        self._networks: tuple[Any, Any] | None = None
+        self.rejected: dict[Path, str] = {}
+
+    def prepare(self, photos: Sequence[Path]) -> dict[Path, StoredCrop]:
+        """The stored crop of each photo that has a face; a second call makes nothing."""
+        found: dict[Path, StoredCrop] = {}
+        for photo in photos:
+            try:
+                file = self._file_of(photo)
+                if not file.is_file():
+                    self._make(photo, file)
+                found[photo] = StoredCrop(file, photo)
+            except UnreadableItem as error:
+                self.rejected[photo] = error.reason
+        return found
+
+    def _file_of(self, photo: Path) -> Path:
+        try:
+            content = photo.read_bytes()
+        except OSError as error:
+            raise UnreadableItem(str(photo), error.strerror or str(error)) from None
+        digest = hashlib.sha256(content + f"|{VERSION}|{self._largest_face}".encode()).hexdigest()
+        return self._folder / f"{digest[:32]}.npz"
+
+    def _make(self, photo: Path, file: Path) -> None:
+        image = read_picture(photo)
+        detector, mesh = self._load_networks()
+        faces = detector.detect(image)
+        if not faces:
+            raise UnreadableItem(str(photo), "no face of at least 40 px found")
+        landmarks = mesh.locate_81(image, faces[0])
+        cut = cut_face(image, landmarks, faces[0].box_xyxy, largest_face=self._largest_face)
+        buffer = io.BytesIO()
+        np.savez(buffer, image=cut.image, landmarks=cut.landmarks, boxes=cut.box_xyxy[None])
+        write_bytes_atomically(file, buffer.getvalue())
+
+    def _load_networks(self) -> tuple[Any, Any]:
+        """Detector and mesh, loaded when the first photo needs them."""
+        if self._networks is None:
+            from sharpstudent.modalities.faces.detect import FaceDetector
+            from sharpstudent.modalities.faces.landmarks import LandmarkMesh
+
+            check_model_files()
+            self._networks = FaceDetector(DETECTOR_FILE), LandmarkMesh(MESH_FILE)
+        return self._networks
+
+
+def check_model_files() -> None:
+    """Raise UserError that names each of the two face models that is missing."""
+    problems = ProblemList()
+    for path, what in ((DETECTOR_FILE, "the face detector"), (MESH_FILE, "the face mesh")):
+        if not path.is_file():
+            problems.add(
+                Problem(
+                    where=str(path),
+                    what=f"is missing: {what}, which photos and videos need",
+                    remedy="make face-models (fetches both, 2.7 MB; sources in weights/MANIFEST.json)",
+                )
+            )
+    problems.raise_if_any()

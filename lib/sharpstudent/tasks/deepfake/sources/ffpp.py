@@ -1,0 +1,147 @@
+"""FaceForensics++ as users of self-blended images have it on disk: real frames with landmarks, official video splits.
+
+    ROOT/original_sequences/youtube/{raw|c23|c40}/frames/VIDEO/IDX.png      whole frames
+                                                 /landmarks/VIDEO/IDX.npy  (faces, 81, 2) integers, dlib order
+                                                 /retina/VIDEO/IDX.npy     (faces, 7, 2): two box corners, five points
+    ROOT/{train,val}.json                                                  lists of pairs of video numbers
+
+Faces are sorted by area, the largest first. The test split is never opened.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, read_picture
+
+SPLIT_FILES = {"train": "train.json", "validation": "val.json"}
+KINDS = {
+    "frames": "the real videos' frames, IDX.png",
+    "landmarks": "81 facial landmarks a face, IDX.npy",
+    "retina": "detector boxes and points, IDX.npy",
+}
+REMEDY = (
+    "get FaceForensics++ from its authors (they grant access on request), extract frames and landmarks in the layout "
+    "of docs/data.md, and set data_root and compression; `make demo` runs on portraits without it"
+)
+
+
+def find_faces(root: Path, *, compression: str, frames_per_clip: int, allow_shared: bool = False) -> FaceSplits:
+    """All usable frames, `frames_per_clip` of each clip, evenly spread. Raises UserError that names every missing
+    path.
+    """
+    base = root / "original_sequences" / "youtube" / compression
+    _check_layout(root, base)
+    videos = {split: _read_video_numbers(root / file_name) for split, file_name in SPLIT_FILES.items()}
+    if not allow_shared:
+        check_disjoint(root, *videos.values())
+    splits: dict[str, tuple[Face, ...]] = {}
+    notes: list[str] = []
+    for split, file_name in SPLIT_FILES.items():
+        clips = [folder for folder in sorted((base / "frames").iterdir()) if folder.name[:3] in videos[split]]
+        faces = [face for clip in clips for face in _find_in_clip(base, clip.name, frames_per_clip)]
+        if not faces:
+            raise UserError(_explain_empty(base, root / file_name, videos[split]))
+        splits[split] = tuple(faces)
+        notes.append(f"{split}: {len(faces)} frames of {len({face.clip_id for face in faces})} clips ({compression})")
+    return FaceSplits(splits["train"], splits["validation"], tuple(notes))
+
+
+def _check_layout(root: Path, base: Path) -> None:
+    wanted = {base / kind: meaning for kind, meaning in KINDS.items()}
+    wanted |= {root / name: f"the official {split} split, a list of video pairs" for split, name in SPLIT_FILES.items()}
+    missing = [f"{path} ({meaning})" for path, meaning in wanted.items() if not path.exists()]
+    if missing:
+        raise UserError(
+            Problem(
+                where=f"data_root = {str(root)!r}",
+                what=f"lacks {len(missing)} of the {len(wanted)} paths that data_source ffpp reads",
+                got="\n".join(("missing:", *missing)),
+                remedy=REMEDY,
+            )
+        )
+
+
+def _read_video_numbers(path: Path) -> frozenset[str]:
+    """The video numbers of a split, flattened out of its pairs."""
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
+            raise TypeError("the file holds something else")
+        numbers = frozenset(str(number) for pair in pairs for number in pair)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="is not a list of pairs of video numbers",
+                expected='[["071", "054"], ...]',
+                got=str(error),
+                remedy="take the file from the FaceForensics++ repository",
+            )
+        ) from None
+    return numbers
+
+
+def _find_in_clip(base: Path, clip: str, frames_per_clip: int) -> list[Face]:
+    """Frames that have both landmark files, then `frames_per_clip` of them by linspace."""
+    usable = [
+        frame
+        for frame in sorted((base / "frames" / clip).glob("*.png"))
+        if all((base / kind / clip / f"{frame.stem}.npy").is_file() for kind in ("landmarks", "retina"))
+    ]
+    if not usable:
+        return []
+    chosen = np.unique(np.linspace(0, len(usable) - 1, min(frames_per_clip, len(usable))).round().astype(int))
+    return [_to_face(base, clip, usable[i]) for i in chosen]
+
+
+def _to_face(base: Path, clip: str, frame: Path) -> Face:
+    files = _FrameFiles(
+        frame, base / "landmarks" / clip / f"{frame.stem}.npy", base / "retina" / clip / f"{frame.stem}.npy"
+    )
+    return Face(name=str(frame), clip_id=clip, identity=clip[:3], label=0, load=files.load)
+
+
+@dataclass(frozen=True)
+class _FrameFiles:
+    frame: Path
+    landmarks: Path
+    retina: Path
+
+    def load(self) -> LoadedFace:
+        landmarks = _read_array(self.landmarks, (81, 2), (68, 2))
+        retina = _read_array(self.retina, (7, 2))
+        return LoadedFace(
+            image=read_picture(self.frame),
+            landmarks=landmarks[0],
+            boxes=retina[:, :2].reshape(len(retina), 4),
+        )
+
+
+def _read_array(path: Path, *shapes: tuple[int, int]) -> np.ndarray:
+    """A (faces, points, 2) array of numbers; UnreadableItem for anything else. Pickled arrays are refused."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableItem(str(path), f"cannot be read as an array ({error})") from None
+    if found.ndim != 3 or found.shape[0] < 1 or found.shape[1:] not in shapes or found.dtype.kind not in "iuf":
+        expected = " or ".join(f"(faces, {points}, {xy})" for points, xy in shapes)
+        raise UnreadableItem(str(path), f"expected numbers of shape {expected}, got {found.dtype} {found.shape}")
+    return found
+
+
+def _explain_empty(base: Path, split_file: Path, numbers: frozenset[str]) -> Problem:
+    clips = sorted(path.name for path in (base / "frames").iterdir())
+    return Problem(
+        where=str(base),
+        what=f"has no usable frame of the {len(numbers)} videos in {split_file.name}",
+        expected="frames/VIDEO/IDX.png with landmarks/VIDEO/IDX.npy and retina/VIDEO/IDX.npy",
+        got=f"{len(clips)} folders under frames/: {', '.join(clips[:5])}{', ...' if len(clips) > 5 else ''}",
+        remedy="check that the three folders hold the same videos and frame numbers",
+    )

@@ -1,0 +1,108 @@
+"""Face crops that are labelled already, one folder a class, no self-blending: the plain classification trainer.
+
+ROOT/{real,fake}/...            people (or clips) are held out by their subfolder, else file by file
+ROOT/{train,val}/{real,fake}/...   a split of your own
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.data.splits import choose_validation_identities
+from sharpstudent.tasks.deepfake.sources.face import (
+    Face,
+    FaceSplits,
+    LoadedFace,
+    check_disjoint,
+    list_pictures,
+    read_picture,
+)
+
+LABELS = {"real": 0, "fake": 1}
+LAYOUT = "ROOT/real and ROOT/fake, or ROOT/train/{real,fake} and ROOT/val/{real,fake}"
+
+
+def find_faces(root: Path, *, validation_share: float, split_seed: int, allow_shared: bool = False) -> FaceSplits:
+    """Every picture below the class folders. Raises UserError for another layout, an empty class, or people in both
+    splits.
+    """
+    own_split = (root / "train").is_dir() or (root / "val").is_dir()
+    if own_split:
+        train, validation = (_find_in(root / name, prefix=f"{name}/") for name in ("train", "val"))
+        if not allow_shared:
+            check_disjoint(root, *([face.identity for face in faces] for faces in (train, validation)))
+        held_out = "the folders train/ and val/"
+    else:
+        faces = _find_in(root)
+        _check_both_classes(root, faces, "all")
+        chosen = choose_validation_identities(
+            [face.identity for face in faces], share=validation_share, seed=split_seed
+        )
+        train = [face for face in faces if face.identity not in chosen]
+        validation = [face for face in faces if face.identity in chosen]
+        held_out = (
+            f"{len(chosen)} people or clips held out (validation_share {validation_share}, split_seed {split_seed})"
+        )
+    _check_both_classes(root, train, "training")
+    _check_both_classes(root, validation, "validation")
+    return FaceSplits(
+        tuple(train),
+        tuple(validation),
+        (f"training: {_count(train)}; validation: {_count(validation)}; split by {held_out}",),
+    )
+
+
+def _find_in(folder: Path, *, prefix: str = "") -> list[Face]:
+    missing = [str(folder / name) for name in LABELS if not (folder / name).is_dir()]
+    if missing:
+        there = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else []
+        raise UserError(
+            Problem(
+                where=", ".join(missing),
+                what="is missing: data_source labelled reads one folder a class",
+                expected=LAYOUT,
+                got=f"{folder} holds {', '.join(there)}" if there else f"{folder} is missing or empty",
+                remedy="rename the class folders to real and fake, or set data_root; `make demo` needs no data",
+            )
+        )
+    return [
+        _to_face(folder / name, path, label, prefix)
+        for name, label in LABELS.items()
+        for path in list_pictures(folder / name)
+    ]
+
+
+def _to_face(class_folder: Path, path: Path, label: int, prefix: str) -> Face:
+    """A subfolder is one person or clip, under both classes and splits alike; a file on its own stands for itself."""
+    inside = path.relative_to(class_folder)
+    group = inside.parts[0] if len(inside.parts) > 1 else f"{prefix}{class_folder.name}/{inside.stem}"
+    return Face(name=str(path), clip_id=group, identity=group, label=label, load=Picture(path).load)
+
+
+@dataclass(frozen=True)
+class Picture:
+    path: Path
+
+    def load(self) -> LoadedFace:
+        return LoadedFace(image=read_picture(self.path))
+
+
+def _check_both_classes(root: Path, faces: Sequence[Face], split: str) -> None:
+    absent = [name for name, label in LABELS.items() if not any(face.label == label for face in faces)]
+    if absent:
+        raise UserError(
+            Problem(
+                where=f"{root} ({split})",
+                what=f"has no picture of the class {' and '.join(absent)}",
+                expected="pictures of both classes in training and in validation",
+                got=_count(faces),
+                remedy=f"add pictures ({LAYOUT}), or choose another validation_share or split_seed",
+            )
+        )
+
+
+def _count(faces: Sequence[Face]) -> str:
+    return ", ".join(f"{sum(face.label == label for face in faces)} {name}" for name, label in LABELS.items())

@@ -1,0 +1,191 @@
+"""A prepared set, `DEST/manifest.arrow` of prepare_faces.py: crops with landmarks and boxes, loose or in shards.
+
+Faces are made from their rows as they are wanted, so that a set of any size costs no list of it; no frame is ever
+decoded. No crop of the test split is ever opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest
+from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, decode_picture
+
+Fakes = Literal["blend", "labels"]
+FILE_NAME = "manifest.arrow"
+CLASSES = ("real", "fake")  # labels 0 and 1
+USED_SPLITS = ("train", "val")
+
+
+def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceSplits:
+    """Training and validation rows; with `blend` those of real faces. root: the manifest's file or its folder.
+
+    Raises UserError where there is no usable manifest, nothing to use in a split, or people or clips in both splits.
+    """
+    manifest = open_manifest(root)
+    labels = _read_labels(manifest)
+    rows = {split: manifest.rows_of(split) for split in USED_SPLITS}
+    counts = {split: np.bincount(labels[found.start : found.stop], minlength=2) for split, found in rows.items()}
+    _check_classes(manifest, counts, fakes)
+    if not allow_shared:
+        for name in ("group", "identity", "clip_id"):
+            shared = _find_shared(manifest, name, *rows.values())
+            check_disjoint(manifest.path, shared, shared)
+    chosen = {split: _choose_real(labels, found) if fakes == "blend" else found for split, found in rows.items()}
+    notes = (str(manifest.path), *(_describe(manifest, split, rows[split], counts[split], fakes) for split in rows))
+    manifest.release()
+    pa.default_memory_pool().release_unused()  # the loader's processes are forked from this one
+    train, validation = (ManifestFaces(manifest, found) for found in chosen.values())
+    return FaceSplits(train, validation, notes, depends_on=(manifest.path,))
+
+
+def open_manifest(root: Path) -> Manifest:
+    """The manifest that is this file, or lies in this folder. Raises UserError for a missing, broken or partial one."""
+    path = root / FILE_NAME if root.is_dir() else root
+    if not path.exists():
+        raise UserError(
+            Problem(
+                where=f"data_root = {str(root)!r}",
+                what=f"holds no {FILE_NAME}" if root.is_dir() else "does not exist",
+                expected=f"a folder that prepare_faces.py has made, or the {FILE_NAME} in it",
+                remedy="python prepare_faces.py SOURCE DEST, then set data_root to DEST",
+            )
+        )
+    manifest = Manifest.open(path)
+    if manifest.is_part:
+        raise UserError(
+            Problem(str(path), "is the part of one clip, not a manifest", remedy=f"set data_root to the {FILE_NAME}")
+        )
+    return manifest
+
+
+@dataclass(frozen=True)
+class ManifestFaces(Sequence[Face]):
+    """Faces of some rows: a range of them, or an array of row numbers, int32 (n,), 4 MB a million."""
+
+    manifest: Manifest
+    rows: range | NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Face: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Face]: ...
+    def __getitem__(self, index: int | slice) -> Face | Sequence[Face]:
+        if isinstance(index, slice):
+            return ManifestFaces(self.manifest, self.rows[index])
+        try:
+            row = self.manifest.face(int(self.rows[index]))
+        except UnreadableItem as error:  # a damaged row: said when the face is loaded, where stand-ins are made
+            return Face(name=error.path, clip_id="", identity="", label=0, load=_DamagedRow(error).load)
+        return Face(
+            name=self.manifest.name_of(row),
+            clip_id=row.clip_id,
+            identity=row.identity,
+            label=row.label,
+            load=StoredCrop(self.manifest, row).load,
+        )
+
+
+@dataclass(frozen=True)
+class StoredCrop:
+    """A crop by its row."""
+
+    manifest: Manifest
+    row: FaceRow
+
+    def load(self) -> LoadedFace:
+        """The crop with its landmarks and the detector's box in its own pixels."""
+        row = self.row
+        content = np.frombuffer(self.manifest.read_crop_of(row), np.uint8)
+        image = decode_picture(content, self.manifest.name_of(row), f" (cut from {row.source})")
+        corner = np.array(row.crop_xyxy[:2] * 2, np.float32)
+        return LoadedFace(image, row.landmarks, ((row.box_xyxy - corner) * np.float32(row.scale))[None])
+
+
+@dataclass(frozen=True)
+class _DamagedRow:
+    error: UnreadableItem
+
+    def load(self) -> LoadedFace:
+        raise self.error
+
+
+def _read_labels(manifest: Manifest) -> NDArray[np.int8]:
+    """Label of every row, int8 (n,). Raises UserError for any but 0 and 1."""
+    labels = np.asarray(manifest.column("label"), np.int8)
+    if ((labels < 0) | (labels > 1)).any():
+        raise UserError(
+            Problem(
+                where=f"{manifest.path}, label",
+                what="is neither 0 (real) nor 1 (fake)",
+                got=f"{np.unique(labels).tolist()}",
+                remedy="make the manifest again with prepare_faces.py",
+            )
+        )
+    return labels
+
+
+def _choose_real(labels: NDArray[np.int8], rows: range) -> range | NDArray[np.int32]:
+    real = np.flatnonzero(labels[rows.start : rows.stop] == 0)
+    return rows if len(real) == len(rows) else (real + rows.start).astype(np.int32)
+
+
+def _find_shared(manifest: Manifest, name: str, train: range, validation: range) -> list[str]:
+    """What a column of texts holds in both ranges of rows."""
+    one, other = (pc.call_function("unique", [_slice(manifest, name, rows)]) for rows in (train, validation))
+    is_shared = pc.call_function("is_in", [other], pc.SetLookupOptions(value_set=one))
+    return other.filter(is_shared).to_pylist()
+
+
+def _slice(manifest: Manifest, name: str, rows: range) -> pa.ChunkedArray:
+    column = manifest.column(name)
+    assert not isinstance(column, np.ndarray)
+    return column.slice(rows.start, len(rows))
+
+
+def _check_classes(manifest: Manifest, counts: dict[str, NDArray[np.int64]], fakes: Fakes) -> None:
+    wanted = CLASSES[:1] if fakes == "blend" else CLASSES
+    absent = [
+        f"no {name} face in {split}"
+        for split, count in counts.items()
+        for name, n in zip(wanted, count[: len(wanted)], strict=True)
+        if n == 0
+    ]
+    if absent:
+        remedy = "prepare more clips or people"
+        if fakes == "labels":
+            remedy += "; or set fakes to blend, which makes the fakes from the real faces"
+        raise UserError(
+            Problem(
+                where=str(manifest.path),
+                what=f"has {' and '.join(absent)}",
+                expected=f"{' and '.join(wanted)} faces in train and in val (fakes = {fakes!r})",
+                got="; ".join(f"{split}: {_count(count)}" for split, count in counts.items()),
+                remedy=remedy,
+            )
+        )
+
+
+def _count(count: NDArray[np.int64]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in zip(CLASSES, count.tolist(), strict=True))
+
+
+def _describe(manifest: Manifest, split: str, rows: range, count: NDArray[np.int64], fakes: Fakes) -> str:
+    clips, people = (
+        pc.call_function("count_distinct", [_slice(manifest, name, rows)]).as_py() for name in ("clip_id", "identity")
+    )
+    used = f"{count[0]} real faces, fakes by self-blending" if fakes == "blend" else _count(count)
+    return f"{split}: {used}; {clips} clips, {people} people in its {len(rows)} rows"

@@ -1,0 +1,179 @@
+"""Real photos by person: `ROOT/PERSON/*.jpg`, or a CSV file with the columns path and person. Fakes come by
+self-blending.
+
+A CSV may have a column `split` with train, val or test; rows of test are never opened. Otherwise `validation_share` of
+the people are held out. Faces are found once (YuNet, 468-point mesh) and kept as loose crops under data/face_crops/.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import compute_sha256
+from sharpstudent.data.splits import choose_validation_identities
+from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, list_pictures
+from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
+
+SPLITS = ("train", "val", "test")
+LAYOUT = "ROOT/PERSON/*.jpg, or a CSV file with the columns path and person (and split, if you like)"
+
+
+@dataclass(frozen=True)
+class Photo:
+    path: Path
+    person: str
+    split: str | None = None
+
+
+def find_faces(
+    root: Path, *, image_size: int, validation_share: float, split_seed: int, allow_shared: bool
+) -> FaceSplits:
+    """The largest face of every photo. Raises UserError for another layout, shared people, or too few faces."""
+    photos = _split(
+        read_csv(root) if root.suffix.lower() == ".csv" else _read_folders(root), validation_share, split_seed
+    )
+    if not allow_shared:
+        _check_no_leak(root, photos)
+    photos = [photo for photo in photos if photo.split != "test"]
+    crops = FaceCrops(image_size=image_size)
+    found = crops.prepare([photo.path for photo in photos])
+    faces: dict[str, list[Face]] = {"train": [], "val": []}
+    for photo in photos:
+        if photo.path in found:
+            face = Face(
+                name=str(photo.path),
+                clip_id=str(photo.path),
+                identity=photo.person,
+                label=0,
+                load=found[photo.path].load,
+            )
+            faces[str(photo.split)].append(face)
+    for split, members in faces.items():
+        if not members:
+            raise UserError(_explain_no_face(root, split, crops.rejected))
+    notes = [
+        f"{split}: {len(members)} faces of {len({face.identity for face in members})} people"
+        for split, members in faces.items()
+    ]
+    notes += [f"left out {path}: {reason}" for path, reason in crops.rejected.items()]
+    return FaceSplits(tuple(faces["train"]), tuple(faces["val"]), tuple(notes))
+
+
+def _read_folders(root: Path) -> list[Photo]:
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    people = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+    photos = [Photo(path, folder.name) for folder in people for path in list_pictures(folder)]
+    if not photos:
+        raise UserError(
+            Problem(
+                where=str(root),
+                what="holds no photos" if root.is_dir() else "does not exist",
+                expected=LAYOUT,
+                remedy="set data_root to such a folder or file; `make demo` fetches portraits to try it with",
+            )
+        )
+    return photos
+
+
+def read_csv(path: Path) -> list[Photo]:
+    if not path.is_file():
+        raise UserError(
+            Problem(where=str(path), what="does not exist", expected=LAYOUT, remedy="set data_root; or run `make demo`")
+        )
+    photos: list[Photo] = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            _check_columns(path, rows.fieldnames or [])
+            for row in rows:
+                photos.append(_to_photo(path, rows.line_num, row))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            Problem(where=str(path), what="cannot be read as CSV", got=str(error), remedy="save it as UTF-8 CSV")
+        ) from None
+    if not photos:
+        raise UserError(Problem(where=str(path), what="has no rows", expected=LAYOUT, remedy="add the photos"))
+    return photos
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    missing = [name for name in ("path", "person") if name not in columns]
+    if missing:
+        raise UserError(
+            Problem(
+                where=str(path),
+                what=f"lacks the column {' and '.join(missing)}",
+                expected="a first line with path,person (and split)",
+                got=", ".join(columns) or "an empty file",
+                remedy="rename the columns",
+            )
+        )
+
+
+def _to_photo(csv_path: Path, line: int, row: dict[str, str | None]) -> Photo:
+    split = row.get("split") or None
+    if not row.get("path") or not row.get("person") or split not in (None, *SPLITS):
+        raise UserError(
+            Problem(
+                where=f"{csv_path}, line {line}",
+                what="is not a photo's row",
+                expected=f"path, person and a split out of {', '.join(SPLITS)} (or none)",
+                got=", ".join(f"{key}={value!r}" for key, value in row.items()),
+                remedy="mend the line",
+            )
+        )
+    return Photo(csv_path.parent / str(row["path"]), str(row["person"]), split)
+
+
+def _split(photos: list[Photo], share: float, seed: int) -> list[Photo]:
+    """Keep a CSV's own split if every row has one, else hold out people."""
+    if all(photo.split for photo in photos):
+        return photos
+    if any(photo.split for photo in photos):
+        raise UserError(
+            Problem(
+                where="split",
+                what="some rows have a split and some have none",
+                expected="a split in every row, or in none",
+                remedy="fill the column or empty it",
+            )
+        )
+    held_out = choose_validation_identities([photo.person for photo in photos], share=share, seed=seed)
+    return [Photo(p.path, p.person, "val" if p.person in held_out else "train") for p in photos]
+
+
+def _check_no_leak(root: Path, photos: Sequence[Photo]) -> None:
+    """The same person or the same bytes in two splits would make validation a test of memory; test files stay shut."""
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    files_of: dict[str, set[str]] = defaultdict(set)
+    for photo in photos:
+        splits_of[f"person {photo.person}"].add(str(photo.split))
+        if photo.split != "test" and photo.path.is_file():
+            key = f"file content {compute_sha256(photo.path)[:12]}"
+            splits_of[key].add(str(photo.split))
+            files_of[key].add(str(photo.path))
+    leaks = sorted(key for key, splits in splits_of.items() if len(splits) > 1)
+    if leaks:
+        shown = [f"{key} ({', '.join(sorted(files_of[key]))})" if key in files_of else key for key in leaks[:5]]
+        raise UserError(
+            Problem(
+                where=str(root),
+                what=f"{len(leaks)} people or identical files stand in two splits (training, validation, test)",
+                got="; ".join(shown),
+                remedy="give them one split (or one person folder); --allow shared-people trains all the same",
+            )
+        )
+
+
+def _explain_no_face(root: Path, split: str, rejected: dict[Path, str]) -> Problem:
+    return Problem(
+        where=f"{root} ({'training' if split == 'train' else 'validation'})",
+        what="has no usable face",
+        got="; ".join(f"{path}: {reason}" for path, reason in list(rejected.items())[:5]) or "no photos",
+        remedy="give photos in which a face is at least 40 px wide",
+    )

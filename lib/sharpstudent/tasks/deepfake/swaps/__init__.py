@@ -1,0 +1,1 @@
+"""`make_swaps.py`: face swaps of a set of people."""

@@ -1,0 +1,163 @@
+"""The face of each photo, and who can be swapped with whom."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.core.random import build_generator
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.modalities.faces.swap.match import FaceLook, LookTable, describe_look
+from sharpstudent.modalities.faces.swap.swap import CutFace, PointedFace, SwapDraft, UnfitPair, cut_face, draft_swap
+from sharpstudent.tasks.deepfake.sources.face import read_picture
+from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
+from sharpstudent.tasks.deepfake.sources.photos import Photo
+
+LEAST_PRESENCE = 0.5  # the mesh's probability of a face
+LARGEST_BRIDGE = 7.0  # glasses measured from 7.4 up (thin wire 3.7), bare faces up to 6.7, of 141 portraits
+# Of the nearest people so many are drawn by the seed and tried, and the best swap is kept.
+NEAREST, TRIED = 12, 8
+# flaw + distance / 2 of the worst swap that is kept; found by looking (docs/swaps.md).
+LARGEST_FLAW = 5.5
+KEPT_PICTURES = 64  # cut faces that stay in memory
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """photo; group: its person, or the first of several people who share a file; points: (468, 2) and box_xyxy: (4,)
+    in the photo's pixels.
+    """
+
+    photo: Photo
+    group: str
+    points: NDArray[np.float32]
+    box_xyxy: NDArray[np.float32]
+    look: FaceLook
+
+
+class FaceFinder:
+    """Finds the largest face of each photo. left_out: what gives none, with the reason."""
+
+    def __init__(self) -> None:
+        self.left_out: dict[Path, str] = {}
+        self.digests: dict[Path, str] = {}
+
+    def find(self, photos: Sequence[Photo], say: Callable[[str], None]) -> list[FoundFace]:
+        """In the order of the photos. Raises UserError where the model files are missing."""
+        detector, mesh = load_networks()
+        found: dict[Path, tuple[NDArray[np.float32], NDArray[np.float32], FaceLook]] = {}
+        for number, photo in enumerate(photos, 1):
+            try:
+                found[photo.path] = self._find_one(photo.path, detector, mesh)
+            except UnreadableItem as error:
+                self.left_out[photo.path] = error.reason
+            if number % 1000 == 0:
+                say(f"looked for faces in {number} of {len(photos)} photos")
+        groups = _join_people(photos, self.digests)
+        return [FoundFace(photo, groups[photo.person], *found[photo.path]) for photo in photos if photo.path in found]
+
+    def _find_one(
+        self, path: Path, detector: Any, mesh: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], FaceLook]:
+        image = read_picture(path)
+        self.digests[path] = _compute_digest(path)
+        faces = detector.detect(image)
+        if not faces:
+            raise UnreadableItem(str(path), "no face of at least 40 px found")
+        across = faces[0].points[1] - faces[0].points[0]
+        points, presence = mesh.locate(image, faces[0].box_xyxy, roll=float(np.arctan2(across[1], across[0])))
+        if presence < LEAST_PRESENCE or not np.isfinite(points).all():
+            raise UnreadableItem(str(path), "what the detector took for a face has no facial points")
+        look = describe_look(image, PointedFace(image, points).landmarks)
+        if look.bridge > LARGEST_BRIDGE:
+            raise UnreadableItem(str(path), "something lies across the nose's bridge: glasses, hair, a turned head")
+        return points, faces[0].box_xyxy, look
+
+
+class PartnerChoice:
+    """The best partners for each face of one split."""
+
+    def __init__(self, faces: Sequence[FoundFace], image_size: int, seed: int) -> None:
+        self._faces, self._image_size, self._seed = faces, image_size, seed
+        self._table = LookTable([face.look for face in faces])
+        self.cut = functools.lru_cache(KEPT_PICTURES)(self._cut)
+
+    def choose(self, index: int, count: int) -> list[tuple[FoundFace, SwapDraft]]:
+        """Up to count swaps onto one face, best first, each from another person. Raises UnreadableItem where no face
+        fits.
+        """
+        target = self._faces[index]
+        nearest = self._list_nearest(index, max(NEAREST, 3 * count))
+        rng = build_generator(self._seed, 0, index)
+        tried = rng.permutation(len(nearest))[: max(TRIED, 2 * count)]
+        drafts: list[tuple[float, int, SwapDraft]] = []
+        reasons: list[str] = []
+        for distance, source in (nearest[place] for place in tried):
+            try:
+                draft = draft_swap(self.cut(source).face, self.cut(index).face)
+                drafts.append((draft.flaw + distance / 2, source, draft))
+            except UnfitPair as error:
+                reasons.append(str(error))
+        drafts.sort(key=lambda entry: entry[:2])
+        good = [(self._faces[source], draft) for flaw, source, draft in drafts[:count] if flaw <= LARGEST_FLAW]
+        if not good:
+            best = (
+                f"the best of {len(drafts)} would show (flaw {drafts[0][0]:.1f})" if drafts else "; ".join(reasons[:2])
+            )
+            raise UnreadableItem(str(target.photo.path), f"nobody's face fits: {best or 'nobody else is there'}")
+        return good
+
+    def _list_nearest(self, index: int, count: int) -> list[tuple[float, int]]:
+        """The nearest face of each of the nearest people; nobody with a copy of this very photo."""
+        target = self._faces[index]
+        distances = self._table.compute_distances(target.look)
+        groups = np.array([face.group for face in self._faces])
+        excluded = {target.group, *groups[np.isinf(distances)].tolist()}
+        nearest: dict[str, tuple[float, int]] = {}
+        for source in np.argsort(distances, kind="stable").tolist():
+            group = self._faces[source].group
+            if group not in excluded and group not in nearest:
+                nearest[group] = (float(distances[source]), source)
+                if len(nearest) == count:
+                    break
+        return list(nearest.values())
+
+    def _cut(self, index: int) -> CutFace:
+        face = self._faces[index]
+        return cut_face(read_picture(face.photo.path), face.points, face.box_xyxy, self._image_size)
+
+
+def load_networks() -> tuple[Any, Any]:
+    """Detector and mesh. Raises UserError where a model file is missing."""
+    from sharpstudent.modalities.faces.detect import FaceDetector
+    from sharpstudent.modalities.faces.landmarks import LandmarkMesh
+
+    check_model_files()
+    return FaceDetector(DETECTOR_FILE), LandmarkMesh(MESH_FILE)
+
+
+def _compute_digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UnreadableItem(str(path), error.strerror or str(error)) from None
+
+
+def _join_people(photos: Sequence[Photo], digests: dict[Path, str]) -> dict[str, str]:
+    """The group of each person: people who share a file are one and the same, under two names."""
+    group = {photo.person: photo.person for photo in photos}
+    first: dict[str, str] = {}
+    for photo in photos:
+        if photo.path not in digests:
+            continue
+        one, other = group[first.setdefault(digests[photo.path], photo.person)], group[photo.person]
+        if one != other:
+            group = {person: one if of == other else of for person, of in group.items()}
+    return group

@@ -1,0 +1,144 @@
+"""DEST of make_swaps.py: whether it may be written, what it was made with, and which swaps in it are finished."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import TEMPORARY_SUFFIX, append_text, write_text_atomically
+from sharpstudent.tasks.deepfake.swaps.people import show_path
+
+MADE_BY = "make_swaps.py"
+SETTINGS, TABLE, LEFT_OUT = "swaps.json", "swaps.csv", "left_out.csv"
+LABELS = ("real", "fake")
+_OF_A_START = (".lock", f".{SETTINGS}")  # what a run that was killed in its first moments leaves
+
+
+@dataclass(frozen=True)
+class SwapRow:
+    """A line of swaps.csv. file: below DEST; label: real or fake; target: whose photo it is, source: whose face was
+    put there ("" for real); files: the photos below PEOPLE; method: how it was blended ("" for real).
+    """
+
+    file: str
+    label: str
+    split: str
+    source_person: str
+    target_person: str
+    source_file: str
+    target_file: str
+    method: str
+    seed: int
+
+
+COLUMNS = tuple(field.name for field in fields(SwapRow))
+
+
+def check_places(people: Path, dest: Path, photos: Sequence[Path]) -> None:
+    """Raise UserError where writing dest would touch what is not ours, or people are swaps already."""
+    outer, inner = people.resolve(), dest.resolve()
+    if people.is_dir() and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
+        what = "lies in PEOPLE: its fakes would be taken for people" if inner.is_relative_to(outer) else "holds PEOPLE"
+        raise UserError(Problem(str(dest), what, got=f"PEOPLE {people}", remedy="name a folder beside PEOPLE"))
+    inside = next((path for path in photos if path.resolve().is_relative_to(inner)), None)
+    if inside is not None:
+        raise UserError(
+            Problem(str(dest), "holds photos that are to be swapped", got=show_path(inside), remedy="name another DEST")
+        )
+    if dest.exists() and not dest.is_dir():
+        raise UserError(Problem(str(dest), "is a file where DEST must be a folder", remedy="name another folder"))
+    root = people if people.is_dir() else people.parent
+    if people.is_dir() and read_settings(root) is not None:
+        raise UserError(
+            Problem(str(people), f"is what {MADE_BY} has written", remedy="name the folder of the real photos")
+        )
+
+
+def open_folder(dest: Path, settings: Mapping[str, Any]) -> None:
+    """Claim dest for these settings. Raises UserError where it holds something else, or swaps made otherwise."""
+    before = read_settings(dest)
+    if before is None:
+        names = sorted(entry.name for entry in dest.iterdir()) if dest.is_dir() else []
+        foreign = [name for name in names if not name.startswith(_OF_A_START)]
+        if foreign:
+            raise UserError(
+                Problem(
+                    str(dest),
+                    "holds something else",
+                    expected="a new folder, an empty one, or one that this command has begun",
+                    got=", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""),
+                    remedy="name another folder as DEST",
+                )
+            )
+    elif before != settings:
+        changed = [
+            f"{key}: {before.get(key)} -> {settings[key]}" for key in settings if before.get(key) != settings[key]
+        ]
+        raise UserError(
+            Problem(
+                str(dest),
+                "holds swaps that were made otherwise",
+                got="; ".join(changed) or "another version",
+                remedy="name another DEST, or delete this one",
+            )
+        )
+    text = json.dumps({"made_by": MADE_BY, "settings": dict(settings)}, indent=2, ensure_ascii=False)
+    write_text_atomically(dest / SETTINGS, text + "\n")
+    for stray in sorted(dest.rglob(f".*{TEMPORARY_SUFFIX}")):
+        stray.unlink(missing_ok=True)
+
+
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """What `open_folder` wrote; None where there is no such file of ours."""
+    try:
+        stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        return stored["settings"] if stored["made_by"] == MADE_BY and isinstance(stored["settings"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_finished(dest: Path) -> dict[str, tuple[SwapRow, ...]]:
+    """By target file, the rows of those faces whose pictures are all there. A face's last row is its real picture."""
+    try:
+        text = (dest / TABLE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    whole = text[: text.rfind("\n") + 1]  # a line that a killed process began
+    rows: dict[str, list[SwapRow]] = defaultdict(list)
+    for cells in csv.reader(io.StringIO(whole, newline="")):
+        if len(cells) == len(COLUMNS) and cells[-1].isdecimal():
+            row = SwapRow(*cells[:-1], seed=int(cells[-1]))
+            rows[row.target_file].append(row)
+    return {
+        target: tuple(own)
+        for target, own in rows.items()
+        if own[-1].label == LABELS[0] and all((dest / row.file).is_file() for row in own)
+    }
+
+
+def write_table(dest: Path, rows: Iterable[SwapRow]) -> None:
+    """swaps.csv as a whole."""
+    write_text_atomically(dest / TABLE, _to_csv([COLUMNS, *(astuple(row) for row in rows)]))
+
+
+def add_rows(dest: Path, rows: Iterable[SwapRow]) -> None:
+    """The rows of one finished face, at the end of swaps.csv."""
+    append_text(dest / TABLE, _to_csv([astuple(row) for row in rows]))
+
+
+def write_left_out(dest: Path, left_out: Mapping[str, str]) -> None:
+    """left_out.csv: photo and reason."""
+    write_text_atomically(dest / LEFT_OUT, _to_csv([("file", "reason"), *left_out.items()]))
+
+
+def _to_csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

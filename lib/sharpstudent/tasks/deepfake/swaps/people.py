@@ -1,0 +1,148 @@
+"""What make_swaps.py is asked for, and the people it swaps: photos by person, within one split."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.data.splits import choose_validation_identities
+from sharpstudent.tasks.deepfake.sources.face import list_pictures
+from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, read_csv
+
+ALL = "all"
+CHOICES = (*SPLITS, ALL)
+LONGEST_NAME = 80  # characters
+# Readable on every file system; two underscores stand between target and source in a fake's name.
+_SAFE = re.compile(r"(?!.*__)[\w(][\w() ,.+-]*(?<![ .])", re.ASCII)
+
+
+@dataclass(frozen=True)
+class SwapRequest:
+    """people: ROOT/PERSON/*.jpg or a CSV file; per_face: fakes for each real face; split: which part of the people;
+    image_size: side of the pictures [px]; picture: `png` or `jpg`. validation_share and split_seed: who is held out
+    where the people come without a split, as data_source photos does it.
+    """
+
+    people: Path
+    dest: Path
+    per_face: int = 1
+    seed: int = 0
+    split: str = ALL
+    image_size: int = 380
+    picture: str = "png"
+    validation_share: float = 0.2
+    split_seed: int = 0
+
+
+def list_photos(request: SwapRequest) -> list[Photo]:
+    """The photos of the wanted split, each with its split ("" where there is none). Raises UserError for another
+    layout, a split that is not there, a person in two splits, or fewer than two people.
+    """
+    photos = _read(request.people)
+    if all(photo.split for photo in photos):
+        _check_one_split(request.people, photos)
+    elif any(photo.split for photo in photos):
+        raise UserError(
+            Problem(
+                str(request.people),
+                "has rows with a split and rows without one",
+                expected="a split in every row, or in none",
+                remedy="fill the column or empty it",
+            )
+        )
+    else:
+        photos = _hold_out(photos, request)
+    chosen = [photo for photo in photos if request.split in (ALL, photo.split)]
+    people = sorted({photo.person for photo in chosen})
+    if len(people) < 2:
+        of_split = "" if request.split == ALL else f" of split {request.split}"
+        raise UserError(
+            Problem(
+                str(request.people),
+                f"has photos{of_split} of {len(people)} people: a swap takes two",
+                expected=LAYOUT,
+                got=", ".join(people) or ", ".join(f"{n} of {s}" for s, n in Counter(p.split for p in photos).items()),
+                remedy="add photos of other people, or choose another --split",
+            )
+        )
+    return chosen
+
+
+def name_safely(names: Sequence[str]) -> dict[str, str]:
+    """A file name, without suffix, for each distinct name: itself where it can be, else with a part of its sha256."""
+    distinct = sorted(set(names))
+    clashes = Counter(name.casefold() for name in distinct)
+    return {
+        name: name
+        if _SAFE.fullmatch(name) and len(name) <= LONGEST_NAME and clashes[name.casefold()] == 1
+        else _rename(name)
+        for name in distinct
+    }
+
+
+def show_path(path: Path) -> str:
+    """A path of any bytes as printable text."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _rename(name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", name)[: LONGEST_NAME - 9].strip("-")
+    return f"{readable}-{digest}" if readable else digest
+
+
+def _read(people: Path) -> list[Photo]:
+    if people.suffix.lower() == ".csv" and people.is_file():
+        return read_csv(people)
+    folders = sorted(people.iterdir()) if people.is_dir() else []
+    named = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+    photos = [Photo(path, folder.name) for folder in named for path in list_pictures(folder)]
+    if not photos:
+        raise UserError(
+            Problem(
+                show_path(people),
+                "holds no photos by person" if people.is_dir() else "does not exist, or is neither folder nor CSV",
+                expected=LAYOUT,
+                remedy="name such a folder or file; `make demo` fetches portraits to try it (data/demo/faces.csv)",
+            )
+        )
+    return photos
+
+
+def _check_one_split(where: Path, photos: Sequence[Photo]) -> None:
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    for photo in photos:
+        splits_of[photo.person].add(str(photo.split))
+    shared = sorted(person for person, splits in splits_of.items() if len(splits) > 1)
+    if shared:
+        raise UserError(
+            Problem(
+                str(where),
+                f"has {len(shared)} people in two splits: swaps of one would show faces of the other",
+                got=", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""),
+                remedy="give each person one split",
+            )
+        )
+
+
+def _hold_out(photos: Sequence[Photo], request: SwapRequest) -> list[Photo]:
+    """People without a split: all of them, or those whom data_source photos trains on or holds out."""
+    if request.split == ALL:
+        return [replace(photo, split="") for photo in photos]
+    if request.split == "test":
+        raise UserError(
+            Problem(
+                str(request.people),
+                "has no split, so nobody is known to be test",
+                got="--split test",
+                remedy="give a CSV file with the column split, or choose val, train or all",
+            )
+        )
+    people = [photo.person for photo in photos]
+    held_out = choose_validation_identities(people, share=request.validation_share, seed=request.split_seed)
+    return [replace(photo, split="val" if photo.person in held_out else "train") for photo in photos]

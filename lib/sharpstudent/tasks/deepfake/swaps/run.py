@@ -1,0 +1,204 @@
+"""Make a folder of face swaps: real and fake pictures that only the swap tells apart, and swaps.csv.
+
+Deterministic: the same photos, settings and versions give the same bytes. What is finished is kept, so a run that was
+stopped goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import compute_sha256, lock_folder, make_folder, write_bytes_atomically
+from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.modalities.faces.swap.swap import finish_swap, keep_picture
+from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
+from sharpstudent.tasks.deepfake.sources.photos import Photo
+from sharpstudent.tasks.deepfake.swaps.faces import FaceFinder, FoundFace, PartnerChoice
+from sharpstudent.tasks.deepfake.swaps.folder import (
+    LABELS,
+    LEFT_OUT,
+    SwapRow,
+    add_rows,
+    check_places,
+    open_folder,
+    read_finished,
+    write_left_out,
+    write_table,
+)
+from sharpstudent.tasks.deepfake.swaps.people import SwapRequest, list_photos, name_safely, show_path
+
+VERSION = "1"  # raise when the code would make other pictures of the same photos
+JPEG_QUALITY = 95
+TOLD_EVERY = 100  # faces
+
+
+@dataclass(frozen=True)
+class SwapCounts:
+    """real, fake: pictures in DEST; people: whose photos they are; left_out: photos without a swap."""
+
+    real: int
+    fake: int
+    people: int
+    left_out: int
+
+
+def run_swaps(request: SwapRequest, say: Callable[[str], None]) -> SwapCounts:
+    """Make what is missing in DEST. Raises UserError for what the user must mend."""
+    photos = list_photos(request)
+    check_places(request.people, request.dest, [photo.path for photo in photos])
+    check_model_files()
+    finder = FaceFinder()
+    faces = finder.find(photos, say)
+    say(f"found a face to swap in {len(faces)} of {len(photos)} photos")
+    make_folder(request.dest)
+    lock = lock_folder(request.dest, say, doing="written")
+    open_folder(request.dest, _describe(request, photos, finder.digests))
+    left_out = {_name_file(request, path): reason for path, reason in finder.left_out.items()}
+    rows = _make_all(request, _Names(request, photos), faces, left_out, say)
+    write_table(request.dest, rows)
+    write_left_out(request.dest, left_out)
+    if lock is not None:
+        lock.release()
+    if not rows:
+        raise UserError(_explain_nothing(request, left_out))
+    real = sum(row.label == LABELS[0] for row in rows)
+    return SwapCounts(real, len(rows) - real, len({row.target_person for row in rows}), len(left_out))
+
+
+def _make_all(
+    request: SwapRequest,
+    names: _Names,
+    faces: Sequence[FoundFace],
+    left_out: dict[str, str],
+    say: Callable[[str], None],
+) -> list[SwapRow]:
+    """The rows of all faces in the order of the photos; left_out grows."""
+    finished = read_finished(request.dest)
+    write_table(request.dest, [row for own in finished.values() for row in own])
+    by_split: dict[str, list[FoundFace]] = defaultdict(list)
+    for face in faces:
+        by_split[str(face.photo.split)].append(face)
+    rows: list[SwapRow] = []
+    done = 0
+    for members in by_split.values():
+        choice = PartnerChoice(members, request.image_size, request.seed)
+        for index, face in enumerate(members):
+            name = _name_file(request, face.photo.path)
+            try:
+                rows += finished.get(name) or _make_one(request, names, choice, index, face)
+            except UnreadableItem as error:
+                left_out[name] = error.reason
+            done += 1
+            if done % TOLD_EVERY == 0:
+                say(f"{done} of {len(faces)} faces")
+    return rows
+
+
+def _make_one(
+    request: SwapRequest, names: _Names, choice: PartnerChoice, index: int, target: FoundFace
+) -> list[SwapRow]:
+    """Write the fakes of one face, its real picture, and then their rows. Raises UnreadableItem where there is none."""
+    rows: list[SwapRow] = []
+    cut = choice.cut(index)
+    for source, draft in choice.choose(index, request.per_face):
+        swap = finish_swap(draft)
+        row = names.build_row(target.photo, source.photo, swap.method)
+        _write(request, row, keep_picture(swap.image, cut.final_xyxy, request.image_size))
+        rows.append(row)
+    row = names.build_row(target.photo, None, "")
+    _write(request, row, keep_picture(cut.face.image, cut.final_xyxy, request.image_size))
+    rows.append(row)
+    add_rows(request.dest, rows)
+    return rows
+
+
+def _write(request: SwapRequest, row: SwapRow, picture: NDArray[np.uint8]) -> None:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if request.picture == "jpg" else []
+    _, encoded = cv2.imencode(f".{request.picture}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
+    write_bytes_atomically(request.dest / row.file, encoded.tobytes())
+
+
+class _Names:
+    """What files and people are called in DEST."""
+
+    def __init__(self, request: SwapRequest, photos: Sequence[Photo]) -> None:
+        self._request = request
+        self._people = name_safely([photo.person for photo in photos])
+        self._stems: dict[Path, str] = {}
+        by_person: dict[str, list[Path]] = defaultdict(list)
+        for photo in photos:
+            by_person[photo.person].append(photo.path)
+        for paths in by_person.values():
+            self._stems |= _name_stems(request, paths)
+
+    def build_row(self, target: Photo, source: Photo | None, method: str) -> SwapRow:
+        """source: None for the real picture."""
+        label = LABELS[source is not None]
+        stem = self._stems[target.path] + (f"__{self._people[source.person]}" if source else "")
+        return SwapRow(
+            file=f"{label}/{self._people[target.person]}/{stem}.{self._request.picture}",
+            label=label,
+            split=str(target.split),
+            source_person=source.person if source else "",
+            target_person=target.person,
+            source_file=_name_file(self._request, source.path) if source else "",
+            target_file=_name_file(self._request, target.path),
+            method=method,
+            seed=self._request.seed,
+        )
+
+
+def _name_stems(request: SwapRequest, paths: Sequence[Path]) -> dict[Path, str]:
+    """A file name for each photo of one person: its own where no other photo has it, else made of its whole path."""
+    stems = [path.stem.casefold() for path in paths]
+    wanted = {
+        path: path.stem if stems.count(stem) == 1 else _name_file(request, path)
+        for path, stem in zip(paths, stems, strict=True)
+    }
+    safe = name_safely(list(wanted.values()))
+    return {path: safe[name] for path, name in wanted.items()}
+
+
+def _name_file(request: SwapRequest, path: Path) -> str:
+    """A photo by its path below PEOPLE, with '/', as printable text: the same on every machine."""
+    root = request.people if request.people.is_dir() else request.people.parent
+    return show_path(Path(os.path.relpath(path, root))).replace(os.sep, "/")
+
+
+def _describe(request: SwapRequest, photos: Sequence[Photo], digests: Mapping[Path, str]) -> dict[str, Any]:
+    """What decides the pictures, as plain JSON."""
+    people = hashlib.sha256()
+    for photo in photos:
+        line = (_name_file(request, photo.path), show_path(Path(photo.person)), photo.split, digests.get(photo.path))
+        people.update(repr(line).encode())
+    return {
+        "version": VERSION,
+        "opencv": cv2.__version__,
+        "people_sha256": people.hexdigest(),
+        "models_sha256": [compute_sha256(DETECTOR_FILE), compute_sha256(MESH_FILE)],
+        "per_face": request.per_face,
+        "seed": request.seed,
+        "split": request.split,
+        "image_size": request.image_size,
+        "picture": request.picture,
+    }
+
+
+def _explain_nothing(request: SwapRequest, left_out: Mapping[str, str]) -> Problem:
+    return Problem(
+        str(request.people),
+        "gave no swap",
+        got="\n".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5]),
+        remedy=f"give photos of at least two people, bare faces turned alike; all reasons: {request.dest / LEFT_OUT}",
+    )

@@ -1,0 +1,1 @@
+"""A skipped step, kept, taken again and looked at."""

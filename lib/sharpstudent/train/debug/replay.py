@@ -1,0 +1,247 @@
+"""A skipped step, taken again from what was kept of it, with a look at where its values stop being finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sharpstudent.config.resolve import name_weights_key
+from sharpstudent.config.run_config import RunConfig
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.types import Batch, StepResult
+from sharpstudent.models.teachers import name_teachers
+from sharpstudent.report.guide import advise_on_nan
+from sharpstudent.train.build import choose_memory_format
+from sharpstudent.train.debug.nan_inspector import Fault, Look, Pass, find_bad_rows, look_at_step, measure
+from sharpstudent.train.debug.skipped import Skipped, describe_computer, load_skipped
+from sharpstudent.train.oom import is_out_of_memory
+from sharpstudent.train.preflight.teacher_heads import take_up_heads
+from sharpstudent.train.preflight.temperature import take_up_calibrations
+from sharpstudent.train.run import Run
+from sharpstudent.train.state import restore_step
+from sharpstudent.train.step import TrainStep
+
+MOST_NAMES = 3  # of images, weights or differences in a line
+PASSES = {"pass 1": "pass 1, at the weights", "pass 2": "pass 2, at the weights moved by rho"}
+
+
+def replay_step(run: Run, step: TrainStep, path: Path) -> None:
+    """Take the skipped step kept in `path` again and say what happens. Writes nothing.
+
+    Raises UserError for a file that `load_skipped` refuses, for a state of another model, where the run folder has lost
+    the heads or temperatures of its teachers, and when memory runs out.
+    """
+    kept = load_skipped(path)
+    _refuse_other_model(step, kept.state, path)
+    _take_up_teachers(run, step, path.absolute().parent.parent)
+    batch = kept.batch.to(run.device, memory_format=choose_memory_format(run.config.compute))
+    try:
+        _put_back(step, kept)
+        result = step(batch, kept.progress)
+        _put_back(step, kept)  # a step that goes well now has moved everything
+        bad_weights = _find_bad_tensors(step.student)
+        look = look_at_step(step, batch, kept.progress)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(_explain_memory(path)) from error
+        raise
+    parts = min(step.parts, len(batch))
+    average = None if step.average is None else step.average.model
+    for line in (
+        *_tell_outcome(kept, result, describe_computer(run.device)),
+        *_tell_settings(kept, step),
+        *_tell_batch(batch),
+        *(f"student: weights not finite before the step: {name}" for name in bad_weights[:MOST_NAMES]),
+        *_tell_model("teacher", step.teacher, look.teacher_logits, look.teacher_fault, batch, parts),
+        *_tell_model("averaged weights", average, look.average_logits, look.average_fault, batch, parts),
+        *(line for seen in look.passes if seen.inputs for line in _tell_pass(seen, batch, parts)),
+        *_tell_buffer(look.passes[0], result.reason or ""),
+        *_advise(run.config, look, batch, result, bad_weights),
+    ):
+        run.say(line)
+
+
+def _take_up_teachers(run: Run, step: TrainStep, folder: Path) -> None:
+    """Heads and temperatures that the run gave its teachers. folder: of the run."""
+    named = name_teachers(run.config, step.teacher)
+    take_up_heads(run.config, named, folder / "weights", say=run.say)
+    take_up_calibrations(run.config, named, folder / "logs")
+
+
+def _put_back(step: TrainStep, kept: Skipped) -> None:
+    """The state that the step met, and its settings."""
+    device = next(step.student.parameters()).device.type
+    random = {name: value for name, value in kept.state["rng"].items() if name in ("torch", "python", device)}
+    restore_step(step, {**kept.state, "rng": random})
+    step.optimizer.set_lr(kept.settings["lr"])
+    step.optimizer.set_rho(kept.settings["rho"])
+    step.parts = int(kept.settings["parts"])
+    step.student.train()
+
+
+def _tell_outcome(kept: Skipped, result: StepResult, computer: Mapping[str, Any]) -> list[str]:
+    where = f"epoch {kept.progress.epoch} step {kept.progress.step}"
+    if result.reason == kept.reason:
+        return [f"{where}, taken again: the same, skipped because {result.reason}"]
+    now = f"taken, with loss {result.loss:.4f}" if result.ok else f"skipped because {result.reason}"
+    then = kept.computed_on
+    changes = [f"{name} {then.get(name)} -> {value}" for name, value in computer.items() if then.get(name) != value]
+    return [
+        f"{where}, taken again: not the same. Now: {now}. In the run: skipped because {kept.reason}",
+        f"  computed differently from the run: {', '.join(changes)}"
+        if changes
+        else "  computed on the same kind of machine: the teacher's file or this program may have changed",
+    ]
+
+
+def _tell_settings(kept: Skipped, step: TrainStep) -> list[str]:
+    settings = {"lr": kept.settings["lr"], "rho": kept.settings["rho"], **step.criterion.describe(kept.progress)}
+    words = [f"{name.replace('/', ' ')} {value:.4g}" for name, value in settings.items()]
+    words += [f"{step.parts} micro-batches"] if step.parts > 1 else []
+    words += [f"loss scale {step.loss_scale.value:g}"] if step.loss_scale is not None else []
+    return [f"settings: {', '.join(words)}"]
+
+
+def _tell_batch(batch: Batch) -> list[str]:
+    count, _, height, width = batch.inputs.shape
+    bad = find_bad_rows([batch.inputs], 1)
+    line = f"batch: {count} images of {width} x {height} pixels, values {measure(batch.inputs)}"
+    return [line, *([f"  images not finite: {_name_images(batch, bad)}"] if bad else [])]
+
+
+def _tell_model(
+    who: str, model: nn.Module | None, logits: Sequence[Tensor], fault: Fault | None, batch: Batch, parts: int
+) -> list[str]:
+    """What a model that does not learn said of the batch."""
+    if model is None or not logits:
+        return []
+    lines = [f"{who}: logits {measure(*logits)}"]
+    bad = find_bad_rows(logits, parts)
+    if bad:
+        lines += [f"  not finite for {_name_images(batch, bad)}", *_tell_fault(fault)]
+        lines += [f"  weights not finite: {name}" for name in _find_bad_tensors(model)[:MOST_NAMES]]
+    return lines
+
+
+def _tell_pass(seen: Pass, batch: Batch, parts: int) -> list[str]:
+    lines = [f"{PASSES[seen.name]}:"]
+    if seen.fault is None:
+        lines.append(f"  student: the output of every layer is finite; logits {measure(*seen.logits)}")
+    else:
+        bad = find_bad_rows(seen.logits, parts)
+        lines += [*_tell_fault(seen.fault), *([f"  logits not finite for {_name_images(batch, bad)}"] if bad else [])]
+    if seen.values:
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in seen.terms.items())
+        lines.append(f"  loss {seen.loss:.4g} ({terms})")
+    if seen.grad_norm is not None:
+        lines.append(f"  gradient: norm {seen.grad_norm:.4g}; {_tell_gradients(seen.gradients)}")
+    return lines
+
+
+def _tell_buffer(first: Pass, reason: str) -> list[str]:
+    """Statistics of a layer can overflow where every output is finite: they are squares of what the layer takes in."""
+    layer = next((name for name in first.inputs if name and reason.startswith(f"the buffer {name}.")), None)
+    return [] if layer is None else [f"  {layer} took in {first.inputs[layer]}: statistics are squares of that"]
+
+
+def _tell_fault(fault: Fault | None) -> list[str]:
+    if fault is None:
+        return []
+    return [
+        f"  first output that is not finite: {fault.name} ({fault.kind}), {fault.output}",
+        f"    its input was finite: {fault.inputs}",
+    ]
+
+
+def _tell_gradients(gradients: Mapping[str, float]) -> str:
+    """gradients: largest magnitude by parameter, in the order of the network."""
+    bad = [name for name, value in reversed(list(gradients.items())) if not math.isfinite(value)]
+    if bad:  # `backward` goes from the loss to the image: the last in the network are the first to have gone wrong
+        return (
+            f"not finite in {len(bad)} of {len(gradients)} weights, nearest to the loss {', '.join(bad[:MOST_NAMES])}"
+        )
+    largest = sorted(gradients, key=lambda name: -gradients[name])[:MOST_NAMES]
+    return f"largest in {', '.join(f'{name} {gradients[name]:.4g}' for name in largest)}"
+
+
+def _advise(config: RunConfig, look: Look, batch: Batch, result: StepResult, bad_weights: Sequence[str]) -> list[str]:
+    """What to try, by what was seen; the first cause hides those after it."""
+    if result.ok:
+        return ["nothing to mend here: the step goes well. Replay it where the run was made."]
+    reason, stage, optimizer = result.reason or "", f"stage{config.stage}", config.optimizer
+    if find_bad_rows([batch.inputs], 1):
+        return [
+            "to mend: the images named above are not finite before any model sees them; repair or remove their files"
+        ]
+    if bad_weights:
+        return [f"to mend: the student's weights were not finite before this step; it began with {_name_start(config)}"]
+    precise = (
+        [] if config.compute.precision == "fp32" else [f"  --set precision=fp32  (now {config.compute.precision})"]
+    )
+    if config.teachers and "teacher" in reason:
+        files = [f"{name_weights_key(config, i)} = {one.weights!r}" for i, one in enumerate(config.teachers)]
+        return [f"to mend: the weights of the teacher, {' or '.join(files)}", *precise]
+    lines = ["to try, one at a time, in a new run:", *precise]
+    if "pass 2" in reason:  # the weights themselves serve: the move by rho is too far
+        rho = min(0.05, optimizer.rho / 2)
+        lines += [f"  --set {stage}.rho={rho:g}  (now {optimizer.rho:g}; a smaller SAM radius)"]
+        rise = "SAM's radius rises from 0"
+        return [*lines, *([] if optimizer.rho_warmup else [f"  --set {stage}.rho_warmup=0.1  (now 0; {rise})"])]
+    lines += [f"  --set {stage}.lr={optimizer.lr / 10:g}  (now {optimizer.lr:g}; a lower learning rate)"]
+    lines += [] if optimizer.warmup else [f"  --set {stage}.warmup=0.05  (now 0; the learning rate rises from 0)"]
+    return lines + (advise_on_nan(checkpoint=config.student.weights) if config.stage == 2 else [])
+
+
+def _name_start(config: RunConfig) -> str:
+    if config.stage == 2 and config.student.weights is not None:
+        return f"pretrained_student_weights = {config.student.weights!r}"
+    return f"student_init = {config.student.init!r}"
+
+
+def _name_images(batch: Batch, rows: Sequence[int]) -> str:
+    if len(rows) == len(batch) > MOST_NAMES:
+        return f"all {len(rows)} images"
+    more = f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else ""
+    return ", ".join(batch.sample_ids[row] for row in rows[:MOST_NAMES]) + more
+
+
+def _find_bad_tensors(model: nn.Module) -> list[str]:
+    """Names of weights and buffers that hold a value that is not finite."""
+    return [name for name, tensor in model.state_dict().items() if measure(tensor).not_finite]
+
+
+def _refuse_other_model(step: TrainStep, state: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError where the state is that of another network or optimiser than the run's config builds."""
+    ours, theirs = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for tensors in (step.student.state_dict(), state["model"])
+    )
+    changes = [
+        f"{name}: {theirs.get(name, 'absent')} in the file, {ours.get(name, 'absent')} in the model"
+        for name in dict.fromkeys((*theirs, *ours))
+        if theirs.get(name) != ours.get(name)
+    ]
+    groups = [
+        [(len(group["params"]), frozenset(group)) for group in stored["base"]["param_groups"]]
+        for stored in (step.optimizer.state_dict(), state["optimizer"])
+    ]
+    if not changes and groups[0] != groups[1]:
+        changes = ["its optimiser is of another kind"]
+    if changes:
+        more = [f"{len(changes) - MOST_NAMES} more"] if len(changes) > MOST_NAMES else []
+        raise UserError(
+            Problem(
+                where=f"--replay {path}",
+                what="was kept of another model or optimiser than the run's config.json builds",
+                got="\n".join([*changes[:MOST_NAMES], *more]),
+                remedy="replay it in the folder of its own run, with the versions that environment.json there names",
+            )
+        )
+
+
+def _explain_memory(path: Path) -> Problem:
+    return Problem(f"--replay {path}", "memory ran out", remedy="--set device=cpu, or a machine like that of the run")

@@ -1,0 +1,200 @@
+"""What a skipped step leaves behind: its batch and the state it met, so that the step can be taken again and looked at.
+
+`skipped/epoch_E_step_S.pth` holds images, labels, ids and settings, `skipped/state_HASH.pth` the state. Skips in a row
+meet the same state, which is then written once. The first few of a run are kept: they are the ones to look at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharpstudent.checkpoint.store import load_checkpoint, read_sha256, save_checkpoint
+from sharpstudent.config.run_config import SCRIPTS, Stage
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import compute_sha256, remove_stray_temporaries
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch, StepResult
+
+FOLDER_NAME = "skipped"
+MOST_BATCHES = 10
+MOST_STATES = 3
+
+
+class SkippedSteps:
+    """Writes skipped batches into the folder of a run; one process at a time does."""
+
+    def __init__(self, run_folder: Path, stage: Stage) -> None:
+        self.folder = run_folder / FOLDER_NAME
+        self._script = SCRIPTS[stage]
+        self._state_path: Path | None = None
+        self._told: set[str] = set()
+        with contextlib.suppress(OSError):  # of a run that was killed while it wrote one
+            remove_stray_temporaries(self.folder)
+
+    def forget_state(self) -> None:
+        """A step was taken: the next skip meets another state."""
+        self._state_path = None
+
+    def keep(
+        self,
+        batch: Batch,
+        progress: Progress,
+        result: StepResult,
+        *,
+        settings: Mapping[str, float],
+        capture_state: Callable[[], Mapping[str, Any]],
+    ) -> str:
+        """Write the batch, and the state, unless they are there; returns a line that names the command to replay it.
+
+        A disk that is full must not end a training that goes on well: the line then says why nothing was kept. That
+        there are enough of them is said once; the line is empty after that.
+        """
+        path = self.folder / f"epoch_{progress.epoch}_step_{progress.step}.pth"
+        try:
+            if not path.is_file() and len(list(self.folder.glob("epoch_*.pth"))) >= MOST_BATCHES:
+                return self._tell_once(f"not kept, nor are later ones: {self.folder} holds {MOST_BATCHES} batches")
+            state = self._keep_state(capture_state)
+            if state is None:
+                return self._tell_once(f"not kept, nor are later ones: {self.folder} holds {MOST_STATES} states")
+            tensors = {name: value.detach().cpu() for name, value in vars(batch).items() if isinstance(value, Tensor)}
+            about = {
+                "reason": result.reason,
+                "progress": asdict(progress),
+                "settings": dict(settings),
+                "computed_on": describe_computer(batch.inputs.device),
+                "sample_ids": list(batch.sample_ids),
+                "clip_ids": list(batch.clip_ids),
+                "identities": list(batch.identities),
+                "state": state.name,
+                "state_sha256": compute_sha256(state),
+            }
+            if not _is_kept(path, tensors, about):
+                save_checkpoint(path, tensors, about=about)
+        except UserError as error:
+            return f"not kept: {'; '.join(f'{problem.where}: {problem.what}' for problem in error.problems)}"
+        except OSError as error:  # a folder that may not even be read
+            return f"not kept: {self.folder}: {error.strerror or error}"
+        return f"to look at it: python {self._script} --replay {shlex.quote(str(path))}"
+
+    def _tell_once(self, line: str) -> str:
+        is_new = line not in self._told
+        self._told.add(line)
+        return line if is_new else ""
+
+    def _keep_state(self, capture_state: Callable[[], Mapping[str, Any]]) -> Path | None:
+        """The file of the state, written unless one of the same bytes is there; None where there are too many."""
+        if self._state_path is None:
+            state = capture_state()
+            path = self.folder / f"state_{_compute_digest(state)[:12]}.pth"
+            if not path.is_file() or compute_sha256(path) != read_sha256(path):
+                others = [other for other in self.folder.glob("state_*.pth") if other != path]
+                if len(others) >= MOST_STATES:
+                    return None
+                save_checkpoint(path, state, about={})
+            self._state_path = path
+        return self._state_path
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A skipped step as it was kept. state: as `capture_step` gives it; settings: lr, rho and parts of the step;
+    computed_on: what decides how sums are rounded.
+    """
+
+    batch: Batch
+    progress: Progress
+    reason: str
+    settings: Mapping[str, float]
+    computed_on: Mapping[str, Any]
+    state: Mapping[str, Any]
+
+
+def load_skipped(path: Path) -> Skipped:
+    """Read a kept step, tensors on the CPU.
+
+    Raises UserError when a file is missing, damaged, no skipped batch, or not the state that the batch was kept with.
+    """
+    kept = load_checkpoint(path)
+    tensors, about = kept.tensors, kept.about
+    try:
+        batch = Batch(
+            inputs=tensors["inputs"],
+            labels=tensors["labels"],
+            sample_ids=tuple(about["sample_ids"]),
+            clip_ids=tuple(about["clip_ids"]),
+            identities=tuple(about["identities"]),
+            masks=tensors.get("masks"),
+        )
+        progress, reason, settings = Progress(**about["progress"]), str(about["reason"]), _read_settings(about)
+        computed_on, state_path = dict(about["computed_on"]), path.with_name(str(about["state"]))
+        wanted = str(about["state_sha256"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(_explain_foreign(path)) from None
+    found = compute_sha256(state_path) if state_path.is_file() else None
+    if found != wanted:
+        raise UserError(
+            Problem(
+                where=str(state_path),
+                what="is not the state that this batch met: another one, or damaged" if found else "does not exist",
+                expected=f"sha256 {wanted}, beside {path.name}",
+                got=None if found is None else f"sha256 {found}",
+                remedy="keep the files of the folder together; the state of a skipped step cannot be made again",
+            )
+        )
+    return Skipped(batch, progress, reason, settings, computed_on, load_checkpoint(state_path).tensors)
+
+
+def _read_settings(about: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(about["settings"][name]) for name in ("lr", "rho", "parts")}
+
+
+def describe_computer(device: torch.device) -> dict[str, Any]:
+    """What bit-identical results need beside the same state: device, torch's version, and on a CPU its threads."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    threads = {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
+    return {"device": name, "torch": torch.__version__, **threads}
+
+
+def _explain_foreign(path: Path) -> Problem:
+    return Problem(
+        where=str(path),
+        what="is not a skipped batch",
+        expected=f"output/RUN/{FOLDER_NAME}/epoch_E_step_S.pth, as the run's log names it",
+        remedy="look for `--replay` in logs/losses.logs of the run",
+    )
+
+
+def _compute_digest(state: Mapping[str, Any]) -> str:
+    """sha256 of the state as torch writes it: the same bytes for the same values."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+
+
+def _is_kept(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bool:
+    """Whether the file holds this very batch already, as after a resume that meets the same skip again."""
+    if not path.is_file():
+        return False
+    try:
+        kept = load_checkpoint(path)
+    except UserError:
+        return False  # damaged: written anew
+    same_names = kept.about == about and kept.tensors.keys() == tensors.keys() and read_sha256(path) is not None
+    return same_names and all(_is_same(kept.tensors[name], tensors[name]) for name in tensors)
+
+
+def _is_same(one: Tensor, two: Tensor) -> bool:
+    """Equality of every bit, NaN included."""
+    if one.dtype != two.dtype or one.shape != two.shape:
+        return False
+    return one.contiguous().numpy().tobytes() == two.contiguous().numpy().tobytes()

@@ -1,0 +1,129 @@
+"""Taking a step when memory may run out, and what to try then.
+
+When memory runs out: which errors mean that, and what there is to try.
+
+Taking a step, and what may stand in its way: memory that runs out, a batch too small for BatchNorm, a compiler.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sharpstudent.config.run_config import SCRIPTS, RunConfig
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch, StepResult
+from sharpstudent.train.run import Run
+from sharpstudent.train.step import TrainStep
+
+# The CPU's allocator; CUDA, MPS; cuBLAS, cuDNN; C++.
+_EXHAUSTED = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of a step says that the device's or the machine's memory is exhausted.
+
+    Only CUDA has a class of its own for it; the CPU's allocator and MPS raise a RuntimeError.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(words in text for words in _EXHAUSTED)
+
+
+def advise_on_memory(config: RunConfig, device: torch.device, *, items: int, parts: int) -> list[str]:
+    """What to try, the mildest change first; what is in use already is left out.
+
+    items: of a batch; parts: micro-batches that it passes in now.
+    """
+    compute, now = config.compute, -(-items // parts)
+    key = f"stage{config.stage}.micro_batch_size"
+    ideas = [
+        (now > 1, f"--set {key}={max(1, now // 2)}  (now {now}; the batch stays {items}, in more parts)"),
+        (not compute.gradient_checkpointing, "--set gradient_checkpointing=true  (about a third more time)"),
+        (compute.precision == "fp32" and device.type != "cpu", "--set precision=bf16"),
+        (not compute.channels_last and device.type != "cpu", "--set channels_last=true"),
+        (now > 1 and not compute.halve_on_out_of_memory, "--set halve_on_out_of_memory=true  (finds the size itself)"),
+        (True, "a smaller image_size or student"),
+    ]
+    return [text for is_open, text in ideas if is_open]
+
+
+class OutOfMemory(Exception):
+    """Memory ran out in a step; the step was rolled back. The text says what to try."""
+
+
+class Attempt:
+    """Takes steps in as many micro-batches as the config asks for, and in more of them when memory runs out and the
+    config permits it.
+    """
+
+    def __init__(self, run: Run, step: TrainStep, items: int) -> None:
+        """items: of a batch."""
+        self._run, self._step, self._items = run, step, items
+        size = run.config.compute.micro_batch_size
+        self._step.parts = self._asked = 1 if size is None else -(-items // size)
+
+    @property
+    def lowered_parts(self) -> int | None:
+        """Micro-batches a batch passes in, where memory has forced more of them than the config asks for."""
+        return self._step.parts if self._step.parts > self._asked else None
+
+    def lower_parts(self, parts: int | None) -> None:
+        """Take up a resumed run's number of micro-batches."""
+        if parts is not None and self._run.config.compute.halve_on_out_of_memory:
+            self._step.parts = max(self._asked, parts)
+
+    def __call__(self, batch: Batch, progress: Progress) -> StepResult:
+        """The step on `batch`. Raises OutOfMemory, UserError for a batch of one pixel, or what the step raises."""
+        while True:
+            try:
+                return self._step(batch, progress)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    self._explain(error, batch)
+                    raise
+                reason = str(error).strip().split("\n", 1)[0][:200]
+            # Only its text is kept: the error's traceback holds every activation of the step that did not fit.
+            self._step_down(reason)
+
+    def _step_down(self, reason: str) -> None:
+        """Twice as many micro-batches, or OutOfMemory when that is not permitted or not possible."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what other sizes left in pieces
+        parts = self._step.parts
+        if not self._run.config.compute.halve_on_out_of_memory or parts >= self._items:
+            advice = advise_on_memory(self._run.config, self._run.device, items=self._items, parts=parts)
+            raise OutOfMemory("\n".join([f"out of memory ({reason}). Try, one at a time:", *advice]))
+        self._step.parts = min(self._items, 2 * parts)
+        self._run.say(
+            f"out of memory: the step is taken again in {self._step.parts} micro-batches instead of {parts}; the batch "
+            f"stays {self._items} items. BatchNorm sees fewer images at once."
+        )
+
+    def _explain(self, error: Exception, batch: Batch) -> None:
+        """Raise what a user can mend as a UserError; return where it is ours."""
+        stage = self._run.config.stage
+        if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
+            in_parts = self._step.parts > 1
+            raise UserError(
+                Problem(
+                    where=f"stage{stage}.{'micro_batch_size' if in_parts else 'batch_size'}",
+                    what="is too small: BatchNorm cannot normalise one picture whose last feature map is one pixel",
+                    got=f"batches of {tuple(batch.inputs.shape)}{f' in {self._step.parts} parts' if in_parts else ''}",
+                    remedy=f"--set stage{stage}.batch_size={2 * len(batch)}, or a larger image_size"
+                    if not in_parts
+                    else f"--set stage{stage}.micro_batch_size={2 * -(-self._items // self._step.parts)}",
+                )
+            ) from None
+        if self._run.config.compute.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            first = str(error).strip().split("\n", 1)[0][:200]
+            raise UserError(
+                Problem(
+                    where="compile",
+                    what="torch.compile cannot compile this student here",
+                    expected="a C++ compiler (CPU) or Triton (CUDA)",
+                    got=first,
+                    remedy=f"--set compile=false; python {SCRIPTS[stage]} --help",
+                )
+            ) from None

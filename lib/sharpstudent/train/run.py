@@ -1,0 +1,243 @@
+"""One run: its device, seed, folder, console, and the signals that ask it to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import ParamSpec, TypeVar
+
+import torch
+from rich.console import Console
+
+from sharpstudent.config.cli import CommandLine
+from sharpstudent.config.run_config import RunConfig
+from sharpstudent.core.errors import ExitCode, Problem, ProblemList, UserError
+from sharpstudent.core.io import FolderLock, lock_folder, make_folder, remove_stray_temporaries, write_text_atomically
+from sharpstudent.core.random import seed_everything
+from sharpstudent.report.console import build_console
+from sharpstudent.report.environment import save_environment
+
+P = ParamSpec("P")
+T = TypeVar("T")
+CONFIG_NAME = "config.json"
+
+
+@dataclass
+class Run:
+    """What the stages of a script share. The folder is made by `create_folder`, after everything has been checked."""
+
+    config: RunConfig
+    device: torch.device
+    console: Console
+    resumed_from: Path | None
+    dry_run: bool
+    replay: Path | None = None
+    config_path: Path | None = None
+    overrides: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list[str])
+    folder: Path = Path()
+    lock: FolderLock | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_resumed(self) -> bool:
+        return self.resumed_from is not None
+
+    @property
+    def weights_folder(self) -> Path:
+        return self.folder / "weights"
+
+    @property
+    def logs_folder(self) -> Path:
+        return self.folder / "logs"
+
+    def say(self, line: str) -> None:
+        """Print a line and keep it for the run's log."""
+        self.notes.append(line)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def lock_folder(self) -> None:
+        """Keep other processes out of the run folder until this one ends. Raises UserError where one is in it."""
+        if self.lock is None:
+            self.lock = lock_folder(self.folder, self.say)
+
+    def create_folder(self) -> None:
+        """Make the run folder (never an existing one, also when two runs of one name start at once), lock it, and
+        describe the run in it. Raises UserError where the disk refuses.
+        """
+        if self.resumed_from is None:
+            self.folder = _make_run_folder(self.config)
+        self.lock_folder()
+        for folder in (self.folder, self.weights_folder, self.logs_folder):
+            make_folder(folder)
+            remove_stray_temporaries(folder)  # of a process that was killed here; the lock says that none is alive
+        write_text_atomically(self.folder / CONFIG_NAME, self.config.model_dump_json(indent=2) + "\n")
+        save_environment(self.folder / "environment.json")
+        self.say(f"run folder: {self.folder}")
+
+
+def open_run(command: CommandLine) -> Run:
+    """Choose the device, seed everything, say what will be done, and lock the folder of a run that is resumed: before
+    its state is read, and before a minute of checks. Writes nothing else. Raises UserError for an absent device and for
+    a run that another process trains.
+    """
+    run = Run(
+        config=command.config,
+        device=choose_device(command.config.device),
+        console=build_console(),
+        resumed_from=command.resume,
+        folder=command.resume or Path(),
+        dry_run=command.dry_run,
+        replay=command.replay,
+        config_path=command.config_path,
+        overrides=command.overrides,
+    )
+    seed_everything(command.config.seed)
+    threads = torch.get_num_threads()
+    on_cpu = f", {threads} thread{'s' if threads > 1 else ''}" if run.device.type == "cpu" else ""
+    run.say(f"stage {run.config.stage}: {run.config.name} on {run.device}{on_cpu}, seed {run.config.seed}")
+    for note in command.notes:
+        run.say(note)
+    if run.is_resumed and not run.dry_run:
+        run.lock_folder()
+    return run
+
+
+class Checks:
+    """Runs checks one after another and keeps their problems, so that all are reported together."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._problems = ProblemList()
+        self._results: list[object] = []
+
+    def __call__(self, build: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `build` returns. After a problem the value is a stand-in that is never used: the `with` block raises."""
+        try:
+            return build(*args, **kwargs)
+        except UserError as error:
+            self._problems.take(error)
+            return None  # type: ignore[return-value]
+
+    def raise_if_any(self) -> None:
+        self._problems.raise_if_any()
+
+
+@contextlib.contextmanager
+def checking(run: Run) -> Iterator[Checks]:
+    """Collect the problems of data, weights and output folder; raise them as one message at the end of the block."""
+    checks = Checks(run)
+    checks(_check_output, Path(run.config.output_root), run.dry_run)
+    yield checks
+    checks.raise_if_any()
+
+
+class StopRequested(Exception):
+    """A signal asked for a stop; raised between steps, where the state is whole."""
+
+    def __init__(self, exit_code: ExitCode) -> None:
+        self.exit_code = exit_code
+        super().__init__(exit_code.name)
+
+
+STOPPING = "\nstopping after this step; a second Ctrl-C stops at once, without saving\n"
+
+
+class Interrupts:
+    """Turns SIGINT and SIGTERM into a request that is honoured between steps; a second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self._asked: ExitCode | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # only the main thread may set handlers: elsewhere, none are needed
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def raise_if_asked(self) -> None:
+        if self._asked is not None:
+            raise StopRequested(self._asked)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self._asked is not None:
+            raise KeyboardInterrupt
+        self._asked = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
+        with contextlib.suppress(OSError):  # not through the console: the signal may have come while it was printing
+            os.write(2, STOPPING.encode())
+
+
+def choose_device(name: str, *, remedy: str = "--set device=auto") -> torch.device:
+    """The device of that name, `auto` being the best there is. Raises UserError for one that torch does not see."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        raise UserError(
+            Problem(
+                where="device",
+                what=f"torch sees no {name} device here",
+                expected=", ".join(["auto", *(kind for kind, there in available.items() if there)]),
+                got=name,
+                remedy=remedy,
+            )
+        )
+    return torch.device(name)
+
+
+def _check_output(root: Path, dry_run: bool) -> None:
+    """Whether a file can be made where the runs go, before anything is computed. Leaves no trace."""
+    if not dry_run:
+        check_writable(root, f"output_root = {str(root)!r}", remedy="--set output_root=FOLDER")
+
+
+def check_writable(root: Path, where: str, *, remedy: str = "choose another folder") -> None:
+    """Raise UserError where no file can be made in `root`, or in what there is above it. Leaves no trace."""
+    try:
+        there = next(
+            folder for folder in (root, *root.absolute().parents) if folder.exists()
+        )  # raises for a name that is too long
+        probe = there / f".writable.{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            Problem(
+                where=where,
+                what=f"cannot be written ({error.strerror or error})",
+                remedy=f"make the folder writable, free space, or {remedy}",
+            )
+        ) from None
+
+
+def _make_run_folder(config: RunConfig) -> Path:
+    """`output/<name>_<config>_<mm_dd_HH_MM_SS>`."""
+    stamp = datetime.now().strftime("%m_%d_%H_%M_%S")
+    return make_new_folder(Path(config.output_root) / f"{config.name}_{config.config_name}_{stamp}")
+
+
+def make_new_folder(base: Path) -> Path:
+    """A folder of this name, with _2, _3 ... when it exists: mkdir decides who was first. Raises UserError where the
+    disk refuses.
+    """
+    make_folder(base.parent)
+    attempt = 1
+    while True:
+        folder = base if attempt == 1 else base.with_name(f"{base.name}_{attempt}")
+        try:
+            make_folder(folder, exist_ok=False)
+            return folder
+        except FileExistsError:
+            attempt += 1

@@ -1,0 +1,281 @@
+"""Where a run stands: its state, when it is saved and how it is restored, and how a stage ends.
+
+Where a run stands, and the state of its step: taken for saving, put back on a resume, refused where it misfits.
+
+What a run keeps of itself and goes on from: its room, when it saves, its best epochs, its state taken up.
+
+When a stage ends: after its last epoch, or early, where `patience` has run out.
+
+How a stage ends before its time: what is saved then, and what the user is told.
+
+What a stage ended with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sharpstudent.checkpoint.disk_space import check_room
+from sharpstudent.checkpoint.resume import RunState, load_run_state
+from sharpstudent.checkpoint.selection import BestCheckpoints
+from sharpstudent.checkpoint.store import read_about
+from sharpstudent.config.run_config import RunConfig, TrainingSection
+from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, TrainingStopped, UserError
+from sharpstudent.core.random import capture_rng_state, restore_rng_state
+from sharpstudent.evaluation.task import PICTURE_AUC, Task
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.train.collapse import CollapseWatch
+from sharpstudent.train.oom import OutOfMemory, is_out_of_memory
+from sharpstudent.train.run import Run, StopRequested
+from sharpstudent.train.step import TrainStep
+
+
+@dataclass
+class Position:
+    """Where the run stands: the next step to take, and what the epoch under way has summed up so far."""
+
+    epoch: int = 1
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    start_auc: float | None = None  # of single pictures, of the student as it came from stage 1
+    start_accuracy: float | None = None  # of the same
+    parts: int | None = None  # micro-batches a batch passes in, once memory has run out
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])  # path -> reason
+    told_ratio: bool = False  # the advice on the terms' balance has been given
+    watch: CollapseWatch = field(default_factory=CollapseWatch)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "sums": dict(self.sums), "watch": self.watch.to_json()}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Position:
+        watch = CollapseWatch(**stored.get("watch", {}))
+        return cls(**{**stored, "sums": defaultdict(float, stored["sums"]), "watch": watch})
+
+
+def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
+    """Weights, those that the loss itself learns, optimiser, average, loss scale, random states: what the next step
+    depends on. The teacher is not.
+    """
+    state = {
+        "model": step.student.state_dict(),
+        "optimizer": step.optimizer.state_dict(),
+        "rng": capture_rng_state(device_type=device.type),
+    }
+    learnt = step.criterion.module.state_dict()
+    if learnt:
+        state["criterion"] = learnt
+    if step.average is not None:
+        state["average"] = step.average.state_dict()
+    if step.loss_scale is not None:
+        state["loss_scale"] = step.loss_scale.state_dict()
+    return state
+
+
+def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
+    """Put back what `capture_step` took; the optimiser's settings, such as weight decay, stay those of the config."""
+    step.student.load_state_dict(tensors["model"])
+    step.criterion.module.load_state_dict(tensors.get("criterion", {}))
+    groups = step.optimizer.base_optimizer.param_groups
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    step.optimizer.load_state_dict(tensors["optimizer"])
+    for group, setting in zip(step.optimizer.base_optimizer.param_groups, settings, strict=True):
+        group.update(setting)
+    if step.average is not None:
+        if "average" in tensors:
+            step.average.load_state_dict(tensors["average"])
+        else:  # switched on by a permitted change of the config: it begins here
+            step.average.update(step.student)
+    if step.loss_scale is not None and "loss_scale" in tensors:
+        step.loss_scale.load_state_dict(tensors["loss_scale"])
+    restore_rng_state(tensors["rng"])
+
+
+def refuse_other_model(state: RunState, step: TrainStep, about: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError when the state is of another model or optimiser: no permission makes it fit."""
+    groups, ours = (_name_options(s) for s in (state.tensors["optimizer"], step.optimizer.state_dict()))
+    changes = [
+        f"{key}: {state.progress.get(key)} -> {about[key]}"
+        for key in ("architecture", "classes")
+        if state.progress.get(key) != about[key]
+    ]
+    changes += ["optimizer: its stored state is that of another kind"] if groups != ours else []
+    stored, now = (_name_shapes(s) for s in (state.tensors.get("criterion", {}), step.criterion.module.state_dict()))
+    changes += [
+        f"projection {name}: {stored.get(name, 'absent')} -> {now.get(name, 'absent')}"
+        for name in dict.fromkeys((*stored, *now))
+        if stored.get(name) != now.get(name)
+    ]
+    if changes:
+        raise UserError(
+            Problem(
+                where=f"--resume {folder}",
+                what="cannot go on with another model or optimiser, --allow changed-config or not",
+                got="\n".join(changes),
+                remedy="start a new run: -n NAME without --resume",
+            )
+        )
+
+
+def _name_options(stored: Mapping[str, Any]) -> list[tuple[frozenset[str], int]]:
+    """The option names and the number of parameters of each group: what tells one kind of optimiser from another."""
+    return [(frozenset(group), len(group["params"])) for group in stored["base"]["param_groups"]]
+
+
+def _name_shapes(stored: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in stored.items()}
+
+
+def describe_room(run: Run, step: TrainStep) -> str:
+    """What the run will need of its disk. Raises UserError where the first saves do not fit."""
+    config = run.config
+    return check_room(
+        run.folder if run.is_resumed else Path(config.output_root),
+        step.student.state_dict(),
+        optimizer_copies={"sgd": 1, "adamw": 2}[config.optimizer.base] + (config.training.ema_decay is not None),
+        keep_best=min(config.training.keep_best, config.training.epochs),
+        resumed=run.is_resumed,
+    )
+
+
+def open_selection(run: Run, task: Task) -> BestCheckpoints:
+    """The table of the best epochs, by the metric of the run."""
+    metric = task.selection_metric
+    keep, direction = run.config.training.keep_best, task.selection_metrics[metric]
+    return BestCheckpoints(run.weights_folder, keep=keep, metric=metric, direction=direction)
+
+
+def is_save_due(config: RunConfig, step: int, steps_per_epoch: int, age_s: float) -> bool:
+    """Whether the state is to be saved after so many steps of an epoch, its last save being so old; the end of an epoch
+    saves anyway.
+    """
+    if step == steps_per_epoch:
+        return False
+    by_steps = config.save_every_steps is not None and step % config.save_every_steps == 0
+    return by_steps or (config.save_every_minutes is not None and age_s >= 60 * config.save_every_minutes)
+
+
+def take_up_run(run: Run, step: TrainStep, about: Mapping[str, Any], selection: BestCheckpoints) -> Position:
+    """Where the run's last state was saved, with weights, optimiser, random states and the table put back.
+
+    Raises UserError, before anything is changed, for a state of another model, optimiser or selection metric.
+    """
+    state = load_run_state(run.weights_folder)
+    refuse_other_model(state, step, about, run.folder)
+    position = Position.from_json(state.progress["position"])
+    selection_notes = selection.restore(state.progress["selection"])
+    restore_step(step, state.tensors)
+    at = f"epoch {position.epoch}, step {position.step}"
+    for note in [f"resuming {run.resumed_from} at {at}", *state.notes, *selection_notes]:
+        run.say(note)
+    return position
+
+
+def is_over(training: TrainingSection, position: Position, best_epoch: int | None) -> bool:
+    """Whether no step is left to take."""
+    return position.epoch > training.epochs or explain_early_stop(training, position, best_epoch) is not None
+
+
+def explain_early_stop(training: TrainingSection, position: Position, best_epoch: int | None) -> str | None:
+    """Why a stage ends before its last epoch; None where it does not.
+
+    It depends on nothing but what a saved state holds, so that a resumed run stops where an undisturbed one does. An
+    epoch that has been begun is finished. best_epoch: the best so far, an earlier one among equals.
+    """
+    patience, done = training.patience, position.epoch - 1
+    if patience is None or best_epoch is None or position.step > 0 or done >= training.epochs:
+        return None
+    if done - best_epoch < patience:
+        return None
+    without = f"{done - best_epoch} epoch{'s' if done - best_epoch > 1 else ''}"
+    return (
+        f"stopped early after epoch {done} of {training.epochs}: no new best {training.selection_metric} in {without} "
+        f"(patience {patience})"
+    )
+
+
+@contextlib.contextmanager
+def explain_endings(
+    position: Position, save_state: Callable[[], None], describe_stop: Callable[[str], str]
+) -> Iterator[None]:
+    """Turn what ends the block into RunInterrupted (a signal) or TrainingStopped (no memory, scores that are not
+    numbers), after saving the state where it is whole; every other exception passes.
+
+    describe_stop: where the run stands and how to go on, given what is saved.
+    """
+    try:
+        yield
+    except StopRequested as stop:
+        save_state()
+        raise RunInterrupted(f"interrupted at {describe_stop('saved')}", stop.exit_code) from None
+    except KeyboardInterrupt:
+        told = describe_stop("this point is not saved; the last save is whole")
+        raise RunInterrupted(f"stopped at once in {told}", ExitCode.INTERRUPTED) from None
+    except OutOfMemory as error:
+        save_state()
+        raise TrainingStopped(f"{error}\n{describe_stop('saved')}") from error
+    except MetricError as error:
+        raise TrainingStopped(f"epoch {position.epoch}: {error}") from error
+    except (RuntimeError, MemoryError) as error:  # outside a step, that is in a validation
+        if not is_out_of_memory(error):
+            raise
+        save_state()
+        told = describe_stop("saved")
+        raise TrainingStopped(f"out of memory while validating ({error}).\n{told}") from error
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """best: epoch and value of the selection metric; best_auc: AUC of single pictures of that epoch's model, start_auc:
+    of the student before the first step (stage 2); None where they are not known. stopped: why it ended early.
+    """
+
+    best_epoch: int
+    best_value: float
+    best_auc: float | None
+    last_metrics: Mapping[str, Any]
+    start_auc: float | None
+    skipped: int
+    seconds: float
+    epochs_done: int
+    stopped: str | None = None
+
+
+def build_result(
+    config: RunConfig,
+    position: Position,
+    selection: BestCheckpoints,
+    metrics: Mapping[str, Any],
+    first_epoch: int,
+    seconds: float,
+) -> FitResult:
+    """Of a stage that is over; metrics: of its last epoch; first_epoch: with which this process began."""
+    best = selection.best
+    assert best is not None
+    return FitResult(
+        best_epoch=best.epoch,
+        best_value=best.value,
+        best_auc=best.value if selection.metric == PICTURE_AUC else read_picture_auc(selection.best_path),
+        last_metrics=metrics,
+        start_auc=position.start_auc,
+        skipped=position.skipped,
+        seconds=seconds,
+        epochs_done=position.epoch - first_epoch,
+        stopped=explain_early_stop(config.training, position, best.epoch),
+    )
+
+
+def read_picture_auc(checkpoint: Path) -> float | None:
+    """Of the model that is in the file, student or average, as the JSON beside it says; None where it does not say."""
+    about = read_about(checkpoint) or {}
+    value = about.get(f"{PICTURE_AUC}_ema" if about.get("selected") == "ema" else PICTURE_AUC)
+    return value if isinstance(value, float) else None

@@ -1,0 +1,275 @@
+"""One update of the student as a transaction: it happens as a whole, or weights, buffers, optimiser, average, loss
+scale and random states are bit for bit as before.
+
+With SAM (rho > 0) a step is: forward of those that the criterion asks (once), pass 1 at w, pass 2 at w + e on the same
+batch with the same dropout masks, restore, clip, base step. BatchNorm statistics are those of pass 1. A batch may pass
+in several micro-batches, in both passes in the same ones, with the saved answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sharpstudent.config.terms import Asks
+from sharpstudent.core.random import capture_rng_state, restore_rng_state
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import Batch, Outputs, StepResult
+from sharpstudent.criterion.weighted_sum import SOURCES, WeightedSum
+from sharpstudent.optim.average import WeightAverage
+from sharpstudent.optim.build import LossScale
+from sharpstudent.optim.sam import SAM
+from sharpstudent.train.transaction import Transaction, find_norm_layers
+
+
+class _NotFinite(Exception):
+    """Leaves the transaction; its text is the reason in the result."""
+
+
+class _Overflow(_NotFinite):
+    """The scaled gradient is too large for fp16: after the rollback the loss scale backs off."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A micro-batch, its share of the batch's images, and what those that the criterion asks said of it."""
+
+    batch: Batch
+    share: float
+    answers: Mapping[Asks, Outputs]
+
+
+@dataclass
+class TrainStep:
+    """Everything one update needs.
+
+    teacher: a frozen model, or None in stage 1. average: of the student's weights, updated with each step; a term may
+    ask it. What the criterion itself learns is among the optimizer's parameters. autocast:
+    the dtype to compute in (bf16, fp16), None for that of the weights; fp16 wants a loss_scale. parts: micro-batches a
+    batch passes in. recomputes: whether the student computes activations again during `backward` (gradient
+    checkpointing), which must not move BatchNorm's statistics a second time.
+    """
+
+    student: nn.Module
+    teacher: nn.Module | None
+    criterion: WeightedSum
+    optimizer: SAM
+    clip_norm: float
+    average: WeightAverage | None = None
+    autocast: torch.dtype | None = None
+    loss_scale: LossScale | None = None
+    parts: int = 1
+    recomputes: bool = False
+
+    def __call__(self, batch: Batch, progress: Progress) -> StepResult:
+        """Take one step on `batch`. Non-finite values give a `skipped` result; exceptions pass through. Both after the
+        rollback.
+        """
+        device_type = batch.inputs.device.type
+        held = Transaction(self.student, self.optimizer, self.average, self.loss_scale, device_type)
+        try:
+            try:
+                return self._update(batch, progress, held)
+            except _NotFinite as fault:
+                held.roll_back()
+                return self._skip(fault)
+        except BaseException:  # an interrupt of the three lines above, too: then from the start again
+            held.roll_back()
+            raise
+
+    def _skip(self, fault: _NotFinite) -> StepResult:
+        """The result of a step that was rolled back; after an overflow the loss scale is smaller."""
+        if not isinstance(fault, _Overflow):
+            return StepResult(status="skipped", reason=str(fault))
+        assert self.loss_scale is not None
+        scale = self.loss_scale.value
+        reason = f"{fault}; loss scale {scale:g} -> {self.loss_scale.back_off():g}"
+        return StepResult(status="skipped", reason=reason, is_overflow=True)
+
+    def _update(self, batch: Batch, progress: Progress, held: Transaction) -> StepResult:
+        _check_finite([batch.inputs], "the input batch")
+        parts = self._ask(split_batch(batch, self.parts))
+        self.optimizer.zero_grad()
+        loss, terms, agreement = self._forward_backward(parts, progress, "pass 1")
+        grad_norm = self.optimizer.compute_grad_norm()
+        self._check_gradient(grad_norm, "pass 1")
+        perturbed_loss = None
+        if self.optimizer.rho > 0.0:
+            weights = held.hold_weights()
+            rng_after = capture_rng_state(device_type=batch.inputs.device.type)
+            with self.optimizer.perturbed(grad_norm, weights), batchnorm_statistics_frozen(self.student):
+                restore_rng_state(held.rng_before)  # the same dropout and stochastic-depth masks as in pass 1
+                perturbed_loss, _, _ = self._forward_backward(parts, progress, "pass 2")
+            restore_rng_state(rng_after)
+        self._check_buffers()
+        result = StepResult(
+            status="ok",
+            loss=float(loss),
+            perturbed_loss=None if perturbed_loss is None else float(perturbed_loss),
+            terms={name: float(value) for name, value in terms.items()},
+            grad_norm=self._unscale_and_clip(),
+            agreement=None if agreement is None else float(agreement),
+        )
+        held.hold_update()
+        if self.loss_scale is None:
+            self.optimizer.step()
+        else:
+            self.loss_scale.step(self.optimizer)
+        _check_finite(self.optimizer.parameters, "the updated weights")
+        if self.average is not None:
+            self.average.update(self.student)
+        return result
+
+    def _ask(self, micro_batches: list[Batch]) -> list[_Part]:
+        """Once a step: both passes look at the same images, and learn from the same answers."""
+        images = sum(len(part) for part in micro_batches)
+        return [_Part(part, len(part) / images, self._collect_answers(part)) for part in micro_batches]
+
+    def _collect_answers(self, part: Batch) -> dict[Asks, Outputs]:
+        """What the teacher and the average say, in evaluation mode, as far as a term asks them. Where one is missing
+        the criterion names the term that misses it.
+        """
+        average = None if self.average is None else self.average.model
+        models: dict[Asks, nn.Module | None] = {"teacher": self.teacher, "ema": average}
+        answers: dict[Asks, Outputs] = {}
+        for source, model in models.items():
+            if model is None or source not in self.criterion.asked:
+                continue
+            with torch.no_grad(), self.autocasting(part):
+                outputs = model(part.inputs)
+            _check_finite([outputs.logits], f"the {SOURCES[source]}'s logits")
+            answers[source] = outputs
+        read = [answers["teacher"].features[name] for name in self.criterion.teacher_layers if "teacher" in answers]
+        if read:
+            _check_finite(read, "the teacher's feature maps")
+        return answers
+
+    def _forward_backward(
+        self, parts: list[_Part], progress: Progress, which: str
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Accumulate the gradient of the whole batch's loss; returns that loss, its terms, and the share of images in
+        which student and teacher prefer the same class.
+        """
+        loss: Tensor | None = None
+        agreement: Tensor | None = None
+        terms: dict[str, Tensor] = {}
+        for part in parts:
+            with self.autocasting(part.batch):
+                outputs = self.student(part.batch.inputs)
+            # The loss in fp32 at least, whatever the network computed in.
+            precise = torch.promote_types(outputs.logits.dtype, torch.float32)
+            outputs = Outputs(outputs.logits.to(precise), outputs.features)
+            value = self.criterion(outputs, part.batch, part.answers, progress)
+            _check_finite([value.total], f"the loss of {which}")
+            total = value.total * part.share
+            with batchnorm_statistics_kept(self.student) if self.recomputes else contextlib.nullcontext():
+                (total if self.loss_scale is None else self.loss_scale.scale(total)).backward()
+            loss = total.detach() if loss is None else loss + total.detach()
+            for name, term in value.terms.items():
+                terms[name] = terms.get(name, 0.0) + term * part.share
+            agreed = _compare_choices(outputs, part.answers.get("teacher"))
+            if agreed is not None:
+                agreement = agreed * part.share if agreement is None else agreement + agreed * part.share
+        assert loss is not None
+        return loss, terms, agreement
+
+    def _unscale_and_clip(self) -> float:
+        """Gradients of the true loss, their norm at most `clip_norm`; returns the norm before clipping."""
+        if self.loss_scale is not None:
+            self.loss_scale.unscale(self.optimizer)
+        grad_norm = self.optimizer.compute_grad_norm()
+        self._check_gradient(grad_norm, "pass 2" if self.optimizer.rho > 0.0 else "pass 1")
+        self.optimizer.clip(grad_norm, self.clip_norm)
+        return float(grad_norm)
+
+    def _check_gradient(self, grad_norm: Tensor, which: str) -> None:
+        if not bool(torch.isfinite(grad_norm)):
+            fault = _NotFinite if self.loss_scale is None else _Overflow
+            raise fault(f"the gradient of {which} is not finite")
+
+    def _check_buffers(self) -> None:
+        named = {name: b for name, b in self.student.named_buffers() if b.is_floating_point()}
+        if named and not _are_finite(list(named.values())):
+            worst = next(name for name, buffer in named.items() if not _are_finite([buffer]))
+            raise _NotFinite(f"the buffer {worst} is not finite")
+
+    def autocasting(self, batch: Batch) -> contextlib.AbstractContextManager[object]:
+        """Inside, models compute as the step has them compute on this batch's device."""
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        # No cache of cast weights: each is used once a forward, and a cache that an interrupt left behind would be of
+        # other weights.
+        return torch.autocast(batch.inputs.device.type, dtype=self.autocast, cache_enabled=False)
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """The batch in `parts` parts of nearly equal size (fewer when it has fewer images), dealt out like cards: rows
+    stand reals first, and each part gets its share of both.
+    """
+    count = min(parts, len(batch))
+    return [batch] if count == 1 else [batch[start::count] for start in range(count)]
+
+
+@torch.no_grad()
+def _compare_choices(outputs: Outputs, answer: Outputs | None) -> Tensor | None:
+    """The share of images in which both prefer the same class, a scalar; None where they cannot be compared."""
+    if answer is None or answer.logits.shape != outputs.logits.shape or outputs.logits.shape[1] < 2:
+        return None
+    return (outputs.logits.argmax(1) == answer.logits.argmax(1)).float().mean()
+
+
+def _are_finite(tensors: list[Tensor]) -> bool:
+    """One answer for all tensors, and one wait for the device.
+
+    The sum of squares is the fast way (a tenth of the time on a CPU); where it is not finite, large values may have
+    overflowed it, and the largest magnitude decides.
+    """
+    return any(bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors, p))).all()) for p in (2.0, float("inf")))
+
+
+def _check_finite(tensors: list[Tensor], what: str) -> None:
+    if not _are_finite([tensor.detach() for tensor in tensors]):
+        raise _NotFinite(f"{what} {'are' if what.endswith('s') else 'is'} not finite")
+
+
+@contextlib.contextmanager
+def batchnorm_statistics_frozen(model: nn.Module) -> Generator[None]:
+    """Inside, BatchNorm layers normalise by the batch as in training but leave their running statistics alone; the
+    buffers of other layers are put back at the end. (InstanceNorm moves its statistics whatever its flag says.)
+
+    Switching to `eval()` would change the function that is differentiated. Nesting is harmless.
+    """
+    layers = find_norm_layers(model)
+    tracking = [layer.track_running_stats for layer in layers]
+    frozen = {id(buffer) for layer in layers for buffer in layer.buffers(recurse=False)}
+    others = [buffer for buffer in model.buffers() if id(buffer) not in frozen]
+    saved = [buffer.detach().clone() for buffer in others]
+    try:
+        for layer in layers:
+            layer.track_running_stats = False
+        yield
+    finally:
+        for layer, tracks in zip(layers, tracking, strict=True):
+            layer.track_running_stats = tracks
+        with torch.no_grad():
+            for buffer, value in zip(others, saved, strict=True):
+                buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def batchnorm_statistics_kept(model: nn.Module) -> Generator[None]:
+    """BatchNorm's statistics after are those before, whatever is computed again inside.
+
+    Freezing would not do: a recomputation must save the very tensors that the forward saved, running statistics too.
+    """
+    buffers = [buffer for layer in find_norm_layers(model) for buffer in layer.buffers(recurse=False)]
+    saved = [buffer.detach().clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        if buffers:
+            torch._foreach_copy_(buffers, saved)
