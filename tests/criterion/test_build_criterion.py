@@ -79,9 +79,10 @@ def test_a_number_that_is_left_out_has_its_default() -> None:
     assert build_criterion([kd], TWO).describe(at_epoch(1))["kd/temperature"] == 3.0
 
 
-def test_every_registered_term_is_a_file_with_a_build_function() -> None:
+def test_every_registered_term_names_a_function_of_a_file() -> None:
     for spec in TERMS.values():
-        assert callable(importlib.import_module(f"sharpstudent.criterion.{spec.module}").build)
+        file, function = spec.builder.split(":")
+        assert callable(getattr(importlib.import_module(f"sharpstudent.criterion.{file}"), function))
 
 
 def test_a_projection_by_a_name_that_torch_keeps_for_itself_is_refused() -> None:

@@ -19,6 +19,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip
 from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.sources.face_crops import check_model_files
 
 
 def main() -> None:
@@ -26,6 +27,7 @@ def main() -> None:
     settings = CutSettings(frames=8, faces="all")
     cutter = build_cutter(settings)
     with contextlib.suppress(UserError):  # without the model files the stand-ins look for faces
+        check_model_files()
         cutter = ClipCutter(settings)
     for line in sys.stdin:
         job = json.loads(line)

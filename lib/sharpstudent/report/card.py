@@ -330,7 +330,7 @@ def _tell_use(model: ModelResult) -> str:
         "",
         "import torch",
         "",
-        "from lib.engine.open_model import ModelSpec, open_model",
+        "from sharpstudent.evaluation.load_model import ModelSpec, open_model",
         "",
         f'opened = open_model(ModelSpec({spec}), classes=("real", "fake"), device=torch.device("cpu"))',
         f"faces = torch.zeros(1, 3, {size}, {size})  # (B, 3, H, W) RGB in 0..1: faces cut as prepare_faces.py does",

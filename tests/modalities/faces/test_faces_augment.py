@@ -108,6 +108,6 @@ def test_importing_asks_nobody_for_a_newer_version():
         "socket.getaddrinfo = socket.create_connection = refuse\n"
         "import sharpstudent.modalities.faces.augment\n"
     )
-    root = augment.__file__.split("lib/modalities")[0]
+    root = augment.__file__.split("lib/sharpstudent")[0]
     done = subprocess.run([sys.executable, "-W", "error::UserWarning:albumentations", "-c", code], cwd=root)
     assert done.returncode == 0

@@ -11,14 +11,13 @@ import os
 import random
 import threading
 
+# Without it the import asks PyPI for a newer version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
 import albumentations as A
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-# Without it the import asks PyPI for a newer version.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
 
 RGB_SHIFT = (-20, 20)  # of 255
 # OpenCV's units (hue 0-180, saturation and value 0-255) as in the SBI reference: nearly a no-op, and not 30 %.
