@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,17 @@ def softmax_float64(logits: Tensor, temperature: float = 1.0) -> NDArray[np.floa
     scaled = to_float64(logits) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def mean_of(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What the papers write down, and the criterion makes of the rows: their mean."""
+
+    def compute_mean(*answers: Any, **settings: Any) -> Tensor:
+        rows = compute(*answers, **settings)
+        assert rows.shape == answers[0].shape[:1]
+        return rows.mean()
+
+    return compute_mean
 
 
 def take_gradient(value: Tensor, *of: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ def test_the_page_adds_a_term_that_is_summed_and_logged(page: ModuleType) -> Non
     outputs, batch = Outputs(draw().requires_grad_()), make_batch()
     value = criterion(outputs, batch, {}, progress)
     assert list(value.terms) == ["hard", "margin"]
-    assert value.terms["margin"].item() == page.compute_margin_loss(outputs.logits, batch.labels, 2.0).item()
+    rows = page.compute_margin_loss(outputs.logits, batch.labels, 2.0)
+    assert value.terms["margin"].item() == rows.mean().item()
     assert value.total.item() == pytest.approx(0.5 * sum(term.item() for term in value.terms.values()), rel=1e-6)
     assert list(criterion.describe(progress)) == ["hard/weight", "margin/weight", "margin/margin"]
 
@@ -72,13 +73,15 @@ def test_the_pages_function_equals_its_formula(page: ModuleType, classes: int) -
     logits, labels = draw(16, classes, spread=1.0), make_labels(16, classes)
     z, y = to_float64(logits), labels.numpy()
     leads = [z[i, y[i]] - np.delete(z[i], y[i]).max() for i in range(16)]
-    expected = np.mean([max(0.0, 1.5 - lead) for lead in leads])
-    assert page.compute_margin_loss(logits, labels, 1.5).item() == pytest.approx(expected, rel=2e-6)
+    expected = [max(0.0, 1.5 - lead) for lead in leads]
+    rows = page.compute_margin_loss(logits, labels, 1.5)
+    assert rows.tolist() == pytest.approx(expected, rel=2e-6, abs=1e-6)
+    assert rows.mean().item() == pytest.approx(np.mean(expected), rel=2e-6)
 
 
 def test_the_pages_term_is_alive_and_refuses_a_single_output(page: ModuleType) -> None:
     logits = draw(spread=0.5).requires_grad_()
-    page.compute_margin_loss(logits, make_labels(), 1.0).backward()
+    page.compute_margin_loss(logits, make_labels(), 1.0).mean().backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert logits.grad.norm() > 1e-2

@@ -5,22 +5,26 @@ import math
 import numpy as np
 import pytest
 import torch
-from made_terms import HALF, build_one, draw, make_batch, take_gradient, to_float64
+from made_terms import HALF, build_one, draw, make_batch, mean_of, take_gradient, to_float64
+from numpy.typing import NDArray
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
-from sharpstudent.criterion.distillation import compute_kd, compute_kd_sigmoid
+from sharpstudent.criterion import distillation
 from sharpstudent.criterion.section import Shapes
 from torch import Tensor
 
+compute_kd = mean_of(distillation.compute_kd)
+compute_kd_sigmoid = mean_of(distillation.compute_kd_sigmoid)
 TEMPERATURES = [0.5, 1.0, 3.0, 10.0]
 
 
-def compute_float64(student: Tensor, teacher: Tensor, temperature: float) -> float:
+def compute_float64(student: Tensor, teacher: Tensor, temperature: float) -> NDArray[np.float64]:
+    """Of each row (B,)."""
     p, q = (
         1.0 / (1.0 + np.exp(-(z[:, 0] if z.shape[1] == 1 else z[:, 1] - z[:, 0]) / temperature))
         for z in (to_float64(teacher), to_float64(student))
     )
-    return float(temperature**2 * np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
+    return temperature**2 * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -28,7 +32,9 @@ def compute_float64(student: Tensor, teacher: Tensor, temperature: float) -> flo
 def test_it_equals_numpy_in_float64(outputs: tuple[int, int], temperature: float) -> None:
     student, teacher = draw(16, outputs[0], seed=0), draw(16, outputs[1], seed=1)
     expected = compute_float64(student, teacher, temperature)
-    assert compute_kd_sigmoid(student, teacher, temperature).item() == pytest.approx(expected, rel=1e-5)
+    assert compute_kd_sigmoid(student, teacher, temperature).item() == pytest.approx(float(np.mean(expected)), rel=1e-5)
+    rows = distillation.compute_kd_sigmoid(student, teacher, temperature)
+    np.testing.assert_allclose(to_float64(rows), expected, rtol=1e-5, atol=1e-6 * temperature**2)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -36,6 +42,12 @@ def test_with_two_outputs_it_is_kd_and_has_its_gradient(temperature: float) -> N
     student, teacher = draw(seed=0).requires_grad_(), draw(seed=1)
     ours, other = compute_kd_sigmoid(student, teacher, temperature), compute_kd(student, teacher, temperature)
     torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        distillation.compute_kd_sigmoid(student, teacher, temperature),
+        distillation.compute_kd(student, teacher, temperature),
+        rtol=1e-5,
+        atol=1e-6 * temperature**2,
+    )
     torch.testing.assert_close(take_gradient(ours, student), take_gradient(other, student), rtol=1e-4, atol=1e-6)
 
 
@@ -60,9 +72,9 @@ def test_extreme_logits_give_finite_values_and_gradients(temperature: float, dty
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_half_precision_logits_are_computed_in_fp32(dtype: torch.dtype) -> None:
     student, teacher = draw(seed=0).to(dtype), draw(seed=1).to(dtype)
-    value = compute_kd_sigmoid(student, teacher, 3.0)
-    assert value.dtype == torch.float32
-    assert torch.equal(value, compute_kd_sigmoid(student.float(), teacher.float(), 3.0))
+    rows = distillation.compute_kd_sigmoid(student, teacher, 3.0)
+    assert rows.dtype == torch.float32
+    assert torch.equal(rows, distillation.compute_kd_sigmoid(student.float(), teacher.float(), 3.0))
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -79,10 +91,10 @@ def test_it_is_zero_where_both_agree_and_positive_elsewhere(outputs: int) -> Non
 def test_the_term_asks_the_teacher_at_its_temperature_and_is_alive(outputs: int) -> None:
     term = build_one("kd_sigmoid", Shapes(outputs), temperature=2.5)
     student, teacher = draw(8, outputs, seed=0).requires_grad_(), draw(8, outputs, seed=1).requires_grad_()
-    value = term.compute(Outputs(student), make_batch(), Outputs(teacher), temperature=2.5)
-    assert torch.equal(value, compute_kd_sigmoid(student, teacher, 2.5))
+    rows = term.compute(Outputs(student), make_batch(), Outputs(teacher), temperature=2.5)
+    assert torch.equal(rows, distillation.compute_kd_sigmoid(student, teacher, 2.5))
     assert (term.asks, list(term.settings)) == ("teacher", ["temperature"])
-    value.backward()
+    rows.mean().backward()
     assert student.grad is not None
     assert student.grad.norm() > 1e-2
     assert teacher.grad is None

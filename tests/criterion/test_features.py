@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from made_terms import HALF, START, build_one, draw, make_batch, make_section, take_gradient, to_float64
+from made_terms import HALF, START, build_one, draw, make_batch, make_section, mean_of, take_gradient, to_float64
+from numpy.typing import NDArray
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
+from sharpstudent.criterion import features
 from sharpstudent.criterion.build import build_criterion, find_layers
-from sharpstudent.criterion.features import Distance, compute_distance
+from sharpstudent.criterion.features import Distance
 from sharpstudent.criterion.section import Shapes
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 from torch import Tensor, nn
 
+compute_distance = mean_of(features.compute_distance)
 DISTANCES: list[Distance] = ["mse", "cosine"]
 MAPS = [(4, 5, 3, 3), (4, 7, 5)]
 LAYERS = {"student_layer": "blocks.1", "teacher_layer": "stages.2"}
@@ -29,13 +32,14 @@ def build_features(student: tuple[int, ...], teacher: tuple[int, ...], distance:
     return build_one("features", make_shapes(student, teacher), distance=distance, **LAYERS)
 
 
-def compute_float64(student: Tensor, teacher: Tensor, distance: Distance) -> float:
+def compute_float64(student: Tensor, teacher: Tensor, distance: Distance) -> NDArray[np.float64]:
+    """Of each row (B,)."""
     s, t = to_float64(student), to_float64(teacher)
     if distance == "mse":
-        return float(np.mean((s - t) ** 2))
+        return ((s - t) ** 2).reshape(len(s), -1).mean(1)
     axis = 1 if s.ndim == 4 else 2
     lengths = np.linalg.norm(s, axis=axis) * np.linalg.norm(t, axis=axis)
-    return float(np.mean(1.0 - (s * t).sum(axis) / lengths))
+    return (1.0 - (s * t).sum(axis) / lengths).reshape(len(s), -1).mean(1)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -44,15 +48,17 @@ def compute_float64(student: Tensor, teacher: Tensor, distance: Distance) -> flo
 def test_it_equals_numpy_in_float64(shape: tuple[int, ...], distance: Distance, seed: int) -> None:
     student, teacher = draw_map(shape, seed), draw_map(shape, seed + 10)
     expected = compute_float64(student, teacher, distance)
-    assert compute_distance(student, teacher, distance).item() == pytest.approx(expected, rel=2e-6)
+    assert compute_distance(student, teacher, distance).item() == pytest.approx(float(np.mean(expected)), rel=2e-6)
+    rows = features.compute_distance(student, teacher, distance)
+    np.testing.assert_allclose(to_float64(rows), expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("shape", MAPS, ids=str)
 def test_it_is_zero_between_equal_maps_and_positive_between_others(shape: tuple[int, ...], distance: Distance) -> None:
     one = draw_map(shape)
-    assert compute_distance(one, one.clone(), distance).item() == pytest.approx(0.0, abs=1e-6)
-    assert compute_distance(one, draw_map(shape, 1), distance).item() > 0.1
+    assert features.compute_distance(one, one.clone(), distance).tolist() == pytest.approx([0.0] * 4, abs=1e-6)
+    assert features.compute_distance(one, draw_map(shape, 1), distance).min().item() > 0.1
 
 
 def test_the_cosine_does_not_look_at_lengths_and_the_squares_do() -> None:
@@ -96,6 +102,7 @@ def test_half_precision_maps_are_projected_and_compared_in_fp32(distance: Distan
         for s, t in (maps, [m.float() for m in maps])
     ]
     assert values[0].dtype == torch.float32
+    assert values[0].shape == (2,)
     assert torch.equal(*values)
 
 
@@ -124,7 +131,8 @@ def test_student_and_projection_are_reached_by_the_gradient(
     term = build_features(student, teacher, distance)
     assert isinstance(term.module, kind)
     ours, theirs = draw_map(student).requires_grad_(), draw_map(teacher, 1)
-    term.compute(Outputs(draw(2), {"blocks.1": ours}), make_batch(2), Outputs(draw(2), {"stages.2": theirs})).backward()
+    rows = term.compute(Outputs(draw(2), {"blocks.1": ours}), make_batch(2), Outputs(draw(2), {"stages.2": theirs}))
+    rows.mean().backward()
     assert ours.grad is not None
     assert ours.grad.norm() > 1e-3
     assert all(p.grad is not None and p.grad.norm() > 1e-4 for p in term.module.parameters())
@@ -137,7 +145,8 @@ def test_a_projection_of_one_layer_learns_to_match_the_teacher() -> None:
     assert term.module is not None
     optimizer = torch.optim.Adam(term.module.parameters(), lr=0.05)
     for _ in range(400):
-        value = term.compute(Outputs(draw(8), {"blocks.1": ours}), make_batch(), Outputs(draw(8), {"stages.2": theirs}))
+        rows = term.compute(Outputs(draw(8), {"blocks.1": ours}), make_batch(), Outputs(draw(8), {"stages.2": theirs}))
+        value = rows.mean()
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

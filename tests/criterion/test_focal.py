@@ -5,32 +5,51 @@ import math
 import numpy as np
 import pytest
 import torch
-from made_terms import HALF, build_one, draw, make_batch, make_labels, softmax_float64, take_gradient
+from made_terms import (
+    HALF,
+    build_one,
+    draw,
+    make_batch,
+    make_labels,
+    mean_of,
+    softmax_float64,
+    take_gradient,
+    to_float64,
+)
+from numpy.typing import NDArray
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
-from sharpstudent.criterion.classification import compute_cross_entropy, compute_focal
+from sharpstudent.criterion import classification
 from sharpstudent.criterion.section import Shapes
 from torch import Tensor
 
+compute_focal = mean_of(classification.compute_focal)
+compute_cross_entropy = mean_of(classification.compute_cross_entropy)
 
-def compute_float64(logits: Tensor, labels: Tensor, gamma: float) -> float:
+
+def compute_float64(logits: Tensor, labels: Tensor, gamma: float) -> NDArray[np.float64]:
+    """Of each row (B,)."""
     p = softmax_float64(logits)[np.arange(len(labels)), labels.numpy()]
-    return float(np.mean(-((1.0 - p) ** gamma) * np.log(p)))
+    return -((1.0 - p) ** gamma) * np.log(p)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
 @pytest.mark.parametrize("classes", [2, 7])
 def test_it_equals_numpy_in_float64(classes: int, gamma: float) -> None:
     logits, labels = draw(16, classes), make_labels(16, classes)
-    assert compute_focal(logits, labels, gamma).item() == pytest.approx(
-        compute_float64(logits, labels, gamma), rel=5e-6
-    )
+    expected = compute_float64(logits, labels, gamma)
+    assert compute_focal(logits, labels, gamma).item() == pytest.approx(float(np.mean(expected)), rel=5e-6)
+    rows = classification.compute_focal(logits, labels, gamma)
+    np.testing.assert_allclose(to_float64(rows), expected, rtol=5e-6, atol=1e-6)
 
 
 def test_gamma_0_is_the_cross_entropy_and_has_its_gradient() -> None:
     logits, labels = draw().requires_grad_(), make_labels()
     ours, other = compute_focal(logits, labels, 0.0), compute_cross_entropy(logits, labels)
     torch.testing.assert_close(ours, other)
+    torch.testing.assert_close(
+        classification.compute_focal(logits, labels, 0.0), classification.compute_cross_entropy(logits, labels)
+    )
     torch.testing.assert_close(take_gradient(ours, logits), take_gradient(other, logits))
 
 
@@ -56,22 +75,21 @@ def test_a_student_that_is_certain_gives_finite_values_and_gradients(gamma: floa
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_half_precision_logits_are_computed_in_fp32(dtype: torch.dtype) -> None:
     logits, labels = draw().to(dtype), make_labels()
-    value = compute_focal(logits, labels, 2.0)
-    assert value.dtype == torch.float32
-    assert torch.equal(value, compute_focal(logits.float(), labels, 2.0))
+    rows = classification.compute_focal(logits, labels, 2.0)
+    assert rows.dtype == torch.float32
+    assert torch.equal(rows, classification.compute_focal(logits.float(), labels, 2.0))
 
 
 def test_the_term_takes_its_gamma_and_is_alive_at_two_classes() -> None:
     logits, batch = draw(spread=1.0).requires_grad_(), make_batch()
     for gamma in (0.0, 2.0, 4.0):
         term = build_one("focal", gamma=gamma)
-        value = term.compute(Outputs(logits), batch, None)
-        assert torch.equal(value, compute_focal(logits, batch.labels, gamma))
-        assert take_gradient(value, logits).norm() > 1e-3
+        rows = term.compute(Outputs(logits), batch, None)
+        assert torch.equal(rows, classification.compute_focal(logits, batch.labels, gamma))
+        assert take_gradient(rows.mean(), logits).norm() > 1e-3
         assert dict(term.settings) == {}  # a constant is no column of the log
-    assert torch.equal(
-        build_one("focal").compute(Outputs(logits), batch, None), compute_focal(logits, batch.labels, 2.0)
-    )
+    rows = build_one("focal").compute(Outputs(logits), batch, None)
+    assert torch.equal(rows, classification.compute_focal(logits, batch.labels, 2.0))
 
 
 @pytest.mark.parametrize("gamma", [-1.0, math.nan, math.inf])

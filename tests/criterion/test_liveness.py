@@ -27,19 +27,19 @@ def compute_inter_class(outputs: Outputs, batch: Batch, answer: Outputs) -> Tens
     """DIST's term between classes (Huang et al. 2022, equation 9): 1 - Pearson's correlation of the probabilities."""
     student, teacher = outputs.logits.softmax(1), answer.logits.softmax(1)
     student, teacher = (p - p.mean(1, keepdim=True) for p in (student, teacher))
-    return (1.0 - F.cosine_similarity(student, teacher, dim=1)).mean()
+    return 1.0 - F.cosine_similarity(student, teacher, dim=1)
 
 
 def compute_soft_cross_entropy(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
-    return -(answer.logits.softmax(1) * outputs.logits.log_softmax(1)).sum(1).mean()
+    return -(answer.logits.softmax(1) * outputs.logits.log_softmax(1)).sum(1)
 
 
 def compute_not_finite(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
-    return (outputs.logits - outputs.logits.detach()).abs().sqrt().sum()
+    return (outputs.logits - outputs.logits.detach()).abs().sqrt().sum(1)
 
 
 def compute_detached(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
-    return outputs.logits.detach().sum()
+    return outputs.logits.detach().sum(1)
 
 
 def make_term(compute) -> WeightedTerm:
@@ -60,6 +60,11 @@ def test_a_term_that_dies_at_few_classes_is_refused_there_and_passes_with_more(c
 def test_a_value_without_a_gradient_or_with_one_that_is_not_finite_is_refused(compute) -> None:
     with pytest.raises(UserError, match="'made_up'"):
         check_liveness(make_term(compute), TWO)
+
+
+def test_a_value_for_the_whole_batch_is_refused_before_a_run_begins() -> None:
+    with pytest.raises(ValueError, match=r"'made_up' must give one value for each of the 16 rows .* shape \(\)"):
+        check_liveness(make_term(lambda *answers: compute_soft_cross_entropy(*answers).mean()), TWO)
 
 
 def test_the_dead_lie_far_below_the_threshold_and_the_living_far_above() -> None:

@@ -1,11 +1,14 @@
 """The weighted sum: absolute weights that follow the run, and a term of weight 0 that is truly absent."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sharpstudent.config.terms import Asks
 from sharpstudent.core.schedules import Complement, Constant, FlatThenLinear, Progress, Schedule, Staircase
 from sharpstudent.core.types import Batch, Outputs
@@ -53,8 +56,8 @@ def compute_gradient(criterion: WeightedSum, teacher: Outputs | None, progress: 
 def test_the_total_is_alpha_hard_plus_the_rest_of_kd(epoch: int, alpha: float) -> None:
     outputs, teacher, batch = draw_outputs(0), draw_outputs(1), make_batch()
     value = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])(outputs, batch, {"teacher": teacher}, at_epoch(epoch))
-    cross_entropy = compute_cross_entropy(outputs.logits, batch.labels).item()
-    distillation = compute_kd(outputs.logits, teacher.logits, 3.0).item()
+    cross_entropy = compute_cross_entropy(outputs.logits, batch.labels).mean().item()
+    distillation = compute_kd(outputs.logits, teacher.logits, 3.0).mean().item()
     assert value.total.item() == pytest.approx(alpha * cross_entropy + (1 - alpha) * distillation, rel=1e-6)
     assert {name: term.item() for name, term in value.terms.items()} == {"hard": cross_entropy, "kd": distillation}
 
@@ -69,7 +72,7 @@ def test_the_terms_are_reported_unweighted_and_without_a_graph() -> None:
 def test_a_single_term_of_weight_1_is_that_term_bit_for_bit() -> None:
     outputs, batch = draw_outputs(0), make_batch()
     total = WeightedSum([hard(Constant(1.0))])(outputs, batch, {}, START).total
-    assert torch.equal(total, compute_cross_entropy(outputs.logits, batch.labels))
+    assert torch.equal(total, compute_cross_entropy(outputs.logits, batch.labels).mean())
 
 
 @pytest.mark.parametrize("factor", [0.25, 2.0])
@@ -90,7 +93,7 @@ def test_both_terms_add_their_gradients() -> None:
 
 @pytest.mark.parametrize("poison", [math.inf, -math.inf, math.nan])
 def test_a_term_of_weight_0_changes_neither_total_nor_gradient_whatever_it_says(poison: float) -> None:
-    poisoned = WeightedTerm("poisoned", lambda o, b, t: (o.logits * poison).sum(), Constant(0.0))
+    poisoned = WeightedTerm("poisoned", lambda o, b, t: (o.logits * poison).sum(1), Constant(0.0))
     batch = make_batch()
     for terms in ([hard(Constant(1.0)), poisoned], [poisoned, hard(Constant(1.0))]):
         with_it = WeightedSum(terms)(draw_outputs(0), batch, {}, START)
@@ -123,7 +126,7 @@ def test_the_temperature_follows_its_schedule() -> None:
     criterion = WeightedSum([kd(Constant(1.0), falling)])
     for epoch, temperature in ((1, 4.0), (9, 1.0)):
         total = criterion(outputs, batch, {"teacher": teacher}, at_epoch(epoch)).total
-        assert torch.equal(total, compute_kd(outputs.logits, teacher.logits, temperature))
+        assert torch.equal(total, compute_kd(outputs.logits, teacher.logits, temperature).mean())
         assert criterion.describe(at_epoch(epoch))["kd/temperature"] == temperature
 
 
@@ -166,13 +169,53 @@ def test_hard_labels_alone_need_no_teacher() -> None:
     assert WeightedSum([hard(Constant(1.0))]).asked == frozenset()
 
 
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(0, 99))
+@settings(deadline=None, max_examples=100)
+def test_the_parts_of_a_batch_add_up_to_the_batch_whatever_the_cut(sizes: list[int], seed: int) -> None:
+    """Value, terms and gradient: a row weighs the same in a large part and in a small one."""
+    count, criterion = sum(sizes), WeightedSum([hard(Constant(0.7)), kd(Constant(0.3))])
+    teacher, batch = draw_outputs(seed + 100, count), make_batch(count)
+    whole, cut = draw_outputs(seed, count), draw_outputs(seed, count)
+    expected = criterion(whole, batch, {"teacher": teacher}, START)
+    expected.total.backward()
+    values = []
+    for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
+        rows = slice(end - size, end)
+        answers: dict[Asks, Outputs] = {"teacher": Outputs(teacher.logits[rows])}
+        value = criterion(Outputs(cut.logits[rows]), batch[rows], answers, START, images=count)
+        value.total.backward()
+        values.append(value)
+    assert sum(value.total.item() for value in values) == pytest.approx(expected.total.item(), rel=2e-6, abs=1e-7)
+    for name, term in expected.terms.items():
+        assert sum(value.terms[name].item() for value in values) == pytest.approx(term.item(), rel=2e-6, abs=1e-7)
+    assert whole.logits.grad is not None
+    assert cut.logits.grad is not None
+    torch.testing.assert_close(cut.logits.grad, whole.logits.grad, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("compute", "shape"),
+    [
+        (lambda o, b, t: o.logits.mean(), r"\(\)"),
+        (lambda o, b, t: o.logits, r"\(6, 2\)"),
+        (lambda o, b, t: o.logits.sum(1, keepdim=True), r"\(6, 1\)"),
+        (lambda o, b, t: o.logits[:4].sum(1), r"\(4,\)"),
+    ],
+    ids=["a mean", "a value a class", "a column", "too few"],
+)
+def test_a_term_that_gives_no_value_a_row_is_refused_by_its_name(compute: Callable[..., Tensor], shape: str) -> None:
+    criterion = WeightedSum([hard(Constant(1.0)), WeightedTerm("odd", compute, Constant(0.5))])
+    with pytest.raises(ValueError, match=rf"'odd' must give one value for each of the 6 rows .* shape {shape}"):
+        criterion(draw_outputs(0), make_batch(), {}, START)
+
+
 def test_each_term_gets_the_answer_of_the_source_that_it_asks() -> None:
     seen: dict[str, object] = {}
 
     def make(name: str, asks: Asks | None) -> WeightedTerm:
         def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
             seen[name] = answer
-            return outputs.logits.sum()
+            return outputs.logits.sum(1)
 
         return WeightedTerm(name, compute, Constant(1.0), asks=asks)
 
@@ -184,7 +227,7 @@ def test_each_term_gets_the_answer_of_the_source_that_it_asks() -> None:
 
 
 def test_a_missing_average_is_named() -> None:
-    term = WeightedTerm("self", lambda o, b, a: o.logits.sum(), Constant(0.5), asks="ema")
+    term = WeightedTerm("self", lambda o, b, a: o.logits.sum(1), Constant(0.5), asks="ema")
     with pytest.raises(ValueError, match=r"'self' has weight 0\.5 but no averaged student"):
         WeightedSum([term])(draw_outputs(0), make_batch(), {"teacher": draw_outputs(1)}, START)
 
@@ -192,7 +235,7 @@ def test_a_missing_average_is_named() -> None:
 def test_what_terms_learn_is_kept_by_their_names_and_may_hold_no_buffers() -> None:
     def make(module: nn.Module) -> WeightedSum:
         return WeightedSum(
-            [hard(Constant(1.0)), WeightedTerm("own", lambda *_: torch.zeros(()), Constant(1.0), module=module)]
+            [hard(Constant(1.0)), WeightedTerm("own", lambda *_: torch.zeros(6), Constant(1.0), module=module)]
         )
 
     assert list(make(nn.Linear(2, 3)).module.state_dict()) == ["own.weight", "own.bias"]

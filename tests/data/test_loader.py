@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +26,22 @@ def load(
 
 
 def to_bytes(loaded: list[LoadedBatch]) -> list[object]:
-    return [(b.batch.inputs.numpy().tobytes(), b.batch.labels.tolist(), b.batch.sample_ids, b.replaced) for b in loaded]
+    return [
+        (b.batch.inputs.numpy().tobytes(), b.batch.labels.tolist(), b.batch.sample_ids, b.batch.items, b.replaced)
+        for b in loaded
+    ]
 
 
 # --- Collating ------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_holds_the_reals_first_and_everything_stays_together() -> None:
+def test_a_batch_keeps_the_order_of_the_items_and_everything_stays_together() -> None:
     (first, *_) = load(MadeItems(9))
     batch = first.batch
-    assert batch.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    keys = next(iter(TrainOrder(9, 3, 2, seed=5).batches(1)))
+    assert batch.sample_ids == tuple(f"{key.index}#{place}" for key in keys for place in range(2))
+    assert batch.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert batch.items == (0, 0, 1, 1, 2, 2)
     assert batch.labels.dtype == torch.int64
     assert len(batch) == 6
     for image, label, sample, clip, person, mask in zip(
@@ -45,7 +52,6 @@ def test_a_batch_holds_the_reals_first_and_everything_stays_together() -> None:
         assert (image[0] * 255).round().unique().tolist() == [index]
         assert (image[1] * 255).round().unique().tolist() == [int(label)]
         assert torch.equal(mask, torch.full((4, 4), index / 100))
-    assert [s.split("#")[0] for s in batch.sample_ids[:3]] == [s.split("#")[0] for s in batch.sample_ids[3:]]
 
 
 def test_inputs_are_float32_rgb_in_0_to_1_channels_first_and_contiguous() -> None:
@@ -60,10 +66,23 @@ def test_inputs_are_float32_rgb_in_0_to_1_channels_first_and_contiguous() -> Non
     assert batch.masks is None
 
 
-def test_items_of_different_sizes_make_one_batch() -> None:
-    batch = load(MadeItems(4, sizes=(2, 1)), batch_size=4)[0].batch
-    assert batch.labels.tolist() == [0, 0, 0, 0, 1, 1]
-    assert len(batch.sample_ids) == len(batch.identities) == len(batch) == 6
+def test_items_of_different_sizes_make_one_batch_and_say_whose_each_row_is() -> None:
+    source = MadeItems(4, sizes=(2, 1, 3))
+    items = [(source.make(index, np.random.default_rng(0)), ()) for index in (3, 1, 2, 1)]
+    batch = collate(items).batch
+    assert batch.sample_ids == ("3#0", "3#1", "1#0", "2#0", "2#1", "2#2", "1#0")
+    assert batch.labels.tolist() == [0, 1, 0, 0, 1, 1, 0]
+    assert batch.items == (0, 0, 1, 2, 2, 2, 3)  # an item that is there twice is two
+    assert len(batch.clip_ids) == len(batch.identities) == len(batch) == 7
+    assert batch.clip_ids == tuple(f"clip {name[0]}" for name in batch.sample_ids)
+
+
+def test_a_slice_of_a_batch_keeps_what_is_known_of_its_rows() -> None:
+    batch = load(MadeItems(9))[0].batch
+    part = batch[2:5]
+    assert (len(part), part.items, part.sample_ids) == (3, (1, 1, 2), batch.sample_ids[2:5])
+    assert replace(batch, items=())[2:5].items == ()
+    assert batch.to(torch.device("cpu")).items == batch.items
 
 
 # --- The same bytes -------------------------------------------------------------------------------------------------
@@ -119,6 +138,7 @@ def test_an_unreadable_item_is_replaced_by_a_readable_one_and_reported_with_the_
     assert all(len(batch.batch) == 6 for batch in loaded)
     indices = {name.split("#")[0] for batch in loaded for name in batch.batch.sample_ids}
     assert not indices & {"2", "5"}
+    assert all(batch.batch.items == (0, 0, 1, 1, 2, 2) for batch in loaded)
 
 
 def test_the_stand_in_depends_on_the_items_key_alone() -> None:

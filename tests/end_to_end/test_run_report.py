@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +82,48 @@ def test_scores_of_the_preflight_that_are_damaged_leave_the_best_model_alone_and
     ended = place.call(STAGE_2, "--resume", str(place.find_run("second")), *WITH_REPORT)
     assert_done(ended)
     assert "preflight_scores.json cannot be read" in ended.out
+    assert [model["name"] for model in read_results(place, "second")["models"]] == ["second"]
+
+
+def sort_as_before(kept: dict[str, list]) -> dict[str, list]:
+    """The rows of an earlier version: within each batch of 16 items, two pictures each, reals before fakes."""
+    order = sorted(range(len(kept["labels"])), key=lambda row: (row // 32, kept["labels"][row]))
+    return {name: [column[row] for row in order] for name, column in kept.items()}
+
+
+def test_a_run_whose_preflight_kept_scores_in_the_order_of_before_reports_the_same(
+    place: Workplace, ffpp_root: Path
+) -> None:
+    (place / "data/ffpp").symlink_to(ffpp_root)
+    pairs = ("data_source=ffpp", "data_root=data/ffpp", "validation_repeats=5")  # 20 pairs: two batches
+    words = [word for pair in pairs for word in ("--set", pair)]
+    assert_done(place.call(STAGE_1, CONFIG, "-n", "first", *words))
+    assert_done(place.call(STAGE_2, CONFIG, "-n", "second", *words, *WITH_REPORT))
+    folder, results = place.find_run("second"), read_results(place, "second")
+    path = folder / "logs/preflight_scores.json"
+    kept = json.loads(path.read_text())
+    earlier = [sort_as_before(scores) for scores in kept]
+    assert [scores["labels"] for scores in kept] == [[0, 1] * 20] * 2
+    assert earlier[0]["labels"] == [0] * 16 + [1] * 16 + [0] * 4 + [1] * 4
+    path.write_text(json.dumps(earlier))
+    (folder / "report.html").unlink()
+    assert_done(place.call(STAGE_2, "--resume", str(folder), *WITH_REPORT))
+    again = read_results(place, "second")
+    assert [model["name"] for model in again["models"]] == ["second", "student before", "teacher"]
+    for part in ("models", "comparisons", "data", "mistakes"):
+        assert again[part] == results[part]
+
+
+def test_scores_of_other_pictures_leave_the_best_model_alone_and_say_so(place: Workplace) -> None:
+    assert_done(place.call(STAGE_1, CONFIG, "-n", "first"))
+    assert_done(place.call(STAGE_2, CONFIG, "-n", "second"))
+    path = place.find_run("second") / "logs/preflight_scores.json"
+    kept = json.loads(path.read_text())
+    kept[1]["sample_ids"][0] += "x"
+    path.write_text(json.dumps(kept))
+    ended = place.call(STAGE_2, "--resume", str(place.find_run("second")), *WITH_REPORT)
+    assert_done(ended)
+    assert "preflight_scores.json is of other models or pictures" in ended.out
     assert [model["name"] for model in read_results(place, "second")["models"]] == ["second"]
 
 

@@ -69,9 +69,21 @@ def test_every_item_is_scored_once_and_ids_labels_and_logits_belong_together() -
         assert (logit[1] > 100 / 255) == (kind == "fake")
 
 
-def test_batches_come_in_the_order_of_the_items_reals_before_fakes() -> None:
+def test_scores_come_in_the_order_of_the_items_and_of_each_items_pictures() -> None:
     scores, _ = evaluate(Brightness(), BrightPairs(5))
-    assert [name.split("#")[0] for name in scores.sample_ids] == list("012012") + list("3434")
+    assert list(scores.sample_ids) == [f"{index}#{kind}" for index in range(5) for kind in ("real", "fake")]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stand_in_takes_the_place_of_the_item_that_could_not_be_read(workers: int) -> None:
+    whole, _ = evaluate(Brightness(), BrightPairs(7))
+    scores, _ = evaluate(Brightness(), BrightPairs(7, broken=(4,)), workers=workers)
+    others = [row for row in range(14) if row not in (8, 9)]
+    assert [scores.sample_ids[row] for row in others] == [whole.sample_ids[row] for row in others]
+    assert scores.logits[others].tobytes() == whole.logits[others].tobytes()
+    stand_in = scores.sample_ids[8].split("#")[0]
+    assert scores.sample_ids[8:10] == (f"{stand_in}#real", f"{stand_in}#fake")
+    assert stand_in != "4"
 
 
 def test_two_evaluations_and_any_number_of_workers_give_the_same_scores() -> None:

@@ -549,7 +549,7 @@ def test_gradients_of_a_scaled_loss_are_told_as_those_of_the_loss(rho: float) ->
 def test_images_are_named_whatever_parts_they_passed_in(parts: int) -> None:
     batch = poison(make_batch(), 1, 6)
     pieces = split_batch(batch, parts)
-    assert find_bad_rows([piece.inputs for piece in pieces], len(pieces)) == [1, 6]
+    assert find_bad_rows([piece.inputs for piece in pieces]) == [1, 6]
 
 
 def test_a_range_counts_what_is_not_finite_and_spans_the_rest() -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from preflight_place import GOOD, STUDENT, Place
+from sharpstudent.evaluation.task import Scores
 from sharpstudent.train.preflight import score_cache
-from sharpstudent.train.preflight.score_cache import MOST_FILES, STRAY_SECONDS, ScoreCache
+from sharpstudent.train.preflight.score_cache import MOST_FILES, STRAY_SECONDS, ScoreCache, put_in_order
 
 LONG_AGO = 1_000_000_000
 
@@ -124,6 +129,67 @@ def test_a_preflight_keeps_order_and_its_own_scores(tmp_path: Path) -> None:
     assert first <= set(place.find_kept())
     assert len(place.find_kept()) == MOST_FILES
     assert all(path.stat().st_mtime > LONG_AGO + MOST_FILES for path in first)  # used now
+
+
+def test_scores_of_a_version_that_kept_them_in_another_order_are_not_mixed_with_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path / "output")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(score_cache, "FORMAT", 1)
+        place.fly(STUDENT, GOOD)
+        place.fly(STUDENT, GOOD)
+        assert not place.was_judged
+    place.fly(STUDENT, GOOD)
+    assert place.was_judged
+
+
+# --- Scores beside a run --------------------------------------------------------------------------------------------
+
+
+def make_scores(names: Sequence[str]) -> Scores:
+    """Every row says which it is."""
+    number = np.arange(len(names))
+    logits = np.stack([-number, number + 0.5], axis=1).astype(np.float32)
+    return Scores(
+        logits, number % 3, tuple(names), *(tuple(f"{kind} {n}" for n in number) for kind in ("clip", "person"))
+    )
+
+
+def take(scores: Scores, rows: Sequence[int]) -> Scores:
+    chosen = list(rows)
+    columns = (scores.sample_ids, scores.clip_ids, scores.identities)
+    return Scores(scores.logits[chosen], scores.labels[chosen], *(tuple(c[row] for row in chosen) for c in columns))
+
+
+def assert_same(one: Scores, other: Scores) -> None:
+    assert one.logits.tobytes() == other.logits.tobytes()
+    assert one.labels.tobytes() == other.labels.tobytes()
+    for name in ("sample_ids", "clip_ids", "identities"):
+        assert getattr(one, name) == getattr(other, name)
+
+
+@given(st.permutations(range(9)))
+@settings(deadline=None, max_examples=50)
+def test_scores_are_put_in_the_order_of_other_names(order: Sequence[int]) -> None:
+    scores = make_scores([f"item {i}" for i in range(9)])
+    ordered = put_in_order(take(scores, order), scores.sample_ids)
+    assert ordered is not None
+    assert_same(ordered, scores)
+
+
+def test_a_name_that_comes_again_keeps_the_order_of_its_rows() -> None:
+    scores = make_scores(["a", "b", "a", "c", "a", "b"])
+    ordered = put_in_order(scores, ["c", "a", "b", "b", "a", "a"])
+    assert ordered is not None
+    assert_same(ordered, take(scores, [3, 0, 1, 5, 2, 4]))
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ["a", "b", "c"], ["a", "b", "a", "a"], ["a", "b", "b"], []], ids=lambda names: "".join(names)
+)
+def test_scores_of_other_samples_are_refused(names: list[str]) -> None:
+    assert put_in_order(make_scores(["a", "b", "a"]), names) is None
 
 
 def test_scores_are_not_taken_again_once_a_file_that_describes_the_items_has_changed(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult
 from sharpstudent.train.debug.skipped import SkippedSteps, load_skipped
 from sharpstudent.train.state import capture_step
-from sharpstudent.train.step import TrainStep
+from sharpstudent.train.step import TrainStep, split_batch
 from tiny_models import are_identical, make_batch, make_step, make_student, make_teacher
 from torch import Tensor, nn
 
@@ -73,7 +73,7 @@ def test_a_batch_comes_back_bit_for_bit_with_its_nans_and_all_that_is_known(kept
     inputs = make_batch().inputs.clone()
     inputs[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -0.0])
     inputs.view(torch.int32)[1, 0, 0, 0] = 0x7FC12345  # a NaN with a message in it
-    batch = replace(make_batch(), inputs=inputs, masks=torch.rand(8, 9, 9))
+    batch = replace(make_batch(), inputs=inputs, masks=torch.rand(8, 9, 9), items=(0, 0, 0, 1, 2, 2, 3, 3))
     assert not torch.isfinite(batch.inputs).all()
     line = keep(kept, step, 3, batch)
     path = kept.folder / "epoch_1_step_3.pth"
@@ -82,6 +82,32 @@ def test_a_batch_comes_back_bit_for_bit_with_its_nans_and_all_that_is_known(kept
     assert are_identical(vars(loaded.batch), vars(batch))
     assert (loaded.progress, loaded.reason, loaded.settings) == (at(3), SKIP.reason, SETTINGS)
     assert loaded.computed_on["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 8, 20])
+@pytest.mark.parametrize("masks", [None, torch.rand(8, 9, 9)], ids=["plain", "with masks"])
+def test_a_batch_of_before_items_were_kept_passes_in_the_parts_of_its_own_run(
+    kept: SkippedSteps, parts: int, masks: Tensor | None
+) -> None:
+    """Its images were dealt out, one to each part in turn."""
+    batch = replace(make_batch(), masks=masks)
+    kept.keep(
+        batch, at(0), SKIP, settings=SETTINGS | {"parts": parts}, capture_state=lambda: capture_step(make_step(), CPU)
+    )
+    path = kept.folder / "epoch_1_step_0.pth"
+    stored = load_checkpoint(path)
+    save_checkpoint(path, stored.tensors, about={key: value for key, value in stored.about.items() if key != "items"})
+    pieces = split_batch(load_skipped(path).batch, parts)
+    count = min(parts, 8)
+    dealt = [batch[start::count] for start in range(count)]
+    assert len(pieces) == count
+    for piece, expected in zip(pieces, dealt, strict=True):
+        assert torch.equal(piece.inputs, expected.inputs)
+        assert torch.equal(piece.labels, expected.labels)
+        assert (piece.masks is None) == (masks is None)
+        assert masks is None or torch.equal(piece.masks, expected.masks)
+        for name in ("sample_ids", "clip_ids", "identities"):
+            assert getattr(piece, name) == getattr(expected, name)
 
 
 def test_images_that_lie_channels_last_come_back_so(kept: SkippedSteps) -> None:

@@ -1,5 +1,7 @@
 """A batch in micro-batches is the batch: same loss, terms, gradient and weights, one update, the teacher asked once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,13 +38,13 @@ def make_double_criterion() -> WeightedSum:
 
     def kd(outputs: Outputs, batch: Batch, teacher: Outputs) -> Tensor:
         ours, theirs = (F.log_softmax(x.logits / 3.0, dim=1) for x in (outputs, teacher))
-        return 9.0 * (theirs.exp() * (theirs - ours)).sum(1).mean()
+        return 9.0 * (theirs.exp() * (theirs - ours)).sum(1)
+
+    def hard(outputs: Outputs, batch: Batch, answer: None) -> Tensor:
+        return F.cross_entropy(outputs.logits, batch.labels, reduction="none")
 
     return WeightedSum(
-        [
-            WeightedTerm("hard", lambda o, batch, t: F.cross_entropy(o.logits, batch.labels), Constant(0.6)),
-            WeightedTerm("kd", kd, Constant(0.4), asks="teacher"),
-        ]
+        [WeightedTerm("hard", hard, Constant(0.6)), WeightedTerm("kd", kd, Constant(0.4), asks="teacher")]
     )
 
 
@@ -56,30 +58,45 @@ def make_plain_step(parts: int, dtype: torch.dtype, *, rho: float, asam: bool = 
     )
 
 
-def make_batch_of(dtype: torch.dtype, seed: int, images: int = 8) -> Batch:
+def make_batch_of(dtype: torch.dtype, seed: int, images: int = 8, items: tuple[int, ...] = ()) -> Batch:
     batch = make_batch(seed, images)
-    return Batch(batch.inputs.to(dtype), batch.labels, batch.sample_ids, batch.clip_ids, batch.identities)
+    return replace(batch, inputs=batch.inputs.to(dtype), items=items)
 
 
-def take_two_steps(step: TrainStep, dtype: torch.dtype, images: int) -> list[StepResult]:
-    results = [step(make_batch_of(dtype, seed, images), START) for seed in range(2)]
+def take_two_steps(step: TrainStep, dtype: torch.dtype, images: int, items: tuple[int, ...] = ()) -> list[StepResult]:
+    results = [step(make_batch_of(dtype, seed, images, items), START) for seed in range(2)]
     assert all(result.ok for result in results)
     return results
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
 @pytest.mark.parametrize(("rho", "asam"), [(0.0, False), (0.05, False), (0.5, True)])
-@pytest.mark.parametrize(("parts", "images"), [(2, 8), (3, 8), (4, 8), (8, 8), (3, 7), (20, 8)])
+@pytest.mark.parametrize(
+    ("parts", "images", "items"),
+    [
+        (2, 8, ()),
+        (3, 8, ()),
+        (4, 8, ()),
+        (8, 8, ()),
+        (3, 7, ()),
+        (20, 8, ()),
+        (2, 8, (0, 1, 1, 1, 1, 1, 1, 2)),  # parts of 7 and 1
+        (3, 8, (0, 0, 0, 0, 1, 2, 2, 3)),  # parts of 5, 2 and 1
+        (5, 8, (0, 0, 0, 0, 0, 0, 0, 0)),
+    ],
+    ids=str,
+)
 def test_parts_give_what_the_whole_batch_gives(
-    parts: int, images: int, rho: float, asam: bool, dtype: torch.dtype, tolerance: float
+    parts: int, images: int, items: tuple[int, ...], rho: float, asam: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
     whole, cut = (make_plain_step(n, dtype, rho=rho, asam=asam) for n in (1, parts))
-    ones, others = (take_two_steps(step, dtype, images) for step in (whole, cut))
+    ones, others = (take_two_steps(step, dtype, images, items) for step in (whole, cut))
     for one, other in zip(ones, others, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=tolerance)
         assert other.perturbed_loss == (pytest.approx(one.perturbed_loss, rel=tolerance) if rho else None)
         assert other.grad_norm == pytest.approx(one.grad_norm, rel=tolerance)
         assert other.terms == pytest.approx(one.terms, rel=tolerance)
+        assert other.agreement == pytest.approx(one.agreement, abs=1e-6)
         assert list(other.terms) == ["hard", "kd"]
     for p, q in zip(whole.student.parameters(), cut.student.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=tolerance)
@@ -108,7 +125,7 @@ def test_the_teacher_is_asked_once_a_micro_batch_and_never_again_in_pass_2() -> 
     # The same tensors in the same order: first by the teacher, then in pass 1, then in pass 2.
     for teachers, first, second in zip(asked, seen[:4], seen[4:], strict=True):
         assert teachers is first is second
-    assert torch.equal(torch.stack(asked, dim=1).flatten(0, 1), batch.inputs)
+    assert torch.equal(torch.cat(asked), batch.inputs)
 
 
 def test_each_part_is_compared_with_the_teachers_answer_to_that_part() -> None:
@@ -117,9 +134,9 @@ def test_each_part_is_compared_with_the_teachers_answer_to_that_part() -> None:
     real = step.criterion
 
     class Spy(WeightedSum):
-        def __call__(self, outputs, batch, answers, progress):
+        def __call__(self, outputs, batch, answers, progress, *, images):
             pairs.append((batch, answers["teacher"]))
-            return super().__call__(outputs, batch, answers, progress)
+            return super().__call__(outputs, batch, answers, progress, images=images)
 
     step.criterion = Spy(real.terms)
     assert step(make_batch(), START).ok
@@ -175,49 +192,69 @@ def test_a_gradient_that_was_left_in_place_is_no_part_of_the_step() -> None:
         assert are_identical(dirty.student.state_dict(), clean.student.state_dict())
 
 
-# --- Dealing the batch out ------------------------------------------------------------------------------------------
+# --- Cutting the batch ----------------------------------------------------------------------------------------------
+
+SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=20)  # how many images each item gives
 
 
-def make_labelled(reals: int, fakes: int) -> Batch:
-    """Reals first, as the loader stacks them; each image is its own number."""
-    count = reals + fakes
-    names = tuple(str(i) for i in range(count))
-    labels = torch.cat([torch.zeros(reals, dtype=torch.int64), torch.ones(fakes, dtype=torch.int64)])
-    inputs = torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1).expand(count, 3, 2, 2).clone()
-    return Batch(inputs, labels, names, names, names, masks=inputs[:, 0])
+def make_sized(sizes: list[int]) -> Batch:
+    """Each image is its own number; an item's first is real, and the others are fakes."""
+    items = tuple(item for item, size in enumerate(sizes) for _ in range(size))
+    labels = torch.tensor([int(place > 0) for size in sizes for place in range(size)])
+    names = tuple(str(i) for i in range(len(items)))
+    inputs = torch.arange(len(items), dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
+    return Batch(inputs, labels, names, names, names, masks=inputs[:, 0], items=items)
 
 
-@given(st.integers(1, 40), st.integers(0, 40), st.integers(1, 50))
+@given(SIZES, st.integers(1, 25))
 @settings(deadline=None, max_examples=150)
-def test_every_image_is_in_exactly_one_part_with_all_that_belongs_to_it(reals: int, fakes: int, parts: int) -> None:
-    batch = make_labelled(reals, fakes)
-    dealt = split_batch(batch, parts)
-    assert len(dealt) == min(parts, len(batch))
-    numbers = [int(i) for part in dealt for i in part.inputs[:, 0, 0, 0]]
-    assert sorted(numbers) == list(range(len(batch)))
-    sizes = [len(part) for part in dealt]
-    assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) >= 1
-    for part in dealt:
-        rows = [int(i) for i in part.inputs[:, 0, 0, 0]]
-        assert part.labels.tolist() == [batch.labels[i].item() for i in rows]
-        for names in (part.sample_ids, part.clip_ids, part.identities):
+def test_every_image_is_in_exactly_one_part_with_all_that_belongs_to_it(sizes: list[int], parts: int) -> None:
+    batch = make_sized(sizes)
+    pieces = split_batch(batch, parts)
+    assert [int(i) for piece in pieces for i in piece.inputs[:, 0, 0, 0]] == list(range(len(batch)))
+    for piece in pieces:
+        rows = [int(i) for i in piece.inputs[:, 0, 0, 0]]
+        assert piece.labels.tolist() == [batch.labels[i].item() for i in rows]
+        for names in (piece.sample_ids, piece.clip_ids, piece.identities):
             assert names == tuple(str(i) for i in rows)
-        assert part.masks[:, 0, 0].tolist() == rows
+        assert piece.masks[:, 0, 0].tolist() == rows
+        assert piece.items == tuple(batch.items[i] for i in rows)
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+@given(SIZES, st.integers(1, 25))
 @settings(deadline=None, max_examples=150)
-def test_reals_and_fakes_are_dealt_out_evenly(reals: int, fakes: int, parts: int) -> None:
-    for label in (0, 1):
-        counts = [int((part.labels == label).sum()) for part in split_batch(make_labelled(reals, fakes), parts)]
-        assert max(counts) - min(counts) <= 1
+def test_no_item_is_parted_and_the_parts_have_nearly_as_many_items_each(sizes: list[int], parts: int) -> None:
+    pieces = [set(piece.items) for piece in split_batch(make_sized(sizes), parts)]
+    assert len(pieces) == min(parts, len(sizes))
+    assert sum(map(len, pieces)) == len(set.union(*pieces)) == len(sizes)
+    counts = [len(piece) for piece in pieces]
+    assert min(counts) >= 1
+    assert max(counts) - min(counts) <= 1
+    assert counts == sorted(counts, reverse=True)  # where memory runs out, it does so at once
 
 
-@pytest.mark.parametrize("items", [1, 2, 3, 8, 16])
-def test_as_many_parts_as_pairs_leave_each_pair_together(items: int) -> None:
-    for number, part in enumerate(split_batch(make_labelled(items, items), items)):
-        assert part.sample_ids == (str(number), str(number + items))
+def test_a_batch_with_unequal_items_is_cut_between_them() -> None:
+    batch = make_sized([1, 3, 2, 1])
+    assert [piece.sample_ids for piece in split_batch(batch, 2)] == [("0", "1", "2", "3"), ("4", "5", "6")]
+    assert [len(piece) for piece in split_batch(batch, 3)] == [4, 2, 1]
+    assert [len(piece) for piece in split_batch(batch, 4)] == [1, 3, 2, 1]
+    assert [len(piece) for piece in split_batch(batch, 9)] == [1, 3, 2, 1]
+
+
+@given(st.integers(1, 16), st.integers(1, 20))
+@settings(deadline=None, max_examples=150)
+def test_parts_of_pairs_hold_as_many_reals_as_fakes(pairs: int, parts: int) -> None:
+    for piece in split_batch(make_sized([2] * pairs), parts):
+        assert piece.labels.tolist() == [0, 1] * (len(piece) // 2)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+@settings(deadline=None, max_examples=150)
+def test_images_that_are_items_of_their_own_are_cut_anywhere(images: int, parts: int) -> None:
+    batch = replace(make_sized([1] * images), items=())
+    sizes = [len(piece) for piece in split_batch(batch, parts)]
+    assert (len(sizes), sum(sizes)) == (min(parts, images), images)
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_batch_without_masks_stays_without() -> None:
@@ -225,7 +262,7 @@ def test_a_batch_without_masks_stays_without() -> None:
 
 
 def test_parts_of_images_stored_channels_last_give_the_same_step() -> None:
-    """A part is a view with gaps; it must not be read as something else."""
+    """A part is a view of the whole; it must not be read as something else."""
     results = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         step = make_plain_step(3, torch.float32, rho=0.05)

@@ -47,7 +47,7 @@ def test_layers_of_student_and_teacher_compute_in_half_and_the_loss_in_fp32(dtyp
     def compute(outputs, batch: Batch, teacher_outputs) -> Tensor:
         assert not torch.is_autocast_enabled("cpu")
         losses.append(outputs.logits.dtype)
-        return nn.functional.cross_entropy(outputs.logits, batch.labels)
+        return nn.functional.cross_entropy(outputs.logits, batch.labels, reduction="none")
 
     step.criterion = WeightedSum([WeightedTerm("hard", compute, Constant(1.0), asks="teacher")])
     assert step(make_batch(), START).ok

@@ -50,10 +50,16 @@ def test_the_teachers_answer_of_pass_1_is_what_pass_2_is_compared_with() -> None
 
     class Spy(WeightedSum):
         def __call__(
-            self, outputs: Outputs, batch: Batch, answers: Mapping[Asks, Outputs], progress: Progress
+            self,
+            outputs: Outputs,
+            batch: Batch,
+            answers: Mapping[Asks, Outputs],
+            progress: Progress,
+            *,
+            images: int | None = None,
         ) -> LossValue:
             seen.append(answers["teacher"])
-            return super().__call__(outputs, batch, answers, progress)
+            return super().__call__(outputs, batch, answers, progress, images=images)
 
     step = make_step(teacher=make_teacher(), criterion=Spy(make_criterion().terms))
     step(make_batch(), START)

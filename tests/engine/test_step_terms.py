@@ -135,10 +135,16 @@ def test_both_passes_learn_from_the_averages_answer_to_the_weights_before_the_st
 
     class Spy(WeightedSum):
         def __call__(
-            self, outputs: Outputs, batch: Batch, answers: Mapping[Asks, Outputs], progress: Progress
+            self,
+            outputs: Outputs,
+            batch: Batch,
+            answers: Mapping[Asks, Outputs],
+            progress: Progress,
+            *,
+            images: int | None = None,
         ) -> LossValue:
             seen.append(answers["ema"])
-            return super().__call__(outputs, batch, answers, progress)
+            return super().__call__(outputs, batch, answers, progress, images=images)
 
     step = make_self_step()
     assert step.average is not None

@@ -11,7 +11,7 @@ from sharpstudent.report.batch_picture import draw_batch
 from sharpstudent.report.curves import draw_curves
 
 ROOT = Path(__file__).resolve().parents[2]
-GREEN, BLUE = (10, 200, 30), (20, 40, 220)  # the real and the fake half in these tests
+GREEN, BLUE = (10, 200, 30), (20, 40, 220)  # the reals and the fakes in these tests
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -27,12 +27,11 @@ def centres_of(picture: np.ndarray, colour: tuple[int, ...]) -> tuple[float, int
 
 
 def make_batch(pairs: int, *, fakes_first: bool = False) -> dict:
-    halves = [np.full((pairs, 8, 8, 3), colour, np.uint8) for colour in (GREEN, BLUE)]
-    labels = [0] * pairs + [1] * pairs
+    pair, labels = [np.full((8, 8, 3), colour, np.uint8) for colour in (GREEN, BLUE)], [0, 1]
     if fakes_first:
-        halves, labels = halves[::-1], labels[::-1]
+        pair, labels = pair[::-1], labels[::-1]
     masks = np.ones((2 * pairs, 8, 8), np.float32)
-    return {"images": np.concatenate(halves), "labels": labels, "ids": ["clip/1"] * (2 * pairs), "masks": masks}
+    return {"images": np.stack(pair * pairs), "labels": labels * pairs, "ids": ["clip/1"] * (2 * pairs), "masks": masks}
 
 
 @pytest.mark.parametrize("fakes_first", [False, True])
@@ -57,6 +56,25 @@ def test_a_batch_without_pairs_is_a_grid_of_labelled_images(tmp_path: Path) -> N
     draw_batch(tmp_path / "batch.png", images, [0, 1, 0, 1, 7], [f"photo_{i}.jpg" for i in range(5)])
     picture = read_png(tmp_path / "batch.png")
     assert centres_of(picture, GREEN)[1] > centres_of(picture, BLUE)[1] > 0
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], [0, 1, 1], [0, 1, 0, 2]], ids=str)
+def test_images_with_masks_that_are_no_pairs_are_a_grid(tmp_path: Path, labels: list[int]) -> None:
+    batch = make_batch(2)
+    batch = {name: values[: len(labels)] for name, values in batch.items()} | {"labels": labels}
+    draw_batch(tmp_path / "with.png", **batch)
+    draw_batch(tmp_path / "without.png", **(batch | {"masks": None}))
+    assert (read_png(tmp_path / "with.png") == read_png(tmp_path / "without.png")).all()
+
+
+def test_each_fake_has_its_own_mask(tmp_path: Path) -> None:
+    batch = make_batch(2)
+    batch["masks"] = np.stack([np.full((8, 8), shade, np.float32) for shade in (0.0, 0.2, 0.0, 0.8)])
+    draw_batch(tmp_path / "batch.png", **batch)
+    picture = read_png(tmp_path / "batch.png")
+    rows = [np.argwhere((picture == shade).all(-1))[:, 0].mean() for shade in (51, 204)]
+    fakes = np.unique(np.argwhere((picture == np.array(BLUE)).all(-1))[:, 0])
+    assert rows[0] < fakes.mean() < rows[1]
 
 
 def test_arrays_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def make_scores(rows: list[tuple[str, str, str, int, float]]) -> Scores:
 
 
 def make_blended(clips: int = 6, frames: int = 3, seed: int = 0) -> Scores:
-    """A real and a blend of each frame, as they come in batches: reals first."""
+    """A real and a blend of each frame, all reals before all blends."""
     rng = np.random.default_rng(seed)
     rows = [
         (f"{clip}/{i}#{'blend0' if label else 'real0'}", f"clip {clip}", f"person {clip // 2}", label, margin)

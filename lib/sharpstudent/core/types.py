@@ -19,6 +19,8 @@ class Batch:
 
     inputs (N, 3, H, W) float32 RGB in 0..1; labels (N,) int64, real 0 and fake 1; sample_ids, clip_ids and
     identities: N strings each; masks (N, H, W) float32 in 0..1 where a blend is known (for pictures), else None.
+    items: the item that each image came from, N numbers of which those of one item stand together; () where every
+    image is an item of its own.
     """
 
     inputs: torch.Tensor
@@ -27,6 +29,7 @@ class Batch:
     clip_ids: tuple[str, ...]
     identities: tuple[str, ...]
     masks: torch.Tensor | None = None
+    items: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -46,6 +49,7 @@ class Batch:
             clip_ids=self.clip_ids[rows],
             identities=self.identities[rows],
             masks=None if self.masks is None else self.masks[rows],
+            items=self.items[rows],
         )
 
 

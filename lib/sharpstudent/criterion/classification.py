@@ -3,19 +3,19 @@
 The hard-label term, with label smoothing (Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer
 Vision", section 7).
 
-    CE = mean over the batch of - sum_c q(c) log p(c),   q(c) = (1 - s) [c is the label] + s / C
+    CE = - sum_c q(c) log p(c),   q(c) = (1 - s) [c is the label] + s / C
 
 Legend: B images, C classes, s the smoothing.
 
 Binary cross-entropy of one margin a picture.
 
-    BCE = mean over the batch of log(1 + exp(m)) - y m
+    BCE = log(1 + exp(m)) - y m
 
 With two outputs, m = z1 - z0, it is the cross-entropy over both classes. Legend: B images, m margin, y label.
 
 The focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4), over classes.
 
-    FL = mean over the batch of - (1 - p_y)^gamma log p_y,   p = softmax(logits)
+    FL = - (1 - p_y)^gamma log p_y,   p = softmax(logits)
 
 gamma 0 is the cross-entropy. Legend: B images, C classes, y label.
 
@@ -47,13 +47,13 @@ def build_cross_entropy(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy of logits (B, C) against class indices labels (B,) int64; a scalar, computed in fp32."""
+    """Cross entropy (B,) of logits (B, C) against class indices labels (B,) int64, computed in fp32."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.shape[0] == 0:
         raise ValueError(
             f"cross entropy needs logits (B, C) and labels (B,) with B >= 1, "
             f"got {tuple(logits.shape)} and {tuple(labels.shape)}"
         )
-    return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing, reduction="none")
 
 
 def compute_margin(logits: Tensor) -> Tensor:
@@ -78,11 +78,11 @@ def build_binary(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_binary(logits: Tensor, labels: Tensor) -> Tensor:
-    """BCE of logits (B, 2) or (B, 1) against labels (B,) int64 of 0 and 1; a scalar, computed in fp32."""
+    """BCE (B,) of logits (B, 2) or (B, 1) against labels (B,) int64 of 0 and 1, computed in fp32."""
     margin = compute_margin(logits)
     if labels.shape != margin.shape:
         raise ValueError(f"labels must be (B,) = {tuple(margin.shape)}, got {tuple(labels.shape)}")
-    return F.binary_cross_entropy_with_logits(margin, labels.to(margin.dtype))
+    return F.binary_cross_entropy_with_logits(margin, labels.to(margin.dtype), reduction="none")
 
 
 def build_focal(section: TermSection, shapes: Shapes) -> WeightedTerm:
@@ -97,7 +97,7 @@ def build_focal(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Focal loss of logits (B, C), C >= 2, against class indices labels (B,) int64; a scalar, computed in fp32.
+    """Focal loss (B,) of logits (B, C), C >= 2, against class indices labels (B,) int64, computed in fp32.
 
     Raises ValueError for other shapes, and unless gamma is finite and >= 0.
     """
@@ -113,4 +113,4 @@ def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     # log(1 - p_y) as the sum over the other classes: 1 - p_y itself is 0 for a sure student, and the derivative of
     # 0^gamma is infinite for gamma < 1.
     log_rest = log_p.scatter(1, chosen, -math.inf).logsumexp(dim=1)
-    return -((gamma * log_rest).exp() * log_p.gather(1, chosen)[:, 0]).mean()
+    return -((gamma * log_rest).exp() * log_p.gather(1, chosen)[:, 0])

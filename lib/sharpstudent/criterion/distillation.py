@@ -2,13 +2,13 @@
 
 The soft-label term (Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2).
 
-    KD = T^2 * mean over the batch of sum_c p_t(c) (log p_t(c) - log p_s(c)),   p = softmax(logits / T)
+    KD = T^2 * sum_c p_t(c) (log p_t(c) - log p_s(c)),   p = softmax(logits / T)
 
 T^2 keeps the gradient's size when T changes. Legend: B images, C classes, T temperature.
 
 The soft-label term for one logit: what `distillation` is for classes.
 
-    KD = T^2 * mean over the batch of KL(Bernoulli(sigmoid(m_t / T)) || Bernoulli(sigmoid(m_s / T)))
+    KD = T^2 * KL(Bernoulli(sigmoid(m_t / T)) || Bernoulli(sigmoid(m_s / T)))
 
 m is z1 - z0, or the only logit of a head of one output; with two outputs it equals the divergence over both classes.
 So a teacher of one output can teach a student of two, and the other way round. Legend: B images, T temperature.
@@ -45,16 +45,16 @@ def compute_softened(outputs: Outputs, batch: Batch, answer: Outputs, *, tempera
 
 
 def compute_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) of logits (B, C) at temperature T > 0; a scalar, computed in fp32.
+    """T^2 * KL(teacher || student) (B,) of logits (B, C) at temperature T > 0, computed in fp32.
 
     The teacher's logits are data: no gradient reaches them.
     """
     _check(student_logits, teacher_logits, temperature)
     # fp32 before the division: half precision loses the small differences that T leaves. Logarithms on both sides: the
-    # logarithm of a softmax is -inf for a confident student. "batchmean" is the formula; "mean" is 1 / C of it.
+    # logarithm of a softmax is -inf for a confident student.
     log_student = F.log_softmax(student_logits.float() / temperature, dim=1)
     log_teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
 
 
 def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> None:
@@ -86,7 +86,7 @@ def _compute(outputs: Outputs, batch: Batch, answer: Outputs, *, temperature: fl
 
 
 def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) of the margins of logits (B, 1) or (B, 2) at T > 0; a scalar, computed in fp32.
+    """T^2 * KL(teacher || student) (B,) of the margins of logits (B, 1) or (B, 2) at T > 0, computed in fp32.
 
     The teacher's logits are data: no gradient reaches them. Raises ValueError for other shapes and temperatures.
     """
@@ -102,7 +102,7 @@ def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperatu
     # Logarithms of both probabilities, fake and real, never of 1 - p: finite however sure a model is.
     divergence = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
     divergence = divergence + (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-    return temperature**2 * divergence.mean()
+    return temperature**2 * divergence
 
 
 def build_self_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:

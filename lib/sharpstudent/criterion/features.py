@@ -1,8 +1,8 @@
 """Feature distillation (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3): a feature map of the
 student, through a learnable projection to the teacher's channels, shall be one of the teacher.
 
-    mse:    mean over images, places and channels of (P f_s - f_t)^2
-    cosine: mean over images and places of 1 - cos(P f_s, f_t), the angle over channels
+    mse:    mean over places and channels of (P f_s - f_t)^2
+    cosine: mean over places of 1 - cos(P f_s, f_t), the angle over channels
 
 P is a 1x1 convolution between maps (B, C, h, w), and a linear layer between token maps (B, N, D). The projection is
 learnt with the student and is no part of it. Legend: B images, C or D channels, h x w grid, N tokens.
@@ -40,7 +40,7 @@ def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
-    """Distance between maps (B, C, h, w), or (B, N, D), of as many channels; a scalar, computed in fp32, 0 when equal.
+    """Distance (B,) between maps (B, C, h, w), or (B, N, D), of as many channels; computed in fp32, 0 when equal.
 
     A grid of the teacher that differs is brought to the student's by adaptive average pooling. The teacher's map is
     data: no gradient reaches it. Raises ValueError for maps of different kinds, images, channels or tokens.
@@ -55,9 +55,9 @@ def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> 
     if projected.shape != teacher.shape:
         raise ValueError(f"maps do not match: {tuple(projected.shape)} and {tuple(teacher.shape)}")
     if distance == "mse":
-        return F.mse_loss(projected, teacher)
+        return F.mse_loss(projected, teacher, reduction="none").flatten(1).mean(1)
     channels = 1 if projected.ndim == 4 else 2
-    return 1.0 - F.cosine_similarity(projected, teacher, dim=channels, eps=SMALLEST_LENGTH).mean()
+    return 1.0 - F.cosine_similarity(projected, teacher, dim=channels, eps=SMALLEST_LENGTH).flatten(1).mean(1)
 
 
 def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: str) -> nn.Module:

@@ -60,7 +60,7 @@ def _compute_share(term: WeightedTerm, shapes: Shapes, seed: int) -> float:
     classes = max(shapes.classes, 2)
     pair = [2.0 * torch.randn(IMAGES, classes, generator=generator) for _ in range(2)]
     logits = pair[0].clone().requires_grad_()
-    yardstick = _compute_sensitivity(compute_kd(logits, pair[1], 3.0), [logits])
+    yardstick = _compute_sensitivity(compute_kd(logits, pair[1], 3.0).mean(), [logits])
     student, answer = (
         Outputs(one[:, : shapes.classes].clone(), _draw_maps(maps, generator))
         for one, maps in zip(pair, (shapes.student, shapes.teacher), strict=True)
@@ -69,10 +69,9 @@ def _compute_share(term: WeightedTerm, shapes: Shapes, seed: int) -> float:
     inputs = [student.logits.requires_grad_(), *(value.requires_grad_() for value in student.features.values())]
     names = tuple(str(row) for row in range(IMAGES))
     batch = Batch(torch.zeros(IMAGES, 3, 8, 8), torch.arange(IMAGES) % classes, names, names, names)
-    settings = {name: schedule(START) for name, schedule in term.settings.items()}
     with torch.enable_grad():
-        value = term.compute(student, batch, None if term.asks is None else answer, **settings)
-        return _compute_sensitivity(value, inputs) / yardstick
+        rows = term.compute_rows(student, batch, None if term.asks is None else answer, START)
+        return _compute_sensitivity(rows.mean(), inputs) / yardstick
 
 
 def _compute_sensitivity(value: Tensor, inputs: list[Tensor]) -> float:

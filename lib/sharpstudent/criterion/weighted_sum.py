@@ -24,11 +24,11 @@ SOURCES: Mapping[Asks, str] = {"teacher": "teacher", "ema": "averaged student"}
 class WeightedTerm:
     """One term of the loss.
 
-    compute(outputs, batch, answer, **settings) gives a scalar; `settings` (such as `temperature`) are schedules too and
-    reach it as numbers. answer: what `asks` says of the same batch, the teacher or the student's averaged weights; None
-    where the term asks nobody. module: what the term itself learns, such as a projection; parameters only, for buffers
-    would not be put back with a step that fails. student_layers, teacher_layers: whose feature maps it reads, in
-    `outputs.features` and `answer.features`.
+    compute(outputs, batch, answer, **settings) gives a value for each row of the batch (B,); their mean is the term.
+    `settings` (such as `temperature`) are schedules too and reach it as numbers. answer: what `asks` says of the same
+    batch, the teacher or the student's averaged weights; None where the term asks nobody. module: what the term itself
+    learns, such as a projection; parameters only, for buffers would not be put back with a step that fails.
+    student_layers, teacher_layers: whose feature maps it reads, in `outputs.features` and `answer.features`.
     """
 
     name: str
@@ -40,10 +40,26 @@ class WeightedTerm:
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
 
+    def compute_rows(self, outputs: Outputs, batch: Batch, answer: Outputs | None, progress: Progress) -> Tensor:
+        """The term's value for each row (B,), unweighted, with its graph. Raises ValueError for a value of another
+        shape: a mean over the batch would be weighed wrongly, and silently.
+        """
+        settings = {name: schedule(progress) for name, schedule in self.settings.items()}
+        rows = self.compute(outputs, batch, answer, **settings)
+        if rows.shape != batch.labels.shape:
+            raise ValueError(
+                f"the term {self.name!r} must give one value for each of the {len(batch)} rows of a batch, "
+                f"got the shape {tuple(rows.shape)}"
+            )
+        return rows
+
 
 @dataclass(frozen=True)
 class LossValue:
-    """total: scalar with its graph; terms: each term, unweighted and detached; one of weight 0 is absent."""
+    """total: scalar with its graph; terms: each term, unweighted and detached; one of weight 0 is absent.
+
+    Of a part of a batch: its share of them, so that those of all parts add up to those of the batch.
+    """
 
     total: Tensor
     terms: Mapping[str, Tensor]
@@ -79,12 +95,20 @@ class WeightedSum:
         return tuple(dict.fromkeys(layer for term in self.terms for layer in term.teacher_layers))
 
     def __call__(
-        self, outputs: Outputs, batch: Batch, answers: Mapping[Asks, Outputs], progress: Progress
+        self,
+        outputs: Outputs,
+        batch: Batch,
+        answers: Mapping[Asks, Outputs],
+        progress: Progress,
+        *,
+        images: int | None = None,
     ) -> LossValue:
-        """The weighted sum on one batch. answers: of each source in `asked`.
+        """The weighted sum of the terms, each the mean of its rows. answers: of each source in `asked`; images: of the
+        whole batch where this is a part of it, so that each row weighs the same in whatever part it is.
 
         A term of weight 0 is not computed: 0 * inf would be nan.
         """
+        count = len(batch) if images is None else images
         total: Tensor | None = None
         values: dict[str, Tensor] = {}
         for term in self.terms:
@@ -94,8 +118,7 @@ class WeightedSum:
             answer = None if term.asks is None else answers.get(term.asks)
             if term.asks is not None and answer is None:
                 raise ValueError(f"the term {term.name!r} has weight {weight} but no {SOURCES[term.asks]} was asked")
-            settings = {name: schedule(progress) for name, schedule in term.settings.items()}
-            value = term.compute(outputs, batch, answer, **settings)
+            value = term.compute_rows(outputs, batch, answer, progress).sum() / count
             values[term.name] = value.detach()
             total = weight * value if total is None else total + weight * value
         if total is None:

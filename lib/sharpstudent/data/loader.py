@@ -157,9 +157,8 @@ def _share(loaded: LoadedBatch) -> LoadedBatch | UserError:
 
 
 def collate(items: list[Loaded]) -> LoadedBatch:
-    """Reals first, then fakes, each in the order of the items: inputs (N, 3, S, S) float32 RGB in 0..1, no mean/std."""
+    """The items' pictures in the order of the items: inputs (N, 3, S, S) float32 RGB in 0..1, no mean/std."""
     rows = [(item, i) for item, _ in items for i in range(len(item.labels))]
-    rows.sort(key=lambda row: row[0].labels[row[1]])
     images = np.stack([item.images[i] for item, i in rows])
     has_masks = all(item.masks is not None for item, _ in rows)
     masks = np.stack([item.masks[i] for item, i in rows if item.masks is not None]) if has_masks else None
@@ -170,5 +169,6 @@ def collate(items: list[Loaded]) -> LoadedBatch:
         clip_ids=tuple(item.clip_id for item, _ in rows),
         identities=tuple(item.identity for item, _ in rows),
         masks=None if masks is None else torch.from_numpy(masks),
+        items=tuple(number for number, (item, _) in enumerate(items) for _ in item.labels),
     )
     return LoadedBatch(batch, tuple(r for _, replaced in items for r in replaced))

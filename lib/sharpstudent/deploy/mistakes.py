@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,68 +34,57 @@ def find_mistakes(
     sets: Sequence[JudgedSet],
     unreadable: Sequence[dict[str, str]],
     *,
-    batch_size: int,
     first_picture: int,
     heat_maps: HeatMaps | None = None,
     most: int = MOST,
 ) -> tuple[list[MistakeResult], list[ReportPicture]]:
-    """The samples furthest on the wrong side of one half, worst first; none that was judged right.
+    """The samples furthest on the wrong side of one half, worst first; none that was judged right, and none that could
+    not be read: another was judged in its place.
 
-    batch_size: with which they were judged; first_picture: number of this model's first picture in the report. Of
-    equally wrong samples the first by name.
+    first_picture: number of this model's first picture in the report. Of equally wrong samples the first by name.
     """
     samples = [judged.list_samples(scores) for judged, scores in zip(sets, model.scores, strict=True)]
-    spare = most + sum(map(len, unreadable))  # stand-ins are passed over
-    wrong = [one for number, of_set in enumerate(samples) for one in _list_wrong(number, of_set, spare)]
+    wrong = [
+        one
+        for number, of_set in enumerate(samples)
+        for one in _list_wrong(number, of_set, unreadable=unreadable[number], most=most)
+    ]
     mistakes: list[MistakeResult] = []
     pictures: list[ReportPicture] = []
-    for one in sorted(wrong, key=lambda one: (-one.distance, sets[one.of_set].name, one.name)):
-        if len(mistakes) == most:
-            break
-        if one.name in unreadable[one.of_set]:
-            continue  # another face was judged in its place
-        image = _load(sets[one.of_set], model.opened.image_size, one, samples[one.of_set], batch_size)
+    for one in sorted(wrong, key=lambda one: (-one.distance, sets[one.of_set].name, one.name))[:most]:
+        judged, of_set = sets[one.of_set], samples[one.of_set]
+        image = _load(judged.build_source(model.opened.image_size), judged.seed, of_set.names, one.name)
         picture = None if image is None else ReportPicture(image, _explain(model, image, heat_maps))
         number = None if picture is None else first_picture + len(pictures)
-        mistakes.append(_describe(model, sets[one.of_set].name, one.index, samples[one.of_set], number))
+        mistakes.append(_describe(model, judged.name, one.index, of_set, number))
         pictures += [] if picture is None else [picture]
     return mistakes, pictures
 
 
-def _list_wrong(of_set: int, samples: Samples, most: int) -> list[_Wrong]:
-    """The most wrong ones of a set, and those that tie with the last of them."""
+def _list_wrong(of_set: int, samples: Samples, *, unreadable: Mapping[str, str], most: int) -> list[_Wrong]:
+    """The most wrong ones of a set, each once, and those that tie with the last of them."""
     distances = np.where(samples.labels == 1, -samples.margins, samples.margins)
     wrong = np.flatnonzero(np.where(samples.labels == 1, samples.margins < 0.0, samples.margins >= 0.0))
-    if len(wrong) > most:
-        least = np.partition(distances[wrong], -most)[-most]
-        wrong = wrong[distances[wrong] >= least]
-    return [_Wrong(of_set, int(i), float(distances[i]), samples.names[i]) for i in wrong.tolist()]
+    # A sample that stood in for another has two rows. One that could not be read has the score of its stand-in.
+    first = {samples.names[row]: row for row in reversed(wrong.tolist()) if samples.names[row] not in unreadable}
+    least = np.sort(distances[list(first.values())])[-most:][0] if first else 0.0
+    return [_Wrong(of_set, row, float(distances[row]), name) for name, row in first.items() if distances[row] >= least]
 
 
-def _load(
-    judged: JudgedSet, image_size: int, one: _Wrong, samples: Samples, batch_size: int
-) -> NDArray[np.uint8] | None:
-    """The picture as the model saw it; None where it cannot be found or read again.
-
-    Within a batch the loader may have sorted the samples: their item is looked for among those of the batch.
+def _load(source: ItemSource, seed: int, names: Sequence[str], name: str) -> NDArray[np.uint8] | None:
+    """The picture of this name as the model saw it; None where it cannot be read again. names: of all rows; each item
+    has as many of them.
     """
-    source = judged.build_source(image_size)
-    per_batch = batch_size * (len(samples.names) // max(1, len(source)))
-    start = one.index // max(1, per_batch) * batch_size
-    for item_index in range(start, min(start + batch_size, len(source))):
-        if one.name.startswith(source.name_of(item_index)):
-            image = _make(source, item_index, one.name, judged.seed)
-            if image is not None:
-                return image
+    per_item = len(names) // len(source)
+    for row in (row for row, other in enumerate(names) if other == name):
+        index, place = divmod(row, per_item)
+        try:
+            item = source.make(index, build_generator(seed, 0, index))
+        except UnreadableItem:  # gone since it was judged, or another stood in for it
+            continue
+        if item.sample_ids[place] == name:
+            return item.images[place]
     return None
-
-
-def _make(source: ItemSource, item_index: int, name: str, seed: int) -> NDArray[np.uint8] | None:
-    try:
-        item = source.make(item_index, build_generator(seed, 0, item_index))
-    except UnreadableItem:  # gone since it was judged
-        return None
-    return item.images[item.sample_ids.index(name)] if name in item.sample_ids else None
 
 
 def _explain(model: JudgedModel, image: NDArray[np.uint8], heat_maps: HeatMaps | None) -> NDArray[np.float32] | None:

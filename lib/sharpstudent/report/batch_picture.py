@@ -31,39 +31,34 @@ def draw_batch(
 ) -> None:
     """Draw images (N, H, W, 3) uint8 RGB with labels (N,) and ids (N,) to a PNG.
 
-    With masks (N, H, W) in 0..1 and one half of the batch real, the other fake, in the same order, item i is shown as
-    real | fake | mask of the fake; else the first images with their labels.
+    With masks (N, H, W) in 0..1 and images in pairs of a real and a fake, each pair is shown as real | fake | mask of
+    the fake; else the first images with their labels.
     """
     labels = np.asarray(labels)
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
     if not len(images) == len(labels) == len(ids) or len(images) == 0:
         raise ValueError(f"images, labels and ids must be equally many, got {len(images)}, {len(labels)}, {len(ids)}")
-    real = _find_real_half(labels) if masks is not None else None
-    if real is None or masks is None:
+    pairs = _find_pairs(labels.tolist()) if masks is not None else None
+    if pairs is None or masks is None:
         count = min(len(images), 2 * max_items)
         grid: list[Cell] = [(images[i], _describe_label(int(labels[i])), int(labels[i]), ids[i]) for i in range(count)]
         _draw_grid(path, grid, columns=min(4, count), group=1, title=title)
         return
-    half = len(images) // 2
     cells: list[Cell] = []
-    for i in range(min(half, max_items)):
-        at_real, at_fake = (i, half + i) if real == 0 else (half + i, i)
+    for at_real, at_fake in pairs[:max_items]:
         cells.append((images[at_real], "real", 0, ids[at_real]))
         cells.append((images[at_fake], "fake", 1, ids[at_fake]))
         cells.append((masks[at_fake], "mask", None, ""))
     _draw_grid(path, cells, columns=3 if len(cells) <= 12 else 6, group=3, title=title)
 
 
-def _find_real_half(labels: np.ndarray) -> int | None:
-    """0 if the first half is real and the second fake, 1 if the other way round, None if neither."""
-    half = len(labels) // 2
-    if len(labels) % 2 or half == 0:
+def _find_pairs(labels: Sequence[int]) -> list[tuple[int, int]] | None:
+    """Where the real and the fake of each two images stand; None unless all are such pairs."""
+    starts = range(0, len(labels), 2)
+    if any(sorted(labels[start : start + 2]) != [0, 1] for start in starts):
         return None
-    for first in (0, 1):
-        if (labels[:half] == first).all() and (labels[half:] == 1 - first).all():
-            return first
-    return None
+    return [(start, start + 1) if labels[start] == 0 else (start + 1, start) for start in starts]
 
 
 def _describe_label(label: int) -> str:

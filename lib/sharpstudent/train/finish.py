@@ -46,7 +46,7 @@ from sharpstudent.report.results import CalibrationResult, ModelResult, Results,
 from sharpstudent.report.training import read_training
 from sharpstudent.report.verdict.write import write_headed_verdict
 from sharpstudent.train.preflight.run import SCORES_NAME
-from sharpstudent.train.preflight.score_cache import load_scores
+from sharpstudent.train.preflight.score_cache import load_scores, put_in_order
 from sharpstudent.train.run import Run
 from sharpstudent.train.state import FitResult
 from sharpstudent.train.validate import EVALUATION_ITEMS, ValidationSet
@@ -78,9 +78,7 @@ def write_run_report(run: Run, task: Task, data: TaskData) -> Path:
     )
     best = judged.models[0]
     others = _read_others(run, validation, best.scores[0])
-    mistakes, pictures = find_mistakes(
-        best, [validation], judged.unreadable, batch_size=EVALUATION_ITEMS, first_picture=0
-    )
+    mistakes, pictures = find_mistakes(best, [validation], judged.unreadable, first_picture=0)
     stored = opened.about.get("calibration")  # absent where an earlier version saved it
     calibration = None if stored is None else CalibrationResult.model_validate(stored)
     model = ModelResult(
@@ -146,12 +144,13 @@ def _read_others(run: Run, validation: ValidationSet, own: Scores) -> list[_Kept
     named: list[tuple[str, Role, StudentSection | TeacherSection]] = [(BEFORE, "before", config.student)]
     for number, section in enumerate(config.teachers, 1):
         named.append(("teacher" if is_alone else f"teacher {number}", "teacher" if is_alone else "model", section))
-    if len(kept) != len(named) or any(scores.sample_ids != own.sample_ids for scores in kept):
+    in_order = [ordered for scores in kept if (ordered := put_in_order(scores, own.sample_ids)) is not None]
+    if len(in_order) != len(named) or len(in_order) != len(kept):
         run.say(f"report: {path} is of other models or pictures; the best model stands alone")
         return []
     return [
         _Kept(name, role, section.name, Path(section.weights or "none").name, validation.to_frames(scores, {}))
-        for (name, role, section), scores in zip(named, kept, strict=True)
+        for (name, role, section), scores in zip(named, in_order, strict=True)
     ]
 
 

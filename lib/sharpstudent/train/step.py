@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +37,9 @@ class _Overflow(_NotFinite):
 
 @dataclass(frozen=True)
 class _Part:
-    """A micro-batch, its share of the batch's images, and what those that the criterion asks said of it."""
+    """A micro-batch, and what those that the criterion asks said of it."""
 
     batch: Batch
-    share: float
     answers: Mapping[Asks, Outputs]
 
 
@@ -126,8 +126,7 @@ class TrainStep:
 
     def _ask(self, micro_batches: list[Batch]) -> list[_Part]:
         """Once a step: both passes look at the same images, and learn from the same answers."""
-        images = sum(len(part) for part in micro_batches)
-        return [_Part(part, len(part) / images, self._collect_answers(part)) for part in micro_batches]
+        return [_Part(part, self._collect_answers(part)) for part in micro_batches]
 
     def _collect_answers(self, part: Batch) -> dict[Asks, Outputs]:
         """What the teacher and the average say, in evaluation mode, as far as a term asks them. Where one is missing
@@ -157,23 +156,24 @@ class TrainStep:
         loss: Tensor | None = None
         agreement: Tensor | None = None
         terms: dict[str, Tensor] = {}
+        images = sum(len(part.batch) for part in parts)
         for part in parts:
             with self.autocasting(part.batch):
                 outputs = self.student(part.batch.inputs)
             # The loss in fp32 at least, whatever the network computed in.
             precise = torch.promote_types(outputs.logits.dtype, torch.float32)
             outputs = Outputs(outputs.logits.to(precise), outputs.features)
-            value = self.criterion(outputs, part.batch, part.answers, progress)
+            value = self.criterion(outputs, part.batch, part.answers, progress, images=images)
             _check_finite([value.total], f"the loss of {which}")
-            total = value.total * part.share
+            total = value.total
             with batchnorm_statistics_kept(self.student) if self.recomputes else contextlib.nullcontext():
                 (total if self.loss_scale is None else self.loss_scale.scale(total)).backward()
             loss = total.detach() if loss is None else loss + total.detach()
             for name, term in value.terms.items():
-                terms[name] = terms.get(name, 0.0) + term * part.share
-            agreed = _compare_choices(outputs, part.answers.get("teacher"))
+                terms[name] = terms.get(name, 0.0) + term
+            agreed = _count_agreed(outputs, part.answers.get("teacher"))
             if agreed is not None:
-                agreement = agreed * part.share if agreement is None else agreement + agreed * part.share
+                agreement = agreed / images if agreement is None else agreement + agreed / images
         assert loss is not None
         return loss, terms, agreement
 
@@ -207,19 +207,25 @@ class TrainStep:
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """The batch in `parts` parts of nearly equal size (fewer when it has fewer images), dealt out like cards: rows
-    stand reals first, and each part gets its share of both.
+    """The batch cut between items into `parts` runs of nearly as many items each, the larger ones first; into fewer
+    where it has fewer items. An item's images are never parted: a real and the fake made of it are normalised together.
     """
-    count = min(parts, len(batch))
-    return [batch] if count == 1 else [batch[start::count] for start in range(count)]
+    items = batch.items or range(len(batch))
+    starts = [row for row in range(len(batch)) if row == 0 or items[row] != items[row - 1]]
+    count = min(parts, len(starts))
+    if count <= 1:
+        return [batch]
+    least, larger = divmod(len(starts), count)
+    bounds = [starts[part * least + min(part, larger)] for part in range(count)]
+    return [batch[start:end] for start, end in pairwise([*bounds, len(batch)])]
 
 
 @torch.no_grad()
-def _compare_choices(outputs: Outputs, answer: Outputs | None) -> Tensor | None:
-    """The share of images in which both prefer the same class, a scalar; None where they cannot be compared."""
+def _count_agreed(outputs: Outputs, answer: Outputs | None) -> Tensor | None:
+    """In how many images both prefer the same class, a scalar; None where they cannot be compared."""
     if answer is None or answer.logits.shape != outputs.logits.shape or outputs.logits.shape[1] < 2:
         return None
-    return (outputs.logits.argmax(1) == answer.logits.argmax(1)).float().mean()
+    return (outputs.logits.argmax(1) == answer.logits.argmax(1)).float().sum()
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:

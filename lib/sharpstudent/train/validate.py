@@ -140,7 +140,16 @@ class ValidationSet:
 
     def list_samples(self, scores: Scores) -> Samples:
         frames = self._get(self._image_size)[0].to_frames(scores)
-        return Samples(frames.labels, scores.margin, frames.sample_ids, frames.clip_ids, frames.manipulations)
+        # A picture that stood in for another has two rows and one frame.
+        frame_of = {name: frame for frame, name in enumerate(frames.sample_ids)}
+        rows = [frame_of[name] for name in scores.sample_ids]
+        return Samples(
+            labels=scores.labels,
+            margins=scores.margin,
+            names=scores.sample_ids,
+            clip_ids=[frames.clip_ids[row] for row in rows],
+            manipulations=[frames.manipulations[row] for row in rows],
+        )
 
     def describe(self, unreadable: dict[str, str]) -> DataResult:
         """After `to_frames`. The fingerprint is over names, labels and the seed of the items' randomness."""

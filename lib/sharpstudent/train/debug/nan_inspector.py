@@ -45,14 +45,15 @@ class Fault:
 @dataclass
 class Pass:
     """What was seen of one pass. inputs: of each module by name, over all micro-batches the last; gradients: by
-    parameter, the largest magnitude (inf or nan where it is not finite).
+    parameter, the largest magnitude (inf or nan where it is not finite); values: of each micro-batch, after the share
+    of the batch's images that it holds.
     """
 
     name: str
     fault: Fault | None = None
     inputs: dict[str, Range] = field(default_factory=dict[str, Range])
     logits: list[Tensor] = field(default_factory=list[Tensor])
-    values: list[tuple[int, LossValue]] = field(default_factory=list[tuple[int, LossValue]])
+    values: list[tuple[float, LossValue]] = field(default_factory=list[tuple[float, LossValue]])
     grad_norm: float | None = None
     gradients: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -60,15 +61,15 @@ class Pass:
     def terms(self) -> dict[str, float]:
         """Loss terms, unweighted: means over the images that were seen."""
         names = dict.fromkeys(name for _, value in self.values for name in value.terms)
-        return {name: self._average([(count, value.terms[name]) for count, value in self.values]) for name in names}
+        return {name: self._average([value.terms[name] for _, value in self.values]) for name in names}
 
     @property
     def loss(self) -> float:
         """Their weighted sum, the same mean."""
-        return self._average([(count, value.total) for count, value in self.values])
+        return self._average([value.total for _, value in self.values])
 
-    def _average(self, values: Sequence[tuple[int, Tensor]]) -> float:
-        return sum(count * float(value) for count, value in values) / sum(count for count, _ in values)
+    def _average(self, values: Sequence[Tensor]) -> float:
+        return sum(map(float, values)) / sum(share for share, _ in self.values)
 
 
 @dataclass
@@ -111,7 +112,7 @@ def _ask(step: TrainStep, model: nn.Module, batch: Batch) -> None:
     """Show the batch to a model that the step itself does not ask; nothing is moved. Images that are not finite are
     shown to nobody, as in a step.
     """
-    if not find_bad_rows([batch.inputs], 1):
+    if not find_bad_rows([batch.inputs]):
         for part in split_batch(batch, step.parts):
             with step.autocasting(part):
                 model(part.inputs)
@@ -131,15 +132,15 @@ def measure(*tensors: Tensor) -> Range:
     return Range(low + 0.0, high + 0.0, count - len(finite), count)  # no -0
 
 
-def find_bad_rows(tensors: Sequence[Tensor], parts: int) -> list[int]:
-    """The images whose row holds a value that is not finite. tensors: (n, ...) for each micro-batch, dealt out as in
-    `split_batch`.
-    """
+def find_bad_rows(tensors: Sequence[Tensor]) -> list[int]:
+    """The images whose row holds a value that is not finite. tensors: (n, ...) for each micro-batch, in their order."""
     bad: list[int] = []
-    for part, tensor in enumerate(tensors):
+    start = 0
+    for tensor in tensors:
         rows = (~torch.isfinite(tensor.detach().flatten(1))).any(1).nonzero().flatten()
-        bad += [part + parts * int(row) for row in rows]
-    return sorted(bad)
+        bad += [start + int(row) for row in rows]
+        start += len(tensor)
+    return bad
 
 
 class _Watch:
@@ -175,9 +176,9 @@ class _WatchedCriterion:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def __call__(self, outputs: Outputs, batch: Batch, *others: Any) -> LossValue:
-        value = self._real(outputs, batch, *others)
-        self._passes[-1].values.append((len(batch), LossValue(value.total.detach(), value.terms)))
+    def __call__(self, outputs: Outputs, batch: Batch, *others: Any, images: int) -> LossValue:
+        value = self._real(outputs, batch, *others, images=images)
+        self._passes[-1].values.append((len(batch) / images, LossValue(value.total.detach(), value.terms)))
         return value
 
 

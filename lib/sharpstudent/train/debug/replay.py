@@ -49,16 +49,15 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
         if is_out_of_memory(error):
             raise UserError(_explain_memory(path)) from error
         raise
-    parts = min(step.parts, len(batch))
     average = None if step.average is None else step.average.model
     for line in (
         *_tell_outcome(kept, result, describe_computer(run.device)),
         *_tell_settings(kept, step),
         *_tell_batch(batch),
         *(f"student: weights not finite before the step: {name}" for name in bad_weights[:MOST_NAMES]),
-        *_tell_model("teacher", step.teacher, look.teacher_logits, look.teacher_fault, batch, parts),
-        *_tell_model("averaged weights", average, look.average_logits, look.average_fault, batch, parts),
-        *(line for seen in look.passes if seen.inputs for line in _tell_pass(seen, batch, parts)),
+        *_tell_model("teacher", step.teacher, look.teacher_logits, look.teacher_fault, batch),
+        *_tell_model("averaged weights", average, look.average_logits, look.average_fault, batch),
+        *(line for seen in look.passes if seen.inputs for line in _tell_pass(seen, batch)),
         *_tell_buffer(look.passes[0], result.reason or ""),
         *_advise(run.config, look, batch, result, bad_weights),
     ):
@@ -108,31 +107,31 @@ def _tell_settings(kept: Skipped, step: TrainStep) -> list[str]:
 
 def _tell_batch(batch: Batch) -> list[str]:
     count, _, height, width = batch.inputs.shape
-    bad = find_bad_rows([batch.inputs], 1)
+    bad = find_bad_rows([batch.inputs])
     line = f"batch: {count} images of {width} x {height} pixels, values {measure(batch.inputs)}"
     return [line, *([f"  images not finite: {_name_images(batch, bad)}"] if bad else [])]
 
 
 def _tell_model(
-    who: str, model: nn.Module | None, logits: Sequence[Tensor], fault: Fault | None, batch: Batch, parts: int
+    who: str, model: nn.Module | None, logits: Sequence[Tensor], fault: Fault | None, batch: Batch
 ) -> list[str]:
     """What a model that does not learn said of the batch."""
     if model is None or not logits:
         return []
     lines = [f"{who}: logits {measure(*logits)}"]
-    bad = find_bad_rows(logits, parts)
+    bad = find_bad_rows(logits)
     if bad:
         lines += [f"  not finite for {_name_images(batch, bad)}", *_tell_fault(fault)]
         lines += [f"  weights not finite: {name}" for name in _find_bad_tensors(model)[:MOST_NAMES]]
     return lines
 
 
-def _tell_pass(seen: Pass, batch: Batch, parts: int) -> list[str]:
+def _tell_pass(seen: Pass, batch: Batch) -> list[str]:
     lines = [f"{PASSES[seen.name]}:"]
     if seen.fault is None:
         lines.append(f"  student: the output of every layer is finite; logits {measure(*seen.logits)}")
     else:
-        bad = find_bad_rows(seen.logits, parts)
+        bad = find_bad_rows(seen.logits)
         lines += [*_tell_fault(seen.fault), *([f"  logits not finite for {_name_images(batch, bad)}"] if bad else [])]
     if seen.values:
         terms = ", ".join(f"{name} {value:.4g}" for name, value in seen.terms.items())
@@ -173,7 +172,7 @@ def _advise(config: RunConfig, look: Look, batch: Batch, result: StepResult, bad
     if result.ok:
         return ["nothing to mend here: the step goes well. Replay it where the run was made."]
     reason, stage, optimizer = result.reason or "", f"stage{config.stage}", config.optimizer
-    if find_bad_rows([batch.inputs], 1):
+    if find_bad_rows([batch.inputs]):
         return [
             "to mend: the images named above are not finite before any model sees them; repair or remove their files"
         ]

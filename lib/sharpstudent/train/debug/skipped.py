@@ -75,6 +75,7 @@ class SkippedSteps:
                 "sample_ids": list(batch.sample_ids),
                 "clip_ids": list(batch.clip_ids),
                 "identities": list(batch.identities),
+                "items": list(batch.items),
                 "state": state.name,
                 "state_sha256": compute_sha256(state),
             }
@@ -134,8 +135,11 @@ def load_skipped(path: Path) -> Skipped:
             clip_ids=tuple(about["clip_ids"]),
             identities=tuple(about["identities"]),
             masks=tensors.get("masks"),
+            items=tuple(about.get("items", ())),
         )
         progress, reason, settings = Progress(**about["progress"]), str(about["reason"]), _read_settings(about)
+        if "items" not in about:
+            batch = _deal_out(batch, int(settings["parts"]))
         computed_on, state_path = dict(about["computed_on"]), path.with_name(str(about["state"]))
         wanted = str(about["state_sha256"])
     except (KeyError, TypeError, ValueError):
@@ -152,6 +156,19 @@ def load_skipped(path: Path) -> Skipped:
             )
         )
     return Skipped(batch, progress, reason, settings, computed_on, load_checkpoint(state_path).tensors)
+
+
+def _deal_out(batch: Batch, parts: int) -> Batch:
+    """A batch that an earlier version kept, so that it is cut into the micro-batches of its run: that version put reals
+    first and gave image i to part i modulo `parts`.
+    """
+    dealt = [(row, part) for part in range(parts) for row in range(part, len(batch), parts)]
+    rows = [row for row, _ in dealt]
+    names = ([column[row] for row in rows] for column in (batch.sample_ids, batch.clip_ids, batch.identities))
+    masks = None if batch.masks is None else batch.masks[rows]
+    return Batch(
+        batch.inputs[rows], batch.labels[rows], *map(tuple, names), masks=masks, items=tuple(part for _, part in dealt)
+    )
 
 
 def _read_settings(about: Mapping[str, Any]) -> dict[str, float]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,7 +30,7 @@ from sharpstudent.data.dataset import UnreadableItem
 from sharpstudent.evaluation.task import Scores, Task, TaskData
 from sharpstudent.models.weights import compute_weights_hash
 
-FORMAT = 1
+FORMAT = 2  # 1: within a batch, reals stood before fakes
 FOLDER = ".preflight"
 # A run leaves a file for its student and takes those of its teachers again: 64 are two months of a run a day. A picture
 # takes some 200 bytes: 256 MB hold them for 20 000 validation pictures.
@@ -129,6 +130,31 @@ def load_scores(path: Path) -> list[Scores]:
     is another.
     """
     return [_from_json(each) for each in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def put_in_order(scores: Scores, sample_ids: Sequence[str]) -> Scores | None:
+    """The rows in the order of these names (N,); None unless they are of these very samples.
+
+    An earlier version kept them in another order. A name may come again, where a picture stands in for one that could
+    not be read: its first row goes to its first place, and so on.
+    """
+    rows = {key: row for row, key in enumerate(_count_occurrences(scores.sample_ids))}
+    keys = _count_occurrences(sample_ids)
+    if len(rows) != len(keys) or any(key not in rows for key in keys):
+        return None
+    order = [rows[key] for key in keys]
+    names = {field.name: tuple(getattr(scores, field.name)[row] for row in order) for field in fields(Scores)[2:]}
+    return Scores(scores.logits[order], scores.labels[order], **names)
+
+
+def _count_occurrences(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Each name with how often it came before."""
+    seen: Counter[str] = Counter()
+    keys: list[tuple[str, int]] = []
+    for name in names:
+        keys.append((name, seen[name]))
+        seen[name] += 1
+    return keys
 
 
 def _list_newest_first(folder: Path) -> list[tuple[Path, os.stat_result]]:

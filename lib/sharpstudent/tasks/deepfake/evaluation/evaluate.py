@@ -119,7 +119,6 @@ def _find_mistakes(
             model,
             opened.sets,
             judged.unreadable,
-            batch_size=request.batch_size,
             first_picture=len(pictures),
             heat_maps=_open_heat_maps(model.opened, say) if request.heat_maps else None,
         )

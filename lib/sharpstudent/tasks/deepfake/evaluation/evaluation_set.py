@@ -4,8 +4,6 @@ The frames of a data set as columns, and what tells one set from another.
 
 Legend: M frames, N faces.
 
-Faces to judge as items that a loader leaves in their order.
-
 Reasons why frames have no decision, counted so that a report can show them.
 
 A data set to judge models on: its faces, the frames that they are in, and what is known of it.
@@ -24,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.data.dataset import Item, ItemSource
+from sharpstudent.data.dataset import ItemSource
 from sharpstudent.metrics.aggregation import MAX, MEAN, Aggregation, aggregate
 from sharpstudent.metrics.tables import ScoredFrames
 from sharpstudent.report.results import DataResult
@@ -74,26 +72,6 @@ def compute_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], conten
     for sample_id, label, content in zip(sample_ids, labels, contents, strict=True):
         digest.update(f"{sample_id}\0{label}\0{content}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
-
-
-class FacesInOrder:
-    """An item of one picture a face, to the same pixels as in validation (`LabelledFaces`, train=False).
-
-    Every item says label 0: the loader sorts a batch by labels, and a stand-in for an unreadable face may have another
-    label than it. So score i is always that of face i, and the true labels stay with the set.
-    """
-
-    def __init__(self, faces: Sequence[Face], *, image_size: int) -> None:
-        self._items = LabelledFaces(faces, image_size=image_size, train=False)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def name_of(self, index: int) -> str:
-        return self._items.name_of(index)
-
-    def make(self, index: int, rng: np.random.Generator) -> Item:
-        return replace(self._items.make(index, rng), labels=(0,))
 
 
 MOST = 20  # reasons told one by one
@@ -155,9 +133,10 @@ class EvaluationSet:
 
     def build_source(self, image_size: int) -> ItemSource:
         """N items of one picture each, uint8 (1, S, S, 3) RGB, as in validation: no augmentation, margins of 12.5 %.
-        Their scores come in the order of the faces; the labels that they say are none (`FacesInOrder`).
+        Their scores come in the order of the faces. Of an unreadable one the score and label are those of its stand-in:
+        the faces' own labels are the set's.
         """
-        return FacesInOrder(self.faces, image_size=image_size)
+        return LabelledFaces(self.faces, image_size=image_size, train=False)
 
     def build_frames(self, margins: NDArray[np.float64], unreadable: Mapping[str, str]) -> ScoredFrames:
         """The set's M frames with their scores. margins: log-odds of fake of the faces (N,); unreadable: what the

@@ -92,8 +92,7 @@ class DisturbedFaces:
 
     chosen: int64 (n,), numbers of faces in `faces`: the key of a face's randomness is its number there, so that it does
     not depend on which others were chosen. The pixels of the undisturbed variant are those of validation, cut around
-    the detector's first box where there is one (`LabelledFaces`). Every item says label 0, so that a loader leaves them
-    in their order.
+    the detector's first box where there is one (`LabelledFaces`).
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class DisturbedFaces:
             # Bilinear, with no smoothing before it: as all items are resized.
             images[place] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
         count = len(self._variants)
-        return Item(images, (0,) * count, (face.name,) * count, face.clip_id, face.identity)
+        return Item(images, (face.label,) * count, (face.name,) * count, face.clip_id, face.identity)
 
 
 def choose_disturbances(names: Sequence[str] | None, say: Callable[[str], None]) -> tuple[Disturbance, ...]:
