@@ -1,4 +1,4 @@
-"""Hold models against each other on the same pictures: did distillation help, and is the student lighter at all?
+"""Hold models against each other on the same samples: did distillation help, and is the student lighter at all?
 
 python compare_models.py --teacher weights/FFc23.tar --before output/FIRST --distilled output/SECOND --data data/mine
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 import sys
 
 from sharpstudent.core.errors import exit_codes
-from sharpstudent.tasks.deepfake.evaluation.command_line import parse_compare
+from sharpstudent.evaluation.command_line import COMPARE, parse_command_line
 
 
 def main() -> None:
-    request = parse_compare(sys.argv[1:])
+    renderer, request = parse_command_line(sys.argv[1:], script=COMPARE)
 
     # torch is imported only now: a mistake in the command line costs no seconds.
+    from sharpstudent.evaluation.run import run_evaluation
     from sharpstudent.report.console import build_console
-    from sharpstudent.tasks.deepfake.evaluation.evaluate import run_evaluation
 
-    run_evaluation(request, build_console())
+    run_evaluation(renderer, request, build_console())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Judge trained models on data sets: figures by frame and by video with intervals, as a report, JSON and a model card.
+"""Judge trained models on data sets: the figures of their task with intervals, as a report, JSON and tables.
 
 python evaluate_model.py output/RUN --data data/mine
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 import sys
 
 from sharpstudent.core.errors import exit_codes
-from sharpstudent.tasks.deepfake.evaluation.command_line import parse_evaluate
+from sharpstudent.evaluation.command_line import EVALUATE, parse_command_line
 
 
 def main() -> None:
-    request = parse_evaluate(sys.argv[1:])
+    renderer, request = parse_command_line(sys.argv[1:], script=EVALUATE)
 
     # torch is imported only now: a mistake in the command line costs no seconds.
+    from sharpstudent.evaluation.run import run_evaluation
     from sharpstudent.report.console import build_console
-    from sharpstudent.tasks.deepfake.evaluation.evaluate import run_evaluation
 
-    run_evaluation(request, build_console())
+    run_evaluation(renderer, request, build_console())
 
 
 if __name__ == "__main__":

@@ -9,32 +9,32 @@ import sys
 
 from sharpstudent.config.cli import read_command_line
 from sharpstudent.core.errors import exit_codes
-from sharpstudent.tasks import SECTIONS, build_task
+from sharpstudent.registry import build_task, find_task
 
 
 def main() -> None:
-    command = read_command_line(sys.argv[1:], stage=2, sections=SECTIONS)
+    command = read_command_line(sys.argv[1:], stage=2, find_task=find_task)
     config = command.config
 
     # torch is imported only now: a mistake in the command line costs no seconds.
     from sharpstudent.models.build import build_student, build_teachers, print_layers
-    from sharpstudent.train.build import build_step
+    from sharpstudent.train.build import build_step, open_training_data
     from sharpstudent.train.debug.replay import replay_step
     from sharpstudent.train.finish import close_stage_2, describe_checkpoint
     from sharpstudent.train.run import checking, open_run
     from sharpstudent.train.trainer import Trainer
 
-    task = build_task(config)
+    task = build_task(config, command.task)
     if command.list_layers:
-        return print_layers(config, classes=len(task.classes), image_size=task.image_size)
+        return print_layers(config, task)
     run = open_run(command)
     has_state = run.is_resumed or run.replay is not None  # which the student's weights come from
     with checking(run) as check:
-        student = check(build_student, config, classes=len(task.classes), resumed=has_state, say=run.say)
-        teacher = check(build_teachers, config, classes=task.classes, say=run.say)
-        data = None if run.replay else check(task.build_data)
+        student = check(build_student, config, task, resumed=has_state, say=run.say)
+        teacher = check(build_teachers, config, task, say=run.say)
+        data = None if run.replay else check(open_training_data, task)
 
-    step = build_step(config, student, teacher, run.device, image_size=task.image_size)
+    step = build_step(config, student, teacher, run.device, task=task)
     if run.replay is not None:
         return replay_step(run, step, run.replay)
     assert data is not None

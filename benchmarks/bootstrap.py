@@ -18,8 +18,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from sharpstudent.metrics.figures import Resampling, compute_figures
-from sharpstudent.metrics.tables import ScoredFrames
+from numpy.typing import NDArray
+from sharpstudent.core.types import Table
+from sharpstudent.metrics.bootstrap import compute_interval, compute_paired, draw_blocks, find_strata, number_groups
+from sharpstudent.metrics.metric import make_binary_metric
+from sharpstudent.tasks.deepfake.evaluation.figures import Resampling, compute_figures
+from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
 
 
 def main() -> None:
@@ -70,31 +74,32 @@ def draw_frames(samples: int, people: int) -> ScoredFrames:
 
 def draw_again(frames: ScoredFrames, rounds: int) -> str:
     """The floor: the draws alone."""
-    from sharpstudent.metrics.draws import draw_blocks, number_groups
-
     group_of = number_groups(frames.groups, samples=len(frames))
-    drawn = sum(len(block) for block in draw_blocks(group_of, frames.labels, rounds=rounds, seed=0))
+    strata = find_strata(group_of, frames.labels)
+    drawn = sum(len(block) for block in draw_blocks(group_of, rounds=rounds, seed=0, must_hold=strata))
     return f"{drawn} draws"
 
 
-def find_auc(frames: ScoredFrames, rounds: int) -> str:
-    from sharpstudent.metrics.binary import compute_auc_by_rank
-    from sharpstudent.metrics.bootstrap import compute_interval_by_group
+AUC = make_binary_metric("auc_by_rank", lambda table: table["score"])
 
-    found = compute_interval_by_group(
-        compute_auc_by_rank, frames.margins, frames.labels, frames.groups, rounds=rounds, seed=0
-    )
+
+def make_table(frames: ScoredFrames, scores: NDArray[np.float64]) -> Table:
+    return {
+        "id": np.array(frames.sample_ids),
+        "group": np.array(frames.groups),
+        "label": frames.labels,
+        "score": scores,
+    }
+
+
+def find_auc(frames: ScoredFrames, rounds: int) -> str:
+    found = compute_interval(AUC, make_table(frames, frames.margins), rounds=rounds)
     return f"{found.value:.6f} [{found.low:.6f}, {found.high:.6f}]"
 
 
 def compare_aucs(frames: ScoredFrames, rounds: int) -> str:
-    from sharpstudent.metrics.binary import compute_auc_by_rank
-    from sharpstudent.metrics.bootstrap import compute_paired_test
-
     other = frames.margins + np.random.default_rng(1).normal(size=len(frames))
-    found = compute_paired_test(
-        compute_auc_by_rank, frames.margins, other, frames.labels, frames.groups, rounds=rounds, seed=0
-    )
+    found = compute_paired(AUC, make_table(frames, frames.margins), make_table(frames, other), rounds=rounds)
     return f"{found.difference.value:+.6f}, p {found.p_value:.4f}"
 
 

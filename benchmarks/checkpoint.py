@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import torch
-from sharpstudent.checkpoint.resume import save_run_state
+from sharpstudent.checkpoint.store import save_run_state
 from sharpstudent.train.state import Position, capture_step
 from step_setup import SIZES, build_setup, measure_seconds, take_step
 

@@ -65,11 +65,12 @@ def measure(root: Path, options: argparse.Namespace, workers: int) -> float:
     from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
     keys = {"data_source": "manifest", "data_root": str(root), "image_size": options.size}
-    source = DeepfakeTask(DeepfakeSection.model_validate(keys)).build_data().train
+    task = DeepfakeTask(DeepfakeSection.model_validate(keys))
+    (source,) = task.open_data("train")
     left_out = max(1, 3 * workers)  # with those that a process has made ahead by then
     steps = left_out + -(-options.items // BATCH)
     order = TrainOrder(len(source), BATCH, -(-steps * BATCH // len(source)), seed=0)
-    batches = load_batches(source, order.batches(1), seed=0, num_workers=workers)
+    batches = load_batches(source, order.batches(1), seed=0, num_workers=workers, collate=task.collate)
     start = 0.0
     for step, _ in enumerate(itertools.islice(batches, steps)):
         if step == left_out - 1:

@@ -180,6 +180,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, float]:
     from sharpstudent.data.loader import load_batches
     from sharpstudent.data.sampler import TrainOrder
     from sharpstudent.tasks.deepfake.samples import BlendedPairs
+    from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
     if options.keep_pages:
         module.Manifest.release = lambda self: None
@@ -188,7 +189,8 @@ def measure_memory(options: argparse.Namespace) -> dict[str, float]:
     source = BlendedPairs(faces, image_size=IMAGE_SIZE, train=True)
     order = TrainOrder(len(source), BATCH, max(1, -(-options.items // len(source))), seed=0)
     steps, samples, start = options.items // BATCH, list[dict[str, float]](), time.perf_counter()
-    batches = load_batches(source, order.batches(1), seed=0, num_workers=options.workers)
+    collate, workers = DeepfakeTask().collate, options.workers
+    batches = load_batches(source, order.batches(1), seed=0, num_workers=workers, collate=collate)
     for step, _ in enumerate(itertools.islice(batches, steps)):
         if step % max(1, steps // 50) == 0:
             samples.append(_sum_pss())

@@ -98,7 +98,7 @@ def time_disturbances(pictures: list[NDArray[np.uint8]], options: argparse.Names
 
 
 def load_model(checkpoint: Path | None) -> tuple[nn.Module, str]:
-    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.models.vision import build_classifier
 
     from demo.measure import find_run, load_trained
 

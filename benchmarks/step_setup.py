@@ -14,7 +14,9 @@ from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.section import Shapes
-from sharpstudent.models.classifier import FrozenTeacher, build_classifier
+from sharpstudent.models.forward import run_model
+from sharpstudent.models.teachers import FrozenTeacher
+from sharpstudent.models.vision import build_classifier
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale, build_optimizer
 from sharpstudent.train.build import DTYPES, choose_memory_format, move_model
@@ -26,6 +28,7 @@ OPTIMIZER = OptimizerSection(
     base="sgd", lr=1e-5, momentum=0.9, weight_decay=0.0, rho=0.05, clip_norm=1.0, flat=0.75, warmup=0.0
 )
 HALF = ScheduleSection(kind="constant", value=0.5)
+SHAPES = Shapes(student={"logits": (2, 2)}, teacher={"logits": (2, 2)})
 TERMS = (build_constant_term("hard", HALF), build_constant_term("kd", HALF))
 SIZES = {  # teacher, student, pixels
     "demo": ("tf_efficientnet_lite2", "tf_efficientnet_lite0", 112),
@@ -41,9 +44,9 @@ class Setup:
     batch: Batch
 
     def __str__(self) -> str:
-        images, _, size, _ = self.batch.inputs.shape
+        images, _, size, _ = self.batch.inputs["image"].shape
         threads = torch.get_num_threads()
-        return f"{size} px, {images} images, {self.batch.inputs.device}, {threads} thread{'s' if threads > 1 else ''}"
+        return f"{size} px, {images} images, {self.batch.device}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def build_setup(
@@ -67,13 +70,11 @@ def build_setup(
         move_model(model, torch.device(device), layout)
     if compute.gradient_checkpointing:
         student.enable_gradient_checkpointing()
-    labels = torch.tensor([0] * (images // 2) + [1] * (images // 2))
-    names = tuple(str(i) for i in range(images))
-    batch = Batch(torch.rand(images, 3, pixels, pixels), labels, names, names, names)
+    batch = draw_batch(images, pixels)
     step = TrainStep(
         student,
         teacher,
-        build_criterion(TERMS, Shapes(2)),
+        build_criterion(TERMS, SHAPES),
         build_optimizer(OPTIMIZER.model_copy(update={"base": base}), student),
         OPTIMIZER.clip_norm,
         average=None if ema_decay is None else WeightAverage(student, decay=ema_decay),
@@ -83,6 +84,13 @@ def build_setup(
         recomputes=compute.gradient_checkpointing,
     )
     return Setup(step, batch.to(torch.device(device), memory_format=layout))
+
+
+def draw_batch(images: int, side: int) -> Batch:
+    """Random pictures of `side` px, a real and a fake one of each sample."""
+    names = tuple(map(str, range(images)))
+    rows = {"id": names, "group": names, "clip": names, "sample": tuple(row // 2 for row in range(images))}
+    return Batch({"image": torch.rand(images, 3, side, side)}, {"label": torch.arange(images) % 2}, rows=rows)
 
 
 def take_step(setup: Setup) -> None:
@@ -95,7 +103,13 @@ def take_step(setup: Setup) -> None:
 def ask_teacher(setup: Setup) -> dict[Asks, Outputs]:
     """One teacher forward."""
     assert setup.step.teacher is not None
-    return {"teacher": setup.step.teacher(setup.batch.inputs)}
+    with torch.no_grad():
+        return {"teacher": run_model(setup.step.teacher, setup.batch.inputs)}
+
+
+def compute_loss(step: TrainStep, batch: Batch, answers: dict[Asks, Outputs]) -> Tensor:
+    """One student forward, and the loss of what it says."""
+    return step.criterion(run_model(step.student, batch.inputs), batch, answers, PROGRESS).total
 
 
 def take_floor(setup: Setup) -> None:
@@ -104,7 +118,7 @@ def take_floor(setup: Setup) -> None:
     answers = ask_teacher(setup)
     for _ in range(2):
         step.student.zero_grad(set_to_none=True)
-        step.criterion(step.student(batch.inputs), batch, answers, PROGRESS).total.backward()
+        compute_loss(step, batch, answers).backward()
 
 
 def take_bare_step(setup: Setup) -> None:
@@ -113,7 +127,7 @@ def take_bare_step(setup: Setup) -> None:
     answers = ask_teacher(setup)
 
     def forward_backward() -> Tensor:
-        loss = step.criterion(step.student(batch.inputs), batch, answers, PROGRESS).total
+        loss = compute_loss(step, batch, answers)
         loss.backward()
         return loss.detach()
 
@@ -130,9 +144,9 @@ def take_naive_step(setup: Setup) -> None:
     """The step as research scripts write it: the teacher runs in both passes, w is kept beside w + e."""
     step, batch, optimizer = setup.step, setup.batch, setup.step.optimizer
     optimizer.zero_grad()
-    step.criterion(step.student(batch.inputs), batch, ask_teacher(setup), PROGRESS).total.backward()
+    compute_loss(step, batch, ask_teacher(setup)).backward()
     with optimizer.perturbed(optimizer.compute_grad_norm()):
-        step.criterion(step.student(batch.inputs), batch, ask_teacher(setup), PROGRESS).total.backward()
+        compute_loss(step, batch, ask_teacher(setup)).backward()
     optimizer.step()
 
 
@@ -140,6 +154,6 @@ def measure_seconds(run: Callable[[Setup], None], setup: Setup) -> float:
     """Wall time of one call; waits for the device."""
     start = time.perf_counter()
     run(setup)
-    if setup.batch.inputs.is_cuda:
+    if setup.batch.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -24,15 +24,16 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 import torch
 from sharpstudent.config.run_config import ScheduleSection, TermSection
 from sharpstudent.config.terms import build_constant_term
-from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.core.types import Batch
 from sharpstudent.criterion.build import build_criterion
-from sharpstudent.models.classifier import build_classifier
-from sharpstudent.models.teachers import AdaptedTeacher, TeacherEnsemble
+from sharpstudent.models.forward import run_model
+from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble
+from sharpstudent.models.vision import build_classifier
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import build_optimizer
-from sharpstudent.train.build import tap_layers
+from sharpstudent.train.build import hook_layers
 from sharpstudent.train.step import TrainStep
-from step_setup import OPTIMIZER, PROGRESS, SIZES, Setup, measure_seconds, take_step
+from step_setup import OPTIMIZER, PROGRESS, SIZES, Setup, draw_batch, measure_seconds, take_step
 
 HALF = ScheduleSection(kind="constant", value=0.5)
 LAYERS = {  # of student and teacher, whose maps the features are
@@ -73,10 +74,10 @@ def build_loss(loss: Loss, size: str, batch: Batch, device: torch.device) -> Set
     teacher = None
     if loss.teachers:
         models = [build_classifier(teacher_name, classes=2, dropout=None) for _ in range(loss.teachers)]
-        teacher = TeacherEnsemble([AdaptedTeacher(model) for model in models]).to(device)
+        teacher = TeacherEnsemble([FrozenTeacher(model) for model in models]).to(device)
     average = WeightAverage(student, decay=0.999) if loss.averages else None
     sections = [build_section(name, size) for name in loss.terms]
-    criterion = build_criterion(sections, tap_layers(sections, student, teacher, batch.inputs[:2]))
+    criterion = build_criterion(sections, hook_layers(sections, student, teacher, batch[:2]))
     criterion.module.to(device)
     optimizer = build_optimizer(OPTIMIZER, student, extra=criterion.module)
     return Setup(TrainStep(student, teacher, criterion, optimizer, OPTIMIZER.clip_norm, average=average), batch)
@@ -100,12 +101,11 @@ def build_term(setup: Setup) -> Callable[[Setup], None]:
     """The loss alone, twice: from what the models said, which are leaves here, to the gradient of logits and maps."""
     answers = setup.step._collect_answers(setup.batch)
     with torch.no_grad():
-        said = setup.step.student(setup.batch.inputs)
+        said = run_model(setup.step.student, setup.batch.inputs)
 
     def take(setup: Setup) -> None:
         for _ in range(2):
-            maps = {name: map_.detach().requires_grad_() for name, map_ in said.features.items()}
-            outputs = Outputs(said.logits.detach().requires_grad_(), maps)
+            outputs = {name: tensor.detach().requires_grad_() for name, tensor in said.items()}
             setup.step.criterion(outputs, setup.batch, answers, PROGRESS).total.backward()
 
     return take
@@ -121,9 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     device, side = torch.device(options.device), SIZES[options.size][2]
     torch.manual_seed(0)
-    labels = torch.arange(options.images) * 2 // options.images
-    names = tuple(map(str, range(options.images)))
-    batch = Batch(torch.rand(options.images, 3, side, side), labels, names, names, names).to(device)
+    batch = draw_batch(options.images, side).to(device)
     setups = {loss.name: build_loss(loss, options.size, batch, device) for loss in LOSSES}
     measured = measure_all(setups, options.rounds, measure_cpu_seconds if options.cpu_time else measure_seconds)
     teacher, student, _ = SIZES[options.size]

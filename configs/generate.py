@@ -1,5 +1,5 @@
-"""Writes configs/schema.json, docs/config.md and docs/results.schema.json from the models: `python
-configs/generate.py`, after changing a key.
+"""Writes configs/schema.json, docs/config.md, docs/evaluation.schema.json and docs/results.schema.json from the models:
+`python configs/generate.py`, after changing a key.
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "lib"))
 
 from sharpstudent.config.json_schema import build_config_docs, schema_text
-from sharpstudent.report.results import Results
-from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.config.presets import DEFAULT_TASK
+from sharpstudent.registry import find_task
+from sharpstudent.report.results import EvaluationResults
+from sharpstudent.tasks.deepfake.report.results import Results
 
 
 def build_texts() -> dict[Path, str]:
     """What each generated file should hold."""
+    task = find_task(DEFAULT_TASK)
     return {
-        ROOT / "configs" / "schema.json": schema_text(DeepfakeSection),
-        ROOT / "docs" / "config.md": build_config_docs(DeepfakeSection),
+        ROOT / "configs" / "schema.json": schema_text(task),
+        ROOT / "docs" / "config.md": build_config_docs(task),
+        ROOT / "docs" / "evaluation.schema.json": json.dumps(EvaluationResults.model_json_schema(), indent=2) + "\n",
         ROOT / "docs" / "results.schema.json": json.dumps(Results.model_json_schema(), indent=2) + "\n",
     }
 

@@ -31,13 +31,14 @@ def build_arguments() -> list[str]:
 def main() -> None:
     import shlex
 
+    from sharpstudent.evaluation.command_line import COMPARE, parse_command_line
+    from sharpstudent.evaluation.run import run_evaluation
     from sharpstudent.report.console import build_console
-    from sharpstudent.tasks.deepfake.evaluation.command_line import parse_compare
-    from sharpstudent.tasks.deepfake.evaluation.evaluate import run_evaluation
 
     arguments = build_arguments()
     print(f"    that is: python compare_models.py {shlex.join(arguments)}", flush=True)
-    run_evaluation(parse_compare(arguments), build_console())
+    renderer, request = parse_command_line(arguments, script=COMPARE)
+    run_evaluation(renderer, request, build_console())
     print("Stage 2 also trained longer: docs/results.md holds it against hard labels for as many further steps.")
     print("Next: your own photos (README, 'Your own data'): copy configs/demo.json and set data_root.")
 

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from sharpstudent.checkpoint.store import load_checkpoint
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.evaluation.evaluate import compute_scores
-from sharpstudent.evaluation.task import Scores
-from sharpstudent.models.classifier import build_classifier
+from sharpstudent.core.types import Table
+from sharpstudent.evaluation.tables import compute_tables
+from sharpstudent.models.vision import build_classifier
 from sharpstudent.tasks.deepfake.samples import RepeatedBlends
 from sharpstudent.tasks.deepfake.sources.face import Face
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from torch import nn
 
 FACES = Path("data/demo/faces.csv")
@@ -56,7 +57,7 @@ def find_run(pattern: str) -> Path:
     return found[-1]
 
 
-def score_people(trained: Trained, split: str, *, num_workers: int = 2) -> Scores:
+def score_people(trained: Trained, split: str, *, num_workers: int = 2) -> Table:
     """Logits on `BLENDS` real and self-blended pairs of each person of a split."""
     image_size = int(trained.about["image_size"])
     with open(FACES, newline="", encoding="utf-8") as file:
@@ -64,8 +65,10 @@ def score_people(trained: Trained, split: str, *, num_workers: int = 2) -> Score
     people = {FACES.parent / row["path"]: row["person"] for row in rows}
     crops = FaceCrops(image_size=image_size).prepare(list(people))
     faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
-    source = RepeatedBlends(faces, image_size=image_size, repeats=BLENDS)
-    scores, _ = compute_scores(
-        trained.model, source, seed=SEED, batch_size=16, num_workers=num_workers, device=torch.device("cpu")
+    source = RepeatedBlends(faces, image_size=image_size, times=BLENDS)
+    source.seed = SEED
+    task = DeepfakeTask(facts={"image_size": image_size})
+    (table,), _ = compute_tables(
+        [trained.model], source, task, batch_size=16, num_workers=num_workers, device=torch.device("cpu")
     )
-    return scores
+    return table

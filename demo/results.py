@@ -28,20 +28,19 @@ from sharpstudent.config.cli import compare_configs, load_run_config, parse_comm
 from sharpstudent.config.load import read_config_file
 from sharpstudent.core.errors import Problem, UserError, exit_codes
 from sharpstudent.core.io import write_text_atomically
-from sharpstudent.metrics.binary import compute_auc_by_rank
-from sharpstudent.metrics.bootstrap import (
-    Interval,
-    compute_mean_interval_over_seeds,
-    compute_paired_mean_interval_over_seeds,
-)
+from sharpstudent.core.types import Table
+from sharpstudent.metrics.bootstrap import Estimate, compute_interval, compute_paired
+from sharpstudent.metrics.metric import make_binary_metric
+from sharpstudent.registry import find_task
 from sharpstudent.report.logs import MetricsFile
-from sharpstudent.tasks import SECTIONS
+from sharpstudent.tasks.deepfake.metrics import compute_margins
 
 from demo.measure import BLENDS, load_trained, score_people
 
 SEEDS = (1, 2, 3)
 OUTPUT = Path("output/results")
 HARD_ONLY = ("use_progressive_distillation=false", "alpha_end=1.0")
+AUC = make_binary_metric("auc_by_rank", compute_margins)
 MODELS = {
     "teacher": "Teacher, tf_efficientnet_lite2",
     "student": "Student pre-trained (stage 1), tf_efficientnet_lite0",
@@ -172,10 +171,10 @@ def _find_finished(seed: int, what: str) -> Path | None:
     """The newest run of this name that has every epoch and was made with the very config of today."""
     script, arguments = _plan(seed, what)
     stage = 1 if script == "train_student_only.py" else 2
-    wanted = parse_command_line(arguments, stage=stage, sections=SECTIONS).config
+    wanted = parse_command_line(arguments, stage=stage, find_task=find_task).config
     for folder in sorted(OUTPUT.glob(f"s{seed}_{what}_*/"), reverse=True):
         metrics = MetricsFile(folder / "logs" / "metrics.csv").read()
-        unchanged = not compare_configs(load_run_config(folder, SECTIONS), wanted)
+        unchanged = not compare_configs(load_run_config(folder, find_task), wanted)
         if unchanged and len(metrics) == wanted.training.epochs:
             return folder
     return None
@@ -183,23 +182,18 @@ def _find_finished(seed: int, what: str) -> Path | None:
 
 def _measure() -> dict[str, Any]:
     """AUC on the test people by model: each seed, their mean with an interval over people, and paired differences."""
-    margins: dict[str, list[np.ndarray]] = {name: [] for name in MODELS}
+    tables: dict[str, list[Table]] = {name: [] for name in MODELS}
     validation: dict[str, list[float]] = {name: [] for name in MODELS}
-    labels: np.ndarray = np.empty(0)
-    people: tuple[str, ...] = ()
     for name in MODELS:
         for seed in SEEDS:
             folder = _find_finished(seed, name)
             assert folder is not None, f"seed {seed} {name} has just been trained"
             trained = load_trained(folder / "weights" / "best_model.pth")
-            scores = score_people(trained, "test")
-            margins[name].append(scores.margin)
+            tables[name].append(score_people(trained, "test"))
             validation[name].append(float(trained.about["val_auc"]))
-            labels, people = scores.labels, scores.identities
-    stacks = {name: np.stack(rows) for name, rows in margins.items()}
     return {
         "protocol": {
-            "test_people": len(set(people)),
+            "test_people": len(np.unique(tables["teacher"][0]["group"])),
             "pairs_a_face": BLENDS,
             "seeds": list(SEEDS),
             "metric": "frame-level AUC of real against self-blended faces; mean over seeds; 95 % intervals by "
@@ -209,26 +203,20 @@ def _measure() -> dict[str, Any]:
         "models": {
             name: {
                 "title": MODELS[name],
-                "test_auc_by_seed": [float(compute_auc_by_rank(row, labels)) for row in stack],
+                "test_auc_by_seed": [AUC.value(table) for table in of_seeds],
                 "val_auc_by_seed": validation[name],
-                "test_auc": _to_json(
-                    compute_mean_interval_over_seeds(compute_auc_by_rank, stack, labels, people, seed=0)
-                ),
+                "test_auc": _to_json(compute_interval(AUC, of_seeds, rounds=2000)),
             }
-            for name, stack in stacks.items()
+            for name, of_seeds in tables.items()
         },
         "differences": {
-            f"{one} - {other}": _to_json(
-                compute_paired_mean_interval_over_seeds(
-                    compute_auc_by_rank, stacks[one], stacks[other], labels, people, seed=0
-                )
-            )
+            f"{one} - {other}": _to_json(compute_paired(AUC, tables[one], tables[other], rounds=2000).difference)
             for one, other in DIFFERENCES
         },
     }
 
 
-def _to_json(interval: Interval) -> dict[str, float]:
+def _to_json(interval: Estimate) -> dict[str, float | None]:
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 

@@ -34,13 +34,15 @@ def main() -> None:
     people = {FACES.parent / row["path"]: row["person"] for row in rows}
     crops = FaceCrops(image_size=image_size).prepare(list(people))
     faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
-    pairs = RepeatedBlends(faces, image_size=image_size, repeats=BLENDS)
+    pairs = RepeatedBlends(faces, image_size=image_size, times=BLENDS)
     for index in range(len(pairs)):
         item = pairs.make(index, build_generator(SEED, 0, index))
         repeat, face = divmod(index, len(faces))
         photo = Path(faces[face].name).stem
-        for name, image in zip(("real", "fake"), item.images, strict=True):  # blending may change the real face, too
-            _write(FOLDER / name / item.identity / f"{photo}_{repeat}.png", image)
+        for name, image in zip(
+            ("real", "fake"), item.inputs["image"], strict=True
+        ):  # blending may change the real face, too
+            _write(FOLDER / name / faces[face].identity / f"{photo}_{repeat}.png", image)
     print(
         f"{FOLDER}: {len(faces)} faces of {len(set(people.values()))} test people, {BLENDS} pairs of real and "
         "self-blended of each"

@@ -17,7 +17,7 @@ from sharpstudent.core.schedules import (
     RiseThenLinear,
     Schedule,
     Staircase,
-    Table,
+    TableSchedule,
     TwoStage,
     find_constant,
 )
@@ -115,7 +115,7 @@ def test_constants_do_not_move() -> None:
         Linear(0.9, 0.5),
         Cosine(0.9, 0.5),
         Ramp(0.4, 3),
-        Table(((1, 0.9), (10, 0.5))),
+        TableSchedule(((1, 0.9), (10, 0.5))),
         TwoStage(1.0, 0.3, 5),
     ],
     ids=str,
@@ -271,14 +271,14 @@ def test_a_ramp_has_its_whole_value_from_its_last_step_on(value: float, epochs: 
 
 
 def test_a_table_holds_each_value_from_its_epoch_to_the_next() -> None:
-    table = Table(((1, 0.9), (3, 0.7), (6, 0.8)))
+    table = TableSchedule(((1, 0.9), (3, 0.7), (6, 0.8)))
     assert [table(at_epoch(epoch)) for epoch in range(1, 9)] == [0.9, 0.9, 0.7, 0.7, 0.7, 0.8, 0.8, 0.8]
 
 
 @pytest.mark.parametrize("points", [(), ((2, 0.5),), ((1, 0.5), (1, 0.4)), ((1, 0.5), (5, 0.4), (3, 0.3))], ids=str)
 def test_a_table_that_does_not_start_at_1_and_rise_is_refused(points: tuple[tuple[int, float], ...]) -> None:
     with pytest.raises(ValueError, match="must start at 1 and rise"):
-        Table(points)
+        TableSchedule(points)
 
 
 def test_two_stages_change_once_after_the_last_epoch_of_the_first() -> None:
@@ -302,8 +302,8 @@ def test_two_stages_change_once_after_the_last_epoch_of_the_first() -> None:
         (Cosine(0.0, 0.1), None),
         (TwoStage(0.2, 0.2, 3), 0.2),
         (TwoStage(0.2, 0.0, 3), None),
-        (Table(((1, 0.5), (4, 0.5))), 0.5),
-        (Table(((1, 0.5), (4, 0.4))), None),
+        (TableSchedule(((1, 0.5), (4, 0.5))), 0.5),
+        (TableSchedule(((1, 0.5), (4, 0.4))), None),
         (Ramp(0.0), 0.0),
         (Ramp(0.5), None),
         (Complement(Constant(1.0)), 0.0),

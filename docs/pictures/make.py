@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from drawn_faces import draw_face  # noqa: E402
 from sharpstudent.core.random import build_generator  # noqa: E402
 from sharpstudent.modalities.faces.item import make_pair  # noqa: E402
-from sharpstudent.report.batch_picture import draw_batch  # noqa: E402
+from sharpstudent.tasks.deepfake.report.batch_picture import draw_batch  # noqa: E402
 
 FACES = 4
 

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 import torch
-from sharpstudent.checkpoint import BestCheckpoints, load_checkpoint, load_run_state, save_checkpoint, save_run_state
+from sharpstudent.checkpoint.selection import BestCheckpoints
+from sharpstudent.checkpoint.store import load_checkpoint, load_run_state, save_checkpoint, save_run_state
 
 SIZE = 500_000  # float32: 2 MB, so that a save takes milliseconds and most kills fall into one
 
@@ -49,7 +50,7 @@ def load(kind: str, folder: Path) -> tuple[int, str | None]:
 def main(kind: str, folder: Path, trials: int, seed: int) -> None:
     torch.set_num_threads(1)
     chance = random.Random(seed)
-    best = BestCheckpoints(folder, keep=2)
+    best = BestCheckpoints(folder, keep=2, metric="val_auc")
     save(kind, folder, 1, best)
     started = time.monotonic()
     save(kind, folder, 2, best)

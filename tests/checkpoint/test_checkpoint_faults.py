@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from sharpstudent.checkpoint import load_checkpoint, load_run_state, save_checkpoint, save_run_state, store
+from sharpstudent.checkpoint import store
+from sharpstudent.checkpoint.store import load_checkpoint, load_run_state, save_checkpoint, save_run_state
 from sharpstudent.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from sharpstudent.checkpoint import save_run_state
+from sharpstudent.checkpoint.store import save_run_state
 from sharpstudent.core.errors import UserError
 folder = Path(sys.argv[1])
 if sys.argv[2] != "0":

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sharpstudent.checkpoint import (
+from sharpstudent.checkpoint.store import (
     DamagedCheckpointError,
     copy_checkpoint,
     delete_checkpoint,

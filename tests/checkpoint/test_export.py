@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from sharpstudent.checkpoint import BestCheckpoints, export_model, load_checkpoint, save_checkpoint, selection
-from sharpstudent.checkpoint.store import read_sha256
+from sharpstudent.checkpoint import selection
+from sharpstudent.checkpoint.selection import BestCheckpoints
+from sharpstudent.checkpoint.store import export_model, load_checkpoint, read_sha256, save_checkpoint
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.models.weights import read_tensors
@@ -46,7 +46,7 @@ def assert_fits(folder: Path) -> None:
 
 
 def test_the_safetensors_follow_the_best_model_after_every_epoch(tmp_path: Path) -> None:
-    best, values = BestCheckpoints(tmp_path, keep=2), [0.5, 0.4, 0.6, 0.6, 0.7]
+    best, values = BestCheckpoints(tmp_path, keep=2, metric="val_auc"), [0.5, 0.4, 0.6, 0.6, 0.7]
     for epoch, value in enumerate(values, start=1):
         best.consider(epoch, value, saver(epoch, value))
         assert_fits(tmp_path)
@@ -61,7 +61,7 @@ def test_the_safetensors_follow_the_best_model_after_every_epoch(tmp_path: Path)
 def test_the_safetensors_are_not_written_again_while_the_best_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    best = BestCheckpoints(tmp_path)
+    best = BestCheckpoints(tmp_path, metric="val_auc")
     consider(best, 0.9)
     monkeypatch.setattr(selection, "export_model", lambda *_: pytest.fail("was written"))
     best.consider(2, 0.8, saver(2, 0.8))
@@ -96,9 +96,9 @@ def test_tensors_that_share_memory_are_written_twice(tmp_path: Path) -> None:
 
 
 def test_a_kill_between_the_two_files_shows_and_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    best = BestCheckpoints(tmp_path)
+    best = BestCheckpoints(tmp_path, metric="val_auc")
     consider(best, 0.6)
-    killed = BestCheckpoints(tmp_path)
+    killed = BestCheckpoints(tmp_path, metric="val_auc")
     killed.restore(best.state())
 
     def die(*_: object) -> None:
@@ -110,7 +110,7 @@ def test_a_kill_between_the_two_files_shows_and_is_mended(tmp_path: Path, monkey
             killed.consider(2, 0.9, saver(2, 0.9))
     exported = tmp_path / "best_model.safetensors"
     assert read_metadata(exported)["source_sha256"] != read_sha256(tmp_path / "best_model.pth")
-    again = BestCheckpoints(tmp_path)
+    again = BestCheckpoints(tmp_path, metric="val_auc")
     notes = again.restore(killed.state())
     assert notes == ["best_model.safetensors was not that of best_model.pth; made again"]
     assert_fits(tmp_path)
@@ -119,7 +119,7 @@ def test_a_kill_between_the_two_files_shows_and_is_mended(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "flip", "html"])
 def test_missing_or_damaged_safetensors_are_made_again(tmp_path: Path, damage: str) -> None:
-    best = BestCheckpoints(tmp_path)
+    best = BestCheckpoints(tmp_path, metric="val_auc")
     consider(best, 0.6)
     exported = tmp_path / "best_model.safetensors"
     whole = exported.read_bytes()
@@ -127,18 +127,18 @@ def test_missing_or_damaged_safetensors_are_made_again(tmp_path: Path, damage: s
         exported.unlink()
     else:
         exported.write_bytes({"cut": whole[:-4], "flip": whole[:-1] + b"\x07", "html": b"<html>"}[damage])
-    (note,) = BestCheckpoints(tmp_path).restore(best.state())
+    (note,) = BestCheckpoints(tmp_path, metric="val_auc").restore(best.state())
     assert note.startswith("best_model.safetensors was ")
     assert exported.read_bytes() == whole
 
 
 def test_a_damaged_best_model_is_told_on_a_resume_and_does_not_stop_it(tmp_path: Path) -> None:
-    best = BestCheckpoints(tmp_path)
+    best = BestCheckpoints(tmp_path, metric="val_auc")
     consider(best, 0.6)
     path = tmp_path / "best_model.pth"
     whole = path.read_bytes()
     path.write_bytes(whole[:700] + bytes([whole[700] ^ 1]) + whole[701:])
-    (note,) = BestCheckpoints(tmp_path).restore(best.state())
+    (note,) = BestCheckpoints(tmp_path, metric="val_auc").restore(best.state())
     assert note.startswith("best_model.pth is damaged")
 
 
@@ -162,7 +162,8 @@ def test_what_is_no_safetensors_is_the_users_error(tmp_path: Path, content: byte
 @pytest.mark.parametrize("key", ["pretrained_student_weights", "teacher_weights"])
 def test_a_model_built_from_the_safetensors_is_that_of_the_pth_bit_for_bit(tmp_path: Path, key: str) -> None:
     from sharpstudent.models.build import build_student, build_teachers
-    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.models.vision import build_classifier
+    from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
     torch.manual_seed(0)
     made = build_classifier("test_resnet", classes=2, dropout=0.3).state_dict()
@@ -173,8 +174,7 @@ def test_a_model_built_from_the_safetensors_is_that_of_the_pth_bit_for_bit(tmp_p
         torch.manual_seed(1)
         config = make_config(key, tmp_path / f"best_model{suffix}")
         build = build_student if key == "pretrained_student_weights" else build_teachers
-        classes: Any = 2 if build is build_student else ("real", "fake")
-        states.append(build(config, classes=classes, say=lambda _: None).state_dict())
+        states.append(build(config, DeepfakeTask(config.task_section), say=lambda _: None).state_dict())
     one, other = states
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one)
@@ -186,9 +186,9 @@ def test_a_model_built_from_the_safetensors_is_that_of_the_pth_bit_for_bit(tmp_p
 def make_config(key: str, weights: Path):
     from sharpstudent.config.load import validate_keys
     from sharpstudent.config.resolve import resolve
-    from sharpstudent.tasks.deepfake.section import DeepfakeSection
+    from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
     keys = {"student": "test_resnet", "teacher": "test_resnet", "teacher_weights": "t", "image_size": 32}
     keys |= {"pretrained_student_weights": "s", key: str(weights)}
-    checked = validate_keys(keys, DeepfakeSection)
-    return resolve(checked, stage=2, name="run", config_name="config", section_model=DeepfakeSection)
+    checked = validate_keys(keys, DeepfakeTask)
+    return resolve(checked, stage=2, name="run", config_name="config", task=DeepfakeTask)

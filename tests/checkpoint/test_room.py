@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sharpstudent.checkpoint import BestCheckpoints, check_room, save_checkpoint, save_run_state
 from sharpstudent.checkpoint import disk_space as room
-from sharpstudent.checkpoint.disk_space import estimate_room, measure_tensors
+from sharpstudent.checkpoint.disk_space import check_room, estimate_room, measure_tensors
+from sharpstudent.checkpoint.selection import BestCheckpoints
+from sharpstudent.checkpoint.store import save_checkpoint, save_run_state
 from sharpstudent.core.errors import UserError
 
 MODEL = {"layer.weight": torch.ones(50_000), "layer.bias": torch.ones(1000), "steps": torch.tensor(1)}
@@ -28,7 +29,7 @@ def check(folder: Path, *, resumed: bool = False, keep_best: int = 5) -> str:
 def test_the_estimate_is_what_a_run_really_writes_or_a_little_more(tmp_path: Path, copies: int) -> None:
     # Cloned: torch writes shared memory once.
     state = {"model": MODEL, "optimizer": [{k: v.clone() for k, v in MODEL.items()} for _ in range(copies)]}
-    best, largest = BestCheckpoints(tmp_path, keep=2), 0
+    best, largest = BestCheckpoints(tmp_path, keep=2, metric="val_auc"), 0
     needed = estimate_room(WEIGHTS, (1 + copies) * WEIGHTS, keep_best=2)
     for epoch in range(1, 6):
         best.consider(epoch, epoch / 10, lambda path: save_checkpoint(path, {"model": MODEL}, about={}))

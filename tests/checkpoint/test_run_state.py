@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sharpstudent.checkpoint import load_checkpoint, load_run_state, save_run_state
+from sharpstudent.checkpoint.store import load_checkpoint, load_run_state, save_run_state
 from sharpstudent.core.errors import UserError
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from sharpstudent.checkpoint import BestCheckpoints, load_checkpoint, save_checkpoint
-from sharpstudent.config.run_config import Direction
+from sharpstudent.checkpoint.selection import BestCheckpoints
+from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Direction
 
 
 def saver(epoch: int) -> Callable[[Path], None]:
@@ -99,11 +100,11 @@ def test_the_same_metric_in_the_other_direction_is_refused(tmp_path: Path) -> No
 
 
 def test_a_state_from_before_there_was_a_direction_is_of_a_rising_metric(tmp_path: Path) -> None:
-    before = BestCheckpoints(tmp_path)
+    before = BestCheckpoints(tmp_path, metric="val_auc")
     consider_all(before, [0.6, 0.8, 0.7])
     state = before.state()
     del state["direction"]
-    again = BestCheckpoints(tmp_path)
+    again = BestCheckpoints(tmp_path, metric="val_auc")
     assert again.restore(state) == []
     assert again.best is not None
     assert again.best.epoch == 2

@@ -8,11 +8,10 @@ from typing import Any
 from sharpstudent.config.load import validate_keys
 from sharpstudent.config.resolve import resolve
 from sharpstudent.config.run_config import RunConfig, Stage
-from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "configs" / "config_SBI.json"
-SECTIONS = {"deepfake": DeepfakeSection}
 
 # The block of the two-stage guide, character by character, comments and blank lines included.
 GUIDE_BLOCK = """{
@@ -40,10 +39,10 @@ WEIGHTS = {"teacher_weights": "t.tar", "pretrained_student_weights": "s.pth"}
 def resolve_keys(stage: Stage, /, allow: tuple[str, ...] = (), **keys: Any) -> RunConfig:
     """Keys beside the two weights that stage 2 needs -> the resolved config."""
     return resolve(
-        validate_keys(WEIGHTS | keys, DeepfakeSection),
+        validate_keys(WEIGHTS | keys, DeepfakeTask),
         stage=stage,
         name="run",
         config_name="config",
-        section_model=DeepfakeSection,
+        task=DeepfakeTask,
         allow=allow,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_samples import SECTIONS, SHIPPED, WEIGHTS
+from config_samples import SHIPPED, WEIGHTS
 from sharpstudent.config.cli import (
     CommandLine,
     compare_configs,
@@ -18,6 +18,7 @@ from sharpstudent.config.cli import (
 )
 from sharpstudent.config.run_config import ALLOWANCES, Stage
 from sharpstudent.core.errors import UserError
+from sharpstudent.registry import find_task
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def parse(*argv: str, stage: Stage = 1) -> CommandLine:
-    return parse_command_line(argv, stage=stage, sections=SECTIONS)
+    return parse_command_line(argv, stage=stage, find_task=find_task)
 
 
 def refuse(*argv: str, stage: Stage = 1) -> str:
@@ -133,9 +134,9 @@ def test_a_stored_config_is_read_back_as_it_was():
     for stage in (1, 2):
         folder = start_run(stage=stage, folder=f"output/{stage}")
         config = parse("mine.json", "-n", "run", stage=stage).config
-        assert load_run_config(folder, SECTIONS) == config
-        assert load_run_config(folder / "config.json", SECTIONS) == config
-        assert print_resolved(load_run_config(folder, SECTIONS)) == print_resolved(config)
+        assert load_run_config(folder, find_task) == config
+        assert load_run_config(folder / "config.json", find_task) == config
+        assert print_resolved(load_run_config(folder, find_task)) == print_resolved(config)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_a_run_is_found_by_folder_name_beginning_or_glob(run: str):
     folder = start_run()
     line = parse("--resume", run)
     assert line.resume == folder
-    assert line.config == load_run_config(folder, SECTIONS)
+    assert line.config == load_run_config(folder, find_task)
     assert line.config_path is None
 
 
@@ -189,7 +190,7 @@ def test_a_run_of_the_other_stage_is_sent_to_its_script():
 def test_a_resume_with_the_same_config_changes_nothing():
     folder = start_run("--set", "lr=0.1")
     line = parse("mine.json", "--set", "lr=0.1", "--resume", "run")
-    assert line.config == load_run_config(folder, SECTIONS)
+    assert line.config == load_run_config(folder, find_task)
 
 
 def test_a_resume_with_another_config_is_refused_key_by_key():
@@ -267,13 +268,13 @@ def test_compare_configs_names_terms_and_absent_parts():
 
 def test_print_config_prints_and_exits_0_like_help(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
-        read_command_line(["mine.json", "--print-config"], stage=2, sections=SECTIONS)
+        read_command_line(["mine.json", "--print-config"], stage=2, find_task=find_task)
     assert caught.value.code == 0
     assert capsys.readouterr().out == print_resolved(parse("mine.json", "--print-config", stage=2).config) + "\n"
 
 
 def test_without_print_config_the_command_is_returned():
-    assert read_command_line(["mine.json", "-n", "a"], stage=1, sections=SECTIONS) == parse("mine.json", "-n", "a")
+    assert read_command_line(["mine.json", "-n", "a"], stage=1, find_task=find_task) == parse("mine.json", "-n", "a")
 
 
 def test_the_command_keeps_its_set_words_for_the_commands_that_messages_advise():

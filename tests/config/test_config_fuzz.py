@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_samples import GUIDE_BLOCK, SECTIONS, WEIGHTS
+from config_samples import GUIDE_BLOCK, WEIGHTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sharpstudent.config.cli import CommandLine, load_run_config, parse_command_line, print_resolved
 from sharpstudent.config.keys import build_file_model
 from sharpstudent.config.run_config import RunConfig, Stage
 from sharpstudent.core.errors import UserError
-from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.registry import find_task
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 FAST = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 SLOW = settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 
-KNOWN = [*build_file_model(DeepfakeSection).model_fields, "alpha", "$schema", "epochs"]
+KNOWN = [*build_file_model(DeepfakeTask).model_fields, "alpha", "$schema", "epochs"]
 SCALARS = st.none() | st.booleans() | st.integers() | st.integers(0, 40) | st.floats() | st.floats(0, 1) | st.text()
 SCALARS = SCALARS | st.sampled_from(["cpu", "ffpp", "adamw", "deepfake", "c40", "\ud800", "NaN"])
 VALUES = st.recursive(
@@ -44,7 +45,7 @@ CONTENTS = st.binary(max_size=200) | st.composite(cut_and_paste)()
 
 def answer_to(argv: list[str], stage: Stage) -> CommandLine | UserError:
     try:
-        return parse_command_line(argv, stage=stage, sections=SECTIONS)
+        return parse_command_line(argv, stage=stage, find_task=find_task)
     except UserError as error:
         return error
 
@@ -62,7 +63,7 @@ def check(content: bytes, stage: Stage, *argv: str) -> None:
         assert isinstance(config, RunConfig)
         assert print_resolved(config)
         file.write_text(config.model_dump_json(indent=2), encoding="utf-8")
-        assert load_run_config(file, SECTIONS) == config
+        assert load_run_config(file, find_task) == config
 
 
 def check_object(keys: dict[str, Any], stage: Stage) -> None:

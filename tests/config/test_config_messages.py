@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from config_samples import WEIGHTS
-from sharpstudent.config.load import choose_section, validate_keys
+from sharpstudent.config.load import read_task_name, validate_keys
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 
 def problems_of(keys: dict[str, Any]) -> dict[str, Problem]:
     with pytest.raises(UserError) as caught:
-        validate_keys(keys, DeepfakeSection)
+        validate_keys(keys, DeepfakeTask)
     problems = caught.value.problems
     assert len({problem.where for problem in problems}) == len(problems), "one problem a key"
     assert all(problem.remedy for problem in problems)
@@ -116,10 +116,14 @@ def test_a_bare_alpha_of_any_type_is_refused(value: object):
 def test_text_that_no_file_or_path_can_hold_is_refused(text: str):
     assert "not valid text" in problems_of({"data_root": text})["data_root"].what
     with pytest.raises(UserError, match="not valid text"):
-        validate_keys({text: 1}, DeepfakeSection)
+        validate_keys({text: 1}, DeepfakeTask)
 
 
-@pytest.mark.parametrize("task", ["gaze", 3, None, ["deepfake"]])
-def test_an_unknown_task_is_refused_with_the_known_ones(task: object):
-    with pytest.raises(UserError, match='one of "deepfake"'):
-        choose_section({"task": task}, {"deepfake": DeepfakeSection})
+@pytest.mark.parametrize("task", [3, None, ["deepfake"], ""])
+def test_a_task_that_is_no_name_is_refused_with_an_example(task: object):
+    with pytest.raises(UserError, match=r'is not a known task\n.*such as "deepfake"'):
+        read_task_name({"task": task})
+
+
+def test_the_task_of_a_config_that_names_none_is_that_of_the_guide():
+    assert read_task_name({}) == "deepfake"

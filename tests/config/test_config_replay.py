@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from config_samples import SECTIONS, WEIGHTS
+from config_samples import WEIGHTS
 from sharpstudent.config.cli import CommandLine, load_run_config, parse_command_line
 from sharpstudent.config.run_config import Stage
 from sharpstudent.core.errors import UserError
+from sharpstudent.registry import find_task
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def parse(*argv: str, stage: Stage = 2) -> CommandLine:
-    return parse_command_line(argv, stage=stage, sections=SECTIONS)
+    return parse_command_line(argv, stage=stage, find_task=find_task)
 
 
 def refuse(*argv: str, stage: Stage = 2) -> str:
@@ -47,7 +48,7 @@ def file(inside: Path) -> str:
 def test_the_config_is_that_of_the_run_whose_folder_holds_the_file(file: str) -> None:
     line = parse("--replay", file)
     assert line.replay == Path(file)
-    assert line.config == load_run_config(Path("output/run_mine_01_02"), SECTIONS)
+    assert line.config == load_run_config(Path("output/run_mine_01_02"), find_task)
     assert (line.config.optimizer.lr, line.config.seed, line.config.allow) == (0.1, 9, ("partial-weights",))
     assert (line.resume, line.config_path, line.print_config) == (None, None, False)
     assert line.notes == (f"replaying {file} with its run's own config; nothing is written",)

@@ -19,6 +19,7 @@ from sharpstudent.config.resolve import LONGEST_NAME, describe_choices, resolve
 from sharpstudent.config.run_config import RunConfig, ScheduleSection, Stage, TeacherSection
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 GUIDE = parse_json5(GUIDE_BLOCK, "the guide")
 
@@ -105,9 +106,9 @@ def test_the_alpha_table_is_the_guides_to_the_digit():
 def test_the_table_ends_with_a_short_run_and_the_log_says_that_alpha_does_not_arrive():
     keys: dict[str, Any] = WEIGHTS | {"epoch": 7}
     assert [(row.first, row.last) for row in compute_weight_ranges(resolve_keys(2, **keys))] == [(1, 5), (6, 7)]
-    notes = "\n".join(describe_choices(validate_keys(keys, DeepfakeSection), 2))
+    notes = "\n".join(describe_choices(validate_keys(keys, DeepfakeTask), 2))
     assert "ends after epoch 7, before alpha reaches alpha_end 0.5 in epoch 21" in notes
-    arrived = "\n".join(describe_choices(validate_keys(WEIGHTS | {"epoch": 21}, DeepfakeSection), 2))
+    arrived = "\n".join(describe_choices(validate_keys(WEIGHTS | {"epoch": 21}, DeepfakeTask), 2))
     assert "before alpha reaches" not in arrived
 
 
@@ -129,12 +130,12 @@ def test_print_config_shows_the_table_in_stage_2_only():
 
 
 def test_the_log_says_where_batch_size_and_lr_come_from():
-    keys = validate_keys(GUIDE, DeepfakeSection)
+    keys = validate_keys(GUIDE, DeepfakeTask)
     assert describe_choices(keys, 2)[0] == (
         "stage 2 takes batches of 4 items: max(1, 16 // 4) of the flat batch_size; set stage2.batch_size to choose"
     )
     assert describe_choices(keys, 1)[1].startswith("stage 1 learns at lr 0.0001: twice the flat lr 0.00005")
-    own = validate_keys(GUIDE | {"stage2": {"batch_size": 9}}, DeepfakeSection)
+    own = validate_keys(GUIDE | {"stage2": {"batch_size": 9}}, DeepfakeTask)
     assert describe_choices(own, 2)[0] == "stage 2 takes batches of 9 items: stage2.batch_size says so"
 
 
@@ -176,17 +177,17 @@ def test_a_warm_up_beyond_the_flat_part_is_refused():
 
 @pytest.mark.parametrize("name", ["a", "demo_teacher", "Run-3.1", "_x", "7", "a" * LONGEST_NAME])
 def test_a_safe_name_is_accepted(name: str):
-    keys = validate_keys(WEIGHTS, DeepfakeSection)
-    assert resolve(keys, stage=1, name=name, config_name="c", section_model=DeepfakeSection).name == name
+    keys = validate_keys(WEIGHTS, DeepfakeTask)
+    assert resolve(keys, stage=1, name=name, config_name="c", task=DeepfakeTask).name == name
 
 
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../x", "a/b", "a\\b", "a b", "-x", ".x", "a*", "[a]", "é", "a\n", "a\0", "a" * 101]
 )
 def test_a_name_that_is_no_safe_folder_name_is_refused(name: str):
-    keys = validate_keys(WEIGHTS, DeepfakeSection)
+    keys = validate_keys(WEIGHTS, DeepfakeTask)
     with pytest.raises(UserError, match="safe folder name"):
-        resolve(keys, stage=1, name=name, config_name="c", section_model=DeepfakeSection)
+        resolve(keys, stage=1, name=name, config_name="c", task=DeepfakeTask)
 
 
 def test_an_unknown_allowance_is_refused_with_the_known_ones():
@@ -218,7 +219,7 @@ def list_fields() -> list[tuple[str, str, FieldInfo]]:
         (group, name, field)
         for group, model in groups
         for name, field in model.model_fields.items()
-        if name not in ("stage1", "stage2")
+        if name not in ("stage1", "stage2", "data")
     ]
 
 
@@ -234,6 +235,7 @@ OTHER_TEACHER = {
     "std": [0.5, 0.5, 0.5],
     "classes": ["fake", "real"],
     "head": "random-ok",
+    "reads": {"image": "image_clean"},
 }
 
 

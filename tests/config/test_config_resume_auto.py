@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
-from config_samples import SECTIONS, WEIGHTS
+from config_samples import WEIGHTS
 from sharpstudent.config import stored
 from sharpstudent.config.cli import CommandLine, parse_command_line, read_command_line
 from sharpstudent.config.run_config import Stage
 from sharpstudent.core.errors import UserError
+from sharpstudent.registry import find_task
 
 COMMAND = ("mine.json", "-n", "run", "--resume", "auto")
 
@@ -25,7 +26,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def parse(*argv: str, stage: Stage = 1) -> CommandLine:
-    return parse_command_line(argv, stage=stage, sections=SECTIONS)
+    return parse_command_line(argv, stage=stage, find_task=find_task)
 
 
 def refuse(*argv: str) -> str:
@@ -208,11 +209,11 @@ def test_print_config_shows_what_would_be_trained_and_touches_nothing(capsys: py
     leave_run("01_01")
     before = sorted(Path().rglob("*"))
     with pytest.raises(SystemExit) as caught:
-        read_command_line([*COMMAND, "--print-config"], stage=1, sections=SECTIONS)
+        read_command_line([*COMMAND, "--print-config"], stage=1, find_task=find_task)
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     with pytest.raises(SystemExit):
-        read_command_line(["mine.json", "-n", "run", "--print-config"], stage=1, sections=SECTIONS)
+        read_command_line(["mine.json", "-n", "run", "--print-config"], stage=1, find_task=find_task)
     assert capsys.readouterr().out == shown
     assert sorted(Path().rglob("*")) == before
 

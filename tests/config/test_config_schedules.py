@@ -31,7 +31,7 @@ from sharpstudent.config.scheduled import (
 )
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.schedules import Progress
-from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 FALLING = {"kind": "linear", "start": 0.1, "end": 0.01}
 RISING = {"kind": "linear", "start": 0.02, "end": 0.1}
@@ -55,7 +55,7 @@ def answer_to(stage: Stage, **keys: Any) -> RunConfig | UserError:
 
 
 def notes_of(stage: Stage, **keys: Any) -> str:
-    return "\n".join(describe_choices(validate_keys(WEIGHTS | keys, DeepfakeSection), stage))
+    return "\n".join(describe_choices(validate_keys(WEIGHTS | keys, DeepfakeTask), stage))
 
 
 def values_of(config: RunConfig, which: str, steps: int = 2) -> list[float]:
@@ -93,13 +93,13 @@ def test_the_page_has_an_example_of_every_kind_that_can_be_built():
     assert [example["kind"] for _, example in EXAMPLES] == list(SCHEDULE_FIELDS)
     for _, example in EXAMPLES:
         assert build_schedule(section(**example))
-    page = build_config_docs(DeepfakeSection)
+    page = build_config_docs(DeepfakeTask)
     assert '`{"kind": "cosine", "start": 0.9, "end": 0.5}`' in page
     assert "a number, at least 0, or a schedule in braces" in page
 
 
 def test_the_schema_lets_an_editor_complete_a_schedule_in_place_of_a_number():
-    schema = build_schema(DeepfakeSection)
+    schema = build_schema(DeepfakeTask)
     assert {"$ref": "#/$defs/ScheduleSection"} in schema["properties"]["lr"]["oneOf"]
     assert set(schema["$defs"]["ScheduleSection"]["properties"]["kind"]["enum"]) == set(SCHEDULE_FIELDS)
     assert all(found["description"] for found in schema["$defs"]["ScheduleSection"]["properties"].values())

@@ -14,6 +14,7 @@ from sharpstudent.config.keys import FileKeys, Stage2Keys, build_file_model
 from sharpstudent.config.load import read_config_file
 from sharpstudent.config.run_config import TaskSection
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 
 def test_the_schema_and_the_page_in_the_repository_are_up_to_date():
@@ -27,7 +28,7 @@ def test_the_schema_and_the_page_in_the_repository_are_up_to_date():
 
 
 def test_the_schema_describes_every_key_and_refuses_others():
-    schema = build_schema(DeepfakeSection)
+    schema = build_schema(DeepfakeTask)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(schema["properties"]) == {"$schema", *FileKeys.model_fields, *DeepfakeSection.model_fields}
     for place in (schema, schema["$defs"]["Stage1Keys"], schema["$defs"]["Stage2Keys"]):
@@ -39,18 +40,22 @@ def test_the_schema_describes_every_key_and_refuses_others():
 def test_the_shipped_config_names_the_schema_and_only_keys_of_it():
     text = SHIPPED.read_text(encoding="utf-8")
     assert '"$schema": "./schema.json"' in text
-    assert set(read_config_file(SHIPPED)) <= set(build_schema(DeepfakeSection)["properties"])
+    assert set(read_config_file(SHIPPED)) <= set(build_schema(DeepfakeTask)["properties"])
 
 
 def test_the_page_explains_every_key():
-    page = build_config_docs(DeepfakeSection)
+    page = build_config_docs(DeepfakeTask)
     for name in (*FileKeys.model_fields, *DeepfakeSection.model_fields, *Stage2Keys.model_fields):
         assert f"| `{name}` |" in page
 
 
 def test_a_task_cannot_redefine_a_shared_key():
-    class Greedy(TaskSection):
+    class GreedyKeys(TaskSection):
+        flat_keys = True
         lr: float = 1.0
+
+    class Greedy(DeepfakeTask):
+        Section = GreedyKeys
 
     with pytest.raises(ValueError, match=r"\['lr'\]"):
         build_file_model(Greedy)

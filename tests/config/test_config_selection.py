@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from config_samples import SECTIONS, WEIGHTS, resolve_keys
+from config_samples import WEIGHTS, resolve_keys
 from sharpstudent.config.cli import CommandLine, parse_command_line
 from sharpstudent.config.json_schema import build_schema
 from sharpstudent.config.keys import build_file_model
 from sharpstudent.config.load import validate_keys
-from sharpstudent.config.run_config import Direction, TaskSection
+from sharpstudent.config.messages import show
 from sharpstudent.config.stored import compare_configs, load_run_config
 from sharpstudent.core.errors import UserError
-from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.metrics.metric import Metric
+from sharpstudent.registry import find_task
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
-WORDS = ["auc", "video_auc", "ap", "eer"]
+WORDS = list(DeepfakeTask.metrics)
+
+
+def test_the_four_metrics_of_the_guide_can_select_and_the_auc_does_unless_another_is_named() -> None:
+    assert {"auc", "video_auc", "ap", "eer"} <= set(WORDS)
+    assert WORDS[0] == "auc"
 
 
 def test_the_default_is_the_auc_of_frames_and_no_patience() -> None:
@@ -42,29 +49,30 @@ def test_any_other_metric_is_refused_with_the_choices(group: str, word: object) 
         return  # take the flat key
     keys = {"selection_metric": word}
     with pytest.raises(UserError) as caught:
-        validate_keys(WEIGHTS | ({group: keys} if group else keys), DeepfakeSection)
+        validate_keys(WEIGHTS | ({group: keys} if group else keys), DeepfakeTask)
     text = caught.value.as_text()
     assert f"{group}.selection_metric".removeprefix(".") in text
-    assert 'one of "auc", "video_auc", "ap", "eer"' in text
+    assert f"one of {', '.join(map(show, WORDS))}" in text
 
 
 @pytest.mark.parametrize("patience", [0, -1, 1.5, "3", True])
 def test_a_patience_that_is_no_count_is_refused(patience: object) -> None:
     with pytest.raises(UserError, match="patience"):
-        validate_keys(WEIGHTS | {"patience": patience}, DeepfakeSection)
+        validate_keys(WEIGHTS | {"patience": patience}, DeepfakeTask)
 
 
 def test_the_words_are_those_of_the_task() -> None:
-    class Others(TaskSection):
-        selection_metrics: ClassVar[Mapping[str, Direction]] = {"auc": "higher", "error": "lower"}
+    class Others(DeepfakeTask):
+        metrics: ClassVar[Mapping[str, Metric]] = {"error": Metric(len, "lower"), "auc": Metric(len)}  # type: ignore[arg-type]
 
-    assert validate_keys({"selection_metric": "error", "stage1": {"selection_metric": "auc"}}, Others)
+    assert validate_keys({}, Others).selection_metric == "error"
+    assert validate_keys({"selection_metric": "auc", "stage1": {"selection_metric": "error"}}, Others)
     with pytest.raises(UserError):
         validate_keys({"selection_metric": "eer"}, Others)
-    schema = build_schema(DeepfakeSection)
+    schema = build_schema(DeepfakeTask)
     assert schema["properties"]["selection_metric"]["enum"] == WORDS
     assert schema["$defs"]["Stage1Keys"]["properties"]["selection_metric"]["anyOf"][0]["enum"] == WORDS
-    assert build_file_model(DeepfakeSection).model_fields["selection_metric"].default in WORDS
+    assert build_file_model(DeepfakeTask).model_fields["selection_metric"].default in WORDS
 
 
 # --- A run that is resumed ------------------------------------------------------------------------------------------
@@ -84,14 +92,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def parse(*words: str) -> CommandLine:
-    return parse_command_line(words, stage=1, sections=SECTIONS)
+    return parse_command_line(words, stage=1, find_task=find_task)
 
 
 def test_patience_may_change_on_a_resume_without_config_and_with(folder: Path) -> None:
     assert parse("--resume", "r").config.training.patience == 3
     freed = parse("--resume", "r", "--set", "patience=null").config
     assert freed.training.patience is None
-    assert compare_configs(load_run_config(folder, SECTIONS), freed) == []
+    assert compare_configs(load_run_config(folder, find_task), freed) == []
     assert parse("c.json", "--resume", "r", "--set", "patience=9").config.training.patience == 9
     assert parse("c.json", "-n", "r", "--resume", "auto", "--set", "patience=null").resume is not None
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_samples import SECTIONS, resolve_keys
+from config_samples import resolve_keys
 from sharpstudent.config.resolve import name_weights_key
 from sharpstudent.config.run_config import RunConfig, TeacherSection
 from sharpstudent.config.stored import compare_configs, load_run_config
 from sharpstudent.core.errors import UserError
+from sharpstudent.registry import find_task
 
 TWO = [
     {"model": "efficientnet-b4", "weights": "a.tar", "weight": 3.0, "classes": ["fake", "real"], "input_size": 380},
@@ -126,10 +127,10 @@ def test_a_run_of_a_version_that_knew_one_teacher_is_read(tmp_path: Path) -> Non
         del stored["teachers"], stored["teacher_average"]
         stored["teacher"] = {"name": "efficientnet-b4", "weights": "t.tar"} if teachers else None
         (tmp_path / "config.json").write_text(json.dumps(stored))
-        assert load_run_config(tmp_path, SECTIONS).teachers == teachers
+        assert load_run_config(tmp_path, find_task).teachers == teachers
 
 
 def test_a_run_with_two_teachers_is_read_as_it_was_written(tmp_path: Path) -> None:
     config = resolve_teachers(*TWO)
     (tmp_path / "config.json").write_text(config.model_dump_json(indent=2))
-    assert load_run_config(tmp_path, SECTIONS) == config
+    assert load_run_config(tmp_path, find_task) == config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,23 @@ from sharpstudent.criterion.weighted_sum import WeightedTerm
 from torch import Tensor
 
 START = Progress(epoch=1, step=0, epochs=30, steps_per_epoch=10)
-TWO = Shapes(classes=2)
 HALF = [torch.float16, torch.bfloat16]
+
+
+def make_shapes(
+    classes: int,
+    student: Mapping[str, tuple[int, ...]] | None = None,
+    teacher: Mapping[str, tuple[int, ...]] | None = None,
+) -> Shapes:
+    """Models of so many classes each, and the layers that are hooked in them."""
+    return Shapes(
+        student={"logits": (2, classes), **{f"features/{name}": shape for name, shape in (student or {}).items()}},
+        teacher={"logits": (2, classes), **{f"features/{name}": shape for name, shape in (teacher or {}).items()}},
+        rows=2,
+    )
+
+
+TWO = make_shapes(2)
 
 
 def constant(value: float) -> ScheduleSection:
@@ -49,8 +64,12 @@ def make_labels(images: int = 8, classes: int = 2) -> Tensor:
 
 
 def make_batch(images: int = 8, classes: int = 2) -> Batch:
-    names = tuple(f"image {i}" for i in range(images))
-    return Batch(torch.zeros(images, 3, 4, 4), make_labels(images, classes), names, names, names)
+    names = [f"image {i}" for i in range(images)]
+    return Batch(
+        inputs={"image": torch.zeros(images, 3, 4, 4)},
+        targets={"label": make_labels(images, classes)},
+        rows={"id": names, "group": names, "sample": list(range(images))},
+    )
 
 
 def to_float64(tensor: Tensor) -> NDArray[np.float64]:

@@ -10,14 +10,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from made_terms import TWO, draw, make_batch, make_labels, to_float64
+from made_terms import TWO, draw, make_batch, make_labels, make_shapes, to_float64
 from sharpstudent.config import terms
 from sharpstudent.config.run_config import ScheduleSection, TermSection
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
-from sharpstudent.core.types import Outputs
 from sharpstudent.criterion.build import build_criterion
-from sharpstudent.criterion.section import Shapes
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-term.md"
 
@@ -59,10 +57,10 @@ def make_sections() -> list[TermSection]:
 
 def test_the_page_adds_a_term_that_is_summed_and_logged(page: ModuleType) -> None:
     criterion, progress = build_criterion(make_sections(), TWO), Progress(1, 0, 1, 1)
-    outputs, batch = Outputs(draw().requires_grad_()), make_batch()
+    outputs, batch = {"logits": draw().requires_grad_()}, make_batch()
     value = criterion(outputs, batch, {}, progress)
     assert list(value.terms) == ["hard", "margin"]
-    rows = page.compute_margin_loss(outputs.logits, batch.labels, 2.0)
+    rows = page.compute_margin_loss(outputs["logits"], batch.targets["label"], 2.0)
     assert value.terms["margin"].item() == rows.mean().item()
     assert value.total.item() == pytest.approx(0.5 * sum(term.item() for term in value.terms.values()), rel=1e-6)
     assert list(criterion.describe(progress)) == ["hard/weight", "margin/weight", "margin/margin"]
@@ -86,4 +84,4 @@ def test_the_pages_term_is_alive_and_refuses_a_single_output(page: ModuleType) -
     assert torch.isfinite(logits.grad).all()
     assert logits.grad.norm() > 1e-2
     with pytest.raises(UserError, match="leads no other"):
-        build_criterion(make_sections()[1:], Shapes(1))
+        build_criterion(make_sections()[1:], make_shapes(1))

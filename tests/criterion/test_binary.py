@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from made_terms import HALF, build_one, draw, make_batch, make_labels, mean_of, take_gradient, to_float64
+from made_terms import HALF, build_one, draw, make_batch, make_labels, make_shapes, mean_of, take_gradient, to_float64
 from numpy.typing import NDArray
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Outputs
 from sharpstudent.criterion import classification
-from sharpstudent.criterion.section import Shapes
 from torch import Tensor
 
 compute_binary = mean_of(classification.compute_binary)
@@ -61,16 +59,16 @@ def test_extreme_logits_give_finite_values_and_gradients(classes: int) -> None:
 
 @pytest.mark.parametrize("classes", [1, 2])
 def test_the_term_reads_logits_and_labels_and_is_alive(classes: int) -> None:
-    term, logits, batch = build_one("binary", Shapes(classes)), draw(8, classes).requires_grad_(), make_batch()
-    rows = term.compute(Outputs(logits), batch, None)
-    assert torch.equal(rows, classification.compute_binary(logits, batch.labels))
+    term, logits, batch = build_one("binary", make_shapes(classes)), draw(8, classes).requires_grad_(), make_batch()
+    rows = term.compute({"logits": logits}, batch, None)
+    assert torch.equal(rows, classification.compute_binary(logits, batch.targets["label"]))
     assert take_gradient(rows.mean(), logits).norm() > 1e-2
     assert (term.asks, term.module, dict(term.settings)) == (None, None, {})
 
 
 def test_more_than_two_outputs_are_refused() -> None:
     with pytest.raises(UserError, match="two classes"):
-        build_one("binary", Shapes(3))
+        build_one("binary", make_shapes(3))
     with pytest.raises(ValueError, match=r"\(B, 1\) or \(B, 2\)"):
         compute_binary(torch.zeros(4, 3), make_labels(4))
 

@@ -4,15 +4,13 @@ import importlib
 
 import pytest
 import torch
-from made_terms import TWO, build_one, make_section
+from made_terms import TWO, build_one, make_batch, make_section, make_shapes
 from sharpstudent.config.run_config import ScheduleSection, TermSection
 from sharpstudent.config.terms import TERMS
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
-from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.distillation import compute_kd
-from sharpstudent.criterion.section import Shapes
 
 ALPHA = ScheduleSection(kind="staircase", start=0.95, end=0.5, epochs=20)
 HARD = TermSection(name="hard", term="hard", weight=ALPHA)
@@ -44,7 +42,7 @@ def test_stage_1_is_hard_labels_alone_and_needs_no_teacher() -> None:
 
 def test_kd_reaches_the_teachers_logits_at_its_temperature() -> None:
     student, teacher = torch.tensor([[1.0, -1.0], [0.0, 2.0]]), torch.tensor([[2.0, 0.0], [1.0, 0.0]])
-    batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]), ("a", "b"), ("a", "b"), ("a", "b"))
+    batch = make_batch(2)
     criterion = build_criterion(
         [
             TermSection(
@@ -53,7 +51,7 @@ def test_kd_reaches_the_teachers_logits_at_its_temperature() -> None:
         ],
         TWO,
     )
-    total = criterion(Outputs(student), batch, {"teacher": Outputs(teacher)}, at_epoch(1)).total
+    total = criterion({"logits": student}, batch, {"teacher": {"logits": teacher}}, at_epoch(1)).total
     assert torch.equal(total, compute_kd(student, teacher, 2.5).mean())
     assert criterion.asked == {"teacher"}
     assert criterion.describe(at_epoch(1)) == {"kd/weight": 1.0, "kd/temperature": 2.5}
@@ -86,6 +84,6 @@ def test_every_registered_term_names_a_function_of_a_file() -> None:
 
 
 def test_a_projection_by_a_name_that_torch_keeps_for_itself_is_refused() -> None:
-    shapes = Shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 4, 4)})
+    shapes = make_shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 4, 4)})
     with pytest.raises(UserError, match="another name"):
         build_one("features", shapes, name="train", student_layer="a", teacher_layer="a")

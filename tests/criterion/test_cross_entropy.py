@@ -5,11 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from made_terms import build_one, draw, make_batch, make_labels, mean_of, softmax_float64, take_gradient, to_float64
+from made_terms import (
+    build_one,
+    draw,
+    make_batch,
+    make_labels,
+    make_shapes,
+    mean_of,
+    softmax_float64,
+    take_gradient,
+    to_float64,
+)
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Outputs
 from sharpstudent.criterion import classification
-from sharpstudent.criterion.section import Shapes
 
 compute_cross_entropy = mean_of(classification.compute_cross_entropy)
 
@@ -61,16 +69,16 @@ def test_with_smoothing_it_equals_numpy_in_float64(classes: int, smoothing: floa
 
 def test_no_smoothing_is_the_plain_loss_bit_for_bit() -> None:
     logits, batch = draw(), make_batch()
-    plain = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+    plain = torch.nn.functional.cross_entropy(logits, batch.targets["label"], reduction="none")
     for term in (build_one("hard"), build_one("hard", label_smoothing=0.0)):
-        assert torch.equal(term.compute(Outputs(logits), batch, None), plain)
+        assert torch.equal(term.compute({"logits": logits}, batch, None), plain)
 
 
 def test_a_smoothed_label_is_reached_at_finite_logits() -> None:
     """With smoothing s the best margin of two classes is log((1 - s / 2) / (s / 2)), and the gradient there is 0."""
     best = math.log(0.95 / 0.05)
     logits = torch.tensor([[0.0, best], [best, 0.0]], requires_grad=True)
-    value = build_one("hard", label_smoothing=0.1).compute(Outputs(logits), make_batch(2), None).mean()
+    value = build_one("hard", label_smoothing=0.1).compute({"logits": logits}, make_batch(2), None).mean()
     assert take_gradient(value, logits).abs().max() > 0.4  # both labels are wrong
     value = compute_cross_entropy(logits, torch.tensor([1, 0]), label_smoothing=0.1)
     assert take_gradient(value, logits).abs().max() < 1e-6
@@ -78,4 +86,4 @@ def test_a_smoothed_label_is_reached_at_finite_logits() -> None:
 
 def test_one_output_is_refused() -> None:
     with pytest.raises(UserError, match="always 1"):
-        build_one("hard", Shapes(1))
+        build_one("hard", make_shapes(1))

@@ -5,12 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from made_terms import HALF, build_one, draw, make_batch, mean_of, take_gradient, to_float64
+from made_terms import HALF, build_one, draw, make_batch, make_shapes, mean_of, take_gradient, to_float64
 from numpy.typing import NDArray
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Outputs
 from sharpstudent.criterion import distillation
-from sharpstudent.criterion.section import Shapes
 from torch import Tensor
 
 compute_kd = mean_of(distillation.compute_kd)
@@ -89,9 +87,9 @@ def test_it_is_zero_where_both_agree_and_positive_elsewhere(outputs: int) -> Non
 
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_the_term_asks_the_teacher_at_its_temperature_and_is_alive(outputs: int) -> None:
-    term = build_one("kd_sigmoid", Shapes(outputs), temperature=2.5)
+    term = build_one("kd_sigmoid", make_shapes(outputs), temperature=2.5)
     student, teacher = draw(8, outputs, seed=0).requires_grad_(), draw(8, outputs, seed=1).requires_grad_()
-    rows = term.compute(Outputs(student), make_batch(), Outputs(teacher), temperature=2.5)
+    rows = term.compute({"logits": student}, make_batch(), {"logits": teacher}, temperature=2.5)
     assert torch.equal(rows, distillation.compute_kd_sigmoid(student, teacher, 2.5))
     assert (term.asks, list(term.settings)) == ("teacher", ["temperature"])
     rows.mean().backward()
@@ -102,7 +100,7 @@ def test_the_term_asks_the_teacher_at_its_temperature_and_is_alive(outputs: int)
 
 def test_more_than_two_outputs_are_refused() -> None:
     with pytest.raises(UserError, match="two classes"):
-        build_one("kd_sigmoid", Shapes(3))
+        build_one("kd_sigmoid", make_shapes(3))
 
 
 def test_other_images_and_other_temperatures_are_refused() -> None:

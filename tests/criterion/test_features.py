@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from made_terms import HALF, START, build_one, draw, make_batch, make_section, mean_of, take_gradient, to_float64
+from made_terms import (
+    HALF,
+    START,
+    build_one,
+    make_batch,
+    make_section,
+    make_shapes,
+    mean_of,
+    take_gradient,
+    to_float64,
+)
 from numpy.typing import NDArray
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Outputs
 from sharpstudent.criterion import features
 from sharpstudent.criterion.build import build_criterion, find_layers
 from sharpstudent.criterion.features import Distance
@@ -24,12 +33,12 @@ def draw_map(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def make_shapes(student: tuple[int, ...], teacher: tuple[int, ...]) -> Shapes:
-    return Shapes(2, student={"blocks.1": student}, teacher={"stages.2": teacher})
+def make_layers(student: tuple[int, ...], teacher: tuple[int, ...]) -> Shapes:
+    return make_shapes(2, student={"blocks.1": student}, teacher={"stages.2": teacher})
 
 
 def build_features(student: tuple[int, ...], teacher: tuple[int, ...], distance: Distance = "mse") -> WeightedTerm:
-    return build_one("features", make_shapes(student, teacher), distance=distance, **LAYERS)
+    return build_one("features", make_layers(student, teacher), distance=distance, **LAYERS)
 
 
 def compute_float64(student: Tensor, teacher: Tensor, distance: Distance) -> NDArray[np.float64]:
@@ -98,7 +107,7 @@ def test_half_precision_maps_are_projected_and_compared_in_fp32(distance: Distan
     term = build_features((2, 3, 4, 4), (2, 5, 8, 8), distance)
     maps = [draw_map((2, 3, 4, 4)).to(dtype), draw_map((2, 5, 8, 8), 1).to(dtype)]
     values = [
-        term.compute(Outputs(draw(2), {"blocks.1": s}), make_batch(2), Outputs(draw(2), {"stages.2": t}))
+        term.compute({"features/blocks.1": s}, make_batch(2), {"features/stages.2": t})
         for s, t in (maps, [m.float() for m in maps])
     ]
     assert values[0].dtype == torch.float32
@@ -131,7 +140,7 @@ def test_student_and_projection_are_reached_by_the_gradient(
     term = build_features(student, teacher, distance)
     assert isinstance(term.module, kind)
     ours, theirs = draw_map(student).requires_grad_(), draw_map(teacher, 1)
-    rows = term.compute(Outputs(draw(2), {"blocks.1": ours}), make_batch(2), Outputs(draw(2), {"stages.2": theirs}))
+    rows = term.compute({"features/blocks.1": ours}, make_batch(2), {"features/stages.2": theirs})
     rows.mean().backward()
     assert ours.grad is not None
     assert ours.grad.norm() > 1e-3
@@ -145,7 +154,11 @@ def test_a_projection_of_one_layer_learns_to_match_the_teacher() -> None:
     assert term.module is not None
     optimizer = torch.optim.Adam(term.module.parameters(), lr=0.05)
     for _ in range(400):
-        rows = term.compute(Outputs(draw(8), {"blocks.1": ours}), make_batch(), Outputs(draw(8), {"stages.2": theirs}))
+        rows = term.compute(
+            {"features/blocks.1": ours},
+            make_batch(),
+            {"features/stages.2": theirs},
+        )
         value = rows.mean()
         optimizer.zero_grad()
         value.backward()
@@ -155,7 +168,7 @@ def test_a_projection_of_one_layer_learns_to_match_the_teacher() -> None:
 
 def test_the_projection_belongs_to_the_criterion_by_the_name_of_its_term() -> None:
     sections = [make_section("hard"), make_section("features", name="hint", **LAYERS)]
-    criterion = build_criterion(sections, make_shapes((2, 3, 4, 4), (2, 5, 8, 8)))
+    criterion = build_criterion(sections, make_layers((2, 3, 4, 4), (2, 5, 8, 8)))
     assert list(criterion.module.state_dict()) == ["hint.weight", "hint.bias"]
     assert criterion.module["hint"].weight.shape == (5, 3, 1, 1)
     assert (criterion.student_layers, criterion.teacher_layers) == (("blocks.1",), ("stages.2",))

@@ -11,6 +11,7 @@ from made_terms import (
     draw,
     make_batch,
     make_labels,
+    make_shapes,
     mean_of,
     softmax_float64,
     take_gradient,
@@ -18,9 +19,7 @@ from made_terms import (
 )
 from numpy.typing import NDArray
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Outputs
 from sharpstudent.criterion import classification
-from sharpstudent.criterion.section import Shapes
 from torch import Tensor
 
 compute_focal = mean_of(classification.compute_focal)
@@ -84,12 +83,12 @@ def test_the_term_takes_its_gamma_and_is_alive_at_two_classes() -> None:
     logits, batch = draw(spread=1.0).requires_grad_(), make_batch()
     for gamma in (0.0, 2.0, 4.0):
         term = build_one("focal", gamma=gamma)
-        rows = term.compute(Outputs(logits), batch, None)
-        assert torch.equal(rows, classification.compute_focal(logits, batch.labels, gamma))
+        rows = term.compute({"logits": logits}, batch, None)
+        assert torch.equal(rows, classification.compute_focal(logits, batch.targets["label"], gamma))
         assert take_gradient(rows.mean(), logits).norm() > 1e-3
         assert dict(term.settings) == {}  # a constant is no column of the log
-    rows = build_one("focal").compute(Outputs(logits), batch, None)
-    assert torch.equal(rows, classification.compute_focal(logits, batch.labels, 2.0))
+    rows = build_one("focal").compute({"logits": logits}, batch, None)
+    assert torch.equal(rows, classification.compute_focal(logits, batch.targets["label"], 2.0))
 
 
 @pytest.mark.parametrize("gamma", [-1.0, math.nan, math.inf])
@@ -106,4 +105,4 @@ def test_shapes_that_do_not_fit_are_refused(logits: tuple[int, ...], labels: int
 
 def test_one_output_is_refused() -> None:
     with pytest.raises(UserError, match="always 1"):
-        build_one("focal", Shapes(1))
+        build_one("focal", make_shapes(1))

@@ -1,17 +1,17 @@
 """Terms that look like losses and cannot teach two classes are found out before a run begins."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from made_terms import TWO, build_one, constant
+from made_terms import TWO, build_one, constant, make_batch, make_shapes
 from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import TERMS
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import Batch, Outputs
-from sharpstudent.criterion.build import build_criterion
+from sharpstudent.criterion.build import LEAST_SHARE, build_criterion, check_liveness, compute_liveness
 from sharpstudent.criterion.distillation import compute_kd
-from sharpstudent.criterion.gradient_check import LEAST_SHARE, check_liveness, compute_liveness
-from sharpstudent.criterion.section import Shapes
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,27 +19,27 @@ from torch.nn import functional as F
 
 def compute_non_target_kd(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
     """Decoupled KD's part on the classes that are not the label (Zhao et al. 2022, equation 5)."""
-    far = 1000.0 * F.one_hot(batch.labels, outputs.logits.shape[1])
-    return compute_kd(outputs.logits - far, answer.logits - far, 4.0)
+    far = 1000.0 * F.one_hot(batch.targets["label"], outputs["logits"].shape[1])
+    return compute_kd(outputs["logits"] - far, answer["logits"] - far, 4.0)
 
 
 def compute_inter_class(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
     """DIST's term between classes (Huang et al. 2022, equation 9): 1 - Pearson's correlation of the probabilities."""
-    student, teacher = outputs.logits.softmax(1), answer.logits.softmax(1)
+    student, teacher = outputs["logits"].softmax(1), answer["logits"].softmax(1)
     student, teacher = (p - p.mean(1, keepdim=True) for p in (student, teacher))
     return 1.0 - F.cosine_similarity(student, teacher, dim=1)
 
 
 def compute_soft_cross_entropy(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
-    return -(answer.logits.softmax(1) * outputs.logits.log_softmax(1)).sum(1)
+    return -(answer["logits"].softmax(1) * outputs["logits"].log_softmax(1)).sum(1)
 
 
 def compute_not_finite(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
-    return (outputs.logits - outputs.logits.detach()).abs().sqrt().sum(1)
+    return (outputs["logits"] - outputs["logits"].detach()).abs().sqrt().sum(1)
 
 
 def compute_detached(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
-    return outputs.logits.detach().sum(1)
+    return outputs["logits"].detach().sum(1)
 
 
 def make_term(compute) -> WeightedTerm:
@@ -52,8 +52,8 @@ def make_term(compute) -> WeightedTerm:
 )
 def test_a_term_that_dies_at_few_classes_is_refused_there_and_passes_with_more(compute, dead_at: int) -> None:
     with pytest.raises(UserError, match=f"cannot teach a head of {dead_at} output.*gradient vanishes"):
-        check_liveness(make_term(compute), Shapes(dead_at))
-    check_liveness(make_term(compute), Shapes(5))
+        check_liveness(make_term(compute), make_shapes(dead_at))
+    check_liveness(make_term(compute), make_shapes(5))
 
 
 @pytest.mark.parametrize("compute", [compute_detached, compute_not_finite])
@@ -75,7 +75,10 @@ def test_the_dead_lie_far_below_the_threshold_and_the_living_far_above() -> None
 
 
 def test_every_registered_term_is_alive_at_two_classes() -> None:
-    shapes = Shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 8, 8)})
+    shapes = make_shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 8, 8)})
+    example = make_batch(16)
+    example = replace(example, targets={**example.targets, "heatmap": torch.rand(16, 7, 7)})
+    shapes = replace(shapes, student={**shapes.student, "heatmap": (2, 7, 7)})
     for name in TERMS:
         section = TermSection(
             name=name,
@@ -83,7 +86,7 @@ def test_every_registered_term_is_alive_at_two_classes() -> None:
             weight=constant(1.0),
             choices={"student_layer": "a", "teacher_layer": "a"} if name == "features" else {},
         )
-        assert [term.name for term in build_criterion([section], shapes).terms] == [name]
+        assert [term.name for term in build_criterion([section], shapes, example).terms] == [name]
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 10.0, 1000.0])
@@ -95,13 +98,13 @@ def test_t_squared_keeps_the_soft_terms_alive_over_the_range_of_temperatures(nam
 @pytest.mark.parametrize("size", [(2, 8, 1, 1), (2, 512, 14, 14)], ids=str)
 @pytest.mark.parametrize("distance", ["mse", "cosine"])
 def test_feature_terms_are_alive_at_maps_of_any_size(size: tuple[int, ...], distance: str) -> None:
-    shapes = Shapes(2, student={"a": size}, teacher={"a": size})
+    shapes = make_shapes(2, student={"a": size}, teacher={"a": size})
     term = build_one("features", shapes, student_layer="a", teacher_layer="a", distance=distance)
     assert compute_liveness(term, shapes) > 1e-2
 
 
 def test_the_check_draws_from_generators_of_its_own_and_leaves_no_gradient() -> None:
-    shapes = Shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 4, 4)})
+    shapes = make_shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 4, 4)})
     before = torch.get_rng_state()
     term = build_one("features", shapes, student_layer="a", teacher_layer="a")
     assert torch.equal(before, torch.get_rng_state())
@@ -112,5 +115,5 @@ def test_the_check_draws_from_generators_of_its_own_and_leaves_no_gradient() -> 
 def test_what_is_refused_is_told_together() -> None:
     sections = [TermSection(name=n, term=n, weight=constant(1.0)) for n in ("hard", "kd", "binary")]
     with pytest.raises(UserError) as refused:
-        build_criterion(sections, Shapes(1))
+        build_criterion(sections, make_shapes(1))
     assert [problem.where for problem in refused.value.problems] == ["term 'hard'", "term 'kd'"]

@@ -2,18 +2,16 @@
 
 import pytest
 import torch
-from made_terms import TWO, build_one, draw, make_batch, make_section, take_gradient
+from made_terms import TWO, build_one, draw, make_batch, make_section, make_shapes, take_gradient
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Outputs
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.distillation import compute_kd
-from sharpstudent.criterion.section import Shapes
 
 
 def test_it_is_kd_against_the_averages_logits() -> None:
     term = build_one("self", temperature=2.0)
     student, average = draw(seed=0).requires_grad_(), draw(seed=1).requires_grad_()
-    rows = term.compute(Outputs(student), make_batch(), Outputs(average), temperature=2.0)
+    rows = term.compute({"logits": student}, make_batch(), {"logits": average}, temperature=2.0)
     assert torch.equal(rows, compute_kd(student, average, 2.0))
     assert take_gradient(rows.mean(), student).norm() > 1e-2
     assert (term.asks, term.module) == ("ema", None)
@@ -21,7 +19,7 @@ def test_it_is_kd_against_the_averages_logits() -> None:
 
 def test_no_gradient_reaches_the_average() -> None:
     student, average = draw(seed=0).requires_grad_(), draw(seed=1).requires_grad_()
-    build_one("self").compute(Outputs(student), make_batch(), Outputs(average), temperature=3.0).mean().backward()
+    build_one("self").compute({"logits": student}, make_batch(), {"logits": average}, temperature=3.0).mean().backward()
     assert student.grad is not None
     assert average.grad is None
 
@@ -33,4 +31,4 @@ def test_beside_kd_each_gets_the_answer_of_its_own_source() -> None:
 
 def test_one_output_is_refused() -> None:
     with pytest.raises(UserError, match="always 1"):
-        build_one("self", Shapes(1))
+        build_one("self", make_shapes(1))

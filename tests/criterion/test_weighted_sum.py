@@ -26,21 +26,25 @@ def at_epoch(epoch: int) -> Progress:
 
 
 def make_batch(images: int = 6) -> Batch:
-    names = tuple(f"image {i}" for i in range(images))
-    return Batch(torch.zeros(images, 3, 4, 4), torch.arange(images) % 2, names, names, names)
+    names = [f"image {i}" for i in range(images)]
+    return Batch(
+        inputs={"image": torch.zeros(images, 3, 4, 4)},
+        targets={"label": torch.arange(images) % 2},
+        rows={"id": names, "group": names},
+    )
 
 
 def draw_outputs(seed: int, images: int = 6) -> Outputs:
-    return Outputs(logits=torch.randn(images, 2, generator=torch.Generator().manual_seed(seed)).requires_grad_())
+    return {"logits": torch.randn(images, 2, generator=torch.Generator().manual_seed(seed)).requires_grad_()}
 
 
 def hard(weight: Schedule) -> WeightedTerm:
-    return WeightedTerm("hard", lambda o, batch, t: compute_cross_entropy(o.logits, batch.labels), weight)
+    return WeightedTerm("hard", lambda o, batch, t: compute_cross_entropy(o["logits"], batch.targets["label"]), weight)
 
 
 def kd(weight: Schedule, temperature: Schedule = Constant(3.0)) -> WeightedTerm:  # noqa: B008
     def compute(outputs: Outputs, batch: Batch, teacher_outputs: Outputs, *, temperature: float) -> Tensor:
-        return compute_kd(outputs.logits, teacher_outputs.logits, temperature)
+        return compute_kd(outputs["logits"], teacher_outputs["logits"], temperature)
 
     return WeightedTerm("kd", compute, weight, settings={"temperature": temperature}, asks="teacher")
 
@@ -48,16 +52,16 @@ def kd(weight: Schedule, temperature: Schedule = Constant(3.0)) -> WeightedTerm:
 def compute_gradient(criterion: WeightedSum, teacher: Outputs | None, progress: Progress = START) -> Tensor:
     outputs = draw_outputs(0)
     criterion(outputs, make_batch(), {} if teacher is None else {"teacher": teacher}, progress).total.backward()
-    assert outputs.logits.grad is not None
-    return outputs.logits.grad
+    assert outputs["logits"].grad is not None
+    return outputs["logits"].grad
 
 
 @pytest.mark.parametrize(("epoch", "alpha"), [(1, 0.95), (11, 0.75), (21, 0.5)])
 def test_the_total_is_alpha_hard_plus_the_rest_of_kd(epoch: int, alpha: float) -> None:
     outputs, teacher, batch = draw_outputs(0), draw_outputs(1), make_batch()
     value = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])(outputs, batch, {"teacher": teacher}, at_epoch(epoch))
-    cross_entropy = compute_cross_entropy(outputs.logits, batch.labels).mean().item()
-    distillation = compute_kd(outputs.logits, teacher.logits, 3.0).mean().item()
+    cross_entropy = compute_cross_entropy(outputs["logits"], batch.targets["label"]).mean().item()
+    distillation = compute_kd(outputs["logits"], teacher["logits"], 3.0).mean().item()
     assert value.total.item() == pytest.approx(alpha * cross_entropy + (1 - alpha) * distillation, rel=1e-6)
     assert {name: term.item() for name, term in value.terms.items()} == {"hard": cross_entropy, "kd": distillation}
 
@@ -72,7 +76,7 @@ def test_the_terms_are_reported_unweighted_and_without_a_graph() -> None:
 def test_a_single_term_of_weight_1_is_that_term_bit_for_bit() -> None:
     outputs, batch = draw_outputs(0), make_batch()
     total = WeightedSum([hard(Constant(1.0))])(outputs, batch, {}, START).total
-    assert torch.equal(total, compute_cross_entropy(outputs.logits, batch.labels).mean())
+    assert torch.equal(total, compute_cross_entropy(outputs["logits"], batch.targets["label"]).mean())
 
 
 @pytest.mark.parametrize("factor", [0.25, 2.0])
@@ -93,7 +97,7 @@ def test_both_terms_add_their_gradients() -> None:
 
 @pytest.mark.parametrize("poison", [math.inf, -math.inf, math.nan])
 def test_a_term_of_weight_0_changes_neither_total_nor_gradient_whatever_it_says(poison: float) -> None:
-    poisoned = WeightedTerm("poisoned", lambda o, b, t: (o.logits * poison).sum(1), Constant(0.0))
+    poisoned = WeightedTerm("poisoned", lambda o, b, t: (o["logits"] * poison).sum(1), Constant(0.0))
     batch = make_batch()
     for terms in ([hard(Constant(1.0)), poisoned], [poisoned, hard(Constant(1.0))]):
         with_it = WeightedSum(terms)(draw_outputs(0), batch, {}, START)
@@ -126,7 +130,7 @@ def test_the_temperature_follows_its_schedule() -> None:
     criterion = WeightedSum([kd(Constant(1.0), falling)])
     for epoch, temperature in ((1, 4.0), (9, 1.0)):
         total = criterion(outputs, batch, {"teacher": teacher}, at_epoch(epoch)).total
-        assert torch.equal(total, compute_kd(outputs.logits, teacher.logits, temperature).mean())
+        assert torch.equal(total, compute_kd(outputs["logits"], teacher["logits"], temperature).mean())
         assert criterion.describe(at_epoch(epoch))["kd/temperature"] == temperature
 
 
@@ -181,25 +185,25 @@ def test_the_parts_of_a_batch_add_up_to_the_batch_whatever_the_cut(sizes: list[i
     values = []
     for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
         rows = slice(end - size, end)
-        answers: dict[Asks, Outputs] = {"teacher": Outputs(teacher.logits[rows])}
-        value = criterion(Outputs(cut.logits[rows]), batch[rows], answers, START, images=count)
+        answers: dict[Asks, Outputs] = {"teacher": {"logits": teacher["logits"][rows]}}
+        value = criterion({"logits": cut["logits"][rows]}, batch[rows], answers, START, totals=criterion.count([batch]))
         value.total.backward()
         values.append(value)
     assert sum(value.total.item() for value in values) == pytest.approx(expected.total.item(), rel=2e-6, abs=1e-7)
     for name, term in expected.terms.items():
         assert sum(value.terms[name].item() for value in values) == pytest.approx(term.item(), rel=2e-6, abs=1e-7)
-    assert whole.logits.grad is not None
-    assert cut.logits.grad is not None
-    torch.testing.assert_close(cut.logits.grad, whole.logits.grad, rtol=1e-6, atol=1e-9)
+    assert whole["logits"].grad is not None
+    assert cut["logits"].grad is not None
+    torch.testing.assert_close(cut["logits"].grad, whole["logits"].grad, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(
     ("compute", "shape"),
     [
-        (lambda o, b, t: o.logits.mean(), r"\(\)"),
-        (lambda o, b, t: o.logits, r"\(6, 2\)"),
-        (lambda o, b, t: o.logits.sum(1, keepdim=True), r"\(6, 1\)"),
-        (lambda o, b, t: o.logits[:4].sum(1), r"\(4,\)"),
+        (lambda o, b, t: o["logits"].mean(), r"\(\)"),
+        (lambda o, b, t: o["logits"], r"\(6, 2\)"),
+        (lambda o, b, t: o["logits"].sum(1, keepdim=True), r"\(6, 1\)"),
+        (lambda o, b, t: o["logits"][:4].sum(1), r"\(4,\)"),
     ],
     ids=["a mean", "a value a class", "a column", "too few"],
 )
@@ -215,7 +219,7 @@ def test_each_term_gets_the_answer_of_the_source_that_it_asks() -> None:
     def make(name: str, asks: Asks | None) -> WeightedTerm:
         def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
             seen[name] = answer
-            return outputs.logits.sum(1)
+            return outputs["logits"].sum(1)
 
         return WeightedTerm(name, compute, Constant(1.0), asks=asks)
 
@@ -227,7 +231,7 @@ def test_each_term_gets_the_answer_of_the_source_that_it_asks() -> None:
 
 
 def test_a_missing_average_is_named() -> None:
-    term = WeightedTerm("self", lambda o, b, a: o.logits.sum(1), Constant(0.5), asks="ema")
+    term = WeightedTerm("self", lambda o, b, a: o["logits"].sum(1), Constant(0.5), asks="ema")
     with pytest.raises(ValueError, match=r"'self' has weight 0\.5 but no averaged student"):
         WeightedSum([term])(draw_outputs(0), make_batch(), {"teacher": draw_outputs(1)}, START)
 

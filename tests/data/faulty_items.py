@@ -1,4 +1,4 @@
-"""Item sources whose workers hang, die or fail, for the tests of the loader. In the training process they are sound."""
+"""Samples whose workers hang, die or fail, for the tests of the loader. In the training process they are sound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 from made_items import MadeItems
-from sharpstudent.data.dataset import Item
+from sharpstudent.core.types import Sample
 
 
 def sleep() -> None:
@@ -59,7 +59,7 @@ class Faulty(MadeItems):
         super().__init__(items)
         self._fault, self._at, self._seconds = fault, at, seconds
 
-    def make(self, index: int, rng: np.random.Generator) -> Item:
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
         if multiprocessing.parent_process() is not None and index >= self._at:
             self._fault()
         time.sleep(self._seconds)

@@ -11,15 +11,15 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
 from made_items import MadeItems
-from sharpstudent.data.dataset import Item
+from sharpstudent.core.types import Sample
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import TrainOrder
 
 
 class Blurred(MadeItems):
-    """Items that need OpenCV, as faces do."""
+    """Samples that need OpenCV, as faces do."""
 
-    def make(self, index: int, rng: np.random.Generator) -> Item:
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
         cv2.warpAffine(rng.random((256, 256, 3), np.float32), np.eye(2, 3), (256, 256))
         return super().make(index, rng)
 

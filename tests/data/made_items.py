@@ -1,16 +1,25 @@
-"""An item source for the tests of the loader: every pixel says which item and which draw it is."""
+"""Samples for the tests of the loader: every pixel says which sample and which draw it is."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
-from sharpstudent.data.dataset import Item, UnreadableItem
+from sharpstudent.core.types import Batch, Sample
+from sharpstudent.data.dataset import Samples, UnreadableSample
+from sharpstudent.data.loader import collate, pictures_to_tensor
 
 
-class MadeItems:
+def collate_pictures(samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
+    """As a task of pictures does: float32 (R, 3, S, S) in 0..1."""
+    batch = collate(samples, groups)
+    return replace(batch, inputs={"image": pictures_to_tensor(batch.inputs["image"])})
+
+
+class MadeItems(Samples):
     """Pairs of 4 x 4 pictures: the first channel is the index, the second the label, the third is drawn."""
 
     def __init__(self, items: int, *, broken: Collection[int] = (), sizes: tuple[int, ...] = (2,)) -> None:
@@ -19,21 +28,29 @@ class MadeItems:
     def __len__(self) -> int:
         return self._items
 
-    def name_of(self, index: int) -> str:
+    def name(self, index: int) -> str:
         return f"photos/{index}.jpg"
 
-    def make(self, index: int, rng: np.random.Generator) -> Item:
+    def group(self, index: int) -> str:
+        return f"person {index}"
+
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
         if index in self._broken:
-            raise UnreadableItem(self.name_of(index), "is empty (0 bytes)")
+            raise UnreadableSample(self.name(index), "is empty (0 bytes)")
         k = self._sizes[index % len(self._sizes)]
         images = np.zeros((k, 4, 4, 3), np.uint8)
         images[..., 0] = index
         images[..., 1] = np.arange(k)[:, None, None]
         images[..., 2] = rng.integers(256, size=(k, 4, 4))
-        labels = tuple(int(i > 0) for i in range(k))
-        ids = tuple(f"{index}#{i}" for i in range(k))
-        masks = np.full((k, 4, 4), index / 100, np.float32)
-        return Item(images, labels, ids, f"clip {index}", f"person {index}", masks)
+        return Sample(
+            inputs={"image": images},
+            targets={"label": np.array([int(i > 0) for i in range(k)], np.int64)},
+            rows={
+                "id": tuple(f"{index}#{i}" for i in range(k)),
+                "clip": (f"clip {index}",) * k,
+                "mask": np.full((k, 4, 4), index / 100, np.float32),
+            },
+        )
 
 
 class Crashing(MadeItems):
@@ -43,7 +60,7 @@ class Crashing(MadeItems):
         super().__init__(items)
         self._dies = dies
 
-    def make(self, index: int, rng: np.random.Generator) -> Item:
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
         if self._dies:
             time.sleep(0.3)  # or torch has not noted the worker's number yet, and polls for it every 5 s
             os._exit(9)

@@ -16,7 +16,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 
 from made_rows import describe_row
 from sharpstudent.core.errors import UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, Manifest
 
 
@@ -43,7 +43,7 @@ def read(path: Path, good: list[object]) -> int:
     for index in range(len(manifest)):
         try:
             rows.append(describe_row(manifest.face(index)))
-        except UnreadableItem:
+        except UnreadableSample:
             is_whole = False
     with contextlib.suppress(UserError):
         for name in ("path", "label", "landmarks", "box_xyxy"):

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from made_rows import describe_row, find_value, make_row, make_rows
 from sharpstudent.core.errors import UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import (
     BATCH_ROWS,
     FORMAT,
@@ -338,7 +338,7 @@ def test_a_damaged_row_is_unreadable_and_the_others_are_not(path: Path, name: st
     content[place : place + 4] = bad
     path.write_bytes(content)
     manifest = Manifest.open(path)
-    with pytest.raises(UnreadableItem, match=r"row 20: is damaged"):
+    with pytest.raises(UnreadableSample, match=r"row 20: is damaged"):
         manifest.face(20)
     for index in (0, 10, 30, 39):
         assert describe_row(manifest.face(index)) == describe_row(rows[index])
@@ -397,7 +397,7 @@ def test_a_crop_that_is_not_what_was_prepared_is_unreadable(path: Path, content:
     (path.parent / row.path).unlink()
     if content is not None:
         (path.parent / row.path).write_bytes(content)
-    with pytest.raises(UnreadableItem, match=reason) as caught:
+    with pytest.raises(UnreadableSample, match=reason) as caught:
         Manifest.open(path).read_crop(0)
     assert caught.value.path == str(path.parent / row.path)
     assert row.source in caught.value.reason
@@ -408,11 +408,11 @@ def test_a_pipe_or_a_folder_under_a_crops_name_does_not_hang(path: Path) -> None
     crop = path.parent / row.path
     crop.unlink()
     os.mkfifo(crop)
-    with pytest.raises(UnreadableItem, match="no regular file"):
+    with pytest.raises(UnreadableSample, match="no regular file"):
         Manifest.open(path).read_crop(0)
     crop.unlink()
     crop.mkdir()
-    with pytest.raises(UnreadableItem):
+    with pytest.raises(UnreadableSample):
         Manifest.open(path).read_crop(0)
 
 
@@ -430,5 +430,5 @@ def test_a_pipe_or_a_folder_under_a_crops_name_does_not_hang(path: Path) -> None
 def test_a_crafted_row_reads_nothing_else(path: Path, fields: dict[str, object]) -> None:
     row = make_crop(path)
     (path.parent.parent / "secret.png").write_bytes(b"a picture's bytes")
-    with pytest.raises(UnreadableItem):
+    with pytest.raises(UnreadableSample):
         Manifest.open(path).read_crop_of(replace(row, **fields))  # type: ignore[arg-type]

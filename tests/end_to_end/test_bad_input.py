@@ -298,16 +298,18 @@ def poison(monkeypatch: pytest.MonkeyPatch, is_poisoned: Callable[[int], bool]) 
     """Not-a-number in the pictures of some steps, counted from 1."""
     from dataclasses import replace
 
+    from sharpstudent.core.schedules import Progress
+    from sharpstudent.core.types import Batch, StepResult
     from sharpstudent.train.step import TrainStep
 
     take, taken = TrainStep.__call__, []
 
-    def take_poisoned(self: TrainStep, batch: object, progress: object) -> object:
+    def take_poisoned(self: TrainStep, batch: Batch, progress: Progress) -> StepResult:
         taken.append(1)
         if is_poisoned(len(taken)):
-            inputs = batch.inputs.clone()
-            inputs[0, 0, 0, 0] = float("nan")
-            batch = replace(batch, inputs=inputs)
+            image = batch.inputs["image"].clone()
+            image[0, 0, 0, 0] = float("nan")
+            batch = replace(batch, inputs={"image": image})
         return take(self, batch, progress)
 
     monkeypatch.setattr(TrainStep, "__call__", take_poisoned)
@@ -341,7 +343,7 @@ def test_an_epoch_of_nothing_but_skipped_steps_is_still_recorded(
 def test_fifty_skipped_steps_in_a_row_stop_the_run_with_advice_and_an_intact_best_model(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sharpstudent.checkpoint import load_checkpoint
+    from sharpstudent.checkpoint.store import load_checkpoint
 
     poison(monkeypatch, lambda step: step > 64)
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "repeats=8")
@@ -359,7 +361,7 @@ def test_stage_2_that_stops_in_its_first_steps_gives_the_guides_advice(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
-    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.models.vision import build_classifier
 
     (tiny / "weights").mkdir()
     teacher = build_classifier("test_resnet", classes=2, dropout=None)
@@ -387,7 +389,7 @@ def test_a_dry_run_writes_nothing(tiny: Workplace) -> None:
     before = sorted(tiny.folder.rglob("*"))
     ended = tiny.call(STAGE_1, CONFIG, "--dry-run")
     assert ended.code == 0, ended.err
-    assert "dry run: batch (2, 3, 32, 32), step ok" in ended.out
+    assert "dry run: batch image (2, 3, 32, 32), step ok" in ended.out
     assert "8 steps an epoch, 2 epochs; nothing was written" in ended.out
     assert sorted(tiny.folder.rglob("*")) == before
 
@@ -396,11 +398,11 @@ def test_runs_of_one_name_at_one_instant_get_folders_of_their_own(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sharpstudent.config.cli import parse_command_line
-    from sharpstudent.tasks import SECTIONS
+    from sharpstudent.registry import find_task
     from sharpstudent.train.run import Run, open_run
 
     monkeypatch.chdir(tiny.folder)
-    command = parse_command_line([CONFIG, "-n", "twin"], stage=1, sections=SECTIONS)
+    command = parse_command_line([CONFIG, "-n", "twin"], stage=1, find_task=find_task)
     races, runners = 20, 2
     made: list[Path] = []
     gate = threading.Barrier(runners)

@@ -16,7 +16,7 @@ from typing import Any
 
 import broken_data
 import pytest
-from sharpstudent.data.dataset import ItemSource
+from sharpstudent.data.dataset import Samples
 from sharpstudent.data.sampler import ItemKey
 from workplace import STAGE_1, TINY, Ended, Workplace, wait_for
 
@@ -107,20 +107,20 @@ def test_a_worker_killed_while_a_step_is_taken_stops_the_run_which_goes_on_as_if
 def test_a_worker_killed_in_validation_stops_the_run_which_goes_on_as_if_nothing_had_been(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sharpstudent.evaluation import evaluate
+    from sharpstudent.evaluation import tables
 
-    open_batches = evaluate.load_batches
+    open_batches = tables.load_batches
     killed = []
 
-    def open_small_ones_and_kill(source: ItemSource, batches: Iterable[list[ItemKey]], **settings: Any) -> object:
-        for loaded in open_batches(source, [[key] for keys in batches for key in keys], **settings):
+    def open_small_ones_and_kill(samples: Samples, batches: Iterable[list[ItemKey]], **settings: Any) -> object:
+        for loaded in open_batches(samples, [[key] for keys in batches for key in keys], **settings):
             if not killed:
                 killed.append(1)
                 kill_a_worker()
             yield loaded
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "load_batches", open_small_ones_and_kill)
+        patch.setattr(tables, "load_batches", open_small_ones_and_kill)
         stopped = tiny.call(STAGE_1, CONFIG, "-n", "first", *TWO_WORKERS)
     assert killed
     assert_stopped(stopped, 3, "a loader process died (killed by SIGKILL)")
@@ -291,12 +291,12 @@ def test_one_picture_in_ten_that_broke_stops_the_run_with_counts_and_paths(tmp_p
 
 
 def test_a_header_that_claims_billions_of_pixels_costs_no_memory(tmp_path: Path) -> None:
-    from sharpstudent.data.dataset import UnreadableItem
+    from sharpstudent.data.dataset import UnreadableSample
     from sharpstudent.tasks.deepfake.sources.face import read_picture
 
     broken_data.claim_to_be_huge(tmp_path / "a.png")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UnreadableItem, match=r"a\.png: cannot be decoded"):
+    with pytest.raises(UnreadableSample, match=r"a\.png: cannot be decoded"):
         read_picture(tmp_path / "a.png")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 

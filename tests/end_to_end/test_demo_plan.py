@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from sharpstudent.core.errors import UserError
-from sharpstudent.tasks.deepfake.evaluation.command_line import parse_compare
+from sharpstudent.evaluation.command_line import COMPARE, parse_command_line
+from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
 from sharpstudent.tasks.deepfake.evaluation.robustness import choose_disturbances
 
 from demo import compare
@@ -23,13 +24,14 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_comparison_names_the_three_models_in_their_roles_and_both_kinds_of_fake(runs: Path) -> None:
-    request = parse_compare(compare.build_arguments())
-    assert [(wish.role, wish.name, wish.path.is_dir()) for wish in request.models] == [
+    _, request = parse_command_line(compare.build_arguments(), script=COMPARE)
+    assert isinstance(request, FaceRequest)
+    assert [(model.role, model.name, model.path.is_dir()) for model in request.models] == [
         ("teacher", "Teacher", True),
         ("before", "Student pre-trained", True),
         ("distilled", "Student + distillation", True),
     ]
-    assert [wish.name for wish in request.data] == ["self-blends", "swaps"]
+    assert [data.name for data in request.data] == ["self-blends", "swaps"]
     assert request.choices.crops
     assert request.costs
     choose_disturbances(request.robustness, print)

@@ -15,8 +15,8 @@ from ffpp_tree import write_labelled
 from safetensors import safe_open
 from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
 from sharpstudent.metrics.binary import compute_auc
-from sharpstudent.models.classifier import build_classifier
-from sharpstudent.report.results import Results
+from sharpstudent.models.vision import build_classifier
+from sharpstudent.tasks.deepfake.report.results import Results
 from workplace import ROOT, STAGE_1, STAGE_2, TINY, Ended, Workplace
 
 EVALUATE, COMPARE = "evaluate_model.py", "compare_models.py"
@@ -52,7 +52,7 @@ def without_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Drawing takes seconds: only tests that ask for `whole_report` get more of it than the results."""
     if "whole_report" in request.fixturenames:
         return
-    from sharpstudent.tasks.deepfake.evaluation import output
+    from sharpstudent.tasks.deepfake.evaluation import assemble as output
 
     def write_results(folder: Path, results: Results, pictures: object) -> list[Path]:
         (folder / "results.json").write_text(results.to_json())

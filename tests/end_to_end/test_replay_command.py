@@ -36,7 +36,7 @@ def with_teacher(tiny: Workplace) -> Workplace:
 def write_teacher(place: Workplace, factor: float = 1.0) -> None:
     """factor: of one layer's weights."""
     import torch
-    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.models.vision import build_classifier
 
     (place / "weights").mkdir(exist_ok=True)
     with torch.random.fork_rng():
@@ -48,18 +48,18 @@ def write_teacher(place: Workplace, factor: float = 1.0) -> None:
 
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not-a-number in every batch that holds the image BAD, as a broken augmentation would make it."""
-    from sharpstudent.data import loader
+    from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
-    collate = loader.collate
+    collate = DeepfakeTask.collate
 
-    def collate_poisoned(items: Any) -> Any:
-        loaded = collate(items)
-        for row, name in enumerate(loaded.batch.sample_ids):
+    def collate_poisoned(self: DeepfakeTask, samples: Any, groups: Any) -> Any:
+        batch = collate(self, samples, groups)
+        for row, name in enumerate(batch.rows["id"]):
             if name.endswith(BAD):
-                loaded.batch.inputs[row, :, 3, 3] = float("nan")
-        return loaded
+                batch.inputs["image"][row, :, 3, 3] = float("nan")
+        return batch
 
-    monkeypatch.setattr(loader, "collate", collate_poisoned)
+    monkeypatch.setattr(DeepfakeTask, "collate", collate_poisoned)
 
 
 def find_command(ended: Ended) -> list[str]:
@@ -105,7 +105,7 @@ def test_the_printed_command_replays_the_step_and_touches_nothing_though_the_dat
     assert "skipped because the loss of pass 2 is not finite" in again.out
     assert re.search(r"pass 2, at the weights moved by rho:\n  first output that is not finite: backbone\.", again.out)
     assert f"--set stage{stage}.rho=0.05  (now 1e+30; a smaller SAM radius)" in again.out
-    assert ("teacher: logits" in again.out) == (stage == 2)
+    assert ("teacher: outputs" in again.out) == (stage == 2)
     assert place.call(*command).out == again.out
 
 
@@ -117,8 +117,8 @@ def test_an_image_that_is_not_finite_is_named(with_teacher: Workplace, monkeypat
     assert ended.out.count("to look at it: ") == 1
     again = with_teacher.call(*find_command(ended))
     assert_same(ended, again)
-    assert f"images not finite: data/labelled/{BAD}\n" in again.out
-    assert "to mend: the images named above" in again.out
+    assert f"inputs not finite: data/labelled/{BAD}\n" in again.out
+    assert "to mend: the samples named above" in again.out
     log = (with_teacher.find_run("x") / "logs/losses.logs").read_text()
     assert f"python {' '.join(find_command(ended))}" in log
 
@@ -286,11 +286,11 @@ def tiny_skip(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> 
 
 def test_a_run_folder_whose_config_builds_another_student_is_refused(tiny_skip: Workplace, tmp_path: Path) -> None:
     from sharpstudent.config.cli import load_run_config
-    from sharpstudent.tasks import SECTIONS
+    from sharpstudent.registry import find_task
 
     run = tmp_path / "run"
     shutil.copytree(tiny_skip.find_run("x"), run)
-    config = load_run_config(run, SECTIONS)
+    config = load_run_config(run, find_task)
     other = config.model_copy(update={"student": config.student.model_copy(update={"name": "test_resnet"})})
     (run / "config.json").write_text(other.model_dump_json())
     ended = tiny_skip.call(STAGE_1, "--replay", str(run / "skipped/epoch_1_step_0.pth"))
@@ -304,20 +304,22 @@ def test_the_kept_batch_is_the_batch_of_the_step(tiny_skip: Workplace) -> None:
     from sharpstudent.config.cli import load_run_config
     from sharpstudent.data.loader import load_batches
     from sharpstudent.data.sampler import TrainOrder
-    from sharpstudent.tasks import SECTIONS, build_task
+    from sharpstudent.registry import build_task, find_task
+    from sharpstudent.train.build import open_training_data
     from sharpstudent.train.debug.skipped import load_skipped
 
     run = tiny_skip.find_run("x")
-    config = load_run_config(run, SECTIONS)
+    config = load_run_config(run, find_task)
     root = str(tiny_skip / "data/labelled")
     section = config.task_section.model_copy(update={"data_root": root})
-    data = build_task(config.model_copy(update={"task_section": section})).build_data()
-    order = TrainOrder(len(data.train), config.training.batch_size, data.repeats, config.seed)
+    task = build_task(config.model_copy(update={"task_section": section}))
+    samples = open_training_data(task).train
+    order = TrainOrder(len(samples), config.training.batch_size, samples.repeats, config.seed)
     kept = load_skipped(run / "skipped/epoch_1_step_2.pth").batch
     batches = list(order.batches(1, start_step=2))[:1]
-    (loaded,) = load_batches(data.train, batches, seed=config.seed, num_workers=0)
-    names = tuple(name.removeprefix(f"{tiny_skip.folder}/") for name in loaded.batch.sample_ids)
+    (loaded,) = load_batches(samples, batches, seed=config.seed, num_workers=0, collate=task.collate)
+    names = tuple(name.removeprefix(f"{tiny_skip.folder}/") for name in loaded.batch.rows["id"])
     assert is_identical(
-        [kept.inputs, kept.labels, kept.sample_ids],
-        [loaded.batch.inputs, loaded.batch.labels, names],
+        [kept.inputs["image"], kept.targets["label"], tuple(kept.rows["id"])],
+        [loaded.batch.inputs["image"], loaded.batch.targets["label"], names],
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sharpstudent.config.cli import parse_command_line
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.tasks import SECTIONS
+from sharpstudent.registry import find_task
 
 from demo import results
 
@@ -21,7 +21,7 @@ def config_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def parse(what: str, seed: int = 3) -> RunConfig:
         script, arguments = results._plan(seed, what)
         stage = 1 if script == "train_student_only.py" else 2
-        return parse_command_line(arguments, stage=stage, sections=SECTIONS).config
+        return parse_command_line(arguments, stage=stage, find_task=find_task).config
 
     return parse
 

@@ -114,14 +114,14 @@ def test_a_run_interrupted_while_it_validates_validates_again(
 ) -> None:
     from sharpstudent.train import validate as judge
 
-    compute = judge.compute_scores
+    compute = judge.compute_tables
 
     def interrupt_and_compute(*args: object, **kwargs: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return compute(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(judge, "compute_scores", interrupt_and_compute)
+        patch.setattr(judge, "compute_tables", interrupt_and_compute)
         assert start_tiny(tiny).code == 130
     assert tiny.call(STAGE_1, "--resume", "first").code == 0
     assert_same_run(tiny.find_run("first"), reference)
@@ -132,7 +132,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_save(
 ) -> None:
     from sharpstudent.train.step import TrainStep
 
-    ask = TrainStep._ask
+    collect = TrainStep._collect_answers
     asked: list[int] = []
 
     def interrupt_twice(self: TrainStep, batch: object) -> object:
@@ -140,10 +140,10 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_save(
         if len(asked) == STEPS_PER_EPOCH + 3:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-        return ask(self, batch)
+        return collect(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainStep, "_ask", interrupt_twice)
+        patch.setattr(TrainStep, "_collect_answers", interrupt_twice)
         stopped = start_tiny(tiny)
     run = tiny.find_run("first")
     assert stopped.code == 130
@@ -240,7 +240,7 @@ def test_stage_2_is_resumed_with_the_auc_that_it_started_from(tiny: Workplace, m
 
 def save_tiny_teacher(place: Workplace) -> None:
     import torch
-    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.models.vision import build_classifier
 
     (place / "weights").mkdir()
     teacher = build_classifier("test_resnet", classes=2, dropout=None)

@@ -74,7 +74,7 @@ def _same_bytes(ours: Path, theirs: Path) -> bool:
 
 # Writer -> where it is called from, at which call of the second epoch's or of the start, and the file it names.
 WRITERS = {
-    "last.pth": ("sharpstudent.checkpoint.resume", "save_checkpoint", 2, r"weights/last\.pth"),
+    "last.pth": ("sharpstudent.checkpoint.store", "save_checkpoint", 2, r"weights/last\.pth"),
     "epoch checkpoint": ("sharpstudent.train.trainer", "save_checkpoint", 2, r"weights/2_0\.\d{4}_val\.pth"),
     "best_model.safetensors": (
         "sharpstudent.checkpoint.selection",
@@ -87,7 +87,7 @@ WRITERS = {
     "losses.logs": ("sharpstudent.train.logger", "LossesLog.append", -1, r"logs/losses\.logs"),
     "TensorBoard": ("sharpstudent.train.logger", "TensorBoardLog.flush", 2, r"logs/tensorboard"),
     "curves.png": ("sharpstudent.train.logger", "draw_curves", 2, r"logs/curves\.png"),
-    "first_batch.png": ("sharpstudent.train.logger", "draw_batch", 1, r"logs/first_batch\.png"),
+    "first_batch.png": ("sharpstudent.tasks.deepfake.report.pictures", "draw_batch", 1, r"logs/first_batch\.png"),
 }
 Fault = Callable[[], None]
 
@@ -146,7 +146,7 @@ def fill(folder: Path) -> None:
 def assert_fails_whole_and_goes_on(
     place: Workplace, reference: Path, writer: str, patch: pytest.MonkeyPatch, fault: Fault, mend: Fault
 ) -> None:
-    from sharpstudent.checkpoint import load_run_state
+    from sharpstudent.checkpoint.store import load_run_state
 
     with patch.context() as inner:
         happened = fail_before(inner, writer, fault)
@@ -330,9 +330,9 @@ import os, sys, time
 from sharpstudent.core.io import lock_folder
 from sharpstudent.config.cli import parse_command_line
 from sharpstudent.train import run
-from sharpstudent.tasks import SECTIONS
+from sharpstudent.registry import find_task
 
-config = parse_command_line(["configs/tiny.json", "-n", "twin"], stage=1, sections=SECTIONS).config
+config = parse_command_line(["configs/tiny.json", "-n", "twin"], stage=1, find_task=find_task).config
 gate, opener = os.pipe()
 for _ in range(int(sys.argv[1])):
     if os.fork() == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from sharpstudent.checkpoint.store import load_checkpoint
-from sharpstudent.models.classifier import build_classifier
+from sharpstudent.models.vision import build_classifier
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
 
 CONFIG = "configs/tiny.json"
@@ -85,10 +85,14 @@ def test_scores_of_the_preflight_that_are_damaged_leave_the_best_model_alone_and
     assert [model["name"] for model in read_results(place, "second")["models"]] == ["second"]
 
 
-def sort_as_before(kept: dict[str, list]) -> dict[str, list]:
-    """The rows of an earlier version: within each batch of 16 items, two pictures each, reals before fakes."""
-    order = sorted(range(len(kept["labels"])), key=lambda row: (row // 32, kept["labels"][row]))
-    return {name: [column[row] for row in order] for name, column in kept.items()}
+EARLIER = {"id": "sample_ids", "group": "identities", "clip": "clip_ids", "label": "labels", "logits": "logits"}
+
+
+def write_as_before(kept: dict[str, dict]) -> dict[str, list]:
+    """The form and the rows of an earlier version: in each batch of 16 items, two pictures each, reals before fakes."""
+    labels = kept["label"]["values"]
+    order = sorted(range(len(labels)), key=lambda row: (row // 32, labels[row]))
+    return {EARLIER[name]: [kept[name]["values"][row] for row in order] for name in EARLIER}
 
 
 def test_a_run_whose_preflight_kept_scores_in_the_order_of_before_reports_the_same(
@@ -102,8 +106,8 @@ def test_a_run_whose_preflight_kept_scores_in_the_order_of_before_reports_the_sa
     folder, results = place.find_run("second"), read_results(place, "second")
     path = folder / "logs/preflight_scores.json"
     kept = json.loads(path.read_text())
-    earlier = [sort_as_before(scores) for scores in kept]
-    assert [scores["labels"] for scores in kept] == [[0, 1] * 20] * 2
+    earlier = [write_as_before(table) for table in kept]
+    assert [table["label"]["values"] for table in kept] == [[0, 1] * 20] * 2
     assert earlier[0]["labels"] == [0] * 16 + [1] * 16 + [0] * 4 + [1] * 4
     path.write_text(json.dumps(earlier))
     (folder / "report.html").unlink()
@@ -119,7 +123,7 @@ def test_scores_of_other_pictures_leave_the_best_model_alone_and_say_so(place: W
     assert_done(place.call(STAGE_2, CONFIG, "-n", "second"))
     path = place.find_run("second") / "logs/preflight_scores.json"
     kept = json.loads(path.read_text())
-    kept[1]["sample_ids"][0] += "x"
+    kept[1]["id"]["values"][0] += "x"
     path.write_text(json.dumps(kept))
     ended = place.call(STAGE_2, "--resume", str(place.find_run("second")), *WITH_REPORT)
     assert_done(ended)

@@ -33,11 +33,11 @@ def start(place: Workplace, *words: str, name: str = "first") -> Ended:
 
 
 def script_metric(patch: pytest.MonkeyPatch, name: str, values: list[float]) -> None:
-    """The task says these values of a metric, one a validation."""
-    from sharpstudent.tasks.deepfake.task import DeepfakeTask
+    """The validation says these values of a metric, one a validation."""
+    from sharpstudent.train import validate
 
-    compute, left = DeepfakeTask.compute_metrics, list(values)
-    patch.setattr(DeepfakeTask, "compute_metrics", lambda self, scores: {**compute(self, scores), name: left.pop(0)})
+    compute, left = validate.compute_metrics, list(values)
+    patch.setattr(validate, "compute_metrics", lambda *args: {**compute(*args), name: left.pop(0)})
 
 
 def interrupt(patch: pytest.MonkeyPatch, at_step: int) -> None:
@@ -114,7 +114,7 @@ def test_a_falling_metric_selects_where_a_rising_one_would_not(
 
 def test_stage_2_starts_from_a_figure_of_the_metric_and_gains_in_auc(tiny: Workplace) -> None:
     import torch
-    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.models.vision import build_classifier
 
     (tiny / "weights").mkdir()
     torch.save(build_classifier("test_resnet", classes=2, dropout=None).state_dict(), tiny / "weights/tiny_teacher.pth")
@@ -151,7 +151,7 @@ def test_a_run_that_an_earlier_version_began_goes_on_as_it_would_have(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its state knows no direction, its config no metric, its table fewer columns."""
-    from sharpstudent.checkpoint import load_checkpoint, save_checkpoint
+    from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
 
     assert start(tiny, "epoch=3", name="whole").code == 0
     with monkeypatch.context() as patch:
@@ -272,20 +272,22 @@ def test_a_validation_that_is_no_number_stops_the_run_whatever_selects(
 ) -> None:
     from sharpstudent.train import validate as judge
 
-    compute, calls = judge.compute_scores, []
+    compute, calls = judge.compute_tables, []
 
     def spoil_the_second(*args: Any, **settings: Any) -> Any:
-        scores, replaced = compute(*args, **settings)
+        (table,), replaced = compute(*args, **settings)
         calls.append(1)
         if len(calls) == 2:
-            scores.logits[3] = float("nan")
-        return scores, replaced
+            table["logits"][3] = float("nan")
+        return (table,), replaced
 
     with monkeypatch.context() as patch:
-        patch.setattr(judge, "compute_scores", spoil_the_second)
+        patch.setattr(judge, "compute_tables", spoil_the_second)
         ended = start(tiny, "selection_metric=eer", "epoch=3", "patience=1")
     assert ended.code == 3
-    assert re.search(r"epoch 2: 1 of 8 scores that are not finite: data/labelled/\S+\.png \(nan\)", ended.err)
+    assert re.search(
+        r"epoch 2: 1 of 8 samples with logits that are not finite: data/labelled/\S+\.png \(nan\)", ended.err
+    )
     assert read_about(tiny.find_run("first"))["epoch"] == 1
     assert tiny.call(STAGE_1, "--resume", "first").code == 0
 
@@ -296,13 +298,16 @@ def test_a_validation_that_is_no_number_stops_the_run_whatever_selects(
 @pytest.mark.parametrize("averaged", [False, True])
 def test_every_saved_epoch_holds_the_calibration_of_its_own_model(tiny: Workplace, averaged: bool) -> None:
     import torch
-    from sharpstudent.checkpoint import load_checkpoint
+    from sharpstudent.checkpoint.store import load_checkpoint
     from sharpstudent.config.stored import load_run_config
-    from sharpstudent.evaluation.evaluate import compute_scores
-    from sharpstudent.models.classifier import build_classifier
-    from sharpstudent.report.results import CalibrationResult
-    from sharpstudent.tasks import SECTIONS, build_task
-    from sharpstudent.train.validate import EVALUATION_ITEMS, calibrate_on_validation
+    from sharpstudent.evaluation.tables import compute_tables
+    from sharpstudent.models.vision import build_classifier
+    from sharpstudent.registry import build_task, find_task
+    from sharpstudent.tasks.deepfake.evaluation.calibration import calibrate_on_validation
+    from sharpstudent.tasks.deepfake.evaluation.frames import build_frames
+    from sharpstudent.tasks.deepfake.report.results import CalibrationResult
+    from sharpstudent.train.build import open_training_data
+    from sharpstudent.train.validate import EVALUATION_SAMPLES
 
     more = ["ema_decay=0.5"] if averaged else []
     ended = start(tiny, "epoch=3", "stage1.lr=0.05", *more)
@@ -310,24 +315,24 @@ def test_every_saved_epoch_holds_the_calibration_of_its_own_model(tiny: Workplac
     run = tiny.find_run("first")
     files = sorted(run.glob("weights/*_val.pth"))
     assert len(files) == 3
-    config, before = load_run_config(run, SECTIONS), os.getcwd()
+    config, before = load_run_config(run, find_task), os.getcwd()
     try:
         os.chdir(tiny.folder)
         task = build_task(config)
-        data = task.build_data()
+        validation = open_training_data(task).validation
         for file in files:
             saved = load_checkpoint(file)
             model = build_classifier("test_efficientnet", classes=2, dropout=config.student.dropout)
             model.load_state_dict(saved.tensors["model"])
-            scores, _ = compute_scores(
-                model,
-                data.validation,
-                seed=data.evaluation_seed,
-                batch_size=EVALUATION_ITEMS,
+            (table,), _ = compute_tables(
+                [model],
+                validation,
+                task,
+                batch_size=EVALUATION_SAMPLES,
                 num_workers=0,
                 device=torch.device("cpu"),
             )
-            wanted = calibrate_on_validation(task.to_frames(scores))
+            wanted = calibrate_on_validation(build_frames(table, source="labelled"))
             assert CalibrationResult.model_validate(saved.about["calibration"]) == wanted
             assert read_about(run, file.name) == saved.about
             assert len(json.dumps(saved.about)) < 4000

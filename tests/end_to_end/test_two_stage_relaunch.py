@@ -48,7 +48,7 @@ class Cut:
 
 CUTS = {
     "stage 1, before its config is stored": Cut(1, "sharpstudent.train.run", "write_text_atomically", 1),
-    "stage 1, before its first state": Cut(1, "sharpstudent.checkpoint.resume", "save_checkpoint", 1),
+    "stage 1, before its first state": Cut(1, "sharpstudent.checkpoint.store", "save_checkpoint", 1),
     "stage 1, mid-epoch": Cut(1, "sharpstudent.train.step", "TrainStep.__call__", 5),
     "stage 1, between an epoch's file and best_model": Cut(
         1, "sharpstudent.checkpoint.selection", "copy_checkpoint", 1
@@ -57,8 +57,8 @@ CUTS = {
     "stage 1, second epoch": Cut(1, "sharpstudent.train.step", "TrainStep.__call__", STEPS_PER_EPOCH + 3),
     "stage 1, right after its last save": Cut(1, "sharpstudent.train.trainer", "save_run_state", 0, after=True),
     "between the stages": Cut(1, "sharpstudent.train.finish", "_say_totals", 1, after=True),
-    "stage 2, before its first state": Cut(2, "sharpstudent.checkpoint.resume", "save_checkpoint", 1),
-    "stage 2, preflight": Cut(2, "sharpstudent.train.validate", "compute_scores_of_several", 1),
+    "stage 2, before its first state": Cut(2, "sharpstudent.checkpoint.store", "save_checkpoint", 1),
+    "stage 2, preflight": Cut(2, "sharpstudent.train.validate", "compute_tables", 1),
     "stage 2, mid-epoch": Cut(2, "sharpstudent.train.step", "TrainStep.__call__", 3),
     "stage 2, end of an epoch": Cut(2, "sharpstudent.train.logger", "MetricsFile.append", 1, after=True),
     "stage 2, second epoch": Cut(2, "sharpstudent.train.step", "TrainStep.__call__", STEPS_PER_EPOCH + 6),
@@ -152,7 +152,7 @@ def make_place(folder: Path, labelled_root: Path, teacher: Path) -> Workplace:
 @pytest.fixture(scope="module")
 def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
-    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.models.vision import build_classifier
 
     path = tmp_path_factory.mktemp("teacher") / "tiny_teacher.pth"
     torch.save(build_classifier("test_resnet", classes=2, dropout=None).state_dict(), path)

@@ -167,7 +167,9 @@ def test_stage_2_begins_with_exactly_the_weights_of_stage_1(small: TwoStages, mo
     before = small.place.list_output()
     done = small.place.call(*LINE_2.split(), "--dry-run", "--set", "image_size=64", "--set", "student=mobilevitv2_050")
     assert done.code == 0, done.err
-    assert re.search(r"dry run: batch \(8, 3, 64, 64\), step ok, loss [\d.]+ \(hard [\d.]+, kd [\d.]+\)", done.out)
+    assert re.search(
+        r"dry run: batch image \(8, 3, 64, 64\), step ok, loss [\d.]+ \(hard [\d.]+, kd [\d.]+\)", done.out
+    )
     assert small.place.list_output() == before
     stored = torch.load(small.runs[0] / "weights/best_model.pth", weights_only=True)["model"]
     assert len(seen) == 1

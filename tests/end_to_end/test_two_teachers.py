@@ -25,7 +25,7 @@ ALONE = ("--set", "pretrained_student_weights=null", "--allow", "unpretrained-st
 @pytest.fixture
 def taught(tiny: Workplace) -> Workplace:
     """A user's folder with two teachers of different architectures."""
-    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.models.vision import build_classifier
 
     (tiny / "weights").mkdir(exist_ok=True)
     for number, teacher in enumerate(TEACHERS):
@@ -96,15 +96,16 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
 def test_the_logits_that_teach_are_the_weighted_mean_of_both(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from sharpstudent.core.types import Outputs
     from sharpstudent.models.teachers import TeacherEnsemble
 
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     answer = TeacherEnsemble.forward
 
-    def note(self: TeacherEnsemble, images: torch.Tensor) -> object:
-        outputs = answer(self, images)
-        alone = [member(images).logits for member in self.members]
-        seen.append((outputs.logits, 0.75 * alone[0] + 0.25 * alone[1]))
+    def note(self: TeacherEnsemble, **inputs: torch.Tensor) -> Outputs:
+        outputs = answer(self, **inputs)
+        alone = [member(**inputs)["logits"] for member in self.members]
+        seen.append((outputs["logits"], 0.75 * alone[0] + 0.25 * alone[1]))
         return outputs
 
     monkeypatch.setattr(TeacherEnsemble, "forward", note)
@@ -131,9 +132,9 @@ def test_a_run_with_two_teachers_goes_on_after_it_is_resumed(taught: Workplace) 
 def test_layers_are_listed_without_data_and_weights(workplace: Workplace, script: str) -> None:
     done = workplace.call(script, "configs/config_SBI.json", "--list-layers", "--set", "student=mobilevitv2_050")
     assert done.code == 0, done.err
-    assert "student mobilevitv2_050, images (B, 3, " in done.out
+    assert "student mobilevitv2_050, image (B, 3, " in done.out
     assert "backbone.stages.4" in done.out
-    assert ("teacher efficientnet-b4, images" in done.out) == (script == STAGE_2)
+    assert ("teacher efficientnet-b4, image (B" in done.out) == (script == STAGE_2)
     assert ("net._blocks.31" in done.out) == (script == STAGE_2)
     assert workplace.list_output() == []
 

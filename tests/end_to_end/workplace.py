@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,20 @@ class Workplace:
         """Everything below output/, relative."""
         output = self.folder / "output"
         return sorted(str(path.relative_to(output)) for path in output.rglob("*")) if output.exists() else []
+
+
+def note_passes(patch: pytest.MonkeyPatch) -> list[int]:
+    """Of how many models each pass over the validation samples is, from now on."""
+    from sharpstudent.train import validate
+
+    compute, passes = validate.compute_tables, []
+
+    def note_and_compute(models: Sequence[object], *args: Any, **settings: Any) -> Any:
+        passes.append(len(models))
+        return compute(models, *args, **settings)
+
+    patch.setattr(validate, "compute_tables", note_and_compute)
+    return passes
 
 
 def wait_for(found: Callable[[], bool], process: subprocess.Popen[str], *, seconds: float = 60) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sharpstudent.checkpoint import export_model, save_checkpoint
-from sharpstudent.evaluation.load_model import ModelSpec, OpenedModel, open_model
-from sharpstudent.models.classifier import Classifier, build_classifier
+from sharpstudent.checkpoint.store import export_model, save_checkpoint
+from sharpstudent.evaluation.load_model import ModelFile, open_model
+from sharpstudent.evaluation.opened import OpenedModel
+from sharpstudent.models.vision import Classifier, build_classifier
 from torch import Tensor, nn
 
 SMALL = "test_resnet"  # of timm, 0.4 M parameters
@@ -45,9 +46,9 @@ def save_export(path: Path, model: nn.Module | None = None, **about: Any) -> Pat
 
 
 def open_file(path: Path, task: Sequence[str] = CLASSES, **spec: Any) -> OpenedModel:
-    return open_model(ModelSpec(path, **spec), classes=task, device=CPU)
+    return open_model(ModelFile(path, **spec), classes=task, device=CPU)
 
 
 @torch.inference_mode()
 def judge(model: nn.Module, pictures: Tensor) -> Tensor:
-    return model(pictures).logits.clone()
+    return model(pictures)["logits"].clone()

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from rich.console import Console
 from sharpstudent.config.run_config import TeacherSection
-from sharpstudent.core.types import Outputs
-from sharpstudent.data.dataset import Item, UnreadableItem
-from sharpstudent.evaluation.task import Scores, TaskData
-from sharpstudent.metrics.binary import compute_auc
-from sharpstudent.models.teachers import AdaptedTeacher, TeacherEnsemble
+from sharpstudent.core.types import Outputs, Sample
+from sharpstudent.data.dataset import Samples, UnreadableSample
+from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble
+from sharpstudent.task import Task
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.train.build import TrainingData
 from sharpstudent.train.preflight.run import PreflightReport, preflight
 from sharpstudent.train.run import Run
-from sharpstudent.train.validate import Judge
+from sharpstudent.train.validate import Validator
 from tiny_runs import make_config
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ SIDE = 8  # [px]
 
 
 @dataclass
-class Pictures:
+class Pictures(Samples):
     """A real and a fake picture an item: red says which, green is drawn. Two items a person. `made` notes who asked."""
 
     items: int = 20
@@ -36,22 +37,31 @@ class Pictures:
     shade: int = 0
     labels: tuple[int, int] = (0, 1)
     made: list[int] = field(default_factory=list)
+    seed: int = 5
+    depends_on: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return self.items
 
-    def name_of(self, index: int) -> str:
+    def name(self, index: int) -> str:
         return f"item {index}" if self.folder is None else str(self.folder / f"{index}.png")
 
-    def make(self, index: int, rng: np.random.Generator) -> Item:
+    def group(self, index: int) -> str:
+        return f"person {index // 2}"
+
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
         self.made.append(index)
         if index in self.broken:
-            raise UnreadableItem(self.name_of(index), "is broken")
+            raise UnreadableSample(self.name(index), "is broken")
         images = np.full((2, SIDE, SIDE, 3), self.shade, np.uint8)
         images[1, :, :, 0] = 255
         images[..., 1] = rng.integers(0, 256, (2, 1, 1))
-        names = (f"{self.name_of(index)}#real", f"{self.name_of(index)}#fake")
-        return Item(images, self.labels, names, f"clip {index}", f"person {index // 2}")
+        names = (f"{self.name(index)}#real", f"{self.name(index)}#fake")
+        return Sample(
+            inputs={"image": images},
+            targets={"label": np.array(self.labels, np.int64)},
+            rows={"id": names, "clip": (f"clip {index}",) * 2},
+        )
 
 
 class Reader(nn.Module):
@@ -63,22 +73,15 @@ class Reader(nn.Module):
         self.dropout = nn.Dropout(0.5)
         self.calls = 0
 
-    def forward(self, images: Tensor) -> Outputs:
+    def forward(self, image: Tensor) -> Outputs:
         self.calls += 1
-        margin = self.dropout(2 * images[:, :2].mean((2, 3)) - 1) @ self.weights
-        return Outputs(logits=torch.stack([-margin / 2, margin / 2], 1))
+        margin = self.dropout(2 * image[:, :2].mean((2, 3)) - 1) @ self.weights
+        return {"logits": torch.stack([-margin / 2, margin / 2], 1)}
 
 
-class Task:
-    """The deepfake metrics, without a section."""
-
-    classes: tuple[str, ...] = ("real", "fake")
-    selection_metric = "val_auc"
-    has_published_bands = False
-    image_size = SIDE
-
-    def compute_metrics(self, scores: Scores) -> dict[str, float]:
-        return {"val_auc": compute_auc(scores.margin, scores.labels)}
+def make_task(image_size: int = SIDE) -> DeepfakeTask:
+    """The deepfake task for pictures of this size, without data of its own."""
+    return DeepfakeTask(facts={"image_size": image_size})
 
 
 GOOD, STUDENT = (4.0, 3.0), (3.0, 2.0)  # gain and noise of two models that are right, and not too sure
@@ -90,20 +93,17 @@ class Place:
 
     root: Path
     source: Pictures = field(default_factory=Pictures)
-    task: Task = field(default_factory=Task)
-    seed: int = 5
+    task: Task = field(default_factory=make_task)
     stop: Callable[[], None] = lambda: None
     lines: list[str] = field(default_factory=list)
-    depends_on: tuple[Path, ...] = ()
     sections: tuple[TeacherSection, ...] = ()  # of the config's teachers
     allow: tuple[str, ...] = ()
 
-    def make_judge(self) -> Judge:
+    def make_validator(self) -> Validator:
         update = {"output_root": str(self.root), "teachers": self.sections, "allow": self.allow}
         config = make_config().model_copy(update=update)
         run = Run(config, torch.device("cpu"), Console(file=io.StringIO()), None, False, folder=self.root / "run")
-        data = TaskData(self.source, self.source, 1, self.seed, (), self.depends_on)
-        return Judge(run, self.task, data, self.stop, lambda _: None)
+        return Validator(run, self.task, TrainingData(self.source, self.source), self.stop, lambda _: None)
 
     def fly(
         self, student: nn.Module | tuple[float, float] = STUDENT, *teachers: nn.Module | tuple[float, float]
@@ -111,7 +111,7 @@ class Place:
         models = [model if isinstance(model, nn.Module) else Reader(*model) for model in (student, *teachers)]
         named = [(f"teacher {number}", model) for number, model in enumerate(models)][1:]
         self.lines, self.source.made = [], []
-        return preflight(self.make_judge(), ("student s", models[0]), named, say=self.lines.append)
+        return preflight(self.make_validator(), ("student s", models[0]), named, say=self.lines.append)
 
     def find_kept(self) -> list[Path]:
         return sorted((self.root / ".preflight").glob("*"))
@@ -125,11 +125,11 @@ class Place:
         self, student: tuple[float, float], *teachers: tuple[float, float], calibrate: Sequence[int] = (), **keys: Any
     ) -> PreflightReport:
         """As `fly`, with teachers as a run has them. calibrate: the places of those that are; keys: of the ensemble."""
-        adapted = [AdaptedTeacher(Reader(*teacher)) for teacher in teachers]  # type: ignore[arg-type]
+        adapted = [FrozenTeacher(Reader(*teacher)) for teacher in teachers]
         self.sections = tuple(TeacherSection(name="x", calibrate=place in calibrate) for place in range(len(adapted)))
         self.ensemble = TeacherEnsemble(adapted, **keys)
         named = [(f"teacher {number}", model) for number, model in enumerate(adapted, 1)]
         self.lines, self.source.made = [], []
         return preflight(
-            self.make_judge(), ("student s", Reader(*student)), named, ensemble=self.ensemble, say=self.lines.append
+            self.make_validator(), ("student s", Reader(*student)), named, ensemble=self.ensemble, say=self.lines.append
         )

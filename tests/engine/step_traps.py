@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from sharpstudent.core.types import Outputs
 from sharpstudent.criterion.weighted_sum import WeightedSum
 from sharpstudent.train.step import TrainStep
 from torch import Tensor, nn
@@ -45,7 +44,7 @@ def trap_inputs(step: TrainStep, trap: Trap) -> None:
 
 
 def trap_teacher(step: TrainStep, trap: Trap) -> None:
-    step.teacher.register_forward_hook(lambda _, args, out: Outputs(logits=trap(out.logits)))
+    step.teacher.register_forward_hook(lambda _, args, out: {"logits": trap(out["logits"])})
 
 
 def trap_forward(step: TrainStep, trap: Trap) -> None:

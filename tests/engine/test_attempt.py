@@ -14,7 +14,15 @@ import torch
 from sharpstudent.core.errors import UserError
 from sharpstudent.train.oom import Attempt, OutOfMemory, advise_on_memory, is_out_of_memory
 from sharpstudent.train.step import TrainStep
-from tiny_models import START, are_identical, make_batch, make_full_step, make_plain_student, make_step, take_snapshot
+from tiny_models import (
+    START,
+    are_identical,
+    make_batch,
+    make_full_step,
+    make_plain_student,
+    make_step,
+    take_snapshot,
+)
 from tiny_runs import make_config, make_run
 from torch import Tensor
 
@@ -34,14 +42,14 @@ def fail_over(step: TrainStep, images: int, *, passes: int = 1) -> list[int]:
     """
     sizes: list[int] = []
 
-    def check(_: Any, args: tuple[Tensor]) -> None:
-        sizes.append(len(args[0]))
-        if len(args[0]) > images and len(sizes) >= passes:
+    def check(_: Any, args: tuple[()], given: dict[str, Tensor]) -> None:
+        sizes.append(len(given["image"]))
+        if len(given["image"]) > images and len(sizes) >= passes:
             raise RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
             )
 
-    step.student.register_forward_pre_hook(check)
+    step.student.register_forward_pre_hook(check, with_kwargs=True)
     return sizes
 
 
@@ -88,15 +96,14 @@ def test_other_errors_are_not(error: BaseException) -> None:
 STARVED = """
 import resource, sys, torch
 sys.path[:0] = [".", "tests/engine"]
-from tiny_models import START, are_identical, make_full_step, make_student, take_snapshot
+from tiny_models import START, are_identical, build_batch, make_full_step, make_student, take_snapshot
 from tiny_runs import make_run
 from sharpstudent.train.oom import Attempt
-from sharpstudent.core.types import Batch
 
 torch.set_num_threads(1)
 inputs = torch.rand(8, 3, 257, 257)
-batch = Batch(inputs, torch.arange(8) % 2, ("a",) * 8, ("a",) * 8, ("a",) * 8)
-small = Batch(inputs[:, :, :9, :9], batch.labels, ("a",) * 8, ("a",) * 8, ("a",) * 8)
+batch = build_batch(inputs, torch.arange(8) % 2)
+small = build_batch(inputs[:, :, :9, :9], batch.targets["label"])
 step = make_full_step(make_student(width=64), parts=1, autocast=None, loss_scale=None)
 assert step(small, START).ok
 before = take_snapshot(step)
@@ -203,8 +210,10 @@ def test_parts_are_never_more_than_items_and_there_it_ends() -> None:
     seen = fail_over(step, 0)
     attempt = Attempt(run, step, 5)
     before = take_snapshot(step)
+    batch = make_batch(images=10)
+    batch = replace(batch, rows={**batch.rows, "sample": (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)})
     with pytest.raises(OutOfMemory, match="out of memory"):
-        attempt(replace(make_batch(images=10), items=(0, 0, 1, 1, 2, 2, 3, 3, 4, 4)), START)
+        attempt(batch, START)
     assert seen == [4, 2]  # three parts of 10 images, then five: six would tear pairs apart
     assert step.parts == 5
     assert are_identical(take_snapshot(step), before)
@@ -308,7 +317,7 @@ def test_the_advice_names_what_is_not_in_use_yet(
 ) -> None:
     advice = advise_on_memory(make_config(**used), device, items=ITEMS, parts=parts)
     assert list_keys(advice) == keys
-    assert advice[-1] == "a smaller image_size or student"
+    assert advice[-1] == "smaller inputs, such as pictures of a smaller side, or a smaller student"
 
 
 def test_the_advised_micro_batch_is_half_of_the_present_one() -> None:
@@ -339,7 +348,7 @@ def test_a_batch_too_small_for_batchnorm_is_a_users_mistake(parts: int, key: str
     size = None if parts == 1 else 1
     attempt = Attempt(make_run(micro_batch_size=size), step, parts)
     batch = make_batch(images=parts)
-    tiny = type(batch)(batch.inputs[:, :, :3, :3], batch.labels, batch.sample_ids, batch.clip_ids, batch.identities)
+    tiny = replace(batch, inputs={"image": batch.inputs["image"][:, :, :3, :3]})
     before = take_snapshot(step)
     with pytest.raises(UserError, match="is too small") as caught:
         attempt(tiny, START)

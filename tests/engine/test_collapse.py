@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 from sharpstudent.core.types import StepResult
-from sharpstudent.train.collapse import CHANCE_EPOCHS, WINDOW, CollapseWatch
+from sharpstudent.metrics.metric import Metric
+from sharpstudent.train.alarms import CHANCE_EPOCHS, WINDOW, CollapseWatch
 from tiny_runs import make_config
 
 CONFIG = make_config()
@@ -88,8 +89,12 @@ def test_the_advice_names_the_radius_the_rise_and_plain_steps() -> None:
 # --- Epochs ---------------------------------------------------------------------------------------------------------
 
 
-def see_epochs(watch: CollapseWatch, values: list[float], metric: str = "auc") -> list[int]:
-    return [i for i, value in enumerate(values) if watch.see_epoch(metric, value, CONFIG)]
+def make_metric(chance: float | None = 0.5, perfect: float | None = 1.0) -> Metric:
+    return Metric(lambda table, counts: float("nan"), chance=chance, perfect=perfect)
+
+
+def see_epochs(watch: CollapseWatch, values: list[float], metric: Metric = make_metric()) -> list[int]:  # noqa: B008
+    return [i for i, value in enumerate(values) if watch.see_epoch("auc", metric, value, CONFIG)]
 
 
 @pytest.mark.parametrize(
@@ -110,15 +115,26 @@ def test_epochs_at_chance_are_said_once_in_a_row_of_three(values: list[float], s
     assert see_epochs(CollapseWatch(), values) == said
 
 
-@pytest.mark.parametrize(("metric", "said"), [("auc", [2]), ("val_auc", [2]), ("accuracy", [])])
-def test_only_an_auc_has_its_chance_at_one_half(metric: str, said: list[int]) -> None:
-    assert see_epochs(CollapseWatch(), [0.5] * 5, metric) == said
+@pytest.mark.parametrize(
+    ("metric", "value", "said"),
+    [
+        (make_metric(), 0.5, [2]),
+        (make_metric(chance=0.1), 0.5, []),  # the accuracy of ten classes
+        (make_metric(chance=0.1), 0.12, [2]),
+        (make_metric(chance=0.5, perfect=0.0), 0.46, [2]),  # an error rate, where lower is better
+        (make_metric(chance=0.5, perfect=0.0), 0.44, []),
+        (make_metric(chance=None), 0.5, []),
+        (make_metric(perfect=None), 0.5, []),
+    ],
+)
+def test_a_metric_is_at_chance_where_it_says_so(metric: Metric, value: float, said: list[int]) -> None:
+    assert see_epochs(CollapseWatch(), [value] * 5, metric) == said
 
 
 def test_the_advice_on_epochs_names_the_radius_only_where_there_is_one() -> None:
     for rho, has_rho in ((0.05, True), (0.0, False)):
         watch, config = CollapseWatch(), make_config(rho=rho)
-        said = [watch.see_epoch("auc", 0.5, config) for _ in range(3)][-1]
+        said = [watch.see_epoch("auc", make_metric(), 0.5, config) for _ in range(3)][-1]
         assert any(".rho=" in line for line in said) is has_rho
         assert any("stage2.lr=0.033" in line for line in said)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sharpstudent.deploy.cost as cost
+import sharpstudent.evaluation.cost as cost
 import torch
 from model_forms import CPU, SIDE, open_file, save_export, save_ours
 from sharpstudent.core.types import Outputs
-from sharpstudent.deploy.cost import count_macs, measure_cost
-from sharpstudent.evaluation.evaluate import WARM_UP_ROUNDS, measure_latencies_ms
-from sharpstudent.models.classifier import build_classifier, count_parameters
+from sharpstudent.evaluation.cost import WARM_UP_ROUNDS, count_macs, measure_cost, measure_latencies_ms
+from sharpstudent.models.forward import count_parameters
+from sharpstudent.models.vision import build_classifier
 from torch import Tensor, nn
 
 ON_LINUX = Path("/proc/self/clear_refs").exists()
@@ -31,8 +31,8 @@ class Plain(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(3, 12, 5, stride=2, padding=2, groups=3), nn.BatchNorm2d(12), nn.ReLU())
         self.head = nn.Linear(12 * (side // 2) ** 2, 2)
 
-    def forward(self, images: Tensor) -> Outputs:
-        return Outputs(logits=self.head(self.body(images).flatten(1)))
+    def forward(self, image: Tensor) -> Outputs:
+        return {"logits": self.head(self.body(image).flatten(1))}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_macs_of_a_convolution_and_a_linear_layer_are_those_of_their_closed_form(side: int, was_training: bool) -> None:
     model = Plain(side).train(was_training)
     grid = (side // 2) ** 2
-    assert count_macs(model, side, CPU) == grid * 12 * (3 // 3) * 5 * 5 + 12 * grid * 2
+    assert count_macs(model, {"image": torch.zeros(1, 3, side, side)}) == grid * 12 * (3 // 3) * 5 * 5 + 12 * grid * 2
     assert count_parameters(model) == 12 * 25 + 12 + 2 * 12 + 12 * grid * 2 + 2
     assert model.training == was_training
 
@@ -55,7 +55,7 @@ def test_macs_are_of_the_order_that_is_published() -> None:
     for name, side, parameters, published in (("mobilevitv2_050", 256, 1_114_107, 0.48e9),):
         model = build_classifier(name, classes=2, dropout=None)
         assert count_parameters(model) == parameters
-        assert count_macs(model, side, CPU) == pytest.approx(published, rel=0.05)
+        assert count_macs(model, {"image": torch.zeros(1, 3, side, side)}) == pytest.approx(published, rel=0.05)
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def test_macs_of_the_papers_models_at_full_size() -> None:
     for name, side, parameters, macs in published:
         model = build_classifier(name, classes=2, dropout=None)
         assert count_parameters(model) == pytest.approx(parameters, rel=1e-3)
-        assert count_macs(model, side, CPU) == pytest.approx(macs, rel=0.03)
+        assert count_macs(model, {"image": torch.zeros(1, 3, side, side)}) == pytest.approx(macs, rel=0.03)
 
 
 @pytest.mark.usefixtures("no_child")
@@ -101,8 +101,8 @@ def test_latency_is_the_median_and_95th_percentile_of_the_rounds_after_the_warm_
 def test_a_picture_is_judged_once_a_round_and_a_few_times_before() -> None:
     calls: list[tuple[int, ...]] = []
     model = Plain(16)
-    model.register_forward_pre_hook(lambda _, args: calls.append(tuple(args[0].shape)))
-    assert len(measure_latencies_ms(model, image_size=16, device=CPU, rounds=7)) == 7
+    model.register_forward_pre_hook(lambda _, args, named: calls.append(tuple(named["image"].shape)), with_kwargs=True)
+    assert len(measure_latencies_ms(model, {"image": torch.rand(1, 3, 16, 16)}, rounds=7)) == 7
     assert calls == [(1, 3, 16, 16)] * (7 + WARM_UP_ROUNDS)
 
 
@@ -161,8 +161,8 @@ def test_the_child_is_told_all_that_the_file_does_not_say(tmp_path: Path, monkey
     found, note = cost._measure_in_child(open_file(save_ours(tmp_path / "a.pth")))
     assert (found, note) == (None, "memory: not measured, its process could not be started (no more processes)")
     threads = torch.get_num_threads()
-    said = {"architecture": "test_resnet", "image_size": SIDE, "classes": ["real", "fake"], "threads": threads}
-    assert asked == [{"path": str((tmp_path / "a.pth").resolve()), **said}]
+    again = {"architecture": "test_resnet", "image_size": SIDE, "classes": ["real", "fake"]}
+    assert asked == [{"path": str((tmp_path / "a.pth").resolve()), "again": again, "threads": threads}]
 
 
 def test_of_an_onnx_file_its_numbers_are_counted_and_its_macs_are_not(
@@ -197,7 +197,7 @@ def test_latencies_are_taken_in_turns_and_each_model_gets_all_its_rounds(
     models = [open_file(save_ours(tmp_path / name)) for name in ("a.pth", "b.pth")]
     asked: list[tuple[str, int]] = []
 
-    def take(model: nn.Module, *, rounds: int, **_: object) -> list[float]:
+    def take(model: nn.Module, _: object, *, rounds: int) -> list[float]:
         asked.append(("a" if model is models[0].model else "b", rounds))
         return [1.0] * rounds
 

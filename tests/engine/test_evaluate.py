@@ -1,39 +1,56 @@
-"""Scores of a model on items: in order, in evaluation mode, the same for any number of workers."""
+"""Tables of models on samples: in order, in evaluation mode, the same for any number of workers."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Outputs
-from sharpstudent.data.dataset import Item, UnreadableItem
-from sharpstudent.evaluation.evaluate import compute_scores, compute_scores_of_several, measure_latency_ms
-from sharpstudent.evaluation.task import Scores
+from sharpstudent.core.types import Outputs, Sample, Table
+from sharpstudent.data.dataset import Samples, UnreadableSample
+from sharpstudent.evaluation.cost import measure_latencies_ms
+from sharpstudent.evaluation.tables import compute_tables
+from sharpstudent.tasks.deepfake.metrics import compute_fake_probability, compute_margins
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from tiny_models import START, are_identical, make_batch, make_step, make_student, take_snapshot
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")
 
 
-class BrightPairs:
-    """A dark picture (real) and a bright one (fake) an item, with noise from the item's own generator."""
+def make_picture() -> dict[str, Tensor]:
+    """Inputs for one sample; no random state of the test moves."""
+    return {"image": torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
 
-    def __init__(self, items: int, *, broken: tuple[int, ...] = ()) -> None:
-        self._items, self._broken = items, broken
+
+class BrightPairs(Samples):
+    """A dark picture (real) and a bright one (fake) a sample, with noise from the sample's own generator."""
+
+    seed = 3
+
+    def __init__(self, count: int, *, broken: tuple[int, ...] = ()) -> None:
+        self._count, self._broken = count, broken
 
     def __len__(self) -> int:
-        return self._items
+        return self._count
 
-    def name_of(self, index: int) -> str:
+    def name(self, index: int) -> str:
         return f"item {index}"
 
-    def make(self, index: int, rng: np.random.Generator) -> Item:
+    def group(self, index: int) -> str:
+        return f"person {index // 2}"
+
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
         if index in self._broken:
-            raise UnreadableItem(self.name_of(index), "is broken")
+            raise UnreadableSample(self.name(index), "is broken")
         dark = rng.integers(0, 100, (12, 12, 3), dtype=np.uint8)
-        names = (f"{index}#real", f"{index}#fake")
-        return Item(np.stack([dark, dark + 100]), (0, 1), names, f"clip {index}", f"person {index // 2}")
+        return Sample(
+            inputs={"image": np.stack([dark, dark + 100])},
+            targets={"label": np.array([0, 1])},
+            rows={"id": (f"{index}#real", f"{index}#fake"), "clip": (f"clip {index}",) * 2},
+        )
 
 
 class Brightness(nn.Module):
@@ -44,25 +61,30 @@ class Brightness(nn.Module):
         self.modes: list[bool] = []
         self.dropout = nn.Dropout(0.9)
 
-    def forward(self, images: Tensor) -> Outputs:
+    def forward(self, image: Tensor) -> Outputs:
         self.modes.append(self.training)
-        bright = self.dropout(images).mean((1, 2, 3))
-        return Outputs(logits=torch.stack([-bright, bright], 1))
+        bright = self.dropout(image).mean((1, 2, 3))
+        return {"logits": torch.stack([-bright, bright], 1)}
 
 
-def evaluate(model: nn.Module, source: BrightPairs, *, workers: int = 0, **settings: object) -> tuple[Scores, tuple]:
-    return compute_scores(model, source, seed=3, batch_size=3, num_workers=workers, device=CPU, **settings)
+def evaluate(model: nn.Module, samples: BrightPairs, *, workers: int = 0, **settings: Any) -> tuple[Table, tuple]:
+    (table,), replaced = evaluate_several([model], samples, workers=workers, **settings)
+    return table, replaced
 
 
-def test_every_item_is_scored_once_and_ids_labels_and_logits_belong_together() -> None:
-    scores, replaced = evaluate(Brightness(), BrightPairs(7))
+def evaluate_several(models: list[nn.Module], samples: BrightPairs, *, workers: int = 0, **settings: Any) -> tuple:
+    return compute_tables(models, samples, DeepfakeTask(), batch_size=3, num_workers=workers, device=CPU, **settings)
+
+
+def test_every_sample_is_asked_once_and_ids_labels_and_logits_belong_together() -> None:
+    table, replaced = evaluate(Brightness(), BrightPairs(7))
     assert replaced == ()
-    assert scores.logits.shape == (14, 2)
-    assert scores.logits.dtype == np.float32
-    assert sorted(scores.sample_ids) == sorted(f"{i}#{kind}" for i in range(7) for kind in ("real", "fake"))
-    for logit, label, name, clip, person in zip(
-        scores.logits, scores.labels, scores.sample_ids, scores.clip_ids, scores.identities, strict=True
-    ):
+    assert table["logits"].shape == (14, 2)
+    assert table["logits"].dtype == np.float32
+    assert sorted(table["id"]) == sorted(f"{i}#{kind}" for i in range(7) for kind in ("real", "fake"))
+    assert table["key"].tolist() == [[index, 0, place] for index in range(7) for place in range(2)]
+    columns = (table[name].tolist() for name in ("logits", "label", "id", "clip", "group"))
+    for logit, label, name, clip, person in zip(*columns, strict=True):
         index, kind = name.split("#")
         assert (clip, person) == (f"clip {index}", f"person {int(index) // 2}")
         assert label == (kind == "fake")
@@ -70,28 +92,29 @@ def test_every_item_is_scored_once_and_ids_labels_and_logits_belong_together() -
 
 
 def test_scores_come_in_the_order_of_the_items_and_of_each_items_pictures() -> None:
-    scores, _ = evaluate(Brightness(), BrightPairs(5))
-    assert list(scores.sample_ids) == [f"{index}#{kind}" for index in range(5) for kind in ("real", "fake")]
+    table, _ = evaluate(Brightness(), BrightPairs(5))
+    assert table["id"].tolist() == [f"{index}#{kind}" for index in range(5) for kind in ("real", "fake")]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_stand_in_takes_the_place_of_the_item_that_could_not_be_read(workers: int) -> None:
+def test_a_substitute_takes_the_place_of_the_sample_that_could_not_be_read(workers: int) -> None:
     whole, _ = evaluate(Brightness(), BrightPairs(7))
-    scores, _ = evaluate(Brightness(), BrightPairs(7, broken=(4,)), workers=workers)
+    table, _ = evaluate(Brightness(), BrightPairs(7, broken=(4,)), workers=workers)
     others = [row for row in range(14) if row not in (8, 9)]
-    assert [scores.sample_ids[row] for row in others] == [whole.sample_ids[row] for row in others]
-    assert scores.logits[others].tobytes() == whole.logits[others].tobytes()
-    stand_in = scores.sample_ids[8].split("#")[0]
-    assert scores.sample_ids[8:10] == (f"{stand_in}#real", f"{stand_in}#fake")
-    assert stand_in != "4"
+    for name in ("id", "group", "logits"):
+        np.testing.assert_array_equal(table[name][others], whole[name][others])
+    substitute = table["id"][8].split("#")[0]
+    assert table["id"][8:10].tolist() == [f"{substitute}#real", f"{substitute}#fake"]
+    assert substitute != "4"
+    assert table["key"][8:10].tolist() == [[int(substitute), 0, 0], [int(substitute), 0, 1]]
 
 
 def test_two_evaluations_and_any_number_of_workers_give_the_same_scores() -> None:
     model = make_student()
     first, *others = (evaluate(model, BrightPairs(7), workers=workers)[0] for workers in (0, 0, 2))
     for other in others:
-        assert first.logits.tobytes() == other.logits.tobytes()
-        assert (first.sample_ids, first.identities) == (other.sample_ids, other.identities)
+        assert first.keys() == other.keys()
+        assert all(first[name].tobytes() == other[name].tobytes() for name in first)
 
 
 @pytest.mark.parametrize("was_training", [True, False])
@@ -102,26 +125,21 @@ def test_the_model_is_asked_in_evaluation_mode_and_gets_its_own_mode_back(was_tr
     assert model.training == model.dropout.training == was_training
 
 
-def evaluate_several(models: list[nn.Module], source: BrightPairs, **settings: object) -> tuple:
-    return compute_scores_of_several(models, source, seed=3, batch_size=3, num_workers=0, device=CPU, **settings)
-
-
 def test_several_models_in_one_pass_say_what_each_says_alone_and_each_item_is_made_once() -> None:
     class Counted(BrightPairs):
-        def make(self, index: int, rng: np.random.Generator) -> Item:
+        def make(self, index: int, rng: np.random.Generator) -> Sample:
             made.append(index)
             return super().make(index, rng)
 
     made: list[int] = []
     models = [make_student(seed) for seed in range(3)]
     together, replaced = evaluate_several(models, Counted(7, broken=(4,)))
-    assert len(made) == 8  # the stand-in of the fifth too
+    assert len(made) == 8  # the substitute of the fifth too
     assert [r.path for r in replaced] == ["item 4"]
-    for model, scores in zip(models, together, strict=True):
+    for model, table in zip(models, together, strict=True):
         alone, _ = evaluate(model, BrightPairs(7, broken=(4,)))
-        assert scores.logits.tobytes() == alone.logits.tobytes()
-        assert (scores.labels.tolist(), scores.sample_ids) == (alone.labels.tolist(), alone.sample_ids)
-    assert len({scores.logits.tobytes() for scores in together}) == 3
+        assert all(table[name].tobytes() == alone[name].tobytes() for name in alone)
+    assert len({table["logits"].tobytes() for table in together}) == 3
 
 
 def test_each_of_several_models_gets_its_own_mode_back_also_when_one_fails() -> None:
@@ -155,7 +173,7 @@ def test_evaluating_moves_neither_weights_nor_buffers_nor_random_states() -> Non
     step = make_step()
     before = take_snapshot(step)
     evaluate(step.student, BrightPairs(5))
-    measure_latency_ms(step.student, image_size=16, device=CPU)
+    measure_latencies_ms(step.student, make_picture(), rounds=3)
     assert are_identical(take_snapshot(step), before)
     assert step.student.training
     assert not any(p.is_inference() for p in step.student.parameters())
@@ -170,11 +188,11 @@ def test_the_student_can_learn_on_after_an_evaluation() -> None:
 def test_items_that_cannot_be_read_are_reported_and_others_stand_in_for_them() -> None:
     model = Brightness()
     outcomes = [evaluate(model, BrightPairs(7, broken=(4,)), workers=workers) for workers in (0, 1)]
-    for scores, replaced in outcomes:
+    for table, replaced in outcomes:
         assert [(r.path, r.reason) for r in replaced] == [("item 4", "is broken")]
-        assert len(scores.labels) == 14
-        assert "4#real" not in scores.sample_ids
-    assert outcomes[0][0].sample_ids == outcomes[1][0].sample_ids
+        assert len(table["label"]) == 14
+        assert "4#real" not in table["id"]
+    assert outcomes[0][0]["id"].tolist() == outcomes[1][0]["id"].tolist()
 
 
 def test_a_set_beyond_saving_is_the_users_error_and_the_mode_comes_back() -> None:
@@ -186,17 +204,18 @@ def test_a_set_beyond_saving_is_the_users_error_and_the_mode_comes_back() -> Non
 
 def test_margin_and_probability_are_those_of_a_softmax() -> None:
     logits = np.array([[0.0, 0.0], [1.0, 3.0], [-200.0, 900.0], [900.0, -200.0]], np.float32)
-    scores = Scores(logits, np.zeros(4, np.int64), *[("a",) * 4] * 3)
-    assert scores.margin.tolist() == [0.0, 2.0, 1100.0, -1100.0]
-    np.testing.assert_allclose(scores.fake_probability, [0.5, 1 / (1 + np.exp(-2)), 1.0, 0.0], atol=1e-12)
+    assert compute_margins({"logits": logits}).tolist() == [0.0, 2.0, 1100.0, -1100.0]
+    np.testing.assert_allclose(
+        compute_fake_probability({"logits": logits}), [0.5, 1 / (1 + np.exp(-2)), 1.0, 0.0], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("was_training", [True, False])
 def test_latency_is_positive_and_measured_on_one_picture_in_evaluation_mode(was_training: bool) -> None:
     shapes: list[tuple[int, ...]] = []
     model = Brightness().train(was_training)
-    model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
-    assert 0.0 < measure_latency_ms(model, image_size=16, device=CPU) < 1000.0
+    model.register_forward_pre_hook(lambda _, args, named: shapes.append(tuple(named["image"].shape)), with_kwargs=True)
+    assert all(0.0 < time < 1000.0 for time in measure_latencies_ms(model, make_picture(), rounds=5))
     assert set(shapes) == {(1, 3, 16, 16)}
     assert not any(model.modes)
     assert model.training == was_training
@@ -206,5 +225,5 @@ def test_a_failed_measurement_gives_the_mode_back_too() -> None:
     model = Brightness().train()
     model.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError):
-        measure_latency_ms(model, image_size=16, device=CPU)
+        measure_latencies_ms(model, make_picture(), rounds=5)
     assert model.training

@@ -15,10 +15,10 @@ from sharpstudent.config.run_config import TeacherSection
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import capture_rng_state
 from sharpstudent.core.types import Outputs
-from sharpstudent.models.teachers import AdaptedTeacher, Named
+from sharpstudent.models.teachers import FrozenTeacher, Named
 from sharpstudent.train.preflight import teacher_heads as fitted_heads
 from sharpstudent.train.preflight.teacher_heads import describe_fits, settle_heads, take_up_heads
-from sharpstudent.train.validate import Judge
+from sharpstudent.train.validate import Validator
 from tiny_models import are_identical
 from torch import Tensor, nn
 
@@ -37,9 +37,9 @@ class Body(nn.Module):
             self.head = nn.Linear(3, 2)
         self.calls = 0
 
-    def forward(self, images: Tensor) -> Outputs:
+    def forward(self, image: Tensor) -> Outputs:
         self.calls += 1
-        return Outputs(logits=self.head(self.dropout(self.body(images[:, :2].mean((2, 3))))))
+        return {"logits": self.head(self.dropout(self.body(image[:, :2].mean((2, 3)))))}
 
 
 @pytest.fixture
@@ -52,24 +52,24 @@ class Settled:
 
     def __init__(self, place: Place, *models: Any, begun: bool = False) -> None:
         self.lines: list[str] = []
-        self.teachers = [AdaptedTeacher(model) for model in models or (Body(),)]
+        self.teachers = [FrozenTeacher(model) for model in models or (Body(),)]
         self.named: list[Named] = [(f"teacher {number}", each) for number, each in enumerate(self.teachers, 1)]
-        self.judge: Judge = place.make_judge()
+        self.validator: Validator = place.make_validator()
         place.source.made = []
-        self.fitted = settle_heads(self.judge, self.named, must_be_kept=begun, say=self.lines.append)
+        self.fitted = settle_heads(self.validator, self.named, must_be_kept=begun, say=self.lines.append)
         self.head = self.teachers[0].head
 
     @property
     def kept(self) -> Path:
-        return self.judge.run.weights_folder / "teacher_head_1.pth"
+        return self.validator.run.weights_folder / "teacher_head_1.pth"
 
 
 def test_the_head_knows_what_the_training_set_shows(place: Place) -> None:
     settled = Settled(place)
     assert settled.fitted == ["teacher 1"]
     assert sorted(place.source.made) == list(range(20))
-    scores, _ = settled.judge.score([settled.teachers[0]])
-    assert (scores[0].logits.argmax(1) == scores[0].labels).all()
+    (table,), _ = settled.validator.compute_tables([settled.teachers[0]])
+    assert (table["logits"].argmax(1) == table["label"]).all()
     (line,) = settled.lines
     assert line.startswith(
         "teacher 1: head fitted on 20 items (40 pictures) of the training set, accuracy there 100.0%, strength "
@@ -124,7 +124,7 @@ def test_two_teachers_are_fitted_in_one_pass_and_a_third_keeps_its_own_head(plac
     assert settled.fitted == ["teacher 1", "teacher 3"]
     assert sorted(place.source.made) == list(range(20))
     assert torch.equal(own.head.weight, Body(5).head.weight)
-    folder = settled.judge.run.weights_folder
+    folder = settled.validator.run.weights_folder
     assert sorted(path.name for path in folder.glob("*.pth")) == ["teacher_head_1.pth", "teacher_head_3.pth"]
 
 
@@ -189,8 +189,8 @@ def test_features_that_are_not_numbers_are_refused_with_their_pictures(place: Pl
 def test_items_that_cannot_be_read_are_reported_and_stood_in_for(place: Place) -> None:
     place.source.broken = (3, 4)
     told: list[Any] = []
-    judge = replace(place.make_judge(), report_unreadable=told.extend)
-    settle_heads(judge, [("teacher 1", AdaptedTeacher(Body()))], must_be_kept=False, say=told.append)  # type: ignore[arg-type]
+    validator = replace(place.make_validator(), report_unreadable=told.extend)
+    settle_heads(validator, [("teacher 1", FrozenTeacher(Body()))], must_be_kept=False, say=told.append)
     assert {item.path for item in told[:-1]} == {"item 3", "item 4"}
 
 
@@ -257,10 +257,10 @@ def test_the_head_of_another_network_is_refused(place: Place) -> None:
 # --- Replays and dry runs -------------------------------------------------------------------------------------------
 
 
-def take_up(place: Place, body: Body | None = None) -> tuple[AdaptedTeacher, list[str]]:
-    teacher, lines = AdaptedTeacher(body or Body()), list[str]()  # type: ignore[arg-type]
-    judge = place.make_judge()
-    take_up_heads(judge.run.config, [("teacher 1", teacher)], judge.run.weights_folder, say=lines.append)
+def take_up(place: Place, body: Body | None = None) -> tuple[FrozenTeacher, list[str]]:
+    teacher, lines = FrozenTeacher(body or Body()), list[str]()
+    validator = place.make_validator()
+    take_up_heads(validator.run.config, [("teacher 1", teacher)], validator.run.weights_folder, say=lines.append)
     return teacher, lines
 
 
@@ -285,16 +285,16 @@ def test_a_replay_without_the_head_is_refused(place: Place) -> None:
 
 def test_a_dry_run_says_what_would_be_fitted(place: Place) -> None:
     place.sections = (replace_section(head="loaded"), FITTED)
-    named = [("teacher 1 a", AdaptedTeacher(Body())), ("teacher 2 b", AdaptedTeacher(Body()))]  # type: ignore[arg-type]
-    (line,) = describe_fits(place.make_judge().run.config, named, 20)  # type: ignore[arg-type]
+    named = [("teacher 1 a", FrozenTeacher(Body())), ("teacher 2 b", FrozenTeacher(Body()))]
+    (line,) = describe_fits(place.make_validator().run.config, named, 20)
     assert line == (
         "the head of teacher 2 b would be fitted on the 20 training items; this batch met one of zeros in its place"
     )
 
 
 def test_of_a_dry_run_of_a_large_set_the_number_is_that_of_the_items_that_are_drawn(place: Place) -> None:
-    named = [("teacher", AdaptedTeacher(Body()))]  # type: ignore[arg-type]
-    (line,) = describe_fits(place.make_judge().run.config, named, 100_000)  # type: ignore[arg-type]
+    named = [("teacher", FrozenTeacher(Body()))]
+    (line,) = describe_fits(place.make_validator().run.config, named, 100_000)
     assert "on 4096 of the 100000 training items" in line
 
 
@@ -304,9 +304,9 @@ def test_pictures_of_epoch_0_are_those_of_every_start(place: Place) -> None:
 
     class Noting(Pictures):
         def make(self, index: int, rng: np.random.Generator) -> Any:
-            item = super().make(index, rng)
-            seen.append(item.images.tobytes())
-            return item
+            sample = super().make(index, rng)
+            seen.append(sample.inputs["image"].tobytes())
+            return sample
 
     place.source = Noting()
     Settled(place).kept.unlink()

@@ -10,8 +10,8 @@ import pytest
 import torch
 from sharpstudent.core.errors import UserError
 from sharpstudent.deploy.heat_map import compute_heat_maps, explain_no_heat_maps
-from sharpstudent.models.classifier import Classifier, build_classifier
-from sharpstudent.models.teachers import AdaptedTeacher
+from sharpstudent.models.teachers import FrozenTeacher
+from sharpstudent.models.vision import Classifier, PicturePreprocess, build_classifier
 from torch import Tensor, nn
 
 SIDE = 64
@@ -55,7 +55,7 @@ def draw_spots(*corners: tuple[int, int]) -> Tensor:
 def test_the_map_is_bright_where_the_evidence_is_and_dark_elsewhere(batch_size: int) -> None:
     need_grad_cam()
     corners = [(8, 8), (40, 8), (24, 48)]
-    maps = compute_heat_maps(BrightSpots(), draw_spots(*corners), batch_size=batch_size)
+    maps = compute_heat_maps(BrightSpots(), draw_spots(*corners), batch_size=batch_size, target=1)
     assert maps is not None
     assert maps.shape == (3, SIDE, SIDE)
     assert maps.dtype == np.float32
@@ -73,18 +73,20 @@ def test_what_speaks_for_real_is_not_lit() -> None:
     model = BrightSpots()
     with torch.no_grad():
         model.head.weight.neg_()
-    maps = compute_heat_maps(model, draw_spots((8, 8)))
+    maps = compute_heat_maps(model, draw_spots((8, 8)), target=1)
     assert maps is not None
     assert not maps.any()
-    turned = compute_heat_maps(model, draw_spots((8, 8)), fake=0)
+    turned = compute_heat_maps(model, draw_spots((8, 8)), target=0)
     assert turned is not None
     assert turned.max() > 0.9
 
 
 def test_a_frozen_adapted_teacher_is_asked_through_its_adaptation() -> None:
     need_grad_cam()
-    teacher = AdaptedTeacher(BrightSpots(), mean=(0.1,) * 3, std=(0.8,) * 3, order=(1, 0))
-    maps = compute_heat_maps(teacher, draw_spots((40, 40)), fake=0)
+    model = BrightSpots()
+    model.preprocess = PicturePreprocess(mean=(0.1,) * 3, std=(0.8,) * 3)
+    teacher = FrozenTeacher(model, order=(1, 0))
+    maps = compute_heat_maps(teacher, draw_spots((40, 40)), target=0)
     assert maps is not None
     assert np.unravel_index(maps[0].argmax(), maps[0].shape) >= (40, 40)
     assert maps[0][:32, :32].max() < 1e-6
@@ -105,7 +107,7 @@ def test_weights_gradients_modes_and_buffers_are_those_from_before(build: Callab
     modes = [module.training for module in model.modules()]
     hooks = [len(module._forward_hooks) for module in model.modules()]
     state = torch.get_rng_state()
-    compute_heat_maps(model, draw_spots((8, 8)))
+    compute_heat_maps(model, draw_spots((8, 8)), target=1)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
@@ -119,7 +121,7 @@ def test_an_error_inside_leaves_the_model_as_it_was() -> None:
     need_grad_cam()
     model = BrightSpots().train()
     with pytest.raises(RuntimeError):
-        compute_heat_maps(model, torch.zeros(1, 5, SIDE, SIDE))
+        compute_heat_maps(model, torch.zeros(1, 5, SIDE, SIDE), target=1)
     assert model.training
     assert all(weight.requires_grad for weight in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
@@ -130,10 +132,10 @@ def test_pictures_of_inference_mode_and_no_pictures_are_taken() -> None:
     model = BrightSpots()
     with torch.inference_mode():
         images = draw_spots((8, 8)) * 1.0
-        maps = compute_heat_maps(model, images)
+        maps = compute_heat_maps(model, images, target=1)
     assert maps is not None
     assert maps.max() > 0.9
-    empty = compute_heat_maps(BrightSpots(), images[:0])
+    empty = compute_heat_maps(BrightSpots(), images[:0], target=1)
     assert empty is not None
     assert empty.shape == (0, SIDE, SIDE)
 
@@ -146,9 +148,9 @@ def test_architectures_of_several_forms_have_maps(name: str) -> None:
     torch.manual_seed(0)
     size = 224 if name.startswith("vit") else SIDE
     model = build_classifier(name, classes=2, dropout=None)
-    assert explain_no_heat_maps(model, image_size=size) is None
+    assert explain_no_heat_maps(model, side=size, target=1) is None
     images = torch.rand(2, 3, size, size)
-    one, other = (compute_heat_maps(model, images, fake=fake) for fake in (0, 1))
+    one, other = (compute_heat_maps(model, images, target=target) for target in (0, 1))
     assert one is not None
     assert other is not None
     assert one.shape == other.shape == (2, size, size)
@@ -174,11 +176,11 @@ class Blind(nn.Module):
 
 @pytest.mark.parametrize(("model", "why"), [(Foreign(), "ONNX"), (Blind(), "no|none of its layers gives a grid")])
 def test_a_model_that_can_have_no_maps_says_why(model: nn.Module, why: str) -> None:
-    reason = explain_no_heat_maps(model, image_size=SIDE)
+    reason = explain_no_heat_maps(model, side=SIDE, target=1)
     assert reason is not None
     assert any(part in reason for part in why.split("|"))
     need_grad_cam()
-    assert compute_heat_maps(model, draw_spots((8, 8))) is None
+    assert compute_heat_maps(model, draw_spots((8, 8)), target=1) is None
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,4 +193,4 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(UserError, match=r"\[heatmaps\]"):
-        compute_heat_maps(BrightSpots(), draw_spots((8, 8)))
+        compute_heat_maps(BrightSpots(), draw_spots((8, 8)), target=1)

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from preflight_place import Place, Reader, Task
-from sharpstudent.config.run_config import Direction
-from sharpstudent.evaluation.task import Scores
-from sharpstudent.train.validate import is_better
+from preflight_place import SIDE, Place, Reader
+from sharpstudent.core.types import Direction
+from sharpstudent.metrics.metric import Metric
+from sharpstudent.tasks.deepfake.metrics import compute_margins
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.train.validate import ValidationResult
 
 
-class Metrics(Task):
+def say_in_turn(values: list[float], direction: Direction) -> Metric:
     """Says what it is told of the models in turn, student first."""
-
-    selection_metrics: ClassVar[Mapping[str, Direction]] = {"up": "higher", "down": "lower"}
-
-    def __init__(self, metric: str, values: list[float]) -> None:
-        self.selection_metric, self.values = metric, list(values)
-
-    def compute_metrics(self, scores: Scores) -> dict[str, float]:
-        value = self.values.pop(0)
-        return {"up": value, "down": value, "val_auc": 0.9}
+    left = list(values)
+    return Metric(lambda table, counts: left.pop(0), direction)
 
 
-def judge(tmp_path: Any, metric: str, student: float, average: float) -> Any:
-    place = Place(tmp_path, task=Metrics(metric, [student, average]))  # type: ignore[arg-type]
-    step = SimpleNamespace(student=Reader(1.0), average=SimpleNamespace(model=Reader(2.0)))
-    return place.make_judge().judge(step), step  # type: ignore[arg-type]
+class Metrics(DeepfakeTask):
+    """One metric of each direction, both of the same values."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__(facts={"image_size": SIDE})
+        self.metrics = {  # type: ignore[misc]
+            "auc": Metric(lambda table, counts: 0.9),
+            "up": say_in_turn(values, "higher"),
+            "down": say_in_turn(values, "lower"),
+        }
+
+
+def validate(tmp_path: Path, metric: str, student: float, average: float) -> tuple[ValidationResult, Any]:
+    validator = Place(tmp_path, task=Metrics([student, average])).make_validator()
+    config = validator.run.config
+    training = config.training.model_copy(update={"selection_metric": metric})
+    run = replace(validator.run, config=config.model_copy(update={"training": training}))
+    step: Any = SimpleNamespace(student=Reader(1.0), average=SimpleNamespace(model=Reader(2.0)))
+    return replace(validator, run=run).validate_epoch(step), step
 
 
 @pytest.mark.parametrize(
@@ -44,21 +55,23 @@ def judge(tmp_path: Any, metric: str, student: float, average: float) -> Any:
     ],
 )
 def test_the_better_of_the_two_counts_and_of_equal_ones_the_student(
-    tmp_path: Any, metric: str, student: float, average: float, selected: str
+    tmp_path: Path, metric: str, student: float, average: float, selected: str
 ) -> None:
-    verdict, step = judge(tmp_path, metric, student, average)
+    result, step = validate(tmp_path, metric, student, average)
+    name = f"val_{metric}"
     chosen = step.student if selected == "student" else step.average.model
-    assert verdict.metrics["selected"] == selected
-    assert verdict.model is chosen
-    assert verdict.value == (student if selected == "student" else average)
-    assert verdict.own[metric] == verdict.value
-    assert (verdict.metrics[metric], verdict.metrics[f"{metric}_ema"]) == (student, average)
+    assert result.metrics["selected"] == selected
+    assert result.model is chosen
+    assert result.value == (student if selected == "student" else average)
+    assert result.own[name] == result.value
+    assert (result.metrics[name], result.metrics[f"{name}_ema"]) == (student, average)
     gain = chosen.weights[0].item()
-    assert verdict.scores.margin.max() == pytest.approx(gain)  # the scores are those of the model that counts
+    assert compute_margins(result.table).max() == pytest.approx(gain)  # the table is that of the model that counts
 
 
 @pytest.mark.parametrize("direction", ["higher", "lower"])
 @pytest.mark.parametrize("value", [float("nan"), 0.5])
-def test_what_is_no_number_and_what_is_equal_beats_nothing(direction: Any, value: float) -> None:
-    assert not is_better(value, 0.5, direction)
-    assert is_better(0.6, 0.5, direction) is (direction == "higher")
+def test_what_is_no_number_and_what_is_equal_beats_nothing(direction: Direction, value: float) -> None:
+    metric = Metric(lambda table, counts: float("nan"), direction)
+    assert not metric.is_better(value, 0.5)
+    assert metric.is_better(0.6, 0.5) is (direction == "higher")

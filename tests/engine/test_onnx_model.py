@@ -33,7 +33,7 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(images).logits
+        return self.model(images)["logits"]
 
 
 def export(path: Path, model: nn.Module, *, batch: int | None = None, free_size: bool = False) -> Path:
@@ -123,7 +123,7 @@ def refusal(path: Path, **spec: Any) -> str:
 
 def test_an_exported_classifier_gives_its_logits_for_any_number_of_pictures(exported: Path) -> None:
     opened = open_file(exported)
-    assert (opened.kind, opened.image_size, opened.architecture, opened.name) == ("onnx", SIDE, None, "small")
+    assert (opened.kind, opened.input_key, opened.architecture, opened.name) == ("onnx", SIDE, None, "small")
     assert opened.sha256 == compute_sha256(exported)
     assert any("judged as: RGB in 0..1, as it is; 32 px; logits in the order real, fake" in n for n in opened.notes)
     for count in (1, 2, 5):
@@ -145,7 +145,7 @@ def test_a_free_size_needs_one_and_takes_it(tmp_path: Path) -> None:
     opened = open_file(path, image_size=48)
     pictures = make_pictures(2, 48)
     torch.testing.assert_close(judge(opened.model, pictures), judge(build(), pictures), atol=1e-4, rtol=0)
-    assert open_file(describe(path, image_size=64)).image_size == 64
+    assert open_file(describe(path, image_size=64)).input_key == 64
 
 
 def test_metadata_are_believed(exported: Path, tmp_path: Path) -> None:

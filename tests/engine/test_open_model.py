@@ -12,7 +12,7 @@ import torch
 from model_forms import CLASSES, SIDE, SMALL, build, judge, make_pictures, open_file, save_export, save_ours
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
-from sharpstudent.models.classifier import EFFICIENTNET_B4
+from sharpstudent.models.vision import EFFICIENTNET_B4
 from torch import Tensor
 
 SCALE: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -47,7 +47,7 @@ def test_a_checkpoint_its_run_folder_and_its_export_give_the_very_logits_of_the_
     for path, kind in ((checkpoint, "checkpoint"), (run, "checkpoint"), (exported, "safetensors")):
         opened = open_file(path)
         assert torch.equal(judge(opened.model, make_pictures()), want)
-        assert (opened.kind, opened.architecture, opened.image_size, opened.classes) == (kind, SMALL, SIDE, CLASSES)
+        assert (opened.kind, opened.architecture, opened.input_key, opened.classes) == (kind, SMALL, SIDE, CLASSES)
         assert opened.name == "run_a_11_23_04_33_25"
         assert opened.path == (exported if kind == "safetensors" else checkpoint)
         assert opened.sha256 == compute_sha256(opened.path)
@@ -144,7 +144,7 @@ def test_the_published_teacher_is_recognised_by_its_tensors(tmp_path: Path) -> N
     want = judge(source, make_pictures(1, 64))
     for path in (published, save_weights(tmp_path / "bench.pth", benchmark)):
         opened = open_file(path)
-        assert (opened.architecture, opened.image_size, opened.kind) == (EFFICIENTNET_B4, 380, "weights")
+        assert (opened.architecture, opened.input_key, opened.kind) == (EFFICIENTNET_B4, 380, "weights")
         assert any("architecture is efficientnet-b4, by the names" in note for note in opened.notes)
         small = open_file(path, image_size=64)
         assert torch.equal(judge(small.model, make_pictures(1, 64)), want)
@@ -265,7 +265,7 @@ def test_pictures_of_another_size_are_resized_and_those_of_its_own_are_left_alon
 def test_a_graph_is_kept_where_the_pictures_ask_for_a_gradient(tmp_path: Path) -> None:
     opened = open_file(save_ours(tmp_path / "a.pth"))
     pictures = make_pictures(2).requires_grad_()
-    opened.model(pictures).logits[:, 1].sum().backward()
+    opened.model(pictures)["logits"][:, 1].sum().backward()
     assert pictures.grad is not None
     assert pictures.grad.abs().max() > 0
     assert not any(p.requires_grad for p in opened.model.parameters())

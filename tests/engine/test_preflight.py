@@ -10,20 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from preflight_place import GOOD, SIDE, STUDENT, Pictures, Place, Reader
+from preflight_place import GOOD, SIDE, STUDENT, Pictures, Place, Reader, make_task
+from sharpstudent.config.run_config import TeacherSection
 from sharpstudent.config.stored import find_own_run, find_run
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
-from sharpstudent.evaluation.evaluate import compute_scores
+from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.metrics.binary import compute_accuracy, compute_auc
 from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss, fit_temperature
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.models.classifier import FrozenTeacher
-from sharpstudent.train.preflight.findings import compute_row
-from sharpstudent.train.preflight.run import HEADER, PreflightReport, describe_work, format_table, preflight
+from sharpstudent.models.teachers import FrozenTeacher
+from sharpstudent.tasks.deepfake.metrics import compute_fake_probability, compute_margins
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.train.preflight.findings import LogitFigures, ModelRow, evaluate_table
+from sharpstudent.train.preflight.run import PreflightReport, describe_work, format_table, preflight
 from tiny_models import are_identical, make_step, take_snapshot
 from tiny_runs import make_config
 from torch import Tensor
+
+HEADER = ("Model", "Val AUC", "Accuracy", "ECE", "Logits mean +- sd, largest")
 
 
 @pytest.fixture
@@ -35,21 +40,25 @@ def test_each_row_is_what_the_metrics_say_of_that_model(place: Place) -> None:
     models = Reader(*STUDENT), Reader(*GOOD)
     report = place.fly(*models)
     assert [row.name for row in report.rows] == ["student s", "teacher 1"]
-    assert report.items == 20
+    assert report.samples == 20
     for row, model in zip(report.rows, models, strict=True):
-        scores, _ = compute_scores(model, Pictures(), seed=5, batch_size=3, num_workers=0, device=torch.device("cpu"))
-        logits, labels = scores.logits, scores.labels
-        assert row.val_auc == compute_auc(scores.margin, labels)
-        assert row.val_accuracy == compute_accuracy(scores.fake_probability, labels)
-        assert row.ece == pytest.approx(compute_ece(logits, labels))
-        assert row.log_loss == pytest.approx(compute_log_loss(logits, labels))
-        assert row.brier == pytest.approx(compute_brier(logits, labels))
-        assert row.temperature == pytest.approx(fit_temperature(logits, labels))
-        assert row.logits_mean == pytest.approx(logits.mean(), abs=1e-6)
-        assert row.logits_sd == pytest.approx(logits.std(), rel=1e-5)
-        assert row.logits_largest == np.abs(logits).max()
-    assert (report.start_value, report.start_accuracy) == (report.rows[0].val_auc, report.rows[0].val_accuracy)
-    assert report.rows[0].val_auc != report.rows[1].val_auc or report.rows[0].ece != report.rows[1].ece
+        (table,), _ = compute_tables(
+            [model], Pictures(), make_task(), batch_size=3, num_workers=0, device=torch.device("cpu")
+        )
+        logits, labels = table["logits"], table["label"]
+        assert row.metrics["auc"] == compute_auc(compute_margins(table), labels)
+        assert row.metrics["accuracy"] == compute_accuracy(compute_fake_probability(table), labels)
+        assert row.logits is not None
+        assert row.logits.ece == pytest.approx(compute_ece(logits, labels))
+        assert row.logits.log_loss == pytest.approx(compute_log_loss(logits, labels))
+        assert row.logits.brier == pytest.approx(compute_brier(logits, labels))
+        assert row.logits.temperature == pytest.approx(fit_temperature(logits, labels))
+        assert row.logits.logits_mean == pytest.approx(logits.mean(), abs=1e-6)
+        assert row.logits.logits_sd == pytest.approx(logits.std(), rel=1e-5)
+        assert row.logits.logits_largest == np.abs(logits).max()
+    student, teacher = report.rows
+    assert (report.start_value, report.start_metrics) == (student.metrics["auc"], student.metrics)
+    assert student.metrics["auc"] != teacher.metrics["auc"] or get_logits(student).ece != get_logits(teacher).ece
 
 
 def test_a_student_and_a_teacher_that_are_fit_give_no_warning(place: Place) -> None:
@@ -60,6 +69,11 @@ def test_a_student_and_a_teacher_that_are_fit_give_no_warning(place: Place) -> N
 def test_every_model_is_judged_in_one_pass_over_the_items(place: Place) -> None:
     place.fly(STUDENT, GOOD, (5.0, 3.0))
     assert sorted(place.source.made) == sorted([0, *range(20)])
+
+
+def get_logits(row: ModelRow) -> LogitFigures:
+    assert row.logits is not None
+    return row.logits
 
 
 def find_one(report: PreflightReport) -> str:
@@ -89,16 +103,16 @@ def test_a_weak_teacher_that_is_worse_than_the_student_is_both(place: Place) -> 
 
 def test_a_teacher_that_is_worse_by_no_more_than_the_noise_is_let_be(place: Place) -> None:
     report = place.fly((3.0, 4.2), (3.0, 4.25))
-    assert report.rows[1].val_auc <= report.rows[0].val_auc < 1.0
+    assert report.rows[1].metrics["auc"] <= report.rows[0].metrics["auc"] < 1.0
     assert not [finding for finding in report.findings if "worse" in finding]
 
 
 def test_a_student_that_stage_1_has_not_prepared_is_sent_back(place: Place) -> None:
     report = place.fly((1.0, 4.0), GOOD)
-    assert report.start_accuracy < 0.8
+    assert report.start_metrics["accuracy"] < 0.8
     assert find_one(report) == (
-        f"student s is right on {report.start_accuracy:.1%} of the validation pictures, below the 80% that stage 2 "
-        "needs: run stage 1 longer, `stage1.epoch` 50 or more"
+        f"student s is right on {report.start_metrics['accuracy']:.1%} of the validation pictures, below the 80% that "
+        "stage 2 needs: run stage 1 longer, `stage1.epoch` 50 or more"
     )
 
 
@@ -112,7 +126,8 @@ def test_a_teacher_whose_logits_are_much_wider_asks_for_a_temperature(place: Pla
     report = place.fly(STUDENT, (120.0, 140.0))
     finding = find_one(report)
     assert "the logits of teacher 1 spread" in finding
-    assert f"raise `temperature` ({report.rows[1].temperature:.3g} would calibrate teacher 1 alone)" in finding
+    fitted = get_logits(report.rows[1]).temperature
+    assert f"raise `temperature` ({fitted:.3g} would calibrate teacher 1 alone)" in finding
 
 
 def test_a_student_that_says_next_to_nothing_beside_a_fit_teacher_is_sent_back(place: Place) -> None:
@@ -174,20 +189,21 @@ def test_the_table_is_aligned_and_says_all_it_promises(place: Place) -> None:
     name, auc, accuracy, ece, logits = (cell.strip() for cell in table[2].split("|"))
     assert (name, auc, accuracy, ece) == (
         "teacher 1",
-        f"{row.val_auc:.4f}",
-        f"{row.val_accuracy:.1%}",
-        f"{row.ece:.3f}",
+        f"{row.metrics['auc']:.4f}",
+        f"{row.metrics['accuracy']:.1%}",
+        f"{get_logits(row).ece:.3f}",
     )
-    assert logits == f"{row.logits_mean:.3g} +- {row.logits_sd:.3g}, {row.logits_largest:.3g}"
+    figures = get_logits(row)
+    assert logits == f"{figures.logits_mean:.3g} +- {figures.logits_sd:.3g}, {figures.logits_largest:.3g}"
 
 
 def test_no_line_of_the_table_is_longer_than_a_hundred_whatever_the_names_and_figures(place: Place) -> None:
-    judge = place.make_judge()
+    validator = place.make_validator()
     rows = []
     for name, gain in (("teacher 2 " + "mobilevitv2_" * 12, 1.234e30), ("student s", -0.5)):
-        scores, _ = judge.score([Reader(gain)])
-        rows.append(compute_row(name, scores[0]))
-    lines = format_table(rows)
+        (table,), _ = validator.compute_tables([Reader(gain)])
+        rows.append(evaluate_table(name, table, place.task).row)
+    lines = format_table(rows, place.task)
     assert max(map(len, lines)) <= 100
     assert lines[1].startswith("teacher 2 mobi")
     assert "..." in lines[1]
@@ -197,27 +213,28 @@ def test_figures_and_findings_are_kept_as_json_in_the_logs(place: Place) -> None
     report = place.fly((300.0, 200.0), STUDENT)
     stored = json.loads((place.root / "run/logs/preflight.json").read_text())
     assert stored["findings"] == list(report.findings)
-    assert [row["temperature"] for row in stored["rows"]] == [row.temperature for row in report.rows]
+    assert [row["temperature"] for row in stored["rows"]] == [get_logits(row).temperature for row in report.rows]
     assert stored["start_value"] == report.start_value
     assert stored["items"] == 20
 
 
 def test_a_temperature_at_its_bound_carries_a_note(place: Place) -> None:
-    student, teacher = place.fly((3.0, 0.0), (-3.0, 0.0)).rows
+    student, teacher = map(get_logits, place.fly((3.0, 0.0), (-3.0, 0.0)).rows)
     assert (student.temperature, teacher.temperature) == (0.01, 1000.0)
     assert "lowest" in (student.temperature_note or "")
     assert "highest" in (teacher.temperature_note or "")
 
 
 def test_without_a_listener_the_lines_go_to_the_run(place: Place) -> None:
-    judge = place.make_judge()
-    preflight(judge, ("student s", Reader(*STUDENT)), [])
-    assert any(line.startswith("student s | ") for line in judge.run.notes)
+    validator = place.make_validator()
+    preflight(validator, ("student s", Reader(*STUDENT)), [])
+    assert any(line.startswith("student s | ") for line in validator.run.notes)
 
 
 def test_a_preflight_moves_neither_weights_nor_modes_nor_random_states(place: Place) -> None:
     step = make_step(Reader(*STUDENT).train())
     teacher = FrozenTeacher(Reader(*GOOD))
+    place.sections = (TeacherSection(name="x"),)
     before = take_snapshot(step), np.random.get_state()[1].tolist()
     place.fly(step.student, teacher)
     assert are_identical((take_snapshot(step), np.random.get_state()[1].tolist()), before)
@@ -257,12 +274,12 @@ def test_a_new_student_beside_a_known_teacher_is_judged_alone(place: Place) -> N
     teacher = Reader(*GOOD)
     place.fly((3.0, 1.0), teacher)
     assert place.was_judged
-    assert teacher.calls == 1  # the one picture that tells models apart
+    assert teacher.calls == 2  # a picture that tells what it gives, and the one that tells models apart
     assert "20 validation items through student s ..." in place.lines[1]
 
 
 def change_seed(place: Place) -> None:
-    place.seed = 6
+    place.source.seed = 6
 
 
 def change_classes(place: Place) -> None:
@@ -270,7 +287,7 @@ def change_classes(place: Place) -> None:
 
 
 def change_image_size(place: Place) -> None:
-    place.task.image_size = 2 * SIDE
+    place.task = make_task(2 * SIDE)
 
 
 def change_names(place: Place) -> None:
@@ -310,14 +327,14 @@ def test_a_picture_that_was_replaced_under_its_name_is_judged_anew(place: Place,
 class Swapped(Reader):
     """The same weights, with an order of classes that no tensor tells."""
 
-    def forward(self, images: Tensor) -> Outputs:
-        return Outputs(logits=super().forward(images).logits.flip(1))
+    def forward(self, image: Tensor) -> Outputs:
+        return {"logits": super().forward(image)["logits"].flip(1)}
 
 
 def test_models_of_the_same_weights_that_answer_otherwise_are_not_taken_for_each_other(place: Place) -> None:
     first = place.fly(STUDENT, Reader(*GOOD))
     second = place.fly(STUDENT, Swapped(*GOOD))
-    assert second.rows[1].val_auc == pytest.approx(1 - first.rows[1].val_auc)
+    assert second.rows[1].metrics["auc"] == pytest.approx(1 - first.rows[1].metrics["auc"])
 
 
 def spoil_text(path: Path) -> None:
@@ -326,7 +343,7 @@ def spoil_text(path: Path) -> None:
 
 def spoil_a_logit(path: Path) -> None:
     stored = json.loads(path.read_text())
-    stored["scores"]["logits"][0][0] += 1.0
+    stored["table"]["logits"]["values"][0][0] += 1.0
     path.write_text(json.dumps(stored))
 
 
@@ -359,13 +376,13 @@ def test_a_disk_that_keeps_nothing_costs_a_note(place: Place) -> None:
     place.root.mkdir()
     (place.root / ".preflight").write_text("a file where a folder must be")
     assert place.fly(STUDENT, GOOD).findings == ()
-    assert sum("scores not kept" in line for line in place.lines) == 2
+    assert sum("table not kept" in line for line in place.lines) == 2
 
 
 @pytest.mark.parametrize("broken", [(0,), (7,)])
 def test_scores_with_a_stand_in_for_an_unreadable_item_are_not_kept(place: Place, broken: Sequence[int]) -> None:
     place.source.broken = tuple(broken)
-    assert place.fly(STUDENT, GOOD).items == 20
+    assert place.fly(STUDENT, GOOD).samples == 20
     assert place.find_kept() == []
 
 
@@ -377,7 +394,7 @@ def test_no_search_for_runs_takes_the_folder_of_kept_scores_for_one(place: Place
             find_run(word, str(place.root))
         assert ".preflight/" not in str(caught.value)
     config = make_config().model_copy(update={"output_root": str(place.root)})
-    assert find_own_run(config, {}) == (None, [])
+    assert find_own_run(config, DeepfakeTask) == (None, [])
 
 
 def test_a_dry_run_says_what_it_would_take() -> None:

@@ -12,13 +12,16 @@ import torch
 from preflight_place import GOOD, STUDENT, Place, Reader
 from sharpstudent.config.run_config import TeacherSection
 from sharpstudent.core.errors import UserError
-from sharpstudent.evaluation.evaluate import compute_scores
+from sharpstudent.core.types import Table
+from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.metrics.binary import compute_auc
 from sharpstudent.metrics.calibration import compute_ece, fit_temperature
-from sharpstudent.models.teachers import AdaptedTeacher, TeacherEnsemble
+from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble
+from sharpstudent.tasks.deepfake.metrics import compute_margins
+from sharpstudent.train.preflight.findings import LogitFigures, ModelRow
 from sharpstudent.train.preflight.run import preflight
 from sharpstudent.train.preflight.temperature import take_up_calibrations
-from sharpstudent.train.validate import EVALUATION_ITEMS
+from sharpstudent.train.validate import EVALUATION_SAMPLES
 
 # Wrong on some pictures, and as sure of them as of the others.
 SURE, SURER = (30.0, 40.0), (90.0, 120.0)
@@ -29,9 +32,21 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "output")
 
 
-def score(place: Place, model: torch.nn.Module) -> Any:
-    settings = {"seed": place.seed, "batch_size": EVALUATION_ITEMS, "num_workers": 0, "device": torch.device("cpu")}
-    return compute_scores(model, place.source, **settings)[0]  # type: ignore[arg-type]
+def evaluate(place: Place, model: torch.nn.Module) -> Table:
+    (table,), _ = compute_tables(
+        [model],
+        place.source,
+        place.task,
+        batch_size=EVALUATION_SAMPLES,
+        num_workers=0,
+        device=torch.device("cpu"),
+    )
+    return table
+
+
+def get_logits(row: ModelRow) -> LogitFigures:
+    assert row.logits is not None
+    return row.logits
 
 
 # --- Calibration ----------------------------------------------------------------------------------------------------
@@ -41,18 +56,17 @@ def test_a_calibrated_teacher_has_its_logits_divided_keeps_its_auc_and_is_less_s
     plain = place.fly_together(STUDENT, SURE).rows[1]
     report = place.fly_together(STUDENT, SURE, calibrate=[0])
     row, teacher = report.rows[1], place.ensemble.members[0]
-    raw, scores = score(place, Reader(*SURE)), score(place, teacher)
-    assert row.calibration == plain.temperature == fit_temperature(raw.logits, raw.labels) > 2.0
-    assert scores.logits.tobytes() == (torch.from_numpy(raw.logits) / row.calibration).numpy().tobytes()
-    assert row.val_auc == plain.val_auc == compute_auc(scores.margin, scores.labels)
-    assert row.val_accuracy == plain.val_accuracy
-    assert row.ece == compute_ece(scores.logits, scores.labels) < plain.ece
-    assert row.log_loss < plain.log_loss
-    assert row.temperature == pytest.approx(1.0, abs=1e-5)
-    told = (
-        f"teacher 1: its logits are divided by {row.calibration:.4g} (calibrate); ECE {plain.ece:.3f} -> {row.ece:.3f}"
-    )
-    assert told in place.lines
+    before, after = get_logits(plain), get_logits(row)
+    raw, table = evaluate(place, Reader(*SURE)), evaluate(place, teacher)
+    assert row.calibration == before.temperature == fit_temperature(raw["logits"], raw["label"]) > 2.0
+    assert table["logits"].tobytes() == (torch.from_numpy(raw["logits"]) / row.calibration).numpy().tobytes()
+    assert row.metrics["auc"] == plain.metrics["auc"] == compute_auc(compute_margins(table), table["label"])
+    assert row.metrics["accuracy"] == plain.metrics["accuracy"]
+    assert after.ece == compute_ece(table["logits"], table["label"]) < before.ece
+    assert after.log_loss < before.log_loss
+    assert after.temperature == pytest.approx(1.0, abs=1e-5)
+    eces = f"ECE {before.ece:.3f} -> {after.ece:.3f}"
+    assert f"teacher 1: its logits are divided by {row.calibration:.4g} (calibrate); {eces}" in place.lines
     assert report.rows[0].calibration is None
 
 
@@ -73,7 +87,7 @@ def test_a_teacher_that_is_judged_anew_is_judged_as_it_came(place: Place) -> Non
     """Not divided twice."""
     first = place.fly_together(STUDENT, SURE, calibrate=[0])
     named = [("teacher 1", place.ensemble.members[0])]
-    again = preflight(place.make_judge(), ("student s", Reader(*STUDENT)), named, say=lambda line: None)
+    again = preflight(place.make_validator(), ("student s", Reader(*STUDENT)), named, say=lambda line: None)
     assert again.rows[1] == first.rows[1]
 
 
@@ -100,10 +114,10 @@ def test_a_temperature_that_says_nothing_is_refused(
 
 def test_a_resumed_run_takes_up_the_temperatures_to_the_last_bit(place: Place) -> None:
     report = place.fly_together(STUDENT, SURE, SURER, calibrate=[1])
-    judge = place.make_judge()
-    teachers = [AdaptedTeacher(Reader(*SURE)) for _ in range(2)]  # type: ignore[arg-type]
+    validator = place.make_validator()
+    teachers = [FrozenTeacher(Reader(*SURE)) for _ in range(2)]
     named = [(f"teacher {number}", teacher) for number, teacher in enumerate(teachers, 1)]
-    take_up_calibrations(judge.run.config, named, judge.run.logs_folder)
+    take_up_calibrations(validator.run.config, named, validator.run.logs_folder)
     assert [teacher.calibration for teacher in teachers] == [None, report.rows[2].calibration]
 
 
@@ -136,17 +150,17 @@ def spoil_other_run(path: Path) -> None:
 def test_temperatures_that_cannot_be_read_back_are_refused(place: Place, spoil: Any) -> None:
     place.fly_together(STUDENT, SURE, calibrate=[0])
     spoil(place.root / "run/logs/preflight.json")
-    teacher = AdaptedTeacher(Reader(*SURE))  # type: ignore[arg-type]
-    judge = place.make_judge()
+    teacher = FrozenTeacher(Reader(*SURE))
+    validator = place.make_validator()
     with pytest.raises(UserError, match="by which temperature") as caught:
-        take_up_calibrations(judge.run.config, [("teacher 1", teacher)], judge.run.logs_folder)
+        take_up_calibrations(validator.run.config, [("teacher 1", teacher)], validator.run.logs_folder)
     assert "--allow changed-config" in str(caught.value)
     assert teacher.calibration is None
 
 
 def test_without_a_calibrated_teacher_no_file_is_asked_for(place: Place) -> None:
     place.sections = (TeacherSection(name="x"),)
-    take_up_calibrations(place.make_judge().run.config, [("teacher", torch.nn.Identity())], Path("nowhere"))
+    take_up_calibrations(place.make_validator().run.config, [("teacher", torch.nn.Identity())], Path("nowhere"))
 
 
 # --- The average ----------------------------------------------------------------------------------------------------
@@ -156,14 +170,14 @@ def test_without_a_calibrated_teacher_no_file_is_asked_for(place: Place) -> None
 def test_the_averages_row_is_what_the_ensemble_itself_would_get(place: Place, average: Any) -> None:
     report = place.fly_together(STUDENT, GOOD, (2.0, 3.0), weights=[3.0, 1.0], average=average, calibrate=[1])
     assert report.average is not None
-    scores = score(place, place.ensemble)
+    table, figures = evaluate(place, place.ensemble), get_logits(report.average)
     assert report.average.name == "average of 2 teachers"
-    assert report.average.val_auc == compute_auc(scores.margin, scores.labels)
-    assert report.average.ece == pytest.approx(compute_ece(scores.logits, scores.labels), abs=1e-6)
-    assert report.average.logits_largest == pytest.approx(float(np.abs(scores.logits).max()), rel=1e-6)
+    assert report.average.metrics["auc"] == compute_auc(compute_margins(table), table["label"])
+    assert figures.ece == pytest.approx(compute_ece(table["logits"], table["label"]), abs=1e-6)
+    assert figures.logits_largest == pytest.approx(float(np.abs(table["logits"]).max()), rel=1e-6)
     assert [line.split(" | ")[0].strip() for line in place.lines if " | " in line][-1] == "average of 2 teachers"
     stored = json.loads((place.root / "run/logs/preflight.json").read_text())
-    assert stored["average"]["val_auc"] == report.average.val_auc
+    assert stored["average"]["val_auc"] == report.average.metrics["auc"]
     assert len(stored["rows"]) == 3
 
 
@@ -171,7 +185,8 @@ def test_no_model_is_asked_again_for_it(place: Place) -> None:
     place.fly_together(STUDENT, GOOD, (2.0, 3.0))
     assert place.was_judged
     models = [teacher.model for teacher in place.ensemble.members]
-    assert [model.calls for model in models] == [1 + 2, 1 + 2]  # type: ignore[union-attr]  # one picture, two batches
+    # A picture that tells what it gives, one that tells models apart, and two batches.
+    assert [model.calls for model in models] == [1 + 1 + 2, 1 + 1 + 2]  # type: ignore[union-attr]
 
 
 def test_one_teacher_has_no_average(place: Place) -> None:
@@ -191,7 +206,8 @@ def test_an_average_that_is_weaker_than_its_best_member_is_told(place: Place) ->
     (told,) = [
         finding for finding in report.findings if finding.startswith("average of 2 teachers is worse than teach")
     ]
-    assert f"is worse than teacher 1: AUC {report.average.val_auc:.4f} against 1.0000, a difference of -0." in told
+    auc = report.average.metrics["auc"]
+    assert f"is worse than teacher 1: AUC {auc:.4f} against 1.0000, a difference of -0." in told
     assert told.endswith("give that one a larger `weight`, or let it teach alone")
     assert any(finding.startswith("average of 2 teachers is weak") for finding in report.findings)
 

@@ -22,13 +22,13 @@ from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale
-from sharpstudent.tasks.deepfake.section import DeepfakeSection
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from sharpstudent.train.debug.nan_inspector import find_bad_rows, look_at_step, measure
 from sharpstudent.train.debug.replay import replay_step
 from sharpstudent.train.debug.skipped import SkippedSteps, load_skipped
 from sharpstudent.train.run import Run
 from sharpstudent.train.state import capture_step
-from sharpstudent.train.step import TrainStep, split_batch
+from sharpstudent.train.step import TrainStep
 from tiny_models import are_identical, make_batch, make_step, make_student, make_teacher
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -65,11 +65,11 @@ def make_blowing(factor: float = float("inf"), on: tuple[int, ...] = (1, 2)) -> 
 def make_run(stage: Stage = 1, **keys: Any) -> Run:
     weights = {"teacher_weights": "t.tar", "pretrained_student_weights": "s.pth"}
     config = resolve(
-        validate_keys(weights | keys, DeepfakeSection),
+        validate_keys(weights | keys, DeepfakeTask),
         stage=stage,
         name="run",
         config_name="config",
-        section_model=DeepfakeSection,
+        task=DeepfakeTask,
         allow=(),
     )
     return Run(config, CPU, Console(file=io.StringIO()), resumed_from=None, dry_run=True)
@@ -113,9 +113,9 @@ def replay(step: TrainStep, path: Path, run: Run | None = None) -> str:
 
 
 def poison(batch: Batch, *images: int) -> Batch:
-    inputs = batch.inputs.clone()
+    inputs = batch.inputs["image"].clone()
     inputs[list(images), 0, 2, 2] = float("nan")
-    return replace(batch, inputs=inputs)
+    return replace(batch, inputs={"image": inputs})
 
 
 # --- Taken again ----------------------------------------------------------------------------------------------------
@@ -265,10 +265,10 @@ def test_another_model_or_optimiser_is_refused(make_other: Callable[[], TrainSte
 
 def test_images_that_are_not_finite_are_named_and_are_what_to_mend(tmp_path: Path) -> None:
     told = replay(make_step(), skip(make_step(), tmp_path, poison(make_batch(4), 2, 5)))
-    assert "batch: 8 images of 9 x 9 pixels, values 0." in told
+    assert "batch: 8 rows, image (8, 3, 9, 9), values 0." in told
     assert "2 of 1944 not finite" in told
-    assert "images not finite: image 2, image 5" in told
-    assert told.splitlines()[-1].startswith("to mend: the images named above")
+    assert "inputs not finite: image 2, image 5" in told
+    assert told.splitlines()[-1].startswith("to mend: the samples named above")
     assert "pass 1" not in told  # it was never computed
 
 
@@ -330,7 +330,7 @@ def test_the_largest_gradients_are_named_where_all_are_finite(tmp_path: Path) ->
     kept = load_skipped(path)
     torch.set_rng_state(kept.state["rng"]["torch"])
     other.student.branch[1].on = ()
-    other.criterion(other.student(kept.batch.inputs), kept.batch, {}, AT).total.backward()
+    other.criterion(other.student(kept.batch.inputs["image"]), kept.batch, {}, AT).total.backward()
     sizes = {name: float(p.grad.abs().max()) for name, p in other.student.named_parameters() if p.grad is not None}
     expected = [f"{name} {sizes[name]:.4g}" for name in sorted(sizes, key=lambda name: -sizes[name])[:3]]
     assert f"largest in {', '.join(expected)}" in told
@@ -343,8 +343,8 @@ def test_a_teacher_that_answers_nonsense_is_told_by_layer_weight_and_file(tmp_pa
         return make_step(teacher=teacher)
 
     told = replay(make(), skip(make(), tmp_path), make_run(stage=2))
-    assert "teacher: logits not one finite value" in told
-    assert "not finite for all 8 images" in told
+    assert "teacher: outputs not one finite value" in told
+    assert "not finite for all 8 rows" in told
     assert "first output that is not finite: model.net.branch (Conv2d)" in told
     assert "weights not finite: model.net.branch.weight" in told
     assert told.splitlines()[-1] == "to mend: the weights of the teacher, teacher_weights = 't.tar'"
@@ -368,23 +368,23 @@ def test_what_the_averaged_weights_say_is_shown_where_the_run_keeps_them(parts: 
     path = skip(step, tmp_path, parts=parts)
     assert step.average is not None
     with torch.no_grad():
-        logits = step.average.model(make_batch(4).inputs).logits
+        logits = step.average.model(**make_batch(4).inputs)["logits"]
     told = replay(make_averaging(), path)
-    assert f"averaged weights: logits {measure(logits)}\n" in told
+    assert f"averaged weights: outputs {measure(logits)}\n" in told
     assert "averaged weights" not in replay(make_step(rho=1e38), skip(make_step(rho=1e38), tmp_path / "without"))
 
 
 def test_averaged_weights_that_answer_nonsense_are_told_by_layer_and_weight(tmp_path: Path) -> None:
     told = replay(make_averaging(), skip(make_averaging(factor=float("inf")), tmp_path))
     shown = told.split("averaged weights: ")[1].split("pass 1")[0]
-    assert "not finite for all 8 images" in shown
+    assert "not finite for all 8 rows" in shown
     assert "first output that is not finite: head (Linear)" in shown
     assert "weights not finite: head.weight" in shown
 
 
 def test_nobody_is_shown_images_that_are_not_finite(tmp_path: Path) -> None:
     told = replay(make_averaging(), skip(make_averaging(), tmp_path, poison(make_batch(4), 2)))
-    assert "images not finite: image 2" in told
+    assert "inputs not finite: image 2" in told
     assert "averaged weights" not in told
 
 
@@ -465,7 +465,7 @@ def test_what_is_seen_of_a_good_step_are_its_own_figures() -> None:
     assert first.terms == pytest.approx(dict(look.result.terms))
     assert second.loss == pytest.approx(look.result.perturbed_loss)
     assert second.grad_norm == pytest.approx(look.result.grad_norm)
-    assert [len(logits) for logits in first.logits] == [3, 3, 2]
+    assert first.outputs.shape == (8, 2)
     assert (first.fault, second.fault, look.teacher_fault) == (None, None, None)
 
 
@@ -548,8 +548,11 @@ def test_gradients_of_a_scaled_loss_are_told_as_those_of_the_loss(rho: float) ->
 @pytest.mark.parametrize("parts", [1, 3, 8, 20])
 def test_images_are_named_whatever_parts_they_passed_in(parts: int) -> None:
     batch = poison(make_batch(), 1, 6)
-    pieces = split_batch(batch, parts)
-    assert find_bad_rows([piece.inputs for piece in pieces]) == [1, 6]
+    joined = torch.cat([piece.inputs["image"] for piece in batch.split(parts)])
+    assert find_bad_rows([joined]) == [1, 6]
+    other = torch.zeros(8, 2)
+    other[3, 1] = float("inf")
+    assert find_bad_rows([joined, other]) == [1, 3, 6]
 
 
 def test_a_range_counts_what_is_not_finite_and_spans_the_rest() -> None:

@@ -1,4 +1,4 @@
-"""Kept scores do not grow without end, and keeping order among them never disturbs a run."""
+"""Kept tables do not grow without end, and keeping order among them never disturbs a run."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from preflight_place import GOOD, STUDENT, Place
-from sharpstudent.evaluation.task import Scores
-from sharpstudent.train.preflight import score_cache
-from sharpstudent.train.preflight.score_cache import MOST_FILES, STRAY_SECONDS, ScoreCache, put_in_order
+from preflight_place import GOOD, STUDENT, Pictures, Place, make_task
+from sharpstudent.core.types import Table
+from sharpstudent.metrics.bootstrap import join_tables
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.train.preflight import table_cache
+from sharpstudent.train.preflight.table_cache import MOST_FILES, STRAY_SECONDS, TableCache
 
 LONG_AGO = 1_000_000_000
 
 
-def make_cache(folder: Path) -> ScoreCache:
-    return ScoreCache(folder, "data", torch.device("cpu"), 8, lambda line: None)
+def make_cache(folder: Path) -> TableCache:
+    return TableCache(folder, "data", torch.device("cpu"), make_task(), lambda line: None)
 
 
 def fill(folder: Path, count: int, *, size: int = 10) -> list[Path]:
@@ -42,7 +44,7 @@ def test_the_newest_files_are_kept(tmp_path: Path) -> None:
 
 
 def test_no_more_bytes_than_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_cache, "MOST_BYTES", 1000)
+    monkeypatch.setattr(table_cache, "MOST_BYTES", 1000)
     paths = fill(tmp_path, 12, size=300)
     make_cache(tmp_path).prune([])
     assert sorted(tmp_path.iterdir()) == paths[-3:]
@@ -125,7 +127,7 @@ def test_a_preflight_keeps_order_and_its_own_scores(tmp_path: Path) -> None:
     fill(tmp_path / "output/.preflight", MOST_FILES)
     second = place.fly(STUDENT, GOOD)
     assert not place.was_judged
-    assert second.items == 20
+    assert second.samples == 20
     assert first <= set(place.find_kept())
     assert len(place.find_kept()) == MOST_FILES
     assert all(path.stat().st_mtime > LONG_AGO + MOST_FILES for path in first)  # used now
@@ -136,7 +138,7 @@ def test_scores_of_a_version_that_kept_them_in_another_order_are_not_mixed_with_
 ) -> None:
     place = Place(tmp_path / "output")
     with monkeypatch.context() as earlier:
-        earlier.setattr(score_cache, "FORMAT", 1)
+        earlier.setattr(table_cache, "FORMAT", 1)
         place.fly(STUDENT, GOOD)
         place.fly(STUDENT, GOOD)
         assert not place.was_judged
@@ -144,58 +146,62 @@ def test_scores_of_a_version_that_kept_them_in_another_order_are_not_mixed_with_
     assert place.was_judged
 
 
-# --- Scores beside a run --------------------------------------------------------------------------------------------
+# --- Tables beside a run --------------------------------------------------------------------------------------------
 
 
-def make_scores(names: Sequence[str]) -> Scores:
+def make_table(names: Sequence[str]) -> Table:
     """Every row says which it is."""
     number = np.arange(len(names))
-    logits = np.stack([-number, number + 0.5], axis=1).astype(np.float32)
-    return Scores(
-        logits, number % 3, tuple(names), *(tuple(f"{kind} {n}" for n in number) for kind in ("clip", "person"))
-    )
+    return {
+        "id": np.array(names, np.str_),
+        "group": np.array([f"person {n}" for n in number], np.str_),
+        "clip": np.array([f"clip {n}" for n in number], np.str_),
+        "logits": np.stack([-number, number + 0.5], axis=1).astype(np.float32),
+        "label": number % 3,
+    }
 
 
-def take(scores: Scores, rows: Sequence[int]) -> Scores:
-    chosen = list(rows)
-    columns = (scores.sample_ids, scores.clip_ids, scores.identities)
-    return Scores(scores.logits[chosen], scores.labels[chosen], *(tuple(c[row] for row in chosen) for c in columns))
+def take(table: Table, rows: Sequence[int]) -> Table:
+    return {name: column[np.array(rows, np.int64)] for name, column in table.items()}
 
 
-def assert_same(one: Scores, other: Scores) -> None:
-    assert one.logits.tobytes() == other.logits.tobytes()
-    assert one.labels.tobytes() == other.labels.tobytes()
-    for name in ("sample_ids", "clip_ids", "identities"):
-        assert getattr(one, name) == getattr(other, name)
+def assert_same(one: Table, other: Table) -> None:
+    assert one["logits"].tobytes() == other["logits"].tobytes()
+    assert one["label"].tobytes() == other["label"].tobytes()
+    assert one.keys() == other.keys()
+    for name in ("id", "clip", "group"):
+        assert one[name].tolist() == other[name].tolist()
 
 
 @given(st.permutations(range(9)))
 @settings(deadline=None, max_examples=50)
-def test_scores_are_put_in_the_order_of_other_names(order: Sequence[int]) -> None:
-    scores = make_scores([f"item {i}" for i in range(9)])
-    ordered = put_in_order(take(scores, order), scores.sample_ids)
-    assert ordered is not None
-    assert_same(ordered, scores)
+def test_tables_are_put_in_the_order_of_the_first_ones_names(order: Sequence[int]) -> None:
+    table = make_table([f"item {i}" for i in range(9)])
+    first, ordered = join_tables([table, take(table, order)])
+    assert_same(first, table)
+    assert_same(ordered, table)
 
 
 def test_a_name_that_comes_again_keeps_the_order_of_its_rows() -> None:
-    scores = make_scores(["a", "b", "a", "c", "a", "b"])
-    ordered = put_in_order(scores, ["c", "a", "b", "b", "a", "a"])
-    assert ordered is not None
-    assert_same(ordered, take(scores, [3, 0, 1, 5, 2, 4]))
+    table = make_table(["a", "b", "a", "c", "a", "b"])
+    wanted = take(table, [3, 0, 1, 5, 2, 4])
+    assert wanted["id"].tolist() == ["c", "a", "b", "b", "a", "a"]
+    _, ordered = join_tables([wanted, table])
+    assert_same(ordered, wanted)
 
 
 @pytest.mark.parametrize(
     "names", [["a", "b"], ["a", "b", "c"], ["a", "b", "a", "a"], ["a", "b", "b"], []], ids=lambda names: "".join(names)
 )
-def test_scores_of_other_samples_are_refused(names: list[str]) -> None:
-    assert put_in_order(make_scores(["a", "b", "a"]), names) is None
+def test_tables_of_other_samples_are_refused(names: list[str]) -> None:
+    with pytest.raises(MetricError, match=r"different rows: (\d+ and \d+ of them|id differs for)"):
+        join_tables([make_table(names), make_table(["a", "b", "a"])])
 
 
 def test_scores_are_not_taken_again_once_a_file_that_describes_the_items_has_changed(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest"
     manifest.write_text("one")
-    place = Place(tmp_path / "output", depends_on=(manifest,))
+    place = Place(tmp_path / "output", source=Pictures(depends_on=(manifest,)))
     place.fly(STUDENT, GOOD)
     place.fly(STUDENT, GOOD)
     assert any("was judged on these items before" in line for line in place.lines)

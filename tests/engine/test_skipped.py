@@ -22,7 +22,7 @@ from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult
 from sharpstudent.train.debug.skipped import SkippedSteps, load_skipped
 from sharpstudent.train.state import capture_step
-from sharpstudent.train.step import TrainStep, split_batch
+from sharpstudent.train.step import TrainStep
 from tiny_models import are_identical, make_batch, make_step, make_student, make_teacher
 from torch import Tensor, nn
 
@@ -70,11 +70,13 @@ def refuse(path: Path) -> str:
 
 def test_a_batch_comes_back_bit_for_bit_with_its_nans_and_all_that_is_known(kept: SkippedSteps) -> None:
     step = make_step()
-    inputs = make_batch().inputs.clone()
+    inputs = make_batch().inputs["image"].clone()
     inputs[0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), -0.0])
     inputs.view(torch.int32)[1, 0, 0, 0] = 0x7FC12345  # a NaN with a message in it
-    batch = replace(make_batch(), inputs=inputs, masks=torch.rand(8, 9, 9), items=(0, 0, 0, 1, 2, 2, 3, 3))
-    assert not torch.isfinite(batch.inputs).all()
+    rows = {name: tuple(values) for name, values in make_batch().rows.items()}
+    rows |= {"mask": torch.rand(8, 9, 9), "sample": (0, 0, 0, 1, 2, 2, 3, 3), "key": tuple((i, 0, i) for i in range(8))}
+    batch = replace(make_batch(), inputs={"image": inputs}, rows=rows, weights={"label": torch.rand(8)})
+    assert not torch.isfinite(batch.inputs["image"]).all()
     line = keep(kept, step, 3, batch)
     path = kept.folder / "epoch_1_step_3.pth"
     assert line == f"to look at it: python train_student_only.py --replay {path}"
@@ -86,33 +88,35 @@ def test_a_batch_comes_back_bit_for_bit_with_its_nans_and_all_that_is_known(kept
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 8, 20])
 @pytest.mark.parametrize("masks", [None, torch.rand(8, 9, 9)], ids=["plain", "with masks"])
-def test_a_batch_of_before_items_were_kept_passes_in_the_parts_of_its_own_run(
+def test_a_batch_of_runs_of_before_this_form_passes_in_the_parts_of_its_own_run(
     kept: SkippedSteps, parts: int, masks: Tensor | None
 ) -> None:
     """Its images were dealt out, one to each part in turn."""
-    batch = replace(make_batch(), masks=masks)
+    batch = make_batch()
     kept.keep(
         batch, at(0), SKIP, settings=SETTINGS | {"parts": parts}, capture_state=lambda: capture_step(make_step(), CPU)
     )
     path = kept.folder / "epoch_1_step_0.pth"
-    stored = load_checkpoint(path)
-    save_checkpoint(path, stored.tensors, about={key: value for key, value in stored.about.items() if key != "items"})
-    pieces = split_batch(load_skipped(path).batch, parts)
+    about = {key: value for key, value in load_checkpoint(path).about.items() if key not in ("rows", "shared")}
+    names = {key: [f"{key} {row}" for row in range(8)] for key in ("sample_ids", "clip_ids", "identities")}
+    images, labels = batch.inputs["image"], batch.targets["label"]
+    tensors = {"inputs": images, "labels": labels} | ({} if masks is None else {"masks": masks})
+    save_checkpoint(path, tensors, about=about | names)  # as those runs wrote it
+    pieces = load_skipped(path).batch.split(parts)
     count = min(parts, 8)
-    dealt = [batch[start::count] for start in range(count)]
     assert len(pieces) == count
-    for piece, expected in zip(pieces, dealt, strict=True):
-        assert torch.equal(piece.inputs, expected.inputs)
-        assert torch.equal(piece.labels, expected.labels)
-        assert (piece.masks is None) == (masks is None)
-        assert masks is None or torch.equal(piece.masks, expected.masks)
-        for name in ("sample_ids", "clip_ids", "identities"):
-            assert getattr(piece, name) == getattr(expected, name)
+    for start, piece in enumerate(pieces):
+        assert torch.equal(piece.inputs["image"], images[start::count])
+        assert torch.equal(piece.targets["label"], labels[start::count])
+        assert ("mask" in piece.rows) == (masks is not None)
+        assert masks is None or torch.equal(piece.rows["mask"], masks[start::count])
+        for name, key in (("id", "sample_ids"), ("clip", "clip_ids"), ("group", "identities")):
+            assert list(piece.rows[name]) == names[key][start::count]
 
 
 def test_images_that_lie_channels_last_come_back_so(kept: SkippedSteps) -> None:
     keep(kept, make_step(), 0, make_batch().to(CPU, memory_format=torch.channels_last))
-    inputs = load_skipped(kept.folder / "epoch_1_step_0.pth").batch.inputs
+    inputs = load_skipped(kept.folder / "epoch_1_step_0.pth").batch.inputs["image"]
     assert inputs.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -136,14 +140,14 @@ class Overflow(nn.Module):
         super().__init__()
         self.student, self.at, self.calls = student, "", 0
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, image: Tensor) -> Any:
         self.calls += 1
-        outputs = self.student(images)
+        outputs = self.student(image)
         if (self.at, self.calls) in (("pass 1", 1), ("pass 2", 2)):
-            return replace(outputs, logits=outputs.logits * float("inf"))
+            return {**outputs, "logits": outputs["logits"] * float("inf")}
         if self.at == "gradient":
-            zero = outputs.logits.abs().sum() * 0
-            return replace(outputs, logits=outputs.logits + torch.sqrt(zero))  # slope inf, times 0
+            zero = outputs["logits"].abs().sum() * 0
+            return {**outputs, "logits": outputs["logits"] + torch.sqrt(zero)}  # slope inf, times 0
         return outputs
 
 
@@ -171,10 +175,10 @@ def test_the_state_is_bit_for_bit_the_one_that_the_step_met(
         assert step(make_batch(number), at(number)).ok
     batch = make_batch(7)
     if at_place == "image":
-        batch.inputs[0, 0, 0, 0] = float("nan")
+        batch.inputs["image"][0, 0, 0, 0] = float("nan")
     elif at_place == "teacher":
         assert step.teacher is not None
-        step.teacher.register_forward_hook(lambda m, i, outputs: replace(outputs, logits=outputs.logits / 0))
+        step.teacher.register_forward_hook(lambda m, i, outputs: {**outputs, "logits": outputs["logits"] / 0})
     elif at_place == "buffer":
         student.student.stem.register_forward_hook(lambda m, i, out: out * 1e20)
     elif at_place == "update":
@@ -246,9 +250,9 @@ def test_the_first_three_states_are_kept_and_a_batch_without_its_state_is_not(ke
 
 def test_a_resumed_run_that_meets_the_same_skip_again_writes_nothing(kept: SkippedSteps, tmp_path: Path) -> None:
     step = make_step()
-    inputs = make_batch(3).inputs.clone()
+    inputs = make_batch(3).inputs["image"].clone()
     inputs[0] = float("nan")
-    batch = replace(make_batch(3), inputs=inputs)
+    batch = replace(make_batch(3), inputs={"image": inputs})
     line = keep(kept, step, 3, batch)
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept.folder.iterdir()}
     state = load_skipped(kept.folder / "epoch_1_step_3.pth").state
@@ -256,7 +260,7 @@ def test_a_resumed_run_that_meets_the_same_skip_again_writes_nothing(kept: Skipp
     again.student.load_state_dict(state["model"])
     again.optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"]["torch"])
-    assert keep(SkippedSteps(tmp_path, 1), again, 3, replace(batch, inputs=inputs.clone())) == line
+    assert keep(SkippedSteps(tmp_path, 1), again, 3, replace(batch, inputs={"image": inputs.clone()})) == line
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in kept.folder.iterdir()} == before
 
 
@@ -264,7 +268,9 @@ def test_a_skip_that_differs_replaces_the_one_of_the_same_step(kept: SkippedStep
     step = make_step()
     keep(kept, step, 3)
     keep(kept, step, 3, make_batch(99))
-    assert are_identical(load_skipped(kept.folder / "epoch_1_step_3.pth").batch.inputs, make_batch(99).inputs)
+    assert are_identical(
+        load_skipped(kept.folder / "epoch_1_step_3.pth").batch.inputs["image"], make_batch(99).inputs["image"]
+    )
     keep(kept, step, 3, make_batch(99), result=replace(SKIP, reason="another"))
     assert load_skipped(kept.folder / "epoch_1_step_3.pth").reason == "another"
 
@@ -371,7 +377,7 @@ def test_a_checkpoint_and_a_state_are_no_skipped_batches(path: Path) -> None:
         assert f"{other}: is not a skipped batch" in refuse(path.with_name(other))
 
 
-@pytest.mark.parametrize("name", ["progress", "settings", "state", "sample_ids", "reason", "computed_on"])
+@pytest.mark.parametrize("name", ["progress", "settings", "state", "rows", "shared", "reason", "computed_on"])
 @pytest.mark.parametrize("value", [None, 7, "absent"])
 def test_a_batch_with_another_description_is_refused(path: Path, name: str, value: Any) -> None:
     held = load_checkpoint(path)

@@ -26,13 +26,13 @@ def test_a_step_is_two_passes_at_w_and_at_w_plus_e_and_one_base_step() -> None:
     step = make_step(teacher=make_teacher())
     student, batch = copy.deepcopy(step.student), make_batch()
     sgd = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
-    logits = step.teacher(batch.inputs)
+    logits = step.teacher(**batch.inputs)
     before = torch.get_rng_state()
 
     def backward() -> Tensor:
         torch.set_rng_state(before)
         student.zero_grad()
-        loss = step.criterion(student(batch.inputs), batch, {"teacher": logits}, START).total
+        loss = step.criterion(student(batch.inputs["image"]), batch, {"teacher": logits}, START).total
         loss.backward()
         return loss.detach()
 

@@ -64,7 +64,7 @@ def test_a_skipped_step_is_not_taken_into_the_average() -> None:
     step, bad = make_averaging_step(), make_batch()
     assert step(make_batch(), START).ok
     before = copy.deepcopy(step.average.state_dict())
-    bad.inputs[0] = float("nan")
+    bad.inputs["image"][0] = float("nan")
     assert not step(bad, START).ok
     assert are_identical(step.average.state_dict(), before)
 
@@ -129,7 +129,7 @@ def test_a_captured_state_is_a_plain_step_where_nothing_is_switched_on() -> None
 def test_a_position_survives_its_json() -> None:
     import json
 
-    position = Position(epoch=3, step=4, skipped=2, skipped_in_a_row=1, start_auc=0.7, parts=4)
+    position = Position(epoch=3, step=4, skipped=2, skipped_in_a_row=1, start={"auc": 0.7}, parts=4)
     position.sums["loss"] += 1.5
     position.watch.steps, position.watch.loss, position.watch.is_jumping = 7, 0.25, True
     again = Position.from_json(json.loads(json.dumps(position.to_json())))

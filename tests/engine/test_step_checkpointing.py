@@ -7,16 +7,15 @@ import timm
 import torch
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Batch
-from sharpstudent.models.classifier import Classifier, EfficientNetClassifier, TimmClassifier
+from sharpstudent.models.vision import Classifier, EfficientNetClassifier, TimmClassifier
 from sharpstudent.train.step import TrainStep
-from tiny_models import START, are_identical, make_step, take_snapshot
+from tiny_models import START, are_identical, build_batch, make_step, take_snapshot
 from torch import Tensor, nn
 
 
 def make_pictures(seed: int, size: int = 32, images: int = 4) -> Batch:
     inputs = torch.rand(images, 3, size, size, generator=torch.Generator().manual_seed(seed))
-    names = ("a",) * images
-    return Batch(inputs, torch.arange(images) % 2, names, names, names)
+    return build_batch(inputs, torch.arange(images) % 2)
 
 
 def make_timm(name: str) -> Classifier:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from sharpstudent.core.types import Batch
-from sharpstudent.models.classifier import TimmClassifier
-from tiny_models import START, make_step
+from sharpstudent.models.vision import TimmClassifier
+from tiny_models import START, build_batch, make_step
 
 ROOT = Path(__file__).resolve().parents[2]
 HAS_COMPILER = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
@@ -19,7 +19,7 @@ HAS_COMPILER = any(shutil.which(name) for name in (os.environ.get("CXX", "g++"),
 
 def make_pictures(seed: int) -> Batch:
     inputs = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-    return Batch(inputs, torch.tensor([0, 0, 1, 1]), ("a",) * 4, ("a",) * 4, ("a",) * 4)
+    return build_batch(inputs, torch.tensor([0, 0, 1, 1]))
 
 
 def make_student(dropout: float) -> TimmClassifier:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from sharpstudent.core.types import Batch, Outputs
-from sharpstudent.models.classifier import TimmClassifier
+from sharpstudent.models.vision import TimmClassifier
 from sharpstudent.train.step import TrainStep
 from step_traps import (
     Trap,
@@ -37,6 +37,7 @@ from tiny_models import (
     START,
     TinyStudent,
     are_identical,
+    build_batch,
     make_batch,
     make_criterion,
     make_full_step,
@@ -122,7 +123,7 @@ def test_a_non_finite_value_skips_the_step_and_leaves_no_trace(fault: str, base:
     step, before = begin(base, set_trap, trap, first=first)
     batch = make_batch(1)
     if fault == "input":
-        batch.inputs[3, 1, 4, 4] = float("nan")
+        batch.inputs["image"][3, 1, 4, 4] = float("nan")
     result = step(batch, START)
     assert (result.status, result.reason, result.is_overflow) == ("skipped", reason, False)
     assert are_identical(take_snapshot(step), before)
@@ -165,7 +166,7 @@ def test_a_learning_rate_that_takes_the_weights_out_of_range_skips_the_step(base
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_one_bad_pixel_of_any_kind_is_noticed_before_the_teacher_is_asked(value: float) -> None:
     teacher, batch = make_teacher(), make_batch()
-    batch.inputs[0, 0, 0, 0] = value
+    batch.inputs["image"][0, 0, 0, 0] = value
     result = make_step(teacher=teacher)(batch, START)
     assert result.reason == "the input batch is not finite"
     assert teacher.model.seen == []
@@ -275,7 +276,7 @@ def make_checkpointed_step() -> TrainStep:
 
 def make_pictures(seed: int) -> Batch:
     inputs = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-    return Batch(inputs, torch.tensor([0, 0, 1, 1]), ("a",) * 4, ("a",) * 4, ("a",) * 4)
+    return build_batch(inputs, torch.tensor([0, 0, 1, 1]))
 
 
 def trap_block(step: TrainStep, trap: Trap) -> None:
@@ -316,9 +317,9 @@ def test_buffers_that_are_not_saved_are_rolled_back_too() -> None:
             super().__init__()
             self.register_buffer("calls", torch.zeros(()), persistent=False)
 
-        def forward(self, images: Tensor) -> Outputs:
+        def forward(self, image: Tensor) -> Outputs:
             self.calls += 1
-            return super().forward(images)
+            return super().forward(image)
 
     student = Counting().train()
     step = make_step(student)

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.core.types import Outputs
 from sharpstudent.train.step import batchnorm_statistics_frozen
 from tiny_models import (
     START,
     TinyStudent,
     are_identical,
+    build_batch,
     make_batch,
     make_step,
     make_student,
@@ -33,9 +34,9 @@ class NormOf(nn.Module):
         self.shape, self.norm = shape, norm
         self.stem, self.head = nn.Linear(243, shape[0] * int(torch.tensor(shape[1:]).prod())), nn.Linear(shape[0], 2)
 
-    def forward(self, images: Tensor) -> Outputs:
-        x = self.norm(self.stem(images.flatten(1)).view(-1, *self.shape))
-        return Outputs(logits=self.head(x.flatten(2).mean(2) if x.ndim > 2 else x))
+    def forward(self, image: Tensor) -> Outputs:
+        x = self.norm(self.stem(image.flatten(1)).view(-1, *self.shape))
+        return {"logits": self.head(x.flatten(2).mean(2) if x.ndim > 2 else x)}
 
 
 def make_timm_norm(channels: int) -> nn.Module:
@@ -65,7 +66,7 @@ def test_batchnorm_statistics_after_a_step_are_those_of_pass_1_alone(kind: str) 
     step = make_step(model)
     for i in range(2):
         alone.load_state_dict(model.state_dict())
-        alone(make_batch(i).inputs)
+        alone(make_batch(i).inputs["image"])
         assert step(make_batch(i), START).ok
         assert are_identical(dict(model.named_buffers()), dict(alone.named_buffers()))
     if kind == "instance with statistics":  # it never counts
@@ -110,7 +111,7 @@ def test_buffers_of_any_layer_after_a_step_are_those_of_pass_1() -> None:
     alone = copy.deepcopy(student)
     for i in range(2):
         alone.load_state_dict(student.state_dict())
-        alone(make_batch(i).inputs)
+        alone(make_batch(i).inputs["image"])
         assert make_step(student)(make_batch(i), START).ok
         assert are_identical(dict(student.named_buffers()), dict(alone.named_buffers()))
     assert int(student.norm.count) == 2
@@ -144,7 +145,7 @@ def test_freezing_twice_and_leaving_by_an_error_does_not_lose_the_tracking() -> 
         raise KeyError
     assert student.norm.track_running_stats
     assert student.norm.momentum == 0.1
-    student(make_batch().inputs)
+    student(make_batch().inputs["image"])
     assert int(student.norm.num_batches_tracked) == 1
 
 
@@ -171,7 +172,7 @@ def test_dropout_and_stochastic_depth_draw_the_same_masks_in_both_passes_and_oth
 def test_a_real_student_draws_the_same_masks_and_keeps_the_statistics_of_pass_1() -> None:
     """timm's own drop path and BatchNorm, and our head."""
     import timm
-    from sharpstudent.models.classifier import TimmClassifier
+    from sharpstudent.models.vision import TimmClassifier
 
     student = TimmClassifier("test_resnet", classes=2, dropout=0.3)
     student.backbone = timm.create_model("test_resnet", num_classes=0, drop_path_rate=0.5, zero_init_last=False)
@@ -181,7 +182,7 @@ def test_a_real_student_draws_the_same_masks_and_keeps_the_statistics_of_pass_1(
         if type(module).__name__ in ("Dropout", "DropPath"):
             module.register_forward_hook(lambda _, args, out, name=name: draws.append((name, args[0] != 0, out == 0)))
     inputs = torch.rand(4, 3, 32, 32)
-    batch = Batch(inputs, torch.tensor([0, 0, 1, 1]), ("a",) * 4, ("a",) * 4, ("a",) * 4)
+    batch = build_batch(inputs, torch.tensor([0, 0, 1, 1]))
     alone = copy.deepcopy(student)
     alone(inputs)
     draws.clear()

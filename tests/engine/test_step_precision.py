@@ -1,6 +1,7 @@
 """Half precision: what is computed in it and what is not, the loss scale at work, and learning rate 0."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,8 +47,8 @@ def test_layers_of_student_and_teacher_compute_in_half_and_the_loss_in_fp32(dtyp
 
     def compute(outputs, batch: Batch, teacher_outputs) -> Tensor:
         assert not torch.is_autocast_enabled("cpu")
-        losses.append(outputs.logits.dtype)
-        return nn.functional.cross_entropy(outputs.logits, batch.labels, reduction="none")
+        losses.append(outputs["logits"].dtype)
+        return nn.functional.cross_entropy(outputs["logits"], batch.targets["label"], reduction="none")
 
     step.criterion = WeightedSum([WeightedTerm("hard", compute, Constant(1.0), asks="teacher")])
     assert step(make_batch(), START).ok
@@ -140,7 +141,7 @@ def test_an_input_that_is_not_finite_does_not_touch_the_scale(count: int) -> Non
     step, batch = make_half_step(torch.float16), make_batch()
     step.loss_scale.load_state_dict({**step.loss_scale.state_dict(), "_growth_tracker": count})
     before = step.loss_scale.state_dict()
-    batch.inputs[0] = float("inf")
+    batch.inputs["image"][0] = float("inf")
     result = step(batch, START)
     assert (result.status, result.is_overflow) == ("skipped", False)
     assert step.loss_scale.state_dict() == before
@@ -177,7 +178,7 @@ def test_at_learning_rate_zero_a_hundred_steps_leave_the_weights_bit_identical(a
 def test_at_learning_rate_zero_a_hundred_steps_of_a_bf16_model_leave_the_weights_bit_identical(asam: bool) -> None:
     student = make_student().to(torch.bfloat16)
     batches = [make_batch(i) for i in range(5)]
-    halves = [Batch(b.inputs.bfloat16(), b.labels, b.sample_ids, b.clip_ids, b.identities) for b in batches]
+    halves = [replace(b, inputs={"image": b.inputs["image"].bfloat16()}) for b in batches]
     run_at_zero(make_step(student, asam=asam, rho=0.5, parts=2), halves)
 
 

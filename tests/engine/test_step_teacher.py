@@ -30,13 +30,13 @@ def seeded() -> None:
 def test_the_teacher_is_asked_once_a_step_and_gets_the_students_very_tensor() -> None:
     teacher, seen = make_teacher(), []
     step = make_step(teacher=teacher)
-    step.student.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    step.student.register_forward_pre_hook(lambda _, args, given: seen.append(given["image"]), with_kwargs=True)
     for i in range(3):
         batch = make_batch(i)
         step(batch, START)
         assert len(teacher.model.seen) == i + 1
         assert len(seen) == 2 * (i + 1)
-        assert all(tensor is batch.inputs for tensor in (teacher.model.seen[-1], *seen[-2:]))
+        assert all(tensor is batch.inputs["image"] for tensor in (teacher.model.seen[-1], *seen[-2:]))
 
 
 def test_stage_1_asks_no_teacher() -> None:
@@ -56,16 +56,16 @@ def test_the_teachers_answer_of_pass_1_is_what_pass_2_is_compared_with() -> None
             answers: Mapping[Asks, Outputs],
             progress: Progress,
             *,
-            images: int | None = None,
+            totals: Mapping[str, float] | None = None,
         ) -> LossValue:
             seen.append(answers["teacher"])
-            return super().__call__(outputs, batch, answers, progress, images=images)
+            return super().__call__(outputs, batch, answers, progress, totals=totals)
 
     step = make_step(teacher=make_teacher(), criterion=Spy(make_criterion().terms))
     step(make_batch(), START)
     assert len(seen) == 2
     assert seen[0] is seen[1]
-    assert not seen[0].logits.requires_grad
+    assert not seen[0]["logits"].requires_grad
 
 
 def test_a_frozen_teacher_stays_in_evaluation_mode_whatever_is_asked_of_it() -> None:
@@ -121,7 +121,7 @@ def test_the_result_says_in_how_many_images_student_and_teacher_prefer_the_same_
         step.student.norm.eval()  # else the parts are normalised by themselves
         step.parts = parts
         if wanted is None:
-            said, taught = (model(batch.inputs).logits.argmax(1) for model in (step.student, teacher))
+            said, taught = (model(**batch.inputs)["logits"].argmax(1) for model in (step.student, teacher))
             wanted = float((said == taught).float().mean())
         assert step(batch, START).agreement == pytest.approx(wanted)
     assert make_step(make_student())(batch, START).agreement is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from sharpstudent.checkpoint.resume import RunState
+from sharpstudent.checkpoint.store import RunState
 from sharpstudent.config.run_config import RunConfig, ScheduleSection, TermSection
 from sharpstudent.config.terms import Asks
 from sharpstudent.core.errors import UserError
@@ -18,19 +18,21 @@ from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.section import Shapes
 from sharpstudent.criterion.weighted_sum import LossValue, WeightedSum
-from sharpstudent.models.classifier import Classifier
-from sharpstudent.models.teachers import TeacherEnsemble
+from sharpstudent.models.hooks import find_feature_hooks
+from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble
+from sharpstudent.models.vision import Classifier
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import build_optimizer
-from sharpstudent.train.build import build_step, tap_layers
+from sharpstudent.train.build import build_step, hook_layers
 from sharpstudent.train.debug.nan_inspector import look_at_step
 from sharpstudent.train.state import capture_step, refuse_other_model, restore_step
 from sharpstudent.train.step import TrainStep
 from tiny_models import START, are_identical, make_batch, make_step, make_student, make_teacher, take_snapshot
-from tiny_runs import make_config
+from tiny_runs import TinyTask, make_config
 from torch import Tensor, nn
 
 CPU = torch.device("cpu")
+TWO = Shapes(student={"logits": (2, 2)}, teacher={"logits": (2, 2)})
 LAYERS = {"student_layer": "stem", "teacher_layer": "branch"}
 
 
@@ -58,34 +60,27 @@ class TappedStudent(Classifier):
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(width, classes)
 
-    def compute_logits(self, images: Tensor) -> Tensor:
-        x = self.branch(torch.relu(self.norm(self.stem(images))))
+    def compute_logits(self, image: Tensor) -> Tensor:
+        x = self.branch(torch.relu(self.norm(self.stem(image))))
         return self.head(self.dropout(torch.relu(x).mean((2, 3))))
 
-    def get_features(self, images: Tensor) -> Tensor:
-        return self.branch(torch.relu(self.norm(self.stem(images))))
+    def get_features(self, image: Tensor) -> Tensor:
+        return self.branch(torch.relu(self.norm(self.stem(image))))
 
     def enable_gradient_checkpointing(self) -> None:
         raise AssertionError("no test of this file asks for it")
 
 
-class FakeTeacher(nn.Module):
+class FakeTeacher(FrozenTeacher):
     """Answers with the features of its layers, in evaluation mode."""
 
     def __init__(self, width: int = 5) -> None:
-        super().__init__()
-        self.model = TappedStudent(width).requires_grad_(False).eval()
+        super().__init__(TappedStudent(width))
         self.poison: float = 1.0
 
-    def train(self, mode: bool = True) -> nn.Module:
-        return super().train(False)
-
-    def tap(self, layers: tuple[str, ...]) -> None:
-        self.model.tap(layers)
-
-    def forward(self, images: Tensor) -> Outputs:
-        outputs = self.model(images)
-        return Outputs(outputs.logits, {name: value * self.poison for name, value in outputs.features.items()})
+    def forward(self, **inputs: Tensor) -> Outputs:
+        outputs = super().forward(**inputs)
+        return {name: value * (1.0 if name == "logits" else self.poison) for name, value in outputs.items()}
 
 
 def make_config_of(*sections: TermSection, **keys: Any) -> RunConfig:
@@ -97,7 +92,7 @@ def build(*sections: TermSection, seed: int = 3, teacher: nn.Module | None = Non
     torch.manual_seed(seed)
     student = TappedStudent().train()
     teacher = FakeTeacher() if teacher is None else teacher
-    return build_step(make_config_of(*sections, **keys), student, teacher, CPU, image_size=9)
+    return build_step(make_config_of(*sections, **keys), student, teacher, CPU, task=TinyTask())
 
 
 def make_self_step(student: nn.Module | None = None, weight: float = 0.4, **settings: Any) -> TrainStep:
@@ -106,7 +101,7 @@ def make_self_step(student: nn.Module | None = None, weight: float = 0.4, **sett
     with torch.no_grad():  # not the student's own weights, or there is nothing to learn
         for tensor in average.tensors[:3]:
             tensor.add_(0.3)
-    criterion = build_criterion([make_section("hard", 0.6), make_section("self", weight)], Shapes(2))
+    criterion = build_criterion([make_section("hard", 0.6), make_section("self", weight)], TWO)
     return make_step(student, criterion=criterion, average=average, **settings)
 
 
@@ -120,7 +115,7 @@ def test_the_average_is_asked_once_a_micro_batch_in_evaluation_mode_without_a_gr
     seen: list[tuple[bool, bool, bool]] = []
     step.average.model.register_forward_hook(
         lambda module, _, out: seen.append(
-            (any(m.training for m in module.modules()), out.logits.requires_grad, torch.is_grad_enabled())
+            (any(m.training for m in module.modules()), out["logits"].requires_grad, torch.is_grad_enabled())
         )
     )
     buffers = copy.deepcopy(dict(step.average.model.named_buffers()))
@@ -141,20 +136,20 @@ def test_both_passes_learn_from_the_averages_answer_to_the_weights_before_the_st
             answers: Mapping[Asks, Outputs],
             progress: Progress,
             *,
-            images: int | None = None,
+            totals: Mapping[str, float] | None = None,
         ) -> LossValue:
             seen.append(answers["ema"])
-            return super().__call__(outputs, batch, answers, progress, images=images)
+            return super().__call__(outputs, batch, answers, progress, totals=totals)
 
     step = make_self_step()
     assert step.average is not None
-    expected = step.average.model(make_batch().inputs).logits
+    expected = step.average.model(**make_batch().inputs)["logits"]
     step.criterion = Spy(step.criterion.terms)
     result = step(make_batch(), START)
     assert list(result.terms) == ["hard", "self"]
     assert len(seen) == 2
     assert seen[0] is seen[1]
-    torch.testing.assert_close(seen[0].logits, expected)
+    torch.testing.assert_close(seen[0]["logits"], expected)
 
 
 def test_asking_the_average_draws_no_random_number_and_a_weight_of_0_does_not_ask() -> None:
@@ -163,7 +158,7 @@ def test_asking_the_average_draws_no_random_number_and_a_weight_of_0_does_not_as
         torch.manual_seed(7)
         step = make_self_step(weight=weight) if weight is not None else make_self_step()
         if weight is None:
-            step.criterion = build_criterion([make_section("hard", 0.6)], Shapes(2))
+            step.criterion = build_criterion([make_section("hard", 0.6)], TWO)
         step.average.model.register_forward_hook(lambda *_: pytest.fail("asked"))  # type: ignore[union-attr]
         for i in range(3):
             assert step(make_batch(i), START).ok
@@ -180,7 +175,7 @@ def test_asking_the_average_draws_no_random_number_and_a_weight_of_0_does_not_as
 def test_an_average_that_answers_nonsense_skips_the_step_and_names_itself() -> None:
     step = make_self_step()
     assert step.average is not None
-    step.average.model.register_forward_hook(lambda _, args, out: replace(out, logits=out.logits / 0))
+    step.average.model.register_forward_hook(lambda _, args, out: {**out, "logits": out["logits"] / 0})
     before = take_snapshot(step)
     result = step(make_batch(), START)
     assert (result.status, result.reason) == ("skipped", "the averaged student's logits are not finite")
@@ -196,7 +191,7 @@ def test_a_missing_average_is_named() -> None:
 
 def test_teacher_and_average_are_both_asked_where_both_are_read() -> None:
     sections = [make_section("hard"), make_section("kd"), make_section("self")]
-    step = replace(make_self_step(), teacher=make_teacher(), criterion=build_criterion(sections, Shapes(2)))
+    step = replace(make_self_step(), teacher=make_teacher(), criterion=build_criterion(sections, TWO))
     assert list(step(make_batch(), START).terms) == ["hard", "kd", "self"]
     assert len(step.teacher.model.seen) == 1  # type: ignore[union-attr]
 
@@ -208,7 +203,7 @@ def test_a_look_at_a_step_shows_the_averages_logits_and_changes_nothing() -> Non
         step = make_self_step()
         if look:
             seen = look_at_step(step, make_batch(), START)
-            assert len(seen.average_logits) == 1
+            assert seen.average_outputs.shape == (8, 2)
             assert seen.average_fault is None
             results.append(seen.result)
         else:
@@ -294,16 +289,18 @@ def test_the_look_at_the_models_moves_nothing() -> None:
     student.dropout.eval()  # a mode of its own, to be left as it is
     before = copy.deepcopy((student.state_dict(), teacher.state_dict()))
     rng, modes = capture_rng_state(), [m.training for m in student.modules()]
-    shapes = tap_layers([make_section("features", **LAYERS)], student, teacher, torch.zeros(2, 3, 9, 9))
-    assert shapes == Shapes(2, student={"stem": (2, 6, 4, 4)}, teacher={"branch": (2, 5, 3, 3)})
+    shapes = hook_layers([make_section("features", **LAYERS)], student, teacher, TinyTask().example_batch(2))
+    assert shapes == Shapes(
+        student={"logits": (2, 2), "features/stem": (2, 6, 4, 4)},
+        teacher={"logits": (2, 2), "features/branch": (2, 5, 3, 3)},
+        rows=2,
+    )
     assert are_identical((student.state_dict(), teacher.state_dict()), before)
     assert are_identical(capture_rng_state(), rng)
     assert [m.training for m in student.modules()] == modes
 
 
 def test_the_teachers_of_this_program_can_be_tapped() -> None:
-    from sharpstudent.models.classifier import FrozenTeacher
-
     for count, layer in ((1, "branch"), (2, "2.branch")):
         teacher = TeacherEnsemble([FrozenTeacher(TappedStudent(5)) for _ in range(count)])
         step = build(
@@ -314,30 +311,31 @@ def test_the_teachers_of_this_program_can_be_tapped() -> None:
 
 def test_a_run_without_feature_terms_taps_nothing() -> None:
     step = build(make_section("hard"), make_section("kd"))
-    assert step.student.tapped == ()  # type: ignore[union-attr]
+    assert find_feature_hooks(step.student) is None
+    assert find_feature_hooks(step.teacher.model) is None
 
 
 def test_a_term_that_asks_what_the_run_has_not_is_refused_with_the_remedy() -> None:
     for term, remedy in (("self", "ema_decay"), ("kd", "main_distillation.py")):
         config = make_config_of(make_section("hard"), make_section(term))
         with pytest.raises(UserError, match=remedy):
-            build_step(config, TappedStudent(), None, CPU, image_size=9)
+            build_step(config, TappedStudent(), None, CPU, task=TinyTask())
     config = make_config_of(make_section("hard"), make_section("features", **LAYERS))
     with pytest.raises(UserError, match=r"main_distillation\.py"):
-        build_step(config, TappedStudent(), None, CPU, image_size=9)
+        build_step(config, TappedStudent(), None, CPU, task=TinyTask())
     build_step(
         make_config_of(make_section("hard"), make_section("self"), ema_decay=0.9),
         TappedStudent(),
         None,
         CPU,
-        image_size=9,
+        task=TinyTask(),
     )
 
 
 def test_terms_that_cannot_teach_the_students_head_are_refused_when_the_step_is_built() -> None:
     with pytest.raises(UserError, match="always 1"):
-        build_step(make_config_of(make_section("hard")), TappedStudent(classes=1), None, CPU, image_size=9)
-    build_step(make_config_of(make_section("binary")), TappedStudent(classes=1), None, CPU, image_size=9)
+        build_step(make_config_of(make_section("hard")), TappedStudent(classes=1), None, CPU, task=TinyTask())
+    build_step(make_config_of(make_section("binary")), TappedStudent(classes=1), None, CPU, task=TinyTask())
 
 
 # --- Its state ------------------------------------------------------------------------------------------------------

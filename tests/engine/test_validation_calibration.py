@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.metrics.tables import ScoredFrames
-from sharpstudent.report.results import CalibrationResult
-from sharpstudent.train.validate import calibrate_on_validation, describe_frames
+from sharpstudent.tasks.deepfake.evaluation.calibration import calibrate_on_validation, describe_frames
+from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
+from sharpstudent.tasks.deepfake.report.results import CalibrationResult
 
 
 def make_frames(
@@ -57,7 +57,7 @@ def test_log_loss_and_ece_before_are_those_of_the_scores_themselves() -> None:
 
 @pytest.mark.parametrize(
     ("margins", "temperature", "words"),
-    [([-3.0, -2.0, 2.0, 3.0], 0.01, "no picture is on the wrong side"), ([3.0, 2.0, -2.0, -3.0], 1000.0, "wrong more")],
+    [([-3.0, -2.0, 2.0, 3.0], 0.01, "no sample is on the wrong side"), ([3.0, 2.0, -2.0, -3.0], 1000.0, "wrong more")],
 )
 def test_a_temperature_at_a_bound_has_a_note(margins: list[float], temperature: float, words: str) -> None:
     found = calibrate_on_validation(make_frames(margins, [0, 0, 1, 1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.classification import compute_cross_entropy
 from sharpstudent.criterion.distillation import compute_kd
 from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
-from sharpstudent.models.classifier import FrozenTeacher
+from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale, find_weights
 from sharpstudent.optim.sam import SAM
@@ -52,10 +52,10 @@ class TinyStudent(nn.Module):
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(width, 2)
 
-    def forward(self, images: Tensor) -> Outputs:
-        x = torch.relu(self.norm(self.stem(images)))
+    def forward(self, image: Tensor) -> Outputs:
+        x = torch.relu(self.norm(self.stem(image)))
         x = x + self.depth(self.branch(x))
-        return Outputs(logits=self.head(self.dropout(x.mean((2, 3)))))
+        return {"logits": self.head(self.dropout(x.mean((2, 3))))}
 
 
 class CountingTeacher(nn.Module):
@@ -66,9 +66,9 @@ class CountingTeacher(nn.Module):
         self.net = TinyStudent()
         self.seen: list[Tensor] = []
 
-    def forward(self, images: Tensor) -> Outputs:
-        self.seen.append(images)
-        return self.net(images)
+    def forward(self, image: Tensor) -> Outputs:
+        self.seen.append(image)
+        return self.net(image)
 
 
 def make_student(seed: int = 0, **settings: Any) -> TinyStudent:
@@ -90,19 +90,32 @@ def make_teacher(seed: int = 9) -> FrozenTeacher:
         return FrozenTeacher(CountingTeacher())
 
 
+def build_batch(images: Tensor, labels: Tensor, names: Sequence[str] | None = None, **rows: Sequence[Any]) -> Batch:
+    """Pictures and their labels, each a sample of its own unless `rows` says otherwise."""
+    names = [f"image {i}" for i in range(len(images))] if names is None else list(names)
+    return Batch(
+        inputs={"image": images},
+        targets={"label": labels},
+        rows={"id": names, "group": names, "clip": names, "sample": list(range(len(images))), **rows},
+    )
+
+
 def make_batch(seed: int = 0, images: int = 8) -> Batch:
     inputs = torch.rand(images, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
-    names = tuple(f"image {i}" for i in range(images))
-    return Batch(inputs, torch.arange(images) % 2, names, names, names)
+    return build_batch(inputs, torch.arange(images) % 2)
 
 
 def make_criterion(*, hard: float = 0.6, kd: float | None = 0.4) -> WeightedSum:
-    terms = [WeightedTerm("hard", lambda o, batch, t: compute_cross_entropy(o.logits, batch.labels), Constant(hard))]
+    terms = [
+        WeightedTerm(
+            "hard", lambda o, batch, t: compute_cross_entropy(o["logits"], batch.targets["label"]), Constant(hard)
+        )
+    ]
     if kd is not None:
         terms.append(
             WeightedTerm(
                 "kd",
-                lambda o, batch, t, *, temperature: compute_kd(o.logits, t.logits, temperature),
+                lambda o, batch, t, *, temperature: compute_kd(o["logits"], t["logits"], temperature),
                 Constant(kd),
                 settings={"temperature": Constant(3.0)},
                 asks="teacher",

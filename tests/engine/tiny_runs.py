@@ -17,7 +17,11 @@ from sharpstudent.config.run_config import (
     TermSection,
     TrainingSection,
 )
+from sharpstudent.core.types import Batch, ModelSpec
+from sharpstudent.data.dataset import Samples
+from sharpstudent.task import ClassificationTask
 from sharpstudent.train.run import Run
+from torch import nn
 
 
 def make_config(*, stage: int = 2, student: str = "test_efficientnet", **keys: Any) -> RunConfig:
@@ -49,7 +53,9 @@ def make_config(*, stage: int = 2, student: str = "test_efficientnet", **keys: A
         task_section=TaskSection(),
         student=StudentSection(name=student, init="random", dropout=0.3),
         teachers=(),
-        training=build(TrainingSection, epochs=2, batch_size=4, max_skipped_in_a_row=5, keep_best=1),
+        training=build(
+            TrainingSection, epochs=2, batch_size=4, max_skipped_in_a_row=5, keep_best=1, selection_metric="auc"
+        ),
         optimizer=optimizer,
         compute=build(ComputeSection),
         criterion=(TermSection(name="hard", term="hard", weight=ScheduleSection(kind="constant", value=1.0)),),
@@ -64,3 +70,24 @@ def make_run(config: RunConfig | None = None, device: str = "cpu", **keys: Any) 
         resumed_from=None,
         dry_run=False,
     )
+
+
+class TinyTask(ClassificationTask):
+    """Pictures of 9 x 9 of two classes, for what asks a task for an example; it has no data and builds no model."""
+
+    Section = TaskSection
+    classes = ("one", "two")
+
+    def open_data(self, *splits: str) -> tuple[Samples, ...]:
+        raise AssertionError("no test of a step opens data")
+
+    def build_student(self, spec: ModelSpec) -> nn.Module:
+        raise AssertionError("no test of a step has the task build a model")
+
+    def example_batch(self, count: int) -> Batch:
+        names = [str(row) for row in range(count)]
+        return Batch(
+            inputs={"image": torch.zeros(count, 3, 9, 9)},
+            targets={"label": torch.arange(count) % 2},
+            rows={"id": names, "group": names, "sample": list(range(count))},
+        )

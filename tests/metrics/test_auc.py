@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sharpstudent.metrics.binary import MetricError, compute_auc, compute_auc_by_rank
+from sharpstudent.metrics.binary import compute_auc, compute_auc_by_rank
+from sharpstudent.metrics.checks import MetricError
 from sklearn.metrics import roc_auc_score
 
 FEW_LEVELS = st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40)

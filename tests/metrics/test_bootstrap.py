@@ -8,14 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scored_tables import find_difference, find_interval
 from sharpstudent.metrics.binary import compute_auc, compute_auc_by_rank
-from sharpstudent.metrics.bootstrap import (
-    Interval,
-    compute_interval_by_group,
-    compute_mean_interval_over_seeds,
-    compute_paired_interval,
-    compute_paired_mean_interval_over_seeds,
-)
+from sharpstudent.metrics.bootstrap import Estimate
 from sharpstudent.metrics.checks import MetricError
 
 
@@ -41,8 +36,8 @@ def draw_people(
     return People(scores, labels, [f"person {i:03d}" for i in person_of])
 
 
-def compute_one(data: People, *, rounds: int = 500, level: float = 0.95, seed: int = 0) -> Interval:
-    return compute_interval_by_group(
+def compute_one(data: People, *, rounds: int = 500, level: float = 0.95, seed: int = 0) -> Estimate:
+    return find_interval(
         compute_auc_by_rank, data.scores[0], data.labels, data.groups, rounds=rounds, level=level, seed=seed
     )
 
@@ -111,9 +106,7 @@ def test_rounds_of_one_class_are_drawn_again() -> None:
         seen.append(int(labels.min() != labels.max()))
         return compute_auc_by_rank(scores, labels)
 
-    interval = compute_interval_by_group(
-        record, [0.1, 0.2, 0.6, 0.5, 0.3, 0.1, 0.4, 0.9], labels, groups, rounds=200, seed=0
-    )
+    interval = find_interval(record, [0.1, 0.2, 0.6, 0.5, 0.3, 0.1, 0.4, 0.9], labels, groups, rounds=200, seed=0)
     assert len(seen) == 201
     assert all(seen)
     assert 0.0 <= interval.low <= interval.value <= interval.high <= 1.0
@@ -127,39 +120,33 @@ def test_all_samples_of_a_drawn_person_come_along() -> None:
         sizes.add(len(scores))
         return compute_auc_by_rank(scores, labels)
 
-    compute_interval_by_group(
-        record, [0.1, 0.2, 0.3, 0.4, 0.5], [0, 1, 1, 0, 1], ["a", "a", "a", "b", "b"], rounds=50, seed=0
-    )
+    find_interval(record, [0.1, 0.2, 0.3, 0.4, 0.5], [0, 1, 1, 0, 1], ["a", "a", "a", "b", "b"], rounds=50, seed=0)
     assert sizes == {6, 5, 4}
 
 
 def test_people_who_are_all_alike_leave_no_spread() -> None:
-    interval = compute_interval_by_group(
+    interval = find_interval(
         compute_auc_by_rank, [0.1, 0.9] * 4, [0, 1] * 4, [p for p in "abcd" for _ in range(2)], rounds=50, seed=0
     )
-    assert interval == Interval(value=1.0, low=1.0, high=1.0)
+    assert interval == Estimate(value=1.0, low=1.0, high=1.0)
 
 
 def test_scikit_learns_auc_can_be_the_statistic_too() -> None:
     data = draw_people(2)
-    slow = compute_interval_by_group(compute_auc, data.scores[0], data.labels, data.groups, rounds=50, seed=0)
+    slow = find_interval(compute_auc, data.scores[0], data.labels, data.groups, rounds=50, seed=0)
     fast = compute_one(data, rounds=50)
     assert (slow.value, slow.low, slow.high) == pytest.approx((fast.value, fast.low, fast.high), abs=1e-12)
 
 
 def test_one_seed_is_the_plain_interval() -> None:
     data = draw_people(0)
-    stacked = compute_mean_interval_over_seeds(
-        compute_auc_by_rank, data.scores, data.labels, data.groups, rounds=500, seed=0
-    )
+    stacked = find_interval(compute_auc_by_rank, data.scores, data.labels, data.groups, rounds=500, seed=0)
     assert stacked == compute_one(data)
 
 
 def test_over_seeds_the_value_is_the_mean_of_their_aucs() -> None:
     data = draw_people(0, seeds=3)
-    interval = compute_mean_interval_over_seeds(
-        compute_auc_by_rank, data.scores, data.labels, data.groups, rounds=200, seed=0
-    )
+    interval = find_interval(compute_auc_by_rank, data.scores, data.labels, data.groups, rounds=200, seed=0)
     assert interval.value == pytest.approx(np.mean([compute_auc(row, data.labels) for row in data.scores]), abs=1e-12)
     assert interval.low < interval.value < interval.high
 
@@ -167,7 +154,7 @@ def test_over_seeds_the_value_is_the_mean_of_their_aucs() -> None:
 def test_every_seed_sees_the_same_drawn_people() -> None:
     # Three copies of one column average to that column in every round, so the interval is that of the column.
     data = draw_people(0)
-    copies = compute_mean_interval_over_seeds(
+    copies = find_interval(
         compute_auc_by_rank, np.repeat(data.scores, 3, axis=0), data.labels, data.groups, rounds=500, seed=0
     )
     one = compute_one(data)
@@ -176,24 +163,24 @@ def test_every_seed_sees_the_same_drawn_people() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     data = draw_people(0)
-    same = compute_paired_interval(
+    same = find_difference(
         compute_auc_by_rank, data.scores[0], 3 * data.scores[0] + 1, data.labels, data.groups, rounds=100, seed=0
     )
-    assert same == Interval(value=0.0, low=0.0, high=0.0)
+    assert same.difference == Estimate(value=0.0, low=0.0, high=0.0)
 
 
 def test_swapping_the_models_turns_the_sign() -> None:
     data = draw_people(0, seeds=2)
     a, b = data.scores
-    ab = compute_paired_interval(compute_auc_by_rank, a, b, data.labels, data.groups, rounds=300, seed=0)
-    ba = compute_paired_interval(compute_auc_by_rank, b, a, data.labels, data.groups, rounds=300, seed=0)
+    ab = find_difference(compute_auc_by_rank, a, b, data.labels, data.groups, rounds=300, seed=0).difference
+    ba = find_difference(compute_auc_by_rank, b, a, data.labels, data.groups, rounds=300, seed=0).difference
     assert (ba.value, ba.low, ba.high) == pytest.approx((-ab.value, -ab.high, -ab.low), abs=1e-12)
 
 
 def test_pairing_is_surer_than_two_separate_intervals() -> None:
     data = draw_people(0, seeds=2)
     a, b = data.scores
-    paired = compute_paired_interval(compute_auc_by_rank, a, b, data.labels, data.groups, rounds=500, seed=0)
+    paired = find_difference(compute_auc_by_rank, a, b, data.labels, data.groups, rounds=500, seed=0).difference
     widths = [compute_one(People(row[np.newaxis], data.labels, data.groups)) for row in (a, b)]
     unpaired = math.hypot(*(interval.high - interval.low for interval in widths))
     assert paired.high - paired.low < 0.7 * unpaired
@@ -202,9 +189,9 @@ def test_pairing_is_surer_than_two_separate_intervals() -> None:
 def test_a_clearly_better_model_has_an_interval_above_zero() -> None:
     data = draw_people(0, seeds=3)
     better = data.scores + 2 * data.labels
-    gain = compute_paired_mean_interval_over_seeds(
+    gain = find_difference(
         compute_auc_by_rank, better, data.scores, data.labels, data.groups, rounds=300, seed=0
-    )
+    ).difference
     means = [np.mean([compute_auc(row, data.labels) for row in stack]) for stack in (better, data.scores)]
     assert gain.value == pytest.approx(means[0] - means[1], abs=1e-12)
     assert 0.0 < gain.low < gain.value < gain.high
@@ -213,11 +200,11 @@ def test_a_clearly_better_model_has_an_interval_above_zero() -> None:
 def test_two_thousand_rounds_of_three_seeds_take_a_few_seconds() -> None:
     data = draw_people(0, people=100, samples_each=20, seeds=3)
     start = time.process_time()
-    compute_mean_interval_over_seeds(compute_auc_by_rank, data.scores, data.labels, data.groups, seed=0)
+    find_interval(compute_auc_by_rank, data.scores, data.labels, data.groups, seed=0)
     assert time.process_time() - start < 5.0  # about 0.7 s
 
 
-def compute_with(**changes: object) -> Interval:
+def compute_with(**changes: object) -> Estimate:
     arguments: dict[str, object] = {
         "scores": [0.1, 0.8, 0.3, 0.6],
         "labels": [0, 1, 0, 1],
@@ -225,22 +212,20 @@ def compute_with(**changes: object) -> Interval:
         "rounds": 20,
         "seed": 0,
     }
-    return compute_interval_by_group(compute_auc_by_rank, **{**arguments, **changes})  # type: ignore[arg-type]
+    return find_interval(compute_auc_by_rank, **{**arguments, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"groups": ["ann"] * 4}, "all samples are of 'ann'"),
         ({"groups": ["a", "b", "c"]}, "3 groups for 4 samples"),
-        ({"labels": [1, 1, 1, 1]}, "one class only"),
         ({"labels": [0, 1, 0]}, r"scores \(4,\), labels \(3,\)"),
-        ({"scores": [0.1, math.nan, 0.3, 0.6]}, r"sample 1 \(nan\)"),
+        ({"scores": [0.1, math.nan, 0.3, 0.6]}, r"sample 000001 \(nan\)"),
         ({"scores": [], "labels": [], "groups": []}, "no samples"),
     ],
-    ids=["one person", "groups missing", "one class", "labels missing", "nan", "empty"],
+    ids=["groups missing", "labels missing", "nan", "empty"],
 )
-def test_what_has_no_interval_is_an_error(changes: dict[str, object], message: str) -> None:
+def test_a_table_that_is_wrong_is_an_error(changes: dict[str, object], message: str) -> None:
     with pytest.raises(MetricError, match=message):
         compute_with(**changes)
 
@@ -251,9 +236,14 @@ def test_rounds_and_level_are_checked(changes: dict[str, object]) -> None:
         compute_with(**changes)
 
 
-def test_a_stack_of_seeds_must_be_two_dimensional() -> None:
-    with pytest.raises(MetricError, match=r"\(S, N\)"):
-        compute_mean_interval_over_seeds(compute_auc_by_rank, [0.1, 0.2], [0, 1], ["a", "b"], seed=0)
+def test_one_person_or_one_class_leaves_no_interval_and_a_note_that_says_so() -> None:
+    alone = compute_with(groups=["ann"] * 4)
+    assert (alone.value, alone.low, alone.note) == (1.0, None, "no interval: fewer than two groups")
+    assert compute_with(groups=["ann"] * 4, group_unit="person").note == "no interval: fewer than two people"
+    one_class = compute_with(labels=[1, 1, 1, 1])
+    assert math.isnan(one_class.value)
+    assert one_class.note is not None
+    assert one_class.note.startswith("no value: one class only: all 4 samples have label 1 (sample 000000, ")
 
 
 def count_covered(covers: Callable[[int], bool], trials: int) -> float:
@@ -280,9 +270,9 @@ def test_about_95_percent_of_intervals_over_people_cover_the_truth_and_those_ove
 def test_about_95_percent_of_paired_intervals_cover_the_difference_of_two_equally_good_models() -> None:
     def covers(trial: int) -> bool:
         data = draw_people(trial, people=60, samples_each=6, seeds=4)
-        gain = compute_paired_mean_interval_over_seeds(
+        gain = find_difference(
             compute_auc_by_rank, data.scores[:2], data.scores[2:], data.labels, data.groups, rounds=400, seed=trial
-        )
+        ).difference
         return gain.low <= 0.0 <= gain.high
 
     assert 0.91 <= count_covered(covers, 300) <= 0.98

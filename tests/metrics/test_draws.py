@@ -13,32 +13,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sharpstudent.metrics import draws as drawn
-from sharpstudent.metrics import draws as groups
+from scored_tables import find_difference, find_interval
+from sharpstudent.metrics import binary_draws as drawn
+from sharpstudent.metrics import bootstrap as groups
 from sharpstudent.metrics.binary import (
     compute_accuracy,
-    compute_apcer,
     compute_auc,
     compute_auc_by_rank,
     compute_average_precision,
     compute_balanced_accuracy,
-    compute_bpcer,
     compute_eer,
+    compute_fnr,
+    compute_fpr,
     compute_tpr_at_fpr,
-)
-from sharpstudent.metrics.bootstrap import Interval, compute_interval_by_group, compute_paired_interval
-from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
-from sharpstudent.metrics.draws import (
-    GroupedScores,
-    draw_blocks,
-    draw_counts,
-    find_briers,
-    find_eces,
-    find_log_losses,
-    number_groups,
     to_logits,
 )
-from sharpstudent.metrics.figures import list_figures
+from sharpstudent.metrics.binary_draws import GroupedScores, find_briers, find_eces, find_log_losses
+from sharpstudent.metrics.bootstrap import Estimate, draw_blocks, draw_counts, find_strata, number_groups
+from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
+from sharpstudent.tasks.deepfake.evaluation.figures import list_figures
 
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -53,10 +46,10 @@ PAIRS: dict[str, tuple[drawn.DrawStatistic, Callable[[Scores, Labels], float]]] 
     "tpr at 30 %": (drawn.at_fpr(0.3), lambda s, y: compute_tpr_at_fpr(s, y, wanted=0.3).tpr),
     "accuracy": (drawn.accuracy_at(1.0), partial(compute_accuracy, threshold=1.0)),
     "balanced accuracy": (drawn.balanced_accuracy_at(0.5), partial(compute_balanced_accuracy, threshold=0.5)),
-    "apcer": (drawn.apcer_at(-1.0), partial(compute_apcer, threshold=-1.0)),
-    "bpcer": (drawn.bpcer_at(2.0), partial(compute_bpcer, threshold=2.0)),
-    "no threshold reached": (drawn.bpcer_at(99.0), partial(compute_bpcer, threshold=99.0)),
-    "every threshold reached": (drawn.apcer_at(-99.0), partial(compute_apcer, threshold=-99.0)),
+    "fnr": (drawn.fnr_at(-1.0), partial(compute_fnr, threshold=-1.0)),
+    "fpr": (drawn.fpr_at(2.0), partial(compute_fpr, threshold=2.0)),
+    "no threshold reached": (drawn.fpr_at(99.0), partial(compute_fpr, threshold=99.0)),
+    "every threshold reached": (drawn.fnr_at(-99.0), partial(compute_fnr, threshold=-99.0)),
 }
 SUMS = {
     "brier": (find_briers, compute_brier),
@@ -73,7 +66,8 @@ def split(samples: list[tuple[int, bool, int]]) -> tuple[Scores, Labels, NDArray
 
 
 def list_draws(group_of: NDArray[np.int64], labels: Labels, rounds: int = 6) -> list[NDArray[np.int64]]:
-    return list(draw_counts(group_of, labels, rounds=rounds, seed=len(labels)))
+    strata = find_strata(group_of, labels)
+    return list(draw_counts(group_of, rounds=rounds, seed=len(labels), must_hold=strata))
 
 
 @given(SAMPLES)
@@ -125,11 +119,11 @@ def test_every_figure_that_is_told_has_one_form_for_resamples_and_it_was_held_ag
 
 def compute_both(
     scores: Scores, labels: Labels, names: list[str], statistic: Callable[[Scores, Labels], float], seed: int
-) -> tuple[Interval, Interval]:
+) -> tuple[Estimate, Estimate]:
     """Its interval by the fast way, and as that of a function that nothing is known of."""
     told = {"rounds": 60, "seed": seed}
-    fast = compute_interval_by_group(statistic, scores, labels, names, **told)
-    return fast, compute_interval_by_group(lambda s, y: statistic(s, y), scores, labels, names, **told)
+    fast = find_interval(statistic, scores, labels, names, **told)
+    return fast, find_interval(lambda s, y: statistic(s, y), scores, labels, names, **told)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -143,10 +137,8 @@ def test_intervals_of_the_fast_auc_are_those_of_repeated_samples_to_the_last_bit
     assert fast == slow
     told = {"rounds": 60, "seed": seed}
     other = np.round(scores + generator.normal(size=300), 1)
-    paired = compute_paired_interval(compute_auc_by_rank, scores, other, labels, names, **told)
-    assert paired == compute_paired_interval(
-        lambda s, y: compute_auc_by_rank(s, y), scores, other, labels, names, **told
-    )
+    paired = find_difference(compute_auc_by_rank, scores, other, labels, names, **told)
+    assert paired == find_difference(lambda s, y: compute_auc_by_rank(s, y), scores, other, labels, names, **told)
 
 
 @pytest.mark.parametrize("statistic", [compute_average_precision, compute_eer])
@@ -164,17 +156,17 @@ def test_other_statistics_with_a_fast_form_have_the_same_interval(
 def test_the_size_of_a_block_changes_no_draw(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     group_of, labels = np.array([0, 0, 1, 2, 3, 3, 4]), np.array([0, 0, 1, 0, 1, 1, 0])
     monkeypatch.setattr(groups, "BLOCK_CELLS", cells)
-    blocks = list(draw_blocks(group_of, labels, rounds=23, seed=1))
+    told = {"rounds": 23, "seed": 1, "must_hold": find_strata(group_of, labels)}
+    blocks = list(draw_blocks(group_of, **told))
     assert max(len(block) for block in blocks) == {1: 1, 50: 7, 2**18: 23}[cells]
-    assert np.concatenate(blocks).tolist() == [c.tolist() for c in draw_counts(group_of, labels, rounds=23, seed=1)]
+    assert np.concatenate(blocks).tolist() == [c.tolist() for c in draw_counts(group_of, **told)]
 
 
 def test_a_group_that_is_drawn_more_often_than_a_short_number_holds_is_counted_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    group_of, labels = np.array([0, 1]), np.array([0, 1])
     monkeypatch.setattr(groups, "draw_counts", lambda *_, **__: iter([np.array([2**16, 1]), np.array([1, 2])]))
-    (block,) = draw_blocks(group_of, labels, rounds=2, seed=0)
+    (block,) = draw_blocks(np.array([0, 1]), rounds=2, seed=0)
     assert block.tolist() == [[2**16, 1], [1, 2]]
 
 

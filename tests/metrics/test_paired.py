@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import norm
+from scored_tables import find_difference
 from sharpstudent.metrics.binary import compute_auc, compute_auc_by_rank
-from sharpstudent.metrics.bootstrap import compute_paired_interval, compute_paired_test, find_p_value
+from sharpstudent.metrics.bootstrap import find_p_value
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.metrics.delong import compute_delong_test, find_structural_components
 
@@ -60,8 +61,8 @@ def test_delong_is_the_covariance_of_all_pairs_with_ties(samples: list[tuple[int
     assert found.standard_error == pytest.approx(math.sqrt(variance), rel=1e-9)
     assert found.z == pytest.approx(difference / math.sqrt(variance), rel=1e-9, abs=1e-9)
     assert found.p_value == pytest.approx(2 * norm.sf(abs(found.z)), abs=1e-12)
-    assert found.auc_a == pytest.approx(compute_auc(a, labels), abs=1e-12)
-    assert found.auc_b == pytest.approx(compute_auc(b, labels), abs=1e-12)
+    assert found.value_a == pytest.approx(compute_auc(a, labels), abs=1e-12)
+    assert found.value_b == pytest.approx(compute_auc(b, labels), abs=1e-12)
 
 
 def test_structural_components_worked_by_hand() -> None:
@@ -96,7 +97,7 @@ def test_a_difference_without_variance_has_no_test() -> None:
 
 
 def test_delong_needs_two_of_each_class_and_finite_scores() -> None:
-    with pytest.raises(MetricError, match="two fakes and two reals, got 1 and 3"):
+    with pytest.raises(MetricError, match="two positives and two negatives, got 1 and 3"):
         compute_delong_test([0.1, 0.2, 0.3, 0.4], [0.4, 0.1, 0.2, 0.3], [0, 0, 0, 1])
     with pytest.raises(MetricError, match=r"label 0 \(a, b\)"):
         compute_delong_test([0.1, 0.2], [0.1, 0.2], [0, 0], sample_ids=["a", "b"])
@@ -116,7 +117,7 @@ def test_delong_of_a_hundred_thousand_samples_takes_no_pairs() -> None:
 def test_of_independent_samples_bootstrap_and_delong_agree() -> None:
     a, b, labels = draw(3, size=600, gain=0.1)
     names = [str(i) for i in range(600)]
-    found = compute_paired_test(compute_auc_by_rank, a, b, labels, names, rounds=2000, seed=0)
+    found = find_difference(compute_auc_by_rank, a, b, labels, names, rounds=2000, seed=0)
     delong = compute_delong_test(a, b, labels)
     width = found.difference.high - found.difference.low
     assert width == pytest.approx(2 * 1.96 * delong.standard_error, rel=0.1)
@@ -127,16 +128,9 @@ def test_many_frames_of_few_people_make_delong_too_sure_and_the_bootstrap_not() 
     a, b, labels = draw(0, size=40)
     a, b, labels = (np.repeat(column, 25) for column in (a, b, labels))
     names = [str(i) for i in np.repeat(np.arange(40), 25)]
-    found = compute_paired_test(compute_auc_by_rank, a, b, labels, names, rounds=500, seed=0)
+    found = find_difference(compute_auc_by_rank, a, b, labels, names, rounds=500, seed=0)
     delong = compute_delong_test(a, b, labels)
     assert found.difference.high - found.difference.low > 3 * 2 * 1.96 * delong.standard_error
-
-
-def test_the_interval_is_that_of_the_plain_paired_bootstrap() -> None:
-    a, b, labels = draw(0)
-    told = {"rounds": 200, "seed": 4}
-    found = compute_paired_test(compute_auc_by_rank, a, b, labels, draw_names(120), **told)
-    assert found.difference == compute_paired_interval(compute_auc_by_rank, a, b, labels, draw_names(120), **told)
 
 
 def test_p_values_worked_by_hand() -> None:
@@ -149,21 +143,22 @@ def test_p_values_worked_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_a_p_value_below_the_level_and_an_interval_without_zero_say_the_same(seed: int) -> None:
     a, b, labels = draw(seed, gain=0.1)
-    found = compute_paired_test(compute_auc_by_rank, a, b, labels, draw_names(120), rounds=999, seed=0)
+    found = find_difference(compute_auc_by_rank, a, b, labels, draw_names(120), rounds=999, seed=0)
     has_zero = found.difference.low <= 0.0 <= found.difference.high
     assert has_zero == (found.p_value > 0.05) or abs(found.p_value - 0.05) < 0.005
 
 
 def test_a_model_does_not_differ_from_itself_and_a_clearly_better_one_does() -> None:
     a, b, labels = draw(0, gain=2.0)
-    assert compute_paired_test(compute_auc_by_rank, a, 2 * a, labels, draw_names(120), rounds=99, seed=0).p_value == 1.0
-    found = compute_paired_test(compute_auc_by_rank, a, b, labels, draw_names(120), rounds=999, seed=0)
+    assert find_difference(compute_auc_by_rank, a, 2 * a, labels, draw_names(120), rounds=99, seed=0).p_value == 1.0
+    found = find_difference(compute_auc_by_rank, a, b, labels, draw_names(120), rounds=999, seed=0)
     assert found.p_value == pytest.approx(2 / 1000)
     assert found.difference.low > 0.0
 
 
-def test_bad_scores_are_named_and_one_person_is_refused() -> None:
-    with pytest.raises(MetricError, match=r"sample 1 \(nan\)"):
-        compute_paired_test(compute_auc_by_rank, [0.1, math.nan], [0.1, 0.2], [0, 1], ["a", "b"], seed=0)
-    with pytest.raises(MetricError, match="all samples are of 'a'"):
-        compute_paired_test(compute_auc_by_rank, [0.1, 0.3], [0.1, 0.2], [0, 1], ["a", "a"], seed=0)
+def test_bad_scores_are_named_and_one_person_leaves_no_interval() -> None:
+    with pytest.raises(MetricError, match=r"sample 000001 \(nan\)"):
+        find_difference(compute_auc_by_rank, [0.1, math.nan], [0.1, 0.2], [0, 1], ["a", "b"])
+    alone = find_difference(compute_auc_by_rank, [0.1, 0.3], [0.3, 0.2], [0, 1], ["a", "a"])
+    assert (alone.difference.value, alone.difference.low, alone.p_value) == (1.0, None, None)
+    assert alone.difference.note == "no interval: fewer than two groups"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sharpstudent.metrics.calibration import compute_ece, compute_reliability, compute_reliability_of_fake
+from sharpstudent.metrics.calibration import compute_ece, compute_reliability, compute_reliability_of_positive
 from sharpstudent.metrics.checks import MetricError
 from sklearn.calibration import calibration_curve
 
@@ -29,18 +29,18 @@ def test_its_error_is_the_calibration_error(samples: list[tuple[float, int]], bi
 
 def test_a_case_worked_by_hand() -> None:
     logits = to_logits([math.log(p / (1 - p)) for p in (0.1, 0.15, 0.7, 0.9)])
-    found = compute_reliability_of_fake(logits, [0, 1, 1, 1], bins=4)
+    found = compute_reliability_of_positive(logits, [0, 1, 1, 1], bins=4)
     assert found.edges.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert found.counts.tolist() == [2, 0, 1, 1]
     np.testing.assert_allclose(found.said, [0.125, math.nan, 0.7, 0.9])
     np.testing.assert_allclose(found.true, [0.5, math.nan, 1.0, 1.0])
 
 
-def test_of_the_fake_class_it_is_scikit_learns_curve() -> None:
+def test_of_class_1_it_is_scikit_learns_curve() -> None:
     generator = np.random.default_rng(0)
     margins = generator.normal(0, 3, 500)
     labels = (generator.random(500) < 0.5).astype(np.int64)
-    found = compute_reliability_of_fake(to_logits(margins.tolist()), labels, bins=10)
+    found = compute_reliability_of_positive(to_logits(margins.tolist()), labels, bins=10)
     true, said = calibration_curve(labels, 1 / (1 + np.exp(-margins)), n_bins=10)
     np.testing.assert_allclose(found.true[found.counts > 0], true, atol=1e-12)
     np.testing.assert_allclose(found.said[found.counts > 0], said, atol=1e-12)
@@ -49,14 +49,14 @@ def test_of_the_fake_class_it_is_scikit_learns_curve() -> None:
 def test_swapped_classes_turn_the_diagram_round() -> None:
     generator = np.random.default_rng(1)
     margins, labels = generator.normal(0, 2, 300), generator.integers(0, 2, 300)
-    found = compute_reliability_of_fake(to_logits(margins.tolist()), labels, bins=5)
-    turned = compute_reliability_of_fake(to_logits((-margins).tolist()), 1 - labels, bins=5)
+    found = compute_reliability_of_positive(to_logits(margins.tolist()), labels, bins=5)
+    turned = compute_reliability_of_positive(to_logits((-margins).tolist()), 1 - labels, bins=5)
     np.testing.assert_allclose(turned.said[::-1], 1 - found.said, atol=1e-12)
     np.testing.assert_allclose(turned.true[::-1], 1 - found.true, atol=1e-12)
 
 
 def test_bad_logits_and_no_bins_are_refused() -> None:
-    for compute in (compute_reliability, compute_reliability_of_fake):
+    for compute in (compute_reliability, compute_reliability_of_positive):
         with pytest.raises(MetricError, match=r"bob \(nan\)"):
             compute([[0.0, 0.1], [0.0, math.nan]], [0, 1], sample_ids=["ann", "bob"])
         with pytest.raises(MetricError, match="no samples"):

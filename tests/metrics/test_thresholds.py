@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sharpstudent.metrics.binary import compute_apcer, compute_balanced_accuracy, compute_bpcer, compute_tpr_at_fpr
+from sharpstudent.metrics.binary import compute_balanced_accuracy, compute_fnr, compute_fpr, compute_tpr_at_fpr
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.metrics.thresholds import (
+from sharpstudent.metrics.curves import (
     OperatingPoint,
     choose_threshold_at_eer,
     choose_threshold_at_fpr,
@@ -64,8 +64,8 @@ def test_a_point_says_what_its_threshold_does_and_only_order_matters(
     labels[:2] = [0, 1]
     scores = np.array([score for score, _ in samples], dtype=np.float64)
     point = rule(scores, labels)
-    assert point.tpr == pytest.approx(1 - compute_apcer(scores, labels, threshold=point.threshold), abs=1e-12)
-    assert point.fpr == compute_bpcer(scores, labels, threshold=point.threshold)
+    assert point.tpr == pytest.approx(1 - compute_fnr(scores, labels, threshold=point.threshold), abs=1e-12)
+    assert point.fpr == compute_fpr(scores, labels, threshold=point.threshold)
     other = rule(np.exp(scores), labels)
     assert (other.tpr, other.fpr) == (point.tpr, point.fpr)
     assert rule(scores[::-1], labels[::-1]) == point
@@ -82,7 +82,7 @@ def test_each_rule_finds_the_best_of_all_thresholds(samples: list[tuple[int, boo
     assert (1 + youden.tpr - youden.fpr) / 2 == pytest.approx(best, abs=1e-12)
     eer = choose_threshold_at_eer(scores, labels)
     gaps = [
-        abs(compute_bpcer(scores, labels, threshold=t) - compute_apcer(scores, labels, threshold=t)) for t in thresholds
+        abs(compute_fpr(scores, labels, threshold=t) - compute_fnr(scores, labels, threshold=t)) for t in thresholds
     ]
     assert abs(eer.fpr - (1 - eer.tpr)) == pytest.approx(min(gaps), abs=1e-12)
     assert choose_at_third(scores, labels).tpr == compute_tpr_at_fpr(scores, labels, wanted=1 / 3).tpr

@@ -28,6 +28,7 @@ from sharpstudent.modalities.faces.swap.region import (
     remove_from_rim,
 )
 from sharpstudent.modalities.faces.swap.swap import (
+    FaceWarp,
     PointedFace,
     UnfitPair,
     cut_face,
@@ -36,7 +37,6 @@ from sharpstudent.modalities.faces.swap.swap import (
     keep_picture,
     swap_face,
 )
-from sharpstudent.modalities.faces.swap.warp import FaceWarp
 
 PHOTOS = ROOT.parent / "shared" / "data" / "faces"
 SIDE = 200

@@ -8,11 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sharpstudent.models.classifier import build_classifier
+from sharpstudent.core.types import Batch, ModelSpec
+from sharpstudent.models.vision import Classifier, build_classifier
 from torch import Tensor, nn
 
 SMALL = "test_resnet"  # 0.4 M parameters
 OTHER = "test_efficientnet"
+
+
+class PictureModels:
+    """What builds the models of a config: classifiers of pictures of 32 x 32, two classes."""
+
+    classes = ("real", "fake")
+    pretrained: Mapping[str, str] = {"imagenet": "sharpstudent.models.pretrained:load_imagenet"}
+
+    def build_student(self, spec: ModelSpec) -> Classifier:
+        return build_classifier(spec.name, classes=len(self.classes), dropout=spec.dropout, options=spec.options)
+
+    def build_teacher(self, spec: ModelSpec) -> Classifier:
+        return self.build_student(spec)
+
+    def example_batch(self, count: int) -> Batch:
+        names = [str(row) for row in range(count)]
+        return Batch(inputs={"image": torch.zeros(count, 3, 32, 32)}, rows={"id": names, "group": names})
 
 
 def build_small(seed: int, name: str = SMALL, classes: int = 2) -> nn.Module:

@@ -21,11 +21,11 @@ from sharpstudent.config.run_config import (
 )
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.build import build_student, build_teachers, print_layers
-from sharpstudent.models.classifier import EFFICIENTNET_B4
+from sharpstudent.models.hooks import list_layers
 from sharpstudent.models.teachers import TeacherEnsemble
-from small_models import OTHER, SMALL, are_equal, build_small, build_timm, save_run, state_of
+from sharpstudent.models.vision import EFFICIENTNET_B4
+from small_models import OTHER, SMALL, PictureModels, are_equal, build_small, build_timm, save_run, state_of
 
-CLASSES = ("real", "fake")
 RUN = "output/pretrain_mobilevit_a/weights/best_model.pth"
 
 
@@ -53,7 +53,7 @@ def make_config(
         student=StudentSection(name=student, init=init, dropout=0.3, weights=weights),
         teachers=teachers if teacher is None else (TeacherSection(name=teacher[0], weights=teacher[1]),),
         teacher_average=average,
-        training=TrainingSection(epochs=1, batch_size=1, max_skipped_in_a_row=50, keep_best=5),
+        training=TrainingSection(epochs=1, batch_size=1, max_skipped_in_a_row=50, keep_best=5, selection_metric="auc"),
         optimizer=OptimizerSection(
             base="sgd", lr=0.1, momentum=0.9, weight_decay=0.0, rho=0.05, clip_norm=1.0, flat=0.75, warmup=0.0
         ),
@@ -96,7 +96,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def build(config: RunConfig, **settings: Any) -> tuple[torch.nn.Module, list[str]]:
     lines: list[str] = []
-    return build_student(config, classes=2, say=lines.append, **settings), lines
+    return build_student(config, PictureModels(), say=lines.append, **settings), lines
 
 
 # --- Stage 1 --------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_stage_2_never_touches_a_hub(no_network: list[str]) -> None:
             build(make_config(stage=2, student="mobilevitv2_050", init="imagenet", weights=weights))
     teacher = make_config(stage=2, teacher=("mobilevitv2_050", "absent.pth"))
     with pytest.raises(UserError):
-        build_teachers(teacher, classes=CLASSES)
+        build_teachers(teacher, PictureModels())
     assert no_network == []
 
 
@@ -258,7 +258,7 @@ def test_a_resumed_run_looks_for_no_weights() -> None:
 def test_the_teacher_is_frozen_whole_and_said_to_be_so() -> None:
     save_run(Path("teacher.pth"), name=OTHER, seed=4)
     lines: list[str] = []
-    teacher = build_teachers(make_config(stage=2, teacher=(OTHER, "teacher.pth")), classes=CLASSES, say=lines.append)
+    teacher = build_teachers(make_config(stage=2, teacher=(OTHER, "teacher.pth")), PictureModels(), say=lines.append)
     assert isinstance(teacher, TeacherEnsemble)
     assert are_equal(teacher.members[0].model.state_dict(), state_of(build_small(4, OTHER)))
     assert not any(p.requires_grad for p in teacher.parameters())
@@ -270,7 +270,7 @@ def test_the_teacher_is_frozen_whole_and_said_to_be_so() -> None:
 def test_a_teacher_of_the_students_architecture_gives_a_warning() -> None:
     save_run(Path("teacher.pth"))
     lines: list[str] = []
-    build_teachers(make_config(stage=2, teacher=(SMALL, "teacher.pth")), classes=CLASSES, say=lines.append)
+    build_teachers(make_config(stage=2, teacher=(SMALL, "teacher.pth")), PictureModels(), say=lines.append)
     assert any("warning: teacher and student are both" in line for line in lines)
 
 
@@ -278,12 +278,12 @@ def test_a_teacher_without_a_head_or_a_file_is_refused() -> None:
     torch.save(build_timm(1, OTHER).state_dict(), "imagenet.pth")
     for path, words in (("imagenet.pth", "1000 classes apart"), ("absent.tar", "put the teacher's checkpoint there")):
         with pytest.raises(UserError, match=words):
-            build_teachers(make_config(stage=2, teacher=(OTHER, path)), classes=CLASSES)
+            build_teachers(make_config(stage=2, teacher=(OTHER, path)), PictureModels())
 
 
 def test_stage_1_has_no_teacher() -> None:
     with pytest.raises(ValueError, match="no teacher"):
-        build_teachers(make_config(), classes=CLASSES)
+        build_teachers(make_config(), PictureModels())
 
 
 # --- Several teachers -----------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_stage_1_has_no_teacher() -> None:
 def build_all(*sections: TeacherSection, **settings: Any) -> tuple[TeacherEnsemble, list[str]]:
     lines: list[str] = []
     config = make_config(**{"stage": 2, "student": "test_vit", "teachers": sections, **settings})
-    return build_teachers(config, classes=CLASSES, say=lines.append), lines
+    return build_teachers(config, PictureModels(), say=lines.append), lines
 
 
 def test_every_teacher_is_loaded_counted_and_given_its_settings() -> None:
@@ -308,11 +308,12 @@ def test_every_teacher_is_loaded_counted_and_given_its_settings() -> None:
     assert lines[2:] == ["2 teachers, the average of their probabilities: test_resnet 75%, test_efficientnet 25%"]
     assert are_equal(ensemble.members[1].model.state_dict(), state_of(build_small(5, OTHER)))
     first, second = ensemble.members
-    assert (first.order, first.input_size, second.order, second.input_size) == ((1, 0), None, None, 64)
+    assert (first.order, second.order) == ((1, 0), None)
+    assert (first.model.preprocess, second.model.preprocess.input_size) == (None, 64)  # type: ignore[union-attr]
     images = torch.rand(2, 3, 64, 64)
-    answers = [build_small(4).eval()(images).logits.flip(1), build_small(5, OTHER).eval()(2 * images - 1).logits]
+    answers = [build_small(4).eval()(images)["logits"].flip(1), build_small(5, OTHER).eval()(2 * images - 1)["logits"]]
     shares = [answer.softmax(1) * share for answer, share in zip(answers, (0.75, 0.25), strict=True)]
-    torch.testing.assert_close(ensemble(images).logits.softmax(1), sum(shares))
+    torch.testing.assert_close(ensemble(image=images)["logits"].softmax(1), sum(shares))
 
 
 def test_the_problems_of_all_teachers_are_told_together() -> None:
@@ -422,13 +423,16 @@ def test_layers_are_printed_for_each_model_at_its_own_size_without_any_weights()
         TeacherSection(name=OTHER, input_size=64, weights="x"),
     )
     lines: list[str] = []
-    print_layers(make_config(stage=2, teachers=sections), classes=2, image_size=32, say=lines.append)
+    print_layers(make_config(stage=2, teachers=sections), PictureModels(), say=lines.append)
     heads = [line for line in lines if not line.startswith("  ")]
     assert heads == [
-        "student test_resnet, images (B, 3, 32, 32):",
-        "teacher 1 test_resnet, images (B, 3, 32, 32):",
-        "teacher 2 test_efficientnet, images (B, 3, 64, 64):",
+        "student test_resnet, image (B, 3, 32, 32):",
+        "teacher 1 test_resnet, image (B, 3, 32, 32):",
+        "teacher 2 test_efficientnet, image (B, 3, 32, 32):",
     ]
-    rows = {line.split()[0] for line in lines if line.startswith("  ")}
-    assert {"backbone.layer2", "2.backbone.blocks.1"} <= rows
+    rows = {line.split()[0]: line for line in lines if line.startswith("  ")}
+    # Of pictures at the side that this teacher has them resized to.
+    expected = dict(list_layers(build_small(0, OTHER), {"image": torch.zeros(1, 3, 64, 64)}))["backbone.blocks.1"]
+    assert rows["2.backbone.blocks.1"].endswith(f"(B, {', '.join(map(str, expected[1:]))})")
+    assert {"backbone.layer2", "2.backbone.blocks.1"} <= rows.keys()
     assert "backbone.blocks.1" not in rows

@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Outputs
-from sharpstudent.models.classifier import (
+from sharpstudent.models.forward import count_parameters
+from sharpstudent.models.teachers import FrozenTeacher
+from sharpstudent.models.vision import (
     EFFICIENTNET_B4,
     EfficientNetClassifier,
-    FrozenTeacher,
     TimmClassifier,
     build_classifier,
     check_model_name,
-    count_parameters,
 )
 from small_models import OTHER, SMALL, build_small
 
@@ -59,16 +58,16 @@ def test_any_family_of_timm_gives_logits_and_feature_maps(name: str, classes: in
     with torch.no_grad():
         outputs = model(torch.rand(2, 3, 64, 64))
         features = model.get_features(torch.rand(2, 3, 64, 64))
-    assert isinstance(outputs, Outputs)
-    assert outputs.logits.shape == (2, classes)
-    assert outputs.logits.dtype == torch.float32
+    assert list(outputs) == ["logits"]
+    assert outputs["logits"].shape == (2, classes)
+    assert outputs["logits"].dtype == torch.float32
     assert features.ndim == 4
     assert features.shape[0] == 2
 
 
 def test_the_teacher_gives_logits_at_small_sizes_too(b4: EfficientNetClassifier) -> None:
     with torch.no_grad():
-        assert b4(torch.rand(2, 3, 64, 64)).logits.shape == (2, 2)
+        assert b4(torch.rand(2, 3, 64, 64))["logits"].shape == (2, 2)
 
 
 @pytest.mark.slow
@@ -77,7 +76,7 @@ def test_the_last_feature_map_at_380_px_is_a_grid_of_12_by_12(name: str, channel
     model = build_classifier(name, classes=2, dropout=0.3).eval()
     with torch.no_grad():
         assert model.get_features(torch.rand(1, 3, 380, 380)).shape == (1, channels, 12, 12)
-        assert model(torch.rand(2, 3, 380, 380)).logits.shape == (2, 2)
+        assert model(torch.rand(2, 3, 380, 380))["logits"].shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +103,8 @@ def test_a_frozen_teacher_gives_the_same_answer_twice_and_its_features() -> None
     teacher = FrozenTeacher(build_small(0).train())
     images = torch.rand(2, 3, 64, 64)
     teacher.train()
-    assert torch.equal(teacher(images).logits, teacher(images).logits)
-    assert not teacher.get_features(images).requires_grad
+    assert torch.equal(teacher(image=images)["logits"], teacher(image=images)["logits"])
+    assert not teacher.embed({"image": images}).requires_grad
     assert not any(p.requires_grad for p in teacher.parameters())
 
 
@@ -116,4 +115,4 @@ def test_a_student_alone_is_a_timm_classifier_with_its_own_head() -> None:
         images = torch.rand(2, 3, 64, 64)
         model.eval()
         pooled = model.backbone(images)
-        torch.testing.assert_close(model(images).logits, model.head[1](pooled))
+        torch.testing.assert_close(model(images)["logits"], model.head[1](pooled))

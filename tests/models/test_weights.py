@@ -10,7 +10,7 @@ import pytest
 import torch
 from efficientnet_pytorch import EfficientNet
 from sharpstudent.core.errors import UserError
-from sharpstudent.models.classifier import EFFICIENTNET_B4, build_classifier
+from sharpstudent.models.vision import EFFICIENTNET_B4, build_classifier
 from sharpstudent.models.weights import (
     compute_weights_hash,
     count_head_classes,

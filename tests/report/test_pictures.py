@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sharpstudent.core.errors import UserError
-from sharpstudent.report.batch_picture import draw_batch
-from sharpstudent.report.curves import draw_curves
+from sharpstudent.report.curves import ValidationPanel, draw_curves
+from sharpstudent.tasks.deepfake.report.pictures import draw_batch
 
+PANEL = ValidationPanel("validation AUC", ".*auc(_ema)?", "val_auc")
 ROOT = Path(__file__).resolve().parents[2]
 GREEN, BLUE = (10, 200, 30), (20, 40, 220)  # the reals and the fakes in these tests
 
@@ -94,15 +95,15 @@ def make_rows(epochs: int) -> list[dict]:
 
 @pytest.mark.parametrize("epochs", [1, 3, 60])
 def test_curves_are_drawn_for_any_number_of_epochs(tmp_path: Path, epochs: int) -> None:
-    draw_curves(tmp_path / "logs" / "curves.png", make_rows(epochs))
+    draw_curves(tmp_path / "logs" / "curves.png", make_rows(epochs), validation=PANEL)
     picture = read_png(tmp_path / "logs" / "curves.png")
     assert picture.shape[1] > 1000
     assert (picture != 255).any(-1).mean() > 0.005  # something is on the paper
 
 
 def test_only_the_panels_that_have_data_are_drawn(tmp_path: Path) -> None:
-    draw_curves(tmp_path / "a.png", [{"epoch": 1, "val_auc": 0.5}])
-    draw_curves(tmp_path / "b.png", make_rows(2))
+    draw_curves(tmp_path / "a.png", [{"epoch": 1, "val_auc": 0.5}], validation=PANEL)
+    draw_curves(tmp_path / "b.png", make_rows(2), validation=PANEL)
     assert read_png(tmp_path / "a.png").shape[0] < read_png(tmp_path / "b.png").shape[0]
 
 
@@ -110,40 +111,41 @@ def test_the_columns_of_a_distillation_run_find_their_panels() -> None:
     from sharpstudent.report.curves import _choose_panels
 
     columns = ["epoch", "train_loss", "train_hard", "train_kd", "train_grad_norm", "val_auc", "val_eer", "lr"]
-    panels = dict(_choose_panels([*columns, "hard/weight", "kd/weight", "kd/temperature", "seconds"]))
+    panels = dict(_choose_panels([*columns, "hard/weight", "kd/weight", "kd/temperature", "seconds"], PANEL))
     assert panels == {
         "loss": ["train_loss", "train_hard", "train_kd"],
         "validation AUC": ["val_auc"],
         "learning rate": ["lr"],
         "alpha (weight of the hard labels)": ["hard/weight"],
     }
-    assert len(_choose_panels([*columns, "hard/weight"])) == 3  # stage 1 has one term: no alpha to show
+    assert len(_choose_panels([*columns, "hard/weight"], PANEL)) == 3  # stage 1 has one term: no alpha to show
 
 
 def test_values_that_are_not_finite_leave_gaps_and_no_error(tmp_path: Path) -> None:
     rows = make_rows(3)
     for row in rows:
         row.update(val_auc=float("nan"), train_loss=float("inf"), lr=0.0)
-    draw_curves(tmp_path / "curves.png", rows)
+    draw_curves(tmp_path / "curves.png", rows, validation=PANEL)
     with pytest.raises(ValueError, match="no rows"):
-        draw_curves(tmp_path / "curves.png", [])
+        draw_curves(tmp_path / "curves.png", [], validation=PANEL)
 
 
 def test_a_picture_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="could not be written"):
-        draw_curves(tmp_path / "file" / "curves.png", make_rows(2))
+        draw_curves(tmp_path / "file" / "curves.png", make_rows(2), validation=PANEL)
 
 
 PROGRAM = """
 import sys
 from pathlib import Path
 import numpy as np
-from sharpstudent.report.batch_picture import draw_batch
-from sharpstudent.report.curves import draw_curves
+from sharpstudent.tasks.deepfake.report.pictures import draw_batch
+from sharpstudent.report.curves import ValidationPanel, draw_curves
+PANEL = ValidationPanel("validation AUC", ".*auc", "val_auc")
 assert "matplotlib" not in sys.modules, "loaded before it is needed"
 draw_batch(Path(sys.argv[1]) / "a.png", np.zeros((2, 8, 8, 3), np.uint8), [0, 1], ["a", "b"])
-draw_curves(Path(sys.argv[1]) / "b.png", [{"epoch": 1, "val_auc": 0.5}])
+draw_curves(Path(sys.argv[1]) / "b.png", [{"epoch": 1, "val_auc": 0.5}], validation=PANEL)
 assert "matplotlib.pyplot" not in sys.modules, "pyplot keeps global state"
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sharpstudent.modalities.faces.detect import Face
+from sharpstudent.modalities.faces.detect import DetectedFace
 from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
 from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
 from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutSettings
@@ -30,19 +30,19 @@ def draw_blocks(*boxes: Box, size: tuple[int, int] = (320, 240)) -> NDArray[np.u
 class BlockDetector:
     """Finds the blocks, largest first."""
 
-    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         _, _, stats, _ = cv2.connectedComponentsWithStats((image[..., 0] > 150).astype(np.uint8))
         faces = []
         for left, top, width, height, _ in stats[1:]:
             box = np.array([left, top, left + width, top + height], np.float32)
-            faces.append(Face(box, 0.9, np.repeat(box[None, :2], 5, axis=0)))
+            faces.append(DetectedFace(box, 0.9, np.repeat(box[None, :2], 5, axis=0)))
         return sorted(faces, key=lambda face: -face.area)
 
 
 class BlockMesh:
     """81 points on an ellipse inside the box."""
 
-    def locate_81(self, image: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
+    def locate_81(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.float32]:
         return place_landmarks(face.box_xyxy)
 
 

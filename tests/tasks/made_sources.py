@@ -12,7 +12,7 @@ import numpy as np
 from drawn_faces import draw_face
 from numpy.typing import NDArray
 from sharpstudent.modalities.faces.crop import compute_landmark_box
-from sharpstudent.modalities.faces.detect import Face
+from sharpstudent.modalities.faces.detect import DetectedFace
 
 SIDE = 120  # [px]
 KNOWN: dict[bytes, NDArray[np.float32]] = {}  # a drawn picture's bytes: its landmarks
@@ -43,15 +43,15 @@ def write_faces(root: Path, people: dict[str, int], *, start: int = 0) -> Path:
 class KnowingDetector:
     """Finds the drawn faces by heart; in any other picture there is none."""
 
-    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
         landmarks = KNOWN.get(image.tobytes())
         if landmarks is None:
             return []
-        return [Face(compute_landmark_box(landmarks[:68]), 0.9, landmarks[:5])]
+        return [DetectedFace(compute_landmark_box(landmarks[:68]), 0.9, landmarks[:5])]
 
 
 class KnowingMesh:
-    def locate_81(self, image: NDArray[np.uint8], face: Face) -> NDArray[np.float32]:
+    def locate_81(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.float32]:
         return KNOWN[image.tobytes()]
 
 

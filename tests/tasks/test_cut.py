@@ -21,10 +21,9 @@ from block_clips import (
 )
 from made_videos import cut_end, write_video
 from sharpstudent.core.errors import UserError
-from sharpstudent.modalities.faces.crop import compute_loose_box
-from sharpstudent.modalities.faces.quality import compute_distance
+from sharpstudent.modalities.faces.crop import compute_distance, compute_loose_box
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
-from sharpstudent.tasks.deepfake.prepare import cut_given
+from sharpstudent.tasks.deepfake.prepare import cut_frame as cut_given
 from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
 from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
 from sharpstudent.tasks.deepfake.prepare.settings import CutFace, CutSettings

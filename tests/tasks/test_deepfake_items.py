@@ -10,15 +10,16 @@ import pytest
 import torch
 from drawn_faces import draw_face
 from sharpstudent.core.random import build_generator
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.core.types import Sample, Table
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import TrainOrder, evaluation_batches
-from sharpstudent.evaluation.task import Scores
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces, RepeatedBlends
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace, list_pictures, read_picture
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.train.validate import compute_metrics
 
 SIZE = 48
 
@@ -29,21 +30,28 @@ def make_face(seed: int) -> Face:
 
 
 FACES = [make_face(seed) for seed in range(3)]
+TASK = DeepfakeTask(DeepfakeSection())
 
 
 def evaluate(source: RepeatedBlends, *, workers: int = 0) -> list[torch.Tensor]:
     batches = evaluation_batches(len(source), 4)
-    return [b.batch.inputs for b in load_batches(source, batches, seed=0, num_workers=workers)]
+    loaded = load_batches(source, batches, seed=0, num_workers=workers, collate=TASK.collate)
+    return [b.batch.inputs["image"] for b in loaded]
+
+
+def pictures_of(sample: Sample) -> bytes:
+    return sample.inputs["image"].tobytes()
 
 
 def test_a_training_item_is_augmented_anew_by_each_generator_and_alike_by_the_same() -> None:
     source = BlendedPairs(FACES, image_size=SIZE, train=True)
     one, same, other = (source.make(0, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert one.images.tobytes() == same.images.tobytes()
-    assert one.images.tobytes() != other.images.tobytes()
-    assert one.labels == (0, 1)
-    assert one.sample_ids == ("face 0#real", "face 0#blend")
-    assert (one.clip_id, one.identity) == ("clip 0", "person 0")
+    assert pictures_of(one) == pictures_of(same)
+    assert pictures_of(one) != pictures_of(other)
+    assert one.targets["label"].tolist() == [0, 1]
+    assert one.rows["id"] == ("face 0#real", "face 0#blend")
+    assert (one.rows["clip"], one.rows["group"]) == (("clip 0",) * 2, ("person 0",) * 2)
+    assert (source.name(0), source.group(0)) == ("face 0", "person 0")
 
 
 def test_training_batches_are_the_same_bytes_for_any_number_of_workers_and_after_a_restart() -> None:
@@ -52,7 +60,8 @@ def test_training_batches_are_the_same_bytes_for_any_number_of_workers_and_after
 
     def load(workers: int, start: int = 0) -> list[bytes]:
         batches = order.batches(2, start_step=start)
-        return [b.batch.inputs.numpy().tobytes() for b in load_batches(source, batches, seed=4, num_workers=workers)]
+        loaded = load_batches(source, batches, seed=4, num_workers=workers, collate=TASK.collate)
+        return [b.batch.inputs["image"].numpy().tobytes() for b in loaded]
 
     whole = load(0)
     assert load(2) == whole
@@ -61,21 +70,22 @@ def test_training_batches_are_the_same_bytes_for_any_number_of_workers_and_after
 
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_validation_gives_each_face_so_many_different_blends(repeats: int) -> None:
-    source = RepeatedBlends(FACES, image_size=SIZE, repeats=repeats)
+    source = RepeatedBlends(FACES, image_size=SIZE, times=repeats)
     assert len(source) == 3 * repeats
     fakes: dict[str, set[bytes]] = {}
     names: list[str] = []
     for (key,) in evaluation_batches(len(source), 1):
         item = source.make(key.index, build_generator(0, key.epoch, key.index))
-        fakes.setdefault(item.identity, set()).add(item.images[-1].tobytes())
-        names += item.sample_ids
-        assert source.name_of(key.index) == f"face {key.index % 3}"
+        fakes.setdefault(source.group(key.index), set()).add(item.inputs["image"][-1].tobytes())
+        assert set(item.rows["group"]) == {source.group(key.index)}
+        names += item.rows["id"]
+        assert source.name(key.index) == f"face {key.index % 3}"
     assert [len(blends) for blends in fakes.values()] == [repeats] * 3
     assert len(set(names)) == len(names)
 
 
 def test_two_evaluations_see_the_same_pictures_with_any_number_of_workers() -> None:
-    source = RepeatedBlends(FACES, image_size=SIZE, repeats=2)
+    source = RepeatedBlends(FACES, image_size=SIZE, times=2)
     first = evaluate(source)
     for other in (evaluate(source), evaluate(source, workers=2)):
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
@@ -84,17 +94,35 @@ def test_two_evaluations_see_the_same_pictures_with_any_number_of_workers() -> N
 def test_a_face_without_landmarks_cannot_be_blended() -> None:
     image = FACES[0].load().image
     face = replace(FACES[0], load=lambda: LoadedFace(image))
-    with pytest.raises(UnreadableItem, match="has no landmarks"):
+    with pytest.raises(UnreadableSample, match="has no landmarks"):
         BlendedPairs([face], image_size=SIZE, train=True).make(0, np.random.default_rng(0))
 
 
 def test_a_labelled_face_keeps_its_label_through_augmentation() -> None:
     faces = [replace(face, label=i % 2) for i, face in enumerate(FACES)]
     source = LabelledFaces(faces, image_size=SIZE, train=True)
-    assert [source.make(i, np.random.default_rng(i)).labels for i in range(3)] == [(0,), (1,), (0,)]
-    one, other = (source.make(0, np.random.default_rng(seed)).images for seed in (1, 3))
+    assert [source.make(i, np.random.default_rng(i)).targets["label"].tolist() for i in range(3)] == [[0], [1], [0]]
+    one, other = (source.make(0, np.random.default_rng(seed)).inputs["image"] for seed in (1, 3))
     assert one.shape == (1, SIZE, SIZE, 3)
     assert one.tobytes() != other.tobytes()
+
+
+def test_the_picture_of_a_batch_shows_each_real_face_beside_its_blend_and_mask(folder: Path) -> None:
+    from sharpstudent.evaluation.renderer import load_renderer
+    from sharpstudent.tasks.deepfake.report.pictures import draw_batch
+
+    source = BlendedPairs(FACES, image_size=SIZE, train=True)
+    samples = [source.make(i, np.random.default_rng(i)) for i in range(3)]
+    batch = TASK.collate(samples, [source.group(i) for i in range(3)])
+    assert batch.targets["label"].tolist() == [0, 1, 0, 1, 0, 1]
+    load_renderer(TASK).draw_batch(folder / "found.png", batch)
+    pictures = np.concatenate([sample.inputs["image"] for sample in samples])
+    masks = np.concatenate([sample.rows["mask"] for sample in samples])
+    names = [f"face {i}#{kind}" for i in range(3) for kind in ("real", "blend")]
+    draw_batch(folder / "wanted.png", pictures, [0, 1] * 3, names, masks=masks)
+    draw_batch(folder / "without.png", pictures, [0, 1] * 3, names)
+    found, wanted, without = ((folder / f"{name}.png").read_bytes() for name in ("found", "wanted", "without"))
+    assert found == wanted != without
 
 
 # --- Pictures -------------------------------------------------------------------------------------------------------
@@ -110,7 +138,7 @@ def test_pictures_cut_off_anywhere_are_unreadable(folder: Path, suffix: str) -> 
     assert read_picture(path).shape == (100, 100, 3)
     for share in (0.0, 0.01, 0.3, 0.7, 0.97):
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(UnreadableItem) as caught:
+        with pytest.raises(UnreadableSample) as caught:
             read_picture(path)
         assert caught.value.path == str(path)
 
@@ -137,14 +165,14 @@ def test_a_header_that_claims_a_huge_picture_is_unreadable(folder: Path) -> None
     header = b"IHDR" + struct.pack(">IIBBBBB", 2**30, 2**30, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     (folder / "huge.png").write_bytes(png)
-    with pytest.raises(UnreadableItem):
+    with pytest.raises(UnreadableSample):
         read_picture(folder / "huge.png")
 
 
 def test_a_folder_or_nothing_under_a_pictures_name_is_unreadable(folder: Path) -> None:
     (folder / "dir.jpg").mkdir()
     for name in ("dir.jpg", "absent.jpg"):
-        with pytest.raises(UnreadableItem):
+        with pytest.raises(UnreadableSample):
             read_picture(folder / name)
 
 
@@ -158,26 +186,26 @@ def test_pictures_are_listed_in_order_whatever_the_case_of_their_suffix(folder: 
 # --- Metrics and the registry ---------------------------------------------------------------------------------------
 
 
-def make_scores(logits: list[list[float]], labels: list[int]) -> Scores:
-    names = tuple(f"face {i}" for i in range(len(labels)))
-    return Scores(np.array(logits, np.float32), np.array(labels), names, names, names)
+def make_table(logits: list[list[float]], labels: list[int]) -> Table:
+    names = np.array([f"face {i}" for i in range(len(labels))])
+    kinds = np.array(["self-blend" if label else "" for label in labels])
+    rows = {"id": names, "clip": names, "group": names, "manipulation": kinds}
+    return {"logits": np.array(logits, np.float32), "label": np.array(labels), **rows}
 
 
 def test_the_metrics_are_auc_and_accuracy_of_the_fake_class() -> None:
-    task = DeepfakeTask(DeepfakeSection())
-    metrics = task.compute_metrics(make_scores([[1, 0], [0, 1], [0, 3], [2, 0]], [0, 0, 1, 1]))
+    metrics = compute_metrics(TASK, make_table([[1, 0], [0, 1], [0, 3], [2, 0]], [0, 0, 1, 1]), "auc")
     assert metrics == {"val_auc": 0.5, "val_accuracy": 0.5, "val_ap": 0.75, "val_eer": 0.5, "val_video_auc": 0.5}
-    assert task.selection_metric in metrics
-    assert task.classes == ("real", "fake")
+    assert f"val_{TASK.default_metric}" in metrics
+    assert TASK.classes == ("real", "fake")
 
 
 def test_a_non_finite_score_or_one_class_is_an_error_that_names_it() -> None:
     """Defect 9 of the origin: NaN predictions became 0.5."""
-    task = DeepfakeTask(DeepfakeSection())
     with pytest.raises(MetricError, match="face 1"):
-        task.compute_metrics(make_scores([[0, 1], [float("nan"), 1], [0, 1]], [0, 1, 1]))
-    with pytest.raises(MetricError):
-        task.compute_metrics(make_scores([[0, 1], [0, 2]], [1, 1]))
+        compute_metrics(TASK, make_table([[0, 1], [float("nan"), 1], [0, 1]], [0, 1, 1]), "auc")
+    with pytest.raises(MetricError, match="one class only"):
+        compute_metrics(TASK, make_table([[0, 1], [0, 2]], [1, 1]), "auc")
 
 
 def test_only_ffpp_has_published_figures() -> None:
@@ -185,8 +213,8 @@ def test_only_ffpp_has_published_figures() -> None:
         assert DeepfakeTask(DeepfakeSection(data_source=source)).has_published_bands == expected  # type: ignore[arg-type]
 
 
-def test_the_registry_knows_the_class_of_each_section() -> None:
-    from sharpstudent.tasks import _CLASSES, SECTIONS
+def test_the_registry_knows_the_task_and_its_section() -> None:
+    from sharpstudent.registry import find_task
 
-    assert list(SECTIONS) == list(_CLASSES) == ["deepfake"]
-    assert issubclass(SECTIONS["deepfake"], DeepfakeSection)
+    assert find_task("deepfake") is DeepfakeTask
+    assert DeepfakeTask.Section is DeepfakeSection

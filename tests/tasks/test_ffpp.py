@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from made_sources import SIDE, write_clip, write_splits
 from sharpstudent.core.errors import UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.samples import BlendedPairs
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources import ffpp
 from sharpstudent.tasks.deepfake.sources.face import Face
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.train.build import open_training_data
 
 ROOT = Path("data/FaceForensics++")
 
@@ -156,8 +157,8 @@ def test_a_video_in_both_splits_is_named_and_refused_unless_allowed() -> None:
     assert {face.clip_id for face in validation} == {"001", "010"}
     section = DeepfakeSection(data_root=str(ROOT), image_size=64)
     with pytest.raises(UserError, match="stand in training and in validation"):
-        DeepfakeTask(section).build_data()
-    DeepfakeTask(section, allow=("shared-people",)).build_data()
+        open_training_data(DeepfakeTask(section))
+    open_training_data(DeepfakeTask(section, allow=("shared-people",)))
 
 
 @pytest.mark.parametrize("kind", ["landmarks", "retina", "frames"])
@@ -167,7 +168,7 @@ def test_a_damaged_file_of_a_frame_is_unreadable_by_name(tree: Path, kind: str, 
     suffix = "png" if kind == "frames" else "npy"
     path = tree / f"original_sequences/youtube/c23/{kind}/000/000.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(UnreadableItem) as caught:
+    with pytest.raises(UnreadableSample) as caught:
         face.load()
     assert caught.value.path.endswith(f"{kind}/000/000.{suffix}")
 
@@ -179,7 +180,7 @@ def test_a_damaged_file_of_a_frame_is_unreadable_by_name(tree: Path, kind: str, 
 def test_landmarks_of_another_shape_or_kind_are_unreadable(tree: Path, array: np.ndarray) -> None:
     face = find()[0][0]
     np.save(tree / "original_sequences/youtube/c23/landmarks/000/000.npy", array)
-    with pytest.raises(UnreadableItem, match="expected numbers of shape"):
+    with pytest.raises(UnreadableSample, match="expected numbers of shape"):
         face.load()
 
 
@@ -192,7 +193,7 @@ def test_a_pickled_array_is_refused_and_does_not_run(tree: Path) -> None:
     np.save(
         tree / "original_sequences/youtube/c23/retina/000/000.npy", np.array([Payload()], object), allow_pickle=True
     )
-    with pytest.raises(UnreadableItem):
+    with pytest.raises(UnreadableSample):
         face.load()
     assert not (tree / "mark").exists()
 
@@ -203,23 +204,25 @@ def test_landmarks_that_are_no_face_never_crash_an_item(tree: Path, points: np.n
     np.save(tree / "original_sequences/youtube/c23/landmarks/000/000.npy", points)
     source = BlendedPairs(find()[0], image_size=48, train=True)
     for seed in range(4):
-        with contextlib.suppress(UnreadableItem):
-            assert source.make(0, np.random.default_rng(seed)).images.shape == (2, 48, 48, 3)
+        with contextlib.suppress(UnreadableSample):
+            assert source.make(0, np.random.default_rng(seed)).inputs["image"].shape == (2, 48, 48, 3)
 
 
 @pytest.mark.usefixtures("tree")
 def test_the_task_makes_pairs_of_a_real_and_a_blended_face_and_says_what_it_took() -> None:
-    data = DeepfakeTask(DeepfakeSection(data_root=str(ROOT), image_size=64, repeats=3, split_seed=7)).build_data()
-    assert (len(data.train), len(data.validation), data.repeats, data.evaluation_seed) == (10, 2, 3, 7)
+    task = DeepfakeTask(DeepfakeSection(data_root=str(ROOT), image_size=64, repeats=3, split_seed=7))
+    data = open_training_data(task)
+    assert (len(data.train), len(data.validation)) == (10, 2)
+    assert (data.train.repeats, data.validation.repeats, data.validation.seed) == (3, 1, 7)
     assert data.notes == (
         "data (ffpp) train: 10 frames of 3 clips (c23)",
         "data (ffpp) validation: 2 frames of 1 clips (c23)",
     )
     item = data.train.make(0, np.random.default_rng(0))
-    assert item.labels == (0, 1)
-    assert item.images.shape == (2, 64, 64, 3)
-    assert item.identity == "000"
-    assert item.sample_ids[0].endswith("000.png#real")
-    assert item.masks is not None
-    assert not item.masks[0].any()
-    assert item.masks[1].any()
+    assert item.targets["label"].tolist() == [0, 1]
+    assert item.inputs["image"].shape == (2, 64, 64, 3)
+    assert item.rows["group"] == ("000", "000")
+    assert data.train.group(0) == "000"
+    assert item.rows["id"][0].endswith("000.png#real")
+    assert not item.rows["mask"][0].any()
+    assert item.rows["mask"][1].any()

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from made_sources import write_faces, write_picture
 from sharpstudent.core.errors import UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources import labelled
 from sharpstudent.tasks.deepfake.sources.face import FaceSplits
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.train.build import open_training_data
 
 ROOT = Path("faces")
 
@@ -134,24 +135,25 @@ def test_items_are_single_pictures_with_their_label_and_no_blend() -> None:
     task = DeepfakeTask(
         DeepfakeSection(data_source="labelled", data_root=str(ROOT), image_size=40, validation_share=0.5)
     )
-    data = task.build_data()
+    data = open_training_data(task)
     assert len(data.train) == len(data.validation) == 4
     labels = set()
     for i in range(4):
         item = data.validation.make(i, np.random.default_rng(0))
-        assert item.images.shape == (1, 40, 40, 3)
-        assert item.masks is None
-        assert item.sample_ids == (data.validation.name_of(i),)
+        assert item.inputs["image"].shape == (1, 40, 40, 3)
+        assert "mask" not in item.rows
+        assert item.rows["id"] == (data.validation.name(i),)
         again = data.validation.make(i, np.random.default_rng(99))
-        assert np.array_equal(item.images, again.images)  # validation pictures are not augmented
-        labels.update(item.labels)
+        assert np.array_equal(item.inputs["image"], again.inputs["image"])  # validation pictures are not augmented
+        labels.update(item.targets["label"].tolist())
     assert labels == {0, 1}
 
 
 @pytest.mark.usefixtures("folder")
 def test_a_corrupt_picture_is_unreadable_by_name() -> None:
     write_classes(ROOT, ["ann", "bob"])
-    data = DeepfakeTask(DeepfakeSection(data_source="labelled", data_root=str(ROOT), image_size=40)).build_data()
-    Path(data.train.name_of(0)).write_bytes(b"\x89PNG cut")
-    with pytest.raises(UnreadableItem, match=r"is no picture, or is cut off"):
+    task = DeepfakeTask(DeepfakeSection(data_source="labelled", data_root=str(ROOT), image_size=40))
+    data = open_training_data(task)
+    Path(data.train.name(0)).write_bytes(b"\x89PNG cut")
+    with pytest.raises(UnreadableSample, match=r"is no picture, or is cut off"):
         data.train.make(0, np.random.default_rng(0))

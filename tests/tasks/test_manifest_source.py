@@ -13,7 +13,7 @@ import pytest
 from drawn_faces import draw_face
 from made_manifest import MadeFace, write_set
 from sharpstudent.core.errors import TrainingStopped, UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import LoadedBatch, load_batches
 from sharpstudent.data.sampler import TrainOrder
 from sharpstudent.modalities.faces.item import make_single
@@ -22,6 +22,7 @@ from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources import manifest as source
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from sharpstudent.train.alarms import stop_if_too_many, take_in
+from sharpstudent.train.build import TrainingData, open_training_data
 
 ROOT = Path("made set")
 SIZE = 48
@@ -42,12 +43,12 @@ FACES = [
 ]
 
 
-def build(root: Path = ROOT, *, allow: Sequence[str] = (), **keys: Any) -> Any:
+def build(root: Path = ROOT, *, allow: Sequence[str] = (), **keys: Any) -> TrainingData:
     section = DeepfakeSection(data_source="manifest", data_root=str(root), image_size=SIZE, **keys)
-    return DeepfakeTask(section, allow=allow).build_data()
+    return open_training_data(DeepfakeTask(section, allow=allow))
 
 
-def load(data: Any, *, workers: int = 0, start: int = 0) -> list[LoadedBatch]:
+def load(data: TrainingData, *, workers: int = 0, start: int = 0) -> list[LoadedBatch]:
     order = TrainOrder(len(data.train), 3, 2, seed=1)
     return list(load_batches(data.train, order.batches(1, start_step=start), seed=1, num_workers=workers))
 
@@ -56,11 +57,11 @@ def to_bytes(batches: list[LoadedBatch]) -> list[object]:
     """All of a batch but the names, which say where a crop lies."""
     return [
         (
-            b.batch.inputs.numpy().tobytes(),
-            b.batch.labels.tolist(),
-            b.batch.clip_ids,
-            b.batch.identities,
-            None if b.batch.masks is None else b.batch.masks.numpy().tobytes(),
+            b.batch.inputs["image"].numpy().tobytes(),
+            b.batch.targets["label"].tolist(),
+            b.batch.rows["clip"],
+            b.batch.rows["group"],
+            b.batch.rows["mask"].numpy().tobytes() if "mask" in b.batch.rows else None,
             len(b.replaced),
         )
         for b in batches
@@ -130,7 +131,7 @@ def test_a_damaged_row_of_the_manifest_is_replaced_like_a_damaged_crop() -> None
         replaced = {r.path: r.reason for b in load(data, workers=workers) for r in b.replaced}
         assert list(replaced) == [f"{path}, row 3"]
         assert "is damaged" in next(iter(replaced.values()))
-    assert all(data.train.name_of(i) for i in range(len(data.train)))  # the engine names items without reading them
+    assert all(data.train.name(i) for i in range(len(data.train)))  # the engine names items without reading them
 
 
 # --- Faces ----------------------------------------------------------------------------------------------------------
@@ -188,9 +189,9 @@ def test_labelled_faces_are_cut_around_the_detectors_box() -> None:
     expected = make_single(loaded.image, loaded.boxes[0], rng, SIZE, train=False)
     whole = make_single(loaded.image, None, rng, SIZE, train=False)
     item = data.validation.make(2, np.random.default_rng(0))
-    assert np.array_equal(item.images[0], expected)
-    assert not np.array_equal(item.images[0], whole)
-    assert item.labels == (face.label,)
+    assert np.array_equal(item.inputs["image"][0], expected)
+    assert not np.array_equal(item.inputs["image"][0], whole)
+    assert item.targets["label"].tolist() == [face.label]
 
 
 @pytest.mark.parametrize("fakes", ["blend", "labels"])
@@ -205,8 +206,8 @@ def test_a_damaged_box_in_the_manifest_still_gives_an_item_or_a_reason(fakes: st
     )
     data = build(fakes=fakes)
     for index in range(len(data.train)):
-        with contextlib.suppress(UnreadableItem):
-            assert data.train.make(index, np.random.default_rng(0)).images.shape[1:] == (SIZE, SIZE, 3)
+        with contextlib.suppress(UnreadableSample):
+            assert data.train.make(index, np.random.default_rng(0)).inputs["image"].shape[1:] == (SIZE, SIZE, 3)
 
 
 def test_no_crop_of_the_test_split_is_opened() -> None:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from made_sources import KNOWN, KnowingDetector, KnowingMesh, draw_known, write_faces, write_picture
 from sharpstudent.core.errors import UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.samples import BlendedPairs
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources import face_crops, photos
 from sharpstudent.tasks.deepfake.sources.face import FaceSplits
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.train.build import open_training_data
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "faces"
 MODELS = Path(__file__).resolve().parents[2] / "weights"
@@ -169,7 +170,7 @@ def test_a_damaged_crop_is_an_unreadable_photo_not_a_crash(folder: Path) -> None
     for content in (b"", b"PK\x03\x04 cut off", b"garbage"):
         for path in (folder / "data/face_crops").glob("*.npz"):
             path.write_bytes(content)
-        with pytest.raises(UnreadableItem) as caught:
+        with pytest.raises(UnreadableSample) as caught:
             face.load()
         assert caught.value.path == face.name
 
@@ -262,7 +263,7 @@ def test_a_person_in_two_splits_of_a_csv_is_refused_unless_allowed() -> None:
     task = DeepfakeTask(
         DeepfakeSection(data_source="photos", data_root=str(path), image_size=64), allow=("shared-people",)
     )
-    assert len(task.build_data().train) == 2
+    assert len(open_training_data(task).train) == 2
 
 
 @pytest.mark.usefixtures("networks")
@@ -315,8 +316,8 @@ def test_real_photographs_give_real_crops_and_blends(folder: Path) -> None:
     assert (len(splits.train), len(splits.validation)) == (3, 1)
     assert not [note for note in splits.notes if "left out" in note]
     item = BlendedPairs(splits.train, image_size=64, train=False).make(0, np.random.default_rng(0))
-    difference = np.abs(item.images[0].astype(int) - item.images[1]).max(axis=2)
-    assert item.masks is not None
+    real, fake = item.inputs["image"]
+    difference = np.abs(real.astype(int) - fake).max(axis=2)
     assert difference.max() > 0
-    assert not difference[item.masks[1] == 0].max(initial=0) > 8  # resizing mixes the rim of the mask
-    assert item.identity == splits.train[0].identity
+    assert not difference[item.rows["mask"][1] == 0].max(initial=0) > 8  # resizing mixes the rim of the mask
+    assert set(item.rows["group"]) == {splits.train[0].identity}

@@ -20,10 +20,11 @@ from drawn_faces import draw_face
 from end_to_end.workplace import STAGE_1, STAGE_2, Workplace
 from made_manifest import MadeFace, write_set
 from made_sources import KnowingDetector, KnowingMesh, draw_known, write_picture
-from sharpstudent.evaluation.task import TaskData
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
 from sharpstudent.tasks.deepfake.sources.face import FaceSplits
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
+from sharpstudent.train.build import TrainingData
 
 CONFIG = {
     "image_size": 32,
@@ -152,7 +153,7 @@ def remove(path: Path) -> None:
 
 def make_place(folder: Path, build: Callable[[Path], Source]) -> tuple[Workplace, Source]:
     import torch
-    from sharpstudent.models.classifier import build_classifier
+    from sharpstudent.models.vision import build_classifier
 
     folder.mkdir()
     place, source = Workplace(folder), build(folder)
@@ -211,12 +212,22 @@ def test_whoever_touched_the_test_split_would_be_caught(tmp_path: Path) -> None:
 
 def test_what_a_task_hands_to_the_trainer_has_no_place_for_a_test_split() -> None:
     """A field more is a decision: it may not be one for test data."""
-    assert [field.name for field in fields(TaskData)] == [
-        "train",
-        "validation",
-        "repeats",
-        "evaluation_seed",
-        "notes",
-        "depends_on",
-    ]
+    assert [field.name for field in fields(TrainingData)] == ["train", "validation"]
     assert [field.name for field in fields(FaceSplits)] == ["train", "validation", "notes", "depends_on"]
+
+
+@pytest.mark.parametrize("name", list(SOURCES))
+def test_a_training_run_asks_for_the_splits_train_and_validation_and_no_other(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    open_data = DeepfakeTask.open_data
+
+    def record(self: DeepfakeTask, *splits: str) -> Any:
+        asked.append(splits)
+        return open_data(self, *splits)
+
+    monkeypatch.setattr(DeepfakeTask, "open_data", record)
+    place, _ = make_place(tmp_path / "place", SOURCES[name])
+    run_both(place)
+    assert asked == [("train", "validation")] * 2

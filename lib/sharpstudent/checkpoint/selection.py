@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.checkpoint.store import SUFFIX, copy_checkpoint, delete_checkpoint, export_model, read_sha256
-from sharpstudent.config.run_config import Direction
 from sharpstudent.core.archive import DamagedCheckpointError
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import remove_stray_temporaries
+from sharpstudent.core.types import Direction
 
 BEST_NAME = "best_model.pth"
 EPOCH_PATTERN = "*_*_val.pth"
@@ -41,9 +41,7 @@ class KeptEpoch:
 class BestCheckpoints:
     """Keeps the `keep` best epochs of a run in `folder`; direction: which values of the metric are better."""
 
-    def __init__(
-        self, folder: Path, *, keep: int = 5, metric: str = "val_auc", direction: Direction = "higher"
-    ) -> None:
+    def __init__(self, folder: Path, *, keep: int = 5, metric: str, direction: Direction = "higher") -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self.folder, self.keep, self.metric, self.direction = folder, keep, metric, direction

@@ -21,6 +21,10 @@ The best model once more as `best_model.safetensors`: tensors without a pickle, 
 It is made from `best_model.pth` alone and its bytes depend on nothing else, so that whether it belongs to it is seen by
 making it again. Its metadata are strings: the description of the checkpoint, `epoch`, `value` and `metric` of the
 selection, and `source_sha256`, the sha256 of the .pth.
+
+The state to go on from is `last.pth`, and `last_previous.pth` is the one before it, should the last be damaged. A save
+makes `last_previous.pth` what `last.pth` is (a hard link), then `last.pth` is replaced. Both steps are atomic, so
+that from the first save on there is always a whole `last.pth`.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +45,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from sharpstudent.checkpoint.description import path_of_json, read_about, read_record, read_sha256
 from sharpstudent.core.archive import DamagedCheckpointError, compute_contents, has_whole_records, load_plain
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import atomic_path, compute_sha256, write_bytes_atomically, write_text_atomically
@@ -55,6 +60,7 @@ __all__ = [
     "delete_checkpoint",
     "load_checkpoint",
     "read_about",
+    "read_sha256",
     "save_checkpoint",
 ]
 
@@ -66,11 +72,6 @@ class Checkpoint:
     tensors: dict[str, Any]
     about: dict[str, Any]
     note: str | None = None
-
-
-def path_of_json(path: Path) -> Path:
-    """The JSON that belongs to a checkpoint."""
-    return path.with_name(path.name + ".json")
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Any], *, about: Mapping[str, Any]) -> None:
@@ -103,7 +104,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     for one that is empty, cut off or changed.
     """
     _refuse_missing(path)
-    record = _read_record(path)
+    record = read_record(path)
     note = _check_record(path, record) if record is not None else _check_alone(path)
     payload = load_plain(path)
     if not isinstance(payload, dict):
@@ -120,18 +121,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(about_text, str):
         return Checkpoint(payload if about_text is None else {**payload, ABOUT_KEY: about_text}, {}, note)
     return Checkpoint(payload, json.loads(about_text), note)
-
-
-def read_about(path: Path) -> dict[str, Any] | None:
-    """What the JSON beside a checkpoint says of it, without opening the tensors; None where there is none."""
-    record = _read_record(path)
-    return None if record is None else record["about"]
-
-
-def read_sha256(path: Path) -> str | None:
-    """The sha256 that the JSON beside a checkpoint promises; None where there is none."""
-    record = _read_record(path)
-    return None if record is None else record["sha256"]
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
@@ -176,16 +165,6 @@ def _refuse_missing(path: Path) -> None:
         )
     if path.stat().st_size == 0:
         raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    """The JSON beside `path`, or None: absent, or unreadable (then the .pth is judged alone)."""
-    try:
-        record = json.loads(path_of_json(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    known = isinstance(record, dict) and {"sha256", "contents", "about"} <= set(record)
-    return record if known else None
 
 
 def _check_alone(path: Path) -> None:
@@ -262,3 +241,61 @@ def _add_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
 
 def _to_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+LAST_NAME = "last.pth"
+PREVIOUS_NAME = "last_previous.pth"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """tensors: by part (model, optimizer, criterion, rng); progress: JSON values; notes: what to tell the user."""
+
+    tensors: dict[str, Any]
+    progress: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def save_run_state(folder: Path, *, tensors: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+    """Write `last.pth` in `folder` and keep the one before it. Raises UserError; what was there is then intact."""
+    last = folder / LAST_NAME
+    if last.is_file():
+        copy_checkpoint(last, folder / PREVIOUS_NAME)
+    save_checkpoint(last, tensors, about=progress)
+
+
+def load_run_state(folder: Path) -> RunState:
+    """Read `last.pth`, or `last_previous.pth` with a note when the last is missing or unreadable."""
+    last, previous = folder / LAST_NAME, folder / PREVIOUS_NAME
+    if not last.is_file() and not previous.is_file():
+        raise UserError(
+            Problem(
+                where=str(folder),
+                what=f"has no {LAST_NAME}: there is nothing to resume from",
+                remedy="name the folder of a run that finished at least one save, output/RUN",
+            )
+        )
+    if not last.is_file():
+        return _add_note(
+            _to_state(previous), f"{LAST_NAME} is missing; going on from {PREVIOUS_NAME}, the save before it"
+        )
+    try:
+        return _to_state(last)
+    except UserError as trouble:
+        if not previous.is_file():
+            raise
+        try:
+            state = _to_state(previous)
+        except UserError as error:
+            raise UserError(*trouble.problems, *error.problems) from error
+        reason = trouble.problems[0].what
+        return _add_note(state, f"{LAST_NAME} {reason}; going on from {PREVIOUS_NAME}, the save before it")
+
+
+def _add_note(state: RunState, note: str) -> RunState:
+    return replace(state, notes=(note, *state.notes))
+
+
+def _to_state(path: Path) -> RunState:
+    loaded = load_checkpoint(path)
+    return RunState(loaded.tensors, loaded.about, () if loaded.note is None else (loaded.note,))

@@ -1,8 +1,5 @@
-"""The command line of both training scripts.
-
-The command line of both training scripts: which config, which name, which changes, and what is only looked at.
-
-The options of the training scripts as argparse reads them; every mistake is a `UserError` with a remedy.
+"""The command line of both training scripts: which config and task, which name, which changes, and what is only looked
+at. Every mistake is a `UserError` with a remedy.
 """
 
 from __future__ import annotations
@@ -11,16 +8,23 @@ import argparse
 import difflib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sharpstudent.config.describe import print_resolved
 from sharpstudent.config.keys import FileKeys
-from sharpstudent.config.load import apply_overrides, choose_section, read_config_file, validate_keys
+from sharpstudent.config.load import (
+    apply_overrides,
+    drop_overridden,
+    read_config_file,
+    read_task_name,
+    validate_keys,
+)
+from sharpstudent.config.messages import show
 from sharpstudent.config.resolve import check_allow, check_name, describe_choices, resolve
-from sharpstudent.config.run_config import ALLOWANCES, SCRIPTS, RunConfig, Stage, TaskSection
+from sharpstudent.config.run_config import ALLOWANCES, SCRIPTS, FindTask, RunConfig, Stage, TaskKind
 from sharpstudent.config.stored import (
     AUTO,
     FREE_KEYS,
@@ -29,6 +33,7 @@ from sharpstudent.config.stored import (
     find_own_run,
     find_run,
     load_run_config,
+    only_task,
     take_free,
 )
 from sharpstudent.core.errors import Problem, ProblemList, UserError
@@ -67,6 +72,7 @@ class Options:
     print_config: bool
     dry_run: bool
     list_layers: bool = False
+    task: str | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,13 +82,14 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(Problem("command line", message, remedy=f"python {self.prog} --help"))
 
 
-def parse_options(argv: Sequence[str], stage: Stage, sections: Mapping[str, type[TaskSection]]) -> Options:
-    """The options of one script; `sections` supply the keys that a user may have meant by an unknown option."""
+def parse_options(
+    argv: Sequence[str], stage: Stage, list_own_keys: Callable[[Options], Sequence[str]] = lambda options: ()
+) -> Options:
+    """The options of one script. list_own_keys: the keys of the task that the command names, which the user may have
+    meant by an unknown option.
+    """
     parser = _build_parser(stage)
     read, rest = parser.parse_known_args(list(argv))
-    if rest:
-        known_keys = [name for model in (FileKeys, *sections.values()) for name in model.model_fields]
-        raise UserError(*(_explain_unknown(word, parser, known_keys) for word in _pick_unknown(rest)))
     options = Options(
         config_path=None if read.config is None else Path(read.config),
         name=read.name,
@@ -93,7 +100,11 @@ def parse_options(argv: Sequence[str], stage: Stage, sections: Mapping[str, type
         print_config=read.print_config,
         dry_run=read.dry_run,
         list_layers=read.list_layers,
+        task=read.task,
     )
+    if rest:
+        known_keys = [*FileKeys.model_fields, *list_own_keys(options)]
+        raise UserError(*(_explain_unknown(word, parser, known_keys) for word in _pick_unknown(rest)))
     if options.replay is not None:
         _refuse_beside_replay(options, options.replay, stage)
         return options
@@ -162,6 +173,12 @@ def _build_parser(stage: Stage) -> _Parser:
         default=[],
         help="change a key of CONFIG, for example --set lr=0.0001 --set stage1.epoch=3 (repeatable)",
     )
+    add(
+        "--task",
+        metavar="NAME_OR_CLASS",
+        help="what is learnt, in place of the key `task`: an installed task, or package.module:Class, looked up beside "
+        "CONFIG and in the current folder",
+    )
     add("--print-config", action="store_true", help="print the resolved config and the weights by epoch; open nothing")
     add(
         "--list-layers",
@@ -224,10 +241,12 @@ __all__ = [
 class CommandLine:
     """What a training script was asked to do; `notes` are sentences for the log.
 
-    overrides: the `--set` words, for the commands that messages advise; replay: a skipped step to take again.
+    task: the class of the config's task; overrides: the `--set` words, for the commands that messages advise; replay: a
+    skipped step to take again.
     """
 
     config: RunConfig
+    task: type[Any]
     config_path: Path | None
     resume: Path | None
     print_config: bool
@@ -240,33 +259,38 @@ class CommandLine:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The keys of CONFIG with every `--set`, and the section model of their task."""
+    """The keys of CONFIG with every `--set`, and the class of their task."""
 
     keys: FileKeys
-    section_model: type[TaskSection]
+    name: str
+    task: type[TaskKind]
 
 
-def read_command_line(argv: Sequence[str], *, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+def read_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask) -> CommandLine:
     """As `parse_command_line`; for `--print-config` it prints the resolved config and exits 0, as `--help` does."""
-    command = parse_command_line(argv, stage=stage, sections=sections)
+    command = parse_command_line(argv, stage=stage, find_task=find_task)
     if command.print_config:
         print(print_resolved(command.config))
         raise SystemExit(0)
     return command
 
 
-def parse_command_line(argv: Sequence[str], *, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
-    """Read the arguments (without the program's name) and the files they name. Raises `UserError`; `--help` exits 0."""
-    options = parse_options(argv, stage, sections)
+def parse_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask) -> CommandLine:
+    """Read the arguments (without the program's name) and the files they name. Raises `UserError`; `--help` exits 0.
+
+    find_task: `sharpstudent.registry.find_task`.
+    """
+    options = parse_options(argv, stage, lambda options: _list_own_keys(options, find_task))
     if options.replay is not None:
-        return _replay(options, options.replay, stage, sections)
-    asked = None if options.config_path is None else _read_asked(options, options.config_path, sections)
+        return _replay(options, options.replay, stage, find_task)
+    asked = None if options.config_path is None else _read_asked(options, options.config_path, find_task)
     if options.resume is None:
         return _start(options, asked, stage)
     if options.resume == AUTO:
-        return _resume_or_start(options, asked, stage, sections)
+        return _resume_or_start(options, asked, stage)
     free = _read_free(options) if asked is None else asked.keys
-    return _continue(options, asked, find_run(options.resume, free.output_root), stage, sections)
+    find = _find_stored(options, asked, stage, find_task)
+    return _continue(options, asked, find_run(options.resume, free.output_root), stage, find)
 
 
 def _start(options: Options, asked: _Asked | None, stage: Stage) -> CommandLine:
@@ -280,31 +304,27 @@ def _start(options: Options, asked: _Asked | None, stage: Stage) -> CommandLine:
         stage=stage,
         name=name,
         config_name=clean_name(options.config_path.stem),
-        section_model=asked.section_model,
+        task=asked.task,
         allow=options.allow,
     )
-    return _finish(options, config, None, describe_choices(asked.keys, stage))
+    return _finish(options, config, asked.task, None, describe_choices(asked.keys, stage))
 
 
-def _resume_or_start(
-    options: Options, asked: _Asked | None, stage: Stage, sections: Mapping[str, type[TaskSection]]
-) -> CommandLine:
+def _resume_or_start(options: Options, asked: _Asked | None, stage: Stage) -> CommandLine:
     """`--resume auto`: the run that this very command made before, or a new one; the notes say which, and why."""
     fresh = _start(options, asked, stage)
-    own, notes = find_own_run(fresh.config, sections)
+    own, notes = find_own_run(fresh.config, fresh.task)
     if own is not None:
-        again = _continue(options, asked, own, stage, sections)
+        again = _continue(options, asked, own, stage, only_task(fresh.task, fresh.config.task))
         return replace(again, notes=(*notes, f"--resume auto: found this command's run {own}", *again.notes))
     root = fresh.config.output_root
     none = f"--resume auto: no run under {root} has this name, stage and config and a saved state; starting a new one"
     return replace(fresh, notes=(*notes, none, *fresh.notes))
 
 
-def _continue(
-    options: Options, asked: _Asked | None, folder: Path, stage: Stage, sections: Mapping[str, type[TaskSection]]
-) -> CommandLine:
+def _continue(options: Options, asked: _Asked | None, folder: Path, stage: Stage, find: FindTask) -> CommandLine:
     """Continue a run with the config it was started with; CONFIG, where given, must say the same."""
-    stored = load_run_config(folder, sections)
+    stored = load_run_config(folder, find)
     if stored.stage != stage:
         raise UserError(_explain_other_stage("--resume", str(folder), stored.stage, stage))
     # A permission to change the config holds for one command; the others belong to the run.
@@ -321,7 +341,7 @@ def _continue(
             stage=stage,
             name=options.name if options.name is not None else stored.name,
             config_name=stored.config_name,
-            section_model=asked.section_model,
+            task=asked.task,
             allow=allow,
         )
         notes = [f"continuing {folder}", *describe_choices(asked.keys, stage)]
@@ -330,29 +350,73 @@ def _continue(
     changes = compare_configs(stored, config)
     if changes and "changed-config" not in options.allow:
         raise UserError(_explain_changes(folder, changes))
-    return _finish(options, config, folder, notes + [f"changed since the run began: {change}" for change in changes])
+    notes += [f"changed since the run began: {change}" for change in changes]
+    return _finish(options, config, find(config.task), folder, notes)
 
 
-def _replay(options: Options, file: Path, stage: Stage, sections: Mapping[str, type[TaskSection]]) -> CommandLine:
+def _find_stored(options: Options, asked: _Asked | None, stage: Stage, find_task: FindTask) -> FindTask:
+    """Finds the task of a run that is taken up. A class that its config names must be named by the user, too: by CONFIG
+    or `--task`.
+    """
+
+    def find(
+        name: str, *, beside: Sequence[Path] = (), trusted: bool = False, where: str = "", remedy: str | None = None
+    ) -> type[TaskKind]:
+        if asked is not None and (":" in name or name == asked.name):
+            return asked.task
+        if asked is None and options.task is not None:
+            if ":" not in name and name != options.task:
+                what = f"names another task than the run, which learns {show(name)}"
+                raise UserError(Problem("--task", what, got=show(options.task), remedy="leave --task out"))
+            return find_task(options.task, beside=[Path()], trusted=True, where="--task")
+        option, run = ("--resume", options.resume) if options.replay is None else ("--replay", options.replay)
+        command = f"python {SCRIPTS[stage]} {option} {shlex.quote(str(run))} --task {shlex.quote(name)}"
+        return find_task(name, where=where, remedy=f"if you know that code, name it yourself: {command}")
+
+    return find
+
+
+def _replay(options: Options, file: Path, stage: Stage, find_task: FindTask) -> CommandLine:
     """`--replay FILE`: a step of the run whose folder holds skipped/FILE, with that run's own config."""
     folder = file.absolute().parent.parent
     if not file.is_file() or not (folder / STORED_NAME).is_file():
         raise UserError(_explain_no_skip(file, folder))
     free = _read_free(options)
-    stored = load_run_config(folder, sections)
+    find = _find_stored(options, None, stage, find_task)
+    stored = load_run_config(folder, find)
     if stored.stage != stage:
         raise UserError(_explain_other_stage("--replay", str(file), stored.stage, stage))
     config = take_free(stored, {name: getattr(free, name) for name in free.model_fields_set})
-    command = _finish(options, config, None, [f"replaying {file} with its run's own config; nothing is written"])
+    notes = [f"replaying {file} with its run's own config; nothing is written"]
+    command = _finish(options, config, find(config.task), None, notes)
     return replace(command, replay=file, dry_run=True)
 
 
-def _read_asked(options: Options, path: Path, sections: Mapping[str, type[TaskSection]]) -> _Asked:
+def _list_own_keys(options: Options, find_task: FindTask) -> list[str]:
+    """The keys of the task that CONFIG or `--task` names; none where that cannot be told."""
+    if options.config_path is None:
+        return []
+    try:
+        return list(_find_asked(options, read_config_file(options.config_path), find_task)[1].Section.model_fields)
+    except UserError:
+        return []
+
+
+def _find_asked(options: Options, keys: dict[str, Any], find_task: FindTask) -> tuple[str, type[TaskKind]]:
+    """The task that the user names: in CONFIG, or by `--task`, which wins."""
+    name = read_task_name(keys) if options.task is None else options.task
+    folders = [Path()] if options.config_path is None else [options.config_path.parent, Path()]
+    where = "task" if options.task is None else "--task"
+    return name, find_task(name, beside=folders, trusted=True, where=where)
+
+
+def _read_asked(options: Options, path: Path, find_task: FindTask) -> _Asked:
     """CONFIG with every `--set`; its problems are reported together with those of the command line."""
     try:
         keys = apply_overrides(read_config_file(path), options.overrides)
-        section_model = choose_section(keys, sections)
-        return _Asked(validate_keys(keys, section_model), section_model)
+        name, task = _find_asked(options, keys, find_task)
+        keys = drop_overridden({**keys, "task": name}, options.overrides, task.Section)
+        return _Asked(validate_keys(keys, task), name, task)
     except UserError as error:
         problems = ProblemList()
         for problem in (*check_name(options.name or "unnamed"), *check_allow(options.allow)):
@@ -380,12 +444,15 @@ def _read_free(options: Options) -> FileKeys:
                 remedy="name the CONFIG too, and permit the change with --allow changed-config",
             )
         )
-    return validate_keys(values, TaskSection)
+    return validate_keys(values, None)
 
 
-def _finish(options: Options, config: RunConfig, resume: Path | None, notes: Sequence[str]) -> CommandLine:
+def _finish(
+    options: Options, config: RunConfig, task: type[TaskKind], resume: Path | None, notes: Sequence[str]
+) -> CommandLine:
     return CommandLine(
         config=config,
+        task=task,
         config_path=options.config_path,
         resume=resume,
         print_config=options.print_config,

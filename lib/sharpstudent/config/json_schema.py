@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from sharpstudent.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model, narrow
 from sharpstudent.config.messages import describe_type, show
-from sharpstudent.config.presets import DIALECTS
-from sharpstudent.config.run_config import ALLOWANCES, ScheduleSection, TaskSection
-from sharpstudent.config.terms import TERMS, NumberSetting, TermSpec
+from sharpstudent.config.presets import DEFAULT_TASK, DIALECTS
+from sharpstudent.config.run_config import ALLOWANCES, ScheduleSection, TaskKind
+from sharpstudent.config.terms import SHARED_SETTINGS, NumberSetting, TermSpec, list_terms
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def build_schema(section_model: type[TaskSection]) -> dict[str, Any]:
+def build_schema(task: type[TaskKind]) -> dict[str, Any]:
     """What a config file of one task may hold, with descriptions and defaults."""
-    schema = build_file_model(section_model).model_json_schema()
+    schema = build_file_model(task).model_json_schema()
+    schema["properties"]["task"]["default"] = DEFAULT_TASK
     editor_key = {"type": "string", "description": "this schema, for editors; the loader drops it"}
     return {
         "$schema": DIALECT,
@@ -28,24 +31,26 @@ def build_schema(section_model: type[TaskSection]) -> dict[str, Any]:
     }
 
 
-def schema_text(section_model: type[TaskSection]) -> str:
-    return json.dumps(build_schema(section_model), indent=2) + "\n"
+def schema_text(task: type[TaskKind]) -> str:
+    return json.dumps(build_schema(task), indent=2) + "\n"
 
 
-def build_config_docs(section_model: type[TaskSection]) -> str:
-    """The page docs/config.md: a table for each group of keys."""
-    task = show(FileKeys.model_fields["task"].default)
+def build_config_docs(task: type[TaskKind], name: str = DEFAULT_TASK) -> str:
+    """The page docs/config.md: a table for each group of keys. name: of the task."""
+    section = task.Section
+    place = "In the group `data`, or beside the keys of every task." if section.flat_keys else "In the group `data`."
     parts = [
         INTRODUCTION,
         "## Keys of every task\n",
-        build_table(narrow(FileKeys, section_model)),
-        f"\n## Keys of the task {task}\n",
-        build_table(section_model),
+        build_table(narrow(FileKeys, task), {"task": DEFAULT_TASK}),
+        f"\n## Keys of the task {show(name)}\n",
+        f"{place} {inspect.getdoc(section)}\n",
+        build_table(section),
         "\n## `stage1`: stage 1 only\n",
         "A key of this group wins over the flat key of the same name. Null means: take the flat key.\n",
-        build_table(narrow(Stage1Keys, section_model)),
+        build_table(narrow(Stage1Keys, task)),
         "\n## `stage2`: stage 2 only\n",
-        build_table(narrow(Stage2Keys, section_model)),
+        build_table(narrow(Stage2Keys, task)),
         "\n## `teachers`: a list, each teacher with these keys\n",
         build_table(TeacherKeys),
         "\n## Schedules\n",
@@ -54,7 +59,7 @@ def build_config_docs(section_model: type[TaskSection]) -> str:
         *(f"| {words} | `{json.dumps(example)}` |" for words, example in EXAMPLES),
         "",
         build_table(ScheduleSection),
-        build_terms_docs(),
+        build_terms_docs(list_terms(task.terms)),
         "\n## `--allow NAME`\n",
         "Everything that is refused unless forced:\n",
         "\n".join(f"- `{name}`: {meaning}." for name, meaning in ALLOWANCES.items()),
@@ -62,11 +67,11 @@ def build_config_docs(section_model: type[TaskSection]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def build_terms_docs() -> str:
+def build_terms_docs(terms: Mapping[str, TermSpec]) -> str:
     """The section on the terms of the loss and on the flat keys that stand for them."""
     rows = [
         f"| `{name}` | {_escape(spec.meaning)} | {SOURCES_IN_WORDS[spec.asks]} | {_describe_settings(spec) or 'none'} |"
-        for name, spec in TERMS.items()
+        for name, spec in terms.items()
     ]
     dialects = [
         f"| `{name}` | {dialect.meaning} | {', '.join(f'`{key}`' for key in dialect.keys)} |"
@@ -78,6 +83,10 @@ def build_terms_docs() -> str:
             "| Term | What it is | Asks | Settings |",
             "|---|---|---|---|",
             *rows,
+            SHARED_INTRODUCTION,
+            "| Setting | Default | Meaning | Terms |",
+            "|---|---|---|---|",
+            *(_describe_shared(name, terms) for name in SHARED_SETTINGS),
             DIALECTS_INTRODUCTION,
             "| Dialect | What it says | Its keys |",
             "|---|---|---|",
@@ -95,9 +104,19 @@ def _describe_settings(spec: TermSpec) -> str:
     return _escape("; ".join(parts))
 
 
-def build_table(model: type[BaseModel]) -> str:
-    """`| Key | Type | Default | Meaning |`, one row a field."""
+def _describe_shared(name: str, terms: Mapping[str, TermSpec]) -> str:
+    setting = SHARED_SETTINGS[name]
+    takers = [term for term, spec in terms.items() if name in spec.all_settings]
+    told = "all" if len(takers) == len(terms) else ", ".join(f"`{term}`" for term in takers)
+    default = f"`{show(setting.default)}`" if setting.default else "none"
+    return f"| `{name}` | {default} | {_escape(setting.meaning)} | {told} |"
+
+
+def build_table(model: type[BaseModel], defaults: Mapping[str, Any] | None = None) -> str:
+    """`| Key | Type | Default | Meaning |`, one row a field. defaults: what another place says of some of them."""
     properties: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+    for name, default in (defaults or {}).items():
+        properties[name]["default"] = default
     rows = [
         f"| `{name}` | {_escape(describe_type(found))} | {_show_default(found)} | {_escape(found['description'])} |"
         for name, found in properties.items()
@@ -165,6 +184,10 @@ log. `--list-layers` shows the layers that can be named. A term that cannot teac
 training. [adding-a-term.md](adding-a-term.md) adds one.
 """
 
+SHARED_INTRODUCTION = """
+Models with more outputs than `logits`, and samples that lack some targets, are served by settings that terms share:
+"""
+
 DIALECTS_INTRODUCTION = """
 The flat keys are sugar for such a list; `--print-config` shows which. The keys that are there decide the dialect,
 `dialect` may name it, and keys of two dialects are refused:
@@ -188,6 +211,13 @@ A config is a JSON file; `//` and `/* */` comments and trailing commas are allow
 `progressive_epochs` epochs (0.95, 0.85, 0.75, 0.65, then 0.50 with the defaults), and never rises: `alpha_start` below
 `alpha_end` is refused, because such numbers come from recipes whose alpha weighs the teacher. A key called just `alpha`
 is refused for the same reason. With `use_progressive_distillation` false, alpha is `alpha_end` throughout.
+
+`task` says what is learnt. A task's own keys stand in the group `data` (`"data": { ... }`). `student`,
+`teacher` and a teacher's `model` are a name, or a name with options of that model:
+`"student": { "name": "small", "width": 32 }`. A task of your own is `"task": "package.module:Class"` or
+`--task package.module:Class`. Its module is looked up in the folder of this file, then in the current folder. What is
+imported is never decided by a checkpoint or a stored run, so that a run of such a task is resumed with its CONFIG or
+with `--task`.
 
 On the command line `--set key=value` changes a key and `--set group.key=value` a key of a group.
 A value that reads as JSON is that value; anything else is text (`--set student_init=best.pth`; a name made of digits

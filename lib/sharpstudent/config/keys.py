@@ -1,19 +1,16 @@
-"""What may stand in a config file: the flat keys, and the groups that override them for a stage.
+"""What may stand in a config file: the flat keys, the groups `stage1`, `stage2` and `teachers`, and the task's own keys
+in the group `data`; all of them typed and frozen.
 
-What may stand in a config file: the flat keys, typed and frozen, and the groups of `group_keys.py`.
-
-`resolve.py` turns them into the sections of one stage. A task adds its own flat keys through its section model (see
-`build_file_model`); this room never imports a task.
-
-What may stand in the groups of a config file (`stage1`, `stage2`, each of `teachers`), and numbers that may move.
+`resolve.py` turns them into the sections of one stage. The task's keys come from its section (`build_file_model`); this
+package imports no task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Discriminator, Field, Tag, create_model
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, create_model
 
 from sharpstudent.config.run_config import (
     Count,
@@ -25,6 +22,7 @@ from sharpstudent.config.run_config import (
     Precision,
     ScheduleSection,
     Share,
+    TaskKind,
     TaskSection,
     Temperature,
     Text,
@@ -41,6 +39,30 @@ NUMBER_BRANCH, SCHEDULE_BRANCH = "(number)", "(schedule)"
 _Schedule = Annotated[ScheduleSection, Tag(SCHEDULE_BRANCH)]
 MovingLearningRate = Annotated[Annotated[LearningRate, Tag(NUMBER_BRANCH)] | _Schedule, Discriminator(_tell_branch)]
 MovingRadius = Annotated[Annotated[NotNegative, Tag(NUMBER_BRANCH)] | _Schedule, Discriminator(_tell_branch)]
+
+
+class ModelKeys(Frozen):
+    """A model by its name; every other key is an option that the task's models know."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Text = Field(description="name of the architecture; the other keys of this group are its options")
+
+
+def _tell_model(value: object) -> str:
+    return OPTIONS_BRANCH if isinstance(value, Mapping | ModelKeys) else NAME_BRANCH
+
+
+# As above, for "a name, or a name with options".
+NAME_BRANCH, OPTIONS_BRANCH = "(name)", "(options)"
+Architecture = Annotated[
+    Annotated[Text, Tag(NAME_BRANCH)] | Annotated[ModelKeys, Tag(OPTIONS_BRANCH)], Discriminator(_tell_model)
+]
+
+
+def split_model(model: str | ModelKeys) -> tuple[str, dict[str, JsonValue]]:
+    """The name of a model and its options."""
+    return (model, {}) if isinstance(model, str) else (model.name, dict(model.model_extra or {}))
 
 
 class Stage1Keys(Frozen):
@@ -99,7 +121,9 @@ class Stage2Keys(Stage1Keys):
 class TeacherKeys(Frozen):
     """`teachers[i].*`: one teacher of stage 2."""
 
-    model: Text = Field(description="architecture: efficientnet-b4 or a timm name")
+    model: Architecture = Field(
+        description="architecture: efficientnet-b4 or a timm name; with options as a group, as `student`"
+    )
     weights: Text | None = Field(
         default=None,
         description="its checkpoint; a glob takes the newest that fits; null only with a random head, or with init "
@@ -116,18 +140,24 @@ class TeacherKeys(Frozen):
         default=None, description="the batch is resized to this side [px] for this teacher; default: as it is"
     )
     mean: tuple[float, float, float] | None = Field(
-        default=None, description="subtracted from RGB in 0..1; default: nothing, as self-blending weights expect"
+        default=None,
+        description="subtracted from each channel, 0..1; default: nothing, as self-blending weights expect",
     )
     std: tuple[Positive, Positive, Positive] | None = Field(
-        default=None, description="RGB less `mean` is divided by it; default: nothing"
+        default=None, description="each channel less `mean` is divided by it; default: nothing"
     )
     classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = Field(
-        default=None, description='order of its logits, such as ["fake", "real"]; default: that of the task'
+        default=None, description="order of its logits, by the names of the classes; default: that of the task"
     )
     head: Literal["loaded", "fitted", "random-ok"] = Field(
         default="loaded",
         description="loaded: the file must hold the classification head; fitted: one is fitted to the training set "
         "before stage 2; random-ok: without one it stays random, which serves feature terms only",
+    )
+    reads: dict[Text, Text] = Field(
+        default={},
+        description="inputs that it takes from another view of the sample, "
+        '{"image": "image_clean"}: its input `image` is `image_clean` of the batch',
     )
     calibrate: bool = Field(
         default=False,
@@ -136,9 +166,12 @@ class TeacherKeys(Frozen):
 
 
 __all__ = [
+    "NAME_BRANCH",
     "NUMBER_BRANCH",
+    "OPTIONS_BRANCH",
     "SCHEDULE_BRANCH",
     "FileKeys",
+    "ModelKeys",
     "MovingLearningRate",
     "MovingRadius",
     "Stage1Keys",
@@ -146,13 +179,19 @@ __all__ = [
     "TeacherKeys",
     "build_file_model",
     "narrow",
+    "split_model",
+    "take_section",
 ]
 
 
 class FileKeys(Frozen):
     """The keys of a config file that every task shares. Flat keys mean what the two-stage guide says."""
 
-    task: Text = Field(default="deepfake", description="what is learnt; one package under tasks/")
+    task: Text | None = Field(
+        default=None,
+        description="what is learnt: the name of a task, or `package.module:Class` of your own, looked up beside this "
+        "file and in the current folder",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         default=5, description="seed of initialisation, order and augmentation"
     )
@@ -164,9 +203,13 @@ class FileKeys(Frozen):
     )
     output_root: Text = Field(default="output", description="folder that holds the run folders")
 
-    student: Text = Field(default="mobilevitv2_200", description="any timm model name, or efficientnet-b4")
+    student: Architecture | None = Field(
+        default=None,
+        description="a model that the task builds, by name (of pictures: any timm model, or efficientnet-b4); with "
+        'options of the model as a group: {"name": ..., ...}',
+    )
     student_init: Text = Field(
-        default="imagenet",
+        default="random",
         description="`imagenet` (a local file under weights/, else the hub), `random`, or a file of weights",
     )
     student_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
@@ -175,8 +218,9 @@ class FileKeys(Frozen):
     pretrained_student_weights: Text | None = Field(
         default=None, description="stage 2 starts from this stage-1 checkpoint; a glob takes the newest run that fits"
     )
-    teacher: Text = Field(
-        default="efficientnet-b4", description="architecture of the teacher: efficientnet-b4 or a timm name"
+    teacher: Architecture | None = Field(
+        default=None,
+        description="architecture of the teacher: efficientnet-b4 or a timm name; or a group, as `student`",
     )
     teacher_weights: Text | None = Field(
         default=None, description="the teacher's checkpoint; a glob takes the newest that fits"
@@ -190,7 +234,7 @@ class FileKeys(Frozen):
     )
 
     epoch: Count = Field(default=100, description="epochs a stage")
-    batch_size: Count = Field(default=16, description="items a batch: a real+fake pair, or one labelled picture")
+    batch_size: Count = Field(default=16, description="items a batch; the task says what an item is")
     lr: MovingLearningRate = Field(default=0.00005, description="learning rate of stage 2; stage 1 takes twice it")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="base optimiser under SAM")
     momentum: Share = Field(default=0.9, description="SGD momentum; not used by adamw")
@@ -211,9 +255,14 @@ class FileKeys(Frozen):
     clip_norm: Positive = Field(default=1.0, description="largest L2 norm of the gradient that is applied")
     flat: Share = Field(default=0.75, description="share of the steps with a flat learning rate; then linearly to 0")
     warmup: Share = Field(default=0.0, description="share of the steps over which the learning rate rises from 0")
-    selection_metric: Text = Field(
-        default="auc",
+    selection_metric: Text | None = Field(
+        default=None,
         description="validation metric that ranks epochs; the task tells which there are and which way is better",
+    )
+    weak_teacher_margin: NotNegative | None = Field(
+        default=None,
+        description="in units of `selection_metric`: before stage 2, a teacher that is worse than the student of "
+        "stage 1 by more than this is refused; default: such a teacher is told and taken",
     )
     patience: Count | None = Field(
         default=None,
@@ -281,6 +330,7 @@ class FileKeys(Frozen):
         default=20, description="epochs over which alpha falls from alpha_start to alpha_end"
     )
 
+    data: TaskSection = Field(default_factory=TaskSection, description="the keys of the task, as a group")
     stage1: Stage1Keys = Field(default_factory=Stage1Keys, description="stage 1 only: wins over the flat keys")
     stage2: Stage2Keys = Field(default_factory=Stage2Keys, description="stage 2 only: wins over the flat keys")
 
@@ -288,23 +338,56 @@ class FileKeys(Frozen):
 _Keys = TypeVar("_Keys", FileKeys, Stage1Keys, Stage2Keys)
 
 
-def build_file_model(section: type[TaskSection]) -> type[FileKeys]:
-    """FileKeys plus a task's own flat keys, as one model: what a file of that task may hold."""
-    fields: dict[str, Any] = {name: (info.annotation, info) for name, info in section.model_fields.items()}
-    clash = sorted(set(fields) & set(FileKeys.model_fields))
-    if clash:
-        raise ValueError(f"{section.__name__} redefines shared keys: {clash}")
-    for name, group in (("stage1", Stage1Keys), ("stage2", Stage2Keys)):
-        narrowed, info = narrow(group, section), FileKeys.model_fields[name]
-        fields[name] = (narrowed, Field(default_factory=narrowed, description=info.description))
-    return create_model(f"{section.__name__}File", __base__=narrow(FileKeys, section), **fields)
+def build_file_model(task: type[TaskKind]) -> type[FileKeys]:
+    """FileKeys plus a task's own keys, as one model: what a file of that task may hold.
+
+    The keys are in the group `data`, and beside the shared ones too where the section says so.
+    """
+    section = task.Section
+    fields = _narrow_fields(FileKeys, task)
+    if section.flat_keys:
+        clash = sorted(set(section.model_fields) & set(FileKeys.model_fields))
+        if clash:
+            raise ValueError(f"{section.__name__} redefines shared keys: {clash}")
+        fields |= {name: (info.annotation, info) for name, info in section.model_fields.items()}
+    for name, group in (("stage1", narrow(Stage1Keys, task)), ("stage2", narrow(Stage2Keys, task)), ("data", section)):
+        fields[name] = (group, Field(default_factory=group, description=FileKeys.model_fields[name].description))
+    return create_model(f"{section.__name__}File", __base__=FileKeys, **fields)
 
 
-def narrow(keys: type[_Keys], section: type[TaskSection]) -> type[_Keys]:
-    """A model of keys that takes, for `selection_metric`, the words that the task tells and no other text."""
-    words, info = tuple(section.selection_metrics), keys.model_fields["selection_metric"]
+def narrow(keys: type[_Keys], task: type[TaskKind]) -> type[_Keys]:
+    """A model of keys that takes, for `selection_metric`, the names of the task's metrics and no other text, and whose
+    defaults are those of the task where it has its own.
+    """
+    fields = _narrow_fields(keys, task)
+    return create_model(keys.__name__, __base__=keys, __module__=keys.__module__, __doc__=keys.__doc__, **fields)
+
+
+def _narrow_fields(keys: type[Stage1Keys | FileKeys], task: type[TaskKind]) -> dict[str, Any]:
+    """(type, field) of the keys that a task has a say in."""
+    words = tuple(task.metrics)
     choices: Any = Literal[words]  # pyright: ignore[reportInvalidTypeForm]
-    field = Field(default=info.default, description=info.description)
-    only: Any = (choices if info.default is not None else choices | None, field)
-    module, doc = keys.__module__, keys.__doc__
-    return create_model(keys.__name__, __base__=keys, __module__=module, __doc__=doc, selection_metric=only)
+    defaults: dict[str, Any] = {"selection_metric": None}
+    fields: dict[str, Any] = {}
+    if issubclass(keys, FileKeys):
+        fields["task"] = (Text, Field(None, description=keys.model_fields["task"].description))
+        defaults = {"selection_metric": words[0], **task.Section.shared_defaults}
+    for name, default in defaults.items():
+        info = keys.model_fields[name]
+        kind: Any = (choices | None) if name == "selection_metric" else info.rebuild_annotation()
+        fields[name] = (kind if default is None else _drop_none(kind), Field(default, description=info.description))
+    return fields
+
+
+def _drop_none(kind: Any) -> Any:
+    """A type without `| None`, for a key that has a default."""
+    parts = [part for part in get_args(kind) if part is not type(None)]
+    return parts[0] if type(None) in get_args(kind) and len(parts) == 1 else kind
+
+
+def take_section(keys: FileKeys, section: type[TaskSection]) -> TaskSection:
+    """The task's own keys, from the group `data` and from beside the shared keys; no key stands in both."""
+    if not section.flat_keys:
+        return keys.data
+    own = {name: getattr(keys, name) for name in section.model_fields}
+    return section(**own | {name: getattr(keys.data, name) for name in keys.data.model_fields_set})

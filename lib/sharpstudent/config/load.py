@@ -1,10 +1,5 @@
-"""From a config file to typed keys: read, changed by `--set`, checked, with every mistake reported at once.
-
-Reads a config file: JSON with comments. Whatever may be wrong with the file becomes one `UserError`.
-
-`--set a.b=value`: changes keys of a config after the file has been read.
-
-From a plain dictionary to typed, frozen keys, with every mistake reported at once.
+"""From a config file (JSON with comments) to typed keys: read, changed by `--set a.b=value`, checked. Every mistake is
+reported at once, in one `UserError`.
 """
 
 from __future__ import annotations
@@ -21,7 +16,8 @@ from pydantic import ValidationError
 
 from sharpstudent.config.keys import FileKeys, build_file_model
 from sharpstudent.config.messages import explain, find_bare_alpha, find_unwritable_text, show
-from sharpstudent.config.run_config import TaskSection
+from sharpstudent.config.presets import DEFAULT_TASK
+from sharpstudent.config.run_config import TaskKind, TaskSection
 from sharpstudent.core.errors import Problem, ProblemList, UserError
 
 LARGEST_FILE = 256 * 1024  # bytes; a config is a few KiB, and what is larger is some other file
@@ -230,8 +226,25 @@ def _split(item: str) -> tuple[list[str], Any]:
     return names, parse_value(text)
 
 
-def validate_keys(keys: Mapping[str, Any], section_model: type[TaskSection]) -> FileKeys:
-    """The keys of a file as a model; `keys` holds JSON values only. Raises one `UserError` with all problems."""
+def drop_overridden(keys: dict[str, Any], items: Sequence[str], section: type[TaskSection]) -> dict[str, Any]:
+    """`keys` where a `--set` of a task's key in one of its two places wins over the file's in the other."""
+    said = {item.partition("=")[0].strip() for item in items}
+    group: Any = keys.get("data")
+    if not section.flat_keys or not isinstance(group, dict):
+        return keys
+    inner = cast(dict[str, Any], group)
+    twins = [name for name in section.model_fields if name in keys and name in inner]
+    flat_wins = {name for name in twins if name in said and f"data.{name}" not in said}
+    group_wins = {name for name in twins if f"data.{name}" in said and name not in said}
+    kept: dict[str, Any] = {name: value for name, value in keys.items() if name not in group_wins}
+    return {**kept, "data": {name: value for name, value in inner.items() if name not in flat_wins}}
+
+
+def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileKeys:
+    """The keys of a file as a model; `keys` holds JSON values only. Raises one `UserError` with all problems.
+
+    task: whose keys may be among them; None for the keys of every task alone.
+    """
     unwritable = find_unwritable_text(keys)
     if unwritable:
         raise UserError(*unwritable)
@@ -239,7 +252,11 @@ def validate_keys(keys: Mapping[str, Any], section_model: type[TaskSection]) -> 
     alphas = find_bare_alpha(keys)
     for problem in alphas:
         problems.add(problem)
-    model = build_file_model(section_model)
+    if task is not None:
+        keys = {"data": {}, **keys} if not task.Section.flat_keys else keys  # what is missing in it is told by its name
+        for problem in _find_twins(keys, task.Section):
+            problems.add(problem)
+    model = FileKeys if task is None else build_file_model(task)
     try:
         # Through JSON, so that strictness means JSON's types: a list may fill a tuple, a string may not fill a number.
         validated = model.model_validate_json(json.dumps(keys))
@@ -254,16 +271,32 @@ def validate_keys(keys: Mapping[str, Any], section_model: type[TaskSection]) -> 
     return validated
 
 
-def choose_section(keys: Mapping[str, Any], sections: Mapping[str, type[TaskSection]]) -> type[TaskSection]:
-    """The section model of the task that the keys name."""
-    task: Any = keys.get("task", FileKeys.model_fields["task"].default)
-    if isinstance(task, str) and task in sections:
-        return sections[task]
+def _find_twins(keys: Mapping[str, Any], section: type[TaskSection]) -> list[Problem]:
+    """The keys of a task that stand both in the group `data` and outside it."""
+    group: Any = keys.get("data")
+    inner = cast(dict[str, Any], group) if isinstance(group, dict) else {}
+    names = [name for name in section.model_fields if section.flat_keys and name in keys and name in inner]
+    return [
+        Problem(
+            name,
+            f"stands here and as data.{name}",
+            got=f"{show(keys[name])} and {show(inner[name])}",
+            remedy="keep one of them",
+        )
+        for name in names
+    ]
+
+
+def read_task_name(keys: Mapping[str, Any]) -> str:
+    """The task that the keys name. Raises UserError for what is no name."""
+    task: Any = keys.get("task", DEFAULT_TASK)
+    if isinstance(task, str) and task:
+        return task
     raise UserError(
         Problem(
             "task",
             "is not a known task",
-            expected=f"one of {', '.join(show(name) for name in sorted(sections))}",
+            expected=f"a name such as {show(DEFAULT_TASK)}, or package.module:Class",
             got=show(task),
             remedy="write one of these, or leave the key out",
         )

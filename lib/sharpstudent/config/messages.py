@@ -1,8 +1,5 @@
-"""Plain words for what is wrong with the keys of a config, and for the types and values that a key takes.
-
-Plain words for what is wrong with the keys of a config: key, what was expected, what came, remedy.
-
-Words for the types and values of a JSON Schema property: shared by the error messages and the generated page.
+"""Plain words for what is wrong with the keys of a config: key, what was expected, what came, remedy. The words for
+types and values are those of the generated page, too.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sharpstudent.config.keys import NUMBER_BRANCH, SCHEDULE_BRANCH
+from sharpstudent.config.keys import NAME_BRANCH, NUMBER_BRANCH, OPTIONS_BRANCH, SCHEDULE_BRANCH
 from sharpstudent.config.run_config import SCHEDULE_FIELDS, ScheduleSection
 from sharpstudent.core.errors import Problem, UserError
 
@@ -150,8 +147,14 @@ def explain(error: ValidationError, model: type[BaseModel], keys: Mapping[str, A
 
 
 def find_bare_alpha(keys: Mapping[str, Any]) -> list[Problem]:
-    """A key that is called just `alpha`, anywhere: two dialects read it in opposite ways, so it is never guessed."""
-    return [_refuse_alpha(path, keys) for path in _walk(keys) if str(path[-1]).lower() == "alpha"]
+    """A key that is called just `alpha`, anywhere: two dialects read it in opposite ways, so it is never guessed. The
+    task's own keys and options of models are no business of the loss.
+    """
+    found = [path for path in _walk(keys) if str(path[-1]).lower() == "alpha"]
+    return [_refuse_alpha(path, keys) for path in found if path[0] not in _NOT_OF_THE_LOSS or len(path) == 1]
+
+
+_NOT_OF_THE_LOSS = ("data", "student", "teacher", "teachers")
 
 
 def find_unwritable_text(keys: Mapping[str, Any]) -> list[Problem]:
@@ -169,6 +172,9 @@ def _explain_one(path: tuple[str | int, ...], detail: ErrorDetails, schema: dict
         return _explain_fields(path, detail)
     if detail["type"] == "schedule_points":
         return [_explain_points(path, detail)]
+    if detail["type"] in ("value_error", "assertion_error"):  # a check that the section of a task makes itself
+        words = detail["msg"].split(", ", 1)[-1]
+        return [Problem(_join(path), words, got=show(detail["input"]), remedy="see the keys of the task")]
     return [_explain_key(path, detail, schema)]
 
 
@@ -301,6 +307,8 @@ def _suggest(path: tuple[str | int, ...], schema: dict[str, Any]) -> str:
     if alias in siblings:
         return f'did you mean "{prefix}{alias}"?'
     elsewhere = [key for key in known if key.split(".")[-1] == alias]
+    if alias in elsewhere:  # of a task's key that has two places, one is enough to know
+        elsewhere = [key for key in elsewhere if key != f"data.{alias}"]
     if elsewhere:
         return f"that key is known as {' and as '.join(elsewhere)}"
     near = difflib.get_close_matches(name, siblings if group else [*siblings, *known], n=1)
@@ -331,7 +339,7 @@ def _trim(detail: ErrorDetails, keys: Mapping[str, Any]) -> tuple[str | int, ...
     place: Any = keys
     path: list[str | int] = []
     for part in detail["loc"]:
-        if part in (NUMBER_BRANCH, SCHEDULE_BRANCH):
+        if part in (NUMBER_BRANCH, SCHEDULE_BRANCH, NAME_BRANCH, OPTIONS_BRANCH):
             continue
         inside = (isinstance(place, Mapping) and part in place) or (
             isinstance(place, list) and isinstance(part, int) and part < len(cast(list[Any], place))

@@ -1,11 +1,7 @@
-"""The loss of one stage: native terms, or the flat keys that the guides of this field write.
-
-The flat keys that other recipes write, as sugar for the native list of terms.
+"""The loss of one stage: the native list of terms, or the flat keys that other recipes write, as sugar for it.
 
 Each dialect declares its keys; the keys that a config uses decide which one it speaks, and `dialect` may say so. Keys
 of two dialects, or of one beside native `terms`, contradict each other and are refused.
-
-The loss of one stage: native terms, or what the flat keys of a dialect stand for.
 """
 
 from __future__ import annotations
@@ -15,11 +11,13 @@ from dataclasses import dataclass
 
 from sharpstudent.config.keys import FileKeys, Stage1Keys
 from sharpstudent.config.messages import show
-from sharpstudent.config.run_config import ScheduleSection, Stage, TermSection
+from sharpstudent.config.run_config import ScheduleSection, Stage, TaskKind, TermSection
 from sharpstudent.config.scheduled import build_schedule, probe
-from sharpstudent.config.terms import TERMS, build_constant_term, parse_terms
+from sharpstudent.config.terms import TermSpec, build_constant_term, list_terms, parse_terms
 from sharpstudent.core.errors import Problem, ProblemList, UserError
 from sharpstudent.core.schedules import Progress
+
+DEFAULT_TASK = "deepfake"  # of a config that names none: it is written as the two-stage guide prints it
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,9 @@ def get_group(keys: FileKeys, stage: Stage) -> Stage1Keys:
     return keys.stage1 if stage == 1 else keys.stage2
 
 
-def resolve_loss(keys: FileKeys, own: FileKeys, stage: Stage, problems: ProblemList) -> tuple[TermSection, ...]:
+def resolve_loss(
+    keys: FileKeys, own: FileKeys, stage: Stage, task: type[TaskKind], problems: ProblemList
+) -> tuple[TermSection, ...]:
     """Stage 1: hard labels. Stage 2: what the flat keys of a dialect stand for. In both, native terms where given."""
     if own.terms is None and stage == 1:
         return (build_constant_term("hard", ScheduleSection(kind="constant", value=1.0)),)
@@ -132,12 +132,13 @@ def resolve_loss(keys: FileKeys, own: FileKeys, stage: Stage, problems: ProblemL
     if dialect != NATIVE:
         return DIALECTS[dialect].resolve(own)
     where = f"stage{stage}.terms" if get_group(keys, stage).terms is not None else "terms"
+    known = list_terms(task.terms)
     try:
-        terms = parse_terms(own.terms or (), where, epochs=own.epoch)
+        terms = parse_terms(own.terms or (), where, epochs=own.epoch, known=known)
     except UserError as error:
         problems.take(error)
         return ()
-    for problem in _check_terms(terms, own, stage, where):
+    for problem in _check_terms(terms, own, stage, where, known):
         problems.add(problem)
     return terms
 
@@ -151,11 +152,13 @@ def find_dialect(keys: FileKeys, own: FileKeys, stage: Stage) -> tuple[str, list
     return choose_dialect(own, flat, get_group(keys, stage).model_fields_set)
 
 
-def _check_terms(terms: Sequence[TermSection], own: FileKeys, stage: Stage, where: str) -> list[Problem]:
+def _check_terms(
+    terms: Sequence[TermSection], own: FileKeys, stage: Stage, where: str, known: Mapping[str, TermSpec]
+) -> list[Problem]:
     """Terms that have nobody to ask, or nothing to learn from."""
     problems: list[Problem] = []
     for place, term in enumerate(terms):
-        asks = TERMS[term.term].asks
+        asks = known[term.term].asks
         if asks == "teacher" and stage == 1:
             problems.append(
                 Problem(

@@ -1,8 +1,5 @@
-"""From the keys of a file to one stage of one run, its teachers included.
-
-From the keys of a file to one stage of one run. Pure: opens no file, so weights and data are checked elsewhere.
-
-The teachers of stage 2, out of the list or of the two flat keys that stand for a list of one.
+"""From the keys of a file to one stage of one run, its teachers included: out of the list, or of the two flat keys that
+stand for a list of one. Pure: opens no file, so weights and data are checked elsewhere.
 """
 
 from __future__ import annotations
@@ -11,9 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sharpstudent.config.keys import FileKeys, TeacherKeys
+from sharpstudent.config.keys import FileKeys, TeacherKeys, split_model, take_section
 from sharpstudent.config.messages import show
-from sharpstudent.config.presets import find_dialect, get_group, resolve_loss
+from sharpstudent.config.presets import DEFAULT_TASK, find_dialect, get_group, resolve_loss
 from sharpstudent.config.run_config import (
     ALLOWANCES,
     ComputeSection,
@@ -22,7 +19,7 @@ from sharpstudent.config.run_config import (
     ScheduleSection,
     Stage,
     StudentSection,
-    TaskSection,
+    TaskKind,
     TeacherSection,
     TrainingSection,
 )
@@ -68,7 +65,7 @@ def _check_teacher(teacher: TeacherKeys, where: str) -> list[Problem]:
             Problem(
                 f"{where}.weights",
                 "is missing, and a teacher's head must come from its file",
-                expected=f"a checkpoint of {teacher.model}",
+                expected=f"a checkpoint of {split_model(teacher.model)[0]}",
                 remedy=f'write "weights": "FILE"; with "init": "imagenet", {where}.head "fitted" fits a head; a random '
                 'one teaches noise, and "random-ok" permits it',
             )
@@ -92,7 +89,7 @@ def _check_fitted(teacher: TeacherKeys, where: str) -> list[Problem]:
             Problem(
                 f"{where}.weights",
                 "is missing, and a head that is fitted to a random network teaches next to nothing",
-                expected=f"a checkpoint of {teacher.model}, or init imagenet",
+                expected=f"a checkpoint of {split_model(teacher.model)[0]}, or init imagenet",
                 remedy='write "weights": "FILE", which may be without a head, or "init": "imagenet"',
             )
         )
@@ -112,17 +109,22 @@ def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
     if stage == 1:
         return ()
     if own.teachers is not None:
+        models = [split_model(teacher.model) for teacher in own.teachers]
         return tuple(
-            TeacherSection(name=teacher.model, **teacher.model_dump(exclude={"model"})) for teacher in own.teachers
+            TeacherSection(name=name, options=options, **teacher.model_dump(exclude={"model"}))
+            for (name, options), teacher in zip(models, own.teachers, strict=True)
         )
-    return () if own.teacher_weights is None else (TeacherSection(name=own.teacher, weights=own.teacher_weights),)
+    if own.teacher_weights is None or own.teacher is None:
+        return ()
+    name, options = split_model(own.teacher)
+    return (TeacherSection(name=name, options=options, weights=own.teacher_weights),)
 
 
 def name_weights_key(config: RunConfig, index: int) -> str:
     """The key that names a teacher's file: the flat one where it can say all that the list says."""
     if len(config.teachers) == 1:
         only = config.teachers[0]
-        if only == TeacherSection(name=only.name, weights=only.weights):
+        if only == TeacherSection(name=only.name, weights=only.weights, options=only.options):
             return "teacher_weights"
     return f"teachers[{index}].weights"
 
@@ -137,21 +139,23 @@ def resolve(
     stage: Stage,
     name: str,
     config_name: str,
-    section_model: type[TaskSection],
+    task: type[TaskKind],
     allow: Sequence[str] = (),
 ) -> RunConfig:
     """One stage of one run. The same file serves both stages unedited; `stage1.*`/`stage2.*` win over the flat keys."""
     own = take_stage(keys, stage)
     problems = ProblemList()
-    for problem in (*check_name(name), *check_allow(allow), *_check_order(keys, stage), *check_teachers(keys)):
+    checks = (check_name(name), check_allow(allow), _check_models(own), _check_order(keys, stage), check_teachers(keys))
+    for problem in (problem for found in checks for problem in found):
         problems.add(problem)
     for problem in check_moving(keys, own, stage):
         problems.add(problem)
     if stage == 2:
         for problem in _check_weights(own, allow):
             problems.add(problem)
-    criterion = resolve_loss(keys, own, stage, problems)
+    criterion = resolve_loss(keys, own, stage, task, problems)
     problems.raise_if_any()
+    student, options = split_model(own.student or "")
     return RunConfig(
         name=name,
         config_name=config_name,
@@ -164,10 +168,11 @@ def resolve(
         save_every_minutes=own.save_every_minutes,
         loader_timeout=own.loader_timeout,
         report=own.report,
-        task=own.task,
-        task_section=section_model(**{field: getattr(own, field) for field in section_model.model_fields}),
+        task=own.task or DEFAULT_TASK,
+        task_section=take_section(own, task.Section),
         student=StudentSection(
-            name=own.student,
+            name=student,
+            options=options,
             init=own.student_init,
             dropout=own.student_dropout,
             weights=own.pretrained_student_weights if stage == 2 else None,
@@ -180,8 +185,9 @@ def resolve(
             max_skipped_in_a_row=own.max_skipped_in_a_row,
             keep_best=own.keep_best,
             ema_decay=own.ema_decay,
-            selection_metric=own.selection_metric,
+            selection_metric=own.selection_metric or next(iter(task.metrics)),
             patience=own.patience,
+            weak_teacher_margin=own.weak_teacher_margin if stage == 2 else None,
         ),
         optimizer=_resolve_optimizer(own),
         compute=ComputeSection(**{field: getattr(own, field) for field in ComputeSection.model_fields}),
@@ -250,6 +256,23 @@ def check_allow(allow: Sequence[str]) -> list[Problem]:
     ]
 
 
+def _check_models(own: FileKeys) -> list[Problem]:
+    """Models that a task has no usual name for."""
+    wanted = {"student": own.student}
+    if own.teachers is None and own.teacher_weights is not None:
+        wanted["teacher"] = own.teacher
+    return [
+        Problem(
+            key,
+            "is missing",
+            expected="the name of a model that the task builds",
+            remedy=f'write "{key}": "NAME", or {{"name": "NAME", ...}} with options',
+        )
+        for key, model in wanted.items()
+        if model is None
+    ]
+
+
 def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
     """Alpha never rises and a warm-up ends before the decline.
 
@@ -302,7 +325,7 @@ def _check_weights(own: FileKeys, allow: Sequence[str]) -> list[Problem]:
             Problem(
                 "teacher_weights",
                 "is missing, and stage 2 learns from a trained teacher",
-                expected=f"a checkpoint of {own.teacher}",
+                expected=f"a checkpoint of {'the teacher' if own.teacher is None else split_model(own.teacher)[0]}",
                 remedy='write "teacher_weights": "weights/FFc23.tar" (weights/README.md says where to get it), '
                 "or train a teacher with train_student_only.py",
             )

@@ -5,19 +5,24 @@ keys of a file (`keys.py`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from sharpstudent.config.terms import TermSpec
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -31,7 +36,6 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Text = Annotated[str, Field(min_length=1)]
 
 Stage = Literal[1, 2]
-Direction = Literal["higher", "lower"]  # which values of a metric are the better ones
 
 # The script of each stage, for messages that send the user to the right one.
 SCRIPTS: dict[Stage, str] = {1: "train_student_only.py", 2: "main_distillation.py"}
@@ -42,22 +46,47 @@ ALLOWANCES = {
     "partial-weights": "weights that do not match every tensor of the backbone",
     "changed-config": "resuming with a config that differs from the run's own",
     "shared-people": "people or identical files that stand in training and in validation",
+    "weak-teacher": "a teacher that is worse than the student of stage 1 by more than `weak_teacher_margin`",
 }
 
 
 class Frozen(BaseModel):
     """Base of every section: unknown keys refused, no coercion of types, immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class TaskSection(Frozen):
-    """Base of a task's own keys; a task subclasses it in its package, without importing torch.
+    """Base of a task's own keys, the group `data` of a config. A task subclasses it without importing torch.
 
-    selection_metrics: the words that the key `selection_metric` may have, `auc` among them, and which way is better.
+    flat_keys: whether the keys may also stand outside the group, beside the keys of every task; then each needs a
+    default. shared_defaults: other defaults for keys of every task, such as `student`.
     """
 
-    selection_metrics: ClassVar[Mapping[str, Direction]] = {"auc": "higher"}
+    flat_keys: ClassVar[bool] = False
+    shared_defaults: ClassVar[Mapping[str, Any]] = {}
+
+
+class TaskKind(Protocol):
+    """What the config reads of the class of a task, `sharpstudent.task.Task`: its keys, metrics and terms by name."""
+
+    Section: ClassVar[type[TaskSection]]
+    metrics: ClassVar[Mapping[str, Any]]
+    terms: ClassVar[Mapping[str, TermSpec]]
+
+
+class FindTask(Protocol):
+    """How the class of a task is found by its name, `sharpstudent.registry.find_task`."""
+
+    def __call__(
+        self,
+        name: str,
+        *,
+        beside: Sequence[Path] = (),
+        trusted: bool = False,
+        where: str = "task",
+        remedy: str | None = None,
+    ) -> type[TaskKind]: ...
 
 
 class ScheduleSection(Frozen):
@@ -130,17 +159,36 @@ def _check_points(points: dict[str, float]) -> None:
         )
 
 
-class StudentSection(Frozen):
-    """The model that learns. `weights` is the stage-1 checkpoint that stage 2 starts from."""
+class _Terse(Frozen):
+    """A section without those of its keys in `omitted` that have their default, as it was before there were any."""
+
+    omitted: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _write_what_is_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        idle = {name for name in self.omitted if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in written.items() if name not in idle}
+
+
+class StudentSection(_Terse):
+    """The model that learns. `weights` is the stage-1 checkpoint that stage 2 starts from; `options` are what the
+    config says of the model beside its name.
+    """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"options"})
 
     name: str
     init: str
     dropout: float
     weights: str | None = None
+    options: dict[str, JsonValue] = {}
 
 
-class TeacherSection(Frozen):
+class TeacherSection(_Terse):
     """A frozen model that stage 2 learns from. See `TeacherKeys`."""
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"options", "reads"})
 
     name: str
     weights: str | None = None
@@ -152,6 +200,8 @@ class TeacherSection(Frozen):
     classes: tuple[str, ...] | None = None
     head: Literal["loaded", "fitted", "random-ok"] = "loaded"
     calibrate: bool = False
+    options: dict[str, JsonValue] = {}
+    reads: dict[str, str] = {}
 
 
 class OptimizerSection(Frozen):
@@ -190,19 +240,23 @@ class TermSection(Frozen):
     choices: dict[str, str] = {}
 
 
-class TrainingSection(Frozen):
+class TrainingSection(_Terse):
     """How long and in what portions, and which epochs are the best ones: `selection_metric` is one of the task's.
 
-    patience: epochs without a new best that end the stage; None: it has all its epochs.
+    patience: epochs without a new best that end the stage; None: it has all its epochs. weak_teacher_margin: how much
+    worse than the student a teacher may be, in units of the metric; None: as much as it likes.
     """
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"weak_teacher_margin"})
 
     epochs: int
     batch_size: int
     max_skipped_in_a_row: int
     keep_best: int
     ema_decay: float | None = None
-    selection_metric: str = "auc"  # which alone there was before it could be chosen
+    selection_metric: str
     patience: int | None = None
+    weak_teacher_margin: float | None = None
 
 
 class ComputeSection(Frozen):

@@ -26,7 +26,7 @@ from sharpstudent.core.schedules import (
     RiseThenLinear,
     Schedule,
     Staircase,
-    Table,
+    TableSchedule,
     TwoStage,
 )
 
@@ -66,7 +66,7 @@ def _build_inner(section: ScheduleSection) -> Schedule:
         case ScheduleSection(kind="ramp", value=float(value), epochs=epochs):
             return Ramp(value) if epochs is None else Ramp(value, epochs)
         case ScheduleSection(kind="table", points=dict(points)):
-            return Table(tuple(sorted((int(epoch), value) for epoch, value in points.items())))
+            return TableSchedule(tuple(sorted((int(epoch), value) for epoch, value in points.items())))
         case ScheduleSection(kind="two_stage", start=float(start), end=float(end), epochs=int(epochs)):
             return TwoStage(start, end, epochs)
         case _:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError, create_model
 
-from sharpstudent.config.load import choose_section, read_config_file
+from sharpstudent.config.load import read_config_file, read_task_name
 from sharpstudent.config.messages import explain, show
-from sharpstudent.config.run_config import RunConfig, TaskSection
+from sharpstudent.config.run_config import FindTask, RunConfig, TaskKind
 from sharpstudent.core.errors import Problem, UserError
 
 AUTO = "auto"  # the word of `--resume auto`; a run folder of that name is `./auto`
@@ -45,18 +45,18 @@ def find_run(run: str, output_root: str) -> Path:
     raise UserError(_explain_none(run, output_root))
 
 
-def find_own_run(wanted: RunConfig, sections: Mapping[str, type[TaskSection]]) -> tuple[Path | None, list[str]]:
+def find_own_run(wanted: RunConfig, task: type[TaskKind]) -> tuple[Path | None, list[str]]:
     """The newest run under `output_root` that `wanted` would have made, for `--resume auto`; None where there is none.
 
     Of the same name, config name and stage, without any difference, and with a saved state; newest by the time of that
     state. The notes name each folder of this name that was passed over, and why; none of them is an error. Raises
-    UserError only where `output_root` cannot be listed.
+    UserError only where `output_root` cannot be listed. task: the class of the task of `wanted`.
     """
     found: list[tuple[int, str, Path]] = []
     notes: list[str] = []
     for folder in _list_folders(Path(wanted.output_root)):
         try:
-            saved, reason = _judge(folder, wanted, sections)
+            saved, reason = _judge(folder, wanted, task)
         except OSError as error:  # of another user, or deleted meanwhile
             saved, reason = (
                 None,
@@ -88,13 +88,13 @@ def _list_folders(root: Path) -> list[Path]:
         ) from None
 
 
-def _judge(folder: Path, wanted: RunConfig, sections: Mapping[str, type[TaskSection]]) -> tuple[int | None, str | None]:
+def _judge(folder: Path, wanted: RunConfig, task: type[TaskKind]) -> tuple[int | None, str | None]:
     """When the run in `folder` was last saved [ns], if it is ours; else the reason, None where it is another's."""
     has_our_name = _is_named(folder, wanted)
     if not (folder / STORED_NAME).is_file():
         return None, f"it has no {STORED_NAME}, as when a run is killed in its first instant" if has_our_name else None
     try:
-        stored = load_run_config(folder, sections)
+        stored = load_run_config(folder, only_task(task, wanted.task))
     except UserError as error:
         return None, f"{error.problems[0].where}: {error.problems[0].what}" if has_our_name else None
     if (stored.name, stored.config_name, stored.stage) != (wanted.name, wanted.config_name, wanted.stage):
@@ -111,6 +111,19 @@ def _judge(folder: Path, wanted: RunConfig, sections: Mapping[str, type[TaskSect
     return max(path.stat().st_mtime_ns for path in states), None
 
 
+def only_task(task: type[TaskKind], known: str) -> FindTask:
+    """Finds this one task, so that a folder that lies about decides nothing of what is imported."""
+
+    def find(
+        name: str, *, beside: Sequence[Path] = (), trusted: bool = False, where: str = "", remedy: str | None = None
+    ) -> type[TaskKind]:
+        if name == known:
+            return task
+        raise UserError(Problem(where, f"is {show(name)}, and {show(known)} is asked for"))
+
+    return find
+
+
 def _find_exact(path: str) -> list[str]:
     return [path]
 
@@ -119,16 +132,23 @@ def _find_beginning(path: str) -> list[str]:
     return glob.glob(glob.escape(path) + "*")
 
 
-def load_run_config(path: Path, sections: Mapping[str, type[TaskSection]]) -> RunConfig:
-    """The resolved config of a run; `path` is its folder or the file itself."""
+def load_run_config(path: Path, find_task: FindTask) -> RunConfig:
+    """The resolved config of a run; `path` is its folder or the file itself.
+
+    find_task: `sharpstudent.registry.find_task`. A run of a task that is no registered one raises UserError: its config
+    does not decide what is imported.
+    """
     file = path / STORED_NAME if path.is_dir() else path
     stored = read_config_file(file)
-    section = choose_section(stored, sections)
+    task = find_task(read_task_name(stored), where=f"{file}: task")
+    training: Any = stored.get("training")
+    if isinstance(training, dict):  # of a version that knew one metric to select by
+        stored["training"] = {"selection_metric": next(iter(task.metrics)), **training}
     if "teacher" in stored and "teachers" not in stored:  # of a version that knew one teacher
         only: Any = stored.pop("teacher")
         stored["teachers"] = [] if only is None else [only]
     # A subclass that knows the task's own keys reads the file; the result is a plain RunConfig again.
-    model = create_model("StoredConfig", __base__=RunConfig, task_section=(section, ...))
+    model = create_model("StoredConfig", __base__=RunConfig, task_section=(task.Section, ...))
     try:
         read = model.model_validate_json(json.dumps(stored))
     except ValidationError as error:

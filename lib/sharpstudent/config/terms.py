@@ -1,10 +1,7 @@
-"""The terms that a criterion can be made of, and the list of terms that a config gives.
+"""The terms that a criterion can be made of: a name, where it is computed, what can be set. No torch here. And the list
+of terms with absolute weights that a config gives, read with every mistake named by its place.
 
-The terms that a criterion can be made of: a name, where it is computed, and what can be set. No torch here.
-
-A new term is one file under criterion/ and one line in TERMS (docs/adding-a-term.md).
-
-The native form of the loss: a list of terms with absolute weights, read with every mistake named by its place.
+A new term is one file under criterion/ and one line in TERMS (docs/adding-a-term.md), or a line in `Task.terms`.
 
 "terms": [
   { "term": "hard", "weight": 0.6 },
@@ -17,6 +14,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,17 +44,43 @@ class NumberSetting:
 
 @dataclass(frozen=True)
 class ChoiceSetting:
-    """One of a few words; with no choices, any text, such as the name of a layer. default None: it must be given."""
+    """One of a few words; with no choices, any text, such as the name of a layer. default None: it must be given.
+
+    is_silent: a term does not write it down where it has its default (a term of before it could be set is the same).
+    """
 
     meaning: str
     choices: tuple[str, ...] = ()
     default: str | None = None
+    is_silent: bool = False
+
+
+# What any term may be told, unless it says otherwise. An empty default stands for what the meaning says.
+SHARED_SETTINGS: Mapping[str, ChoiceSetting] = {
+    "on": ChoiceSetting(
+        "the output of the student that the term reads; `aux.*`: the mean over all that match",
+        default="logits",
+        is_silent=True,
+    ),
+    "of": ChoiceSetting(
+        "the output of the teacher that it reads; default: the name in `on`, or logits where that holds `*`",
+        default="",
+        is_silent=True,
+    ),
+    "target": ChoiceSetting("the target that it reads", default="label", is_silent=True),
+    "where": ChoiceSetting(
+        "the weights of the rows, 0 for a row that it leaves out; default: those that are called as its target, if any",
+        default="",
+        is_silent=True,
+    ),
+}
 
 
 @dataclass(frozen=True)
 class TermSpec:
-    """One kind of term. builder: `file:function` under criterion/ that makes it; asks: whose answer it reads
-    beside the student's: that of the teachers, of the student's averaged weights, or nobody's.
+    """One kind of term. builder: `file:function` under criterion/ that makes it, and `package.module:function` for a
+    task's own; asks: whose answer it reads beside the student's: that of the teachers, of the student's averaged
+    weights, or nobody's. settings: its own; shared: those of SHARED_SETTINGS that mean something to it.
     """
 
     builder: str
@@ -65,8 +89,16 @@ class TermSpec:
     settings: Mapping[str, NumberSetting | ChoiceSetting] = field(
         default_factory=dict[str, NumberSetting | ChoiceSetting]
     )
+    shared: tuple[str, ...] = tuple(SHARED_SETTINGS)
+
+    @property
+    def all_settings(self) -> dict[str, NumberSetting | ChoiceSetting]:
+        """Its own and the shared ones; `of` only where somebody is asked."""
+        shared = [name for name in self.shared if name != "of" or self.asks is not None]
+        return {**self.settings, **{name: SHARED_SETTINGS[name] for name in shared}}
 
 
+_OF_LABELS, _OF_ANSWERS = ("on", "target", "where"), ("on", "of", "where")
 _TEMPERATURE = NumberSetting("softens the distributions of both sides", default=3.0, above=0.0)
 
 TERMS: dict[str, TermSpec] = {
@@ -78,9 +110,12 @@ TERMS: dict[str, TermSpec] = {
                 "share of the target spread over all classes", default=0.0, at_least=0.0, below=1.0, may_move=False
             )
         },
+        shared=_OF_LABELS,
     ),
     "binary": TermSpec(
-        "classification:build_binary", "binary cross-entropy of the difference of two logits with the labels"
+        "classification:build_binary",
+        "binary cross-entropy of the difference of two logits with the labels",
+        shared=_OF_LABELS,
     ),
     "focal": TermSpec(
         "classification:build_focal",
@@ -88,18 +123,34 @@ TERMS: dict[str, TermSpec] = {
         settings={
             "gamma": NumberSetting("how much less the easy ones weigh", default=2.0, at_least=0.0, may_move=False)
         },
+        shared=_OF_LABELS,
     ),
     "kd": TermSpec(
         "distillation:build_distillation",
         "T^2 times the divergence of the student's softened classes from the teacher's",
         asks="teacher",
-        settings={"temperature": _TEMPERATURE},
+        settings={
+            "temperature": _TEMPERATURE,
+            "over": ChoiceSetting(
+                "what the softmax runs over: the classes of a row, or the pixels of a map",
+                ("classes", "pixels"),
+                "classes",
+                is_silent=True,
+            ),
+        },
+        shared=_OF_ANSWERS,
     ),
     "kd_sigmoid": TermSpec(
         "distillation:build_sigmoid_distillation",
         "the same for one logit: the difference of two, or the only one of a single-output head",
         asks="teacher",
         settings={"temperature": _TEMPERATURE},
+        shared=_OF_ANSWERS,
+    ),
+    "heatmap": TermSpec(
+        "heatmap:build_heatmap",
+        "cross-entropy of every pixel of a map of logits with the target map; it reads the output and target `heatmap`",
+        shared=_OF_LABELS,
     ),
     "features": TermSpec(
         "features:build_features",
@@ -110,12 +161,14 @@ TERMS: dict[str, TermSpec] = {
             "teacher_layer": ChoiceSetting("name of the teacher's layer"),
             "distance": ChoiceSetting("mean squared difference, or one minus the cosine", ("mse", "cosine"), "mse"),
         },
+        shared=("where",),
     ),
     "self": TermSpec(
         "distillation:build_self_distillation",
         "as kd, with the student's own averaged weights for a teacher; needs ema_decay",
         asks="ema",
         settings={"temperature": _TEMPERATURE},
+        shared=_OF_ANSWERS,
     ),
 }
 
@@ -125,15 +178,48 @@ OWN_KEYS = ("term", "name", "weight")
 TAKEN_NAMES = ("loss", "perturbed_loss", "grad_norm", "agreement")
 
 
-def parse_terms(raw: Sequence[Mapping[str, Any]], where: str, *, epochs: int) -> tuple[TermSection, ...]:
+def list_terms(own: Mapping[str, TermSpec]) -> dict[str, TermSpec]:
+    """Every term that a config of a task may name: those of every task, and the task's own."""
+    return {**TERMS, **own}
+
+
+def check_own_terms(own: Mapping[str, TermSpec], where: str) -> list[Problem]:
+    """What is wrong with the terms of a task's own. where: what messages call the task."""
+    problems: list[Problem] = []
+    for name, spec in own.items():
+        taken = sorted({*OWN_KEYS, *SHARED_SETTINGS} & set(spec.settings))
+        if name in TERMS:
+            problems.append(
+                Problem(f"{where}.terms", f"redefines the term {show(name)}", remedy="give it another name")
+            )
+        if taken:
+            what = f"has settings that every term has: {', '.join(taken)}"
+            problems.append(Problem(f"{where}.terms[{show(name)}]", what, remedy="give them other names"))
+        if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec.builder) is None:
+            problems.append(
+                Problem(
+                    f"{where}.terms[{show(name)}]",
+                    "does not say where it is made",
+                    expected='builder "package.module:function"',
+                    got=show(spec.builder),
+                    remedy="write the module as Python imports it, a colon, and the function",
+                )
+            )
+    return problems
+
+
+def parse_terms(
+    raw: Sequence[Mapping[str, Any]], where: str, *, epochs: int, known: Mapping[str, TermSpec] = TERMS
+) -> tuple[TermSection, ...]:
     """Typed terms from JSON objects. Raises one UserError with all problems.
 
-    where: the key they stand under; epochs: of the run, in which every number must stay in its range.
+    where: the key they stand under; epochs: of the run, in which every number must stay in its range; known: the terms
+    that there are, see `list_terms`.
     """
     problems = ProblemList()
     if not raw:
         problems.add(Problem(where, "is an empty list", expected="one term or more", remedy="leave the key out"))
-    terms = [_parse_term(entry, f"{where}[{place}]", epochs, problems) for place, entry in enumerate(raw)]
+    terms = [_parse_term(entry, f"{where}[{place}]", epochs, known, problems) for place, entry in enumerate(raw)]
     counts = Counter(term.name for term in terms if term is not None)
     for name, count in counts.items():
         if count > 1:
@@ -165,25 +251,26 @@ def as_schedule(number: ScheduleSection | float) -> ScheduleSection:
     return number if isinstance(number, ScheduleSection) else ScheduleSection(kind="constant", value=float(number))
 
 
-def _parse_term(entry: Mapping[str, Any], where: str, epochs: int, problems: ProblemList) -> TermSection | None:
+def _parse_term(
+    entry: Mapping[str, Any], where: str, epochs: int, known: Mapping[str, TermSpec], problems: ProblemList
+) -> TermSection | None:
     kind = entry.get("term")
-    if not isinstance(kind, str) or kind not in TERMS:
-        near = difflib.get_close_matches(str(kind), TERMS, n=1)
-        known = "; ".join(f"{name}: {spec.meaning}" for name, spec in TERMS.items())
+    if not isinstance(kind, str) or kind not in known:
+        near = difflib.get_close_matches(str(kind), known, n=1)
         problems.add(
             Problem(
                 f"{where}.term",
                 "is missing" if kind is None else "is not a known term",
-                expected=known,
+                expected="; ".join(f"{name}: {spec.meaning}" for name, spec in known.items()),
                 got=None if kind is None else show(kind),
                 remedy=f'did you mean "{near[0]}"?' if near else "write one of these",
             )
         )
         return None
-    spec = TERMS[kind]
+    settings = known[kind].all_settings
     for key in entry:
-        if key not in OWN_KEYS and key not in spec.settings:
-            known_keys = [*OWN_KEYS, *spec.settings]
+        if key not in OWN_KEYS and key not in settings:
+            known_keys = [*OWN_KEYS, *settings]
             near = difflib.get_close_matches(key, known_keys, n=1)
             remedy = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known_keys)}"
             problems.add(Problem(f"{where}.{key}", f"is no setting of the term {show(kind)}", remedy=remedy))
@@ -202,8 +289,10 @@ def _parse_term(entry: Mapping[str, Any], where: str, epochs: int, problems: Pro
     weight = _parse_number(entry.get("weight", 1.0), f"{where}.weight", _WEIGHT, epochs, problems)
     numbers: dict[str, ScheduleSection] = {}
     choices: dict[str, str] = {}
-    for key, setting in spec.settings.items():
+    for key, setting in settings.items():
         value = entry.get(key, setting.default)
+        if isinstance(setting, ChoiceSetting) and setting.is_silent and value == setting.default:
+            continue
         place = f"{where}.{key}"
         if value is None:
             problems.add(Problem(place, "is missing", expected=setting.meaning, remedy=f'write "{key}": ...'))

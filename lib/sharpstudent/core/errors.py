@@ -7,13 +7,16 @@ text and exit code 2; nothing else may turn into a traceback for a user's mistak
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import select
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 class ExitCode(IntEnum):
@@ -83,6 +86,18 @@ class ProblemList:
     def raise_if_any(self) -> None:
         if self._problems:
             raise UserError(*self._problems)
+
+
+def choose(choices: Mapping[str, T], name: str, where: str) -> T:
+    """What a name stands for. Raises UserError, with the nearest name, for one that is none of the choices.
+
+    where: what messages call the place of the name, such as a config key.
+    """
+    if name in choices:
+        return choices[name]
+    near = difflib.get_close_matches(name, choices, n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else "write one of these"
+    raise UserError(Problem(where, f"{name!r} is not known", expected=", ".join(map(repr, choices)), remedy=remedy))
 
 
 class TrainingStopped(Exception):
@@ -176,3 +191,8 @@ def _is_unread() -> bool:
         return True
     except (OSError, ValueError, AttributeError):  # no descriptor, or a system without `poll`
         return False
+
+
+def plural(unit: str) -> str:
+    """More than one of a unit: `samples`, `people`."""
+    return {"person": "people"}.get(unit, f"{unit}s")

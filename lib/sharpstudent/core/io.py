@@ -294,3 +294,37 @@ def stop_signals_held() -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def check_writable(root: Path, where: str, *, remedy: str = "choose another folder") -> None:
+    """Raise UserError where no file can be made in `root`, or in what there is above it. Leaves no trace."""
+    try:
+        there = next(
+            folder for folder in (root, *root.absolute().parents) if folder.exists()
+        )  # raises for a name that is too long
+        probe = there / f".writable.{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            Problem(
+                where=where,
+                what=f"cannot be written ({error.strerror or error})",
+                remedy=f"make the folder writable, free space, or {remedy}",
+            )
+        ) from None
+
+
+def make_new_folder(base: Path) -> Path:
+    """A folder of this name, with _2, _3 ... when it exists: mkdir decides who was first. Raises UserError where the
+    disk refuses.
+    """
+    make_folder(base.parent)
+    attempt = 1
+    while True:
+        folder = base if attempt == 1 else base.with_name(f"{base.name}_{attempt}")
+        try:
+            make_folder(folder, exist_ok=False)
+            return folder
+        except FileExistsError:
+            attempt += 1

@@ -168,7 +168,7 @@ class Ramp:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSchedule:
     """Pairs (epoch, value): each value holds from its epoch on, until the next. Epochs rise, and the first is 1.
 
     Raises ValueError where they do not.
@@ -204,7 +204,7 @@ def find_constant(schedule: Schedule) -> float | None:
             return value
         case Staircase(start, end) | Linear(start, end) | Cosine(start, end) | TwoStage(start, end):
             return start if start == end else None
-        case Table(points):
+        case TableSchedule(points):
             return points[0][1] if len({value for _, value in points}) == 1 else None
         case Complement(of):
             inner = find_constant(of)

@@ -1,64 +1,142 @@
-"""The few values that every room exchanges. Torch is named for type checkers only, so importing this costs nothing.
+"""The few values that every package exchanges. Importing this loads neither torch nor NumPy.
 
-Legend: N images of a batch, C classes, H x W pixels.
+Legend: R rows of a batch, I inputs that several rows share, N rows of a table. A row is what a loss term and a metric
+look at: a picture, a sound, a head in a picture. A sample is what one index of a data set gives; it owns 0, 1 or more
+rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+
+    # What a model says of a batch, by name: "logits", "heatmap", "aux.0", and feature maps as "features/LAYER".
+    Outputs = Mapping[str, torch.Tensor]
+    # What a model said of a data set: N rows in every column, "id" and "group" (text) among them.
+    Table = Mapping[str, NDArray[Any]]
+else:
+    Outputs = Table = Mapping
+
+Direction = Literal["higher", "lower"]  # which values of a metric are the better ones
+
+FEATURES = "features/"  # what the name of a layer's output begins with, among the outputs of a model
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the student and the frozen teachers look at: the same tensor for all of them.
+    """R rows in the order of their samples.
 
-    inputs (N, 3, H, W) float32 RGB in 0..1; labels (N,) int64, real 0 and fake 1; sample_ids, clip_ids and
-    identities: N strings each; masks (N, H, W) float32 in 0..1 where a blend is known (for pictures), else None.
-    items: the item that each image came from, N numbers of which those of one item stand together; () where every
-    image is an item of its own.
+    inputs: what models read, (R, ...), or (I, ...) where `shared` names it. targets: (R, ...). weights: (R,) float32 by
+    name; 0 says that the row lacks that target, and an absent name says 1. rows: R values each, "id", "group" and
+    "sample" among them: the name of the row, the unit that resampling draws whole (a person, a speaker), and the
+    number of the sample that owns it, 0, 1, 2 and so on within the batch. shared: for an input that several rows read,
+    the name of the input (R,) int64 that says which of the I each row reads.
     """
 
-    inputs: torch.Tensor
-    labels: torch.Tensor
-    sample_ids: tuple[str, ...]
-    clip_ids: tuple[str, ...]
-    identities: tuple[str, ...]
-    masks: torch.Tensor | None = None
-    items: tuple[int, ...] = ()
+    inputs: Mapping[str, torch.Tensor]
+    targets: Mapping[str, torch.Tensor] = field(default_factory=dict[str, "torch.Tensor"])
+    weights: Mapping[str, torch.Tensor] = field(default_factory=dict[str, "torch.Tensor"])
+    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, "Sequence[Any]"])
+    shared: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __len__(self) -> int:
-        return int(self.labels.shape[0])
+        """R, the number of rows."""
+        return len(self.rows["id"])
+
+    @property
+    def device(self) -> torch.device:
+        """That of the inputs."""
+        return next(iter(self.inputs.values())).device
 
     def to(self, device: torch.device, *, memory_format: torch.memory_format | None = None) -> Batch:
-        """On `device`, the images in a memory format where one is given."""
-        inputs = self.inputs.to(device)
-        inputs = inputs if memory_format is None else inputs.contiguous(memory_format=memory_format)
-        return replace(self, inputs=inputs, labels=self.labels.to(device))
+        """On `device`, four-dimensional inputs in a memory format where one is given. Rows stay where they are."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        if memory_format is not None:
+            inputs = {
+                name: tensor.contiguous(memory_format=memory_format) if tensor.ndim == 4 else tensor
+                for name, tensor in inputs.items()
+            }
+        targets = {name: tensor.to(device) for name, tensor in self.targets.items()}
+        weights = {name: tensor.to(device) for name, tensor in self.weights.items()}
+        return replace(self, inputs=inputs, targets=targets, weights=weights)
 
     def __getitem__(self, rows: slice) -> Batch:
-        """Some of the images, as a batch."""
+        """A run of rows, as a batch: step 1 only. A shared input keeps what these rows read, and is numbered anew."""
+        inputs = {name: tensor[rows] for name, tensor in self.inputs.items() if name not in self.shared}
+        for name, index in self.shared.items():
+            read, places = _renumber(inputs[index])
+            inputs[name], inputs[index] = self.inputs[name][read], places
         return Batch(
-            inputs=self.inputs[rows],
-            labels=self.labels[rows],
-            sample_ids=self.sample_ids[rows],
-            clip_ids=self.clip_ids[rows],
-            identities=self.identities[rows],
-            masks=None if self.masks is None else self.masks[rows],
-            items=self.items[rows],
+            inputs=inputs,
+            targets={name: tensor[rows] for name, tensor in self.targets.items()},
+            weights={name: tensor[rows] for name, tensor in self.weights.items()},
+            rows={name: values[rows] for name, values in self.rows.items()},
+            shared=self.shared,
         )
+
+    def split(self, parts: int) -> list[Batch]:
+        """The batch in at most `parts` runs of whole samples, of nearly as many samples each, the larger ones first.
+
+        The rows of one sample are never parted: they are normalised together.
+        """
+        starts = self._find_starts()
+        count = min(parts, len(starts))
+        if count <= 1:
+            return [self]
+        least, larger = divmod(len(starts), count)
+        bounds = [starts[part * least + min(part, larger)] for part in range(count)]
+        return [self[start:end] for start, end in pairwise([*bounds, len(self)])]
+
+    def _find_starts(self) -> list[int]:
+        """The first row of each sample that owns any; without the column, each row is a sample."""
+        owners = self.rows.get("sample", range(len(self)))
+        return [row for row in range(len(self)) if row == 0 or owners[row] != owners[row - 1]]
+
+    def tensors(self) -> Iterator[Any]:
+        """Every tensor of the batch; those among the rows, too."""
+        for part in (self.inputs, self.targets, self.weights, self.rows):
+            yield from (value for value in part.values() if hasattr(value, "share_memory_"))
+
+
+def _renumber(indices: Any) -> tuple[Any, Any]:
+    """The shared inputs that are read, in rising order, and which of those each row reads."""
+    return indices.unique(return_inverse=True)
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What a model says of a batch: logits (N, C) float, and named feature maps where a tap asked for them."""
+class Sample:
+    """What one index of a data set gives: the fields of a `Batch` for its k rows, as arrays.
 
-    logits: torch.Tensor
-    features: Mapping[str, torch.Tensor] = field(default_factory=dict[str, "torch.Tensor"])
+    inputs: (k, ...), or (i, ...) where `shared` names it, with the row's number within this sample. targets, weights:
+    (k, ...) and (k,). rows: k values each, "id" among them; "group" where the rows' differ from the sample's own.
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+    targets: Mapping[str, NDArray[Any]] = field(default_factory=dict[str, "NDArray[Any]"])
+    weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, "NDArray[np.float32]"])
+    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, "Sequence[Any]"])
+    shared: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model a task is asked to build.
+
+    name: of the architecture; options: what else the config says of it, as JSON values; dropout: before the head, 0..1,
+    None for the architecture's own; role: whether it learns or teaches.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    dropout: float | None = None
+    role: Literal["student", "teacher"] = "student"
 
 
 @dataclass(frozen=True)
@@ -68,7 +146,7 @@ class StepResult:
     status `ok`, or `skipped` with the reason: then weights, buffers, optimiser, average and random states are those
     before the step. loss and terms are those of pass 1 (at the unperturbed weights), perturbed_loss is that of pass 2
     (at w + e; None in a plain step); grad_norm is the L2 norm of the gradient that was applied, before clipping.
-    agreement: share of the images, 0..1, in which student (pass 1) and teacher prefer the same class; None without one.
+    agreement: share of the rows, 0..1, in which student (pass 1) and teacher prefer the same class; None without one.
     is_overflow: skipped because the loss scale of fp16 was too large; it is smaller now.
     """
 

@@ -1,20 +1,112 @@
-"""From the config's terms to the criterion. Each term is built by the file that config/terms.py names for it."""
+"""From the config's terms to the criterion, and whether each of its terms can teach at all.
+
+Each term is built by the file that config/terms.py names for it. Some terms that serve a thousand classes are constant
+at two: their value looks like a loss, and their gradient is 0. So each is tried on drawn answers before a run begins.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sharpstudent.config.run_config import TermSection
-from sharpstudent.config.terms import TERMS
+from sharpstudent.config.terms import TermSpec, list_terms
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.criterion.gradient_check import check_liveness
-from sharpstudent.criterion.section import Shapes, name_term
-from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
+from sharpstudent.core.schedules import Progress
+from sharpstudent.core.types import FEATURES, Batch
+from sharpstudent.criterion.distillation import compute_kd
+from sharpstudent.criterion.section import KnownTerm, Shapes, name_term
+from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm, check_values
+
+LEAST_SHARE = 1e-4  # of the sensitivity of kd; what rounding leaves of a gradient that is 0 lies far below
+SEEDS = range(5)
+ROWS = 16
+START = Progress(epoch=1, step=0, epochs=1, steps_per_epoch=1)
+
+
+def check_liveness(term: WeightedTerm, shapes: Shapes, example: Batch | None = None) -> None:
+    """Raise UserError where the gradient of the term vanishes, or is not finite, at these shapes; ValueError where it
+    does not give a value a row.
+
+    Judged by the median over several draws, so that one row of rounding, or one batch that a term has nothing to say
+    of, decides nothing. Draws from generators of its own, and leaves no gradient behind. example: a batch whose targets
+    the term may read; labels of as many classes as there are logits where there is none.
+    """
+    share = compute_liveness(term, shapes, example)
+    if not share >= LEAST_SHARE:  # a nan is refused, too
+        classes = shapes.count_classes()
+        raise UserError(
+            Problem(
+                where=f"term {term.name!r}",
+                what=f"cannot teach a head of {classes} output{'s' if classes > 1 else ''}: "
+                "its gradient vanishes, whatever the student says",
+                expected=f"a gradient of at least {LEAST_SHARE:g} of that of kd on drawn answers",
+                got=f"{share:.1g}",
+                remedy="remove the term, or set it otherwise; kd or kd_sigmoid teach two classes",
+            )
+        )
+
+
+def compute_liveness(term: WeightedTerm, shapes: Shapes, example: Batch | None = None) -> float:
+    """Median over seeds of the term's sensitivity, as a share of that of kd (T = 3) on logits of the same size.
+
+    Sensitivity: |gradient| |input| for the student's outputs and feature maps together (L2 norms), that is how far the
+    loss would move if they moved by their own size. Maps of any size can be compared by it.
+    """
+    return statistics.median(_compute_share(term, shapes, seed, example) for seed in SEEDS)
+
+
+def _compute_share(term: WeightedTerm, shapes: Shapes, seed: int, example: Batch | None) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    classes = max(shapes.count_classes(), 2)
+    pair = [2.0 * torch.randn(ROWS, classes, generator=generator) for _ in range(2)]
+    logits = pair[0].clone().requires_grad_()
+    yardstick = _compute_sensitivity(compute_kd(logits, pair[1], 3.0).mean(), [logits])
+    batch = _make_batch(classes) if example is None else example
+    student, answer = (
+        _draw_outputs(of_model, one, len(batch), generator)
+        for one, of_model in zip(pair, (shapes.student, shapes.teacher or shapes.student), strict=True)
+    )
+    hooked = {f"{FEATURES}{layer}" for layer in term.student_layers}
+    student = {name: value for name, value in student.items() if not name.startswith(FEATURES) or name in hooked}
+    inputs = [value.requires_grad_() for value in student.values()]
+    settings = {name: schedule(START) for name, schedule in term.settings.items()}
+    with torch.enable_grad():
+        value = term.compute(student, batch, None if term.asks is None else answer, **settings)
+        check_values(term, value, len(batch))
+        return _compute_sensitivity(value.mean(), inputs) / yardstick
+
+
+def _compute_sensitivity(value: Tensor, inputs: list[Tensor]) -> float:
+    if not value.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(value, inputs, allow_unused=True)
+    products = [g.norm() * x.detach().norm() for g, x in zip(gradients, inputs, strict=True) if g is not None]
+    return float(torch.stack(products).sum()) if products else 0.0
+
+
+def _make_batch(classes: int) -> Batch:
+    names = tuple(str(row) for row in range(ROWS))
+    labels = torch.arange(ROWS) % classes
+    return Batch(inputs={}, targets={"label": labels}, rows={"id": names, "group": names})
+
+
+def _draw_outputs(
+    shapes: Mapping[str, tuple[int, ...]], logits: Tensor, rows: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """An output of each name for these rows: `logits` are those given, anything else is drawn."""
+    outputs: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        if name == "logits" and len(logits) == rows:
+            outputs[name] = logits[:, : shape[1]].clone()
+        else:
+            outputs[name] = torch.randn(rows, *shape[1:], generator=generator)
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -36,8 +128,14 @@ def find_layers(sections: Sequence[TermSection]) -> Layers:
     return Layers(*names)
 
 
-def build_criterion(sections: Sequence[TermSection], shapes: Shapes) -> WeightedSum:
-    """The weighted sum of the config's terms, in their order; projections on the CPU, in fp32.
+def build_criterion(
+    sections: Sequence[TermSection],
+    shapes: Shapes,
+    example: Batch | None = None,
+    more: Mapping[str, TermSpec] | None = None,
+) -> WeightedSum:
+    """The weighted sum of the config's terms, in their order; projections on the CPU, in fp32. example: a batch with
+    the targets that the terms read; more: terms of the task's own, by name.
 
     Raises UserError, with every problem, for terms that do not fit these shapes or cannot teach at them. Projections
     draw their first weights as the seed says; the random state is left as it was, so that a run without them and a run
@@ -48,7 +146,7 @@ def build_criterion(sections: Sequence[TermSection], shapes: Shapes) -> Weighted
     with torch.random.fork_rng(devices=[]):
         for section in sections:
             try:
-                terms.append(_build_term(section, shapes))
+                terms.append(_build_term(section, shapes, example, list_terms(more or {})))
             except UserError as error:
                 problems += error.problems
     if problems:
@@ -56,16 +154,17 @@ def build_criterion(sections: Sequence[TermSection], shapes: Shapes) -> Weighted
     return WeightedSum(terms)
 
 
-def _build_term(section: TermSection, shapes: Shapes) -> WeightedTerm:
-    module, function = TERMS[section.term].builder.split(":")
-    build: Callable[[TermSection, Shapes], WeightedTerm] = getattr(
-        importlib.import_module(f"sharpstudent.criterion.{module}"), function
-    )
-    term = build(section, shapes)
+def _build_term(
+    section: TermSection, shapes: Shapes, example: Batch | None, terms: Mapping[str, TermSpec]
+) -> WeightedTerm:
+    module, function = terms[section.term].builder.split(":")
+    path = module if "." in module else f"sharpstudent.criterion.{module}"
+    build: Callable[[TermSection, Shapes], WeightedTerm] = getattr(importlib.import_module(path), function)
+    term = build(KnownTerm(**dict(section), spec=terms[section.term]), shapes)
     # torch keeps a container's own attributes and its parts in one namespace.
     if term.module is not None and hasattr(nn.ModuleDict(), term.name):
         raise UserError(
             Problem(name_term(section), "has a name that torch keeps for itself", remedy="give it another name")
         )
-    check_liveness(term, shapes)
+    check_liveness(term, shapes, example)
     return term

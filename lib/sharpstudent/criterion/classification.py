@@ -19,7 +19,7 @@ The focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equati
 
 gamma 0 is the cross-entropy. Legend: B images, C classes, y label.
 
-One number a picture out of the logits of two classes: how much more they say fake than real.
+One number a picture out of the logits of two classes: how much more they say the second than the first.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sharpstudent.config.run_config import TermSection
-from sharpstudent.core.types import Batch, Outputs
-from sharpstudent.criterion.section import Shapes, check_outputs, make_term, take_constant
+from sharpstudent.criterion.section import Shapes, check_outputs, make_target_term, take_constant
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 
@@ -40,10 +39,10 @@ def build_cross_entropy(section: TermSection, shapes: Shapes) -> WeightedTerm:
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
     smoothing = take_constant(section, "label_smoothing")
 
-    def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
-        return compute_cross_entropy(outputs.logits, batch.labels, label_smoothing=smoothing)
+    def compute(logits: Tensor, labels: Tensor) -> Tensor:
+        return compute_cross_entropy(logits, labels, label_smoothing=smoothing)
 
-    return make_term(section, compute)
+    return make_target_term(section, shapes, compute)
 
 
 def compute_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -57,9 +56,11 @@ def compute_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: fl
 
 
 def compute_margin(logits: Tensor) -> Tensor:
-    """m (B,) in fp32: z1 - z0 of logits (B, 2), or the only column of logits (B, 1); sigmoid(m) is the probability of
-    class 1. Raises ValueError for other shapes.
+    """m (B,) in fp32: z1 - z0 of logits (B, 2), or the only column of logits (B, 1), or logits (B,) themselves;
+    sigmoid(m) is the probability of class 1. Raises ValueError for other shapes.
     """
+    if logits.ndim == 1 and len(logits):
+        return logits.float()
     if logits.ndim != 2 or logits.shape[0] == 0 or logits.shape[1] not in (1, 2):
         raise ValueError(f"a margin needs logits (B, 1) or (B, 2) with B >= 1, got {tuple(logits.shape)}")
     # fp32 before the difference: half precision would round the two logits' difference, too.
@@ -70,11 +71,7 @@ def compute_margin(logits: Tensor) -> Tensor:
 def build_binary(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """The term of this section. Raises UserError for a head of more than two outputs."""
     check_outputs(section, shapes, most=2, why="tells two classes apart and no more")
-
-    def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
-        return compute_binary(outputs.logits, batch.labels)
-
-    return make_term(section, compute)
+    return make_target_term(section, shapes, compute_binary)
 
 
 def compute_binary(logits: Tensor, labels: Tensor) -> Tensor:
@@ -90,10 +87,10 @@ def build_focal(section: TermSection, shapes: Shapes) -> WeightedTerm:
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
     gamma = take_constant(section, "gamma")
 
-    def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
-        return compute_focal(outputs.logits, batch.labels, gamma)
+    def compute(logits: Tensor, labels: Tensor) -> Tensor:
+        return compute_focal(logits, labels, gamma)
 
-    return make_term(section, compute)
+    return make_target_term(section, shapes, compute)
 
 
 def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:

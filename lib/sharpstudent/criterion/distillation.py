@@ -27,21 +27,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sharpstudent.config.run_config import TermSection
-from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.classification import compute_margin
-from sharpstudent.criterion.section import Shapes, check_outputs, make_term
+from sharpstudent.criterion.section import Shapes, check_outputs, make_answer_term, take_choice
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 
 def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """The term of this section. Raises UserError for a head of one output."""
+    if take_choice(section, "over") == "pixels":
+        return make_answer_term(section, shapes, compute_kd_over_pixels)
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
-    return make_term(section, compute_softened)
+    return make_answer_term(section, shapes, compute_kd)
 
 
-def compute_softened(outputs: Outputs, batch: Batch, answer: Outputs, *, temperature: float) -> Tensor:
-    """The term on what student and teacher say of a batch; the labels do not matter."""
-    return compute_kd(outputs.logits, answer.logits, temperature)
+def compute_kd_over_pixels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """As `compute_kd` of maps (B, H, W) or (B, 1, H, W), each one distribution over its pixels."""
+    return compute_kd(student.flatten(1), teacher.flatten(1), temperature)
 
 
 def compute_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -78,11 +79,7 @@ def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -
 def build_sigmoid_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """The term of this section. Raises UserError for a head of more than two outputs."""
     check_outputs(section, shapes, most=2, why="tells two classes apart and no more")
-    return make_term(section, _compute)
-
-
-def _compute(outputs: Outputs, batch: Batch, answer: Outputs, *, temperature: float) -> Tensor:
-    return compute_kd_sigmoid(outputs.logits, answer.logits, temperature)
+    return make_answer_term(section, shapes, compute_kd_sigmoid)
 
 
 def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -99,7 +96,7 @@ def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperatu
             f"student {tuple(student_logits.shape)} and teacher {tuple(teacher_logits.shape)}"
         )
     student, teacher = student / temperature, teacher / temperature
-    # Logarithms of both probabilities, fake and real, never of 1 - p: finite however sure a model is.
+    # Logarithms of both probabilities, p and q, never of 1 - p: finite however sure a model is.
     divergence = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
     divergence = divergence + (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
     return temperature**2 * divergence
@@ -108,4 +105,4 @@ def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperatu
 def build_self_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """The term of this section. Raises UserError for a head of one output."""
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
-    return make_term(section, compute_softened)
+    return make_answer_term(section, shapes, compute_kd)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sharpstudent.config.run_config import TermSection
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.core.types import FEATURES, Batch, Outputs
 from sharpstudent.criterion.section import Shapes, make_term, name_term, take_choice
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 
@@ -33,8 +33,8 @@ def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
     def compute(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
         # fp32 before the projection: under autocast the maps are of half precision, and this is part of the loss.
-        projected = projection(outputs.features[ours].float())
-        return compute_distance(projected, answer.features[theirs], distance)
+        projected = projection(outputs[f"{FEATURES}{ours}"].float())
+        return compute_distance(projected, answer[f"{FEATURES}{theirs}"], distance)
 
     return make_term(section, compute, module=projection, student_layers=[ours], teacher_layers=[theirs])
 
@@ -61,8 +61,8 @@ def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> 
 
 
 def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: str) -> nn.Module:
-    student, teacher = shapes.student[ours], shapes.teacher[theirs]
-    reason = _explain_misfit(student, teacher, shapes.images)
+    student, teacher = shapes.student[f"{FEATURES}{ours}"], shapes.teacher[f"{FEATURES}{theirs}"]
+    reason = _explain_misfit(student, teacher, shapes.rows)
     if reason is not None:
         raise UserError(
             Problem(

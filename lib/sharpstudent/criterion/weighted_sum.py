@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from sharpstudent.config.terms import Asks
@@ -24,11 +25,13 @@ SOURCES: Mapping[Asks, str] = {"teacher": "teacher", "ema": "averaged student"}
 class WeightedTerm:
     """One term of the loss.
 
-    compute(outputs, batch, answer, **settings) gives a value for each row of the batch (B,); their mean is the term.
-    `settings` (such as `temperature`) are schedules too and reach it as numbers. answer: what `asks` says of the same
-    batch, the teacher or the student's averaged weights; None where the term asks nobody. module: what the term itself
-    learns, such as a projection; parameters only, for buffers would not be put back with a step that fails.
-    student_layers, teacher_layers: whose feature maps it reads, in `outputs.features` and `answer.features`.
+    compute(outputs, batch, answer, **settings) gives a value a row (R,), whose weighted mean is the term; `settings`
+    (such as `temperature`) are schedules too and reach it as numbers. answer: what `asks` says of the same batch, the
+    teacher or the student's averaged weights; None where the term asks nobody. where: the name of the batch's weights
+    by which rows count; None, or a name that the batch does not have, counts every row. couples_rows: the value is a
+    scalar over all rows together, which cannot be computed in parts. module: what the term itself learns, such as a
+    projection; parameters only, for buffers would not be put back with a step that fails. student_layers,
+    teacher_layers: whose feature maps it reads, as `features/LAYER`.
     """
 
     name: str
@@ -36,30 +39,16 @@ class WeightedTerm:
     weight: Schedule
     settings: Mapping[str, Schedule] = field(default_factory=dict[str, Schedule])
     asks: Asks | None = None
+    where: str | None = None
+    couples_rows: bool = False
     module: nn.Module | None = None
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
 
-    def compute_rows(self, outputs: Outputs, batch: Batch, answer: Outputs | None, progress: Progress) -> Tensor:
-        """The term's value for each row (B,), unweighted, with its graph. Raises ValueError for a value of another
-        shape: a mean over the batch would be weighed wrongly, and silently.
-        """
-        settings = {name: schedule(progress) for name, schedule in self.settings.items()}
-        rows = self.compute(outputs, batch, answer, **settings)
-        if rows.shape != batch.labels.shape:
-            raise ValueError(
-                f"the term {self.name!r} must give one value for each of the {len(batch)} rows of a batch, "
-                f"got the shape {tuple(rows.shape)}"
-            )
-        return rows
-
 
 @dataclass(frozen=True)
 class LossValue:
-    """total: scalar with its graph; terms: each term, unweighted and detached; one of weight 0 is absent.
-
-    Of a part of a batch: its share of them, so that those of all parts add up to those of the batch.
-    """
+    """total: scalar with its graph; terms: each term without its weight and detached; one of weight 0 is absent."""
 
     total: Tensor
     terms: Mapping[str, Tensor]
@@ -94,6 +83,17 @@ class WeightedSum:
         """The teacher's layers whose feature maps the terms read."""
         return tuple(dict.fromkeys(layer for term in self.terms for layer in term.teacher_layers))
 
+    def count(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """For each term the sum of the weights of all rows of these parts of a batch: what its sum is divided by."""
+        return {
+            term.name: sum(
+                float(len(batch) if weights is None else weights.sum())
+                for batch in batches
+                for weights in [_find_weights(term, batch)]
+            )
+            for term in self.terms
+        }
+
     def __call__(
         self,
         outputs: Outputs,
@@ -101,14 +101,21 @@ class WeightedSum:
         answers: Mapping[Asks, Outputs],
         progress: Progress,
         *,
-        images: int | None = None,
+        totals: Mapping[str, float] | None = None,
     ) -> LossValue:
-        """The weighted sum of the terms, each the mean of its rows. answers: of each source in `asked`; images: of the
-        whole batch where this is a part of it, so that each row weighs the same in whatever part it is.
+        """The weighted sum on one batch, or on one part of it.
 
-        A term of weight 0 is not computed: 0 * inf would be nan.
+        A term of weight 0 is not computed: 0 * inf would be nan. A term whose rows all weigh 0 is 0, with its graph.
+
+        Args:
+            outputs: Of the student.
+            batch: The rows.
+            answers: Of each source in `asked`.
+            progress: Where the run stands; schedules read it.
+            totals: What `count` gives for the whole batch, where this is a part of it: the values of all parts then
+                add up to those of the whole. None: this is the whole.
         """
-        count = len(batch) if images is None else images
+        totals = self.count([batch]) if totals is None else totals
         total: Tensor | None = None
         values: dict[str, Tensor] = {}
         for term in self.terms:
@@ -118,7 +125,8 @@ class WeightedSum:
             answer = None if term.asks is None else answers.get(term.asks)
             if term.asks is not None and answer is None:
                 raise ValueError(f"the term {term.name!r} has weight {weight} but no {SOURCES[term.asks]} was asked")
-            value = term.compute_rows(outputs, batch, answer, progress).sum() / count
+            settings = {name: schedule(progress) for name, schedule in term.settings.items()}
+            value = _reduce(term, term.compute(outputs, batch, answer, **settings), batch, totals[term.name])
             values[term.name] = value.detach()
             total = weight * value if total is None else total + weight * value
         if total is None:
@@ -140,3 +148,31 @@ def _compute_weight(term: WeightedTerm, progress: Progress) -> float:
     if not (math.isfinite(weight) and weight >= 0.0):
         raise ValueError(f"the weight of the term {term.name!r} must be finite and >= 0, got {weight}")
     return weight
+
+
+def check_values(term: WeightedTerm, values: Tensor, rows: int) -> None:
+    """Raise ValueError unless a term gives a value a row, or one scalar where it couples the rows."""
+    if values.shape != (() if term.couples_rows else (rows,)):
+        wanted = "one scalar" if term.couples_rows else "one value"
+        raise ValueError(
+            f"the term {term.name!r} must give {wanted} for {'all' if term.couples_rows else 'each'} of the {rows} "
+            f"rows of the batch, not the shape {tuple(values.shape)}"
+        )
+
+
+def _find_weights(term: WeightedTerm, batch: Batch) -> Tensor | None:
+    """(R,), None where every row counts as 1."""
+    return None if term.where is None else batch.weights.get(term.where)
+
+
+def _reduce(term: WeightedTerm, values: Tensor, batch: Batch, total: float) -> Tensor:
+    """sum(w l) / total: this part's share of the weighted mean over the rows of the whole batch."""
+    check_values(term, values, len(batch))
+    if term.couples_rows:
+        return values
+    weights = _find_weights(term, batch)
+    if weights is None:
+        return values.sum() / total
+    # What a row without the target says is left out, not multiplied by 0: it may be anything.
+    summed = torch.where(weights > 0, values * weights, torch.zeros_like(values)).sum()
+    return summed / total if total > 0.0 else summed

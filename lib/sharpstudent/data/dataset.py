@@ -1,51 +1,62 @@
-"""The contract between a task's raw material and the loader: items, and sources that make them."""
+"""What a data set is to the engine: samples by index. Importing this loads neither torch nor NumPy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from sharpstudent.core.types import Sample
 
-
-@dataclass(frozen=True)
-class Item:
-    """What one index gives: k images that belong together (a real face and the fake made of it, or one labelled
-    picture).
-
-    images: uint8 (k, S, S, 3) RGB; labels: k of them, real 0 and fake 1; masks: float32 (k, S, S) or None.
-    """
-
-    images: NDArray[np.uint8]
-    labels: tuple[int, ...]
-    sample_ids: tuple[str, ...]
-    clip_id: str
-    identity: str
-    masks: NDArray[np.float32] | None = None
+if TYPE_CHECKING:
+    import numpy as np
 
 
-class ItemSource(Protocol):
-    """A set of items by index. The same (index, generator state) must give the same bytes in any process."""
-
-    def __len__(self) -> int: ...
-
-    def name_of(self, index: int) -> str:
-        """What the user calls this item: its path."""
-        ...
-
-    def make(self, index: int, rng: np.random.Generator) -> Item:
-        """The item; raises UnreadableItem when its files cannot be used."""
-        ...
-
-
-class UnreadableItem(Exception):
-    """A file that cannot be used, with the reason. The loader replaces the item and reports it once."""
+class UnreadableSample(Exception):
+    """A file that cannot be used, with the reason. The loader takes another sample in its place and reports it once."""
 
     def __init__(self, path: str, reason: str) -> None:
         self.path = path
         self.reason = reason
         super().__init__(f"{path}: {reason}")
 
-    def __reduce__(self) -> tuple[type[UnreadableItem], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[UnreadableSample], tuple[str, str]]:
         return type(self), (self.path, self.reason)  # exceptions with two arguments do not cross processes otherwise
+
+
+class Samples(ABC):
+    """One split of a data set, by index.
+
+    notes: lines that a run says of it; depends_on: files beside the samples' own that decide what the samples are, such
+    as a manifest; seed: keys the randomness of samples that are evaluated, so that runs of other seeds are evaluated on
+    the same ones; repeats: visits of each sample an epoch of training.
+    """
+
+    notes: Sequence[str] = ()
+    depends_on: Sequence[Path] = ()
+    seed: int = 0
+    repeats: int = 1
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What the user calls this sample: its path, where it has one."""
+
+    @abstractmethod
+    def group(self, index: int) -> str:
+        """Whom or what it is of: a person, a speaker. Known without opening a file; no group stands in two splits."""
+
+    @abstractmethod
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
+        """The sample. The same index and state of the generator give the same bytes in any process.
+
+        All randomness is drawn from `rng`, that of a partner for mixing, too. Raises UnreadableSample where its files
+        cannot be used.
+        """
+
+    def find_groups(self) -> frozenset[str]:
+        """All groups of the split. A large set overrides this with something faster."""
+        return frozenset(self.group(index) for index in range(len(self)))

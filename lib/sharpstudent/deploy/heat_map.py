@@ -1,8 +1,8 @@
-"""Where in a picture a model sees a fake: Grad-CAM (Selvaraju et al., ICCV 2017) of the log-odds of fake, through the
-`grad-cam` package (extra `heatmaps`).
+"""Where in a picture a model sees a class: Grad-CAM (Selvaraju et al., ICCV 2017) of the log-odds of that class,
+through the `grad-cam` package (extra `heatmaps`).
 
-A map shows where the last feature map speaks for fake, at that map's resolution (a few cells a side), stretched so that
-its highest place is 1: it says nothing of how sure the model is.
+A map shows where the last feature map speaks for the class, at that map's resolution (a few cells a side), stretched so
+that its highest place is 1: it says nothing of how sure the model is.
 
 Legend: B images, C channels, h x w a grid of features, N tokens of width D, H x W pixels.
 """
@@ -21,10 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.models.classifier import FrozenTeacher
-from sharpstudent.models.teachers import AdaptedTeacher
-
-FAKE = 1  # its place among the classes of the task
+from sharpstudent.models.teachers import FrozenTeacher
 
 
 @dataclass(frozen=True)
@@ -36,19 +33,19 @@ class _Layer:
 
 
 def compute_heat_maps(
-    model: nn.Module, images: Tensor, *, fake: int = FAKE, batch_size: int = 16
+    model: nn.Module, images: Tensor, *, target: int, batch_size: int = 16
 ) -> NDArray[np.float32] | None:
-    """Maps (B, H, W) float32 in 0..1 of images (B, 3, H, W) float32 RGB in 0..1; None where `explain_no_heat_maps` has
-    a reason. All 0 where nothing in the last feature map speaks for fake.
+    """Maps (B, H, W) float32 in 0..1 of images (B, 3, H, W) float32 in 0..1; None where `explain_no_heat_maps` has a
+    reason. All 0 where nothing in the last feature map speaks for the class `target`.
 
-    model: images -> `Outputs` (or logits), logits (B, classes), `fake` among them. Weights, gradients, modes, buffers
+    model: images -> `Outputs` (or logits), logits (B, classes). Weights, gradients, modes, buffers
     and `requires_grad` are those from before, also after an error. Raises UserError where the extra is missing.
     """
     grad_cam = _import_grad_cam()
     if len(images) == 0:
         return np.zeros((0, *images.shape[2:]), np.float32)
     with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
-        evidence = _Evidence(model, fake)
+        evidence = _Evidence(model, target)
         device = _find_device(model)
         layer = _find_layer(evidence, images[:1].clone().to(device))
         if isinstance(layer, str):
@@ -64,32 +61,32 @@ def compute_heat_maps(
     return np.clip(np.concatenate(maps), 0.0, 1.0).astype(np.float32, copy=False)
 
 
-def explain_no_heat_maps(model: nn.Module, *, image_size: int, fake: int = FAKE) -> str | None:
+def explain_no_heat_maps(model: nn.Module, *, side: int, target: int) -> str | None:
     """Why this model can have no heat maps; None where it can."""
     with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
-        picture = torch.zeros(1, 3, image_size, image_size, device=_find_device(model))
-        found = _find_layer(_Evidence(model, fake), picture)
+        picture = torch.zeros(1, 3, side, side, device=_find_device(model))
+        found = _find_layer(_Evidence(model, target), picture)
     return found if isinstance(found, str) else None
 
 
 class _Evidence(nn.Module):
-    """The log-odds of fake (B,): log p(fake) - log p(not fake). A frozen teacher is asked with a graph here."""
+    """The log-odds of a class (B,): log p(it) - log p(not it). A frozen teacher is asked with a graph here."""
 
-    def __init__(self, model: nn.Module, fake: int) -> None:
+    def __init__(self, model: nn.Module, target: int) -> None:
         super().__init__()
-        self.model, self.fake = model, fake
+        self.model, self.target = model, target
 
     def forward(self, images: Tensor) -> Tensor:
         said: Any = self._ask(images)
-        logits: Tensor = said if isinstance(said, Tensor) else said.logits
-        others = [place for place in range(logits.shape[1]) if place != self.fake]
-        return logits[:, self.fake] - logits[:, others].logsumexp(dim=1)
+        logits: Tensor = said if isinstance(said, Tensor) else said["logits"]
+        others = [place for place in range(logits.shape[1]) if place != self.target]
+        return logits[:, self.target] - logits[:, others].logsumexp(dim=1)
 
     def _ask(self, images: Tensor) -> Any:
-        if isinstance(self.model, AdaptedTeacher):
-            logits = self.model.model(self.model.prepare(images)).logits
-            return logits if self.model.order is None else logits[:, list(self.model.order)]
-        return (self.model.model if isinstance(self.model, FrozenTeacher) else self.model)(images)
+        if not isinstance(self.model, FrozenTeacher):
+            return self.model(images)
+        logits = self.model.model(images)["logits"]
+        return logits if self.model.order is None else logits[:, list(self.model.order)]
 
 
 def _take(log_odds: Tensor) -> Tensor:
@@ -116,7 +113,7 @@ def _find_layer(evidence: _Evidence, image: Tensor) -> _Layer | str:
 
 
 def _record(evidence: _Evidence, image: Tensor) -> tuple[list[tuple[nn.Module, tuple[int, ...]]], Tensor]:
-    """Layers with the shape of their output, in the order in which they ended; and the log-odds of fake."""
+    """Layers with the shape of their output, in the order in which they ended; and the log-odds."""
     calls: list[tuple[nn.Module, tuple[int, ...]]] = []
 
     def note(module: nn.Module, _: Any, output: Any) -> None:

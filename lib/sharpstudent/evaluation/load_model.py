@@ -1,10 +1,4 @@
-"""Any trained model as one thing to evaluate, and how what is asked of it goes with what its file says.
-
-What is asked of one model, and how it goes together with what its file says: the file is believed.
-
-What the file does not say comes from the caller; what neither says is an assumption, or an error that names the remedy.
-
-Any trained model as one thing to evaluate: our checkpoints and exports, published weights, ONNX files.
+"""Any trained classifier of pictures as one thing to evaluate: checkpoints, exports, published weights, ONNX files.
 
 What a file says of itself is believed and cannot be contradicted; what it does not say comes from the caller, or is an
 assumption that the notes tell.
@@ -12,37 +6,32 @@ assumption that the notes tell.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.types import Outputs
-from sharpstudent.evaluation.model_files import (
-    Description,
-    TensorFile,
-    find_architecture,
-    load_classifier,
-    read_description,
-    read_tensor_file,
-)
+from sharpstudent.evaluation.model_files import TensorFile, find_architecture, load_classifier, read_tensor_file
 from sharpstudent.evaluation.onnx import OnnxClassifier, read_graph
-from sharpstudent.models.classifier import EFFICIENTNET_B4, Classifier
-from sharpstudent.models.teachers import AdaptedTeacher
-
-BEST = Path("weights") / "best_model.pth"  # in a run folder
+from sharpstudent.evaluation.opened import Kind, OpenedModel, find_file, name_model
+from sharpstudent.models.teachers import FrozenTeacher
+from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, PicturePreprocess
 
 Colours = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class ModelFile:
     """What the command line says of one model.
 
     path: a file, or a run folder, whose best model is meant; name: as reports call it, by default the run folder's
@@ -59,27 +48,32 @@ class ModelSpec:
     std: Colours | None = None
 
 
-def find_file(path: Path) -> Path:
-    """The file that is meant: the path itself, or a run folder's best model. Raises UserError where it is absent."""
-    found = path / BEST if path.is_dir() else path
-    if found.is_file():
-        return found
-    raise UserError(
-        Problem(
-            where=str(path),
-            what=f"is no run folder: it has no {BEST}" if path.is_dir() else "does not exist",
-            expected="a checkpoint, a run folder (output/RUN), weights (.pth, .tar, .safetensors), or an .onnx file",
-            remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
-        )
-    )
+class Description(BaseModel):
+    """What a file says of itself, as far as a model is built from it; None where it does not say."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    architecture: str | None = None
+    classes: tuple[str, ...] | None = None
+    dropout: float | None = None
+    image_size: int | None = Field(default=None, gt=0)
 
 
-def name_model(path: Path) -> str:
-    """A run folder's name, also where its best model is named as a file; else the file's without its ending."""
-    run = path if path.is_dir() else path.parent.parent
-    if (path.is_dir() or (path.parent.name, path.stem) == (BEST.parent.name, BEST.stem)) and run.resolve().name:
-        return run.resolve().name
-    return path.stem
+def read_description(about: Mapping[str, Any], path: Path) -> Description:
+    """What `about` says of the model. Raises UserError for values of another form than ours."""
+    try:
+        return Description.model_validate(dict(about))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(str(part) for part in e['loc'])} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="describes itself in a form that cannot be used",
+                expected="architecture: a name; classes: a list of names; dropout: a number; image_size: pixels",
+                got="; ".join(wrong),
+                remedy="write the file anew from its run, or give bare weights: torch.save(model.state_dict(), FILE)",
+            )
+        ) from None
 
 
 def settle(what: str, said: Any, asked: Any, path: Path, *, asker: str = "the command") -> Any:
@@ -97,7 +91,7 @@ def settle(what: str, said: Any, asked: Any, path: Path, *, asker: str = "the co
     return asked if said is None else said
 
 
-def settle_classes(says: Description, spec: ModelSpec, path: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+def settle_classes(says: Description, spec: ModelFile, path: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
     """The order of the file's logits. Raises UserError for other classes than the task's."""
     order: tuple[str, ...] = settle("classes", says.classes, spec.classes, path) or classes
     if sorted(order) != sorted(classes):
@@ -113,7 +107,7 @@ def settle_classes(says: Description, spec: ModelSpec, path: Path, classes: tupl
     return order
 
 
-def settle_size(said: int | None, spec: ModelSpec, path: Path, default: int | None) -> int:
+def settle_size(said: int | None, spec: ModelFile, path: Path, default: int | None) -> int:
     """Pixels a side. Raises UserError where neither the file nor the caller says them and there is no default."""
     size: int | None = settle("image_size", said, spec.image_size, path)
     size = default if size is None else size
@@ -130,7 +124,7 @@ def settle_size(said: int | None, spec: ModelSpec, path: Path, default: int | No
     return size
 
 
-def check_scale(spec: ModelSpec) -> None:
+def check_scale(spec: ModelFile) -> None:
     """Raise UserError for a mean or std that cannot scale pictures."""
     for what, values, low in (("mean", spec.mean, -math.inf), ("std", spec.std, 0.0)):
         if values is not None and not (len(values) == 3 and all(math.isfinite(v) and v > low for v in values)):
@@ -145,7 +139,7 @@ def check_scale(spec: ModelSpec) -> None:
             )
 
 
-def refuse_scale(spec: ModelSpec, path: Path) -> None:
+def refuse_scale(spec: ModelFile, path: Path) -> None:
     """Raise UserError where a file that says what it takes was given a mean or std."""
     if spec.mean is None and spec.std is None:
         return
@@ -158,7 +152,7 @@ def refuse_scale(spec: ModelSpec, path: Path) -> None:
     )
 
 
-def tell_assumed(spec: ModelSpec, path: Path, image_size: int, classes: Sequence[str]) -> str:
+def tell_assumed(spec: ModelFile, path: Path, image_size: int, classes: Sequence[str]) -> str:
     """The note that says how a file is judged which does not say it itself."""
     scale = ", as it is" if spec.mean is None and spec.std is None else ""
     scale += "" if spec.mean is None else f", minus {', '.join(map(str, spec.mean))}"
@@ -169,47 +163,19 @@ def tell_assumed(spec: ModelSpec, path: Path, image_size: int, classes: Sequence
     )
 
 
-__all__ = ["ModelSpec", "OpenedClassifier", "OpenedModel", "open_model"]
-
 ONNX = ".onnx"
 B4_IMAGE_SIZE = 380  # that the published weights of EfficientNet-B4 were trained at
 
-Kind = Literal["checkpoint", "safetensors", "weights", "onnx"]
 
-
-@dataclass(frozen=True)
-class OpenedModel:
-    """A model, ready to judge.
-
-    model: images (B, 3, H, W) float32 RGB in 0..1 -> core.types.Outputs with logits (B, C) in the task's order of
-    classes, in evaluation mode; pictures of another size than image_size are resized to it. about: what the file says
-    of itself, {} where it says nothing; notes: what was matched, guessed or assumed; classes: the order of the file's
-    own logits.
-    """
-
-    name: str
-    path: Path
-    sha256: str
-    kind: Kind
-    model: nn.Module
-    architecture: str | None
-    image_size: int
-    about: Mapping[str, Any]
-    notes: tuple[str, ...]
-    classes: tuple[str, ...] = ()
-
-
-class OpenedClassifier(AdaptedTeacher):
+class OpenedClassifier(FrozenTeacher):
     """A frozen model that sees pictures at its own size and scale, and answers in the task's order of classes.
 
     Unlike a teacher it keeps a graph where the images ask for a gradient, as heat maps do.
     """
 
-    def forward(self, images: Tensor) -> Outputs:
-        outputs = self.model(self.prepare(images))
-        if self.order is None:
-            return outputs
-        return Outputs(logits=outputs.logits[:, list(self.order)], features=outputs.features)
+    def forward(self, image: Tensor) -> Outputs:
+        outputs = self.model(image)
+        return outputs if self.order is None else {**outputs, "logits": outputs["logits"][:, list(self.order)]}
 
 
 @dataclass(frozen=True)
@@ -225,7 +191,7 @@ class _Found:
     notes: list[str] = field(default_factory=list[str])
 
 
-def open_model(spec: ModelSpec, *, classes: Sequence[str], device: torch.device) -> OpenedModel:
+def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device) -> OpenedModel:
     """Open one model of the task's `classes`, on `device`.
 
     Raises UserError for a file that is missing, damaged or does not fit; for one that does not say its architecture or
@@ -236,9 +202,8 @@ def open_model(spec: ModelSpec, *, classes: Sequence[str], device: torch.device)
     find = _open_onnx if path.suffix == ONNX else _open_tensors
     found = find(spec, path, tuple(classes), device)
     order = [found.classes.index(name) for name in classes]
-    model = OpenedClassifier(
-        found.classifier, input_size=found.image_size, mean=spec.mean, std=spec.std, order=order
-    ).to(device)
+    found.classifier.preprocess = PicturePreprocess(input_size=found.image_size, mean=spec.mean, std=spec.std)
+    model = OpenedClassifier(found.classifier, order=order).to(device)
     return OpenedModel(
         name=spec.name or name_model(spec.path),
         path=path,
@@ -246,14 +211,38 @@ def open_model(spec: ModelSpec, *, classes: Sequence[str], device: torch.device)
         kind=found.kind,
         model=model,
         architecture=found.architecture,
-        image_size=found.image_size,
         about=found.about,
         notes=tuple(found.notes),
+        example=functools.partial(make_pictures, found.image_size),
         classes=found.classes,
+        input_key=found.image_size,
+        input_words=f" at {found.image_size} px",
+        again={"architecture": found.architecture, "image_size": found.image_size, "classes": found.classes},
     )
 
 
-def _open_tensors(spec: ModelSpec, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
+def make_pictures(side: int, count: int, device: torch.device) -> dict[str, Tensor]:
+    """Random pictures of `side` pixels. Their own generator: measuring must not shift the run's dropout."""
+    return {"image": torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)}
+
+
+def prepare_again(path: Path, again: Mapping[str, Any]) -> Callable[[], tuple[nn.Module, dict[str, Tensor]]]:
+    """Imports what a classifier of pictures needs; the result opens it once more, with a picture for it."""
+    classes, side, cpu = tuple(again["classes"]), again["image_size"], torch.device("cpu")
+    library = "timm" if again["architecture"] != EFFICIENTNET_B4 else "efficientnet_pytorch"
+    importlib.import_module("onnxruntime" if path.suffix == ONNX else library)
+    picture = make_pictures(side, 1, cpu)
+
+    def build() -> tuple[nn.Module, dict[str, Tensor]]:
+        if path.suffix == ONNX:  # not through open_model, which tries four pictures at once
+            return OnnxClassifier(read_graph(path, device=cpu), classes=classes), picture
+        file = ModelFile(path, architecture=again["architecture"], image_size=side)
+        return open_model(file, classes=classes, device=cpu).model, picture
+
+    return build
+
+
+def _open_tensors(spec: ModelFile, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
     file = read_tensor_file(path)
     says = read_description(file.about, path)
     notes = list(file.notes)
@@ -270,11 +259,11 @@ def _open_tensors(spec: ModelSpec, path: Path, classes: tuple[str, ...], device:
     return _Found(classifier, file.kind, architecture, image_size, order, file.about, notes)
 
 
-def _open_onnx(spec: ModelSpec, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
+def _open_onnx(spec: ModelFile, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
     graph = read_graph(path, device=device)
     says = read_description(graph.about, path)
     order = settle_classes(says, spec, path, classes)
-    said_size = settle("image_size", graph.image_size, says.image_size, path, asker="its metadata")
+    said_size = settle("image_size", graph.side, says.image_size, path, asker="its metadata")
     image_size = settle_size(said_size, spec, path, None)
     classifier = OnnxClassifier(graph, classes=order)
     classifier.check_outputs(image_size)

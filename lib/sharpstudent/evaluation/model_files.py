@@ -1,11 +1,8 @@
-"""Trained models from files of tensors, and what a checkpoint says of its training.
-
-Trained classifiers from files of tensors: our own, which describe themselves, and bare weights of others.
+"""Trained models from files of tensors, our own, which describe themselves, and bare weights of others; and what a
+checkpoint's own description says of its training and its selection.
 
 Everything is loaded strictly (models/weights.py): the whole backbone and a head of the task's classes, or an error
 that shows the names of both sides.
-
-What a checkpoint's own description says of its training and its selection, for reports and exports.
 """
 
 from __future__ import annotations
@@ -17,14 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from sharpstudent.checkpoint.store import SUFFIX as SAFETENSORS
 from sharpstudent.checkpoint.store import load_checkpoint
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.evaluation.task import PICTURE_AUC
-from sharpstudent.models.classifier import EFFICIENTNET_B4, Classifier, build_classifier
+from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, build_classifier
 from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors, read_tensors, unwrap_tensors
 
 TensorKind = Literal["checkpoint", "safetensors", "weights"]
@@ -32,17 +27,6 @@ TensorKind = Literal["checkpoint", "safetensors", "weights"]
 # Of a checkpoint's description, those that are texts: in metadata they stand without quotes.
 _TEXTS = ("architecture", "input", "task", "run", "metric", "source", "source_sha256", "format")
 _STEM = "_conv_stem.weight"  # efficientnet-pytorch's first tensor, under any prefix
-
-
-class Description(BaseModel):
-    """What a file says of itself, as far as a model is built from it; None where it does not say."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    architecture: str | None = None
-    classes: tuple[str, ...] | None = None
-    dropout: float | None = None
-    image_size: int | None = Field(default=None, gt=0)
 
 
 @dataclass(frozen=True)
@@ -71,23 +55,6 @@ def read_tensor_file(path: Path) -> TensorFile:
     says = "architecture" in about
     kind: TensorKind = "weights" if not says else "safetensors" if path.suffix == SAFETENSORS else "checkpoint"
     return TensorFile(path, kind, tensors, about, () if note is None else (note,))
-
-
-def read_description(about: Mapping[str, Any], path: Path) -> Description:
-    """What `about` says of the model. Raises UserError for values of another form than ours."""
-    try:
-        return Description.model_validate(dict(about))
-    except ValidationError as error:
-        wrong = [f"{'.'.join(str(part) for part in e['loc'])} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="describes itself in a form that cannot be used",
-                expected="architecture: a name; classes: a list of names; dropout: a number; image_size: pixels",
-                got="; ".join(wrong),
-                remedy="write the file anew from its run, or give bare weights: torch.save(model.state_dict(), FILE)",
-            )
-        ) from None
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -207,15 +174,15 @@ def read_validation(about: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def read_selection_metric(about: Mapping[str, Any]) -> str:
-    """What ranked the epochs of its run; versions that do not say knew one metric only."""
-    return str(about.get("selection_metric", PICTURE_AUC))
+def read_selection_metric(about: Mapping[str, Any], *, default: str) -> str:
+    """What ranked the epochs of its run. default: for versions that do not say, which knew one metric only."""
+    return str(about.get("selection_metric", default))
 
 
-def read_selection(about: Mapping[str, Any]) -> dict[str, object]:
+def read_selection(about: Mapping[str, Any], *, default: str) -> dict[str, object]:
     """Epoch, value and metric, as an export of the best model says them: of the student or of its average, whichever
     was saved.
     """
-    metric = read_selection_metric(about)
+    metric = read_selection_metric(about, default=default)
     value = about.get(f"{metric}_ema" if about.get("selected") == "ema" else metric)
     return {"epoch": about.get("epoch"), "value": value, "metric": metric}

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.evaluation.model_files import parse_metadata
-from sharpstudent.models.classifier import Classifier
+from sharpstudent.models.vision import Classifier
 
 LOGITS = "logits"  # the output that is meant where a file has several
 _TAKES = "one input of images, (N, 3, H, W) float32, N and square H = W fixed or free"
@@ -34,7 +34,7 @@ _EXPORT_ANEW = "export it anew, as a classifier of one picture tensor: torch.onn
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """An ONNX file, ready to run. batch, image_size: None where the graph leaves them free; about: its metadata;
+    """An ONNX file, ready to run. batch, side: None where the graph leaves them free; about: its metadata;
     runs_on: `cpu` or `cuda`.
     """
 
@@ -43,7 +43,7 @@ class OnnxGraph:
     input_name: str
     output_name: str
     batch: int | None
-    image_size: int | None
+    side: int | None
     about: Mapping[str, Any]
     runs_on: str
     notes: tuple[str, ...]
@@ -70,7 +70,7 @@ def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
         input_name=image.name,
         output_name=_find_output(session, path),
         batch=batch,
-        image_size=side,
+        side=side,
         about=parse_metadata(session.get_modelmeta().custom_metadata_map),
         runs_on=runs_on,
         notes=tuple(notes),
@@ -207,11 +207,11 @@ class OnnxClassifier(Classifier):
         super().__init__()
         self.graph, self.classes = graph, tuple(classes)
 
-    def compute_logits(self, images: Tensor) -> Tensor:
-        pictures = np.ascontiguousarray(images.detach().cpu().numpy(), dtype=np.float32)
-        return torch.from_numpy(self._to_logits(run_graph(self.graph, pictures))).to(images.device)
+    def compute_logits(self, image: Tensor) -> Tensor:
+        pictures = np.ascontiguousarray(image.detach().cpu().numpy(), dtype=np.float32)
+        return torch.from_numpy(self._to_logits(run_graph(self.graph, pictures))).to(image.device)
 
-    def get_features(self, images: Tensor) -> NoReturn:
+    def get_features(self, image: Tensor) -> NoReturn:
         raise UserError(
             Problem(
                 str(self.graph.path),
@@ -225,11 +225,11 @@ class OnnxClassifier(Classifier):
             Problem(str(self.graph.path), "cannot be trained: it is an ONNX file", remedy="train the checkpoint")
         )
 
-    def check_outputs(self, image_size: int) -> None:
-        """Judge a few very different pictures of S = image_size. Raises UserError for outputs of another shape, and
+    def check_outputs(self, side: int) -> None:
+        """Judge a few very different pictures of S = side. Raises UserError for outputs of another shape, and
         for probabilities: as logits they would be squeezed a second time.
         """
-        pictures = _make_varied(image_size)
+        pictures = _make_varied(side)
         said = run_graph(self.graph, pictures)
         self._to_logits(said)
         if _is_share(said):

@@ -1,4 +1,4 @@
-"""Pure numbers about scores: figures of frames and videos, thresholds, curves, intervals over people, paired tests.
+"""Pure numbers about tables of rows: metrics, thresholds, curves, intervals over groups, paired tests.
 
-NumPy in, floats and arrays out. Import the module you need; `metrics.figures` has all figures in one table.
+NumPy in, floats and arrays out. A task names its metrics by `metrics.metric`; `metrics.bootstrap` makes intervals.
 """

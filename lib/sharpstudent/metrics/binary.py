@@ -1,37 +1,16 @@
-"""Metrics of scores that separate two classes.
+"""Metrics of scores that separate two classes: the negatives, label 0, and the positives, label 1.
 
-The ROC in whole numbers: how many fakes and reals score at or above each threshold.
+Scores rise with class 1: a sample is called positive where its score is at the threshold or above. The metrics are
+plain functions of scores (N,) and labels (N,); `metrics.binary_draws` has the same on many resamples at once.
 
-Legend: N samples, K distinct scores; scores rise with fakeness; labels real 0, fake 1.
+The ROC is kept in whole numbers: how many positives and negatives score at or above each threshold. The equal error
+rate takes it as the line from each of its points straight to the next, one point for each distinct score and (0, 0)
+where nothing is called positive, and is the false positive rate where that line meets FPR = 1 - TPR; it is not the EER
+of the ROC's convex hull, which is never larger. The TPR at a wanted FPR is conservative: never interpolated, the
+highest among the thresholds whose FPR is at most the wanted one. Average precision is the area under precision over
+recall as a staircase; a model that guesses has the share of positives.
 
-Accuracy at a threshold. Legend: N samples; scores rise with fakeness; labels real 0, fake 1.
-
-Area under the ROC curve: the share of (fake, real) pairs in which the fake scores higher, ties counting one half.
-
-Legend: N samples; scores rise with fakeness; labels real 0, fake 1.
-
-Average precision of fakes: the area under precision over recall as a staircase, never interpolated.
-
-It depends on the share of fakes: a model that guesses has that share. Legend: N samples; scores rise with fakeness;
-labels real 0, fake 1.
-
-Equal error rate: the rate at which as many reals are called fake as fakes are called real.
-
-The ROC is taken as the line from each of its points straight to the next, one point for each distinct score and (0, 0)
-where nothing is called fake; the EER is the false positive rate where that line meets FPR = 1 - TPR. It is not the EER
-of the ROC's convex hull, which is never larger. Legend: N samples, K distinct scores, B resamples; scores rise with
-fakeness; labels real 0, fake 1.
-
-Error rates as ISO/IEC 30107-3 names them, with a fake as the attack and a real face as the bona fide presentation.
-
-APCER: share of the attacks of one kind that are called real, score < threshold. The standard reports each kind of
-attack by itself and the worst of them: a mean would hide a kind that always passes. BPCER: share of the reals that are
-called fake, score >= threshold. Legend: N samples; labels real 0, fake 1.
-
-True positive rate where at most a wanted share of reals is called fake.
-
-Conservative: no interpolation, the highest TPR among the thresholds whose FPR is at most the wanted one. Legend: N
-samples, K distinct scores, B resamples; scores rise with fakeness; labels real 0, fake 1.
+Legend: N samples, K distinct scores, B resamples.
 """
 
 from __future__ import annotations
@@ -45,27 +24,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sharpstudent.metrics.checks import (
-    MetricError,
     check_both_classes,
     check_class_occurs,
     check_rate,
     check_samples,
     check_threshold,
-    number_names,
 )
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """order: int64 (N,), the samples from the highest score down. thresholds: float64 (K,), the distinct scores, the
-    highest first. fakes, reals: int64 (K + 1,), how many score at or above thresholds[k - 1]; 0 at k = 0, where nothing
-    is called fake, and all of them at k = K.
+    """The ROC in whole numbers.
+
+    order: int64 (N,), the samples from the highest score down. thresholds: float64 (K,), the distinct scores, the
+    highest first. positives, negatives: int64 (K + 1,), how many score at or above thresholds[k - 1]; 0 at k = 0,
+    where nothing is called positive, and all of them at k = K.
     """
 
     order: NDArray[np.int64]
     thresholds: NDArray[np.float64]
-    fakes: NDArray[np.int64]
-    reals: NDArray[np.int64]
+    positives: NDArray[np.int64]
+    negatives: NDArray[np.int64]
 
 
 def rank_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Ranked:
@@ -73,15 +52,15 @@ def rank_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Ranke
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of the samples that are tied
-    fakes = np.concatenate([[0], np.cumsum(labels[order])[last]])
-    return Ranked(order, ranked[last], fakes, np.concatenate([[0], last + 1]) - fakes)
+    positives = np.concatenate([[0], np.cumsum(labels[order])[last]])
+    return Ranked(order, ranked[last], positives, np.concatenate([[0], last + 1]) - positives)
 
 
-def find_corners(fakes: NDArray[np.int64], reals: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which points of a ROC (K + 1,) are enough to draw it: not those on the way straight up (fakes alone) or straight
-    to the right (reals alone), however often each sample is counted.
+def find_corners(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which points of a ROC (K + 1,) are enough to draw it, however often each sample is counted: not those on the way
+    straight up (positives alone) or straight to the right (negatives alone).
     """
-    up, right = np.diff(fakes) > 0, np.diff(reals) > 0
+    up, right = np.diff(positives) > 0, np.diff(negatives) > 0
     goes_on = (up[1:] == up[:-1]) & (right[1:] == right[:-1]) & (up[1:] != right[1:])
     return np.flatnonzero(np.concatenate([[True], ~goes_on, [True]]))
 
@@ -89,7 +68,7 @@ def find_corners(fakes: NDArray[np.int64], reals: NDArray[np.int64]) -> NDArray[
 def compute_accuracy(
     scores: ArrayLike, labels: ArrayLike, *, threshold: float = 0.5, sample_ids: Sequence[str] | None = None
 ) -> float:
-    """Share of samples on the right side: fake where score >= threshold. One class is enough; see `check_samples`."""
+    """Share of samples on the right side of the threshold. One class is enough; see `check_samples`."""
     check_threshold(threshold)
     score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
     right = (score_array >= threshold) == (label_array == 1)
@@ -99,7 +78,7 @@ def compute_accuracy(
 def compute_balanced_accuracy(
     scores: ArrayLike, labels: ArrayLike, *, threshold: float = 0.5, sample_ids: Sequence[str] | None = None
 ) -> float:
-    """Mean of the share of fakes and the share of reals on the right side: 0.5 for a model that says one thing of all.
+    """Mean of the shares of positives and of negatives on the right side: 0.5 for a model that says one thing of all.
 
     Raises MetricError as `compute_auc` does.
     """
@@ -108,9 +87,6 @@ def compute_balanced_accuracy(
     check_both_classes(label_array, sample_ids=sample_ids)
     right = (score_array >= threshold) == (label_array == 1)
     return float(0.5 * (right[label_array == 1].mean() + right[label_array == 0].mean()))
-
-
-__all__ = ["MetricError", "compute_auc", "compute_auc_by_rank"]
 
 
 def compute_auc(scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
@@ -129,10 +105,13 @@ def compute_auc(scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[st
 
 def compute_auc_by_rank(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """The same number, about ten times as fast and unchecked, for resampling: Mann-Whitney U over its largest value."""
-    fakes, reals = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
+    positives, negatives = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     # Twice the pairs won: an integer, so the result is exact but for the last division.
-    twice_won = np.searchsorted(reals, fakes, side="left").sum() + np.searchsorted(reals, fakes, side="right").sum()
-    return float(twice_won / (2 * len(fakes) * len(reals)))
+    twice_won = (
+        np.searchsorted(negatives, positives, side="left").sum()
+        + np.searchsorted(negatives, positives, side="right").sum()
+    )
+    return float(twice_won / (2 * len(positives) * len(negatives)))
 
 
 def compute_average_precision(
@@ -142,7 +121,7 @@ def compute_average_precision(
 
     Raises MetricError as `compute_auc` does.
     """
-    # Imported here, as in metrics/binary.py.
+    # Imported here, as in `compute_auc`.
     from sklearn.metrics import (  # pyright: ignore[reportMissingTypeStubs]
         average_precision_score,  # pyright: ignore[reportUnknownVariableType]
     )
@@ -157,95 +136,80 @@ def compute_eer(scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[st
     score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
     check_both_classes(label_array, sample_ids=sample_ids)
     ranked = rank_scores(score_array, label_array)
-    return float(find_eer(ranked.fakes[np.newaxis], ranked.reals[np.newaxis])[0])
+    return float(find_eer(ranked.positives[np.newaxis], ranked.negatives[np.newaxis])[0])
 
 
-def find_eer(fakes: NDArray[np.int64], reals: NDArray[np.int64]) -> NDArray[np.float64]:
-    """EER (B,) of B ROCs in whole numbers: fakes, reals (B, K + 1) as in `Ranked`, both classes present in each."""
-    return np.array([_find_crossing(*roc) for roc in zip(fakes, reals, strict=True)])
+def find_eer(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> NDArray[np.float64]:
+    """EER (B,) of B ROCs in whole numbers: positives, negatives (B, K + 1) as in `Ranked`, both present in each."""
+    return np.array([_find_crossing(*roc) for roc in zip(positives, negatives, strict=True)])
 
 
-def _find_crossing(fakes: NDArray[np.int64], reals: NDArray[np.int64]) -> float:
-    all_fakes, all_reals = int(fakes[-1]), int(reals[-1])
+def _find_crossing(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> float:
+    all_positives, all_negatives = int(positives[-1]), int(negatives[-1])
 
     def ahead(place: int) -> int:
-        """(FPR - FNR) * fakes * reals: whole, never falling, below 0 at the first point and above 0 at the last."""
-        return int(reals[place]) * all_fakes + int(fakes[place]) * all_reals - all_fakes * all_reals
+        """(FPR - FNR) * positives * negatives: whole, never falling, below 0 at first and above 0 at last."""
+        return (
+            int(negatives[place]) * all_positives
+            + int(positives[place]) * all_negatives
+            - all_positives * all_negatives
+        )
 
-    after = bisect_left(range(len(fakes)), 0, key=ahead)
+    after = bisect_left(range(len(positives)), 0, key=ahead)
     share = ahead(after - 1) / (ahead(after - 1) - ahead(after))
-    return (int(reals[after - 1]) + share * int(reals[after] - reals[after - 1])) / all_reals
+    return (int(negatives[after - 1]) + share * int(negatives[after] - negatives[after - 1])) / all_negatives
 
 
-def compute_apcer(
+def compute_fnr(
     scores: ArrayLike, labels: ArrayLike, *, threshold: float, sample_ids: Sequence[str] | None = None
 ) -> float:
-    """Over all fakes of scores (N,), as if of one kind. Raises MetricError as `check_samples`, and without a fake."""
+    """False negative rate: the share of the positives of scores (N,) below the threshold.
+
+    Raises MetricError as `check_samples` does, and without a positive.
+    """
     check_threshold(threshold)
     score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
     check_class_occurs(label_array, 1, sample_ids=sample_ids)
     return float((score_array[label_array == 1] < threshold).mean())
 
 
-def compute_bpcer(
+def compute_fpr(
     scores: ArrayLike, labels: ArrayLike, *, threshold: float, sample_ids: Sequence[str] | None = None
 ) -> float:
-    """Over all reals of scores (N,). Raises MetricError as `check_samples` does, and without a real."""
+    """False positive rate: the share of the negatives of scores (N,) at the threshold or above.
+
+    Raises MetricError as `check_samples` does, and without a negative.
+    """
     check_threshold(threshold)
     score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
     check_class_occurs(label_array, 0, sample_ids=sample_ids)
     return float((score_array[label_array == 0] >= threshold).mean())
 
 
-def compute_apcer_by_kind(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    kinds: Sequence[str],
-    *,
-    threshold: float,
-    sample_ids: Sequence[str] | None = None,
-) -> dict[str, float]:
-    """APCER of each kind of fake, in the order of their names; its largest value is the set's APCER.
-
-    kinds: the N samples' manipulations; those of reals are not read. Raises MetricError as `compute_apcer` does.
-    """
-    check_threshold(threshold)
-    score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
-    check_class_occurs(label_array, 1, sample_ids=sample_ids)
-    if len(kinds) != len(label_array):
-        raise MetricError(f"{len(kinds)} kinds of fake for {len(label_array)} samples")
-    is_fake = label_array == 1
-    names, kind_of = number_names([kind for kind, fake in zip(kinds, is_fake.tolist(), strict=True) if fake])
-    apcers = find_apcers(score_array[is_fake] < threshold, kind_of)
-    return dict(zip(names, apcers.tolist(), strict=True))
-
-
-def find_apcers(missed: NDArray[np.bool_], kind_of: NDArray[np.int64]) -> NDArray[np.float64]:
-    """APCER of each kind (n,) from whether each fake was called real (F,) and its kind, 0..n-1 (F,), all occurring."""
-    return np.bincount(kind_of, missed) / np.bincount(kind_of)
-
-
 @dataclass(frozen=True)
 class TprAtFpr:
-    """tpr: share of fakes found; fpr: share of reals called fake there, at most `wanted`; reals: how many there are."""
+    """What is found at the wanted FPR.
+
+    tpr: share of positives found; fpr: share of negatives called positive there, at most `wanted`; negatives: how many
+    there are.
+    """
 
     tpr: float
     fpr: float
     wanted: float
-    reals: int
+    negatives: int
 
     @property
     def is_resolved(self) -> bool:
-        """Whether there are 1 / wanted reals, so that the wanted FPR allows one of them to be called fake."""
-        return 1 / self.reals <= self.wanted
+        """Whether there are 1 / wanted negatives, so that the wanted FPR allows one of them to be called positive."""
+        return 1 / self.negatives <= self.wanted
 
-    @property
-    def note(self) -> str | None:
-        """What to say beside the figure; None where there are reals enough."""
+    def describe_limit(self, negatives: str = "negatives") -> str | None:
+        """What to say beside the value; None where there are negatives enough. negatives: what readers call them."""
         if self.is_resolved:
             return None
         return (
-            f"TPR at {self.wanted:.4g} FPR stands at the limit of resolution: {self.reals} reals, where "
+            f"TPR at {self.wanted:.4g} FPR stands at the limit of resolution: {self.negatives} {negatives}, where "
             f"{1 / self.wanted:.0f} are needed for one to be {self.wanted:.4g} of them; it is the TPR at no false alarm"
         )
 
@@ -261,30 +225,35 @@ def compute_tpr_at_fpr(
     score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
     check_both_classes(label_array, sample_ids=sample_ids)
     ranked = rank_scores(score_array, label_array)
-    place = int(find_place_at_fpr(ranked.reals[np.newaxis], wanted)[0, 0])
-    reals = int(ranked.reals[-1])
+    place = int(find_place_at_fpr(ranked.negatives[np.newaxis], wanted)[0, 0])
+    negatives = int(ranked.negatives[-1])
     return TprAtFpr(
-        tpr=float(ranked.fakes[place] / ranked.fakes[-1]),
-        fpr=float(ranked.reals[place] / reals),
+        tpr=float(ranked.positives[place] / ranked.positives[-1]),
+        fpr=float(ranked.negatives[place] / negatives),
         wanted=wanted,
-        reals=reals,
+        negatives=negatives,
     )
 
 
-def find_place_at_fpr(reals: NDArray[np.int64], wanted: float) -> NDArray[np.int64]:
-    """The last point (B, 1) of each of B ROCs whose FPR is at most `wanted`; reals (B, K + 1) as in `Ranked`."""
-    # Divided as a reader would: 29 of 100 reals are 0.29, though 0.29 * 100 is less than 29 in floating point.
-    all_reals = reals[:, -1:]
-    allowed = np.floor(wanted * all_reals) + 1.0
+def find_place_at_fpr(negatives: NDArray[np.int64], wanted: float) -> NDArray[np.int64]:
+    """The last point (B, 1) of each of B ROCs whose FPR is at most `wanted`; negatives (B, K + 1) as in `Ranked`."""
+    # Divided as a reader would: 29 of 100 negatives are 0.29, though 0.29 * 100 is less than 29 in floating point.
+    all_negatives = negatives[:, -1:]
+    allowed = np.floor(wanted * all_negatives) + 1.0
     for _ in range(2):
-        allowed -= allowed / all_reals > wanted
-    places = np.zeros((len(reals), 1), np.int64)
-    for place, row, most in zip(places, reals, allowed[:, 0], strict=True):
+        allowed -= allowed / all_negatives > wanted
+    places = np.zeros((len(negatives), 1), np.int64)
+    for place, row, most in zip(places, negatives, allowed[:, 0], strict=True):
         place[0] = np.searchsorted(row, most, side="right") - 1
     return places
 
 
-def find_tpr_at_fpr(fakes: NDArray[np.int64], reals: NDArray[np.int64], wanted: float) -> NDArray[np.float64]:
-    """TPR (B,) of B ROCs in whole numbers: fakes, reals (B, K + 1) as in `Ranked`."""
-    place = find_place_at_fpr(reals, wanted)
-    return (np.take_along_axis(fakes, place, axis=1) / fakes[:, -1:])[:, 0]
+def find_tpr_at_fpr(positives: NDArray[np.int64], negatives: NDArray[np.int64], wanted: float) -> NDArray[np.float64]:
+    """TPR (B,) of B ROCs in whole numbers: positives, negatives (B, K + 1) as in `Ranked`."""
+    place = find_place_at_fpr(negatives, wanted)
+    return (np.take_along_axis(positives, place, axis=1) / positives[:, -1:])[:, 0]
+
+
+def to_logits(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logits (N, 2) of the two classes with these log-odds of the second one."""
+    return np.stack([np.zeros_like(margins), margins], axis=1)

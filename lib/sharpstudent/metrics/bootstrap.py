@@ -1,256 +1,203 @@
-"""Bootstrap over groups: draws, intervals, and paired differences of two models.
+"""Bootstrap over groups: intervals of a metric, and paired differences of two models.
 
-A figure with its interval, from the values that it took in resamples (Efron & Tibshirani 1993, chapter 13).
+Rows of one group, as the pictures of one person, are not independent: a round draws as many groups as there are, with
+replacement, and takes all the rows of each. The ends are percentiles of the metric's values over the rounds (Efron &
+Tibshirani 1993, chapters 8 and 13). All models and seeds see the same drawn groups, so a difference is paired.
 
-A statistic on resamples of groups, averaged over seeds: the fast form where the statistic has one.
-
-Legend: N samples, S seeds (one row of scores each), G groups, R rounds in blocks of B.
-
-Percentile bootstrap intervals over people (Efron & Tibshirani 1993, chapters 8 and 13).
-
-Frames of one person are not independent: a round draws as many people as there are, with replacement, and takes all
-the samples of each. All models and seeds see the same drawn people, so a difference is paired. Legend: N samples, S
-seeds (one column of scores each), G groups (people), R rounds.
-
-Whether two models differ on the same samples: a paired bootstrap over people, with its p-value.
-
-Both see the same drawn people in every round. Legend: N samples, S seeds, R rounds.
+Legend: N rows, S seeds (one table each), G groups, R rounds in blocks of B.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from sharpstudent.metrics.binary import compute_auc_by_rank, compute_average_precision, compute_eer
-from sharpstudent.metrics.checks import MetricError, check_both_classes, check_samples
-from sharpstudent.metrics.draws import (
-    Counts,
-    DrawStatistic,
-    GroupedScores,
-    OnBlock,
-    draw_blocks,
-    find_aucs,
-    find_average_precisions,
-    find_eers,
-    number_groups,
-)
+from sharpstudent.core.errors import plural
+from sharpstudent.core.types import Table
+from sharpstudent.metrics.checks import MetricError, explain_undefined, name_some, number_names
+from sharpstudent.metrics.metric import Metric, OnBlock
+
+# How often each group was drawn (B, G): whole numbers, no wider than they need be, for the tables that rows look
+# their group up in are read N times a round.
+GroupCounts = NDArray[np.unsignedinteger[Any] | np.int64]
+BLOCK_CELLS = 2**18  # of a block of rounds over all rows: memory does not grow with the rounds
+MOST_TRIES = 1000  # of a round that has to hold every stratum
+MOST_UNDEFINED = 0.05  # share of the rounds without a value, above which there is no interval
+Tables = Table | Sequence[Table]  # of one model: one, or one a seed, of the same rows
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The statistic on all samples, and the ends of its interval over people."""
+    """A value on all rows, and the ends of its interval."""
 
     value: float
     low: float
     high: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A metric on all rows, NaN where it is undefined, and the ends of its interval over groups.
+
+    note: why there is no value or no interval; low and high are None then.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class PairedEstimate:
+    """difference: the metric of a minus that of b; p_value: two-sided, of there being none; None without interval."""
+
+    difference: Estimate
+    p_value: float | None = None
+
+
+def compute_interval(
+    metric: Metric,
+    table: Tables,
+    *,
+    rounds: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    group_unit: str = "group",
+) -> Estimate:
+    """A metric with its interval over the groups in column `group`.
+
+    Args:
+        table: of one model; or the tables of several seeds, whose mean is meant: the spread over groups, at these
+            seeds.
+        rounds: how many draws are made; those without a value are left out, and more than 5 % of them are told.
+        level: the share of the rounds between the ends.
+        group_unit: what the note calls a group where there are fewer than two.
+    """
+    tables = join_tables(_list_tables(table), same=metric.strata)
+    return _estimate(metric, [tables], rounds, level, seed, group_unit)[0]
+
+
+def compute_paired(
+    metric: Metric,
+    table_a: Tables,
+    table_b: Tables,
+    *,
+    rounds: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    group_unit: str = "group",
+) -> PairedEstimate:
+    """The metric of model a minus that of model b on the same rows, which are joined by `id`.
+
+    Args:
+        table_a, table_b: of one seed or of several, as in `compute_interval`; both see the same drawn groups.
+
+    Raises MetricError, naming rows, where the tables are not of the same rows.
+    """
+    tables_a = _list_tables(table_a)
+    joined = join_tables([*tables_a, *_list_tables(table_b)], same=metric.strata)
+    sides = [joined[: len(tables_a)], joined[len(tables_a) :]]
+    difference, values = _estimate(metric, sides, rounds, level, seed, group_unit)
+    return PairedEstimate(difference, None if difference.low is None else find_p_value(values))
+
+
+def resample_metric(metric: Metric, table: Tables, *, rounds: int, seed: int) -> NDArray[np.float64]:
+    """The R values of a metric (R,), NaN where it is undefined, in R draws of the groups in column `group`; of the
+    tables of several seeds, their mean. Raises MetricError for one group only.
+    """
+    tables = join_tables(_list_tables(table), same=metric.strata)
+    group_of, strata = _find_groups(metric, tables[0])
+    on_block = _build_mean_form(metric, tables, group_of)
+    return resample(on_block, group_of, rounds=rounds, seed=seed, must_hold=strata)
+
+
+def resample(
+    on_block: OnBlock,
+    group_of: NDArray[np.int64],
+    *,
+    rounds: int,
+    seed: int,
+    must_hold: Sequence[NDArray[np.int64]] = (),
+) -> NDArray[np.float64]:
+    """The values of R draws of the groups, see `draw_counts`: (R,), or (K, R) where `on_block` gives (K, B)."""
+    blocks = draw_blocks(group_of, rounds=rounds, seed=seed, must_hold=must_hold)
+    return np.concatenate([on_block(counts) for counts in blocks], axis=-1)
+
+
+def number_groups(groups: Sequence[str], *, samples: int) -> NDArray[np.int64]:
+    """Group names (N,) as numbers 0..G-1 in the names' order, so that the order of the rows does not matter.
+
+    Raises MetricError for another number of rows, and for one group, which says nothing about groups.
+    """
+    if len(groups) != samples:
+        raise MetricError(f"{len(groups)} groups for {samples} samples")
+    names, numbers = number_names(groups)
+    if len(names) < 2:
+        raise MetricError(f"an interval over groups needs two of them or more, all samples are of {names[0]!r}")
+    return numbers
+
+
+def find_strata(group_of: NDArray[np.int64], column: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """For each distinct value of a column (N,): the groups that have it."""
+    return [np.unique(group_of[column == value]) for value in np.unique(column)]
+
+
+def draw_counts(
+    group_of: NDArray[np.int64], *, rounds: int, seed: int, must_hold: Sequence[NDArray[np.int64]] = ()
+) -> Iterator[NDArray[np.int64]]:
+    """R times: how often each group was drawn (G,).
+
+    must_hold: sets of groups; a draw that holds none of one of the sets is drawn again. Raises MetricError where no
+    draw of a thousand would do.
+    """
+    generator = np.random.default_rng(seed)
+    size = int(group_of.max()) + 1
+    for _ in range(rounds):
+        for _ in range(MOST_TRIES):
+            counts = np.bincount(generator.integers(size, size=size), minlength=size)
+            if all(_holds_any(counts, groups) for groups in must_hold):
+                break
+        else:
+            raise MetricError(f"of {size} groups, hardly any draw holds all {len(must_hold)} strata")
+        yield counts
+
+
+def draw_blocks(
+    group_of: NDArray[np.int64], *, rounds: int, seed: int, must_hold: Sequence[NDArray[np.int64]] = ()
+) -> Iterator[GroupCounts]:
+    """The same draws as `draw_counts`, B of them at a time: (B, G)."""
+    most = max(1, BLOCK_CELLS // max(len(group_of), int(group_of.max()) + 1))
+    waiting: list[GroupCounts] = []
+    for done, counts in enumerate(draw_counts(group_of, rounds=rounds, seed=seed, must_hold=must_hold), start=1):
+        waiting.append(counts.astype(np.uint16) if counts.max() < 2**16 else counts)
+        if len(waiting) == most or done == rounds:
+            yield np.stack(waiting)
+            waiting.clear()
+
+
+def build_mean(values: NDArray[np.float64], group_of: NDArray[np.int64]) -> OnBlock:
+    """The mean of values (N,) over the rows of each draw, from sums over each group; rows of NaN do not count."""
+    has_value, size = ~np.isnan(values), int(group_of.max()) + 1
+    of_value = group_of[has_value]
+    sums = np.bincount(of_value, values[has_value], minlength=size)
+    rows = np.bincount(of_value, minlength=size).astype(np.float64)
+
+    def on_block(counts: GroupCounts) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):  # a draw without any row that has a value: 0 / 0
+            return (counts @ sums) / (counts @ rows)
+
+    return on_block
+
+
 def find_percentile_interval(value: float, values: NDArray[np.float64], *, level: float) -> Interval:
     """values (R,): of R resamples; level: the share of them between the ends."""
     low, high = np.quantile(values, [(1.0 - level) / 2, (1.0 + level) / 2])
     return Interval(value=value, low=float(low), high=float(high))
-
-
-def check_protocol(rounds: int, level: float) -> None:
-    """Raise ValueError for no rounds, and for a level that is no share."""
-    if rounds < 1 or not 0.0 < level < 1.0:
-        raise ValueError(f"rounds must be >= 1 and level between 0 and 1, got {rounds} and {level}")
-
-
-Scores = NDArray[np.float64]
-Labels = NDArray[np.int64]
-# (scores (n,), labels (n,)) -> number, called with both classes present. Those of _FAST_FORMS are fast, any other is
-# called R * S times on copies of the samples.
-Statistic = Callable[[Scores, Labels], float]
-
-_FAST_FORMS: tuple[tuple[Statistic, DrawStatistic], ...] = (
-    (compute_auc_by_rank, find_aucs),
-    (compute_average_precision, find_average_precisions),
-    (compute_eer, find_eers),
-)
-
-
-def resample(
-    on_block: OnBlock, labels: Labels, group_of: NDArray[np.int64], *, rounds: int, seed: int
-) -> NDArray[np.float64]:
-    """The R values of R draws of the groups; see `draw_counts`."""
-    return np.concatenate([on_block(c) for c in draw_blocks(group_of, labels, rounds=rounds, seed=seed)])
-
-
-def build_mean(statistic: Statistic, stack: Scores, labels: Labels, group_of: NDArray[np.int64]) -> OnBlock:
-    """The mean over seeds of the statistic on each resample; stack: checked scores (S, N)."""
-    forms = [_build_one(statistic, row, labels, group_of) for row in stack]
-    return lambda counts: np.stack([form(counts) for form in forms], axis=1).mean(axis=1)
-
-
-def compute_mean(statistic: Statistic, stack: Scores, labels: Labels) -> float:
-    """On all samples."""
-    return float(np.mean([statistic(row, labels) for row in stack]))
-
-
-def _build_one(statistic: Statistic, scores: Scores, labels: Labels, group_of: NDArray[np.int64]) -> OnBlock:
-    for known, form in _FAST_FORMS:
-        if statistic is known:
-            grouped = GroupedScores(scores, labels, group_of)
-            return lambda counts: form(grouped.draw(counts))
-
-    positions = np.arange(len(labels))
-
-    def call(counts: Counts) -> float:
-        chosen = np.repeat(positions, counts[group_of])
-        return statistic(scores[chosen], labels[chosen])
-
-    return lambda block: np.array([call(counts) for counts in block])
-
-
-__all__ = [
-    "Interval",
-    "Statistic",
-    "check_stack",
-    "compute_interval_by_group",
-    "compute_mean_interval_over_seeds",
-    "compute_paired_interval",
-    "compute_paired_mean_interval_over_seeds",
-    "resample_difference",
-]
-
-
-def compute_interval_by_group(
-    statistic: Statistic,
-    scores: ArrayLike,
-    labels: ArrayLike,
-    groups: Sequence[str],
-    *,
-    rounds: int = 2000,
-    level: float = 0.95,
-    seed: int,
-) -> Interval:
-    """Interval of one model's statistic. scores and labels (N,), groups: the N samples' people.
-
-    A round that drew one class only is drawn again. Raises MetricError where `check_samples` does, and for one class or
-    one group: one person says nothing about people.
-    """
-    stack = np.asarray(scores, dtype=np.float64)[np.newaxis]
-    return compute_mean_interval_over_seeds(statistic, stack, labels, groups, rounds=rounds, level=level, seed=seed)
-
-
-def compute_mean_interval_over_seeds(
-    statistic: Statistic,
-    scores: ArrayLike,
-    labels: ArrayLike,
-    groups: Sequence[str],
-    *,
-    rounds: int = 2000,
-    level: float = 0.95,
-    seed: int,
-) -> Interval:
-    """Interval of the statistic averaged over seeds, scores (S, N): the spread over people, at these S seeds."""
-    stack, label_array = check_stack(scores, labels)
-    check_protocol(rounds, level)
-    group_of = number_groups(groups, samples=len(label_array))
-    mean = build_mean(statistic, stack, label_array, group_of)
-    values = resample(mean, label_array, group_of, rounds=rounds, seed=seed)
-    return find_percentile_interval(compute_mean(statistic, stack, label_array), values, level=level)
-
-
-def compute_paired_interval(
-    statistic: Statistic,
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    labels: ArrayLike,
-    groups: Sequence[str],
-    *,
-    rounds: int = 2000,
-    level: float = 0.95,
-    seed: int,
-) -> Interval:
-    """Interval of statistic(a) - statistic(b), two models on the same samples: scores (N,) each."""
-    stack_a = np.asarray(scores_a, dtype=np.float64)[np.newaxis]
-    stack_b = np.asarray(scores_b, dtype=np.float64)[np.newaxis]
-    return compute_paired_mean_interval_over_seeds(
-        statistic, stack_a, stack_b, labels, groups, rounds=rounds, level=level, seed=seed
-    )
-
-
-def compute_paired_mean_interval_over_seeds(
-    statistic: Statistic,
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    labels: ArrayLike,
-    groups: Sequence[str],
-    *,
-    rounds: int = 2000,
-    level: float = 0.95,
-    seed: int,
-) -> Interval:
-    """Interval of mean over seeds of a minus that of b: scores (S_a, N) and (S_b, N) on the same samples."""
-    check_protocol(rounds, level)
-    value, values = resample_difference(statistic, scores_a, scores_b, labels, groups, rounds=rounds, seed=seed)
-    return find_percentile_interval(value, values, level=level)
-
-
-def resample_difference(
-    statistic: Statistic,
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    labels: ArrayLike,
-    groups: Sequence[str],
-    *,
-    rounds: int,
-    seed: int,
-) -> tuple[float, Scores]:
-    """The difference that `compute_paired_mean_interval_over_seeds` is about: on all samples, and in R rounds (R,)."""
-    stack_a, label_array = check_stack(scores_a, labels)
-    stack_b, _ = check_stack(scores_b, labels)
-    group_of = number_groups(groups, samples=len(label_array))
-    mean_a, mean_b = (build_mean(statistic, stack, label_array, group_of) for stack in (stack_a, stack_b))
-    values = resample(lambda c: mean_a(c) - mean_b(c), label_array, group_of, rounds=rounds, seed=seed)
-    value = compute_mean(statistic, stack_a, label_array) - compute_mean(statistic, stack_b, label_array)
-    return value, values
-
-
-def check_stack(scores: ArrayLike, labels: ArrayLike) -> tuple[Scores, Labels]:
-    """Scores (S, N) and labels (N,) of both classes, or a MetricError."""
-    stack = np.asarray(scores, dtype=np.float64)
-    if stack.ndim != 2 or len(stack) == 0:
-        raise MetricError(f"scores of several seeds must be (S, N) with S >= 1, got {stack.shape}")
-    checked = [check_samples(row, labels) for row in stack]
-    check_both_classes(checked[0][1])
-    return stack, checked[0][1]
-
-
-@dataclass(frozen=True)
-class PairedTest:
-    """difference: statistic of a minus that of b; p_value: two-sided, of there being none."""
-
-    difference: Interval
-    p_value: float
-
-
-def compute_paired_test(
-    statistic: Statistic,
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    labels: ArrayLike,
-    groups: Sequence[str],
-    *,
-    rounds: int = 2000,
-    level: float = 0.95,
-    seed: int,
-) -> PairedTest:
-    """Of two models on the same samples: scores (N,) each, labels (N,), groups: the N samples' people.
-
-    The interval is that of `compute_paired_interval`. Raises MetricError where that does.
-    """
-    check_protocol(rounds, level)
-    stack_a = np.asarray(scores_a, dtype=np.float64)[np.newaxis]
-    stack_b = np.asarray(scores_b, dtype=np.float64)[np.newaxis]
-    value, values = resample_difference(statistic, stack_a, stack_b, labels, groups, rounds=rounds, seed=seed)
-    return PairedTest(find_percentile_interval(value, values, level=level), find_p_value(values))
 
 
 def find_p_value(differences: NDArray[np.float64]) -> float:
@@ -261,3 +208,96 @@ def find_p_value(differences: NDArray[np.float64]) -> float:
     """
     rarer = min(np.count_nonzero(differences <= 0.0), np.count_nonzero(differences >= 0.0))
     return min(1.0, 2.0 * (rarer + 1) / (len(differences) + 1))
+
+
+def join_tables(tables: Sequence[Table], *, same: str | None = None) -> list[Table]:
+    """The tables with their rows in the order of the first one's, matched by `id`; of equal ids, the first with the
+    first. Raises MetricError, naming rows, where a table has other rows, other groups or another column `same`.
+    """
+    first = tables[0]
+    joined: list[Table] = [first]
+    for table in tables[1:]:
+        if len(table["id"]) != len(first["id"]):
+            sizes = f"{len(first['id'])} and {len(table['id'])} of them"
+            raise MetricError(f"models were evaluated on different rows: {sizes}")
+        taken = table if np.array_equal(table["id"], first["id"]) else _reorder(table, first["id"])
+        for name in ("id", "group", *filter(None, [same])):
+            differ = np.flatnonzero(taken[name] != first[name])
+            if len(differ):
+                named = name_some([str(value) for value in first["id"][differ]])
+                raise MetricError(f"models were evaluated on different rows: {name} differs for {named}")
+        joined.append(taken)
+    return joined
+
+
+def _reorder(table: Table, ids: NDArray[Any]) -> Table:
+    rows = np.empty(len(ids), np.int64)
+    rows[np.argsort(ids, kind="stable")] = np.argsort(table["id"], kind="stable")
+    return {name: column[rows] for name, column in table.items()}
+
+
+def check_protocol(rounds: int, level: float) -> None:
+    """Raise ValueError for no rounds, and for a level that is no share."""
+    if rounds < 1 or not 0.0 < level < 1.0:
+        raise ValueError(f"rounds must be >= 1 and level between 0 and 1, got {rounds} and {level}")
+
+
+def _estimate(
+    metric: Metric, sides: Sequence[list[Table]], rounds: int, level: float, seed: int, group_unit: str
+) -> tuple[Estimate, NDArray[np.float64]]:
+    """The mean over the tables of one side, or that of the first side minus that of the second, and its values on the
+    draws where it has one.
+    """
+    check_protocol(rounds, level)
+    first, none = sides[0][0], np.empty(0)
+    means = [float(np.mean([metric.value(table) for table in tables])) for tables in sides]
+    value = means[0] if len(sides) == 1 else means[0] - means[1]
+    if np.isnan(value):
+        return Estimate(value, note=f"no value: {explain_undefined(first, metric.strata)}"), none
+    if bool((first["group"] == first["group"][0]).all()):
+        return Estimate(value, note=f"no interval: fewer than two {plural(group_unit)}"), none
+    group_of, strata = _find_groups(metric, first)
+    forms = [_build_mean_form(metric, tables, group_of) for tables in sides]
+
+    def on_block(counts: GroupCounts) -> NDArray[np.float64]:
+        return forms[0](counts) if len(forms) == 1 else forms[0](counts) - forms[1](counts)
+
+    try:
+        values = resample(on_block, group_of, rounds=rounds, seed=seed, must_hold=strata)
+    except MetricError as error:
+        return Estimate(value, note=f"no interval: {error}"), none
+    defined = values[~np.isnan(values)]
+    if len(values) - len(defined) > MOST_UNDEFINED * len(values):
+        note = f"no interval: {len(values) - len(defined)} of {len(values)} draws have no value"
+        return Estimate(value, note=note), defined
+    found = find_percentile_interval(value, defined, level=level)
+    return Estimate(value, found.low, found.high), defined
+
+
+def _find_groups(metric: Metric, table: Table) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """The number of each row's group (N,), and the groups of each stratum that a draw must hold."""
+    group_of = number_groups(table["group"].tolist(), samples=len(table["id"]))
+    return group_of, [] if metric.strata is None else find_strata(group_of, table[metric.strata])
+
+
+def _build_mean_form(metric: Metric, tables: Sequence[Table], group_of: NDArray[np.int64]) -> OnBlock:
+    """The mean over the tables of the metric on each draw."""
+    forms = [_build_form(metric, one, group_of) for one in tables]
+    return lambda counts: np.stack([form(counts) for form in forms], axis=1).mean(axis=1)
+
+
+def _build_form(metric: Metric, table: Table, group_of: NDArray[np.int64]) -> OnBlock:
+    if metric.on_groups is not None:
+        return metric.on_groups(table, group_of)
+    if metric.each is not None:
+        return build_mean(metric.each(table), group_of)
+    return lambda block: np.array([metric.compute(table, counts[group_of].astype(np.int64)) for counts in block])
+
+
+def _list_tables(table: Tables) -> list[Table]:
+    return [table] if isinstance(table, Mapping) else list(table)
+
+
+def _holds_any(counts: NDArray[np.int64], groups: NDArray[np.int64]) -> bool:
+    """Whether any of the groups was drawn; the first few tell of nearly every draw."""
+    return bool(counts[groups[:64]].any()) or bool(counts[groups].any())

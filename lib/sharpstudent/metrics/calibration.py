@@ -1,15 +1,9 @@
-"""How far probabilities may be believed, in numbers and as a reliability diagram.
-
-How far probabilities may be believed: expected calibration error, log loss, Brier score, and the temperature that
-mends them (Guo et al. 2017, "On calibration of modern neural networks").
+"""How far probabilities may be believed: expected calibration error, log loss, Brier score, and the temperature that
+mends them (Guo et al. 2017, "On calibration of modern neural networks"); the reliability diagram in numbers: of the
+samples given about the same probability, the share that it was true of (DeGroot & Fienberg 1983).
 
 All take logits (N, C), never probabilities: near 0 and 1 these are rounded, and their logarithm is lost. Legend: N
-samples, C classes; labels 0..C-1, of the deepfake task real 0, fake 1.
-
-The reliability diagram in numbers: of the samples given about the same probability, the share that it was true of
-(DeGroot & Fienberg 1983).
-
-Legend: N samples, C classes, M bins ((m-1)/M, m/M]; labels 0..C-1, of the deepfake task real 0, fake 1.
+samples, C classes, M bins ((m-1)/M, m/M]; labels 0..C-1.
 """
 
 from __future__ import annotations
@@ -68,7 +62,7 @@ def compute_log_loss(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequen
 def compute_brier(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
     """Half the mean squared distance of the probabilities from the label as a unit vector, 0..1 (Brier 1950).
 
-    The half makes it, for two classes, the usual mean of (probability of fake - label)^2. Raises MetricError where
+    The half makes it, for two classes, the usual mean of (probability of class 1 - label)^2. Raises MetricError where
     `check_logits` does.
     """
     values, classes = check_logits(logits, labels, sample_ids=sample_ids)
@@ -104,6 +98,17 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequenc
     if slope(high) >= 0.0:
         return HIGHEST_TEMPERATURE
     return float(np.exp(cast(float, brentq(slope, low, high, xtol=1e-10))))
+
+
+_TEMPERATURE_NOTES = {
+    LOWEST_TEMPERATURE: "the lowest tried: no sample is on the wrong side, so any temperature could be lower still",
+    HIGHEST_TEMPERATURE: "the highest tried: wrong more than right, so no temperature mends it",
+}
+
+
+def describe_temperature(temperature: float) -> str | None:
+    """What to say beside a fitted temperature: that it is a bound of the search, and what that means."""
+    return _TEMPERATURE_NOTES.get(temperature)
 
 
 def compute_log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -142,10 +147,10 @@ def compute_reliability(
     return _build(*find_confidence(values, classes), bins)
 
 
-def compute_reliability_of_fake(
+def compute_reliability_of_positive(
     logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS, sample_ids: Sequence[str] | None = None
 ) -> Reliability:
-    """Of the probability of class 1, fake: what a reader of "80 % fake" asks. logits (N, C), labels (N,).
+    """Of the probability of class 1: what a reader of "80 % positive" asks. logits (N, C), labels (N,).
 
     Raises MetricError as `compute_ece` does.
     """

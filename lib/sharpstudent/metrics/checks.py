@@ -1,8 +1,5 @@
-"""What every metric refuses, in words that name the samples; names as numbers.
-
-Names as numbers, so that sets of a million samples are counted and split without comparing texts again.
-
-What every metric refuses, in words that name the samples. Legend: N samples.
+"""What every metric refuses, in words that name the samples; names as numbers, so that sets of a million samples are
+counted and split without comparing texts again. Legend: N samples.
 """
 
 from __future__ import annotations
@@ -11,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from sharpstudent.core.types import Table
 
 
 def number_names(values: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
@@ -78,9 +77,18 @@ def check_both_classes(labels: NDArray[np.int64], *, sample_ids: Sequence[str] |
     if labels.min() == labels.max():
         such = "" if sample_ids is None else f" ({name_some(sample_ids)})"
         raise MetricError(
-            f"one class only: all {len(labels)} samples have label {labels[0]}{such}; this metric needs real (0) and "
-            "fake (1)"
+            f"one class only: all {len(labels)} samples have label {labels[0]}{such}; this metric needs both, 0 and 1"
         )
+
+
+def explain_undefined(table: Table, strata: str | None) -> str:
+    """Why a metric has no value on a table. strata: the column of classes, where it needs all of them."""
+    names = [str(name) for name in table["id"]]
+    if not names:
+        return "no samples at all: an empty split has no metric"
+    if strata is not None and bool((table[strata] == table[strata][0]).all()):
+        return f"one class only: all {len(names)} samples have {strata} {table[strata][0]} ({name_some(names)})"
+    return f"it is undefined on these {len(names)} samples ({name_some(names)})"
 
 
 def check_class_occurs(labels: NDArray[np.int64], label: int, *, sample_ids: Sequence[str] | None = None) -> None:

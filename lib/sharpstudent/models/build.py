@@ -1,29 +1,27 @@
-"""Students and teachers from the config: architecture, and the weights that they start from.
+"""Students and teachers from the config: built by the task, with the weights that they start from.
 
-Students and teachers from the config: architecture, where the first weights come from, what was loaded.
-
-The weights that a model starts from: random ones, a file, or ImageNet's from a local file or timm's hub.
+Legend: C classes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Generator, Sequence
+import importlib
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sharpstudent.config.resolve import name_weights_key
-from sharpstudent.config.run_config import RunConfig, StudentSection, TeacherSection
+from sharpstudent.config.run_config import RunConfig, TeacherSection
 from sharpstudent.core.errors import Problem, ProblemList, UserError
 from sharpstudent.core.io import compute_sha256
-from sharpstudent.models.classifier import EFFICIENTNET_B4, Classifier, build_classifier, check_model_name
+from sharpstudent.core.types import Batch, ModelSpec
+from sharpstudent.models.forward import select_inputs
 from sharpstudent.models.hooks import describe_layers, list_layers
-from sharpstudent.models.teachers import AdaptedTeacher, TeacherEnsemble, name_layer
+from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble, name_layer
 from sharpstudent.models.weights import (
     count_head_classes,
     find_fitting_weights,
@@ -33,109 +31,34 @@ from sharpstudent.models.weights import (
     read_tensors,
 )
 
-HUB_TIMEOUT_S = 5.0
-WEIGHTS_FOLDER = Path("weights")
 
+class ModelSource(Protocol):
+    """What builds models: a task, as this package sees it.
 
-def initialise(model: nn.Module, section: StudentSection, *, partial: bool) -> str:
-    if section.init == "random":
-        return f"{section.name}: random weights, as asked for (student_init: random)"
-    if section.init != "imagenet":
-        path = Path(section.init)
-        if not path.is_file():
-            raise UserError(
-                Problem(
-                    where=f"student_init = {section.init!r}",
-                    what="is neither a file nor one of the words",
-                    expected="imagenet, random, or a file of weights",
-                    remedy="check the path; relative paths start at the current folder",
-                )
-            )
-        return load_weights(model, read_tensors(path), where=str(path), needs_head=False, allow_partial=partial)
-    return load_imagenet(model, section.name, "student_init", partial=partial)
-
-
-def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool) -> str:
-    local = find_local_weights(name)
-    if local is not None:
-        return load_weights(model, read_tensors(local), where=str(local), needs_head=False, allow_partial=partial)
-    return _load_from_hub(model, name, key)
-
-
-def find_local_weights(name: str) -> Path | None:
-    """`weights/NAME.imagenet.{pth,safetensors}`, the place where `student_init: imagenet` looks first."""
-    for suffix in (".safetensors", ".pth"):
-        path = WEIGHTS_FOLDER / f"{name}.imagenet{suffix}"
-        if path.is_file():
-            return path
-    return None
-
-
-def _load_from_hub(model: Any, name: str, key: str) -> str:
-    """timm's pretrained weights from its hub. The hub is asked first, briefly: timm itself retries for most of a
-    minute.
+    pretrained: for a word of `student_init`, `module:function` that loads such weights, as `pretrained.load_imagenet`
+    does.
     """
-    import timm
 
-    if name == EFFICIENTNET_B4:
-        raise UserError(_explain_no_imagenet(name, key, "efficientnet-pytorch has no hub of its own"))
-    check_model_name(name)
-    pretrained = timm.get_pretrained_cfg(name)
-    if pretrained is None or not pretrained.hf_hub_id:
-        raise UserError(_explain_no_imagenet(name, key, "timm knows no pretrained weights for it"))
-    from huggingface_hub import constants, try_to_load_from_cache
+    @property
+    def pretrained(self) -> Mapping[str, str]: ...
 
-    is_cached = any(
-        isinstance(try_to_load_from_cache(pretrained.hf_hub_id, file), str)
-        for file in ("model.safetensors", "pytorch_model.bin")
-    )
-    if not is_cached:
-        try:
-            # The answer does not matter, only that there is one.
-            urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S).close()
-        except urllib.error.HTTPError:
-            pass
-        except OSError as error:
-            raise UserError(_explain_no_imagenet(name, key, f"the hub does not answer ({error})")) from None
-    try:
-        source = timm.create_model(name, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError) as error:  # the hub answers, but not with this file
-        raise UserError(_explain_no_imagenet(name, key, f"the hub does not give them ({error})")) from None
-    return load_weights(model, source.state_dict(), where=f"timm hub {pretrained.hf_hub_id}", needs_head=False)
+    def build_student(self, spec: ModelSpec) -> nn.Module: ...
 
+    def build_teacher(self, spec: ModelSpec) -> nn.Module: ...
 
-def _explain_no_imagenet(name: str, key: str, why: str) -> Problem:
-    rest = (
-        "or name another file in student_init; or --set student_init=random"
-        if key == "student_init"
-        else ("or give the teacher's whole weights in its file, and init none")
-    )
-    return Problem(
-        where=f"{key} = 'imagenet'",
-        what=f"no ImageNet weights for {name}: no file weights/{name}.imagenet.safetensors or .pth, and {why}",
-        remedy=f"on a machine with a network: python -c \"import timm, torch; torch.save(timm.create_model('{name}', "
-        f"pretrained=True).state_dict(), 'weights/{name}.imagenet.pth')\" and copy the file here; " + rest,
-    )
-
-
-def explain_no_hub(name: str) -> Problem:
-    return Problem(
-        where="student_init = 'imagenet'",
-        what=f"stage 2 never asks a hub, and there is no file weights/{name}.imagenet.safetensors or .pth",
-        remedy="name a file in student_init, or --set student_init=random, or run stage 1",
-    )
+    def example_batch(self, count: int) -> Batch: ...
 
 
 def build_student(
-    config: RunConfig, *, classes: int, resumed: bool = False, say: Callable[[str], None] = print
-) -> Classifier:
+    config: RunConfig, task: ModelSource, *, resumed: bool = False, say: Callable[[str], None] = print
+) -> nn.Module:
     """The model that learns; `say` gets the lines that tell where its weights come from.
 
     Stage 1 starts from `student_init`; stage 2 from a stage-1 checkpoint, and never touches a hub. A resumed run takes
     its weights from its own state, so none are looked for. Raises UserError when weights are missing or do not fit.
     """
     section = config.student
-    model = build_classifier(section.name, classes=classes, dropout=section.dropout)
+    model = task.build_student(ModelSpec(section.name, section.options, section.dropout))
     partial = "partial-weights" in config.allow
     if resumed:
         return model
@@ -144,25 +67,49 @@ def build_student(
         for note in [*notes, f"student {_load_trained(model, path, 'pretrained_student_weights', partial)}"]:
             say(note)
         return model
-    if config.stage == 2 and section.init == "imagenet" and find_local_weights(section.name) is None:
-        raise UserError(explain_no_hub(section.name))
-    say(f"student {initialise(model, section, partial=partial)}")
+    say(f"student {_initialise(model, config, task, partial=partial)}")
     return model
 
 
-def build_teachers(config: RunConfig, *, classes: Sequence[str], say: Callable[[str], None] = print) -> TeacherEnsemble:
-    """The frozen teachers; `classes` are the task's names in its order. A teacher's head must be in its file unless
-    the config permits otherwise: a random one teaches noise. Raises UserError as `build_student`, with the problems of
-    all teachers.
+def _initialise(model: nn.Module, config: RunConfig, task: ModelSource, *, partial: bool) -> str:
+    """Give the student the weights that `student_init` asks for; returns the line that tells so."""
+    section = config.student
+    if section.init == "random":
+        return f"{section.name}: random weights, as asked for (student_init: random)"
+    if section.init in task.pretrained:
+        load = _find_loader(task, section.init)
+        return load(model, section.name, "student_init", partial=partial, may_fetch=config.stage == 1)
+    path = Path(section.init)
+    if not path.is_file():
+        words = [*task.pretrained, "random"]
+        raise UserError(
+            Problem(
+                where=f"student_init = {section.init!r}",
+                what="is neither a file nor one of the words",
+                expected=f"{', '.join(words)}, or a file of weights",
+                remedy="check the path; relative paths start at the current folder",
+            )
+        )
+    return load_weights(model, read_tensors(path), where=str(path), needs_head=False, allow_partial=partial)
+
+
+def _find_loader(task: ModelSource, word: str) -> Callable[..., str]:
+    module, function = task.pretrained[word].split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def build_teachers(config: RunConfig, task: ModelSource, *, say: Callable[[str], None] = print) -> TeacherEnsemble:
+    """The frozen teachers. A teacher's head must be in its file unless the config permits otherwise: a random one
+    teaches noise. Raises UserError as `build_student`, with the problems of all teachers.
     """
     if not config.teachers:
         raise ValueError(f"stage {config.stage} has no teacher")
     problems = ProblemList()
-    teachers: list[AdaptedTeacher] = []
+    teachers: list[FrozenTeacher] = []
     paths: list[Path | None] = []
     for index in range(len(config.teachers)):
         try:
-            teacher, path = _build_teacher(config, index, classes, say)
+            teacher, path = _build_teacher(config, index, task, say)
         except UserError as error:
             problems.take(error)
             continue
@@ -178,18 +125,32 @@ def build_teachers(config: RunConfig, *, classes: Sequence[str], say: Callable[[
     )
 
 
+def make_teacher_spec(section: TeacherSection) -> ModelSpec:
+    """What a task is asked to build for this teacher: with the form of pictures that it expects, where it has one."""
+    form = {"input_size": section.input_size, "mean": section.mean, "std": section.std}
+    options = {**section.options, **{name: value for name, value in form.items() if value is not None}}
+    return ModelSpec(section.name, options, role="teacher")
+
+
+def list_class_names(task: ModelSource) -> tuple[str, ...]:
+    """The task's classes in the order of its logits; () for a task without classes."""
+    return tuple(getattr(task, "classes", ()))
+
+
 def _build_teacher(
-    config: RunConfig, index: int, classes: Sequence[str], say: Callable[[str], None]
-) -> tuple[AdaptedTeacher, Path | None]:
+    config: RunConfig, index: int, task: ModelSource, say: Callable[[str], None]
+) -> tuple[FrozenTeacher, Path | None]:
     """One teacher and the file it came from."""
     section, key = config.teachers[index], name_weights_key(config, index)
+    classes = list_class_names(task)
     order = _find_order(section, classes, key.removesuffix(".weights"))
     partial = "partial-weights" in config.allow
     who = "teacher" if len(config.teachers) == 1 else f"teacher {index + 1}"
     with _own_draws(config.seed + index) if section.head == "random-ok" else contextlib.nullcontext():
-        model = build_classifier(section.name, classes=len(classes), dropout=None)
-    if section.init == "imagenet":
-        line = load_imagenet(model, section.name, f"{key.removesuffix('weights')}init", partial=partial)
+        model = task.build_teacher(make_teacher_spec(section))
+    if section.init != "none":
+        load = _find_loader(task, section.init)
+        line = load(model, section.name, f"{key.removesuffix('weights')}init", partial=partial)
         say(f"{who} {line}")
     path = None
     if section.weights is not None:
@@ -198,11 +159,11 @@ def _build_teacher(
             say(note)
         needs_head = section.head == "loaded"
         say(f"{who} {_load_trained(model, path, key, partial, needs_head=needs_head, classes=classes)}")
-    elif section.init == "none":
+    elif section.init == "none" and any(True for _ in model.parameters()):
         say(f"{who} {section.name}: random weights, as asked for (no weights, init none)")
     if section.head == "random-ok":
         say(f"warning: {who} may have a random head (head: random-ok): its logits teach noise, its features may serve")
-    return AdaptedTeacher(model, input_size=section.input_size, mean=section.mean, std=section.std, order=order), path
+    return FrozenTeacher(model, order=order, reads=section.reads), path
 
 
 @contextlib.contextmanager
@@ -232,7 +193,7 @@ def _find_order(section: TeacherSection, classes: Sequence[str], where: str) -> 
     return [section.classes.index(name) for name in classes]
 
 
-def _warn_of_twins(config: RunConfig, paths: Sequence[Path | None], teachers: Sequence[AdaptedTeacher]) -> list[str]:
+def _warn_of_twins(config: RunConfig, paths: Sequence[Path | None], teachers: Sequence[FrozenTeacher]) -> list[str]:
     """Teachers from which little can be learnt: the student's architecture, its very file, or each other's."""
     notes: list[str] = []
     for index, (section, path) in enumerate(zip(config.teachers, paths, strict=True)):
@@ -276,20 +237,28 @@ def _describe_average(config: RunConfig) -> str:
     return f"{len(config.teachers)} teachers, the average of their {config.teacher_average}: {shares}"
 
 
-def print_layers(config: RunConfig, *, classes: int, image_size: int, say: Callable[[str], None] = print) -> None:
-    """The layers of the student and of each teacher that a tap can name, with shapes; opens no weights and no data.
+def print_layers(config: RunConfig, task: ModelSource, *, say: Callable[[str], None] = print) -> None:
+    """The layers of the student and of each teacher that a term can name, with shapes; opens no weights and no data.
 
     Names are those that a config uses: a second teacher's begin with `2.`. Raises UserError for an unknown model.
     """
-    parts = [("student", config.student.name, image_size, 1)]
+    student = ModelSpec(config.student.name, config.student.options, config.student.dropout)
+    parts = [("student", student, task.build_student, 1)]
     for number, section in enumerate(config.teachers, 1):
         who = "teacher" if len(config.teachers) == 1 else f"teacher {number}"
-        parts.append((who, section.name, section.input_size or image_size, number))
-    for who, name, size, number in parts:
-        layers = list_layers(build_classifier(name, classes=classes, dropout=None), size)
-        say(f"{who} {name}, images (B, 3, {size}, {size}):")
+        parts.append((who, make_teacher_spec(section), task.build_teacher, number))
+    inputs = task.example_batch(1).inputs
+    for who, spec, build, number in parts:
+        model = build(spec)
+        layers = list_layers(model, inputs)
+        say(f"{who} {spec.name}, {_describe_inputs(select_inputs(model, inputs))}:")
         for line in describe_layers([(name_layer(number, layer), shape) for layer, shape in layers]):
             say(f"  {line}")
+
+
+def _describe_inputs(inputs: Mapping[str, Tensor]) -> str:
+    """`image (B, 3, 380, 380)`."""
+    return ", ".join(f"{name} ({', '.join(['B', *map(str, tensor.shape[1:])])})" for name, tensor in inputs.items())
 
 
 def _load_trained(
@@ -299,7 +268,7 @@ def _load_trained(
     partial: bool,
     *,
     needs_head: bool = True,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
 ) -> str:
     """The counting line. With `classes`, a head that is needed and has another number of them is refused by name."""
     if not path.is_file():
@@ -313,7 +282,7 @@ def _load_trained(
     tensors = read_tensors(path)
     found, match = count_head_classes(tensors), match_tensors(model, tensors)
     is_ours = not match.missing_in_backbone() and not match.unexpected_in_backbone()
-    if needs_head and is_ours and classes is not None and found not in (None, len(classes)):
+    if needs_head and is_ours and classes and found not in (None, len(classes)):
         heads = [key for key in model.state_dict() if is_head(key)]
         raise UserError(
             Problem(

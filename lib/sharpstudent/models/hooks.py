@@ -5,26 +5,27 @@ Legend: B images, C channels, h x w the grid of a feature map, N tokens, D their
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-from collections.abc import Generator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.types import FEATURES
+from sharpstudent.models.forward import select_inputs
 
 NEAREST = 4  # names that a message offers
 MOST_INDICES = 2  # numbers in a listed name: a stage's, and its block's
 
 
-class Taps:
-    """The hooks of one model and what they find during one forward.
+class FeatureHooks:
+    """The hooks of one model and what they find during one forward; `hook_features` puts them on.
 
-    The hooks stay on the modules and do nothing outside `collecting()`: not while a checkpointed block is computed
-    again in `backward`, not when a part of the model is called alone. `copy.deepcopy` of the model copies them with
-    their store, so a copy and its original never see each other's tensors.
+    The hooks stay on the modules and do nothing outside a forward of the whole model: not while a checkpointed block is
+    computed again in `backward`, not when a part of the model is called alone. `copy.deepcopy` of the model copies them
+    with their store, so a copy and its original never see each other's tensors.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
@@ -40,24 +41,24 @@ class Taps:
             for layer in self.layers
             for module in _find_ends(known[layer])
         ]
+        if self.layers:
+            self._handles.append(model.register_forward_pre_hook(_Begin(self)))
+            self._handles.append(model.register_forward_hook(_Finish(self), always_call=True))
 
     def remove(self) -> None:
         """Take the hooks off again."""
         for handle in self._handles:
             handle.remove()
 
-    @contextlib.contextmanager
-    def collecting(self) -> Generator[dict[str, Tensor]]:
-        """Inside, the hooks write into the dictionary that this gives; afterwards, also after an exception, only the
-        caller has it.
-        """
-        found = self._found = {}
+    def begin(self) -> None:
+        """The whole model is called: from now on the layers' outputs are kept."""
+        self._found = {}
         self._is_on = True
-        try:
-            yield found
-        finally:
-            self._is_on = False
-            self._found = {}
+
+    def finish(self) -> dict[str, Tensor]:
+        """The forward is over: what was found, by the names that it has among the outputs; nothing is kept here."""
+        found, self._found, self._is_on = self._found, {}, False
+        return {f"{FEATURES}{layer}": tensor for layer, tensor in found.items()}
 
     def put(self, layer: str, output: Any) -> None:
         """What a layer gave. A layer that runs several times in a forward leaves its last output."""
@@ -75,9 +76,9 @@ class Taps:
             )
         self._found[layer] = output
 
-    def check_complete(self, found: dict[str, Tensor]) -> None:
+    def check_complete(self, found: Mapping[str, Tensor]) -> None:
         """Raise UserError for a layer that took no part in the forward."""
-        silent = [layer for layer in self.layers if layer not in found]
+        silent = [layer for layer in self.layers if f"{FEATURES}{layer}" not in found]
         if silent:
             raise UserError(
                 Problem(
@@ -88,17 +89,67 @@ class Taps:
             )
 
 
+def hook_features(model: nn.Module, layers: Sequence[str]) -> None:
+    """From now on each forward of the model also gives the outputs of these layers, as `features/LAYER`.
+
+    layers: names as in `named_modules()`, such as `backbone.stages.3` or `net._blocks.31`; they replace those of an
+    earlier call, and none ends it. State keys stay as they are. The tensors are those that flow on: with a graph in
+    training, and changed with them where the next layer works in place, as an activation after a norm does (a block's
+    own output is safe). Under `torch.compile` call this before the first forward; a later call compiles anew, and each
+    hooked layer keeps its output from being fused away. Under gradient checkpointing a hooked layer inside a
+    checkpointed block costs the memory of its output.
+
+    Raises UserError for a name the model does not have, with the nearest ones; the forward raises it for a layer that
+    gives no tensor or is never called.
+    """
+    hooks = FeatureHooks(model, layers)
+    earlier = find_feature_hooks(model)
+    if earlier is not None:
+        earlier.remove()
+    model._feature_hooks = hooks  # type: ignore[assignment]
+
+
+def find_feature_hooks(model: nn.Module) -> FeatureHooks | None:
+    """The hooks that a model has, None without any."""
+    hooks = model.__dict__.get("_feature_hooks")
+    return hooks if hooks is not None and hooks.layers else None
+
+
+class _Begin:
+    """Before a forward of the whole model. An object and no closure: see `_Hook`."""
+
+    def __init__(self, hooks: FeatureHooks) -> None:
+        self._hooks = hooks
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        self._hooks.begin()
+
+
+class _Finish:
+    """After a forward of the whole model, also where it raised: then the output is None."""
+
+    def __init__(self, hooks: FeatureHooks) -> None:
+        self._hooks = hooks
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        found = self._hooks.finish()
+        if output is None:
+            return None
+        self._hooks.check_complete(found)
+        return {**output, **found}
+
+
 class _Hook:
     """A forward hook that knows its layer's name. An object and no closure: `copy.deepcopy` copies it with its store,
     where a function would go on writing into the original's.
     """
 
-    def __init__(self, taps: Taps, layer: str) -> None:
-        self._taps = taps
+    def __init__(self, hooks: FeatureHooks, layer: str) -> None:
+        self._hooks = hooks
         self._layer = layer
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._taps.put(self._layer, output)
+        self._hooks.put(self._layer, output)
 
 
 def _find_ends(module: nn.Module) -> list[nn.Module]:
@@ -112,8 +163,8 @@ def _find_ends(module: nn.Module) -> list[nn.Module]:
     return ends
 
 
-def list_layers(model: nn.Module, image_size: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and output shape of the model's stages and blocks, for images (1, 3, image_size, image_size).
+def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+    """Name and output shape of the model's stages and blocks, for these inputs of a batch.
 
     Listed is what has layers of its own, an output (B, C, h, w) or (B, N, D), and at most a stage's and a block's
     number in its name; any other name of `named_modules()` can be tapped, too. One forward in evaluation mode without
@@ -137,7 +188,7 @@ def list_layers(model: nn.Module, image_size: int) -> list[tuple[str, tuple[int,
         model.eval()
         with torch.random.fork_rng(devices), torch.no_grad():
             # Past __call__, so that a compiled model is not compiled for this.
-            model.forward(torch.zeros(1, 3, image_size, image_size, device=weight.device, dtype=weight.dtype))
+            model.forward(**select_inputs(model, inputs))
     finally:
         for handle in handles:
             handle.remove()

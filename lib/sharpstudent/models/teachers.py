@@ -1,15 +1,11 @@
-"""One or more frozen teachers as one, and what messages and tables call them.
+"""Frozen teachers: what they read of a batch, how their answers are averaged, and what messages call them.
 
-One or more frozen teachers as one: each sees the batch at its own size and scale, and their answers are averaged.
-
-Legend: B images, C classes, H x W pixels.
-
-What messages, tables and files call the models of a run.
+Legend: R rows of a batch, C classes, D what a head takes in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -17,63 +13,59 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.core.types import Outputs
-from sharpstudent.models.classifier import Classifier, FrozenTeacher
+from sharpstudent.core.types import FEATURES, Outputs
+from sharpstudent.models.forward import run_model
+from sharpstudent.models.hooks import hook_features
 from sharpstudent.models.weights import is_head
 
 Average = Literal["logits", "probabilities"]
 
 
-class AdaptedTeacher(FrozenTeacher):
-    """A frozen teacher with an input size, a normalisation, a class order and a temperature of its own.
+class FrozenTeacher(nn.Module):
+    """A model that is only read: `train()` leaves it in evaluation mode, its forward keeps no graph.
 
-    input_size: side in pixels that the images are resized to (bilinear with antialiasing); mean, std: of each colour,
-    for RGB in 0..1; order: for each class of the task, its place in the teacher's logits; calibration: what its logits
-    are divided by, found by the preflight. What is None leaves the tensor as it is: without any of them the teacher
-    gets the caller's very tensor, and gives its own logits.
+    order: for each class of the task, its place in the teacher's logits; None for the same order. reads: for an input
+    of the teacher, the input of the batch that it is given, such as {"image": "image_clean"}. calibration: what its
+    logits are divided by, found by the preflight; None: they stay as they are.
     """
 
-    mean: Tensor | None
-    std: Tensor | None
     calibration: float | None = None
 
     def __init__(
-        self,
-        model: Classifier,
-        *,
-        input_size: int | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        order: Sequence[int] | None = None,
+        self, model: nn.Module, *, order: Sequence[int] | None = None, reads: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(model)
-        self.input_size = input_size
-        # Not persistent: settings are no weights.
-        self.register_buffer("mean", _per_colour(mean), persistent=False)
-        self.register_buffer("std", _per_colour(std), persistent=False)
+        super().__init__()
+        self.model = model
         self.order = None if order is None or list(order) == sorted(order) else tuple(order)
+        self.reads = dict(reads or {})
+        model.requires_grad_(False)
+        self.train(False)
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) RGB in 0..1 as this teacher expects them; the same object where it expects no other."""
-        size = self.input_size
-        if size is not None and tuple(images.shape[-2:]) != (size, size):
-            images = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
-        if self.mean is not None:
-            images = images - self.mean
-        if self.std is not None:
-            images = images / self.std
-        return images
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        return super().train(False)
+
+    def hook_features(self, layers: Sequence[str]) -> None:
+        """As `models.hooks.hook_features`, of the model itself."""
+        hook_features(self.model, layers)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Outputs:
-        outputs = self.model(self.prepare(images))
-        logits = outputs.logits if self.order is None else outputs.logits[:, list(self.order)]
+    def forward(self, **inputs: Tensor) -> Outputs:
+        outputs = run_model(self.model, self.select(inputs))
+        if "logits" not in outputs or (self.order is None and self.calibration is None):
+            return outputs
+        logits = outputs["logits"] if self.order is None else outputs["logits"][:, list(self.order)]
         logits = logits if self.calibration is None else logits / self.calibration
-        return outputs if logits is outputs.logits else Outputs(logits=logits, features=outputs.features)
+        return {**outputs, "logits": logits}
 
-    @torch.no_grad()
-    def get_features(self, images: Tensor) -> Tensor:
-        return self.model.get_features(self.prepare(images))
+    def select(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs of a batch under the names that the model has for them. Raises ValueError where one is missing."""
+        missing = [source for source in self.reads.values() if source not in inputs]
+        if missing:
+            raise ValueError(
+                f"a teacher reads {', '.join(self.reads.values())}, and the batch has {', '.join(inputs)}: "
+                f"{', '.join(missing)} is missing"
+            )
+        return {**inputs, **{name: inputs[source] for name, source in self.reads.items()}}
 
     @property
     def head(self) -> nn.Linear:
@@ -88,12 +80,12 @@ class AdaptedTeacher(FrozenTeacher):
         return layers[0]
 
     @torch.no_grad()
-    def pool(self, images: Tensor) -> Tensor:
-        """What the head takes in, (B, D), of images (B, 3, H, W) RGB in 0..1: pooled as this architecture pools."""
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the head takes in, (R, D), of the inputs of a batch: pooled as this architecture pools."""
         taken: list[Tensor] = []
         handle = self.head.register_forward_pre_hook(lambda _, values: taken.append(values[0]))
         try:
-            self.model(self.prepare(images))
+            run_model(self.model, self.select(inputs))
         finally:
             handle.remove()
         return taken[0]
@@ -111,7 +103,7 @@ class TeacherEnsemble(nn.Module):
     weights: the share of each teacher, divided by their sum. average: `logits` gives their weighted mean,
     `probabilities` the logarithm of the weighted mean of their softmaxes; one teacher alone answers for itself in both.
     Features go by the names of the layers: the first teacher's as they are, the second's after `2.`, the third's after
-    `3.`, and so on; each at the size of its own input.
+    `3.`, and so on.
     """
 
     shares: Tensor
@@ -133,11 +125,11 @@ class TeacherEnsemble(nn.Module):
     def train(self, mode: bool = True) -> TeacherEnsemble:
         return super().train(False)
 
-    def tap(self, layers: Sequence[str]) -> None:
-        """As `Classifier.tap`, with the names under which the features come. Raises UserError as it does."""
+    def hook_features(self, layers: Sequence[str]) -> None:
+        """As `models.hooks.hook_features`, by the names under which the features come. Raises UserError as it does."""
         named = [_split_name(layer, len(self.teachers)) for layer in layers]
         for number, teacher in enumerate(self.members, 1):
-            teacher.tap([layer for place, layer in named if place == number])
+            teacher.hook_features([layer for place, layer in named if place == number])
 
     @property
     def members(self) -> list[FrozenTeacher]:
@@ -145,32 +137,34 @@ class TeacherEnsemble(nn.Module):
         return [teacher for teacher in self.teachers if isinstance(teacher, FrozenTeacher)]
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Outputs:
-        """images (B, 3, H, W) float32 RGB in 0..1 -> logits (B, C) in the task's order of classes."""
-        answers: list[Outputs] = [teacher(images) for teacher in self.teachers]
+    def forward(self, **inputs: Tensor) -> Outputs:
+        """inputs: of a batch -> the outputs that all teachers give, averaged; logits in the task's order of classes."""
+        answers: list[Outputs] = [teacher(**inputs) for teacher in self.teachers]
         if len(answers) == 1:
             return answers[0]
-        features = {
-            name_layer(number, layer): tensor
-            for number, answer in enumerate(answers, 1)
-            for layer, tensor in answer.features.items()
+        averaged = {
+            name: self.combine([answer[name] for answer in answers], name)
+            for name in answers[0]
+            if not name.startswith(FEATURES) and all(name in answer for answer in answers)
         }
-        return Outputs(logits=self.combine([answer.logits for answer in answers]), features=features)
+        features = {
+            f"{FEATURES}{name_layer(number, name.removeprefix(FEATURES))}": tensor
+            for number, answer in enumerate(answers, 1)
+            for name, tensor in answer.items()
+            if name.startswith(FEATURES)
+        }
+        return {**averaged, **features}
 
-    @torch.no_grad()
-    def get_features(self, images: Tensor) -> Tensor:
-        """Last feature map of the first teacher."""
-        return self.members[0].get_features(images)
-
-    def combine(self, logits: Sequence[Tensor]) -> Tensor:
-        """The average (B, C) of what each teacher says, (B, C) each, on one device. At least in fp32: teachers may
-        answer in several precisions.
+    def combine(self, answers: Sequence[Tensor], name: str = "logits") -> Tensor:
+        """The average (R, ...) of what each teacher gives, (R, ...) each, on one device. At least in fp32: teachers may
+        answer in several precisions. `probabilities` are those of `logits`; any other output has its mean taken.
         """
-        stacked = torch.stack([each.to(torch.promote_types(each.dtype, torch.float32)) for each in logits])
-        if self.average == "logits":
-            return (stacked * self.shares).sum(0)
+        stacked = torch.stack([each.to(torch.promote_types(each.dtype, torch.float32)) for each in answers])
+        shares = self.shares.reshape(-1, *[1] * (stacked.ndim - 1))
+        if self.average == "logits" or name != "logits":
+            return (stacked * shares).sum(0)
         # log(sum of share * softmax), without ever leaving the logarithms: no probability rounds to 0.
-        return torch.logsumexp(F.log_softmax(stacked, -1) + self.shares.log(), 0)
+        return torch.logsumexp(F.log_softmax(stacked, -1) + shares.log(), 0)
 
 
 def name_layer(number: int, layer: str) -> str:
@@ -184,10 +178,6 @@ def _split_name(name: str, teachers: int) -> tuple[int, str]:
     if first.isdecimal() and 2 <= int(first) <= teachers:
         return int(first), rest
     return 1, name
-
-
-def _per_colour(values: Sequence[float] | None) -> Tensor | None:
-    return None if values is None else torch.tensor(list(values), dtype=torch.float32).reshape(1, 3, 1, 1)
 
 
 Named = tuple[str, nn.Module]

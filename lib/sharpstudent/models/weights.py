@@ -1,7 +1,7 @@
 """Strict loading of weights: every tensor of the backbone matches, or it is an error with example keys of both sides.
 
 A file may wrap its tensors (`model`, `state_dict`, `model_state_dict`) and prefix its keys (see PREFIXES); both are
-undone on both sides before comparing. The head may bear another library's name: DeepfakeBench's `last_layer` is
+undone on both sides before comparing. The head may bear another library's name, such as `last_layer` for
 efficientnet-pytorch's `_fc`, and a pair that is alone on both sides and fits is taken for the same.
 """
 
@@ -22,7 +22,7 @@ from sharpstudent.core.errors import Problem, UserError
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 PREFIXES = ("module.", "net.", "model.", "student.", "backbone.", "efficientnet.")
 HEAD_NAMES = ("head.", "fc.", "_fc.", "classifier.")  # of this project, of timm, of efficientnet-pytorch
-RENAMED = {"last_layer.weight": "_fc.weight", "last_layer.bias": "_fc.bias"}  # of DeepfakeBench's EfficientNet-B4
+RENAMED = {"last_layer.weight": "_fc.weight", "last_layer.bias": "_fc.bias"}  # in published detectors
 EXAMPLES = 3
 
 

@@ -43,13 +43,13 @@ def list_widths(name: str) -> list[str]:
     return sorted(numbers, key=numbers.__getitem__)
 
 
-def find_lighter_width(name: str, *, image_size: int, below_parameters: int, below_macs: int) -> Lighter | None:
+def find_lighter_width(name: str, *, side: int, below_parameters: int, below_macs: int) -> Lighter | None:
     """The width of `name` with the most parameters that is at least 5 % below both numbers; None where there is none.
 
-    image_size: side of the pictures [px]. Counted with two outputs. No weights are read or made: the models are built
+    side: side of the pictures [px]. Counted with two outputs. No weights are read or made: the models are built
     on torch's meta device, which knows shapes only.
     """
-    counted = [found for width in list_widths(name) if (found := _count(width, image_size)) is not None]
+    counted = [found for width in list_widths(name) if (found := _count(width, side)) is not None]
     fitting = [
         one
         for one in counted
@@ -59,19 +59,20 @@ def find_lighter_width(name: str, *, image_size: int, below_parameters: int, bel
 
 
 @functools.cache
-def _count(name: str, image_size: int) -> Lighter | None:
+def _count(name: str, side: int) -> Lighter | None:
     """None for a model that does not take pictures of this size: then its number is a size and no width."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from sharpstudent.models.classifier import build_classifier, count_parameters
+    from sharpstudent.models.forward import count_parameters
+    from sharpstudent.models.vision import build_classifier
 
     with torch.device("meta"), torch.no_grad():
         model = build_classifier(name, classes=2, dropout=None).eval()
         counter = FlopCounterMode(display=False)
         try:
             with counter:
-                model(torch.zeros(1, 3, image_size, image_size))
+                model(torch.zeros(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError):  # timm's and torch's ways of refusing a size
             return None
     return Lighter(name, count_parameters(model), counter.get_total_flops() // 2)  # a MAC is two operations

@@ -40,13 +40,13 @@ LIGHT_PAPER, DARK_PAPER = "#ffffff", "#14171b"
 
 @dataclass(frozen=True)
 class Ink:
-    """What a chart is drawn with: colours as #rrggbb. real, fake: of the two classes."""
+    """What a chart is drawn with: colours as #rrggbb. first, second: of two classes that are drawn over each other."""
 
     text: str
     grid: str
     series: tuple[str, ...]
-    real: str
-    fake: str
+    first: str
+    second: str
 
     def line(self, number: int) -> dict[str, Any]:
         """Keywords for matplotlib's lines of series `number`, from 0; from the ninth on, other dashes."""
@@ -62,21 +62,21 @@ class Ink:
         return {"marker": MARKERS[(number + number // 8) % 8], "markersize": 4.2, "markeredgewidth": 0}
 
 
-PAPER_INK = Ink(text="#1c2127", grid="#dfe3e8", series=LIGHT_SERIES, real=LIGHT_SERIES[0], fake=LIGHT_SERIES[1])
+PAPER_INK = Ink(text="#1c2127", grid="#dfe3e8", series=LIGHT_SERIES, first=LIGHT_SERIES[0], second=LIGHT_SERIES[1])
 
 # Colours that stand for what the page says: they are exchanged for CSS once the SVG is drawn.
 PAGE_INK = Ink(
     text="#00fe80",
     grid="#00fe81",
     series=tuple(f"#00fe{number:02x}" for number in range(8)),
-    real="#00fe82",
-    fake="#00fe83",
+    first="#00fe82",
+    second="#00fe83",
 )
 PAGE_COLOURS = {
     PAGE_INK.text: "currentColor",
     PAGE_INK.grid: "var(--grid)",
-    PAGE_INK.real: "var(--real)",
-    PAGE_INK.fake: "var(--fake)",
+    PAGE_INK.first: "var(--first)",
+    PAGE_INK.second: "var(--second)",
     **{colour: f"var(--s{number})" for number, colour in enumerate(PAGE_INK.series)},
 }
 
@@ -198,7 +198,7 @@ class Key:
     number: int
     name: str
     value: str = ""
-    shape: Literal["line", "real", "fake"] = "line"
+    shape: Literal["line", "area", "outline"] = "line"
 
 
 @dataclass(frozen=True)
@@ -273,10 +273,10 @@ def _add_legend(figure: Any, chart: Chart) -> None:
     from matplotlib.patches import Patch
 
     def draw_handle(key: Key) -> Any:
-        if key.shape == "real":
-            return Patch(facecolor=PAPER_INK.real, alpha=0.45)
-        if key.shape == "fake":
-            return Line2D([], [], color=PAPER_INK.fake, linewidth=1.7)
+        if key.shape == "area":
+            return Patch(facecolor=PAPER_INK.first, alpha=0.45)
+        if key.shape == "outline":
+            return Line2D([], [], color=PAPER_INK.second, linewidth=1.7)
         return Line2D([], [], **PAPER_INK.line(key.number), **PAPER_INK.marker(key.number))
 
     height = figure.get_size_inches()[1]
@@ -315,3 +315,11 @@ def _own_settings(salt: str) -> Generator[None]:
         # A name in letters that the font lacks is drawn as boxes in the PNG; the page has it as text.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
         yield
+
+
+@dataclass(frozen=True)
+class ChartGroup:
+    """Charts that belong together. title: what they are of: `Training`."""
+
+    title: str
+    charts: tuple[Chart, ...]

@@ -30,7 +30,7 @@ def format_epoch_line(
     best_name: str = "best",
     steering: Mapping[str, float] | None = None,
 ) -> str:
-    """`Epoch 3/100 | train loss 0.6100 | val_auc 0.8123 | hard w=0.95 kd w=0.05 T=3.0 | best 0.8123 (epoch 3, new)`;
+    """`Epoch 3/100 | train loss 0.6100 | val_accuracy 0.8123 | hard w=0.95 T=3.0 | best 0.8123 (epoch 3, new)`;
     values of None are left out. best_name: what the best value is called. steering: the numbers of the terms, as
     `format_steering` takes them.
     """

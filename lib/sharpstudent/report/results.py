@@ -1,16 +1,11 @@
-"""The results of an evaluation as data.
+"""The results of an evaluation of any task as data: what report.html, results.json and the console are made of.
 
-The smallest parts of results: figures, and the points of pictures. All numbers are finite.
+The form of results.json is this file's (`EvaluationResults`), told as JSON Schema in docs/evaluation.schema.json. A
+reader of schema `sharpstudent/evaluation/1` may count on every key here; keys are added under the same number, and a
+change of meaning raises it. All numbers are finite; what has no value is null, with a note that says why. A task whose
+renderer writes results of its own form uses the small parts of this file.
 
-Legend: P points of a curve, M bins.
-
-The results of an evaluation as data: what report.html, results.json, the model card and the console are made of.
-
-The form of results.json is this file's (`Results`), told as JSON Schema in docs/results.schema.json. A reader of schema
-`sharpstudent/results/1` may count on every key here; keys are added under the same number, and a change of meaning
-raises it. All numbers are finite; what has no value is null, with a note that says why.
-
-Legend: E epochs, K strengths of a disturbance.
+Legend: E epochs.
 """
 
 from __future__ import annotations
@@ -20,8 +15,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Numbers = tuple[float, ...]
-Counts = tuple[int, ...]
+from sharpstudent.core.types import Direction
+
+SCHEMA = "sharpstudent/evaluation/1"
+
+Role = Literal["teacher", "before", "distilled", "control", "model"]
 
 
 class Plain(BaseModel):
@@ -41,100 +39,9 @@ class FigureResult(Plain):
     note: str | None = None
 
 
-class CurvePoints(Plain):
-    """A curve from the highest threshold down; x, y in 0..1 (P,); thresholds [log-odds] (P,): null where nothing is
-    called fake.
-    """
-
-    x_name: str
-    y_name: str
-    x: Numbers
-    y: Numbers
-    thresholds: tuple[float | None, ...]
-
-
-class ReliabilityBins(Plain):
-    """Of the probability of fake: edges (M + 1,), counts (M,), said and true (M,): null in an empty bin."""
-
-    edges: Numbers
-    counts: Counts
-    said: tuple[float | None, ...]
-    true: tuple[float | None, ...]
-
-
-class ScoreHistogram(Plain):
-    """Samples by their probability of fake: edges (M + 1,) in 0..1, real and fake: counts (M,)."""
-
-    edges: Numbers
-    real: Counts
-    fake: Counts
-
-
-class Drawing(Plain):
-    """The pictures of one model's scores. level: `frame` or `video_mean`; part: "" for all, or "@SOURCE"."""
-
-    level: str
-    part: str
-    roc: CurvePoints
-    pr: CurvePoints
-    det: CurvePoints
-    reliability: ReliabilityBins
-    histogram: ScoreHistogram
-
-
-__all__ = [
-    "SCHEMA",
-    "Band",
-    "CalibrationResult",
-    "ComparisonResult",
-    "CostResult",
-    "CurvePoints",
-    "DataResult",
-    "DisturbanceCurve",
-    "DisturbancePoint",
-    "Drawing",
-    "FigureResult",
-    "MistakeResult",
-    "ModelResult",
-    "OperatingPointResult",
-    "ReliabilityBins",
-    "Results",
-    "Role",
-    "ScoreHistogram",
-    "TrainingResult",
-]
-
-SCHEMA = "sharpstudent/results/1"
-
-Role = Literal["teacher", "before", "distilled", "control", "model"]
-
-
-class OperatingPointResult(Plain):
-    """A threshold [log-odds before temperature], with the TPR and FPR that it has where it was chosen."""
-
-    threshold: float
-    tpr: float
-    fpr: float
-
-
-class CalibrationResult(Plain):
-    """Temperature and thresholds, chosen on `fitted_on` and on nothing else.
-
-    temperature: what logits are divided by; note: where the search found none. log_loss, ece: before and after.
-    operating_points: by level (`frame`, `video_mean`, ...) and name (`eer`, `youden`, `fpr_1pct`, ...).
-    """
-
-    fitted_on: str
-    temperature: float
-    note: str | None = None
-    log_loss: tuple[float, float]
-    ece: tuple[float, float]
-    operating_points: Mapping[str, Mapping[str, OperatingPointResult]]
-
-
 class CostResult(Plain):
-    """What one picture costs (batch 1). macs: multiply-accumulates; latency_ms: median and 95th percentile; memory:
-    peak while a picture is judged, beyond what the process held before the model was built [bytes]; device: where.
+    """What one sample costs (batch 1). macs: multiply-accumulates; latency_ms: median and 95th percentile; memory:
+    peak while a sample is judged, beyond what the process held before the model was built [bytes]; device: where.
     """
 
     parameters: int | None
@@ -147,99 +54,6 @@ class CostResult(Plain):
     notes: tuple[str, ...] = ()
 
 
-class DisturbancePoint(Plain):
-    """strength: in the disturbance's unit; label: as a reader says it, `quality 50`; auc: frame AUC."""
-
-    strength: float
-    label: str
-    auc: FigureResult
-
-
-class DisturbanceCurve(Plain):
-    """One disturbance at rising strengths, the first of them none at all (K,). area: mean AUC along the curve, by the
-    trapezoid rule over equally spaced strengths, 0..1.
-    """
-
-    name: str
-    unit: str
-    points: tuple[DisturbancePoint, ...]
-    area: float | None
-
-
-class ModelResult(Plain):
-    """One model. name: as reports call it, unique; role: of the two-stage comparison, `model` outside it; file: its
-    name without folders; sha256: of that file, null where only its scores are kept; trained: what the checkpoint says
-    of its training (stage, run, epoch, seed, ...); validation: the metrics that it says chose it. figures: by name,
-    LEVEL_FIGURE[_RULE][@SOURCE[/MANIPULATION]], as in metrics/figures.py.
-    """
-
-    name: str
-    role: Role = "model"
-    file: str
-    sha256: str | None
-    architecture: str | None
-    image_size: int | None
-    trained: Mapping[str, Any] = Field(default_factory=dict[str, Any])
-    validation: Mapping[str, float] = Field(default_factory=dict[str, float])
-    figures: Mapping[str, FigureResult] = Field(default_factory=dict[str, FigureResult])
-    drawings: tuple[Drawing, ...] = ()
-    calibration: CalibrationResult | None = None
-    cost: CostResult | None = None
-    robustness: tuple[DisturbanceCurve, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-class DataResult(Plain):
-    """One data set as it was judged. kind: manifest, folder (cut for this), crops, validation; split: of a manifest;
-    fingerprint: sha256 over names, labels and contents of all faces; faces_rule: which of a frame's faces count;
-    without_decision: frames in which no face was found or that could not be read, by reason; manipulations: fakes of
-    each kind, frames.
-    """
-
-    name: str
-    kind: str
-    split: str | None
-    fingerprint: str
-    frames: int
-    faces: int
-    real: int
-    fake: int
-    videos: int
-    people: int
-    faces_rule: str
-    without_decision: Mapping[str, int] = Field(default_factory=dict[str, int])
-    manipulations: Mapping[str, int] = Field(default_factory=dict[str, int])
-    notes: tuple[str, ...] = ()
-
-
-class ComparisonResult(Plain):
-    """Two models on the same samples. difference: figure of a minus that of b, paired; p_value: two-sided; agreement:
-    share of samples that both call the same at log-odds 0.
-    """
-
-    a: str
-    b: str
-    figure: str
-    difference: FigureResult
-    p_value: float | None
-    agreement: float
-
-
-class MistakeResult(Plain):
-    """A sample that a model judged worst. label: real 0, fake 1; probability: of fake; picture: its number among the
-    report's pictures, null where it could not be read again.
-    """
-
-    model: str
-    source: str
-    sample_id: str
-    clip_id: str
-    manipulation: str
-    label: int
-    probability: float
-    picture: int | None = None
-
-
 class TrainingResult(Plain):
     """metrics.csv of a run: columns by name, a value an epoch (E,), null where there was none; best_epoch, metric:
     which epoch was selected, by what.
@@ -250,31 +64,89 @@ class TrainingResult(Plain):
     metric: str
 
 
-class Band(Plain):
-    """A figure that the two-stage guide expects on FaceForensics++ at 380 px, beside what was measured here."""
+class MetricAbout(Plain):
+    """What a metric is: title: what readers call it; direction: which values are better; chance: what guessing gives,
+    null where that is not known; format: of its values, as Python's `format` takes it.
+    """
 
-    what: str
-    expected: str
-    measured: str
+    title: str
+    direction: Direction
+    chance: float | None = None
+    format: str = ".4f"
 
 
-class Results(Plain):
-    """Everything that one evaluation found. verdict: plain sentences, the most important first; protocol: how it was
-    made, by aspect (`samples`, `intervals`, `selection`, ...); made_at: ISO 8601, UTC.
+class EvaluatedSet(Plain):
+    """One data set as the models were evaluated on it. kind: `split` of the task's data, or `validation` of a run;
+    fingerprint: sha256 over ids, groups and what else the models were not asked; counts: of the task's own; unreadable:
+    samples in whose place others stood, by name with the reason.
+    """
+
+    name: str
+    kind: str
+    split: str | None
+    fingerprint: str
+    samples: int
+    rows: int
+    groups: int
+    counts: Mapping[str, int] = Field(default_factory=dict[str, int])
+    unreadable: Mapping[str, str] = Field(default_factory=dict[str, str])
+    notes: tuple[str, ...] = ()
+
+
+class EvaluatedModel(Plain):
+    """One model. name: as reports call it, unique; role: of the two-stage comparison, `model` outside it; file: its
+    name without folders; sha256: of that file, null where only its outputs are kept; trained: what the checkpoint says
+    of its training (stage, run, epoch, seed, ...); validation: the metrics that it says chose it; metrics: by NAME for
+    all sets together, and by NAME@SET where there are several; calibration: what its checkpoint keeps of its own
+    validation, such as a temperature.
+    """
+
+    name: str
+    role: Role = "model"
+    file: str
+    sha256: str | None
+    architecture: str | None
+    trained: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+    validation: Mapping[str, float] = Field(default_factory=dict[str, float])
+    metrics: Mapping[str, FigureResult] = Field(default_factory=dict[str, FigureResult])
+    calibration: Mapping[str, Any] | None = None
+    cost: CostResult | None = None
+    notes: tuple[str, ...] = ()
+
+
+class PairResult(Plain):
+    """Two models on the same rows. metric: NAME or NAME@SET; difference: that of a minus that of b, paired; p_value:
+    two-sided; better: `a` or `b` where the interval leaves 0 out, null where that cannot be told.
+    """
+
+    a: str
+    b: str
+    metric: str
+    difference: FigureResult
+    p_value: float | None
+    better: Literal["a", "b"] | None
+
+
+class EvaluationResults(Plain):
+    """Everything that one evaluation found. unit, group_unit: what a row and a group are called; metrics: by name, the
+    first one chooses checkpoints; verdict: plain sentences, the most important first; protocol: how it was made, by
+    aspect (`intervals`, `selection`, ...); made_at: ISO 8601, UTC.
     """
 
     schema_: str = Field(default=SCHEMA, alias="schema")
     title: str
     made_at: str
     command: str
+    task: str
+    unit: str
+    group_unit: str
     verdict: tuple[str, ...]
     protocol: Mapping[str, str]
-    data: tuple[DataResult, ...]
-    models: tuple[ModelResult, ...]
-    comparisons: tuple[ComparisonResult, ...] = ()
-    mistakes: tuple[MistakeResult, ...] = ()
+    metrics: Mapping[str, MetricAbout]
+    data: tuple[EvaluatedSet, ...]
+    models: tuple[EvaluatedModel, ...]
+    comparisons: tuple[PairResult, ...] = ()
     training: TrainingResult | None = None
-    bands: tuple[Band, ...] = ()
     config: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     notes: tuple[str, ...] = ()

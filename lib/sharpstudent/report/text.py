@@ -1,25 +1,24 @@
-"""Text, numbers and tables as a report shows them.
+"""Text, numbers and tables as a report shows them, on the page, in Markdown and on the console.
 
-Text of others made fit to be shown: nothing in it is hidden, turns the line round, or is too long for its place.
-
-Tables as data for the page: cells of ready text, with notes collected under them.
-
-Numbers as a reader has them: `.893 [.871, .914]`, `18.6 %`, `4.8 MB`; a dash where there is none.
-
-The models of a report as heads of columns or rows: everywhere with the same colour and the same short name.
+Text of others is made fit to be shown: nothing in it is hidden, turns the line round, becomes markup, or is too long
+for its place. Tables are data: cells of ready text, with notes collected under them. Numbers are written as a reader
+has them, `.893 [.871, .914]`, `18.6 %`, `4.8 MB`, a dash where there is none. The models of a report are heads of
+columns or rows, everywhere with the same colour and the same short name.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
-from sharpstudent.report.comparison import format_milliseconds, format_parameters
-from sharpstudent.report.results import ModelResult
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as ConsoleTable
+
+from sharpstudent.report.results import Role
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidi too), surrogates, no characters at all
 _JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, are made with these
@@ -119,7 +118,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """corner: what the first column holds; notes: by mark."""
 
     caption: str
@@ -154,9 +153,9 @@ def word(text: str, *, title: str = "") -> Cell:
     return Cell(text, title=title, kind="words")
 
 
-def build_list(caption: str, corner: str, columns: Sequence[Cell], rows: Sequence[Row], notes: Notes) -> Table:
+def build_list(caption: str, corner: str, columns: Sequence[Cell], rows: Sequence[Row], notes: Notes) -> TextTable:
     """A table without groups."""
-    return Table(caption, corner, tuple(columns), (Group("", tuple(rows)),), notes.list_all())
+    return TextTable(caption, corner, tuple(columns), (Group("", tuple(rows)),), notes.list_all())
 
 
 DASH, MINUS = "–", "−"
@@ -226,14 +225,18 @@ def format_macs(value: int | None) -> str:
     return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.1f} M"
 
 
-def format_count_of_parameters(value: int | None) -> str:
-    """`19.34 M`."""
-    return DASH if value is None else format_parameters(value)
+def format_parameters(count: int | None) -> str:
+    """`19.34 M`, `1.12 M`, `12.3 k`, or a dash."""
+    if count is None:
+        return DASH
+    return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count / 1e3:.1f} k"
 
 
-def format_latency(value: float | None) -> str:
-    """`30.1 ms`."""
-    return DASH if value is None else format_milliseconds(value)
+def format_milliseconds(value: float | None) -> str:
+    """`30.1 ms`, `0.31 ms`, or a dash."""
+    if value is None:
+        return DASH
+    return f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
 
 
 def format_moment(written: str) -> str:
@@ -274,7 +277,17 @@ ROLES = {
 SHORT = 30  # characters
 
 
-def list_heads(models: Sequence[ModelResult]) -> tuple[Cell, ...]:
+class NamedModel(Protocol):
+    """A model of some results, as far as its name in tables goes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def role(self) -> Role: ...
+
+
+def list_heads(models: Sequence[NamedModel]) -> tuple[Cell, ...]:
     """A cell a model (M,): its short name, role below, the full name on pointing, and the number of its colour."""
     short = shorten_names([model.name for model in models], SHORT)
     return tuple(
@@ -287,3 +300,71 @@ def list_heads(models: Sequence[ModelResult]) -> tuple[Cell, ...]:
         )
         for number, model in enumerate(models)
     )
+
+
+FIXED = 4  # columns that every table of models has
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One model in a table of models: parameters (count) and inference_ms (of one sample), None where they are not
+    known; value: of the metric that the table is about, as text; extra: further columns by their title, as text.
+    """
+
+    model: str
+    parameters: int | None
+    value: str
+    inference_ms: float | None
+    extra: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def to_markdown(rows: Sequence[ComparisonRow], *, metric: str) -> str:
+    """The table as Markdown, ending in a newline. metric: title of the column of values."""
+    titles = _list_titles(rows, metric)
+    rule = ["---", *["---:"] * (FIXED - 1), *["---"] * (len(titles) - FIXED)]
+    body = [[_fit_cell(cell) for cell in _to_cells(row, titles)] for row in rows]
+    heads = [_fit_cell(title) for title in titles]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [heads, rule, *body])
+
+
+def escape_markdown(text: str) -> str:
+    """A name that users gave, on one line and without markup: nothing in it becomes a link, HTML or another cell."""
+    return re.sub(r"([\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.)", r"\\\1", " ".join(text.split()))
+
+
+def to_rich(rows: Sequence[ComparisonRow], *, metric: str, title: str | None = None) -> ConsoleTable:
+    """The table for the console, as `to_markdown`."""
+    titles = _list_titles(rows, metric)
+    lines = [_to_cells(row, titles) for row in rows]
+    return draw_console_table(titles, lines, words=(titles[0], *titles[FIXED:]), title=title)
+
+
+def draw_console_table(
+    heads: Sequence[str], lines: Sequence[Sequence[str]], *, words: Sequence[str], title: str | None = None
+) -> ConsoleTable:
+    """A table for a console of 80 columns. words: heads of the columns that hold names: a long one takes several
+    lines, and numbers stay whole.
+    """
+    table = ConsoleTable(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in heads:
+        is_words = head in words
+        justify: Literal["left", "right"] = "left" if is_words else "right"
+        table.add_column(head.replace("[", "\\["), justify=justify, overflow="fold", no_wrap=not is_words)
+    for line in lines:
+        table.add_row(*(cell.replace("[", "\\[") for cell in line))  # `[` opens rich's markup
+    return table
+
+
+def _list_titles(rows: Sequence[ComparisonRow], metric: str) -> list[str]:
+    extra = dict.fromkeys(title for row in rows for title in row.extra)
+    return ["Model", "Parameters", metric, "Inference time", *extra]
+
+
+def _to_cells(row: ComparisonRow, titles: Sequence[str]) -> list[str]:
+    fixed = [row.model, format_parameters(row.parameters), row.value, format_milliseconds(row.inference_ms)]
+    return fixed + [row.extra.get(title, "") for title in titles[FIXED:]]
+
+
+def _fit_cell(text: str) -> str:
+    """One cell, whatever is in it; a bar that is escaped already stays as it is."""
+    return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))

@@ -1,43 +1,100 @@
-"""From the config to the training step: criterion, optimiser, and how a step is computed on this device."""
+"""From the config to a training: its samples (training and validation, opened together, which share no group), its
+criterion and optimiser, and how a step is computed on this device.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sharpstudent.config.run_config import ComputeSection, RunConfig, TermSection
 from sharpstudent.config.terms import Asks
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
-from sharpstudent.core.types import Outputs
+from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.build import build_criterion, find_layers
 from sharpstudent.criterion.section import Shapes
 from sharpstudent.criterion.weighted_sum import SOURCES, WeightedSum
-from sharpstudent.models.classifier import Classifier, FrozenTeacher
-from sharpstudent.models.teachers import TeacherEnsemble
+from sharpstudent.data.dataset import Samples
+from sharpstudent.models.forward import run_model
+from sharpstudent.models.hooks import hook_features
+from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale, build_optimizer
+from sharpstudent.task import Task, plural
 from sharpstudent.train.step import TrainStep
 
-PROBE_IMAGES = 2
+MOST_NAMES = 5  # of groups in a message
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Samples to learn from and to validate on; they share no group."""
+
+    train: Samples
+    validation: Samples
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a run says of its data, each line once."""
+        return tuple(dict.fromkeys((*self.train.notes, *self.validation.notes)))
+
+    @property
+    def depends_on(self) -> tuple[Path, ...]:
+        """Files beside the samples' own that decide what the samples are."""
+        return tuple(dict.fromkeys((*self.train.depends_on, *self.validation.depends_on)))
+
+
+def open_training_data(task: Task) -> TrainingData:
+    """Open the splits `train` and `validation` of a task, and no other.
+
+    Raises UserError where the task does, for a split without samples, and for groups that stand in both, unless
+    `--allow shared-people` permits it: validation would be a test of memory.
+    """
+    train, validation = task.open_data("train", "validation")
+    for name, samples in (("train", train), ("validation", validation)):
+        if len(samples) == 0:
+            raise UserError(Problem(f"data, split {name}", "holds no samples", remedy="check the data of the config"))
+    if "shared-people" not in task.allow:
+        _check_groups(task, train, validation)
+    return TrainingData(train, validation)
+
+
+def _check_groups(task: Task, train: Samples, validation: Samples) -> None:
+    shared = sorted(train.find_groups() & validation.find_groups())
+    if shared:
+        unit = task.group_unit if len(shared) == 1 else plural(task.group_unit)
+        raise UserError(
+            Problem(
+                where="data",
+                what=f"{len(shared)} {unit} in training and in validation at once",
+                got=", ".join(shared[:MOST_NAMES]) + (", ..." if len(shared) > MOST_NAMES else ""),
+                remedy="give each of them one split; --allow shared-people trains all the same",
+            )
+        )
+
+
+PROBE_ROWS = 2  # that the models are shown
+CHECK_ROWS = 16  # that terms are tried on
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_step(
     config: RunConfig,
-    student: Classifier,
+    student: nn.Module,
     teacher: TeacherEnsemble | FrozenTeacher | None,
     device: torch.device,
     *,
-    image_size: int,
+    task: Task,
 ) -> TrainStep:
     """Models on the device, in the memory format asked for, and everything that one update needs.
 
-    image_size [px]: side of the pictures; the models are shown two empty ones to see what they answer. Raises UserError
-    for what this device or this student cannot do, and for terms that do not fit the models.
+    task: the models are shown its example batch to see what they answer. Raises UserError for what this device or this
+    student cannot do, and for terms that do not fit the models.
     """
     compute = config.compute
     _check_precision(compute, device)
@@ -46,13 +103,15 @@ def build_step(
     if teacher is not None:
         move_model(teacher, device, memory_format)
     decay = config.training.ema_decay
-    average = None if decay is None else WeightAverage(student, decay=decay)  # before the taps: it needs none
-    images = torch.zeros(PROBE_IMAGES, 3, image_size, image_size, device=device).contiguous(memory_format=memory_format)
-    criterion = build_criterion(config.criterion, tap_layers(config.criterion, student, teacher, images))
+    average = None if decay is None else WeightAverage(student, decay=decay)  # before the hooks: it needs none
+    example = task.example_batch(PROBE_ROWS).to(device, memory_format=memory_format)
+    shapes = hook_layers(config.criterion, student, teacher, example)
+    criterion = build_criterion(config.criterion, shapes, task.example_batch(CHECK_ROWS), task.terms)
     _check_sources(criterion, teacher, average)
+    _check_micro_batches(config, criterion)
     criterion.module.to(device)
     if compute.gradient_checkpointing:
-        student.enable_gradient_checkpointing()
+        _enable_checkpointing(student)
     if compute.compile:
         student.compile()  # in place: the names of the weights stay
     return TrainStep(
@@ -68,54 +127,81 @@ def build_step(
     )
 
 
-def tap_layers(
+def hook_layers(
     sections: Sequence[TermSection],
-    student: Classifier,
+    student: nn.Module,
     teacher: TeacherEnsemble | FrozenTeacher | None,
-    images: Tensor,
+    example: Batch,
 ) -> Shapes:
-    """Make the models give the feature maps that the terms read, and see what they answer to `images` (B, 3, S, S).
+    """Make the models give the feature maps that the terms read, and see what they answer to a batch.
 
     Moves neither weights nor buffers nor random states. Raises UserError for a layer that a model does not have, and
     where the teacher's are read and there is none.
     """
     layers = find_layers(sections)
-    maps: dict[str, dict[str, tuple[int, ...]]] = {"student": {}, "teacher": {}}
     if layers.student:
-        _tap(student, layers.student, "student_layer")
-    answer = _probe(student, images)
-    maps["student"] = {name: tuple(answer.features[name].shape) for name in layers.student}
+        _hook(lambda: hook_features(student, layers.student), "student_layer")
     if layers.teacher:
         if teacher is None:
             raise UserError(_explain_no_source("teacher", "teacher_layer"))
-        _tap(teacher, layers.teacher, "teacher_layer")
-        features = _probe(teacher, images).features
-        maps["teacher"] = {name: tuple(features[name].shape) for name in layers.teacher}
-    return Shapes(answer.logits.shape[1], images=len(images), **maps)
+        _hook(lambda: teacher.hook_features(layers.teacher), "teacher_layer")
+    answered = {} if teacher is None else _probe(teacher, example)
+    return Shapes(_list_shapes(_probe(student, example)), _list_shapes(answered), rows=len(example))
 
 
-def _tap(model: Classifier | TeacherEnsemble | FrozenTeacher, layers: Sequence[str], setting: str) -> None:
-    """Tap the layers; a name that the model has not is told with the setting that gives it."""
+def _list_shapes(outputs: Outputs) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in outputs.items()}
+
+
+def _hook(put_on: Callable[[], None], setting: str) -> None:
+    """Put hooks on layers; a name that the model has not is told with the setting that gives it."""
     try:
-        model.tap(layers)
+        put_on()
     except UserError as error:
         raise UserError(
             *(replace(problem, where=f"{setting}: {problem.where}") for problem in error.problems)
         ) from None
 
 
-def _probe(model: nn.Module, images: Tensor) -> Outputs:
+def _probe(model: nn.Module, example: Batch) -> Outputs:
     """One forward in evaluation mode, after which the model and the random states are as before."""
     training = [(module, module.training) for module in model.modules()]
-    rng = capture_rng_state(device_type=images.device.type)
+    rng = capture_rng_state(device_type=example.device.type)
     try:
         model.eval()
         with torch.no_grad():
-            return model(images)
+            return run_model(model, example.inputs)
     finally:
         for module, mode in training:
             module.training = mode
         restore_rng_state(rng)
+
+
+def _enable_checkpointing(student: nn.Module) -> None:
+    enable = getattr(student, "enable_gradient_checkpointing", None)
+    if enable is None:
+        raise UserError(
+            Problem(
+                where="gradient_checkpointing",
+                what=f"is not possible with {type(student).__name__}: it has no enable_gradient_checkpointing",
+                remedy="--set gradient_checkpointing=false, and a smaller micro_batch_size instead",
+            )
+        )
+    enable()
+
+
+def _check_micro_batches(config: RunConfig, criterion: WeightedSum) -> None:
+    """Raise UserError where a term over all rows together would be computed in parts."""
+    coupled = [term.name for term in criterion.terms if term.couples_rows]
+    compute = config.compute
+    if coupled and (compute.micro_batch_size is not None or compute.halve_on_out_of_memory):
+        raise UserError(
+            Problem(
+                where=f"term {coupled[0]!r}",
+                what="couples the rows of a batch, and cannot be computed in micro-batches",
+                remedy="--set micro_batch_size=null --set halve_on_out_of_memory=false",
+            )
+        )
 
 
 def _check_sources(criterion: WeightedSum, teacher: nn.Module | None, average: WeightAverage | None) -> None:

@@ -8,10 +8,10 @@ from sharpstudent.core.errors import TrainingStopped
 from sharpstudent.core.schedules import Progress
 from sharpstudent.data.loader import LoadedBatch, Replaced, load_batches
 from sharpstudent.data.sampler import TrainOrder
-from sharpstudent.evaluation.task import TaskData
 from sharpstudent.models.teachers import name_teachers
-from sharpstudent.train.build import choose_memory_format
-from sharpstudent.train.oom import Attempt, OutOfMemory
+from sharpstudent.task import Task
+from sharpstudent.train.build import TrainingData, choose_memory_format
+from sharpstudent.train.oom import Attempt, OutOfMemory, describe_shapes
 from sharpstudent.train.preflight.run import describe_work
 from sharpstudent.train.preflight.teacher_heads import describe_fits
 from sharpstudent.train.run import Run
@@ -20,7 +20,8 @@ from sharpstudent.train.step import TrainStep
 
 def try_one_batch(
     run: Run,
-    data: TaskData,
+    task: Task,
+    data: TrainingData,
     step: TrainStep,
     order: TrainOrder,
     attempt: Attempt,
@@ -28,7 +29,9 @@ def try_one_batch(
 ) -> None:
     """Take the first step and say how it went. Raises TrainingStopped where memory runs out."""
     first, epochs = next(iter(order.batches(1))), run.config.training.epochs
-    loaded: LoadedBatch = next(load_batches(data.train, [first], seed=run.config.seed, num_workers=0))
+    loaded: LoadedBatch = next(
+        load_batches(data.train, [first], seed=run.config.seed, num_workers=0, collate=task.collate)
+    )
     report_unreadable(loaded.replaced)
     step.student.train()
     teachers = name_teachers(run.config, step.teacher)
@@ -40,7 +43,7 @@ def try_one_batch(
         raise TrainingStopped(str(error)) from error
     terms = ", ".join(f"{name} {value:.4f}" for name, value in result.terms.items())
     run.say(
-        f"dry run: batch {tuple(loaded.batch.inputs.shape)}, step {result.status}"
+        f"dry run: batch {describe_shapes(loaded.batch)}, step {result.status}"
         + (f", loss {result.loss:.4f} ({terms})" if result.ok else f": {result.reason}")
     )
     if teachers:

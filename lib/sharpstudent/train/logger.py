@@ -11,20 +11,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from sharpstudent.config.run_config import TermSection
-from sharpstudent.config.terms import TERMS
+from sharpstudent.config.terms import TERMS, TermSpec
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult
-from sharpstudent.evaluation.task import PICTURE_AUC
-from sharpstudent.report.batch_picture import draw_batch
+from sharpstudent.evaluation.renderer import load_renderer
 from sharpstudent.report.curves import draw_curves
 from sharpstudent.report.guide import advise_on_nan
 from sharpstudent.report.logs import LossesLog, MetricsFile, format_epoch_line
 from sharpstudent.report.tensorboard import TensorBoardLog
+from sharpstudent.task import Task
 from sharpstudent.train.run import Run
+from sharpstudent.train.validate import PREFIX
 
 
 def name_figures(result: StepResult) -> dict[str, float]:
@@ -35,17 +34,24 @@ def name_figures(result: StepResult) -> dict[str, float]:
 
 
 def build_training_columns(
-    means: Mapping[str, float], terms: Sequence[TermSection], *, with_second_pass: bool
+    means: Mapping[str, float],
+    terms: Sequence[TermSection],
+    *,
+    with_second_pass: bool,
+    known: Mapping[str, TermSpec] = TERMS,
 ) -> dict[str, float | None]:
     """`train_*` of an epoch, the same columns in each: None where no step was taken or a term had no weight."""
     names = ["loss", *(["perturbed_loss"] if with_second_pass else []), *(term.name for term in terms), "grad_norm"]
-    if any(TERMS[term.term].asks == "teacher" for term in terms):
+    if any(known[term.term].asks == "teacher" for term in terms):
         names.append("agreement")
     return {f"train_{name}": means.get(name) for name in names}
 
 
 def compare_terms(
-    means: Mapping[str, float], terms: Sequence[TermSection], numbers: Mapping[str, float]
+    means: Mapping[str, float],
+    terms: Sequence[TermSection],
+    numbers: Mapping[str, float],
+    known: Mapping[str, TermSpec] = TERMS,
 ) -> dict[str, float | None]:
     """`kd_hard_ratio`: the weighted losses of the terms that ask somebody over those of the terms that do not; None
     where the latter weigh nothing. No column where no term asks.
@@ -55,8 +61,8 @@ def compare_terms(
     sides = {True: 0.0, False: 0.0}
     for term in terms:
         weighted = numbers[f"{term.name}/weight"] * means.get(term.name, 0.0)
-        sides[TERMS[term.term].asks is not None] += weighted
-    if all(TERMS[term.term].asks is None for term in terms):
+        sides[known[term.term].asks is not None] += weighted
+    if all(known[term.term].asks is None for term in terms):
         return {}
     return {"kd_hard_ratio": sides[True] / sides[False] if sides[False] > 0.0 else None}
 
@@ -77,18 +83,19 @@ def build_epoch_row(
     lr: float,
     rho: float | None,
     skipped: int,
+    known: Mapping[str, TermSpec] = TERMS,
 ) -> dict[str, Any]:
-    """An epoch's row of metrics.csv. sums: of its steps; numbers: those of the terms at its last step; lr and rho: of
-    that step, None without a second pass.
+    """An epoch's row of metrics.csv. sums: of its steps; known: the terms that there are;
+    numbers: those of the terms at its last step; lr and rho: of that step, None without a second pass.
     """
     means, steps = mean_of(sums)
     return join_row(
         {"epoch": epoch},
-        build_training_columns(means, terms, with_second_pass=rho is not None),
+        build_training_columns(means, terms, with_second_pass=rho is not None, known=known),
         metrics,
         {"lr": lr},
         {} if rho is None else {"rho": rho},
-        compare_terms(means, terms, numbers),
+        compare_terms(means, terms, numbers, known),
         numbers,
         {"steps": steps, "skipped": skipped},
     )
@@ -118,9 +125,10 @@ TAGS = {
 class Journal:
     """Opened for the epochs that are still to do: rows of later epochs, left by an interrupted run, are dropped."""
 
-    def __init__(self, run: Run, epoch: int, step: int, steps_done: int, metric: str = PICTURE_AUC) -> None:
-        """metric: that ranks epochs."""
-        self._run, self._metric = run, metric
+    def __init__(self, run: Run, task: Task, epoch: int, step: int, steps_done: int) -> None:
+        self._run, self._renderer = run, load_renderer(task)
+        self._metric = f"{PREFIX}{run.config.training.selection_metric}"  # which ranks epochs
+        self._headline = f"{PREFIX}{task.default_metric}"  # which everybody knows
         self._losses = LossesLog(run.logs_folder / "losses.logs")
         self._metrics = MetricsFile(run.logs_folder / "metrics.csv")
         self._losses.drop_from(epoch, step)
@@ -157,15 +165,8 @@ class Journal:
             self.note(line)
 
     def draw_batch(self, batch: Batch) -> None:
-        """logs/first_batch.png: what teacher and student see, and where each fake was blended."""
-        images = (batch.inputs.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
-        draw_batch(
-            self._run.logs_folder / "first_batch.png",
-            images,
-            batch.labels.cpu().numpy(),
-            [name.rsplit("/", 1)[-1] for name in batch.sample_ids],
-            masks=None if batch.masks is None else np.asarray(batch.masks),
-        )
+        """logs/first_batch.png: what teacher and student see, where the task can draw it."""
+        self._renderer.draw_batch(self._run.logs_folder / "first_batch.png", batch)
 
     def record_step(
         self,
@@ -190,7 +191,7 @@ class Journal:
         """A skipped step, with the samples that were in it and where they are kept."""
         where = f"skipped epoch {progress.epoch} step {progress.step}: "
         what = f"{result.reason}; everything else is as before the step. "
-        samples = f"Samples: {', '.join(batch.sample_ids)}"
+        samples = f"Samples: {', '.join(batch.rows['id'])}"
         self.note(f"{where}{what}{samples}{f'; {kept}' if kept else ''}")
         shown = f"{where}{what}{samples[:200]}"
         for line in (shown, f"  {kept}") if kept else (shown,):
@@ -203,7 +204,7 @@ class Journal:
         if row["skipped"]:
             shown["skipped"] = row["skipped"]
         steering = _find_steering(row)
-        named = {"best": best, "new_best": new_best, "best_name": _name_best(self._metric)}
+        named = {"best": best, "new_best": new_best, "best_name": self._name_best()}
         line = format_epoch_line(row["epoch"], epochs, shown, **named, steering=steering)
         self._metrics.widen(row)  # a run that an earlier version began has fewer figures
         self._metrics.append(row)
@@ -211,10 +212,37 @@ class Journal:
         validation = {f"val/{name.removeprefix('val_')}": row[name] for name in row if name.startswith("val_")}
         self._tensorboard.scalars(validation, row["epoch"])
         self._tensorboard.flush()
-        selected = None if self._metric == PICTURE_AUC else best[0]
+        selected = None if self._metric == self._headline else best[0]
         rows, title = self._metrics.read(), self._run.folder.name
-        draw_curves(self._run.logs_folder / "curves.png", rows, title=title, selected=selected)
-        return _shorten(row, epochs, best, new_best, self._metric)
+        panel = self._renderer.describe_panel()
+        draw_curves(self._run.logs_folder / "curves.png", rows, validation=panel, title=title, selected=selected)
+        return self._shorten(row, epochs, best, new_best)
+
+    def _name_best(self) -> str:
+        """`best` alone for the metric that everybody knows."""
+        return "best" if self._metric == self._headline else f"best {self._metric}"
+
+    def _shorten(self, row: Mapping[str, Any], epochs: int, best: tuple[int, float], new_best: bool) -> str:
+        """The console's line: what a person follows; everything else is in the files."""
+        told = dict.fromkeys((self._headline, f"{self._headline}_ema", self._metric, f"{self._metric}_ema"))
+        shown = {
+            "loss": row["train_loss"],
+            **{name.removeprefix("train_"): row[name] for name in _find_term_losses(row)},
+            **{name: row.get(name) for name in told},
+            "agreement": row.get("train_agreement"),
+            "skipped": row["skipped"] or None,
+        }
+        steering = _find_steering(row)
+        is_plain = list(steering) == ["hard/weight"]  # stage 1: hard labels alone
+        return format_epoch_line(
+            row["epoch"],
+            epochs,
+            shown,
+            best=best,
+            new_best=new_best,
+            best_name=self._name_best(),
+            steering={} if is_plain else steering,
+        )
 
     def explain_stop(self, in_a_row: int, last: StepResult, *, stage1_accuracy: float | None = None) -> str:
         """Why training stopped itself, with the guide's advice and what is left intact; stage1_accuracy: 0..1, of the
@@ -234,33 +262,6 @@ _ADVICE_STAGE_1 = [
     "  2. a lower learning rate: --set stage1.lr=...",
     "  3. a smaller SAM radius: --set rho=0.02",
 ]
-
-
-def _name_best(metric: str) -> str:
-    """`best` alone where everybody takes it for an AUC."""
-    return "best" if metric == PICTURE_AUC else f"best {metric}"
-
-
-def _shorten(row: Mapping[str, Any], epochs: int, best: tuple[int, float], new_best: bool, metric: str) -> str:
-    """The console's line: what a person follows; everything else is in the files."""
-    shown = {
-        "loss": row["train_loss"],
-        **{name.removeprefix("train_"): row[name] for name in _find_term_losses(row)},
-        **{name: row.get(name) for name in (PICTURE_AUC, f"{PICTURE_AUC}_ema", metric, f"{metric}_ema")},
-        "agreement": row.get("train_agreement"),
-        "skipped": row["skipped"] or None,
-    }
-    steering = _find_steering(row)
-    is_plain = list(steering) == ["hard/weight"]  # stage 1: hard labels alone
-    return format_epoch_line(
-        row["epoch"],
-        epochs,
-        shown,
-        best=best,
-        new_best=new_best,
-        best_name=_name_best(metric),
-        steering={} if is_plain else steering,
-    )
 
 
 def _find_steering(row: Mapping[str, Any]) -> dict[str, float]:

@@ -44,7 +44,7 @@ def advise_on_memory(config: RunConfig, device: torch.device, *, items: int, par
         (compute.precision == "fp32" and device.type != "cpu", "--set precision=bf16"),
         (not compute.channels_last and device.type != "cpu", "--set channels_last=true"),
         (now > 1 and not compute.halve_on_out_of_memory, "--set halve_on_out_of_memory=true  (finds the size itself)"),
-        (True, "a smaller image_size or student"),
+        (True, "smaller inputs, such as pictures of a smaller side, or a smaller student"),
     ]
     return [text for is_open, text in ideas if is_open]
 
@@ -98,7 +98,7 @@ class Attempt:
         self._step.parts = min(self._items, 2 * parts)
         self._run.say(
             f"out of memory: the step is taken again in {self._step.parts} micro-batches instead of {parts}; the batch "
-            f"stays {self._items} items. BatchNorm sees fewer images at once."
+            f"stays {self._items} items. BatchNorm sees fewer rows at once."
         )
 
     def _explain(self, error: Exception, batch: Batch) -> None:
@@ -109,9 +109,9 @@ class Attempt:
             raise UserError(
                 Problem(
                     where=f"stage{stage}.{'micro_batch_size' if in_parts else 'batch_size'}",
-                    what="is too small: BatchNorm cannot normalise one picture whose last feature map is one pixel",
-                    got=f"batches of {tuple(batch.inputs.shape)}{f' in {self._step.parts} parts' if in_parts else ''}",
-                    remedy=f"--set stage{stage}.batch_size={2 * len(batch)}, or a larger image_size"
+                    what="is too small: BatchNorm cannot normalise one row with one value a channel",
+                    got=f"batches of {describe_shapes(batch)}{f' in {self._step.parts} parts' if in_parts else ''}",
+                    remedy=f"--set stage{stage}.batch_size={2 * len(batch)}, or larger inputs"
                     if not in_parts
                     else f"--set stage{stage}.micro_batch_size={2 * -(-self._items // self._step.parts)}",
                 )
@@ -127,3 +127,8 @@ class Attempt:
                     remedy=f"--set compile=false; python {SCRIPTS[stage]} --help",
                 )
             ) from None
+
+
+def describe_shapes(batch: Batch) -> str:
+    """`image (16, 3, 112, 112)`."""
+    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in batch.inputs.items())

@@ -18,9 +18,18 @@ from rich.console import Console
 
 from sharpstudent.config.cli import CommandLine
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.core.errors import ExitCode, Problem, ProblemList, UserError
-from sharpstudent.core.io import FolderLock, lock_folder, make_folder, remove_stray_temporaries, write_text_atomically
+from sharpstudent.core.errors import ExitCode, ProblemList, UserError
+from sharpstudent.core.io import (
+    FolderLock,
+    check_writable,
+    lock_folder,
+    make_folder,
+    make_new_folder,
+    remove_stray_temporaries,
+    write_text_atomically,
+)
 from sharpstudent.core.random import seed_everything
+from sharpstudent.evaluation.opened import choose_device
 from sharpstudent.report.console import build_console
 from sharpstudent.report.environment import save_environment
 
@@ -179,65 +188,13 @@ class Interrupts:
             os.write(2, STOPPING.encode())
 
 
-def choose_device(name: str, *, remedy: str = "--set device=auto") -> torch.device:
-    """The device of that name, `auto` being the best there is. Raises UserError for one that torch does not see."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    if not available[name]:
-        raise UserError(
-            Problem(
-                where="device",
-                what=f"torch sees no {name} device here",
-                expected=", ".join(["auto", *(kind for kind, there in available.items() if there)]),
-                got=name,
-                remedy=remedy,
-            )
-        )
-    return torch.device(name)
-
-
 def _check_output(root: Path, dry_run: bool) -> None:
     """Whether a file can be made where the runs go, before anything is computed. Leaves no trace."""
     if not dry_run:
         check_writable(root, f"output_root = {str(root)!r}", remedy="--set output_root=FOLDER")
 
 
-def check_writable(root: Path, where: str, *, remedy: str = "choose another folder") -> None:
-    """Raise UserError where no file can be made in `root`, or in what there is above it. Leaves no trace."""
-    try:
-        there = next(
-            folder for folder in (root, *root.absolute().parents) if folder.exists()
-        )  # raises for a name that is too long
-        probe = there / f".writable.{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            Problem(
-                where=where,
-                what=f"cannot be written ({error.strerror or error})",
-                remedy=f"make the folder writable, free space, or {remedy}",
-            )
-        ) from None
-
-
 def _make_run_folder(config: RunConfig) -> Path:
     """`output/<name>_<config>_<mm_dd_HH_MM_SS>`."""
     stamp = datetime.now().strftime("%m_%d_%H_%M_%S")
     return make_new_folder(Path(config.output_root) / f"{config.name}_{config.config_name}_{stamp}")
-
-
-def make_new_folder(base: Path) -> Path:
-    """A folder of this name, with _2, _3 ... when it exists: mkdir decides who was first. Raises UserError where the
-    disk refuses.
-    """
-    make_folder(base.parent)
-    attempt = 1
-    while True:
-        folder = base if attempt == 1 else base.with_name(f"{base.name}_{attempt}")
-        try:
-            make_folder(folder, exist_ok=False)
-            return folder
-        except FileExistsError:
-            attempt += 1

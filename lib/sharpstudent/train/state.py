@@ -23,18 +23,18 @@ from typing import Any
 import torch
 
 from sharpstudent.checkpoint.disk_space import check_room
-from sharpstudent.checkpoint.resume import RunState, load_run_state
 from sharpstudent.checkpoint.selection import BestCheckpoints
-from sharpstudent.checkpoint.store import read_about
+from sharpstudent.checkpoint.store import RunState, load_run_state, read_about
 from sharpstudent.config.run_config import RunConfig, TrainingSection
 from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, TrainingStopped, UserError
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
-from sharpstudent.evaluation.task import PICTURE_AUC, Task
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.train.collapse import CollapseWatch
+from sharpstudent.task import Task
+from sharpstudent.train.alarms import CollapseWatch
 from sharpstudent.train.oom import OutOfMemory, is_out_of_memory
 from sharpstudent.train.run import Run, StopRequested
 from sharpstudent.train.step import TrainStep
+from sharpstudent.train.validate import PREFIX
 
 
 @dataclass
@@ -46,8 +46,7 @@ class Position:
     skipped: int = 0
     skipped_in_a_row: int = 0
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    start_auc: float | None = None  # of single pictures, of the student as it came from stage 1
-    start_accuracy: float | None = None  # of the same
+    start: dict[str, float] | None = None  # metrics by name, of the student as it came from stage 1
     parts: int | None = None  # micro-batches a batch passes in, once memory has run out
     unreadable: dict[str, str] = field(default_factory=dict[str, str])  # path -> reason
     told_ratio: bool = False  # the advice on the terms' balance has been given
@@ -59,7 +58,11 @@ class Position:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Position:
         watch = CollapseWatch(**stored.get("watch", {}))
-        return cls(**{**stored, "sums": defaultdict(float, stored["sums"]), "watch": watch})
+        stored = {**stored, "sums": defaultdict(float, stored["sums"]), "watch": watch}
+        earlier = {name: stored.pop(f"start_{name}", None) for name in ("auc", "accuracy")}  # before November 2026
+        if stored.get("start") is None and earlier["auc"] is not None:
+            stored["start"] = earlier
+        return cls(**stored)
 
 
 def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
@@ -105,8 +108,8 @@ def refuse_other_model(state: RunState, step: TrainStep, about: Mapping[str, Any
     groups, ours = (_name_options(s) for s in (state.tensors["optimizer"], step.optimizer.state_dict()))
     changes = [
         f"{key}: {state.progress.get(key)} -> {about[key]}"
-        for key in ("architecture", "classes")
-        if state.progress.get(key) != about[key]
+        for key in ("architecture", "classes", "options")
+        if state.progress.get(key) != about.get(key)
     ]
     changes += ["optimizer: its stored state is that of another kind"] if groups != ours else []
     stored, now = (_name_shapes(s) for s in (state.tensors.get("criterion", {}), step.criterion.module.state_dict()))
@@ -149,9 +152,10 @@ def describe_room(run: Run, step: TrainStep) -> str:
 
 def open_selection(run: Run, task: Task) -> BestCheckpoints:
     """The table of the best epochs, by the metric of the run."""
-    metric = task.selection_metric
-    keep, direction = run.config.training.keep_best, task.selection_metrics[metric]
-    return BestCheckpoints(run.weights_folder, keep=keep, metric=metric, direction=direction)
+    word, keep = run.config.training.selection_metric, run.config.training.keep_best
+    return BestCheckpoints(
+        run.weights_folder, keep=keep, metric=f"{PREFIX}{word}", direction=task.metrics[word].direction
+    )
 
 
 def is_save_due(config: RunConfig, step: int, steps_per_epoch: int, age_s: float) -> bool:
@@ -235,15 +239,15 @@ def explain_endings(
 
 @dataclass(frozen=True)
 class FitResult:
-    """best: epoch and value of the selection metric; best_auc: AUC of single pictures of that epoch's model, start_auc:
-    of the student before the first step (stage 2); None where they are not known. stopped: why it ended early.
+    """best_epoch, best_value: of the selection metric. best_metrics: all metrics by name of that epoch's model, start:
+    those of the student before the first step (stage 2); {} where they are not known. stopped: why it ended early.
     """
 
     best_epoch: int
     best_value: float
-    best_auc: float | None
+    best_metrics: Mapping[str, float]
     last_metrics: Mapping[str, Any]
-    start_auc: float | None
+    start: Mapping[str, float]
     skipped: int
     seconds: float
     epochs_done: int
@@ -264,9 +268,9 @@ def build_result(
     return FitResult(
         best_epoch=best.epoch,
         best_value=best.value,
-        best_auc=best.value if selection.metric == PICTURE_AUC else read_picture_auc(selection.best_path),
+        best_metrics={**read_metrics(selection.best_path), selection.metric.removeprefix(PREFIX): best.value},
         last_metrics=metrics,
-        start_auc=position.start_auc,
+        start=position.start or {},
         skipped=position.skipped,
         seconds=seconds,
         epochs_done=position.epoch - first_epoch,
@@ -274,8 +278,10 @@ def build_result(
     )
 
 
-def read_picture_auc(checkpoint: Path) -> float | None:
-    """Of the model that is in the file, student or average, as the JSON beside it says; None where it does not say."""
+def read_metrics(checkpoint: Path) -> dict[str, float]:
+    """Of the model in the file, student or average, by name, as the JSON beside it says; {} where it does not."""
     about = read_about(checkpoint) or {}
-    value = about.get(f"{PICTURE_AUC}_ema" if about.get("selected") == "ema" else PICTURE_AUC)
-    return value if isinstance(value, float) else None
+    ending = "_ema" if about.get("selected") == "ema" else ""
+    names = {key.removeprefix(PREFIX) for key in about if key.startswith(PREFIX) and not key.endswith("_ema")}
+    found = {name: about.get(f"{PREFIX}{name}{ending}") for name in sorted(names)}
+    return {name: value for name, value in found.items() if isinstance(value, float)}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 from sharpstudent.config.terms import Asks
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
 from sharpstudent.core.schedules import Progress
-from sharpstudent.core.types import Batch, Outputs, StepResult
+from sharpstudent.core.types import FEATURES, Batch, Outputs, StepResult
 from sharpstudent.criterion.weighted_sum import SOURCES, WeightedSum
+from sharpstudent.models.forward import run_model
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale
 from sharpstudent.optim.sam import SAM
@@ -69,7 +69,7 @@ class TrainStep:
         """Take one step on `batch`. Non-finite values give a `skipped` result; exceptions pass through. Both after the
         rollback.
         """
-        device_type = batch.inputs.device.type
+        device_type = batch.device.type
         held = Transaction(self.student, self.optimizer, self.average, self.loss_scale, device_type)
         try:
             try:
@@ -91,8 +91,9 @@ class TrainStep:
         return StepResult(status="skipped", reason=reason, is_overflow=True)
 
     def _update(self, batch: Batch, progress: Progress, held: Transaction) -> StepResult:
-        _check_finite([batch.inputs], "the input batch")
-        parts = self._ask(split_batch(batch, self.parts))
+        _check_finite(find_floats(batch.inputs), "the input batch")
+        # Once a step: both passes look at the same rows, and learn from the same answers.
+        parts = [_Part(part, self._collect_answers(part)) for part in batch.split(self.parts)]
         self.optimizer.zero_grad()
         loss, terms, agreement = self._forward_backward(parts, progress, "pass 1")
         grad_norm = self.optimizer.compute_grad_norm()
@@ -100,7 +101,7 @@ class TrainStep:
         perturbed_loss = None
         if self.optimizer.rho > 0.0:
             weights = held.hold_weights()
-            rng_after = capture_rng_state(device_type=batch.inputs.device.type)
+            rng_after = capture_rng_state(device_type=batch.device.type)
             with self.optimizer.perturbed(grad_norm, weights), batchnorm_statistics_frozen(self.student):
                 restore_rng_state(held.rng_before)  # the same dropout and stochastic-depth masks as in pass 1
                 perturbed_loss, _, _ = self._forward_backward(parts, progress, "pass 2")
@@ -124,10 +125,6 @@ class TrainStep:
             self.average.update(self.student)
         return result
 
-    def _ask(self, micro_batches: list[Batch]) -> list[_Part]:
-        """Once a step: both passes look at the same images, and learn from the same answers."""
-        return [_Part(part, self._collect_answers(part)) for part in micro_batches]
-
     def _collect_answers(self, part: Batch) -> dict[Asks, Outputs]:
         """What the teacher and the average say, in evaluation mode, as far as a term asks them. Where one is missing
         the criterion names the term that misses it.
@@ -139,31 +136,29 @@ class TrainStep:
             if model is None or source not in self.criterion.asked:
                 continue
             with torch.no_grad(), self.autocasting(part):
-                outputs = model(part.inputs)
-            _check_finite([outputs.logits], f"the {SOURCES[source]}'s logits")
+                outputs = run_model(model, part.inputs)
+            said = {name: value for name, value in outputs.items() if not name.startswith(FEATURES)}
+            _check_finite(find_floats(said), f"the {SOURCES[source]}'s {' and '.join(said)}")
             answers[source] = outputs
-        read = [answers["teacher"].features[name] for name in self.criterion.teacher_layers if "teacher" in answers]
-        if read:
-            _check_finite(read, "the teacher's feature maps")
+        read = [f"{FEATURES}{layer}" for layer in self.criterion.teacher_layers if "teacher" in answers]
+        _check_finite([answers["teacher"][name] for name in read], "the teacher's feature maps")
         return answers
 
     def _forward_backward(
         self, parts: list[_Part], progress: Progress, which: str
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """Accumulate the gradient of the whole batch's loss; returns that loss, its terms, and the share of images in
+        """Accumulate the gradient of the whole batch's loss; returns that loss, its terms, and the share of rows in
         which student and teacher prefer the same class.
         """
         loss: Tensor | None = None
         agreement: Tensor | None = None
         terms: dict[str, Tensor] = {}
-        images = sum(len(part.batch) for part in parts)
+        totals = self.criterion.count([part.batch for part in parts])
+        rows = sum(len(part.batch) for part in parts)
         for part in parts:
             with self.autocasting(part.batch):
-                outputs = self.student(part.batch.inputs)
-            # The loss in fp32 at least, whatever the network computed in.
-            precise = torch.promote_types(outputs.logits.dtype, torch.float32)
-            outputs = Outputs(outputs.logits.to(precise), outputs.features)
-            value = self.criterion(outputs, part.batch, part.answers, progress, images=images)
+                outputs = to_precise(run_model(self.student, part.batch.inputs))
+            value = self.criterion(outputs, part.batch, part.answers, progress, totals=totals)
             _check_finite([value.total], f"the loss of {which}")
             total = value.total
             with batchnorm_statistics_kept(self.student) if self.recomputes else contextlib.nullcontext():
@@ -171,9 +166,10 @@ class TrainStep:
             loss = total.detach() if loss is None else loss + total.detach()
             for name, term in value.terms.items():
                 terms[name] = terms.get(name, 0.0) + term
-            agreed = _count_agreed(outputs, part.answers.get("teacher"))
+            agreed = _compare_choices(outputs, part.answers.get("teacher"))
             if agreed is not None:
-                agreement = agreed / images if agreement is None else agreement + agreed / images
+                share = agreed / rows
+                agreement = share if agreement is None else agreement + share
         assert loss is not None
         return loss, terms, agreement
 
@@ -203,29 +199,31 @@ class TrainStep:
             return contextlib.nullcontext()
         # No cache of cast weights: each is used once a forward, and a cache that an interrupt left behind would be of
         # other weights.
-        return torch.autocast(batch.inputs.device.type, dtype=self.autocast, cache_enabled=False)
+        return torch.autocast(batch.device.type, dtype=self.autocast, cache_enabled=False)
 
 
-def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """The batch cut between items into `parts` runs of nearly as many items each, the larger ones first; into fewer
-    where it has fewer items. An item's images are never parted: a real and the fake made of it are normalised together.
-    """
-    items = batch.items or range(len(batch))
-    starts = [row for row in range(len(batch)) if row == 0 or items[row] != items[row - 1]]
-    count = min(parts, len(starts))
-    if count <= 1:
-        return [batch]
-    least, larger = divmod(len(starts), count)
-    bounds = [starts[part * least + min(part, larger)] for part in range(count)]
-    return [batch[start:end] for start, end in pairwise([*bounds, len(batch)])]
+def to_precise(outputs: Outputs) -> Outputs:
+    """Outputs in fp32 at least, whatever the network computed in, for the loss. Feature maps stay as they are."""
+    return {
+        name: value
+        if name.startswith(FEATURES) or not value.is_floating_point()
+        else value.to(torch.promote_types(value.dtype, torch.float32))
+        for name, value in outputs.items()
+    }
+
+
+def find_floats(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Those that can hold a value that is not finite."""
+    return [tensor for tensor in tensors.values() if tensor.is_floating_point()]
 
 
 @torch.no_grad()
-def _count_agreed(outputs: Outputs, answer: Outputs | None) -> Tensor | None:
-    """In how many images both prefer the same class, a scalar; None where they cannot be compared."""
-    if answer is None or answer.logits.shape != outputs.logits.shape or outputs.logits.shape[1] < 2:
+def _compare_choices(outputs: Outputs, answer: Outputs | None) -> Tensor | None:
+    """In how many rows both prefer the same class, a scalar; None where they cannot be compared."""
+    ours, theirs = outputs.get("logits"), None if answer is None else answer.get("logits")
+    if ours is None or theirs is None or theirs.shape != ours.shape or ours.ndim != 2 or ours.shape[1] < 2:
         return None
-    return (outputs.logits.argmax(1) == answer.logits.argmax(1)).float().sum()
+    return (ours.argmax(1) == theirs.argmax(1)).float().sum()
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
@@ -238,7 +236,7 @@ def _are_finite(tensors: list[Tensor]) -> bool:
 
 
 def _check_finite(tensors: list[Tensor], what: str) -> None:
-    if not _are_finite([tensor.detach() for tensor in tensors]):
+    if tensors and not _are_finite([tensor.detach() for tensor in tensors]):
         raise _NotFinite(f"{what} {'are' if what.endswith('s') else 'is'} not finite")
 
 

@@ -10,20 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.checkpoint.resume import save_run_state
-from sharpstudent.checkpoint.store import save_checkpoint
+from sharpstudent.checkpoint.store import save_checkpoint, save_run_state
 from sharpstudent.config.run_config import SCRIPTS
+from sharpstudent.config.terms import list_terms
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult
 from sharpstudent.data.loader import LoadedBatch, Replaced, load_batches
 from sharpstudent.data.sampler import TrainOrder
-from sharpstudent.evaluation.task import Task, TaskData
 from sharpstudent.models.teachers import TeacherEnsemble, name_teachers
 from sharpstudent.optim.build import build_lr_schedule, build_rho_schedule
 from sharpstudent.report.console import ProgressLine
+from sharpstudent.task import Task
 from sharpstudent.train.alarms import find_alarms, stop_if_too_many, take_in
-from sharpstudent.train.build import choose_memory_format
+from sharpstudent.train.build import TrainingData, choose_memory_format
 from sharpstudent.train.debug.skipped import SkippedSteps
 from sharpstudent.train.dry_run import try_one_batch
 from sharpstudent.train.logger import Journal, build_epoch_row, name_figures
@@ -45,20 +45,20 @@ from sharpstudent.train.state import (
     take_up_run,
 )
 from sharpstudent.train.step import TrainStep
-from sharpstudent.train.validate import Judge, Verdict, calibrate_on_validation
+from sharpstudent.train.validate import PREFIX, ValidationResult, Validator
 
 
 class Trainer:
     """Everything a stage needs, put together by the script. `fit` does the work."""
 
-    def __init__(self, run: Run, task: Task, data: TaskData, step: TrainStep, about: Mapping[str, Any]) -> None:
+    def __init__(self, run: Run, task: Task, data: TrainingData, step: TrainStep, about: Mapping[str, Any]) -> None:
         config, training = run.config, run.config.training
         self._run, self._task, self._data, self._step, self._about = run, task, data, step, dict(about)
         self._lr_schedule = build_lr_schedule(config.optimizer)
         self._rho_schedule = build_rho_schedule(config.optimizer)
         self._epochs, self._max_skipped = training.epochs, training.max_skipped_in_a_row
-        self._order = TrainOrder(len(data.train), training.batch_size, data.repeats, config.seed)
-        items = min(training.batch_size, len(data.train) * data.repeats)
+        self._order = TrainOrder(len(data.train), training.batch_size, data.train.repeats, config.seed)
+        items = min(training.batch_size, len(data.train) * data.train.repeats)
         self._attempt = Attempt(run, step, items)
         self._position = Position()
         self._last_save = time.monotonic()
@@ -76,7 +76,7 @@ class Trainer:
         """
         if self._run.dry_run:
             self._steer(Progress(1, 0, self._epochs, self._order.steps_per_epoch))
-            parts = (self._run, self._data, self._step, self._order, self._attempt)
+            parts = (self._run, self._task, self._data, self._step, self._order, self._attempt)
             return try_one_batch(*parts, self._report_unreadable)
         if self._run.is_resumed:  # before anything in the folder is written: a refused resume leaves it as it was
             self._selection = open_selection(self._run, self._task)
@@ -88,11 +88,13 @@ class Trainer:
         if not self._run.is_resumed:
             self._selection = open_selection(self._run, self._task)
             self._save_state()  # so that a run killed in its first epoch can be resumed, too
-        metric = self._task.selection_metric
-        self._journal = Journal(self._run, self._position.epoch, self._position.step, self._count_steps(), metric)
+        position = self._position
+        self._journal = Journal(self._run, self._task, position.epoch, position.step, self._count_steps())
         self._skipped_steps = SkippedSteps(self._run.folder, self._run.config.stage)
         self._interrupts = Interrupts()
-        self._judge = Judge(self._run, self._task, self._data, self._interrupts.raise_if_asked, self._report_unreadable)
+        self._validator = Validator(
+            self._run, self._task, self._data, self._interrupts.raise_if_asked, self._report_unreadable
+        )
         with self._interrupts, self._journal, explain_endings(self._position, self._save_state, self._describe_stop):
             return self._fit()
 
@@ -100,7 +102,7 @@ class Trainer:
         position = self._position
         metrics: dict[str, Any] = {}
         first_epoch = position.epoch
-        if self._step.teacher is not None and (position.start_auc is None or not self._is_over()):
+        if self._step.teacher is not None and (position.start is None or not self._is_over()):
             self._settle_teachers()
         title = f"stage {self._run.config.stage}"
         with ProgressLine(self._run.console, self._epochs, self._order.steps_per_epoch, title) as progress_line:
@@ -124,9 +126,9 @@ class Trainer:
         """
         position, config, teachers = self._position, self._run.config, self._step.teacher
         named = name_teachers(config, teachers)
-        begun, may_change = position.start_auc is not None, "changed-config" in config.allow
+        begun, may_change = position.start is not None, "changed-config" in config.allow
         fitted = settle_heads(
-            self._judge, named, must_be_kept=begun and not may_change, say=lambda line: self._warn([line])
+            self._validator, named, must_be_kept=begun and not may_change, say=lambda line: self._warn([line])
         )
         if begun and not fitted:
             try:
@@ -135,15 +137,16 @@ class Trainer:
                 if not may_change:
                     raise
         report = preflight(
-            self._judge,
+            self._validator,
             (f"student {config.student.name}", self._step.student),
             named,
             ensemble=teachers if isinstance(teachers, TeacherEnsemble) else None,
             say=lambda line: self._warn([line]),
         )
         if not begun:
-            position.start_auc, position.start_accuracy = report.start_auc, report.start_accuracy
-            self._run.say(f"before stage 2: {self._task.selection_metric} {report.start_value:.4f}")
+            position.start = report.start_metrics
+            metric = f"{PREFIX}{config.training.selection_metric}"
+            self._run.say(f"before stage 2: {metric} {report.start_value:.4f}")
 
     def _train_epoch(self) -> None:
         """Take the steps of the epoch that are still to do."""
@@ -155,6 +158,7 @@ class Trainer:
             batches,
             seed=config.seed,
             num_workers=config.num_workers,
+            collate=self._task.collate,
             timeout_s=config.loader_timeout,
         )
         with contextlib.closing(loader):
@@ -216,7 +220,8 @@ class Trainer:
 
     def _explain_stop(self, last: StepResult) -> str:
         position = self._position
-        return self._journal.explain_stop(position.skipped_in_a_row, last, stage1_accuracy=position.start_accuracy)
+        accuracy = (position.start or {}).get("accuracy")
+        return self._journal.explain_stop(position.skipped_in_a_row, last, stage1_accuracy=accuracy)
 
     def _keep_skipped(
         self, result: StepResult, batch: Batch, progress: Progress, settings: Mapping[str, float]
@@ -240,8 +245,10 @@ class Trainer:
     def _finish_epoch(self) -> dict[str, Any]:
         """Validate, select, record, and save the state from which the next epoch starts; returns the metrics."""
         position = self._position
-        verdict = self._judge.judge(self._step)
-        new_best = self._selection.consider(position.epoch, verdict.value, lambda path: self._save_model(path, verdict))
+        validated = self._validator.validate_epoch(self._step)
+        new_best = self._selection.consider(
+            position.epoch, validated.value, lambda path: self._save_model(path, validated)
+        )
         best = self._selection.best
         assert best is not None
         progress = Progress(position.epoch, self._order.steps_per_epoch - 1, self._epochs, self._order.steps_per_epoch)
@@ -249,26 +256,28 @@ class Trainer:
         row = build_epoch_row(
             position.epoch,
             position.sums,
-            verdict.metrics,
+            validated.metrics,
             self._run.config.criterion,
             numbers,
             lr=self._lr_schedule(progress),
             rho=self._rho_schedule(progress) if self._run.config.optimizer.rho > 0.0 else None,
             skipped=position.skipped,
+            known=list_terms(self._task.terms),
         )
         line = self._journal.record_epoch(row, self._epochs, best=(best.epoch, best.value), new_best=new_best)
         self._progress_line.epoch(line)
         is_settled = numbers == self._step.criterion.describe(replace(progress, epoch=self._epochs))
-        metric, ratio = self._task.selection_metric, row.get("kd_hard_ratio")
-        self._warn(find_alarms(position, self._run.config, verdict, metric, ratio=ratio, is_settled=is_settled))
+        ratio = row.get("kd_hard_ratio")
+        self._warn(find_alarms(position, self._run.config, self._task, validated, ratio=ratio, is_settled=is_settled))
         position.epoch, position.step, position.sums = position.epoch + 1, 0, defaultdict(float)
         self._save_state()
-        return verdict.metrics
+        return validated.metrics
 
-    def _save_model(self, path: Path, verdict: Verdict) -> None:
-        calibration = calibrate_on_validation(self._task.to_frames(verdict.scores)).model_dump(mode="json")
-        about = {**self._about, "epoch": self._position.epoch, **verdict.metrics, "calibration": calibration}
-        save_checkpoint(path, {"model": verdict.model.state_dict()}, about=about)
+    def _save_model(self, path: Path, validated: ValidationResult) -> None:
+        calibration = self._task.calibrate(validated.table)
+        about = {**self._about, "epoch": self._position.epoch, **validated.metrics}
+        about |= {"calibration": calibration} if calibration else {}
+        save_checkpoint(path, {"model": validated.model.state_dict()}, about=about)
 
     def _save_state(self) -> None:
         save_run_state(

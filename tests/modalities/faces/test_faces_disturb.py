@@ -12,7 +12,7 @@ import pytest
 from drawn_faces import draw_face
 from sharpstudent.modalities.faces.corruptions import (
     DISTURBANCES,
-    FaceCut,
+    BoxedCrop,
     add_noise,
     blur,
     change_light,
@@ -109,7 +109,7 @@ def test_face_seed_and_strength_each_draw_afresh(name):
     keys = [(1, 0, 0), (1, 0, 1), (1, 1, 0), (2, 0, 0)]
     assert len({sum_one(*key) for key in keys}) == len(keys)
     if name == "noise":  # another strength is no scaled copy of the same noise
-        grey = FaceCut(np.full((64, 64, 3), 128, np.uint8), np.array([0, 0, 64, 64]))
+        grey = BoxedCrop(np.full((64, 64, 3), 128, np.uint8), np.array([0, 0, 64, 64]))
         weak, strong = (disturb(grey, drawn, level, seed=0, index=0).astype(float) - 128 for level in (1, 2))
         assert abs(np.corrcoef(weak.ravel(), strong.ravel())[0, 1]) < 0.05
 
@@ -170,7 +170,7 @@ def test_jitter_moves_and_scales_the_box_by_exactly_its_share():
     for share in (0.05, 0.2):
         scales, angles = [], []
         for index in range(60):
-            cut = FaceCut(where, box).jitter(share, np.random.default_rng(index))
+            cut = BoxedCrop(where, box).jitter(share, np.random.default_rng(index))
             height, width = cut.shape[:2]
             scales.append(width / 100)
             assert height / 80 == pytest.approx(width / 100, abs=0.02)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-from sharpstudent.modalities.faces.hull import HULL_KINDS, draw_hull
-from sharpstudent.modalities.faces.landmark_layout import NOSE_BRIDGE, OUTER_MOUTH
+from sharpstudent.modalities.faces.landmarks import NOSE_BRIDGE, OUTER_MOUTH
+from sharpstudent.modalities.faces.self_blend import HULL_KINDS, draw_hull
 
 
 def _at(mask, points):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-from sharpstudent.modalities.faces import landmark_layout as layout
+from sharpstudent.modalities.faces import landmarks as layout
 
 
 @pytest.mark.parametrize("count", [68, 81])

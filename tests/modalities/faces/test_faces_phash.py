@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawn_faces import draw_face
 from numpy.typing import NDArray
-from sharpstudent.modalities.faces.quality import compute_distance, compute_phash
+from sharpstudent.modalities.faces.crop import compute_distance, compute_phash
 
 Image = NDArray[np.uint8]
 

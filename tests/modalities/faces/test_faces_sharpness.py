@@ -6,7 +6,7 @@ import itertools
 
 import cv2
 import numpy as np
-from sharpstudent.modalities.faces.quality import compute_sharpness
+from sharpstudent.modalities.faces.crop import compute_sharpness
 
 
 def test_one_colour_has_no_sharpness_and_a_chessboard_much() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sharpstudent.modalities.faces.tracking import number_tracks
+from sharpstudent.modalities.faces.detect import number_tracks
 
 
 def box(x: float, y: float, side: float = 100) -> list[float]:

@@ -15,7 +15,7 @@ from drawn_faces import draw_face
 from made_manifest import MadeFace
 from made_videos import write_video
 from rich.console import Console
-from sharpstudent.tasks.deepfake.evaluation import folder_set
+from sharpstudent.tasks.deepfake.evaluation import crops_set as folder_set
 from sharpstudent.tasks.deepfake.prepare import run
 from sharpstudent.tasks.deepfake.prepare.settings import Request
 

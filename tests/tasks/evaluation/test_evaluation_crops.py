@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from made_sets import write_crops
 from sharpstudent.core.errors import UserError
-from sharpstudent.data.dataset import UnreadableItem
-from sharpstudent.metrics.figures import compute_figures
-from sharpstudent.tasks.deepfake.evaluation.datasets import EvaluationSet, SetRequest, open_sets
+from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
+from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest
 
 
 def open_one(path: Path) -> EvaluationSet:
@@ -52,7 +54,7 @@ def test_crops_are_taken_whole_with_their_folders_as_people_and_clips(tmp_path: 
     }
     assert (found.about.videos, found.about.people, found.about.manipulations) == (4, 3, {"fake": 2})
     assert all(face.load().boxes is None for face in found.faces)
-    assert found.build_source(24).make(0, np.random.default_rng(0)).images.shape == (1, 24, 24, 3)
+    assert found.build_source(24).make(0, np.random.default_rng(0)).inputs["image"].shape == (1, 24, 24, 3)
     assert [face.label for face in found.faces] == found.labels.tolist()
     compute_figures(frames)  # nobody's clip is real and fake at once
 
@@ -61,7 +63,7 @@ def test_a_crop_that_is_no_picture_is_no_decision(tmp_path: Path) -> None:
     root = write_crops(tmp_path / "crops", CROPS)
     (root / CROPS[0]).write_bytes(b"no picture")
     found = open_one(root)
-    with pytest.raises(UnreadableItem):
+    with pytest.raises(UnreadableSample):
         found.faces[found.name_faces().index(str(root / CROPS[0]))].load()
     unreadable = {str(root / CROPS[0]): "is no picture, or is cut off"}
     frames = found.build_frames(np.zeros(len(found)), unreadable)

@@ -10,8 +10,10 @@ from block_clips import draw_blocks, write_picture
 from made_manifest import write_set
 from made_sets import LARGE, SMALL, TWO_FACES, make_face, prepare, use_stand_ins, write_clip, write_tree
 from sharpstudent.core.errors import UserError
-from sharpstudent.tasks.deepfake.evaluation.datasets import EvaluationSet, FacesRule, SetRequest, Split, open_sets
-from sharpstudent.tasks.deepfake.evaluation.folder_set import CACHE
+from sharpstudent.tasks.deepfake.evaluation.crops_set import CACHE
+from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 

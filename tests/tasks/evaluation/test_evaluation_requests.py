@@ -15,9 +15,10 @@ from made_manifest import MadeFace, write_set
 from made_sets import LARGE, NOBODY, prepare, use_stand_ins, write_clip, write_crops, write_tree
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
-from sharpstudent.tasks.deepfake.evaluation import folder_set
-from sharpstudent.tasks.deepfake.evaluation.datasets import EvaluationSet, SetRequest, Split, open_sets
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import MOST, OTHERS, count_reasons
+from sharpstudent.tasks.deepfake.evaluation import crops_set as folder_set
+from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import MOST, OTHERS, EvaluationSet, count_reasons
+from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest, Split
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 

@@ -11,12 +11,16 @@ import torch
 from made_manifest import write_set
 from made_sets import NOBODY, TWO_FACES, InProcess, make_face, prepare, use_stand_ins, write_tree
 from sharpstudent.core.types import Outputs
-from sharpstudent.evaluation.evaluate import compute_scores
-from sharpstudent.metrics.figures import compute_figures
+from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
-from sharpstudent.tasks.deepfake.evaluation.datasets import EvaluationSet, FacesRule, SetRequest, Split, open_sets
+from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
+from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split
+from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.prepare import run
 from sharpstudent.tasks.deepfake.samples import LabelledFaces
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from torch import nn
 
 SIDE = 32
@@ -35,21 +39,21 @@ def open_one(path: Path, *, split: Split = "all", faces: FacesRule = "largest", 
 class Brightness(nn.Module):
     """Log-odds of fake: how bright a picture is."""
 
-    def forward(self, images: torch.Tensor) -> Outputs:
-        bright = images.mean(dim=(1, 2, 3))
-        return Outputs(torch.stack([torch.zeros_like(bright), bright], dim=1))
+    def forward(self, image: torch.Tensor) -> Outputs:
+        bright = image.mean(dim=(1, 2, 3))
+        return {"logits": torch.stack([torch.zeros_like(bright), bright], dim=1)}
 
 
 def score(found: EvaluationSet, *, batch_size: int = 5) -> tuple[np.ndarray, dict[str, str]]:
-    scores, replaced = compute_scores(
-        Brightness(),
+    (table,), replaced = compute_tables(
+        [Brightness()],
         found.build_source(SIDE),
-        seed=3,
+        DeepfakeTask(),
         batch_size=batch_size,
         num_workers=0,
         device=torch.device("cpu"),
     )
-    return scores.margin.astype(np.float64), {item.path: item.reason for item in replaced}
+    return compute_margins(table), {item.path: item.reason for item in replaced}
 
 
 # --- Frames without a face ------------------------------------------------------------------------------------------
@@ -109,7 +113,7 @@ def test_a_manifest_without_its_parts_says_that_frames_without_a_face_are_not_kn
 def test_the_scores_of_mixed_labels_and_stand_ins_come_in_the_order_of_the_faces(
     tmp_path: Path, batch_size: int
 ) -> None:
-    """A loader sorts a batch by labels: a stand-in of the other class would shift every score after it."""
+    """A substitute of the other class shifts no score after it."""
     faces = [make_face(i, i % 2, f"clip {i}", 0, 0) for i in range(9)]
     manifest = Manifest.open(write_set(tmp_path / "set", faces))
     for broken in (2, 5):
@@ -122,8 +126,8 @@ def test_the_scores_of_mixed_labels_and_stand_ins_come_in_the_order_of_the_faces
     assert frames.decided is not None
     assert np.flatnonzero(~frames.decided).tolist() == [2, 5]
     for i in np.flatnonzero(frames.decided).tolist():
-        picture = plain.make(i, np.random.default_rng(0)).images
-        expected = Brightness()(torch.from_numpy(picture).permute(0, 3, 1, 2).float() / 255).logits
+        picture = plain.make(i, np.random.default_rng(0)).inputs["image"]
+        expected = Brightness()(torch.from_numpy(picture).permute(0, 3, 1, 2).float() / 255)["logits"]
         assert frames.margins[i] == pytest.approx(float(expected[0, 1]), abs=1e-6)
     (reason,) = found.describe(unreadable).without_decision
     assert found.describe(unreadable).without_decision[reason] == 2

@@ -8,13 +8,13 @@ import torch
 from drawn_faces import draw_face
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
-from sharpstudent.data.dataset import UnreadableItem
-from sharpstudent.evaluation.evaluate import compute_scores
-from sharpstudent.metrics.aggregation import MAX
+from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.metrics.figures import compute_figures
 from sharpstudent.modalities.faces.corruptions import DISTURBANCES, blur, cut_face, disturb, find_obstacle
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FrameColumns, build_set
+from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
+from sharpstudent.tasks.deepfake.evaluation.frames import MAX
 from sharpstudent.tasks.deepfake.evaluation.robustness import (
     DisturbedFaces,
     choose_disturbances,
@@ -24,7 +24,9 @@ from sharpstudent.tasks.deepfake.evaluation.robustness import (
     measure_robustness,
     take_in_parts,
 )
+from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from torch import nn
 
 SIZE = 32
@@ -42,9 +44,9 @@ class Sharpness(nn.Module):
         self.convolution.weight.data = kernel.expand(1, 3, 3, 3).clone() / 3
         self.factor = factor
 
-    def forward(self, images: torch.Tensor) -> Outputs:
-        detail = self.convolution(images).abs().mean(dim=(1, 2, 3))
-        return Outputs(torch.stack([self.factor * detail, torch.zeros_like(detail)], dim=1))
+    def forward(self, image: torch.Tensor) -> Outputs:
+        detail = self.convolution(image).abs().mean(dim=(1, 2, 3))
+        return {"logits": torch.stack([self.factor * detail, torch.zeros_like(detail)], dim=1)}
 
 
 def make_face(number, *, boxes=True, unreadable=False):
@@ -53,7 +55,7 @@ def make_face(number, *, boxes=True, unreadable=False):
 
     def load():
         if unreadable:
-            raise UnreadableItem(name, "is empty (0 bytes)")
+            raise UnreadableSample(name, "is empty (0 bytes)")
         image, landmarks = draw_face(number, 80)
         if number % 2:
             image = blur(image, 0.012 + 0.001 * (number % 5))
@@ -95,10 +97,10 @@ def measure(sets, *, models=None, lines=None, **choices):
 def test_every_curve_begins_with_the_auc_that_the_set_has_elsewhere():
     judged, model = make_set(), Sharpness()
     for faces in (judged, make_set(boxes=False)):
-        scores, _ = compute_scores(
-            model, faces.build_source(SIZE), seed=9, batch_size=3, num_workers=0, device=torch.device("cpu")
+        (table,), _ = compute_tables(
+            [model], faces.build_source(SIZE), DeepfakeTask(), batch_size=3, num_workers=0, device=torch.device("cpu")
         )
-        plain = compute_figures(faces.build_frames(scores.margin, {}), aggregations=()).values["frame_auc"]
+        plain = compute_figures(faces.build_frames(compute_margins(table), {}), aggregations=()).values["frame_auc"]
         curves = measure([faces], models=[("sharpness", model)])["sharpness"]
         assert [curve.name for curve in curves] == list(QUICK)
         for curve in curves:
@@ -114,16 +116,16 @@ def test_the_undisturbed_pixels_are_those_of_validation_and_each_variant_is_its_
     assert len(variants) == 1 + sum(len(BY_NAME[name].strengths) - 1 for name in QUICK)
     source = DisturbedFaces(faces, [2, 5], variants, image_size=SIZE, seed=4)
     item = source.make(1, np.random.default_rng(0))
-    plain = make_set().build_source(SIZE).make(5, np.random.default_rng(1)).images[0]
-    np.testing.assert_array_equal(item.images[0], plain)
+    plain = make_set().build_source(SIZE).make(5, np.random.default_rng(1)).inputs["image"][0]
+    np.testing.assert_array_equal(item.inputs["image"][0], plain)
     loaded = faces[5].load()
     cut = cut_face(loaded.image, loaded.boxes[0])
-    for variant, image in zip(variants, item.images, strict=True):
+    for variant, image in zip(variants, item.inputs["image"], strict=True):
         picture = disturb(cut, variant.disturbance, variant.level, seed=4, index=5)
         whole = DisturbedFaces(
             [Face("", "", "", 0, lambda p=picture: LoadedFace(p))], [0], variants[:1], image_size=SIZE, seed=0
         )
-        np.testing.assert_array_equal(image, whole.make(0, np.random.default_rng(0)).images[0])
+        np.testing.assert_array_equal(image, whole.make(0, np.random.default_rng(0)).inputs["image"][0])
 
 
 def test_no_and_two_loader_processes_give_the_same_curves():
@@ -215,7 +217,7 @@ def test_chosen_faces_have_the_pictures_that_they_have_among_all():
     every = DisturbedFaces(judged.faces, range(20), variants, image_size=SIZE, seed=0)
     rng = np.random.default_rng(0)
     for place, number in enumerate(numbers.tolist()):
-        np.testing.assert_array_equal(few.make(place, rng).images, every.make(number, rng).images)
+        np.testing.assert_array_equal(few.make(place, rng).inputs["image"], every.make(number, rng).inputs["image"])
     curves = measure([judged, make_set(6, name="more")], most_faces=8, names=("jpeg",))["sharpness"]
     assert all(point.auc.value is not None for point in curves[0].points)
 
@@ -271,4 +273,4 @@ def test_parts_say_what_the_whole_does():
     torch.manual_seed(0)
     model, images = Sharpness(), torch.rand(7, 3, 224, 224)
     with take_in_parts([model], image_size=224, device=torch.device("cpu")) as (parts,), torch.inference_mode():
-        torch.testing.assert_close(parts(images).logits, model(images).logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(parts(images)["logits"], model(images)["logits"], rtol=1e-5, atol=1e-5)

@@ -112,7 +112,7 @@ def _to_uint8(levels: NDArray[np.float32]) -> Picture:
 
 
 @dataclass(frozen=True)
-class FaceCut:
+class BoxedCrop:
     """A picture, uint8 (H, W, 3) RGB, and the box of the final crop in it: int64 (4,), whole pixels, inside it."""
 
     image: NDArray[np.uint8]
@@ -150,12 +150,12 @@ class FaceCut:
         return np.asarray(whole, np.uint8)
 
 
-def cut_face(image: NDArray[np.uint8], box: NDArray[np.generic] | None) -> FaceCut:
+def cut_face(image: NDArray[np.uint8], box: NDArray[np.generic] | None) -> BoxedCrop:
     """The crop of evaluation: a detector's box (4,) with margins of 12.5 %, or None for the picture as it is."""
     height, width = image.shape[:2]
     if box is None:
-        return FaceCut(image, np.array([0, 0, width, height], np.int64))
-    return FaceCut(image, compute_box_margins(box, height, width, None))
+        return BoxedCrop(image, np.array([0, 0, width, height], np.int64))
+    return BoxedCrop(image, compute_box_margins(box, height, width, None))
 
 
 ENCODER, DECODER = "libx264", "h264"
@@ -211,7 +211,7 @@ def _decode(stream: list[bytes]) -> NDArray[np.uint8]:
     return np.array(frame.to_ndarray(format="rgb24"), np.uint8)  # a copy: the decoder owns the other
 
 
-Change = Callable[[FaceCut, float, np.random.Generator], NDArray[np.uint8]]
+Change = Callable[[BoxedCrop, float, np.random.Generator], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ DISTURBANCES = (
 )
 
 
-def disturb(face: FaceCut, disturbance: Disturbance, level: int, *, seed: int, index: int) -> NDArray[np.uint8]:
+def disturb(face: BoxedCrop, disturbance: Disturbance, level: int, *, seed: int, index: int) -> NDArray[np.uint8]:
     """The crop after one disturbance: uint8 (h, w, 3) RGB, the crop's shape but for jitter; not to be written to.
 
     level: place among its strengths, 0 none; index: which face of its set this is, >= 0. Raises UserError for `h264`

@@ -18,7 +18,7 @@ from sharpstudent.modalities.faces.crop import (
     compute_loose_box,
     crop,
 )
-from sharpstudent.modalities.faces.landmark_layout import check_landmarks, flip_box, flip_landmarks
+from sharpstudent.modalities.faces.landmarks import check_landmarks, flip_box, flip_landmarks
 from sharpstudent.modalities.faces.self_blend import self_blend
 
 FLIP_P = 0.5

@@ -1,19 +1,26 @@
-"""Items of the deepfake task: a real face and the fake blended from it, or one labelled face."""
+"""Samples of the deepfake task: a real face and the fake blended from it, or one labelled face.
+
+Legend: k rows of a sample, S side of the pictures [px]. Inputs `image` uint8 (k, S, S, 3) RGB; target `label` int64,
+real 0 and fake 1; columns `id` and `clip`, and `mask` float32 (k, S, S) in 0..1 where a blend is known.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sharpstudent.data.dataset import Item, UnreadableItem
+from sharpstudent.core.types import Sample
+from sharpstudent.data.dataset import Samples, UnreadableSample
 from sharpstudent.modalities.faces.item import make_pair, make_single
 from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace
 
 
-class BlendedPairs:
-    """Each face gives a pair: itself (label 0) and a self-blended fake of it (label 1)."""
+class FaceSamples(Samples):
+    """What the samples of faces share: their names and people."""
 
     def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool) -> None:
         self._faces, self._image_size, self._train = faces, image_size, train
@@ -21,75 +28,97 @@ class BlendedPairs:
     def __len__(self) -> int:
         return len(self._faces)
 
-    def name_of(self, index: int) -> str:
+    def name(self, index: int) -> str:
         return self._faces[index].name
 
-    def make(self, index: int, rng: np.random.Generator) -> Item:
+    def group(self, index: int) -> str:
+        return self._faces[index].identity
+
+    def find_groups(self) -> frozenset[str]:
+        """Of a prepared set by its column, not face by face."""
+        find = getattr(self._faces, "find_identities", None)
+        return super().find_groups() if find is None else find()
+
+
+class BlendedPairs(FaceSamples):
+    """Each face gives a pair: itself (label 0) and a self-blended fake of it (label 1)."""
+
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
         face = self._faces[index]
         loaded = face.load()
         landmarks = _require_landmarks(face, loaded)
         try:
             pair = make_pair(loaded.image, landmarks, rng, self._image_size, train=self._train, boxes=loaded.boxes)
         except ValueError as error:  # landmarks or picture of a form that no face has
-            raise UnreadableItem(face.name, str(error)) from None
-        return Item(
-            images=np.stack([pair.real, pair.fake]),
+            raise UnreadableSample(face.name, str(error)) from None
+        return _build_sample(
+            face,
+            np.stack([pair.real, pair.fake]),
             labels=(0, 1),
-            sample_ids=(f"{face.name}#real", f"{face.name}#blend"),
-            clip_id=face.clip_id,
-            identity=face.identity,
-            masks=np.stack([np.zeros_like(pair.mask), pair.mask]),
+            ids=(f"{face.name}#real", f"{face.name}#blend"),
+            more={"mask": np.stack([np.zeros_like(pair.mask), pair.mask])},
         )
 
 
-class RepeatedBlends:
-    """Validation: `repeats` different pairs of each face; always the same ones, since the keys are constant."""
+class RepeatedBlends(Samples):
+    """Validation: `times` different pairs of each face; always the same ones, since the keys are constant."""
 
-    def __init__(self, faces: Sequence[Face], *, image_size: int, repeats: int) -> None:
+    def __init__(self, faces: Sequence[Face], *, image_size: int, times: int) -> None:
         self._pairs = BlendedPairs(faces, image_size=image_size, train=False)
-        self._repeats = repeats
+        self._times = times
 
     def __len__(self) -> int:
-        return len(self._pairs) * self._repeats
+        return len(self._pairs) * self._times
 
-    def name_of(self, index: int) -> str:
-        return self._pairs.name_of(index % len(self._pairs))
+    def name(self, index: int) -> str:
+        return self._pairs.name(index % len(self._pairs))
 
-    def make(self, index: int, rng: np.random.Generator) -> Item:
-        repeat, face = divmod(index, len(self._pairs))
-        item = self._pairs.make(face, rng)
-        return replace(item, sample_ids=tuple(f"{name}{repeat}" for name in item.sample_ids))
+    def group(self, index: int) -> str:
+        return self._pairs.group(index % len(self._pairs))
+
+    def find_groups(self) -> frozenset[str]:
+        return self._pairs.find_groups()
+
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
+        time, face = divmod(index, len(self._pairs))
+        sample = self._pairs.make(face, rng)
+        return replace(sample, rows={**sample.rows, "id": tuple(f"{name}{time}" for name in sample.rows["id"])})
 
 
-class LabelledFaces:
+class LabelledFaces(FaceSamples):
     """Faces with labels of their own: no blending, the same augmentation. Cut around the detector's first box, where
     there is one.
     """
 
-    def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool) -> None:
-        self._faces, self._image_size, self._train = faces, image_size, train
-
-    def __len__(self) -> int:
-        return len(self._faces)
-
-    def name_of(self, index: int) -> str:
-        return self._faces[index].name
-
-    def make(self, index: int, rng: np.random.Generator) -> Item:
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
         face = self._faces[index]
         loaded = face.load()
         box = None if loaded.boxes is None else loaded.boxes[0]
         image = make_single(loaded.image, box, rng, self._image_size, train=self._train)
-        return Item(
-            images=image[None],
-            labels=(face.label,),
-            sample_ids=(face.name,),
-            clip_id=face.clip_id,
-            identity=face.identity,
-        )
+        return _build_sample(face, image[None], labels=(face.label,), ids=(face.name,))
+
+
+def _build_sample(
+    face: Face,
+    images: NDArray[np.uint8],
+    *,
+    labels: Sequence[int],
+    ids: Sequence[str],
+    more: Mapping[str, Any] | None = None,
+) -> Sample:
+    return Sample(
+        inputs={"image": images},
+        targets={"label": np.array(labels, np.int64)},
+        rows={
+            "id": tuple(ids),
+            "clip": (face.clip_id,) * len(labels),
+            "group": (face.identity,) * len(labels),
+            **(more or {}),
+        },
+    )
 
 
 def _require_landmarks(face: Face, loaded: LoadedFace) -> np.ndarray:
     if loaded.landmarks is None:
-        raise UnreadableItem(face.name, "has no landmarks")
+        raise UnreadableSample(face.name, "has no landmarks")
     return loaded.landmarks

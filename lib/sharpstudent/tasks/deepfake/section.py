@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sharpstudent.config.run_config import Count, Direction, TaskSection
+from sharpstudent.config.run_config import Count, TaskSection
 
 
 class DeepfakeSection(TaskSection):
-    """Where faces come from and how an item is made; `image_size` in pixels, square."""
+    """Where faces come from and how an item is made: a real face and the fake blended from it, or one labelled picture.
+    `image_size` in pixels, square.
+    """
 
-    # Of frames, but for `video_auc`: of clips, by the mean of their frames.
-    selection_metrics: ClassVar[Mapping[str, Direction]] = {
-        "auc": "higher",
-        "video_auc": "higher",
-        "ap": "higher",
-        "eer": "lower",
+    flat_keys: ClassVar[bool] = True
+    shared_defaults: ClassVar[Mapping[str, Any]] = {
+        "student": "mobilevitv2_200",
+        "student_init": "imagenet",
+        "teacher": "efficientnet-b4",
     }
 
     data_source: Literal["ffpp", "photos", "labelled", "manifest"] = Field(

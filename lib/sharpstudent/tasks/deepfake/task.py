@@ -1,113 +1,184 @@
-"""The deepfake task: real 0, fake 1; data from one of four sources; a validation metric of choice selects."""
+"""The deepfake task: real 0, fake 1; data from one of four sources. Importing this loads neither torch nor OpenCV."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import cv2
-
-from sharpstudent.config.run_config import Direction
-from sharpstudent.data.dataset import ItemSource
-from sharpstudent.evaluation.task import Scores, TaskData
-from sharpstudent.metrics.tables import ScoredFrames
-from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces, RepeatedBlends
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.types import Batch, ModelSpec, Outputs, Sample, Table
+from sharpstudent.data.dataset import Samples
+from sharpstudent.metrics.metric import Metric
+from sharpstudent.task import ClassificationTask
+from sharpstudent.tasks.deepfake.metrics import METRICS
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
-from sharpstudent.tasks.deepfake.sources import ffpp, labelled, photos
-from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits
-from sharpstudent.tasks.deepfake.validation import build_frames, compute_figures_of_validation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits
+
+BLEND, FAKE = "self-blend", "fake"  # kinds of fake in the column `manipulation`; "" for a real face
+SPLITS = ("train", "validation")
 
 
-class DeepfakeTask:
-    """What the engine asks of a task: classes, data, metrics and the one that selects."""
+class DeepfakeTask(ClassificationTask):
+    """Real or fake. Inputs: `image` float32 (R, 3, S, S) RGB in 0..1. Groups are people."""
 
+    Section = DeepfakeSection
+    section: DeepfakeSection
     classes = ("real", "fake")
-    selection_metrics: Mapping[str, Direction] = {
-        f"val_{word}": direction for word, direction in DeepfakeSection.selection_metrics.items()
-    }
-
-    def __init__(self, section: DeepfakeSection, *, allow: Sequence[str] = (), selection_metric: str = "auc") -> None:
-        """selection_metric: a word of the section's `selection_metrics`."""
-        self._section = section
-        self.selection_metric = f"val_{selection_metric}"
-        self._allow_shared = "shared-people" in allow
-
-    @property
-    def has_published_bands(self) -> bool:
-        """The guide's expected figures are those of FaceForensics++."""
-        return self._section.data_source == "ffpp"
+    metrics: ClassVar[Mapping[str, Metric]] = METRICS
+    unit = "picture"
+    group_unit = "person"
+    renderer = "sharpstudent.tasks.deepfake.evaluation.renderer:FaceRenderer"
+    pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.models.pretrained:load_imagenet"}
 
     @property
     def image_size(self) -> int:
         """Side of the network's input [px]."""
-        return self._section.image_size
-
-    def build_data(self) -> TaskData:
-        """Training and validation items. Raises UserError that names what is missing or wrong with the source."""
-        section = self._section
-        splits = self._find_faces(Path(section.data_root))
-        # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in setNumThreads.
-        cv2.setNumThreads(1)
-        make = self._make_blended if self._is_blended else self._make_labelled
-        return TaskData(
-            train=make(splits.train, True),
-            validation=make(splits.validation, False),
-            repeats=section.repeats,
-            evaluation_seed=section.split_seed,
-            notes=tuple(f"data ({section.data_source}) {note}" for note in splits.notes),
-            depends_on=splits.depends_on,
-        )
-
-    def compute_metrics(self, scores: Scores) -> dict[str, float]:
-        """`val_auc`, `val_accuracy`, `val_ap`, `val_eer`, `val_video_auc`. Raises MetricError for NaN or one class."""
-        return compute_figures_of_validation(scores, self.to_frames(scores))
-
-    def to_frames(self, scores: Scores) -> ScoredFrames:
-        """Validation scores as frames of the data source; a self-blended fake is of a clip of its own."""
-        return build_frames(scores, source=self._section.data_source, is_blended=self._is_blended)
+        return int((self._facts or {}).get("image_size", self.section.image_size))
 
     @property
-    def _is_blended(self) -> bool:
+    def has_published_bands(self) -> bool:
+        """The two-stage guide's expected figures are those of FaceForensics++."""
+        return self.section.data_source == "ffpp"
+
+    @property
+    def is_blended(self) -> bool:
         """Whether fakes are made of the real faces."""
-        source = (self._section.data_source, self._section.fakes)
+        source = (self.section.data_source, self.section.fakes)
         return source[0] != "labelled" and source != ("manifest", "labels")
 
+    def facts(self) -> dict[str, Any]:
+        return {"classes": list(self.classes), "image_size": self.image_size, "input": "RGB in 0..1, no mean/std"}
+
+    def open_data(self, *splits: str) -> tuple[Samples, ...]:
+        """Training and validation samples. Raises UserError that names what is missing or wrong with the source."""
+        unknown = [split for split in splits if split not in SPLITS]
+        if unknown:
+            raise UserError(Problem("data", f"has no split {unknown[0]!r}", expected=" or ".join(SPLITS)))
+        import cv2
+
+        found = self._find_faces(Path(self.section.data_root))
+        # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in setNumThreads.
+        cv2.setNumThreads(1)
+        return tuple(self._make_samples(found, split) for split in splits)
+
+    def build_student(self, spec: ModelSpec) -> nn.Module:
+        """Any timm model or EfficientNet-B4 with a head of two classes. Options: input_size [px], mean and std of each
+        colour, where a teacher expects pictures of another form. Raises UserError for an unknown name or option.
+        """
+        from sharpstudent.models.vision import build_classifier
+
+        return build_classifier(spec.name, classes=len(self.classes), dropout=spec.dropout, options=spec.options)
+
+    def collate(self, samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
+        from dataclasses import replace
+
+        from sharpstudent.data.loader import collate, pictures_to_tensor
+
+        batch = collate(samples, groups)
+        return replace(batch, inputs={"image": pictures_to_tensor(batch.inputs["image"])})
+
+    def name_fakes(self) -> str:
+        """What kind of fake this data has."""
+        return BLEND if self.is_blended else FAKE
+
+    def rows(self, outputs: Outputs, batch: Batch) -> Table:
+        import numpy as np
+
+        table = super().rows(outputs, batch)
+        kind = self.name_fakes()
+        return {
+            **table,
+            "clip": np.array(batch.rows["clip"]),
+            "manipulation": np.array([kind if label == 1 else "" for label in table["label"].tolist()]),
+        }
+
+    def example_batch(self, count: int) -> Batch:
+        import torch
+
+        names, side = tuple(map(str, range(count))), self.image_size
+        return Batch(
+            inputs={"image": torch.zeros(count, 3, side, side)},
+            targets={"label": torch.arange(count) % len(self.classes)},
+            rows={"id": names, "group": names, "clip": names},
+        )
+
+    def calibrate(self, table: Table) -> dict[str, Any]:
+        """Temperature and operating points, of frames and of videos."""
+        from sharpstudent.tasks.deepfake.evaluation.calibration import calibrate_on_validation
+        from sharpstudent.tasks.deepfake.evaluation.frames import build_frames
+
+        frames = build_frames(table, source=self.section.data_source)
+        return calibrate_on_validation(frames).model_dump(mode="json")
+
+    @property
+    def headline_metrics(self) -> tuple[str, ...]:
+        return ("auc", "accuracy")
+
+    def check_student(self, name: str, metrics: Mapping[str, float]) -> list[str]:
+        """The two-stage guide's least accuracy of a student that stage 2 begins with."""
+        from sharpstudent.report.guide import STAGE1_ACCURACY, STAGE1_EPOCHS
+
+        accuracy = metrics["accuracy"]
+        if accuracy >= STAGE1_ACCURACY:
+            return []
+        return [
+            f"{name} is right on {accuracy:.1%} of the validation pictures, below the {STAGE1_ACCURACY:.0%} that stage "
+            f"2 needs: run stage 1 longer, `stage1.epoch` {STAGE1_EPOCHS} or more"
+        ]
+
+    def _make_samples(self, found: FaceSplits, split: str) -> Samples:
+        from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces, RepeatedBlends
+
+        section = self.section
+        is_train, size = split == "train", section.image_size
+        faces: Sequence[Face] = found.train if is_train else found.validation
+        samples: Samples
+        if not self.is_blended:
+            samples = LabelledFaces(faces, image_size=size, train=is_train)
+        elif is_train:
+            samples = BlendedPairs(faces, image_size=size, train=True)
+        else:
+            samples = RepeatedBlends(faces, image_size=size, times=section.validation_repeats)
+        samples.notes = tuple(f"data ({section.data_source}) {note}" for note in found.notes)
+        samples.depends_on = found.depends_on
+        samples.seed = section.split_seed
+        samples.repeats = section.repeats if is_train else 1
+        return samples
+
     def _find_faces(self, root: Path) -> FaceSplits:
-        section = self._section
+        from sharpstudent.tasks.deepfake.sources import ffpp, labelled, photos
+
+        section, allow_shared = self.section, "shared-people" in self.allow
         finders: dict[str, Callable[[], FaceSplits]] = {
             "ffpp": lambda: ffpp.find_faces(
                 root,
                 compression=section.compression,
                 frames_per_clip=section.frames_per_clip,
-                allow_shared=self._allow_shared,
+                allow_shared=allow_shared,
             ),
             "photos": lambda: photos.find_faces(
                 root,
                 image_size=section.image_size,
                 validation_share=section.validation_share,
                 split_seed=section.split_seed,
-                allow_shared=self._allow_shared,
+                allow_shared=allow_shared,
             ),
             "labelled": lambda: labelled.find_faces(
                 root,
                 validation_share=section.validation_share,
                 split_seed=section.split_seed,
-                allow_shared=self._allow_shared,
+                allow_shared=allow_shared,
             ),
-            "manifest": lambda: self._open_manifest(root),
+            "manifest": lambda: self._open_manifest(root, allow_shared),
         }
         return finders[section.data_source]()
 
-    def _open_manifest(self, root: Path) -> FaceSplits:
+    def _open_manifest(self, root: Path, allow_shared: bool) -> FaceSplits:
         from sharpstudent.tasks.deepfake.sources import manifest  # Arrow: 0.3 s, for the one source that needs it
 
-        return manifest.find_faces(root, fakes=self._section.fakes, allow_shared=self._allow_shared)
-
-    def _make_blended(self, faces: Sequence[Face], train: bool) -> ItemSource:
-        size = self._section.image_size
-        if train:
-            return BlendedPairs(faces, image_size=size, train=True)
-        return RepeatedBlends(faces, image_size=size, repeats=self._section.validation_repeats)
-
-    def _make_labelled(self, faces: Sequence[Face], train: bool) -> ItemSource:
-        return LabelledFaces(faces, image_size=self._section.image_size, train=train)
+        return manifest.find_faces(root, fakes=self.section.fakes, allow_shared=allow_shared)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sharpstudent.core.schedules import Progress
-from sharpstudent.core.types import Batch, Outputs, StepResult
+from sharpstudent.core.types import FEATURES, Batch, StepResult
 from sharpstudent.criterion.weighted_sum import LossValue
-from sharpstudent.train.step import TrainStep, split_batch
+from sharpstudent.models.forward import run_model
+from sharpstudent.train.step import TrainStep, find_floats
 
 
 @dataclass(frozen=True)
@@ -45,44 +46,40 @@ class Fault:
 @dataclass
 class Pass:
     """What was seen of one pass. inputs: of each module by name, over all micro-batches the last; gradients: by
-    parameter, the largest magnitude (inf or nan where it is not finite); values: of each micro-batch, after the share
-    of the batch's images that it holds.
+    parameter, the largest magnitude (inf or nan where it is not finite).
     """
 
     name: str
     fault: Fault | None = None
     inputs: dict[str, Range] = field(default_factory=dict[str, Range])
-    logits: list[Tensor] = field(default_factory=list[Tensor])
-    values: list[tuple[float, LossValue]] = field(default_factory=list[tuple[float, LossValue]])
+    outputs: Tensor | None = None
+    values: list[LossValue] = field(default_factory=list[LossValue])
     grad_norm: float | None = None
     gradients: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def terms(self) -> dict[str, float]:
-        """Loss terms, unweighted: means over the images that were seen."""
-        names = dict.fromkeys(name for _, value in self.values for name in value.terms)
-        return {name: self._average([value.terms[name] for _, value in self.values]) for name in names}
+        """Loss terms without their weights: sums over the micro-batches that were seen."""
+        names = dict.fromkeys(name for value in self.values for name in value.terms)
+        return {name: sum(float(value.terms[name]) for value in self.values) for name in names}
 
     @property
     def loss(self) -> float:
-        """Their weighted sum, the same mean."""
-        return self._average([value.total for _, value in self.values])
-
-    def _average(self, values: Sequence[Tensor]) -> float:
-        return sum(map(float, values)) / sum(share for share, _ in self.values)
+        """Their weighted sum."""
+        return sum(float(value.total) for value in self.values)
 
 
 @dataclass
 class Look:
-    """What was seen of a step. Tensors as the models gave them, in the order of the micro-batches. average: of the
+    """What was seen of a step. Outputs as the models gave them, (R, values a row). average: of the
     student's averaged weights, where the run keeps them.
     """
 
     result: StepResult
     passes: list[Pass]
-    teacher_logits: list[Tensor]
+    teacher_outputs: Tensor | None
     teacher_fault: Fault | None
-    average_logits: list[Tensor] = field(default_factory=list[Tensor])
+    average_outputs: Tensor | None = None
     average_fault: Fault | None = None
 
 
@@ -104,18 +101,18 @@ def look_at_step(step: TrainStep, batch: Batch, progress: Progress) -> Look:
     finally:
         student._compiled_call_impl = compiled
     watched.close_pass()
-    return Look(result, passes, taught.logits, taught.fault, averaged.logits, averaged.fault)
+    return Look(result, passes, taught.join(), taught.fault, averaged.join(), averaged.fault)
 
 
 @torch.no_grad()
 def _ask(step: TrainStep, model: nn.Module, batch: Batch) -> None:
-    """Show the batch to a model that the step itself does not ask; nothing is moved. Images that are not finite are
+    """Show the batch to a model that the step itself does not ask; nothing is moved. Inputs that are not finite are
     shown to nobody, as in a step.
     """
-    if not find_bad_rows([batch.inputs]):
-        for part in split_batch(batch, step.parts):
+    if not find_bad_rows(find_floats(batch.inputs)):
+        for part in batch.split(step.parts):
             with step.autocasting(part):
-                model(part.inputs)
+                run_model(model, part.inputs)
 
 
 def measure(*tensors: Tensor) -> Range:
@@ -133,33 +130,38 @@ def measure(*tensors: Tensor) -> Range:
 
 
 def find_bad_rows(tensors: Sequence[Tensor]) -> list[int]:
-    """The images whose row holds a value that is not finite. tensors: (n, ...) for each micro-batch, in their order."""
-    bad: list[int] = []
-    start = 0
-    for tensor in tensors:
-        rows = (~torch.isfinite(tensor.detach().flatten(1))).any(1).nonzero().flatten()
-        bad += [start + int(row) for row in rows]
-        start += len(tensor)
-    return bad
+    """The rows that hold a value that is not finite in any of the tensors (R, ...)."""
+    bad = {
+        int(row)
+        for tensor in tensors
+        for row in (~torch.isfinite(tensor.detach().flatten(1))).any(1).nonzero().flatten()
+    }
+    return sorted(bad)
 
 
 class _Watch:
-    """Notes a model's logits and the module in which its values stop being finite."""
+    """Notes a model's outputs and the module in which its values stop being finite."""
 
     def __init__(self) -> None:
         self.fault: Fault | None = None
-        self.logits: list[Tensor] = []
+        self.outputs: list[list[Tensor]] = []  # of each micro-batch
         self.inputs: dict[str, Range] = {}
         # A stack: what gradient checkpointing leaves half-way in `backward` lies below and harms none.
         self._inputs: list[Range] = []  # of the modules that are being computed, outermost first
+
+    def join(self) -> Tensor | None:
+        """All outputs of all rows that were seen, (R, values a row); None where the model gave none."""
+        parts = [torch.cat([value.float().flatten(1) for value in part], 1) for part in self.outputs if part]
+        return torch.cat(parts) if parts else None
 
     def begin(self, values: tuple[Any, ...]) -> None:
         self._inputs.append(measure(*_find_tensors(values)))
 
     def end(self, name: str, module: nn.Module, output: Any) -> None:
         inputs = self.inputs[name] = self._inputs.pop()
-        if not name and isinstance(output, Outputs):
-            self.logits.append(output.logits.detach())
+        if not name and isinstance(output, Mapping):
+            said = find_floats({key: value for key, value in output.items() if not key.startswith(FEATURES)})
+            self.outputs.append([value.detach() for value in said])
         # A module ends before the one it is part of: the first that turns finite into not finite is the innermost.
         if self.fault is None and not inputs.not_finite:
             outputs = measure(*_find_tensors(output))
@@ -170,15 +172,15 @@ class _Watch:
 class _WatchedCriterion:
     """A criterion that notes what it answers."""
 
-    def __init__(self, real: Any, passes: list[Pass]) -> None:
-        self._real, self._passes = real, passes
+    def __init__(self, wrapped: Any, passes: list[Pass]) -> None:
+        self._wrapped, self._passes = wrapped, passes
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+        return getattr(self._wrapped, name)
 
-    def __call__(self, outputs: Outputs, batch: Batch, *others: Any, images: int) -> LossValue:
-        value = self._real(outputs, batch, *others, images=images)
-        self._passes[-1].values.append((len(batch) / images, LossValue(value.total.detach(), value.terms)))
+    def __call__(self, *words: Any, **more: Any) -> LossValue:
+        value = self._wrapped(*words, **more)
+        self._passes[-1].values.append(LossValue(value.total.detach(), value.terms))
         return value
 
 
@@ -186,16 +188,16 @@ class _WatchedOptimizer:
     """SAM, noting each gradient whose norm is asked for, and where pass 2 begins."""
 
     def __init__(self, step: TrainStep, passes: list[Pass]) -> None:
-        self._real, self._scale, self._passes = step.optimizer, step.loss_scale, passes
+        self._wrapped, self._scale, self._passes = step.optimizer, step.loss_scale, passes
         self._names = dict(step.student.named_parameters())
         self._names |= {f"criterion.{name}": p for name, p in step.criterion.module.named_parameters()}
         self.seen = _Watch()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+        return getattr(self._wrapped, name)
 
     def compute_grad_norm(self) -> Tensor:
-        norm, now = self._real.compute_grad_norm(), self._passes[-1]
+        norm, now = self._wrapped.compute_grad_norm(), self._passes[-1]
         # fp16: the first gradient of pass 1 is still that of the scaled loss.
         is_scaled = self._scale is not None and len(self._passes) == 1 and now.grad_norm is None
         scale = self._scale.value if is_scaled and self._scale is not None else 1.0
@@ -207,7 +209,7 @@ class _WatchedOptimizer:
 
     @contextlib.contextmanager
     def perturbed(self, *words: Any) -> Generator[None]:
-        with self._real.perturbed(*words):
+        with self._wrapped.perturbed(*words):
             self.close_pass()
             self._passes.append(Pass("pass 2"))
             yield
@@ -215,8 +217,8 @@ class _WatchedOptimizer:
     def close_pass(self) -> None:
         """What the student showed belongs to the pass under way."""
         now = self._passes[-1]
-        now.fault, now.logits, now.inputs = self.seen.fault, self.seen.logits, self.seen.inputs
-        self.seen.fault, self.seen.logits, self.seen.inputs = None, [], {}
+        now.fault, now.outputs, now.inputs = self.seen.fault, self.seen.join(), self.seen.inputs
+        self.seen.fault, self.seen.outputs, self.seen.inputs = None, [], {}
 
 
 @contextlib.contextmanager
@@ -224,7 +226,8 @@ def _watching(model: nn.Module | None) -> Iterator[_Watch]:
     """Hooks on every module of the model, taken off at the end."""
     watch, handles = _Watch(), []
     for name, module in () if model is None else model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda _, values: watch.begin(values)))
+        begin = lambda _, values, named: watch.begin((*values, *named.values()))  # noqa: E731
+        handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
         handles.append(module.register_forward_hook(lambda m, _, output, name=name: watch.end(name, m, output)))
     try:
         yield watch
@@ -237,8 +240,6 @@ def _find_tensors(value: Any) -> list[Tensor]:
     """The tensors of floating point in what a module takes or gives."""
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() else []
-    if isinstance(value, Outputs):
-        return _find_tensors(value.logits)
     if isinstance(value, Mapping):
         return [tensor for inner in value.values() for tensor in _find_tensors(inner)]
     if isinstance(value, list | tuple):

@@ -23,9 +23,9 @@ from sharpstudent.train.preflight.teacher_heads import take_up_heads
 from sharpstudent.train.preflight.temperature import take_up_calibrations
 from sharpstudent.train.run import Run
 from sharpstudent.train.state import restore_step
-from sharpstudent.train.step import TrainStep
+from sharpstudent.train.step import TrainStep, find_floats
 
-MOST_NAMES = 3  # of images, weights or differences in a line
+MOST_NAMES = 3  # of rows, weights or differences in a line
 PASSES = {"pass 1": "pass 1, at the weights", "pass 2": "pass 2, at the weights moved by rho"}
 
 
@@ -55,8 +55,8 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
         *_tell_settings(kept, step),
         *_tell_batch(batch),
         *(f"student: weights not finite before the step: {name}" for name in bad_weights[:MOST_NAMES]),
-        *_tell_model("teacher", step.teacher, look.teacher_logits, look.teacher_fault, batch),
-        *_tell_model("averaged weights", average, look.average_logits, look.average_fault, batch),
+        *_tell_model("teacher", step.teacher, look.teacher_outputs, look.teacher_fault, batch),
+        *_tell_model("averaged weights", average, look.average_outputs, look.average_fault, batch),
         *(line for seen in look.passes if seen.inputs for line in _tell_pass(seen, batch)),
         *_tell_buffer(look.passes[0], result.reason or ""),
         *_advise(run.config, look, batch, result, bad_weights),
@@ -106,33 +106,35 @@ def _tell_settings(kept: Skipped, step: TrainStep) -> list[str]:
 
 
 def _tell_batch(batch: Batch) -> list[str]:
-    count, _, height, width = batch.inputs.shape
-    bad = find_bad_rows([batch.inputs])
-    line = f"batch: {count} images of {width} x {height} pixels, values {measure(batch.inputs)}"
-    return [line, *([f"  images not finite: {_name_images(batch, bad)}"] if bad else [])]
+    floats = find_floats(batch.inputs)
+    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in batch.inputs.items())
+    bad = find_bad_rows(floats)
+    line = f"batch: {len(batch)} rows, {shapes}, values {measure(*floats)}"
+    return [line, *([f"  inputs not finite: {_name_rows(batch, bad)}"] if bad else [])]
 
 
 def _tell_model(
-    who: str, model: nn.Module | None, logits: Sequence[Tensor], fault: Fault | None, batch: Batch
+    who: str, model: nn.Module | None, outputs: Tensor | None, fault: Fault | None, batch: Batch
 ) -> list[str]:
     """What a model that does not learn said of the batch."""
-    if model is None or not logits:
+    if model is None or outputs is None:
         return []
-    lines = [f"{who}: logits {measure(*logits)}"]
-    bad = find_bad_rows(logits)
+    lines = [f"{who}: outputs {measure(outputs)}"]
+    bad = find_bad_rows([outputs])
     if bad:
-        lines += [f"  not finite for {_name_images(batch, bad)}", *_tell_fault(fault)]
+        lines += [f"  not finite for {_name_rows(batch, bad)}", *_tell_fault(fault)]
         lines += [f"  weights not finite: {name}" for name in _find_bad_tensors(model)[:MOST_NAMES]]
     return lines
 
 
 def _tell_pass(seen: Pass, batch: Batch) -> list[str]:
     lines = [f"{PASSES[seen.name]}:"]
+    outputs = [] if seen.outputs is None else [seen.outputs]
     if seen.fault is None:
-        lines.append(f"  student: the output of every layer is finite; logits {measure(*seen.logits)}")
+        lines.append(f"  student: the output of every layer is finite; outputs {measure(*outputs)}")
     else:
-        bad = find_bad_rows(seen.logits)
-        lines += [*_tell_fault(seen.fault), *([f"  logits not finite for {_name_images(batch, bad)}"] if bad else [])]
+        bad = find_bad_rows(outputs)
+        lines += [*_tell_fault(seen.fault), *([f"  outputs not finite for {_name_rows(batch, bad)}"] if bad else [])]
     if seen.values:
         terms = ", ".join(f"{name} {value:.4g}" for name, value in seen.terms.items())
         lines.append(f"  loss {seen.loss:.4g} ({terms})")
@@ -172,9 +174,9 @@ def _advise(config: RunConfig, look: Look, batch: Batch, result: StepResult, bad
     if result.ok:
         return ["nothing to mend here: the step goes well. Replay it where the run was made."]
     reason, stage, optimizer = result.reason or "", f"stage{config.stage}", config.optimizer
-    if find_bad_rows([batch.inputs]):
+    if find_bad_rows(find_floats(batch.inputs)):
         return [
-            "to mend: the images named above are not finite before any model sees them; repair or remove their files"
+            "to mend: the samples named above are not finite before any model sees them; repair or remove their files"
         ]
     if bad_weights:
         return [f"to mend: the student's weights were not finite before this step; it began with {_name_start(config)}"]
@@ -201,11 +203,11 @@ def _name_start(config: RunConfig) -> str:
     return f"student_init = {config.student.init!r}"
 
 
-def _name_images(batch: Batch, rows: Sequence[int]) -> str:
+def _name_rows(batch: Batch, rows: Sequence[int]) -> str:
     if len(rows) == len(batch) > MOST_NAMES:
-        return f"all {len(rows)} images"
+        return f"all {len(rows)} rows"
     more = f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else ""
-    return ", ".join(batch.sample_ids[row] for row in rows[:MOST_NAMES]) + more
+    return ", ".join(batch.rows["id"][row] for row in rows[:MOST_NAMES]) + more
 
 
 def _find_bad_tensors(model: nn.Module) -> list[str]:

@@ -66,16 +66,14 @@ class SkippedSteps:
             state = self._keep_state(capture_state)
             if state is None:
                 return self._tell_once(f"not kept, nor are later ones: {self.folder} holds {MOST_STATES} states")
-            tensors = {name: value.detach().cpu() for name, value in vars(batch).items() if isinstance(value, Tensor)}
+            tensors, rows = pack_batch(batch)
             about = {
                 "reason": result.reason,
                 "progress": asdict(progress),
                 "settings": dict(settings),
-                "computed_on": describe_computer(batch.inputs.device),
-                "sample_ids": list(batch.sample_ids),
-                "clip_ids": list(batch.clip_ids),
-                "identities": list(batch.identities),
-                "items": list(batch.items),
+                "computed_on": describe_computer(batch.device),
+                "rows": rows,
+                "shared": dict(batch.shared),
                 "state": state.name,
                 "state_sha256": compute_sha256(state),
             }
@@ -128,21 +126,11 @@ def load_skipped(path: Path) -> Skipped:
     kept = load_checkpoint(path)
     tensors, about = kept.tensors, kept.about
     try:
-        batch = Batch(
-            inputs=tensors["inputs"],
-            labels=tensors["labels"],
-            sample_ids=tuple(about["sample_ids"]),
-            clip_ids=tuple(about["clip_ids"]),
-            identities=tuple(about["identities"]),
-            masks=tensors.get("masks"),
-            items=tuple(about.get("items", ())),
-        )
+        batch = unpack_batch(tensors, about)
         progress, reason, settings = Progress(**about["progress"]), str(about["reason"]), _read_settings(about)
-        if "items" not in about:
-            batch = _deal_out(batch, int(settings["parts"]))
         computed_on, state_path = dict(about["computed_on"]), path.with_name(str(about["state"]))
         wanted = str(about["state_sha256"])
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(_explain_foreign(path)) from None
     found = compute_sha256(state_path) if state_path.is_file() else None
     if found != wanted:
@@ -158,17 +146,56 @@ def load_skipped(path: Path) -> Skipped:
     return Skipped(batch, progress, reason, settings, computed_on, load_checkpoint(state_path).tensors)
 
 
-def _deal_out(batch: Batch, parts: int) -> Batch:
-    """A batch that an earlier version kept, so that it is cut into the micro-batches of its run: that version put reals
-    first and gave image i to part i modulo `parts`.
+def pack_batch(batch: Batch) -> tuple[dict[str, Tensor], dict[str, list[Any]]]:
+    """The tensors of a batch as `inputs/NAME`, `targets/NAME` and so on, on the CPU; and its other columns as JSON."""
+    parts = {"inputs": batch.inputs, "targets": batch.targets, "weights": batch.weights, "rows": batch.rows}
+    tensors = {
+        f"{part}/{name}": value.detach().cpu()
+        for part, named in parts.items()
+        for name, value in named.items()
+        if isinstance(value, Tensor)
+    }
+    # Lists for tuples, as JSON gives them back: what is kept is compared with what would be written.
+    rows = {
+        name: [list(value) if isinstance(value, tuple) else value for value in values]
+        for name, values in batch.rows.items()
+        if not isinstance(values, Tensor)
+    }
+    return tensors, rows
+
+
+def unpack_batch(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Batch:
+    """What `pack_batch` packed, and what earlier versions kept. Raises KeyError, TypeError or ValueError otherwise."""
+    if "rows" not in about:
+        names = {"id": "sample_ids", "clip": "clip_ids", "group": "identities"}
+        rows: dict[str, Any] = {name: tuple(about[key]) for name, key in names.items()}
+        rows |= {"mask": tensors["masks"]} if "masks" in tensors else {}
+        return _deal(tensors["inputs"], tensors["labels"], rows, int(_read_settings(about)["parts"]))
+    parts: dict[str, dict[str, Any]] = {"inputs": {}, "targets": {}, "weights": {}, "rows": {}}
+    for key, tensor in tensors.items():
+        part, name = key.split("/", 1)
+        parts[part][name] = tensor
+    # JSON has lists where a row's key is a tuple.
+    rows = {
+        name: tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        for name, values in about["rows"].items()
+    }
+    return Batch(parts["inputs"], parts["targets"], parts["weights"], {**rows, **parts["rows"]}, dict(about["shared"]))
+
+
+def _deal(images: Tensor, labels: Tensor, rows: Mapping[str, Any], parts: int) -> Batch:
+    """A batch of runs of before November 2026, which dealt their rows out, one to each micro-batch in turn: its rows in
+    the order in which `Batch.split` cuts the very same micro-batches.
     """
-    dealt = [(row, part) for part in range(parts) for row in range(part, len(batch), parts)]
-    rows = [row for row, _ in dealt]
-    names = ([column[row] for row in rows] for column in (batch.sample_ids, batch.clip_ids, batch.identities))
-    masks = None if batch.masks is None else batch.masks[rows]
-    return Batch(
-        batch.inputs[rows], batch.labels[rows], *map(tuple, names), masks=masks, items=tuple(part for _, part in dealt)
-    )
+    count = min(parts, len(labels))
+    order = [row for start in range(count) for row in range(start, len(labels), count)]
+    if count > 1:
+        images, labels = images[order], labels[order]
+        rows = {
+            name: values[order] if isinstance(values, Tensor) else tuple(values[row] for row in order)
+            for name, values in rows.items()
+        }
+    return Batch({"image": images}, {"label": labels}, rows=rows)
 
 
 def _read_settings(about: Mapping[str, Any]) -> dict[str, float]:

@@ -31,12 +31,12 @@ from sharpstudent.config.resolve import name_weights_key
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.random import build_generator
-from sharpstudent.data.dataset import ItemSource
+from sharpstudent.data.dataset import Samples
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import ItemKey, Shuffle
-from sharpstudent.models.teachers import AdaptedTeacher, Named
+from sharpstudent.models.teachers import FrozenTeacher, Named
 from sharpstudent.models.weights import compute_weights_hash, find_fitting_weights, is_head, match_tensors, read_tensors
-from sharpstudent.train.validate import EVALUATION_ITEMS, Judge
+from sharpstudent.train.validate import EVALUATION_SAMPLES, Validator
 
 # A linear layer needs no more: some 4 pictures a weight of EfficientNet-B4's head (1792 features), 60 MB of them, and
 # no more time than two or three epochs of a small set.
@@ -74,7 +74,7 @@ class FittedHead:
     has_converged: bool
 
 
-def draw_keys(source: ItemSource, seed: int) -> list[ItemKey]:
+def draw_keys(source: Samples, seed: int) -> list[ItemKey]:
     """The training items to fit to: all, or MOST_ITEMS drawn by the seed. With the randomness of epoch 0, which no
     training epoch has.
     """
@@ -84,31 +84,36 @@ def draw_keys(source: ItemSource, seed: int) -> list[ItemKey]:
 
 
 @torch.inference_mode()
-def collect_pooled(judge: Judge, teachers: Sequence[AdaptedTeacher]) -> Pooled:
+def collect_pooled(validator: Validator, teachers: Sequence[FrozenTeacher]) -> Pooled:
     """What the heads of these teachers take in, of the training items, in one pass. Moves no random state.
 
-    Raises what `judge.between_batches` raises to stop.
+    Raises what `validator.between_batches` raises to stop.
     """
-    config, source = judge.run.config, judge.data.train
+    config, source = validator.run.config, validator.data.train
     keys = draw_keys(source, config.seed)
     values: list[list[torch.Tensor]] = [[] for _ in teachers]
     labels: list[NDArray[np.int64]] = []
     sample_ids: list[str] = []
     identities: list[str] = []
-    batches = [keys[start : start + EVALUATION_ITEMS] for start in range(0, len(keys), EVALUATION_ITEMS)]
+    batches = [keys[start : start + EVALUATION_SAMPLES] for start in range(0, len(keys), EVALUATION_SAMPLES)]
     loader = load_batches(
-        source, batches, seed=config.seed, num_workers=config.num_workers, timeout_s=config.loader_timeout
+        source,
+        batches,
+        seed=config.seed,
+        num_workers=config.num_workers,
+        timeout_s=config.loader_timeout,
+        collate=validator.task.collate,
     )
     with contextlib.closing(loader):
         for batch, unreadable in loader:
-            judge.between_batches()
-            judge.report_unreadable(unreadable)
-            inputs = batch.inputs.to(judge.run.device)
+            validator.between_batches()
+            validator.report_unreadable(unreadable)
+            inputs = batch.to(validator.run.device).inputs
             for teacher, pooled in zip(teachers, values, strict=True):
-                pooled.append(teacher.pool(inputs).float().cpu())
-            labels.append(batch.labels.numpy().copy())  # a view would hold the batch's shared memory
-            sample_ids += batch.sample_ids
-            identities += batch.identities
+                pooled.append(teacher.embed(inputs).float().cpu())
+            labels.append(batch.targets["label"].numpy().copy())  # a view would hold the batch's shared memory
+            sample_ids += batch.rows["id"]
+            identities += batch.rows["group"]
     return Pooled(
         tuple(torch.cat(pooled).numpy() for pooled in values),
         np.concatenate(labels),
@@ -183,21 +188,21 @@ class _Wanted:
 
     index: int
     name: str
-    teacher: AdaptedTeacher
+    teacher: FrozenTeacher
     path: Path
     body: str
 
 
 def settle_heads(
-    judge: Judge, teachers: Sequence[Named], *, must_be_kept: bool, say: Callable[[str], None]
+    validator: Validator, teachers: Sequence[Named], *, must_be_kept: bool, say: Callable[[str], None]
 ) -> list[str]:
     """Give each teacher whose head is to be fitted that of the run folder, or one that is fitted now and kept there.
     Returns the names of those that were fitted now; moves no random state that training uses.
 
     must_be_kept: training has begun with them, so that one which is gone, or was fitted to other features, is an error.
-    Raises UserError for it, for damaged files and where nothing can be fitted; what `judge.between_batches` raises.
+    Raises UserError for it, for damaged files and where nothing can be fitted; what `validator.between_batches` raises.
     """
-    run = judge.run
+    run = validator.run
     missing: list[_Wanted] = []
     for wanted in _find_wanted(run.config, teachers, run.weights_folder):
         problem = _take_up(wanted)
@@ -208,7 +213,7 @@ def settle_heads(
         else:
             missing.append(wanted)
     if missing:
-        _fit(judge, missing, say)
+        _fit(validator, missing, say)
     return [wanted.name for wanted in missing]
 
 
@@ -240,10 +245,10 @@ def _find_wanted(config: RunConfig, teachers: Sequence[Named], weights_folder: P
     """Clears the heads: a random one never teaches, and the digest is of the rest."""
     found: list[_Wanted] = []
     for index, (name, teacher) in enumerate(teachers):
-        if isinstance(teacher, AdaptedTeacher) and (section := config.teachers[index]).head == "fitted":
+        if isinstance(teacher, FrozenTeacher) and (section := config.teachers[index]).head == "fitted":
             head = teacher.head
             teacher.replace_head(torch.zeros_like(head.weight), torch.zeros_like(head.bias))
-            shown = json.dumps([teacher.input_size, section.mean, section.std])
+            shown = json.dumps([section.input_size, section.mean, section.std])
             body = hashlib.sha256(f"{compute_weights_hash(teacher.model)} {shown}".encode()).hexdigest()
             path = weights_folder / f"teacher_head_{index + 1}.pth"
             found.append(_Wanted(index, name, teacher, path, body))
@@ -284,14 +289,14 @@ def _explain_gone(wanted: _Wanted) -> Problem:
     )
 
 
-def _fit(judge: Judge, missing: Sequence[_Wanted], say: Callable[[str], None]) -> None:
+def _fit(validator: Validator, missing: Sequence[_Wanted], say: Callable[[str], None]) -> None:
     """One pass over the training items for all of them; then fit, keep and tell each."""
     for wanted in missing:
-        replaced = _find_head_in_file(judge.run.config, wanted)
+        replaced = _find_head_in_file(validator.run.config, wanted)
         if replaced is not None:
             say(f'{wanted.name}: the head that {replaced} holds is replaced, as "head": "fitted" asks')
     start = time.monotonic()
-    pooled = collect_pooled(judge, [wanted.teacher for wanted in missing])
+    pooled = collect_pooled(validator, [wanted.teacher for wanted in missing])
     seconds = (time.monotonic() - start) / len(missing)
     for wanted, features in zip(missing, pooled.values, strict=True):
         _check(wanted, features, pooled)
@@ -303,7 +308,7 @@ def _fit(judge: Judge, missing: Sequence[_Wanted], say: Callable[[str], None]) -
         about |= {"pictures": len(features), "accuracy": fitted.accuracy, "strength": fitted.strength}
         save_checkpoint(wanted.path, {"weight": weight, "bias": bias}, about=about)
         took = seconds + time.monotonic() - start
-        say(_describe(wanted, fitted, pooled, len(judge.data.train), took))
+        say(_describe(wanted, fitted, pooled, len(validator.data.train), took))
 
 
 def _describe(wanted: _Wanted, fitted: FittedHead, pooled: Pooled, items: int, seconds: float) -> str:

@@ -15,35 +15,46 @@ import torch
 
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.models.teachers import AdaptedTeacher, Named
-from sharpstudent.train.preflight.findings import CHANCE, Judged, ModelRow, compute_row
+from sharpstudent.models.teachers import FrozenTeacher, Named
+from sharpstudent.task import plural
+from sharpstudent.train.preflight.findings import (
+    CheckedModel,
+    LogitFigures,
+    advise_on_order,
+    evaluate_table,
+    is_below_chance,
+)
 
 REPORT_NAME = "preflight.json"  # in the run's logs/
 
 
-def find_calibrated(config: RunConfig, teachers: Sequence[Named]) -> dict[int, AdaptedTeacher]:
+def find_calibrated(config: RunConfig, teachers: Sequence[Named]) -> dict[int, FrozenTeacher]:
     """The teachers that the config asks to calibrate, by their place."""
     return {
         index: teacher
         for index, (_, teacher) in enumerate(teachers)
-        if isinstance(teacher, AdaptedTeacher) and config.teachers[index].calibrate
+        if isinstance(teacher, FrozenTeacher) and config.teachers[index].calibrate
     }
 
 
-def calibrate(teacher: AdaptedTeacher, judged: Judged, say: Callable[[str], None]) -> Judged:
-    """Divide the teacher's logits by the temperature that fits them to these scores, from now on; returns the scores as
-    they are then. Raises UserError where no temperature can be believed.
+def calibrate(teacher: FrozenTeacher, evaluated: CheckedModel, say: Callable[[str], None]) -> CheckedModel:
+    """Divide the teacher's logits by the temperature that fits them to this table, from now on; returns the table as it
+    is then. Raises UserError where no temperature can be believed.
     """
-    row = judged.row
-    _refuse(row)
-    teacher.calibration = row.temperature
-    logits = (torch.from_numpy(judged.scores.logits) / row.temperature).numpy()  # as the teacher itself divides
-    scores = replace(judged.scores, logits=logits)
-    after = replace(compute_row(row.name, scores), calibration=row.temperature)
+    row, figures = evaluated.row, evaluated.row.logits
+    if figures is None:
+        remedy = 'leave "calibrate" out for it'
+        raise UserError(Problem(row.name, "cannot be calibrated: this task has no logits", remedy=remedy))
+    _refuse(evaluated, figures)
+    teacher.calibration = figures.temperature
+    logits = (torch.from_numpy(evaluated.table["logits"]) / figures.temperature).numpy()  # as the teacher divides
+    after = evaluate_table(row.name, {**evaluated.table, "logits": logits}, evaluated.task)
+    assert after.row.logits is not None
     say(
-        f"{row.name}: its logits are divided by {row.temperature:.4g} (calibrate); ECE {row.ece:.3f} -> {after.ece:.3f}"
+        f"{row.name}: its logits are divided by {figures.temperature:.4g} (calibrate); ECE {figures.ece:.3f} -> "
+        f"{after.row.logits.ece:.3f}"
     )
-    return Judged(after, scores)
+    return replace(after, row=replace(after.row, calibration=figures.temperature))
 
 
 def take_up_calibrations(config: RunConfig, teachers: Sequence[Named], logs_folder: Path) -> None:
@@ -71,18 +82,19 @@ def take_up_calibrations(config: RunConfig, teachers: Sequence[Named], logs_fold
         teacher.calibration = found[index]
 
 
-def _refuse(row: ModelRow) -> None:
+def _refuse(evaluated: CheckedModel, figures: LogitFigures) -> None:
     """A temperature keeps every order: it mends neither swapped classes nor ignorance. And at a bound of the search
     nothing was found: the number is that of the bound, and says nothing of the teacher.
     """
-    if row.val_auc < CHANCE:
-        got = f"a validation AUC of {row.val_auc:.4f}"
+    unit = plural(evaluated.task.unit)
+    if is_below_chance(evaluated):
+        got = f"a validation {evaluated.title} of {evaluated.shown}"
         what = "cannot be calibrated: it is below chance, which no temperature mends"
-        remedy = 'if its classes are swapped, write "classes": ["fake", "real"] for it; else name a better teacher'
-    elif row.temperature_note is not None:
-        got = f"temperature {row.temperature:g}, {row.temperature_note}"
-        what = "cannot be calibrated: no temperature fits it to the validation pictures best"
-        remedy = 'leave "calibrate" out for it, or give it more validation pictures'
+        remedy = f"if its classes are swapped, {advise_on_order(evaluated.task)}; else name a better teacher"
+    elif figures.temperature_note is not None:
+        got = f"temperature {figures.temperature:g}, {figures.temperature_note}"
+        what = f"cannot be calibrated: no temperature fits it to the validation {unit} best"
+        remedy = f'leave "calibrate" out for it, or give it more validation {unit}'
     else:
         return
-    raise UserError(Problem(row.name, what, got=got, remedy=remedy))
+    raise UserError(Problem(evaluated.name, what, got=got, remedy=remedy))

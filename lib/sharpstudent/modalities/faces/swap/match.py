@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.modalities.faces.landmark_layout import LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
+from sharpstudent.modalities.faces.landmarks import LEFT_EYE, OUTER_MOUTH, RIGHT_EYE
 from sharpstudent.modalities.faces.swap.colour import to_lab
 from sharpstudent.modalities.faces.swap.region import measure_face_width
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.modalities.faces.landmark_layout import (
+from sharpstudent.modalities.faces.landmarks import (
     BROWS,
     FOREHEAD,
     INNER_MOUTH,

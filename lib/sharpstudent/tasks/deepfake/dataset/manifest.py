@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import atomic_path
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX, BrokenCrop, read_crop_bytes
 
 SPLITS = ("train", "val", "test", "none")  # in the order of the rows; `none`: kept out of all three
@@ -246,7 +246,7 @@ class Manifest:
         return range(self._bounds[place], self._bounds[place + 1])
 
     def face(self, index: int) -> FaceRow:
-        """Row 0..len-1. Raises IndexError beyond; UnreadableItem for a row whose bytes are damaged."""
+        """Row 0..len-1. Raises IndexError beyond; UnreadableSample for a row whose bytes are damaged."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         batch = bisect_right(self._starts, index) - 1
@@ -284,7 +284,7 @@ class Manifest:
         return numbers
 
     def read_crop(self, index: int) -> bytes:
-        """The picture file of a row. Raises UnreadableItem where it is missing or not what was prepared."""
+        """The picture file of a row. Raises UnreadableSample where it is missing or not what was prepared."""
         return self.read_crop_of(self.face(index))
 
     def read_crop_of(self, row: FaceRow) -> bytes:
@@ -295,7 +295,7 @@ class Manifest:
                 raise BrokenCrop("leads out of the manifest's folder")
             return read_crop_bytes(self.folder / place, offset=row.offset, size=row.size, crc32=row.crc32)
         except BrokenCrop as error:
-            raise UnreadableItem(
+            raise UnreadableSample(
                 self.name_of(row), f"{error} (cut from {row.source}, frame {row.frame_index})"
             ) from None
 
@@ -364,7 +364,7 @@ class Manifest:
             return to_rows(self._batches[batch].slice(start, count))
         except (ValueError, pa.ArrowException) as error:  # ValueError: also text that is no UTF-8
             first = self._starts[batch] + start
-            raise UnreadableItem(f"{self.path}, row {first}", f"is damaged ({error}); {REMEDY}") from None
+            raise UnreadableSample(f"{self.path}, row {first}", f"is damaged ({error}); {REMEDY}") from None
 
 
 REMEDY = "make the manifest again with prepare_faces.py: the crops that are there are kept"

@@ -1,71 +1,142 @@
-"""Put together what was measured.
+"""Put together what was measured of detectors: `Results`, as the report, the JSON and the console tell it; and the
+files that an evaluation leaves in its folder.
 
-What a run folder tells of a model's training: its epochs and its config.
-
-The width of the student's family that is lighter than the teacher, for a verdict on a student that is not.
-
-Put together what was measured: `Results`, as the report, the JSON and the console tell it.
+scores.csv: what every model said of every frame, so that any other figure can be made of it.
 """
 
 from __future__ import annotations
 
-import shlex
-import sys
+import csv
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from sharpstudent.config.load import read_config_file
-from sharpstudent.config.stored import STORED_NAME
+import numpy as np
+
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.evaluation.evaluate import Judged, JudgedModel
-from sharpstudent.evaluation.load_model import OpenedModel
-from sharpstudent.evaluation.model_files import read_selection_metric, read_trained, read_validation
-from sharpstudent.metrics.aggregation import Aggregation
+from sharpstudent.core.io import write_text_atomically
+from sharpstudent.evaluation.evaluate import Evaluation, ModelRecord
+from sharpstudent.evaluation.model_files import read_trained, read_validation
+from sharpstudent.evaluation.renderer import Heading, Measured, Session, say_verdict
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.metrics.tables import ScoredFrames
 from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_less
-from sharpstudent.report.build import (
+from sharpstudent.report.page import FIGURE_FILES, remove_earlier
+from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
+from sharpstudent.tasks.deepfake.evaluation.datasets import FacesSet
+from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames, join_frames
+from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
+from sharpstudent.tasks.deepfake.report.card import render_model_card
+from sharpstudent.tasks.deepfake.report.from_frames import (
     LEVEL,
     PAIRED_ROUNDS,
+    ROUNDS,
     SEED,
     build_comparisons,
     build_drawings,
     build_figures,
     choose_rules,
 )
-from sharpstudent.report.comparison import list_bands
-from sharpstudent.report.environment import describe_environment, hide_home, hide_homes
-from sharpstudent.report.results import (
-    CalibrationResult,
-    ComparisonResult,
-    CostResult,
-    DisturbanceCurve,
-    MistakeResult,
-    ModelResult,
-    Results,
-    TrainingResult,
-)
-from sharpstudent.report.training import read_training
-from sharpstudent.report.verdict.write import write_headed_verdict
-from sharpstudent.tasks.deepfake.evaluation.command_line import EvaluationRequest
-from sharpstudent.tasks.deepfake.evaluation.run_validation import find_run_folder
+from sharpstudent.tasks.deepfake.report.guide import list_bands
+from sharpstudent.tasks.deepfake.report.model_table import render_csv, render_markdown, render_tables
+from sharpstudent.tasks.deepfake.report.page import write_report
+from sharpstudent.tasks.deepfake.report.pictures import ReportPicture
+from sharpstudent.tasks.deepfake.report.results import CalibrationResult, DataResult, ModelResult, Results
+from sharpstudent.tasks.deepfake.report.verdict import write_headed_verdict
 
 
-def read_history(opened: OpenedModel) -> TrainingResult | None:
-    """metrics.csv of the run that the model lies in; None for a file elsewhere."""
-    folder = find_run_folder(opened.path)
-    if folder is None:
-        return None
-    metric = read_selection_metric(opened.about)
-    return read_training(folder / "logs" / "metrics.csv", best_epoch=opened.about.get("epoch"), metric=metric)
+def collect_frames(evaluation: Evaluation) -> list[ScoredFrames]:
+    """What each model says of the frames of all sets together."""
+    parts = [
+        [
+            one.to_frames(table, unreadable)
+            for one, table, unreadable in zip(_sets(evaluation), model.tables, evaluation.unreadable, strict=True)
+        ]
+        for model in evaluation.models
+    ]
+    return [join_frames(of_model) for of_model in parts]
 
 
-def read_run_config(opened: OpenedModel) -> dict[str, Any] | None:
-    """The resolved config of the run that the model lies in, as it is on disk."""
-    folder = find_run_folder(opened.path)
-    return None if folder is None else read_config_file(folder / STORED_NAME)
+def assemble(
+    session: Session, evaluation: Evaluation, frames: Sequence[ScoredFrames], measured: Measured, heading: Heading
+) -> Results:
+    """Figures, pictures' points, comparisons and the verdict. Raises UserError for data that has no figures.
+
+    frames: of each model, as `collect_frames` gives them.
+    """
+    data = tuple(
+        one.describe(unreadable) for one, unreadable in zip(_sets(evaluation), evaluation.unreadable, strict=True)
+    )
+    try:
+        models = tuple(
+            _describe_model(session, number, one.model, frames[number], measured)
+            for number, one in enumerate(evaluation.models)
+        )
+        comparisons = tuple(
+            found
+            for a, b in heading.pairs
+            for found in build_comparisons((models[a].name, frames[a]), (models[b].name, frames[b]))
+        )
+    except MetricError as error:
+        if session.run is not None:
+            raise
+        named = ", ".join(one.name for one in data)
+        raise UserError(
+            Problem(f"--data: {named}", "has no figures", got=str(error), remedy="give real and fake faces, each once")
+        ) from None
+    has_roles = session.run is None and any(model.role != "model" for model in models)
+    results = Results(
+        title=heading.title,
+        made_at=heading.made_at,
+        command=heading.command,
+        verdict=(),
+        protocol=_describe_protocol(session, frames[0], data, measured.calibrations),
+        data=data,
+        models=models,
+        comparisons=comparisons,
+        mistakes=tuple(measured.mistakes),
+        training=heading.training,
+        bands=list_bands(models, is_guides_data=_is_guides_data(heading.config)) if has_roles else (),
+        config=heading.config,
+        environment=heading.environment,
+        notes=heading.notes,
+    )
+    return results.model_copy(update={"verdict": write_headed_verdict(results, lighter=find_lighter(results))})
+
+
+def _sets(evaluation: Evaluation) -> list[FacesSet | ValidationSet]:
+    return [one for one in evaluation.sets if isinstance(one, FacesSet | ValidationSet)]
+
+
+def _describe_model(
+    session: Session, number: int, model: ModelRecord, frames: ScoredFrames, measured: Measured
+) -> ModelResult:
+    """number: of the model; only those that were opened have a calibration, a cost and robustness."""
+    request, is_opened = session.request, number < len(session.models)
+    assert isinstance(request, FaceRequest)
+    calibration = measured.calibrations[number] if is_opened else None
+    without = "no temperature and thresholds are stored with it: --validation SET"
+    return ModelResult(
+        name=model.name,
+        role=model.role,
+        file=model.file,
+        sha256=model.sha256,
+        architecture=model.architecture,
+        image_size=model.input_key if isinstance(model.input_key, int) else None,
+        trained=read_trained(model.about),
+        validation=read_validation(model.about),
+        figures=build_figures(
+            frames,
+            calibration=calibration,
+            rules=[Aggregation(name) for name in request.rules],
+            rounds=request.rounds,
+        ),
+        drawings=build_drawings(frames),
+        calibration=calibration,
+        cost=measured.costs[number] if is_opened else None,
+        robustness=measured.robustness.get(model.name, ()),
+        notes=(without,) if calibration is None and session.run is None else (),
+    )
 
 
 def find_lighter(results: Results) -> Lighter | None:
@@ -78,7 +149,7 @@ def find_lighter(results: Results) -> Lighter | None:
     if own is None or other is None or all(map(is_clearly_less, own, other)):
         return None
     return find_lighter_width(
-        student.architecture, image_size=student.image_size, below_parameters=other[0], below_macs=other[1]
+        student.architecture, side=student.image_size, below_parameters=other[0], below_macs=other[1]
     )
 
 
@@ -88,137 +159,20 @@ def _count(model: ModelResult) -> tuple[int, int] | None:
     return None if cost is None or cost.parameters is None or cost.macs is None else (cost.parameters, cost.macs)
 
 
-ALL_PAIRS = 4  # up to so many models without roles, each is held against each; of more, each against the first
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What was measured of the models, in the order of the request; robustness by the models' names."""
-
-    request: EvaluationRequest
-    judged: Judged
-    calibrations: Sequence[CalibrationResult | None]
-    costs: Sequence[CostResult | None]
-    robustness: Mapping[str, tuple[DisturbanceCurve, ...]]
-    mistakes: Sequence[MistakeResult]
-
-
-def assemble(parts: Parts) -> Results:
-    """Figures, pictures' points, comparisons and the verdict. Raises UserError for data that has no figures."""
-    request, judged = parts.request, parts.judged
-    try:
-        models = tuple(_describe_model(parts, number) for number in range(len(judged.models)))
-        comparisons = _compare(parts)
-    except MetricError as error:
-        named = ", ".join(data.name for data in judged.data)
-        raise UserError(
-            Problem(f"--data: {named}", "has no figures", got=str(error), remedy="give real and fake faces, each once")
-        ) from None
-    # Training is told of the model that the report is about.
-    subject = judged.models[_find_subject(request)].opened
-    config = read_run_config(subject)
-    results = Results(
-        title=_choose_title(models, request),
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(hide_home(sys.argv)),
-        verdict=(),
-        protocol=_describe_protocol(parts),
-        data=judged.data,
-        models=models,
-        comparisons=comparisons,
-        mistakes=tuple(parts.mistakes),
-        training=read_history(subject),
-        bands=list_bands(models, is_guides_data=_is_guides_data(config)) if _is_compared(request) else (),
-        config=hide_homes(config),
-        environment=describe_environment(),
-        notes=tuple(f"{model.opened.name}: {note}" for model in judged.models for note in model.opened.notes),
-    )
-    return results.model_copy(update={"verdict": write_headed_verdict(results, lighter=find_lighter(results))})
-
-
-def _describe_model(parts: Parts, number: int) -> ModelResult:
-    model, calibration = parts.judged.models[number], parts.calibrations[number]
-    opened = model.opened
-    notes = () if calibration is not None else ("no temperature and thresholds are stored with it: --validation SET",)
-    return ModelResult(
-        name=opened.name,
-        role=parts.request.models[number].role,
-        file=opened.path.name,
-        sha256=opened.sha256,
-        architecture=opened.architecture,
-        image_size=opened.image_size,
-        trained=read_trained(opened.about),
-        validation=read_validation(opened.about),
-        figures=build_figures(
-            model.frames,
-            calibration=calibration,
-            rules=[Aggregation(name) for name in parts.request.rules],
-            rounds=parts.request.rounds,
-        ),
-        drawings=build_drawings(model.frames),
-        calibration=calibration,
-        cost=parts.costs[number],
-        robustness=parts.robustness.get(opened.name, ()),
-        notes=notes,
-    )
-
-
-def _compare(parts: Parts) -> tuple[ComparisonResult, ...]:
-    models = parts.judged.models
-    return tuple(
-        found
-        for a, b in list_pairs([wish.role for wish in parts.request.models])
-        for found in build_comparisons(_name(models[a]), _name(models[b]))
-    )
-
-
-def _name(model: JudgedModel) -> tuple[str, ScoredFrames]:
-    return model.opened.name, model.frames
-
-
-def list_pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
-    """Which models are held against which, by number, first minus second: those of the two-stage comparison, in the
-    order of what they tell, then every further model against the first of all.
-    """
-    place = {role: number for number, role in enumerate(roles) if role != "model"}
-    wanted = (
-        ("distilled", "control"),
-        ("distilled", "before"),
-        ("control", "before"),
-        ("distilled", "teacher"),
-        ("before", "teacher"),
-    )
-    pairs = [(place[a], place[b]) for a, b in wanted if a in place and b in place]
-    others = [number for number, role in enumerate(roles) if role == "model"]
-    if not place and len(others) <= ALL_PAIRS:
-        return [(b, a) for a in others for b in others if b > a]
-    return pairs + [(number, 0) for number in others if number != 0]
-
-
-def _find_subject(request: EvaluationRequest) -> int:
-    roles = [wish.role for wish in request.models]
-    return roles.index("distilled") if "distilled" in roles else len(roles) - 1 if _is_compared(request) else 0
-
-
-def _is_compared(request: EvaluationRequest) -> bool:
-    return any(wish.role != "model" for wish in request.models)
-
-
 def _is_guides_data(config: Mapping[str, Any] | None) -> bool:
     """Whether a run was made with what the guide's figures speak of: FaceForensics++ at 380 px."""
     section = (config or {}).get("task_section", {})
     return (section.get("data_source"), section.get("image_size")) == ("ffpp", 380)
 
 
-def _choose_title(models: Sequence[ModelResult], request: EvaluationRequest) -> str:
-    if len(models) == 1:
-        return f"Evaluation of {models[0].name}"
-    return f"Comparison of {len(models)} models"
-
-
-def _describe_protocol(parts: Parts) -> dict[str, str]:
-    request, frames = parts.request, parts.judged.models[0].frames
+def _describe_protocol(
+    session: Session, frames: ScoredFrames, data: Sequence[DataResult], calibrations: Sequence[CalibrationResult | None]
+) -> dict[str, str]:
+    request = session.request
+    assert isinstance(request, FaceRequest)
     rules = choose_rules(frames)
+    if session.run is not None:
+        return _describe_run_protocol(bool(rules))
     return {
         "samples": "frames and videos, told apart in every figure's name"
         if rules
@@ -226,15 +180,28 @@ def _describe_protocol(parts: Parts) -> dict[str, str]:
         "videos": f"scored by {', '.join(request.rules)} of their frames (top10: mean of the highest 10 %)"
         if rules
         else "none",
-        "faces": "; ".join(dict.fromkeys(data.faces_rule for data in parts.judged.data)),
+        "faces": "; ".join(dict.fromkeys(data.faces_rule for data in data)),
         "no decision": "frames without a face are counted, and are part of no figure",
         "intervals": f"{LEVEL:.0%}, percentile bootstrap over people (clips where people are not known), "
         f"{request.rounds} rounds, seed {SEED}",
         "comparisons": f"paired bootstrap over people, {PAIRED_ROUNDS} rounds: both models see the same drawn people",
-        "thresholds": _tell_thresholds(parts),
+        "thresholds": _tell_thresholds(calibrations),
         "checkpoints": "chosen on the validation data of their own runs"
-        + ("" if any(data.kind == "validation" for data in parts.judged.data) else ", never on the data judged here"),
-        "preprocessing": "; ".join(dict.fromkeys(_PREPROCESSING[data.kind] for data in parts.judged.data)),
+        + ("" if any(data.kind == "validation" for data in data) else ", never on the data judged here"),
+        "preprocessing": "; ".join(dict.fromkeys(_PREPROCESSING[data.kind] for data in data)),
+    }
+
+
+def _describe_run_protocol(has_videos: bool) -> dict[str, str]:
+    return {
+        "data": "the run's own validation data: it chose the checkpoint, so these figures flatter it; "
+        "evaluate_model.py --data judges on data that nothing was chosen on",
+        "videos": "the mean of their frames' probabilities, their maximum, the mean of the highest tenth"
+        if has_videos
+        else "none: every clip is a single picture",
+        "intervals": f"{LEVEL:.0%}, percentile bootstrap over people, {ROUNDS} rounds, seed {SEED}",
+        "comparisons": f"paired bootstrap over people, {PAIRED_ROUNDS} rounds",
+        "thresholds": "a probability of one half, and those chosen on this same data: their rates are optimistic",
     }
 
 
@@ -247,8 +214,75 @@ _PREPROCESSING = {
 }
 
 
-def _tell_thresholds(parts: Parts) -> str:
-    known = {one.fitted_on for one in parts.calibrations if one is not None}
+def _tell_thresholds(calibrations: Sequence[CalibrationResult | None]) -> str:
+    known = {one.fitted_on for one in calibrations if one is not None}
     if not known:
         return "a probability of one half only: no thresholds are stored with these models"
     return "a probability of one half, and thresholds chosen on: " + "; ".join(sorted(known))
+
+
+COLUMNS = ("model", "source", "sample_id", "clip_id", "person", "manipulation", "label", "decided", "margin", "fake")
+
+
+def write_scores(path: Path, models: Sequence[tuple[str, ScoredFrames]]) -> None:
+    """A row a model and frame: margin, log-odds of fake, to its last digit; fake, its probability; both empty where no
+    face was found. Atomic; raises UserError where the disk refuses.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for name, frames in models:
+        margins = np.asarray(frames.margins, np.float64)
+        probability = 0.5 * (1.0 + np.tanh(0.5 * margins))
+        decided = np.ones(len(frames), np.bool_) if frames.decided is None else frames.decided
+        for row in range(len(frames)):
+            said = [repr(float(margins[row])), f"{probability[row]:.6f}"] if decided[row] else ["", ""]
+            table.writerow(
+                [
+                    *(name, frames.sources[row], frames.sample_ids[row], frames.clip_ids[row], frames.groups[row]),
+                    *(frames.manipulations[row], int(frames.labels[row]), int(decided[row]), *said),
+                ]
+            )
+    write_text_atomically(path, text.getvalue())
+
+
+RESULTS, SCORES, CARD, TABLE = "results.json", "scores.csv", "model_card", "models"
+
+
+def write_evaluation(
+    folder: Path, results: Results, pictures: Sequence[ReportPicture], models: Sequence[tuple[str, ScoredFrames]]
+) -> list[Path]:
+    """The table, scores.csv, a model card for each model, and the report, whose files it returns, the page first.
+
+    models: names, and what each says of all frames. Raises UserError where the disk refuses.
+    """
+    write_text_atomically(folder / f"{TABLE}.md", render_markdown(results))
+    write_text_atomically(folder / f"{TABLE}.csv", render_csv(results))
+    write_scores(folder / SCORES, models)
+    cards = [folder / name_card(results.models, number) for number in range(len(results.models))]
+    for card, model in zip(cards, results.models, strict=True):
+        write_text_atomically(card, render_model_card(results, model))
+    report = write_report(folder, results, pictures)
+    remove_earlier(folder, (f"{CARD}*.md", *FIGURE_FILES), [*cards, *report])
+    return report
+
+
+def name_card(models: Sequence[ModelResult], number: int) -> str:
+    """model_card.md, or model_card_2.md and so on where there are several."""
+    return f"{CARD}.md" if len(models) == 1 else f"{CARD}_{number + 1}.md"
+
+
+def say_results(session: Session, results: Results, folder: Path) -> None:
+    """The tables, the verdict, and where the rest is."""
+    assert session.console is not None
+    for table in render_tables(results):
+        session.console.print(table)
+    if results.bands:
+        session.say("What the two-stage guide expects, and what was measured here:")
+    for band in results.bands:
+        session.say(f"  {band.what}: {band.expected}; here {band.measured}")
+    say_verdict(session, results.verdict)
+    session.say(
+        f"\nThe report: {folder / 'report.html'} (opens in any browser, without a network). Beside it: {RESULTS}, "
+        f"{SCORES}, {TABLE}.csv, {CARD}*.md, figures/."
+    )

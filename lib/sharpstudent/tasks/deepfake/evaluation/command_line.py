@@ -1,53 +1,34 @@
-"""The command lines of evaluate_model.py and compare_models.py, and what they ask for. Torch-free.
+"""The options of evaluate_model.py and compare_models.py for detectors, and what they ask for. Torch-free.
 
-What evaluate_model.py and compare_models.py were asked to do. Torch-free, so that a slip costs no seconds.
-
-[NAME=]VALUE options: what is said of a model whose file does not say it itself.
-
-Texts, options and readers of values that evaluate_model.py and compare_models.py share.
-
-The command lines of evaluate_model.py and compare_models.py; every mistake is a `UserError` with a remedy.
+[NAME=]VALUE options are what is said of a model whose file does not say it itself. Every mistake is a `UserError` with
+a remedy.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import re
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn, get_args
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 from sharpstudent.core.errors import Problem, ProblemList, UserError
-from sharpstudent.report.results import Role
+from sharpstudent.evaluation.command_line import (
+    COMPARE,
+    EVALUATE,
+    DataRequest,
+    EvaluationRequest,
+    ModelRequest,
+    add_models,
+    add_rounds,
+    add_running_options,
+    build_parser,
+    read_models,
+    read_number,
+    read_running_options,
+    split_name,
+)
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, Split
-
-
-@dataclass(frozen=True)
-class ModelWish:
-    """One model as it was named: NAME=PATH or PATH, and its role in a comparison.
-
-    The rest is for a file that does not say it itself, as in `sharpstudent.evaluation.load_model.ModelSpec`.
-    """
-
-    path: Path
-    name: str | None = None
-    role: Role = "model"
-    architecture: str | None = None
-    image_size: int | None = None
-    classes: tuple[str, ...] | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class DataWish:
-    """One data set as it was named: NAME=PATH or PATH."""
-
-    path: Path
-    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,45 +45,25 @@ class DataChoices:
 
 
 @dataclass(frozen=True)
-class EvaluationRequest:
-    """data: none of them means the validation data of the last model's own run. validation: where temperature and
-    thresholds are chosen, instead of what the checkpoints have stored; fprs: wanted rates of false alarms, 0..1; store:
-    write them into the checkpoints. rules: by which videos are scored, as in
-    `metrics.aggregation`. robustness: disturbances to run (none: all), None for no robustness; out: a folder
-    of its own, None for a new one under output/.
+class FaceRequest(EvaluationRequest):
+    """What an evaluation of detectors is asked for, beside what every evaluation is.
+
+    validation: where temperature and thresholds are chosen, instead of what the checkpoints have stored; fprs: wanted
+    rates of false alarms, 0..1; store: write them into the checkpoints. rules: by which videos are scored, as in
+    `metrics.aggregation`. robustness: disturbances to run (none: all), None for no robustness.
     """
 
-    models: tuple[ModelWish, ...]
-    data: tuple[DataWish, ...] = ()
     choices: DataChoices = DataChoices()
-    validation: tuple[DataWish, ...] = ()
+    validation: tuple[DataRequest, ...] = ()
     fprs: tuple[float, ...] = ()
     store: bool = False
     robustness: tuple[str, ...] | None = None
     robustness_faces: int | None = 1000
-    costs: bool = False
     heat_maps: bool = False
     rules: tuple[str, ...] = ("mean", "max", "top10")
-    rounds: int = 1000
-    device: str = "auto"
-    workers: int = 2
-    batch_size: int = 16
-    out: Path | None = None
 
 
-Wished = tuple[str | None, Path, Role]
-_NAMED = re.compile(r"(?P<name>[^=/\\]+)=(?P<path>.+)")
-
-
-def split_name(word: str) -> tuple[str | None, Path]:
-    """NAME=PATH in its parts; a path that is there with a = in it is meant as it stands."""
-    found = _NAMED.fullmatch(word)
-    if found is None or Path(word).exists():
-        return None, Path(word)
-    return found["name"], Path(found["path"])
-
-
-def build_wishes(read: Namespace, wished: Sequence[Wished]) -> tuple[ModelWish, ...]:
+def tell_models(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelRequest, ...]:
     """Each model with the values that are meant for it: those with its name, else those without a name.
 
     Raises UserError, all problems together, for values that are none and for names that no model has.
@@ -114,7 +75,7 @@ def build_wishes(read: Namespace, wished: Sequence[Wished]) -> tuple[ModelWish, 
             values[key] = _read_named(getattr(read, key), f"--{key.replace('_', '-')}", reader)
         except UserError as error:
             problems.take(error)
-    known = {name for name, _, _ in wished}
+    known = {model.name for model in models}
     for key, named in values.items():
         for name in named.keys() - known - {None}:
             what = f"is for a model called {name}, and there is none"
@@ -122,8 +83,8 @@ def build_wishes(read: Namespace, wished: Sequence[Wished]) -> tuple[ModelWish, 
             problems.add(Problem(f"--{key.replace('_', '-')}", what, got=got, remedy=f"call it {name}=MODEL"))
     problems.raise_if_any()
     return tuple(
-        ModelWish(path, name, role, **{key: named.get(name, named.get(None)) for key, named in values.items()})
-        for name, path, role in wished
+        replace(model, told={key: named.get(model.name, named.get(None)) for key, named in values.items()})
+        for model in models
     )
 
 
@@ -176,7 +137,7 @@ _EXAMPLES = {
 }
 
 
-EPILOG = """models and sets:
+_EPILOG = """models and sets:
   MODEL   a run folder, a checkpoint (.pth, .safetensors), a teacher's file (FFc23.tar, a state dict with
           --architecture) or an .onnx file; NAME=MODEL gives it the name that the report calls it by
   SET     what prepare_faces.py has made; or a folder of whole pictures or videos (real/ and fake/, FaceForensics++,
@@ -190,25 +151,7 @@ exit codes:
   130, 143  interrupted by Ctrl-C or SIGTERM; nothing half is left"""
 
 
-class Parser(argparse.ArgumentParser):
-    """Mistakes become a `UserError`, so that they look and exit like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(Problem("command line", message, remedy=f"python {self.prog} --help"))
-
-
-def build_parser(script: str, usage: str, purpose: str) -> Parser:
-    return Parser(
-        prog=script,
-        usage=usage,
-        description=purpose,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
-def add_options(parser: argparse.ArgumentParser, *, costs: bool) -> None:
+def _add_options(parser: ArgumentParser, *, script: str) -> None:
     _add_data_options(parser.add_argument_group("data"))
     _add_judging_options(parser.add_argument_group("judging"))
     add = parser.add_argument_group("models that do not describe themselves (NAME=: of that model alone)").add_argument
@@ -219,17 +162,7 @@ def add_options(parser: argparse.ArgumentParser, *, costs: bool) -> None:
     text = "subtracted from RGB in 0..1 (default: nothing)"
     add("--mean", metavar="[NAME=]R,G,B", action="append", default=[], help=text)
     add("--std", metavar="[NAME=]R,G,B", action="append", default=[], help="then divided by (default: nothing)")
-    add = parser.add_argument_group("running").add_argument
-    default = EvaluationRequest(())
-    text = "measure parameters, MACs, memory and latency too"
-    if costs:
-        add("--no-costs", dest="costs", action="store_false", help="leave out MACs, memory and latency")
-    else:
-        add("--costs", action="store_true", help=text)
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default=default.device, help="default: %(default)s")
-    add("--workers", metavar="N", type=_number(int, 0, 256), default=default.workers, help="loader processes")
-    add("--batch-size", metavar="N", type=_number(int, 1, 4096), default=default.batch_size, help="faces at once")
-    add("--out", metavar="FOLDER", type=Path, help="where the report goes (default: a new folder under output/)")
+    add_running_options(parser.add_argument_group("running"), script=script, unit="face")
 
 
 def _add_data_options(group: Any) -> None:
@@ -241,110 +174,67 @@ def _add_data_options(group: Any) -> None:
     add("--label", choices=("real", "fake"), help="of all in the folders (default: what folders or lists say)")
     text = "which faces of a frame count: the largest person's, or all, scored by their maximum or mean (%(default)s)"
     add("--faces", choices=get_args(FacesRule), default=default.faces, help=text)
-    add("--frames", metavar="N", type=_number(int, 1, 100_000), default=default.frames, help="of a video (%(default)s)")
+    add(
+        "--frames",
+        metavar="N",
+        type=read_number(int, 1, 100_000),
+        default=default.frames,
+        help="of a video (%(default)s)",
+    )
     text = "smaller faces are not judged, px (%(default)s)"
-    add("--min-face", metavar="PX", type=_number(int, 16, 4096), default=default.min_face, help=text)
+    add("--min-face", metavar="PX", type=read_number(int, 16, 4096), default=default.min_face, help=text)
 
 
 def _add_judging_options(group: Any) -> None:
-    add, default = group.add_argument, EvaluationRequest(())
+    add, default = group.add_argument, FaceRequest(())
     text = "choose temperature and thresholds on these instead of what the checkpoints have stored; never on --data"
     add("--validation", metavar="SET", nargs="+", action="extend", default=[], help=text)
     text = "with --validation: also thresholds for these shares of false alarms, such as 0.05"
-    add("--fpr", metavar="X", nargs="+", type=_number(float, 0, 1, open_ends=True), default=[], help=text)
+    add("--fpr", metavar="X", nargs="+", type=read_number(float, 0, 1, open_ends=True), default=[], help=text)
     add("--store", action="store_true", help="with --validation: write them into the checkpoints' JSON, for later use")
     text = "how videos are scored: mean, max, top10 (mean of the highest 10 %%), top5frames, ... (default: these three)"
     add("--video-rules", metavar="RULE", nargs="+", default=list(default.rules), help=text)
     text = "also disturbed: all, or by name jpeg h264 resize blur noise darker brighter crop_jitter social_media"
     add("--robustness", metavar="NAME", nargs="*", help=text)
     text = "faces for that, drawn once (%(default)s; 0: all)"
-    most = _number(int, 0, 10_000_000)
+    most = read_number(int, 0, 10_000_000)
     add("--robustness-faces", metavar="N", type=most, default=default.robustness_faces, help=text)
     add("--heat-maps", action="store_true", help="Grad-CAM over the worst mistakes (extra `heatmaps`)")
-    text = "bootstrap rounds of the intervals (%(default)s)"
-    add("--rounds", metavar="N", type=_number(int, 10, 100_000), default=default.rounds, help=text)
+    add_rounds(group)
 
 
-def _number(kind: Callable[[str], float], low: float, high: float, *, open_ends: bool = False) -> Callable[[str], Any]:
-    """A reader of numbers from `low` to `high`; open_ends: without these two."""
-
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (low < value < high if open_ends else low <= value <= high):
-            noun = "a whole number" if kind is int else "a number"
-            between = f"between {low:g} and {high:g}" if open_ends else f"from {low:g} to {high:g}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {between}")
-        return value
-
-    return read
-
-
-EVALUATE, COMPARE = "evaluate_model.py", "compare_models.py"
-ROLES: dict[str, tuple[Role, str]] = {
-    "--teacher": ("teacher", "the frozen teacher (FFc23.tar, a checkpoint, ...)"),
-    "--before": ("before", "the student before distillation: a run of stage 1"),
-    "--distilled": ("distilled", "the student after it: a run of stage 2"),
-    "--control": ("control", "a student trained as many further steps on hard labels: tells what the teacher is worth"),
+_USAGES = {
+    EVALUATE: f"""python {EVALUATE} MODEL... [--data SET...] [options]
+       python {EVALUATE} output/RUN --data data/mine --split test""",
+    COMPARE: f"""python {COMPARE} --teacher MODEL --before MODEL --distilled MODEL [--control MODEL] [options]
+       python {COMPARE} FIRST=output/RUN_A SECOND=output/RUN_B --data data/mine""",
+}
+_PURPOSES = {
+    EVALUATE: """Judge trained models: figures by frame and by video, by source and by kind of fake, with
+intervals over people, as a report that opens from disk, results.json, scores.csv, pictures and a model card.""",
+    COMPARE: """Hold models against each other on the same pictures: did distillation help, and is the student
+lighter at all? The guide's table (Model | Parameters | Val AUC | Inference time) with cost, paired differences and
+plain sentences.""",
 }
 
-_EVALUATE_USAGE = f"""python {EVALUATE} MODEL... [--data SET...] [options]
-       python {EVALUATE} output/RUN --data data/mine --split test"""
-_EVALUATE_PURPOSE = """Judge trained models: figures by frame and by video, by source and by kind of fake, with
-intervals over people, as a report that opens from disk, results.json, scores.csv, pictures and a model card."""
-_COMPARE_USAGE = f"""python {COMPARE} --teacher MODEL --before MODEL --distilled MODEL [--control MODEL] [options]
-       python {COMPARE} FIRST=output/RUN_A SECOND=output/RUN_B --data data/mine"""
-_COMPARE_PURPOSE = """Hold models against each other on the same pictures: did distillation help, and is the student
-lighter at all? The guide's table (Model | Parameters | Val AUC | Inference time) with cost, paired differences and
-plain sentences."""
 
-
-def parse_evaluate(argv: Sequence[str]) -> EvaluationRequest:
-    """Arguments of evaluate_model.py (without the program's name). Raises UserError; `--help` exits 0."""
-    parser = build_parser(EVALUATE, _EVALUATE_USAGE, _EVALUATE_PURPOSE)
-    parser.add_argument("models", metavar="MODEL", nargs="+", help="models to judge, see below")
-    add_options(parser, costs=False)
+def parse_request(argv: Sequence[str], *, script: str) -> FaceRequest:
+    """Arguments of a script (without its name). Raises UserError; `--help` exits 0."""
+    parser = build_parser(script, _USAGES[script], _PURPOSES[script], _EPILOG)
+    add_models(parser, script=script)
+    _add_options(parser, script=script)
     read = parser.parse_args(list(argv))
-    return _build_request(read, [_to_wished(word, "model") for word in read.models])
+    return _build_request(read, read_models(read, script=script))
 
 
-def parse_compare(argv: Sequence[str]) -> EvaluationRequest:
-    """Arguments of compare_models.py (without the program's name). Raises UserError; `--help` exits 0."""
-    parser = build_parser(COMPARE, _COMPARE_USAGE, _COMPARE_PURPOSE)
-    parser.add_argument("models", metavar="MODEL", nargs="*", help="further models, see below")
-    for option, (_, text) in ROLES.items():
-        parser.add_argument(option, metavar="MODEL", help=text)
-    add_options(parser, costs=True)
-    read = parser.parse_args(list(argv))
-    wished: list[Wished] = []
-    for option, (role, _) in ROLES.items():
-        word: str | None = getattr(read, option.removeprefix("--"))
-        if word is not None:
-            wished.append(_to_wished(word, role))
-    wished += [_to_wished(word, "model") for word in read.models]
-    if len(wished) < 2:
-        raise UserError(
-            Problem(
-                "command line",
-                "names fewer than two models: nothing can be compared",
-                expected="two models or more, such as --before output/pretrain_... --distilled output/run_...",
-                got="none" if not wished else str(wished[0][1]),
-                remedy=f"name another model, or judge one alone: python {EVALUATE} MODEL",
-            )
-        )
-    return _build_request(read, wished)
-
-
-def _build_request(read: argparse.Namespace, wished: Sequence[Wished]) -> EvaluationRequest:
-    models = build_wishes(read, wished)
+def _build_request(read: Namespace, models: Sequence[ModelRequest]) -> FaceRequest:
+    told = tell_models(read, models)
     if not read.validation and (read.store or read.fpr):
         option = "--store" if read.store else "--fpr"
         raise UserError(Problem(option, "needs --validation SET: thresholds are chosen there", remedy="add it"))
-    return EvaluationRequest(
-        models=models,
-        data=tuple(DataWish(path, name) for name, path in map(split_name, read.data)),
+    return FaceRequest(
+        models=told,
+        data=tuple(DataRequest(path, name) for name, path in map(split_name, read.data)),
         choices=DataChoices(
             split=read.split,
             crops=read.crops,
@@ -354,22 +244,12 @@ def _build_request(read: argparse.Namespace, wished: Sequence[Wished]) -> Evalua
             frames=read.frames,
             min_face=read.min_face,
         ),
-        validation=tuple(DataWish(path, name) for name, path in map(split_name, read.validation)),
+        validation=tuple(DataRequest(path, name) for name, path in map(split_name, read.validation)),
         fprs=tuple(read.fpr),
         store=read.store,
         robustness=None if read.robustness is None else tuple(name for name in read.robustness if name != "all"),
         robustness_faces=read.robustness_faces or None,
-        costs=read.costs,
         heat_maps=read.heat_maps,
         rules=tuple(dict.fromkeys(read.video_rules)),
-        rounds=read.rounds,
-        device=read.device,
-        workers=read.workers,
-        batch_size=read.batch_size,
-        out=read.out,
+        **read_running_options(read),
     )
-
-
-def _to_wished(word: str, role: Role) -> Wished:
-    name, path = split_name(word)
-    return name, path, role

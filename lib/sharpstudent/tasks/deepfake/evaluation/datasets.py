@@ -1,30 +1,27 @@
-"""Data sets to judge models on, opened.
-
-Data sets to judge models on, opened: prepared sets, folders whose faces are cut first, and face crops.
-
-A set of faces with labels of their own, as judging sees it.
-"""
+"""Data sets to judge models on, opened: prepared sets, folders whose faces are cut first, and face crops."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.data.dataset import ItemSource
-from sharpstudent.evaluation.evaluate import Samples
-from sharpstudent.evaluation.task import Scores
+from sharpstudent.core.types import Table
+from sharpstudent.data.dataset import Samples
+from sharpstudent.evaluation.tables import EvalSet
 from sharpstudent.metrics.checks import name_some
-from sharpstudent.metrics.tables import ScoredFrames
-from sharpstudent.report.results import DataResult
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
+from sharpstudent.tasks.deepfake.evaluation.mistakes import Pictures
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split, choose_names
+from sharpstudent.tasks.deepfake.metrics import compute_margins
+from sharpstudent.tasks.deepfake.report.results import DataResult
 from sharpstudent.tasks.deepfake.sources.manifest import CLASSES, FILE_NAME
 from sharpstudent.tasks.deepfake.swaps.folder import TABLE
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 __all__ = ["EvaluationSet", "FacesRule", "SetRequest", "Split", "open_sets"]
 
@@ -75,7 +72,7 @@ def _open(request: SetRequest, name: str, say: Callable[[str], None], console: C
                 remedy="say --crops",
             )
         )
-    from sharpstudent.tasks.deepfake.evaluation.folder_set import read_folder_set
+    from sharpstudent.tasks.deepfake.evaluation.crops_set import read_folder_set
 
     return read_folder_set(request, name=name, say=say, console=console)
 
@@ -113,32 +110,31 @@ def _check_both_classes(sets: Sequence[EvaluationSet]) -> None:
     )
 
 
-@dataclass(frozen=True)
-class FacesSet:
-    """Nothing about its items is random."""
+class FacesSet(EvalSet):
+    """Faces with labels of their own; nothing about them is random."""
 
-    faces: EvaluationSet
-    seed: int = 0
+    def __init__(self, faces: EvaluationSet) -> None:
+        self.faces, self.name, self.task = faces, faces.name, DeepfakeTask()
 
-    @property
-    def name(self) -> str:
-        return self.faces.name
+    def open(self, input_key: Hashable) -> Samples:
+        """The faces at the size of a network's input [px]."""
+        assert isinstance(input_key, int)
+        return self.faces.build_source(input_key)
 
-    def build_source(self, image_size: int) -> ItemSource:
-        return self.faces.build_source(image_size)
+    def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
+        """table: of its faces in their order; unreadable: faces by name with the reason; they have no decision."""
+        return self.faces.build_frames(compute_margins(table), unreadable)
 
-    def to_frames(self, scores: Scores, unreadable: dict[str, str]) -> ScoredFrames:
-        return self.faces.build_frames(scores.margin, unreadable)
-
-    def list_samples(self, scores: Scores) -> Samples:
+    def list_pictures(self, table: Table) -> Pictures:
         columns, frame_of = self.faces.frames, self.faces.frame_of.tolist()
-        return Samples(
+        return Pictures(
             labels=self.faces.labels,
-            margins=scores.margin,
+            margins=compute_margins(table),
             names=self.faces.name_faces(),
             clip_ids=[columns.clip_ids[frame] for frame in frame_of],
             manipulations=[columns.manipulations[frame] for frame in frame_of],
+            keys=table["key"],
         )
 
-    def describe(self, unreadable: dict[str, str]) -> DataResult:
+    def describe(self, unreadable: Mapping[str, str]) -> DataResult:
         return self.faces.describe(unreadable)

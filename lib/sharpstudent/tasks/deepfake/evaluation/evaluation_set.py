@@ -4,6 +4,8 @@ The frames of a data set as columns, and what tells one set from another.
 
 Legend: M frames, N faces.
 
+Faces to judge as items that a loader leaves in their order.
+
 Reasons why frames have no decision, counted so that a report can show them.
 
 A data set to judge models on: its faces, the frames that they are in, and what is known of it.
@@ -22,10 +24,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.data.dataset import ItemSource
-from sharpstudent.metrics.aggregation import MAX, MEAN, Aggregation, aggregate
-from sharpstudent.metrics.tables import ScoredFrames
-from sharpstudent.report.results import DataResult
+from sharpstudent.data.dataset import Samples
+from sharpstudent.tasks.deepfake.evaluation.frames import MAX, MEAN, Aggregation, ScoredFrames, aggregate
+from sharpstudent.tasks.deepfake.report.results import DataResult
 from sharpstudent.tasks.deepfake.samples import LabelledFaces
 from sharpstudent.tasks.deepfake.sources.face import Face
 
@@ -131,10 +132,9 @@ class EvaluationSet:
         """The faces of one frame, 0..M-1; none of one without a face."""
         return np.flatnonzero(self.frame_of == frame).tolist()
 
-    def build_source(self, image_size: int) -> ItemSource:
-        """N items of one picture each, uint8 (1, S, S, 3) RGB, as in validation: no augmentation, margins of 12.5 %.
-        Their scores come in the order of the faces. Of an unreadable one the score and label are those of its stand-in:
-        the faces' own labels are the set's.
+    def build_source(self, image_size: int) -> Samples:
+        """N samples of one picture each, as in validation: no augmentation, margins of 12.5 %. A face that stands
+        in for an unreadable one may have another label than it: the true labels are those of the set.
         """
         return LabelledFaces(self.faces, image_size=image_size, train=False)
 

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.metrics.checks import name_some
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, Manifest
 from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX
@@ -170,7 +170,7 @@ def find_faceless(folder: Path, rows: ManifestRows, split: str, *, has_row: Call
     for path in clips.list_parts(folder, split):
         try:
             _, part = read_part(path)
-        except UnreadableItem:
+        except UnreadableSample:
             unread += 1
             continue
         where = clips.find_split(part)

@@ -29,15 +29,18 @@ from torch import nn
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.random import build_generator
-from sharpstudent.core.types import Outputs
-from sharpstudent.data.dataset import Item
-from sharpstudent.evaluation.evaluate import compute_scores_of_several
-from sharpstudent.metrics.figures import Resampling, compute_figures
-from sharpstudent.metrics.tables import ScoredFrames, join_frames
+from sharpstudent.core.types import Outputs, Sample
+from sharpstudent.data.dataset import Samples
+from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.modalities.faces.corruptions import DISTURBANCES, Disturbance, cut_face, disturb, find_obstacle
-from sharpstudent.report.results import DisturbanceCurve, DisturbancePoint, FigureResult
+from sharpstudent.report.results import FigureResult
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.evaluation.figures import Resampling, compute_figures
+from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, join_frames
+from sharpstudent.tasks.deepfake.metrics import compute_margins
+from sharpstudent.tasks.deepfake.report.results import DisturbanceCurve, DisturbancePoint
 from sharpstudent.tasks.deepfake.sources.face import Face
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 # On a CPU, larger feature maps are given back to the system and asked for again at every layer: twice the time.
 CPU_PIXELS, DEVICE_PIXELS = 12 * 112 * 112, 64 * 224 * 224
@@ -51,10 +54,10 @@ class InParts(nn.Module):
         self._model, self._most, self._layout = model, most, layout
         self.training = model.training  # whoever puts its mode back puts back the model's
 
-    def forward(self, images: torch.Tensor) -> Outputs:
-        """images (B, 3, S, S) float32 in 0..1 -> logits (B, 2)."""
-        parts = (part.contiguous(memory_format=self._layout) for part in images.split(self._most))
-        return Outputs(torch.cat([self._model(part).logits for part in parts]))
+    def forward(self, image: torch.Tensor) -> Outputs:
+        """image (B, 3, S, S) float32 in 0..1 -> logits (B, 2)."""
+        parts = (part.contiguous(memory_format=self._layout) for part in image.split(self._most))
+        return {"logits": torch.cat([self._model(part)["logits"] for part in parts])}
 
 
 @contextlib.contextmanager
@@ -87,12 +90,12 @@ def list_variants(disturbances: Sequence[Disturbance]) -> list[Variant]:
     ]
 
 
-class DisturbedFaces:
+class DisturbedFaces(Samples):
     """An item of V pictures a face: uint8 (V, S, S, 3) RGB in the variants' order.
 
     chosen: int64 (n,), numbers of faces in `faces`: the key of a face's randomness is its number there, so that it does
     not depend on which others were chosen. The pixels of the undisturbed variant are those of validation, cut around
-    the detector's first box where there is one (`LabelledFaces`).
+    the detector's first box where there is one (`LabelledFaces`). Labels are those of the set: here all are 0.
     """
 
     def __init__(
@@ -104,11 +107,14 @@ class DisturbedFaces:
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def name_of(self, index: int) -> str:
+    def name(self, index: int) -> str:
         return self._faces[self._chosen[index]].name
 
-    def make(self, index: int, rng: np.random.Generator) -> Item:
-        """The generator of the item's place is not drawn from. Raises UnreadableItem as the face's own loading does."""
+    def group(self, index: int) -> str:
+        return self._faces[self._chosen[index]].identity
+
+    def make(self, index: int, rng: np.random.Generator) -> Sample:
+        """Nothing is drawn from the generator. Raises UnreadableSample as the face's own loading does."""
         number = self._chosen[index]
         face = self._faces[number]
         loaded = face.load()
@@ -120,7 +126,11 @@ class DisturbedFaces:
             # Bilinear, with no smoothing before it: as all items are resized.
             images[place] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
         count = len(self._variants)
-        return Item(images, (face.label,) * count, (face.name,) * count, face.clip_id, face.identity)
+        return Sample(
+            inputs={"image": images},
+            targets={"label": np.zeros(count, np.int64)},
+            rows={"id": (face.name,) * count, "clip": (face.clip_id,) * count},
+        )
 
 
 def choose_disturbances(names: Sequence[str] | None, say: Callable[[str], None]) -> tuple[Disturbance, ...]:
@@ -245,16 +255,18 @@ def _score(
     say(f"{of} {len(faces):,} faces, each in {len(look.variants)} variants, at {look.image_size} px ...")
     margins = np.empty((len(models), len(look.variants), len(faces)))
     unreadable: dict[str, str] = {}
+    task = DeepfakeTask()
     with take_in_parts(models, image_size=look.image_size, device=look.device) as in_parts:
         for chunk in _split(len(faces)):
             source = DisturbedFaces(
                 judged.faces, faces[chunk].tolist(), look.variants, image_size=look.image_size, seed=look.seed
             )
-            scores, replaced = compute_scores_of_several(
-                in_parts, source, seed=look.seed, batch_size=1, num_workers=look.num_workers, device=look.device
+            source.seed = look.seed
+            tables, replaced = compute_tables(
+                in_parts, source, task, batch_size=1, num_workers=look.num_workers, device=look.device
             )
-            for number, of_model in enumerate(scores):
-                margins[number, :, chunk] = of_model.margin.reshape(len(source), len(look.variants)).T
+            for number, table in enumerate(tables):
+                margins[number, :, chunk] = compute_margins(table).reshape(len(source), len(look.variants)).T
             unreadable |= {item.path: item.reason for item in replaced}
     if unreadable:
         say(f"{of} {len(unreadable):,} faces could not be read and have no decision")

@@ -14,7 +14,7 @@ from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import atomic_path
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.splits import assign_splits, open_train_where_no_validation
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow, write_manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
@@ -166,7 +166,7 @@ def _read_rows(dest: Path, placed: Sequence[_Placed], tick: Callable[[], None]) 
                     manipulation=clip.manipulation,
                     compression=clip.compression,
                 )
-        except UnreadableItem as error:
+        except UnreadableSample as error:
             raise UserError(_explain_lost_part(error)) from None
 
 
@@ -174,11 +174,11 @@ def open_part(dest: Path, key: str) -> StoredPart:
     """The part of a finished clip. Raises UserError where it has gone meanwhile."""
     try:
         return StoredPart(dest, key)
-    except UnreadableItem as error:
+    except UnreadableSample as error:
         raise UserError(_explain_lost_part(error)) from None
 
 
-def _explain_lost_part(error: UnreadableItem) -> Problem:
+def _explain_lost_part(error: UnreadableSample) -> Problem:
     return Problem(error.path, error.reason, remedy="repeat the command: this clip is cut again")
 
 

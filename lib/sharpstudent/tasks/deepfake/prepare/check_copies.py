@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.duplicates import find_mixed
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow
 from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX, check_shard
@@ -65,7 +65,7 @@ def _find_unusable(faces: Faces, rows: NDArray[np.int64]) -> Iterator[Finding]:
             content = faces.manifest.read_crop_of(row)
             if index in decoded:
                 _check_picture(faces, row, content)
-        except UnreadableItem as error:
+        except UnreadableSample as error:
             count += 1
             examples += [str(error)] if len(examples) < EXAMPLES else []
     if count:
@@ -74,14 +74,14 @@ def _find_unusable(faces: Faces, rows: NDArray[np.int64]) -> Iterator[Finding]:
 
 
 def _check_picture(faces: Faces, row: FaceRow, content: bytes) -> None:
-    """Raise UnreadableItem where a crop is no picture or has other sides than the manifest says."""
+    """Raise UnreadableSample where a crop is no picture or has other sides than the manifest says."""
     image = decode(content)
     if image is None:
-        raise UnreadableItem(faces.manifest.name_of(row), "is no picture that can be decoded")
+        raise UnreadableSample(faces.manifest.name_of(row), "is no picture that can be decoded")
     width, height = expect_sides(np.array([row.crop_xyxy]), np.array([row.scale]))[0]
     if abs(image.shape[1] - width) > 1 or abs(image.shape[0] - height) > 1:
         reason = f"is {image.shape[1]} x {image.shape[0]} px, the manifest says {width:.0f} x {height:.0f}"
-        raise UnreadableItem(faces.manifest.name_of(row), reason)
+        raise UnreadableSample(faces.manifest.name_of(row), reason)
 
 
 def decode(content: bytes) -> NDArray[np.uint8] | None:
@@ -211,7 +211,7 @@ def _find_pairs(
 def _have_same_bytes(faces: Faces, one: int, two: int) -> bool:
     try:
         return faces.manifest.read_crop(one) == faces.manifest.read_crop(two)
-    except UnreadableItem:  # a fault of its own
+    except UnreadableSample:  # a fault of its own
         return False
 
 

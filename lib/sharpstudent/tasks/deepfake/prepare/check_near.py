@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.duplicates import NearPairs
 from sharpstudent.tasks.deepfake.prepare.check_columns import (
     EXAMPLES,
@@ -60,7 +60,7 @@ class Lookalikes:
         row = self._faces.row(index)
         try:
             image = decode(self._faces.manifest.read_crop_of(row))
-        except UnreadableItem:
+        except UnreadableSample:
             return None
         return None if image is None else describe_face(image, row.landmarks)
 

@@ -23,14 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.core.io import compute_sha256
-from sharpstudent.data.dataset import UnreadableItem
-from sharpstudent.modalities.faces.detect import FaceDetector
+from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.modalities.faces.detect import FaceDetector, number_tracks
 from sharpstudent.modalities.faces.landmarks import LandmarkMesh
-from sharpstudent.modalities.faces.tracking import number_tracks
 from sharpstudent.modalities.faces.video import UnreadableVideo, choose_frames, sample_video, silence_opencv
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip, Rejected
-from sharpstudent.tasks.deepfake.prepare.cut_frame import FrameCutter, Networks, Picture
-from sharpstudent.tasks.deepfake.prepare.cut_given import read_limited_picture
+from sharpstudent.tasks.deepfake.prepare.cut_frame import FrameCutter, Networks, Picture, read_limited_picture
 from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutFace, CutSettings
 from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
 
@@ -160,7 +158,7 @@ def _look(source: str, index: int | None, make: Callable[[], tuple[list[CutFace]
     try:
         faces, remark = make()
         return LookedAt(source, index, tuple(faces), remark)
-    except UnreadableItem as error:
+    except UnreadableSample as error:
         return LookedAt(source, index, reason=_tell(Path(error.path), Path(source), error.reason))
     except (cv2.error, ValueError, ArithmeticError, MemoryError) as error:
         first = (str(error).strip().splitlines() or ["no more is known"])[0]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.core.io import atomic_path
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.crop import compute_landmark_box
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow
 from sharpstudent.tasks.deepfake.prepare.check_columns import LABELS, Codes, Faces, open_faces
@@ -52,7 +52,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Part:
+class SheetPart:
     """The faces of one split and label. heading: with how many there are in all."""
 
     heading: str
@@ -60,18 +60,18 @@ class Part:
     tiles: tuple[Tile, ...]
 
 
-def build_sheet(faces: Faces) -> list[Part]:
+def build_sheet(faces: Faces) -> list[SheetPart]:
     """Every split and label that the set has, with equally many rows of faces."""
     keys = faces.split * len(LABELS) + faces.label
     present = np.unique(keys).tolist()
     places = COLUMNS * max(1, MOST_ROWS // len(present))
-    parts: list[Part] = []
+    parts: list[SheetPart] = []
     for key in present:
         split, label = divmod(key, len(LABELS))
         rows = np.flatnonzero(keys == key)
         chosen = choose_faces(faces, rows, places)
         heading = f"{SPLITS[split]}, {LABELS[label]}: {len(chosen):,} of {len(rows):,} faces"
-        parts.append(Part(heading, label, tuple(_load(faces, index) for index in chosen.tolist())))
+        parts.append(SheetPart(heading, label, tuple(_load(faces, index) for index in chosen.tolist())))
     return parts
 
 
@@ -100,7 +100,7 @@ def _load(faces: Faces, index: int) -> Tile:
         image = decode(faces.manifest.read_crop_of(row))
         if image is None:
             return Tile(None, _caption(row), "no picture that can be decoded")
-    except UnreadableItem as error:
+    except UnreadableSample as error:
         return Tile(None, _caption(row), error.reason.partition(" (cut from")[0])
     return Tile(draw_tile(image, row.landmarks), _caption(row))
 
@@ -148,7 +148,7 @@ TITLE, PANELS, HEADING, CAPTION = 0.6, 5.9, 0.42, 0.4  # heights of the parts of
 MOST_BARS = 12
 
 
-def draw_set(path: Path, faces: Faces, sheet: Sequence[Part]) -> None:
+def draw_set(path: Path, faces: Faces, sheet: Sequence[SheetPart]) -> None:
     """Draw a PNG. Raises UserError where it cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -272,7 +272,7 @@ def _style(axes: Any, title: str, x_name: str, y_name: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _draw_sheet(figure: Any, sheet: Sequence[Part], height: float, cell: float) -> None:
+def _draw_sheet(figure: Any, sheet: Sequence[SheetPart], height: float, cell: float) -> None:
     top = height - TITLE - PANELS  # inches from below
     for part in sheet:
         figure.text(

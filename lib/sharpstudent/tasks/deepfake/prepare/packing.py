@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import disk_errors_told, make_folder
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest
 from sharpstudent.tasks.deepfake.dataset.shards import write_shard
 from sharpstudent.tasks.deepfake.prepare.destination import MANIFEST, SHARDS
@@ -106,7 +106,7 @@ def unpack(dest: Path, picture: str, say: Callable[[str], None]) -> None:
     for _, rows in groupby(manifest, key=lambda row: row.clip_id):
         contents: dict[str, bytes] = {}
         for row in rows:
-            with contextlib.suppress(UnreadableItem):
+            with contextlib.suppress(UnreadableSample):
                 name = name_crop(row.clip_id, row.frame_index, row.face_index, picture)
                 contents[name] = manifest.read_crop_of(row)
         write_crops(dest, contents)

@@ -20,7 +20,7 @@ from typing import Any
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_told, make_folder
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest, write_manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutFace, CutSettings
@@ -202,28 +202,28 @@ def clear_other_crops(dest: Path, keys: frozenset[str]) -> None:
 
 
 def read_part(path: Path) -> tuple[Manifest, Part]:
-    """The rows of a part, and what it says beside them. Raises UnreadableItem where there is none, or none that can be
-    read.
+    """The rows of a part, and what it says beside them. Raises UnreadableSample where there is none, or none that
+    can be read.
     """
     if not path.is_file():
-        raise UnreadableItem(str(path), "is not there")
+        raise UnreadableSample(str(path), "is not there")
     try:
         rows = Manifest.open(path)
         about = dict(rows.about)
         rejected = tuple(Rejected(*item) for item in about.pop("rejected"))
         return rows, Part(**about, rejected=rejected)
     except (UserError, KeyError, TypeError) as error:
-        raise UnreadableItem(str(path), f"is not a part ({error})") from None
+        raise UnreadableSample(str(path), f"is not a part ({error})") from None
 
 
 class StoredPart:
-    """A part as it lies on disk. Raises UnreadableItem where there is none, or none that can be read."""
+    """A part as it lies on disk. Raises UnreadableSample where there is none, or none that can be read."""
 
     def __init__(self, dest: Path, key: str) -> None:
         path = find_part_file(dest, key)
         self._rows, self.about = read_part(path)
         if self.about.key != key:
-            raise UnreadableItem(str(path), f"is of the clip {self.about.key}")
+            raise UnreadableSample(str(path), f"is of the clip {self.about.key}")
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from sharpstudent.core.errors import ExitCode, RunInterrupted
 from sharpstudent.core.io import make_folder
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
 from sharpstudent.tasks.deepfake.prepare.assemble import SplitSettings, assemble
@@ -192,7 +192,7 @@ class _Preparation:
                 return False
             part.keep_told(self._dest, job.clip)
             return True
-        except UnreadableItem:
+        except UnreadableSample:
             return False
 
     def _forget(self, gone: Sequence[Path], jobs: Sequence[Job]) -> None:
@@ -220,7 +220,7 @@ class _Preparation:
 
     def _give_up(self, job: Job, lost: Lost) -> ClipDone:
         """Record a clip whose worker is gone, unless that had finished it just before."""
-        with contextlib.suppress(UnreadableItem):
+        with contextlib.suppress(UnreadableSample):
             part = StoredPart(self._dest, job.clip.key)
             if part.about.fingerprint == job.fingerprint and part.has_its_crops(self._dest):
                 return ClipDone(len(part), len(part.about.rejected), part.about.frames_read)

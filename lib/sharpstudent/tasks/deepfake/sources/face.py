@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -70,24 +70,24 @@ def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str])
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """An RGB picture, uint8 (H, W, 3). Raises UnreadableItem when the file is missing, empty or no picture."""
+    """An RGB picture, uint8 (H, W, 3). Raises UnreadableSample when the file is missing, empty or no picture."""
     try:
         raw = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise UnreadableItem(str(path), error.strerror or str(error)) from None
+        raise UnreadableSample(str(path), error.strerror or str(error)) from None
     return decode_picture(raw, str(path))
 
 
 def decode_picture(content: NDArray[np.uint8], name: str, remark: str = "") -> NDArray[np.uint8]:
-    """Pixels, uint8 (H, W, 3) RGB, of a picture file's bytes. Raises UnreadableItem with its name and the remark."""
+    """Pixels, uint8 (H, W, 3) RGB, of a picture file's bytes. Raises UnreadableSample with its name and the remark."""
     if content.size == 0:
-        raise UnreadableItem(name, f"is empty (0 bytes){remark}")
+        raise UnreadableSample(name, f"is empty (0 bytes){remark}")
     try:
         image = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:  # a header that claims more pixels than OpenCV allows
-        raise UnreadableItem(name, f"cannot be decoded ({error.err}){remark}") from None
+        raise UnreadableSample(name, f"cannot be decoded ({error.err}){remark}") from None
     if image is None:
-        raise UnreadableItem(name, f"is no picture, or is cut off{remark}")
+        raise UnreadableSample(name, f"is no picture, or is cut off{remark}")
     return np.asarray(image, np.uint8)
 
 

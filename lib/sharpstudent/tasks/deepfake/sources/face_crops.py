@@ -18,7 +18,7 @@ import numpy as np
 
 from sharpstudent.core.errors import Problem, ProblemList
 from sharpstudent.core.io import write_bytes_atomically
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.prepare.cut_frame import SPARE, cut_face
 from sharpstudent.tasks.deepfake.sources.face import LoadedFace, read_picture
 
@@ -29,7 +29,7 @@ VERSION = "1"  # raise when a crop made by the code below, or by cut_face, would
 
 
 @dataclass(frozen=True)
-class StoredCrop:
+class CropFile:
     """A crop on disk; `photo` is what the user calls it."""
 
     file: Path
@@ -40,7 +40,7 @@ class StoredCrop:
             with np.load(self.file, allow_pickle=False) as stored:
                 return LoadedFace(stored["image"], stored["landmarks"], stored["boxes"])
         except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
-            raise UnreadableItem(str(self.photo), f"its crop {self.file} cannot be read ({error})") from None
+            raise UnreadableSample(str(self.photo), f"its crop {self.file} cannot be read ({error})") from None
 
 
 class FaceCrops:
@@ -52,16 +52,16 @@ class FaceCrops:
         self._networks: tuple[Any, Any] | None = None
         self.rejected: dict[Path, str] = {}
 
-    def prepare(self, photos: Sequence[Path]) -> dict[Path, StoredCrop]:
+    def prepare(self, photos: Sequence[Path]) -> dict[Path, CropFile]:
         """The stored crop of each photo that has a face; a second call makes nothing."""
-        found: dict[Path, StoredCrop] = {}
+        found: dict[Path, CropFile] = {}
         for photo in photos:
             try:
                 file = self._file_of(photo)
                 if not file.is_file():
                     self._make(photo, file)
-                found[photo] = StoredCrop(file, photo)
-            except UnreadableItem as error:
+                found[photo] = CropFile(file, photo)
+            except UnreadableSample as error:
                 self.rejected[photo] = error.reason
         return found
 
@@ -69,7 +69,7 @@ class FaceCrops:
         try:
             content = photo.read_bytes()
         except OSError as error:
-            raise UnreadableItem(str(photo), error.strerror or str(error)) from None
+            raise UnreadableSample(str(photo), error.strerror or str(error)) from None
         digest = hashlib.sha256(content + f"|{VERSION}|{self._largest_face}".encode()).hexdigest()
         return self._folder / f"{digest[:32]}.npz"
 
@@ -78,7 +78,7 @@ class FaceCrops:
         detector, mesh = self._load_networks()
         faces = detector.detect(image)
         if not faces:
-            raise UnreadableItem(str(photo), "no face of at least 40 px found")
+            raise UnreadableSample(str(photo), "no face of at least 40 px found")
         landmarks = mesh.locate_81(image, faces[0])
         cut = cut_face(image, landmarks, faces[0].box_xyxy, largest_face=self._largest_face)
         buffer = io.BytesIO()

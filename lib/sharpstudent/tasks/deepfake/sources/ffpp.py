@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, read_picture
 
 SPLIT_FILES = {"train": "train.json", "validation": "val.json"}
@@ -125,14 +125,14 @@ class _FrameFiles:
 
 
 def _read_array(path: Path, *shapes: tuple[int, int]) -> np.ndarray:
-    """A (faces, points, 2) array of numbers; UnreadableItem for anything else. Pickled arrays are refused."""
+    """A (faces, points, 2) array of numbers; UnreadableSample for anything else. Pickled arrays are refused."""
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UnreadableItem(str(path), f"cannot be read as an array ({error})") from None
+        raise UnreadableSample(str(path), f"cannot be read as an array ({error})") from None
     if found.ndim != 3 or found.shape[0] < 1 or found.shape[1:] not in shapes or found.dtype.kind not in "iuf":
         expected = " or ".join(f"(faces, {points}, {xy})" for points, xy in shapes)
-        raise UnreadableItem(str(path), f"expected numbers of shape {expected}, got {found.dtype} {found.shape}")
+        raise UnreadableSample(str(path), f"expected numbers of shape {expected}, got {found.dtype} {found.shape}")
     return found
 
 

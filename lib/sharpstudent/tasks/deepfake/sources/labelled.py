@@ -79,11 +79,11 @@ def _to_face(class_folder: Path, path: Path, label: int, prefix: str) -> Face:
     """A subfolder is one person or clip, under both classes and splits alike; a file on its own stands for itself."""
     inside = path.relative_to(class_folder)
     group = inside.parts[0] if len(inside.parts) > 1 else f"{prefix}{class_folder.name}/{inside.stem}"
-    return Face(name=str(path), clip_id=group, identity=group, label=label, load=Picture(path).load)
+    return Face(name=str(path), clip_id=group, identity=group, label=label, load=LabelledPicture(path).load)
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabelledPicture:
     path: Path
 
     def load(self) -> LoadedFace:

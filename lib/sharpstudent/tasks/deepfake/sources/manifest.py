@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest
 from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, decode_picture
 
@@ -79,6 +79,14 @@ class ManifestFaces(Sequence[Face]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def find_identities(self) -> frozenset[str]:
+        """Every person in these rows, by the column."""
+        column = self.manifest.column("identity")
+        assert not isinstance(column, np.ndarray)
+        rows = self.rows
+        taken = column.slice(rows.start, len(rows)) if isinstance(rows, range) else column.take(pa.array(rows))
+        return frozenset(pc.call_function("unique", [taken]).to_pylist())
+
     @overload
     def __getitem__(self, index: int) -> Face: ...
     @overload
@@ -88,7 +96,7 @@ class ManifestFaces(Sequence[Face]):
             return ManifestFaces(self.manifest, self.rows[index])
         try:
             row = self.manifest.face(int(self.rows[index]))
-        except UnreadableItem as error:  # a damaged row: said when the face is loaded, where stand-ins are made
+        except UnreadableSample as error:  # a damaged row: said when the face is loaded, where stand-ins are made
             return Face(name=error.path, clip_id="", identity="", label=0, load=_DamagedRow(error).load)
         return Face(
             name=self.manifest.name_of(row),
@@ -117,7 +125,7 @@ class StoredCrop:
 
 @dataclass(frozen=True)
 class _DamagedRow:
-    error: UnreadableItem
+    error: UnreadableSample
 
     def load(self) -> LoadedFace:
         raise self.error

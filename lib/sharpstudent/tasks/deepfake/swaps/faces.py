@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.core.random import build_generator
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.swap.match import FaceLook, LookTable, describe_look
-from sharpstudent.modalities.faces.swap.swap import CutFace, PointedFace, SwapDraft, UnfitPair, cut_face, draft_swap
+from sharpstudent.modalities.faces.swap.swap import PhotoFace, PointedFace, SwapDraft, UnfitPair, cut_face, draft_swap
 from sharpstudent.tasks.deepfake.sources.face import read_picture
 from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
 from sharpstudent.tasks.deepfake.sources.photos import Photo
@@ -56,7 +56,7 @@ class FaceFinder:
         for number, photo in enumerate(photos, 1):
             try:
                 found[photo.path] = self._find_one(photo.path, detector, mesh)
-            except UnreadableItem as error:
+            except UnreadableSample as error:
                 self.left_out[photo.path] = error.reason
             if number % 1000 == 0:
                 say(f"looked for faces in {number} of {len(photos)} photos")
@@ -70,14 +70,14 @@ class FaceFinder:
         self.digests[path] = _compute_digest(path)
         faces = detector.detect(image)
         if not faces:
-            raise UnreadableItem(str(path), "no face of at least 40 px found")
+            raise UnreadableSample(str(path), "no face of at least 40 px found")
         across = faces[0].points[1] - faces[0].points[0]
         points, presence = mesh.locate(image, faces[0].box_xyxy, roll=float(np.arctan2(across[1], across[0])))
         if presence < LEAST_PRESENCE or not np.isfinite(points).all():
-            raise UnreadableItem(str(path), "what the detector took for a face has no facial points")
+            raise UnreadableSample(str(path), "what the detector took for a face has no facial points")
         look = describe_look(image, PointedFace(image, points).landmarks)
         if look.bridge > LARGEST_BRIDGE:
-            raise UnreadableItem(str(path), "something lies across the nose's bridge: glasses, hair, a turned head")
+            raise UnreadableSample(str(path), "something lies across the nose's bridge: glasses, hair, a turned head")
         return points, faces[0].box_xyxy, look
 
 
@@ -90,7 +90,7 @@ class PartnerChoice:
         self.cut = functools.lru_cache(KEPT_PICTURES)(self._cut)
 
     def choose(self, index: int, count: int) -> list[tuple[FoundFace, SwapDraft]]:
-        """Up to count swaps onto one face, best first, each from another person. Raises UnreadableItem where no face
+        """Up to count swaps onto one face, best first, each from another person. Raises UnreadableSample where no face
         fits.
         """
         target = self._faces[index]
@@ -111,7 +111,7 @@ class PartnerChoice:
             best = (
                 f"the best of {len(drafts)} would show (flaw {drafts[0][0]:.1f})" if drafts else "; ".join(reasons[:2])
             )
-            raise UnreadableItem(str(target.photo.path), f"nobody's face fits: {best or 'nobody else is there'}")
+            raise UnreadableSample(str(target.photo.path), f"nobody's face fits: {best or 'nobody else is there'}")
         return good
 
     def _list_nearest(self, index: int, count: int) -> list[tuple[float, int]]:
@@ -129,7 +129,7 @@ class PartnerChoice:
                     break
         return list(nearest.values())
 
-    def _cut(self, index: int) -> CutFace:
+    def _cut(self, index: int) -> PhotoFace:
         face = self._faces[index]
         return cut_face(read_picture(face.photo.path), face.points, face.box_xyxy, self._image_size)
 
@@ -147,7 +147,7 @@ def _compute_digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise UnreadableItem(str(path), error.strerror or str(error)) from None
+        raise UnreadableSample(str(path), error.strerror or str(error)) from None
 
 
 def _join_people(photos: Sequence[Photo], digests: dict[Path, str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256, lock_folder, make_folder, write_bytes_atomically
-from sharpstudent.data.dataset import UnreadableItem
+from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.swap.swap import finish_swap, keep_picture
 from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
 from sharpstudent.tasks.deepfake.sources.photos import Photo
@@ -97,7 +97,7 @@ def _make_all(
             name = _name_file(request, face.photo.path)
             try:
                 rows += finished.get(name) or _make_one(request, names, choice, index, face)
-            except UnreadableItem as error:
+            except UnreadableSample as error:
                 left_out[name] = error.reason
             done += 1
             if done % TOLD_EVERY == 0:
@@ -108,7 +108,7 @@ def _make_all(
 def _make_one(
     request: SwapRequest, names: _Names, choice: PartnerChoice, index: int, target: FoundFace
 ) -> list[SwapRow]:
-    """Write the fakes of one face, its real picture, and then their rows. Raises UnreadableItem where there is none."""
+    """Write the fakes of one face, its real picture, and then their rows. Raises UnreadableSample without a face."""
     rows: list[SwapRow] = []
     cut = choice.cut(index)
     for source, draft in choice.choose(index, request.per_face):

@@ -1,0 +1,36 @@
+"""What the JSON beside a checkpoint says of it, read without the tensors. Importing this loads no torch, so that a
+command line can tell what a checkpoint is before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def path_of_json(path: Path) -> Path:
+    """The JSON that belongs to a checkpoint."""
+    return path.with_name(path.name + ".json")
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The JSON beside `path`; None where there is none, or none that can be read: then the .pth is read alone."""
+    try:
+        record = json.loads(path_of_json(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(record, dict) and {"sha256", "contents", "about"} <= set(record)
+    return record if known else None
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """The description of a checkpoint, without opening the tensors; None where there is no JSON beside it."""
+    record = read_record(path)
+    return None if record is None else record["about"]
+
+
+def read_sha256(path: Path) -> str | None:
+    """The sha256 that the JSON beside a checkpoint promises; None where there is none."""
+    record = read_record(path)
+    return None if record is None else record["sha256"]

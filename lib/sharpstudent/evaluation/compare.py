@@ -1,0 +1,227 @@
+"""The metrics of models with their intervals, two models on the same rows, and the results of any task made of them.
+
+Legend: N rows of a table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
+from sharpstudent.core.types import Table
+from sharpstudent.evaluation.evaluate import EvalResult, Evaluation
+from sharpstudent.evaluation.model_files import read_trained, read_validation
+from sharpstudent.evaluation.renderer import Heading, Measured, Session
+from sharpstudent.evaluation.tables import SplitSet, join_parts
+from sharpstudent.metrics.bootstrap import Estimate, compute_interval, compute_paired
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.metric import Metric
+from sharpstudent.report.results import EvaluatedModel, EvaluationResults, FigureResult, MetricAbout, PairResult
+from sharpstudent.report.verdict import write_verdict
+from sharpstudent.task import Task
+
+LEVEL, SEED = 0.95, 0
+MOST_CELLS = 32  # of a row's values in tables.csv: larger ones, such as maps, are in tables.npz only
+
+
+def build_results(
+    task: type[Task], session: Session, evaluation: Evaluation, measured: Measured, heading: Heading
+) -> EvaluationResults:
+    """The results of a task that has no form of its own. Raises UserError where models were evaluated on different
+    rows.
+    """
+    sets = [one for one in evaluation.sets if isinstance(one, SplitSet)]
+    parts = [list_parts(one, sets) for one in evaluation.models]
+    rounds = session.request.rounds
+    try:
+        models = tuple(
+            _describe_model(task, one, parts[number], measured, number, rounds)
+            for number, one in enumerate(evaluation.models)
+        )
+        comparisons = tuple(
+            found
+            for a, b in heading.pairs
+            for found in compare_models(task, (models[a].name, parts[a]), (models[b].name, parts[b]), rounds=rounds)
+        )
+    except MetricError as error:
+        named = ", ".join(one.name for one in sets)
+        raise UserError(Problem(f"--data: {named}", "has no figures", got=str(error))) from None
+    results = EvaluationResults(
+        title=heading.title,
+        made_at=heading.made_at,
+        command=heading.command,
+        task=_name_task(task, evaluation),
+        unit=task.unit,
+        group_unit=task.group_unit,
+        verdict=(),
+        protocol=_describe_protocol(task, sets, rounds, measured),
+        metrics={name: _describe_metric(name, metric) for name, metric in task.metrics.items()},
+        data=tuple(
+            one.describe(table, unreadable)
+            for one, table, unreadable in zip(sets, evaluation.models[0].tables, evaluation.unreadable, strict=True)
+        ),
+        models=models,
+        comparisons=comparisons,
+        training=heading.training,
+        config=heading.config,
+        environment=heading.environment,
+        notes=heading.notes,
+    )
+    return results.model_copy(update={"verdict": write_verdict(results)})
+
+
+def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
+    """What a model said of all sets together, by "", and of each set, by `@SET`, where there are several.
+
+    Groups of different sets are different ones, whatever they are called.
+    """
+    tables = [
+        {**table, "id": _put_before(one.name, table["id"]), "group": _put_before(one.name, table["group"])}
+        for one, table in zip(sets, model.tables, strict=True)
+    ]
+    if len(tables) == 1:
+        return {"": model.tables[0]}
+    return {"": join_parts(tables), **{f"@{one.name}": table for one, table in zip(sets, tables, strict=True)}}
+
+
+def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int) -> dict[str, FigureResult]:
+    """Every metric of the task with its interval, of each part: NAME and NAME@SET."""
+    return {
+        f"{name}{part}": _to_figure(
+            compute_interval(metric, table, rounds=rounds, level=LEVEL, seed=SEED, group_unit=task.group_unit)
+        )
+        for part, table in parts.items()
+        for name, metric in task.metrics.items()
+    }
+
+
+def compare_models(
+    task: type[Task], a: tuple[str, Mapping[str, Table]], b: tuple[str, Mapping[str, Table]], *, rounds: int
+) -> list[PairResult]:
+    """Every metric of two models (name, parts) on the same rows, paired over groups. Raises MetricError for others."""
+    found: list[PairResult] = []
+    for part in a[1]:
+        for name, metric in task.metrics.items():
+            pair = compute_paired(
+                metric, a[1][part], b[1][part], rounds=rounds, level=LEVEL, seed=SEED, group_unit=task.group_unit
+            )
+            difference = _to_figure(pair.difference)
+            better = _find_better(difference, metric)
+            found.append(
+                PairResult(
+                    a=a[0], b=b[0], metric=f"{name}{part}", difference=difference, p_value=pair.p_value, better=better
+                )
+            )
+    return found
+
+
+def write_tables(folder: Path, evaluation: Evaluation) -> None:
+    """tables.npz, all that the models said to the last bit, and tables.csv, a row a model and row, without columns of
+    many values. In tables.npz a column is called MODEL/SET/COLUMN by numbers, and `models` and `sets` name these.
+
+    Raises UserError where the disk refuses.
+    """
+    arrays: dict[str, NDArray[Any]] = {
+        "models": np.array([one.model.name for one in evaluation.models]),
+        "sets": np.array([one.name for one in evaluation.sets]),
+    }
+    for number, one in enumerate(evaluation.models):
+        for place, table in enumerate(one.tables):
+            arrays |= {f"{number}/{place}/{name}": column for name, column in table.items()}
+    written = io.BytesIO()
+    np.savez_compressed(written, **arrays)  # type: ignore[arg-type]
+    write_bytes_atomically(folder / "tables.npz", written.getvalue())
+    write_text_atomically(folder / "tables.csv", _render_csv(evaluation))
+
+
+def _render_csv(evaluation: Evaluation) -> str:
+    heads = list(dict.fromkeys(head for one in evaluation.models for table in one.tables for head in _flatten(table)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["model", "set", *heads], restval="", lineterminator="\n")
+    writer.writeheader()
+    for one in evaluation.models:
+        for of_set, table in zip(evaluation.sets, one.tables, strict=True):
+            columns = _flatten(table)
+            for row in range(len(table["id"])):
+                values = {head: column[row] for head, column in columns.items()}
+                writer.writerow({"model": one.model.name, "set": of_set.name, **values})
+    return text.getvalue()
+
+
+def _flatten(table: Table) -> dict[str, list[Any]]:
+    """A column for each value of a row: `logits.0`, `logits.1`; of columns with MOST_CELLS at most."""
+    found: dict[str, list[Any]] = {}
+    for name, column in table.items():
+        size = math.prod(column.shape[1:])
+        if column.ndim == 1:
+            found[name] = column.tolist()
+        elif size <= MOST_CELLS:
+            flat = column.reshape(len(column), size)
+            found |= {f"{name}.{place}": flat[:, place].tolist() for place in range(size)}
+    return found
+
+
+def _put_before(name: str, column: NDArray[Any]) -> NDArray[Any]:
+    return np.array([f"{name}/{value}" for value in column.tolist()])
+
+
+def _describe_model(
+    task: type[Task], one: EvalResult, parts: Mapping[str, Table], measured: Measured, number: int, rounds: int
+) -> EvaluatedModel:
+    """number: of the model; only those that were opened have a calibration and a cost."""
+    model, is_opened = one.model, number < len(measured.costs)
+    return EvaluatedModel(
+        name=model.name,
+        role=model.role,
+        file=model.file,
+        sha256=model.sha256,
+        architecture=model.architecture,
+        trained=read_trained(model.about),
+        validation=read_validation(model.about),
+        metrics=compute_metrics(task, parts, rounds=rounds),
+        calibration=measured.calibrations[number] if is_opened else None,
+        cost=measured.costs[number] if is_opened else None,
+    )
+
+
+def _name_task(task: type[Task], evaluation: Evaluation) -> str:
+    """As the first checkpoint that says it calls it."""
+    said = (one.model.about.get("task") for one in evaluation.models)
+    return next((name for name in said if isinstance(name, str)), f"{task.__module__}:{task.__qualname__}")
+
+
+def _describe_metric(name: str, metric: Metric) -> MetricAbout:
+    title = metric.title or name.replace("_", " ")
+    return MetricAbout(title=title, direction=metric.direction, chance=metric.chance, format=metric.format)
+
+
+def _to_figure(found: Estimate) -> FigureResult:
+    value = None if math.isnan(found.value) else found.value
+    return FigureResult(value=value, low=found.low, high=found.high, note=found.note)
+
+
+def _find_better(difference: FigureResult, metric: Metric) -> Literal["a", "b"] | None:
+    if difference.low is None or difference.high is None or difference.low <= 0.0 <= difference.high:
+        return None
+    return "a" if (difference.low > 0.0) == (metric.direction == "higher") else "b"
+
+
+def _describe_protocol(task: type[Task], sets: Sequence[SplitSet], rounds: int, measured: Measured) -> dict[str, str]:
+    is_validation = any(one.kind == "validation" for one in sets)
+    chosen = "on the validation data of their own runs"
+    return {
+        "rows": f"one {task.unit} each; of several sets also of each set alone",
+        "intervals": f"{LEVEL:.0%}, percentile bootstrap over the {task.group_unit} of each row, {rounds} rounds, seed "
+        f"{SEED}",
+        "comparisons": f"paired bootstrap, {rounds} rounds: both models see the same draws",
+        "checkpoints": f"chosen {chosen}{'' if is_validation else ', never on the data judged here'}",
+    }

@@ -1,0 +1,188 @@
+"""What one sample costs with a model: parameters, multiply-accumulates, bytes on disk, time and memory at batch 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import sharpstudent
+from sharpstudent.evaluation.load_model import OpenedClassifier
+from sharpstudent.evaluation.onnx import OnnxClassifier, count_weights
+from sharpstudent.evaluation.opened import OpenedModel
+from sharpstudent.evaluation.tables import list_tensors
+from sharpstudent.models.forward import count_parameters, run_model
+from sharpstudent.report.results import CostResult
+
+CHILD_TIMEOUT_S = 120.0
+WARM_UP_ROUNDS = 3
+TURNS = 5  # of every model, in which its latency is taken
+
+
+def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds: int = 50) -> list[CostResult]:
+    """As `measure_cost`, of each; their latencies are taken in turns, so that what else the machine does slows all of
+    them alike.
+    """
+    inputs = [opened.example(1, device) for opened in models]
+    times: list[list[float]] = [[] for _ in models]
+    for turn in range(TURNS):
+        share = rounds * (turn + 1) // TURNS - rounds * turn // TURNS
+        for opened, sample, taken in zip(models, inputs, times, strict=True):
+            if share:
+                taken += measure_latencies_ms(opened.model, sample, rounds=share)
+    return [_describe(opened, taken, device) for opened, taken in zip(models, times, strict=True)]
+
+
+def measure_cost(opened: OpenedModel, *, device: torch.device, rounds: int = 50) -> CostResult:
+    """What one sample costs on `device`, where the model is; rounds: samples timed.
+
+    Memory on the CPU is measured in a process of its own, because what this one has used before hides it. A figure
+    that cannot be had is None with a note; nothing is raised for it.
+    """
+    return measure_costs([opened], device=device, rounds=rounds)[0]
+
+
+def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device) -> CostResult:
+    """times: of single samples [ms]."""
+    onnx = _find_onnx(opened.model)
+    file_bytes, notes = opened.path.stat().st_size, list[str]()
+    if onnx is None:
+        parameters, macs = count_parameters(opened.model), count_macs(opened.model, opened.example(1, device))
+    else:
+        parameters, macs = None, None
+        notes.append("MACs: not counted in ONNX files")
+        try:
+            parameters, beside = count_weights(opened.path)
+            file_bytes += beside
+            notes.append("parameters: numbers in the ONNX file, where a batch norm may be part of its convolution")
+        except ImportError:
+            notes.append('parameters: counting them in ONNX files needs the package onnx (pip install ".[onnx]")')
+        if onnx.graph.batch not in (None, 1):
+            notes.append(f"time: that of {onnx.graph.batch} pictures, the fixed batch of this ONNX file")
+    memory, note = _measure_memory(opened, onnx, device)
+    return CostResult(
+        parameters=parameters,
+        macs=macs,
+        file_bytes=file_bytes,
+        latency_ms=statistics.median(times),
+        latency_p95_ms=float(np.percentile(times, 95)),
+        memory_bytes=memory,
+        device=_describe_device(device, onnx),
+        notes=(*notes, *([] if note is None else [note])),
+    )
+
+
+@torch.no_grad()
+def count_macs(model: nn.Module, inputs: Any) -> int:
+    """Multiply-accumulates for these inputs: those of convolutions, matrix products and attention, as torch counts them
+    (two floating-point operations each); norms and activations count nothing.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            run_model(model, inputs)
+    finally:
+        model.train(was_training)
+    return counter.get_total_flops() // 2
+
+
+def _find_onnx(model: nn.Module) -> OnnxClassifier | None:
+    inner = model.model if isinstance(model, OpenedClassifier) else model
+    return inner if isinstance(inner, OnnxClassifier) else None
+
+
+def _describe_device(device: torch.device, onnx: OnnxClassifier | None) -> str:
+    kind = device.type if onnx is None else onnx.graph.runs_on
+    threads = torch.get_num_threads()
+    text = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    if kind == "cuda":
+        text = f"cuda, {torch.cuda.get_device_name(device)}"
+    return text if onnx is None else f"{text}, onnxruntime"
+
+
+def _measure_memory(
+    opened: OpenedModel, onnx: OnnxClassifier | None, device: torch.device
+) -> tuple[int | None, str | None]:
+    """Bytes, or None with the reason."""
+    if device.type == "cuda" and onnx is None:
+        return _measure_cuda_memory(opened, device), None
+    if device.type != "cpu" and (onnx is None or onnx.graph.runs_on != "cpu"):
+        return None, f"memory: not measured on {device.type}" + ("" if onnx is None else " with onnxruntime")
+    return _measure_in_child(opened)
+
+
+@torch.inference_mode()
+def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
+    """The model's own tensors and the most that is held beside them while it judges one sample."""
+    inputs = opened.example(1, device)
+    tensors = [*opened.model.parameters(), *opened.model.buffers()]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    torch.cuda.synchronize(device)
+    own = sum(tensor.numel() * tensor.element_size() for tensor in list_tensors(inputs))
+    before = torch.cuda.memory_allocated(device) - own
+    torch.cuda.reset_peak_memory_stats(device)
+    for output in list_tensors(run_model(opened.model, inputs)):
+        output.cpu()
+    return held + torch.cuda.max_memory_allocated(device) - before
+
+
+def _measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
+    """As evaluation/cost_child.py measures it. A child that fails costs the figure only."""
+    if opened.again is None:
+        return None, "memory: not measured, a fresh process could not open the model again"
+    asked = {
+        "path": str(opened.path.resolve()),
+        "again": opened.again,
+        "threads": torch.get_num_threads(),
+    }
+    root = str(Path(sharpstudent.__file__).resolve().parent.parent)
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "sharpstudent.evaluation.cost_child", json.dumps(asked)],
+            capture_output=True,
+            text=True,
+            timeout=CHILD_TIMEOUT_S,
+            env={**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""},
+            cwd=root,  # `-m` looks in the working folder first
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"memory: not measured, its process took longer than {CHILD_TIMEOUT_S:.0f} s"
+    except OSError as error:
+        return None, f"memory: not measured, its process could not be started ({error})"
+    said = ended.stdout.strip().splitlines()
+    if ended.returncode == 0 and said and said[-1].isdecimal():
+        return int(said[-1]), None
+    why = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+    return None, f"memory: not measured, its process failed ({why[:200]})"
+
+
+@torch.inference_mode()
+def measure_latencies_ms(model: nn.Module, inputs: Any, *, rounds: int) -> list[float]:
+    """Times of one sample (batch 1), from the inputs on the model's device to its outputs on the CPU [ms], `rounds` of
+    them after some to warm up; the model in evaluation mode, its own mode is put back after.
+    """
+    was_training = model.training
+    model.eval()
+    times: list[float] = []
+    try:
+        for _ in range(WARM_UP_ROUNDS + rounds):
+            start = time.perf_counter()
+            for output in list_tensors(run_model(model, inputs)):
+                output.cpu()
+            times.append(1000 * (time.perf_counter() - start))
+    finally:
+        model.train(was_training)
+    return times[WARM_UP_ROUNDS:]

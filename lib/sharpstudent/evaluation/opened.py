@@ -1,0 +1,154 @@
+"""A trained model as one thing to evaluate; checkpoints of this program are opened with the task that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sharpstudent.config.run_config import TaskSection
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import compute_sha256
+from sharpstudent.core.types import ModelSpec
+from sharpstudent.evaluation.model_files import TensorFile, read_tensor_file
+from sharpstudent.task import Task
+
+BEST = Path("weights") / "best_model.pth"  # in a run folder
+MOST_NAMES = 5  # of tensors in a message
+
+Kind = Literal["checkpoint", "safetensors", "weights", "onnx"]
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model, ready to judge.
+
+    model: gives what the task's metrics read, of a batch's inputs, in evaluation mode; about: what the file says of
+    itself, {} where it says nothing; notes: what was matched, guessed or assumed; example: inputs for so many samples,
+    on a device; classes: the order of the file's own logits, where it has classes. input_key: models of the same key
+    read inputs of the same form, so that a sample is made once for all of them; input_words: that form in words that
+    follow a number of samples; again: what a fresh process needs to open it again, JSON values.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    kind: Kind
+    model: nn.Module
+    architecture: str | None
+    about: Mapping[str, Any]
+    notes: tuple[str, ...]
+    example: Callable[[int, torch.device], Mapping[str, Tensor]]
+    classes: tuple[str, ...] = ()
+    input_key: Hashable = None
+    input_words: str = ""
+    again: Mapping[str, Any] | None = None
+
+
+def open_checkpoint(
+    path: Path, *, name: str | None, kind: type[Task], section: TaskSection | None, device: torch.device
+) -> OpenedModel:
+    """Open a checkpoint of this program, or its export, with the task that it was trained for.
+
+    Args:
+        path: of the file, or of a run folder.
+        name: as reports call it, by default the run's or the file's.
+        kind: the class of the task.
+        section: the task's keys where a config says them; the checkpoint's own facts say the rest.
+        device: where the model goes.
+
+    Raises UserError for a file that is missing or damaged, that does not say which model it holds, or whose weights are
+    not those of that model.
+    """
+    file = read_tensor_file(find_file(path))
+    says = file.about
+    if not isinstance(says.get("architecture"), str):
+        raise UserError(
+            Problem(
+                where=str(file.path),
+                what="does not say which model its weights are of",
+                expected="a checkpoint that this program wrote, or the .safetensors beside one",
+                remedy="name a run folder, or a file in its weights/",
+            )
+        )
+    task = kind(section, says.get("facts"))
+    spec = ModelSpec(name=says["architecture"], options=says.get("options") or {}, dropout=says.get("dropout"))
+    with torch.random.fork_rng(devices=[]):  # a model may be opened in the middle of a run, whose draws go on
+        model = task.build_student(spec)
+    _load_strictly(model, file)
+    return OpenedModel(
+        name=name or name_model(path),
+        path=file.path,
+        sha256=compute_sha256(file.path),
+        kind=file.kind,
+        model=model.to(device).eval(),
+        architecture=spec.name,
+        about=says,
+        notes=file.notes,
+        example=lambda count, device: task.example_batch(count).to(device).inputs,
+    )
+
+
+def _load_strictly(model: nn.Module, file: TensorFile) -> None:
+    """Raises UserError where names or shapes are not those of the model."""
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
+    if own != given:
+        differ = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+        shown = [
+            f"{name}: {own.get(name, 'none')} in the model, {given.get(name, 'none')} in the file" for name in differ
+        ]
+        raise UserError(
+            Problem(
+                where=str(file.path),
+                what=f"does not fit its model: {len(differ)} of {len(own)} tensors differ",
+                got="\n".join(shown[:MOST_NAMES]) + ("\n..." if len(shown) > MOST_NAMES else ""),
+                remedy="evaluate it with the version of the task that trained it",
+            )
+        )
+    model.load_state_dict(dict(file.tensors))
+
+
+def choose_device(name: str, *, remedy: str = "--set device=auto") -> torch.device:
+    """The device of that name, `auto` being the best there is. Raises UserError for one that torch does not see."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        raise UserError(
+            Problem(
+                where="device",
+                what=f"torch sees no {name} device here",
+                expected=", ".join(["auto", *(kind for kind, there in available.items() if there)]),
+                got=name,
+                remedy=remedy,
+            )
+        )
+    return torch.device(name)
+
+
+def find_file(path: Path) -> Path:
+    """The file that is meant: the path itself, or a run folder's best model. Raises UserError where it is absent."""
+    found = path / BEST if path.is_dir() else path
+    if found.is_file():
+        return found
+    raise UserError(
+        Problem(
+            where=str(path),
+            what=f"is no run folder: it has no {BEST}" if path.is_dir() else "does not exist",
+            expected="a checkpoint, a run folder (output/RUN), weights (.pth, .tar, .safetensors), or an .onnx file",
+            remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
+        )
+    )
+
+
+def name_model(path: Path) -> str:
+    """A run folder's name, also where its best model is named as a file; else the file's without its ending."""
+    run = path if path.is_dir() else path.parent.parent
+    if (path.is_dir() or (path.parent.name, path.stem) == (BEST.parent.name, BEST.stem)) and run.resolve().name:
+        return run.resolve().name
+    return path.stem

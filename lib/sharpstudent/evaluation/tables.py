@@ -1,0 +1,264 @@
+"""Data sets as models are evaluated on them, and what models say of their samples, as tables of rows.
+
+Legend: N rows. A table has the columns `id` and `group` (text), `key` int64 (N, 3), index and visit of the sample and
+the row's place in it, and those of `Task.rows`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sharpstudent.config.cli import clean_name
+from sharpstudent.config.load import read_config_file, read_task_name, validate_keys
+from sharpstudent.config.resolve import resolve
+from sharpstudent.config.run_config import RunConfig
+from sharpstudent.config.stored import STORED_NAME, load_run_config
+from sharpstudent.core.errors import Problem, ProblemList, UserError
+from sharpstudent.core.types import Batch, Outputs, Table
+from sharpstudent.data.dataset import Samples
+from sharpstudent.data.loader import Replaced, load_batches
+from sharpstudent.data.sampler import evaluation_batches
+from sharpstudent.metrics.checks import SHOWN, MetricError, name_some
+from sharpstudent.models.forward import run_model
+from sharpstudent.registry import find_task
+from sharpstudent.report.results import EvaluatedSet
+from sharpstudent.task import Task
+
+
+@torch.inference_mode()
+def compute_tables(
+    models: Sequence[nn.Module],
+    samples: Samples,
+    task: Task,
+    *,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+    timeout_s: float = 300.0,
+    between_batches: Callable[[], None] = lambda: None,
+) -> tuple[tuple[Table, ...], tuple[Replaced, ...]]:
+    """What each of the models says of every sample, in order; a batch is loaded once and goes through all of them.
+
+    Args:
+        models: In evaluation mode while they are asked; their modes are put back after.
+        samples: One split; their `seed` keys the randomness.
+        task: Makes batches of samples and rows of outputs.
+        batch_size: Samples a batch.
+        num_workers: Loader processes.
+        device: Where the models are.
+        timeout_s: Without a batch for so long, a loader process counts as hung.
+        between_batches: May raise to stop.
+
+    Returns:
+        A table for each model, and the samples that could not be read, for which others were taken.
+    """
+    modes = [model.training for model in models]
+    parts: list[list[Table]] = [[] for _ in models]
+    replaced: list[Replaced] = []
+    keys = evaluation_batches(len(samples), batch_size)
+    loader = load_batches(
+        samples, keys, seed=samples.seed, num_workers=num_workers, collate=task.collate, timeout_s=timeout_s
+    )
+    try:
+        for model in models:
+            model.eval()
+        with contextlib.closing(loader):
+            for batch, unreadable in loader:
+                between_batches()
+                batch = batch.to(device)
+                for model, tables in zip(models, parts, strict=True):
+                    tables.append(make_table(task, run_model(model, batch.inputs), batch))
+                replaced += unreadable
+    finally:
+        for model, was_training in zip(models, modes, strict=True):
+            model.train(was_training)
+    return tuple(join_parts(tables) for tables in parts), tuple(replaced)
+
+
+def make_table(task: Task, outputs: Outputs, batch: Batch) -> Table:
+    """The rows of one batch, as copies: a view would hold the batch's shared memory, and file descriptors."""
+    rows: dict[str, Any] = {"id": np.array(batch.rows["id"]), "group": np.array(batch.rows["group"])}
+    if "key" in batch.rows:
+        rows["key"] = np.array(batch.rows["key"], np.int64).reshape(-1, 3)
+    columns = {**rows, **task.rows(outputs, batch)}
+    for name, column in columns.items():
+        if len(column) != len(batch):
+            raise ValueError(f"{type(task).__name__}.rows gave {len(column)} values of {name!r} for {len(batch)} rows")
+    return {name: np.array(column) for name, column in columns.items()}
+
+
+def list_tensors(named: Mapping[str, Tensor]) -> list[Tensor]:
+    """All tensors that a model was given, or gave."""
+    return list(named.values())
+
+
+def join_parts(parts: Sequence[Table]) -> Table:
+    """One table of several, one below the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def check_finite(table: Table) -> None:
+    """Raise MetricError, naming rows, for a column that holds a value that is not finite, and for no rows at all.
+
+    NaN in a column of one value a row may say that the row has none (see `Metric.each`): infinity may not.
+    """
+    if len(table["id"]) == 0:
+        raise MetricError("no samples at all: an empty split has no metric")
+    for name, column in table.items():
+        if column.dtype.kind != "f":
+            continue
+        bad = ~np.isfinite(column) if column.ndim > 1 else np.isinf(column)
+        rows = np.flatnonzero(bad.reshape(len(column), -1).any(axis=1)).tolist()
+        if rows:
+            values = column.reshape(len(column), -1)
+            told = [f"{table['id'][row]} ({values[row][bad.reshape(len(column), -1)[row]][0]})" for row in rows[:SHOWN]]
+            raise MetricError(
+                f"{len(rows)} of {len(column)} samples with {name} that are not finite: {name_some(told, of=len(rows))}"
+            )
+
+
+def table_to_json(table: Table) -> dict[str, Any]:
+    """A table as JSON values; float32 as the shortest text of its float64 value: read back, it is the same bits."""
+    return {name: {"type": column.dtype.kind, "values": column.tolist()} for name, column in table.items()}
+
+
+_TYPES: Mapping[str, Any] = {"f": np.float32, "i": np.int64, "U": np.str_, "b": np.bool_}
+# The names that tables had before November 2026, when they were those of one task.
+_EARLIER = {"logits": "logits", "labels": "label", "sample_ids": "id", "clip_ids": "clip", "identities": "group"}
+
+
+def table_from_json(stored: Mapping[str, Any]) -> Table:
+    """What `table_to_json` made, and what earlier versions kept. Raises KeyError, TypeError or ValueError otherwise."""
+    if "sample_ids" in stored:
+        types = {"logits": np.float32, "labels": np.int64}
+        return {name: np.array(stored[key], types.get(key)) for key, name in _EARLIER.items()}
+    table = {name: np.array(part["values"], _TYPES[part["type"]]) for name, part in stored.items()}
+    if len({len(column) for column in table.values()}) != 1 or not {"id", "group"} <= table.keys():
+        raise ValueError("columns of different lengths, or without id and group")
+    return table
+
+
+def compute_digest(plain: Any) -> str:
+    """sha256 of JSON values."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+class EvalSet(ABC):
+    """One data set, as an evaluation sees it. name: as reports call it; task: makes rows of what models say of it."""
+
+    name: str
+    task: Task
+
+    @abstractmethod
+    def open(self, input_key: Hashable) -> Samples:
+        """Its samples for models that read inputs of one form, see `OpenedModel.input_key`; always the same ones."""
+
+
+class SplitSet(EvalSet):
+    """Samples that a task has opened.
+
+    kind: `split` of a task's data, or `validation` of a run; split: its name or path; notes: what else a report says.
+    """
+
+    def __init__(
+        self, name: str, task: Task, samples: Samples, *, kind: str, split: str, notes: Sequence[str] = ()
+    ) -> None:
+        self.name, self.task, self.kind, self.split = name, task, kind, split
+        self._samples, self._notes = samples, tuple(notes)
+
+    def open(self, input_key: Hashable) -> Samples:
+        return self._samples
+
+    def describe(self, table: Table, unreadable: Mapping[str, str]) -> EvaluatedSet:
+        """What a report tells of it.
+
+        Args:
+            table: of any of the models: its ids and groups are those of all.
+            unreadable: samples that others were taken for, by name with the reason.
+        """
+        ids, groups = table["id"].tolist(), table["group"].tolist()
+        text = "\n".join(f"{name}\0{group}" for name, group in zip(ids, groups, strict=True))
+        digest = hashlib.sha256(f"{self._samples.seed}\n{text}".encode("utf-8", "surrogatepass"))
+        return EvaluatedSet(
+            name=self.name,
+            kind=self.kind,
+            split=self.split,
+            fingerprint=digest.hexdigest(),
+            samples=len(self._samples),
+            rows=len(ids),
+            groups=len(set(groups)),
+            counts=_count_classes(self.task, table),
+            unreadable=dict(unreadable),
+            notes=(*self._notes, *self._samples.notes),
+        )
+
+
+def _count_classes(task: Task, table: Table) -> dict[str, int]:
+    """Rows of each class, where the task has classes."""
+    classes, labels = getattr(task, "classes", ()), table.get("label")
+    if not classes or labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        return {}
+    return {name: int((labels == number).sum()) for number, name in enumerate(classes)}
+
+
+def note_validation(run: str) -> str:
+    """What a report says of the validation data of a run, which chose the run's checkpoint."""
+    return f"the validation data of the run {run}: it chose the checkpoint, so its figures flatter it"
+
+
+def find_run_folder(checkpoint: Path) -> Path | None:
+    """The run whose weights/ a checkpoint lies in, or that `checkpoint` itself is; None for a file elsewhere."""
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.absolute().parent.parent
+    return folder if (folder / STORED_NAME).is_file() else None
+
+
+def load_config(path: Path, kind: type[Task]) -> RunConfig:
+    """The config of a run by its folder, or a config file of the user's. kind: the class of the task, which is known:
+    what the file says of it is never imported. Raises UserError for a run of another task.
+    """
+    if path.is_dir():
+        _check_task(path, kind)
+        return load_run_config(path, lambda *_, **__: kind)
+    keys = validate_keys(read_config_file(path), kind)
+    name = clean_name(path.stem)
+    return resolve(keys, stage=1, name=name, config_name=name, task=kind)
+
+
+def _check_task(folder: Path, kind: type[Task]) -> None:
+    name = read_task_name(read_config_file(folder / STORED_NAME))
+    if ":" not in name and find_task(name, where=f"{folder / STORED_NAME}: task") is not kind:
+        raise UserError(
+            Problem(
+                str(folder),
+                f"is a run of the task {name}",
+                expected=f"a run of {kind.__module__}:{kind.__qualname__}",
+                remedy="leave --task out, or name another run",
+            )
+        )
+
+
+def choose_names(wanted: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The names with which data sets stand in results, `@` between metric and set. words: what is asked for by each.
+
+    Raises UserError for a name that is empty, there twice, or holds that sign, and for a set that is asked for twice.
+    """
+    problems = ProblemList()
+    for word in dict.fromkeys(words):
+        if words.count(word) > 1:
+            problems.add(Problem(word, "is asked for twice: its rows would count twice", remedy="name it once"))
+    for name in dict.fromkeys(wanted):
+        if not name.strip() or "@" in name or wanted.count(name) > 1:
+            what = "names two data sets" if wanted.count(name) > 1 else "cannot name a data set"
+            problems.add(Problem(repr(name), what, "a name of its own without @", remedy="NAME=SET"))
+    problems.raise_if_any()
+    return list(wanted)

@@ -1,0 +1,45 @@
+"""Calling a model with what it reads of a batch: the parameters of its `forward` are named as the inputs.
+
+Legend: R rows of a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from sharpstudent.core.types import Outputs
+
+
+@functools.cache
+def _read_signature(kind: type[nn.Module]) -> tuple[tuple[str, ...], frozenset[str], bool]:
+    """Names of the inputs, those that must be there, and whether it takes all others, too."""
+    parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = frozenset(p.name for p in named if p.default is p.empty)
+    return tuple(p.name for p in named), required, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def select_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the model reads of these inputs. Raises ValueError, with the names, where one is missing."""
+    names, required, takes_all = _read_signature(type(model))
+    missing = [name for name in names if name in required and name not in inputs]
+    if missing:
+        raise ValueError(
+            f"{type(model).__name__}.forward reads {', '.join(names)}, and the batch has {', '.join(inputs)}: "
+            f"{', '.join(missing)} is missing"
+        )
+    return dict(inputs) if takes_all else {name: inputs[name] for name in names if name in inputs}
+
+
+def run_model(model: nn.Module, inputs: Mapping[str, Tensor]) -> Outputs:
+    """The model's outputs, each with R rows."""
+    return model(**select_inputs(model, inputs))
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trainable and frozen parameters."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,1 +1,0 @@
-"""Charts of the report: inline SVG, PNG and CSV of the same numbers."""

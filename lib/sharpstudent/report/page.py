@@ -1,0 +1,267 @@
+"""report.html and the files beside it: what the pages of all tasks share, and the page of any task's results.
+
+One file, no script, nothing fetched from anywhere. A renderer with a page of its own gives a template that extends
+`base.html.j2`. Legend: M models.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from sharpstudent.core.io import write_bytes_atomically
+from sharpstudent.report.chart import (
+    DARK_PAPER,
+    DARK_SERIES,
+    KEY_DASHES,
+    KEY_MARKERS,
+    LIGHT_PAPER,
+    LIGHT_SERIES,
+    Chart,
+    ChartGroup,
+    render_csv,
+    render_png,
+    render_svg,
+)
+from sharpstudent.report.results import (
+    CostResult,
+)
+from sharpstudent.report.text import (
+    DASH,
+    SHORT,
+    Cell,
+    NamedModel,
+    Notes,
+    Row,
+    TextTable,
+    build_list,
+    format_bytes,
+    format_macs,
+    format_milliseconds,
+    format_moment,
+    format_parameters,
+    list_heads,
+    make_unique,
+    shorten_names,
+    show,
+    word,
+)
+
+FIGURES = "figures"  # the folder of the charts as files
+FIGURE_FILES = (f"{FIGURES}/*.png", f"{FIGURES}/*.csv")
+MOST_CHART_BYTES = 2_000_000  # in the page; the charts of further groups are files only
+_SOFT = re.compile(r"(?<=[_/])(?=\w)|(?<=[a-zA-Z][.-])(?=[a-zA-Z])")  # where a name may be broken into lines
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class DrawnGroup:
+    """A group of charts with their SVGs; none where the page has no room for them."""
+
+    group: ChartGroup
+    svgs: tuple[str, ...]
+
+
+class PageResults(Protocol):
+    """Results of any form, as far as every page tells of them."""
+
+    @property
+    def models(self) -> Sequence[Any]: ...
+
+    @property
+    def protocol(self) -> Mapping[str, str]: ...
+
+    @property
+    def config(self) -> Mapping[str, Any] | None: ...
+
+    @property
+    def environment(self) -> Mapping[str, Any]: ...
+
+
+def render_template(
+    template: str,
+    results: PageResults,
+    *,
+    package: str | None = None,
+    contents: Sequence[tuple[str, str]],
+    parts: Mapping[str, Any],
+) -> str:
+    """The page as text.
+
+    Args:
+        template: its name; `base.html.j2`, or one that extends it.
+        results: what every page tells of.
+        package: the Python package whose folder `templates` holds the template; None for this one's.
+        contents: id and title of each section, for the links at the top.
+        parts: what else the template reads.
+    """
+    return (
+        _build_environment(package)
+        .get_template(template)
+        .render(
+            results=results,
+            short=shorten_names([model.name for model in results.models], SHORT),
+            dashes=KEY_DASHES,
+            markers=KEY_MARKERS,
+            protocol=[(begin_large(name.replace("_", " ")), text) for name, text in results.protocol.items()],
+            colours={"light": (LIGHT_PAPER, LIGHT_SERIES), "dark": (DARK_PAPER, DARK_SERIES)},
+            config=None if results.config is None else _to_json(results.config),
+            environment=flatten(results.environment),
+            contents=contents,
+            **parts,
+        )
+    )
+
+
+def list_contents(sections: Sequence[tuple[str, str, object]]) -> list[tuple[str, str]]:
+    """Id and title of the sections that have anything in them: a table with rows, or any other true value."""
+    return [
+        (place, title)
+        for place, title, content in sections
+        if (not content.is_empty if isinstance(content, TextTable) else content)
+    ]
+
+
+def draw_within(groups: Sequence[ChartGroup]) -> list[DrawnGroup]:
+    """Groups in order, with pictures as long as the page does not grow too large."""
+    drawn: list[DrawnGroup] = []
+    size = 0
+    for group in groups:
+        one = draw_group(group) if size < MOST_CHART_BYTES else DrawnGroup(group, ())
+        size += sum(map(len, one.svgs))
+        drawn.append(one if size < MOST_CHART_BYTES or len(drawn) == 0 else DrawnGroup(group, ()))
+    return drawn
+
+
+def draw_group(group: ChartGroup) -> DrawnGroup:
+    """All charts of a group, drawn."""
+    return DrawnGroup(group, tuple(render_svg(chart) for chart in group.charts))
+
+
+def name_apart(charts: Sequence[Chart]) -> tuple[Chart, ...]:
+    """The charts with names that no two of them share."""
+    names = make_unique(chart.name for chart in charts)
+    return tuple(replace(chart, name=name) for chart, name in zip(charts, names, strict=True))
+
+
+def write_files(folder: Path, *, page: str, results: str, charts: Sequence[Chart]) -> list[Path]:
+    """Write report.html, results.json and every chart as PNG and CSV into `folder`; returns them, report.html first.
+
+    Everything is made before the first file is written, and each file is whole or as it was; report.html comes last, so
+    that it never speaks of files that are not there. The same results give the same bytes. Raises UserError where the
+    disk refuses.
+    """
+    files: dict[Path, bytes] = {}
+    for chart in charts:
+        files[Path(FIGURES) / f"{chart.name}.png"] = render_png(chart)
+        files[Path(FIGURES) / f"{chart.name}.csv"] = render_csv(chart).encode("utf-8")
+    files[Path("results.json")] = results.encode("utf-8")
+    files[Path("report.html")] = page.encode("utf-8")
+    for name, content in files.items():
+        write_bytes_atomically(folder / name, content)
+    return [folder / name for name in reversed(files)]
+
+
+def remove_earlier(folder: Path, patterns: Sequence[str], written: Sequence[Path]) -> None:
+    """Files of an earlier evaluation in the folder, which would be taken for ones of this one: what the patterns find
+    and was not written now.
+    """
+    for path in {path for pattern in patterns for path in folder.glob(pattern)} - {*written}:
+        path.unlink(missing_ok=True)
+
+
+class CostedAndNamed(NamedModel, Protocol):
+    """A model of some results with its cost."""
+
+    @property
+    def cost(self) -> CostResult | None: ...
+
+
+_COST: tuple[tuple[str, str, Callable[[CostResult], str]], ...] = (
+    ("Parameters", "", lambda cost: format_parameters(cost.parameters)),
+    ("MACs", "one {unit}", lambda cost: format_macs(cost.macs)),
+    ("File", "", lambda cost: format_bytes(cost.file_bytes)),
+    ("Memory", "peak", lambda cost: format_bytes(cost.memory_bytes)),
+    ("Latency", "median", lambda cost: format_milliseconds(cost.latency_ms)),
+    ("Latency", "p95", lambda cost: format_milliseconds(cost.latency_p95_ms)),
+)
+
+
+def build_costs(models: Sequence[CostedAndNamed], *, unit: str, link: str = "") -> TextTable:
+    """A row a model that was measured. unit: what one input is called; link: id of the words that explain a cost."""
+    notes = Notes()
+    rows = [
+        Row(
+            replace(head, mark=notes.mark(" ".join(model.cost.notes))),
+            (*(Cell(tell(model.cost)) for _, _, tell in _COST), word(model.cost.device)),
+        )
+        for head, model in zip(list_heads(models), models, strict=True)
+        if model.cost is not None
+    ]
+    columns = [Cell(title, small=small.format(unit=unit), link=link) for title, small, _ in _COST]
+    return build_list(f"Cost of one {unit} (batch 1)", "Model", [*columns, word("Device")], rows, notes)
+
+
+def tell_pairs(values: Mapping[str, Any]) -> str:
+    """Names with their values in words, on one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {tell_value(value)}" for name, value in values.items())
+
+
+def tell_value(value: Any) -> str:
+    """A JSON value in words: `yes`, `–`, `0.893`, `a, b`; what is nested as JSON."""
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple) and not any(isinstance(item, dict | list | tuple) for item in value):
+        return ", ".join(map(tell_value, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Pairs:
+    """Nested mappings as pairs of a dotted name and a value in words."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            pairs += flatten(value, f"{prefix}{name}.")
+        elif name == "command" and isinstance(value, list | tuple):
+            pairs.append((f"{prefix}{name}", shlex.join(map(str, value))))
+        else:
+            pairs.append((f"{prefix}{name}", DASH if value in ({}, []) else tell_value(value)))
+    return tuple(pairs)
+
+
+def begin_large(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def _to_json(config: Any) -> str:
+    return json.dumps(config, indent=2, ensure_ascii=False, default=str)
+
+
+def _build_environment(package: str | None) -> Any:
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    packages = ["sharpstudent.report"] if package is None else [package, "sharpstudent.report"]
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(name, "templates") for name in packages]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: show(value) if type(value) is str else value,  # not text that is HTML already
+    )
+    environment.filters["moment"] = format_moment
+    environment.filters["sentence"] = begin_large
+    environment.filters["soft"] = lambda text: Markup("<wbr>").join(_SOFT.split(show(text)))
+    return environment

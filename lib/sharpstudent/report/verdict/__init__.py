@@ -1,1 +1,0 @@
-"""Plain sentences about results, and no more than the intervals allow."""

@@ -1,0 +1,141 @@
+"""The temperature that mends the scores of a model and the thresholds to decide by: chosen on the validation of its run
+and kept in its checkpoint, or chosen on other validation data.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from pydantic import ValidationError
+
+from sharpstudent.checkpoint.store import SUFFIX, export_model, load_checkpoint, save_checkpoint
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.evaluation.model_files import read_selection
+from sharpstudent.evaluation.opened import OpenedModel
+from sharpstudent.metrics.binary import to_logits
+from sharpstudent.metrics.calibration import compute_ece, compute_log_loss, describe_temperature, fit_temperature
+from sharpstudent.metrics.checks import MetricError
+from sharpstudent.tasks.deepfake.evaluation.figures import FPRS, choose_operating_points
+from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
+from sharpstudent.tasks.deepfake.report.from_frames import choose_rules
+from sharpstudent.tasks.deepfake.report.results import CalibrationResult, OperatingPointResult
+
+MOST_KINDS = 4  # of fakes that are named
+
+
+def calibrate_on_validation(
+    frames: ScoredFrames, *, where: str = "validation of this run", fprs: Sequence[float] = FPRS
+) -> CalibrationResult:
+    """Temperature scaling (Guo et al. 2017) of single frames, and operating points of frames; of videos too where a
+    clip has more frames than one. Thresholds are log-odds before the temperature.
+
+    where: what the frames are; fprs: wanted shares of reals called fake, 0..1, that get a threshold each. Raises
+    MetricError as `choose_operating_points` does: for scores that are not finite, one class, no decision at all.
+    """
+    # First: it checks the frames.
+    points = choose_operating_points(frames, fprs=fprs, aggregations=choose_rules(frames))
+    is_decided = slice(None) if frames.decided is None else frames.decided
+    logits, labels = to_logits(frames.margins[is_decided]), frames.labels[is_decided]
+    temperature = fit_temperature(logits, labels)
+    return CalibrationResult(
+        fitted_on=f"{where}: {describe_frames(frames)}",
+        temperature=temperature,
+        note=describe_temperature(temperature),
+        log_loss=(compute_log_loss(logits, labels), compute_log_loss(logits / temperature, labels)),
+        ece=(compute_ece(logits, labels), compute_ece(logits / temperature, labels)),
+        operating_points={
+            level: {name: OperatingPointResult(**vars(point)) for name, point in named.items()}
+            for level, named in points.items()
+        },
+    )
+
+
+def describe_frames(frames: ScoredFrames) -> str:
+    """`640 frames of 26 people, 320 real, 320 fake (self-blend)`; without a decision: counted too."""
+    fakes = Counter(kind for kind, label in zip(frames.manipulations, frames.labels, strict=True) if label == 1)
+    named = [kind for kind, _ in fakes.most_common(MOST_KINDS) if kind not in ("", "fake")]
+    more = [f"{len(fakes) - MOST_KINDS} more kinds"] if len(fakes) > MOST_KINDS else []
+    kinds = f" ({', '.join([*named, *more])})" if named else ""
+    people = len(set(zip(frames.sources, frames.groups, strict=True)))
+    return f"{len(frames)} frames of {people} people, {len(frames) - fakes.total()} real, {fakes.total()} fake{kinds}"
+
+
+SELECTS = "val_auc"  # of checkpoints that do not say what selected them
+KEY = "calibration"  # in a checkpoint's description
+
+
+def read_calibration(opened: OpenedModel) -> CalibrationResult | None:
+    """As the model's own file says; None where it says none. Raises UserError for one that cannot be understood."""
+    stored = opened.about.get(KEY)
+    if stored is None:
+        return None
+    try:
+        return CalibrationResult.model_validate(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            Problem(
+                where=f"{opened.path}: {KEY}",
+                what="cannot be understood: it is not what this version writes",
+                got=f"{'.'.join(map(str, first['loc'])) or KEY}: {first['msg']}",
+                remedy="choose it anew: evaluate_model.py MODEL --validation SET --store",
+            )
+        ) from None
+
+
+def choose_calibrations(
+    frames: Sequence[ScoredFrames], *, named: str, fprs: Sequence[float]
+) -> list[CalibrationResult]:
+    """Of each model, by what it says of other frames; named: what these are; fprs: wanted shares of false alarms,
+    besides 1 % and 0.1 %.
+
+    Raises UserError where these frames cannot tell: one class only, no face.
+    """
+    return [_choose(of_model, named, sorted({*FPRS, *fprs}, reverse=True)) for of_model in frames]
+
+
+def _choose(frames: ScoredFrames, named: str, fprs: Sequence[float]) -> CalibrationResult:
+    try:
+        return calibrate_on_validation(frames, where=named, fprs=fprs)
+    except MetricError as error:
+        raise UserError(
+            Problem(
+                f"--validation: {named}",
+                "cannot choose temperature and thresholds",
+                got=str(error),
+                remedy="give a set with real and fake faces",
+            )
+        ) from None
+
+
+def check_storable(models: Sequence[OpenedModel]) -> None:
+    """Raise UserError for models whose files have no place for thresholds, before anything is judged."""
+    problems = [
+        Problem(
+            str(opened.path),
+            "has no description to store thresholds in",
+            expected="a checkpoint that this project wrote (.pth)",
+            got=f"a file of the kind: {opened.kind}",
+            remedy="leave --store out; results.json holds the thresholds",
+        )
+        for opened in models
+        if opened.kind != "checkpoint"
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def store_calibrations(
+    models: Sequence[OpenedModel], calibrations: Sequence[CalibrationResult], say: Callable[[str], None]
+) -> None:
+    """Write them into the checkpoints, and into the .safetensors beside those; atomically, the tensors as they were."""
+    for opened, calibration in zip(models, calibrations, strict=True):
+        checkpoint = load_checkpoint(opened.path)
+        about = {**checkpoint.about, KEY: calibration.model_dump(mode="json")}
+        save_checkpoint(opened.path, checkpoint.tensors, about=about)
+        say(f"stored in {opened.path}: temperature {calibration.temperature:.4g} and thresholds")
+        exported = opened.path.with_suffix(SUFFIX)
+        if exported.is_file():
+            export_model(opened.path, read_selection(about, default=SELECTS))
+            say(f"and in {exported.name}")

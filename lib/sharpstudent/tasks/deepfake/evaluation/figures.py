@@ -1,0 +1,394 @@
+"""All figures of a set of scored frames, by frame and by video, as one flat table with stable names: of the set, of
+each source, and of each kind of fake against all reals of its source; and the thresholds that validation chooses.
+
+Legend: N rows; labels real 0, fake 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.metrics import binary_draws as drawn
+from sharpstudent.metrics.binary import (
+    TprAtFpr,
+    compute_accuracy,
+    compute_auc,
+    compute_average_precision,
+    compute_balanced_accuracy,
+    compute_eer,
+    compute_fnr,
+    compute_fpr,
+    compute_tpr_at_fpr,
+    to_logits,
+)
+from sharpstudent.metrics.binary_draws import SumStatistic, find_briers, find_eces, find_log_losses
+from sharpstudent.metrics.bootstrap import (
+    GroupCounts,
+    Interval,
+    check_protocol,
+    find_percentile_interval,
+    find_strata,
+    resample,
+)
+from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
+from sharpstudent.metrics.checks import MetricError, check_threshold, number_pairs
+from sharpstudent.metrics.curves import (
+    OperatingPoint,
+    choose_threshold_at_eer,
+    choose_threshold_at_fpr,
+    choose_threshold_by_youden,
+)
+from sharpstudent.tasks.deepfake.evaluation.frames import (
+    MAX,
+    MEAN,
+    TOP10,
+    Aggregation,
+    FrameTable,
+    ScoredFrames,
+    Slice,
+    build_clip_table,
+    build_frame_table,
+    list_slices,
+)
+
+FPRS = (0.01, 0.001)
+HALF = {"half": 0.0}  # log-odds of a probability of one half
+
+Margins = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """needs: the labels that must occur; compute: of margins (N,) and labels (N,); of_draws or of_sums: the same on
+    resamples.
+    """
+
+    name: str
+    needs: frozenset[int]
+    compute: Callable[[Margins, Labels], float]
+    of_draws: drawn.DrawStatistic | None = None
+    of_sums: SumStatistic | None = None
+
+
+ANY, FAKES, REALS, BOTH = frozenset[int](), frozenset({1}), frozenset({0}), frozenset({0, 1})
+
+
+def list_figures(thresholds: Mapping[str, float]) -> list[Figure]:
+    """All of them, `thresholds` [log-odds] by name besides `half`; the order is that of reports."""
+    return [
+        Figure("auc", BOTH, compute_auc, drawn.find_aucs),
+        Figure("ap", BOTH, compute_average_precision, drawn.find_average_precisions),
+        Figure("eer", BOTH, compute_eer, drawn.find_eers),
+        *(_build_at_fpr(wanted) for wanted in FPRS),
+        *(figure for name, value in {**HALF, **thresholds}.items() for figure in _build_at_threshold(name, value)),
+        Figure("brier", ANY, lambda m, y: compute_brier(to_logits(m), y), of_sums=find_briers),
+        Figure("ece", ANY, lambda m, y: compute_ece(to_logits(m), y), of_sums=find_eces),
+        Figure("log_loss", ANY, lambda m, y: compute_log_loss(to_logits(m), y), of_sums=find_log_losses),
+    ]
+
+
+def name_at_fpr(wanted: float) -> str:
+    """`tpr_at_fpr_1pct`, `tpr_at_fpr_0.1pct`."""
+    return f"tpr_at_fpr_{100 * wanted:g}pct"
+
+
+def _build_at_fpr(wanted: float) -> Figure:
+    return Figure(
+        name_at_fpr(wanted), BOTH, lambda m, y: compute_tpr_at_fpr(m, y, wanted=wanted).tpr, drawn.at_fpr(wanted)
+    )
+
+
+def _build_at_threshold(name: str, threshold: float) -> list[Figure]:
+    def at(compute: Callable[..., float]) -> Callable[[Margins, Labels], float]:
+        return lambda m, y: compute(m, y, threshold=threshold)
+
+    return [
+        Figure(f"accuracy_at_{name}", ANY, at(compute_accuracy), drawn.accuracy_at(threshold)),
+        Figure(
+            f"balanced_accuracy_at_{name}", BOTH, at(compute_balanced_accuracy), drawn.balanced_accuracy_at(threshold)
+        ),
+        Figure(f"apcer_at_{name}", FAKES, at(compute_fnr), drawn.fnr_at(threshold)),
+        Figure(f"bpcer_at_{name}", REALS, at(compute_fpr), drawn.fpr_at(threshold)),
+    ]
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made: whole people, or clips, are drawn. figures: of which figures, None for all that have one;
+    of_parts: also of each source and kind of fake.
+    """
+
+    over: Literal["people", "clips"] = "people"
+    rounds: int = 1000
+    level: float = 0.95
+    seed: int = 0
+    figures: tuple[str, ...] | None = None
+    of_parts: bool = True
+
+    def __post_init__(self) -> None:
+        check_protocol(self.rounds, self.level)
+
+    def wants(self, figure: str) -> bool:
+        """Whether the figure of this name is to have an interval."""
+        return self.figures is None or figure in self.figures
+
+
+@dataclass(frozen=True)
+class SliceFigures:
+    """By the figures' own names. notes: of those without a value or an interval, or with one to be read with care."""
+
+    values: dict[str, float] = field(default_factory=dict[str, float])
+    intervals: dict[str, Interval] = field(default_factory=dict[str, Interval])
+    notes: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def compute_slice_figures(
+    rows: FrameTable, thresholds: Mapping[str, float], resampling: Resampling | None
+) -> SliceFigures:
+    """Of rows that all have a decision; none at all is no mistake here: every figure is absent then.
+
+    thresholds: log-odds by name, without `half`.
+    """
+    found = SliceFigures()
+    figures = list_figures(thresholds)
+    occurring = frozenset(np.unique(rows.labels).tolist())
+    for figure in figures:
+        if len(rows) and figure.needs <= occurring:
+            found.values[figure.name] = figure.compute(rows.margins, rows.labels)
+        else:
+            found.notes[figure.name] = f"no value: {_tell_missing(occurring)}"
+    if 1 in occurring:
+        found.values.update(_find_worst(rows, {**HALF, **thresholds}))
+    _note_resolution(found, reals=int((rows.labels == 0).sum()))
+    if resampling is not None:
+        wanted = [f for f in figures if f.name in found.values and resampling.wants(f.name)]
+        _add_intervals(found, rows, wanted, resampling)
+    return found
+
+
+def _tell_missing(occurring: frozenset[int]) -> str:
+    return {frozenset({0}): "no fakes", frozenset({1}): "no reals"}.get(occurring, "no sample with a decision")
+
+
+def _find_worst(rows: FrameTable, thresholds: Mapping[str, float]) -> dict[str, float]:
+    is_fake = rows.labels == 1
+    # A kind of fake is its source's own: the same name elsewhere may stand for other fakes.
+    kind_of = number_pairs(rows.sources[is_fake], rows.manipulations[is_fake])
+    margins = rows.margins[is_fake]
+    return {
+        f"worst_apcer_at_{name}": float(find_apcers(margins < threshold, kind_of).max())
+        for name, threshold in thresholds.items()
+    }
+
+
+def find_apcers(missed: NDArray[np.bool_], kind_of: NDArray[np.int64]) -> NDArray[np.float64]:
+    """APCER of each kind (n,) from whether each fake was called real (F,) and its kind, 0..n-1 (F,), all occurring."""
+    return np.bincount(kind_of, missed) / np.bincount(kind_of)
+
+
+def _note_resolution(found: SliceFigures, *, reals: int) -> None:
+    for wanted in FPRS:
+        name = name_at_fpr(wanted)
+        if name not in found.values:
+            continue
+        note = TprAtFpr(found.values[name], 0.0, wanted, reals).describe_limit("reals")
+        if note is not None:
+            found.notes[name] = note
+
+
+def _add_intervals(found: SliceFigures, rows: FrameTable, figures: Sequence[Figure], resampling: Resampling) -> None:
+    drawn_are = rows.people if resampling.over == "people" else rows.clips
+    numbers, group_of = np.unique(drawn_are, return_inverse=True)
+    if not figures:
+        return
+    if len(numbers) < 2 or len(np.unique(rows.labels)) < 2:
+        why = f"no interval: fewer than two {resampling.over}" if len(numbers) < 2 else "no interval: one class only"
+        for figure in figures:
+            found.notes[figure.name] = "; ".join(filter(None, (found.notes.get(figure.name), why)))
+        return
+    for name, values in resample_figures(figures, rows, group_of.astype(np.int64), resampling).items():
+        found.intervals[name] = find_percentile_interval(found.values[name], values, level=resampling.level)
+
+
+def resample_figures(
+    figures: Sequence[Figure], rows: FrameTable, group_of: NDArray[np.int64], resampling: Resampling
+) -> dict[str, NDArray[np.float64]]:
+    """The R values of each figure (R,), all from one set of draws: the scores are sorted once, and the counts of each
+    round summed up once. rows: of both classes; group_of: 0..G-1 (N,).
+    """
+    of_draws = {figure.name: figure.of_draws for figure in figures if figure.of_draws is not None}
+    of_sums = {f.name: f.of_sums(rows.margins, rows.labels, group_of) for f in figures if f.of_sums is not None}
+    grouped = drawn.GroupedScores(rows.margins, rows.labels, group_of)
+
+    def on_block(counts: GroupCounts) -> NDArray[np.float64]:
+        at_once = grouped.draw(counts) if of_draws else None
+        found = [] if at_once is None else [form(at_once) for form in of_draws.values()]
+        return np.stack([*found, *(form(counts) for form in of_sums.values())])
+
+    strata = find_strata(group_of, rows.labels)
+    values = resample(on_block, group_of, rounds=resampling.rounds, seed=resampling.seed, must_hold=strata)
+    return dict(zip((*of_draws, *of_sums), values, strict=True))
+
+
+__all__ = ["AGGREGATIONS", "FRAME", "Figures", "Resampling", "compute_figures", "name_figure", "name_level"]
+
+AGGREGATIONS = (MEAN, MAX, TOP10)
+FRAME, VIDEO = "frame", "video"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All by name, as `compute_figures` has them. notes: what to say beside a figure: why it has no value or no
+    interval, or that it stands at the limit of resolution.
+    """
+
+    values: dict[str, float]
+    intervals: dict[str, Interval]
+    notes: dict[str, str]
+
+
+def compute_figures(
+    frames: ScoredFrames,
+    *,
+    thresholds: Mapping[str, Mapping[str, float]] | None = None,
+    aggregations: Sequence[Aggregation] = AGGREGATIONS,
+    resampling: Resampling | None = None,
+) -> Figures:
+    """Figures of a set, of each of its sources, and of each kind of fake against all reals of its source.
+
+    thresholds: log-odds chosen on validation (`choose_operating_points`), by level, `frame` or `video_RULE`, and name;
+    a threshold of frames is none of videos. aggregations: none of them where frames make no clips. resampling: whether
+    and how to make intervals. Raises MetricError where `build_frame_table` does, and for thresholds of no level. A name
+    is
+
+        LEVEL_FIGURE[_RULE][@SOURCE[/MANIPULATION]]
+
+    such as `frame_auc`, `video_auc_mean`, `video_eer_top10@celebdf`, `frame_ap@ffpp/Deepfakes`.
+
+    | Part | Is one of | Meaning |
+    |---|---|---|
+    | LEVEL | `frame`, `video` | what is counted as one sample |
+    | RULE | `mean`, `max`, `top10`, ... | of videos: how frames are made one score (`Aggregation`) |
+    | SOURCE | the data set's name | its samples alone; without: all of them together |
+    | MANIPULATION | the kind of fake | its fakes and all reals of the source |
+    | FIGURE | `auc` | area under the ROC curve |
+    | | `ap` | average precision of fakes |
+    | | `eer` | equal error rate |
+    | | `tpr_at_fpr_1pct`, `tpr_at_fpr_0.1pct` | share of fakes found with at most 1 %, 0.1 % of reals called fake |
+    | | `accuracy_at_T`, `balanced_accuracy_at_T` | share on the right side of T; mean of that of both classes |
+    | | `apcer_at_T`, `bpcer_at_T` | share of fakes called real, of reals called fake (ISO/IEC 30107-3) |
+    | | `worst_apcer_at_T` | the largest APCER of any kind of fake; without MANIPULATION, and without interval |
+    | | `brier`, `ece`, `log_loss` | Brier score, expected calibration error, log loss [nats] |
+    | T | `half` | a probability of one half |
+    | | a name from `thresholds` | that threshold |
+    | counts | `frame_count`, `video_count` | samples with a decision; `_real`, `_fake`: of each class |
+    | | `frame_count_without_decision`, `video_...` | no face found, in any frame of a video; part of no figure |
+    | | `people_count` | of samples with a decision |
+
+    Counts have no RULE. A figure that a part of the set does not have (one class only) is absent, and a note says why.
+    """
+    frame_table, names = build_frame_table(frames, has_clips=bool(aggregations))
+    levels = {FRAME: frame_table} | {name_level(how): build_clip_table(frame_table, how) for how in aggregations}
+    chosen = _check_thresholds(thresholds or {}, levels)
+    _check_wanted(resampling, chosen.values())
+    found = Figures({}, {}, {})
+    done: dict[tuple[str, str, int], SliceFigures] = {}
+    for part in list_slices(frame_table, names):
+        of_part = resampling if resampling is not None and (resampling.of_parts or not part.suffix) else None
+        for level, table in levels.items():
+            here = table.take(part.find_rows(table))
+            found.values.update(_count(level, here, part.suffix))
+            # As many rows as a set that it is a part of: the same ones, as where there is one source or kind of fake.
+            wider = [done[key] for suffix in part.within if (key := (level, suffix, len(here))) in done]
+            made = wider[0] if wider else compute_slice_figures(here.take(here.decided), chosen[level], of_part)
+            done[level, part.suffix, len(here)] = made
+            _add(found, made, level, part, with_intervals=of_part is not None)
+    return found
+
+
+def name_level(how: Aggregation) -> str:
+    """The level of videos made by a rule, as thresholds are kept under: `video_mean`."""
+    return f"{VIDEO}_{how.name}"
+
+
+def name_figure(level: str, figure: str, suffix: str = "") -> str:
+    """`frame_auc` of `frame`, `video_auc_mean` of `video_mean`; suffix: of the part of the set."""
+    unit, _, rule = level.partition("_")
+    return f"{unit}_{figure}{'_' if rule else ''}{rule}{suffix}"
+
+
+def _check_thresholds(
+    thresholds: Mapping[str, Mapping[str, float]], levels: Mapping[str, FrameTable]
+) -> dict[str, Mapping[str, float]]:
+    """Those of each level, none where none were given."""
+    for level, named in thresholds.items():
+        if level not in levels:
+            raise MetricError(f"thresholds of {level!r}, where the levels are {', '.join(levels)}")
+        for name, threshold in named.items():
+            check_threshold(threshold)
+            if name in HALF or re.fullmatch(r"[a-z0-9_.]+", name) is None:
+                raise MetricError(f"{name!r} cannot name a threshold: a-z, 0-9, _ and . only, and not half")
+    return {level: thresholds.get(level, {}) for level in levels}
+
+
+def _check_wanted(resampling: Resampling | None, thresholds: Iterable[Mapping[str, float]]) -> None:
+    known = [figure.name for named in thresholds for figure in list_figures(named)]
+    for name in () if resampling is None or resampling.figures is None else resampling.figures:
+        if name not in known:
+            raise MetricError(f"no interval can be made of {name!r}; known: {', '.join(dict.fromkeys(known))}")
+
+
+def _count(level: str, here: FrameTable, suffix: str) -> dict[str, float]:
+    scored = here.take(here.decided)
+    unit = level.partition("_")[0]
+    counts = {
+        f"{unit}_count": len(scored),
+        f"{unit}_count_real": int((scored.labels == 0).sum()),
+        f"{unit}_count_fake": int((scored.labels == 1).sum()),
+        f"{unit}_count_without_decision": len(here) - len(scored),
+        "people_count": len(np.unique(scored.people)),
+    }
+    return {f"{name}{suffix}": count for name, count in counts.items()}
+
+
+def _add(found: Figures, made: SliceFigures, level: str, part: Slice, *, with_intervals: bool) -> None:
+    def rename(by_name: Mapping[str, T]) -> dict[str, T]:
+        return {name_figure(level, name, part.suffix): figure for name, figure in by_name.items()}
+
+    is_one_kind = part.manipulation is not None  # then there is no worst kind
+    found.values.update(rename({n: v for n, v in made.values.items() if not (is_one_kind and n.startswith("worst_"))}))
+    found.intervals.update(rename(made.intervals) if with_intervals else {})
+    found.notes.update(rename(made.notes))
+
+
+def choose_operating_points(
+    frames: ScoredFrames, *, fprs: Sequence[float] = FPRS, aggregations: Sequence[Aggregation] = AGGREGATIONS
+) -> dict[str, dict[str, OperatingPoint]]:
+    """By level (`frame`, `video_mean`, ...) and name: `eer`, `youden`, `fpr_1pct`, `fpr_0.1pct`; thresholds [log-odds].
+
+    Raises MetricError as `compute_figures` does.
+    """
+    table, _ = build_frame_table(frames, has_clips=bool(aggregations))
+    points = {FRAME: _choose(table, fprs)}
+    for how in aggregations:
+        points[name_level(how)] = _choose(build_clip_table(table, how), fprs)
+    return points
+
+
+def _choose(table: FrameTable, fprs: Sequence[float]) -> dict[str, OperatingPoint]:
+    rows = table.take(table.decided)
+    points = {
+        "eer": choose_threshold_at_eer(rows.margins, rows.labels),
+        "youden": choose_threshold_by_youden(rows.margins, rows.labels),
+    }
+    for wanted in fprs:
+        points[f"fpr_{100 * wanted:g}pct"] = choose_threshold_at_fpr(rows.margins, rows.labels, wanted=wanted)
+    return points

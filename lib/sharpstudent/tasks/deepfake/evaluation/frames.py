@@ -1,0 +1,411 @@
+"""What a model says of a set of frames, as columns, and the clips made of them.
+
+Many scores are made one by an `Aggregation`: those of a clip's frames, or of a frame's faces. The rule is part of every
+figure's name. Scores are log-odds of fake, log(p / (1 - p)). Unless its name says `margin` a rule takes the mean of
+probabilities, as the field does, and gives its log-odds: worked out in logarithms, so that neither ranks nor losses
+suffer where probabilities round to 0 or 1.
+
+A `FrameTable` holds frames or clips as columns of numbers in an order of their own: figures made of it do not depend on
+the order that the frames came in, to the last bit.
+
+Legend: N samples (frames, or faces where a frame holds several that are judged each by itself), C keys (clips).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sharpstudent.core.types import Table
+from sharpstudent.data.splits import find_groups
+from sharpstudent.metrics.checks import (
+    SHOWN,
+    MetricError,
+    check_both_classes,
+    check_samples,
+    name_some,
+    number_names,
+    number_pairs,
+)
+from sharpstudent.tasks.deepfake.metrics import compute_margins
+from sharpstudent.tasks.deepfake.task import BLEND, FAKE
+
+_NAME = re.compile(r"(?:(?P<mean>mean)|(?P<max>max)|top(?P<top>[1-9][0-9]*)(?P<frames>frames)?)(?P<margin>_margin)?")
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """A rule by its name: `mean`, `max`, `top10` (mean of the highest 10 %, rounded up), `top5frames` (mean of the
+    highest 5, of fewer all); `mean_margin` and so on: the mean of the log-odds themselves. Other names: MetricError.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        found = _NAME.fullmatch(self.name)
+        if found is None or (found["max"] and found["margin"]):  # the maximum is the same either way
+            raise MetricError(
+                f"{self.name!r} is no rule to aggregate by; known: mean, max, top10 (the highest 10 %), top5frames "
+                "(the highest 5), and mean_margin, top10_margin, top5frames_margin (of log-odds, not probabilities)"
+            )
+        if found["top"] and not found["frames"] and int(found["top"]) > 100:
+            raise MetricError(
+                f"{self.name!r}: there is no more than 100 % to take; for a number write {self.name}frames"
+            )
+
+    @property
+    def takes_margins(self) -> bool:
+        """Whether log-odds are averaged, not probabilities."""
+        return self.name.endswith("_margin")
+
+    def count_kept(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of the highest of each key's samples are averaged: (C,) -> (C,), 1 or more."""
+        found = _NAME.fullmatch(self.name)
+        assert found is not None
+        if found["mean"]:
+            return sizes
+        if found["max"]:
+            return np.ones_like(sizes)
+        top = int(found["top"])
+        return np.minimum(sizes, top) if found["frames"] else (sizes * top + 99) // 100
+
+
+MEAN, MAX, TOP10 = Aggregation("mean"), Aggregation("max"), Aggregation("top10")
+
+
+def aggregate(margins: NDArray[np.float64], key_of: NDArray[np.int64], how: Aggregation) -> NDArray[np.float64]:
+    """Log-odds of each key, (C,); margins: finite log-odds (N,), key_of: 0..C-1 (N,), each of them at least once.
+
+    The order of the samples does not matter, to the last bit.
+    """
+    order = np.lexsort((margins, key_of))
+    sizes = np.bincount(key_of)
+    kept = how.count_kept(sizes)
+    # Ascending within a key: the highest are the last ones.
+    left = np.repeat(np.cumsum(sizes), sizes) - np.arange(len(margins))
+    chosen = margins[order][left <= np.repeat(kept, sizes)]
+    if how.takes_margins or how.name == MAX.name:
+        return np.add.reduceat(chosen, np.cumsum(kept) - kept) / kept
+    log_fake = _add_exponentials(-np.logaddexp(0.0, -chosen), kept)
+    return log_fake - _add_exponentials(-np.logaddexp(0.0, chosen), kept)
+
+
+def _add_exponentials(values: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """log(sum(exp(values))) of each stretch of so many values: (sum of sizes,) -> (C,)."""
+    starts = np.cumsum(sizes) - sizes
+    largest = np.maximum.reduceat(values, starts)
+    return largest + np.log(np.add.reduceat(np.exp(values - np.repeat(largest, sizes)), starts))
+
+
+@dataclass(frozen=True)
+class ClipScores:
+    """C clips in the order of their names: margins float64 (C,), log-odds of fake; labels int64 (C,)."""
+
+    clip_ids: tuple[str, ...]
+    margins: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+
+def aggregate_clips(
+    margins: ArrayLike,
+    labels: ArrayLike,
+    clip_ids: Sequence[str],
+    how: Aggregation,
+    *,
+    sample_ids: Sequence[str] | None = None,
+) -> ClipScores:
+    """Of frames with a decision: margins (N,), log-odds of fake, labels (N,), and the N frames' clips.
+
+    Raises MetricError as `check_samples` does, and for a clip whose frames have different labels.
+    """
+    margin_array, label_array = check_samples(margins, labels, sample_ids=sample_ids)
+    if len(clip_ids) != len(margin_array):
+        raise MetricError(f"{len(clip_ids)} clips for {len(margin_array)} samples")
+    names, clip_of = number_names(clip_ids)
+    label_of_clip = find_constant(
+        label_array, clip_of, names, "label", ("real", "fake"), sample_ids=sample_ids or _number(len(clip_ids))
+    )
+    return ClipScores(tuple(names), aggregate(margin_array, clip_of, how), label_of_clip)
+
+
+def find_constant(
+    values: NDArray[np.int64],
+    clip_of: NDArray[np.int64],
+    clip_names: Sequence[str],
+    what: str,
+    value_names: Sequence[str],
+    *,
+    sample_ids: Sequence[str],
+) -> NDArray[np.int64]:
+    """The one value (C,) that the frames of each clip share; values, clip_of (N,). A MetricError names the clips that
+    have two, with a frame of each; what: of what; value_names: what the values are called.
+    """
+    lowest = np.full(len(clip_names), np.iinfo(np.int64).max)
+    highest = np.full(len(clip_names), np.iinfo(np.int64).min)
+    np.minimum.at(lowest, clip_of, values)
+    np.maximum.at(highest, clip_of, values)
+    bad = np.flatnonzero(lowest != highest).tolist()
+    if not bad:
+        return lowest
+
+    def tell(clip: int) -> str:
+        frames = [int(np.flatnonzero((clip_of == clip) & (values == of[clip]))[0]) for of in (lowest, highest)]
+        return f"{clip_names[clip]} ({' and '.join(f'{sample_ids[i]} {value_names[values[i]]}' for i in frames)})"
+
+    told = name_some([tell(clip) for clip in bad[:SHOWN]], of=len(bad))
+    raise MetricError(f"{len(bad)} of {len(clip_names)} clips have more than one {what}: {told}")
+
+
+def _number(samples: int) -> list[str]:
+    return [f"sample {i}" for i in range(samples)]
+
+
+@dataclass(frozen=True)
+class ScoredFrames:
+    """One row a frame, in any order; N of each.
+
+    margins: float64, log-odds of fake, log(p / (1 - p)): 0 is a probability of one half; labels: int64, real 0, fake 1;
+    sample_ids: the frames' names, each once in a source; clip_ids: the video, a name of its source's own; groups: the
+    person, or the people who appear together; sources: the data set; manipulations: the kind of fake, not read for
+    reals; decided: bool, False where the model was not asked, as no face was found: such a row's margin is not read.
+    None: all are decided.
+    """
+
+    margins: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    sample_ids: Sequence[str]
+    clip_ids: Sequence[str]
+    groups: Sequence[str]
+    sources: Sequence[str]
+    manipulations: Sequence[str]
+    decided: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {field.name: len(column) for field in fields(self) if (column := getattr(self, field.name)) is not None}
+        if len(set(sizes.values())) != 1:
+            raise MetricError(f"columns of scored frames differ in length: {sizes}")
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+
+def join_frames(parts: Sequence[ScoredFrames]) -> ScoredFrames:
+    """What several processes or files hold, as one: figures do not depend on how the frames were shared out.
+
+    A frame that two parts hold is refused where figures are made. Raises MetricError for no parts.
+    """
+    if not parts:
+        raise MetricError("no samples at all: no parts to join")
+
+    def chain(name: str) -> list[str]:
+        return [value for part in parts for value in getattr(part, name)]
+
+    decided = [np.ones(len(part), np.bool_) if part.decided is None else part.decided for part in parts]
+    return ScoredFrames(
+        margins=np.concatenate([part.margins for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        sample_ids=chain("sample_ids"),
+        clip_ids=chain("clip_ids"),
+        groups=chain("groups"),
+        sources=chain("sources"),
+        manipulations=chain("manipulations"),
+        decided=None if all(part.decided is None for part in parts) else np.concatenate(decided),
+    )
+
+
+REAL = 0  # the number of a real's manipulation
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """N of each. margins: log-odds of fake, 0 where there is no decision; labels: real 0, fake 1; decided; sources,
+    manipulations (REAL of reals), people, clips: numbers, people and clips of different sources being different ones.
+    """
+
+    margins: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    decided: NDArray[np.bool_]
+    sources: NDArray[np.int64]
+    manipulations: NDArray[np.int64]
+    people: NDArray[np.int64]
+    clips: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.margins)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> FrameTable:
+        """Some of the rows, or all in another order."""
+        return FrameTable(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the numbers of a table stand for."""
+
+    sources: list[str]
+    manipulations: list[str]
+
+
+def build_frame_table(frames: ScoredFrames, *, has_clips: bool = True) -> tuple[FrameTable, Names]:
+    """Raises MetricError, naming samples, for margins that are not finite, one class, no frame with a decision, a frame
+    that is there twice; with has_clips also for a clip whose frames have different labels, manipulations or people.
+    """
+    decided = _check_decided(frames)
+    _check_twice(frames)
+    source_names, sources = number_names(frames.sources)
+    kind_names, kinds = number_names(frames.manipulations)
+    _, clips = number_names(frames.clip_ids)
+    people_names, people = number_names(frames.groups)
+    labels = np.asarray(frames.labels, np.int64)
+    table = FrameTable(
+        margins=np.where(decided, np.asarray(frames.margins, np.float64), 0.0),
+        labels=labels,
+        decided=decided,
+        sources=sources,
+        manipulations=np.where(labels == 1, kinds + 1, REAL),
+        people=number_pairs(sources, people),
+        clips=number_pairs(sources, clips),
+    )
+    names = Names(source_names, ["real", *(name or "unnamed" for name in kind_names)])
+    if has_clips:
+        _, first = np.unique(table.clips, return_index=True)
+        clips_told = [f"{frames.sources[i]}/{frames.clip_ids[i]}" for i in first.tolist()]
+        for what, values, told in (
+            ("label", labels, ["real", "fake"]),
+            ("manipulation", table.manipulations, names.manipulations),
+            ("person", people, people_names),
+        ):
+            find_constant(values, table.clips, clips_told, what, told, sample_ids=frames.sample_ids)
+    return table.take(_find_order(table)), names
+
+
+def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:
+    """A row a clip; one without any frame that has a decision has none itself. frames: built with has_clips."""
+    _, first = np.unique(frames.clips, return_index=True)
+    scored = frames.take(frames.decided)
+    some, of_some = np.unique(scored.clips, return_inverse=True)
+    margins, decided = np.zeros(len(first)), np.zeros(len(first), np.bool_)
+    margins[some], decided[some] = aggregate(scored.margins, of_some.astype(np.int64), how), True
+    return replace(frames.take(first), margins=margins, decided=decided)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """suffix: what its figures' names end with, "", "@SOURCE" or "@SOURCE/MANIPULATION"; source, manipulation: their
+    numbers in a table, None for all; within: the suffixes of the slices that it is a part of.
+    """
+
+    suffix: str
+    source: int | None = None
+    manipulation: int | None = None
+    within: tuple[str, ...] = ()
+
+    def find_rows(self, table: FrameTable) -> NDArray[np.bool_]:
+        """Which rows (N,) are in it."""
+        rows = np.ones(len(table), np.bool_)
+        if self.source is not None:
+            rows &= table.sources == self.source
+        if self.manipulation is not None:
+            rows &= (table.manipulations == self.manipulation) | (table.manipulations == REAL)
+        return rows
+
+
+def list_slices(frames: FrameTable, names: Names) -> list[Slice]:
+    """The whole set, and then each source with its kinds of fake, in the order of their names.
+
+    Raises MetricError for a source with a / in its name: its figures could be taken for those of a kind of fake.
+    """
+    slices = [Slice("")]
+    for source, source_name in enumerate(names.sources):
+        if "/" in source_name:
+            raise MetricError(f"a source cannot be named {source_name!r}: / stands between source and kind of fake")
+        suffix = f"@{source_name}"
+        slices.append(Slice(suffix, source, within=("",)))
+        for kind in np.unique(frames.manipulations[frames.sources == source]).tolist():
+            if kind != REAL:
+                slices.append(Slice(f"{suffix}/{names.manipulations[kind]}", source, kind, within=("", suffix)))
+    return slices
+
+
+def _find_order(table: FrameTable) -> NDArray[np.int64]:
+    """Rows that it leaves as they came are alike in every column."""
+    columns = (table.manipulations, table.people, table.labels, table.decided, table.margins, table.clips)
+    return np.lexsort(columns).astype(np.int64)
+
+
+def _check_decided(frames: ScoredFrames) -> NDArray[np.bool_]:
+    ids = frames.sample_ids
+    decided = np.ones(len(frames), np.bool_) if frames.decided is None else np.asarray(frames.decided, np.bool_)
+    check_samples(np.zeros(len(frames)), frames.labels, sample_ids=ids)
+    if not bool(decided.any()):
+        raise MetricError(f"no decision at all: no face was found in any of {len(ids)} frames ({name_some(ids)})")
+    scored = [ids[i] for i in np.flatnonzero(decided).tolist()]
+    _, labels = check_samples(
+        np.asarray(frames.margins)[decided], np.asarray(frames.labels)[decided], sample_ids=scored
+    )
+    check_both_classes(labels, sample_ids=scored)
+    return decided
+
+
+def _check_twice(frames: ScoredFrames) -> None:
+    if len(set(frames.sample_ids)) == len(frames):
+        return
+    seen: set[tuple[str, str]] = set()
+    twice: list[str] = []
+    for source, name in zip(frames.sources, frames.sample_ids, strict=True):
+        if (source, name) in seen:
+            twice.append(f"{source}: {name}")
+        seen.add((source, name))
+    if twice:
+        raise MetricError(f"{len(twice)} of {len(frames)} samples are there twice: {name_some(twice)}")
+
+
+def build_frames(table: Table, *, source: str = "", is_blended: bool = False) -> ScoredFrames:
+    """One row a picture, M of N: a picture that stood in for an unreadable one is there already, and counts once.
+
+    source: the name of all of them; is_blended: what fakes are in a table of before November 2026, which does not say
+    it. Fakes that are blends of the reals of a clip are a clip of their own, `CLIP#blend`;
+    labelled ones too, `CLIP#fake`, where the clip has reals. Groups are people, and those whose faces are seen in one
+    clip are one group.
+    """
+    first: dict[str, int] = {}
+    for row, name in enumerate(table["id"].tolist()):
+        first.setdefault(name, row)
+    rows = list(first.values())
+    labels = table["label"][rows].astype(np.int64)
+    clips, people = (table[name][rows].tolist() for name in ("clip", "group"))
+    kind = BLEND if is_blended else FAKE
+    kinds = (
+        table["manipulation"][rows].tolist()
+        if "manipulation" in table
+        else [kind if label == 1 else "" for label in labels.tolist()]
+    )
+    has_reals = {clip for clip, label in zip(clips, labels.tolist(), strict=True) if label == 0}
+    clip_ids = [
+        f"{clip}#{'blend' if kind == BLEND else 'fake'}"
+        if label == 1 and (kind == BLEND or clip in has_reals)
+        else clip
+        for clip, label, kind in zip(clips, labels.tolist(), kinds, strict=True)
+    ]
+    return ScoredFrames(
+        margins=compute_margins(table)[rows],
+        labels=labels,
+        sample_ids=list(first),
+        clip_ids=clip_ids,
+        groups=_join_people(clips, people),
+        sources=[source] * len(rows),
+        manipulations=kinds,
+    )
+
+
+def _join_people(clips: Sequence[str], people: Sequence[str]) -> list[str]:
+    """The group of each row (M,): a bystander's name is another one than that of the person whom the clip shows."""
+    of_clip: dict[str, dict[str, None]] = {}
+    for clip, person in zip(clips, people, strict=True):
+        of_clip.setdefault(clip, {})[person] = None
+    groups = dict(zip(of_clip, find_groups([tuple(names) for names in of_clip.values()]), strict=True))
+    return [groups[clip] for clip in clips]

@@ -1,0 +1,210 @@
+"""What draws and reports for detectors of deepfakes: figures of frames and videos, thresholds, mistakes with pictures,
+disturbed pictures, model cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sharpstudent.evaluation.command_line import ModelRequest
+from sharpstudent.evaluation.renderer import FinishedRun, Heading, Measured, Renderer, Session, StageEnd
+from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest, parse_request
+
+if TYPE_CHECKING:
+    import torch
+
+    from sharpstudent.core.types import Batch
+    from sharpstudent.evaluation.evaluate import Evaluation
+    from sharpstudent.evaluation.opened import OpenedModel
+    from sharpstudent.report.curves import ValidationPanel
+    from sharpstudent.tasks.deepfake.evaluation.datasets import FacesSet
+    from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
+    from sharpstudent.tasks.deepfake.evaluation.mistakes import HeatMaps
+    from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
+    from sharpstudent.tasks.deepfake.report.results import Results
+
+CARD = "model_card.md"
+FAKE = 1  # its place among the classes
+
+
+class FaceRenderer(Renderer):
+    """Heavy imports are made where they are needed: the command line is read by this class."""
+
+    _validation: Sequence[FacesSet] = ()
+    _frames: Sequence[ScoredFrames] = ()
+
+    def draw_batch(self, path: Path, batch: Batch) -> None:
+        """What teacher and student see, and where each fake was blended."""
+        from sharpstudent.tasks.deepfake.report.pictures import draw_first_batch
+
+        draw_first_batch(path, batch)
+
+    def describe_panel(self) -> ValidationPanel:
+        from sharpstudent.report.curves import ValidationPanel
+
+        return ValidationPanel("validation AUC", ".*auc(_ema)?", "val_auc")
+
+    def describe_next(self, end: StageEnd) -> list[str]:
+        """With the two-stage guide's bands, which speak of the AUC of single pictures."""
+        from sharpstudent.tasks.deepfake.report.guide import describe_next_after_stage1, describe_next_after_stage2
+
+        selected = None if end.metric == "val_auc" else f"{end.metric} {end.value:.4f}"
+        bands = getattr(self.task, "has_published_bands", False)
+        if end.stage == 1:
+            return describe_next_after_stage1(
+                val_auc=end.best.get("val_auc"),
+                checkpoint=end.checkpoint,
+                config=end.config,
+                options=end.options,
+                weights_key_set=end.finds_weights,
+                bands=bands,
+                selected=selected,
+            )
+        return describe_next_after_stage2(
+            val_auc=end.best.get("val_auc"),
+            stage1_auc=end.start.get("val_auc"),
+            checkpoint=end.checkpoint,
+            settings=end.settings,
+            bands=bands,
+            selected=selected,
+        )
+
+    def parse(self, argv: Sequence[str], *, script: str) -> FaceRequest:
+        return parse_request(argv, script=script)
+
+    def default_request(self, models: tuple[ModelRequest, ...], **more: Any) -> FaceRequest:
+        return FaceRequest(models, **more)
+
+    def open_model(self, request: ModelRequest, device: torch.device) -> OpenedModel:
+        """Any classifier of pictures: what the file does not say of itself, the request tells."""
+        import cv2
+
+        from sharpstudent.evaluation.load_model import ModelFile, open_model
+        from sharpstudent.tasks.deepfake.task import DeepfakeTask
+
+        cv2.setNumThreads(1)  # a loader process that is forked beside OpenCV's threads hangs
+        file = ModelFile(path=request.path, name=request.name, **request.told)
+        return open_model(file, classes=DeepfakeTask.classes, device=device)
+
+    def check(self, session: Session) -> None:
+        from sharpstudent.tasks.deepfake.evaluation.opening import check_request
+
+        check_request(session)
+
+    def open_sets(self, session: Session) -> Sequence[FacesSet | ValidationSet]:
+        from sharpstudent.tasks.deepfake.evaluation.opening import open_data
+
+        sets, self._validation = open_data(session)
+        return sets
+
+    def open_run_data(self, run: FinishedRun) -> ValidationSet:
+        from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
+
+        task: Any = self.task
+        return ValidationSet(run.config.name, task.image_size, lambda _: (task, run.data))
+
+    def calibrate(self, session: Session) -> Sequence[Any]:
+        """What the checkpoints have stored, or what the sets of --validation give."""
+        from sharpstudent.tasks.deepfake.evaluation.assemble import collect_frames
+        from sharpstudent.tasks.deepfake.evaluation.calibration import choose_calibrations, read_calibration
+
+        request = session.request
+        assert isinstance(request, FaceRequest)
+        if not self._validation:
+            return [read_calibration(model) for model in session.models]
+        frames = collect_frames(session.evaluate(self._validation))
+        named = ", ".join(one.name for one in self._validation)
+        return choose_calibrations(frames, named=named, fprs=request.fprs)
+
+    def find_mistakes(self, session: Session, evaluation: Evaluation) -> tuple[Sequence[Any], Sequence[Any]]:
+        from sharpstudent.tasks.deepfake.evaluation.mistakes import find_mistakes
+
+        request = session.request
+        assert isinstance(request, FaceRequest)
+        mistakes: list[Any] = []
+        pictures: list[Any] = []
+        for opened, result in zip(session.models, evaluation.models, strict=True):
+            of_model, shown = find_mistakes(
+                opened,
+                result.tables,
+                evaluation.sets,  # type: ignore[arg-type]
+                evaluation.unreadable,
+                first_picture=len(pictures),
+                heat_maps=_open_heat_maps(opened, session) if request.heat_maps else None,
+            )
+            mistakes += of_model
+            pictures += shown
+        return mistakes, pictures
+
+    def measure_robustness(self, session: Session) -> Mapping[str, Any]:
+        from sharpstudent.tasks.deepfake.evaluation.datasets import FacesSet
+        from sharpstudent.tasks.deepfake.evaluation.robustness import measure_robustness
+
+        request, faces = session.request, [one.faces for one in session.sets if isinstance(one, FacesSet)]
+        assert isinstance(request, FaceRequest)
+        if request.robustness is None:
+            return {}
+        if not faces:
+            session.say("robustness: not measured; it needs --data with faces of both classes")
+            return {}
+        found: dict[str, Any] = {}
+        for size in sorted({model.input_key for model in session.models if isinstance(model.input_key, int)}):
+            found |= measure_robustness(
+                [(model.name, model.model) for model in session.models if model.input_key == size],
+                faces,
+                image_size=size,
+                num_workers=request.workers,
+                device=session.device,
+                names=request.robustness or None,
+                most_faces=request.robustness_faces,
+                say=session.say,
+            )
+        return found
+
+    def build_results(self, session: Session, evaluation: Evaluation, measured: Measured, heading: Heading) -> Results:
+        from sharpstudent.tasks.deepfake.evaluation.assemble import assemble, collect_frames
+
+        self._frames = collect_frames(evaluation)
+        return assemble(session, evaluation, self._frames, measured, heading)
+
+    def write(
+        self, folder: Path, results: Any, evaluation: Evaluation, measured: Measured, *, run: FinishedRun | None
+    ) -> list[Path]:
+        from sharpstudent.core.io import write_text_atomically
+        from sharpstudent.tasks.deepfake.evaluation import assemble as output
+        from sharpstudent.tasks.deepfake.report.card import render_model_card
+
+        if run is None:
+            names = [one.model.name for one in evaluation.models]
+            models = list(zip(names, self._frames, strict=True))
+            return output.write_evaluation(folder, results, measured.pictures, models)
+        write_text_atomically(folder / CARD, render_model_card(results, results.models[0]))
+        return output.write_report(folder, results, measured.pictures)
+
+    def store(self, session: Session, measured: Measured) -> None:
+        from sharpstudent.tasks.deepfake.evaluation.calibration import store_calibrations
+
+        request = session.request
+        assert isinstance(request, FaceRequest)
+        if request.store:
+            chosen = [one for one in measured.calibrations if one is not None]
+            store_calibrations(session.models, chosen, session.say)
+
+    def say_results(self, session: Session, results: Any, folder: Path) -> None:
+        from sharpstudent.tasks.deepfake.evaluation.assemble import say_results
+
+        say_results(session, results, folder)
+
+
+def _open_heat_maps(opened: OpenedModel, session: Session) -> HeatMaps | None:
+    from sharpstudent.deploy.heat_map import compute_heat_maps, explain_no_heat_maps
+
+    assert isinstance(opened.input_key, int)
+    reason = explain_no_heat_maps(opened.model, side=opened.input_key, target=FAKE)
+    if reason is not None:
+        session.say(f"{opened.name}: no heat maps: {reason}")
+        return None
+    return partial(compute_heat_maps, target=FAKE)

@@ -1,0 +1,67 @@
+"""The metrics of the deepfake task, of pictures and of clips; scikit-learn is imported where it is used.
+
+Legend: N rows of a table with `logits` (N, 2), `label`, real 0 and fake 1, `clip`, `manipulation`, `group` and `id`. A
+margin is logits[:, 1] - logits[:, 0], the log-odds of fake: it ranks as the probability does, without its rounding to
+ties near 0 and 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sharpstudent.core.types import Table
+from sharpstudent.metrics.metric import Counts, Metric, make_binary_metric, repeat_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def compute_margins(table: Table) -> NDArray[np.float64]:
+    """(N,), log-odds of fake."""
+    import numpy as np
+
+    logits = table["logits"]
+    return logits[:, 1].astype(np.float64) - logits[:, 0].astype(np.float64)
+
+
+def compute_fake_probability(table: Table) -> NDArray[np.float64]:
+    """(N,), the softmax of two classes."""
+    import numpy as np
+
+    return 0.5 * (1.0 + np.tanh(0.5 * compute_margins(table)))
+
+
+def _compute_accuracy(table: Table, counts: Counts) -> float:
+    from sharpstudent.metrics.binary import compute_accuracy
+
+    drawn = repeat_rows(table, counts)
+    return compute_accuracy(compute_fake_probability(drawn), drawn["label"], threshold=0.5)
+
+
+def _compute_video_auc(table: Table, counts: Counts) -> float:
+    """Of clips, by the mean probability of their frames; a clip is drawn as often as its frames are."""
+    import numpy as np
+
+    from sharpstudent.metrics.binary import compute_auc
+    from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, aggregate_clips, build_frames
+
+    frames = build_frames(repeat_rows(table, np.minimum(counts, 1)))
+    clips = aggregate_clips(frames.margins, frames.labels, frames.clip_ids, MEAN, sample_ids=frames.sample_ids)
+    if len(np.unique(clips.labels)) < 2:
+        return float("nan")
+    times = dict(zip(table["id"].tolist(), counts.tolist(), strict=True))
+    first = dict(zip(reversed(frames.clip_ids), reversed(frames.sample_ids), strict=True))
+    of_clip = [times[first[name]] for name in clips.clip_ids]
+    names = np.repeat(np.array(clips.clip_ids), of_clip).tolist()
+    return compute_auc(np.repeat(clips.margins, of_clip), np.repeat(clips.labels, of_clip), sample_ids=names)
+
+
+# In the order of the columns of metrics.csv; the first one selects.
+METRICS: dict[str, Metric] = {
+    "auc": make_binary_metric("auc", compute_margins),
+    "accuracy": Metric(_compute_accuracy, "higher", chance=0.5, perfect=1.0, format=".1%"),
+    "ap": make_binary_metric("average_precision", compute_margins, title="AP"),
+    "eer": make_binary_metric("eer", compute_margins),
+    "video_auc": Metric(_compute_video_auc, "higher", chance=0.5, perfect=1.0, title="video AUC", strata="label"),
+}

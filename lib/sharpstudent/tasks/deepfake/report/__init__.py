@@ -1,0 +1,1 @@
+"""Results and reports of evaluations of detectors: figures, sentences, charts, pages and model cards."""

@@ -1,0 +1,305 @@
+"""The metrics of all models as tables, and the first table of a report.
+
+The figures of all models as tables: a row a figure, a column a model.
+
+Legend: M models.
+
+The first table of a report: a row a model, the figures that matter most, their intervals drawn.
+
+Where there are several data sets each has its rows, so that "the same kind of fake" stands beside "another kind".
+
+Robustness in numbers: the area under each curve, and the AUC at each strength.
+
+Legend: M models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sharpstudent.report.results import FigureResult
+from sharpstudent.report.text import (
+    DASH,
+    NARROW,
+    Cell,
+    Group,
+    Notes,
+    Row,
+    Strip,
+    TextTable,
+    build_list,
+    format_interval,
+    format_value,
+    list_heads,
+)
+from sharpstudent.tasks.deepfake.report.charts import name_disturbance
+from sharpstudent.tasks.deepfake.report.results import DisturbanceCurve, ModelResult
+from sharpstudent.tasks.deepfake.report.words import (
+    Word,
+    describe_level,
+    describe_part,
+    find_word,
+    name_threshold,
+    split_name,
+)
+
+Found = Mapping[str, Mapping[str, FigureResult]]  # name of a model -> name of a figure without level and part -> it
+_KINDS = {
+    "ranking": "Telling fakes from reals",
+    "probability": "Probabilities",
+    "other": "Other figures",
+    "count": "Samples",
+}
+
+
+@dataclass(frozen=True)
+class FigureTables:
+    """Of one level and one part: main, and the decisions at thresholds chosen on validation, which may be none."""
+
+    title: str
+    main: TextTable
+    at_thresholds: TextTable | None
+
+
+@dataclass(frozen=True)
+class AllFigures:
+    """Of every level and part: level and suffix -> figures by model and name, in the order in which they were met."""
+
+    models: tuple[ModelResult, ...]
+    found: Mapping[tuple[str, str], Found]
+
+    def list_levels(self, suffix: str) -> list[str]:
+        """Levels that have figures of a part: `frame`, `video_mean`, ..., without those that only have counts."""
+        levels = [level for level, part in self.found if part == suffix and level not in ("", "video")]
+        return list(dict.fromkeys(levels))
+
+    def list_sources(self) -> list[str]:
+        """Suffixes of whole sources."""
+        return list(dict.fromkeys(part for _, part in self.found if part and "/" not in part))
+
+    def list_kinds(self, source: str) -> list[str]:
+        """Suffixes of a source's kinds of fake."""
+        return list(dict.fromkeys(part for _, part in self.found if part.startswith(f"{source}/")))
+
+    def find(self, level: str, suffix: str, model: str, base: str) -> FigureResult | None:
+        """A model's figure, None where it has none."""
+        return self.found.get((level, suffix), {}).get(model, {}).get(base)
+
+
+def collect_figures(models: Sequence[ModelResult]) -> AllFigures:
+    """All figures by their place."""
+    found: dict[tuple[str, str], dict[str, dict[str, FigureResult]]] = {}
+    for model in models:
+        for name, figure in model.figures.items():
+            parts = split_name(name)
+            found.setdefault((parts.level, parts.suffix), {}).setdefault(model.name, {})[parts.base] = figure
+    return AllFigures(tuple(models), found)
+
+
+def build_figure_tables(figures: AllFigures, level: str, suffix: str) -> FigureTables:
+    """The table of a level and part, with the counts that belong to it."""
+    title = f"Per {level.partition('_')[0]}" + _tell_rule(level)
+    place = f"{describe_level(level)}, {describe_part(suffix)}"
+    merged = _merge_counts(figures, level, suffix)
+    bases = list(dict.fromkeys(base for of_model in merged.values() for base in of_model))
+    words = {base: find_word(base) for base in bases}
+    notes = Notes()
+    groups = [_build_group(figures, merged, words, "ranking", notes)]
+    groups.append(_build_decisions(figures, merged, words, "half", notes))
+    groups += [_build_group(figures, merged, words, kind, notes) for kind in ("probability", "other", "count")]
+    main = TextTable(f"Figures of {place}", "Figure", list_heads(figures.models), _drop_empty(groups), notes.list_all())
+    thresholds = dict.fromkeys(w.threshold for w in words.values() if w.threshold not in (None, "half"))
+    more = Notes()
+    decisions = _drop_empty([_build_decisions(figures, merged, words, str(name), more) for name in thresholds])
+    caption = f"Decisions on {place}, at thresholds chosen on validation"
+    at = TextTable(caption, "Figure", list_heads(figures.models), decisions, more.list_all()) if decisions else None
+    return FigureTables(title, main, at)
+
+
+def build_kinds_table(figures: AllFigures, source: str, level: str, bases: Sequence[str]) -> TextTable:
+    """A row a kind of fake, for each of the figures named; each kind against all reals of its source."""
+    notes, groups = Notes(), list[Group]()
+    for base in bases:
+        rows: list[Row] = []
+        for suffix in figures.list_kinds(source):
+            cells = _build_cells(figures.models, figures.found.get((level, suffix), {}), base, find_word(base), notes)
+            if any(cell.text != DASH or cell.mark for cell in cells):
+                rows.append(Row(Cell(suffix.removeprefix(f"{source}/"), kind="words"), cells))
+        groups.append(Group(_title_with_direction(find_word(base)), tuple(rows)))
+    caption = f"By kind of fake, {describe_level(level)} of {describe_part(source)}"
+    return TextTable(caption, "Kind of fake", list_heads(figures.models), _drop_empty(groups), notes.list_all())
+
+
+def build_cell(figure: FigureResult | None, word: Word, notes: Notes) -> Cell:
+    """A figure with its interval below, and the mark of its note."""
+    if figure is None:
+        return Cell(DASH, title="not measured")
+    return Cell(
+        text=format_value(figure.value, word.unit),
+        small=format_interval(figure.low, figure.high, word.unit),
+        title=figure.note or "",
+        mark=notes.mark(figure.note),
+    )
+
+
+def _tell_rule(level: str) -> str:
+    return describe_level(level).partition("s (")[2].removesuffix(")").join((": ", "")) if "_" in level else ""
+
+
+def _merge_counts(figures: AllFigures, level: str, suffix: str) -> Found:
+    """Figures of a level with the counts of its unit, and of people."""
+    unit = level.partition("_")[0]
+    places = dict.fromkeys(((level, suffix), (unit, suffix), ("", suffix)))
+    return {
+        model.name: {
+            base: figure
+            for place in places
+            for base, figure in figures.found.get(place, {}).get(model.name, {}).items()
+        }
+        for model in figures.models
+    }
+
+
+def _build_group(figures: AllFigures, found: Found, words: Mapping[str, Word], kind: str, notes: Notes) -> Group:
+    rows = [_build_row(figures.models, found, base, one, notes) for base, one in words.items() if one.kind == kind]
+    return Group(_KINDS[kind], tuple(rows))
+
+
+def _build_decisions(
+    figures: AllFigures, found: Found, words: Mapping[str, Word], threshold: str, notes: Notes
+) -> Group:
+    rows = [_build_row(figures.models, found, b, one, notes) for b, one in words.items() if one.threshold == threshold]
+    return Group(f"Decisions at {name_threshold(threshold)}", tuple(rows))
+
+
+def _build_row(models: Sequence[ModelResult], found: Found, base: str, one: Word, notes: Notes) -> Row:
+    head = Cell(_title_with_direction(one), link=f"word-{one.entry}" if one.entry != "other" else "", kind="words")
+    return Row(head, _build_cells(models, found, base, one, notes))
+
+
+def _build_cells(models: Sequence[ModelResult], found: Found, base: str, one: Word, notes: Notes) -> tuple[Cell, ...]:
+    return tuple(build_cell(found.get(model.name, {}).get(base), one, notes) for model in models)
+
+
+def _title_with_direction(one: Word) -> str:
+    return one.title if one.rises is None else f"{one.title}{NARROW}{'↑' if one.rises else '↓'}"
+
+
+def _drop_empty(groups: Sequence[Group]) -> tuple[Group, ...]:
+    return tuple(group for group in groups if group.rows)
+
+
+_COLUMNS = (("frame", "auc"), ("video_mean", "auc"), ("frame", "eer"), ("frame", "tpr_at_fpr_1pct"))
+_MOST_ROWS = 24
+
+
+def build_glance(figures: AllFigures) -> TextTable:
+    """Of all data together, and of each source where there are several and not too many."""
+    sources = figures.list_sources()
+    parts = [""] if len(sources) < 2 or len(sources) * len(figures.models) > _MOST_ROWS else ["", *sources]
+    parts = [part for part in parts if figures.list_levels(part)]
+    columns = [
+        (level, base)
+        for level, base in _COLUMNS
+        if any(figures.find(level, part, model.name, base) for part in parts for model in figures.models)
+    ]
+    notes, names = Notes(), [model.name for model in figures.models]
+    least = find_least(figures)
+    groups = tuple(
+        Group(
+            describe_part(part) if part else "All data",
+            tuple(
+                Row(
+                    head,
+                    tuple(_build(figures.find(level, part, name, base), base, notes, least) for level, base in columns),
+                )
+                for head, name in zip(list_heads(figures.models), names, strict=True)
+            ),
+        )
+        for part in parts
+    )
+    if len(groups) == 1:
+        groups = (Group("", groups[0].rows),)
+    heads = tuple(_build_head(level, base) for level, base in columns)
+    return TextTable("At a glance", "Model", heads, groups, notes.list_all())
+
+
+def _build_head(level: str, base: str) -> Cell:
+    one = find_word(base)
+    unit, _, rule = level.partition("_")
+    title = one.title if one.title[:2].isupper() else one.title[0].lower() + one.title[1:]
+    return Cell(
+        f"{unit.capitalize()} {title}{NARROW}{'↑' if one.rises else '↓'}",
+        small=f"{rule} of its frames" if rule else "",
+        link=f"word-{one.entry}",
+    )
+
+
+def find_least(figures: AllFigures) -> float:
+    """Where the scale of areas begins: .5, or lower where a model is worse than guessing."""
+    areas = [
+        value
+        for part in ("", *figures.list_sources())
+        for model in figures.models
+        for level, base in _COLUMNS
+        if base == "auc" and (figure := figures.find(level, part, model.name, base)) is not None
+        for value in (figure.low, figure.value)
+        if value is not None
+    ]
+    return min(0.5, math.floor(10 * min(areas, default=0.5)) / 10)
+
+
+def _build(figure: FigureResult | None, base: str, notes: Notes, least: float) -> Cell:
+    cell = build_cell(figure, find_word(base), notes)
+    strip = None if base != "auc" or figure is None or cell.text == DASH else _build_strip(figure, least)
+    return Cell(cell.text, cell.small, cell.title, cell.mark, strip=strip)
+
+
+def _build_strip(figure: FigureResult, least: float) -> Strip | None:
+    if figure.value is None:
+        return None
+    low, high = (figure.value if end is None else end for end in (figure.low, figure.high))
+    return Strip(*(round(100 * (value - least) / (1 - least), 1) for value in (low, figure.value, high)))
+
+
+def build_areas(models: Sequence[ModelResult]) -> TextTable:
+    """A row a disturbance, a column a model (M)."""
+    rows = [
+        Row(
+            Cell(name_disturbance(name), kind="words"),
+            tuple(Cell(format_value(None if curve is None else curve.area, "share")) for curve in _find(models, name)),
+        )
+        for name in _list_names(models)
+    ]
+    return build_list("Area under each curve: mean frame AUC", "Disturbance", list_heads(models), rows, Notes())
+
+
+def build_strengths(models: Sequence[ModelResult]) -> TextTable:
+    """A group a disturbance, a row a strength, a column a model (M)."""
+    notes = Notes()
+    groups = tuple(Group(name_disturbance(name), _build_rows(models, name, notes)) for name in _list_names(models))
+    return TextTable("Frame AUC at each strength", "Strength", list_heads(models), groups, notes.list_all())
+
+
+def _build_rows(models: Sequence[ModelResult], name: str, notes: Notes) -> tuple[Row, ...]:
+    curves = _find(models, name)
+    labels = dict.fromkeys(point.label for curve in curves if curve is not None for point in curve.points)
+    auc = find_word("auc")
+    return tuple(
+        Row(Cell(label, kind="words"), tuple(build_cell(_find_point(curve, label), auc, notes) for curve in curves))
+        for label in labels
+    )
+
+
+def _list_names(models: Sequence[ModelResult]) -> list[str]:
+    return list(dict.fromkeys(curve.name for model in models for curve in model.robustness))
+
+
+def _find(models: Sequence[ModelResult], name: str) -> list[DisturbanceCurve | None]:
+    return [next((curve for curve in model.robustness if curve.name == name), None) for model in models]
+
+
+def _find_point(curve: DisturbanceCurve | None, label: str) -> FigureResult | None:
+    return None if curve is None else next((p.auc for p in curve.points if p.label == label), None)

@@ -1,0 +1,253 @@
+"""From scored frames to parts of `Results`: figures with intervals, points of pictures, two models on the same frames.
+
+Numbers in, plain data out; nothing here knows a model. Legend: N frames.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.metrics.binary import to_logits
+from sharpstudent.metrics.bootstrap import compute_paired
+from sharpstudent.metrics.calibration import compute_reliability_of_positive as compute_reliability_of_fake
+from sharpstudent.metrics.curves import Curve, compute_det, compute_pr, compute_roc
+from sharpstudent.metrics.metric import make_binary_metric
+from sharpstudent.report.results import FigureResult
+from sharpstudent.tasks.deepfake.evaluation.figures import (
+    AGGREGATIONS,
+    FRAME,
+    Figures,
+    Resampling,
+    compute_figures,
+    name_figure,
+    name_level,
+)
+from sharpstudent.tasks.deepfake.evaluation.frames import (
+    MEAN,
+    Aggregation,
+    FrameTable,
+    Names,
+    ScoredFrames,
+    aggregate,
+    build_clip_table,
+    build_frame_table,
+)
+from sharpstudent.tasks.deepfake.report.results import (
+    CalibrationResult,
+    ComparisonResult,
+    CurvePoints,
+    Drawing,
+    ReliabilityBins,
+    ScoreHistogram,
+)
+
+ROUNDS, LEVEL, SEED = 1000, 0.95, 0
+_AUC = make_binary_metric("auc_by_rank", lambda table: table["margin"])
+HISTOGRAM_BINS = 20
+_BELIEVED = ("brier", "ece", "log_loss")  # what a temperature changes
+_BELIEVED_NAME = re.compile(rf"^(frame)_({'|'.join(_BELIEVED)})(?=$|@)")
+
+
+def choose_rules(frames: ScoredFrames, wanted: Sequence[Aggregation] = AGGREGATIONS) -> tuple[Aggregation, ...]:
+    """The rules by which videos are scored; none where no clip has two frames: its figures would be those of frames."""
+    clips = set(zip(frames.sources, frames.clip_ids, strict=True))
+    return tuple(wanted) if len(clips) < len(frames) else ()
+
+
+def build_figures(
+    frames: ScoredFrames,
+    *,
+    calibration: CalibrationResult | None = None,
+    rules: Sequence[Aggregation] = AGGREGATIONS,
+    rounds: int = ROUNDS,
+    seed: int = SEED,
+) -> dict[str, FigureResult]:
+    """All figures of `compute_figures`, intervals over people, at the thresholds that the calibration has stored.
+    rules: by which videos are scored.
+
+    With a calibration also `frame_ece_calibrated`, `frame_brier_calibrated` and `frame_log_loss_calibrated`: of the
+    probabilities that its temperature gives. Raises MetricError as `compute_figures`.
+    """
+    used = choose_rules(frames, rules)
+    levels = [FRAME, *map(name_level, used)]
+    resampling = Resampling(rounds=rounds, level=LEVEL, seed=seed)
+    found = compute_figures(
+        frames, thresholds=_read_thresholds(calibration, levels), aggregations=used, resampling=resampling
+    )
+    results = _to_results(found)
+    if calibration is not None:
+        after = replace(frames, margins=frames.margins / calibration.temperature)
+        believed = compute_figures(after, aggregations=(), resampling=replace(resampling, figures=_BELIEVED))
+        renamed = {_BELIEVED_NAME.sub(r"\1_\2_calibrated", name): one for name, one in _to_results(believed).items()}
+        results |= {name: one for name, one in renamed.items() if "_calibrated" in name}
+    return results
+
+
+def _read_thresholds(calibration: CalibrationResult | None, levels: Sequence[str]) -> dict[str, dict[str, float]]:
+    points = {} if calibration is None else calibration.operating_points
+    return {
+        level: {name: point.threshold for name, point in points[level].items()} for level in levels if level in points
+    }
+
+
+def _to_results(found: Figures) -> dict[str, FigureResult]:
+    names = dict.fromkeys((*found.values, *found.notes))
+    return {
+        name: FigureResult(
+            value=found.values.get(name),
+            low=None if name not in found.intervals else found.intervals[name].low,
+            high=None if name not in found.intervals else found.intervals[name].high,
+            note=found.notes.get(name),
+        )
+        for name in names
+    }
+
+
+def build_drawings(frames: ScoredFrames) -> tuple[Drawing, ...]:
+    """Of frames, and of videos by the mean rule where there are any: of all, and of each source that has both classes.
+
+    Raises MetricError as `build_frame_table`.
+    """
+    rules = choose_rules(frames)
+    table, names = build_frame_table(frames, has_clips=bool(rules))
+    levels = {FRAME: table} | ({name_level(MEAN): build_clip_table(table, MEAN)} if rules else {})
+    return tuple(
+        _draw(level, part, rows.margins, rows.labels)
+        for level, whole in levels.items()
+        for part, rows in _take_parts(whole, names)
+    )
+
+
+def _take_parts(table: FrameTable, names: Names) -> list[tuple[str, FrameTable]]:
+    """All rows with a decision, then those of each source where there are several; parts of one class are left out."""
+    scored = table.take(table.decided)
+    parts = [("", scored)]
+    if len(names.sources) > 1:
+        parts += [(f"@{name}", scored.take(scored.sources == number)) for number, name in enumerate(names.sources)]
+    return [(part, rows) for part, rows in parts if len(np.unique(rows.labels)) == 2]
+
+
+def _draw(level: str, part: str, margins: NDArray[np.float64], labels: NDArray[np.int64]) -> Drawing:
+    reliability = compute_reliability_of_fake(to_logits(margins), labels)
+    edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
+    probability = 0.5 * (1.0 + np.tanh(0.5 * margins))
+    real, fake = (np.histogram(probability[labels == label], edges)[0] for label in (0, 1))
+    return Drawing(
+        level=level,
+        part=part,
+        roc=_to_points(compute_roc(margins, labels)),
+        pr=_to_points(compute_pr(margins, labels)),
+        det=_to_points(compute_det(margins, labels)),
+        reliability=ReliabilityBins(
+            edges=tuple(reliability.edges.tolist()),
+            counts=tuple(reliability.counts.tolist()),
+            said=_to_plain(reliability.said),
+            true=_to_plain(reliability.true),
+        ),
+        histogram=ScoreHistogram(edges=tuple(edges.tolist()), real=tuple(real.tolist()), fake=tuple(fake.tolist())),
+    )
+
+
+def _to_points(curve: Curve) -> CurvePoints:
+    return CurvePoints(
+        x_name=curve.x_name,
+        y_name=curve.y_name,
+        x=tuple(curve.x.tolist()),
+        y=tuple(curve.y.tolist()),
+        thresholds=_to_plain(curve.thresholds),
+    )
+
+
+def _to_plain(values: NDArray[np.float64]) -> tuple[float | None, ...]:
+    """Numbers that JSON has; the others are None."""
+    return tuple(value if np.isfinite(value) else None for value in values.tolist())
+
+
+PAIRED_ROUNDS = 2000
+
+
+def build_comparisons(
+    a: tuple[str, ScoredFrames], b: tuple[str, ScoredFrames], *, rounds: int = PAIRED_ROUNDS, seed: int = SEED
+) -> tuple[ComparisonResult, ...]:
+    """Two models (name, scores) on the same frames in the same order: AUC of a minus that of b, paired over people, of
+    frames and of videos by the mean rule, of all and of each source. ValueError where the frames are not the same.
+    """
+    (name_a, frames_a), (name_b, frames_b) = a, b
+    for column in ("sample_ids", "clip_ids", "sources"):
+        if list(getattr(frames_a, column)) != list(getattr(frames_b, column)):
+            raise ValueError(f"{name_a} and {name_b} were judged on different frames: {column} differ")
+    decided = _find_decided(frames_a) & _find_decided(frames_b)
+    samples = [_take_decided(frames_a, frames_a.margins, frames_b.margins, decided)]
+    if choose_rules(frames_a):
+        samples.append(_make_videos(samples[0]))
+    return tuple(
+        _compare((name_a, name_b), level, part, rows, rounds=rounds, seed=seed)
+        for level, whole in zip((FRAME, name_level(MEAN)), samples, strict=False)
+        for part, rows in whole.list_parts()
+    )
+
+
+@dataclass(frozen=True)
+class _Paired:
+    """N samples of two models: a, b: log-odds (N,); labels (N,); people, clips, sources: names, unique over sources."""
+
+    a: NDArray[np.float64]
+    b: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    people: NDArray[np.str_]
+    clips: NDArray[np.str_]
+    sources: NDArray[np.str_]
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> _Paired:
+        return _Paired(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def list_parts(self) -> list[tuple[str, _Paired]]:
+        """All, then each source where there are several; parts of one class are left out."""
+        names = np.unique(self.sources).tolist()
+        parts = [("", self)] + [(f"@{name}", self.take(self.sources == name)) for name in names if len(names) > 1]
+        return [(part, rows) for part, rows in parts if len(np.unique(rows.labels)) == 2]
+
+
+def _find_decided(frames: ScoredFrames) -> NDArray[np.bool_]:
+    return np.ones(len(frames), np.bool_) if frames.decided is None else frames.decided
+
+
+def _take_decided(
+    frames: ScoredFrames, a: NDArray[np.float64], b: NDArray[np.float64], decided: NDArray[np.bool_]
+) -> _Paired:
+    people, clips = (
+        np.array([f"{source}\0{name}" for source, name in zip(frames.sources, column, strict=True)])
+        for column in (frames.groups, frames.clip_ids)
+    )
+    whole = _Paired(a, b, np.asarray(frames.labels, np.int64), people, clips, np.array(frames.sources))
+    return whole.take(decided)
+
+
+def _make_videos(frames: _Paired) -> _Paired:
+    """A row a clip, scored by the mean rule."""
+    _, first, clip_of = np.unique(frames.clips, return_index=True, return_inverse=True)
+    of_clip = clip_of.astype(np.int64)
+    a, b = (aggregate(margins, of_clip, MEAN) for margins in (frames.a, frames.b))
+    return replace(frames.take(first), a=a, b=b)
+
+
+def _compare(
+    called: tuple[str, str], level: str, part: str, rows: _Paired, *, rounds: int, seed: int
+) -> ComparisonResult:
+    same = {"id": np.arange(len(rows.labels)), "group": rows.people, "label": rows.labels}
+    tables = ({**same, "margin": margins} for margins in (rows.a, rows.b))
+    found = compute_paired(_AUC, *tables, rounds=rounds, level=LEVEL, seed=seed, group_unit="person")
+    difference = found.difference
+    return ComparisonResult(
+        a=called[0],
+        b=called[1],
+        figure=name_figure(level, "auc", part),
+        difference=FigureResult(value=difference.value, low=difference.low, high=difference.high, note=difference.note),
+        p_value=found.p_value,
+        agreement=float(np.mean((rows.a >= 0.0) == (rows.b >= 0.0))),
+    )

@@ -1,0 +1,104 @@
+"""The data sets of some results as sentences speak of them, and where the figures of each are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sharpstudent.report.results import FigureResult
+from sharpstudent.report.verdict import say_figure, say_name, turn
+from sharpstudent.tasks.deepfake.report.results import ComparisonResult, DataResult, ModelResult, Results
+
+CHANCE = 0.5  # AUC
+
+
+def say_auc(figure: FigureResult, *more: str) -> str:
+    """`.902 (95 % interval .880 to .927; 336 frames of 42 people)`; more: what follows in the brackets."""
+    return say_figure(figure, *more, references=(CHANCE, 1.0))
+
+
+VALIDATION = ("val", "validation")
+
+
+@dataclass(frozen=True)
+class JudgedSet:
+    """name: of the source, "" where no part has one; is_alone: its figures may stand without a name; about: where the
+    results hold it.
+    """
+
+    name: str
+    is_alone: bool
+    about: DataResult | None = None
+
+    @property
+    def title(self) -> str:
+        """As sentences say it."""
+        return say_name(self.name) if self.name else "the data judged"
+
+    @property
+    def is_validation(self) -> bool:
+        """Whether it chose the checkpoint or the thresholds."""
+        return self.about is not None and (self.about.kind == "validation" or self.about.split in VALIDATION)
+
+    def find(self, model: ModelResult, figure: str) -> FigureResult | None:
+        """A figure of this set by its name without a part; None where it is absent."""
+        found = model.figures.get(f"{figure}@{self.name}") if self.name else None
+        return model.figures.get(figure) if found is None and self.is_alone else found
+
+    def count(self, model: ModelResult, figure: str) -> int | None:
+        found = self.find(model, figure)
+        return None if found is None or found.value is None else round(found.value)
+
+    def has_videos(self, model: ModelResult) -> bool:
+        """Whether any video has more than one frame: else its figures are those of frames once more."""
+        frames, videos = self.count(model, "frame_count"), self.count(model, "video_count")
+        return frames is None or videos is None or videos < frames
+
+    def list_kinds(self, model: ModelResult) -> dict[str, FigureResult]:
+        """Frame AUC by kind of fake, of those that have one."""
+        start = f"frame_auc@{self.name}/"
+        found = {name.removeprefix(start): one for name, one in model.figures.items() if name.startswith(start)}
+        return {kind: figure for kind, figure in found.items() if figure.value is not None}
+
+    def say_over(self, model: ModelResult, unit: str = "frame") -> str:
+        """`336 frames of 42 people`; unit: frame or video; "" where nothing was counted."""
+        samples, people = self.count(model, f"{unit}_count"), self.count(model, "people_count")
+        if samples is None and self.about is not None:
+            samples = self.about.videos if unit == "video" else self.about.real + self.about.fake
+        if people is None and self.about is not None:
+            people = self.about.people
+        if samples is None:
+            return ""
+        return f"{samples:,} {unit}s" + ("" if people is None else f" of {say_people(people)}")
+
+
+def say_people(count: int) -> str:
+    return f"{count:,} {'person' if count == 1 else 'people'}"
+
+
+def list_sets(results: Results) -> list[JudgedSet]:
+    """Those that the results name; else those in the names of figures; else one without a name. Validation last."""
+    abouts = {about.name: about for about in results.data}
+    names = list(abouts) or _read_sources(results)
+    if not names:
+        return [JudgedSet("", is_alone=True)]
+    sets = [JudgedSet(name, len(names) == 1, abouts.get(name)) for name in names]
+    return sorted(sets, key=lambda one: one.is_validation)
+
+
+def find_comparison(
+    results: Results, a: ModelResult, b: ModelResult, figure: str, judged: JudgedSet
+) -> ComparisonResult | None:
+    """a minus b on this set, whichever way round it was made."""
+    names = [f"{figure}@{judged.name}", *([figure] if judged.is_alone else [])]
+    for name in names:
+        for one in results.comparisons:
+            if one.figure == name and (one.a, one.b) == (a.name, b.name):
+                return one
+            if one.figure == name and (one.a, one.b) == (b.name, a.name):
+                return one.model_copy(update={"a": a.name, "b": b.name, "difference": turn(one.difference)})
+    return None
+
+
+def _read_sources(results: Results) -> list[str]:
+    parts = (name.partition("@")[2].partition("/")[0] for model in results.models for name in model.figures)
+    return list(dict.fromkeys(part for part in parts if part))

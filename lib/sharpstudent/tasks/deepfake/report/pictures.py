@@ -1,0 +1,280 @@
+"""Pictures of a report: the worst mistakes as cards (the face, where the model looked, what it said), those without a
+picture as a table; and one augmented batch, what the student really sees, as pairs real | fake | mask or a labelled
+grid.
+
+matplotlib's objects only, no pyplot, so that nothing global is touched. Legend: N images of H x W pixels.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.core.io import atomic_path
+from sharpstudent.core.types import Batch
+from sharpstudent.report.text import DASH, Cell, Group, Row, TextTable, format_probability, word
+from sharpstudent.tasks.deepfake.report.results import MistakeResult
+
+MOST_CARDS = 24
+SIDE = 160  # pixels, the longer side of a thumbnail
+JPEG_QUALITY = 82
+HEAT_MAP = "inferno"
+MOST_HEAT = 0.62  # of the colour over the face, where it is hottest
+
+
+@dataclass(frozen=True)
+class ReportPicture:
+    """A face for the report; MistakeResult.picture is its place among them.
+
+    image: uint8 (H, W, 3) RGB; heat: where the model looked, Grad-CAM, float32 in 0..1, of any size with the picture's
+    sides in proportion, or None.
+    """
+
+    image: NDArray[np.uint8]
+    heat: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A mistake; face and heat: data URIs, empty where there is no picture."""
+
+    mistake: MistakeResult
+    said: str
+    truth: str
+    face: str
+    heat: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """Cards of those with pictures, by model; rest: those for which there is no picture or no room."""
+
+    by_model: tuple[tuple[str, tuple[Card, ...]], ...]
+    rest: tuple[MistakeResult, ...]
+
+    @property
+    def has_heat(self) -> bool:
+        """Whether any card shows where the model looked."""
+        return any(card.heat for _, cards in self.by_model for card in cards)
+
+
+def build_mistakes(mistakes: Sequence[MistakeResult], pictures: Sequence[ReportPicture]) -> Mistakes:
+    """The first of each model in turn, at most MOST_CARDS in all. Raises ValueError for a picture that is not there or
+    has another form than ReportPicture says.
+    """
+    shown = _choose(mistakes)
+    models = dict.fromkeys(mistake.model for mistake in mistakes if id(mistake) in shown)
+    cards = tuple(
+        (model, tuple(_build_card(m, pictures) for m in mistakes if m.model == model and id(m) in shown))
+        for model in models
+    )
+    return Mistakes(cards, tuple(mistake for mistake in mistakes if id(mistake) not in shown))
+
+
+def _choose(mistakes: Sequence[MistakeResult]) -> set[int]:
+    queues: dict[str, list[MistakeResult]] = {}
+    for mistake in mistakes:
+        if mistake.picture is not None:
+            queues.setdefault(mistake.model, []).append(mistake)
+    turns = [queue[turn] for turn in range(MOST_CARDS) for queue in queues.values() if turn < len(queue)]
+    return {id(mistake) for mistake in turns[:MOST_CARDS]}
+
+
+def _build_card(mistake: MistakeResult, pictures: Sequence[ReportPicture]) -> Card:
+    number = mistake.picture
+    if number is None or not 0 <= number < len(pictures):
+        raise ValueError(f"the mistake {mistake.sample_id!r} has picture {number}, of {len(pictures)}")
+    face, heat = _draw(pictures[number])
+    height, width = face.shape[:2]
+    return Card(
+        mistake=mistake,
+        said=format_probability(mistake.probability),
+        truth="fake" if mistake.label else "real",
+        face=_to_uri(face),
+        heat="" if heat is None else _to_uri(heat),
+        width=width,
+        height=height,
+    )
+
+
+def _draw(picture: ReportPicture) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """The thumbnail, and the thumbnail with the heat over it."""
+    from PIL import Image
+
+    image = picture.image
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f"a report's picture must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+    scale = SIDE / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    face = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    if picture.heat is None:
+        return face, None
+    if picture.heat.ndim != 2:
+        raise ValueError(f"a heat map must be (H, W), got {picture.heat.shape}")
+    whole = np.nan_to_num(np.asarray(picture.heat, np.float32), nan=0.0)
+    heat = np.asarray(Image.fromarray(whole).resize(size, Image.Resampling.BILINEAR)).clip(0.0, 1.0)
+    return face, _lay_over(face, heat)
+
+
+def _lay_over(face: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The face in grey, coloured the more the hotter: cold places stay to be seen."""
+    grey = (face @ np.array([0.299, 0.587, 0.114], np.float32))[..., np.newaxis].repeat(3, axis=-1)
+    colour = _read_colours()[np.rint(heat * 255).astype(np.int64)]
+    weight = (MOST_HEAT * heat**0.75)[..., np.newaxis]
+    return np.rint((1 - weight) * grey + weight * colour).clip(0, 255).astype(np.uint8)
+
+
+@cache
+def _read_colours() -> NDArray[np.float32]:
+    """(256, 3), 0..255."""
+    from matplotlib import colormaps
+
+    return (255 * colormaps[HEAT_MAP](np.linspace(0.25, 0.95, 256))[:, :3]).astype(np.float32)
+
+
+def _to_uri(image: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    written = io.BytesIO()
+    Image.fromarray(image).save(written, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode('ascii')}"
+
+
+MOST_ROWS = 200
+
+
+def build_mistakes_table(mistakes: Sequence[MistakeResult]) -> TextTable:
+    """A group a model, a row a sample; the first MOST_ROWS, and a note where there are more."""
+    shown = mistakes[:MOST_ROWS]
+    groups = tuple(
+        Group(model, tuple(_build_row(mistake) for mistake in shown if mistake.model == model))
+        for model in dict.fromkeys(mistake.model for mistake in shown)
+    )
+    left = len(mistakes) - len(shown)
+    notes = (("1", f"{left:,} more are in results.json."),) if left else ()
+    columns = (Cell("Probability of fake"), word("Truth"), word("Source"), word("Kind of fake"))
+    return TextTable("Further mistakes", "Sample", columns, groups, notes)
+
+
+def _build_row(mistake: MistakeResult) -> Row:
+    kind = mistake.manipulation if mistake.label and mistake.manipulation else DASH
+    truth = "fake" if mistake.label else "real"
+    said = Cell(format_probability(mistake.probability))
+    return Row(word(mistake.sample_id), (said, word(truth), word(mistake.source), word(kind)))
+
+
+CELL_INCHES = 1.5
+NAMES = {0: "real", 1: "fake"}
+GridCell = tuple[np.ndarray, str, int | None, str]  # picture, name, label (for the colour), id
+COLOURS = {0: "#2e7d32", 1: "#c62828"}
+
+
+def draw_first_batch(path: Path, batch: Batch) -> None:
+    """A batch as the student sees it, see `draw_batch`."""
+    masks = batch.rows.get("mask")
+    draw_batch(
+        path,
+        (batch.inputs["image"].permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy(),
+        batch.targets["label"].cpu().numpy(),
+        [name.rsplit("/", 1)[-1] for name in batch.rows["id"]],
+        masks=None if masks is None else np.asarray(masks),
+    )
+
+
+def draw_batch(
+    path: Path,
+    images: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    ids: Sequence[str],
+    *,
+    masks: np.ndarray | None = None,
+    max_items: int = 8,
+    title: str = "one augmented training batch",
+) -> None:
+    """Draw images (N, H, W, 3) uint8 RGB with labels (N,) and ids (N,) to a PNG.
+
+    With masks (N, H, W) in 0..1 and images in pairs of a real and a fake, each pair is shown as real | fake | mask of
+    the fake; else the first images with their labels.
+    """
+    labels = np.asarray(labels)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
+    if not len(images) == len(labels) == len(ids) or len(images) == 0:
+        raise ValueError(f"images, labels and ids must be equally many, got {len(images)}, {len(labels)}, {len(ids)}")
+    pairs = _find_pairs(labels.tolist()) if masks is not None else None
+    if pairs is None or masks is None:
+        count = min(len(images), 2 * max_items)
+        grid: list[GridCell] = [
+            (images[i], _describe_label(int(labels[i])), int(labels[i]), ids[i]) for i in range(count)
+        ]
+        _draw_grid(path, grid, columns=min(4, count), group=1, title=title)
+        return
+    cells: list[GridCell] = []
+    for at_real, at_fake in pairs[:max_items]:
+        cells.append((images[at_real], "real", 0, ids[at_real]))
+        cells.append((images[at_fake], "fake", 1, ids[at_fake]))
+        cells.append((masks[at_fake], "mask", None, ""))
+    _draw_grid(path, cells, columns=3 if len(cells) <= 12 else 6, group=3, title=title)
+
+
+def _find_pairs(labels: Sequence[int]) -> list[tuple[int, int]] | None:
+    """Where the real and the fake of each two images stand; None unless all are such pairs."""
+    starts = range(0, len(labels), 2)
+    if any(sorted(labels[start : start + 2]) != [0, 1] for start in starts):
+        return None
+    return [(start, start + 1) if labels[start] == 0 else (start + 1, start) for start in starts]
+
+
+def _describe_label(label: int) -> str:
+    return NAMES.get(label, f"class {label}")
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"…{text[-(length - 1) :]}"
+
+
+def _draw_grid(path: Path, cells: Sequence[GridCell], *, columns: int, group: int, title: str) -> None:
+    """Cells go row by row; `group` columns belong together."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = -(-len(cells) // columns)
+    gap = 0.25 if columns > group > 1 else 0.0
+    width = max(3.2, columns * CELL_INCHES + gap * (columns // group - 1) + 0.2)  # wide enough for the title
+    height = rows * (CELL_INCHES + 0.28) + 0.4
+    figure = Figure(figsize=(width, height), dpi=110)
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10, y=1 - 0.14 / height, va="top")
+    for number, (picture, name, label, sample_id) in enumerate(cells):
+        row, column = divmod(number, columns)
+        left = 0.1 + column * CELL_INCHES + gap * (column // group if group > 1 else 0)
+        bottom = height - 0.4 - (row + 1) * (CELL_INCHES + 0.28) + 0.06
+        box = (left + 0.04, bottom, CELL_INCHES - 0.08, CELL_INCHES - 0.08)
+        axes: Any = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+        _draw_cell(axes, picture, name, label, sample_id)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _draw_cell(axes: Any, picture: np.ndarray, name: str, label: int | None, sample_id: str) -> None:
+    if picture.ndim == 2:
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        axes.imshow(picture, interpolation="nearest")
+    colour = COLOURS.get(label, "#37474f") if label is not None else "#37474f"
+    axes.set_title(name, fontsize=7.5, color=colour, fontweight="bold", loc="left", pad=2.5)
+    axes.set_title(_shorten(sample_id, 22), fontsize=5.5, color="#555555", loc="right", pad=2.5)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(colour)

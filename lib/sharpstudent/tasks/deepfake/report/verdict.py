@@ -1,0 +1,320 @@
+"""The verdict: plain sentences for a reader who reads nothing else, the most important first.
+
+Every number stands with its interval and with what it is over, and no sentence claims more than the interval allows:
+an interval that covers 0, or chance, is said to leave the question open.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+from sharpstudent.models.widths import Lighter
+from sharpstudent.report.results import Role
+from sharpstudent.report.verdict import (
+    NO_DIFFERENCE,
+    describe_same_speed,
+    describe_weight,
+    find_side,
+    join,
+    say_difference,
+    say_name,
+    say_share,
+)
+from sharpstudent.tasks.deepfake.report.decisions import (
+    describe_false_alarms,
+    describe_kinds,
+    describe_probabilities,
+    describe_robustness,
+    describe_separation,
+    describe_undecided,
+)
+from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, find_comparison, list_sets, say_people
+from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelResult, Results
+
+FEW_PEOPLE = 20
+
+
+def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
+    """One sentence or two a line, without markup; `results.verdict` itself is not read.
+
+    lighter: the width of the student's family that is lighter than the teacher (`find_lighter_width`), named where the
+    student is not. With roles: did distillation help, the cost, the distance to the teacher. Without: each model
+    against each other. Then, of the distilled student and of each model without a role (of all where there is none):
+    how well it separates, which fakes, disturbances, false alarms, probabilities. Then how well the others separate;
+    last what was not judged.
+    """
+    if not results.models:
+        return ("No model was judged.",)
+    sets = list_sets(results)
+    few, gain = _warn_of_few(results, sets), describe_gain(results, sets)
+    compared = [*gain, *(few if gain else [])]
+    compared += [*_describe_cost(results, lighter), *describe_teacher_gap(results, sets)]
+    compared += describe_pairs(results, sets)
+    main = _choose_main(results)
+    others = [model for model in results.models if model not in main]
+    lines = compared + [line for model in main for line in describe_separation(model, sets)]
+    lines += [] if gain else few
+    lines += [line for model in main for line in _describe_model(model, sets)]
+    lines += [line for model in others for line in describe_separation(model, sets)]
+    return (*lines, *describe_undecided(results.models, sets))
+
+
+def write_headed_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
+    """A headline, then the sentences of `write_verdict`: what reports and the console show."""
+    return (write_headline(results, list_sets(results)), *write_verdict(results, lighter=lighter))
+
+
+def _choose_main(results: Results) -> list[ModelResult]:
+    chosen = find_role(results, "distilled") + find_role(results, "model")
+    return chosen or list(results.models)
+
+
+def _describe_model(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
+    telling = [one for one in sets if not one.is_validation] or sets
+    return [
+        *describe_kinds(model, sets),
+        *describe_robustness(model),
+        *describe_false_alarms(model, telling),
+        *describe_probabilities(model, telling),
+    ]
+
+
+def _warn_of_few(results: Results, sets: list[JudgedSet]) -> list[str]:
+    """A percentile bootstrap over few groups is too narrow (Davison & Hinkley 1997, section 5.2)."""
+    counts = {judged.title: judged.count(results.models[0], "people_count") for judged in sets}
+    few = {title: count for title, count in counts.items() if count is not None and count < FEW_PEOPLE}
+    return [
+        f"{title} has {say_people(count)} only: intervals over so few are narrower than the doubt is."
+        for title, count in few.items()
+    ]
+
+
+def _describe_cost(results: Results, lighter: Lighter | None) -> list[str]:
+    if all(model.cost is None for model in results.models):
+        return []  # it was not asked for
+    students = find_role(results, "distilled")
+    lines = [
+        line
+        for student, teacher in product(students, find_role(results, "teacher"))
+        for line in describe_weight(student, teacher, lighter, unit="picture", inputs=_say_sizes(student, teacher))
+    ]
+    pairs = product(students, find_role(results, "before"))
+    return lines + [
+        line
+        for student, before in pairs
+        for line in describe_same_speed(student, before, unit="picture", inputs=_say_sizes(student, before))
+    ]
+
+
+def _say_sizes(one: ModelResult, other: ModelResult) -> str:
+    return "" if one.image_size == other.image_size else f", of {one.image_size} and {other.image_size} px"
+
+
+FRAME_AUC, VIDEO_AUC = "frame_auc", "video_auc_mean"
+MANY = 5  # comparisons, of which one in twenty leaves 0 out by chance alone
+_VIDEO_WORDS = {"above": "above 0", "below": "below 0", "open": "not told from 0", "unknown": "without an interval"}
+
+
+def find_role(results: Results, role: Role) -> list[ModelResult]:
+    return [model for model in results.models if model.role == role]
+
+
+def describe_gain(results: Results, sets: list[JudgedSet]) -> list[str]:
+    """Did distillation help? One sentence for each distilled model and set that nothing was chosen on."""
+    controls, befores = find_role(results, "control"), find_role(results, "before")
+    lines: list[str] = []
+    for student in find_role(results, "distilled"):
+        if not controls and not befores:
+            lines.append(
+                f"Whether distillation is worth anything for {say_name(student.name)} cannot be told: neither the "
+                "student before stage 2 nor a control was judged beside it."
+            )
+            continue
+        for judged in _take_telling(sets):
+            lines += [_answer(results, student, control, judged) for control in controls]
+            lines += [_tell_stage(results, student, before, judged) for before in befores]
+        if not controls:
+            lines.append(
+                "What of that is the teacher's doing cannot be told, for stage 2 also trained longer: a control with "
+                "hard labels for as many further steps would tell."
+            )
+    if lines and any(model.role in ("control", "before") for model in results.models):
+        lines.append(
+            "These intervals are over the people judged, for one training of each model: what another seed would give, "
+            "they do not tell."
+        )
+    return lines
+
+
+def describe_teacher_gap(results: Results, sets: list[JudgedSet]) -> list[str]:
+    """How far each distilled student is from each teacher, and how often they agree."""
+    lines: list[str] = []
+    for student in find_role(results, "distilled"):
+        for teacher in find_role(results, "teacher"):
+            for judged in _take_telling(sets):
+                found = find_comparison(results, student, teacher, FRAME_AUC, judged)
+                if found is not None:
+                    lines.append(_tell_gap(results, student, teacher, judged, found))
+    return lines
+
+
+def describe_pairs(results: Results, sets: list[JudgedSet]) -> list[str]:
+    """Which of two models separates better, for all pairs that the roles say nothing of."""
+    lines: list[str] = []
+    for a, b in combinations(results.models, 2):
+        if "model" not in (a.role, b.role):
+            continue
+        for judged in sets:
+            found = find_comparison(results, a, b, FRAME_AUC, judged)
+            if found is not None:
+                lines.append(_tell_pair(results, a, b, judged, found))
+    if len(lines) >= MANY:
+        lines.append(
+            f"These are {len(lines)} comparisons: of those where nothing differs, about one in twenty leaves 0 out of "
+            "its interval by chance alone."
+        )
+    return lines
+
+
+def _take_telling(sets: list[JudgedSet]) -> list[JudgedSet]:
+    """Sets that chose nothing; all of them where there is no other."""
+    return [one for one in sets if not one.is_validation] or sets
+
+
+def _answer(results: Results, student: ModelResult, control: ModelResult, judged: JudgedSet) -> str:
+    """Against hard labels for as many further steps: the very question."""
+    who = f"{say_name(student.name)} minus {say_name(control.name)}, which took as many further steps with hard labels"
+    return _say_answer("Distillation", "distillation", who, results, student, control, judged)
+
+
+def _tell_stage(results: Results, student: ModelResult, before: ModelResult, judged: JudgedSet) -> str:
+    """Against the student before stage 2, which also took fewer steps."""
+    who = f"{say_name(student.name)} minus {say_name(before.name)}, which has taken fewer steps"
+    return _say_answer("Stage 2 as a whole", "stage 2 as a whole", who, results, student, before, judged)
+
+
+def _say_answer(
+    subject: str, question: str, who: str, results: Results, a: ModelResult, b: ModelResult, judged: JudgedSet
+) -> str:
+    found = find_comparison(results, a, b, FRAME_AUC, judged)
+    if found is None:
+        return (
+            f"Did {question} help on {_name_set(judged)}? This cannot be told: {say_name(a.name)} and "
+            f"{say_name(b.name)} were not compared on the same samples."
+        )
+    figures = f"frame AUC of {who}: {say_difference(found.difference, judged.say_over(a))}"
+    video = _say_video(results, a, b, judged)
+    side = find_side(found.difference, NO_DIFFERENCE)
+    if side in ("above", "below"):
+        return f"{subject} {'helped' if side == 'above' else 'hurt'} on {_name_set(judged)}: {figures}{video}."
+    why = "there is no interval" if side == "unknown" else "the interval covers 0"
+    return f"Did {question} help on {_name_set(judged)}? This cannot be told, {why}: {figures}{video}."
+
+
+def _tell_gap(
+    results: Results, student: ModelResult, teacher: ModelResult, judged: JudgedSet, found: ComparisonResult
+) -> str:
+    pair = f"{say_name(student.name)} minus {say_name(teacher.name)}"
+    figures = f"frame AUC of {pair}: {say_difference(found.difference, judged.say_over(student))}"
+    words = {
+        "above": "The student is ahead of its teacher",
+        "below": "The student is behind its teacher",
+        "open": "Student and teacher cannot be told apart",
+        "unknown": "How far the student is from its teacher cannot be told, there is no interval",
+    }
+    limit = ""
+    if (side := find_side(found.difference, NO_DIFFERENCE)) == "open":
+        limit = ", which is not to say that they are equal"
+    text = f"{words[side]} on {_name_set(judged)}{limit}: {figures}{_say_video(results, student, teacher, judged)}."
+    return f"{text} They call {say_share(found.agreement)} of the frames alike, at a probability of one half."
+
+
+def _tell_pair(results: Results, a: ModelResult, b: ModelResult, judged: JudgedSet, found: ComparisonResult) -> str:
+    side = find_side(found.difference, NO_DIFFERENCE)
+    if side == "below":
+        a, b = b, a
+        turned = find_comparison(results, a, b, FRAME_AUC, judged)
+        assert turned is not None
+        found = turned
+    figures = f"difference in frame AUC {say_difference(found.difference, judged.say_over(a))}"
+    video = _say_video(results, a, b, judged)
+    names, where = (say_name(a.name), say_name(b.name)), _name_set(judged)
+    if side in ("above", "below"):
+        text = f"{names[0]} separates real from fake better than {names[1]} on {where}: {figures}{video}."
+    else:
+        why = "there is no interval" if side == "unknown" else "the interval covers 0"
+        text = f"Which of {names[0]} and {names[1]} is better on {where} cannot be told, {why}: {figures}{video}."
+    return f"{text} They call {say_share(found.agreement)} of the frames alike."
+
+
+def _say_video(results: Results, a: ModelResult, b: ModelResult, judged: JudgedSet) -> str:
+    found = find_comparison(results, a, b, VIDEO_AUC, judged)
+    if found is None or not judged.has_videos(a):
+        return ""
+    side = find_side(found.difference, NO_DIFFERENCE)
+    return f"; by video {say_difference(found.difference, judged.say_over(a, 'video'))}, {_VIDEO_WORDS[side]}"
+
+
+def _name_set(judged: JudgedSet) -> str:
+    return f"{judged.title} (which chose the checkpoints)" if judged.is_validation else judged.title
+
+
+MOST_SETS = 3  # that a headline names
+
+
+def write_headline(results: Results, sets: list[JudgedSet]) -> str:
+    """Whether distillation helped (against a control), or stage 2 as a whole; else how well the model separates, or of
+    several models the highest AUC on each set.
+    """
+    telling = ([one for one in sets if not one.is_validation] or sets)[:MOST_SETS]
+    students, controls, befores = (find_role(results, role) for role in ("distilled", "control", "before"))
+    for subject, others in (("Distillation", controls), ("Stage 2 as a whole", befores)):
+        if students and others:
+            return _tell_gain(subject, results, students[0], others[0], telling)
+    if len(results.models) == 1:
+        return _tell_one(results.models[0], telling)
+    return _tell_highest(results, telling)
+
+
+def _tell_gain(subject: str, results: Results, a: ModelResult, b: ModelResult, sets: list[JudgedSet]) -> str:
+    words: dict[str, list[str]] = {"helped": [], "hurt": [], "open": []}
+    for judged in sets:
+        found = find_comparison(results, a, b, FRAME_AUC, judged)
+        side = "unknown" if found is None else find_side(found.difference, NO_DIFFERENCE)
+        words[{"above": "helped", "below": "hurt"}.get(side, "open")].append(judged.title)
+    told = [f"{word} on {join(words[word])}" for word in ("helped", "hurt") if words[word]]
+    if not told:
+        return f"Whether {subject[0].lower()}{subject[1:]} helped cannot be told from this data."
+    left = f"; on {join(words['open'])} it cannot be told" if words["open"] else ""
+    return f"{subject} {' and '.join(told)}{left}."
+
+
+def _tell_one(model: ModelResult, sets: list[JudgedSet]) -> str:
+    parts: list[str] = []
+    for judged in sets:
+        found = judged.find(model, FRAME_AUC)
+        if found is not None and found.value is not None:
+            weak = ", not shown to be better than chance" if find_side(found, CHANCE) in ("open", "below") else ""
+            parts.append(f"{_say_short(found.value)} on {judged.title}{weak}")
+    if not parts:
+        return f"Nothing is known of how well {say_name(model.name)} separates real from fake."
+    return f"Frame AUC {'; '.join(parts)}."
+
+
+def _tell_highest(results: Results, sets: list[JudgedSet]) -> str:
+    parts: list[str] = []
+    for judged in sets:
+        known = [
+            (figure.value, model)
+            for model in results.models
+            if (figure := judged.find(model, FRAME_AUC)) is not None and figure.value is not None
+        ]
+        if known:
+            value, model = max(known, key=lambda one: one[0])
+            parts.append(f"{say_name(model.name)} on {judged.title} ({_say_short(value)})")
+    return f"Highest frame AUC: {'; '.join(parts)}." if parts else "No model has an AUC on this data."
+
+
+def _say_short(value: float) -> str:
+    """`.902`; 1 is `1.000`."""
+    return f"{value:.3f}".removeprefix("0")

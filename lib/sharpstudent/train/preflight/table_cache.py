@@ -1,0 +1,183 @@
+"""Tables of models on validation samples, kept from one run to the next: `OUTPUT_ROOT/.preflight/KEY.json`.
+
+The key is a digest of everything that the tables depend on, so a file is never out of date, only unused: the files that
+were used last are kept, up to a number and a size. The folder begins with a dot and holds no config.json: no search for
+runs takes it for one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sharpstudent.config.run_config import RunConfig
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.io import TEMPORARY_SUFFIX, write_text_atomically
+from sharpstudent.core.random import build_generator
+from sharpstudent.core.types import Table
+from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.evaluation.tables import compute_digest, table_from_json, table_to_json
+from sharpstudent.models.forward import select_inputs
+from sharpstudent.models.weights import compute_weights_hash
+from sharpstudent.task import Task
+from sharpstudent.train.build import TrainingData
+
+FORMAT = 2
+FOLDER = ".preflight"
+# A run leaves a file for its student and takes those of its teachers again: 64 are two months of a run a day. A picture
+# takes some 200 bytes: 256 MB hold them for 20 000 validation pictures.
+MOST_FILES = 64
+MOST_BYTES = 256 * 2**20
+STRAY_SECONDS = 24 * 3600.0  # after which a file that is half written has lost its writer
+
+
+@dataclass(frozen=True)
+class TableCache:
+    """data: a digest of the validation samples, None where nothing may be kept; say: gets the notes."""
+
+    folder: Path
+    data: str | None
+    device: torch.device
+    task: Task
+    say: Callable[[str], None]
+
+    def find(self, model: nn.Module) -> Path | None:
+        """Where the table of this model is or would be; None where nothing may be kept."""
+        if self.data is None:
+            return None
+        parts = [FORMAT, self.data, self.device.type, compute_weights_hash(model), self._ask(model)]
+        return self.folder / f"{compute_digest(parts)}.json"
+
+    def load(self, path: Path) -> Table | None:
+        """What `save` wrote; None where there is nothing, or nothing whole: a note says which."""
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["digest"] != compute_digest(stored["table"]):
+                raise ValueError("its digest is that of another table")
+            with contextlib.suppress(OSError):
+                os.utime(path)  # used now: `prune` keeps it
+            return table_from_json(stored["table"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.say(f"preflight: {path} cannot be read ({type(error).__name__}: {error}); judging again")
+            return None
+
+    def save(self, path: Path, table: Table) -> None:
+        """Keep a table. A disk that refuses costs a note and nothing else: it can be computed again."""
+        plain = table_to_json(table)
+        try:
+            write_text_atomically(path, json.dumps({"digest": compute_digest(plain), "table": plain}) + "\n")
+        except UserError as error:
+            self.say(f"preflight: table not kept: {path} {error.problems[0].what}")
+
+    def prune(self, used: Collection[Path]) -> None:
+        """Delete the files that were used longest ago, beyond MOST_FILES or MOST_BYTES; never those `used` just now.
+
+        Another run may read, write and delete here at the same time: a file that is gone is no fault, and a run whose
+        scores were deleted judges again. What the disk refuses is let be.
+        """
+        files = size = 0
+        for path, about in _list_newest_first(self.folder):
+            is_stray = path.name.endswith(TEMPORARY_SUFFIX)
+            if is_stray and time.time() - about.st_mtime < STRAY_SECONDS:
+                continue  # of a run that is writing it
+            files, size = files + 1, size + about.st_size
+            if is_stray or (path not in used and (files > MOST_FILES or size > MOST_BYTES)):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    @torch.inference_mode()
+    def _ask(self, model: nn.Module) -> str:
+        """A digest of the model's answer to one fixed row: what its weights do not tell, such as the order of its
+        classes, is in the answer.
+        """
+        generator = torch.Generator().manual_seed(0)
+        inputs = {
+            name: torch.rand(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
+            for name, tensor in self.task.example_batch(1).inputs.items()
+        }
+        inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+        was_training = model.training
+        model.eval()
+        try:
+            # `forward` itself: a compiled student would be compiled for a batch of one.
+            outputs = model.forward(**select_inputs(model, inputs))
+        finally:
+            model.train(was_training)
+        digest = hashlib.sha256()
+        for name in sorted(outputs):
+            digest.update(name.encode() + outputs[name].float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def build_table_cache(
+    config: RunConfig, task: Task, data: TrainingData, device: torch.device, say: Callable[[str], None]
+) -> TableCache:
+    """The cache of a run's output root for the validation samples of its task."""
+    folder = Path(config.output_root) / FOLDER
+    return TableCache(folder, _fingerprint(config, task, data), device, task, say)
+
+
+def save_tables(path: Path, tables: Sequence[Table]) -> None:
+    """Tables of several models, whole or not at all. Raises UserError where the disk refuses."""
+    write_text_atomically(path, json.dumps([table_to_json(each) for each in tables]) + "\n")
+
+
+def load_tables(path: Path) -> list[Table]:
+    """What `save_tables` wrote, in this version or an earlier one. Raises OSError where there is no such file,
+    ValueError, KeyError or TypeError where it is another.
+    """
+    return [table_from_json(each) for each in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _list_newest_first(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """The files of kept scores, whole or half written; what cannot be looked at is left out."""
+    found: list[tuple[Path, os.stat_result]] = []
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.endswith((".json", TEMPORARY_SUFFIX)):
+                with contextlib.suppress(OSError):
+                    found.append((path, path.stat()))
+    return sorted(found, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True)
+
+
+def _fingerprint(config: RunConfig, task: Task, data: TrainingData) -> str | None:
+    """A digest of what decides the validation samples: names, sizes and times of their files, the task's settings, and
+    the first sample's arrays, which change when the making of samples does. None where that sample cannot be read.
+    """
+    samples = data.validation
+    try:
+        first = samples.make(0, build_generator(samples.seed, 0, 0))
+    except UnreadableSample:
+        return None
+    parts = [
+        [_describe_file(samples.name(index)) for index in range(len(samples))],
+        [_describe_file(str(path)) for path in data.depends_on],
+        [samples.seed, task.facts(), config.task, config.task_section.model_dump(mode="json")],
+        [
+            [name, hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()]
+            for arrays in (first.inputs, first.targets)
+            for name, array in arrays.items()
+        ],
+    ]
+    return compute_digest(parts)
+
+
+def _describe_file(name: str) -> list[Any]:
+    try:
+        about = Path(name).stat()
+    except (OSError, ValueError):  # a task may name its items as it likes
+        return [name]
+    return [name, about.st_size, about.st_mtime_ns]

@@ -1,0 +1,178 @@
+"""From scored frames to results: the figures are those of the metrics, and two models are held against each other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from sharpstudent.metrics.binary import compute_auc, to_logits
+from sharpstudent.metrics.calibration import compute_ece, compute_log_loss
+from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
+from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, ScoredFrames, aggregate_clips, join_frames
+from sharpstudent.tasks.deepfake.report.from_frames import (
+    build_comparisons,
+    build_drawings,
+    build_figures,
+    choose_rules,
+)
+from sharpstudent.tasks.deepfake.report.results import CalibrationResult, OperatingPointResult
+
+ROUNDS = 40
+
+
+def make_frames(*, people: int = 8, frames_a_clip: int = 3, seed: int = 0, strength: float = 1.5) -> ScoredFrames:
+    """Two sources; of each person a real clip and a fake one, the fake of one of two kinds."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (source, f"p{person}", label, frame)
+        for source in ("north", "south")
+        for person in range(people)
+        for label in (0, 1)
+        for frame in range(frames_a_clip)
+    ]
+    labels = np.array([row[2] for row in rows], np.int64)
+    return ScoredFrames(
+        margins=rng.normal(0.0, 1.0, len(rows)) + strength * (labels - 0.5),
+        labels=labels,
+        sample_ids=[f"{person}-{label}-{frame}" for _, person, label, frame in rows],
+        clip_ids=[f"{person}-{label}" for _, person, label, _ in rows],
+        groups=[person for _, person, _, _ in rows],
+        sources=[source for source, *_ in rows],
+        manipulations=["" if label == 0 else f"kind{int(person[1:]) % 2}" for _, person, label, _ in rows],
+    )
+
+
+def take(frames: ScoredFrames, rows: np.ndarray) -> ScoredFrames:
+    columns = {field.name: getattr(frames, field.name) for field in fields(frames)}
+    return ScoredFrames(
+        **{
+            name: None
+            if column is None
+            else column[rows]
+            if isinstance(column, np.ndarray)
+            else [column[i] for i in rows]
+            for name, column in columns.items()
+        }
+    )
+
+
+def make_calibration(temperature: float = 2.0, threshold: float = 0.3) -> CalibrationResult:
+    point = OperatingPointResult(threshold=threshold, tpr=0.9, fpr=0.1)
+    return CalibrationResult(
+        fitted_on="validation",
+        temperature=temperature,
+        log_loss=(0.6, 0.5),
+        ece=(0.1, 0.05),
+        operating_points={"frame": {"eer": point}, "video_mean": {"eer": point}},
+    )
+
+
+def test_figures_are_those_of_the_metrics_with_intervals_around_them() -> None:
+    frames = make_frames()
+    found = build_figures(frames, rounds=ROUNDS)
+    values = compute_figures(frames).values
+    assert {name: figure.value for name, figure in found.items() if figure.value is not None} == values
+    auc = found["video_auc_mean@north"]
+    assert auc.low is not None
+    assert auc.value is not None
+    assert auc.high is not None
+    assert auc.low <= auc.value <= auc.high
+
+
+def test_frames_shared_out_over_two_holders_in_any_order_give_the_same_figures() -> None:
+    frames = make_frames()
+    order = np.random.default_rng(1).permutation(len(frames))
+    halves = join_frames([take(frames, order[::2]), take(frames, order[1::2])])
+    one, two = (build_figures(part, rounds=ROUNDS) for part in (frames, halves))
+    assert one.keys() == two.keys()
+    for name, figure in one.items():
+        for end in ("value", "low", "high"):
+            a, b = getattr(figure, end), getattr(two[name], end)
+            assert (a is None) == (b is None)
+            assert a is None or math.isclose(a, b, rel_tol=0.0, abs_tol=1e-12)
+
+
+def test_stored_thresholds_and_the_temperature_have_figures_of_their_own() -> None:
+    frames, calibration = make_frames(), make_calibration(temperature=2.5, threshold=0.3)
+    found = build_figures(frames, calibration=calibration, rounds=ROUNDS)
+    called_fake = frames.margins >= 0.3
+    assert found["frame_accuracy_at_eer"].value == np.mean(called_fake == (frames.labels == 1))
+    assert found["frame_apcer_at_eer"].value == np.mean(~called_fake[frames.labels == 1])
+    logits = to_logits(frames.margins / 2.5)
+    assert found["frame_ece_calibrated"].value == pytest.approx(compute_ece(logits, frames.labels), abs=1e-12)
+    assert found["frame_log_loss_calibrated"].value == pytest.approx(compute_log_loss(logits, frames.labels), abs=1e-12)
+    assert found["frame_ece_calibrated@north"].low is not None
+    # A temperature moves no rank: nothing else is told twice.
+    assert not [name for name in found if "auc" in name and "calibrated" in name]
+
+
+def test_where_every_clip_is_one_picture_there_are_no_figures_of_videos() -> None:
+    frames = make_frames(frames_a_clip=1)
+    assert choose_rules(frames) == ()
+    assert not [name for name in build_figures(frames, rounds=ROUNDS) if name.startswith("video")]
+    assert {drawing.level for drawing in build_drawings(frames)} == {"frame"}
+
+
+def test_drawings_are_of_all_and_of_each_source_and_end_where_curves_end() -> None:
+    drawings = build_drawings(make_frames())
+    assert [(one.level, one.part) for one in drawings] == [
+        (level, part) for level in ("frame", "video_mean") for part in ("", "@north", "@south")
+    ]
+    for one in drawings:
+        assert (one.roc.x[0], one.roc.y[0], one.roc.thresholds[0]) == (0.0, 0.0, None)
+        assert (one.roc.x[-1], one.roc.y[-1]) == (1.0, 1.0)
+        samples = sum(one.histogram.real) + sum(one.histogram.fake)
+        assert samples == sum(one.reliability.counts)
+
+
+def test_a_comparison_is_the_difference_of_both_models_figures() -> None:
+    good, weak = make_frames(strength=2.0), make_frames(strength=0.5, seed=3)
+    found = {one.figure: one for one in build_comparisons(("good", good), ("weak", weak), rounds=ROUNDS)}
+    assert set(found) == {
+        f"{level}{part}" for level in ("frame_auc", "video_auc_mean") for part in ("", "@north", "@south")
+    }
+    frame = found["frame_auc"]
+    expected = compute_auc(good.margins, good.labels) - compute_auc(weak.margins, weak.labels)
+    assert frame.difference.value == pytest.approx(expected, abs=1e-12)
+    assert frame.agreement == np.mean((good.margins >= 0) == (weak.margins >= 0))
+    clips = [f"{source}/{clip}" for source, clip in zip(good.sources, good.clip_ids, strict=True)]
+    videos = [aggregate_clips(one.margins, one.labels, clips, MEAN) for one in (good, weak)]
+    aucs = [compute_auc(one.margins, one.labels) for one in videos]
+    assert found["video_auc_mean"].difference.value == pytest.approx(aucs[0] - aucs[1], abs=1e-12)
+
+
+def test_a_model_held_against_itself_differs_by_nothing_and_agrees_always() -> None:
+    frames = make_frames()
+    for one in build_comparisons(("a", frames), ("b", frames), rounds=ROUNDS):
+        assert (one.difference.value, one.difference.low, one.difference.high) == (0.0, 0.0, 0.0)
+        assert (one.agreement, one.p_value) == (1.0, 1.0)
+
+
+def test_frames_that_one_model_could_not_judge_are_left_out_for_both() -> None:
+    whole = make_frames()
+    decided = np.ones(len(whole), np.bool_)
+    decided[:5] = False
+    some = replace(whole, decided=decided)
+    other = make_frames(seed=7)
+    found = build_comparisons(("some", some), ("other", other), rounds=ROUNDS)[0]
+    expected = compute_auc(whole.margins[5:], whole.labels[5:]) - compute_auc(other.margins[5:], other.labels[5:])
+    assert found.difference.value == pytest.approx(expected, abs=1e-12)
+
+
+def test_models_that_saw_other_frames_are_not_compared() -> None:
+    frames = make_frames()
+    with pytest.raises(ValueError, match="different frames"):
+        build_comparisons(("a", frames), ("b", take(frames, np.arange(len(frames))[::-1])), rounds=ROUNDS)
+    with pytest.raises(ValueError, match="different frames"):
+        build_comparisons(("a", frames), ("b", take(frames, np.arange(len(frames) - 1))), rounds=ROUNDS)
+
+
+def test_one_person_gives_a_difference_without_an_interval_and_says_why() -> None:
+    frames = make_frames(people=1)
+    north = take(frames, np.flatnonzero(np.array(frames.sources) == "north"))
+    (frame, *_) = build_comparisons(("a", north), ("b", north), rounds=ROUNDS)
+    assert frame.difference.low is None
+    assert frame.p_value is None
+    assert "fewer than two people" in (frame.difference.note or "")

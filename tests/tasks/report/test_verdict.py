@@ -1,0 +1,522 @@
+"""The verdict: what it says in each case, and that it never says more than an interval allows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sharpstudent.models.widths import Lighter
+from sharpstudent.report.results import CostResult, FigureResult, Role
+from sharpstudent.report.text import format_macs
+from sharpstudent.tasks.deepfake.report.results import (
+    CalibrationResult,
+    ComparisonResult,
+    DataResult,
+    DisturbanceCurve,
+    DisturbancePoint,
+    ModelResult,
+    OperatingPointResult,
+    Results,
+)
+from sharpstudent.tasks.deepfake.report.verdict import write_verdict
+
+Triple = tuple[float, float, float]
+CLAIMS = ("helped", "hurt", "better than", "ahead of", "behind its", "lighter")
+
+
+def figure(value: Triple | float | None, note: str | None = None) -> FigureResult:
+    if isinstance(value, tuple):
+        return FigureResult(value=value[0], low=value[1], high=value[2], note=note)
+    return FigureResult(value=value, note=note)
+
+
+def cost(**changes: Any) -> CostResult:
+    made: dict[str, Any] = {
+        "parameters": 3_370_000,
+        "macs": 390_000_000,
+        "file_bytes": 13_700_000,
+        "latency_ms": 10.4,
+        "latency_p95_ms": 11.0,
+        "memory_bytes": 80_000_000,
+        "device": "CPU",
+    }
+    return CostResult(**(made | changes))
+
+
+def model(name: str, role: Role = "model", **changes: Any) -> ModelResult:
+    figures: Mapping[str, FigureResult] = {
+        "frame_auc@test": figure((0.902, 0.88, 0.927)),
+        "frame_count@test": figure(336.0),
+        "frame_count_real@test": figure(168.0),
+        "frame_count_fake@test": figure(168.0),
+        "people_count@test": figure(42.0),
+    }
+    made: dict[str, Any] = {
+        "file": "best_model.pth",
+        "sha256": "0" * 64,
+        "architecture": "tf_efficientnet_lite0",
+        "image_size": 112,
+        "figures": figures,
+    }
+    return ModelResult(name=name, role=role, **(made | changes))
+
+
+def data(name: str = "test", **changes: Any) -> DataResult:
+    made: dict[str, Any] = {
+        "kind": "manifest",
+        "split": "test",
+        "fingerprint": "f" * 64,
+        "frames": 336,
+        "faces": 336,
+        "real": 168,
+        "fake": 168,
+        "videos": 336,
+        "people": 42,
+        "faces_rule": "largest",
+    }
+    return DataResult(name=name, **(made | changes))
+
+
+def compare(a: str, b: str, difference: Triple | float | None, of: str = "frame_auc@test") -> ComparisonResult:
+    return ComparisonResult(a=a, b=b, figure=of, difference=figure(difference), p_value=None, agreement=0.912)
+
+
+def results(*models: ModelResult, comparisons: tuple[ComparisonResult, ...] = (), **changes: Any) -> Results:
+    made: dict[str, Any] = {
+        "title": "t",
+        "made_at": "2026-11-23T00:00:00Z",
+        "command": "c",
+        "verdict": (),
+        "protocol": {},
+        "data": (data(),),
+    }
+    return Results(models=models, comparisons=comparisons, **(made | changes))
+
+
+def four(difference: Triple | float | None, **changes: Any) -> Results:
+    """Teacher, before, distilled and control; difference: distilled minus control."""
+    return results(
+        model("teacher", "teacher"),
+        model("before", "before"),
+        model("student", "distilled"),
+        model("hard", "control"),
+        comparisons=(
+            compare("student", "hard", difference),
+            compare("student", "before", (0.107, 0.074, 0.142)),
+            compare("student", "teacher", (-0.025, -0.048, -0.003)),
+        ),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "starts"),
+    [
+        ((0.02, 0.004, 0.036), "Distillation helped on test: "),
+        ((-0.02, -0.036, -0.004), "Distillation hurt on test: "),
+        ((-0.008, -0.026, 0.009), "Did distillation help on test? This cannot be told, the interval covers 0: "),
+        ((0.01, 0.0, 0.02), "Did distillation help on test? This cannot be told, the interval covers 0: "),
+        (0.02, "Did distillation help on test? This cannot be told, there is no interval: "),
+        (None, "Did distillation help on test? This cannot be told, there is no interval: "),
+    ],
+)
+def test_the_first_sentence_answers_whether_distillation_helped(difference: Triple | float | None, starts: str) -> None:
+    first = write_verdict(four(difference))[0]
+    assert first.startswith(starts)
+    assert "as many further steps with hard labels" in first
+
+
+def test_a_figure_stands_with_its_interval_and_with_what_it_is_over() -> None:
+    first = write_verdict(four((0.02, 0.004, 0.0361)))[0]
+    assert "+.020 (95 % interval +.004 to +.036; 336 frames of 42 people)" in first
+
+
+def test_a_comparison_made_the_other_way_round_is_turned() -> None:
+    turned = results(
+        model("student", "distilled"),
+        model("hard", "control"),
+        comparisons=(compare("hard", "student", (-0.02, -0.03, -0.01)),),
+    )
+    assert write_verdict(turned)[0].startswith("Distillation helped on test: ")
+    assert "+.020 (95 % interval +.010 to +.030;" in write_verdict(turned)[0]
+
+
+def test_without_a_control_the_gain_is_that_of_stage_2_as_a_whole() -> None:
+    made = results(
+        model("before", "before"),
+        model("student", "distilled"),
+        comparisons=(compare("student", "before", (0.107, 0.074, 0.142)),),
+    )
+    first = write_verdict(made)[0]
+    assert first.startswith("Stage 2 as a whole helped on test: ")
+    assert "before, which has taken fewer steps" in first
+    assert "stage 2 also trained longer" in write_verdict(made)[1]
+    assert not any(line.startswith("Distillation helped") for line in write_verdict(made))
+
+
+def test_with_neither_control_nor_stage_before_nothing_is_claimed() -> None:
+    lines = write_verdict(results(model("student", "distilled")))
+    assert "cannot be told" in lines[0]
+    assert not any(claim in lines[0] for claim in CLAIMS)
+
+
+def test_models_that_were_not_compared_are_said_not_to_have_been() -> None:
+    first = write_verdict(results(model("student", "distilled"), model("hard", "control")))[0]
+    assert "were not compared on the same samples" in first
+
+
+def test_videos_have_an_answer_of_their_own() -> None:
+    made = four((0.02, 0.004, 0.036))
+    video = compare("student", "hard", (0.01, -0.02, 0.04), of="video_auc_mean@test")
+    first = write_verdict(made.model_copy(update={"comparisons": (*made.comparisons, video)}))[0]
+    assert "by video +.010 (95 % interval −.020 to +.040; 336 videos of 42 people), not told from 0" in first
+
+
+def test_videos_of_one_frame_each_are_not_told_a_second_time() -> None:
+    figures = {**model("x").figures, "video_auc_mean@test": figure((0.9, 0.8, 0.95)), "video_count@test": figure(336.0)}
+    assert "by video" not in write_verdict(results(model("one", figures=figures)))[0]
+    fewer = figures | {"video_count@test": figure(30.0)}
+    line = write_verdict(results(model("one", figures=fewer)))[0]
+    assert "by video (mean of its frames) .900 (95 % interval .800 to .950; 30 videos of 42 people)" in line
+
+
+def test_validation_chose_the_checkpoints_and_answers_only_where_nothing_else_does() -> None:
+    chosen_on = data("val", kind="validation", split="val")
+    both = four((0.02, 0.004, 0.036), data=(chosen_on, data()))
+    assert not any("helped on val" in line for line in write_verdict(both))
+    alone = results(
+        model("student", "distilled"),
+        model("hard", "control"),
+        data=(chosen_on,),
+        comparisons=(compare("student", "hard", (0.02, 0.004, 0.036), of="frame_auc"),),
+    )
+    assert write_verdict(alone)[0].startswith("Distillation helped on val (which chose the checkpoints): ")
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        ((-0.02, -0.04, -0.001), "The student is behind its teacher on test"),
+        ((0.02, 0.001, 0.04), "The student is ahead of its teacher on test"),
+        (
+            (-0.014, -0.037, 0.009),
+            "Student and teacher cannot be told apart on test, which is not to say that they are",
+        ),
+        (-0.014, "How far the student is from its teacher cannot be told, there is no interval"),
+    ],
+)
+def test_the_distance_to_the_teacher_and_how_often_they_agree(difference: Triple | float, words: str) -> None:
+    made = results(
+        model("teacher", "teacher"),
+        model("student", "distilled"),
+        comparisons=(compare("student", "teacher", difference),),
+    )
+    line = next(line for line in write_verdict(made) if words in line)
+    assert "call 91.2 % of the frames alike" in line
+
+
+def with_costs(student: CostResult | None, teacher: CostResult | None, lighter: Lighter | None = None) -> list[str]:
+    made = results(model("teacher", "teacher", cost=teacher), model("student", "distilled", cost=student))
+    return [line for line in write_verdict(made, lighter=lighter) if "lighter" in line or "Latenc" in line]
+
+
+HEAVY = {"parameters": 17_550_000, "macs": 4_390_000_000, "file_bytes": 70_600_000, "latency_ms": 50.0}
+AS_HEAVY = {"parameters": 17_430_000, "macs": 15_960_000_000, "file_bytes": 70_000_000, "latency_ms": 80.0}
+
+
+def test_a_student_that_is_lighter_is_said_to_be_with_every_figure() -> None:
+    line, speed = with_costs(cost(), cost(**HEAVY, latency_p95_ms=52.0))
+    assert line.startswith("The student is lighter than its teacher (student, teacher): ")
+    for words in (
+        "parameters 3.37 M against 17.55 M (81 % less)",
+        f"multiply-accumulates {format_macs(390_000_000)} against 4.39 G (91 % less)",
+        "file size 13.7 MB against 70.6 MB (81 % less)",
+    ):
+        assert words in line
+    assert "differ, the first is faster: 10.4 ms and 50.0 ms a picture" in speed
+
+
+def test_a_student_that_is_not_lighter_is_told_so_with_the_width_that_is() -> None:
+    width = Lighter("mobilevitv2_100", 4_390_000, 4_040_000_000)
+    line, named, _ = with_costs(cost(**AS_HEAVY), cost(**HEAVY), width)
+    assert line.startswith("The student is not lighter than its teacher ")
+    assert "17.43 M against 17.55 M (about as much)" in line
+    assert "15.96 G against 4.39 G (3.6 times as much)" in line
+    assert "mobilevitv2_100: 4.39 M parameters, 4.04 G multiply-accumulates" in named
+
+
+def test_lighter_in_one_of_two_is_said_of_that_one() -> None:
+    line, *_ = with_costs(cost(**AS_HEAVY | {"parameters": 9_000_000}), cost(**HEAVY))
+    assert line.startswith("The student is lighter than its teacher in parameters but not in multiply-accumulates ")
+
+
+def test_what_was_not_counted_or_measured_is_said_to_be_unknown() -> None:
+    (line,) = with_costs(None, cost())
+    assert "cannot be told, no cost was measured" in line
+    line, *_ = with_costs(cost(parameters=None, macs=None), cost(**HEAVY))
+    assert line.startswith("Whether the student is lighter than its teacher cannot be told")
+    line, *_ = with_costs(cost(macs=None), cost(**HEAVY))
+    assert line.startswith("The student is lighter than its teacher in parameters ")
+    assert "multiply-accumulates beside the teacher's are not known" in line
+
+
+def same_speed(**changes: Any) -> str:
+    made = results(
+        model("before", "before", cost=cost(latency_ms=10.5)), model("student", "distilled", cost=cost(**changes))
+    )
+    (line,) = [line for line in write_verdict(made) if line.startswith("Latencies of ")]
+    return line
+
+
+def test_latencies_within_noise_are_called_equal() -> None:
+    assert "are equal within noise: 10.4 ms and 10.5 ms a picture (median, batch 1), on CPU." in same_speed()
+    assert "equal within noise" in same_speed(latency_ms=11.5, latency_p95_ms=15.0)  # single pictures vary by 3.5 ms
+    assert "cannot be told apart, for single pictures vary" in same_speed(latency_ms=14.0, latency_p95_ms=18.0)
+    assert "measure again" in same_speed(latency_ms=14.0, latency_p95_ms=14.1)
+    assert "different devices" in same_speed(device="NVIDIA H100")
+
+
+@pytest.mark.parametrize(
+    ("auc", "words"),
+    [
+        (
+            (0.902, 0.88, 0.927),
+            "frame AUC of .902 (95 % interval .880 to .927; 336 frames of 42 people), better than chance",
+        ),
+        ((0.55, 0.48, 0.63), "which cannot be told from chance (.5)"),
+        ((0.5002, 0.50004, 0.51), "95 % interval .50004 to .510"),
+        ((0.2, 0.1, 0.3), "worse than chance"),
+        (0.9, "without an interval, so that whether it is better than chance cannot be told"),
+    ],
+)
+def test_one_model_is_held_against_chance(auc: Triple | float, words: str) -> None:
+    one = model("one", figures={**model("x").figures, "frame_auc@test": figure(auc)})
+    assert words in write_verdict(results(one))[0]
+
+
+def test_figures_of_all_are_those_of_the_only_set() -> None:
+    plain = {name.removesuffix("@test"): value for name, value in model("x").figures.items()}
+    assert write_verdict(results(model("one", figures=plain)))[0].startswith("On test one separates real from fake")
+
+
+def test_a_set_of_one_class_has_no_figure_and_the_reason_is_said() -> None:
+    one = model("one", figures={"frame_auc@test": figure(None, "no value: no fakes")})
+    assert (
+        "nothing is known of how well one separates real from fake: no value: no fakes"
+        in write_verdict(results(one))[0]
+    )
+
+
+def test_nothing_but_figures_is_enough_and_no_models_are_no_error() -> None:
+    one = ModelResult(name="m", file="f", sha256="0", architecture=None, image_size=None)
+    assert write_verdict(results(one, data=()))[0].startswith("On the data judged nothing is known")
+    named = one.model_copy(update={"figures": {"frame_auc@a": figure((0.9, 0.8, 0.95)), "frame_auc@b": figure(0.5)}})
+    lines = write_verdict(results(named, data=()))
+    assert lines[0].startswith("On a m separates")
+    assert lines[1].startswith("On b m separates")
+    assert write_verdict(results()) == ("No model was judged.",)
+
+
+def with_kinds(first: Triple, second: Triple, *sets: DataResult) -> str:
+    figures = {
+        **model("x").figures,
+        "frame_auc@test/self-blend": figure(first),
+        "frame_auc@swaps": figure(second),
+        "frame_auc@swaps/swap": figure(second),
+    }
+    lines = write_verdict(results(model("one", figures=figures), data=sets or (data(), data("swaps"))))
+    (line,) = [line for line in lines if "kinds of fake" in line]
+    return line
+
+
+def test_another_kind_of_fake_is_held_against_the_same_kind() -> None:
+    worse = with_kinds((0.902, 0.88, 0.927), (0.618, 0.52, 0.72))
+    assert worse.startswith("one is worse at some kinds of fake than at others: worst at swap (swaps), frame AUC .618")
+    assert "best at self-blend (test), frame AUC .902" in worse
+    assert "chance" not in worse
+    assert "not shown to be better than chance at swap (swaps)" in with_kinds((0.902, 0.88, 0.927), (0.55, 0.48, 0.63))
+    assert with_kinds((0.7, 0.6, 0.8), (0.65, 0.5, 0.72)).startswith("Whether one is worse at some kinds")
+
+
+def test_a_kind_that_the_validation_had_not_is_named_as_such() -> None:
+    sets = (data(), data("swaps"), data("val", kind="validation", manipulations={"self-blend": 10}))
+    line = with_kinds((0.902, 0.88, 0.927), (0.618, 0.52, 0.72), *sets)
+    assert "swap (swaps; no such fakes chose the model)" in line
+    assert "self-blend (test)" in line
+
+
+POINT = OperatingPointResult(threshold=1.2, tpr=0.5, fpr=0.01)
+CALIBRATION = CalibrationResult(
+    fitted_on="validation of this run",
+    temperature=1.5,
+    log_loss=(0.5, 0.4),
+    ece=(0.1, 0.05),
+    operating_points={"frame": {"fpr_1pct": POINT, "eer": POINT}},
+)
+
+
+def decide(alarms: Triple, missed: Triple, name: str = "fpr_1pct", *, stored: bool = True) -> str:
+    figures = {
+        **model("x").figures,
+        f"frame_bpcer_at_{name}@test": figure(alarms),
+        f"frame_apcer_at_{name}@test": figure(missed),
+    }
+    lines = write_verdict(results(model("one", figures=figures, calibration=CALIBRATION if stored else None)))
+    (line,) = [line for line in lines if line.startswith("At ")]
+    return line
+
+
+def test_false_alarms_are_those_at_the_stored_threshold_and_held_against_what_it_was_chosen_for() -> None:
+    line = decide((0.06, 0.03, 0.09), (0.4, 0.3, 0.5))
+    assert "chosen on validation for 1 % false alarms" in line
+    assert (
+        "calls 6.0 % (95 % interval 3.0 % to 9.0 %) of 168 real frames on test fake, more than it was chosen for"
+        in line
+    )
+    assert "misses 40.0 % (95 % interval 30.0 % to 50.0 %) of 168 fake frames" in line
+    assert "chosen for," not in decide((0.02, 0.0, 0.04), (0.4, 0.3, 0.5))
+    assert decide((0.1, 0.0, 0.2), (0.4, 0.3, 0.5), "half", stored=False).startswith("At a probability of one half")
+
+
+def test_no_error_seen_is_not_no_error() -> None:
+    line = decide((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert "calls none of the 168 real frames (of 42 people: up to 7.1 % of others cannot be ruled out)" in line
+    assert "misses all of the 168 fake frames" in line
+
+
+@pytest.mark.parametrize(
+    ("ece", "words"),
+    [
+        ((0.03, 0.02, 0.045), "they may be read as probabilities, where fakes are as frequent as here (50.0 %)"),
+        ((0.04, 0.02, 0.06), "take them for an order, not for probabilities"),
+        ((0.08, 0.04, 0.13), "take them for an order, not for probabilities"),
+        ((0.2, 0.15, 0.25), "do not read them as probabilities"),
+        (0.03, "take them for an order, not for probabilities"),
+    ],
+)
+def test_probabilities_are_believed_as_far_as_the_interval_goes(ece: Triple | float, words: str) -> None:
+    figures = {**model("x").figures, "frame_ece@test": figure(0.3), "frame_ece_calibrated@test": figure(ece)}
+    (line,) = [line for line in write_verdict(results(model("one", figures=figures))) if "(ECE" in line]
+    assert words in line
+    assert "after the stored temperature" in line
+
+
+def test_frames_without_a_face_are_counted_with_their_reasons() -> None:
+    sets = (data(frames=348, without_decision={"no face": 10, "cannot be read": 2}), data("other"))
+    lines = write_verdict(results(model("one"), data=sets))
+    assert (
+        "On test 12 of 348 frames (3.4 %) have no decision (no face: 10; cannot be read: 2): they are part of no "
+        "figure." in lines
+    )
+    assert "Every frame of other has a decision." in lines
+
+
+def disturbed(worst: Triple) -> str:
+    def curve(name: str, auc: Triple) -> DisturbanceCurve:
+        aucs = ((0.9, 0.88, 0.92), auc)
+        points = [
+            DisturbancePoint(strength=i, label="none" if i == 0 else "quality 30", auc=figure(one))
+            for i, one in enumerate(aucs)
+        ]
+        return DisturbanceCurve(name=name, unit="quality", points=tuple(points), area=0.8)
+
+    one = model("one", robustness=(curve("blur", (0.89, 0.86, 0.91)), curve("JPEG", worst)))
+    (line,) = [line for line in write_verdict(results(one)) if "disturbance" in line]
+    return line
+
+
+def test_the_weakest_disturbance_is_named_with_its_strength() -> None:
+    assert disturbed((0.7, 0.65, 0.75)).startswith(
+        "JPEG at quality 30 harms one most of 2 disturbances tried: frame AUC .700"
+    )
+    assert disturbed((0.88, 0.85, 0.9)).startswith("That any disturbance harms one is not shown")
+    assert "not shown to be better than chance" in disturbed((0.53, 0.48, 0.58))
+
+
+def test_models_without_roles_are_compared_by_name() -> None:
+    made = results(
+        model("a"),
+        model("b"),
+        model("c"),
+        comparisons=(compare("a", "b", (-0.03, -0.05, -0.01)), compare("a", "c", (0.01, -0.01, 0.03))),
+    )
+    lines = write_verdict(made)
+    assert lines[0].startswith("b separates real from fake better than a on test: difference in frame AUC +.030")
+    assert lines[1].startswith("Which of a and c is better on test cannot be told, the interval covers 0")
+
+
+def test_many_comparisons_bring_a_warning_of_chance() -> None:
+    names = "abcd"
+    pairs = [(a, b) for a in names for b in names if a < b]
+    made = results(*map(model, names), comparisons=tuple(compare(a, b, (0.02, 0.01, 0.03)) for a, b in pairs))
+    assert any(line.startswith("These are 6 comparisons") for line in write_verdict(made))
+
+
+def test_hostile_names_stay_on_one_line_and_show_what_they_hide() -> None:
+    lines = write_verdict(results(model("a\nDistillation helped\u202e"), data=(data("x\ty"),)))
+    assert not any("\n" in line or "\u202e" in line for line in lines)
+
+
+def triples() -> st.SearchStrategy[Triple]:
+    ends = st.one_of(st.floats(-1, 1), st.floats(-1e-5, 1e-5), st.sampled_from((0.0, 1e-6, -1e-6)))
+    return st.tuples(ends, ends, ends).map(lambda three: (sorted(three)[1], min(three), max(three)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(triples(), triples(), triples(), st.booleans())
+def test_no_sentence_claims_a_difference_whose_interval_covers_0(
+    control: Triple, before: Triple, teacher: Triple, has_control: bool
+) -> None:
+    models = [model("teacher", "teacher"), model("before", "before"), model("student", "distilled")]
+    comparisons = [compare("student", "before", before), compare("student", "teacher", teacher)]
+    if has_control:
+        models.append(model("hard", "control"))
+        comparisons.append(compare("hard", "student", (-control[0], -control[2], -control[1])))
+    lines = write_verdict(results(*models, comparisons=tuple(comparisons)))
+
+    def is_told(starts: str) -> bool:
+        return any(line.startswith(starts) for line in lines)
+
+    for said, triple, up, down in (
+        (has_control, control, "Distillation helped", "Distillation hurt"),
+        (True, before, "Stage 2 as a whole helped", "Stage 2 as a whole hurt"),
+        (True, teacher, "The student is ahead", "The student is behind"),
+    ):
+        _, low, high = triple
+        assert is_told(up) <= (said and low > 0)
+        assert is_told(down) <= (said and high < 0)
+        if said and low > 1e-5:
+            assert is_told(up)
+    helped = [line for line in lines if "helped" in line]
+    assert len(helped) == is_told("Distillation helped") + is_told("Stage 2 as a whole helped")
+
+
+@settings(max_examples=100, deadline=None)
+@given(triples(), triples())
+def test_printed_ends_lie_on_the_side_that_the_sentence_claims(difference: Triple, other: Triple) -> None:
+    made = results(
+        model("a"),
+        model("b"),
+        model("c"),
+        comparisons=(compare("a", "b", difference), compare("c", "b", other)),
+    )
+    for line in write_verdict(made)[:2]:
+        found = re.search(r"interval (\S+) to (\S+);", line)
+        assert found is not None
+        low, high = (float(end.replace("−", "-")) for end in found.groups())
+        assert (low > 0) == ("better than" in line)
+        assert low <= high
+
+
+def test_the_verdict_loads_without_torch() -> None:
+    code = (
+        "import sys, sharpstudent.tasks.deepfake.report.verdict\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'timm')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
