@@ -1,12 +1,13 @@
 """From the config's terms to the criterion."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
 from made_terms import TWO, build_one, make_batch, make_section, make_shapes
 from sharpstudent.config.run_config import ScheduleSection, TermSection
-from sharpstudent.config.terms import TERMS
+from sharpstudent.config.terms import TERMS, TermSpec
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.criterion.build import build_criterion
@@ -87,3 +88,25 @@ def test_a_projection_by_a_name_that_torch_keeps_for_itself_is_refused() -> None
     shapes = make_shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 4, 4)})
     with pytest.raises(UserError, match="another name"):
         build_one("features", shapes, name="train", student_layer="a", teacher_layer="a")
+
+
+def test_a_task_s_own_term_is_made_by_a_module_without_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_losses.py").write_text(
+        "from sharpstudent.criterion.section import make_term\n\n\n"
+        "def build(section, shapes):\n"
+        "    def compute(outputs, batch, answer):\n"
+        "        return -outputs['logits'].log_softmax(1).gather(1, batch.targets['label'][:, None])[:, 0]\n\n"
+        "    return make_term(section, compute)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = {"mine": TermSpec("my_losses:build", "the cross-entropy, once more")}
+    assert build_criterion([TermSection(name="mine", term="mine", weight=ONE)], TWO, more=own).describe(at_epoch(1))
+
+
+@pytest.mark.parametrize("builder", ["no_such_module:build", "json:no_such_function"])
+def test_a_task_s_own_term_that_cannot_be_made_is_told_with_its_builder(builder: str) -> None:
+    section = TermSection(name="mine", term="mine", weight=ONE)
+    with pytest.raises(UserError, match=rf"term mine.*cannot be made(.|\n)*{builder}"):
+        build_criterion([section], TWO, more={"mine": TermSpec(builder, "nobody makes it")})

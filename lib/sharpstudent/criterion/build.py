@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpstudent.config.run_config import TermSection
-from sharpstudent.config.terms import TermSpec, list_terms
+from sharpstudent.config.terms import TERMS, TermSpec, list_terms
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import FEATURES, Batch
@@ -157,9 +157,7 @@ def build_criterion(
 def _build_term(
     section: TermSection, shapes: Shapes, example: Batch | None, terms: Mapping[str, TermSpec]
 ) -> WeightedTerm:
-    module, function = terms[section.term].builder.split(":")
-    path = module if "." in module else f"sharpstudent.criterion.{module}"
-    build: Callable[[TermSection, Shapes], WeightedTerm] = getattr(importlib.import_module(path), function)
+    build = _find_builder(section.term, terms[section.term].builder)
     term = build(KnownTerm(**dict(section), spec=terms[section.term]), shapes)
     # torch keeps a container's own attributes and its parts in one namespace.
     if term.module is not None and hasattr(nn.ModuleDict(), term.name):
@@ -168,3 +166,13 @@ def _build_term(
         )
     check_liveness(term, shapes, example)
     return term
+
+
+def _find_builder(name: str, builder: str) -> Callable[[TermSection, Shapes], WeightedTerm]:
+    """The function of a term: of a file beside this one, or of a module of the task whose own term it is."""
+    module, function = builder.split(":")
+    try:
+        return getattr(importlib.import_module(f"{__package__}.{module}" if name in TERMS else module), function)
+    except (ImportError, AttributeError) as error:
+        remedy = f"mend `terms` of the task: {name!r} is made by module.of.yours:function"
+        raise UserError(Problem(f"term {name}", f"cannot be made: {error}", got=builder, remedy=remedy)) from error

@@ -144,7 +144,7 @@ class CollapseWatch:
             *(_advise_on_radius(config, config.optimizer.rho) if config.optimizer.rho > 0.0 else []),
             f"  --set stage{config.stage}.lr={config.optimizer.lr / 3:.2g}  (now {config.optimizer.lr:g}; "
             "or three times more, if the loss falls slowly but steadily)",
-            "  and look at logs/first_batch.png: are the samples and their labels what they should be?",
+            "  and look at the samples (logs/first_batch.png, where the task draws it): are their labels right?",
         ]
 
 
