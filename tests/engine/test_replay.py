@@ -24,7 +24,7 @@ from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from sharpstudent.train.debug.nan_inspector import find_bad_rows, look_at_step, measure
-from sharpstudent.train.debug.replay import replay_step
+from sharpstudent.train.debug.replay import describe_batch, replay_step
 from sharpstudent.train.debug.skipped import SkippedSteps, load_skipped
 from sharpstudent.train.run import Run
 from sharpstudent.train.state import capture_step
@@ -553,6 +553,17 @@ def test_images_are_named_whatever_parts_they_passed_in(parts: int) -> None:
     other = torch.zeros(8, 2)
     other[3, 1] = float("inf")
     assert find_bad_rows([joined, other]) == [1, 3, 6]
+
+
+def test_a_shared_input_that_is_not_finite_names_the_rows_that_read_it() -> None:
+    pictures = torch.tensor([[0.0], [float("nan")]])
+    batch = Batch(
+        inputs={"image": pictures, "place": torch.tensor([0, 1, 0, 1])},
+        targets={},
+        rows={"id": ("a", "b", "c", "d")},
+        shared={"image": "place"},
+    )
+    assert describe_batch(batch)[1] == "  inputs not finite: b, d"
 
 
 def test_a_range_counts_what_is_not_finite_and_spans_the_rest() -> None:

@@ -53,7 +53,7 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
     for line in (
         *_tell_outcome(kept, result, describe_computer(run.device)),
         *_tell_settings(kept, step),
-        *_tell_batch(batch),
+        *describe_batch(batch),
         *(f"student: weights not finite before the step: {name}" for name in bad_weights[:MOST_NAMES]),
         *_tell_model("teacher", step.teacher, look.teacher_outputs, look.teacher_fault, batch),
         *_tell_model("averaged weights", average, look.average_outputs, look.average_fault, batch),
@@ -105,10 +105,12 @@ def _tell_settings(kept: Skipped, step: TrainStep) -> list[str]:
     return [f"settings: {', '.join(words)}"]
 
 
-def _tell_batch(batch: Batch) -> list[str]:
-    floats = find_floats(batch.inputs)
+def describe_batch(batch: Batch) -> list[str]:
+    """Rows and inputs of a batch, and which of its rows read a value that is not finite."""
+    floats, shared = find_floats(batch.inputs), batch.shared
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in batch.inputs.items())
-    bad = find_bad_rows(floats)
+    by_row = {name: x[batch.inputs[shared[name]]] if name in shared else x for name, x in batch.inputs.items()}
+    bad = find_bad_rows(find_floats(by_row))
     line = f"batch: {len(batch)} rows, {shapes}, values {measure(*floats)}"
     return [line, *([f"  inputs not finite: {_name_rows(batch, bad)}"] if bad else [])]
 
