@@ -172,7 +172,12 @@ _KINDS = (  # title, name of the y axis, which columns, drawn as steps
     ("Training losses", "loss", r"(train_.*loss.*|loss|train_(?!.*(auc|accuracy|eer|norm|agreement)).*)", False),
     ("Alpha and the other weights", "weight", r"(alpha|.+/weight)", True),
     ("Temperature", "temperature", r"(temperature|.+/temperature)", True),
-    ("Validation errors", "rate or loss", r"val_.*(eer|accuracy|brier|ece|log_loss|loss|apcer|bpcer).*", False),
+    (
+        "Validation rates and losses",
+        "rate or loss",
+        r"val_.*(eer|accuracy|brier|ece|log_loss|loss|apcer|bpcer).*",
+        False,
+    ),
     ("Other metrics of validation", "value", r"val_.*", False),
     ("Agreement with the teacher", "share", r".*agreement.*", False),
     ("Learning rate", "learning rate", r"(lr|learning_rate)", False),

@@ -219,9 +219,11 @@ def format_bytes(value: int | None) -> str:
 
 
 def format_macs(value: int | None) -> str:
-    """`1.39 G`, `98.7 M` multiply-accumulates."""
+    """`1.39 G`, `98.7 M`, `46.1 k` multiply-accumulates."""
     if value is None:
         return DASH
+    if value < 1e6:
+        return f"{value / 1e3:.1f} k"
     return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.1f} M"
 
 

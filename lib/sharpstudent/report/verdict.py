@@ -306,7 +306,7 @@ def _tell_pair(results: EvaluationResults, pair: PairResult, by_role: Mapping[st
     about, over = results.metrics[pair.metric], _say_over(results)
     names = (say_name(pair.a), say_name(pair.b))
     if (pair.a, pair.b) == tuple(by_role[role].name if role in by_role else "" for role in ("distilled", "teacher")):
-        names = (f"{names[0]}, the student,", f"{names[1]}, its teacher")
+        names = (f"the student {names[0]}", f"its teacher {names[1]}")
     end = "" if about.direction == "higher" else ", where lower is better"
     if pair.better is None:
         why = "there is no interval" if pair.difference.low is None else "the interval covers 0"
@@ -315,7 +315,8 @@ def _tell_pair(results: EvaluationResults, pair: PairResult, by_role: Mapping[st
     better, worse = names if pair.better == "a" else names[::-1]
     difference = pair.difference if pair.better == "a" else turn(pair.difference)
     said = f"difference in {about.title} {say_difference(difference, over)}{end}"
-    return f"{better} is better than {worse}: {said}."
+    sentence = f"{better} is better than {worse}: {said}."
+    return f"{sentence[0].upper()}{sentence[1:]}" if better.startswith(("the student ", "its teacher ")) else sentence
 
 
 def _tell_model(results: EvaluationResults, model: EvaluatedModel) -> list[str]:

@@ -319,7 +319,7 @@ def test_numbers_are_written_as_readers_have_them() -> None:
     assert [format_probability(v) for v in (1.0, 0.0, 0.5)] == ["> 99.9\u00a0%", "< 0.1\u00a0%", "50.0\u00a0%"]
     assert [format_p_value(v) for v in (0.0004, 0.0312, None)] == ["< .001", ".031", "–"]
     assert [format_bytes(v) for v in (999, 13_700_000, None)] == ["999 B", "13.7 MB", "–"]
-    assert [format_macs(v) for v in (98_700_000, 5_350_000_000)] == ["98.7 M", "5.35 G"]
+    assert [format_macs(v) for v in (46_100, 98_700_000, 5_350_000_000)] == ["46.1 k", "98.7 M", "5.35 G"]
     assert format_moment("2026-08-08T12:30:00Z") == "8 August 2026, 12:30 UTC"
     assert format_moment("yesterday") == "yesterday"
 
