@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ from sharpstudent.core.types import Direction
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
-from sharpstudent.train.validate import ValidationResult
+from sharpstudent.train.preflight.findings import ModelRow
+from sharpstudent.train.validate import ValidationResult, drop_undefined
 
 
 def say_in_turn(values: list[float], direction: Direction) -> Metric:
@@ -75,3 +77,10 @@ def test_what_is_no_number_and_what_is_equal_beats_nothing(direction: Direction,
     metric = Metric(lambda table, counts: float("nan"), direction)
     assert not metric.is_better(value, 0.5)
     assert metric.is_better(0.6, 0.5) is (direction == "higher")
+
+
+def test_a_metric_without_a_value_is_left_out_of_what_json_keeps() -> None:
+    metrics = {"val_auc": 0.5, "val_video_auc": float("nan"), "selected": "ema"}
+    assert drop_undefined(metrics) == {"val_auc": 0.5, "selected": "ema"}
+    row = ModelRow("teacher", {"auc": 0.5, "video_auc": float("nan")}, logits=None)
+    assert json.loads(json.dumps(row.to_json(("auc", "video_auc")), allow_nan=False))["val_video_auc"] is None

@@ -307,8 +307,17 @@ def test_a_model_is_given_what_its_forward_names_and_nothing_else() -> None:
 
 
 def test_an_input_that_the_batch_lacks_is_reported_with_what_there_is() -> None:
-    with pytest.raises(ValueError, match=r"Signal\.forward reads wave, gain, and the batch has image: wave is missing"):
+    with pytest.raises(UserError, match=r"Signal\.forward: reads wave, gain, and the batch has image: wave is missing"):
         run_model(Signal(), {"image": torch.rand(2, 3)})
+
+
+def test_a_model_that_gives_no_dictionary_is_told_what_to_return() -> None:
+    class Bare(nn.Module):
+        def forward(self, wave: Tensor) -> Tensor:
+            return wave
+
+    with pytest.raises(UserError, match=r"Bare\.forward: must return a dictionary(.|\n)*Tensor(.|\n)*logits"):
+        run_model(Bare(), {"wave": torch.rand(2, 3)})
 
 
 def test_a_model_that_takes_any_input_gets_all_of_them() -> None:

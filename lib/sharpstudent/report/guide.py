@@ -100,10 +100,12 @@ def describe_next_after_stage2(
     return [
         *lines,
         "  Whether it owes that to the teacher or to the further steps, a control tells:",
-        "  the same command with --set use_progressive_distillation=false --set alpha_end=1 and another -n.",
+        f"  the same command with {_NATIVE_CONTROL if settings is None else _CONTROL} and another -n.",
     ]
 
 
+_CONTROL = "--set use_progressive_distillation=false --set alpha_end=1"
+_NATIVE_CONTROL = """terms that leave the teacher out, such as --set 'stage2.terms=[{"term": "hard"}]',"""
 _NATIVE_NO_GAIN = ["  No gain over stage 1: try more weight on the teacher's terms, a higher temperature, more epochs."]
 
 

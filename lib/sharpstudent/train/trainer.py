@@ -45,7 +45,7 @@ from sharpstudent.train.state import (
     take_up_run,
 )
 from sharpstudent.train.step import TrainStep
-from sharpstudent.train.validate import PREFIX, ValidationResult, Validator
+from sharpstudent.train.validate import PREFIX, ValidationResult, Validator, drop_undefined
 
 
 class Trainer:
@@ -275,7 +275,7 @@ class Trainer:
 
     def _save_model(self, path: Path, validated: ValidationResult) -> None:
         calibration = self._task.calibrate(validated.table)
-        about = {**self._about, "epoch": self._position.epoch, **validated.metrics}
+        about = {**self._about, "epoch": self._position.epoch, **drop_undefined(validated.metrics)}
         about |= {"calibration": calibration} if calibration else {}
         save_checkpoint(path, {"model": validated.model.state_dict()}, about=about)
 

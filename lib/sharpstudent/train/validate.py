@@ -93,6 +93,11 @@ class Validator:
         return ValidationResult(metrics, student[name], student, table, step.student)
 
 
+def drop_undefined(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that have no value: NaN, which JSON cannot say."""
+    return {name: value for name, value in metrics.items() if not (isinstance(value, float) and np.isnan(value))}
+
+
 def compute_metrics(task: Task, table: Table, selection_metric: str) -> dict[str, float]:
     """All metrics of a task by the names of the logs, `val_NAME`. Raises MetricError for values that are not finite,
     and where the metric that selects is undefined: nothing may stand in for it.

@@ -127,3 +127,14 @@ def test_a_loss_in_native_terms_gets_advice_without_the_guides_keys() -> None:
     )
     assert "less weight on the teacher's terms" in "\n".join(lines)
     assert "alpha" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(("settings", "words"), [(DEFAULTS, "alpha_end=1"), (None, "stage2.terms=[")])
+def test_the_control_is_named_in_the_keys_that_the_loss_is_written_in(
+    settings: DistillationSettings | None, words: str
+) -> None:
+    lines = describe_next_after_stage2(
+        val_auc=0.9, stage1_auc=0.8, checkpoint="best_model.pth", settings=settings, bands=False
+    )
+    assert words in lines[-1]
+    assert ("alpha_end" in lines[-1]) == (settings is not None)

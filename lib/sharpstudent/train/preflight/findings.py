@@ -26,7 +26,7 @@ from sharpstudent.metrics.calibration import (
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.models.teachers import TeacherEnsemble
 from sharpstudent.task import Task, plural
-from sharpstudent.train.validate import PREFIX, compute_metrics
+from sharpstudent.train.validate import PREFIX, compute_metrics, drop_undefined
 
 WEAK_SHARE = 0.6  # of the way from chance to perfect, below which a teacher is weak: an AUC of .80
 SPREAD_RATIO = 10.0  # of the standard deviations of two models' logits
@@ -64,7 +64,7 @@ class ModelRow:
     def to_json(self, shown: Sequence[str]) -> dict[str, Any]:
         """As `logs/preflight.json` has it; shown: the metrics that are told."""
         figures = {} if self.logits is None else vars(self.logits)
-        metrics = {f"{PREFIX}{name}": self.metrics[name] for name in shown}
+        metrics = {f"{PREFIX}{name}": drop_undefined(self.metrics).get(name) for name in shown}
         return {"name": self.name, **metrics, **figures, "calibration": self.calibration}
 
 

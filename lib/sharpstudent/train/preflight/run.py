@@ -31,7 +31,7 @@ from sharpstudent.train.preflight.findings import (
 )
 from sharpstudent.train.preflight.table_cache import build_table_cache, save_tables
 from sharpstudent.train.preflight.temperature import REPORT_NAME, calibrate, find_calibrated
-from sharpstudent.train.validate import PREFIX, Validator
+from sharpstudent.train.validate import PREFIX, Validator, drop_undefined
 
 FORMAT = 1
 TABLES_NAME = "preflight_scores.json"  # beside the report: what it was made of, for the report at the end of the run
@@ -55,8 +55,8 @@ class PreflightReport:
 
     @property
     def start_metrics(self) -> dict[str, float]:
-        """The student's."""
-        return dict(self.rows[0].metrics)
+        """The student's that have a value."""
+        return drop_undefined(self.rows[0].metrics)
 
     def to_json(self) -> dict[str, Any]:
         """As `logs/preflight.json` has it."""
