@@ -327,3 +327,19 @@ def test_a_model_that_takes_any_input_gets_all_of_them() -> None:
 
     inputs = {"a": torch.rand(2), "b": torch.rand(2)}
     assert run_model(Anything(), inputs).keys() == {"a", "b"}
+
+
+def test_a_model_without_blocks_lists_every_layer_that_has_a_map() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
+
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = model
+
+        def forward(self, image: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.body(image)}
+
+    listed = list_layers(Plain(), {"image": torch.rand(2, 1, 8, 8)})
+    assert [name for name, _ in listed] == ["body.0", "body.1", "body.2"]
+    assert listed[0][1] == (2, 2, 6, 6)

@@ -167,8 +167,9 @@ def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[st
     """Name and output shape of the model's stages and blocks, for these inputs of a batch.
 
     Listed is what has layers of its own, an output (B, C, h, w) or (B, N, D), and at most a stage's and a block's
-    number in its name; any other name of `named_modules()` can be tapped, too. One forward in evaluation mode without
-    a graph; modes, statistics and random states are those from before.
+    number in its name; of a model without such, every layer with such an output. Any other name of `named_modules()`
+    can be tapped, too. One forward in evaluation mode without a graph; modes, statistics and random states are those
+    from before.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -179,7 +180,7 @@ def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[st
 
         return hook
 
-    listed = [(name, module) for name, module in model.named_modules() if _is_block(name, module)]
+    listed = [(name, module) for name, module in model.named_modules() if name]
     handles = [module.register_forward_hook(note(name)) for name, module in listed]
     modes = [(module, module.training) for module in model.modules()]
     weight = next(iter(model.parameters()))
@@ -194,7 +195,8 @@ def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[st
             handle.remove()
         for module, mode in modes:
             module.training = mode
-    return [(name, shapes[name]) for name, _ in listed if name in shapes]
+    found = [one for one in listed if one[0] in shapes]
+    return [(name, shapes[name]) for name, _ in [one for one in found if _is_block(*one)] or found]
 
 
 def describe_layers(layers: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
