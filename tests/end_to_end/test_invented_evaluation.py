@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
 
-pytest.importorskip("sharpstudent.evaluation.command_line", reason="evaluation serves the deepfake task only so far")
-
 EVALUATE, COMPARE = "evaluate_model.py", "compare_models.py"
 INVENTED = ROOT / "tests" / "invented"
 FAST = ("--rounds", "50", "--workers", "0", "--device", "cpu")

@@ -72,7 +72,6 @@ def test_the_pages_commands_train_a_teacher_a_student_and_distil_the_one_into_th
     (resume,) = re.findall(r"`python (main_distillation.py [^`]*--resume [^`]+)`", PAGE.read_text(encoding="utf-8"))
     forget_module()
     assert "nothing left to do" in run(place, f"python {resume}").out
-    pytest.importorskip("sharpstudent.evaluation.command_line", reason="evaluation serves one task only so far")
     forget_module()
     run(place, comparing)
     (report,) = place.folder.glob("output/evaluation_*/report.html")
