@@ -1,9 +1,7 @@
-"""What `--print-config` shows: the resolved config, the loss weights by epoch, schedules drawn in plain text.
-
-What `--print-config` shows: the resolved config, the loss weights by epoch in the two-stage guide's layout where
+"""What `--print-config` shows: the resolved config, the loss weights by epoch in the two-stage guide's layout where
 they follow it, and a drawing of every number that moves.
 
-Schedules drawn in plain text, for `--print-config`: ASCII, 100 columns at most, no colours.
+Schedules are drawn in ASCII, 100 columns at most, without colours.
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
 """Schedules in a config: the schedule itself, what it does in a run of so many epochs, and what is wrong with it.
 
-What a schedule does in a run of so many epochs: its range, its faults, what it never reaches. Pure.
-
 Epochs are asked where a schedule can turn, at their first and last step: between those every kind goes one way only.
-
-From a schedule's config to the schedule itself, for every scalar of a run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What touches files and signals: whole or absent files, one process a folder, signals held back while processes start.
 
-Files that are whole or absent: atomic writes and checksums.
-
-One process a folder: a lock that the kernel takes back when its holder ends, however it ends.
+Writes are atomic, and files have checksums. A folder is held by a lock that the kernel takes back when its holder ends,
+however it ends.
 
 It is a POSIX record lock (`fcntl.lockf`), not `flock`: a `flock` belongs to the open file, which forked children share,
 so that a loader process that outlives a killed trainer by seconds would go on holding it. A record lock belongs to
@@ -11,7 +10,7 @@ of the file in that process gives it up; so a process opens each lock file once 
 
 The file `.lock` stays, empty: deleting it would let two processes lock two files of that name.
 
-Ctrl-C and SIGTERM kept out of the instants in which a process is started or ended.
+Ctrl-C and SIGTERM are kept out of the instants in which a process is started or ended.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
-"""An ONNX file as a model like any other.
+"""An ONNX file as a classifier like any other: pictures in, one logit for each class out.
 
-An ONNX file as a session of onnxruntime (extra `onnx`) whose input and output have been understood.
+The file is read as a session of onnxruntime (extra `onnx`) whose input and output have been understood.
 
-Legend: N pictures, C classes, H x W pixels.
-
-An ONNX file as a classifier like any other: pictures in, one logit for each class out.
-
-Legend: B pictures, C classes, S pixels a side.
+Legend: N or B pictures, C classes, H x W pixels or S a side.
 """
 
 from __future__ import annotations

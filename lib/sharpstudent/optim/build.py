@@ -1,8 +1,7 @@
 """From the config's optimiser section to SAM over SGD or AdamW, and the loss scale of fp16.
 
-From the config's optimiser section to SAM over SGD or AdamW, and to the schedules of its two scalars.
-
-The loss scale of fp16 (torch's GradScaler), as a value that a transaction can put back.
+The loss scale is torch's GradScaler as a value that a transaction can put back; the schedules of lr and rho are made
+here, too.
 """
 
 from __future__ import annotations

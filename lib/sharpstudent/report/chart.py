@@ -1,17 +1,12 @@
-"""A chart as data, its colours and axes, and its three forms.
+"""A chart as data, and its three forms: an SVG for the page, a PNG on white paper, a CSV of its numbers.
 
-The colours, dashes and markers of charts: told apart by readers who see few colours, and on paper.
+The same chart gives the same bytes: no date, no random ids, and no setting of the user's matplotlib.
 
 Eight colours after Okabe & Ito (2008), darkened for white and lightened for dark paper so that each has a contrast of
 at least 3 to 1 there (WCAG 2.2, 1.4.11). Dashes and markers differ too: no chart is told in colour alone.
 
-What all charts share: quiet axes, a light grid, letters of one size.
-
-matplotlib's SVG made fit for a page of many: ids of its own, the page's colours and font, nothing from outside.
-
-A chart as data, and its three forms: an SVG for the page, a PNG on white paper, a CSV of its numbers.
-
-The same chart gives the same bytes: no date, no random ids, and no setting of the user's matplotlib.
+All charts share quiet axes, a light grid and letters of one size. Their SVG is fit for a page of many: ids of its own,
+the page's colours and font, nothing from outside.
 """
 
 from __future__ import annotations

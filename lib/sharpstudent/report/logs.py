@@ -1,8 +1,6 @@
 """What a run logs by epoch: `logs/losses.logs`, a readable line, and `logs/metrics.csv`, every number.
 
-`logs/losses.logs`: one readable line an epoch, for `tail -f`. The exact figures are in the metrics file.
-
-`logs/metrics.csv`: one row an epoch, fixed columns, every number to its last digit (`repr`), nothing for None.
+The first is for `tail -f`. The second has fixed columns, every number to its last digit (`repr`), nothing for None.
 """
 
 from __future__ import annotations

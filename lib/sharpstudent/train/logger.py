@@ -1,8 +1,6 @@
-"""What a run writes down while it trains.
+"""What a run writes down while it trains: console lines, logs/losses.logs, logs/metrics.csv, TensorBoard, pictures.
 
-The figures of an epoch: which ones a step adds to, and the row of metrics.csv that they become. Pure.
-
-What a run writes down while it trains: console lines, logs/losses.logs, logs/metrics.csv, TensorBoard, pictures.
+The metrics of an epoch are collected from its steps and become its row of metrics.csv.
 """
 
 from __future__ import annotations

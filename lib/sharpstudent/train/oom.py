@@ -1,8 +1,6 @@
-"""Taking a step when memory may run out, and what to try then.
+"""Taking a step, and what may stand in its way: memory that runs out, a batch too small for BatchNorm, a compiler.
 
 When memory runs out: which errors mean that, and what there is to try.
-
-Taking a step, and what may stand in its way: memory that runs out, a batch too small for BatchNorm, a compiler.
 """
 
 from __future__ import annotations

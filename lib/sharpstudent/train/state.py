@@ -1,14 +1,7 @@
 """Where a run stands: its state, when it is saved and how it is restored, and how a stage ends.
 
-Where a run stands, and the state of its step: taken for saving, put back on a resume, refused where it misfits.
-
-What a run keeps of itself and goes on from: its room, when it saves, its best epochs, its state taken up.
-
-When a stage ends: after its last epoch, or early, where `patience` has run out.
-
-How a stage ends before its time: what is saved then, and what the user is told.
-
-What a stage ended with.
+The state of a step is taken for saving, put back on a resume, and refused where it misfits. A stage ends after its last
+epoch, or early, where `patience` has run out or the user ends it: what is saved then, and what the user is told.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Chosen frames of a video, decoded forward, through OpenCV or torchcodec.
+"""Chosen frames of a video, decoded forward: seeking is unreliable, and a container's own count of frames may lie.
 
 Decode a video frame by frame: through OpenCV, or through torchcodec where that is installed and loads.
 
 Both walk forward with `grab`, which decodes, and turn into pixels only what `retrieve` asks for. One thread each: side
 by side workers share the cores, and a damaged file gives the same frames every time.
-
-Chosen frames of a video, decoded forward: seeking is unreliable, and a container's own count of frames may lie.
 
 Frames are evenly spread (linspace) over those that can really be decoded. The claimed count is trusted until decoding
 shows another: in the ordinary case a video is decoded once, and only the chosen frames are turned into pixels.

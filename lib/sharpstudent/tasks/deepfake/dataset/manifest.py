@@ -1,8 +1,4 @@
-"""The manifest of a prepared set: an Arrow IPC file, one row a face.
-
-One face of a prepared set: the record, and its form in Arrow columns.
-
-The manifest of a prepared set: an Arrow IPC file, one row a face, read through a memory map.
+"""The manifest of a prepared set: an Arrow IPC file, one row a face, read through a memory map.
 
 Rows are sorted by split, so that a split is a range of rows and costs no list of them.
 """

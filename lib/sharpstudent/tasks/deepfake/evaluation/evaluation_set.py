@@ -1,16 +1,7 @@
-"""A data set to judge models on: its faces, the frames that they are in, and why a frame has no decision.
-
-The frames of a data set as columns, and what tells one set from another.
+"""A data set to evaluate models on: its faces, the frames that they are in as columns, what is known of it, and reasons
+why frames have no decision, counted so that a report can show them.
 
 Legend: M frames, N faces.
-
-Faces to judge as items that a loader leaves in their order.
-
-Reasons why frames have no decision, counted so that a report can show them.
-
-A data set to judge models on: its faces, the frames that they are in, and what is known of it.
-
-Legend: N faces, M frames.
 """
 
 from __future__ import annotations

@@ -1,14 +1,9 @@
-"""A prepared set as a data set: its rows, its frames, and those without a face.
+"""A prepared set as a data set: rows of one split, and the frames in which no face was found.
 
-The columns of a prepared set's manifest that judging needs, as numbers: no row of it is ever an object.
+The columns of its manifest are held as numbers: no row of it is ever an object. The manifest has no row of a frame
+without a face; the clips' parts name them.
 
-Legend: R rows, all of the manifest's.
-
-Frames of a prepared set in which no face was found: its manifest has no row of them, the clips' parts name them.
-
-A prepared set as a data set: rows of one split, and the frames in which no face was found.
-
-Legend: R chosen rows, M frames, N faces.
+Legend: R rows (all of the manifest's, or the chosen ones), M frames, N faces.
 """
 
 from __future__ import annotations

@@ -1,14 +1,7 @@
-"""How models stand corrupted pictures: what is measured, and a curve of frame AUC for each corruption.
+"""How models stand disturbed pictures: a curve of frame AUC for each disturbance, and the area under it.
 
-Many pictures at once through a model, in the parts and the memory layout that it is fastest with.
-
-Faces with all their disturbed variants, as items: a face is read and cut once for all of them.
-
-Legend: n chosen faces of a set, V variants.
-
-What a robustness measurement looks at: which disturbances, and which faces.
-
-How models stand disturbed pictures: a curve of frame AUC for each disturbance, and the area under it.
+A face is read and cut once for all of its variants, and many pictures go through a model at once, in the parts and the
+memory layout that it is fastest with.
 
 Legend: n chosen faces of a set, V variants of each, K strengths of a disturbance.
 """

@@ -1,9 +1,4 @@
-"""What every layout gives: clips by reference, and what it left out.
-
-What every layout gives: clips by reference, and what it left out.
-
-What a layout has found so far.
-"""
+"""What every layout gives: clips by reference, and what it left out; and what it has found while it looks."""
 
 from __future__ import annotations
 

@@ -1,13 +1,5 @@
 """DeepfakeBench: face crops with landmarks and masks, and JSON files that list them.
 
-The JSON files of DeepfakeBench: `{dataset: {label: {split: {[compression:] {video: {label, frames, ...}}}}}}`.
-
-The level of compression exists in the FaceForensics family only.
-
-Where the frames that a DeepfakeBench list names are on disk: one directory listing a folder, no stat a frame.
-
-DeepfakeBench: face crops with landmarks and masks, and JSON files that list them.
-
     ROOT/*.json                            (or in ROOT/dataset_json, ROOT/preprocessing/dataset_json)
     ROOT/FaceForensics++/.../c23/frames/071/000.png      crops of 256 px (or below ROOT/rgb, ROOT/datasets/rgb)
                                 /landmarks/071/000.npy   (81, 2) on the crop
@@ -15,6 +7,10 @@ DeepfakeBench: face crops with landmarks and masks, and JSON files that list the
 
 A clip is a folder of frames: videos of the same name made by different manipulations stay apart, and one that several
 files list is one clip. It lists the test videos of some sets under val too: test counts.
+
+The JSON files are `{dataset: {label: {split: {[compression:] {video: {label, frames, ...}}}}}}`; the level of
+compression exists in the FaceForensics family only. The frames that a list names are found by one directory listing a
+folder, without a stat a frame.
 """
 
 from __future__ import annotations

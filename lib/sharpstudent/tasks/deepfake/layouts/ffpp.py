@@ -1,8 +1,4 @@
-"""FaceForensics++ as its download script leaves it, with its official split.
-
-The official split of FaceForensics++: train.json, val.json and test.json, lists of pairs of video numbers.
-
-FaceForensics++ as its download script leaves it: videos.
+"""FaceForensics++ as its download script leaves it: videos, and the official split as lists of pairs of video numbers.
 
     ROOT/original_sequences/{youtube,actors}/{raw,c23,c40}/videos/*.mp4
     ROOT/manipulated_sequences/{Deepfakes,Face2Face,FaceSwap,NeuralTextures,FaceShifter,DeepFakeDetection}/...

@@ -1,8 +1,5 @@
-"""Folders on disk, and the lists that come with data sets.
-
-Folders on disk: listed once, in a fixed order, without a stat for every file.
-
-The lists that come with data sets: JSON, CSV and the names of files in them, read without trust.
+"""Folders on disk, listed once, in a fixed order, without a stat for every file; and the lists that come with data sets
+(JSON, CSV, the names of files in them), read without trust.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
-"""What names of files say: of clips, people and frames.
-
-Names of clips: valid relative paths, one a clip.
-
-Who is seen in a clip, as the file names of data sets tell it; the first is the one whose face is seen.
+"""What names of files say: of clips (valid relative paths, one a clip), of people, and which frame of its video a
+picture is. Of several people the first is the one whose face is seen.
 
 FaceForensics++ (its dataset/README.md): TARGET_SOURCE.mp4, and TARGET_SOURCE__SCENE__ID.mp4 for DeepFakeDetection,
 ACTOR__SCENE.mp4 for its real videos. Swapping puts the source's face on the target; Face2Face and NeuralTextures only
 move the target's own face (Rössler et al. 2019, appendix). Celeb-DF: idTARGET_idSOURCE_NUMBER.mp4, the face of the
 source on the video idTARGET_NUMBER (its authors' page names no order; users' documentation does).
-
-Which frame of its video a picture is.
 """
 
 from __future__ import annotations

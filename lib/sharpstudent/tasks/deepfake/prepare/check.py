@@ -1,10 +1,7 @@
-"""`prepare_faces.py check`: what is wrong with a prepared set.
+"""`prepare_faces.py check`: what is wrong with a prepared set, and nothing that is not.
 
-Whether training can use a set: no split or class is missing, no data set or compression tells the label.
-
-Clips, people and groups in two splits, and clips with two labels.
-
-`prepare_faces.py check`: what is wrong with a prepared set, and nothing that is not.
+A set that training can use lacks no split and no class, and no data set or compression tells the label. No clip, person
+or group is in two splits, and no clip has two labels.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
-"""What check and describe work on: the columns of a manifest, and findings with their examples.
-
-What a check says: one finding a fault, with a count, a few examples by name and what to do.
-
-The columns of a manifest that check and describe work on: names as numbers, so that a million rows stay small.
+"""What check and describe work on: findings, each one fault with a count, a few examples by name and what to do; and
+the columns of a manifest, names as numbers, so that a million rows stay small.
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
-"""The crops themselves, and exact copies among them.
-
-The crops themselves: whether they are what was prepared, whether their landmarks lie in them, how small they are.
-
-Exact copies: crops with the same bytes in two splits, or with both labels.
+"""The crops themselves: whether they are what was prepared, whether their landmarks lie in them, how small they are;
+and exact copies, the same bytes in two splits or with both labels.
 """
 
 from __future__ import annotations

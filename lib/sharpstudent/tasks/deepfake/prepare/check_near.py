@@ -1,16 +1,12 @@
-"""Near copies: crops of two clips that show the same picture.
+"""Near copies: crops of two clips that show the same picture, in two splits or with different labels.
 
-Whether two crops show the same picture: near hashes propose pairs, their pixels decide.
+Near hashes propose pairs of clips, the pixels of their nearest faces decide. A fake resembles the real clip that it
+was made of: where the two share their group of people and their split, nothing is wrong.
 
 A 64-bit hash is near by chance among many faces of one kind of picture; two copies, laid over one another by their
 landmarks, agree in what is finer than the light on the face.
 
-The nearest pair of faces of every pair of clips, collected from a stream of pairs in bounded memory.
-
-Near copies: crops of two clips that show the same picture, in two splits or with different labels.
-
-Near hashes propose pairs of clips, the pixels of their nearest faces decide. A fake resembles the real clip that it
-was made of: where the two share their group of people and their split, nothing is wrong.
+The nearest pair of faces of every pair of clips is collected from a stream of pairs in bounded memory.
 """
 
 from __future__ import annotations

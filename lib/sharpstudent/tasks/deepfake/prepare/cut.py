@@ -1,8 +1,5 @@
-"""Cut the faces of one clip, and number the people in it.
-
-Who is who over the frames of a clip: number the people, keep the largest or all, and name every frame left out.
-
-Cut the faces of one clip: a pure function of the clip and the settings.
+"""Cut the faces of one clip, a pure function of the clip and the settings; number the people in it, keep the largest or
+all, and name every frame left out.
 
 Every frame that is looked at gives a crop or a reason; what is bad in the data never raises. In each frame the faces
 are found (YuNet) or taken as given, located (468-point mesh), cut and encoded at once, so that no two whole frames are

@@ -1,10 +1,6 @@
-"""`prepare_faces.py describe`: what is in a prepared set, as tables and as a page.
+"""`prepare_faces.py describe`: what is in a prepared set, as tables and as a picture beside its manifest.
 
-Which faces a contact sheet shows, and how each looks on it.
-
-A set on one page: how many faces of what, how large and how sharp they are, and a sheet of them.
-
-`prepare_faces.py describe`: what is in a prepared set, as tables and as a picture beside its manifest.
+The picture shows how many faces of what, how large and how sharp they are, and a contact sheet of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Worker processes that may crash or hang.
+"""Worker processes that may crash or hang: each gets one task at a time, and only that task is lost with it.
 
-A worker's side of the pipe: made once, then one task after the other until the parent closes the pipe or ends.
-
-Worker processes that may crash or hang: each gets one task at a time, and only that task is lost with it.
+A worker is made once, then does one task after the other until the parent closes the pipe or ends.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""How far a preparation is, and what it gave.
-
-How far a preparation is: a bar in a terminal, a plain line now and then where there is none.
-
-What a preparation gave, in numbers and in words.
-"""
+"""How far a preparation is, a bar in a terminal or a plain line now and then; and what it gave, in numbers and in
+words."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""The preparation: find clips, cut those that are not finished, put the set together.
-
-Ctrl-C and SIGTERM answered once, and at once.
-
-The preparation: find clips, cut those that are not finished, put the set together. Killed anywhere, the same
+"""The preparation: find clips, cut those that are not finished, put the set together. Killed anywhere, the same
 command goes on, and its result is the same to the last byte.
+
+Ctrl-C and SIGTERM are answered once, and at once.
 """
 
 from __future__ import annotations

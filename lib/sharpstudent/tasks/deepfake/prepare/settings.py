@@ -1,8 +1,5 @@
-"""What the user asked for, and how faces are cut: what decides the bytes of a crop.
-
-How faces are cut: what decides the bytes of a crop, and nothing else.
-
-What the user asked for, and what of it the set remembers.
+"""What the user asked for, what of it the set remembers, and how faces are cut: what decides the bytes of a crop, and
+nothing else.
 """
 
 from __future__ import annotations

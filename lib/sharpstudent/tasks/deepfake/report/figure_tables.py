@@ -1,14 +1,7 @@
-"""The metrics of all models as tables, and the first table of a report.
-
-The figures of all models as tables: a row a figure, a column a model.
-
-Legend: M models.
-
-The first table of a report: a row a model, the figures that matter most, their intervals drawn.
+"""The metrics of all models as tables (a row a metric, a column a model), the first table of a report (a row a model,
+the metrics that matter most, their intervals drawn), and robustness in numbers.
 
 Where there are several data sets each has its rows, so that "the same kind of fake" stands beside "another kind".
-
-Robustness in numbers: the area under each curve, and the AUC at each strength.
 
 Legend: M models.
 """

@@ -1,8 +1,6 @@
-"""The names of metrics in words, and what each of them means.
+"""The names of figures in words: `video_tpr_at_fpr_1pct_mean@celebdf` is "TPR at 1 % FPR", of videos, of celebdf.
 
-What each figure means, in plain words, for a reader who has never met it.
-
-The names of figures in words: `video_tpr_at_fpr_1pct_mean@celebdf` is "TPR at 1 % FPR", of videos, of celebdf.
+And what each of them means, in plain words, for a reader who has never met it.
 """
 
 from __future__ import annotations
