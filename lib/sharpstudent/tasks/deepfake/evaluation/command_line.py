@@ -145,6 +145,9 @@ _EPILOG = """models and sets:
           such as make_swaps.py writes; NAME=SET gives it a name. Without --data: the validation data of the run that
           made the last model that has one
 
+another task: these are the options for detectors of deepfakes. Those of a task of your own are shown by
+          --config CONFIG --help, or --task MODULE:CLASS --help in the folder of the module
+
 exit codes:
   0         done
   2         something must be mended first: the command, a file, the data, the disk
