@@ -227,7 +227,7 @@ def _explain_untrusted(name: str, where: str, remedy: str | None) -> Problem:
         f"names the class {show(name)}, and a file does not decide what is imported",
         expected="the name of an installed task",
         got=show(name),
-        remedy=remedy or f"if you know that code, name it in the folder of its file: --task {shlex.quote(name)}",
+        remedy=remedy or f"if you know that code, name it, with its folder on PYTHONPATH: --task {shlex.quote(name)}",
     )
 
 

@@ -371,7 +371,9 @@ def _find_stored(options: Options, asked: _Asked | None, stage: Stage, find_task
             return find_task(options.task, beside=[Path()], trusted=True, where="--task")
         option, run = ("--resume", options.resume) if options.replay is None else ("--replay", options.replay)
         command = f"python {SCRIPTS[stage]} {option} {shlex.quote(str(run))} --task {shlex.quote(name)}"
-        return find_task(name, where=where, remedy=f"if you know that code, name it yourself: {command}")
+        return find_task(
+            name, where=where, remedy=f"if you know that code, name it, with its folder on PYTHONPATH: {command}"
+        )
 
     return find
 
