@@ -22,8 +22,7 @@ from made_items import MadeItems
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.data.loader import LoadedBatch, load_batches
 from sharpstudent.data.sampler import evaluation_batches
-from sharpstudent.data.workers import Workers, _tell_all_but_lost_connections
-from torch.utils.data import DataLoader
+from sharpstudent.data.workers import _tell_all_but_lost_connections
 
 PROGRAM = Path(__file__).with_name("faulty_loading.py")
 
@@ -269,8 +268,7 @@ def test_workers_leave_ctrl_c_and_sigterm_to_the_training_process() -> None:
 def test_a_defect_in_a_worker_keeps_its_kind_and_its_traceback(fault: str, kind: type[Exception]) -> None:
     with pytest.raises(kind, match=rf"(?s)a defect, not.*|{fault}") as caught:
         list(open_batches(Faulty(8, getattr(faulty_items, fault))))
-    assert "Original Traceback" in str(caught.value)
-    assert f"in {fault}" in str(caught.value)
+    assert f"in {fault}" in str(caught.value.__cause__)  # the traceback of the worker
 
 
 def test_shared_memory_that_is_full_is_the_users_error_with_the_remedy() -> None:
@@ -288,7 +286,6 @@ def test_a_bus_error_of_a_worker_points_to_shared_memory() -> None:
         list(open_batches(Faulty(40, faulty_items.have_a_bus_error, at=8)))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of torch: its iterator is half made
 def test_a_worker_that_cannot_be_started_is_told_and_those_that_started_are_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -359,7 +356,7 @@ def test_fifty_epochs_use_no_more_files_shared_memory_or_threads_than_two(stops:
             next(batches)
             workers.update(list_workers())
             batches.close() if stops else list(batches)
-        wait_until(lambda: not any("_watch" in thread.name for thread in threading.enumerate()))
+        wait_until(lambda: not any("Executor" in type(thread).__name__ for thread in threading.enumerate()))
 
     take(2)
     before = measure_use(workers)
@@ -396,19 +393,6 @@ def test_a_program_that_has_loaded_several_epochs_leaves_nothing_in_the_temporar
     )
     assert int(ended.stdout) <= 1  # one folder of the program's own while it runs, whatever the epochs
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_worker_that_was_killed_with_a_lock_in_its_hands_does_not_hang_the_end() -> None:
-    loader = DataLoader(list(range(40)), num_workers=2, collate_fn=list, multiprocessing_context="fork")
-    workers = Workers(loader, 60.0)
-    workers.receive("the first")
-    # The lock of the event by which torch tells its workers to end: whoever held it is gone for ever.
-    workers._batches._workers_done_event._cond.acquire()
-    closing = threading.Thread(target=workers.close, daemon=True)
-    closing.start()
-    closing.join(20)
-    assert not closing.is_alive()
-    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize(

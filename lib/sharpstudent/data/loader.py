@@ -1,10 +1,11 @@
-"""Batches of samples, through torch's DataLoader; the same bytes for any number of workers."""
+"""Batches of samples; the same bytes for any number of worker processes."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,14 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import Batch, Sample
 from sharpstudent.data.dataset import Samples, UnreadableSample
 from sharpstudent.data.sampler import ItemKey
-from sharpstudent.data.workers import SHARED_MEMORY_REMEDY, Workers, calm_worker, choose_start_method
+from sharpstudent.data.workers import SHARED_MEMORY_REMEDY, Workers
 
 
 def collate(samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
@@ -102,6 +102,7 @@ def _join_weights(samples: Sequence[Sample], sizes: Sequence[int]) -> dict[str, 
     }
 
 
+BATCHES_AHEAD = 2  # that each worker has made or is making while one is used
 REPLACEMENT_TRIES = 20  # a set in which 20 random samples in a row are unreadable is beyond saving
 
 Collate = Callable[[Sequence[Sample], Sequence[str]], Batch]
@@ -122,50 +123,66 @@ class LoadedBatch(NamedTuple):
     replaced: tuple[Replaced, ...]
 
 
-class Loaded(NamedTuple):
-    """One sample: made from which key and index, of which group where its rows do not say it, and what could not be
-    read before it.
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes batches of samples by their keys, in the training process or in a worker.
+
+    Attributes:
+        samples: The split.
+        seed: Of the randomness of the samples.
+        collate: Makes a batch of samples.
+        is_shared: Whether the batch goes to another process, through shared memory.
     """
 
-    sample: Sample
-    key: ItemKey
-    index: int
-    group: str
-    replaced: tuple[Replaced, ...]
+    samples: Samples
+    seed: int
+    collate: Collate = collate
+    is_shared: bool = False
 
-
-class KeyedSamples(Dataset[Loaded | UserError]):
-    """Samples by key. An unreadable one is replaced by another, drawn from the same key: every process agrees.
-
-    A set that cannot be saved gives a UserError as a value: torch would rebuild a raised one from its text alone.
-    """
-
-    def __init__(self, samples: Samples, *, seed: int) -> None:
-        self.samples = samples
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: ItemKey) -> Loaded | UserError:
+    def __call__(self, keys: Sequence[ItemKey]) -> LoadedBatch:
+        """The batch of these keys. Its rows also have the column `key`: index and visit of the sample, and the place of
+        the row in it.
+        """
         replaced: list[Replaced] = []
+        made = [self.make(key, replaced) for key in keys]
+        groups = ["" if "group" in sample.rows else self.samples.group(index) for index, sample in made]
+        batch = self.collate([sample for _, sample in made], groups)
+        rows = tuple(
+            (index, key.visit, place)
+            for (index, sample), key in zip(made, keys, strict=True)
+            for place in range(count_rows(sample))
+        )
+        batch = replace(batch, rows={**batch.rows, "key": rows})
+        if self.is_shared:
+            _share(batch)
+        return LoadedBatch(batch, tuple(replaced))
+
+    def make(self, key: ItemKey, replaced: list[Replaced]) -> tuple[int, Sample]:
+        """A sample with its index. One that cannot be read is replaced by another, drawn from the same key: every
+        process agrees.
+
+        Args:
+            key: Of the sample.
+            replaced: Takes those that could not be read.
+
+        Raises:
+            UserError: When the set cannot be read.
+        """
         index = key.index
         substitutes = build_generator(self.seed, key.epoch, key.index, "replacement")
         for _ in range(REPLACEMENT_TRIES):
             try:
                 # The visit is part of the counter: each pass over the set within an epoch draws afresh.
                 position = index + key.visit * len(self.samples)
-                sample = self.samples.make(index, build_generator(self.seed, key.epoch, position))
-                group = "" if "group" in sample.rows else self.samples.group(index)
-                return Loaded(sample, key, index, group, tuple(replaced))
+                return index, self.samples.make(index, build_generator(self.seed, key.epoch, position))
             except UnreadableSample as error:
                 replaced.append(Replaced(error.path, error.reason))
                 index = int(substitutes.integers(len(self.samples)))
-        return UserError(
+        raise UserError(
             Problem(
                 where=self.samples.name(key.index),
                 what=f"and {REPLACEMENT_TRIES - 1} items drawn in its place could not be read",
-                got="\n".join(f"{r.path}: {r.reason}" for r in replaced[:5]),
+                got="\n".join(f"{one.path}: {one.reason}" for one in replaced[-REPLACEMENT_TRIES:][:5]),
                 remedy="the data folder is missing or broken (an unmounted disk?): check it. What a run has saved is "
                 "intact: go on with --resume",
             )
@@ -181,98 +198,45 @@ def load_batches(
     collate: Collate = collate,
     timeout_s: float = 300.0,
 ) -> Generator[LoadedBatch]:
-    """Yield the batches in order. num_workers 0 loads in this process. Worker errors come out as what they were.
+    """Yield the batches in order. Closing the iterator, or an error in it, ends the workers at once.
 
     Args:
         samples: The split.
         batches: Keys of each batch.
         seed: Of the run in training, of the samples in an evaluation.
-        num_workers: Processes that load.
+        num_workers: Processes that load; 0 loads in this process.
         collate: Makes a batch of samples; that of the task.
         timeout_s: Seconds without a batch after which a loader process counts as hung.
 
-    Raises TrainingStopped when a worker process dies, or when none brings the next batch within timeout_s seconds.
-    Closing the iterator, or an error in it, ends the workers at once.
+    Raises:
+        TrainingStopped: When a worker process dies, or when none brings the next batch within timeout_s seconds.
+        Exception: What a worker raised, as it was.
     """
-    wanted = _Wanted(batches)
-    loader: DataLoader[Any] = DataLoader(
-        KeyedSamples(samples, seed=seed),
-        batch_sampler=wanted,
-        num_workers=num_workers,
-        collate_fn=_Collate(collate),
-        worker_init_fn=calm_worker,
-        # Its own generator: the loader would otherwise draw from the global one and shift dropout.
-        generator=torch.Generator(),
-        multiprocessing_context=choose_start_method() if num_workers else None,
-    )
+    make = BatchMaker(samples, seed, collate, is_shared=num_workers > 0)
     if num_workers == 0:
-        yield from map(_raise_or_return, loader)
+        yield from map(make, batches)
         return
-    workers: Workers[LoadedBatch | UserError] = Workers(loader, timeout_s)
+    workers, waiting = Workers(make, num_workers, timeout_s), deque[tuple[str, Future[LoadedBatch]]]()
     with contextlib.closing(workers):
-        while wanted.sent:
-            yield _raise_or_return(workers.receive(samples.name(wanted.sent[0][0].index)))
-            wanted.sent.popleft()
+        for keys in batches:
+            waiting.append((samples.name(keys[0].index), workers.submit(keys)))
+            if len(waiting) > BATCHES_AHEAD * num_workers:
+                name, future = waiting.popleft()
+                yield workers.receive(future, name)
+        while waiting:
+            name, future = waiting.popleft()
+            yield workers.receive(future, name)
 
 
-class _Wanted:
-    """The batches as the loader asks for them, a few ahead. sent: those that it has and we do not have yet."""
-
-    def __init__(self, batches: Iterable[list[ItemKey]]) -> None:
-        self._batches = batches
-        self.sent: deque[list[ItemKey]] = deque()
-
-    def __iter__(self) -> Iterator[list[ItemKey]]:
-        for keys in self._batches:
-            self.sent.append(keys)
-            yield keys
-
-
-def _raise_or_return(loaded: LoadedBatch | UserError) -> LoadedBatch:
-    if isinstance(loaded, UserError):
-        raise loaded
-    return loaded
-
-
-@dataclass(frozen=True)
-class _Collate:
-    """Makes a batch in the process that loaded its samples. An object and no closure: it goes to other processes."""
-
-    collate: Collate
-
-    def __call__(self, loaded: list[Loaded | UserError]) -> LoadedBatch | UserError:
-        for one in loaded:
-            if isinstance(one, UserError):
-                return one
-        batch = collate_loaded([one for one in loaded if not isinstance(one, UserError)], self.collate)
-        return batch if get_worker_info() is None else _share(batch)
-
-
-def collate_loaded(loaded: Sequence[Loaded], collate: Collate = collate) -> LoadedBatch:
-    """A batch whose rows also tell their `key`: index and visit of the sample that they were made of, and their place
-    in it.
-    """
-    batch = collate([one.sample for one in loaded], [one.group for one in loaded])
-    sizes = [len(one.sample.rows["id"]) for one in loaded]
-    keys = tuple(
-        (one.index, one.key.visit, place) for one, size in zip(loaded, sizes, strict=True) for place in range(size)
-    )
-    batch = replace(batch, rows={**batch.rows, "key": keys})
-    return LoadedBatch(batch, tuple(replaced for one in loaded for replaced in one.replaced))
-
-
-def _share(loaded: LoadedBatch) -> LoadedBatch | UserError:
-    """Move a worker's batch to shared memory here, where a failure is told.
-
-    torch would do so in a thread of the worker whose exceptions nobody receives: the batch would never come.
-    """
-    tensors = list(loaded.batch.tensors())
+def _share(batch: Batch) -> None:
+    """Move a batch to shared memory. Raises UserError where that is full."""
+    tensors = list(batch.tensors())
     try:
         for tensor in tensors:
             tensor.share_memory_()
     except RuntimeError as error:
         megabytes = sum(tensor.nbytes for tensor in tensors) / 1e6
-        return UserError(
+        raise UserError(
             Problem(
                 where="shared memory (/dev/shm)",
                 what="a loader process could not put its batch there",
@@ -280,5 +244,4 @@ def _share(loaded: LoadedBatch) -> LoadedBatch | UserError:
                 got=str(error),
                 remedy=SHARED_MEMORY_REMEDY,
             )
-        )
-    return loaded
+        ) from None
