@@ -161,7 +161,7 @@ def test_the_second_run_with_the_same_models_takes_no_pass_over_the_items(
     second = start(taught, "two")
     assert second.code == 0, second.err
     assert passes == [1]
-    assert second.out.count("was judged on these items before, output/.preflight/") == 2
+    assert second.out.count("was evaluated on these samples before, output/.preflight/") == 2
     for name in (STUDENT, TAUGHT):
         assert find_row(second, name) == find_row(first, name)
     assert find_warnings(second) == find_warnings(first)
@@ -207,15 +207,16 @@ def assert_same_end(run: Path, other: Path) -> None:
 def test_training_is_the_same_to_the_last_bit_with_and_without_a_preflight(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
+    from sharpstudent.tasks.deepfake.task import DeepfakeTask
     from sharpstudent.train import trainer
-    from sharpstudent.train.preflight.findings import ModelRow
+    from sharpstudent.train.preflight.model_checks import CheckedModel
     from sharpstudent.train.preflight.run import PreflightReport
 
     words = ("--set", f"num_workers={workers}")
     assert start(taught, "with", *words).code == 0  # a pass
     assert start(taught, "kept", *words).code == 0  # scores of the first
-    row = ModelRow("x", {"auc": 0.5, "accuracy": 0.5}, logits=None)
-    report = PreflightReport((row,), (), start_value=0.5, samples=8, shown=("auc", "accuracy"))
+    row = CheckedModel("x", {"auc": 0.5, "accuracy": 0.5}, None, {}, DeepfakeTask())
+    report = PreflightReport((row,), None, (), start_value=0.5, samples=8)
     monkeypatch.setattr(trainer, "preflight", lambda *_, **__: report)
     assert "preflight:" not in start(taught, "without", *words).out
     for name in ("kept", "without"):

@@ -17,7 +17,7 @@ from sharpstudent.core.random import capture_rng_state
 from sharpstudent.core.types import Outputs
 from sharpstudent.models.teachers import FrozenTeacher, Named
 from sharpstudent.train.preflight import teacher_heads as fitted_heads
-from sharpstudent.train.preflight.teacher_heads import describe_fits, settle_heads, take_up_heads
+from sharpstudent.train.preflight.teacher_heads import describe_fits, restore_heads, settle_heads
 from sharpstudent.train.validate import Validator
 from tiny_models import are_identical
 from torch import Tensor, nn
@@ -260,7 +260,7 @@ def test_the_head_of_another_network_is_refused(place: Place) -> None:
 def take_up(place: Place, body: Body | None = None) -> tuple[FrozenTeacher, list[str]]:
     teacher, lines = FrozenTeacher(body or Body()), list[str]()
     validator = place.make_validator()
-    take_up_heads(validator.run.config, [("teacher 1", teacher)], validator.run.weights_folder, say=lines.append)
+    restore_heads(validator.run.config, [("teacher 1", teacher)], validator.run.weights_folder, say=lines.append)
     return teacher, lines
 
 

@@ -14,7 +14,7 @@ from sharpstudent.core.types import Direction
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
-from sharpstudent.train.preflight.findings import ModelRow
+from sharpstudent.train.preflight.model_checks import CheckedModel
 from sharpstudent.train.validate import ValidationResult, drop_undefined
 
 
@@ -82,5 +82,5 @@ def test_what_is_no_number_and_what_is_equal_beats_nothing(direction: Direction,
 def test_a_metric_without_a_value_is_left_out_of_what_json_keeps() -> None:
     metrics = {"val_auc": 0.5, "val_video_auc": float("nan"), "selected": "ema"}
     assert drop_undefined(metrics) == {"val_auc": 0.5, "selected": "ema"}
-    row = ModelRow("teacher", {"auc": 0.5, "video_auc": float("nan")}, logits=None)
-    assert json.loads(json.dumps(row.to_json(("auc", "video_auc")), allow_nan=False))["val_video_auc"] is None
+    row = CheckedModel("teacher", {"auc": float("nan"), "accuracy": 0.5}, None, {}, Metrics([]))
+    assert json.loads(json.dumps(row.to_json(), allow_nan=False))["val_auc"] is None

@@ -22,7 +22,7 @@ from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.tasks.deepfake.metrics import compute_fake_probability, compute_margins
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
-from sharpstudent.train.preflight.findings import LogitFigures, ModelRow, evaluate_table
+from sharpstudent.train.preflight.model_checks import CheckedModel, LogitStatistics, evaluate_table
 from sharpstudent.train.preflight.run import PreflightReport, describe_work, format_table, preflight
 from tiny_models import are_identical, make_step, take_snapshot
 from tiny_runs import make_config
@@ -39,9 +39,9 @@ def place(tmp_path: Path) -> Place:
 def test_each_row_is_what_the_metrics_say_of_that_model(place: Place) -> None:
     models = Reader(*STUDENT), Reader(*GOOD)
     report = place.fly(*models)
-    assert [row.name for row in report.rows] == ["student s", "teacher 1"]
+    assert [row.name for row in report.models] == ["student s", "teacher 1"]
     assert report.samples == 20
-    for row, model in zip(report.rows, models, strict=True):
+    for row, model in zip(report.models, models, strict=True):
         (table,), _ = compute_tables(
             [model], Pictures(), make_task(), batch_size=3, num_workers=0, device=torch.device("cpu")
         )
@@ -56,7 +56,7 @@ def test_each_row_is_what_the_metrics_say_of_that_model(place: Place) -> None:
         assert row.logits.logits_mean == pytest.approx(logits.mean(), abs=1e-6)
         assert row.logits.logits_sd == pytest.approx(logits.std(), rel=1e-5)
         assert row.logits.logits_largest == np.abs(logits).max()
-    student, teacher = report.rows
+    student, teacher = report.models
     assert (report.start_value, report.start_metrics) == (student.metrics["auc"], student.metrics)
     assert student.metrics["auc"] != teacher.metrics["auc"] or get_logits(student).ece != get_logits(teacher).ece
 
@@ -71,7 +71,7 @@ def test_every_model_is_judged_in_one_pass_over_the_items(place: Place) -> None:
     assert sorted(place.source.made) == sorted([0, *range(20)])
 
 
-def get_logits(row: ModelRow) -> LogitFigures:
+def get_logits(row: CheckedModel) -> LogitStatistics:
     assert row.logits is not None
     return row.logits
 
@@ -103,7 +103,7 @@ def test_a_weak_teacher_that_is_worse_than_the_student_is_both(place: Place) -> 
 
 def test_a_teacher_that_is_worse_by_no_more_than_the_noise_is_let_be(place: Place) -> None:
     report = place.fly((3.0, 4.2), (3.0, 4.25))
-    assert report.rows[1].metrics["auc"] <= report.rows[0].metrics["auc"] < 1.0
+    assert report.models[1].metrics["auc"] <= report.models[0].metrics["auc"] < 1.0
     assert not [finding for finding in report.findings if "worse" in finding]
 
 
@@ -126,7 +126,7 @@ def test_a_teacher_whose_logits_are_much_wider_asks_for_a_temperature(place: Pla
     report = place.fly(STUDENT, (120.0, 140.0))
     finding = find_one(report)
     assert "the logits of teacher 1 spread" in finding
-    fitted = get_logits(report.rows[1]).temperature
+    fitted = get_logits(report.models[1]).temperature
     assert f"raise `temperature` ({fitted:.3g} would calibrate teacher 1 alone)" in finding
 
 
@@ -185,7 +185,7 @@ def test_the_table_is_aligned_and_says_all_it_promises(place: Place) -> None:
     assert [cell.strip() for cell in table[0].split("|")] == list(HEADER)
     assert len({len(line) for line in table}) == 1
     assert len({tuple(i for i, sign in enumerate(line) if sign == "|") for line in table}) == 1
-    row = report.rows[1]
+    row = report.models[1]
     name, auc, accuracy, ece, logits = (cell.strip() for cell in table[2].split("|"))
     assert (name, auc, accuracy, ece) == (
         "teacher 1",
@@ -202,7 +202,7 @@ def test_no_line_of_the_table_is_longer_than_a_hundred_whatever_the_names_and_fi
     rows = []
     for name, gain in (("teacher 2 " + "mobilevitv2_" * 12, 1.234e30), ("student s", -0.5)):
         (table,), _ = validator.compute_tables([Reader(gain)])
-        rows.append(evaluate_table(name, table, place.task).row)
+        rows.append(evaluate_table(name, table, place.task))
     lines = format_table(rows, place.task)
     assert max(map(len, lines)) <= 100
     assert lines[1].startswith("teacher 2 mobi")
@@ -213,13 +213,13 @@ def test_figures_and_findings_are_kept_as_json_in_the_logs(place: Place) -> None
     report = place.fly((300.0, 200.0), STUDENT)
     stored = json.loads((place.root / "run/logs/preflight.json").read_text())
     assert stored["findings"] == list(report.findings)
-    assert [row["temperature"] for row in stored["rows"]] == [get_logits(row).temperature for row in report.rows]
+    assert [row["temperature"] for row in stored["rows"]] == [get_logits(row).temperature for row in report.models]
     assert stored["start_value"] == report.start_value
     assert stored["items"] == 20
 
 
 def test_a_temperature_at_its_bound_carries_a_note(place: Place) -> None:
-    student, teacher = map(get_logits, place.fly((3.0, 0.0), (-3.0, 0.0)).rows)
+    student, teacher = map(get_logits, place.fly((3.0, 0.0), (-3.0, 0.0)).models)
     assert (student.temperature, teacher.temperature) == (0.01, 1000.0)
     assert "lowest" in (student.temperature_note or "")
     assert "highest" in (teacher.temperature_note or "")
@@ -266,7 +266,7 @@ def test_the_second_preflight_of_the_same_models_takes_no_pass_and_says_the_same
     second = place.fly(STUDENT, GOOD)
     assert second == first
     assert not place.was_judged
-    assert [line for line in place.lines if "was judged on these items before" in line] == place.lines[:2]
+    assert [line for line in place.lines if "was evaluated on these samples before" in line] == place.lines[:2]
 
 
 def test_a_new_student_beside_a_known_teacher_is_judged_alone(place: Place) -> None:
@@ -334,7 +334,7 @@ class Swapped(Reader):
 def test_models_of_the_same_weights_that_answer_otherwise_are_not_taken_for_each_other(place: Place) -> None:
     first = place.fly(STUDENT, Reader(*GOOD))
     second = place.fly(STUDENT, Swapped(*GOOD))
-    assert second.rows[1].metrics["auc"] == pytest.approx(1 - first.rows[1].metrics["auc"])
+    assert second.models[1].metrics["auc"] == pytest.approx(1 - first.models[1].metrics["auc"])
 
 
 def spoil_text(path: Path) -> None:

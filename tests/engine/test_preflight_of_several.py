@@ -18,9 +18,9 @@ from sharpstudent.metrics.binary import compute_auc
 from sharpstudent.metrics.calibration import compute_ece, fit_temperature
 from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble
 from sharpstudent.tasks.deepfake.metrics import compute_margins
-from sharpstudent.train.preflight.findings import LogitFigures, ModelRow
+from sharpstudent.train.preflight.model_checks import CheckedModel, LogitStatistics
 from sharpstudent.train.preflight.run import preflight
-from sharpstudent.train.preflight.temperature import take_up_calibrations
+from sharpstudent.train.preflight.temperature import restore_calibrations
 from sharpstudent.train.validate import EVALUATION_SAMPLES
 
 # Wrong on some pictures, and as sure of them as of the others.
@@ -44,7 +44,7 @@ def evaluate(place: Place, model: torch.nn.Module) -> Table:
     return table
 
 
-def get_logits(row: ModelRow) -> LogitFigures:
+def get_logits(row: CheckedModel) -> LogitStatistics:
     assert row.logits is not None
     return row.logits
 
@@ -53,9 +53,9 @@ def get_logits(row: ModelRow) -> LogitFigures:
 
 
 def test_a_calibrated_teacher_has_its_logits_divided_keeps_its_auc_and_is_less_sure(place: Place) -> None:
-    plain = place.fly_together(STUDENT, SURE).rows[1]
+    plain = place.fly_together(STUDENT, SURE).models[1]
     report = place.fly_together(STUDENT, SURE, calibrate=[0])
-    row, teacher = report.rows[1], place.ensemble.members[0]
+    row, teacher = report.models[1], place.ensemble.members[0]
     before, after = get_logits(plain), get_logits(row)
     raw, table = evaluate(place, Reader(*SURE)), evaluate(place, teacher)
     assert row.calibration == before.temperature == fit_temperature(raw["logits"], raw["label"]) > 2.0
@@ -67,11 +67,11 @@ def test_a_calibrated_teacher_has_its_logits_divided_keeps_its_auc_and_is_less_s
     assert after.temperature == pytest.approx(1.0, abs=1e-5)
     eces = f"ECE {before.ece:.3f} -> {after.ece:.3f}"
     assert f"teacher 1: its logits are divided by {row.calibration:.4g} (calibrate); {eces}" in place.lines
-    assert report.rows[0].calibration is None
+    assert report.models[0].calibration is None
 
 
 def test_a_teacher_that_is_not_asked_to_be_stays_as_it_is(place: Place) -> None:
-    rows = place.fly_together(STUDENT, SURE, SURER, calibrate=[1]).rows
+    rows = place.fly_together(STUDENT, SURE, SURER, calibrate=[1]).models
     assert [row.calibration is None for row in rows] == [True, True, False]
     assert [teacher.calibration is None for teacher in place.ensemble.members] == [True, False]
 
@@ -88,7 +88,7 @@ def test_a_teacher_that_is_judged_anew_is_judged_as_it_came(place: Place) -> Non
     first = place.fly_together(STUDENT, SURE, calibrate=[0])
     named = [("teacher 1", place.ensemble.members[0])]
     again = preflight(place.make_validator(), ("student s", Reader(*STUDENT)), named, say=lambda line: None)
-    assert again.rows[1] == first.rows[1]
+    assert again.models[1] == first.models[1]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_temperature_that_says_nothing_is_refused(
     place: Place, teacher: tuple[float, float], words: tuple[str, ...]
 ) -> None:
     if not words:  # all logits are equal: 1 is as good as any
-        assert place.fly_together(STUDENT, teacher, calibrate=[0]).rows[1].calibration == 1.0
+        assert place.fly_together(STUDENT, teacher, calibrate=[0]).models[1].calibration == 1.0
         return
     with pytest.raises(UserError) as caught:
         place.fly_together(STUDENT, teacher, calibrate=[0])
@@ -117,8 +117,8 @@ def test_a_resumed_run_takes_up_the_temperatures_to_the_last_bit(place: Place) -
     validator = place.make_validator()
     teachers = [FrozenTeacher(Reader(*SURE)) for _ in range(2)]
     named = [(f"teacher {number}", teacher) for number, teacher in enumerate(teachers, 1)]
-    take_up_calibrations(validator.run.config, named, validator.run.logs_folder)
-    assert [teacher.calibration for teacher in teachers] == [None, report.rows[2].calibration]
+    restore_calibrations(validator.run.config, named, validator.run.logs_folder)
+    assert [teacher.calibration for teacher in teachers] == [None, report.models[2].calibration]
 
 
 def spoil_nothing_there(path: Path) -> None:
@@ -153,14 +153,14 @@ def test_temperatures_that_cannot_be_read_back_are_refused(place: Place, spoil: 
     teacher = FrozenTeacher(Reader(*SURE))
     validator = place.make_validator()
     with pytest.raises(UserError, match="by which temperature") as caught:
-        take_up_calibrations(validator.run.config, [("teacher 1", teacher)], validator.run.logs_folder)
+        restore_calibrations(validator.run.config, [("teacher 1", teacher)], validator.run.logs_folder)
     assert "--allow changed-config" in str(caught.value)
     assert teacher.calibration is None
 
 
 def test_without_a_calibrated_teacher_no_file_is_asked_for(place: Place) -> None:
     place.sections = (TeacherSection(name="x"),)
-    take_up_calibrations(place.make_validator().run.config, [("teacher", torch.nn.Identity())], Path("nowhere"))
+    restore_calibrations(place.make_validator().run.config, [("teacher", torch.nn.Identity())], Path("nowhere"))
 
 
 # --- The average ----------------------------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ def test_memory_that_runs_out_is_told_with_the_remedy(tmp_path: Path) -> None:
     [
         (lambda: make_step(make_student(width=9)), "stem.weight: (6, 3, 3, 3) in the file, (9, 3, 3, 3) in the model"),
         (lambda: make_step(make_student(norm=lambda n: nn.GroupNorm(2, n))), "absent in the model"),
-        (lambda: make_step(base="adamw"), "its optimiser is of another kind"),
+        (lambda: make_step(base="adamw"), "its stored state is that of another kind"),
     ],
 )
 def test_another_model_or_optimiser_is_refused(make_other: Callable[[], TrainStep], words: str, tmp_path: Path) -> None:

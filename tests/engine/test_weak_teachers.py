@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sharpstudent.core.types import Direction
-from sharpstudent.train.preflight.findings import find_weak_teachers
+from sharpstudent.train.preflight.model_checks import find_weak_teachers
 
 
 @pytest.mark.parametrize(

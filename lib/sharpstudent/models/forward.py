@@ -5,9 +5,10 @@ Legend: R rows of a batch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 from torch import Tensor, nn
 
@@ -52,6 +53,19 @@ def run_model(model: nn.Module, inputs: Mapping[str, Tensor]) -> Outputs:
             )
         )
     return outputs
+
+
+@contextlib.contextmanager
+def evaluation_mode(*models: nn.Module) -> Generator[None]:
+    """Inside, the models are in evaluation mode; at the end each module has its own mode again."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def count_parameters(model: nn.Module) -> int:

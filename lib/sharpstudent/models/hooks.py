@@ -6,6 +6,7 @@ Legend: B images, C channels, h x w the grid of a feature map, N tokens, D their
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,54 +15,57 @@ from torch import Tensor, nn
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.types import FEATURES
-from sharpstudent.models.forward import select_inputs
+from sharpstudent.models.forward import evaluation_mode, select_inputs
 
 NEAREST = 4  # names that a message offers
 MOST_INDICES = 2  # numbers in a listed name: a stage's, and its block's
 
 
 class FeatureHooks:
-    """The hooks of one model and what they find during one forward; `hook_features` puts them on.
+    """The hooks of one model and the outputs that they record during one forward; `hook_features` registers them.
 
     The hooks stay on the modules and do nothing outside a forward of the whole model: not while a checkpointed block is
-    computed again in `backward`, not when a part of the model is called alone. `copy.deepcopy` of the model copies them
-    with their store, so a copy and its original never see each other's tensors.
+    computed again in `backward`, not when a part of the model is called alone. They are bound methods, which
+    `copy.deepcopy` of the model copies with their object: a copy and its original never see each other's tensors.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+        """Register the hooks.
+
+        Args:
+            model: The model.
+            layers: Names as in `named_modules()`.
+
+        Raises:
+            UserError: For a name that the model does not have.
+        """
         known = dict(model.named_modules())
         problems = [_explain_unknown(layer, list(known)) for layer in layers if not layer or layer not in known]
         if problems:
             raise UserError(*problems)
         self.layers = tuple(dict.fromkeys(layers))
-        self._found: dict[str, Tensor] = {}
+        self._recorded: dict[str, Tensor] = {}
         self._is_on = False
         self._handles = [
-            module.register_forward_hook(_Hook(self, layer))
+            module.register_forward_hook(functools.partial(self._record, layer))
             for layer in self.layers
             for module in _find_ends(known[layer])
         ]
         if self.layers:
-            self._handles.append(model.register_forward_pre_hook(_Begin(self)))
-            self._handles.append(model.register_forward_hook(_Finish(self), always_call=True))
+            self._handles.append(model.register_forward_pre_hook(self._begin))
+            self._handles.append(model.register_forward_hook(self._finish, always_call=True))
 
     def remove(self) -> None:
         """Take the hooks off again."""
         for handle in self._handles:
             handle.remove()
 
-    def begin(self) -> None:
-        """The whole model is called: from now on the layers' outputs are kept."""
-        self._found = {}
-        self._is_on = True
+    def _begin(self, module: nn.Module, args: Any) -> None:
+        """The whole model is called: from now on the layers' outputs are recorded."""
+        self._recorded, self._is_on = {}, True
 
-    def finish(self) -> dict[str, Tensor]:
-        """The forward is over: what was found, by the names that it has among the outputs; nothing is kept here."""
-        found, self._found, self._is_on = self._found, {}, False
-        return {f"{FEATURES}{layer}": tensor for layer, tensor in found.items()}
-
-    def put(self, layer: str, output: Any) -> None:
-        """What a layer gave. A layer that runs several times in a forward leaves its last output."""
+    def _record(self, layer: str, module: nn.Module, args: Any, output: Any) -> None:
+        """Keep what a layer gave; of a layer that runs several times in a forward, the last output."""
         if not self._is_on:
             return
         if not isinstance(output, Tensor):
@@ -74,11 +78,14 @@ class FeatureHooks:
                     remedy="tap a layer inside it or after it; --list-layers lists layers that can be tapped",
                 )
             )
-        self._found[layer] = output
+        self._recorded[layer] = output
 
-    def check_complete(self, found: Mapping[str, Tensor]) -> None:
-        """Raise UserError for a layer that took no part in the forward."""
-        silent = [layer for layer in self.layers if f"{FEATURES}{layer}" not in found]
+    def _finish(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Add what was recorded to the model's outputs. After a forward that raised, the output is None."""
+        recorded, self._recorded, self._is_on = self._recorded, {}, False
+        if output is None:
+            return None
+        silent = [layer for layer in self.layers if layer not in recorded]
         if silent:
             raise UserError(
                 Problem(
@@ -87,6 +94,7 @@ class FeatureHooks:
                     remedy="tap another one; --list-layers lists layers that can be tapped",
                 )
             )
+        return {**output, **{f"{FEATURES}{layer}": tensor for layer, tensor in recorded.items()}}
 
 
 def hook_features(model: nn.Module, layers: Sequence[str]) -> None:
@@ -115,43 +123,6 @@ def find_feature_hooks(model: nn.Module) -> FeatureHooks | None:
     return hooks if hooks is not None and hooks.layers else None
 
 
-class _Begin:
-    """Before a forward of the whole model. An object and no closure: see `_Hook`."""
-
-    def __init__(self, hooks: FeatureHooks) -> None:
-        self._hooks = hooks
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        self._hooks.begin()
-
-
-class _Finish:
-    """After a forward of the whole model, also where it raised: then the output is None."""
-
-    def __init__(self, hooks: FeatureHooks) -> None:
-        self._hooks = hooks
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        found = self._hooks.finish()
-        if output is None:
-            return None
-        self._hooks.check_complete(found)
-        return {**output, **found}
-
-
-class _Hook:
-    """A forward hook that knows its layer's name. An object and no closure: `copy.deepcopy` copies it with its store,
-    where a function would go on writing into the original's.
-    """
-
-    def __init__(self, hooks: FeatureHooks, layer: str) -> None:
-        self._hooks = hooks
-        self._layer = layer
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._hooks.put(self._layer, output)
-
-
 def _find_ends(module: nn.Module) -> list[nn.Module]:
     """The module, and what its output comes from if it is a plain sequence: timm's gradient checkpointing runs the
     members of a stage without calling the stage.
@@ -173,28 +144,21 @@ def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[st
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim in (3, 4):
-                shapes[name] = tuple(output.shape)
-
-        return hook
+    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim in (3, 4):
+            shapes[name] = tuple(output.shape)
 
     listed = [(name, module) for name, module in model.named_modules() if name]
-    handles = [module.register_forward_hook(note(name)) for name, module in listed]
-    modes = [(module, module.training) for module in model.modules()]
+    handles = [module.register_forward_hook(functools.partial(note, name)) for name, module in listed]
     weight = next(iter(model.parameters()))
     devices = [weight.device] if weight.device.type == "cuda" else []
     try:
-        model.eval()
-        with torch.random.fork_rng(devices), torch.no_grad():
+        with evaluation_mode(model), torch.random.fork_rng(devices), torch.no_grad():
             # Past __call__, so that a compiled model is not compiled for this.
             model.forward(**select_inputs(model, inputs))
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes:
-            module.training = mode
     found = [one for one in listed if one[0] in shapes]
     return [(name, shapes[name]) for name, _ in [one for one in found if _is_block(*one)] or found]
 

@@ -7,7 +7,10 @@ efficientnet-pytorch's `_fc`, and a pair that is alone on both sides and fits is
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,10 +187,10 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
     Returns the path and notes on the choice. Never ranks runs by their AUC: runs differ in data. Raises UserError
     that lists what is there when nothing fits.
     """
-    if not _is_glob(pattern) or Path(pattern).is_file():
+    if not glob.has_magic(pattern) or Path(pattern).is_file():
         return Path(pattern), []
     # File time, then name: run folders end in their date, which breaks ties within a second.
-    candidates = _glob(pattern, key)
+    candidates = [Path(found) for found in glob.glob(pattern, recursive=True)]
     candidates = sorted(candidates, key=lambda path: (path.stat().st_mtime_ns, str(path)), reverse=True)
     refused: list[str] = []
     for path in candidates:
@@ -209,47 +212,19 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
     )
 
 
-def _is_glob(pattern: str) -> bool:
-    return any(sign in pattern for sign in "*?[")
-
-
-def _glob(pattern: str, key: str) -> list[Path]:
-    anchor = Path(pattern).anchor
-    try:
-        return sorted(Path(anchor).glob(str(Path(pattern).relative_to(anchor))))
-    except ValueError as error:
-        raise UserError(
-            Problem(where=f"{key} = {pattern!r}", what="is no pattern", got=str(error), remedy="name the file")
-        ) from None
-
-
 def _list_nearby(pattern: str) -> str:
     """What is in the deepest folder of the pattern that exists."""
-    fixed = Path(*Path(pattern).parts[: _first_glob(pattern)])
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
     while not fixed.is_dir() and fixed != fixed.parent:
         fixed = fixed.parent
     names = sorted(path.name for path in fixed.iterdir() if not path.name.startswith("."))[:10]
     return f"{fixed}/: {', '.join(names) or '(empty)'}"
 
 
-def _first_glob(pattern: str) -> int:
-    return next(i for i, part in enumerate(Path(pattern).parts) if _is_glob(part))
-
-
 def _normalise(key: str) -> str:
     """A key without prefixes, a renamed head under the name that we know."""
-    name = _strip_prefixes(key)
+    name = re.sub(f"^({'|'.join(map(re.escape, PREFIXES))})+", "", key)
     return RENAMED.get(name, name)
-
-
-def _strip_prefixes(key: str) -> str:
-    while True:
-        for prefix in PREFIXES:
-            if key.startswith(prefix):
-                key = key[len(prefix) :]
-                break
-        else:
-            return key
 
 
 def _examples(keys: tuple[str, ...] | list[str]) -> str:

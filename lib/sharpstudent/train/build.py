@@ -20,7 +20,7 @@ from sharpstudent.criterion.build import build_criterion, find_layers
 from sharpstudent.criterion.section import Shapes
 from sharpstudent.criterion.weighted_sum import SOURCES, WeightedSum
 from sharpstudent.data.dataset import Samples
-from sharpstudent.models.forward import run_model
+from sharpstudent.models.forward import evaluation_mode, run_model
 from sharpstudent.models.hooks import hook_features
 from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble
 from sharpstudent.optim.average import WeightAverage
@@ -165,15 +165,11 @@ def _hook(put_on: Callable[[], None], setting: str) -> None:
 
 def _probe(model: nn.Module, example: Batch) -> Outputs:
     """One forward in evaluation mode, after which the model and the random states are as before."""
-    training = [(module, module.training) for module in model.modules()]
     rng = capture_rng_state(device_type=example.device.type)
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             return run_model(model, example.inputs)
     finally:
-        for module, mode in training:
-            module.training = mode
         restore_rng_state(rng)
 
 

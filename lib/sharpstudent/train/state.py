@@ -29,6 +29,8 @@ from sharpstudent.train.run import Run, StopRequested
 from sharpstudent.train.step import TrainStep
 from sharpstudent.train.validate import PREFIX
 
+MOST_NAMES = 3  # of tensors in a message
+
 
 @dataclass
 class Position:
@@ -97,20 +99,20 @@ def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
 
 
 def refuse_other_model(state: RunState, step: TrainStep, about: Mapping[str, Any], folder: Path) -> None:
-    """Raise UserError when the state is of another model or optimiser: no permission makes it fit."""
-    groups, ours = (_name_options(s) for s in (state.tensors["optimizer"], step.optimizer.state_dict()))
+    """Raise UserError when the state of a run is of another model or optimiser: no permission makes it fit.
+
+    Args:
+        state: What the run has saved.
+        step: What it would be loaded into.
+        about: The description of this run's checkpoints.
+        folder: Of the run.
+    """
     changes = [
         f"{key}: {state.progress.get(key)} -> {about[key]}"
         for key in ("architecture", "classes", "options")
         if state.progress.get(key) != about.get(key)
     ]
-    changes += ["optimizer: its stored state is that of another kind"] if groups != ours else []
-    stored, now = (_name_shapes(s) for s in (state.tensors.get("criterion", {}), step.criterion.module.state_dict()))
-    changes += [
-        f"projection {name}: {stored.get(name, 'absent')} -> {now.get(name, 'absent')}"
-        for name in dict.fromkeys((*stored, *now))
-        if stored.get(name) != now.get(name)
-    ]
+    changes += list_misfits(state.tensors, step)
     if changes:
         raise UserError(
             Problem(
@@ -122,13 +124,38 @@ def refuse_other_model(state: RunState, step: TrainStep, about: Mapping[str, Any
         )
 
 
-def _name_options(stored: Mapping[str, Any]) -> list[tuple[frozenset[str], int]]:
-    """The option names and the number of parameters of each group: what tells one kind of optimiser from another."""
-    return [(frozenset(group), len(group["params"])) for group in stored["base"]["param_groups"]]
+def list_misfits(tensors: Mapping[str, Any], step: TrainStep) -> list[str]:
+    """List what of a stored state does not fit.
+
+    Args:
+        tensors: What `capture_step` gave.
+        step: What it would be loaded into.
+
+    Returns:
+        A line for each of the first tensors whose shapes differ, and one for an optimiser of another kind.
+    """
+    stored = _list_shapes(tensors["model"], tensors.get("criterion", {}))
+    ours = _list_shapes(step.student.state_dict(), step.criterion.module.state_dict())
+    misfits = [
+        f"{name}: {stored.get(name, 'absent')} in the file, {ours.get(name, 'absent')} in the model"
+        for name in dict.fromkeys((*stored, *ours))
+        if stored.get(name) != ours.get(name)
+    ]
+    if len(misfits) > MOST_NAMES:
+        misfits[MOST_NAMES:] = [f"{len(misfits) - MOST_NAMES} more"]
+    # Option names and the number of parameters of each group tell one kind of optimiser from another.
+    groups, our_groups = (
+        [(frozenset(group), len(group["params"])) for group in state["base"]["param_groups"]]
+        for state in (tensors["optimizer"], step.optimizer.state_dict())
+    )
+    if not misfits and groups != our_groups:
+        misfits = ["optimizer: its stored state is that of another kind"]
+    return misfits
 
 
-def _name_shapes(stored: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in stored.items()}
+def _list_shapes(model: Mapping[str, torch.Tensor], criterion: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    named = {**model, **{f"projection {name}": tensor for name, tensor in criterion.items()}}
+    return {name: tuple(tensor.shape) for name, tensor in named.items()}
 
 
 def describe_room(run: Run, step: TrainStep) -> str:

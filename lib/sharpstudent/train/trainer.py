@@ -30,7 +30,7 @@ from sharpstudent.train.logger import Journal, build_epoch_row, name_figures
 from sharpstudent.train.oom import Attempt
 from sharpstudent.train.preflight.run import preflight
 from sharpstudent.train.preflight.teacher_heads import settle_heads
-from sharpstudent.train.preflight.temperature import take_up_calibrations
+from sharpstudent.train.preflight.temperature import restore_calibrations
 from sharpstudent.train.run import Interrupts, Run
 from sharpstudent.train.state import (
     FitResult,
@@ -132,7 +132,7 @@ class Trainer:
         )
         if begun and not fitted:
             try:
-                return take_up_calibrations(config, named, self._run.logs_folder)
+                return restore_calibrations(config, named, self._run.logs_folder)
             except UserError:
                 if not may_change:
                     raise

@@ -19,10 +19,10 @@ from sharpstudent.train.build import choose_memory_format
 from sharpstudent.train.debug.nan_inspector import Fault, Look, Pass, find_bad_rows, look_at_step, measure
 from sharpstudent.train.debug.skipped import Skipped, describe_computer, load_skipped
 from sharpstudent.train.oom import is_out_of_memory
-from sharpstudent.train.preflight.teacher_heads import take_up_heads
-from sharpstudent.train.preflight.temperature import take_up_calibrations
+from sharpstudent.train.preflight.teacher_heads import restore_heads
+from sharpstudent.train.preflight.temperature import restore_calibrations
 from sharpstudent.train.run import Run
-from sharpstudent.train.state import restore_step
+from sharpstudent.train.state import list_misfits, restore_step
 from sharpstudent.train.step import TrainStep, find_floats
 
 MOST_NAMES = 3  # of rows, weights or differences in a line
@@ -67,8 +67,8 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
 def _take_up_teachers(run: Run, step: TrainStep, folder: Path) -> None:
     """Heads and temperatures that the run gave its teachers. folder: of the run."""
     named = name_teachers(run.config, step.teacher)
-    take_up_heads(run.config, named, folder / "weights", say=run.say)
-    take_up_calibrations(run.config, named, folder / "logs")
+    restore_heads(run.config, named, folder / "weights", say=run.say)
+    restore_calibrations(run.config, named, folder / "logs")
 
 
 def _put_back(step: TrainStep, kept: Skipped) -> None:
@@ -219,28 +219,13 @@ def _find_bad_tensors(model: nn.Module) -> list[str]:
 
 def _refuse_other_model(step: TrainStep, state: Mapping[str, Any], path: Path) -> None:
     """Raise UserError where the state is that of another network or optimiser than the run's config builds."""
-    ours, theirs = (
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        for tensors in (step.student.state_dict(), state["model"])
-    )
-    changes = [
-        f"{name}: {theirs.get(name, 'absent')} in the file, {ours.get(name, 'absent')} in the model"
-        for name in dict.fromkeys((*theirs, *ours))
-        if theirs.get(name) != ours.get(name)
-    ]
-    groups = [
-        [(len(group["params"]), frozenset(group)) for group in stored["base"]["param_groups"]]
-        for stored in (step.optimizer.state_dict(), state["optimizer"])
-    ]
-    if not changes and groups[0] != groups[1]:
-        changes = ["its optimiser is of another kind"]
-    if changes:
-        more = [f"{len(changes) - MOST_NAMES} more"] if len(changes) > MOST_NAMES else []
+    misfits = list_misfits(state, step)
+    if misfits:
         raise UserError(
             Problem(
                 where=f"--replay {path}",
                 what="was kept of another model or optimiser than the run's config.json builds",
-                got="\n".join([*changes[:MOST_NAMES], *more]),
+                got="\n".join(misfits),
                 remedy="replay it in the folder of its own run, with the versions that environment.json there names",
             )
         )

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpstudent.checkpoint.store import load_checkpoint, read_sha256, save_checkpoint
+from sharpstudent.checkpoint.store import load_checkpoint, read_about, read_sha256, save_checkpoint
 from sharpstudent.config.run_config import SCRIPTS, Stage
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256, remove_stray_temporaries
@@ -76,8 +76,9 @@ class SkippedSteps:
                 "shared": dict(batch.shared),
                 "state": state.name,
                 "state_sha256": compute_sha256(state),
+                "batch_sha256": _compute_digest(tensors),
             }
-            if not _is_kept(path, tensors, about):
+            if not _is_whole(path) or read_about(path) != about:  # it is there after a resume that meets the same skip
                 save_checkpoint(path, tensors, about=about)
         except UserError as error:
             return f"not kept: {'; '.join(f'{problem.where}: {problem.what}' for problem in error.problems)}"
@@ -95,7 +96,7 @@ class SkippedSteps:
         if self._state_path is None:
             state = capture_state()
             path = self.folder / f"state_{_compute_digest(state)[:12]}.pth"
-            if not path.is_file() or compute_sha256(path) != read_sha256(path):
+            if not _is_whole(path):
                 others = [other for other in self.folder.glob("state_*.pth") if other != path]
                 if len(others) >= MOST_STATES:
                     return None
@@ -218,27 +219,13 @@ def _explain_foreign(path: Path) -> Problem:
     )
 
 
-def _compute_digest(state: Mapping[str, Any]) -> str:
-    """sha256 of the state as torch writes it: the same bytes for the same values."""
+def _compute_digest(tensors: Mapping[str, Any]) -> str:
+    """sha256 of tensors as torch writes them: the same bytes for the same values."""
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save(dict(tensors), buffer)
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
-def _is_kept(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bool:
-    """Whether the file holds this very batch already, as after a resume that meets the same skip again."""
-    if not path.is_file():
-        return False
-    try:
-        kept = load_checkpoint(path)
-    except UserError:
-        return False  # damaged: written anew
-    same_names = kept.about == about and kept.tensors.keys() == tensors.keys() and read_sha256(path) is not None
-    return same_names and all(_is_same(kept.tensors[name], tensors[name]) for name in tensors)
-
-
-def _is_same(one: Tensor, two: Tensor) -> bool:
-    """Equality of every bit, NaN included."""
-    if one.dtype != two.dtype or one.shape != two.shape:
-        return False
-    return one.contiguous().numpy().tobytes() == two.contiguous().numpy().tobytes()
+def _is_whole(path: Path) -> bool:
+    """Whether there is such a file, and it is as it was written."""
+    return path.is_file() and compute_sha256(path) == read_sha256(path)

@@ -17,16 +17,14 @@ from sharpstudent.core.io import write_text_atomically
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.tables import check_finite, make_table
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.models.forward import run_model
-from sharpstudent.models.teachers import Named, TeacherEnsemble
+from sharpstudent.models.forward import evaluation_mode, run_model
+from sharpstudent.models.teachers import FrozenTeacher, Named, TeacherEnsemble
 from sharpstudent.task import Task, plural
-from sharpstudent.train.preflight.findings import (
+from sharpstudent.train.preflight.model_checks import (
     CheckedModel,
-    ModelRow,
+    check_models,
     evaluate_average,
     evaluate_table,
-    find_average_problems,
-    find_problems,
     find_weak_teachers,
 )
 from sharpstudent.train.preflight.table_cache import build_table_cache, save_tables
@@ -40,33 +38,36 @@ WIDTH = 100  # characters that a line of the table may have
 
 @dataclass(frozen=True)
 class PreflightReport:
-    """rows: the student's first, then a teacher's each; average: of several teachers; findings: sentences, none where
-    all is well; shown: the metrics that the table tells.
+    """The result of a preflight.
 
-    start_value: the student's selection metric; samples: of the validation set.
+    Attributes:
+        models: The student first, then each teacher that could be evaluated.
+        average: The average of several teachers, None where there is none.
+        findings: Warnings; empty where all is well.
+        start_value: The student's selection metric.
+        samples: Validation samples that the models were evaluated on.
     """
 
-    rows: tuple[ModelRow, ...]
+    models: tuple[CheckedModel, ...]
+    average: CheckedModel | None
     findings: tuple[str, ...]
     start_value: float
     samples: int
-    shown: tuple[str, ...]
-    average: ModelRow | None = None
 
     @property
     def start_metrics(self) -> dict[str, float]:
-        """The student's that have a value."""
-        return drop_undefined(self.rows[0].metrics)
+        """The student's metrics that have a value."""
+        return drop_undefined(self.models[0].metrics)
 
     def to_json(self) -> dict[str, Any]:
-        """As `logs/preflight.json` has it."""
+        """The contents of `logs/preflight.json`."""
         return {
             "format": FORMAT,
-            "rows": [row.to_json(self.shown) for row in self.rows],
+            "rows": [model.to_json() for model in self.models],
             "findings": list(self.findings),
             "start_value": self.start_value,
             "items": self.samples,
-            "average": None if self.average is None else self.average.to_json(self.shown),
+            "average": None if self.average is None else self.average.to_json(),
         }
 
 
@@ -78,14 +79,22 @@ def preflight(
     ensemble: TeacherEnsemble | None = None,
     say: Callable[[str], None] | None = None,
 ) -> PreflightReport:
-    """Evaluate the models, say a table and the findings line by line (`run.say` unless given), and write
-    `logs/preflight.json` with the tables beside it. Teachers that the config asks to calibrate are, from now on.
+    """Evaluate the models on the validation samples, print a table and the warnings, and write `logs/preflight.json`.
 
-    All models see a batch that is loaded once. Tables of earlier runs are taken again where model and data are the
-    same. ensemble: the teachers as one, evaluated too where they are several. A teacher that does not give what the
-    task's metrics read is left out, and told. Neither the models' modes nor any random state that training uses are
-    moved. Raises UserError for outputs that are not finite and for a teacher that cannot be calibrated, MetricError
-    where a metric is undefined, and what `validator.between_batches` raises to stop.
+    A batch is loaded once for all models, and the tables of earlier runs serve again where model and data are the same.
+    Teachers that the config asks to calibrate are calibrated from now on. A teacher that does not give the outputs that
+    the task's metrics read is left out, with a line that says so. Modes and random states stay as they are.
+
+    Args:
+        validator: Of the run.
+        student: Its name and the model.
+        teachers: Names and models.
+        ensemble: The teachers as one; evaluated, too, where there are several.
+        say: Prints a line; `run.say` when None.
+
+    Raises:
+        UserError: For outputs that are not finite, a teacher that cannot be calibrated, and one that is too weak.
+        MetricError: Where a metric is undefined.
     """
     run, task = validator.run, validator.task
     say = run.say if say is None else say
@@ -99,25 +108,20 @@ def preflight(
         for (name, _), table in zip(models, _compute_tables(validator, models, say), strict=True)
     ]
     for place, (_, teacher) in enumerate(named, 1):
-        if any(teacher is other for other in calibrated.values()):
-            evaluated[place] = calibrate(teacher, evaluated[place], say)  # type: ignore[arg-type]
-    findings = find_problems(evaluated[0], evaluated[1:])
-    average = None
-    if ensemble is not None and len(named) > 1:
-        average = evaluate_average(ensemble, evaluated[1:])
-        findings += [] if average is None else find_average_problems(average, evaluated[1:], evaluated[0])
+        if isinstance(teacher, FrozenTeacher) and any(teacher is other for other in calibrated.values()):
+            evaluated[place] = calibrate(teacher, evaluated[place], say)
+    average = None if ensemble is None else evaluate_average(ensemble, evaluated[1:])
     report = PreflightReport(
-        rows=tuple(model.row for model in evaluated),
-        findings=tuple(findings),
-        start_value=evaluated[0].row.metrics[run.config.training.selection_metric],
+        tuple(evaluated),
+        average,
+        findings=tuple(check_models(evaluated[0], evaluated[1:], average)),
+        start_value=evaluated[0].metrics[run.config.training.selection_metric],
         samples=len(validator.data.validation),
-        shown=task.headline_metrics,
-        average=None if average is None else average.row,
     )
     text = json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomically(run.logs_folder / REPORT_NAME, text + "\n")
     save_tables(run.logs_folder / TABLES_NAME, [model.table for model in evaluated])
-    rows = report.rows if report.average is None else (*report.rows, report.average)
+    rows = evaluated if average is None else [*evaluated, average]
     for line in (*format_table(rows, task), *(f"warning: {finding}" for finding in report.findings)):
         say(line)
     _refuse_weak(validator, evaluated)
@@ -125,31 +129,29 @@ def preflight(
 
 
 def _gives_rows(task: Task, name: str, model: nn.Module, device: Any, say: Callable[[str], None]) -> bool:
-    """Whether the task's metrics can be computed of what a teacher gives."""
-    example, was_training = task.example_batch(1).to(device), model.training
+    """Whether the task's metrics can be computed from the outputs of a teacher."""
+    example = task.example_batch(1).to(device)
     try:
-        with torch.inference_mode():
-            make_table(task, run_model(model.eval(), example.inputs), example)
+        with torch.inference_mode(), evaluation_mode(model):
+            make_table(task, run_model(model, example.inputs), example)
     except KeyError as error:
         say(
             f"{name} gives no output {error}, which the metrics of this task read: it is not evaluated, and whether it "
             "is any better than the student is not known"
         )
         return False
-    finally:
-        model.train(was_training)
     return True
 
 
 def _refuse_weak(validator: Validator, evaluated: Sequence[CheckedModel]) -> None:
     """Raise UserError for teachers below the student's selection metric, where the config has a margin for them."""
     config = validator.run.config
-    margin, word = config.training.weak_teacher_margin, config.training.selection_metric
+    margin, metric = config.training.weak_teacher_margin, config.training.selection_metric
     if margin is None or "weak-teacher" in config.allow:
         return
-    student, *teachers = [(model.name, model.row.metrics[word]) for model in evaluated]
-    direction = validator.task.metrics[word].direction
-    weak = find_weak_teachers(f"{PREFIX}{word}", direction, student[1], teachers, margin)
+    student, *teachers = [(model.name, model.metrics[metric]) for model in evaluated]
+    direction = validator.task.metrics[metric].direction
+    weak = find_weak_teachers(f"{PREFIX}{metric}", direction, student[1], teachers, margin)
     if weak:
         raise UserError(*weak)
 
@@ -160,10 +162,10 @@ def describe_work(items: int, teachers: int) -> str:
     return f"the preflight would take {items} validation items through the student and {others}"
 
 
-def format_table(rows: Sequence[ModelRow], task: Task) -> list[str]:
+def format_table(rows: Sequence[CheckedModel], task: Task) -> list[str]:
     """Aligned plain lines of at most WIDTH characters; a name that is too long loses its middle."""
     shown = task.headline_metrics
-    titles = [_capitalise(task.title(name)) for name in shown]
+    titles = [task.title(name)[:1].upper() + task.title(name)[1:] for name in shown]
     header = ["Model", f"Val {titles[0]}", *titles[1:]]
     if rows[0].logits is not None:
         header += ["ECE", "Logits mean +- sd, largest"]
@@ -183,7 +185,7 @@ def _compute_tables(validator: Validator, models: Sequence[Named], say: Callable
     tables = [None if path is None else cache.load(path) for path in paths]
     for (name, _), path, known in zip(models, paths, tables, strict=True):
         if known is not None:
-            say(f"preflight: {name} was judged on these items before, {path}")
+            say(f"preflight: {name} was evaluated on these samples before, {path}")
     missing = [index for index, known in enumerate(tables) if known is None]
     if missing:
         names = ", ".join(models[index][0] for index in missing)
@@ -207,24 +209,20 @@ def _check_finite(name: str, table: Table, task: Task, *, is_student: bool) -> N
         raise UserError(
             Problem(
                 where=name,
-                what=f"cannot be used: its answers to validation {plural(task.unit)} are not numbers",
+                what=f"cannot be used: its outputs for validation {plural(task.unit)} are not numbers",
                 got=str(error),
                 remedy=f"its weights are damaged or were made for other {plural(task.unit)}: name another file{key}",
             )
         ) from None
 
 
-def _to_cells(row: ModelRow, task: Task) -> list[str]:
+def _to_cells(row: CheckedModel, task: Task) -> list[str]:
     cells = [row.name, *(format(row.metrics[name], task.metrics[name].format) for name in task.headline_metrics)]
     if row.logits is not None:
         figures = row.logits
         cells.append(f"{figures.ece:.3f}")
         cells.append(f"{figures.logits_mean:.3g} +- {figures.logits_sd:.3g}, {figures.logits_largest:.3g}")
     return cells
-
-
-def _capitalise(title: str) -> str:
-    return title[:1].upper() + title[1:]
 
 
 def _shorten(name: str, width: int) -> str:

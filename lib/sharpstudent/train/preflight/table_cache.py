@@ -28,7 +28,7 @@ from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.evaluation.tables import compute_digest, table_from_json, table_to_json
-from sharpstudent.models.forward import select_inputs
+from sharpstudent.models.forward import evaluation_mode, select_inputs
 from sharpstudent.models.weights import compute_weights_hash
 from sharpstudent.task import Task
 from sharpstudent.train.build import TrainingData
@@ -109,13 +109,9 @@ class TableCache:
             for name, tensor in self.task.example_batch(1).inputs.items()
         }
         inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluation_mode(model):
             # `forward` itself: a compiled student would be compiled for a batch of one.
             outputs = model.forward(**select_inputs(model, inputs))
-        finally:
-            model.train(was_training)
         digest = hashlib.sha256()
         for name in sorted(outputs):
             digest.update(name.encode() + outputs[name].float().cpu().numpy().tobytes())

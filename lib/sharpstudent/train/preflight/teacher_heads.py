@@ -1,12 +1,10 @@
-"""Heads of teachers that are fitted before stage 2, and kept with the run.
+"""Classification heads of frozen teachers, fitted to the training set before stage 2 and kept with the run.
 
-A classification head for a frozen backbone, fitted to the training set: multinomial logistic regression on the
-backbone's pooled features (Alain, Bengio 2016, "Understanding intermediate layers using linear classifier probes").
+A head is a multinomial logistic regression on the backbone's pooled features (Alain, Bengio 2016, "Understanding
+intermediate layers using linear classifier probes"). `weights/teacher_head_N.pth` in the run folder keeps it: a resumed
+run and a replay load it from there, so that a teacher never changes within a run.
 
 Legend: N pictures, D features, C classes.
-
-Heads of teachers that are fitted before stage 2: `weights/teacher_head_N.pth` in the run folder, one for each such
-teacher. A resumed run and a replay take them up, so that a teacher never changes within a run.
 """
 
 from __future__ import annotations
@@ -42,28 +40,45 @@ from sharpstudent.train.validate import EVALUATION_SAMPLES, Validator
 # no more time than two or three epochs of a small set.
 MOST_ITEMS = 4096
 FOLDS = 3
-# How little the weights are held back, from stiff to loose. Chosen on people left out: with more features than people
-# the loosest fit is right on all pictures of the training set, and far too sure of all others.
+# Inverse regularisation (C of scikit-learn), from strong to weak. Chosen on people left out: with more features than
+# people the weakest regularisation is right on all pictures of the training set, and overconfident on all others.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 STRENGTH = 1e-2  # where there are too few people to choose it
 MOST_ROUNDS = 1000  # of the solver, which needs some dozens
+FORMAT = 1
+MOST_NAMES = 3  # of pictures in a message
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """values: of each teacher float32 (N, D); labels int64 (N,); N ids of samples and people; items: they came from."""
+    """What the heads of several teachers take in for the same N pictures.
+
+    Attributes:
+        values: For each teacher float32 (N, D).
+        labels: int64 (N,).
+        sample_ids: Names of the N pictures.
+        groups: The person of each picture.
+        items: How many samples the pictures come from.
+    """
 
     values: tuple[NDArray[np.float32], ...]
     labels: NDArray[np.int64]
     sample_ids: tuple[str, ...]
-    identities: tuple[str, ...]
+    groups: tuple[str, ...]
     items: int
 
 
 @dataclass(frozen=True)
 class FittedHead:
-    """weight float32 (C, D), bias (C,): logits are features @ weight.T + bias. accuracy: on what it was fitted to,
-    0..1; strength: of STRENGTHS, was_chosen: on people left out; has_converged: the solver came to its end.
+    """A linear head: logits are features @ weight.T + bias.
+
+    Attributes:
+        weight: float32 (C, D).
+        bias: float32 (C,).
+        accuracy: On the pictures it was fitted to, 0..1.
+        strength: Inverse regularisation, one of STRENGTHS.
+        was_chosen: Whether the strength was chosen on people left out.
+        has_converged: Whether the solver came to its end.
     """
 
     weight: NDArray[np.float32]
@@ -75,8 +90,14 @@ class FittedHead:
 
 
 def draw_keys(source: Samples, seed: int) -> list[ItemKey]:
-    """The training items to fit to: all, or MOST_ITEMS drawn by the seed. With the randomness of epoch 0, which no
-    training epoch has.
+    """Choose the training samples to fit to: all of them, or MOST_ITEMS drawn by the seed.
+
+    Args:
+        source: The training split.
+        seed: Of the run.
+
+    Returns:
+        Keys with the randomness of epoch 0, which no training epoch has.
     """
     shuffle = Shuffle(len(source), build_generator(seed, 0, 0, "order"))
     drawn = shuffle(np.arange(min(len(source), MOST_ITEMS)))
@@ -85,20 +106,21 @@ def draw_keys(source: Samples, seed: int) -> list[ItemKey]:
 
 @torch.inference_mode()
 def collect_pooled(validator: Validator, teachers: Sequence[FrozenTeacher]) -> Pooled:
-    """What the heads of these teachers take in, of the training items, in one pass. Moves no random state.
+    """Compute what the teachers' heads take in, in one pass over the training samples. Moves no random state.
 
-    Raises what `validator.between_batches` raises to stop.
+    Args:
+        validator: Of the run.
+        teachers: Whose heads are to be fitted.
     """
     config, source = validator.run.config, validator.data.train
     keys = draw_keys(source, config.seed)
-    values: list[list[torch.Tensor]] = [[] for _ in teachers]
+    values: list[list[Tensor]] = [[] for _ in teachers]
     labels: list[NDArray[np.int64]] = []
     sample_ids: list[str] = []
-    identities: list[str] = []
-    batches = [keys[start : start + EVALUATION_SAMPLES] for start in range(0, len(keys), EVALUATION_SAMPLES)]
+    groups: list[str] = []
     loader = load_batches(
         source,
-        batches,
+        [keys[start : start + EVALUATION_SAMPLES] for start in range(0, len(keys), EVALUATION_SAMPLES)],
         seed=config.seed,
         num_workers=config.num_workers,
         timeout_s=config.loader_timeout,
@@ -113,22 +135,21 @@ def collect_pooled(validator: Validator, teachers: Sequence[FrozenTeacher]) -> P
                 pooled.append(teacher.embed(inputs).float().cpu())
             labels.append(batch.targets["label"].numpy().copy())  # a view would hold the batch's shared memory
             sample_ids += batch.rows["id"]
-            identities += batch.rows["group"]
-    return Pooled(
-        tuple(torch.cat(pooled).numpy() for pooled in values),
-        np.concatenate(labels),
-        tuple(sample_ids),
-        tuple(identities),
-        len(keys),
-    )
+            groups += batch.rows["group"]
+    joined = tuple(torch.cat(pooled).numpy() for pooled in values)
+    return Pooled(joined, np.concatenate(labels), tuple(sample_ids), tuple(groups), len(keys))
 
 
-def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], identities: Sequence[str]) -> FittedHead:
-    """The head for features (N, D), finite, and labels (N,), 0..C-1, each class there. The same arguments give the same
-    bits on one machine.
+def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], groups: Sequence[str]) -> FittedHead:
+    """Fit a head. The same arguments give the same bits on one machine.
 
     Features are standardised for the fit, and the scaling is folded into the weights. Two classes: the logits are minus
     and plus half of the decision.
+
+    Args:
+        features: Finite, (N, D).
+        labels: (N,), 0..C-1, each class there.
+        groups: The person of each picture.
     """
     # Imported here, as in metrics/binary.py: it takes a second.
     from sklearn.exceptions import ConvergenceWarning
@@ -139,51 +160,44 @@ def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], identitie
 
     values = features.astype(np.float64)
     fit: Any = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=MOST_ROUNDS))
-    folds = _split(labels, identities)
+    folds = _split(labels, groups)
+    if folds:
+        fit = GridSearchCV(fit, {"logisticregression__C": STRENGTHS}, scoring="neg_log_loss", cv=folds)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by `has_converged`
-        if folds:
-            search = {"logisticregression__C": STRENGTHS}
-            fit = GridSearchCV(fit, search, scoring="neg_log_loss", cv=folds).fit(values, labels).best_estimator_
-        else:
-            fit.fit(values, labels)
-    scaler, regression = fit[0], fit[1]
+        warnings.simplefilter("ignore", ConvergenceWarning)  # reported by `has_converged`
+        fit.fit(values, labels)
+    scaler, regression = getattr(fit, "best_estimator_", fit)
     weight = regression.coef_ / scaler.scale_
     bias = regression.intercept_ - weight @ scaler.mean_
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
     weight, bias = weight.astype(np.float32), bias.astype(np.float32)
-    choices = (features @ weight.T + bias).argmax(1)
-    return FittedHead(
-        weight,
-        bias,
-        accuracy=float((choices == labels).mean()),
-        strength=float(regression.C),
-        was_chosen=bool(folds),
-        has_converged=int(np.max(regression.n_iter_)) < MOST_ROUNDS,
-    )
+    accuracy = float(((features @ weight.T + bias).argmax(1) == labels).mean())
+    has_converged = int(np.max(regression.n_iter_)) < MOST_ROUNDS
+    return FittedHead(weight, bias, accuracy, float(regression.C), bool(folds), has_converged)
 
 
-def _split(labels: NDArray[np.int64], identities: Sequence[str]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _split(labels: NDArray[np.int64], groups: Sequence[str]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Folds that share no person, each with every class on both sides; none where there are too few people for that."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    if len(set(identities)) < FOLDS or np.unique(labels, return_counts=True)[1].min() < FOLDS:
+    if len(set(groups)) < FOLDS or np.unique(labels, return_counts=True)[1].min() < FOLDS:
         return []
-    folds = list(StratifiedGroupKFold(FOLDS).split(np.zeros(len(labels)), labels, list(identities)))
+    folds = list(StratifiedGroupKFold(FOLDS).split(np.zeros(len(labels)), labels, list(groups)))
     classes = len(np.unique(labels))
-    is_whole = all(len(np.unique(labels[side])) == classes for fold in folds for side in fold)
-    return folds if is_whole else []
-
-
-FORMAT = 1
-MOST_NAMES = 3  # of pictures in a message
+    return folds if all(len(np.unique(labels[side])) == classes for fold in folds for side in fold) else []
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A teacher whose head is to be fitted: its place in the config, what messages call it, where its head is kept, and
-    a digest of everything that its features depend on.
+class _KeptHead:
+    """The fitted head of one teacher, as a run keeps it.
+
+    Attributes:
+        index: The teacher's place in the config.
+        name: As messages call the teacher.
+        teacher: The teacher.
+        path: The file of the head.
+        body: A digest of everything that the teacher's features depend on.
     """
 
     index: int
@@ -192,167 +206,190 @@ class _Wanted:
     path: Path
     body: str
 
+    def restore(self, *, force: bool = False) -> Problem | None:
+        """Load the kept head into the teacher.
+
+        Args:
+            force: Load it, too, where it was fitted to other features.
+
+        Returns:
+            What is wrong where there is no head, or one that was fitted to other features.
+
+        Raises:
+            UserError: For a damaged file, and for the head of another network.
+        """
+        if not self.path.is_file():
+            return Problem(
+                str(self.path),
+                f"does not exist, and it holds the head with which {self.name} has taught",
+                remedy="restore the file, or fit the head anew with --allow changed-config",
+            )
+        kept, problem = load_checkpoint(self.path), None
+        if kept.about.get("body") != self.body:
+            problem = Problem(
+                str(self.path),
+                f"was fitted to other features than {self.name} has now: its file, `init`, `input_size`, `mean` or "
+                "`std` have changed",
+                remedy="give the run its teacher back, or fit the head anew with --allow changed-config",
+            )
+        if problem is None or force:
+            head, weight, bias = self.teacher.head, kept.tensors.get("weight"), kept.tensors.get("bias")
+            if weight is None or bias is None or (weight.shape, bias.shape) != (head.weight.shape, head.bias.shape):
+                raise UserError(Problem(str(self.path), f"is no head of {self.name}", remedy="restore the file"))
+            self.teacher.replace_head(weight, bias)
+        return problem
+
 
 def settle_heads(
     validator: Validator, teachers: Sequence[Named], *, must_be_kept: bool, say: Callable[[str], None]
 ) -> list[str]:
     """Give each teacher whose head is to be fitted that of the run folder, or one that is fitted now and kept there.
-    Returns the names of those that were fitted now; moves no random state that training uses.
 
-    must_be_kept: training has begun with them, so that one which is gone, or was fitted to other features, is an error.
-    Raises UserError for it, for damaged files and where nothing can be fitted; what `validator.between_batches` raises.
+    Moves no random state that training uses.
+
+    Args:
+        validator: Of the run.
+        teachers: All teachers of the run, in the order of the config.
+        must_be_kept: Whether training has begun with the heads: then one that is gone, or was fitted to other features,
+            is an error.
+        say: Prints a line.
+
+    Returns:
+        The names of the teachers whose heads were fitted now.
+
+    Raises:
+        UserError: For damaged files, and where nothing can be fitted.
     """
     run = validator.run
-    missing: list[_Wanted] = []
-    for wanted in _find_wanted(run.config, teachers, run.weights_folder):
-        problem = _take_up(wanted)
+    missing: list[_KeptHead] = []
+    for kept in _find_heads(run.config, teachers, run.weights_folder):
+        problem = kept.restore()
         if problem is None:
-            say(f"{wanted.name}: its fitted head is that of {wanted.path}")
+            say(f"{kept.name}: its fitted head is that of {kept.path}")
         elif must_be_kept:
             raise UserError(problem)
         else:
-            missing.append(wanted)
+            missing.append(kept)
     if missing:
         _fit(validator, missing, say)
-    return [wanted.name for wanted in missing]
+    return [kept.name for kept in missing]
 
 
-def take_up_heads(
+def restore_heads(
     config: RunConfig, teachers: Sequence[Named], weights_folder: Path, *, say: Callable[[str], None]
 ) -> None:
-    """Give the teachers of a replay the heads that their run fitted; one that was fitted to other features serves too,
-    and is told. Raises UserError for one that is gone or damaged.
+    """Give the teachers of a replay the heads that their run fitted; one that was fitted to other features is loaded
+    with a warning.
+
+    Args:
+        config: Of the run.
+        teachers: All teachers of the run, in the order of the config.
+        weights_folder: Of the run.
+        say: Prints a line.
+
+    Raises:
+        UserError: For a head that is gone or damaged.
     """
-    for wanted in _find_wanted(config, teachers, weights_folder):
-        if not wanted.path.is_file():
-            raise UserError(_explain_gone(wanted))
-        problem = _take_up(wanted)
+    for kept in _find_heads(config, teachers, weights_folder):
+        problem = kept.restore(force=True)
         if problem is not None:
+            if not kept.path.is_file():
+                raise UserError(problem)
             say(f"warning: {problem.where} {problem.what}")
-            _put_on(wanted, load_checkpoint(wanted.path).tensors)
 
 
 def describe_fits(config: RunConfig, teachers: Sequence[Named], items: int) -> list[str]:
-    """What would be fitted, for a dry run; until then these heads are zero."""
+    """Say which heads would be fitted, for a dry run; until then these heads are zero.
+
+    Args:
+        config: Of the run.
+        teachers: All teachers of the run, in the order of the config.
+        items: Samples of the training set.
+    """
     on = f"the {items}" if items <= MOST_ITEMS else f"{MOST_ITEMS} of the {items}"
     return [
-        f"the head of {wanted.name} would be fitted on {on} training items; this batch met one of zeros in its place"
-        for wanted in _find_wanted(config, teachers, Path())
+        f"the head of {kept.name} would be fitted on {on} training items; this batch met one of zeros in its place"
+        for kept in _find_heads(config, teachers, Path())
     ]
 
 
-def _find_wanted(config: RunConfig, teachers: Sequence[Named], weights_folder: Path) -> list[_Wanted]:
-    """Clears the heads: a random one never teaches, and the digest is of the rest."""
-    found: list[_Wanted] = []
+def _find_heads(config: RunConfig, teachers: Sequence[Named], weights_folder: Path) -> list[_KeptHead]:
+    """Clear the heads that are to be fitted: a random one never teaches, and the digest is of the rest."""
+    found: list[_KeptHead] = []
     for index, (name, teacher) in enumerate(teachers):
         if isinstance(teacher, FrozenTeacher) and (section := config.teachers[index]).head == "fitted":
             head = teacher.head
             teacher.replace_head(torch.zeros_like(head.weight), torch.zeros_like(head.bias))
             shown = json.dumps([section.input_size, section.mean, section.std])
             body = hashlib.sha256(f"{compute_weights_hash(teacher.model)} {shown}".encode()).hexdigest()
-            path = weights_folder / f"teacher_head_{index + 1}.pth"
-            found.append(_Wanted(index, name, teacher, path, body))
+            found.append(_KeptHead(index, name, teacher, weights_folder / f"teacher_head_{index + 1}.pth", body))
     return found
 
 
-def _take_up(wanted: _Wanted) -> Problem | None:
-    """Put the kept head on the teacher; a Problem where there is none, or none of this teacher. Raises UserError for a
-    damaged file.
-    """
-    if not wanted.path.is_file():
-        return _explain_gone(wanted)
-    kept = load_checkpoint(wanted.path)
-    if kept.about.get("body") != wanted.body:
-        return Problem(
-            str(wanted.path),
-            f"was fitted to other features than {wanted.name} has now: its file, `init`, `input_size`, `mean` or `std` "
-            "have changed",
-            remedy="give the run its teacher back, or fit the head anew with --allow changed-config",
-        )
-    _put_on(wanted, kept.tensors)
-    return None
-
-
-def _put_on(wanted: _Wanted, tensors: dict[str, Tensor]) -> None:
-    head = wanted.teacher.head
-    weight, bias = tensors.get("weight"), tensors.get("bias")
-    if weight is None or bias is None or (weight.shape, bias.shape) != (head.weight.shape, head.bias.shape):
-        raise UserError(Problem(str(wanted.path), f"is no head of {wanted.name}", remedy="restore the file"))
-    wanted.teacher.replace_head(weight, bias)
-
-
-def _explain_gone(wanted: _Wanted) -> Problem:
-    return Problem(
-        str(wanted.path),
-        f"does not exist, and it holds the head with which {wanted.name} has taught",
-        remedy="restore the file, or fit the head anew with --allow changed-config",
-    )
-
-
-def _fit(validator: Validator, missing: Sequence[_Wanted], say: Callable[[str], None]) -> None:
-    """One pass over the training items for all of them; then fit, keep and tell each."""
-    for wanted in missing:
-        replaced = _find_head_in_file(validator.run.config, wanted)
+def _fit(validator: Validator, missing: Sequence[_KeptHead], say: Callable[[str], None]) -> None:
+    """Fit and keep several heads, in one pass over the training samples."""
+    for kept in missing:
+        replaced = _find_head_in_file(validator.run.config, kept)
         if replaced is not None:
-            say(f'{wanted.name}: the head that {replaced} holds is replaced, as "head": "fitted" asks')
+            say(f'{kept.name}: the head that {replaced} holds is replaced, as "head": "fitted" asks')
     start = time.monotonic()
-    pooled = collect_pooled(validator, [wanted.teacher for wanted in missing])
+    pooled = collect_pooled(validator, [kept.teacher for kept in missing])
     seconds = (time.monotonic() - start) / len(missing)
-    for wanted, features in zip(missing, pooled.values, strict=True):
-        _check(wanted, features, pooled)
+    for kept, features in zip(missing, pooled.values, strict=True):
+        _check(kept, features, pooled)
         start = time.monotonic()
-        fitted = fit_head(features, pooled.labels, pooled.identities)
+        fitted = fit_head(features, pooled.labels, pooled.groups)
         weight, bias = torch.from_numpy(fitted.weight), torch.from_numpy(fitted.bias)
-        wanted.teacher.replace_head(weight, bias)
-        about = {"format": FORMAT, "teacher": wanted.name, "body": wanted.body, "items": pooled.items}
+        kept.teacher.replace_head(weight, bias)
+        about = {"format": FORMAT, "teacher": kept.name, "body": kept.body, "items": pooled.items}
         about |= {"pictures": len(features), "accuracy": fitted.accuracy, "strength": fitted.strength}
-        save_checkpoint(wanted.path, {"weight": weight, "bias": bias}, about=about)
-        took = seconds + time.monotonic() - start
-        say(_describe(wanted, fitted, pooled, len(validator.data.train), took))
+        save_checkpoint(kept.path, {"weight": weight, "bias": bias}, about=about)
+        text = _describe(fitted, pooled, len(validator.data.train))
+        say(f"{kept.name}: {text.format(seconds=seconds + time.monotonic() - start)}")
 
 
-def _describe(wanted: _Wanted, fitted: FittedHead, pooled: Pooled, items: int, seconds: float) -> str:
+def _describe(fitted: FittedHead, pooled: Pooled, items: int) -> str:
+    """What was fitted to what; `{seconds}` stands for the time it took."""
     drawn = f"{pooled.items} of {items} training items, drawn by the seed" if pooled.items < items else f"{items} items"
     how = "chosen on people left out" if fitted.was_chosen else "too few people to choose it"
     more = "" if fitted.has_converged else "; the fit stopped before it had converged"
     return (
-        f"{wanted.name}: head fitted on {drawn} ({len(pooled.labels)} pictures) of the training set, accuracy there "
-        f"{fitted.accuracy:.1%}, strength {fitted.strength:g} ({how}), {seconds:.1f} s{more}"
+        f"head fitted on {drawn} ({len(pooled.labels)} pictures) of the training set, accuracy there "
+        f"{fitted.accuracy:.1%}, strength {fitted.strength:g} ({how}), {{seconds:.1f}} s{more}"
     )
 
 
-def _find_head_in_file(config: RunConfig, wanted: _Wanted) -> Path | None:
+def _find_head_in_file(config: RunConfig, kept: _KeptHead) -> Path | None:
     """The teacher's file, where it holds a head for these classes."""
-    pattern, key = config.teachers[wanted.index].weights, name_weights_key(config, wanted.index)
+    pattern, key = config.teachers[kept.index].weights, name_weights_key(config, kept.index)
     if pattern is None:
         return None
-    path, _ = find_fitting_weights(pattern, wanted.teacher.model, key=key)
-    match = match_tensors(wanted.teacher.model, read_tensors(path))
+    path, _ = find_fitting_weights(pattern, kept.teacher.model, key=key)
+    match = match_tensors(kept.teacher.model, read_tensors(path))
     return None if any(is_head(name) for name in match.missing) else path
 
 
-def _check(wanted: _Wanted, features: np.ndarray, pooled: Pooled) -> None:
+def _check(kept: _KeptHead, features: NDArray[np.float32], pooled: Pooled) -> None:
     """Raise UserError where nothing can be fitted."""
-    where = f"head of {wanted.name}"
+    where, classes, found = f"head of {kept.name}", kept.teacher.head.out_features, np.unique(pooled.labels)
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
-        names = ", ".join(pooled.sample_ids[row] for row in bad[:MOST_NAMES])
         raise UserError(
             Problem(
                 where,
                 "cannot be fitted: its features of training pictures are not numbers",
-                got=f"{len(bad)} of {len(features)} pictures, such as {names}",
+                got=f"{len(bad)} of {len(features)} pictures, such as "
+                + ", ".join(pooled.sample_ids[row] for row in bad[:MOST_NAMES]),
                 remedy="its weights are damaged or were made for other pictures: name another file for it",
             )
         )
-    classes, there = wanted.teacher.head.out_features, np.unique(pooled.labels)
-    if len(there) < classes:
+    if len(found) < classes:
         raise UserError(
             Problem(
                 where,
-                f"cannot be fitted: of {classes} classes the {len(features)} training pictures show {len(there)}",
+                f"cannot be fitted: of {classes} classes the {len(features)} training pictures show {len(found)}",
                 expected="pictures of every class in the training set",
-                got=f"labels {', '.join(map(str, there))}",
+                got=f"labels {', '.join(map(str, found))}",
                 remedy="check the training data, or give a teacher whose file holds a head",
             )
         )
