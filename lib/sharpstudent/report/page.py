@@ -102,7 +102,7 @@ def render_template(
         parts: what else the template reads.
     """
     return (
-        _build_environment(package)
+        build_templates(package)
         .get_template(template)
         .render(
             results=results,
@@ -248,14 +248,15 @@ def _to_json(config: Any) -> str:
     return json.dumps(config, indent=2, ensure_ascii=False, default=str)
 
 
-def _build_environment(package: str | None) -> Any:
+def build_templates(package: str | None = None, *, is_html: bool = True) -> Any:
+    """The environment of Jinja for the templates of this package, and before them those of `package`."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     packages = ["sharpstudent.report"] if package is None else [package, "sharpstudent.report"]
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name, "templates") for name in packages]),
-        autoescape=True,
+        autoescape=is_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

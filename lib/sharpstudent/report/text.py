@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as ConsoleTable
 
-from sharpstudent.report.results import Role
+from sharpstudent.report.results import FigureResult, Role
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidi too), surrogates, no characters at all
 _JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, are made with these
@@ -179,6 +179,13 @@ def format_interval(low: float | None, high: float | None, unit: Unit) -> str:
     if unit == "percent":
         return f"[{_format_percent(low)[:-2]}, {_format_percent(high)[:-2]}]{NARROW}%"
     return f"[{format_value(low, unit)}, {format_value(high, unit)}]"
+
+
+def format_figure(figure: FigureResult | None, unit: Unit) -> str:
+    """`.902 [.880, .927]`; a dash where there is no value."""
+    if figure is None or figure.value is None:
+        return DASH
+    return f"{format_value(figure.value, unit)} {format_interval(figure.low, figure.high, unit)}".rstrip()
 
 
 def format_difference(value: float | None) -> str:
