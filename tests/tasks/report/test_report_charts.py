@@ -39,7 +39,13 @@ from sharpstudent.report.chart import (
 )
 from sharpstudent.report.curves import build_training, name_column
 from sharpstudent.report.results import FigureResult, TrainingResult
-from sharpstudent.tasks.deepfake.report.charts import build_charts, build_robustness, name_strengths
+from sharpstudent.tasks.deepfake.report.charts import (
+    CURVES,
+    build_charts,
+    build_curve,
+    build_robustness,
+    name_strengths,
+)
 from sharpstudent.tasks.deepfake.report.results import (
     CurvePoints,
     DisturbanceCurve,
@@ -49,7 +55,6 @@ from sharpstudent.tasks.deepfake.report.results import (
     Results,
     ScoreHistogram,
 )
-from sharpstudent.tasks.deepfake.report.score_charts import build_det, build_roc
 
 
 @cache
@@ -201,7 +206,7 @@ def test_the_lines_of_the_roc_are_its_points() -> None:
 
 def test_det_axes_are_normal_deviates_and_the_curve_ends_where_it_leaves_them() -> None:
     drawing = make_drawing([0.0, 0.0, 0.1, 0.3, 0.9, 1.0], [1.0, 0.7, 0.3, 0.1, 0.02, 0.0])
-    axes = draw(build_det([(0, "m", drawing)], {}, place="frames, all data", stem="x")).axes[0]
+    axes = draw(build_curve(CURVES["det"], [(0, "m", drawing)], {}, place="frames, all data", stem="x")).axes[0]
     line = axes.get_lines()[1].get_xydata()
     low, high = axes.get_xlim()
     assert (low, high) == axes.get_ylim()
@@ -224,8 +229,8 @@ def test_det_axes_are_normal_deviates_and_the_curve_ends_where_it_leaves_them() 
 )
 def test_curves_of_the_best_and_the_worst_models_are_drawn(fpr: list[float], fnr: list[float]) -> None:
     drawn = [(0, "m", make_drawing(fpr, fnr)), (1, "n", make_drawing([0.0, 0.2, 1.0], [1.0, 0.2, 0.0]))]
-    for build in (build_roc, build_det):
-        chart = build(drawn, {"m": "1"}, place="frames", stem="x")
+    for kind in CURVES.values():
+        chart = build_curve(kind, drawn, {"m": "1"}, place="frames", stem="x")
         assert render_svg(chart).count("<path") > 5
         assert np.asarray(Image.open(io.BytesIO(render_png(chart)))).std() > 5
 

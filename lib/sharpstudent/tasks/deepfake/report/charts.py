@@ -1,30 +1,47 @@
 """All charts of a report, in groups: the curves of each level and part, robustness, training.
 
-Legend: K strengths of a disturbance.
+The curves show the scores of several models on the samples of one level and one part of the set: ROC,
+precision-recall and DET curves, a reliability diagram, and histograms of both classes.
+
+Legend: K severities of a corruption, P points of a curve.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sharpstudent.report.chart import Chart, ChartGroup, Ink, Key, draw_line, draw_reference, style_axes
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.metrics.curves import find_deviates
+from sharpstudent.report.chart import (
+    SMALL_LETTERS,
+    Chart,
+    ChartGroup,
+    Ink,
+    Key,
+    draw_line,
+    draw_reference,
+    set_unit_square,
+    style_axes,
+)
 from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import name_apart
-from sharpstudent.report.text import DASH, Unit, format_value, make_slug, make_unique, shorten, show
+from sharpstudent.report.text import DASH, Unit, format_value, make_slug, make_unique, shorten, shorten_names, show
 from sharpstudent.tasks.deepfake.evaluation.figures import name_figure
-from sharpstudent.tasks.deepfake.report.results import DisturbanceCurve, ModelResult, Results
-from sharpstudent.tasks.deepfake.report.score_charts import (
-    Drawn,
-    build_det,
-    build_histograms,
-    build_pr,
-    build_reliability,
-    build_roc,
-)
+from sharpstudent.tasks.deepfake.report.results import DisturbanceCurve, Drawing, ModelResult, Results
 from sharpstudent.tasks.deepfake.report.words import describe_level, describe_part
+
+ROW_HEIGHT = 0.95  # inches of one model's histogram
+MARKERS_APART = 0.22  # of the chart's diagonal
+LEAST_RATE = 5e-4  # DET axes begin no further down
+DET_TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
+
+Drawn = Sequence[tuple[int, str, Drawing]]  # number of the series, name of the model, its drawing
+Points = tuple[NDArray[np.float64], NDArray[np.float64]]  # x (P,) and y (P,)
 
 
 @dataclass(frozen=True)
@@ -43,12 +60,10 @@ class ReportCharts:
 def build_charts(results: Results) -> ReportCharts:
     """The charts of everything that the results hold."""
     places = _list_places(results.models)
-    stems = make_unique(_make_stem(level, part) for level, part in places)
+    stems = make_unique(f"{make_slug(level)}-{make_slug(part) if part else 'all'}" for level, part in places)
     training = [] if results.training is None else build_training(results.training)
     return ReportCharts(
-        curves=tuple(
-            _build_curves(results.models, level, part, stem) for (level, part), stem in zip(places, stems, strict=True)
-        ),
+        curves=tuple(_build_group(results.models, *place, stem) for place, stem in zip(places, stems, strict=True)),
         robustness=ChartGroup("Robustness", tuple(build_robustness(results.models))),
         training=ChartGroup("Training", name_apart(training)),
     )
@@ -60,11 +75,7 @@ def _list_places(models: Sequence[ModelResult]) -> list[tuple[str, str]]:
     return sorted(met, key=lambda place: (place[1] != "", place[0] != "frame"))
 
 
-def _make_stem(level: str, part: str) -> str:
-    return f"{make_slug(level)}-{make_slug(part) if part else 'all'}"
-
-
-def _build_curves(models: Sequence[ModelResult], level: str, part: str, stem: str) -> ChartGroup:
+def _build_group(models: Sequence[ModelResult], level: str, part: str, stem: str) -> ChartGroup:
     drawn: Drawn = [
         (number, model.name, drawing)
         for number, model in enumerate(models)
@@ -72,53 +83,256 @@ def _build_curves(models: Sequence[ModelResult], level: str, part: str, stem: st
         if (drawing.level, drawing.part) == (level, part)
     ]
     place = f"{describe_level(level)}, {describe_part(part)}"
-
-    def find(figure: str, unit: Unit) -> dict[str, str]:
-        name = name_figure(level, figure, part)
+    charts: list[Chart] = []
+    for kind in CURVES.values():
+        name = name_figure(level, kind.metric, part)
         found = {model.name: model.figures[name].value for model in models if name in model.figures}
-        return {model: format_value(value, unit) for model, value in found.items() if value is not None}
+        values = {model: format_value(value, kind.unit) for model, value in found.items() if value is not None}
+        charts.append(build_curve(kind, drawn, values, place=place, stem=stem))
+    return ChartGroup(place, (*charts, build_histograms(drawn, place=place, stem=stem)))
 
-    charts = (
-        build_roc(drawn, find("auc", "share"), place=place, stem=stem),
-        build_pr(drawn, find("ap", "share"), place=place, stem=stem),
-        build_det(drawn, find("eer", "percent"), place=place, stem=stem),
-        build_reliability(drawn, find("ece", "share"), place=place, stem=stem),
-        build_histograms(drawn, place=place, stem=stem),
+
+@dataclass(frozen=True)
+class CurveKind:
+    """A kind of curve. what: as the alternative text says it; metric, unit, short: the number said beside each model,
+    how it is written and called; x, y: names of the axes; has_reference: whether the diagonal is drawn; columns: those
+    of its CSV, after the model's name.
+    """
+
+    name: str
+    title: str
+    what: str
+    metric: str
+    unit: Unit
+    short: str
+    x: str
+    y: str
+    hint: str
+    columns: tuple[str, ...]
+    has_reference: bool = True
+
+
+CURVES = {
+    kind.name: kind
+    for kind in (
+        CurveKind(
+            "roc",
+            "ROC",
+            "ROC curves",
+            "auc",
+            "share",
+            "AUC",
+            "reals called fake (FPR)",
+            "fakes found (TPR)",
+            "Up and to the left is better; the dashed diagonal is guessing.",
+            ("threshold", "fpr", "tpr"),
+        ),
+        CurveKind(
+            "pr",
+            "Precision and recall",
+            "Precision and recall curves",
+            "ap",
+            "share",
+            "AP",
+            "fakes found (recall)",
+            "right when it says fake (precision)",
+            "Up and to the right is better. It depends on how many samples are fake.",
+            ("threshold", "recall", "precision"),
+            has_reference=False,
+        ),
+        CurveKind(
+            "det",
+            "DET",
+            "DET curves",
+            "eer",
+            "percent",
+            "EER",
+            "reals called fake [%]",
+            "fakes missed [%]",
+            "Down and to the left is better; errors are the same on the dashed line (EER). Axes of normal deviates.",
+            ("threshold", "fpr", "fnr"),
+        ),
+        CurveKind(
+            "reliability",
+            "Reliability",
+            "Reliability diagram",
+            "ece",
+            "share",
+            "ECE",
+            "said: probability of fake",
+            "true: share that is fake",
+            "On the dashed line, 80 % fake is true of 80 % of samples. Below it, too much is called fake.",
+            ("bin_low", "bin_high", "count", "said", "true"),
+        ),
     )
-    return ChartGroup(place, charts)
+}
 
 
-Curves = Sequence[tuple[int, str, DisturbanceCurve]]  # number of the series, name of the model, its curve
+def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, place: str, stem: str) -> Chart:
+    """One chart with a curve a model.
+
+    Args:
+        kind: one of `CURVES`.
+        models: the drawings of each model, at least one.
+        values: by name of a model, the number said beside it.
+        place: which samples these are, such as `frames of all data`.
+        stem: what tells this chart's file from those of other places.
+
+    Returns:
+        The chart.
+    """
+    find_points, set_scale, ends = (
+        _scale_det(models) if kind.name == "det" else (_READ[kind.name], set_unit_square, (0, 1))
+    )
+    every = None if kind.name == "reliability" else MARKERS_APART
+
+    def draw(figure: Any, ink: Ink) -> None:
+        axes = figure.add_subplot()
+        if kind.has_reference:
+            draw_reference(axes, ink, ends, ends)
+        for number, _, drawing in models:
+            draw_line(axes, ink, number, *find_points(drawing), every=every and (0.05 * number, every))
+        set_scale(axes)
+        style_axes(axes, ink, x=kind.x, y=kind.y)
+
+    said = ", ".join(f"{name} {values[name]}" for _, name, _ in models if name in values)
+    return Chart(
+        name=f"{kind.name}-{stem}",
+        title=kind.title,
+        alt=f"{kind.what}, {place}. {kind.short}: {said or 'not known'}.",
+        hint=kind.hint,
+        draw=draw,
+        columns=("model", *kind.columns),
+        rows=_list_rows(models, lambda drawing: _read_columns(kind.name, drawing)),
+        keys=tuple(
+            Key(number, name, f"{kind.short} {values[name]}" if name in values else "") for number, name, _ in models
+        ),
+        height=3.75,
+        subject=place,
+    )
+
+
+def _read_columns(kind: str, drawing: Drawing) -> Sequence[Sequence[Any]]:
+    if kind == "reliability":
+        bins = drawing.reliability
+        return bins.edges[:-1], bins.edges[1:], bins.counts, bins.said, bins.true
+    points = getattr(drawing, kind)
+    return points.thresholds, points.x, points.y
+
+
+def _list_rows(models: Drawn, read: Callable[[Drawing], Sequence[Sequence[Any]]]) -> tuple[tuple[Any, ...], ...]:
+    """The rows of a CSV: the model's name, then a value of each of its columns."""
+    return tuple((name, *row) for _, name, drawing in models for row in zip(*read(drawing), strict=True))
+
+
+def _read_points(kind: str) -> Callable[[Drawing], Points]:
+    return lambda drawing: (np.array(getattr(drawing, kind).x), np.array(getattr(drawing, kind).y))
+
+
+def _read_bins(drawing: Drawing) -> Points:
+    """A point a bin that is not empty."""
+    said, true = (np.array(values, np.float64) for values in (drawing.reliability.said, drawing.reliability.true))
+    filled = ~np.isnan(said) & ~np.isnan(true)
+    return said[filled], true[filled]
+
+
+_READ = {"roc": _read_points("roc"), "pr": _read_points("pr"), "reliability": _read_bins}
+
+
+def _scale_det(models: Drawn) -> tuple[Callable[[Drawing], Points], Callable[[Any], None], tuple[float, float]]:
+    """Axes of normal deviates (Martin et al. 1997): the curve of a drawing there, how axes are set, and their ends."""
+    curves = {id(drawing): _find_deviates(drawing) for _, _, drawing in models}
+    low = min(float(min(x.min(), y.min())) for x, y in curves.values())
+    low = max(low, float(find_deviates(np.array([LEAST_RATE]), 10**9)[0])) - 0.05
+    worst = max(float(np.maximum(x, y).min()) for x, y in curves.values())  # about the EER
+    high = float(find_deviates(np.array([0.6 if worst < -0.4 else 0.95]), 10**9)[0])
+
+    def set_scale(axes: Any) -> None:
+        deviates = find_deviates(np.array(DET_TICKS), 10**9)
+        shown = [(d, f"{100 * rate:g}") for d, rate in zip(deviates, DET_TICKS, strict=True) if low <= d <= high]
+        ticks = {"ticks": [d for d, _ in shown], "labels": [name for _, name in shown]}
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set_xticks(**ticks)
+        axes.set_yticks(**ticks)
+
+    return lambda drawing: _cut(*curves[id(drawing)], low, high), set_scale, (low, high)
+
+
+def _find_deviates(drawing: Drawing) -> Points:
+    """Rates of 0 and 1 count as half a sample; the histogram says how many samples there are."""
+    reals, fakes = max(1, sum(drawing.histogram.real)), max(1, sum(drawing.histogram.fake))
+    return find_deviates(np.array(drawing.det.x), reals), find_deviates(np.array(drawing.det.y), fakes)
+
+
+def _cut(x: NDArray[np.float64], y: NDArray[np.float64], low: float, high: float) -> Points:
+    """The part of a curve, x rising and y falling, that lies in low..high of both; its ends where it crosses them."""
+    x, y = np.maximum(x, low), np.maximum(y, low)
+    places = np.arange(len(x))
+    first, last = np.interp(-high, -y, places), np.interp(high, x, places)
+    between = places[(places > first) & (places < last)]
+    kept = np.unique([first, *between, last]) if first <= last else np.empty(0)
+    return np.interp(kept, places, x), np.interp(kept, places, y)
+
+
+def build_histograms(models: Drawn, *, place: str, stem: str) -> Chart:
+    """A row a model: reals as an area, fakes as a line, each as shares of its class."""
+    short = shorten_names([name for _, name, _ in models], 30)
+
+    def draw(figure: Any, ink: Ink) -> None:
+        rows = figure.subplots(len(models), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (_, name, drawing) in zip(rows, models, strict=True):
+            counted = drawing.histogram
+            real, fake = (np.array(counts) / max(1, sum(counts)) for counts in (counted.real, counted.fake))
+            axes.stairs(real, counted.edges, fill=True, color=ink.first, alpha=0.45, linewidth=0, clip_on=False)
+            axes.stairs(fake, counted.edges, color=ink.second, linewidth=1.6, clip_on=False)
+            style_axes(axes, ink, x="probability of fake" if axes is rows[-1] else "", y="")
+            axes.set(xlim=(0, 1), ylim=(0, max(1e-9, float(max(real.max(), fake.max()))) * 1.05), yticks=[])
+            axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+            axes.spines["left"].set_visible(False)
+            axes.set_title(short[name], fontsize=SMALL_LETTERS, color=ink.text, loc="left", pad=3)
+
+    counts = ", ".join(
+        f"{name} {sum(drawing.histogram.real[-1:])} of {sum(drawing.histogram.real)} reals in the highest bin"
+        for _, name, drawing in models
+    )
+    return Chart(
+        name=f"scores-{stem}",
+        title="Scores",
+        alt=f"Histograms of the probability of fake, {place}: {counts}.",
+        hint="Reals belong left, fakes right; where they overlap the model cannot tell. Shares of each class.",
+        draw=draw,
+        columns=("model", "bin_low", "bin_high", "real", "fake"),
+        rows=_list_rows(
+            models,
+            lambda one: (one.histogram.edges[:-1], one.histogram.edges[1:], one.histogram.real, one.histogram.fake),
+        ),
+        keys=(Key(0, "real", shape="area"), Key(0, "fake", shape="outline")),
+        height=max(2.2, 0.45 + ROW_HEIGHT * len(models)),
+        subject=place,
+    )
 
 
 def build_robustness(models: Sequence[ModelResult]) -> list[Chart]:
     """One chart for each disturbance that any model was put through, in the order in which they are met."""
-    names = list(dict.fromkeys(curve.name for model in models for curve in model.robustness))
-    values = [v for model in models for curve in model.robustness for p in curve.points for v in _list_values(p)]
-    low, high = _find_range(values)
+    names = list_disturbances(models)
+    points = [point.auc for model in models for curve in model.robustness for point in curve.points]
+    low = find_least(value for auc in points for value in (auc.value, auc.low))
     stems = make_unique(make_slug(name) for name in names)
-    return [_build(name, stem, _find(models, name), low, high) for name, stem in zip(names, stems, strict=True)]
+    return [_build_robustness(models, name, stem, low) for name, stem in zip(names, stems, strict=True)]
 
 
-def _list_values(point: Any) -> list[float]:
-    return [value for value in (point.auc.value, point.auc.low) if value is not None]
+def list_disturbances(models: Sequence[ModelResult]) -> list[str]:
+    """Their names, in the order in which they are met."""
+    return list(dict.fromkeys(curve.name for model in models for curve in model.robustness))
 
 
-def _find_range(values: Sequence[float]) -> tuple[float, float]:
-    """From the tenth below the lowest value, guessing at most, to one."""
-    return min(0.5, math.floor(10 * min(values)) / 10) if values else 0.5, 1.0
+def find_least(aucs: Iterable[float | None]) -> float:
+    """Where a scale of AUCs begins: .5, or the tenth below the lowest one where a model is worse than guessing."""
+    return math.floor(10 * min([0.5, *(value for value in aucs if value is not None)])) / 10
 
 
-def _find(models: Sequence[ModelResult], name: str) -> Curves:
-    return [
-        (number, model.name, curve)
-        for number, model in enumerate(models)
-        for curve in model.robustness
-        if curve.name == name
-    ]
-
-
-def _build(name: str, stem: str, curves: Curves, low: float, high: float) -> Chart:
+def _build_robustness(models: Sequence[ModelResult], name: str, stem: str, low: float) -> Chart:
+    curves = [(n, model.name, c) for n, model in enumerate(models) for c in model.robustness if c.name == name]
     longest = max((curve for _, _, curve in curves), key=lambda curve: len(curve.points))
     ticks = name_strengths(longest)
 
@@ -126,23 +340,16 @@ def _build(name: str, stem: str, curves: Curves, low: float, high: float) -> Cha
         axes = figure.add_subplot()
         draw_reference(axes, ink, [0, max(1, len(ticks) - 1)], [0.5, 0.5])
         for number, _, curve in curves:
-            drawn = [(at, p.auc) for at, p in enumerate(curve.points) if p.auc.value is not None]
-            ranges = [(at, auc.low, auc.high) for at, auc in drawn if auc.low is not None and auc.high is not None]
+            known = [(at, p.auc) for at, p in enumerate(curve.points) if p.auc.value is not None]
             aside = 0.045 * (number - (len(curves) - 1) / 2)  # so that intervals stand beside each other
-            axes.vlines(
-                [place + aside for place, _, _ in ranges],
-                [bottom for _, bottom, _ in ranges],
-                [top for _, _, top in ranges],
-                color=ink.series[number % 8],
-                alpha=0.6,
-                linewidth=1.2,
-                clip_on=False,
-            )
-            draw_line(axes, ink, number, [place + aside for place, _ in drawn], [auc.value for _, auc in drawn])
+            places = [at + aside for at, _ in known]
+            ends = np.array([(auc.low, auc.high) for _, auc in known], np.float64).reshape(-1, 2)  # NaN: not drawn
+            colour = ink.series[number % 8]
+            axes.vlines(places, ends[:, 0], ends[:, 1], color=colour, alpha=0.6, linewidth=1.2, clip_on=False)
+            draw_line(axes, ink, number, places, [auc.value for _, auc in known])
         axes.set_xticks(range(len(ticks)), [shorten(show(tick), 12) for tick in ticks])
-        axes.set_xlim(-0.2, max(1, len(ticks) - 1) + 0.2)
-        axes.set_ylim(low, high)
-        axes.set_yticks([low + 0.1 * step for step in range(round((high - low) * 10) + 1)])
+        axes.set(xlim=(-0.2, max(1, len(ticks) - 1) + 0.2), ylim=(low, 1.0))
+        axes.set_yticks([low + 0.1 * step for step in range(round((1 - low) * 10) + 1)])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1g}".removeprefix("0") or "0")
         style_axes(axes, ink, x=shorten(show(longest.unit), 40), y="frame AUC")
         if sum(map(len, ticks)) > 34:

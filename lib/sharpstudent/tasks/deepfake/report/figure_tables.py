@@ -8,7 +8,6 @@ Legend: M models.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +26,7 @@ from sharpstudent.report.text import (
     format_value,
     list_heads,
 )
-from sharpstudent.tasks.deepfake.report.charts import name_disturbance
+from sharpstudent.tasks.deepfake.report.charts import find_least, list_disturbances, name_disturbance
 from sharpstudent.tasks.deepfake.report.results import DisturbanceCurve, ModelResult
 from sharpstudent.tasks.deepfake.report.words import (
     Word,
@@ -199,7 +198,7 @@ def build_glance(figures: AllFigures) -> TextTable:
         if any(figures.find(level, part, model.name, base) for part in parts for model in figures.models)
     ]
     notes, names = Notes(), [model.name for model in figures.models]
-    least = find_least(figures)
+    least = find_scale(figures)
     groups = tuple(
         Group(
             describe_part(part) if part else "All data",
@@ -230,18 +229,16 @@ def _build_head(level: str, base: str) -> Cell:
     )
 
 
-def find_least(figures: AllFigures) -> float:
-    """Where the scale of areas begins: .5, or lower where a model is worse than guessing."""
+def find_scale(figures: AllFigures) -> float:
+    """Where the scale of areas begins."""
     areas = [
-        value
+        figure
         for part in ("", *figures.list_sources())
         for model in figures.models
         for level, base in _COLUMNS
         if base == "auc" and (figure := figures.find(level, part, model.name, base)) is not None
-        for value in (figure.low, figure.value)
-        if value is not None
     ]
-    return min(0.5, math.floor(10 * min(areas, default=0.5)) / 10)
+    return find_least(value for figure in areas for value in (figure.low, figure.value))
 
 
 def _build(figure: FigureResult | None, base: str, notes: Notes, least: float) -> Cell:
@@ -264,7 +261,7 @@ def build_areas(models: Sequence[ModelResult]) -> TextTable:
             Cell(name_disturbance(name), kind="words"),
             tuple(Cell(format_value(None if curve is None else curve.area, "share")) for curve in _find(models, name)),
         )
-        for name in _list_names(models)
+        for name in list_disturbances(models)
     ]
     return build_list("Area under each curve: mean frame AUC", "Disturbance", list_heads(models), rows, Notes())
 
@@ -272,7 +269,9 @@ def build_areas(models: Sequence[ModelResult]) -> TextTable:
 def build_strengths(models: Sequence[ModelResult]) -> TextTable:
     """A group a disturbance, a row a strength, a column a model (M)."""
     notes = Notes()
-    groups = tuple(Group(name_disturbance(name), _build_rows(models, name, notes)) for name in _list_names(models))
+    groups = tuple(
+        Group(name_disturbance(name), _build_rows(models, name, notes)) for name in list_disturbances(models)
+    )
     return TextTable("Frame AUC at each strength", "Strength", list_heads(models), groups, notes.list_all())
 
 
@@ -284,10 +283,6 @@ def _build_rows(models: Sequence[ModelResult], name: str, notes: Notes) -> tuple
         Row(Cell(label, kind="words"), tuple(build_cell(_find_point(curve, label), auc, notes) for curve in curves))
         for label in labels
     )
-
-
-def _list_names(models: Sequence[ModelResult]) -> list[str]:
-    return list(dict.fromkeys(curve.name for model in models for curve in model.robustness))
 
 
 def _find(models: Sequence[ModelResult], name: str) -> list[DisturbanceCurve | None]:

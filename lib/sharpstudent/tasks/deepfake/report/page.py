@@ -51,7 +51,7 @@ from sharpstudent.tasks.deepfake.report.figure_tables import (
     build_kinds_table,
     build_strengths,
     collect_figures,
-    find_least,
+    find_scale,
 )
 from sharpstudent.tasks.deepfake.report.pictures import ReportPicture, build_mistakes, build_mistakes_table
 from sharpstudent.tasks.deepfake.report.results import (
@@ -63,7 +63,6 @@ from sharpstudent.tasks.deepfake.report.results import (
     Results,
 )
 from sharpstudent.tasks.deepfake.report.words import (
-    GLOSSARY,
     describe_figure,
     describe_level,
     describe_part,
@@ -325,7 +324,7 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
         "has_calibration": has_calibration,
         "has_mistakes": has_mistakes,
         "glance": glance,
-        "least": format_value(find_least(figures), "share").rstrip("0"),
+        "least": format_value(find_scale(figures), "share").rstrip("0"),
         "tables": tables,
         "sources": sources,
         "comparisons_of_parts": build_comparisons([one for one in results.comparisons if one.figure not in whole]),
@@ -338,7 +337,6 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
         "further": build_mistakes_table(mistakes.rest),
         "undecided": build_undecided(results.data),
         "fakes": build_fakes(results.data),
-        "glossary": GLOSSARY,
     }
     return render_template("report.html.j2", results, package=__package__, contents=contents, parts=parts)
 
