@@ -1,16 +1,12 @@
-"""Console, curves, metrics file and the guide where another metric than the AUC selects."""
+"""Console, metrics file and the guide where another metric than the AUC selects."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.report.curves import ValidationPanel, draw_curves
 from sharpstudent.report.logs import MetricsFile, format_epoch_line
 from sharpstudent.tasks.deepfake.report.guide import describe_next_after_stage1, describe_next_after_stage2
-
-PANEL = ValidationPanel("validation AUC", ".*auc(_ema)?", "val_auc")
 
 
 def after_stage2(val_auc: float | None, stage1_auc: float | None, **others: Any) -> str:
@@ -59,13 +55,3 @@ def test_a_metrics_file_takes_further_columns_and_leaves_what_is_there(tmp_path:
     assert file.path.stat().st_mtime_ns == before
     MetricsFile(tmp_path / "absent.csv").widen(["epoch"])
     assert not (tmp_path / "absent.csv").exists()
-
-
-def test_curves_mark_the_epoch_that_was_selected(tmp_path: Path) -> None:
-    rows = [{"epoch": epoch, "val_auc": value} for epoch, value in enumerate((0.5, 0.9, 0.7), 1)]
-    draw_curves(tmp_path / "best.png", rows, validation=PANEL)
-    draw_curves(tmp_path / "same.png", rows, selected=None, validation=PANEL)
-    draw_curves(tmp_path / "third.png", rows, selected=3, validation=PANEL)
-    pictures = {path.stem: path.read_bytes() for path in tmp_path.glob("*.png")}
-    assert pictures["best"] == pictures["same"] != pictures["third"]
-    assert struct.unpack(">II", pictures["third"][16:24])[0] > 100

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sharpstudent.core.errors import UserError
-from sharpstudent.report.curves import ValidationPanel, draw_curves
+from sharpstudent.report.curves import build_training, draw_curves
+from sharpstudent.report.logs import MetricsFile
+from sharpstudent.report.results import TrainingResult
 from sharpstudent.tasks.deepfake.report.pictures import draw_batch
 
-PANEL = ValidationPanel("validation AUC", ".*auc(_ema)?", "val_auc")
 ROOT = Path(__file__).resolve().parents[2]
 GREEN, BLUE = (10, 200, 30), (20, 40, 220)  # the reals and the fakes in these tests
 
@@ -93,47 +94,66 @@ def make_rows(epochs: int) -> list[dict]:
     ]
 
 
+def draw(picture: Path, rows: list[dict], *, best_epoch: int | None = 1) -> None:
+    """The curves of a run with these rows in its metrics.csv."""
+    metrics = MetricsFile(picture.with_suffix(".csv"))
+    for row in rows:
+        metrics.append(row)
+    draw_curves(picture, metrics.path, best_epoch=best_epoch, metric="val_auc", title="a run")
+
+
 @pytest.mark.parametrize("epochs", [1, 3, 60])
 def test_curves_are_drawn_for_any_number_of_epochs(tmp_path: Path, epochs: int) -> None:
-    draw_curves(tmp_path / "logs" / "curves.png", make_rows(epochs), validation=PANEL)
-    picture = read_png(tmp_path / "logs" / "curves.png")
+    draw(tmp_path / "curves.png", make_rows(epochs))
+    picture = read_png(tmp_path / "curves.png")
     assert picture.shape[1] > 1000
     assert (picture != 255).any(-1).mean() > 0.005  # something is on the paper
 
 
 def test_only_the_panels_that_have_data_are_drawn(tmp_path: Path) -> None:
-    draw_curves(tmp_path / "a.png", [{"epoch": 1, "val_auc": 0.5}], validation=PANEL)
-    draw_curves(tmp_path / "b.png", make_rows(2), validation=PANEL)
+    draw(tmp_path / "a.png", [{"epoch": 1, "val_auc": 0.5}])
+    draw(tmp_path / "b.png", make_rows(2))
     assert read_png(tmp_path / "a.png").shape[0] < read_png(tmp_path / "b.png").shape[0]
 
 
-def test_the_columns_of_a_distillation_run_find_their_panels() -> None:
-    from sharpstudent.report.curves import _choose_panels
+def test_curves_mark_the_epoch_that_was_selected(tmp_path: Path) -> None:
+    for best in (2, 3):
+        draw(tmp_path / f"{best}.png", make_rows(4), best_epoch=best)
+    assert (tmp_path / "2.png").read_bytes() != (tmp_path / "3.png").read_bytes()
 
-    columns = ["epoch", "train_loss", "train_hard", "train_kd", "train_grad_norm", "val_auc", "val_eer", "lr"]
-    panels = dict(_choose_panels([*columns, "hard/weight", "kd/weight", "kd/temperature", "seconds"], PANEL))
-    assert panels == {
-        "loss": ["train_loss", "train_hard", "train_kd"],
-        "validation AUC": ["val_auc"],
-        "learning rate": ["lr"],
-        "alpha (weight of the hard labels)": ["hard/weight"],
+
+def test_the_columns_of_a_distillation_run_find_their_charts() -> None:
+    names = ["epoch", "train_loss", "train_hard", "train_kd", "train_grad_norm", "val_auc", "val_eer", "lr"]
+    names += ["hard/weight", "kd/weight", "kd/temperature"]
+    training = TrainingResult(columns=dict.fromkeys(names, (1.0, 2.0)), best_epoch=1, metric="val_auc")
+    charts = {chart.title: list(chart.columns[1:]) for chart in build_training(training)}
+    assert charts == {
+        "Validation AUC and AP": ["val_auc"],
+        "Training losses": ["train_loss", "train_hard", "train_kd"],
+        "Weights of the loss terms": ["hard/weight", "kd/weight"],
+        "Temperature": ["kd/temperature"],
+        "Validation rates and losses": ["val_eer"],
+        "Learning rate": ["lr"],
+        "Norm of the gradient": ["train_grad_norm"],
     }
-    assert len(_choose_panels([*columns, "hard/weight"], PANEL)) == 3  # stage 1 has one term: no alpha to show
 
 
 def test_values_that_are_not_finite_leave_gaps_and_no_error(tmp_path: Path) -> None:
     rows = make_rows(3)
     for row in rows:
         row.update(val_auc=float("nan"), train_loss=float("inf"), lr=0.0)
-    draw_curves(tmp_path / "curves.png", rows, validation=PANEL)
-    with pytest.raises(ValueError, match="no rows"):
-        draw_curves(tmp_path / "curves.png", [], validation=PANEL)
+    draw(tmp_path / "curves.png", rows)
+    with pytest.raises(ValueError, match="no values"):
+        draw(tmp_path / "none.png", [])
 
 
 def test_a_picture_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
+    draw(tmp_path / "curves.png", make_rows(2))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="could not be written"):
-        draw_curves(tmp_path / "file" / "curves.png", make_rows(2), validation=PANEL)
+        draw_curves(
+            tmp_path / "file" / "curves.png", tmp_path / "curves.csv", best_epoch=1, metric="val_auc", title="a run"
+        )
 
 
 PROGRAM = """
@@ -141,11 +161,12 @@ import sys
 from pathlib import Path
 import numpy as np
 from sharpstudent.tasks.deepfake.report.pictures import draw_batch
-from sharpstudent.report.curves import ValidationPanel, draw_curves
-PANEL = ValidationPanel("validation AUC", ".*auc", "val_auc")
+from sharpstudent.report.curves import draw_curves
 assert "matplotlib" not in sys.modules, "loaded before it is needed"
-draw_batch(Path(sys.argv[1]) / "a.png", np.zeros((2, 8, 8, 3), np.uint8), [0, 1], ["a", "b"])
-draw_curves(Path(sys.argv[1]) / "b.png", [{"epoch": 1, "val_auc": 0.5}], validation=PANEL)
+folder = Path(sys.argv[1])
+draw_batch(folder / "a.png", np.zeros((2, 8, 8, 3), np.uint8), [0, 1], ["a", "b"])
+(folder / "m.csv").write_text("epoch,val_auc\\n1,0.5\\n")
+draw_curves(folder / "b.png", folder / "m.csv", best_epoch=1, metric="val_auc", title="a run")
 assert "matplotlib.pyplot" not in sys.modules, "pyplot keeps global state"
 """
 

@@ -196,3 +196,8 @@ def _is_unread() -> bool:
 def plural(unit: str) -> str:
     """More than one of a unit: `samples`, `people`."""
     return {"person": "people"}.get(unit, f"{unit}s")
+
+
+def say_count(count: int, unit: str) -> str:
+    """`1 person`, `1,200 people`."""
+    return f"{count:,} {unit if count == 1 else plural(unit)}"

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sharpstudent.evaluation.evaluate import Evaluation
     from sharpstudent.evaluation.opened import OpenedModel
     from sharpstudent.evaluation.tables import EvalSet
-    from sharpstudent.report.curves import ValidationPanel
     from sharpstudent.report.guide import DistillationSettings
 
 
@@ -166,14 +165,6 @@ class Renderer:
 
     def draw_batch(self, path: Path, batch: Batch) -> None:
         """Draw one batch as the student sees it, for a person to look at; where there is nothing to see, no file."""
-
-    def describe_panel(self) -> ValidationPanel:
-        """What the curves of a run show of validation."""
-        from sharpstudent.report.curves import ValidationPanel
-
-        name, metric = next(iter(self.task.metrics.items()))
-        title = metric.title or name.replace("_", " ")
-        return ValidationPanel(f"validation {title}", f"val_{name}(_ema)?", f"val_{name}", metric.direction)
 
     def describe_next(self, end: StageEnd) -> list[str]:
         """What to do after a stage of training, as lines."""

@@ -16,7 +16,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -106,10 +106,13 @@ def style_axes(axes: Any, ink: Ink, *, x: str, y: str) -> None:
         spine.set_linewidth(0.7)
 
 
-def draw_line(axes: Any, ink: Ink, number: int, x: Any, y: Any, *, every: Any = None) -> None:
-    """A line of series `number`; every: where its markers stand, as matplotlib's `markevery`, None for each point."""
-    markers = {} if len(x) == 0 else ink.marker(number)
-    axes.plot(x, y, **ink.line(number), **markers, markevery=every, clip_on=False, zorder=3 - 0.01 * number)
+def draw_line(axes: Any, ink: Ink, number: int, x: Any, y: Any, *, every: Any = None, steps: bool = False) -> None:
+    """A line of series `number`; every: where its markers stand, as matplotlib's `markevery`, None for each point;
+    steps: a value holds from half before its place to half after it.
+    """
+    style = ink.line(number) | ({} if len(x) == 0 else ink.marker(number))
+    style |= {"drawstyle": "steps-mid"} if steps else {}
+    axes.plot(x, y, **style, markevery=every, clip_on=False, zorder=3 - 0.01 * number)
 
 
 def draw_reference(axes: Any, ink: Ink, x: Any, y: Any) -> None:
@@ -218,7 +221,8 @@ class Chart:
 def render_svg(chart: Chart) -> str:
     """An `<svg>` element in the page's colours, without title and legend, which the page has as text."""
     with _own_settings(chart.name):
-        figure = _draw(chart, PAGE_INK)
+        figure = _make_figure(WIDTH, chart.height)
+        chart.draw(figure, PAGE_INK)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return make_inline_svg(drawn.getvalue(), name=chart.name, label=show(chart.alt))
@@ -226,10 +230,21 @@ def render_svg(chart: Chart) -> str:
 
 def render_png(chart: Chart) -> bytes:
     """The chart with title and legend on white."""
-    with _own_settings(chart.name):
-        room = 0.12 + _LEGEND_LINE * len(chart.keys)
-        figure = _draw(chart, PAPER_INK, legend_room=room)
-        _add_legend(figure, chart)
+    return render_sheet([chart])
+
+
+def render_sheet(charts: Sequence[Chart], title: str = "") -> bytes:
+    """A PNG of charts side by side, each with title and legend, on white."""
+    columns = min(len(charts), 3)
+    lines = [charts[start : start + columns] for start in range(0, len(charts), columns)]
+    heights = [max(chart.height + 0.45 + _LEGEND_LINE * len(chart.keys) for chart in line) for line in lines]
+    with _own_settings(charts[0].name):
+        figure = _make_figure(WIDTH * columns, sum(heights) + (0.4 if title else 0.0))
+        figure.suptitle(shorten(show(title), 46 * columns), fontsize=12)
+        grid = figure.subfigures(len(lines), columns, squeeze=False, height_ratios=heights)
+        for place, chart in zip(grid.flat, charts, strict=False):
+            chart.draw(place, PAPER_INK)
+            _add_legend(place, chart)
         written = io.BytesIO()
         figure.savefig(written, format="png", dpi=PNG_DPI, metadata={"Software": None})
     return written.getvalue()
@@ -248,18 +263,14 @@ def _to_cell(value: Value) -> str:
     return show(value) if isinstance(value, str) else repr(value)
 
 
-def _draw(chart: Chart, ink: Ink, *, legend_room: float = 0.0) -> Any:
+def _make_figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = chart.height + (legend_room + 0.3 if legend_room else 0.0)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.06, h_pad=0.03)
-    if legend_room:
-        engine.set(rect=(0, legend_room / height, 1, 1 - (legend_room + 0.3) / height))
-    chart.draw(figure, ink)
     return figure
 
 
@@ -274,19 +285,15 @@ def _add_legend(figure: Any, chart: Chart) -> None:
             return Line2D([], [], color=PAPER_INK.second, linewidth=1.7)
         return Line2D([], [], **PAPER_INK.line(key.number), **PAPER_INK.marker(key.number))
 
-    height = figure.get_size_inches()[1]
     title = shorten(show(f"{chart.title}: {chart.subject}" if chart.subject else chart.title), 46)
-    figure.text(0.02, 1 - 0.08 / height, title, fontsize=11, fontweight="bold", va="top")
-    labels = [f"{shorten(show(key.name), 38)}  {key.value}".strip() for key in chart.keys]
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
     figure.legend(
         [draw_handle(key) for key in chart.keys],
-        labels,
-        loc="lower left",
-        bbox_to_anchor=(0.01, 0.02 / height),
+        [f"{shorten(show(key.name), 38)}  {key.value}".strip() for key in chart.keys],
+        loc="outside lower left",
         frameon=False,
         fontsize=8.5,
         handlelength=3.2,
-        borderaxespad=0,
         labelspacing=0.3,
     )
 

@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from sharpstudent.core.errors import say_count
+
 DRAW_SECONDS = 0.2  # between two drawings of the bar
 LINE_SECONDS = 30.0  # between two plain lines where there is no terminal
 
@@ -76,7 +78,8 @@ class ProgressLine:
             self._live.start()
             self._draw(self._started)
         else:
-            self._print(f"{self._title}: {self._epochs} epochs of {self._steps} steps")
+            epochs, steps = say_count(self._epochs, "epoch"), say_count(self._steps, "step")
+            self._print(f"{self._title}: {epochs} of {steps}")
         return self
 
     def __exit__(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from sharpstudent.core.errors import plural
+from sharpstudent.core.errors import say_count
 from sharpstudent.models.widths import Lighter, is_clearly_less
 from sharpstudent.report.results import (
     CostResult,
@@ -349,11 +349,7 @@ def _say_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> str:
 def _say_over(results: EvaluationResults) -> str:
     """`400 samples of 40 persons`."""
     rows, groups = sum(one.rows for one in results.data), sum(one.groups for one in results.data)
-    return f"{_count(rows, results.unit)} of {_count(groups, results.group_unit)}"
-
-
-def _count(count: int, unit: str) -> str:
-    return f"{count:,} {unit if count == 1 else plural(unit)}"
+    return f"{say_count(rows, results.unit)} of {say_count(groups, results.group_unit)}"
 
 
 def _warn_of_few(results: EvaluationResults) -> list[str]:
@@ -361,7 +357,7 @@ def _warn_of_few(results: EvaluationResults) -> list[str]:
     groups = sum(one.groups for one in results.data)
     if groups >= FEW_GROUPS:
         return []
-    told = _count(groups, results.group_unit)
+    told = say_count(groups, results.group_unit)
     return [f"There are {told} only: intervals over so few are narrower than the doubt is."]
 
 

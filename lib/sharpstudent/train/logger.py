@@ -210,10 +210,8 @@ class Journal:
         validation = {f"val/{name.removeprefix('val_')}": row[name] for name in row if name.startswith("val_")}
         self._tensorboard.scalars(validation, row["epoch"])
         self._tensorboard.flush()
-        selected = None if self._metric == self._headline else best[0]
-        rows, title = self._metrics.read(), self._run.folder.name
-        panel = self._renderer.describe_panel()
-        draw_curves(self._run.logs_folder / "curves.png", rows, validation=panel, title=title, selected=selected)
+        picture, title = self._run.logs_folder / "curves.png", self._run.folder.name
+        draw_curves(picture, self._metrics.path, best_epoch=best[0], metric=self._metric, title=title)
         return self._shorten(row, epochs, best, new_best)
 
     def _name_best(self) -> str:

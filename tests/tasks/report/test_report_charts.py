@@ -306,7 +306,7 @@ def test_a_strength_without_a_value_leaves_a_gap_and_no_error() -> None:
 
 def test_training_shows_alpha_and_temperature_and_only_what_there_is() -> None:
     charts = {chart.title: chart for chart in build_training(make_training())}
-    assert [key.name for key in charts["Alpha and the other weights"].keys] == [
+    assert [key.name for key in charts["Weights of the loss terms"].keys] == [
         "alpha (hard weight)",
         "distillation weight",
     ]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sharpstudent.core.types import Batch
     from sharpstudent.evaluation.evaluate import Evaluation
     from sharpstudent.evaluation.opened import OpenedModel
-    from sharpstudent.report.curves import ValidationPanel
     from sharpstudent.tasks.deepfake.evaluation.datasets import FacesSet
     from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
     from sharpstudent.tasks.deepfake.evaluation.mistakes import HeatMaps
@@ -41,11 +40,6 @@ class FaceRenderer(Renderer):
         from sharpstudent.tasks.deepfake.report.pictures import draw_first_batch
 
         draw_first_batch(path, batch)
-
-    def describe_panel(self) -> ValidationPanel:
-        from sharpstudent.report.curves import ValidationPanel
-
-        return ValidationPanel("validation AUC", ".*auc(_ema)?", "val_auc")
 
     def describe_next(self, end: StageEnd) -> list[str]:
         """With the two-stage guide's bands, which speak of the AUC of single pictures."""

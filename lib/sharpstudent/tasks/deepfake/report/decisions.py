@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from sharpstudent.core.errors import say_count
 from sharpstudent.report.results import FigureResult
 from sharpstudent.report.verdict import find_side, join, say_name, say_rate, say_share
-from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, say_auc, say_people
+from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, say_auc
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
     DisturbanceCurve,
@@ -229,7 +230,7 @@ def _say_errors(figure: FigureResult, judged: JudgedSet, model: ModelResult, kin
     which = f"none of the {frames}" if figure.value == 0.0 else f"all of the {frames}"
     if people is None or people <= RULE_OF_THREE:
         return f"{which} (too few to say how rare the other case is)"
-    return f"{which} (of {say_people(people)}: up to {say_share(RULE_OF_THREE / people)} of others cannot be ruled out)"
+    return f"{which} (of {say_count(people, 'person')}: up to {say_share(RULE_OF_THREE / people)} of others cannot be ruled out)"
 
 
 def _hold_against_wanted(alarms: FigureResult, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sharpstudent.core.errors import say_count
 from sharpstudent.report.results import FigureResult
 from sharpstudent.report.verdict import say_figure, say_name, turn
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, DataResult, ModelResult, Results
@@ -68,11 +69,7 @@ class JudgedSet:
             people = self.about.people
         if samples is None:
             return ""
-        return f"{samples:,} {unit}s" + ("" if people is None else f" of {say_people(people)}")
-
-
-def say_people(count: int) -> str:
-    return f"{count:,} {'person' if count == 1 else 'people'}"
+        return f"{samples:,} {unit}s" + ("" if people is None else f" of {say_count(people, 'person')}")
 
 
 def list_sets(results: Results) -> list[JudgedSet]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import combinations, product
 
+from sharpstudent.core.errors import say_count
 from sharpstudent.models.widths import Lighter
 from sharpstudent.report.results import Role
 from sharpstudent.report.verdict import (
@@ -28,7 +29,7 @@ from sharpstudent.tasks.deepfake.report.decisions import (
     describe_separation,
     describe_undecided,
 )
-from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, find_comparison, list_sets, say_people
+from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, find_comparison, list_sets
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelResult, Results
 
 FEW_PEOPLE = 20
@@ -84,7 +85,7 @@ def _warn_of_few(results: Results, sets: list[JudgedSet]) -> list[str]:
     counts = {judged.title: judged.count(results.models[0], "people_count") for judged in sets}
     few = {title: count for title, count in counts.items() if count is not None and count < FEW_PEOPLE}
     return [
-        f"{title} has {say_people(count)} only: intervals over so few are narrower than the doubt is."
+        f"{title} has {say_count(count, 'person')} only: intervals over so few are narrower than the doubt is."
         for title, count in few.items()
     ]
 
