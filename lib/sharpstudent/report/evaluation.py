@@ -76,7 +76,7 @@ def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
     )
     training = draw_group(ChartGroup("Training", tuple(charts)))
     parts = {**tables, "training": training, "unit": results.unit}
-    return render_template("base.html.j2", results, contents=contents, parts=parts)
+    return render_template("base.html.j2", results, results.models, contents=contents, parts=parts)
 
 
 def list_console_tables(results: EvaluationResults) -> list[Any]:

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sharpstudent.core.io import write_bytes_atomically
 from sharpstudent.report.chart import (
@@ -28,14 +28,11 @@ from sharpstudent.report.chart import (
     render_png,
     render_svg,
 )
-from sharpstudent.report.results import (
-    CostResult,
-)
+from sharpstudent.report.results import CostResult, ModelBase, ResultsBase
 from sharpstudent.report.text import (
     DASH,
     SHORT,
     Cell,
-    NamedModel,
     Notes,
     Row,
     TextTable,
@@ -68,25 +65,10 @@ class DrawnGroup:
     svgs: tuple[str, ...]
 
 
-class PageResults(Protocol):
-    """Results of any form, as far as every page tells of them."""
-
-    @property
-    def models(self) -> Sequence[Any]: ...
-
-    @property
-    def protocol(self) -> Mapping[str, str]: ...
-
-    @property
-    def config(self) -> Mapping[str, Any] | None: ...
-
-    @property
-    def environment(self) -> Mapping[str, Any]: ...
-
-
 def render_template(
     template: str,
-    results: PageResults,
+    results: ResultsBase,
+    models: Sequence[ModelBase],
     *,
     package: str | None = None,
     contents: Sequence[tuple[str, str]],
@@ -97,6 +79,7 @@ def render_template(
     Args:
         template: its name; `base.html.j2`, or one that extends it.
         results: what every page tells of.
+        models: those of the results.
         package: the Python package whose folder `templates` holds the template; None for this one's.
         contents: id and title of each section, for the links at the top.
         parts: what else the template reads.
@@ -106,7 +89,7 @@ def render_template(
         .get_template(template)
         .render(
             results=results,
-            short=shorten_names([model.name for model in results.models], SHORT),
+            short=shorten_names([model.name for model in models], SHORT),
             dashes=KEY_DASHES,
             markers=KEY_MARKERS,
             protocol=[(begin_large(name.replace("_", " ")), text) for name, text in results.protocol.items()],
@@ -176,13 +159,6 @@ def remove_earlier(folder: Path, patterns: Sequence[str], written: Sequence[Path
         path.unlink(missing_ok=True)
 
 
-class CostedAndNamed(NamedModel, Protocol):
-    """A model of some results with its cost."""
-
-    @property
-    def cost(self) -> CostResult | None: ...
-
-
 _COST: tuple[tuple[str, str, Callable[[CostResult], str]], ...] = (
     ("Parameters", "", lambda cost: format_parameters(cost.parameters)),
     ("MACs", "one {unit}", lambda cost: format_macs(cost.macs)),
@@ -193,7 +169,7 @@ _COST: tuple[tuple[str, str, Callable[[CostResult], str]], ...] = (
 )
 
 
-def build_costs(models: Sequence[CostedAndNamed], *, unit: str, link: str = "") -> TextTable:
+def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> TextTable:
     """A row a model that was measured. unit: what one input is called; link: id of the words that explain a cost."""
     notes = Notes()
     rows = [

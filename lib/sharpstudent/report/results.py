@@ -75,31 +75,18 @@ class MetricAbout(Plain):
     format: str = ".4f"
 
 
-class EvaluatedSet(Plain):
-    """One data set as the models were evaluated on it. kind: `split` of the task's data, or `validation` of a run;
-    fingerprint: sha256 over ids, groups and what else the models were not asked; counts: of the task's own; unreadable:
-    samples in whose place others stood, by name with the reason.
-    """
+class SetBase(Plain):
+    """What the results of every task say of a data set."""
 
     name: str
     kind: str
     split: str | None
     fingerprint: str
-    samples: int
-    rows: int
-    groups: int
-    counts: Mapping[str, int] = Field(default_factory=dict[str, int])
-    unreadable: Mapping[str, str] = Field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
 
 
-class EvaluatedModel(Plain):
-    """One model. name: as reports call it, unique; role: of the two-stage comparison, `model` outside it; file: its
-    name without folders; sha256: of that file, null where only its outputs are kept; trained: what the checkpoint says
-    of its training (stage, run, epoch, seed, ...); validation: the metrics that it says chose it; metrics: by NAME for
-    all sets together, and by NAME@SET where there are several; calibration: what its checkpoint keeps of its own
-    validation, such as a temperature.
-    """
+class ModelBase(Plain):
+    """What the results of every task say of a model."""
 
     name: str
     role: Role = "model"
@@ -108,44 +95,28 @@ class EvaluatedModel(Plain):
     architecture: str | None
     trained: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     validation: Mapping[str, float] = Field(default_factory=dict[str, float])
-    metrics: Mapping[str, FigureResult] = Field(default_factory=dict[str, FigureResult])
-    calibration: Mapping[str, Any] | None = None
     cost: CostResult | None = None
     notes: tuple[str, ...] = ()
 
 
-class PairResult(Plain):
-    """Two models on the same rows. metric: NAME or NAME@SET; difference: that of a minus that of b, paired; p_value:
-    two-sided; better: `a` or `b` where the interval leaves 0 out, null where that cannot be told.
-    """
+class PairBase(Plain):
+    """What the results of every task say of two models."""
 
     a: str
     b: str
-    metric: str
     difference: FigureResult
     p_value: float | None
-    better: Literal["a", "b"] | None
 
 
-class EvaluationResults(Plain):
-    """Everything that one evaluation found. unit, group_unit: what a row and a group are called; metrics: by name, the
-    first one chooses checkpoints; verdict: plain sentences, the most important first; protocol: how it was made, by
-    aspect (`intervals`, `selection`, ...); made_at: ISO 8601, UTC.
-    """
+class ResultsBase(Plain):
+    """What the results of every task say of an evaluation."""
 
-    schema_: str = Field(default=SCHEMA, alias="schema")
+    schema_: str = Field(alias="schema")
     title: str
     made_at: str
     command: str
-    task: str
-    unit: str
-    group_unit: str
     verdict: tuple[str, ...]
     protocol: Mapping[str, str]
-    metrics: Mapping[str, MetricAbout]
-    data: tuple[EvaluatedSet, ...]
-    models: tuple[EvaluatedModel, ...]
-    comparisons: tuple[PairResult, ...] = ()
     training: TrainingResult | None = None
     config: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = Field(default_factory=dict[str, Any])
@@ -154,3 +125,53 @@ class EvaluationResults(Plain):
     def to_json(self) -> str:
         """results.json, ending in a newline."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+class EvaluatedSet(SetBase):
+    """One data set as the models were evaluated on it. kind: `split` of the task's data, or `validation` of a run;
+    fingerprint: sha256 over ids, groups and what else the models were not asked; counts: of the task's own; unreadable:
+    samples in whose place others stood, by name with the reason.
+    """
+
+    samples: int
+    rows: int
+    groups: int
+    counts: Mapping[str, int] = Field(default_factory=dict[str, int])
+    unreadable: Mapping[str, str] = Field(default_factory=dict[str, str])
+
+
+class EvaluatedModel(ModelBase):
+    """One model. name: as reports call it, unique; role: of the two-stage comparison, `model` outside it; file: its
+    name without folders; sha256: of that file, null where only its outputs are kept; trained: what the checkpoint says
+    of its training (stage, run, epoch, seed, ...); validation: the metrics that it says chose it; metrics: by NAME for
+    all sets together, and by NAME@SET where there are several; calibration: what its checkpoint keeps of its own
+    validation, such as a temperature.
+    """
+
+    metrics: Mapping[str, FigureResult] = Field(default_factory=dict[str, FigureResult])
+    calibration: Mapping[str, Any] | None = None
+
+
+class PairResult(PairBase):
+    """Two models on the same rows. metric: NAME or NAME@SET; difference: that of a minus that of b, paired; p_value:
+    two-sided; better: `a` or `b` where the interval leaves 0 out, null where that cannot be told.
+    """
+
+    metric: str
+    better: Literal["a", "b"] | None
+
+
+class EvaluationResults(ResultsBase):
+    """Everything that one evaluation found. unit, group_unit: what a row and a group are called; metrics: by name, the
+    first one chooses checkpoints; verdict: plain sentences, the most important first; protocol: how it was made, by
+    aspect (`intervals`, `selection`, ...); made_at: ISO 8601, UTC.
+    """
+
+    schema_: str = Field(default=SCHEMA, alias="schema")
+    task: str
+    unit: str
+    group_unit: str
+    metrics: Mapping[str, MetricAbout]
+    data: tuple[EvaluatedSet, ...]
+    models: tuple[EvaluatedModel, ...]
+    comparisons: tuple[PairResult, ...] = ()

@@ -13,12 +13,12 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as ConsoleTable
 
-from sharpstudent.report.results import FigureResult, Role
+from sharpstudent.report.results import FigureResult, ModelBase
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidi too), surrogates, no characters at all
 _JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, are made with these
@@ -286,17 +286,7 @@ ROLES = {
 SHORT = 30  # characters
 
 
-class NamedModel(Protocol):
-    """A model of some results, as far as its name in tables goes."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def role(self) -> Role: ...
-
-
-def list_heads(models: Sequence[NamedModel]) -> tuple[Cell, ...]:
+def list_heads(models: Sequence[ModelBase]) -> tuple[Cell, ...]:
     """A cell a model (M,): its short name, role below, the full name on pointing, and the number of its colour."""
     short = shorten_names([model.name for model in models], SHORT)
     return tuple(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from sharpstudent.core.errors import say_count
 from sharpstudent.models.widths import Lighter, is_clearly_less
@@ -17,6 +17,7 @@ from sharpstudent.report.results import (
     EvaluationResults,
     FigureResult,
     MetricAbout,
+    ModelBase,
     PairResult,
 )
 from sharpstudent.report.text import (
@@ -129,22 +130,9 @@ _ASPECTS = (
 _DECIDING = ("parameters", "multiply-accumulates")
 
 
-class CostedModel(Protocol):
-    """A model of some results, as far as its cost goes."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def architecture(self) -> str | None: ...
-
-    @property
-    def cost(self) -> CostResult | None: ...
-
-
 def describe_weight(
-    student: CostedModel,
-    teacher: CostedModel,
+    student: ModelBase,
+    teacher: ModelBase,
     lighter: Lighter | None = None,
     *,
     unit: str = "sample",
@@ -184,9 +172,7 @@ def describe_weight(
     return [line for line in lines if line]
 
 
-def describe_same_speed(
-    student: CostedModel, before: CostedModel, *, unit: str = "sample", inputs: str = ""
-) -> list[str]:
+def describe_same_speed(student: ModelBase, before: ModelBase, *, unit: str = "sample", inputs: str = "") -> list[str]:
     """Distillation changes no layer: the student should be as fast as it was. unit, inputs: as `describe_weight`."""
     line = _describe_latency(student, before, unit, inputs)
     if not line or student.architecture is None or student.architecture != before.architecture:
@@ -222,7 +208,7 @@ def _say_ratio(own: float, other: float) -> str:
     return f"{own / other:.1f} times as much" if own >= 1.5 * other else f"{100 * (own / other - 1):.0f} % more"
 
 
-def _describe_latency(one: CostedModel, other: CostedModel, unit: str, inputs: str) -> str:
+def _describe_latency(one: ModelBase, other: ModelBase, unit: str, inputs: str) -> str:
     """One sentence, "" where neither was timed."""
     a, b = one.cost, other.cost
     if a is None or b is None or a.latency_ms is None or b.latency_ms is None:

@@ -230,7 +230,8 @@ def _say_errors(figure: FigureResult, judged: JudgedSet, model: ModelResult, kin
     which = f"none of the {frames}" if figure.value == 0.0 else f"all of the {frames}"
     if people is None or people <= RULE_OF_THREE:
         return f"{which} (too few to say how rare the other case is)"
-    return f"{which} (of {say_count(people, 'person')}: up to {say_share(RULE_OF_THREE / people)} of others cannot be ruled out)"
+    over = say_count(people, "person")
+    return f"{which} (of {over}: up to {say_share(RULE_OF_THREE / people)} of others cannot be ruled out)"
 
 
 def _hold_against_wanted(alarms: FigureResult, name: str) -> str:

@@ -338,7 +338,9 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
         "undecided": build_undecided(results.data),
         "fakes": build_fakes(results.data),
     }
-    return render_template("report.html.j2", results, package=__package__, contents=contents, parts=parts)
+    return render_template(
+        "report.html.j2", results, results.models, package=__package__, contents=contents, parts=parts
+    )
 
 
 def _list_whole(results: Results) -> set[str]:

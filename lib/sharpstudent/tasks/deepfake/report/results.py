@@ -11,11 +11,10 @@ Legend: K strengths of a disturbance, P points of a curve, M bins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import Field
 
-from sharpstudent.report.results import CostResult, FigureResult, Plain, Role, TrainingResult
+from sharpstudent.report.results import FigureResult, ModelBase, PairBase, Plain, ResultsBase, SetBase
 
 Numbers = tuple[float, ...]
 Counts = tuple[int, ...]
@@ -107,40 +106,27 @@ class DisturbanceCurve(Plain):
     area: float | None
 
 
-class ModelResult(Plain):
+class ModelResult(ModelBase):
     """One model. name: as reports call it, unique; role: of the two-stage comparison, `model` outside it; file: its
     name without folders; sha256: of that file, null where only its scores are kept; trained: what the checkpoint says
     of its training (stage, run, epoch, seed, ...); validation: the metrics that it says chose it. figures: by name,
     LEVEL_FIGURE[_RULE][@SOURCE[/MANIPULATION]], as in metrics/figures.py.
     """
 
-    name: str
-    role: Role = "model"
-    file: str
-    sha256: str | None
-    architecture: str | None
     image_size: int | None
-    trained: Mapping[str, Any] = Field(default_factory=dict[str, Any])
-    validation: Mapping[str, float] = Field(default_factory=dict[str, float])
     figures: Mapping[str, FigureResult] = Field(default_factory=dict[str, FigureResult])
     drawings: tuple[Drawing, ...] = ()
     calibration: CalibrationResult | None = None
-    cost: CostResult | None = None
     robustness: tuple[DisturbanceCurve, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
-class DataResult(Plain):
+class DataResult(SetBase):
     """One data set as it was judged. kind: manifest, folder (cut for this), crops, validation; split: of a manifest;
     fingerprint: sha256 over names, labels and contents of all faces; faces_rule: which of a frame's faces count;
     without_decision: frames in which no face was found or that could not be read, by reason; manipulations: fakes of
     each kind, frames.
     """
 
-    name: str
-    kind: str
-    split: str | None
-    fingerprint: str
     frames: int
     faces: int
     real: int
@@ -150,19 +136,14 @@ class DataResult(Plain):
     faces_rule: str
     without_decision: Mapping[str, int] = Field(default_factory=dict[str, int])
     manipulations: Mapping[str, int] = Field(default_factory=dict[str, int])
-    notes: tuple[str, ...] = ()
 
 
-class ComparisonResult(Plain):
+class ComparisonResult(PairBase):
     """Two models on the same samples. difference: figure of a minus that of b, paired; p_value: two-sided; agreement:
     share of samples that both call the same at log-odds 0.
     """
 
-    a: str
-    b: str
     figure: str
-    difference: FigureResult
-    p_value: float | None
     agreement: float
 
 
@@ -189,27 +170,14 @@ class Band(Plain):
     measured: str
 
 
-class Results(Plain):
+class Results(ResultsBase):
     """Everything that one evaluation found. verdict: plain sentences, the most important first; protocol: how it was
     made, by aspect (`samples`, `intervals`, `selection`, ...); made_at: ISO 8601, UTC.
     """
 
     schema_: str = Field(default=SCHEMA, alias="schema")
-    title: str
-    made_at: str
-    command: str
-    verdict: tuple[str, ...]
-    protocol: Mapping[str, str]
     data: tuple[DataResult, ...]
     models: tuple[ModelResult, ...]
     comparisons: tuple[ComparisonResult, ...] = ()
     mistakes: tuple[MistakeResult, ...] = ()
-    training: TrainingResult | None = None
     bands: tuple[Band, ...] = ()
-    config: Mapping[str, Any] | None = None
-    environment: Mapping[str, Any] = Field(default_factory=dict[str, Any])
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> str:
-        """results.json, ending in a newline."""
-        return self.model_dump_json(by_alias=True, indent=2) + "\n"
