@@ -4,17 +4,39 @@ import io
 
 import pytest
 from rich.console import Console
-from sharpstudent.report.text import ComparisonRow, format_milliseconds, format_parameters, to_markdown, to_rich
+from sharpstudent.report.results import CostResult, ModelBase
+from sharpstudent.report.text import (
+    draw_console_table,
+    format_milliseconds,
+    format_parameters,
+    list_guide_columns,
+    to_markdown,
+)
 
-ROWS = [
-    ComparisonRow("Teacher (tf_efficientnet_lite0)", 3_373_570, "0.8612", 12.34),
-    ComparisonRow("Student (mobilevitv2_050) pre-trained", 1_115_000, "0.7000 [0.61, 0.79]", 6.0),
-    ComparisonRow("Student + distillation", 1_115_000, "0.8123 [0.75, 0.87]", 0.4567),
+
+def make_model(name: str, parameters: int, latency: float | None) -> ModelBase:
+    cost = CostResult(
+        parameters=parameters,
+        macs=None,
+        file_bytes=1,
+        latency_ms=latency,
+        latency_p95_ms=None,
+        memory_bytes=None,
+        device="CPU",
+    )
+    return ModelBase(name=name, file="m.pth", sha256=None, architecture=None, cost=cost)
+
+
+MODELS = [
+    make_model("Teacher (tf_efficientnet_lite0)", 3_373_570, 12.34),
+    make_model("Student (mobilevitv2_050) pre-trained", 1_115_000, 6.0),
+    make_model("Student + distillation", 1_115_000, 0.4567),
 ]
+COLUMNS = list_guide_columns(MODELS, ["0.8612", "0.7000 [0.61, 0.79]", "0.8123 [0.75, 0.87]"], metric="Val AUC")
 
 
 def test_the_markdown_table_is_the_seeds() -> None:
-    assert to_markdown(ROWS, metric="Val AUC") == (
+    assert to_markdown(COLUMNS, words=["Model"]) == (
         "| Model | Parameters | Val AUC | Inference time |\n"
         "| --- | ---: | ---: | ---: |\n"
         "| Teacher (tf_efficientnet_lite0) | 3.37 M | 0.8612 | 12.3 ms |\n"
@@ -23,22 +45,14 @@ def test_the_markdown_table_is_the_seeds() -> None:
     )
 
 
-def test_extra_columns_follow_and_may_be_missing_in_a_row() -> None:
-    rows = [
-        ComparisonRow("a|b", 12_345, "–", None, extra={"Seeds": "3"}),
-        ComparisonRow("c", 19_340_000, "–", 50.0, extra={"Size": "77 MB"}),
-    ]
-    assert to_markdown(rows, metric="Val AUC") == (
-        "| Model | Parameters | Val AUC | Inference time | Seeds | Size |\n"
-        "| --- | ---: | ---: | ---: | --- | --- |\n"
-        "| a\\|b | 12.3 k | – | – | 3 |  |\n"
-        "| c | 19.34 M | – | 50.0 ms |  | 77 MB |\n"
-    )
+def test_names_have_no_effect_and_what_is_not_known_is_a_dash() -> None:
+    columns = list_guide_columns([make_model("a|b", 12_345, None)], ["–"], metric="Val AUC")
+    assert to_markdown(columns, words=["Model"]).endswith("| a\\|b | 12.3 k | – | – |\n")
 
 
 def test_the_console_shows_the_same_cells_brackets_included() -> None:
     file = io.StringIO()
-    Console(file=file, width=120).print(to_rich(ROWS, metric="Val AUC", title="demo"))
+    Console(file=file, width=120).print(draw_console_table(COLUMNS, words=["Model"]))
     text = file.getvalue()
     for cell in ("Model", "Parameters", "Val AUC", "Inference time", "3.37 M", "0.8123 [0.75, 0.87]", "0.46 ms"):
         assert cell in text

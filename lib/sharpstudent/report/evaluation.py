@@ -29,7 +29,6 @@ from sharpstudent.report.text import (
     NARROW,
     SHORT,
     Cell,
-    ComparisonRow,
     Group,
     Notes,
     Row,
@@ -39,12 +38,12 @@ from sharpstudent.report.text import (
     format_count,
     format_difference,
     format_p_value,
+    list_guide_columns,
     list_heads,
+    say_name,
     shorten_names,
-    to_rich,
     word,
 )
-from sharpstudent.report.verdict import say_name
 
 
 def write_report(folder: Path, results: EvaluationResults) -> list[Path]:
@@ -82,31 +81,19 @@ def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
 def list_console_tables(results: EvaluationResults) -> list[Any]:
     """For the console, each at most 80 columns wide: the models by their first metric, then every metric and set."""
     first, about = next(iter(results.metrics.items()))
-    rows = [
-        ComparisonRow(
-            say_name(model.name),
-            None if model.cost is None else model.cost.parameters,
-            format_metric(model.metrics.get(first), about),
-            None if model.cost is None else model.cost.latency_ms,
-        )
-        for model in results.models
-    ]
-    tables = [to_rich(rows, metric=f"{begin_large(about.title)} [95 %]")]
+    values = [format_metric(model.metrics.get(first), about) for model in results.models]
+    columns = list_guide_columns(results.models, values, metric=f"{begin_large(about.title)} [95 %]")
+    tables = [draw_console_table(columns, words=["Model"])]
     if len(results.models[0].metrics) > 1:
         heads = ("Model", "Metric", "Set", "[95 %]")
         lines = [
-            (
-                say_name(model.name),
-                _title(of_metric),
-                say_name(part) if part else "all",
-                format_metric(figure, of_metric),
-            )
+            (say_name(model.name), _title(of), say_name(part) if part else "all", format_metric(figure, of))
             for model in results.models
             for name, figure in model.metrics.items()
             for base, _, part in [name.partition("@")]
-            for of_metric in [results.metrics[base]]
+            for of in [results.metrics[base]]
         ]
-        tables.append(draw_console_table(heads, lines, words=heads[:3]))
+        tables.append(draw_console_table(dict(zip(heads, zip(*lines, strict=True), strict=True)), words=heads[:3]))
     return tables
 
 

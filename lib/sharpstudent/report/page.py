@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from sharpstudent.report.chart import (
     render_png,
     render_svg,
 )
-from sharpstudent.report.results import CostResult, ModelBase, ResultsBase
+from sharpstudent.report.results import ModelBase, ResultsBase
 from sharpstudent.report.text import (
+    COSTS,
     DASH,
     SHORT,
     Cell,
@@ -37,11 +38,7 @@ from sharpstudent.report.text import (
     Row,
     TextTable,
     build_list,
-    format_bytes,
-    format_macs,
-    format_milliseconds,
     format_moment,
-    format_parameters,
     list_heads,
     make_unique,
     shorten_names,
@@ -159,28 +156,20 @@ def remove_earlier(folder: Path, patterns: Sequence[str], written: Sequence[Path
         path.unlink(missing_ok=True)
 
 
-_COST: tuple[tuple[str, str, Callable[[CostResult], str]], ...] = (
-    ("Parameters", "", lambda cost: format_parameters(cost.parameters)),
-    ("MACs", "one {unit}", lambda cost: format_macs(cost.macs)),
-    ("File", "", lambda cost: format_bytes(cost.file_bytes)),
-    ("Memory", "peak", lambda cost: format_bytes(cost.memory_bytes)),
-    ("Latency", "median", lambda cost: format_milliseconds(cost.latency_ms)),
-    ("Latency", "p95", lambda cost: format_milliseconds(cost.latency_p95_ms)),
-)
-
-
 def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> TextTable:
     """A row a model that was measured. unit: what one input is called; link: id of the words that explain a cost."""
     notes = Notes()
     rows = [
         Row(
             replace(head, mark=notes.mark(" ".join(model.cost.notes))),
-            (*(Cell(tell(model.cost)) for _, _, tell in _COST), word(model.cost.device)),
+            (*(Cell(tell(model.cost)) for tell in COSTS.values()), word(model.cost.device)),
         )
         for head, model in zip(list_heads(models), models, strict=True)
         if model.cost is not None
     ]
-    columns = [Cell(title, small=small.format(unit=unit), link=link) for title, small, _ in _COST]
+    titles = ("Parameters", "MACs", "File", "Memory", "Latency", "Latency")
+    smalls = ("", f"one {unit}", "", "peak", "median", "p95")
+    columns = [Cell(title, small=small, link=link) for title, small in zip(titles, smalls, strict=True)]
     return build_list(f"Cost of one {unit} (batch 1)", "Model", [*columns, word("Device")], rows, notes)
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as ConsoleTable
 
-from sharpstudent.report.results import FigureResult, ModelBase
+from sharpstudent.report.results import CostResult, FigureResult, ModelBase
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidi too), surrogates, no characters at all
 _JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, are made with these
@@ -32,6 +32,11 @@ def show(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(f"⟨U+{ord(c):04X}⟩" if _is_hidden(c) else c for c in text)
+
+
+def say_name(name: str) -> str:
+    """A name that users gave, on one line."""
+    return " ".join(show(name).split()) or "unnamed"
 
 
 def _is_hidden(character: str) -> bool:
@@ -301,29 +306,54 @@ def list_heads(models: Sequence[ModelBase]) -> tuple[Cell, ...]:
     )
 
 
-FIXED = 4  # columns that every table of models has
+COSTS: Mapping[str, Callable[[CostResult], str]] = {
+    "Parameters": lambda cost: format_parameters(cost.parameters),
+    "MACs": lambda cost: format_macs(cost.macs),
+    "File": lambda cost: format_bytes(cost.file_bytes),
+    "Peak memory": lambda cost: format_bytes(cost.memory_bytes),
+    "Latency": lambda cost: format_milliseconds(cost.latency_ms),
+    "p95": lambda cost: format_milliseconds(cost.latency_p95_ms),
+}
+Columns = Mapping[str, Sequence[str]]  # of a table on the console or in Markdown: the cells below each head
 
 
-@dataclass(frozen=True)
-class ComparisonRow:
-    """One model in a table of models: parameters (count) and inference_ms (of one sample), None where they are not
-    known; value: of the metric that the table is about, as text; extra: further columns by their title, as text.
+def list_costs(models: Sequence[ModelBase], *names: str) -> dict[str, list[str]]:
+    """Columns with a cell a model; names: keys of `COSTS`."""
+    return {name: [DASH if model.cost is None else COSTS[name](model.cost) for model in models] for name in names}
+
+
+def list_guide_columns(models: Sequence[ModelBase], values: Sequence[str], *, metric: str) -> dict[str, list[str]]:
+    """The columns of the two-stage guide's table.
+
+    Args:
+        models: a row each.
+        values: of the metric that the table is about, a text a model.
+        metric: title of the column of values.
+
+    Returns:
+        Cells by title.
     """
+    costs = list_costs(models, "Parameters", "Latency")
+    return {
+        "Model": [say_name(model.name) for model in models],
+        "Parameters": costs["Parameters"],
+        metric: list(values),
+        "Inference time": costs["Latency"],
+    }
 
-    model: str
-    parameters: int | None
-    value: str
-    inference_ms: float | None
-    extra: Mapping[str, str] = field(default_factory=dict[str, str])
+
+def drop_empty(columns: Columns) -> dict[str, Sequence[str]]:
+    """The columns in which any cell has a value."""
+    return {head: cells for head, cells in columns.items() if set(cells) - {DASH}}
 
 
-def to_markdown(rows: Sequence[ComparisonRow], *, metric: str) -> str:
-    """The table as Markdown, ending in a newline. metric: title of the column of values."""
-    titles = _list_titles(rows, metric)
-    rule = ["---", *["---:"] * (FIXED - 1), *["---"] * (len(titles) - FIXED)]
-    body = [[_fit_cell(cell) for cell in _to_cells(row, titles)] for row in rows]
-    heads = [_fit_cell(title) for title in titles]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [heads, rule, *body])
+def to_markdown(columns: Columns, *, words: Sequence[str]) -> str:
+    """A table as Markdown, ending in a newline. words: heads of the columns of names, which have no effect."""
+    cells = [
+        [escape_markdown(cell) for cell in column] if head in words else column for head, column in columns.items()
+    ]
+    rule = ["---" if head in words else "---:" for head in columns]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [columns, rule, *zip(*cells, strict=True)])
 
 
 def escape_markdown(text: str) -> str:
@@ -331,39 +361,15 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.)", r"\\\1", " ".join(text.split()))
 
 
-def to_rich(rows: Sequence[ComparisonRow], *, metric: str, title: str | None = None) -> ConsoleTable:
-    """The table for the console, as `to_markdown`."""
-    titles = _list_titles(rows, metric)
-    lines = [_to_cells(row, titles) for row in rows]
-    return draw_console_table(titles, lines, words=(titles[0], *titles[FIXED:]), title=title)
-
-
-def draw_console_table(
-    heads: Sequence[str], lines: Sequence[Sequence[str]], *, words: Sequence[str], title: str | None = None
-) -> ConsoleTable:
+def draw_console_table(columns: Columns, *, words: Sequence[str]) -> ConsoleTable:
     """A table for a console of 80 columns. words: heads of the columns that hold names: a long one takes several
     lines, and numbers stay whole.
     """
-    table = ConsoleTable(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for head in heads:
+    table = ConsoleTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in columns:
         is_words = head in words
         justify: Literal["left", "right"] = "left" if is_words else "right"
         table.add_column(head.replace("[", "\\["), justify=justify, overflow="fold", no_wrap=not is_words)
-    for line in lines:
+    for line in zip(*columns.values(), strict=True):
         table.add_row(*(cell.replace("[", "\\[") for cell in line))  # `[` opens rich's markup
     return table
-
-
-def _list_titles(rows: Sequence[ComparisonRow], metric: str) -> list[str]:
-    extra = dict.fromkeys(title for row in rows for title in row.extra)
-    return ["Model", "Parameters", metric, "Inference time", *extra]
-
-
-def _to_cells(row: ComparisonRow, titles: Sequence[str]) -> list[str]:
-    fixed = [row.model, format_parameters(row.parameters), row.value, format_milliseconds(row.inference_ms)]
-    return fixed + [row.extra.get(title, "") for title in titles[FIXED:]]
-
-
-def _fit_cell(text: str) -> str:
-    """One cell, whatever is in it; a bar that is escaped already stays as it is."""
-    return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))

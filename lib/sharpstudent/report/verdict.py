@@ -26,7 +26,7 @@ from sharpstudent.report.text import (
     format_macs,
     format_milliseconds,
     format_parameters,
-    show,
+    say_name,
 )
 
 Side = Literal["above", "below", "open", "unknown"]
@@ -43,11 +43,6 @@ def find_side(figure: FigureResult | None, reference: float) -> Side:
     if round(figure.low, MOST_DIGITS) > reference:
         return "above"
     return "below" if round(figure.high, MOST_DIGITS) < reference else "open"
-
-
-def say_name(name: str) -> str:
-    """A name that users gave, on one line."""
-    return " ".join(show(name).split()) or "unnamed"
 
 
 def say_figure(figure: FigureResult, *more: str, references: tuple[float, ...] = ()) -> str:

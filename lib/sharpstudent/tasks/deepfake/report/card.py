@@ -17,8 +17,7 @@ import yaml
 from sharpstudent.report import text
 from sharpstudent.report.page import build_templates, tell_value
 from sharpstudent.report.results import FigureResult
-from sharpstudent.report.text import DASH, escape_markdown, format_figure
-from sharpstudent.report.verdict import say_name
+from sharpstudent.report.text import DASH, escape_markdown, format_figure, say_name
 from sharpstudent.tasks.deepfake.report.decisions import (
     describe_false_alarms,
     describe_kinds,

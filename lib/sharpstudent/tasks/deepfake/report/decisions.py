@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from sharpstudent.core.errors import say_count
 from sharpstudent.report.results import FigureResult
-from sharpstudent.report.verdict import find_side, join, say_name, say_rate, say_share
+from sharpstudent.report.text import say_name
+from sharpstudent.report.verdict import find_side, join, say_rate, say_share
 from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, say_auc
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,

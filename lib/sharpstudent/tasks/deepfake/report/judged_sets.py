@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from sharpstudent.core.errors import say_count
 from sharpstudent.report.results import FigureResult
-from sharpstudent.report.verdict import say_figure, say_name, turn
+from sharpstudent.report.text import say_name
+from sharpstudent.report.verdict import say_figure, turn
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, DataResult, ModelResult, Results
 
 CHANCE = 0.5  # AUC

@@ -7,38 +7,28 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from rich.table import Table
 
-from sharpstudent.report.results import CostResult, FigureResult
+from sharpstudent.report.results import FigureResult
 from sharpstudent.report.text import (
     DASH,
-    ComparisonRow,
     draw_console_table,
+    drop_empty,
     escape_markdown,
-    format_bytes,
-    format_interval,
-    format_macs,
-    format_milliseconds,
+    format_figure,
     format_value,
+    list_costs,
+    list_guide_columns,
+    say_name,
     to_markdown,
-    to_rich,
 )
-from sharpstudent.report.verdict import say_name
 from sharpstudent.tasks.deepfake.report.guide import find_validation_auc
 from sharpstudent.tasks.deepfake.report.judged_sets import JudgedSet, find_comparison, list_sets
 from sharpstudent.tasks.deepfake.report.results import ModelResult, Results
 
 FRAME_AUC, VIDEO_AUC = "frame_auc", "video_auc_mean"
-COST_COLUMNS: tuple[tuple[str, Callable[[CostResult], str]], ...] = (
-    ("MACs", lambda cost: format_macs(cost.macs)),
-    ("File", lambda cost: format_bytes(cost.file_bytes)),
-    ("Peak memory", lambda cost: format_bytes(cost.memory_bytes)),
-    ("p95", lambda cost: format_milliseconds(cost.latency_p95_ms)),
-)
-AGREEMENT = "As teacher"
-VALUE = "Val AUC"  # the guide's column
 WORDS = ("Model", "Set")  # heads of columns of names
 
 
@@ -46,31 +36,21 @@ def render_tables(results: Results) -> tuple[Table, ...]:
     """For the console, each at most 80 columns wide: the guide's table; AUC with intervals by model and set; the rest
     of the cost, and how often a model calls what its teacher calls (at a probability of one half, first set).
     """
-    tables = [to_rich(_build_rows(results), metric=VALUE)]
-    if (figures := _build_figures(results)) is not None:
-        tables.append(figures)
-    if (costs := _build_costs(results)) is not None:
-        tables.append(costs)
-    return tuple(tables)
+    guide, aucs, further = _list_guide(results), _list_aucs(results), _list_further(results)
+    tables = [guide, aucs, {"Model": guide["Model"], **further} if further else {}]
+    return tuple(draw_console_table(columns, words=WORDS) for columns in tables if columns)
 
 
 def render_markdown(results: Results) -> str:
     """All columns in one table, ending in a newline; names that users gave stay without effect."""
-    rows: list[ComparisonRow] = []
-    sets = list_sets(results)
-    for model in results.models:
-        extra: dict[str, str] = {}
-        for judged in sets:
-            for title, figure in (("frame", FRAME_AUC), ("video", VIDEO_AUC)):
-                if any(_find(judged, other, figure) is not None for other in results.models):
-                    name = escape_markdown(judged.title)
-                    extra[f"{name}: {title} AUC [95 %]"] = _format(_find(judged, model, figure))
-        if any(other.cost is not None for other in results.models):
-            extra |= {title: DASH if model.cost is None else show(model.cost) for title, show in COST_COLUMNS}
-        if any(_find_agreement(results, other) is not None for other in results.models):
-            extra[AGREEMENT] = format_value(_find_agreement(results, model), "percent")
-        rows.append(_build_row(model, escape_markdown(model.name), extra))
-    return to_markdown(rows, metric=VALUE)
+    aucs = {
+        f"{escape_markdown(judged.title)}: {title} AUC [95 %]": [
+            format_figure(_find(judged, model, name), "share") for model in results.models
+        ]
+        for judged in list_sets(results)
+        for title, name in (("frame", FRAME_AUC), ("video", VIDEO_AUC))
+    }
+    return to_markdown({**_list_guide(results), **drop_empty(aucs), **_list_further(results)}, words=WORDS)
 
 
 def render_csv(results: Results) -> str:
@@ -83,32 +63,28 @@ def render_csv(results: Results) -> str:
     return file.getvalue()
 
 
-def _build_rows(results: Results) -> list[ComparisonRow]:
-    return [_build_row(model, say_name(model.name), {}) for model in results.models]
+def _list_guide(results: Results) -> dict[str, list[str]]:
+    values = [format_auc(find_validation_auc(model)) for model in results.models]
+    return list_guide_columns(results.models, values, metric="Val AUC")
 
 
-def _build_row(model: ModelResult, name: str, extra: dict[str, str]) -> ComparisonRow:
-    cost = model.cost
-    return ComparisonRow(
-        model=name,
-        parameters=None if cost is None else cost.parameters,
-        value=format_auc(find_validation_auc(model)),
-        inference_ms=None if cost is None else cost.latency_ms,
-        extra=extra,
-    )
-
-
-def _build_figures(results: Results) -> Table | None:
-    """A line a model and set; None where there is no AUC at all."""
+def _list_aucs(results: Results) -> dict[str, Sequence[str]]:
+    """A line a model and set."""
     lines = [
-        (say_name(model.name), judged.title, _format(frame), _format(_find(judged, model, VIDEO_AUC)))
+        (say_name(model.name), judged.title, *(format_figure(figure, "share") for figure in (frame, video)))
         for model in results.models
         for judged in list_sets(results)
         if (frame := judged.find(model, FRAME_AUC)) is not None
+        for video in [_find(judged, model, VIDEO_AUC)]
     ]
-    has_videos = any(line[3] != DASH for line in lines)
-    heads = ("Model", "Set", "Frame AUC [95 %]", *(("Video AUC [95 %]",) if has_videos else ()))
-    return draw_console_table(heads, [line[: len(heads)] for line in lines], words=WORDS) if lines else None
+    heads = ("Model", "Set", "Frame AUC [95 %]", "Video AUC [95 %]")
+    return drop_empty(dict(zip(heads, zip(*lines, strict=True), strict=False)))
+
+
+def _list_further(results: Results) -> dict[str, Sequence[str]]:
+    """The rest of the cost, and the agreement with the teacher: the columns in which any model has something."""
+    agreement = [format_value(_find_agreement(results, model), "percent") for model in results.models]
+    return drop_empty(list_costs(results.models, "MACs", "File", "Peak memory", "p95") | {"As teacher": agreement})
 
 
 def format_auc(value: float | None) -> str:
@@ -119,28 +95,6 @@ def format_auc(value: float | None) -> str:
 def _find(judged: JudgedSet, model: ModelResult, figure: str) -> FigureResult | None:
     """A figure of the set; none of videos where each is a single frame: it would be that of frames once more."""
     return None if figure == VIDEO_AUC and not judged.has_videos(model) else judged.find(model, figure)
-
-
-def _build_costs(results: Results) -> Table | None:
-    """The columns in which any model has something; None where there are none."""
-    columns = [
-        (title, [DASH if model.cost is None else show(model.cost) for model in results.models])
-        for title, show in COST_COLUMNS
-    ]
-    columns.append((AGREEMENT, [format_value(_find_agreement(results, m), "percent") for m in results.models]))
-    known = [(title, cells) for title, cells in columns if set(cells) != {DASH}]
-    if not known:
-        return None
-    names = [say_name(model.name) for model in results.models]
-    heads, cells = ("Model", *(title for title, _ in known)), (names, *(cells for _, cells in known))
-    return draw_console_table(heads, list(zip(*cells, strict=True)), words=WORDS)
-
-
-def _format(figure: FigureResult | None) -> str:
-    """`.902 [.880, .927]`."""
-    if figure is None or figure.value is None:
-        return DASH
-    return f"{format_value(figure.value, 'share')} {format_interval(figure.low, figure.high, 'share')}".rstrip()
 
 
 def _find_agreement(results: Results, model: ModelResult, judged: JudgedSet | None = None) -> float | None:
@@ -156,21 +110,16 @@ def _find_agreement(results: Results, model: ModelResult, judged: JudgedSet | No
 
 
 def _list_values(results: Results, model: ModelResult) -> dict[str, object]:
-    cost = model.cost
     values: dict[str, object] = {
         "model": model.name,
         "role": model.role,
         "architecture": model.architecture,
         "image_size": model.image_size,
-        "parameters": None if cost is None else cost.parameters,
+        "parameters": None if model.cost is None else model.cost.parameters,
         "val_auc": find_validation_auc(model),
-        "latency_ms": None if cost is None else cost.latency_ms,
-        "latency_p95_ms": None if cost is None else cost.latency_p95_ms,
-        "macs": None if cost is None else cost.macs,
-        "file_bytes": None if cost is None else cost.file_bytes,
-        "memory_bytes": None if cost is None else cost.memory_bytes,
-        "device": None if cost is None else cost.device,
     }
+    costs = ("latency_ms", "latency_p95_ms", "macs", "file_bytes", "memory_bytes", "device")
+    values |= {name: getattr(model.cost, name, None) for name in costs}
     for judged in list_sets(results):
         end = f"@{judged.name}" if judged.name else ""
         for name in (FRAME_AUC, VIDEO_AUC):

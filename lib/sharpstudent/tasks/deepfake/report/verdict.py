@@ -11,6 +11,7 @@ from itertools import combinations, product
 from sharpstudent.core.errors import say_count
 from sharpstudent.models.widths import Lighter
 from sharpstudent.report.results import Role
+from sharpstudent.report.text import say_name
 from sharpstudent.report.verdict import (
     NO_DIFFERENCE,
     describe_same_speed,
@@ -18,7 +19,6 @@ from sharpstudent.report.verdict import (
     find_side,
     join,
     say_difference,
-    say_name,
     say_share,
 )
 from sharpstudent.tasks.deepfake.report.decisions import (
