@@ -5,29 +5,25 @@ Legend: M models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import plural
 from sharpstudent.report.chart import Chart, ChartGroup
+from sharpstudent.report.common_tables import P_VALUE, PairColumn, build_costs, build_models, build_pairs, tell_better
 from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import (
     begin_large,
-    build_costs,
     draw_group,
-    list_contents,
     name_apart,
     render_template,
-    tell_pairs,
     write_files,
 )
-from sharpstudent.report.results import EvaluatedModel, EvaluationResults, FigureResult, MetricAbout, PairResult
+from sharpstudent.report.results import EvaluationResults, FigureResult, MetricAbout, PairResult
 from sharpstudent.report.text import (
     DASH,
     NARROW,
-    SHORT,
     Cell,
     Group,
     Notes,
@@ -36,12 +32,9 @@ from sharpstudent.report.text import (
     build_list,
     draw_console_table,
     format_count,
-    format_difference,
-    format_p_value,
     list_guide_columns,
     list_heads,
     say_name,
-    shorten_names,
     word,
 )
 
@@ -54,28 +47,16 @@ def write_report(folder: Path, results: EvaluationResults) -> list[Path]:
 
 def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
     """The page as text."""
-    tables = {
+    parts = {
         "metrics": _build_metrics(results),
         "comparisons": _build_pairs(results),
         "costs": build_costs(results.models, unit=results.unit),
         "data": _build_data(results),
-        "models": _build_models(results.models),
+        "models": build_models(results.models),
+        "training": draw_group(ChartGroup("Training", tuple(charts))),
+        "unit": results.unit,
     }
-    contents = list_contents(
-        [
-            ("metrics", "Metrics", tables["metrics"]),
-            ("comparisons", "Comparisons", tables["comparisons"]),
-            ("cost", "Cost", tables["costs"]),
-            ("training", "Training", charts),
-            ("protocol", "Protocol", results.protocol),
-            ("data", "Data", tables["data"]),
-            ("models", "Models", tables["models"]),
-            ("making", "How it was made", True),
-        ]
-    )
-    training = draw_group(ChartGroup("Training", tuple(charts)))
-    parts = {**tables, "training": training, "unit": results.unit}
-    return render_template("base.html.j2", results, results.models, contents=contents, parts=parts)
+    return render_template("base.html.j2", results, results.models, parts=parts)
 
 
 def list_console_tables(results: EvaluationResults) -> list[Any]:
@@ -144,27 +125,12 @@ def _build_metric(figure: FigureResult | None, about: MetricAbout, notes: Notes)
 
 def _build_pairs(results: EvaluationResults) -> TextTable:
     """A group a metric and set, a row a pair of models."""
-    notes, groups = Notes(), list[Group]()
-    names = shorten_names([name for one in results.comparisons for name in (one.a, one.b)], SHORT)
-    for metric in dict.fromkeys(one.metric for one in results.comparisons):
-        base, _, part = metric.partition("@")
-        rows = [_build_pair(one, names, notes) for one in results.comparisons if one.metric == metric]
-        groups.append(Group(f"{_title(results.metrics[base])}{f', {part}' if part else ''}", tuple(rows)))
-    columns = (Cell("Difference", small="first minus second"), word("Reads as"), Cell("p"))
-    return TextTable("Pairs of models on the same rows", "Models", columns, tuple(groups), notes.list_all())
-
-
-def _build_pair(one: PairResult, names: Mapping[str, str], notes: Notes) -> Row:
-    difference = one.difference
-    ends = ""
-    if difference.low is not None and difference.high is not None:
-        ends = f"[{format_difference(difference.low)}, {format_difference(difference.high)}]"
-    read = "no interval" if not ends else "within noise"
-    if one.better is not None:
-        read = "first is better" if one.better == "a" else "second is better"
-    head = Cell(names[one.a], small=f"minus {names[one.b]}", title=f"{one.a} minus {one.b}", kind="words")
-    value = Cell(format_difference(difference.value), ends, difference.note or "", notes.mark(difference.note))
-    return Row(head, (value, word(read), Cell(format_p_value(one.p_value))))
+    pairs: dict[str, list[PairResult]] = {}
+    for one in results.comparisons:
+        base, _, part = one.metric.partition("@")
+        pairs.setdefault(f"{_title(results.metrics[base])}{f', {part}' if part else ''}", []).append(one)
+    columns = [PairColumn(word("Reads as"), lambda one: word(tell_better(one.difference, one.better))), P_VALUE]
+    return build_pairs("Pairs of models on the same rows", pairs, columns)
 
 
 def _build_data(results: EvaluationResults) -> TextTable:
@@ -185,22 +151,3 @@ def _build_data(results: EvaluationResults) -> TextTable:
     titles = ("Samples", begin_large(plural(results.unit)), begin_large(plural(results.group_unit)))
     columns = [*map(Cell, (*titles, *counted)), Cell("Not readable")]
     return build_list("The data that was judged", "Set", columns, rows, notes)
-
-
-def _build_models(models: Sequence[EvaluatedModel]) -> TextTable:
-    """A row a model: file, form, what is known of its training."""
-    notes = Notes()
-    rows = [
-        Row(
-            replace(head, mark=notes.mark(" ".join(model.notes))),
-            (
-                word(model.file),
-                word(model.architecture or DASH),
-                word(tell_pairs({**model.trained, **model.validation}) or DASH),
-                word(model.sha256 or DASH),
-            ),
-        )
-        for head, model in zip(list_heads(models), models, strict=True)
-    ]
-    columns = [word("File"), word("Architecture"), word("Its file says"), word("SHA-256")]
-    return build_list("The models that were judged", "Model", columns, rows, notes)

@@ -30,20 +30,12 @@ from sharpstudent.report.chart import (
 )
 from sharpstudent.report.results import ModelBase, ResultsBase
 from sharpstudent.report.text import (
-    COSTS,
     DASH,
     SHORT,
-    Cell,
-    Notes,
-    Row,
-    TextTable,
-    build_list,
     format_moment,
-    list_heads,
     make_unique,
     shorten_names,
     show,
-    word,
 )
 
 FIGURES = "figures"  # the folder of the charts as files
@@ -68,7 +60,6 @@ def render_template(
     models: Sequence[ModelBase],
     *,
     package: str | None = None,
-    contents: Sequence[tuple[str, str]],
     parts: Mapping[str, Any],
 ) -> str:
     """The page as text.
@@ -78,7 +69,6 @@ def render_template(
         results: what every page tells of.
         models: those of the results.
         package: the Python package whose folder `templates` holds the template; None for this one's.
-        contents: id and title of each section, for the links at the top.
         parts: what else the template reads.
     """
     return (
@@ -93,19 +83,9 @@ def render_template(
             colours={"light": (LIGHT_PAPER, LIGHT_SERIES), "dark": (DARK_PAPER, DARK_SERIES)},
             config=None if results.config is None else _to_json(results.config),
             environment=flatten(results.environment),
-            contents=contents,
             **parts,
         )
     )
-
-
-def list_contents(sections: Sequence[tuple[str, str, object]]) -> list[tuple[str, str]]:
-    """Id and title of the sections that have anything in them: a table with rows, or any other true value."""
-    return [
-        (place, title)
-        for place, title, content in sections
-        if (not content.is_empty if isinstance(content, TextTable) else content)
-    ]
 
 
 def draw_within(groups: Sequence[ChartGroup]) -> list[DrawnGroup]:
@@ -154,23 +134,6 @@ def remove_earlier(folder: Path, patterns: Sequence[str], written: Sequence[Path
     """
     for path in {path for pattern in patterns for path in folder.glob(pattern)} - {*written}:
         path.unlink(missing_ok=True)
-
-
-def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> TextTable:
-    """A row a model that was measured. unit: what one input is called; link: id of the words that explain a cost."""
-    notes = Notes()
-    rows = [
-        Row(
-            replace(head, mark=notes.mark(" ".join(model.cost.notes))),
-            (*(Cell(tell(model.cost)) for tell in COSTS.values()), word(model.cost.device)),
-        )
-        for head, model in zip(list_heads(models), models, strict=True)
-        if model.cost is not None
-    ]
-    titles = ("Parameters", "MACs", "File", "Memory", "Latency", "Latency")
-    smalls = ("", f"one {unit}", "", "peak", "median", "p95")
-    columns = [Cell(title, small=small, link=link) for title, small in zip(titles, smalls, strict=True)]
-    return build_list(f"Cost of one {unit} (batch 1)", "Model", [*columns, word("Device")], rows, notes)
 
 
 def tell_pairs(values: Mapping[str, Any]) -> str:

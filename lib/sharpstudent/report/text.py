@@ -132,10 +132,9 @@ class TextTable:
     groups: tuple[Group, ...]
     notes: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no row."""
-        return not any(group.rows for group in self.groups)
+    def __bool__(self) -> bool:
+        """Whether there is any row."""
+        return any(group.rows for group in self.groups)
 
 
 @dataclass
@@ -350,7 +349,8 @@ def drop_empty(columns: Columns) -> dict[str, Sequence[str]]:
 def to_markdown(columns: Columns, *, words: Sequence[str]) -> str:
     """A table as Markdown, ending in a newline. words: heads of the columns of names, which have no effect."""
     cells = [
-        [escape_markdown(cell) for cell in column] if head in words else column for head, column in columns.items()
+        [escape_markdown(cell) if head in words else " ".join(cell.split()) for cell in column]
+        for head, column in columns.items()
     ]
     rule = ["---" if head in words else "---:" for head in columns]
     return "".join(f"| {' | '.join(line)} |\n" for line in [columns, rule, *zip(*cells, strict=True)])

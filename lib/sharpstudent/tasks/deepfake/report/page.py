@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sharpstudent.report.common_tables import P_VALUE, PairColumn, build_costs, build_models, build_pairs, tell_better
 from sharpstudent.report.page import (
     begin_large,
-    build_costs,
     draw_group,
     draw_within,
-    list_contents,
     render_template,
-    tell_pairs,
     write_files,
 )
-from sharpstudent.report.results import FigureResult
 from sharpstudent.report.text import (
-    DASH,
     MINUS,
-    SHORT,
     Cell,
     Group,
     Notes,
@@ -33,14 +28,12 @@ from sharpstudent.report.text import (
     TextTable,
     build_list,
     format_count,
-    format_difference,
-    format_p_value,
     format_probability,
     format_value,
     list_heads,
-    shorten_names,
     word,
 )
+from sharpstudent.report.verdict import NO_DIFFERENCE, find_side
 from sharpstudent.tasks.deepfake.report.charts import ReportCharts, build_charts
 from sharpstudent.tasks.deepfake.report.figure_tables import (
     AllFigures,
@@ -129,28 +122,6 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
     return TextTable("Operating points, with their rates where they were chosen", "Threshold", columns, groups)
 
 
-def build_models(models: Sequence[ModelResult]) -> TextTable:
-    """A row a model: file, form, what is known of its training."""
-    notes = Notes()
-    rows = [
-        Row(
-            Cell(
-                head.text, head.small, head.title, notes.mark(" ".join(model.notes)), series=head.series, kind="words"
-            ),
-            (
-                word(model.file),
-                word(model.architecture or DASH),
-                Cell("" if model.image_size is None else f"{model.image_size} px"),
-                word(tell_pairs({**model.trained, **model.validation}) or DASH),
-                word(model.sha256 or DASH),
-            ),
-        )
-        for head, model in zip(list_heads(models), models, strict=True)
-    ]
-    columns = [word("File"), word("Architecture"), Cell("Input"), word("Its file says"), word("SHA-256")]
-    return build_list("The models that were judged", "Model", columns, rows, notes)
-
-
 def _format_threshold(threshold: float) -> str:
     return f"{threshold:.3f}".replace("-", MINUS)
 
@@ -159,51 +130,23 @@ def _to_probability(margin: float) -> float:
     return 0.5 * (1.0 + math.tanh(0.5 * margin))
 
 
+_PAIR_COLUMNS = (
+    PairColumn(word("Reads as"), lambda one: word(tell_better(one.difference, _find_better(one)))),
+    replace(P_VALUE, head=Cell("p", link="word-p")),
+    PairColumn(Cell("Agreement", link="word-agreement"), lambda one: Cell(format_value(one.agreement, "percent"))),
+)
+
+
 def build_comparisons(comparisons: Sequence[ComparisonResult]) -> TextTable:
     """A group a figure, a row a pair of models; figures in the order in which they come."""
-    notes = Notes()
-    names = shorten_names([name for one in comparisons for name in (one.a, one.b)], SHORT)
-    groups = tuple(
-        Group(
-            describe_figure(figure),
-            tuple(_build_comparison(one, names, notes) for one in comparisons if one.figure == figure),
-        )
-        for figure in dict.fromkeys(one.figure for one in comparisons)
-    )
-    columns = (
-        Cell("Difference", small="first minus second", link="word-interval"),
-        word("Reads as"),
-        Cell("p", link="word-p"),
-        Cell("Agreement", link="word-agreement"),
-    )
-    return TextTable("Pairs of models on the same samples", "Models", columns, groups, notes.list_all())
+    pairs: dict[str, list[ComparisonResult]] = {}
+    for one in comparisons:
+        pairs.setdefault(describe_figure(one.figure), []).append(one)
+    return build_pairs("Pairs of models on the same samples", pairs, _PAIR_COLUMNS, link="word-interval")
 
 
-def _build_comparison(one: ComparisonResult, names: dict[str, str], notes: Notes) -> Row:
-    difference = one.difference
-    ends = (
-        f"[{format_difference(difference.low)}, {format_difference(difference.high)}]"
-        if difference.low is not None and difference.high is not None
-        else ""
-    )
-    head = Cell(names[one.a], small=f"minus {names[one.b]}", title=f"{one.a} minus {one.b}", kind="words")
-    return Row(
-        head,
-        (
-            Cell(format_difference(difference.value), ends, difference.note or "", notes.mark(difference.note)),
-            word(_read(difference)),
-            Cell(format_p_value(one.p_value)),
-            Cell(format_value(one.agreement, "percent")),
-        ),
-    )
-
-
-def _read(difference: FigureResult) -> str:
-    if difference.low is None or difference.high is None:
-        return "no interval"
-    if difference.low > 0:
-        return "first is better"
-    return "second is better" if difference.high < 0 else "within noise"
+def _find_better(one: ComparisonResult) -> str | None:
+    return {"above": "a", "below": "b"}.get(find_side(one.difference, NO_DIFFERENCE))
 
 
 def build_bands(bands: Sequence[Band]) -> TextTable:
@@ -285,49 +228,24 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
     whole = _list_whole(results)
     figures = collect_figures(results.models)
     mistakes = build_mistakes(results.mistakes, pictures)
-    glance, sources = build_glance(figures), _list_sources(figures)
-    tables = [build_figure_tables(figures, level, "") for level in figures.list_levels("")]
-    tables_by_name = {
+    parts = {
         "comparisons": build_comparisons([one for one in results.comparisons if one.figure in whole]),
+        "comparisons_of_parts": build_comparisons([one for one in results.comparisons if one.figure not in whole]),
         "costs": build_costs(results.models, unit="picture", link="word-macs"),
         "bands": build_bands(results.bands),
         "temperatures": build_temperatures(results.models),
         "points": build_operating_points(results.models),
         "data": build_data(results.data),
-        "models": build_models(results.models),
-    }
-    has_figures = not glance.is_empty or bool(tables) or bool(sources)
-    has_calibration = not tables_by_name["temperatures"].is_empty or not tables_by_name["points"].is_empty
-    has_mistakes = bool(mistakes.by_model or mistakes.rest)
-    contents = list_contents(
-        [
-            ("figures", "Figures", has_figures),
-            ("comparisons", "Comparisons", tables_by_name["comparisons"]),
-            ("cost", "Cost", tables_by_name["costs"]),
-            ("bands", "Expected bands", tables_by_name["bands"]),
-            ("curves", "Curves", charts.curves),
-            ("robustness", "Robustness", charts.robustness.charts),
-            ("training", "Training", charts.training.charts),
-            ("mistakes", "Mistakes", has_mistakes),
-            ("calibration", "Calibration", has_calibration),
-            ("protocol", "Protocol", results.protocol),
-            ("data", "Data", tables_by_name["data"]),
-            ("models", "Models", tables_by_name["models"]),
-            ("making", "How it was made", True),
-            ("glossary", "Glossary", True),
-        ]
-    )
-    parts = {
-        **tables_by_name,
+        "undecided": build_undecided(results.data),
+        "fakes": build_fakes(results.data),
+        "models": build_models(
+            results.models, ["" if one.image_size is None else f"{one.image_size} px" for one in results.models]
+        ),
         "unit": "picture",
-        "has_figures": has_figures,
-        "has_calibration": has_calibration,
-        "has_mistakes": has_mistakes,
-        "glance": glance,
+        "glance": build_glance(figures),
         "least": format_value(find_scale(figures), "share").rstrip("0"),
-        "tables": tables,
-        "sources": sources,
-        "comparisons_of_parts": build_comparisons([one for one in results.comparisons if one.figure not in whole]),
+        "tables": [build_figure_tables(figures, level, "") for level in figures.list_levels("")],
+        "sources": _list_sources(figures),
         "curves": draw_within(charts.curves),
         "robustness": draw_group(charts.robustness),
         "areas": build_areas(results.models),
@@ -335,12 +253,8 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
         "training": draw_group(charts.training),
         "mistakes": mistakes,
         "further": build_mistakes_table(mistakes.rest),
-        "undecided": build_undecided(results.data),
-        "fakes": build_fakes(results.data),
     }
-    return render_template(
-        "report.html.j2", results, results.models, package=__package__, contents=contents, parts=parts
-    )
+    return render_template("report.html.j2", results, results.models, package=__package__, parts=parts)
 
 
 def _list_whole(results: Results) -> set[str]:
@@ -356,7 +270,7 @@ def _list_sources(figures: AllFigures) -> list[SourceFigures]:
         levels = [level for level in SOURCE_LEVELS if level in figures.list_levels(source)]
         tables = [build_figure_tables(figures, level, source) for level in levels] if len(sources) > 1 else []
         kinds = [build_kinds_table(figures, source, level, KIND_FIGURES) for level in SOURCE_LEVELS]
-        filled = tuple(table for table in kinds if not table.is_empty)
+        filled = tuple(table for table in kinds if table)
         if tables or filled:
             found.append(SourceFigures(describe_part(source), tuple(tables), filled))
     return found

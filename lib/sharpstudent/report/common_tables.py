@@ -1,0 +1,116 @@
+"""Tables of a report that the pages of all tasks have: the cost of models, their files, and pairs of models.
+
+Legend: M models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sharpstudent.report.page import tell_pairs
+from sharpstudent.report.results import FigureResult, ModelBase, PairBase
+from sharpstudent.report.text import (
+    COSTS,
+    DASH,
+    SHORT,
+    Cell,
+    Group,
+    Notes,
+    Row,
+    TextTable,
+    build_list,
+    format_difference,
+    format_p_value,
+    list_heads,
+    shorten_names,
+    word,
+)
+
+
+def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> TextTable:
+    """A row a model that was measured. unit: what one input is called; link: id of the words that explain a cost."""
+    notes = Notes()
+    rows = [
+        Row(
+            replace(head, mark=notes.mark(" ".join(model.cost.notes))),
+            (*(Cell(tell(model.cost)) for tell in COSTS.values()), word(model.cost.device)),
+        )
+        for head, model in zip(list_heads(models), models, strict=True)
+        if model.cost is not None
+    ]
+    titles = ("Parameters", "MACs", "File", "Memory", "Latency", "Latency")
+    smalls = ("", f"one {unit}", "", "peak", "median", "p95")
+    columns = [Cell(title, small=small, link=link) for title, small in zip(titles, smalls, strict=True)]
+    return build_list(f"Cost of one {unit} (batch 1)", "Model", [*columns, word("Device")], rows, notes)
+
+
+def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> TextTable:
+    """A row a model: file, form, what is known of its training. inputs: what each model reads, a text a model."""
+    notes = Notes()
+    rows = [
+        Row(
+            replace(head, mark=notes.mark(" ".join(model.notes))),
+            (
+                word(model.file),
+                word(model.architecture or DASH),
+                *map(Cell, inputs[number : number + 1]),
+                word(tell_pairs({**model.trained, **model.validation}) or DASH),
+                word(model.sha256 or DASH),
+            ),
+        )
+        for number, (head, model) in enumerate(zip(list_heads(models), models, strict=True))
+    ]
+    further = [Cell("Input")] if inputs else []
+    columns = [word("File"), word("Architecture"), *further, word("Its file says"), word("SHA-256")]
+    return build_list("The models that were judged", "Model", columns, rows, notes)
+
+
+@dataclass(frozen=True)
+class PairColumn:
+    """A column of the table of pairs. head: its title; tell: a pair's cell."""
+
+    head: Cell
+    tell: Callable[[Any], Cell]
+
+
+def build_pairs(
+    caption: str, pairs: Mapping[str, Sequence[PairBase]], columns: Sequence[PairColumn], *, link: str = ""
+) -> TextTable:
+    """A group a metric, a row a pair of models.
+
+    Args:
+        caption: of the table.
+        pairs: by title of the metric.
+        columns: those that follow the difference.
+        link: id of the words that explain a difference.
+
+    Returns:
+        The table.
+    """
+    notes = Notes()
+    names = shorten_names([name for group in pairs.values() for one in group for name in (one.a, one.b)], SHORT)
+    groups = [
+        Group(title, tuple(_build_pair(one, names, columns, notes) for one in group)) for title, group in pairs.items()
+    ]
+    heads = (Cell("Difference", small="first minus second", link=link), *(column.head for column in columns))
+    return TextTable(caption, "Models", heads, tuple(groups), notes.list_all())
+
+
+def _build_pair(one: PairBase, names: Mapping[str, str], columns: Sequence[PairColumn], notes: Notes) -> Row:
+    head = Cell(names[one.a], small=f"minus {names[one.b]}", title=f"{one.a} minus {one.b}", kind="words")
+    found = one.difference
+    ends = "" if found.low is None else f"[{format_difference(found.low)}, {format_difference(found.high)}]"
+    value = Cell(format_difference(found.value), ends, found.note or "", notes.mark(found.note))
+    return Row(head, (value, *(column.tell(one) for column in columns)))
+
+
+P_VALUE = PairColumn(Cell("p"), lambda one: Cell(format_p_value(one.p_value)))
+
+
+def tell_better(found: FigureResult, better: str | None) -> str:
+    """How a difference reads. better: `a` or `b` where the interval leaves 0 out."""
+    if found.low is None or found.high is None:
+        return "no interval"
+    return {"a": "first is better", "b": "second is better"}.get(better or "", "within noise")
