@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from numpy.typing import NDArray
 from sharpstudent.core.types import Table
-from sharpstudent.metrics.bootstrap import compute_interval, compute_paired, draw_blocks, find_strata, number_groups
+from sharpstudent.metrics.bootstrap import compute_interval, compute_paired, draw_blocks, find_strata
+from sharpstudent.metrics.checks import number_names
 from sharpstudent.metrics.metric import make_binary_metric
 from sharpstudent.tasks.deepfake.evaluation.figures import Resampling, compute_figures
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
@@ -74,7 +75,7 @@ def draw_frames(samples: int, people: int) -> ScoredFrames:
 
 def draw_again(frames: ScoredFrames, rounds: int) -> str:
     """The floor: the draws alone."""
-    group_of = number_groups(frames.groups, samples=len(frames))
+    _, group_of = number_names(frames.groups)
     strata = find_strata(group_of, frames.labels)
     drawn = sum(len(block) for block in draw_blocks(group_of, rounds=rounds, seed=0, must_hold=strata))
     return f"{drawn} draws"

@@ -25,7 +25,6 @@ ALIKE = {
     "guide": "the advice of the two-stage guide, and what it expects of the deepfake's data",
     "calibration": "how far probabilities may be believed, and the calibration of a detector",
     "curves": "the points of a curve, and how it is drawn",
-    "heatmap": "the loss of a heat map, and its metrics",
     "manifest": "the file of a prepared set, and the source that reads it",
     "ffpp": "how FaceForensics++ lies on disk, and the source that reads it",
     "describe": "what a config says, and what a prepared set holds",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sharpstudent.core.types import Table
-from sharpstudent.metrics.binary import compute_auc_by_rank, compute_average_precision, compute_eer
+from sharpstudent.metrics.binary import compute_average_precision, compute_eer
 from sharpstudent.metrics.bootstrap import Estimate, PairedEstimate, compute_interval, compute_paired
 from sharpstudent.metrics.metric import Metric, make_binary_metric, repeat_rows
 from sharpstudent.tasks.deepfake.report.results import Counts
@@ -18,6 +18,13 @@ Statistic = Callable[[NDArray[np.float64], NDArray[np.int64]], float]
 
 def read_score(table: Table) -> NDArray[np.float64]:
     return table["score"]
+
+
+def compute_auc_by_rank(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Mann-Whitney U over its largest value."""
+    positives, negatives = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
+    twice_won = sum(np.searchsorted(negatives, positives, side=side).sum() for side in ("left", "right"))
+    return float(twice_won / (2 * len(positives) * len(negatives)))
 
 
 AUC = make_binary_metric("auc_by_rank", read_score)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sharpstudent.metrics.binary import compute_auc, compute_auc_by_rank
+from scored_tables import compute_auc_by_rank
+from sharpstudent.metrics.binary import compute_auc
 from sharpstudent.metrics.checks import MetricError
 from sklearn.metrics import roc_auc_score
 
@@ -79,6 +80,11 @@ def test_without_ids_the_positions_are_named() -> None:
 def test_one_class_has_no_auc(label: int) -> None:
     with pytest.raises(MetricError, match=f"all 3 samples have label {label}"):
         compute_auc([0.1, 0.2, 0.3], [label] * 3)
+
+
+def test_samples_of_one_class_are_named() -> None:
+    with pytest.raises(MetricError, match=r"all 7 samples have label 1 \(a0, a1, a2, a3, a4 and 2 more\)"):
+        compute_auc([0.1] * 7, [1] * 7, sample_ids=[f"a{i}" for i in range(7)])
 
 
 def test_an_empty_set_has_no_auc() -> None:

@@ -32,10 +32,10 @@ def test_it_is_scikit_learns_with_ties(samples: list[tuple[int, bool]]) -> None:
     assert compute_average_precision(scores, labels) == average_precision_score(labels, scores)
 
 
-def test_no_value_is_an_error_that_names_samples() -> None:
-    with pytest.raises(MetricError, match=r"bob \(nan\)"):
-        compute_average_precision([0.1, math.nan], [0, 1], sample_ids=["ann", "bob"])
-    with pytest.raises(MetricError, match=r"all 2 samples have label 0 \(ann, bob\)"):
-        compute_average_precision([0.1, 0.2], [0, 0], sample_ids=["ann", "bob"])
+def test_no_value_is_an_error() -> None:
+    with pytest.raises(MetricError, match=r"sample 1 \(nan\)"):
+        compute_average_precision([0.1, math.nan], [0, 1])
+    with pytest.raises(MetricError, match="all 2 samples have label 0"):
+        compute_average_precision([0.1, 0.2], [0, 0])
     with pytest.raises(MetricError, match="no samples"):
         compute_average_precision([], [])

@@ -114,6 +114,15 @@ def test_three_classes_too() -> None:
     )
 
 
+def test_a_log_loss_of_counts_is_that_of_rows_written_out() -> None:
+    logits, labels = draw(7, classes=4)
+    counts = np.random.default_rng(7).integers(0, 4, len(labels))
+    drawn = np.repeat(logits, counts, axis=0), np.repeat(labels, counts)
+    assert compute_log_loss(logits, labels, counts) == compute_log_loss(*drawn)
+    assert compute_log_loss(logits, labels, np.ones(len(labels), np.int64)) == compute_log_loss(logits, labels)
+    assert math.isnan(compute_log_loss(logits, labels, np.zeros(len(labels), np.int64)))
+
+
 @pytest.mark.parametrize("compute", ALL)
 def test_adding_the_same_to_all_logits_of_a_sample_changes_nothing(compute: Callable[..., float]) -> None:
     logits, labels = draw(6, scale=3.0)
@@ -163,10 +172,10 @@ def test_logits_that_say_nothing_need_no_temperature() -> None:
 
 
 @pytest.mark.parametrize("compute", ALL)
-def test_a_logit_that_is_not_finite_is_an_error_that_names_the_sample(compute: Callable[..., float]) -> None:
+def test_a_logit_that_is_not_finite_is_an_error(compute: Callable[..., float]) -> None:
     with pytest.raises(MetricError) as caught:
-        compute([[0.0, 1.0], [0.0, math.inf]], [0, 1], sample_ids=["ann/1.jpg", "bob/7.jpg"])
-    assert str(caught.value) == "1 of 2 samples with logits that are not finite: bob/7.jpg (inf)"
+        compute([[0.0, 1.0], [0.0, math.inf]], [0, 1])
+    assert str(caught.value) == "1 of 2 samples with logits that are not finite: sample 1 (inf)"
 
 
 @pytest.mark.parametrize("compute", ALL)
@@ -179,10 +188,8 @@ def test_no_samples_wrong_shapes_and_foreign_labels_are_refused(compute: Callabl
         compute([[0.1], [0.2]], [0, 1])
     with pytest.raises(MetricError, match=r"logits \(2, 2\), labels \(3,\)"):
         compute(np.zeros((2, 2)), [0, 1, 1])
-    with pytest.raises(MetricError, match=r"labels outside 0..1: b \(2\)"):
-        compute(np.zeros((2, 2)), [0, 2], sample_ids=["a", "b"])
-    with pytest.raises(MetricError, match="1 sample ids for 2"):
-        compute(np.zeros((2, 2)), [0, 1], sample_ids=["a"])
+    with pytest.raises(MetricError, match=r"labels outside 0..1: sample 1 \(2\)"):
+        compute(np.zeros((2, 2)), [0, 2])
 
 
 def test_a_number_of_bins_below_one_is_a_defect_of_ours() -> None:

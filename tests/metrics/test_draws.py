@@ -7,19 +7,19 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scored_tables import find_difference, find_interval
+from scored_tables import compute_auc_by_rank, find_difference, find_interval
 from sharpstudent.metrics import binary_draws as drawn
 from sharpstudent.metrics import bootstrap as groups
 from sharpstudent.metrics.binary import (
     compute_accuracy,
     compute_auc,
-    compute_auc_by_rank,
     compute_average_precision,
     compute_balanced_accuracy,
     compute_eer,
@@ -28,9 +28,10 @@ from sharpstudent.metrics.binary import (
     compute_tpr_at_fpr,
     to_logits,
 )
-from sharpstudent.metrics.binary_draws import GroupedScores, find_briers, find_eces, find_log_losses
-from sharpstudent.metrics.bootstrap import Estimate, draw_blocks, draw_counts, find_strata, number_groups
+from sharpstudent.metrics.binary_draws import GroupedScores, build_briers, build_eces, build_log_losses
+from sharpstudent.metrics.bootstrap import Estimate, draw_blocks, draw_counts, find_strata
 from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
+from sharpstudent.metrics.checks import number_names
 from sharpstudent.tasks.deepfake.evaluation.figures import list_figures
 
 Scores = NDArray[np.float64]
@@ -38,23 +39,28 @@ Labels = NDArray[np.int64]
 # Score, label, group, of few values each: ties within and between the classes and the groups.
 SAMPLES = st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 5)), min_size=3, max_size=40)
 
+
+def make_pair(fast: Callable[..., Any], plain: Callable[..., float], **told: float) -> tuple[Any, Any]:
+    return partial(fast, **told), partial(plain, **told)
+
+
 PAIRS: dict[str, tuple[drawn.DrawStatistic, Callable[[Scores, Labels], float]]] = {
-    "auc": (drawn.find_aucs, compute_auc),
-    "average precision": (drawn.find_average_precisions, compute_average_precision),
-    "eer": (drawn.find_eers, compute_eer),
-    "tpr at 1 %": (drawn.at_fpr(0.01), lambda s, y: compute_tpr_at_fpr(s, y, wanted=0.01).tpr),
-    "tpr at 30 %": (drawn.at_fpr(0.3), lambda s, y: compute_tpr_at_fpr(s, y, wanted=0.3).tpr),
-    "accuracy": (drawn.accuracy_at(1.0), partial(compute_accuracy, threshold=1.0)),
-    "balanced accuracy": (drawn.balanced_accuracy_at(0.5), partial(compute_balanced_accuracy, threshold=0.5)),
-    "fnr": (drawn.fnr_at(-1.0), partial(compute_fnr, threshold=-1.0)),
-    "fpr": (drawn.fpr_at(2.0), partial(compute_fpr, threshold=2.0)),
-    "no threshold reached": (drawn.fpr_at(99.0), partial(compute_fpr, threshold=99.0)),
-    "every threshold reached": (drawn.fnr_at(-99.0), partial(compute_fnr, threshold=-99.0)),
+    "auc": (drawn.compute_aucs, compute_auc),
+    "average precision": (drawn.compute_average_precisions, compute_average_precision),
+    "eer": (drawn.compute_eers, compute_eer),
+    "tpr at 1 %": make_pair(drawn.compute_tprs_at_fpr, compute_tpr_at_fpr, wanted=0.01),
+    "tpr at 30 %": make_pair(drawn.compute_tprs_at_fpr, compute_tpr_at_fpr, wanted=0.3),
+    "accuracy": make_pair(drawn.compute_accuracies, compute_accuracy, threshold=1.0),
+    "balanced accuracy": make_pair(drawn.compute_balanced_accuracies, compute_balanced_accuracy, threshold=0.5),
+    "fnr": make_pair(drawn.compute_fnrs, compute_fnr, threshold=-1.0),
+    "fpr": make_pair(drawn.compute_fprs, compute_fpr, threshold=2.0),
+    "no threshold reached": make_pair(drawn.compute_fprs, compute_fpr, threshold=99.0),
+    "every threshold reached": make_pair(drawn.compute_fnrs, compute_fnr, threshold=-99.0),
 }
 SUMS = {
-    "brier": (find_briers, compute_brier),
-    "log loss": (find_log_losses, compute_log_loss),
-    "ece": (find_eces, compute_ece),
+    "brier": (build_briers, compute_brier),
+    "log loss": (build_log_losses, compute_log_loss),
+    "ece": (build_eces, compute_ece),
 }
 
 
@@ -114,7 +120,7 @@ def test_every_figure_that_is_told_has_one_form_for_resamples_and_it_was_held_ag
     for figure in list_figures({"eer": 0.3}):
         assert (figure.of_draws is None) != (figure.of_sums is None), figure.name
     held = {fast for fast, _ in (*PAIRS.values(), *SUMS.values())}
-    assert {drawn.find_aucs, drawn.find_average_precisions, drawn.find_eers, find_briers, find_eces} <= held
+    assert {drawn.compute_aucs, drawn.compute_average_precisions, drawn.compute_eers, build_briers, build_eces} <= held
 
 
 def compute_both(
@@ -171,8 +177,8 @@ def test_a_group_that_is_drawn_more_often_than_a_short_number_holds_is_counted_r
 
 
 def test_groups_are_numbered_in_the_order_of_their_names() -> None:
-    assert number_groups(["b", "a", "c", "a"], samples=4).tolist() == [1, 0, 2, 0]
-    assert number_groups(np.array(["b", "a"]), samples=2).tolist() == [1, 0]  # type: ignore[arg-type]
+    assert number_names(["b", "a", "c", "a"])[1].tolist() == [1, 0, 2, 0]
+    assert number_names(np.array(["b", "a"]))[1].tolist() == [1, 0]  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

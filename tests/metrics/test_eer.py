@@ -88,10 +88,10 @@ def test_only_the_order_of_scores_matters_and_classes_may_change_places(samples:
     assert compute_eer(np.tile(scores, 3), np.tile(labels, 3)) == pytest.approx(expected, abs=1e-12)
 
 
-def test_no_value_is_an_error_that_names_samples() -> None:
-    with pytest.raises(MetricError, match=r"bob \(inf\)"):
-        compute_eer([0.1, math.inf], [0, 1], sample_ids=["ann", "bob"])
-    with pytest.raises(MetricError, match=r"all 7 samples have label 1 \(a0, a1, a2, a3, a4 and 2 more\)"):
-        compute_eer([0.1] * 7, [1] * 7, sample_ids=[f"a{i}" for i in range(7)])
+def test_no_value_is_an_error() -> None:
+    with pytest.raises(MetricError, match=r"sample 1 \(inf\)"):
+        compute_eer([0.1, math.inf], [0, 1])
+    with pytest.raises(MetricError, match="all 7 samples have label 1"):
+        compute_eer([0.1] * 7, [1] * 7)
     with pytest.raises(MetricError, match="no samples"):
         compute_eer([], [])

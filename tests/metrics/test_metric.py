@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,18 +13,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scored_tables import make_table, read_score
 from sharpstudent.core.types import Table
-from sharpstudent.metrics import bootstrap, multiclass
-from sharpstudent.metrics.binary import compute_accuracy, compute_auc, compute_average_precision, compute_eer
+from sharpstudent.metrics import bootstrap
+from sharpstudent.metrics.binary import compute_auc, compute_average_precision, compute_eer
 from sharpstudent.metrics.bootstrap import (
     compute_interval,
     compute_paired,
     draw_counts,
     find_percentile_interval,
     find_strata,
-    resample_metric,
+    resample,
 )
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.metrics.metric import Metric, make_accuracy_at, make_binary_metric, make_mean_metric, repeat_rows
+from sharpstudent.metrics.metric import Metric, make_binary_metric, make_mean_metric, repeat_rows
+from sharpstudent.task import ClassificationTask
 from sharpstudent.tasks.deepfake.report.results import Counts
 
 CLASSES = 3
@@ -42,20 +42,17 @@ def read_distance(table: Table) -> NDArray[np.float64]:
     return np.where(table["score"] > 2, np.nan, np.abs(table["score"]) / 3)
 
 
-def make_multiclass(compute: Callable[..., float], **more: object) -> Metric:
-    return Metric(lambda table, counts: compute(table["logits"], table["class"], counts, **more))
+def resample_metric(metric: Metric, table: Table, *, rounds: int, seed: int) -> NDArray[np.float64]:
+    """The values of a metric in draws of the groups, by its fastest form."""
+    group_of, strata = bootstrap._find_groups(metric, table)
+    form = bootstrap._build_form(metric, table, group_of)
+    return resample(form, group_of, rounds=rounds, seed=seed, must_hold=strata)
 
 
 METRICS = {
     **{kind: make_binary_metric(kind, read_score) for kind in ("auc", "auc_by_rank", "average_precision", "eer")},
-    "accuracy at 1": make_accuracy_at(1.0, read_score),
     "distance": make_mean_metric(read_distance, "lower"),
-    "accuracy": make_multiclass(multiclass.compute_accuracy),
-    "top 2": make_multiclass(multiclass.compute_top_k, k=2),
-    "balanced accuracy": make_multiclass(multiclass.compute_balanced_accuracy),
-    "macro F1": make_multiclass(multiclass.compute_macro_f1),
-    "log loss": make_multiclass(multiclass.compute_log_loss),
-    "calibration error": make_multiclass(multiclass.compute_ece, bins=7),
+    **ClassificationTask.metrics,
 }
 EXACT = METRICS.keys() - {"auc", "average_precision", "eer"}  # of drawn rows these have a form of their own
 
@@ -107,7 +104,6 @@ def test_values_of_whole_tables_are_those_of_the_plain_functions_to_the_last_bit
         assert METRICS["auc"].value(table) == compute_auc(scores, labels)
         assert METRICS["average_precision"].value(table) == compute_average_precision(scores, labels)
         assert METRICS["eer"].value(table) == compute_eer(scores, labels)
-        assert METRICS["accuracy at 1"].value(table) == compute_accuracy(scores, labels, threshold=1.0)
 
 
 def test_draws_without_strata_are_the_same_stream_where_nothing_is_drawn_again() -> None:
@@ -202,7 +198,7 @@ def test_a_paired_difference_is_raw_and_of_any_metric() -> None:
 
 def test_a_task_can_name_its_metrics_without_numpy() -> None:
     code = (
-        "import sys; from sharpstudent.metrics.metric import make_binary_metric, make_accuracy_at; "
-        "make_binary_metric('auc', len), make_accuracy_at(0.0, len); assert 'numpy' not in sys.modules"
+        "import sys; from sharpstudent.metrics.metric import make_binary_metric, make_mean_metric; "
+        "make_binary_metric('auc', len), make_mean_metric(len); assert 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

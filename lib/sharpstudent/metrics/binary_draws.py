@@ -30,10 +30,7 @@ from sharpstudent.metrics.binary import (
     rank_scores,
     to_logits,
 )
-from sharpstudent.metrics.bootstrap import (
-    GroupCounts,
-    build_mean,
-)
+from sharpstudent.metrics.bootstrap import GroupCounts, build_mean
 from sharpstudent.metrics.calibration import BINS, find_bins, find_confidence
 from sharpstudent.metrics.checks import check_samples
 from sharpstudent.metrics.metric import BinaryMetric, OnBlock
@@ -42,9 +39,16 @@ CHUNK_CELLS = 2**15  # in the processor's cache: three times as fast as a millio
 
 
 class GroupedScores:
-    """Checked scores (N,) and labels (N,) of both classes, in groups 0..G-1: group_of (N,)."""
+    """Scores of both classes in groups, sorted once for all resamples."""
 
     def __init__(self, scores: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> None:
+        """Sort the scores.
+
+        Args:
+            scores: (N,), checked.
+            labels: (N,), 0 and 1, both of which occur.
+            group_of: The group of each sample (N,), 0 to G - 1.
+        """
         self.ranked: Ranked = rank_scores(scores, labels)
         is_positive = labels[self.ranked.order] == 1
         self._group_of_positives = group_of[self.ranked.order[is_positive]]
@@ -60,7 +64,7 @@ class GroupedScores:
         return self.ranked.positives[places], self.ranked.negatives[places]
 
     def draw(self, counts: GroupCounts) -> Drawn:
-        """The ROCs of B resamples; counts (B, G): how often each group is in each."""
+        """Build the ROCs of B resamples; counts (B, G): how often each group is in each."""
         return Drawn(self, _sum_up(counts, self._group_of_positives), _sum_up(counts, self._group_of_negatives))
 
 
@@ -68,8 +72,10 @@ class GroupedScores:
 class Drawn:
     """B resamples of the same scores.
 
-    positives_among, negatives_among: int64 (B, P + 1) and (B, N - P + 1), how often the highest 0, 1, 2, ... positives
-    and negatives were drawn together.
+    Attributes:
+        of: The scores.
+        positives_among: int64 (B, P + 1), how often the highest 0, 1, 2, ... positives were drawn together.
+        negatives_among: int64 (B, N - P + 1), how often the highest 0, 1, 2, ... negatives were.
     """
 
     of: GroupedScores
@@ -78,16 +84,16 @@ class Drawn:
 
     @cached_property
     def positives(self) -> NDArray[np.int64]:
-        """Of the corners of the ROC, as in `Ranked` (B, corners)."""
+        """Positives at the corners of the ROC, as in `Ranked` (B, corners)."""
         return self.positives_among.take(self.of.positives_at_corners, axis=1)
 
     @cached_property
     def negatives(self) -> NDArray[np.int64]:
-        """Of the corners of the ROC, as in `Ranked` (B, corners)."""
+        """Negatives at the corners of the ROC, as in `Ranked` (B, corners)."""
         return self.negatives_among.take(self.of.negatives_at_corners, axis=1)
 
-    def find_called_positive(self, threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many positives and how many negatives of each resample score at the threshold or above: (B,) and (B,)."""
+    def count_called_positive(self, threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Count the positives (B,) and the negatives (B,) of each resample at the threshold or above."""
         ranked = self.of.ranked
         place = bisect_right(ranked.thresholds, -threshold, key=neg)  # they fall
         return self.positives_among[:, ranked.positives[place]], self.negatives_among[:, ranked.negatives[place]]
@@ -102,16 +108,16 @@ def _sum_up(counts: GroupCounts, group_of: NDArray[np.int64]) -> NDArray[np.int6
 DrawStatistic = Callable[[Drawn], NDArray[np.float64]]  # -> (B,)
 
 
-def find_aucs(drawn: Drawn) -> NDArray[np.float64]:
-    """As `compute_auc_by_rank`, to the last bit: the pairs won are whole numbers here, too."""
+def compute_aucs(drawn: Drawn) -> NDArray[np.float64]:
+    """Compute AUCs (B,) by the Mann-Whitney U, to the last bit: the pairs won are whole numbers."""
     positives, negatives = drawn.positives, drawn.negatives
     twice_won = np.vecdot(negatives[:, 1:] - negatives[:, :-1], positives[:, 1:] + positives[:, :-1])
     # Above: pairs of each step to the right with the positives before it, and half of those that are tied with it.
     return twice_won / (2 * positives[:, -1] * negatives[:, -1])
 
 
-def find_average_precisions(drawn: Drawn) -> NDArray[np.float64]:
-    """As `compute_average_precision`."""
+def compute_average_precisions(drawn: Drawn) -> NDArray[np.float64]:
+    """Compute average precisions (B,), as `compute_average_precision`."""
     at_positives, at_negatives = drawn.of.steps_of_recall
     total = np.zeros(len(drawn.positives_among))
     before = np.zeros((len(total), 1), np.int64)
@@ -127,59 +133,55 @@ def find_average_precisions(drawn: Drawn) -> NDArray[np.float64]:
     return total / drawn.positives_among[:, -1]
 
 
-def find_eers(drawn: Drawn) -> NDArray[np.float64]:
-    """As `compute_eer`."""
+def compute_eers(drawn: Drawn) -> NDArray[np.float64]:
+    """Compute equal error rates (B,), as `compute_eer`."""
     return find_eer(drawn.positives, drawn.negatives)
 
 
-def at_fpr(wanted: float) -> DrawStatistic:
-    """As `compute_tpr_at_fpr`: the TPR."""
-    return lambda drawn: find_tpr_at_fpr(drawn.positives, drawn.negatives, wanted)
+def compute_tprs_at_fpr(drawn: Drawn, wanted: float) -> NDArray[np.float64]:
+    """Compute TPRs (B,) at the FPR `wanted`, as `compute_tpr_at_fpr`."""
+    return find_tpr_at_fpr(drawn.positives, drawn.negatives, wanted)
 
 
-def accuracy_at(threshold: float) -> DrawStatistic:
-    """As `compute_accuracy`."""
-
-    def find(drawn: Drawn) -> NDArray[np.float64]:
-        found, alarms = drawn.find_called_positive(threshold)
-        positives, negatives = drawn.positives_among[:, -1], drawn.negatives_among[:, -1]
-        return (found + negatives - alarms) / (positives + negatives)
-
-    return find
+def compute_accuracies(drawn: Drawn, threshold: float) -> NDArray[np.float64]:
+    """Compute accuracies (B,) at a threshold, as `compute_accuracy`."""
+    found, alarms = drawn.count_called_positive(threshold)
+    positives, negatives = drawn.positives_among[:, -1], drawn.negatives_among[:, -1]
+    return (found + negatives - alarms) / (positives + negatives)
 
 
-def balanced_accuracy_at(threshold: float) -> DrawStatistic:
-    """As `compute_balanced_accuracy`."""
-    fnr, fpr = fnr_at(threshold), fpr_at(threshold)
-    return lambda drawn: 1.0 - 0.5 * (fnr(drawn) + fpr(drawn))
+def compute_balanced_accuracies(drawn: Drawn, threshold: float) -> NDArray[np.float64]:
+    """Compute balanced accuracies (B,) at a threshold, as `compute_balanced_accuracy`."""
+    return 1.0 - 0.5 * (compute_fnrs(drawn, threshold) + compute_fprs(drawn, threshold))
 
 
-def fnr_at(threshold: float) -> DrawStatistic:
-    """As `compute_fnr`."""
-    return lambda drawn: 1.0 - drawn.find_called_positive(threshold)[0] / drawn.positives_among[:, -1]
+def compute_fnrs(drawn: Drawn, threshold: float) -> NDArray[np.float64]:
+    """Compute false negative rates (B,) at a threshold, as `compute_fnr`."""
+    return 1.0 - drawn.count_called_positive(threshold)[0] / drawn.positives_among[:, -1]
 
 
-def fpr_at(threshold: float) -> DrawStatistic:
-    """As `compute_fpr`."""
-    return lambda drawn: drawn.find_called_positive(threshold)[1] / drawn.negatives_among[:, -1]
+def compute_fprs(drawn: Drawn, threshold: float) -> NDArray[np.float64]:
+    """Compute false positive rates (B,) at a threshold, as `compute_fpr`."""
+    return drawn.count_called_positive(threshold)[1] / drawn.negatives_among[:, -1]
 
 
+# Margins (N,), labels (N,) and the group of each sample (N,) -> the metric on draws of groups.
 SumStatistic = Callable[[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]], OnBlock]
 
 
-def find_briers(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> OnBlock:
-    """As `compute_brier`; all three (N,)."""
+def build_briers(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> OnBlock:
+    """Build the Brier score on draws of groups, as `compute_brier`; all arguments (N,)."""
     probability = 0.5 * (1.0 + np.tanh(0.5 * margins))
     return build_mean((probability - labels) ** 2, group_of)
 
 
-def find_log_losses(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> OnBlock:
-    """As `compute_log_loss`; all three (N,)."""
+def build_log_losses(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> OnBlock:
+    """Build the log loss on draws of groups, as `compute_log_loss`; all arguments (N,)."""
     return build_mean(np.logaddexp(0.0, np.where(labels == 1, -margins, margins)), group_of)
 
 
-def find_eces(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> OnBlock:
-    """As `compute_ece` with its usual bins; all three (N,)."""
+def build_eces(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> OnBlock:
+    """Build the ECE on draws of groups, as `compute_ece` with its usual bins; all arguments (N,)."""
     confidence, right = find_confidence(to_logits(margins), labels)
     cell = group_of * BINS + find_bins(confidence, BINS)
     size = int(group_of.max()) + 1
@@ -190,10 +192,10 @@ def find_eces(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of:
 
 _PLAIN = {"auc": compute_auc, "average_precision": compute_average_precision, "eer": compute_eer}
 _ON_DRAWS: Mapping[BinaryMetric, DrawStatistic] = {
-    "auc": find_aucs,
-    "auc_by_rank": find_aucs,
-    "average_precision": find_average_precisions,
-    "eer": find_eers,
+    "auc": compute_aucs,
+    "auc_by_rank": compute_aucs,
+    "average_precision": compute_average_precisions,
+    "eer": compute_eers,
 }
 
 
@@ -205,10 +207,22 @@ def compute_counted(
     *,
     sample_ids: Sequence[str] | None = None,
 ) -> float:
-    """The metric of scores (N,) and labels (N,) that were drawn so often (N,); NaN where no row of a class was drawn.
+    """Compute a metric of rows that were drawn more than once or not at all.
 
-    Of rows that were drawn once each, it is that of the plain function, to the last bit. Raises MetricError, naming
-    the samples, as `check_samples`.
+    Of rows that were drawn once each, it is that of the plain function, to the last bit.
+
+    Args:
+        kind: Which metric.
+        scores: (N,).
+        labels: (N,), 0 and 1.
+        counts: How often each row was drawn (N,).
+        sample_ids: N names for error messages.
+
+    Returns:
+        The value; NaN where no row of a class was drawn.
+
+    Raises:
+        MetricError: As `check_samples`.
     """
     score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
     if not (bool(counts[label_array == 0].any()) and bool(counts[label_array == 1].any())):
@@ -220,6 +234,19 @@ def compute_counted(
 
 
 def build_on_block(kind: BinaryMetric, scores: ArrayLike, labels: ArrayLike, group_of: NDArray[np.int64]) -> OnBlock:
-    """The metric on draws of groups that hold both classes. scores, labels, group_of: (N,)."""
+    """Build a metric on draws of groups.
+
+    Args:
+        kind: Which metric.
+        scores: (N,).
+        labels: (N,), 0 and 1.
+        group_of: The group of each row (N,), 0 to G - 1.
+
+    Returns:
+        A function of draws that hold both classes.
+
+    Raises:
+        MetricError: As `check_samples`.
+    """
     grouped, form = GroupedScores(*check_samples(scores, labels), group_of), _ON_DRAWS[kind]
     return lambda counts: form(grouped.draw(counts))

@@ -31,15 +31,6 @@ Tables = Table | Sequence[Table]  # of one model: one, or one a seed, of the sam
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value on all rows, and the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Estimate:
     """A metric on all rows, NaN where it is undefined, and the ends of its interval over groups.
 
@@ -106,16 +97,6 @@ def compute_paired(
     return PairedEstimate(difference, None if difference.low is None else find_p_value(values))
 
 
-def resample_metric(metric: Metric, table: Tables, *, rounds: int, seed: int) -> NDArray[np.float64]:
-    """The R values of a metric (R,), NaN where it is undefined, in R draws of the groups in column `group`; of the
-    tables of several seeds, their mean. Raises MetricError for one group only.
-    """
-    tables = join_tables(_list_tables(table), same=metric.strata)
-    group_of, strata = _find_groups(metric, tables[0])
-    on_block = _build_mean_form(metric, tables, group_of)
-    return resample(on_block, group_of, rounds=rounds, seed=seed, must_hold=strata)
-
-
 def resample(
     on_block: OnBlock,
     group_of: NDArray[np.int64],
@@ -127,19 +108,6 @@ def resample(
     """The values of R draws of the groups, see `draw_counts`: (R,), or (K, R) where `on_block` gives (K, B)."""
     blocks = draw_blocks(group_of, rounds=rounds, seed=seed, must_hold=must_hold)
     return np.concatenate([on_block(counts) for counts in blocks], axis=-1)
-
-
-def number_groups(groups: Sequence[str], *, samples: int) -> NDArray[np.int64]:
-    """Group names (N,) as numbers 0..G-1 in the names' order, so that the order of the rows does not matter.
-
-    Raises MetricError for another number of rows, and for one group, which says nothing about groups.
-    """
-    if len(groups) != samples:
-        raise MetricError(f"{len(groups)} groups for {samples} samples")
-    names, numbers = number_names(groups)
-    if len(names) < 2:
-        raise MetricError(f"an interval over groups needs two of them or more, all samples are of {names[0]!r}")
-    return numbers
 
 
 def find_strata(group_of: NDArray[np.int64], column: NDArray[Any]) -> list[NDArray[np.int64]]:
@@ -194,10 +162,10 @@ def build_mean(values: NDArray[np.float64], group_of: NDArray[np.int64]) -> OnBl
     return on_block
 
 
-def find_percentile_interval(value: float, values: NDArray[np.float64], *, level: float) -> Interval:
+def find_percentile_interval(value: float, values: NDArray[np.float64], *, level: float) -> Estimate:
     """values (R,): of R resamples; level: the share of them between the ends."""
     low, high = np.quantile(values, [(1.0 - level) / 2, (1.0 + level) / 2])
-    return Interval(value=value, low=float(low), high=float(high))
+    return Estimate(value, float(low), float(high))
 
 
 def find_p_value(differences: NDArray[np.float64]) -> float:
@@ -270,13 +238,12 @@ def _estimate(
     if len(values) - len(defined) > MOST_UNDEFINED * len(values):
         note = f"no interval: {len(values) - len(defined)} of {len(values)} draws have no value"
         return Estimate(value, note=note), defined
-    found = find_percentile_interval(value, defined, level=level)
-    return Estimate(value, found.low, found.high), defined
+    return find_percentile_interval(value, defined, level=level), defined
 
 
 def _find_groups(metric: Metric, table: Table) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
     """The number of each row's group (N,), and the groups of each stratum that a draw must hold."""
-    group_of = number_groups(table["group"].tolist(), samples=len(table["id"]))
+    _, group_of = number_names(table["group"].tolist())
     return group_of, [] if metric.strata is None else find_strata(group_of, table[metric.strata])
 
 

@@ -1,14 +1,15 @@
-"""How far probabilities may be believed: expected calibration error, log loss, Brier score, and the temperature that
-mends them (Guo et al. 2017, "On calibration of modern neural networks"); the reliability diagram in numbers: of the
-samples given about the same probability, the share that it was true of (DeGroot & Fienberg 1983).
+"""Calibration: expected calibration error, log loss, Brier score, temperature scaling and the reliability diagram.
 
-All take logits (N, C), never probabilities: near 0 and 1 these are rounded, and their logarithm is lost. Legend: N
-samples, C classes, M bins ((m-1)/M, m/M]; labels 0..C-1.
+Temperature scaling is that of Guo et al. 2017, "On calibration of modern neural networks". The reliability diagram
+tells, of the samples with about the same probability, the share that it was true of (DeGroot & Fienberg 1983).
+
+All functions take logits (N, C), never probabilities: near 0 and 1 these are rounded, and their logarithm is lost.
+
+Legend: N samples, C classes, M bins ((m-1)/M, m/M]; labels 0..C-1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,23 +17,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sharpstudent.metrics.checks import check_logits
+from sharpstudent.metrics.metric import Counts
 
 BINS = 15  # as in Guo et al.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 1000.0
 
 
-def compute_ece(
-    logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS, sample_ids: Sequence[str] | None = None
-) -> float:
-    """Expected calibration error, 0..1: mean over samples of |accuracy - confidence| of the bin that each is in.
+def compute_ece(logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> float:
+    """Compute the expected calibration error: mean over samples of |accuracy - confidence| of the bin of each.
 
     Confidence is the probability of the predicted class (of equal ones the first); the bins ((m-1)/bins, m/bins] are
-    equally wide (Guo et al., eqs. 3 and 5). Two classes fill the upper half of the bins only. Raises MetricError where
-    `check_logits` does.
+    equally wide (Guo et al., eqs. 3 and 5). Two classes fill the upper half of the bins only.
+
+    Args:
+        logits: (N, C).
+        labels: (N,), 0 to C - 1.
+        bins: How many, M.
+
+    Returns:
+        The error, 0 to 1.
+
+    Raises:
+        MetricError: As `check_logits`.
     """
     if bins < 1:
         raise ValueError(f"bins must be >= 1, got {bins}")
-    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    values, classes = check_logits(logits, labels)
     confidence, right = find_confidence(values, classes)
     # Sums, not means: a bin's share times its mean gap is its summed gap over N.
     gaps = np.bincount(find_bins(confidence, bins), right - confidence, minlength=bins)
@@ -42,47 +52,96 @@ def compute_ece(
 def find_confidence(
     logits: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of checked logits (N, C): the probability of the predicted class, and 1.0 where that is the label, else 0.0."""
+    """Compute the confidence in the predicted class, and whether it is right.
+
+    Args:
+        logits: (N, C), checked.
+        labels: (N,), 0 to C - 1.
+
+    Returns:
+        The probability of the predicted class (N,), and 1.0 where that is the label, else 0.0 (N,).
+    """
     confidence = np.exp(compute_log_softmax(logits)).max(axis=1)
     return confidence, (logits.argmax(axis=1) == labels).astype(np.float64)
 
 
 def find_bins(probabilities: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
-    """Which of the bins ((m-1)/bins, m/bins], 0..bins-1, each probability is in; 0 itself is in the first."""
+    """Find the bin of each probability.
+
+    Args:
+        probabilities: (N,), 0 to 1.
+        bins: How many bins ((m-1)/bins, m/bins] there are.
+
+    Returns:
+        The number of each one's bin (N,), 0 to bins - 1; 0 itself is in the first.
+    """
     return np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
-def compute_log_loss(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
-    """Mean of minus the logarithm of the label's probability [nats]. Raises MetricError where `check_logits` does."""
-    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
-    # `0.0 -`: a sure and right model has 0, not -0.
-    return 0.0 - float(compute_log_softmax(values)[np.arange(len(classes)), classes].mean())
+def compute_log_loss(logits: ArrayLike, labels: ArrayLike, counts: Counts | None = None) -> float:
+    """Compute the mean of minus the logarithm of the label's probability [nats].
 
+    Args:
+        logits: (N, C).
+        labels: (N,), 0 to C - 1.
+        counts: How often each sample counts (N,); None for once each.
 
-def compute_brier(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
-    """Half the mean squared distance of the probabilities from the label as a unit vector, 0..1 (Brier 1950).
+    Returns:
+        The loss; NaN where no sample counts.
 
-    The half makes it, for two classes, the usual mean of (probability of class 1 - label)^2. Raises MetricError where
-    `check_logits` does.
+    Raises:
+        MetricError: As `check_logits`.
     """
-    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    values, classes = check_logits(logits, labels)
+    of_label = compute_log_softmax(values)[np.arange(len(classes)), classes]
+    drawn = of_label if counts is None else np.repeat(of_label, counts)
+    # `0.0 -`: a sure and right model has 0, not -0.
+    return 0.0 - float(drawn.mean()) if drawn.size else float("nan")
+
+
+def compute_brier(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Compute half the mean squared distance of the probabilities from the label as a unit vector (Brier 1950).
+
+    The half makes it, for two classes, the usual mean of (probability of class 1 - label)^2.
+
+    Args:
+        logits: (N, C).
+        labels: (N,), 0 to C - 1.
+
+    Returns:
+        The score, 0 to 1.
+
+    Raises:
+        MetricError: As `check_logits`.
+    """
+    values, classes = check_logits(logits, labels)
     difference = np.exp(compute_log_softmax(values))
     difference[np.arange(len(classes)), classes] -= 1.0
     return float(0.5 * (difference**2).sum(axis=1).mean())
 
 
-def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> float:
-    """The T for which logits / T have the smallest log loss (temperature scaling, Guo et al., section 4.2).
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Find the T for which logits / T have the smallest log loss (temperature scaling, Guo et al., section 4.2).
 
     In 1/T the log loss is convex, so its slope has one root at most. Where there is none within the bounds, the nearer
     bound is the answer: LOWEST_TEMPERATURE for a model that is always right (any T could be smaller still),
     HIGHEST_TEMPERATURE for one that is wrong more than it is right. Logits that say nothing, the classes of each sample
-    all equal, give 1. Raises MetricError where `check_logits` does.
+    all equal, give 1.
+
+    Args:
+        logits: (N, C).
+        labels: (N,), 0 to C - 1.
+
+    Returns:
+        The temperature.
+
+    Raises:
+        MetricError: As `check_logits`.
     """
     # Imported here, as scikit-learn in metrics/binary.py; scipy ships no types.
     from scipy.optimize import brentq  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
+    values, classes = check_logits(logits, labels)
     if bool((values == values[:, :1]).all()):
         return 1.0
     ahead = values - values[np.arange(len(classes)), classes, np.newaxis]  # of the label's logit: its own is 0
@@ -107,20 +166,25 @@ _TEMPERATURE_NOTES = {
 
 
 def describe_temperature(temperature: float) -> str | None:
-    """What to say beside a fitted temperature: that it is a bound of the search, and what that means."""
+    """Say that a fitted temperature is a bound of the search, and what that means; None for any other."""
     return _TEMPERATURE_NOTES.get(temperature)
 
 
 def compute_log_softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of logits (N, C), along the classes."""
+    """Compute the log-softmax of logits (N, C) along the classes."""
     shifted = values - values.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """M bins of equal width. edges: float64 (M + 1,), 0..1; counts: int64 (M,), samples in each; said: float64 (M,),
-    their mean probability; true: float64 (M,), the share that it was true of; both NaN in an empty bin.
+    """A reliability diagram of M bins of equal width.
+
+    Attributes:
+        edges: float64 (M + 1,), 0 to 1.
+        counts: int64 (M,), the samples in each bin.
+        said: float64 (M,), their mean probability; NaN in an empty bin.
+        true: float64 (M,), the share of them that it was true of; NaN in an empty bin.
     """
 
     edges: NDArray[np.float64]
@@ -128,39 +192,25 @@ class Reliability:
     said: NDArray[np.float64]
     true: NDArray[np.float64]
 
-    @property
-    def ece(self) -> float:
-        """Mean of |true - said| over the samples."""
-        filled = self.counts > 0
-        gaps = np.abs(self.true[filled] - self.said[filled])
-        return float(gaps @ self.counts[filled] / self.counts.sum())
 
+def compute_reliability_of_positive(logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> Reliability:
+    """Compute the reliability diagram of the probability of class 1.
 
-def compute_reliability(
-    logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS, sample_ids: Sequence[str] | None = None
-) -> Reliability:
-    """Of the probability of the predicted class: its `ece` is that of `compute_ece`. logits (N, C), labels (N,).
+    Args:
+        logits: (N, C).
+        labels: (N,), 0 to C - 1.
+        bins: How many, M.
 
-    Raises MetricError as `compute_ece` does.
+    Returns:
+        The diagram.
+
+    Raises:
+        MetricError: As `check_logits`.
     """
-    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
-    return _build(*find_confidence(values, classes), bins)
-
-
-def compute_reliability_of_positive(
-    logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS, sample_ids: Sequence[str] | None = None
-) -> Reliability:
-    """Of the probability of class 1: what a reader of "80 % positive" asks. logits (N, C), labels (N,).
-
-    Raises MetricError as `compute_ece` does.
-    """
-    values, classes = check_logits(logits, labels, sample_ids=sample_ids)
-    return _build(np.exp(compute_log_softmax(values)[:, 1]), (classes == 1).astype(np.float64), bins)
-
-
-def _build(said: NDArray[np.float64], true: NDArray[np.float64], bins: int) -> Reliability:
     if bins < 1:
         raise ValueError(f"bins must be >= 1, got {bins}")
+    values, classes = check_logits(logits, labels)
+    said = np.exp(compute_log_softmax(values)[:, 1])
     bin_of = find_bins(said, bins)
     counts = np.bincount(bin_of, minlength=bins)
     some = np.where(counts > 0, counts, np.nan)
@@ -168,5 +218,5 @@ def _build(said: NDArray[np.float64], true: NDArray[np.float64], bins: int) -> R
         edges=np.linspace(0.0, 1.0, bins + 1),
         counts=counts,
         said=np.bincount(bin_of, said, minlength=bins) / some,
-        true=np.bincount(bin_of, true, minlength=bins) / some,
+        true=np.bincount(bin_of, (classes == 1).astype(np.float64), minlength=bins) / some,
     )

@@ -1,9 +1,10 @@
-"""ROC, precision-recall and DET curves as points for pictures and CSV files, and thresholds chosen on them.
+"""ROC, precision-recall and DET curves as points for pictures, and thresholds chosen on them.
 
 A curve has one point for each threshold, thinned by Ramer-Douglas-Peucker (1972, 1973) in one or more pairs of axes: a
 point is kept where leaving it out would move the curve by more than a tolerance. Of a curve that only rises or only
 falls within the unit square, at most 2 / tolerance points are kept: each is further than the tolerance from the next,
-and the straight parts together are no longer than 2 in width and height. Metrics are never made of these points.
+and the straight parts together are no longer than 2 in width and height. Metrics are never made of these points. They
+are scikit-learn's, but from the ranks that thresholds and resamples use, too, so that scores are sorted once.
 
 A threshold is chosen on validation scores, for use on other ones; what scores at it or above is called positive. Each
 rule chooses one of the ROC's points; the threshold itself is put half-way between the lowest score that is then called
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sharpstudent.metrics.binary import Ranked, find_corners, find_place_at_fpr, rank_scores
-from sharpstudent.metrics.checks import check_both_classes, check_rate, check_samples
+from sharpstudent.metrics.checks import check_rate, check_two_classes
 
 MOST_POINTS = 2000
 TOLERANCE = 1e-3
@@ -31,20 +32,24 @@ TOLERANCE = 1e-3
 Axes = tuple[NDArray[np.float64], NDArray[np.float64]]  # x (P,) and y (P,) of the same points
 
 
-def thin_curve(planes: Sequence[Axes]) -> tuple[NDArray[np.int64], float]:
-    """Which points to keep, with the first and the last, and by how much the curve moves at most in any of the planes.
+def thin_curve(planes: Sequence[Axes]) -> NDArray[np.int64]:
+    """Choose the points of a curve that are kept.
 
-    An eighth of TOLERANCE; where more than MOST_POINTS would be kept, twice as much, and so on. A rising or falling
-    curve in the unit square never has so many at TOLERANCE; one of precision and recall that rises and falls without
-    end could.
+    The curve moves by an eighth of TOLERANCE at most; where more than MOST_POINTS would be kept, by twice as much, and
+    so on. A rising or falling curve in the unit square never has so many at TOLERANCE; one of precision and recall that
+    rises and falls without end could.
+
+    Args:
+        planes: The points in each pair of axes in which the curve must not move.
+
+    Returns:
+        The places of the points that are kept, the first and the last among them.
     """
     points = [np.stack(axes, axis=1) for axes in planes]
     tolerance = TOLERANCE / 8
-    while True:
-        kept = _keep(points, tolerance)
-        if len(kept) <= MOST_POINTS:
-            return kept, tolerance
+    while len(kept := _keep(points, tolerance)) > MOST_POINTS:
         tolerance *= 2.0
+    return kept
 
 
 def _keep(planes: list[NDArray[np.float64]], tolerance: float) -> NDArray[np.int64]:
@@ -64,7 +69,7 @@ def _keep(planes: list[NDArray[np.float64]], tolerance: float) -> NDArray[np.int
 
 
 def find_distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of all but the first and the last of points (P, 2) from the straight line between those two: (P - 2,)."""
+    """Measure how far the points between the first and the last of (P, 2) lie from the line between those: (P - 2,)."""
     origin, way = points[0], points[-1] - points[0]
     x, y = points[1:-1, 0] - origin[0], points[1:-1, 1] - origin[1]
     length = float(way @ way)
@@ -74,8 +79,14 @@ def find_distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Curve:
-    """x, y: float64 (P,), 0..1, from the highest threshold down; thresholds: float64 (P,), the first of them inf, where
-    nothing is called positive; moved: how far the curve lies, at most, from the one through all thresholds.
+    """A thinned curve.
+
+    Attributes:
+        x_name: What is on the horizontal axis.
+        y_name: What is on the vertical axis.
+        x: float64 (P,), 0 to 1, from the highest threshold down.
+        y: float64 (P,), 0 to 1.
+        thresholds: float64 (P,), the first of them inf, where nothing is called positive.
     """
 
     x_name: str
@@ -83,70 +94,95 @@ class Curve:
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     thresholds: NDArray[np.float64]
-    moved: float
-
-    def as_columns(self) -> dict[str, NDArray[np.float64]]:
-        """By name, as a CSV file has them."""
-        return {"threshold": self.thresholds, self.x_name: self.x, self.y_name: self.y}
 
 
-def compute_roc(scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> Curve:
-    """FPR and TPR from (0, 0) to (1, 1). Raises MetricError as `compute_auc` does."""
-    ranked = _rank(scores, labels, sample_ids)
+def compute_roc(scores: ArrayLike, labels: ArrayLike) -> Curve:
+    """Compute FPR and TPR from (0, 0) to (1, 1).
+
+    Args:
+        scores: (N,).
+        labels: (N,), 0 and 1, both of which occur.
+
+    Returns:
+        The thinned curve.
+
+    Raises:
+        MetricError: As `compute_auc`.
+    """
+    ranked = rank_scores(*check_two_classes(scores, labels))
     corners = find_corners(ranked.positives, ranked.negatives)
     fpr, tpr = (ranked.negatives / ranked.negatives[-1])[corners], (ranked.positives / ranked.positives[-1])[corners]
-    return _build("fpr", "tpr", (fpr, tpr), _list_thresholds(ranked)[corners], [(fpr, tpr)])
+    return _build(ranked, ("fpr", "tpr"), (fpr, tpr), corners)
 
 
-def compute_det(scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> Curve:
-    """FPR and FNR from (0, 1) to (1, 0), for axes of normal deviates (Martin et al. 1997).
+def compute_det(scores: ArrayLike, labels: ArrayLike) -> Curve:
+    """Compute FPR and FNR from (0, 1) to (1, 0), for axes of normal deviates (Martin et al. 1997).
 
-    Thinned for those axes and for plain ones. There a rate of 0 or 1 has no place; draw it as half a sample, as it was
-    thinned. Raises MetricError as `compute_auc` does.
+    The curve is thinned for those axes and for plain ones. There a rate of 0 or 1 has no place; draw it as half a
+    sample, as it was thinned.
+
+    Args:
+        scores: (N,).
+        labels: (N,), 0 and 1, both of which occur.
+
+    Returns:
+        The thinned curve.
+
+    Raises:
+        MetricError: As `compute_auc`.
     """
-    ranked = _rank(scores, labels, sample_ids)
+    ranked = rank_scores(*check_two_classes(scores, labels))
     corners = find_corners(ranked.positives, ranked.negatives)
     positives, negatives = int(ranked.positives[-1]), int(ranked.negatives[-1])
     fpr, fnr = ranked.negatives[corners] / negatives, (positives - ranked.positives[corners]) / positives
     # 0.4 of a deviate is at least the change of rate: the density of the normal distribution is nowhere higher.
     deviates = 0.4 * find_deviates(fpr, negatives), 0.4 * find_deviates(fnr, positives)
-    return _build("fpr", "fnr", (fpr, fnr), _list_thresholds(ranked)[corners], [(fpr, fnr), deviates])
+    return _build(ranked, ("fpr", "fnr"), (fpr, fnr), corners, deviates)
 
 
-def compute_pr(scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None) -> Curve:
-    """Recall and precision; at recall 0, where nothing is called positive, precision is 1, as scikit-learn has it.
+def compute_pr(scores: ArrayLike, labels: ArrayLike) -> Curve:
+    """Compute recall and precision; the curve ends where recall first is 1.
 
-    Ends where recall first is 1. Raises MetricError as `compute_auc` does.
+    At recall 0, where nothing is called positive, precision is 1, as scikit-learn has it.
+
+    Args:
+        scores: (N,).
+        labels: (N,), 0 and 1, both of which occur.
+
+    Returns:
+        The thinned curve.
+
+    Raises:
+        MetricError: As `compute_auc`.
     """
-    ranked = _rank(scores, labels, sample_ids)
-    end = int((ranked.positives < ranked.positives[-1]).sum()) + 1
-    positives, negatives = ranked.positives[:end], ranked.negatives[:end]
-    recall = positives / positives[-1]
+    ranked = rank_scores(*check_two_classes(scores, labels))
+    places = np.arange(int((ranked.positives < ranked.positives[-1]).sum()) + 1)
+    positives, negatives = ranked.positives[places], ranked.negatives[places]
     precision = np.concatenate([[1.0], positives[1:] / (positives[1:] + negatives[1:])])
-    return _build("recall", "precision", (recall, precision), _list_thresholds(ranked)[:end], [(recall, precision)])
+    return _build(ranked, ("recall", "precision"), (positives / positives[-1], precision), places)
 
 
 def find_deviates(rates: NDArray[np.float64], samples: int) -> NDArray[np.float64]:
-    """Standard normal deviates of rates (P,); 0 and 1 as half a sample of `samples` away from them."""
+    """Turn rates into standard normal deviates.
+
+    Args:
+        rates: (P,), 0 to 1; 0 and 1 are taken as half a sample away from them.
+        samples: Of how many samples the rates are.
+
+    Returns:
+        The deviates (P,).
+    """
     from scipy.special import ndtri  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
     half = 0.5 / samples
     return cast(NDArray[np.float64], ndtri(np.clip(rates, half, 1.0 - half)))
 
 
-def _rank(scores: ArrayLike, labels: ArrayLike, sample_ids: Sequence[str] | None) -> Ranked:
-    score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
-    check_both_classes(label_array, sample_ids=sample_ids)
-    return rank_scores(score_array, label_array)
-
-
-def _list_thresholds(ranked: Ranked) -> NDArray[np.float64]:
-    return np.concatenate([[np.inf], ranked.thresholds])
-
-
-def _build(x_name: str, y_name: str, axes: Axes, thresholds: NDArray[np.float64], planes: Sequence[Axes]) -> Curve:
-    kept, moved = thin_curve(planes)
-    return Curve(x_name, y_name, axes[0][kept], axes[1][kept], thresholds[kept], moved)
+def _build(ranked: Ranked, names: tuple[str, str], axes: Axes, places: NDArray[np.int64], *planes: Axes) -> Curve:
+    """places: of the curve's points in the ROC; planes: other axes in which the curve must not move."""
+    kept = thin_curve([axes, *planes])
+    thresholds = np.concatenate([[np.inf], ranked.thresholds])[places]
+    return Curve(*names, axes[0][kept], axes[1][kept], thresholds[kept])
 
 
 @dataclass(frozen=True)
@@ -158,40 +194,38 @@ class OperatingPoint:
     fpr: float
 
 
-def choose_threshold_at_fpr(
-    scores: ArrayLike, labels: ArrayLike, *, wanted: float, sample_ids: Sequence[str] | None = None
-) -> OperatingPoint:
-    """The most positives found with an FPR of at most `wanted`, 0 < wanted < 1. scores and labels (N,).
+def choose_thresholds(scores: ArrayLike, labels: ArrayLike, *, fprs: Sequence[float]) -> dict[str, OperatingPoint]:
+    """Choose a threshold by each rule.
 
-    Raises MetricError as `compute_tpr_at_fpr` does.
+    `eer`: FPR and 1 - TPR differ least there. `youden`: TPR - FPR is largest (Youden 1950), and so is balanced
+    accuracy. `fpr_1pct`, and so on: the most positives found with an FPR of at most the wanted one.
+
+    Args:
+        scores: (N,).
+        labels: (N,), 0 and 1, both of which occur.
+        fprs: The wanted FPRs, each above 0 and below 1.
+
+    Returns:
+        The operating points by the name of their rule.
+
+    Raises:
+        MetricError: As `compute_auc`, and for a wanted FPR that is no share.
     """
-    check_rate(wanted)
-    ranked = _rank(scores, labels, sample_ids)
-    last = int(find_place_at_fpr(ranked.negatives[np.newaxis], wanted)[0, 0])
-    return _build_point(ranked, int((ranked.positives < ranked.positives[last]).sum()))
-
-
-def choose_threshold_at_eer(
-    scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None
-) -> OperatingPoint:
-    """Where FPR and 1 - TPR differ least. scores and labels (N,). Raises MetricError as `compute_auc` does."""
-    ranked = _rank(scores, labels, sample_ids)
-    positives, negatives = int(ranked.positives[-1]), int(ranked.negatives[-1])
-    ahead = ranked.negatives * positives + ranked.positives * negatives - positives * negatives  # whole: ties are ties
-    return _build_point(ranked, int(np.argmin(np.abs(ahead))))
-
-
-def choose_threshold_by_youden(
-    scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[str] | None = None
-) -> OperatingPoint:
-    """Where TPR - FPR is largest (Youden 1950), and so balanced accuracy is. scores and labels (N,).
-
-    Raises MetricError as `compute_auc` does.
-    """
-    ranked = _rank(scores, labels, sample_ids)
-    return _build_point(
-        ranked, int(np.argmax(ranked.positives * ranked.negatives[-1] - ranked.negatives * ranked.positives[-1]))
-    )
+    ranked = rank_scores(*check_two_classes(scores, labels))
+    positives, negatives = ranked.positives, ranked.negatives
+    all_positives, all_negatives = positives[-1], negatives[-1]
+    # In whole numbers, so that ties are ties.
+    ahead = negatives * all_positives + positives * all_negatives - all_positives * all_negatives
+    youden = positives * all_negatives - negatives * all_positives
+    points = {
+        "eer": _build_point(ranked, int(np.argmin(np.abs(ahead)))),
+        "youden": _build_point(ranked, int(np.argmax(youden))),
+    }
+    for wanted in fprs:
+        check_rate(wanted)
+        last = int(find_place_at_fpr(negatives[np.newaxis], wanted)[0, 0])
+        points[f"fpr_{100 * wanted:g}pct"] = _build_point(ranked, int((positives < positives[last]).sum()))
+    return points
 
 
 def _build_point(ranked: Ranked, place: int) -> OperatingPoint:
@@ -203,7 +237,7 @@ def _build_point(ranked: Ranked, place: int) -> OperatingPoint:
 
 
 def _find_threshold(ranked: Ranked, place: int) -> float:
-    """That calls the samples of point `place` positive and no others."""
+    """The threshold that calls the samples of point `place` positive and no others."""
     thresholds = ranked.thresholds
     if place == 0:
         return float(np.nextafter(thresholds[0], np.inf))

@@ -106,17 +106,6 @@ def make_binary_metric(
     return Metric(compute, on_groups=on_groups, strata=label, **{**_BINARY[kind], **more})
 
 
-def make_accuracy_at(
-    threshold: float, score: Callable[[Table], NDArray[np.float64]], *, label: str = "label", **more: Any
-) -> Metric:
-    """The share of rows that are on the right side: class 1 where the score is at the threshold or above."""
-
-    def each(table: Table) -> NDArray[np.float64]:
-        return ((score(table) >= threshold) == (table[label] == 1)).astype("float64")
-
-    return make_mean_metric(each, perfect=1.0, strata=label, **more)
-
-
 def repeat_rows(table: Table, counts: Counts) -> Table:
     """The table with each row as often as it was drawn, for a metric that has no form of its own for draws."""
     import numpy as np

@@ -25,7 +25,7 @@ from sharpstudent.metrics.binary import (
 from sharpstudent.metrics.bootstrap import compute_interval
 from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.metrics.curves import choose_threshold_at_eer, choose_threshold_at_fpr
+from sharpstudent.metrics.curves import choose_thresholds
 from sharpstudent.metrics.metric import make_binary_metric
 from sharpstudent.tasks.deepfake.evaluation.figures import Resampling, choose_operating_points, compute_figures
 from sharpstudent.tasks.deepfake.evaluation.frames import (
@@ -54,8 +54,8 @@ def compute_by_hand(
         "auc": compute_auc(margins, labels),
         "ap": compute_average_precision(margins, labels),
         "eer": compute_eer(margins, labels),
-        "tpr_at_fpr_1pct": compute_tpr_at_fpr(margins, labels, wanted=0.01).tpr,
-        "tpr_at_fpr_0.1pct": compute_tpr_at_fpr(margins, labels, wanted=0.001).tpr,
+        "tpr_at_fpr_1pct": compute_tpr_at_fpr(margins, labels, wanted=0.01),
+        "tpr_at_fpr_0.1pct": compute_tpr_at_fpr(margins, labels, wanted=0.001),
         "brier": compute_brier(to_logits(margins), labels),
         "ece": compute_ece(to_logits(margins), labels),
         "log_loss": compute_log_loss(to_logits(margins), labels),
@@ -230,10 +230,10 @@ def test_operating_points_are_those_of_each_level_and_serve_as_thresholds() -> N
     points = choose_operating_points(validation, aggregations=[MEAN, MAX])
     assert list(points) == ["frame", "video_mean", "video_max"]
     part = find_decided(validation)
-    assert points["frame"]["eer"] == choose_threshold_at_eer(part.margins, part.labels)
+    assert points["frame"]["eer"] == choose_thresholds(part.margins, part.labels, fprs=[])["eer"]
     names = [f"{s}/{c}" for s, c in zip(part.sources, part.clip_ids, strict=True)]
     clips = aggregate_clips(part.margins, part.labels, names, MAX)
-    assert points["video_max"]["fpr_1pct"] == choose_threshold_at_fpr(clips.margins, clips.labels, wanted=0.01)
+    assert points["video_max"]["fpr_1pct"] == choose_thresholds(clips.margins, clips.labels, fprs=[0.01])["fpr_1pct"]
     thresholds = {level: {n: point.threshold for n, point in named.items()} for level, named in points.items()}
     on_validation = compute_figures(validation, thresholds=thresholds, aggregations=[MEAN, MAX]).values
     assert on_validation["video_bpcer_at_fpr_1pct_max"] == points["video_max"]["fpr_1pct"].fpr

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 
 from sharpstudent.metrics import binary_draws as drawn
 from sharpstudent.metrics.binary import (
-    TprAtFpr,
     compute_accuracy,
     compute_auc,
     compute_average_precision,
@@ -25,12 +25,12 @@ from sharpstudent.metrics.binary import (
     compute_fnr,
     compute_fpr,
     compute_tpr_at_fpr,
+    describe_resolution,
     to_logits,
 )
-from sharpstudent.metrics.binary_draws import SumStatistic, find_briers, find_eces, find_log_losses
 from sharpstudent.metrics.bootstrap import (
+    Estimate,
     GroupCounts,
-    Interval,
     check_protocol,
     find_percentile_interval,
     find_strata,
@@ -38,12 +38,7 @@ from sharpstudent.metrics.bootstrap import (
 )
 from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import MetricError, check_threshold, number_pairs
-from sharpstudent.metrics.curves import (
-    OperatingPoint,
-    choose_threshold_at_eer,
-    choose_threshold_at_fpr,
-    choose_threshold_by_youden,
-)
+from sharpstudent.metrics.curves import OperatingPoint, choose_thresholds
 from sharpstudent.tasks.deepfake.evaluation.frames import (
     MAX,
     MEAN,
@@ -74,7 +69,7 @@ class Figure:
     needs: frozenset[int]
     compute: Callable[[Margins, Labels], float]
     of_draws: drawn.DrawStatistic | None = None
-    of_sums: SumStatistic | None = None
+    of_sums: drawn.SumStatistic | None = None
 
 
 ANY, FAKES, REALS, BOTH = frozenset[int](), frozenset({1}), frozenset({0}), frozenset({0, 1})
@@ -83,14 +78,14 @@ ANY, FAKES, REALS, BOTH = frozenset[int](), frozenset({1}), frozenset({0}), froz
 def list_figures(thresholds: Mapping[str, float]) -> list[Figure]:
     """All of them, `thresholds` [log-odds] by name besides `half`; the order is that of reports."""
     return [
-        Figure("auc", BOTH, compute_auc, drawn.find_aucs),
-        Figure("ap", BOTH, compute_average_precision, drawn.find_average_precisions),
-        Figure("eer", BOTH, compute_eer, drawn.find_eers),
+        Figure("auc", BOTH, compute_auc, drawn.compute_aucs),
+        Figure("ap", BOTH, compute_average_precision, drawn.compute_average_precisions),
+        Figure("eer", BOTH, compute_eer, drawn.compute_eers),
         *(_build_at_fpr(wanted) for wanted in FPRS),
         *(figure for name, value in {**HALF, **thresholds}.items() for figure in _build_at_threshold(name, value)),
-        Figure("brier", ANY, lambda m, y: compute_brier(to_logits(m), y), of_sums=find_briers),
-        Figure("ece", ANY, lambda m, y: compute_ece(to_logits(m), y), of_sums=find_eces),
-        Figure("log_loss", ANY, lambda m, y: compute_log_loss(to_logits(m), y), of_sums=find_log_losses),
+        Figure("brier", ANY, lambda m, y: compute_brier(to_logits(m), y), of_sums=drawn.build_briers),
+        Figure("ece", ANY, lambda m, y: compute_ece(to_logits(m), y), of_sums=drawn.build_eces),
+        Figure("log_loss", ANY, lambda m, y: compute_log_loss(to_logits(m), y), of_sums=drawn.build_log_losses),
     ]
 
 
@@ -100,22 +95,20 @@ def name_at_fpr(wanted: float) -> str:
 
 
 def _build_at_fpr(wanted: float) -> Figure:
-    return Figure(
-        name_at_fpr(wanted), BOTH, lambda m, y: compute_tpr_at_fpr(m, y, wanted=wanted).tpr, drawn.at_fpr(wanted)
-    )
+    on_draws = partial(drawn.compute_tprs_at_fpr, wanted=wanted)
+    return Figure(name_at_fpr(wanted), BOTH, partial(compute_tpr_at_fpr, wanted=wanted), on_draws)
 
 
 def _build_at_threshold(name: str, threshold: float) -> list[Figure]:
-    def at(compute: Callable[..., float]) -> Callable[[Margins, Labels], float]:
-        return lambda m, y: compute(m, y, threshold=threshold)
-
+    forms = (
+        ("accuracy", ANY, compute_accuracy, drawn.compute_accuracies),
+        ("balanced_accuracy", BOTH, compute_balanced_accuracy, drawn.compute_balanced_accuracies),
+        ("apcer", FAKES, compute_fnr, drawn.compute_fnrs),
+        ("bpcer", REALS, compute_fpr, drawn.compute_fprs),
+    )
     return [
-        Figure(f"accuracy_at_{name}", ANY, at(compute_accuracy), drawn.accuracy_at(threshold)),
-        Figure(
-            f"balanced_accuracy_at_{name}", BOTH, at(compute_balanced_accuracy), drawn.balanced_accuracy_at(threshold)
-        ),
-        Figure(f"apcer_at_{name}", FAKES, at(compute_fnr), drawn.fnr_at(threshold)),
-        Figure(f"bpcer_at_{name}", REALS, at(compute_fpr), drawn.fpr_at(threshold)),
+        Figure(f"{what}_at_{name}", needs, partial(plain, threshold=threshold), partial(on_draws, threshold=threshold))
+        for what, needs, plain, on_draws in forms
     ]
 
 
@@ -145,7 +138,7 @@ class SliceFigures:
     """By the figures' own names. notes: of those without a value or an interval, or with one to be read with care."""
 
     values: dict[str, float] = field(default_factory=dict[str, float])
-    intervals: dict[str, Interval] = field(default_factory=dict[str, Interval])
+    intervals: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
     notes: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -198,7 +191,7 @@ def _note_resolution(found: SliceFigures, *, reals: int) -> None:
         name = name_at_fpr(wanted)
         if name not in found.values:
             continue
-        note = TprAtFpr(found.values[name], 0.0, wanted, reals).describe_limit("reals")
+        note = describe_resolution(wanted, reals, called="reals")
         if note is not None:
             found.notes[name] = note
 
@@ -251,7 +244,7 @@ class Figures:
     """
 
     values: dict[str, float]
-    intervals: dict[str, Interval]
+    intervals: dict[str, Estimate]
     notes: dict[str, str]
 
 
@@ -377,18 +370,6 @@ def choose_operating_points(
     Raises MetricError as `compute_figures` does.
     """
     table, _ = build_frame_table(frames, has_clips=bool(aggregations))
-    points = {FRAME: _choose(table, fprs)}
-    for how in aggregations:
-        points[name_level(how)] = _choose(build_clip_table(table, how), fprs)
-    return points
-
-
-def _choose(table: FrameTable, fprs: Sequence[float]) -> dict[str, OperatingPoint]:
-    rows = table.take(table.decided)
-    points = {
-        "eer": choose_threshold_at_eer(rows.margins, rows.labels),
-        "youden": choose_threshold_by_youden(rows.margins, rows.labels),
-    }
-    for wanted in fprs:
-        points[f"fpr_{100 * wanted:g}pct"] = choose_threshold_at_fpr(rows.margins, rows.labels, wanted=wanted)
-    return points
+    levels = {FRAME: table} | {name_level(how): build_clip_table(table, how) for how in aggregations}
+    decided = {level: rows.take(rows.decided) for level, rows in levels.items()}
+    return {level: choose_thresholds(rows.margins, rows.labels, fprs=fprs) for level, rows in decided.items()}
