@@ -37,10 +37,10 @@ def load(kind: str, folder: Path) -> tuple[int, str | None]:
     """The number that was read, and the note if there was one. Raises if anything is torn."""
     if kind == "run_state":
         state = load_run_state(folder)
-        tensors, about, note = state.tensors, state.progress, "; ".join(state.notes) or None
+        tensors, about, note = state.tensors, state.about, "; ".join(state.notes) or None
     else:
         loaded = load_checkpoint(folder / ("a.pth" if kind == "checkpoint" else "best_model.pth"))
-        tensors, about, note = loaded.tensors, loaded.about, loaded.note
+        tensors, about, note = loaded.tensors, loaded.about, "; ".join(loaded.notes) or None
     values = tensors["model"]["w"]
     if not (values == about["number"]).all() or len(values) != SIZE:
         raise AssertionError(f"mixed content: {values[:3]} with {about}")

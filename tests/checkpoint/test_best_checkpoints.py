@@ -49,7 +49,7 @@ def test_best_model_equals_the_best_epochs_file_after_every_epoch(tmp_path: Path
         winner = values.index(top) + 1
         file = tmp_path / f"{winner}_{top:.4f}_val.pth"
         assert best.best_path.read_bytes() == file.read_bytes()
-        assert load_checkpoint(best.best_path).note is None
+        assert load_checkpoint(best.best_path).notes == ()
 
 
 def test_of_equal_values_the_earlier_epoch_wins(tmp_path: Path) -> None:

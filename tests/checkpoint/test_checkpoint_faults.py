@@ -60,10 +60,10 @@ def test_a_kill_between_the_file_and_its_json_is_recognised_and_harmless(
     loaded = load_checkpoint(path)
     assert loaded.about == {"epoch": 2}
     assert loaded.tensors["model"]["w"].tolist() == [1, 1, 1]
-    assert loaded.note is not None
-    assert "another save" in loaded.note
+    assert len(loaded.notes) == 1
+    assert "another save" in loaded.notes[0]
     save_checkpoint(path, {"model": {"w": torch.ones(3)}}, about={"epoch": 3})
-    assert load_checkpoint(path).note is None
+    assert load_checkpoint(path).notes == ()
 
 
 FULL_DISK = """
@@ -91,7 +91,7 @@ def check_old_state_survives(folder: Path, limit: int) -> None:
     assert "room for 4,00" in done.stdout  # a million floats and the table
     assert "bytes free" in done.stdout
     state = load_run_state(folder)
-    assert state.progress == {"epoch": 1}
+    assert state.about == {"epoch": 1}
     assert state.notes == ()
     assert [path.name for path in folder.glob(".*")] == []
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sharpstudent.checkpoint.description import read_about
 from sharpstudent.checkpoint.store import (
-    DamagedCheckpointError,
     copy_checkpoint,
     delete_checkpoint,
     load_checkpoint,
-    read_about,
     save_checkpoint,
 )
+from sharpstudent.core.archive import DamagedCheckpointError
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.weights import read_tensors
 
@@ -39,7 +39,7 @@ def test_tensors_and_description_come_back_as_they_were(saved: Path) -> None:
     loaded = load_checkpoint(saved)
     assert torch.equal(loaded.tensors["model"]["w"], torch.randn(20, 30, generator=torch.Generator().manual_seed(0)))
     assert loaded.about == ABOUT
-    assert loaded.note is None
+    assert loaded.notes == ()
     assert read_about(saved) == ABOUT
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from sharpstudent.checkpoint import disk_space as room
-from sharpstudent.checkpoint.disk_space import check_room, estimate_room, measure_tensors
+from sharpstudent.checkpoint.disk_space import check_disk_space, estimate_disk_space, measure_tensors
 from sharpstudent.checkpoint.selection import BestCheckpoints
 from sharpstudent.checkpoint.store import save_checkpoint, save_run_state
 from sharpstudent.core.errors import UserError
@@ -22,7 +22,7 @@ def have_free(monkeypatch: pytest.MonkeyPatch, free: int, total: int = 10**12) -
 
 
 def check(folder: Path, *, resumed: bool = False, keep_best: int = 5) -> str:
-    return check_room(folder, MODEL, optimizer_copies=1, keep_best=keep_best, resumed=resumed)
+    return check_disk_space(folder, MODEL, optimizer_copies=1, keep_best=keep_best, resumed=resumed)
 
 
 @pytest.mark.parametrize("copies", [0, 1, 2])
@@ -30,28 +30,28 @@ def test_the_estimate_is_what_a_run_really_writes_or_a_little_more(tmp_path: Pat
     # Cloned: torch writes shared memory once.
     state = {"model": MODEL, "optimizer": [{k: v.clone() for k, v in MODEL.items()} for _ in range(copies)]}
     best, largest = BestCheckpoints(tmp_path, keep=2, metric="val_auc"), 0
-    needed = estimate_room(WEIGHTS, (1 + copies) * WEIGHTS, keep_best=2)
+    first, whole = estimate_disk_space(WEIGHTS, (1 + copies) * WEIGHTS, keep_best=2)
     for epoch in range(1, 6):
         best.consider(epoch, epoch / 10, lambda path: save_checkpoint(path, {"model": MODEL}, about={}))
         save_run_state(tmp_path, tensors=state, progress={})
         used = room._measure_files(tmp_path.rglob("*"))
         largest = max(largest, used)
         if epoch == 1:
-            assert used < needed.first
-    assert 0.3 * needed.whole < largest + room.LOG_BYTES < needed.whole
+            assert used < first
+    assert 0.3 * whole < largest + room.LOG_BYTES < whole
     written = (tmp_path / "last.pth").stat().st_size
     assert written - 2000 <= measure_tensors(state) < 1.1 * written
 
 
 def test_a_disk_without_room_for_the_first_saves_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = estimate_room(WEIGHTS, 2 * WEIGHTS, keep_best=5)
-    have_free(monkeypatch, needed.first - 1)
+    first, whole = estimate_disk_space(WEIGHTS, 2 * WEIGHTS, keep_best=5)
+    have_free(monkeypatch, first - 1)
     with pytest.raises(UserError, match="no room for the first saves") as caught:
         check(tmp_path / "output" / "run")
     text = str(caught.value)
-    for word in (f"{needed.first:,} bytes", f"{needed.first - 1:,} bytes free", f"{needed.whole:,}", "output_root"):
+    for word in (f"{first:,} bytes", f"{first - 1:,} bytes free", f"{whole:,}", "output_root"):
         assert word in text
-    have_free(monkeypatch, needed.first)
+    have_free(monkeypatch, first)
     assert "warning: the disk may fill up before the run ends" in check(tmp_path / "output" / "run")
 
 

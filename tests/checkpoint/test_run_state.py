@@ -18,7 +18,7 @@ def test_the_last_state_comes_back_and_the_one_before_is_kept(tmp_path: Path) ->
     for step in (1, 2, 3):
         save(tmp_path, step)
     state = load_run_state(tmp_path)
-    assert state.progress == {"step": 3}
+    assert state.about == {"step": 3}
     assert state.notes == ()
     assert state.tensors["model"]["w"].unique().tolist() == [3]
     assert load_checkpoint(tmp_path / "last_previous.pth").about == {"step": 2}
@@ -40,9 +40,9 @@ def test_a_damaged_last_state_falls_back_and_says_so(tmp_path: Path, damage: str
     else:
         last.write_bytes(damaged.get(damage, b""))
     state = load_run_state(tmp_path)
-    assert state.progress == {"step": 1}
+    assert state.about == {"step": 1}
     assert len(state.notes) == 1
-    assert state.notes[0].startswith("last.pth is ")
+    assert state.notes[0].startswith("last.pth ")
     assert "going on from last_previous.pth" in state.notes[0]
 
 
@@ -72,7 +72,7 @@ def test_a_state_that_holds_code_is_passed_over_without_running_it(tmp_path: Pat
     (tmp_path / "last.pth.json").unlink()
     (tmp_path / "last.pth").write_bytes(pickle.dumps(Payload()))
     state = load_run_state(tmp_path)
-    assert state.progress == {"step": 1}
+    assert state.about == {"step": 1}
     assert "refused" in state.notes[0]
     assert not (tmp_path / "it_ran").exists()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from sharpstudent.checkpoint.store import RunState
+from sharpstudent.checkpoint.store import Checkpoint
 from sharpstudent.config.run_config import RunConfig, ScheduleSection, TermSection
 from sharpstudent.config.terms import Asks
 from sharpstudent.core.errors import UserError
@@ -370,10 +370,10 @@ def test_a_state_of_another_projection_is_refused() -> None:
     step = build(make_section("hard"), make_section("features", **LAYERS))
     other = build(make_section("hard"), make_section("features", **LAYERS), teacher=FakeTeacher(width=8))
     about = {"architecture": "tiny", "classes": 2}
-    state = RunState(capture_step(other, CPU), about, ())
+    state = Checkpoint(capture_step(other, CPU), about, ())
     with pytest.raises(UserError, match=r"projection features\.weight: \(8, 6, 1, 1\) in the file, \(5, 6, 1, 1\)"):
         refuse_other_model(state, step, about, Path("run"))
-    refuse_other_model(RunState(capture_step(step, CPU), about, ()), step, about, Path("run"))
+    refuse_other_model(Checkpoint(capture_step(step, CPU), about, ()), step, about, Path("run"))
 
 
 def test_the_groups_of_the_extra_module_follow_those_of_the_model() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,6 @@ from sharpstudent.core.errors import Problem, UserError
 
 RECORD_BYTES = 512  # of a tensor in a file beside its values: name, sizes, alignment
 LOG_BYTES = 2_000_000  # pictures, tables, descriptions and the first TensorBoard file of a run
-
-
-@dataclass(frozen=True)
-class Room:
-    """first: what the saves up to the end of an epoch need; whole: what the folder holds at its largest moment."""
-
-    first: int
-    whole: int
 
 
 def measure_tensors(value: Any) -> int:
@@ -38,21 +29,27 @@ def measure_tensors(value: Any) -> int:
     return 0
 
 
-def estimate_room(model: int, state: int, *, keep_best: int) -> Room:
-    """From the size of the weights and of the state that a step later has.
+def estimate_disk_space(model: int, state: int, *, keep_best: int) -> tuple[int, int]:
+    """Estimate what a run writes from the sizes of its files.
 
     Up to the end of the first epoch: the state before the first step, which is a model's size and becomes the one
     before; the epoch's file (`best_model.pth` is another name of it); the .safetensors; the next state.
     At most: three states (last, the one before, one being written) and, where the disk knows no hard links,
     `best_model.pth` of its own beside `keep_best` epochs, one more epoch being written, and the .safetensors twice.
+
+    Args:
+        model: Bytes of a file of weights.
+        state: Bytes of `last.pth` after a step.
+        keep_best: How many epochs are kept.
+
+    Returns:
+        What the saves up to the end of an epoch need, and what the folder holds at its largest moment [bytes].
     """
-    return Room(
-        first=3 * model + state + LOG_BYTES // 2,
-        whole=3 * state + (keep_best + 1) * model + model + 2 * model + LOG_BYTES,
-    )
+    whole = 3 * state + (keep_best + 1) * model + model + 2 * model + LOG_BYTES
+    return 3 * model + state + LOG_BYTES // 2, whole
 
 
-def check_room(
+def check_disk_space(
     folder: Path, model: Mapping[str, Tensor], *, optimizer_copies: int, keep_best: int, resumed: bool
 ) -> str:
     """A sentence on what a run that keeps its files in `folder` needs and what is free there.
@@ -62,23 +59,23 @@ def check_room(
     """
     weights = measure_tensors(model)
     state = weights * (1 + optimizer_copies)
-    room = estimate_room(weights, state, keep_best=keep_best)
-    first, present = (state, _measure_files(folder.rglob("*"))) if resumed else (room.first, 0)
+    first, whole = estimate_disk_space(weights, state, keep_best=keep_best)
+    first, present = (state, _measure_files(folder.rglob("*"))) if resumed else (first, 0)
     free = _find_free(folder)
     if free is None:
-        return f"the run needs up to {_show(room.whole)} in {folder}; how much is free there is not known"
+        return f"the run needs up to {_show(whole)} in {folder}; how much is free there is not known"
     if free < first:
         raise UserError(
             Problem(
                 str(folder),
                 "there is no room for the first saves" if not resumed else "there is no room for the next save",
-                expected=f"{first:,} bytes free (the whole run: up to {room.whole:,}, with keep_best {keep_best})",
+                expected=f"{first:,} bytes free (the whole run: up to {whole:,}, with keep_best {keep_best})",
                 got=f"{free:,} bytes free",
                 remedy="free space, or --set output_root=FOLDER on another disk"
                 + ("" if resumed else "; --set keep_best=1 makes the whole run smaller"),
             )
         )
-    needed = max(0, room.whole - present)
+    needed = max(0, whole - present)
     warning = "; warning: the disk may fill up before the run ends" if free < needed else ""
     more = " more" if resumed else ""
     return f"the run needs up to {_show(needed)}{more} in {folder}, where {_show(free)} are free{warning}"

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.checkpoint.store import SUFFIX, copy_checkpoint, delete_checkpoint, export_model, read_sha256
+from sharpstudent.checkpoint.description import read_sha256
+from sharpstudent.checkpoint.store import SUFFIX, copy_checkpoint, delete_checkpoint, export_model
 from sharpstudent.core.archive import DamagedCheckpointError
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import remove_stray_temporaries
@@ -69,8 +70,7 @@ class BestCheckpoints:
         ranked = self._rank([*others, new])[: self.keep]
         if new in ranked:
             save(self.folder / new.file_name)
-            saved = KeptEpoch(epoch, value, read_sha256(self.folder / new.file_name))
-            ranked[ranked.index(new)] = saved
+            ranked[ranked.index(new)] = replace(new, sha256=read_sha256(self.folder / new.file_name))
         self._settle(ranked, epoch)
         return ranked[0].epoch == epoch
 
@@ -79,7 +79,7 @@ class BestCheckpoints:
         before, self._kept = self._kept, ranked
         if not before or before[0] != ranked[0]:
             copy_checkpoint(self.folder / ranked[0].file_name, self.best_path)
-            export_model(self.best_path, self._describe(ranked[0]))
+            self._export(ranked[0])
         staying = {kept.file_name for kept in ranked}
         leaving = {kept.file_name for kept in before}
         leaving |= {path.name for path in self.folder.glob(f"{epoch}_*_val.pth")}  # one file an epoch
@@ -88,8 +88,7 @@ class BestCheckpoints:
 
     def state(self) -> dict[str, Any]:
         """The table as JSON values."""
-        kept = [asdict(kept) for kept in self._kept]
-        return {"metric": self.metric, "direction": self.direction, "kept": kept}
+        return {"metric": self.metric, "direction": self.direction, "kept": [asdict(kept) for kept in self._kept]}
 
     def restore(self, state: Mapping[str, Any]) -> list[str]:
         """Take the table up again after a resume and bring the folder into line; says in words what was not as left.
@@ -150,7 +149,7 @@ class BestCheckpoints:
         name = self.best_path.with_suffix(SUFFIX).name
         was_there = self.best_path.with_suffix(SUFFIX).is_file()
         try:
-            made = export_model(self.best_path, self._describe(best))
+            made = self._export(best)
         except DamagedCheckpointError as error:
             notes.append(f"{BEST_NAME} {error.problems[0].what}; {name} is as it was left")
             return
@@ -158,8 +157,9 @@ class BestCheckpoints:
             notes.append(f"{name} {'was not that of' if was_there else 'was missing and was made from'} {BEST_NAME}")
             notes[-1] += "; made again" if was_there else ""
 
-    def _describe(self, kept: KeptEpoch) -> dict[str, object]:
-        return {"epoch": kept.epoch, "value": kept.value, "metric": self.metric}
+    def _export(self, kept: KeptEpoch) -> bool:
+        selection = {"epoch": kept.epoch, "value": kept.value, "metric": self.metric}
+        return export_model(self.best_path, selection)
 
     def _describe_strays(self) -> list[str]:
         for orphan in self.folder.glob(f"{EPOCH_PATTERN}.json"):

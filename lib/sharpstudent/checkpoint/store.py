@@ -45,7 +45,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sharpstudent.checkpoint.description import path_of_json, read_about, read_record, read_sha256
+from sharpstudent.checkpoint.description import path_of_json, read_record
 from sharpstudent.core.archive import DamagedCheckpointError, compute_contents, has_whole_records, load_plain
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import atomic_path, compute_sha256, write_bytes_atomically, write_text_atomically
@@ -53,25 +53,20 @@ from sharpstudent.core.io import atomic_path, compute_sha256, write_bytes_atomic
 FORMAT = 1
 ABOUT_KEY = "about"
 
-__all__ = [
-    "Checkpoint",
-    "DamagedCheckpointError",
-    "copy_checkpoint",
-    "delete_checkpoint",
-    "load_checkpoint",
-    "read_about",
-    "read_sha256",
-    "save_checkpoint",
-]
-
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file held: tensors by part (`model`, ...), what is known about it, and a note where something was odd."""
+    """What a file held.
+
+    Attributes:
+        tensors: By part, `model` and others.
+        about: The description that was saved with them, as JSON values; {} where there was none.
+        notes: What to tell the user where something was odd.
+    """
 
     tensors: dict[str, Any]
     about: dict[str, Any]
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Any], *, about: Mapping[str, Any]) -> None:
@@ -104,8 +99,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     for one that is empty, cut off or changed.
     """
     _refuse_missing(path)
-    record = read_record(path)
-    note = _check_record(path, record) if record is not None else _check_alone(path)
+    notes = _check_whole(path, read_record(path))
     payload = load_plain(path)
     if not isinstance(payload, dict):
         raise UserError(
@@ -117,10 +111,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 remedy="give a file that this program or torch.save(model.state_dict(), ...) wrote",
             )
         )
-    about_text = payload.pop(ABOUT_KEY, None)
-    if not isinstance(about_text, str):
-        return Checkpoint(payload if about_text is None else {**payload, ABOUT_KEY: about_text}, {}, note)
-    return Checkpoint(payload, json.loads(about_text), note)
+    about = json.loads(payload.pop(ABOUT_KEY)) if isinstance(payload.get(ABOUT_KEY), str) else {}
+    return Checkpoint(payload, about, notes)
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
@@ -167,17 +159,18 @@ def _refuse_missing(path: Path) -> None:
         raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
 
 
-def _check_alone(path: Path) -> None:
-    """Without a JSON the archive's own checksums must do; torch's older format, no archive, has none."""
-    if zipfile.is_zipfile(path) and not has_whole_records(path):
-        raise DamagedCheckpointError.of(path, "is damaged: a checksum inside it does not fit")
+def _check_whole(path: Path, record: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Compare the file with its JSON by the rule above; a note where the JSON is of the save before.
 
-
-def _check_record(path: Path, record: Mapping[str, Any]) -> str | None:
-    """Hold the file against its JSON by the rule above; a note when the JSON is of the save before."""
+    Without a JSON the archive's own checksums must do; torch's older format, no archive, has none.
+    """
+    if record is None:
+        if zipfile.is_zipfile(path) and not has_whole_records(path):
+            raise DamagedCheckpointError.of(path, "is damaged: a checksum inside it does not fit")
+        return ()
     found = compute_sha256(path)
     if found == record["sha256"]:
-        return None
+        return ()
     contents = compute_contents(path)
     if contents is None or contents == record["contents"] or not has_whole_records(path):
         raise DamagedCheckpointError.of(
@@ -188,7 +181,7 @@ def _check_record(path: Path, record: Mapping[str, Any]) -> str | None:
         )
     return (
         f"{path.name} is whole, but {path_of_json(path).name} belongs to another save (one was interrupted "
-        "between the two files); the description inside the checkpoint is used"
+        "between the two files); the description inside the checkpoint is used",
     )
 
 
@@ -223,7 +216,8 @@ def render_model(checkpoint: Path, selection: Mapping[str, object]) -> bytes:
     about = {**loaded.about, **selection, "source": checkpoint.name, "source_sha256": compute_sha256(checkpoint)}
     # Cloned: the format refuses tensors that share memory, as tied weights do.
     tensors = {str(name): value.contiguous().clone() for name, value in model.items() if isinstance(value, Tensor)}
-    return _add_metadata(save(tensors), {"format": "pt", **{name: _to_text(value) for name, value in about.items()}})
+    texts = {name: one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for name, one in about.items()}
+    return _add_metadata(save(tensors), {"format": "pt", **texts})
 
 
 def _add_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -239,33 +233,39 @@ def _add_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
     return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
-def _to_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 LAST_NAME = "last.pth"
 PREVIOUS_NAME = "last_previous.pth"
 
 
-@dataclass(frozen=True)
-class RunState:
-    """tensors: by part (model, optimizer, criterion, rng); progress: JSON values; notes: what to tell the user."""
-
-    tensors: dict[str, Any]
-    progress: dict[str, Any]
-    notes: tuple[str, ...] = ()
-
-
 def save_run_state(folder: Path, *, tensors: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
-    """Write `last.pth` in `folder` and keep the one before it. Raises UserError; what was there is then intact."""
+    """Write `last.pth` and keep the one before it as `last_previous.pth`.
+
+    Args:
+        folder: The folder of both files.
+        tensors: By part (model, optimizer, criterion, rng).
+        progress: Where the run stands, as JSON values; `load_run_state` returns it as `about`.
+
+    Raises:
+        UserError: Where the disk refuses; what was there is then intact.
+    """
     last = folder / LAST_NAME
     if last.is_file():
         copy_checkpoint(last, folder / PREVIOUS_NAME)
     save_checkpoint(last, tensors, about=progress)
 
 
-def load_run_state(folder: Path) -> RunState:
-    """Read `last.pth`, or `last_previous.pth` with a note when the last is missing or unreadable."""
+def load_run_state(folder: Path) -> Checkpoint:
+    """Read `last.pth`, or `last_previous.pth` with a note where the last is missing or unreadable.
+
+    Args:
+        folder: The folder of both files.
+
+    Returns:
+        The state to resume from; `about` is the progress of the run.
+
+    Raises:
+        UserError: Where neither can be read.
+    """
     last, previous = folder / LAST_NAME, folder / PREVIOUS_NAME
     if not last.is_file() and not previous.is_file():
         raise UserError(
@@ -275,27 +275,14 @@ def load_run_state(folder: Path) -> RunState:
                 remedy="name the folder of a run that finished at least one save, output/RUN",
             )
         )
-    if not last.is_file():
-        return _add_note(
-            _to_state(previous), f"{LAST_NAME} is missing; going on from {PREVIOUS_NAME}, the save before it"
-        )
     try:
-        return _to_state(last)
+        return load_checkpoint(last)
     except UserError as trouble:
         if not previous.is_file():
             raise
         try:
-            state = _to_state(previous)
+            state = load_checkpoint(previous)
         except UserError as error:
             raise UserError(*trouble.problems, *error.problems) from error
-        reason = trouble.problems[0].what
-        return _add_note(state, f"{LAST_NAME} {reason}; going on from {PREVIOUS_NAME}, the save before it")
-
-
-def _add_note(state: RunState, note: str) -> RunState:
-    return replace(state, notes=(note, *state.notes))
-
-
-def _to_state(path: Path) -> RunState:
-    loaded = load_checkpoint(path)
-    return RunState(loaded.tensors, loaded.about, () if loaded.note is None else (loaded.note,))
+        note = f"{LAST_NAME} {trouble.problems[0].what}; going on from {PREVIOUS_NAME}, the save before it"
+        return replace(state, notes=(note, *state.notes))

@@ -108,7 +108,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str
             )
         ) from None
     about = checkpoint.about if isinstance(checkpoint.about, dict) else {}
-    return unwrap_tensors(checkpoint.tensors, where=str(path)), about, checkpoint.note
+    return unwrap_tensors(checkpoint.tensors, where=str(path)), about, checkpoint.notes
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from sharpstudent.checkpoint.disk_space import check_room
+from sharpstudent.checkpoint.description import read_about
+from sharpstudent.checkpoint.disk_space import check_disk_space
 from sharpstudent.checkpoint.selection import BestCheckpoints
-from sharpstudent.checkpoint.store import RunState, load_run_state, read_about
+from sharpstudent.checkpoint.store import Checkpoint, load_run_state
 from sharpstudent.config.run_config import RunConfig, TrainingSection
 from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, TrainingStopped, UserError
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
@@ -98,7 +99,7 @@ def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
     restore_rng_state(tensors["rng"])
 
 
-def refuse_other_model(state: RunState, step: TrainStep, about: Mapping[str, Any], folder: Path) -> None:
+def refuse_other_model(state: Checkpoint, step: TrainStep, about: Mapping[str, Any], folder: Path) -> None:
     """Raise UserError when the state of a run is of another model or optimiser: no permission makes it fit.
 
     Args:
@@ -108,9 +109,9 @@ def refuse_other_model(state: RunState, step: TrainStep, about: Mapping[str, Any
         folder: Of the run.
     """
     changes = [
-        f"{key}: {state.progress.get(key)} -> {about[key]}"
+        f"{key}: {state.about.get(key)} -> {about[key]}"
         for key in ("architecture", "classes", "options")
-        if state.progress.get(key) != about.get(key)
+        if state.about.get(key) != about.get(key)
     ]
     changes += list_misfits(state.tensors, step)
     if changes:
@@ -161,7 +162,7 @@ def _list_shapes(model: Mapping[str, torch.Tensor], criterion: Mapping[str, torc
 def describe_room(run: Run, step: TrainStep) -> str:
     """What the run will need of its disk. Raises UserError where the first saves do not fit."""
     config = run.config
-    return check_room(
+    return check_disk_space(
         run.folder if run.is_resumed else Path(config.output_root),
         step.student.state_dict(),
         optimizer_copies={"sgd": 1, "adamw": 2}[config.optimizer.base] + (config.training.ema_decay is not None),
@@ -195,8 +196,8 @@ def take_up_run(run: Run, step: TrainStep, about: Mapping[str, Any], selection: 
     """
     state = load_run_state(run.weights_folder)
     refuse_other_model(state, step, about, run.folder)
-    position = Position.from_json(state.progress["position"])
-    selection_notes = selection.restore(state.progress["selection"])
+    position = Position.from_json(state.about["position"])
+    selection_notes = selection.restore(state.about["selection"])
     restore_step(step, state.tensors)
     at = f"epoch {position.epoch}, step {position.step}"
     for note in [f"resuming {run.resumed_from} at {at}", *state.notes, *selection_notes]:
