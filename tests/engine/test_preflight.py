@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,12 @@ from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.tasks.deepfake.metrics import compute_fake_probability, compute_margins
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
-from sharpstudent.train.preflight.model_checks import CheckedModel, LogitStatistics, evaluate_table
+from sharpstudent.train.preflight.model_checks import (
+    CheckedModel,
+    LogitStatistics,
+    _explain_below_chance,
+    evaluate_table,
+)
 from sharpstudent.train.preflight.run import PreflightReport, describe_work, format_table, preflight
 from tiny_models import are_identical, make_step, take_snapshot
 from tiny_runs import make_config
@@ -86,6 +92,13 @@ def test_a_teacher_below_chance_has_its_classes_swapped(place: Place) -> None:
     assert finding.startswith("teacher 1 has a validation AUC of 0.0")
     assert "over people), below chance: its classes are probably swapped" in finding
     assert 'write "classes": ["fake", "real"] for it' in finding
+
+
+def test_only_two_classes_can_be_swapped() -> None:
+    words = [_explain_below_chance(SimpleNamespace(classes=classes), True) for classes in ("ab", "abcdefghij", "")]  # type: ignore[arg-type]
+    assert words[0].startswith("its classes are probably swapped; if so, write")
+    assert words[1].startswith("its classes are probably in another order; if so, write")
+    assert words[2] == "it is untrained, or was made for other inputs"
 
 
 def test_a_teacher_that_chance_may_have_put_below_chance_is_not_called_swapped(place: Place) -> None:

@@ -171,7 +171,9 @@ def test_what_a_metric_cannot_say_is_null_with_a_note() -> None:
     figure = results.models[0].metrics["distance"]
     assert figure.value is None
     assert figure.note
-    assert any("The distance of one has no value" in line for line in results.verdict)
+    (line,) = [line for line in results.verdict if "The distance of one has" in line]
+    assert line.startswith("The distance of one has no value: ")
+    assert line.count("no value") == 1
     assert json.loads(results.to_json())["models"][0]["metrics"]["distance"]["value"] is None
 
 

@@ -306,7 +306,7 @@ def _tell_model(results: EvaluationResults, model: EvaluatedModel) -> list[str]:
     for name, about in results.metrics.items():
         figure, subject = model.metrics[name], f"The {about.title} of {say_name(model.name)}"
         if figure.value is None:
-            lines.append(f"{subject} has no value{f': {say_name(figure.note)}' if figure.note else ''}.")
+            lines.append(f"{subject} has {say_name(figure.note or 'no value')}.")
             continue
         references = () if about.chance is None else (about.chance,)
         said = say_figure(figure, _say_over(results), references=references)

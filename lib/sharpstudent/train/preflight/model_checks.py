@@ -128,20 +128,19 @@ def evaluate_table(name: str, table: Table, task: Task) -> CheckedModel:
     Raises:
         MetricError: For values that are not finite, and where the task's first metric is undefined.
     """
+    metrics = compute_metrics(task, table, task.default_metric)  # first: it checks the table, and names its rows
     statistics = _compute_logit_statistics(table) if "logits" in table else None
-    metrics = compute_metrics(task, table, task.default_metric)
     named = {metric.removeprefix(PREFIX): value for metric, value in metrics.items()}
     return CheckedModel(name, named, statistics, table, task)
 
 
 def _compute_logit_statistics(table: Table) -> LogitStatistics:
-    logits = table["logits"].astype(np.float64)
-    rows = {"labels": table["label"], "sample_ids": table["id"].tolist()}
-    temperature = fit_temperature(logits, **rows)
+    logits, labels = table["logits"].astype(np.float64), table["label"]
+    temperature = fit_temperature(logits, labels)
     return LogitStatistics(
-        ece=compute_ece(logits, **rows),
-        log_loss=compute_log_loss(logits, **rows),
-        brier=compute_brier(logits, **rows),
+        ece=compute_ece(logits, labels),
+        log_loss=compute_log_loss(logits, labels),
+        brier=compute_brier(logits, labels),
         logits_mean=float(logits.mean()),
         logits_sd=float(logits.std()),
         logits_largest=float(np.abs(logits).max()),
@@ -209,11 +208,8 @@ def _check_teacher(teacher: CheckedModel, student: CheckedModel) -> list[str]:
     metric, interval = teacher.metric, estimate(teacher)
     end = interval.high if metric.direction == "higher" else interval.low
     is_certain = end is None or metric.chance is None or metric.is_better(metric.chance, end)
-    what = "its classes are probably swapped" if is_certain else "it is untrained, or its classes are swapped"
-    return [
-        f"{teacher.name} has a validation {teacher.describe(interval)}, below chance: {what}; if so, "
-        f"{advise_on_order(teacher.task)}"
-    ]
+    why = _explain_below_chance(teacher.task, is_certain)
+    return [f"{teacher.name} has a validation {teacher.describe(interval)}, below chance: {why}"]
 
 
 def _check_average(average: CheckedModel, teachers: Sequence[CheckedModel], student: CheckedModel) -> list[str]:
@@ -230,6 +226,20 @@ def _check_average(average: CheckedModel, teachers: Sequence[CheckedModel], stud
         *_check_worse(average, student, "name better teachers, or keep `alpha_end` near 1"),
         *_check_worse(average, best, "give that one a larger `weight`, or let it teach alone"),
     ]
+
+
+def _explain_below_chance(task: Task, is_certain: bool) -> str:
+    """Say why a teacher may be worse than guessing; is_certain: whether chance cannot have done it."""
+    if not getattr(task, "classes", ()):
+        return "it is untrained, or was made for other inputs"
+    order = name_wrong_order(task)
+    what = f"its classes are probably {order}" if is_certain else f"it is untrained, or its classes are {order}"
+    return f"{what}; if so, {advise_on_order(task)}"
+
+
+def name_wrong_order(task: Task) -> str:
+    """Say how the classes of a teacher may differ from the task's: two classes can only be swapped."""
+    return "swapped" if len(getattr(task, "classes", ())) == 2 else "in another order"
 
 
 def advise_on_order(task: Task) -> str:

@@ -16,7 +16,7 @@ from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.models.teachers import FrozenTeacher, Named
 from sharpstudent.task import plural
-from sharpstudent.train.preflight.model_checks import CheckedModel, advise_on_order, evaluate_table
+from sharpstudent.train.preflight.model_checks import CheckedModel, advise_on_order, evaluate_table, name_wrong_order
 
 REPORT_NAME = "preflight.json"  # in the run's logs/
 
@@ -109,7 +109,8 @@ def _refuse(evaluated: CheckedModel, temperature: float, note: str | None) -> No
     if evaluated.is_below_chance:
         got = f"a validation {evaluated.describe()}"
         what = "cannot be calibrated: it is below chance, which no temperature mends"
-        remedy = f"if its classes are swapped, {advise_on_order(evaluated.task)}; else name a better teacher"
+        order = name_wrong_order(evaluated.task)
+        remedy = f"if its classes are {order}, {advise_on_order(evaluated.task)}; else name a better teacher"
     elif note is not None:
         got = f"temperature {temperature:g}, {note}"
         what = f"cannot be calibrated: no temperature fits it to the validation {unit} best"
