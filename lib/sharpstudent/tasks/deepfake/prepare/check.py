@@ -6,24 +6,23 @@ or group is in two splits, and no clip has two labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sharpstudent.tasks.deepfake.dataset.duplicates import find_mixed
-from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow
+from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS
 from sharpstudent.tasks.deepfake.layouts.registry import LAYOUTS
 from sharpstudent.tasks.deepfake.prepare.check_columns import (
-    EXAMPLES,
     LABELS,
     UNUSED,
     Codes,
     Faces,
     Finding,
-    Findings,
     Named,
     count_of,
+    find_any,
     open_faces,
 )
 from sharpstudent.tasks.deepfake.prepare.check_copies import check_copies, check_crops, encode_content
@@ -33,42 +32,27 @@ from sharpstudent.tasks.deepfake.prepare.describe_tables import show_sizes, show
 USED = SPLITS[:3]  # train, val, test
 
 
-def check_balance(faces: Faces) -> Findings:
+def check_balance(faces: Faces) -> Iterator[Finding | str]:
+    """Splits and classes without a face; source sets and compressions that tell the label."""
     counts = np.zeros((len(SPLITS), len(LABELS)), np.int64)
     np.add.at(counts, (faces.split, faces.label), 1)
-    empty, notes = _find_empty(counts)
-    one_sided = [*_find_one_sided(faces, counts, faces.source_set, "source set")]
-    one_sided += _find_one_sided(faces, counts, faces.compression, "compression")
-    return Findings((*empty, *one_sided), tuple(notes))
-
-
-def _find_empty(counts: np.ndarray) -> tuple[list[Finding], list[str]]:
-    """Splits and classes without a face. counts: int64 (4, 2), faces by split and label."""
-    by_split: dict[str, list[int]] = {split: counts[number].tolist() for number, split in enumerate(SPLITS)}
-    if sum(by_split["train"]) + sum(by_split["val"]) == 0 and sum(by_split["test"]):
-        return _find_lone_class(by_split, ("test",)), [
-            "all faces are for testing: nothing can be trained with this set"
-        ]
+    by_split: dict[str, list[int]] = dict(zip(SPLITS, counts.tolist(), strict=True))
     lacking = [f"{split}: no face" for split in ("train", "val") if not sum(by_split[split])]
-    notes: list[str] = []
-    found = _find_lone_class(by_split, USED)
-    if not counts[:, 1].any():
-        notes.append("all faces are real: the fakes must come by self-blending")
-    if lacking:
+    is_for_testing = len(lacking) == 2 and sum(by_split["test"]) > 0
+    if is_for_testing:
+        yield "all faces are for testing: nothing can be trained with this set"
+    else:
+        what = count_of(len(lacking), "split that training needs is", "splits that training needs are") + " empty"
         remedy = "training needs faces in train and in val: add clips of more people, or raise the share of the split"
-        found.insert(
-            0,
-            Finding(
-                f"{count_of(len(lacking), 'split that training needs is', 'splits that training needs are')} empty",
-                1,
-                lacking,
-                remedy,
-            ),
-        )
-    return found, notes
+        yield from find_any(what, len(lacking), lacking, remedy)
+        if not counts[:, 1].any():
+            yield "all faces are real: the fakes must come by self-blending"
+    yield from _find_lone_class(by_split, ("test",) if is_for_testing else USED)
+    for column, kind in ((faces.source_set, "source set"), (faces.compression, "compression")):
+        yield from _find_one_sided(faces, counts, column, kind)
 
 
-def _find_lone_class(by_split: dict[str, list[int]], splits: tuple[str, ...]) -> list[Finding]:
+def _find_lone_class(by_split: dict[str, list[int]], splits: tuple[str, ...]) -> Iterator[Finding]:
     """Splits that have only fakes, or no fakes where the set has some."""
     has_fakes = any(fakes for _, fakes in by_split.values())
     lacking: list[str] = []
@@ -78,14 +62,12 @@ def _find_lone_class(by_split: dict[str, list[int]], splits: tuple[str, ...]) ->
             lacking.append(f"{split}: {fake:,} fake, no real face")
         elif real and not fake and has_fakes:
             lacking.append(f"{split}: {real:,} real, no fake face")
-    if not lacking:
-        return []
     remedy = "neither training nor an AUC works with one class: add clips of the other one to this split"
     what = count_of(len(lacking), "split has", "splits have") + " faces of one class only"
-    return [Finding(what, len(lacking), lacking, remedy)]
+    return find_any(what, len(lacking), lacking, remedy)
 
 
-def _find_one_sided(faces: Faces, counts: np.ndarray, column: Named, kind: str) -> list[Finding]:
+def _find_one_sided(faces: Faces, counts: np.ndarray, column: Named, kind: str) -> Iterator[Finding]:
     """Source sets (or compressions) with one label only in a split that has both: they tell the label."""
     table = np.zeros((len(SPLITS), len(column.names), len(LABELS)), np.int64)
     np.add.at(table, (faces.split, column.codes, faces.label), 1)
@@ -97,33 +79,34 @@ def _find_one_sided(faces: Faces, counts: np.ndarray, column: Named, kind: str) 
             sided.add(name)
             shown = column.names[name] or "(none)"
             examples.append(f"{SPLITS[split]}: {shown} has {table[split, name, label]:,} {LABELS[label]} faces only")
-    if not examples:
-        return []
     what = count_of(len(sided), f"{kind} has", f"{kind}s have") + " one label only in a split"
     remedy = (
         f"a network learns the {kind} instead of what a fake is: add faces of the other label from it, or leave it out"
     )
-    return [Finding(what, len(examples), examples, remedy)]
+    return find_any(what, len(examples), examples, remedy)
 
 
-def check_leaks(faces: Faces) -> Findings:
+def check_leaks(faces: Faces) -> Iterator[Finding]:
     """Each leak once, at the smallest thing that explains it: a clip before its person, a person before the group."""
-    found: list[Finding] = []
     left = faces.split != UNUSED
     layout = LAYOUTS.get(str(faces.find_setting("layout")))
-    is_official = layout is not None and layout.data_set
-    for one, many, codes in (
-        ("clip", "clips", faces.clip),
-        ("person", "people", faces.person),
-        ("group of people who meet in a clip", "groups of people who meet in a clip", faces.group),
+    remedy = _OFFICIAL if layout is not None and layout.data_set else _REMEDY
+    in_splits = [f"in {split}" for split in SPLITS]
+    for one, many, codes, column in (
+        ("clip", "clips", faces.clip, "clip_id"),
+        ("person", "people", faces.person, "identity"),
+        ("group of people who meet in a clip", "groups of people who meet in a clip", faces.group, "group"),
     ):
         shared = find_mixed(codes[left], faces.split[left])
-        if len(shared):
-            what = count_of(len(shared), f"{one} is", f"{many} are") + " in two splits"
-            examples = [_show(faces, one, codes, int(code), left) for code in shared[:EXAMPLES]]
-            found.append(Finding(what, len(shared), examples, _OFFICIAL if is_official else _REMEDY))
+        what = count_of(len(shared), f"{one} is", f"{many} are") + " in two splits"
+        examples = (_show(faces, column, (codes == code) & left, faces.split, in_splits) for code in shared)
+        yield from find_any(what, len(shared), examples, remedy)
         left &= ~np.isin(codes, shared)
-    return Findings((*found, *_find_two_labels(faces)))
+    mixed = find_mixed(faces.clip, faces.label)
+    what = count_of(len(mixed), "clip has", "clips have") + " faces of both labels"
+    remedy = "a clip is real or fake as a whole: mend the folders or the list that the labels come from"
+    examples = (_show(faces, "clip_id", faces.clip == code, faces.label, LABELS) for code in mixed)
+    yield from find_any(what, len(mixed), examples, remedy)
 
 
 _REMEDY = (
@@ -136,30 +119,12 @@ _OFFICIAL = (
 )
 
 
-def _show(faces: Faces, kind: str, codes: Codes, code: int, among: np.ndarray) -> str:
-    rows = np.flatnonzero((codes == code) & among)
-    counts = np.bincount(faces.split[rows], minlength=len(SPLITS))
-    where = ", ".join(f"{count:,} in {split}" for split, count in zip(SPLITS, counts, strict=True) if count)
-    return f"{_name(faces.row(rows[0]), kind)}: {where}"
-
-
-def _name(row: FaceRow, kind: str) -> str:
-    return {"clip": row.clip_id, "person": row.identity}.get(kind, row.group)
-
-
-def _find_two_labels(faces: Faces) -> list[Finding]:
-    mixed = find_mixed(faces.clip, faces.label)
-    if not len(mixed):
-        return []
-    examples: list[str] = []
-    for code in mixed[:EXAMPLES]:
-        rows = np.flatnonzero(faces.clip == code)
-        counts = np.bincount(faces.label[rows], minlength=2)
-        shown = ", ".join(f"{count:,} {label}" for label, count in zip(LABELS, counts, strict=True))
-        examples.append(f"{faces.row(rows[0]).clip_id}: {shown}")
-    what = count_of(len(mixed), "clip has", "clips have") + " faces of both labels"
-    remedy = "a clip is real or fake as a whole: mend the folders or the list that the labels come from"
-    return [Finding(what, len(mixed), examples, remedy)]
+def _show(faces: Faces, column: str, among: np.ndarray, kinds: Codes, words: Sequence[str]) -> str:
+    """What a column holds in the chosen rows, and how many of them are of each kind."""
+    rows = np.flatnonzero(among)
+    counts = np.bincount(kinds[rows], minlength=len(words))
+    where = ", ".join(f"{count:,} {word}" for count, word in zip(counts, words, strict=True) if count)
+    return f"{getattr(faces.row(rows[0]), column)}: {where}"
 
 
 def run_check(manifest_path: Path, *, say: Callable[[str], None], full: bool = False) -> bool:
@@ -174,21 +139,19 @@ def run_check(manifest_path: Path, *, say: Callable[[str], None], full: bool = F
     say(show_sizes(faces))
     faults = 0
     for found in _look(faces, say, full):
-        for note in found.notes:
-            say(f"note     {note}")
-        for fault in found.faults:
-            faults += 1
-            say(fault.as_text())
+        faults += isinstance(found, Finding)
+        say(found.as_text() if isinstance(found, Finding) else f"note     {found}")
     say("nothing wrong was found" if not faults else f"{count_of(faults, 'problem was', 'problems were')} found")
     return not faults
 
 
-def _look(faces: Faces, say: Callable[[str], None], full: bool) -> Iterator[Findings]:
-    yield check_balance(faces)
-    yield check_leaks(faces)
+def _look(faces: Faces, say: Callable[[str], None], full: bool) -> Iterator[Finding | str]:
+    """The findings, and the notes, which are no faults."""
+    yield from check_balance(faces)
+    yield from check_leaks(faces)
     content = encode_content(faces)
-    yield check_copies(faces, content, full=full)
+    yield from check_copies(faces, content, full=full)
     say("looking for near copies ...")
-    yield check_near(faces, content, full=full)
+    yield from check_near(faces, content, full=full)
     say("reading crops ...")
-    yield check_crops(faces, full=full)
+    yield from check_crops(faces, full=full)

@@ -4,8 +4,9 @@ the columns of a manifest, names as numbers, so that a million rows stay small.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault of a set. what: a sentence with the count in it; examples: all or the first of them; count: how many
-    such there are; remedy: what to do about it.
+    """A fault of a set. what: a sentence with the count in it; examples: the first of them; count: how many such there
+    are; remedy: what to do about it.
     """
 
     what: str
@@ -30,20 +31,16 @@ class Finding:
     remedy: str
 
     def as_text(self) -> str:
-        lines = [f"PROBLEM  {self.what}"]
-        lines += [f"    {example}" for example in self.examples[:EXAMPLES]]
-        more = self.count - len(self.examples[:EXAMPLES])
-        if more > 0 and self.examples:
-            lines.append(f"    and {more:,} more")
+        lines = [f"PROBLEM  {self.what}", *(f"    {example}" for example in self.examples)]
+        if self.count > len(self.examples) > 0:
+            lines.append(f"    and {self.count - len(self.examples):,} more")
         return "\n".join([*lines, f"    what to do: {self.remedy}"])
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What one look gave: faults, and lines that are no faults."""
-
-    faults: tuple[Finding, ...] = ()
-    notes: tuple[str, ...] = ()
+def find_any(what: str, count: int, examples: Iterable[str], remedy: str) -> Iterator[Finding]:
+    """The finding with its first examples; nothing where the count is 0, and then no example is made."""
+    if count:
+        yield Finding(what, count, tuple(islice(examples, EXAMPLES)), remedy)
 
 
 def count_of(number: int, one: str, many: str) -> str:
@@ -111,25 +108,14 @@ def open_faces(path: Path) -> Faces:
     damaged, or where it has no rows.
     """
     manifest = Manifest.open(path / MANIFEST_NAME if path.is_dir() else path)
+    where = str(manifest.path)
     if manifest.is_part:
-        raise UserError(
-            Problem(
-                str(manifest.path), "is the part of one clip, no whole set", remedy=f"name DEST or its {MANIFEST_NAME}"
-            )
-        )
+        remedy = f"name DEST or its {MANIFEST_NAME}"
+        raise UserError(Problem(where, "is the part of one clip, no whole set", remedy=remedy))
     if len(manifest) == 0:
-        raise UserError(
-            Problem(
-                str(manifest.path),
-                "holds no face",
-                remedy="see quarantine.csv beside it: it has the reason for every file",
-            )
-        )
+        remedy = "see quarantine.csv beside it: it has the reason for every file"
+        raise UserError(Problem(where, "holds no face", remedy=remedy))
     manifest.verify()
-    return _read(manifest)
-
-
-def _read(manifest: Manifest) -> Faces:
     split = np.repeat(np.arange(len(SPLITS)), [len(manifest.rows_of(name)) for name in SPLITS])
     return Faces(
         manifest,

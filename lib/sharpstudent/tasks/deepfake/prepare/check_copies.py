@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -17,15 +16,8 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.duplicates import find_mixed
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow
 from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX, check_shard
-from sharpstudent.tasks.deepfake.prepare.check_columns import (
-    EXAMPLES,
-    UNUSED,
-    Codes,
-    Faces,
-    Finding,
-    Findings,
-    count_of,
-)
+from sharpstudent.tasks.deepfake.prepare.check_columns import UNUSED, Codes, Faces, Finding, count_of, find_any
+from sharpstudent.tasks.deepfake.sources.manifest import StoredCrop
 
 MOST_READ = 20_000  # crops; about 5 minutes on a slow disk
 MOST_DECODED = 500  # of those, to compare their sides with what the manifest says
@@ -35,14 +27,13 @@ OUTSIDE_MARGIN = 2.0  # px
 AGAIN = "prepare the set again: what is whole is kept"
 
 
-def check_crops(faces: Faces, *, full: bool) -> Findings:
+def check_crops(faces: Faces, *, full: bool) -> Iterator[Finding | str]:
     """Read every crop of a small set, a sample of a large one; look at every shard's headers and at all landmarks."""
     rows = choose_sample(len(faces), len(faces) if full else MOST_READ)
-    notes = (
-        () if len(rows) == len(faces) else (f"{len(rows):,} of {len(faces):,} crops were read, drawn by seed {SEED}",)
-    )
-    unusable = _find_unusable(faces, rows)
-    return Findings((*unusable, *_find_unsound_shards(faces), *_find_outside(faces), *_find_small(faces)), notes)
+    if len(rows) < len(faces):
+        yield f"{len(rows):,} of {len(faces):,} crops were read, drawn by seed {SEED}"
+    for look in (_find_unusable(faces, rows), _find_unsound_shards(faces), _find_outside(faces), _find_small(faces)):
+        yield from look
 
 
 def choose_sample(count: int, most: int) -> NDArray[np.int64]:
@@ -53,41 +44,30 @@ def choose_sample(count: int, most: int) -> NDArray[np.int64]:
 
 
 def _find_unusable(faces: Faces, rows: NDArray[np.int64]) -> Iterator[Finding]:
-    examples: list[str] = []
-    count = 0
+    reasons: list[str] = []
     decoded = set(rows[choose_sample(len(rows), MOST_DECODED)].tolist())
     every = len(rows) == len(faces)
     for index, row in zip(rows.tolist(), faces.manifest if every else map(faces.row, rows), strict=True):
         try:
-            content = faces.manifest.read_crop_of(row)
             if index in decoded:
-                _check_picture(faces, row, content)
+                _check_sides(faces, row)
+            else:
+                faces.manifest.read_crop_of(row)
         except UnreadableSample as error:
-            count += 1
-            examples += [str(error)] if len(examples) < EXAMPLES else []
-    if count:
-        what = f"{count_of(count, 'crop is', 'crops are')} missing or not what was prepared ({len(rows):,} were read)"
-        yield Finding(what, count, examples, f"is the folder whole, the disk sound? If so, {AGAIN}")
+            reasons.append(str(error))
+    what = (
+        f"{count_of(len(reasons), 'crop is', 'crops are')} missing or not what was prepared ({len(rows):,} were read)"
+    )
+    yield from find_any(what, len(reasons), reasons, f"is the folder whole, the disk sound? If so, {AGAIN}")
 
 
-def _check_picture(faces: Faces, row: FaceRow, content: bytes) -> None:
+def _check_sides(faces: Faces, row: FaceRow) -> None:
     """Raise UnreadableSample where a crop is no picture or has other sides than the manifest says."""
-    image = decode(content)
-    if image is None:
-        raise UnreadableSample(faces.manifest.name_of(row), "is no picture that can be decoded")
-    width, height = expect_sides(np.array([row.crop_xyxy]), np.array([row.scale]))[0]
-    if abs(image.shape[1] - width) > 1 or abs(image.shape[0] - height) > 1:
-        reason = f"is {image.shape[1]} x {image.shape[0]} px, the manifest says {width:.0f} x {height:.0f}"
+    found = StoredCrop(faces.manifest, row).load().image.shape[1::-1]
+    wanted = expect_sides(np.array([row.crop_xyxy]), np.array([row.scale]))[0]
+    if (np.abs(found - wanted) > 1).any():
+        reason = "is {} x {} px, the manifest says {:.0f} x {:.0f}".format(*found, *wanted)
         raise UnreadableSample(faces.manifest.name_of(row), reason)
-
-
-def decode(content: bytes) -> NDArray[np.uint8] | None:
-    """A picture file's bytes as RGB uint8 (H, W, 3); None where they are no picture."""
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
-    except cv2.error:  # a header that claims more pixels than OpenCV allows
-        return None
-    return None if image is None else np.asarray(image, np.uint8)
 
 
 def expect_sides(crop_xyxy: NDArray[np.generic], scale: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -108,19 +88,17 @@ def _find_unsound_shards(faces: Faces) -> Iterator[Finding]:
             check_shard(path)
         except UserError as error:
             examples.append("; ".join(f"{name} {problem.what}: {problem.got}" for problem in error.problems))
-    if examples:
-        what = count_of(len(examples), "shard holds", "shards hold") + " more than crops, or is broken"
-        yield Finding(what, len(examples), examples, f"do not unpack it; {AGAIN}, with --shards")
+    what = count_of(len(examples), "shard holds", "shards hold") + " more than crops, or is broken"
+    yield from find_any(what, len(examples), examples, f"do not unpack it; {AGAIN}, with --shards")
 
 
 def _find_outside(faces: Faces) -> Iterator[Finding]:
     shares = measure_outside(faces)
     wrong = np.flatnonzero(shares > OUTSIDE_SHARE)
-    if len(wrong):
-        what = f"{count_of(len(wrong), 'face has its', 'faces have their')} landmarks outside the crop"
-        examples = [f"{faces.name_of(i)}: {shares[i]:.0%} of the points" for i in wrong[:EXAMPLES]]
-        remedy = "the landmarks belong to another picture or another size: mend the source's files and prepare it again"
-        yield Finding(what, len(wrong), examples, remedy)
+    what = f"{count_of(len(wrong), 'face has its', 'faces have their')} landmarks outside the crop"
+    examples = (f"{faces.name_of(i)}: {shares[i]:.0%} of the points" for i in wrong)
+    remedy = "the landmarks belong to another picture or another size: mend the source's files and prepare it again"
+    yield from find_any(what, len(wrong), examples, remedy)
 
 
 def measure_outside(faces: Faces) -> NDArray[np.float64]:
@@ -145,12 +123,10 @@ def _find_small(faces: Faces) -> Iterator[Finding]:
     if not isinstance(least, int | float):
         return
     small = np.flatnonzero(~(faces.face_size >= least))  # NaN too
-    if len(small):
-        what = f"{count_of(len(small), 'face is', 'faces are')} smaller than the {least:g} px that were asked for"
-        examples = [f"{faces.name_of(i)}: {faces.face_size[i]:.0f} px" for i in small[:EXAMPLES]]
-        yield Finding(
-            what, len(small), examples, "prepare the set again, or with a lower --min-face if they are wanted"
-        )
+    what = f"{count_of(len(small), 'face is', 'faces are')} smaller than the {least:g} px that were asked for"
+    examples = (f"{faces.name_of(i)}: {faces.face_size[i]:.0f} px" for i in small)
+    remedy = "prepare the set again, or with a lower --min-face if they are wanted"
+    yield from find_any(what, len(small), examples, remedy)
 
 
 MOST_COMPARED = 2_000  # pictures whose copies are compared byte by byte
@@ -163,11 +139,9 @@ def encode_content(faces: Faces) -> Codes:
     return np.unique(size << np.uint64(32) | crc32, return_inverse=True)[1]
 
 
-def check_copies(faces: Faces, content: Codes, *, full: bool) -> Findings:
+def check_copies(faces: Faces, content: Codes, *, full: bool) -> Iterator[Finding | str]:
     """content: from `encode_content`. Equal frames of one clip are no copies; rows of no split are left out."""
     used = np.flatnonzero(faces.split != UNUSED)
-    found: list[Finding] = []
-    notes: list[str] = []
     crossing = np.zeros(0, np.int64)
     for kinds, where, remedy in ((faces.split, "in two splits", _LEAK), (faces.label, "with both labels", _LABEL)):
         mixed = find_mixed(content[used], kinds[used])
@@ -177,12 +151,11 @@ def check_copies(faces: Faces, content: Codes, *, full: bool) -> Findings:
             pair for pair in _find_pairs(faces, content, kinds, looked, used) if _have_same_bytes(faces, *pair)
         ]
         if len(looked) < len(mixed):
-            notes.append(f"of {len(mixed):,} pictures that seem to be {where}, {len(looked):,} were compared")
-        if confirmed:
-            what = f"{count_of(len(confirmed), 'picture is', 'pictures are')} {where}, byte for byte"
-            examples = [f"{faces.name_of(one)} = {faces.name_of(two)}" for one, two in confirmed[:EXAMPLES]]
-            found.append(Finding(what, len(confirmed), examples, remedy))
-    return Findings(tuple(found), (*notes, *_count_others(faces, content, crossing, used)))
+            yield f"of {len(mixed):,} pictures that seem to be {where}, {len(looked):,} were compared"
+        what = f"{count_of(len(confirmed), 'picture is', 'pictures are')} {where}, byte for byte"
+        examples = (f"{faces.name_of(one)} = {faces.name_of(two)}" for one, two in confirmed)
+        yield from find_any(what, len(confirmed), examples, remedy)
+    yield from _count_others(faces, content, crossing, used)
 
 
 _LEAK = (

@@ -11,9 +11,8 @@ The nearest pair of faces of every pair of clips is collected from a stream of p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -21,16 +20,8 @@ from numpy.typing import NDArray
 
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.duplicates import NearPairs
-from sharpstudent.tasks.deepfake.prepare.check_columns import (
-    EXAMPLES,
-    UNUSED,
-    Codes,
-    Faces,
-    Finding,
-    Findings,
-    count_of,
-)
-from sharpstudent.tasks.deepfake.prepare.check_copies import decode
+from sharpstudent.tasks.deepfake.prepare.check_columns import UNUSED, Codes, Faces, Finding, count_of, find_any
+from sharpstudent.tasks.deepfake.sources.manifest import StoredCrop
 
 SIDE = 64  # px of a face laid over another
 # Where the centres of the right eye, the left eye and the mouth go, as shares of SIDE.
@@ -40,25 +31,13 @@ LIGHT = 4.0  # px; what changes more slowly over the face is light, not the face
 ALIKE = 0.8  # correlation of two copies at least; for what it tells apart see check_near.DISTANCE
 
 
-class Lookalikes:
-    """Compares the crops of a set two at a time; the last thousand are kept."""
-
-    def __init__(self, faces: Faces) -> None:
-        self._faces = faces
-        self._read = lru_cache(maxsize=1024)(self._read_face)
-
-    def compare(self, one: int, other: int) -> float | None:
-        """Correlation -1..1 of two rows' faces; None where a crop cannot be read (that is a fault of its own)."""
-        first, second = self._read(one), self._read(other)
-        return None if first is None or second is None else float(first @ second)
-
-    def _read_face(self, index: int) -> NDArray[np.float32] | None:
-        row = self._faces.row(index)
-        try:
-            image = decode(self._faces.manifest.read_crop_of(row))
-        except UnreadableSample:
-            return None
-        return None if image is None else describe_face(image, row.landmarks)
+def read_face(faces: Faces, index: int) -> NDArray[np.float32] | None:
+    """A row's face as `describe_face` gives it; None where the crop cannot be read, which is a fault of its own."""
+    try:
+        loaded = StoredCrop(faces.manifest, faces.row(index)).load()
+    except UnreadableSample:
+        return None
+    return describe_face(loaded.image, loaded.landmarks)
 
 
 def describe_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -132,54 +111,42 @@ MOST_LOOKED = 3_000  # pairs of clips whose pixels are compared, the nearest fir
 MOST_COUNTED = 300  # of those within one split and label
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """How the two of a pair differ, and what that means."""
-
-    where: str
-    remedy: str
-
-
-_SPLITS = _Kind(
-    "in two splits",
-    "the same scene on both sides of a split makes the score too good: leave one of the two clips out",
-)
-_LABELS = _Kind(
-    "with different labels",
-    "one of the two labels may be wrong: look at both; a fake and its original should name the same person",
+# How the two of a pair differ, and what that means; the third kind does not.
+KINDS = (
+    (
+        "in two splits",
+        "the same scene on both sides of a split makes the score too good: leave one of the two clips out",
+    ),
+    (
+        "with different labels",
+        "one of the two labels may be wrong: look at both; a fake and its original should name the same person",
+    ),
+    ("within one split and label", ""),
 )
 
 
-def check_near(faces: Faces, content: Codes, *, full: bool) -> Findings:
+def check_near(faces: Faces, content: Codes, *, full: bool) -> Iterator[Finding | str]:
     """content: numbers of equal crops, which are not looked at again here."""
     rows = _choose_rows(faces)
     search = NearPairs(faces.phash[rows], DISTANCE)
-    lookalikes = Lookalikes(faces)
-    found: list[Finding] = []
-    notes: list[str] = []
-    for kind, pairs in zip((_SPLITS, _LABELS, None), _collect(faces, content, rows, search), strict=True):
-        most = MOST_COUNTED if kind is None else len(pairs) if full else MOST_LOOKED
-        alike = list(_find_alike(lookalikes, pairs, most))
-        if kind is None:
-            notes += _count_within(len(alike), min(most, len(pairs)), len(pairs))
+    read = lru_cache(maxsize=1024)(partial(read_face, faces))
+    for (where, remedy), pairs in zip(KINDS, _collect(faces, content, rows, search), strict=True):
+        most = MOST_COUNTED if not remedy else len(pairs) if full else MOST_LOOKED
+        alike = list(_find_alike(read, pairs, most))
+        if not remedy:
+            yield from _count_within(len(alike), min(most, len(pairs)), len(pairs))
             continue
-        if alike:
-            what = f"{count_of(len(alike), 'pair of clips looks', 'pairs of clips look')} the same {kind.where}"
-            examples = [
-                f"{faces.name_of(a)} ~ {faces.name_of(b)}: {share:.0%} alike" for a, b, share in alike[:EXAMPLES]
-            ]
-            found.append(Finding(what, len(alike), examples, kind.remedy))
+        what = f"{count_of(len(alike), 'pair of clips looks', 'pairs of clips look')} the same {where}"
+        examples = (f"{faces.name_of(a)} ~ {faces.name_of(b)}: {share:.0%} alike" for a, b, share in alike)
+        yield from find_any(what, len(alike), examples, remedy)
         if len(pairs) > most:
-            notes.append(
-                f"of {len(pairs):,} pairs of clips with near hashes {kind.where}, the nearest {most:,} were looked at"
-            )
+            yield f"of {len(pairs):,} pairs of clips with near hashes {where}, the nearest {most:,} were looked at"
         if pairs.has_forgotten:
-            notes.append(f"there were more pairs of clips with near hashes {kind.where} than {len(pairs):,}")
+            yield f"there were more pairs of clips with near hashes {where} than {len(pairs):,}"
     if search.left_out:
-        notes.append(f"{search.left_out:,} faces share their hash with more than 64 others: not all were compared")
+        yield f"{search.left_out:,} faces share their hash with more than 64 others: not all were compared"
     if not search.complete:
-        notes.append("there are too many near hashes to find all of them: near copies may be missing here")
-    return Findings(tuple(found), tuple(notes))
+        yield "there are too many near hashes to find all of them: near copies may be missing here"
 
 
 def _choose_rows(faces: Faces) -> NDArray[np.int64]:
@@ -197,33 +164,32 @@ def _choose_rows(faces: Faces) -> NDArray[np.int64]:
     return used[np.argsort(rank, kind="stable")]
 
 
-def _collect(
-    faces: Faces, content: Codes, rows: NDArray[np.int64], search: NearPairs
-) -> tuple[NearestPairs, NearestPairs, NearestPairs]:
+def _collect(faces: Faces, content: Codes, rows: NDArray[np.int64], search: NearPairs) -> tuple[NearestPairs, ...]:
     """The pairs that cross splits; those that cross labels only; those of other people that cross neither."""
-    across_splits, across_labels, within = (NearestPairs(faces) for _ in range(3))
+    kinds = (NearestPairs(faces), NearestPairs(faces), NearestPairs(faces))
     for pairs in search:
         one, two = rows[pairs[:, 0]], rows[pairs[:, 1]]
         others = (faces.clip[one] != faces.clip[two]) & (content[one] != content[two])
         one, two = one[others], two[others]
         splits_differ = faces.split[one] != faces.split[two]
         labels_differ = faces.label[one] != faces.label[two]
-        unrelated = faces.group[one] != faces.group[two]
-        across_splits.add(one[splits_differ], two[splits_differ])
-        chosen = ~splits_differ & labels_differ & unrelated
-        across_labels.add(one[chosen], two[chosen])
-        chosen = ~splits_differ & ~labels_differ & unrelated
-        within.add(one[chosen], two[chosen])
-    for kept in (across_splits, across_labels, within):
-        kept.sort()
-    return across_splits, across_labels, within
+        unrelated = ~splits_differ & (faces.group[one] != faces.group[two])
+        for kind, chosen in zip(
+            kinds, (splits_differ, unrelated & labels_differ, unrelated & ~labels_differ), strict=True
+        ):
+            kind.add(one[chosen], two[chosen])
+    for kind in kinds:
+        kind.sort()
+    return kinds
 
 
-def _find_alike(lookalikes: Lookalikes, pairs: NearestPairs, most: int) -> Iterator[tuple[int, int, float]]:
-    """Of the nearest `most` pairs those that show the same picture, with their correlation."""
+def _find_alike(
+    read: Callable[[int], NDArray[np.float32] | None], pairs: NearestPairs, most: int
+) -> Iterator[tuple[int, int, float]]:
+    """Of the nearest `most` pairs those that show the same picture, with their correlation -1..1."""
     for one, two in zip(pairs.one[:most].tolist(), pairs.two[:most].tolist(), strict=True):
-        alike = lookalikes.compare(one, two)
-        if alike is not None and alike >= ALIKE:
+        first, second = read(one), read(two)
+        if first is not None and second is not None and (alike := float(first @ second)) >= ALIKE:
             yield one, two, alike
 
 

@@ -21,13 +21,13 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.crop import compute_landmark_box
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow
 from sharpstudent.tasks.deepfake.prepare.check_columns import LABELS, Codes, Faces, open_faces
-from sharpstudent.tasks.deepfake.prepare.check_copies import decode
 from sharpstudent.tasks.deepfake.prepare.describe_tables import (
     show_manipulations,
     show_quality,
     show_sizes,
     show_splits,
 )
+from sharpstudent.tasks.deepfake.sources.manifest import StoredCrop
 
 SEED = 0  # the same faces on every day
 COLUMNS = 10
@@ -93,9 +93,7 @@ def _count_earlier(codes: Codes) -> Codes:
 def _load(faces: Faces, index: int) -> Tile:
     row = faces.row(index)
     try:
-        image = decode(faces.manifest.read_crop_of(row))
-        if image is None:
-            return Tile(None, _caption(row), "no picture that can be decoded")
+        image = StoredCrop(faces.manifest, row).load().image
     except UnreadableSample as error:
         return Tile(None, _caption(row), error.reason.partition(" (cut from")[0])
     return Tile(draw_tile(image, row.landmarks), _caption(row))
