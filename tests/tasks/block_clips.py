@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sharpstudent.modalities.faces.detect import DetectedFace
 from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
 from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
-from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutSettings
+from sharpstudent.tasks.deepfake.prepare.parts import CutClip
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 Box = tuple[int, int, int, int]
 FACE = (230, 150, 40)  # RGB; nothing else in these pictures is as red

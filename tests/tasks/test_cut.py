@@ -26,7 +26,8 @@ from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.prepare import cut_frame as cut_given
 from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
 from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
-from sharpstudent.tasks.deepfake.prepare.settings import CutFace, CutSettings
+from sharpstudent.tasks.deepfake.prepare.parts import CutFace
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 from sharpstudent.tasks.deepfake.sources import face_crops
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -97,7 +97,7 @@ def run(source: Path, dest: Path, workers: int, shards: bool, log: Path) -> int:
     import traceback
 
     import made_clips
-    import sharpstudent.tasks.deepfake.prepare.parts as packing
+    import sharpstudent.tasks.deepfake.prepare.packing as packing
     import sharpstudent.tasks.deepfake.prepare.run as preparation
 
     preparation.check_models = lambda clips: None

@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
-from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutFace, CutSettings
+from sharpstudent.tasks.deepfake.prepare.parts import CutClip, CutFace
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 
 class TextCutter:

@@ -28,9 +28,9 @@ from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX, BrokenCrop,
 SPLITS = ("train", "val", "test", "none")  # in the order of the rows; `none`: kept out of all three
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FaceRow:
-    """One face.
+    """One face. What has a default is filled in when its crop is stored and when the set is put together.
 
     path: the crop's file, or the shard that holds it, below the manifest's folder, '/' between parts; offset, size:
     the crop's bytes within it [bytes] (offset 0 for a file of its own); crc32: of those bytes. label: real 0, fake 1.
@@ -44,18 +44,18 @@ class FaceRow:
     version. phash: 64-bit perceptual hash of the face.
     """
 
-    path: str
-    offset: int
-    size: int
-    crc32: int
-    label: int
-    clip_id: str
-    identity: str
-    group: str
-    split: str
-    source_set: str
-    manipulation: str
-    compression: str
+    path: str = ""
+    offset: int = 0
+    size: int = 0
+    crc32: int = 0
+    label: int = 0
+    clip_id: str = ""
+    identity: str = ""
+    group: str = ""
+    split: str = "none"
+    source_set: str = ""
+    manipulation: str = ""
+    compression: str = ""
     source: str
     frame_index: int
     face_index: int
@@ -125,7 +125,7 @@ def to_rows(batch: pa.RecordBatch) -> list[FaceRow]:
     for column in batch.columns:
         check_column(column)
     columns = [_to_values(column) for column in batch.columns]
-    return [FaceRow(*values) for values in zip(*columns, strict=True)]
+    return [FaceRow(**dict(zip(_FIELDS, values, strict=True))) for values in zip(*columns, strict=True)]
 
 
 def check_column(column: pa.Array) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from sharpstudent.modalities.faces.landmarks import LandmarkMesh
 from sharpstudent.modalities.faces.video import UnreadableVideo, choose_frames, sample_video, silence_opencv
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.cut_frame import FrameCutter, Networks, Picture, read_limited_picture
-from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutFace, CutSettings
+from sharpstudent.tasks.deepfake.prepare.parts import CutClip, CutFace
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
 
 
@@ -41,29 +42,6 @@ class LookedAt:
     index: int | None
     faces: tuple[CutFace, ...] = ()
     reason: str = ""
-
-
-def sort_out(frames: Sequence[LookedAt], *, keep_all: bool, rejected: tuple[Rejected, ...] = ()) -> CutClip:
-    """The clip: its faces by frame and then by person, 0 for the person whose boxes have the largest summed area.
-
-    keep_all: every person's faces, else the largest person's. rejected: what else was left out.
-    """
-    numbers = number_tracks([np.array([face.box_xyxy for face in frame.faces]) for frame in frames])
-    kept: list[CutFace] = []
-    left_out = list(rejected)
-    for frame, people in zip(frames, numbers, strict=True):
-        faces = [replace(face, face_index=int(person)) for face, person in zip(frame.faces, people, strict=True)]
-        chosen = sorted((face for face in faces if keep_all or face.face_index == 0), key=lambda face: face.face_index)
-        kept.extend(chosen)
-        reason = frame.reason or ("" if chosen else "the clip's largest person is not in it")
-        if reason:
-            left_out.append(Rejected(frame.source, reason, frame.index))
-    return CutClip(
-        faces=tuple(kept),
-        rejected=tuple(left_out),
-        frames_read=len(frames),
-        frames_with_face=sum(bool(frame.faces) for frame in frames),
-    )
 
 
 VERSION = "1"  # raise when a crop made by this code, or what is said of it, would differ
@@ -92,9 +70,8 @@ class ClipCutter:
             if clip.file is None:
                 return CutClip((), (Rejected(clip.key, "names no file"),), 0, 0)
             if clip.kind == "photo":
-                return self._sort_out(
-                    [self._look_at_file(FrameFiles(0, clip.file), None, most=self._count_candidates(1))]
-                )
+                looked = self._look_at_file(FrameFiles(0, clip.file), None, most=self._count_candidates(1))
+                return self._sort_out([looked])
             return self._cut_video(clip.file)
 
     def _cut_video(self, file: Path) -> CutClip:
@@ -112,8 +89,10 @@ class ClipCutter:
         failed = {index: LookedAt(str(file), index, reason=reason) for index, reason in video.failed.items()}
         frames = [(video.results | failed)[index] for index in video.indices]
         if video.backend == "torchcodec":  # where its FFmpeg is another than OpenCV's, pixels may differ
+            name = f"torchcodec {importlib.metadata.version('torchcodec')}"
             frames = [
-                _name_decoder(frame, f"torchcodec {importlib.metadata.version('torchcodec')}") for frame in frames
+                replace(frame, faces=tuple(replace(face, detector=f"{face.detector}, {name}") for face in frame.faces))
+                for frame in frames
             ]
         return self._sort_out(frames)
 
@@ -147,7 +126,22 @@ class ClipCutter:
         return None if self._settings.faces == "all" else 1 if frames == 1 else CANDIDATES
 
     def _sort_out(self, frames: list[LookedAt], rejected: tuple[Rejected, ...] = ()) -> CutClip:
-        return sort_out(frames, keep_all=self._settings.faces == "all", rejected=rejected)
+        """The clip: its faces by frame and then by person, 0 for the person whose boxes have the largest summed area.
+
+        rejected: what else was left out.
+        """
+        numbers = number_tracks([np.array([face.box_xyxy for face in frame.faces]) for frame in frames])
+        keep_all = self._settings.faces == "all"
+        kept: list[CutFace] = []
+        left_out = list(rejected)
+        for frame, people in zip(frames, numbers, strict=True):
+            faces = [replace(face, face_index=int(person)) for face, person in zip(frame.faces, people, strict=True)]
+            chosen = [face for face in faces if keep_all or face.face_index == 0]
+            kept.extend(sorted(chosen, key=lambda face: face.face_index))
+            reason = frame.reason or ("" if chosen else "the clip's largest person is not in it")
+            if reason:
+                left_out.append(Rejected(frame.source, reason, frame.index))
+        return CutClip(tuple(kept), tuple(left_out), len(frames), sum(bool(frame.faces) for frame in frames))
 
 
 def _look(source: str, index: int | None, make: Callable[[], tuple[list[CutFace], str]]) -> LookedAt:
@@ -171,11 +165,6 @@ def _find_absent(frame: FrameFiles) -> Path | None:
     """The first of the frame's files that is needed and is not there."""
     needed = (frame.picture, frame.landmarks, frame.boxes if frame.landmarks is not None else None)
     return next((path for path in needed if path is not None and not os.path.isfile(path)), None)
-
-
-def _name_decoder(frame: LookedAt, name: str) -> LookedAt:
-    faces = tuple(replace(face, detector=f"{face.detector}, {name}") for face in frame.faces)
-    return replace(frame, faces=faces)
 
 
 def load_networks() -> Networks:

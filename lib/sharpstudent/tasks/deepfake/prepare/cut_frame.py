@@ -25,17 +25,16 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.crop import (
     compute_iou,
     compute_landmark_box,
-    compute_loose_box,
     compute_phash,
     compute_sharpness,
-    crop,
 )
 from sharpstudent.modalities.faces.detect import DetectedFace
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
-from sharpstudent.tasks.deepfake.prepare.settings import CutFace, CutSettings
+from sharpstudent.tasks.deepfake.prepare.parts import CutFace
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 from sharpstudent.tasks.deepfake.sources.face import read_picture
+from sharpstudent.tasks.deepfake.sources.face_crops import SPARE, FaceCut, cut_face
 
-SPARE = 1.25  # a crop's face is at most this times the network's input: room for the final crop's margins
 # The hash looks at the landmarks' box moved out by this share of it. Detector boxes jump by pixels when a photo is
 # compressed or resized; with them half of the size changed 10 of 64 bits, with this 2 (medians over 81 photos).
 HASH_MARGIN = 0.25
@@ -47,47 +46,6 @@ PNG_OPTIONS = [
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
 ]
 JPEG_QUALITY = 95
-
-
-@dataclass(frozen=True)
-class FaceCut:
-    """A face as it is stored. image: uint8 (h, w, 3) RGB; landmarks: float32 (n, 2) and box_xyxy: float32 (4,), both
-    [px of image]; crop_xyxy: what was cut out [px of the picture]; scale: pixels of image a pixel of the picture, at
-    most 1.
-    """
-
-    image: NDArray[np.uint8]
-    landmarks: NDArray[np.float32]
-    box_xyxy: NDArray[np.float32]
-    crop_xyxy: tuple[int, int, int, int]
-    scale: float
-
-
-def cut_face(
-    image: NDArray[np.uint8],
-    landmarks: NDArray[np.generic],
-    box_xyxy: NDArray[np.float32],
-    *,
-    largest_face: int,
-    whole: bool = False,
-) -> FaceCut:
-    """The loose crop of a face, or the whole picture, scaled down (never up) until its box is at most `largest_face`
-    [px].
-
-    image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) and box_xyxy: (4,), both [px of image].
-    """
-    height, width = image.shape[:2]
-    area = np.array([0, 0, width, height]) if whole else compute_loose_box(landmarks, height, width)
-    loose = crop(image, area, landmarks=landmarks, boxes=box_xyxy[None])
-    scale = min(1.0, largest_face / float(np.max(box_xyxy[2:] - box_xyxy[:2])))
-    pixels, points, boxes = loose.image, loose.landmarks, loose.boxes
-    if scale < 1.0:
-        pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-        points, boxes = points * scale, boxes * scale
-    left, top, right, bottom = (int(value) for value in area)
-    return FaceCut(
-        pixels, points.astype(np.float32), boxes[0].astype(np.float32), (left, top, right, bottom), float(scale)
-    )
 
 
 def judge_face(cut: FaceCut) -> tuple[float, int]:

@@ -21,9 +21,9 @@ from sharpstudent.core.io import write_text_atomically
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.destination import MANIFEST, QUARANTINE, SHARDS, read_preparation
-from sharpstudent.tasks.deepfake.prepare.parts import PARTS, Part, hide_root, write_broken_part, write_clip
+from sharpstudent.tasks.deepfake.prepare.parts import PARTS, CutClip, Part, hide_root, write_broken_part, write_clip
 from sharpstudent.tasks.deepfake.prepare.progress import Counts
-from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutSettings
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 
 class Cutter(Protocol):

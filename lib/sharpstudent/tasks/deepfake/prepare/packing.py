@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -30,39 +29,36 @@ def name_shard(number: int) -> str:
 
 
 class Packer:
-    """Writes crops to shards in the order of their rows, and then knows where each is."""
+    """Writes crops to shards in the order of their rows; shards: how many it has written."""
 
     def __init__(self, dest: Path) -> None:
         self._dest = dest
-        self._shard_of, self._offset_of = array("q"), array("q")
         self.shards = 0
 
-    def pack(self, rows: Iterator[FaceRow]) -> None:
-        # An older manifest may name these very shards, with other offsets.
-        remove(self._dest / MANIFEST)
+    def pack(self, rows: Iterable[FaceRow]) -> Iterator[FaceRow]:
+        """The same rows in the same order, with their places in the shards, each once its shard is written."""
+        remove(self._dest / MANIFEST)  # an older one may name these very shards, with other offsets
         make_folder(self._dest / SHARDS)
-        waiting: list[FaceRow] = []
-        size = 0
-        for row in rows:
-            if waiting and (size + row.size > SHARD_BYTES or len(waiting) == SHARD_MEMBERS):
-                self._write(waiting)
-                waiting, size = [], 0
-            waiting.append(row)
-            size += row.size
-        if waiting:
-            self._write(waiting)
+        for some in _fill_shards(rows):
+            name = name_shard(self.shards)
+            members = ((row.path.removeprefix(f"{CROPS}/"), _read(self._dest, row)) for row in some)
+            places = write_shard(self._dest / name, members)
+            self.shards += 1
+            yield from (replace(row, path=name, offset=at) for row, (at, _) in zip(some, places, strict=True))
 
-    def _write(self, rows: list[FaceRow]) -> None:
-        members = ((row.path.removeprefix(f"{CROPS}/"), _read(self._dest, row)) for row in rows)
-        for offset, _ in write_shard(self._dest / name_shard(self.shards), members):
-            self._shard_of.append(self.shards)
-            self._offset_of.append(offset)
-        self.shards += 1
 
-    def place(self, rows: Iterator[FaceRow]) -> Iterator[FaceRow]:
-        """The same rows in the same order, with their places in the shards."""
-        for row, shard, offset in zip(rows, self._shard_of, self._offset_of, strict=True):
-            yield replace(row, path=name_shard(shard), offset=offset)
+def _fill_shards(rows: Iterable[FaceRow]) -> Iterator[list[FaceRow]]:
+    """The rows of one shard after the other."""
+    waiting: list[FaceRow] = []
+    size = 0
+    for row in rows:
+        if waiting and (size + row.size > SHARD_BYTES or len(waiting) == SHARD_MEMBERS):
+            yield waiting
+            waiting, size = [], 0
+        waiting.append(row)
+        size += row.size
+    if waiting:
+        yield waiting
 
 
 def _read(dest: Path, row: FaceRow) -> bytes:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,12 +23,29 @@ from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_told, make_folder
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest, write_manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
-from sharpstudent.tasks.deepfake.prepare.settings import CutClip, CutFace, CutSettings
+from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 
 CROPS, PARTS = "crops", "parts"
 FORMAT = 1  # raise when a part of the same crops would now look otherwise: all are then made anew
 SYNC_THREADS = 8  # the disk commits what is waiting together: 32 crops of 1 MB in 40 ms, one after the other in 160 ms
 _CROP_NAME = re.compile(rf"\d{{6,}}_\d+\.(png|jpg)|\..*{re.escape(TEMPORARY_SUFFIX)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutFace(FaceRow):
+    """One crop: its row, as far as it is known, and the picture file's bytes."""
+
+    content: bytes
+
+
+@dataclass(frozen=True)
+class CutClip:
+    """What one clip gave. frames_read: how many were looked at; frames_with_face: in how many a face was found."""
+
+    faces: tuple[CutFace, ...]
+    rejected: tuple[Rejected, ...]
+    frames_read: int
+    frames_with_face: int
 
 
 @dataclass(frozen=True)
@@ -101,7 +118,7 @@ def write_clip(dest: Path, clip: RawClip, part: Part, cut: CutClip, settings: Cu
     clear_crops(dest, clip.key)
     faces = sorted(cut.faces, key=lambda face: (face.frame_index, face.face_index))
     rows = [_build_row(clip, face, settings, root) for face in faces]
-    write_crops(dest, {row.path: face.content for row, face in zip(rows, faces, strict=True)})
+    write_crops(dest, {row.path: row.content for row in rows})
     write_manifest(find_part_file(dest, clip.key), rows, _describe_part(part), is_part=True)
 
 
@@ -115,31 +132,22 @@ def _describe_part(part: Part) -> dict[str, Any]:
     return asdict(part) | {"rejected": [[item.source, item.reason, item.frame] for item in part.rejected]}
 
 
-def _build_row(clip: RawClip, face: CutFace, settings: CutSettings, root: Path) -> FaceRow:
+def _build_row(clip: RawClip, face: CutFace, settings: CutSettings, root: Path) -> CutFace:
     """The row before the set is known: no split and no group yet."""
-    is_main = face.face_index == 0
-    return FaceRow(
+    return replace(
+        face,
         path=name_crop(clip.key, face.frame_index, face.face_index, settings.picture),
-        offset=0,
         size=len(face.content),
         crc32=zlib.crc32(face.content),
         label=clip.label,
         clip_id=clip.key,
-        identity=clip.identities[0] if is_main else f"{clip.key}#{face.face_index}",  # a bystander has no name
-        group="",
-        split="none",
+        # A bystander has no name.
+        identity=f"{clip.key}#{face.face_index}" if face.face_index else clip.identities[0],
         source_set=clip.source_set,
         manipulation=clip.manipulation,
         compression=clip.compression,
         source=hide_root(face.source, root),
-        **{name: getattr(face, name) for name in _SAME_IN_BOTH},
     )
-
-
-_SAME_IN_BOTH = (
-    *("frame_index", "face_index", "score", "sharpness", "face_size", "frame_size", "box_xyxy", "crop_xyxy", "scale"),
-    *("landmarks", "detector", "phash"),
-)
 
 
 def write_crops(dest: Path, contents: Mapping[str, bytes]) -> None:
@@ -221,23 +229,17 @@ class StoredPart:
 
     def __init__(self, dest: Path, key: str) -> None:
         path = find_part_file(dest, key)
-        self._rows, self.about = read_part(path)
+        self.rows, self.about = read_part(path)
         if self.about.key != key:
             raise UnreadableSample(str(path), f"is of the clip {self.about.key}")
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def read_rows(self) -> Iterator[FaceRow]:
-        return iter(self._rows)
 
     def has_its_crops(self, dest: Path) -> bool:
         """Whether the part is undamaged and all its crops lie there in their sizes; others of the clip are removed."""
         try:
-            self._rows.verify()
+            self.rows.verify()
         except UserError:
             return False
-        wanted = {row.path: row.size for row in self.read_rows()}
+        wanted = {row.path: row.size for row in self.rows}
         found = list_crops(dest, self.about.key)
         if found.keys() - wanted.keys():
             clear_crops(dest, self.about.key, keep=wanted)
@@ -247,4 +249,4 @@ class StoredPart:
         """Write the part anew where the source says something else of the clip now; no crop is cut again."""
         told = self.about.say_whose(clip)
         if told != self.about:
-            write_manifest(find_part_file(dest, clip.key), list(self.read_rows()), _describe_part(told), is_part=True)
+            write_manifest(find_part_file(dest, clip.key), list(self.rows), _describe_part(told), is_part=True)

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -144,9 +144,6 @@ class Counts:
             people.setdefault(split, set()).add(identity)
         self.by_split = {name: [faces[name], number[name], len(people[name])] for name in SPLITS if name in people}
         self.people = len(set().union(*people.values()))
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def describe_counts(counts: Counts) -> list[str]:

@@ -11,7 +11,7 @@ import functools
 import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +22,7 @@ from sharpstudent.core.io import make_folder
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
-from sharpstudent.tasks.deepfake.prepare.assemble import SplitSettings, assemble
+from sharpstudent.tasks.deepfake.prepare.assemble import assemble
 from sharpstudent.tasks.deepfake.prepare.cut import VERSION, ClipCutter
 from sharpstudent.tasks.deepfake.prepare.destination import (
     MANIFEST,
@@ -221,7 +221,7 @@ class _Preparation:
         with contextlib.suppress(UnreadableSample):
             part = StoredPart(self._dest, job.clip.key)
             if part.about.fingerprint == job.fingerprint and part.has_its_crops(self._dest):
-                return ClipDone(len(part), len(part.about.rejected), part.about.frames_read)
+                return ClipDone(len(part.rows), len(part.about.rejected), part.about.frames_read)
         request = self._request
         timeout = request.clip_timeout if lost.how == "too slow" else None
         clear_crops(self._dest, job.clip.key)
@@ -229,21 +229,21 @@ class _Preparation:
         return ClipDone(0, 1, 0)
 
     def _put_together(self) -> Counts:
-        request, dest = self._request, self._dest
+        dest = self._dest
         with ClipProgress(self._console, len(self._jobs)) as progress:
-            made = assemble(
+            finished = assemble(
                 dest,
                 [job.clip for job in self._jobs],
                 self._rejected,
-                splits=SplitSettings(request.validation_share, request.test_share, request.split_seed),
-                shards=request.shards,
-                about=self._settings,
+                request=self._request,
+                settings=self._settings,
+                digest=self._digest,
                 tick=progress.tick,
             )
-        write_preparation(dest, self._settings, made.counts.as_json())
-        write_finished(dest, Finished(self._digest, made.shards, made.shortest_timeout, made.counts))
-        self._tidy(made.shards)
-        return made.counts
+        write_preparation(dest, self._settings, asdict(finished.counts))
+        write_finished(dest, finished)
+        self._tidy(finished.shards)
+        return finished.counts
 
     def _tidy(self, shards: int) -> None:
         """Remove the other form of the crops; a kill in the middle leaves the rest to the next run."""

@@ -8,11 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sharpstudent.tasks.deepfake.layouts.clip import Rejected
-
 
 @dataclass(frozen=True)
 class CutSettings:
@@ -26,39 +21,6 @@ class CutSettings:
     image_size: int = 380
     min_face: int = 40
     picture: Literal["png", "jpg"] = "png"
-
-
-@dataclass(frozen=True)
-class CutFace:
-    """One crop and what the manifest says of it; see `dataset.manifest.FaceRow` for the fields and their units.
-
-    content: the picture file's bytes.
-    """
-
-    content: bytes
-    source: str
-    frame_index: int
-    face_index: int
-    score: float
-    sharpness: float
-    face_size: float
-    frame_size: tuple[int, int]
-    box_xyxy: NDArray[np.float32]
-    crop_xyxy: tuple[int, int, int, int]
-    scale: float
-    landmarks: NDArray[np.float32]
-    detector: str
-    phash: int
-
-
-@dataclass(frozen=True)
-class CutClip:
-    """What one clip gave. frames_read: how many were looked at; frames_with_face: in how many a face was found."""
-
-    faces: tuple[CutFace, ...]
-    rejected: tuple[Rejected, ...]
-    frames_read: int
-    frames_with_face: int
 
 
 @dataclass(frozen=True)

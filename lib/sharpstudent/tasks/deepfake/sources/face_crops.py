@@ -14,18 +14,62 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from sharpstudent.core.errors import Problem, ProblemList
 from sharpstudent.core.io import write_bytes_atomically
 from sharpstudent.data.dataset import UnreadableSample
-from sharpstudent.tasks.deepfake.prepare.cut_frame import SPARE, cut_face
+from sharpstudent.modalities.faces.crop import compute_loose_box, crop
 from sharpstudent.tasks.deepfake.sources.face import LoadedFace, read_picture
 
 CROP_FOLDER = Path("data/face_crops")
 DETECTOR_FILE = Path("weights/face_detection_yunet_2023mar.onnx")
 MESH_FILE = Path("weights/face_landmark.tflite")
+SPARE = 1.25  # a crop's face is at most this times the network's input: room for the final crop's margins
 VERSION = "1"  # raise when a crop made by the code below, or by cut_face, would differ
+
+
+@dataclass(frozen=True)
+class FaceCut:
+    """A face as it is stored. image: uint8 (h, w, 3) RGB; landmarks: float32 (n, 2) and box_xyxy: float32 (4,), both
+    [px of image]; crop_xyxy: what was cut out [px of the picture]; scale: pixels of image a pixel of the picture, at
+    most 1.
+    """
+
+    image: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
+    box_xyxy: NDArray[np.float32]
+    crop_xyxy: tuple[int, int, int, int]
+    scale: float
+
+
+def cut_face(
+    image: NDArray[np.uint8],
+    landmarks: NDArray[np.generic],
+    box_xyxy: NDArray[np.float32],
+    *,
+    largest_face: int,
+    whole: bool = False,
+) -> FaceCut:
+    """The loose crop of a face, or the whole picture, scaled down (never up) until its box is at most `largest_face`
+    [px].
+
+    image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) and box_xyxy: (4,), both [px of image].
+    """
+    height, width = image.shape[:2]
+    area = np.array([0, 0, width, height]) if whole else compute_loose_box(landmarks, height, width)
+    loose = crop(image, area, landmarks=landmarks, boxes=box_xyxy[None])
+    scale = min(1.0, largest_face / float(np.max(box_xyxy[2:] - box_xyxy[:2])))
+    pixels, points, boxes = loose.image, loose.landmarks, loose.boxes
+    if scale < 1.0:
+        pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+        points, boxes = points * scale, boxes * scale
+    left, top, right, bottom = (int(value) for value in area)
+    return FaceCut(
+        pixels, points.astype(np.float32), boxes[0].astype(np.float32), (left, top, right, bottom), float(scale)
+    )
 
 
 @dataclass(frozen=True)
