@@ -32,7 +32,7 @@ from sharpstudent.tasks.deepfake.evaluation.evaluation_set import (
 )
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS, Part, find_part_file, read_part
-from sharpstudent.tasks.deepfake.sources.manifest import ManifestFaces, open_manifest
+from sharpstudent.tasks.deepfake.sources.manifest import ManifestFaces, open_manifest, read_labels
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,12 @@ class ManifestRows:
 
 def read_rows(manifest: Manifest) -> ManifestRows:
     """Raises UserError for damaged columns, and for labels other than 0 and 1."""
-    labels = _read_numbers(manifest, "label")
-    if not np.isin(labels, (0, 1)).all():
-        raise UserError(
-            Problem(
-                f"{manifest.path}, label",
-                "is neither 0 (real) nor 1 (fake)",
-                got=f"{np.unique(labels).tolist()}",
-                remedy="make the manifest again with prepare_faces.py",
-            )
-        )
     rows = ManifestRows(
         clips=_read_texts(manifest, "clip_id"),
         people=_read_texts(manifest, "identity"),
         groups=_read_texts(manifest, "group"),
         manipulations=_read_texts(manifest, "manipulation"),
-        labels=labels,
+        labels=read_labels(manifest),
         frame_index=_read_numbers(manifest, "frame_index"),
         face_index=_read_numbers(manifest, "face_index"),
         crc32=_read_numbers(manifest, "crc32"),

@@ -14,9 +14,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering
-from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, list_media, read_folder, split_name
+from sharpstudent.tasks.deepfake.layouts.listing import (
+    VIDEO_SUFFIXES,
+    explain_broken,
+    list_media,
+    read_folder,
+    split_name,
+)
 from sharpstudent.tasks.deepfake.layouts.names import tell_celebrities
 
 SOURCE_SET = "Celeb-DF-v2"
@@ -87,6 +93,4 @@ def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except ValueError as error:
-        raise UserError(
-            Problem(str(path), "is not text", f"lines like {LINE}", str(error), "take it from the data set again")
-        ) from None
+        raise UserError(explain_broken(path, "text", str(error), f"lines like {LINE}")) from None

@@ -12,9 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering, Split
-from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, list_media, read_folder, read_json
+from sharpstudent.tasks.deepfake.layouts.listing import (
+    VIDEO_SUFFIXES,
+    explain_broken,
+    list_media,
+    read_folder,
+    read_json,
+)
 from sharpstudent.tasks.deepfake.layouts.names import ACTORS_FAKE, tell_actors, tell_ffpp_people
 
 FORM = '[["071", "054"], ...]'
@@ -45,29 +51,20 @@ class OfficialPairs:
         return splits.pop() if len(splits) == 1 else None
 
     def _take(self, path: Path, split: Split, gathering: Gathering) -> None:
-        for number in dict.fromkeys(_read_numbers(path)):
+        for number in dict.fromkeys(read_video_numbers(path)):
             known = self._splits.get(number, split)
             if known != split:
                 gathering.note(f"{path}: video {number} stands in another list too, so it has no official split")
             self._splits[number] = split if known == split else None
 
 
-def _read_numbers(path: Path) -> list[str]:
+def read_video_numbers(path: Path) -> list[str]:
+    """The numbers of a list of pairs, flattened. Raises UserError for a file of another form."""
     pairs = read_json(path, form=FORM)
-    numbers: list[str] = []
-    for index, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
-        if not isinstance(pair, list) or not all(isinstance(number, str) for number in pair):
-            raise UserError(
-                Problem(
-                    where=f"{path}, entry {index}",
-                    what="is not a pair of video numbers",
-                    expected=FORM,
-                    got=repr(pair)[:80],
-                    remedy="take the file from the FaceForensics++ repository",
-                )
-            )
-        numbers += pair
-    return numbers
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
+        remedy = "take the file from the FaceForensics++ repository"
+        raise UserError(explain_broken(path, "a list of pairs of video numbers", repr(pairs)[:80], FORM, remedy))
+    return [str(number) for pair in pairs for number in pair]
 
 
 SOURCE_SET = "FaceForensics++"

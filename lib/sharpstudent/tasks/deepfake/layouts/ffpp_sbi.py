@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sharpstudent.tasks.deepfake.layouts.clip import Found, FrameFiles, Gathering, RawClip
 from sharpstudent.tasks.deepfake.layouts.ffpp import COMPRESSIONS, SOURCE_SET, OfficialPairs
-from sharpstudent.tasks.deepfake.layouts.listing import read_folder, read_names
+from sharpstudent.tasks.deepfake.layouts.listing import Reject, read_folder, read_names
 from sharpstudent.tasks.deepfake.layouts.names import build_key, number_frames
 
 FAMILY = ("original_sequences", "youtube")
@@ -34,7 +34,7 @@ def find(root: Path, label: int | None) -> Found:
     for compression in COMPRESSIONS:
         base = root.joinpath(*FAMILY, compression)
         for video in read_folder(base / "frames").folders:
-            frames = _find_frames(base, video, gathering)
+            frames = find_frames(base, video, gathering.reject)
             if frames:
                 gathering.add(
                     RawClip(
@@ -51,7 +51,7 @@ def find(root: Path, label: int | None) -> Found:
     return gathering.close()
 
 
-def _find_frames(base: Path, video: str, gathering: Gathering) -> tuple[FrameFiles, ...]:
+def find_frames(base: Path, video: str, reject: Reject) -> tuple[FrameFiles, ...]:
     """The frames that have both arrays; the others are told with their number, once a video."""
     pictures, landmarks, boxes = (base / kind / video for kind in KINDS)
     stems = [name[:-4] for name in read_folder(pictures).files if name.endswith(".png")]
@@ -63,7 +63,7 @@ def _find_frames(base: Path, video: str, gathering: Gathering) -> tuple[FrameFil
     usable = [stem for stem in stems if f"{stem}.npy" in with_landmarks and f"{stem}.npy" in with_boxes]
     if len(usable) < len(stems) or not stems:
         counts = ", ".join(f"{number} lack {kind}" for kind, number in lacking.items() if number)
-        gathering.reject(
+        reject(
             str(pictures),
             f"{len(stems) - len(usable)} of {len(stems)} frames left out: {counts}" if stems else "holds no .png",
         )

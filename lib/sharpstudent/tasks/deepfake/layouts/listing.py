@@ -122,30 +122,37 @@ def read_json(path: Path, *, form: str) -> Any:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file, object_pairs_hook=_refuse_twice)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(_explain_broken(path, "JSON", str(error), form)) from None
+        raise UserError(explain_broken(path, "JSON", str(error), form)) from None
 
 
 def read_json_object(path: Path, *, form: str) -> dict[str, Any]:
     """As `read_json`, for a file that must hold an object."""
     content = read_json(path, form=form)
     if not isinstance(content, dict):
-        raise UserError(_explain_broken(path, "such a list", f"a {type(content).__name__}", form))
+        raise UserError(explain_broken(path, "such a list", f"a {type(content).__name__}", form))
     return content
 
 
-def read_csv(path: Path, *, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and row of a CSV file with a header. Raises UserError when it is broken or lacks a column."""
+def read_csv(
+    path: Path, *, columns: tuple[str, ...], optional: tuple[str, ...] = (), remedy: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and row of a CSV file with a header, "" for what is absent. Raises UserError when it is broken or
+    lacks a column; optional: columns that it may lack.
+    """
     form = f"a first line with {','.join(columns)}"
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
-            if not set(columns) <= set(rows.fieldnames or []):
-                got = ", ".join(rows.fieldnames or []) or "an empty file"
-                raise UserError(_explain_broken(path, "such a table", got, form))
+            found = rows.fieldnames or []
+            missing = [name for name in columns if name not in found]
+            if missing:
+                got = ", ".join(found) or "an empty file"
+                what = f"lacks the column {' and '.join(missing)}"
+                raise UserError(Problem(str(path), what, form, got, remedy or REMEDY))
             for row in rows:
-                yield rows.line_num, {name: row[name] or "" for name in columns}
+                yield rows.line_num, {name: row.get(name) or "" for name in (*columns, *optional)}
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(_explain_broken(path, "CSV", str(error), form)) from None
+        raise UserError(explain_broken(path, "CSV", str(error), form, remedy)) from None
 
 
 def peek(path: Path) -> str:
@@ -186,11 +193,9 @@ def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _explain_broken(path: Path, what: str, got: str, form: str) -> Problem:
-    return Problem(
-        where=str(path),
-        what=f"cannot be read as {what}",
-        expected=form,
-        got=got,
-        remedy="take the file from the data set again, or mend it",
-    )
+REMEDY = "take the file from the data set again, or mend it"
+
+
+def explain_broken(path: Path, what: str, got: str, form: str, remedy: str | None = None) -> Problem:
+    """What to say of a list that cannot be read as what it should be."""
+    return Problem(str(path), f"cannot be read as {what}", expected=form, got=got, remedy=remedy or REMEDY)

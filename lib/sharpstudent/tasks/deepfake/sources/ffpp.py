@@ -10,14 +10,17 @@ Faces are sorted by area, the largest first. The test split is never opened.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.modalities.faces.video import choose_frames
+from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
+from sharpstudent.tasks.deepfake.layouts.ffpp import read_video_numbers
+from sharpstudent.tasks.deepfake.layouts.ffpp_sbi import find_frames
 from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, read_picture
 
 SPLIT_FILES = {"train": "train.json", "validation": "val.json"}
@@ -38,7 +41,7 @@ def find_faces(root: Path, *, compression: str, frames_per_clip: int, allow_shar
     """
     base = root / "original_sequences" / "youtube" / compression
     _check_layout(root, base)
-    videos = {split: _read_video_numbers(root / file_name) for split, file_name in SPLIT_FILES.items()}
+    videos = {split: frozenset(read_video_numbers(root / file_name)) for split, file_name in SPLIT_FILES.items()}
     if not allow_shared:
         check_disjoint(root, *videos.values())
     splits: dict[str, tuple[Face, ...]] = {}
@@ -68,60 +71,19 @@ def _check_layout(root: Path, base: Path) -> None:
         )
 
 
-def _read_video_numbers(path: Path) -> frozenset[str]:
-    """The video numbers of a split, flattened out of its pairs."""
-    try:
-        pairs = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
-            raise TypeError("the file holds something else")
-        numbers = frozenset(str(number) for pair in pairs for number in pair)
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="is not a list of pairs of video numbers",
-                expected='[["071", "054"], ...]',
-                got=str(error),
-                remedy="take the file from the FaceForensics++ repository",
-            )
-        ) from None
-    return numbers
-
-
 def _find_in_clip(base: Path, clip: str, frames_per_clip: int) -> list[Face]:
-    """Frames that have both landmark files, then `frames_per_clip` of them by linspace."""
-    usable = [
-        frame
-        for frame in sorted((base / "frames" / clip).glob("*.png"))
-        if all((base / kind / clip / f"{frame.stem}.npy").is_file() for kind in ("landmarks", "retina"))
-    ]
-    if not usable:
-        return []
-    chosen = np.unique(np.linspace(0, len(usable) - 1, min(frames_per_clip, len(usable))).round().astype(int))
-    return [_to_face(base, clip, usable[i]) for i in chosen]
+    """Frames that have both landmark files, then `frames_per_clip` of them, evenly spread."""
+    usable = find_frames(base, clip, lambda source, reason: None)
+    chosen = [usable[i] for i in choose_frames(len(usable), frames_per_clip)]
+    return [Face(str(frame.picture), clip, clip[:3], label=0, load=partial(_load, frame)) for frame in chosen]
 
 
-def _to_face(base: Path, clip: str, frame: Path) -> Face:
-    files = _FrameFiles(
-        frame, base / "landmarks" / clip / f"{frame.stem}.npy", base / "retina" / clip / f"{frame.stem}.npy"
-    )
-    return Face(name=str(frame), clip_id=clip, identity=clip[:3], label=0, load=files.load)
-
-
-@dataclass(frozen=True)
-class _FrameFiles:
-    frame: Path
-    landmarks: Path
-    retina: Path
-
-    def load(self) -> LoadedFace:
-        landmarks = _read_array(self.landmarks, (81, 2), (68, 2))
-        retina = _read_array(self.retina, (7, 2))
-        return LoadedFace(
-            image=read_picture(self.frame),
-            landmarks=landmarks[0],
-            boxes=retina[:, :2].reshape(len(retina), 4),
-        )
+def _load(frame: FrameFiles) -> LoadedFace:
+    assert frame.landmarks is not None
+    assert frame.boxes is not None
+    landmarks = _read_array(frame.landmarks, (81, 2), (68, 2))
+    boxes = _read_array(frame.boxes, (7, 2))
+    return LoadedFace(read_picture(frame.picture), landmarks[0], boxes[:, :2].reshape(len(boxes), 4))
 
 
 def _read_array(path: Path, *shapes: tuple[int, int]) -> np.ndarray:

@@ -33,7 +33,7 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
     Raises UserError where there is no usable manifest, nothing to use in a split, or people or clips in both splits.
     """
     manifest = open_manifest(root)
-    labels = _read_labels(manifest)
+    labels = read_labels(manifest)
     rows = {split: manifest.rows_of(split) for split in USED_SPLITS}
     counts = {split: np.bincount(labels[found.start : found.stop], minlength=2) for split, found in rows.items()}
     _check_classes(manifest, counts, fakes)
@@ -131,7 +131,7 @@ class _DamagedRow:
         raise self.error
 
 
-def _read_labels(manifest: Manifest) -> NDArray[np.int8]:
+def read_labels(manifest: Manifest) -> NDArray[np.int8]:
     """Label of every row, int8 (n,). Raises UserError for any but 0 and 1."""
     labels = np.asarray(manifest.column("label"), np.int8)
     if ((labels < 0) | (labels > 1)).any():

@@ -7,7 +7,6 @@ the people are held out. Faces are found once (YuNet, 468-point mesh) and kept a
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.data.splits import choose_validation_identities
+from sharpstudent.tasks.deepfake.layouts import listing
 from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, list_pictures
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 
@@ -85,39 +85,15 @@ def read_csv(path: Path) -> list[Photo]:
         raise UserError(
             Problem(where=str(path), what="does not exist", expected=LAYOUT, remedy="set data_root; or run `make demo`")
         )
-    photos: list[Photo] = []
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            _check_columns(path, rows.fieldnames or [])
-            for row in rows:
-                photos.append(_to_photo(path, rows.line_num, row))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            Problem(where=str(path), what="cannot be read as CSV", got=str(error), remedy="save it as UTF-8 CSV")
-        ) from None
+    rows = listing.read_csv(path, columns=("path", "person"), optional=("split",), remedy="save it so, as UTF-8 CSV")
+    photos = [_to_photo(path, line, row) for line, row in rows]
     if not photos:
         raise UserError(Problem(where=str(path), what="has no rows", expected=LAYOUT, remedy="add the photos"))
     return photos
 
 
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    missing = [name for name in ("path", "person") if name not in columns]
-    if missing:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what=f"lacks the column {' and '.join(missing)}",
-                expected="a first line with path,person (and split)",
-                got=", ".join(columns) or "an empty file",
-                remedy="rename the columns",
-            )
-        )
-
-
-def _to_photo(csv_path: Path, line: int, row: dict[str, str | None]) -> Photo:
-    split = row.get("split") or None
-    if not row.get("path") or not row.get("person") or split not in (None, *SPLITS):
+def _to_photo(csv_path: Path, line: int, row: dict[str, str]) -> Photo:
+    if not row["path"] or not row["person"] or row["split"] not in ("", *SPLITS):
         raise UserError(
             Problem(
                 where=f"{csv_path}, line {line}",
@@ -127,7 +103,7 @@ def _to_photo(csv_path: Path, line: int, row: dict[str, str | None]) -> Photo:
                 remedy="mend the line",
             )
         )
-    return Photo(csv_path.parent / str(row["path"]), str(row["person"]), split)
+    return Photo(csv_path.parent / row["path"], row["person"], row["split"] or None)
 
 
 def _split(photos: list[Photo], share: float, seed: int) -> list[Photo]:
