@@ -64,7 +64,7 @@ def test_a_bad_line_of_the_celeb_df_list_is_rejected_with_its_number(line: str, 
 
 def test_a_celeb_df_list_that_is_no_text_is_an_error(tmp_path: Path) -> None:
     (make_celebdf(tmp_path) / "List_of_testing_videos.txt").write_bytes(b"\xff\xfe1 \x00C")
-    with pytest.raises(UserError, match=r"List_of_testing_videos\.txt: is not text"):
+    with pytest.raises(UserError, match=r"List_of_testing_videos\.txt: cannot be read as text"):
         find(tmp_path)
 
 

@@ -17,9 +17,7 @@ from pathlib import Path
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering
 from sharpstudent.tasks.deepfake.layouts.listing import (
-    VIDEO_SUFFIXES,
     explain_broken,
-    list_media,
     read_folder,
     split_name,
 )
@@ -45,18 +43,14 @@ def find(root: Path, label: int | None) -> Found:
         if name.lower() not in FOLDERS:
             continue
         fake = FOLDERS[name.lower()]
-        for file in (
-            file
-            for folder in (root / name, root / name / "videos")
-            for file in list_media(folder, VIDEO_SUFFIXES, gathering.reject)
-        ):
+        for file in gathering.list_videos(root / name, root / name / "videos"):
             people = tell_celebrities(file.stem)
             if people is None and name.lower() != "youtube-real":
                 gathering.note_unknown_people(str(root / name), "id0_0000 or id0_id1_0000")
             listed = f"{name.lower()}/{file.name}"
             present.add(listed)
             split = "test" if listed in testing else None
-            gathering.add_video(file, label=fake, people=people, split=split, manipulation=SYNTHESIS if fake else "")
+            gathering.add_file(file, label=fake, people=people, split=split, manipulation=SYNTHESIS if fake else "")
     for listed in sorted(testing.keys() - present):
         gathering.reject(testing[listed], "is in the list of testing videos, but the file is not there")
     return gathering.close()

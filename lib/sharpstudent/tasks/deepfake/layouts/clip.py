@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from sharpstudent.tasks.deepfake.layouts.listing import show_name
+from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, list_media, show_name
 from sharpstudent.tasks.deepfake.layouts.names import build_keys, fold
 
 Kind = Literal["video", "photo", "frames", "crops"]
 Split = Literal["train", "val", "test"]
+SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -88,32 +89,20 @@ class Gathering:
     def add(self, clip: RawClip) -> None:
         self._clips.append(clip)
 
-    def add_video(
-        self,
-        file: Path,
-        *,
-        label: int,
-        people: tuple[str, ...] | None,
-        key: str | None = None,
-        split: Split | None = None,
-        manipulation: str = "",
-        compression: str = "",
+    def add_file(
+        self, file: Path, *, people: tuple[str, ...] | None, key: str | None = None, kind: Kind = "video", **fields: Any
     ) -> None:
-        """people None: unknown, the clip stands for itself. key: where it is not the path below the root."""
+        """Add a clip that is one file.
+
+        people None: unknown, the clip stands for itself. key: where it is not the path below the root; fields: the
+        label and the others of `RawClip`.
+        """
         name = build_keys(self.root, [file])[0] if key is None else key
-        self.add(
-            RawClip(
-                key=name,
-                kind="video",
-                label=label,
-                identities=people or (name,),
-                file=file,
-                split=split,
-                source_set=self._source_set,
-                manipulation=manipulation,
-                compression=compression,
-            )
-        )
+        self.add(RawClip(name, kind, identities=people or (name,), file=file, source_set=self._source_set, **fields))
+
+    def list_videos(self, *folders: Path) -> list[Path]:
+        """The videos that lie directly in these folders; what cannot be used there is rejected."""
+        return [file for folder in folders for file in list_media(folder, VIDEO_SUFFIXES, self.reject)]
 
     def reject(self, source: str, reason: str) -> None:
         source = show_name(source)

@@ -16,15 +16,24 @@ folder, without a stat a frame.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.tasks.deepfake.layouts.clip import Found, FrameFiles, Gathering, RawClip, Split
+from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, FrameFiles, Gathering, RawClip, Split
 from sharpstudent.tasks.deepfake.layouts.ffpp import MANIPULATIONS
-from sharpstudent.tasks.deepfake.layouts.listing import peek, read_json_object, read_names, show_name, split_name
+from sharpstudent.tasks.deepfake.layouts.listing import (
+    Reject,
+    peek,
+    read_json_object,
+    read_names,
+    show_name,
+    split_name,
+)
 from sharpstudent.tasks.deepfake.layouts.names import (
     build_key,
     number_frames,
@@ -35,7 +44,6 @@ from sharpstudent.tasks.deepfake.layouts.names import (
 
 FORM = '{"FaceForensics++": {"FF-real": {"train": {"c23": {"071": {"label": "FF-real", "frames": ["..."]}}}}}}'
 FOLDERS = ((), ("dataset_json",), ("preprocessing", "dataset_json"))
-SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
 COMPRESSIONS = ("raw", "c23", "c40")
 _TEXT = r'"(?:[^"\\]|\\.)*"\s*:\s*\{\s*'
 _START = re.compile(r"\s*\{\s*" + _TEXT + _TEXT + r'"(?:train|val|test)"\s*:')
@@ -56,12 +64,6 @@ class Entry:
     frames: list[Any]
 
 
-@dataclass(frozen=True)
-class BadEntry:
-    place: str
-    reason: str
-
-
 def list_json_files(root: Path) -> list[Path]:
     """The JSON files in ROOT, ROOT/dataset_json and ROOT/preprocessing/dataset_json that begin like such a list."""
     return [
@@ -72,52 +74,50 @@ def list_json_files(root: Path) -> list[Path]:
     ]
 
 
-def read_entries(path: Path) -> Iterator[Entry | BadEntry]:
-    """All videos of a file. Raises UserError for a broken file."""
-    bad: list[BadEntry] = []
+def read_entries(path: Path, reject: Reject) -> Iterator[Entry]:
+    """All videos of a file; what is no video is rejected. Raises UserError for a broken file."""
     for dataset, labels in read_json_object(path, form=FORM).items():
-        place = f"{path}: {dataset}"
-        for label, splits in _members(labels, place, bad):
-            for split, videos in _members(splits, f"{place}/{label}", bad):
-                if split in SPLITS:
-                    yield from _read_split(f"{place}/{label}/{split}", dataset, label, split, videos, bad)
-                else:
-                    bad.append(BadEntry(f"{place}/{label}/{split}", f"is no split; expected {', '.join(SPLITS)}"))
-    yield from bad
+        for label, splits in _members(labels, f"{path}: {dataset}", reject):
+            for split, videos in _members(splits, f"{path}: {dataset}/{label}", reject):
+                place = f"{path}: {dataset}/{label}/{split}"
+                if split not in SPLITS:
+                    reject(place, f"is no split; expected {', '.join(SPLITS)}")
+                    continue
+                for compression, video, about in _list_videos(videos, place, reject):
+                    inside = "/".join(filter(None, (place, compression, video)))
+                    entry = _read_video(inside, dataset, label, split, compression, video, about, reject)
+                    if entry is not None:
+                        yield entry
 
 
-def _read_split(
-    place: str, dataset: str, label: str, split: str, videos: Any, bad: list[BadEntry]
-) -> Iterator[Entry | BadEntry]:
-    for name, about in _members(videos, place, bad):
+def _list_videos(videos: Any, place: str, reject: Reject) -> Iterator[tuple[str, str, Any]]:
+    """Compression, name and description of each video of a split."""
+    for name, about in _members(videos, place, reject):
         if name in COMPRESSIONS and not (isinstance(about, dict) and "frames" in about):
-            for video, inner in _members(about, f"{place}/{name}", bad):
-                yield _read_video(f"{place}/{name}/{video}", dataset, label, split, name, video, inner)
+            yield from ((name, *video) for video in _members(about, f"{place}/{name}", reject))
         else:
-            yield _read_video(f"{place}/{name}", dataset, label, split, "", name, about)
+            yield "", name, about
 
 
-def _members(level: Any, place: str, bad: list[BadEntry]) -> list[tuple[str, Any]]:
+def _members(level: Any, place: str, reject: Reject) -> list[tuple[str, Any]]:
     if isinstance(level, dict):
         return list(level.items())
-    bad.append(BadEntry(place, f"holds {repr(level)[:80]}; expected {FORM}"))
+    reject(place, f"holds {repr(level)[:80]}; expected {FORM}")
     return []
 
 
 def _read_video(
-    place: str, dataset: str, outer: str, split: str, compression: str, video: str, about: Any
-) -> Entry | BadEntry:
+    place: str, dataset: str, outer: str, split: str, compression: str, video: str, about: Any, reject: Reject
+) -> Entry | None:
     if not isinstance(about, dict) or not isinstance(about.get("frames"), list):
-        return BadEntry(place, f"is not a video with a list of frames; expected {FORM}")
+        return reject(place, f"is not a video with a list of frames; expected {FORM}")
     inner = about.get("label")
-    names = [name for name in (inner, outer) if isinstance(name, str) and _tell_label(name) is not None]
-    labels = {_tell_label(name) for name in names}
-    label = labels.pop() if len(labels) == 1 else None
-    if label is None:
-        return BadEntry(place, f"label {inner!r} in {outer!r} says neither real nor fake; mend the entry")
-    return Entry(
-        place, show_name(dataset), show_name(names[0]), label, SPLITS[split], compression, video, about["frames"]
-    )
+    labels = {name: _tell_label(name) for name in (inner, outer) if isinstance(name, str)}
+    labels = {name: label for name, label in labels.items() if label is not None}
+    if len(set(labels.values())) != 1:
+        return reject(place, f"label {inner!r} in {outer!r} says neither real nor fake; mend the entry")
+    name, label = next(iter(labels.items()))
+    return Entry(place, show_name(dataset), show_name(name), label, SPLITS[split], compression, video, about["frames"])
 
 
 def _tell_label(name: str) -> int | None:
@@ -144,9 +144,7 @@ class FrameFinder:
         if here != root:
             self._bases.append(here)
         self._begins: dict[tuple[str, ...], tuple[Path, int]] = {}
-
-    def open(self, entry: Entry) -> EntryFrames:
-        return EntryFrames(self, entry)
+        self._folders: dict[str, Path | str] = {}
 
     def place(self, parts: tuple[str, ...]) -> Path:
         """Where a listed folder is, or would be."""
@@ -164,66 +162,45 @@ class FrameFinder:
         base, skipped = self._begins[start]
         return base.joinpath(*parts[skipped:])
 
-
-class EntryFrames:
-    """The frames of one entry. key_parts: what names its clip, the folder of its first frame below the root;
-    reason: after `find`, what is wrong with some or all of the frames, "" where nothing is.
-    """
-
-    def __init__(self, finder: FrameFinder, entry: Entry) -> None:
-        self._finder = finder
-        self._folders: dict[str, Path | str] = {}
-        self._listed = [_cut(frame) for frame in entry.frames]
-        self.reason = ""
-        folder = next((found for found in map(self._locate, self._listed) if isinstance(found, Path)), None)
-        if folder is None:
-            self.key_parts = ("unplaced", entry.dataset, entry.label_name, entry.compression or "any", entry.video)
-            return
-        self.key_parts = folder.relative_to(finder.root).parts
-        if folder.name != entry.video:
-            self.key_parts = (*self.key_parts, entry.video)
-
-    def find(self) -> tuple[FrameFiles, ...]:
-        """The frames that are there, in the order of the list; sets `reason`."""
-        shelves: dict[Path, _Shelf] = {}
-        found: dict[tuple[Path, str], None] = {}
-        bad: dict[str, int] = {}
-        for frame in self._listed:
-            folder = self._locate(frame)
-            if isinstance(folder, str):
-                bad[folder] = bad.get(folder, 0) + 1
-                continue
-            if folder not in shelves:
-                shelves[folder] = _Shelf(folder)
-            if frame[1] in shelves[folder].names:
-                found[folder, frame[1]] = None
-            else:
-                reason = f"not in {folder}"
-                bad[reason] = bad.get(reason, 0) + 1
-        self._explain(bad)
-        stems = [name.rpartition(".")[0] for _, name in found]
-        return tuple(
-            shelves[folder].take(index, name, stem)
-            for index, stem, (folder, name) in zip(number_frames(stems), stems, found, strict=True)
-        )
-
-    def _locate(self, frame: tuple[str, str]) -> Path | str:
-        """The folder of a frame, or what is wrong with its path."""
-        text = frame[0]
+    def locate(self, text: str) -> Path | str:
+        """Where a listed folder is, or what is wrong with its path."""
         if text not in self._folders:
             try:
-                parts = split_name(text, root=self._finder.root)
-                self._folders[text] = self._finder.place(parts)
+                self._folders[text] = self.place(split_name(text, root=self.root))
             except ValueError as error:
                 self._folders[text] = f"a path that {error}: {text[:80]!r}"
         return self._folders[text]
 
-    def _explain(self, bad: dict[str, int]) -> None:
-        if not self._listed:
-            self.reason = "lists no frame"
-        elif bad:
-            shown = [f"{number} {reason}" for reason, number in list(bad.items())[:SHOWN]]
-            self.reason = f"{sum(bad.values())} of {len(self._listed)} frames left out: {'; '.join(shown)}"
+    def name_clip(self, entry: Entry, listed: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+        """The parts of what names an entry's clip: the folder of its first frame below the root."""
+        folder = next((found for text, _ in listed if isinstance(found := self.locate(text), Path)), None)
+        if folder is None:
+            return ("unplaced", entry.dataset, entry.label_name, entry.compression or "any", entry.video)
+        parts = folder.relative_to(self.root).parts
+        return parts if folder.name == entry.video else (*parts, entry.video)
+
+    def find(self, listed: Sequence[tuple[str, str]]) -> tuple[tuple[FrameFiles, ...], str]:
+        """The frames that are there, in the order of the list, and what is wrong with the others, "" for nothing."""
+        open_shelf = cache(_Shelf)
+        found: dict[tuple[Path, str], None] = {}
+        bad: Counter[str] = Counter()
+        for text, name in listed:
+            folder = self.locate(text)
+            if isinstance(folder, str):
+                bad[folder] += 1
+            elif name in open_shelf(folder).names:
+                found[folder, name] = None
+            else:
+                bad[f"not in {folder}"] += 1
+        stems = [name.rpartition(".")[0] for _, name in found]
+        frames = tuple(
+            open_shelf(folder).take(index, name, stem)
+            for index, stem, (folder, name) in zip(number_frames(stems), stems, found, strict=True)
+        )
+        if not listed:
+            return frames, "lists no frame"
+        reasons = "; ".join(f"{number} {reason}" for reason, number in list(bad.items())[:SHOWN])
+        return frames, f"{bad.total()} of {len(listed)} frames left out: {reasons}" if bad else ""
 
 
 class _Shelf:
@@ -231,7 +208,7 @@ class _Shelf:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._landmarks, self._masks = _mirror(folder)
+        self._landmarks, self._masks = _mirror(folder, "landmarks"), _mirror(folder, "masks")
         self.names = read_names(folder)
         self._landmark_names, self._mask_names = read_names(self._landmarks), read_names(self._masks)
 
@@ -254,16 +231,13 @@ def _cut(frame: object) -> tuple[str, str]:
     return (folder or "/") if slash else ".", name
 
 
-def _mirror(folder: Path) -> tuple[Path, Path]:
-    """The folders of landmarks and masks that belong to a folder of frames; absent ones where it is none."""
+def _mirror(folder: Path, kind: str) -> Path:
+    """The folder of landmarks or masks that belongs to a folder of frames; an absent one where it is none."""
     parts = list(folder.parts)
     if "frames" not in parts:
-        return folder / "landmarks", folder / "masks"
-    place = len(parts) - 1 - parts[::-1].index("frames")
-    return (
-        Path(*parts[:place], "landmarks", *parts[place + 1 :]),
-        Path(*parts[:place], "masks", *parts[place + 1 :]),
-    )
+        return folder / kind
+    parts[len(parts) - 1 - parts[::-1].index("frames")] = kind
+    return Path(*parts)
 
 
 def _is_folder(path: Path) -> bool:
@@ -281,7 +255,7 @@ FF_LABELS = {
     "FF-SH": "FaceShifter",
     "FF-FH": "FaceShifter",
 }
-STRICTEST = ("train", "val", "test")  # of two splits the later one counts: nothing of it is trained on
+STRICTEST = tuple(SPLITS)  # of two splits the later one counts: nothing of it is trained on
 
 
 def recognise(root: Path) -> bool:
@@ -298,30 +272,28 @@ def find(root: Path, label: int | None) -> Found:
     clips: dict[str, RawClip] = {}
     for path in files:
         finder = FrameFinder(root, path.parent)
-        for entry in read_entries(path):
-            if isinstance(entry, BadEntry):
-                gathering.reject(entry.place, entry.reason)
-            else:
-                _take(entry, finder, clips, gathering)
+        for entry in read_entries(path, gathering.reject):
+            _take(entry, finder, clips, gathering)
     for clip in clips.values():
         gathering.add(clip)
     return gathering.close()
 
 
 def _take(entry: Entry, finder: FrameFinder, clips: dict[str, RawClip], gathering: Gathering) -> None:
-    listed = finder.open(entry)
-    key = build_key(listed.key_parts)
+    listed = [_cut(frame) for frame in entry.frames]
+    parts = finder.name_clip(entry, listed)
+    key = build_key(parts)
     known = clips.get(key)
     if known is not None and known.label != entry.label:
         gathering.reject(entry.place, f"has the frames of {key}, which another entry says is of the other label")
     elif known is not None:
         clips[key] = _merge(known, entry, gathering)
     else:
-        frames = listed.find()
-        if listed.reason:
-            gathering.reject(entry.place, listed.reason)
+        frames, reason = finder.find(listed)
+        if reason:
+            gathering.reject(entry.place, reason)
         if frames:
-            clips[key] = _to_clip(key, entry, listed.key_parts, frames)
+            clips[key] = _to_clip(key, entry, parts, frames)
 
 
 def _merge(known: RawClip, entry: Entry, gathering: Gathering) -> RawClip:

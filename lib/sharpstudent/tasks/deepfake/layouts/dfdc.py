@@ -14,10 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering, Split
+from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, Gathering
 from sharpstudent.tasks.deepfake.layouts.listing import (
-    VIDEO_SUFFIXES,
-    list_media,
     peek,
     read_csv,
     read_folder,
@@ -29,7 +27,7 @@ SOURCE_SET = "DFDC"
 MANIPULATION = "DFDC"  # which of its methods made a fake is not published
 FORM = '{"x.mp4": {"label": "FAKE", "split": "train", "original": "y.mp4"}, ...}'
 LABELS = {"REAL": 0, "FAKE": 1, "0": 0, "1": 1}
-SPLITS: dict[str, Split] = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {**SPLITS, "validation": SPLITS["val"]}
 PART_NAMES = ("dfdc_train_part", "train", "val", "test")
 _METADATA = re.compile(r'\s*\{\s*"[^"]*\.\w+"\s*:\s*\{')
 
@@ -74,7 +72,7 @@ def _read_labels(path: Path) -> Iterator[Entry]:
 
 
 def _take(part: Path, entries: Iterator[Entry], gathering: Gathering) -> None:
-    files = {file.name: file for inside in (part / "videos", part) for file in _list_videos(inside, gathering)}
+    files = {file.name: file for file in gathering.list_videos(part / "videos", part)}
     unlisted = dict(files)
     for where, name, label_name, split, original in entries:
         label = LABELS.get(label_name.strip().upper())
@@ -83,26 +81,22 @@ def _take(part: Path, entries: Iterator[Entry], gathering: Gathering) -> None:
         except ValueError as error:
             gathering.reject(where, f"{error}; mend the name")
             continue
-        if label is None or (split is not None and str(split) not in SPLITS):
+        if label is None or (split is not None and str(split) not in SPLIT_NAMES):
             gathering.reject(where, f"label {label_name!r}, split {split!r}: expected {FORM}; mend the entry")
         elif listed not in files:
             gathering.reject(where, f"is listed, but not in {part}")
         elif unlisted.pop(listed, None) is None:
             gathering.reject(where, "is listed a second time; the first entry counts")
         else:
-            gathering.add_video(
+            gathering.add_file(
                 files[listed],
                 label=label,
                 people=(_name_person(original) or Path(listed).stem,),
-                split=SPLITS.get(str(split)),
+                split=SPLIT_NAMES.get(str(split)),
                 manipulation=MANIPULATION if label else "",
             )
     for file in unlisted.values():
         gathering.reject(str(file), f"has no label: the list in {part} does not name it")
-
-
-def _list_videos(folder: Path, gathering: Gathering) -> list[Path]:
-    return list_media(folder, VIDEO_SUFFIXES, gathering.reject)
 
 
 def _name_person(original: object) -> str | None:

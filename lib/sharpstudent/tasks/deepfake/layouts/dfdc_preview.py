@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering, Split
+from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, Gathering, Split
 from sharpstudent.tasks.deepfake.layouts.listing import read_json_object, read_names, show_name, split_name
 from sharpstudent.tasks.deepfake.layouts.names import build_key
 
@@ -21,7 +21,6 @@ LIST = "dataset.json"
 FORM = '{"method_A/1/1_A/2_1_A_001.mp4": {"label": "fake", "set": "train", "target_id": "1", "swapped_id": "2"}, ...}'
 FOLDERS = ("method_A", "method_B", "original_videos")
 LABELS = {"real": 0, "fake": 1}
-SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
 
 
 def recognise(root: Path) -> bool:
@@ -47,7 +46,7 @@ def find(root: Path, label: int | None) -> Found:
         if parts[-1] not in names[folder]:
             gathering.reject(where, "is listed, but not there")
             continue
-        gathering.add_video(
+        gathering.add_file(
             folder / parts[-1],
             label=label_here,
             people=people,

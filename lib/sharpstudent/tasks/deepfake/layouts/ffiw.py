@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering, Split
-from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, list_media, read_folder
+from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, Gathering
+from sharpstudent.tasks.deepfake.layouts.listing import read_folder
 
 SOURCE_SET = "FFIW10K"
 BRANCHES = {"source": 0, "target": 1}
-PARTS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def recognise(root: Path) -> bool:
     return any(
-        all(any((base / branch / part).is_dir() for part in PARTS) for branch in BRANCHES) for base in _list_bases(root)
+        all(any((base / branch / part).is_dir() for part in SPLITS) for branch in BRANCHES)
+        for base in _list_bases(root)
     )
 
 
@@ -32,16 +32,11 @@ def find(root: Path, label: int | None) -> Found:
     gathering = Gathering(root, SOURCE_SET)
     for base in _list_bases(root):
         for branch, fake in BRANCHES.items():
-            for part in PARTS:
-                for folder in (base / branch / part, base / branch / part / "videos"):
-                    for file in list_media(folder, VIDEO_SUFFIXES, gathering.reject):
-                        gathering.add_video(
-                            file,
-                            label=fake,
-                            people=(f"{part}/{file.stem}",),
-                            split=part,
-                            manipulation=SOURCE_SET if fake else "",
-                        )
+            for part in SPLITS:
+                folder, manipulation = base / branch / part, SOURCE_SET if fake else ""
+                for file in gathering.list_videos(folder, folder / "videos"):
+                    people = (f"{part}/{file.stem}",)
+                    gathering.add_file(file, label=fake, people=people, split=part, manipulation=manipulation)
     return gathering.close()
 
 

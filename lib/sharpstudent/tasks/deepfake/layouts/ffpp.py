@@ -12,19 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sharpstudent.core.errors import UserError
-from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering, Split
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, Gathering, Split
 from sharpstudent.tasks.deepfake.layouts.listing import (
-    VIDEO_SUFFIXES,
-    explain_broken,
-    list_media,
     read_folder,
     read_json,
 )
 from sharpstudent.tasks.deepfake.layouts.names import ACTORS_FAKE, tell_actors, tell_ffpp_people
 
 FORM = '[["071", "054"], ...]'
-SPLIT_NAMES: tuple[Split, ...] = ("train", "val", "test")
 
 
 class OfficialPairs:
@@ -35,8 +31,8 @@ class OfficialPairs:
 
     def __init__(self, root: Path, gathering: Gathering) -> None:
         self._splits: dict[str, Split | None] = {}
-        missing = [f"{split}.json" for split in SPLIT_NAMES if not (root / f"{split}.json").is_file()]
-        for split in SPLIT_NAMES:
+        missing = [f"{split}.json" for split in SPLITS.values() if not (root / f"{split}.json").is_file()]
+        for split in SPLITS.values():
             if f"{split}.json" not in missing:
                 self._take(root / f"{split}.json", split, gathering)
         if missing:
@@ -61,10 +57,13 @@ class OfficialPairs:
 def read_video_numbers(path: Path) -> list[str]:
     """The numbers of a list of pairs, flattened. Raises UserError for a file of another form."""
     pairs = read_json(path, form=FORM)
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
-        remedy = "take the file from the FaceForensics++ repository"
-        raise UserError(explain_broken(path, "a list of pairs of video numbers", repr(pairs)[:80], FORM, remedy))
-    return [str(number) for pair in pairs for number in pair]
+    numbers: list[str] = []
+    for index, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
+        if not isinstance(pair, list) or not all(isinstance(number, str) for number in pair):
+            where, remedy = f"{path}, entry {index}", "take the file from the FaceForensics++ repository"
+            raise UserError(Problem(where, "is not a pair of video numbers", FORM, repr(pair)[:80], remedy))
+        numbers += pair
+    return numbers
 
 
 SOURCE_SET = "FaceForensics++"
@@ -102,11 +101,11 @@ def find(root: Path, label: int | None) -> Found:
 
 def _find_videos(folder: Path, manipulation: str, compression: str, pairs: OfficialPairs, gathering: Gathering) -> None:
     of_actors = folder.parts[-3] in OF_ACTORS
-    for file in list_media(folder, VIDEO_SUFFIXES, gathering.reject):
+    for file in gathering.list_videos(folder):
         people = tell_actors(file.stem) if of_actors else tell_ffpp_people(file.stem, manipulation)
         if people is None:
             gathering.note_unknown_people(str(folder), "those of FaceForensics++")
-        gathering.add_video(
+        gathering.add_file(
             file,
             label=int(bool(manipulation)),
             people=people,

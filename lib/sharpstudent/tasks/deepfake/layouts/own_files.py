@@ -10,11 +10,10 @@ All are real where there is neither real/ nor fake/ and no label is given.
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 from pathlib import Path
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering, RawClip
+from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering
 from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, read_folder, walk_media
 from sharpstudent.tasks.deepfake.layouts.names import build_keys
 from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES
@@ -32,61 +31,61 @@ FAKE_NAMES = frozenset(
 )
 
 
-def recognise(root: Path, *, suffixes: tuple[str, ...]) -> bool:
-    """Whether one of the first folders, nearest first, holds such a file."""
-    waiting, looked = deque([root]), 0
-    while waiting and looked < LOOKED_AT:
-        folder, looked = waiting.popleft(), looked + 1
-        listing = read_folder(folder)
-        if any(name.lower().endswith(suffixes) for name in listing.files):
-            return True
-        waiting.extend(folder / name for name in listing.folders[:LOOKED_AT])
-    return False
+class OwnFiles:
+    """The layouts "folder", "photos" and "videos"."""
 
+    def __init__(self, kind: str) -> None:
+        self._suffixes = KINDS[kind]
 
-def find(root: Path, label: int | None, *, suffixes: tuple[str, ...]) -> Found:
-    """Every photo and video below the root. Raises UserError where a label is given beside real/ and fake/, or where
-    the folder looks like the fakes of a data set and no label is given.
-    """
-    gathering = Gathering(root, root.absolute().name)
-    classes = {name: CLASSES[name.lower()] for name in read_folder(root).folders if name.lower() in CLASSES}
-    if classes and label is not None:
-        raise UserError(_explain_two_labels(root, classes))
-    files = walk_media(root, suffixes, gathering.reject)
-    if not classes and label is None:
-        _check_not_fake(root, files)
-    for file, key in zip(files, build_keys(root, files), strict=True):
-        inside = file.relative_to(root).parts
-        if classes and inside[0] not in classes:
-            gathering.reject(str(file), f"lies beside {'/ and '.join(classes)}/, so its label is not known; move it")
-            continue
-        below = inside[1:] if classes else inside
-        gathering.add(
-            RawClip(
+    def recognise(self, root: Path) -> bool:
+        """Whether one of the first folders, nearest first, holds such a file."""
+        waiting, looked = deque([root]), 0
+        while waiting and looked < LOOKED_AT:
+            folder, looked = waiting.popleft(), looked + 1
+            listing = read_folder(folder)
+            if any(name.lower().endswith(self._suffixes) for name in listing.files):
+                return True
+            waiting.extend(folder / name for name in listing.folders[:LOOKED_AT])
+        return False
+
+    def find(self, root: Path, label: int | None) -> Found:
+        """Every photo and video below the root.
+
+        Raises UserError where a label is given beside real/ and fake/, or where the folder looks like the fakes of a
+        data set and no label is given.
+        """
+        gathering = Gathering(root, root.absolute().name)
+        classes = {name: CLASSES[name.lower()] for name in read_folder(root).folders if name.lower() in CLASSES}
+        if classes and label is not None:
+            raise UserError(
+                Problem(
+                    where=str(root),
+                    what="has folders that give the labels, and a label was given too",
+                    got=f"{', '.join(f'{name}/' for name in classes)} and --label",
+                    remedy="leave out --label, or give one of the folders",
+                )
+            )
+        files = walk_media(root, self._suffixes, gathering.reject)
+        if not classes and label is None:
+            _check_not_fake(root, files)
+        for file, key in zip(files, build_keys(root, files), strict=True):
+            inside = file.relative_to(root).parts
+            if classes and inside[0] not in classes:
+                gathering.reject(
+                    str(file), f"lies beside {'/ and '.join(classes)}/, so its label is not known; move it"
+                )
+                continue
+            below = inside[1:] if classes else inside
+            fake = classes[inside[0]] if classes else label or 0
+            gathering.add_file(
+                file,
                 key=key,
                 kind="photo" if file.suffix.lower() in PICTURE_SUFFIXES else "video",
-                label=classes[inside[0]] if classes else label or 0,
-                identities=(below[0] if len(below) > 1 else key,),
-                file=file,
-                source_set=root.absolute().name,
-                manipulation="fake" if (classes[inside[0]] if classes else label) else "",
+                people=(below[0],) if len(below) > 1 else None,
+                label=fake,
+                manipulation="fake" if fake else "",
             )
-        )
-    return gathering.close()
-
-
-def build_pair(kind: str) -> tuple[partial[bool], partial[Found]]:
-    """`recognise` and `find` for "folder", "photos" or "videos"."""
-    return partial(recognise, suffixes=KINDS[kind]), partial(find, suffixes=KINDS[kind])
-
-
-def _explain_two_labels(root: Path, classes: dict[str, int]) -> Problem:
-    return Problem(
-        where=str(root),
-        what="has folders that give the labels, and a label was given too",
-        got=f"{', '.join(f'{name}/' for name in classes)} and --label",
-        remedy="leave out --label, or give one of the folders",
-    )
+        return gathering.close()
 
 
 def _check_not_fake(root: Path, files: list[Path]) -> None:

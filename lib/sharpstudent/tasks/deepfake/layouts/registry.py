@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.tasks.deepfake.layouts import (
@@ -15,54 +15,54 @@ from sharpstudent.tasks.deepfake.layouts import (
     ffiw,
     ffpp,
     ffpp_sbi,
-    own_files,
 )
 from sharpstudent.tasks.deepfake.layouts.clip import Found
 from sharpstudent.tasks.deepfake.layouts.listing import is_nameable, read_folder, show_name
+from sharpstudent.tasks.deepfake.layouts.own_files import OwnFiles
 
 SHOWN = 12  # names in a message
 
 
+class Form(Protocol):
+    """What finds the clips of a layout: a module, or `own_files.OwnFiles`."""
+
+    def recognise(self, root: Path) -> bool:
+        """Take a quick look at a few names."""
+        ...
+
+    def find(self, root: Path, label: int | None) -> Found:
+        """Find everything."""
+        ...
+
+
 @dataclass(frozen=True)
 class Layout:
-    """what: its tree in one line; recognise: a quick look at a few names; find: everything (root, label).
+    """what: its tree in one line; form: what finds its clips.
 
     data_set: of a published set, whose own files give the labels; the others are taken where no data set is recognised.
     """
 
     what: str
-    recognise: Callable[[Path], bool]
-    find: Callable[[Path, int | None], Found]
+    form: Form
     data_set: bool = True
 
 
 LAYOUTS: dict[str, Layout] = {
-    "ffpp": Layout(
-        "{original,manipulated}_sequences/NAME/{raw,c23,c40}/videos/*.mp4 (FaceForensics++)", ffpp.recognise, ffpp.find
-    ),
+    "ffpp": Layout("{original,manipulated}_sequences/NAME/{raw,c23,c40}/videos/*.mp4 (FaceForensics++)", ffpp),
     "ffpp_sbi": Layout(
         "original_sequences/youtube/{raw,c23,c40}/{frames,landmarks,retina}/VIDEO/ (as for self-blended images)",
-        ffpp_sbi.recognise,
-        ffpp_sbi.find,
+        ffpp_sbi,
     ),
     "deepfakebench": Layout(
-        "*.json or dataset_json/*.json with {dataset: {label: {train: ...}}}, beside the crops",
-        deepfakebench.recognise,
-        deepfakebench.find,
+        "*.json or dataset_json/*.json with {dataset: {label: {train: ...}}}, beside the crops", deepfakebench
     ),
-    "celebdf": Layout("Celeb-real/, YouTube-real/, Celeb-synthesis/ (Celeb-DF-v2)", celebdf.recognise, celebdf.find),
-    "dfdc": Layout("dfdc_train_part_0/metadata.json or test/labels.csv (DFDC)", dfdc.recognise, dfdc.find),
-    "dfdc_preview": Layout(
-        "dataset.json and method_A/, method_B/, original_videos/ (DFDC preview)",
-        dfdc_preview.recognise,
-        dfdc_preview.find,
-    ),
-    "ffiw": Layout("source/{train,val,test}/*.mp4 and target/... (FFIW10K)", ffiw.recognise, ffiw.find),
-    "folder": Layout(
-        "photos and videos, PERSON/*.jpg or {real,fake}/", *own_files.build_pair("folder"), data_set=False
-    ),
-    "photos": Layout("as folder, photos only", *own_files.build_pair("photos"), data_set=False),
-    "videos": Layout("as folder, videos only", *own_files.build_pair("videos"), data_set=False),
+    "celebdf": Layout("Celeb-real/, YouTube-real/, Celeb-synthesis/ (Celeb-DF-v2)", celebdf),
+    "dfdc": Layout("dfdc_train_part_0/metadata.json or test/labels.csv (DFDC)", dfdc),
+    "dfdc_preview": Layout("dataset.json and method_A/, method_B/, original_videos/ (DFDC preview)", dfdc_preview),
+    "ffiw": Layout("source/{train,val,test}/*.mp4 and target/... (FFIW10K)", ffiw),
+    "folder": Layout("photos and videos, PERSON/*.jpg or {real,fake}/", OwnFiles("folder"), data_set=False),
+    "photos": Layout("as folder, photos only", OwnFiles("photos"), data_set=False),
+    "videos": Layout("as folder, videos only", OwnFiles("videos"), data_set=False),
 }
 OWN_FILES = "folder"
 
@@ -83,7 +83,7 @@ def find_clips(root: Path, *, layout: str | None, label: int | None) -> tuple[st
             raise UserError(
                 Problem("--label", f"was given, but the files of {name} give the labels", remedy="leave it out")
             )
-        found = LAYOUTS[name].find(root, label)
+        found = LAYOUTS[name].form.find(root, label)
     except OSError as error:
         remedy = "make it readable, or move it away"
         raise UserError(
@@ -105,10 +105,10 @@ def _check_folder(root: Path) -> None:
 
 def _recognise(root: Path) -> str:
     """The one data set that the folder is, else one's own photos and videos."""
-    names = [name for name, layout in LAYOUTS.items() if layout.data_set and layout.recognise(root)]
+    names = [name for name, layout in LAYOUTS.items() if layout.data_set and layout.form.recognise(root)]
     if len(names) == 1:
         return names[0]
-    if not names and LAYOUTS[OWN_FILES].recognise(root):
+    if not names and LAYOUTS[OWN_FILES].form.recognise(root):
         return OWN_FILES
     looked_for = names or list(LAYOUTS)
     raise UserError(
