@@ -16,13 +16,16 @@ Ctrl-C and SIGTERM are kept out of the instants in which a process is started or
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
+import sys
 import weakref
 from collections.abc import Callable, Generator
 from datetime import datetime
@@ -32,6 +35,7 @@ from pathlib import Path
 from sharpstudent.core.errors import Problem, UserError
 
 TEMPORARY_SUFFIX = ".partial"
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 
 
 @contextlib.contextmanager
@@ -293,6 +297,22 @@ def stop_signals_held() -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_signals_to_parent() -> None:
+    """In a worker process: Ctrl-C and a scheduler's SIGTERM reach all processes alike and are the parent's to answer.
+
+    On Linux the process also ends with its parent: one that hangs would outlive a parent that is killed.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and os.getppid() != parent.pid:
+            os._exit(1)  # it ended before the line above
 
 
 def check_writable(root: Path, where: str, *, remedy: str = "choose another folder") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import multiprocessing
 import multiprocessing.connection
@@ -25,12 +24,11 @@ import torch
 import torch.multiprocessing  # tensors cross process borders in shared memory
 
 from sharpstudent.core.errors import TrainingStopped
-from sharpstudent.core.io import stop_signals_held
+from sharpstudent.core.io import leave_signals_to_parent, stop_signals_held
 
 T = TypeVar("T")
 
 SHARED_MEMORY = Path("/dev/shm")
-PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 SAVED = "What was saved is intact: go on with --resume"
 SHARED_MEMORY_REMEDY = (
     "give the container more shared memory (docker run --shm-size=2g), or fewer loader processes or smaller batches: "
@@ -190,14 +188,8 @@ def _begin(load: Callable[[Any], Any]) -> None:
     """
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_signals_to_parent()
     sys.excepthook = _tell_all_but_lost_connections
-    if sys.platform == "linux":  # a worker that hangs would outlive a training process that is killed
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        parent = multiprocessing.parent_process()
-        if parent is not None and os.getppid() != parent.pid:
-            os._exit(1)  # it ended before the line above
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _loading[:] = [load]

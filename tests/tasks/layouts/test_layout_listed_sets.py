@@ -118,8 +118,8 @@ def test_dfdc_videos_without_entry_and_entries_without_video_are_rejected(tmp_pa
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name,fake\nx.mp4,1\n", r"labels\.csv: cannot be read as such a table"),
-        ("", r"labels\.csv: cannot be read as such a table"),
+        ("name,fake\nx.mp4,1\n", r"labels\.csv: lacks the column filename and label"),
+        ("", r"labels\.csv: lacks the column filename and label(?s:.*)an empty file"),
         ('filename,label\n"x.mp4\n\0', r"labels\.csv"),
         ("filename,label\nx\udcff.mp4,1\n", r"labels\.csv: cannot be read as CSV"),
     ],

@@ -6,7 +6,6 @@ A worker is made once, then does one task after the other until the parent close
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -19,54 +18,30 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.io import stop_signals_held
-
-PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
-READY = "ready"
+from sharpstudent.core.io import leave_signals_to_parent, stop_signals_held
 
 
 def serve(connection: multiprocessing.connection.Connection, build: Callable[[], Callable[[Any], Any]]) -> None:
-    """A worker's life. build: makes the function that does a task; what that returns is sent, and is never None."""
-    _calm_worker()
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        work = _answer(connection, build)
-        if work is None:
-            return
-        connection.send((READY, None))
-        _silence_decoders()
-        while True:
-            task = connection.recv()
-            result = _answer(connection, lambda task=task: work(task))
-            if result is None:
-                return
-            connection.send(("done", result))
+    """A worker's life. build: makes the function that does a task.
 
-
-def _answer(connection: multiprocessing.connection.Connection, work: Callable[[], Any]) -> Any:
-    """What `work` returns; None where it failed, and the parent has been told."""
-    try:
-        return work()
-    except UserError as error:
-        connection.send(("user error", error))
-    except Exception:  # noqa: BLE001 the parent raises it again, with this traceback
-        connection.send(("defect", traceback.format_exc()))
-    return None
-
-
-def _calm_worker() -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach all processes alike and are the parent's to answer; it ends this one."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    if sys.platform == "linux":  # one that hangs in a decoder would outlive a parent that is killed
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        parent = multiprocessing.parent_process()
-        if parent is not None and os.getppid() != parent.pid:
-            os._exit(1)  # it ended before the line above
+    It sends None when it is ready, then what each task gives, which is never None. An exception ends it: the parent
+    raises it again.
+    """
+    leave_signals_to_parent()
     import cv2
 
     cv2.setNumThreads(1)  # the processes are the parallelism
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            work = build()
+            connection.send(None)
+            _silence_decoders()
+            while True:
+                connection.send(work(connection.recv()))
+        except UserError as error:
+            connection.send(error)
+        except Exception:  # noqa: BLE001 whatever it is, it is told with its traceback
+            connection.send(RuntimeError(f"a worker process failed\n{traceback.format_exc()}"))
 
 
 def _silence_decoders() -> None:
@@ -143,17 +118,25 @@ class WorkerPool(Generic[Task, Result]):
                 self._workers.append(_Worker(self._build))
 
     def _receive(self, worker: _Worker) -> Generator[tuple[Task, Result | Lost]]:
-        task, message = worker.task, worker.receive()
-        if message == READY:
+        """What a worker sends, if that ends a task. Raises what went wrong in it."""
+        task = worker.task
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            worker.process.join(5.0)
+            exit_code = self._drop(worker)
+            if not worker.is_ready:
+                raise UserError(_explain_no_start(f"it ended with exit code {exit_code}")) from None
+            if task is not None:
+                yield task, Lost("crashed", _describe_end(exit_code))
             return
-        if message is not None:
+        if isinstance(message, Exception):
+            raise message
+        if message is None:
+            worker.is_ready = True
+        else:
+            worker.task = None
             yield task, message
-            return
-        exit_code = self._drop(worker)
-        if not worker.is_ready:
-            raise UserError(_explain_no_start(f"it ended with exit code {exit_code}"))
-        if task is not None:
-            yield task, Lost("crashed", _describe_end(exit_code))
 
     def _give_up_slow(self, seconds: float) -> Generator[tuple[Task, Lost]]:
         for worker in list(self._workers):
@@ -170,8 +153,7 @@ class WorkerPool(Generic[Task, Result]):
     def _drop(self, worker: _Worker) -> int | None:
         with stop_signals_held():
             self._workers.remove(worker)
-            ended = worker.process.exitcode
-            return worker.end() if ended is None else ended
+            return worker.end()
 
 
 class _Worker:
@@ -194,23 +176,6 @@ class _Worker:
         self.task, self.waited = task, 0.0
         with contextlib.suppress(OSError):  # it has just died: the next look at its connection says so
             self.connection.send(task)
-
-    def receive(self) -> Any:
-        """READY, a result, or None where the process is dead. Raises what went wrong in it."""
-        try:
-            kind, content = self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join(5.0)
-            return None
-        if kind == "user error":
-            raise content
-        if kind == "defect":
-            raise RuntimeError(f"a worker process failed\n{content}")
-        if kind == READY:
-            self.is_ready = True
-            return READY
-        self.task = None
-        return content
 
     def end(self) -> int | None:
         """End the process if it has not ended; one that hangs within the kernel is left to it."""

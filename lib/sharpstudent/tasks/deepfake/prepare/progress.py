@@ -10,13 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.text import Text
 
 from sharpstudent.report.console import DRAW_SECONDS, LINE_SECONDS, format_duration
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS
@@ -31,39 +28,34 @@ class ClipProgress:
         self._console, self._total, self._clock = console, total, clock
         self._done = self._faces = self._rejected = self._frames = 0
         self._started = clock()
-        self._live: Live | None = None
         self._next_draw = self._started + (0.0 if console.is_terminal else LINE_SECONDS)
         self._bar = Progress(
-            TextColumn("{task.description}", style="bold"),
-            BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[left]}"),
-            expand=True,
+            BarColumn(bar_width=20, complete_style="cyan", finished_style="green"),
+            TextColumn("{task.completed}/{task.total} clips"),
+            TextColumn("{task.description}", style="dim"),
+            console=console,
+            auto_refresh=False,
+            transient=True,
         )
-        self._task = self._bar.add_task("clips", total=total, left="")
+        self._task = self._bar.add_task("", total=total)
 
     def __enter__(self) -> ClipProgress:
         if self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
+            self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
         if self._done:
             self._print(self._describe())
 
     def add(self, *, faces: int, rejected: int, frames: int) -> None:
         """One clip is done."""
         self._done += 1
-        self._faces, self._rejected, self._frames = (
-            self._faces + faces,
-            self._rejected + rejected,
-            self._frames + frames,
-        )
+        self._faces += faces
+        self._rejected += rejected
+        self._frames += frames
         self.tick()
 
     def tick(self, doing: str = "") -> None:
@@ -71,31 +63,26 @@ class ClipProgress:
         now = self._clock()
         if now < self._next_draw:
             return
-        text = doing or self._describe()
-        if self._live is None:
+        if self._console.is_terminal:
+            self._next_draw = now + DRAW_SECONDS
+            self._bar.update(
+                self._task, completed=self._done, description=doing or self._describe_speed(), refresh=True
+            )
+        else:
             self._next_draw = now + LINE_SECONDS
-            self._print(text)
-            return
-        self._next_draw = now + DRAW_SECONDS
-        self._bar.update(self._task, completed=self._done, left=self._describe_left())
-        self._live.update(Group(self._bar, Text(f"  {text}", style="dim")), refresh=True)
-
-    def say(self, line: str) -> None:
-        """A line that stays above the bar."""
-        self._print(line)
+            self._print(doing or self._describe())
 
     def _describe(self) -> str:
-        elapsed = max(self._clock() - self._started, 1e-9)
-        return (
-            f"{self._done:,} of {self._total:,} clips done in {format_duration(elapsed)}, "
-            f"{self._frames / elapsed:.1f} frames/s, {self._faces:,} faces, {self._rejected:,} rejected, "
-            f"{self._describe_left()}"
-        )
+        elapsed = format_duration(self._clock() - self._started)
+        return f"{self._done:,} of {self._total:,} clips done in {elapsed}, {self._describe_speed()}"
 
-    def _describe_left(self) -> str:
-        elapsed = self._clock() - self._started
+    def _describe_speed(self) -> str:
+        elapsed = max(self._clock() - self._started, 1e-9)
         left = elapsed / self._done * (self._total - self._done) if self._done else float("nan")
-        return f"{format_duration(left)} left"
+        return (
+            f"{self._frames / elapsed:.1f} frames/s, {self._faces:,} faces, {self._rejected:,} rejected, "
+            f"{format_duration(left)} left"
+        )
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from sharpstudent.core.errors import ExitCode, RunInterrupted
-from sharpstudent.core.io import make_folder
+from sharpstudent.core.io import lock_folder, make_folder
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
@@ -102,9 +102,6 @@ def run_preparation(
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    # Imported late: this room loads torch, which no worker process shall.
-    from sharpstudent.core.io import lock_folder
 
     with stop_signals_told():
         check_places(request.source, request.dest)
