@@ -9,8 +9,6 @@ import cv2
 import numpy as np
 import pytest
 from block_clips import (
-    BlockDetector,
-    BlockMesh,
     build_cutter,
     check_every_frame_is_told,
     draw_blocks,
@@ -25,7 +23,6 @@ from sharpstudent.modalities.faces.crop import compute_distance, compute_loose_b
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.prepare import cut_frame as cut_given
 from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
-from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
 from sharpstudent.tasks.deepfake.prepare.parts import CutFace
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
 from sharpstudent.tasks.deepfake.sources import face_crops
@@ -196,21 +193,6 @@ def test_the_least_size_counts_the_shorter_side(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", draw_blocks((100, 60, 139, 160)))
     assert "39 px" in reasons(build_cutter(CutSettings(min_face=40)).cut(photo_clip(path)))[0]
     assert len(build_cutter(CutSettings(min_face=39)).cut(photo_clip(path)).faces) == 1
-
-
-def test_opencvs_threads_are_as_before_and_one_while_cutting(tmp_path: Path) -> None:
-    seen: list[int] = []
-
-    class Watching(BlockDetector):
-        def detect(self, image: np.ndarray) -> list:
-            seen.append(cv2.getNumThreads())
-            return super().detect(image)
-
-    path = write_picture(tmp_path / "a.png", draw_blocks(BOX))
-    before = cv2.getNumThreads()
-    ClipCutter(CutSettings(), networks=lambda: Networks(Watching(), BlockMesh(), "stand-ins")).cut(photo_clip(path))
-    assert seen == [1]
-    assert cv2.getNumThreads() == before
 
 
 # --- Bad pictures ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import TrainOrder, evaluation_batches
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces, RepeatedBlends
+from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace, list_pictures, read_picture
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
@@ -33,7 +33,7 @@ FACES = [make_face(seed) for seed in range(3)]
 TASK = DeepfakeTask(DeepfakeSection())
 
 
-def evaluate(source: RepeatedBlends, *, workers: int = 0) -> list[torch.Tensor]:
+def evaluate(source: BlendedPairs, *, workers: int = 0) -> list[torch.Tensor]:
     batches = evaluation_batches(len(source), 4)
     loaded = load_batches(source, batches, seed=0, num_workers=workers, collate=TASK.collate)
     return [b.batch.inputs["image"] for b in loaded]
@@ -70,7 +70,7 @@ def test_training_batches_are_the_same_bytes_for_any_number_of_workers_and_after
 
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_validation_gives_each_face_so_many_different_blends(repeats: int) -> None:
-    source = RepeatedBlends(FACES, image_size=SIZE, times=repeats)
+    source = BlendedPairs(FACES, image_size=SIZE, train=False, times=repeats)
     assert len(source) == 3 * repeats
     fakes: dict[str, set[bytes]] = {}
     names: list[str] = []
@@ -85,7 +85,7 @@ def test_validation_gives_each_face_so_many_different_blends(repeats: int) -> No
 
 
 def test_two_evaluations_see_the_same_pictures_with_any_number_of_workers() -> None:
-    source = RepeatedBlends(FACES, image_size=SIZE, times=2)
+    source = BlendedPairs(FACES, image_size=SIZE, train=False, times=2)
     first = evaluate(source)
     for other in (evaluate(source), evaluate(source, workers=2)):
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))

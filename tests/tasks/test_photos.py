@@ -14,7 +14,6 @@ from sharpstudent.tasks.deepfake.samples import BlendedPairs
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources import face_crops, photos
 from sharpstudent.tasks.deepfake.sources.face import FaceSplits
-from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from sharpstudent.train.build import open_training_data
 
@@ -28,11 +27,11 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Networks that know the drawn faces; the list grows when they are loaded."""
     loaded: list[int] = []
 
-    def load(self: FaceCrops) -> tuple[KnowingDetector, KnowingMesh]:
+    def load() -> tuple[KnowingDetector, KnowingMesh]:
         loaded.append(1)
         return KnowingDetector(), KnowingMesh()
 
-    monkeypatch.setattr(FaceCrops, "_load_networks", load)
+    monkeypatch.setattr(face_crops, "load_face_models", load)
     return loaded
 
 

@@ -38,7 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(module, "check_model_files", lambda: None)
     monkeypatch.setattr(swaps, "DETECTOR_FILE", Path("model"))
     monkeypatch.setattr(swaps, "MESH_FILE", Path("model"))
-    monkeypatch.setattr(swaps_faces, "load_networks", lambda: (KnowingDetector(), KnowingMesh()))
+    monkeypatch.setattr(swaps_faces, "load_face_models", lambda: (KnowingDetector(), KnowingMesh()))
     monkeypatch.setattr(swaps_faces, "LARGEST_FLAW", 100.0)
     monkeypatch.setattr(swaps_faces, "LARGEST_BRIDGE", 100.0)
     return tmp_path

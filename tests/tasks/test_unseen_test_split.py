@@ -21,8 +21,8 @@ from end_to_end.workplace import STAGE_1, STAGE_2, Workplace
 from made_manifest import MadeFace, write_set
 from made_sources import KnowingDetector, KnowingMesh, draw_known, write_picture
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
+from sharpstudent.tasks.deepfake.sources import face_crops
 from sharpstudent.tasks.deepfake.sources.face import FaceSplits
-from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from sharpstudent.train.build import TrainingData
 
@@ -131,7 +131,7 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
 
 @pytest.fixture(autouse=True)
 def _networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FaceCrops, "_load_networks", lambda self: (KnowingDetector(), KnowingMesh()))
+    monkeypatch.setattr(face_crops, "load_face_models", lambda: (KnowingDetector(), KnowingMesh()))
 
 
 @pytest.fixture(autouse=True, scope="module")

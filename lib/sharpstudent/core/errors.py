@@ -61,6 +61,13 @@ class UserError(Exception):
         self.problems = problems
         super().__init__(self.as_text())
 
+    @classmethod
+    def about(
+        cls, where: str, what: str, expected: str | None = None, got: str | None = None, remedy: str | None = None
+    ) -> UserError:
+        """The error of one problem; the arguments are those of `Problem`."""
+        return cls(Problem(where, what, expected, got, remedy))
+
     def __reduce__(self) -> tuple[type[UserError], tuple[Problem, ...]]:
         return type(self), self.problems  # crosses process borders whole, not as its text
 

@@ -53,7 +53,7 @@ def atomic_path(path: Path, *, needed_bytes: int | None = None) -> Generator[Pat
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-        _fsync_folder(path.parent)
+        sync_to_disk(path.parent)
     except OSError as error:
         if _is_about_another_file(error, path, temporary):
             raise
@@ -165,10 +165,11 @@ def compute_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fsync_folder(folder: Path) -> None:
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -91,6 +91,10 @@ def test_a_workers_noise_does_not_reach_the_terminal(capfd: pytest.CaptureFixtur
     assert "noise" not in capfd.readouterr().err
 
 
+def test_opencv_keeps_to_one_thread_in_a_worker() -> None:
+    assert run_tasks(["threads"], count=1) == {"threads": "1"}
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=lambda one: str(one)
 )

@@ -6,8 +6,7 @@ real 0 and fake 1; columns `id` and `clip`, and `mask` float32 (k, S, S) in 0..1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,23 @@ from numpy.typing import NDArray
 from sharpstudent.core.types import Sample
 from sharpstudent.data.dataset import Samples, UnreadableSample
 from sharpstudent.modalities.faces.item import make_pair, make_single
-from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace
+from sharpstudent.tasks.deepfake.sources.face import Face
 
 
 class FaceSamples(Samples):
-    """What the samples of faces share: their names and people."""
+    """What the samples of faces share: their names and people. times: how many samples each face gives."""
 
-    def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool) -> None:
-        self._faces, self._image_size, self._train = faces, image_size, train
+    def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool, times: int = 1) -> None:
+        self._faces, self._image_size, self._train, self._times = faces, image_size, train, times
 
     def __len__(self) -> int:
-        return len(self._faces)
+        return len(self._faces) * self._times
 
     def name(self, index: int) -> str:
-        return self._faces[index].name
+        return self._faces[index % len(self._faces)].name
 
     def group(self, index: int) -> str:
-        return self._faces[index].identity
+        return self._faces[index % len(self._faces)].identity
 
     def find_groups(self) -> frozenset[str]:
         """Of a prepared set by its column, not face by face."""
@@ -41,48 +40,31 @@ class FaceSamples(Samples):
 
 
 class BlendedPairs(FaceSamples):
-    """Each face gives a pair: itself (label 0) and a self-blended fake of it (label 1)."""
+    """Each face gives pairs: itself (label 0) and a self-blended fake of it (label 1).
+
+    In validation they are always the same pairs, since the keys are constant.
+    """
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:
-        face = self._faces[index]
+        time, place = divmod(index, len(self._faces))
+        face = self._faces[place]
         loaded = face.load()
-        landmarks = _require_landmarks(face, loaded)
+        if loaded.landmarks is None:
+            raise UnreadableSample(face.name, "has no landmarks")
         try:
-            pair = make_pair(loaded.image, landmarks, rng, self._image_size, train=self._train, boxes=loaded.boxes)
+            pair = make_pair(
+                loaded.image, loaded.landmarks, rng, self._image_size, train=self._train, boxes=loaded.boxes
+            )
         except ValueError as error:  # landmarks or picture of a form that no face has
             raise UnreadableSample(face.name, str(error)) from None
+        number = "" if self._train else str(time)
         return _build_sample(
             face,
             np.stack([pair.real, pair.fake]),
             labels=(0, 1),
-            ids=(f"{face.name}#real", f"{face.name}#blend"),
-            more={"mask": np.stack([np.zeros_like(pair.mask), pair.mask])},
+            ids=(f"{face.name}#real{number}", f"{face.name}#blend{number}"),
+            mask=np.stack([np.zeros_like(pair.mask), pair.mask]),
         )
-
-
-class RepeatedBlends(Samples):
-    """Validation: `times` different pairs of each face; always the same ones, since the keys are constant."""
-
-    def __init__(self, faces: Sequence[Face], *, image_size: int, times: int) -> None:
-        self._pairs = BlendedPairs(faces, image_size=image_size, train=False)
-        self._times = times
-
-    def __len__(self) -> int:
-        return len(self._pairs) * self._times
-
-    def name(self, index: int) -> str:
-        return self._pairs.name(index % len(self._pairs))
-
-    def group(self, index: int) -> str:
-        return self._pairs.group(index % len(self._pairs))
-
-    def find_groups(self) -> frozenset[str]:
-        return self._pairs.find_groups()
-
-    def make(self, index: int, rng: np.random.Generator) -> Sample:
-        time, face = divmod(index, len(self._pairs))
-        sample = self._pairs.make(face, rng)
-        return replace(sample, rows={**sample.rows, "id": tuple(f"{name}{time}" for name in sample.rows["id"])})
 
 
 class LabelledFaces(FaceSamples):
@@ -99,26 +81,11 @@ class LabelledFaces(FaceSamples):
 
 
 def _build_sample(
-    face: Face,
-    images: NDArray[np.uint8],
-    *,
-    labels: Sequence[int],
-    ids: Sequence[str],
-    more: Mapping[str, Any] | None = None,
+    face: Face, images: NDArray[np.uint8], *, labels: Sequence[int], ids: Sequence[str], **rows: Any
 ) -> Sample:
+    shared = {"clip": (face.clip_id,) * len(labels), "group": (face.identity,) * len(labels)}
     return Sample(
         inputs={"image": images},
         targets={"label": np.array(labels, np.int64)},
-        rows={
-            "id": tuple(ids),
-            "clip": (face.clip_id,) * len(labels),
-            "group": (face.identity,) * len(labels),
-            **(more or {}),
-        },
+        rows={"id": tuple(ids), **shared, **rows},
     )
-
-
-def _require_landmarks(face: Face, loaded: LoadedFace) -> np.ndarray:
-    if loaded.landmarks is None:
-        raise UnreadableSample(face.name, "has no landmarks")
-    return loaded.landmarks

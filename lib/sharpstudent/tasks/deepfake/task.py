@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Batch, ModelSpec, Outputs, Sample, Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.metrics.metric import Metric
@@ -66,7 +66,7 @@ class DeepfakeTask(ClassificationTask):
         """Training and validation samples. Raises UserError that names what is missing or wrong with the source."""
         unknown = [split for split in splits if split not in SPLITS]
         if unknown:
-            raise UserError(Problem("data", f"has no split {unknown[0]!r}", expected=" or ".join(SPLITS)))
+            raise UserError.about("data", f"has no split {unknown[0]!r}", expected=" or ".join(SPLITS))
         import cv2
 
         found = self._find_faces(Path(self.section.data_root))
@@ -140,7 +140,7 @@ class DeepfakeTask(ClassificationTask):
         ]
 
     def _make_samples(self, found: FaceSplits, split: str) -> Samples:
-        from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces, RepeatedBlends
+        from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces
 
         section = self.section
         is_train, size = split == "train", section.image_size
@@ -148,10 +148,9 @@ class DeepfakeTask(ClassificationTask):
         samples: Samples
         if not self.is_blended:
             samples = LabelledFaces(faces, image_size=size, train=is_train)
-        elif is_train:
-            samples = BlendedPairs(faces, image_size=size, train=True)
         else:
-            samples = RepeatedBlends(faces, image_size=size, times=section.validation_repeats)
+            times = 1 if is_train else section.validation_repeats
+            samples = BlendedPairs(faces, image_size=size, train=is_train, times=times)
         samples.notes = tuple(f"data ({section.data_source}) {note}" for note in found.notes)
         samples.depends_on = found.depends_on
         samples.seed = section.split_seed

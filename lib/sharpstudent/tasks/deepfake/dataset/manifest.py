@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import atomic_path
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX, BrokenCrop, read_crop_bytes
 
+MANIFEST = "manifest.arrow"  # its file in the folder of a set
 SPLITS = ("train", "val", "test", "none")  # in the order of the rows; `none`: kept out of all three
 
 
@@ -113,8 +114,8 @@ def to_batch(rows: Sequence[FaceRow]) -> pa.RecordBatch:
     try:
         return pa.record_batch([pa.array(columns[name], _TYPES[name]) for name in _FIELDS], schema=SCHEMA)
     except UnicodeEncodeError as error:
-        raise UserError(
-            Problem(repr(error.object), "is a name that is not UTF-8", remedy="rename the file or folder")
+        raise UserError.about(
+            repr(error.object), "is a name that is not UTF-8", remedy="rename the file or folder"
         ) from None
 
 
@@ -162,8 +163,6 @@ def _check(row: FaceRow) -> None:
     if row.landmarks.shape not in ((68, 2), (81, 2)):
         raise ValueError(f"{row.path}: landmarks of shape {row.landmarks.shape}, expected (68 or 81, 2)")
 
-
-__all__ = ["SPLITS", "FaceRow", "Manifest", "write_manifest"]
 
 FORMAT = "sharpstudent manifest 1"
 BATCH_ROWS = 4096
@@ -368,12 +367,10 @@ REMEDY = "make the manifest again with prepare_faces.py: the crops that are ther
 
 def _explain_unusable(path: Path, error: Exception) -> UserError:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return UserError(
-        Problem(
-            where=str(path),
-            what="is not a usable manifest",
-            expected=f"a whole Arrow file ({FORMAT}), as prepare_faces.py writes it",
-            got=reason.splitlines()[0],
-            remedy=REMEDY,
-        )
+    return UserError.about(
+        where=str(path),
+        what="is not a usable manifest",
+        expected=f"a whole Arrow file ({FORMAT}), as prepare_faces.py writes it",
+        got=reason.splitlines()[0],
+        remedy=REMEDY,
     )

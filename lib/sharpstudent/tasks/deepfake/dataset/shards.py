@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import atomic_path
 
 SHARD_SUFFIX = ".tar"
@@ -104,15 +104,13 @@ def check_shard(path: Path) -> None:
     except (OSError, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         refused = [str(error) or type(error).__name__]  # the last three: what hostile headers lead tarfile to
     if refused:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="is not a sound shard",
-                expected="a plain tar of pictures: regular files below the archive's own root",
-                got="; ".join(refused[:5]) + (f"; and {len(refused) - 5} more" if len(refused) > 5 else ""),
-                remedy="make it again with prepare_faces.py --shards, or take it from where it came from once more; "
-                "nothing of it was unpacked",
-            )
+        raise UserError.about(
+            where=str(path),
+            what="is not a sound shard",
+            expected="a plain tar of pictures: regular files below the archive's own root",
+            got="; ".join(refused[:5]) + (f"; and {len(refused) - 5} more" if len(refused) > 5 else ""),
+            remedy="make it again with prepare_faces.py --shards, or take it from where it came from once more; "
+            "nothing of it was unpacked",
         )
 
 
@@ -137,19 +135,13 @@ def _find_refused(file: IO[bytes], file_size: int) -> list[str]:
 
 
 def _explain_refusal(member: tarfile.TarInfo, file_size: int) -> str | None:
-    if member.issym() or member.islnk():
-        return f"is a link to {member.linkname!r}"
     if not (member.isreg() or member.isdir()) or member.issparse():
-        return "is no regular file"
+        return f"is a link to {member.linkname!r}" if member.linkname else "is no regular file"
     if _is_outside(member.name):
         return "leads outside"
-    if member.size < 0:
-        return f"claims {member.size:,} bytes"
-    if member.offset_data + member.size > file_size:
-        return f"claims {member.size:,} bytes, more than the archive has"
-    if member.size > MAX_CROP_BYTES:
-        return f"claims {member.size:,} bytes, more than any crop"
-    return None
+    if not 0 <= member.size <= file_size - member.offset_data:
+        return f"claims {member.size:,} bytes, more than the archive has or less than none"
+    return f"claims {member.size:,} bytes, more than any crop" if member.size > MAX_CROP_BYTES else None
 
 
 def _is_outside(name: str) -> bool:

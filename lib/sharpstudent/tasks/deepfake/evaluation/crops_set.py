@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import (
     EvaluationSet,
     FrameColumns,
@@ -39,7 +40,7 @@ from sharpstudent.tasks.deepfake.layouts.clip import Found
 from sharpstudent.tasks.deepfake.layouts.listing import read_folder
 from sharpstudent.tasks.deepfake.layouts.own_files import CLASSES
 from sharpstudent.tasks.deepfake.layouts.registry import LAYOUTS, find_clips
-from sharpstudent.tasks.deepfake.prepare.destination import MANIFEST, read_preparation
+from sharpstudent.tasks.deepfake.prepare.destination import read_preparation
 from sharpstudent.tasks.deepfake.prepare.run import run_preparation
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
 from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES, Face, list_pictures

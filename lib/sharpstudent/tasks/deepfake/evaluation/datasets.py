@@ -12,6 +12,7 @@ from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.evaluation.tables import EvalSet
 from sharpstudent.metrics.checks import name_some
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
@@ -19,7 +20,7 @@ from sharpstudent.tasks.deepfake.evaluation.mistakes import Pictures
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split, choose_names
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import DataResult
-from sharpstudent.tasks.deepfake.sources.manifest import CLASSES, FILE_NAME
+from sharpstudent.tasks.deepfake.sources.manifest import CLASSES
 from sharpstudent.tasks.deepfake.swaps.folder import TABLE
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
@@ -52,7 +53,7 @@ def find_kind(request: SetRequest) -> str:
     if request.crops:
         return "crops"
     path = request.path
-    is_manifest = path.suffix == ".arrow" if path.is_file() else (path / FILE_NAME).exists()
+    is_manifest = path.suffix == ".arrow" if path.is_file() else (path / MANIFEST).exists()
     return "manifest" if is_manifest else "folder"
 
 

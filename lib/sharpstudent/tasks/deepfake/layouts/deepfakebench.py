@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, FrameFiles, Gathering, RawClip, Split
 from sharpstudent.tasks.deepfake.layouts.ffpp import MANIPULATIONS
 from sharpstudent.tasks.deepfake.layouts.listing import (
@@ -267,7 +267,7 @@ def find(root: Path, label: int | None) -> Found:
     files = list_json_files(root)
     if not files:
         looked = ", ".join(str(root.joinpath(*folder, "*.json")) for folder in FOLDERS)
-        raise UserError(Problem(str(root), "holds no list of DeepfakeBench", FORM, f"none in {looked}", "put it there"))
+        raise UserError.about(str(root), "holds no list of DeepfakeBench", FORM, f"none in {looked}", "put it there")
     gathering = Gathering(root, "")
     clips: dict[str, RawClip] = {}
     for path in files:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, Gathering, Split
 from sharpstudent.tasks.deepfake.layouts.listing import (
     read_folder,
@@ -61,7 +61,7 @@ def read_video_numbers(path: Path) -> list[str]:
     for index, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
         if not isinstance(pair, list) or not all(isinstance(number, str) for number in pair):
             where, remedy = f"{path}, entry {index}", "take the file from the FaceForensics++ repository"
-            raise UserError(Problem(where, "is not a pair of video numbers", FORM, repr(pair)[:80], remedy))
+            raise UserError.about(where, "is not a pair of video numbers", FORM, repr(pair)[:80], remedy)
         numbers += pair
     return numbers
 

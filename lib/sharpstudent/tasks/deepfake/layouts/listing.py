@@ -148,7 +148,7 @@ def read_csv(
             if missing:
                 got = ", ".join(found) or "an empty file"
                 what = f"lacks the column {' and '.join(missing)}"
-                raise UserError(Problem(str(path), what, form, got, remedy or REMEDY))
+                raise UserError.about(str(path), what, form, got, remedy or REMEDY)
             for row in rows:
                 yield rows.line_num, {name: row.get(name) or "" for name in (*columns, *optional)}
     except (OSError, ValueError, csv.Error) as error:

@@ -63,10 +63,8 @@ ACTORS_FAKE = "DeepFakeDetection"
 
 _PAIR = re.compile(r"(\d{3})_(\d{3})", re.ASCII)
 _NUMBER = re.compile(r"\d{3}", re.ASCII)
-_ACTOR = re.compile(r"(\d{2})__.+", re.ASCII)
-_ACTORS = re.compile(r"(\d{2})_(\d{2})__.+", re.ASCII)
-_CELEBRITY = re.compile(r"(id\d+)_\d+", re.ASCII)
-_CELEBRITIES = re.compile(r"(id\d+)_(id\d+)_\d+", re.ASCII)
+_ACTORS = re.compile(r"(\d{2})(?:_(\d{2}))?__.+", re.ASCII)
+_CELEBRITIES = re.compile(r"(id\d+)(?:_(id\d+))?_\d+", re.ASCII)
 
 
 def tell_ffpp_people(stem: str, manipulation: str) -> tuple[str, ...] | None:
@@ -82,18 +80,19 @@ def tell_ffpp_people(stem: str, manipulation: str) -> tuple[str, ...] | None:
 
 def tell_actors(stem: str) -> tuple[str, ...] | None:
     """Actors ("actor_01") of a real or a fake video of DeepFakeDetection; None for a name of another form."""
-    both, one = _ACTORS.fullmatch(stem), _ACTOR.fullmatch(stem)
-    if both:
-        return (f"actor_{both[2]}", f"actor_{both[1]}")
-    return (f"actor_{one[1]}",) if one else None
+    people = tell_people(stem, _ACTORS)
+    return people and tuple(f"actor_{person}" for person in people)
 
 
 def tell_celebrities(stem: str) -> tuple[str, ...] | None:
     """Celebrities ("id0") of a real or a fake video of Celeb-DF; None for a name of another form."""
-    both, one = _CELEBRITIES.fullmatch(stem), _CELEBRITY.fullmatch(stem)
-    if both:
-        return (both[2], both[1])
-    return (one[1],) if one else None
+    return tell_people(stem, _CELEBRITIES)
+
+
+def tell_people(stem: str, form: re.Pattern[str]) -> tuple[str, ...] | None:
+    """The person of a real video, or the source and the target of a fake, which is named target first."""
+    found = form.fullmatch(stem)
+    return found and tuple(person for person in (found[2], found[1]) if person)
 
 
 LONGEST_NUMBER = 9  # digits

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering
 from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, read_folder, walk_media
 from sharpstudent.tasks.deepfake.layouts.names import build_keys
@@ -57,13 +57,11 @@ class OwnFiles:
         gathering = Gathering(root, root.absolute().name)
         classes = {name: CLASSES[name.lower()] for name in read_folder(root).folders if name.lower() in CLASSES}
         if classes and label is not None:
-            raise UserError(
-                Problem(
-                    where=str(root),
-                    what="has folders that give the labels, and a label was given too",
-                    got=f"{', '.join(f'{name}/' for name in classes)} and --label",
-                    remedy="leave out --label, or give one of the folders",
-                )
+            raise UserError.about(
+                where=str(root),
+                what="has folders that give the labels, and a label was given too",
+                got=f"{', '.join(f'{name}/' for name in classes)} and --label",
+                remedy="leave out --label, or give one of the folders",
             )
         files = walk_media(root, self._suffixes, gathering.reject)
         if not classes and label is None:
@@ -91,10 +89,8 @@ class OwnFiles:
 def _check_not_fake(root: Path, files: list[Path]) -> None:
     for name in (root.absolute().name, *(part for file in files for part in file.relative_to(root).parts[:-1])):
         if name.lower() in FAKE_NAMES:
-            raise UserError(
-                Problem(
-                    where=str(root),
-                    what=f"would be taken for real faces, but {name!r} is what a data set calls its fakes",
-                    remedy="give the data set's own folder, or say --label real or --label fake",
-                )
+            raise UserError.about(
+                where=str(root),
+                what=f"would be taken for real faces, but {name!r} is what a data set calls its fakes",
+                remedy="give the data set's own folder, or say --label real or --label fake",
             )

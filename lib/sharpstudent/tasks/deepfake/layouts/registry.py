@@ -76,18 +76,18 @@ def find_clips(root: Path, *, layout: str | None, label: int | None) -> tuple[st
     """
     _check_folder(root)
     if layout is not None and layout not in LAYOUTS:
-        raise UserError(Problem("--layout", "is not known", " or ".join(LAYOUTS), repr(layout), "choose one of them"))
+        raise UserError.about("--layout", "is not known", " or ".join(LAYOUTS), repr(layout), "choose one of them")
     try:
         name = layout or _recognise(root)
         if label is not None and LAYOUTS[name].data_set:
-            raise UserError(
-                Problem("--label", f"was given, but the files of {name} give the labels", remedy="leave it out")
+            raise UserError.about(
+                "--label", f"was given, but the files of {name} give the labels", remedy="leave it out"
             )
         found = LAYOUTS[name].form.find(root, label)
     except OSError as error:
         remedy = "make it readable, or move it away"
-        raise UserError(
-            Problem(str(error.filename or root), f"cannot be read ({error.strerror})", remedy=remedy)
+        raise UserError.about(
+            str(error.filename or root), f"cannot be read ({error.strerror})", remedy=remedy
         ) from None
     if not found.clips:
         raise UserError(_explain_empty(root, name, found))
@@ -97,10 +97,10 @@ def find_clips(root: Path, *, layout: str | None, label: int | None) -> tuple[st
 def _check_folder(root: Path) -> None:
     if not root.is_dir():
         what = "is a file, not a folder" if root.is_file() else "does not exist"
-        raise UserError(Problem(str(root), what, "a folder in one of the layouts", remedy="name the folder"))
+        raise UserError.about(str(root), what, "a folder in one of the layouts", remedy="name the folder")
     if not is_nameable(str(root.absolute())):
         where = show_name(str(root.absolute()))
-        raise UserError(Problem(where, "is a name that is not UTF-8 text", remedy="rename the folder"))
+        raise UserError.about(where, "is a name that is not UTF-8 text", remedy="rename the folder")
 
 
 def _recognise(root: Path) -> str:
@@ -111,16 +111,12 @@ def _recognise(root: Path) -> str:
     if not names and LAYOUTS[OWN_FILES].form.recognise(root):
         return OWN_FILES
     looked_for = names or list(LAYOUTS)
-    raise UserError(
-        Problem(
-            where=str(root),
-            what="has more than one layout" if names else "has no layout that is known",
-            expected="one of\n" + "\n".join(f"{name}: {LAYOUTS[name].what}" for name in looked_for),
-            got=_show_content(root),
-            remedy=f"say --layout {'|'.join(names)}"
-            if names
-            else "say --layout NAME, or name the folder above or below",
-        )
+    raise UserError.about(
+        where=str(root),
+        what="has more than one layout" if names else "has no layout that is known",
+        expected="one of\n" + "\n".join(f"{name}: {LAYOUTS[name].what}" for name in looked_for),
+        got=_show_content(root),
+        remedy=f"say --layout {'|'.join(names)}" if names else "say --layout NAME, or name the folder above or below",
     )
 
 

@@ -16,9 +16,9 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import atomic_path
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.splits import Assigned, assign_splits, open_train_where_no_validation
-from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow, write_manifest
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS, FaceRow, write_manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
-from sharpstudent.tasks.deepfake.prepare.destination import MANIFEST, QUARANTINE
+from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE
 from sharpstudent.tasks.deepfake.prepare.finished import Finished
 from sharpstudent.tasks.deepfake.prepare.packing import Packer
 from sharpstudent.tasks.deepfake.prepare.parts import StoredPart
@@ -61,9 +61,7 @@ def assemble(
         rows = _read_rows(dest, placed, lambda: tick(doing))
         write_manifest(dest / MANIFEST, packer.pack(rows) if request.shards else rows, settings)
     except UnreadableSample as error:
-        raise UserError(
-            Problem(error.path, error.reason, remedy="repeat the command: this clip is cut again")
-        ) from None
+        raise UserError.about(error.path, error.reason, remedy="repeat the command: this clip is cut again") from None
     return Finished(digest, packer.shards, min(timeouts, default=None), counts)
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow, Manifest
+from sharpstudent.tasks.deepfake.sources.manifest import open_manifest
 
 EXAMPLES = 5
 
@@ -48,7 +49,6 @@ def count_of(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
-MANIFEST_NAME = "manifest.arrow"
 LABELS = ("real", "fake")
 UNUSED = SPLITS.index("none")
 
@@ -107,14 +107,10 @@ def open_faces(path: Path) -> Faces:
     """The columns of a manifest, or of the manifest in a folder. Raises UserError where there is none, where it is
     damaged, or where it has no rows.
     """
-    manifest = Manifest.open(path / MANIFEST_NAME if path.is_dir() else path)
-    where = str(manifest.path)
-    if manifest.is_part:
-        remedy = f"name DEST or its {MANIFEST_NAME}"
-        raise UserError(Problem(where, "is the part of one clip, no whole set", remedy=remedy))
+    manifest = open_manifest(path)
     if len(manifest) == 0:
         remedy = "see quarantine.csv beside it: it has the reason for every file"
-        raise UserError(Problem(where, "holds no face", remedy=remedy))
+        raise UserError.about(str(manifest.path), "holds no face", remedy=remedy)
     manifest.verify()
     split = np.repeat(np.arange(len(SPLITS)), [len(manifest.rows_of(name)) for name in SPLITS])
     return Faces(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
 
 SCRIPT = "prepare_faces.py"
@@ -58,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
     """Mistakes become a `UserError`, so that they look and exit like every other mistake."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(Problem("command line", message, remedy=f"python {SCRIPT} --help"))
+        raise UserError.about("command line", message, remedy=f"python {SCRIPT} --help")
 
 
 def parse_command_line(argv: Sequence[str]) -> Request | Inspection:
@@ -69,7 +69,7 @@ def parse_command_line(argv: Sequence[str]) -> Request | Inspection:
     if read.validation_share + read.test_share >= 1:
         what = "and --test-share leave nothing to train on"
         got = f"{read.validation_share:g} and {read.test_share:g}"
-        raise UserError(Problem("--validation-share", what, expected="a sum below 1", got=got, remedy="lower them"))
+        raise UserError.about("--validation-share", what, expected="a sum below 1", got=got, remedy="lower them")
     cut = CutSettings(read.frames, read.faces, read.image_size, read.min_face, read.picture)
     return Request(
         source=read.source,

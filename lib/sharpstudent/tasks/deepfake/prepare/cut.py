@@ -8,10 +8,9 @@ in memory together; who is who over the frames is decided at the end, by the box
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,14 +20,13 @@ from numpy.typing import NDArray
 
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.data.dataset import UnreadableSample
-from sharpstudent.modalities.faces.detect import FaceDetector, number_tracks
-from sharpstudent.modalities.faces.landmarks import LandmarkMesh
+from sharpstudent.modalities.faces.detect import number_tracks
 from sharpstudent.modalities.faces.video import UnreadableVideo, choose_frames, sample_video, silence_opencv
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.cut_frame import FrameCutter, Networks, Picture, read_limited_picture
 from sharpstudent.tasks.deepfake.prepare.parts import CutClip, CutFace
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
-from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
+from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, load_face_models
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class ClipCutter:
         """The clip's faces by frame and person, and what gave none, with the reasons. Never raises for bad data; raises
         UserError where a face has to be found and a model file is missing.
         """
-        with _one_thread(), silence_opencv():
+        with silence_opencv():
             if clip.kind in ("frames", "crops"):
                 return self._cut_frames(clip)
             if clip.file is None:
@@ -169,21 +167,6 @@ def _find_absent(frame: FrameFiles) -> Path | None:
 
 def load_networks() -> Networks:
     """YuNet and the mesh from weights/. Raises UserError when one is missing."""
-    check_model_files()
+    detector, mesh = load_face_models(min_side=0)  # too small a face is dropped later, where it can be told from none
     hashes = [compute_sha256(path)[:8] for path in (DETECTOR_FILE, MESH_FILE)]
-    return Networks(
-        FaceDetector(DETECTOR_FILE, min_side=0),  # too small a face is dropped later, where it can be told from none
-        LandmarkMesh(MESH_FILE),
-        found_by=f"yunet 2023mar {hashes[0]}, face mesh 468 {hashes[1]}",
-    )
-
-
-@contextlib.contextmanager
-def _one_thread() -> Generator[None, None, None]:
-    """Inside, OpenCV keeps to one core: clips are cut in processes side by side. The caller's setting comes back."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+    return Networks(detector, mesh, found_by=f"yunet 2023mar {hashes[0]}, face mesh 468 {hashes[1]}")

@@ -6,13 +6,13 @@ A face is cut by the box that self-blending itself would cut, scaled down to wha
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import stat
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -107,12 +107,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Found:
-    """A face in a picture [px of it]; landmarks: None until they are located."""
+    """A face in a picture [px of it]; locate: gives its landmarks."""
 
     box_xyxy: NDArray[np.float32]
     score: float
-    landmarks: NDArray[np.float32] | None
-    detected: DetectedFace | None
+    locate: Callable[[], NDArray[np.float32]]
 
     @property
     def shorter_side(self) -> float:
@@ -123,7 +122,7 @@ class FrameCutter:
     """networks: called when the first face has to be found, never where others brought them; version: of this code."""
 
     def __init__(self, settings: CutSettings, networks: Callable[[], Networks], *, version: str) -> None:
-        self._settings, self._networks, self._version = settings, functools.cache(networks), version
+        self._settings, self._networks, self._version = settings, cache(networks), version
 
     def cut(
         self, picture: Picture, files: FrameFiles | None, *, most: int | None, whole: bool = False
@@ -145,8 +144,10 @@ class FrameCutter:
         return made, remark
 
     def _detect(self, picture: Picture) -> list[_Found]:
+        image, networks = picture.image, self._networks()
         return [
-            _Found(face.box_xyxy, face.score, None, face) for face in self._networks().detector.detect(picture.image)
+            _Found(face.box_xyxy, face.score, partial(networks.mesh.locate_81, image, face))
+            for face in networks.detector.detect(image)
         ]
 
     def _take_given(self, picture: Picture, files: FrameFiles) -> list[_Found]:
@@ -154,16 +155,13 @@ class FrameCutter:
         assert files.landmarks is not None
         landmarks = read_landmarks(files.landmarks, *picture.image.shape[:2])
         boxes = None if files.boxes is None else read_boxes(files.boxes)
-        found = [_Found(match_box(points, boxes), 1.0, points, None) for points in landmarks]
+        found = [_Found(match_box(points, boxes), 1.0, lambda points=points: points) for points in landmarks]
         return sorted(found, key=lambda face: -float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2])))
 
     def _make(self, picture: Picture, face: _Found, files: FrameFiles | None, *, whole: bool) -> CutFace:
         image, settings = picture.image, self._settings
-        given = face.landmarks is not None
-        landmarks = face.landmarks
-        if landmarks is None:
-            assert face.detected is not None
-            landmarks = self._networks().mesh.locate_81(image, face.detected)
+        given = files is not None and files.landmarks is not None
+        landmarks = face.locate()
         if not np.isfinite(landmarks).all():
             raise UnreadableSample(picture.source, "its landmarks cannot be located")
         cut = cut_face(image, landmarks, face.box_xyxy, largest_face=round(SPARE * settings.image_size), whole=whole)

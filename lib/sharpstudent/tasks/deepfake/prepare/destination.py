@@ -13,7 +13,7 @@ from sharpstudent.core.io import TEMPORARY_SUFFIX, remove_stray_temporaries, wri
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS
 from sharpstudent.tasks.deepfake.prepare.settings import MANIFEST_SETTINGS
 
-MANIFEST, QUARANTINE, PREPARATION = "manifest.arrow", "quarantine.csv", "preparation.json"
+QUARANTINE, PREPARATION = "quarantine.csv", "preparation.json"
 SHARDS = "shards"
 MADE_BY = "prepare_faces.py"
 _LOCK = ".lock"
@@ -24,18 +24,18 @@ def check_places(source: Path, dest: Path) -> None:
     if not source.is_dir():
         what = "is a file where a folder is wanted" if source.exists() else "does not exist"
         remedy = "name the folder that the file lies in" if source.exists() else "check the path; is the disk mounted?"
-        raise UserError(Problem(str(source), what, expected="a folder of photos, videos or a data set", remedy=remedy))
+        raise UserError.about(str(source), what, expected="a folder of photos, videos or a data set", remedy=remedy)
     if not os.access(source, os.R_OK | os.X_OK):
-        raise UserError(Problem(str(source), "cannot be read", remedy="give yourself the right to read it"))
+        raise UserError.about(str(source), "cannot be read", remedy="give yourself the right to read it")
     outer, inner = source.resolve(), dest.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         what = "lies in SOURCE: its crops would be found as photos by the next preparation"
         if outer != inner and outer.is_relative_to(inner):
             what = "holds SOURCE: what is prepared must lie beside it"
-        raise UserError(Problem(str(dest), what, got=f"SOURCE {source}", remedy="name a folder outside SOURCE"))
+        raise UserError.about(str(dest), what, got=f"SOURCE {source}", remedy="name a folder outside SOURCE")
     above = next(path for path in (inner, *inner.parents) if path.exists())
     if not above.is_dir():
-        raise UserError(Problem(str(above), "is a file where a folder is wanted", remedy="name another DEST"))
+        raise UserError.about(str(above), "is a file where a folder is wanted", remedy="name another DEST")
     if dest.is_dir() and read_preparation(dest) is None:
         foreign = sorted(entry.name for entry in dest.iterdir() if not _is_of_a_start(entry.name))
         if foreign:
@@ -90,13 +90,11 @@ def check_settings(dest: Path, settings: dict[str, Any], *, overwrite: bool, say
     if not changed or not has_crops:
         return
     if not set(names) <= set(MANIFEST_SETTINGS) and not overwrite:
-        raise UserError(
-            Problem(
-                str(dest),
-                "was prepared with other settings",
-                got="\n".join(("DEST -> now", *changed)),
-                remedy="choose another DEST, or repeat the settings of DEST; --overwrite makes its crops anew",
-            )
+        raise UserError.about(
+            str(dest),
+            "was prepared with other settings",
+            got="\n".join(("DEST -> now", *changed)),
+            remedy="choose another DEST, or repeat the settings of DEST; --overwrite makes its crops anew",
         )
     say(f"changed since {dest} was prepared: {'; '.join(changed)}")
 
@@ -108,13 +106,11 @@ def _show(value: Any) -> str:
 def check_gone(dest: Path, gone: list[Path], *, overwrite: bool) -> None:
     """Raise UserError where finished clips are no longer in SOURCE: a disk that is not mounted must cost nothing."""
     if gone and not overwrite:
-        raise UserError(
-            Problem(
-                str(dest),
-                f"holds {len(gone)} finished clip{'s' if len(gone) > 1 else ''} that SOURCE no longer has",
-                got=", ".join(_name_clip(path) for path in gone[:5]) + (", ..." if len(gone) > 5 else ""),
-                remedy="is a disk not mounted? Bring them back; or --overwrite removes their crops from DEST",
-            )
+        raise UserError.about(
+            str(dest),
+            f"holds {len(gone)} finished clip{'s' if len(gone) > 1 else ''} that SOURCE no longer has",
+            got=", ".join(_name_clip(path) for path in gone[:5]) + (", ..." if len(gone) > 5 else ""),
+            remedy="is a disk not mounted? Bring them back; or --overwrite removes their crops from DEST",
         )
 
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_text_atomically
-from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, Manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
-from sharpstudent.tasks.deepfake.prepare.destination import MANIFEST, QUARANTINE, SHARDS, read_preparation
+from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE, SHARDS, read_preparation
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS, CutClip, Part, hide_root, write_broken_part, write_clip
 from sharpstudent.tasks.deepfake.prepare.progress import Counts
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings

@@ -13,12 +13,12 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import disk_errors_told, make_folder
 from sharpstudent.data.dataset import UnreadableSample
-from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, FaceRow, Manifest
 from sharpstudent.tasks.deepfake.dataset.shards import write_shard
-from sharpstudent.tasks.deepfake.prepare.destination import MANIFEST, SHARDS
+from sharpstudent.tasks.deepfake.prepare.destination import SHARDS
 from sharpstudent.tasks.deepfake.prepare.parts import CROPS, clear_other_crops, name_crop, write_crops
 
 SHARD_BYTES, SHARD_MEMBERS = 256 * 2**20, 10_000
@@ -65,12 +65,10 @@ def _read(dest: Path, row: FaceRow) -> bytes:
     with disk_errors_told(dest / row.path):
         content = (dest / row.path).read_bytes()
     if len(content) != row.size or zlib.crc32(content) != row.crc32:
-        raise UserError(
-            Problem(
-                str(dest / row.path),
-                "holds other bytes than were cut: the disk lost them, or somebody changed the file",
-                remedy="delete this file and repeat the command: its clip is cut again",
-            )
+        raise UserError.about(
+            str(dest / row.path),
+            "holds other bytes than were cut: the disk lost them, or somebody changed the file",
+            remedy="delete this file and repeat the command: its clip is cut again",
         )
     return content
 

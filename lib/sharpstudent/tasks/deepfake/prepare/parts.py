@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_told, make_folder
+from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_told, make_folder, sync_to_disk
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest, write_manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
@@ -166,15 +166,7 @@ def write_crops(dest: Path, contents: Mapping[str, bytes]) -> None:
                 raise
     if paths:
         with disk_errors_told(paths[0].parent), ThreadPoolExecutor(min(SYNC_THREADS, len(paths))) as threads:
-            list(threads.map(_sync, [*paths, paths[0].parent]))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            list(threads.map(sync_to_disk, [*paths, paths[0].parent]))
 
 
 def list_crops(dest: Path, key: str) -> dict[str, int]:

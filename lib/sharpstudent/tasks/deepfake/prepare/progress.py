@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from sharpstudent.report.console import DRAW_SECONDS, LINE_SECONDS, format_duration
-from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS
 from sharpstudent.tasks.deepfake.layouts.clip import Rejected
-from sharpstudent.tasks.deepfake.prepare.destination import MANIFEST, QUARANTINE
+from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE
 
 
 class ClipProgress:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -59,13 +59,11 @@ def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str])
     """Raise UserError that names the people or clips who stand in both splits: validation would be a test of memory."""
     shared = sorted(set(train) & set(validation))
     if shared:
-        raise UserError(
-            Problem(
-                where=str(where),
-                what=f"{len(shared)} people or clips stand in training and in validation",
-                got=", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""),
-                remedy="give each of them one split; --allow shared-people trains all the same",
-            )
+        raise UserError.about(
+            where=str(where),
+            what=f"{len(shared)} people or clips stand in training and in validation",
+            got=", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""),
+            remedy="give each of them one split; --allow shared-people trains all the same",
         )
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -93,7 +94,7 @@ class FaceCrops:
     def __init__(self, *, image_size: int, folder: Path = CROP_FOLDER) -> None:
         self._largest_face = round(SPARE * image_size)
         self._folder = folder
-        self._networks: tuple[Any, Any] | None = None
+        self._load = cache(load_face_models)  # when the first photo needs them
         self.rejected: dict[Path, str] = {}
 
     def prepare(self, photos: Sequence[Path]) -> dict[Path, CropFile]:
@@ -119,7 +120,7 @@ class FaceCrops:
 
     def _make(self, photo: Path, file: Path) -> None:
         image = read_picture(photo)
-        detector, mesh = self._load_networks()
+        detector, mesh = self._load()
         faces = detector.detect(image)
         if not faces:
             raise UnreadableSample(str(photo), "no face of at least 40 px found")
@@ -129,15 +130,14 @@ class FaceCrops:
         np.savez(buffer, image=cut.image, landmarks=cut.landmarks, boxes=cut.box_xyxy[None])
         write_bytes_atomically(file, buffer.getvalue())
 
-    def _load_networks(self) -> tuple[Any, Any]:
-        """Detector and mesh, loaded when the first photo needs them."""
-        if self._networks is None:
-            from sharpstudent.modalities.faces.detect import FaceDetector
-            from sharpstudent.modalities.faces.landmarks import LandmarkMesh
 
-            check_model_files()
-            self._networks = FaceDetector(DETECTOR_FILE), LandmarkMesh(MESH_FILE)
-        return self._networks
+def load_face_models(*, min_side: float = 40) -> tuple[Any, Any]:
+    """YuNet and the mesh from weights/. min_side: of a face that counts [px]. Raises UserError when one is missing."""
+    from sharpstudent.modalities.faces.detect import FaceDetector
+    from sharpstudent.modalities.faces.landmarks import LandmarkMesh
+
+    check_model_files()
+    return FaceDetector(DETECTOR_FILE, min_side=min_side), LandmarkMesh(MESH_FILE)
 
 
 def check_model_files() -> None:

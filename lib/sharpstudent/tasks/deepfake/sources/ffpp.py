@@ -61,13 +61,11 @@ def _check_layout(root: Path, base: Path) -> None:
     wanted |= {root / name: f"the official {split} split, a list of video pairs" for split, name in SPLIT_FILES.items()}
     missing = [f"{path} ({meaning})" for path, meaning in wanted.items() if not path.exists()]
     if missing:
-        raise UserError(
-            Problem(
-                where=f"data_root = {str(root)!r}",
-                what=f"lacks {len(missing)} of the {len(wanted)} paths that data_source ffpp reads",
-                got="\n".join(("missing:", *missing)),
-                remedy=REMEDY,
-            )
+        raise UserError.about(
+            where=f"data_root = {str(root)!r}",
+            what=f"lacks {len(missing)} of the {len(wanted)} paths that data_source ffpp reads",
+            got="\n".join(("missing:", *missing)),
+            remedy=REMEDY,
         )
 
 

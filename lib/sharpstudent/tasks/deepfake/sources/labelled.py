@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.sources.face import (
     Face,
@@ -59,14 +59,12 @@ def _find_in(folder: Path, *, prefix: str = "") -> list[Face]:
     missing = [str(folder / name) for name in LABELS if not (folder / name).is_dir()]
     if missing:
         there = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else []
-        raise UserError(
-            Problem(
-                where=", ".join(missing),
-                what="is missing: data_source labelled reads one folder a class",
-                expected=LAYOUT,
-                got=f"{folder} holds {', '.join(there)}" if there else f"{folder} is missing or empty",
-                remedy="rename the class folders to real and fake, or set data_root; `make demo` needs no data",
-            )
+        raise UserError.about(
+            where=", ".join(missing),
+            what="is missing: data_source labelled reads one folder a class",
+            expected=LAYOUT,
+            got=f"{folder} holds {', '.join(there)}" if there else f"{folder} is missing or empty",
+            remedy="rename the class folders to real and fake, or set data_root; `make demo` needs no data",
         )
     return [
         _to_face(folder / name, path, label, prefix)
@@ -93,14 +91,12 @@ class LabelledPicture:
 def _check_both_classes(root: Path, faces: Sequence[Face], split: str) -> None:
     absent = [name for name, label in LABELS.items() if not any(face.label == label for face in faces)]
     if absent:
-        raise UserError(
-            Problem(
-                where=f"{root} ({split})",
-                what=f"has no picture of the class {' and '.join(absent)}",
-                expected="pictures of both classes in training and in validation",
-                got=_count(faces),
-                remedy=f"add pictures ({LAYOUT}), or choose another validation_share or split_seed",
-            )
+        raise UserError.about(
+            where=f"{root} ({split})",
+            what=f"has no picture of the class {' and '.join(absent)}",
+            expected="pictures of both classes in training and in validation",
+            got=_count(faces),
+            remedy=f"add pictures ({LAYOUT}), or choose another validation_share or split_seed",
         )
 
 

@@ -16,13 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
-from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, FaceRow, Manifest
 from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, decode_picture
 
 Fakes = Literal["blend", "labels"]
-FILE_NAME = "manifest.arrow"
 CLASSES = ("real", "fake")  # labels 0 and 1
 USED_SPLITS = ("train", "val")
 
@@ -51,21 +50,18 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
 
 def open_manifest(root: Path) -> Manifest:
     """The manifest that is this file, or lies in this folder. Raises UserError for a missing, broken or partial one."""
-    path = root / FILE_NAME if root.is_dir() else root
+    path = root / MANIFEST if root.is_dir() else root
     if not path.exists():
-        raise UserError(
-            Problem(
-                where=f"data_root = {str(root)!r}",
-                what=f"holds no {FILE_NAME}" if root.is_dir() else "does not exist",
-                expected=f"a folder that prepare_faces.py has made, or the {FILE_NAME} in it",
-                remedy="python prepare_faces.py SOURCE DEST, then set data_root to DEST",
-            )
+        raise UserError.about(
+            where=str(root),
+            what=f"holds no {MANIFEST}" if root.is_dir() else "does not exist",
+            expected=f"a folder that prepare_faces.py has made, or the {MANIFEST} in it",
+            remedy="python prepare_faces.py SOURCE DEST, then name DEST (in a config: data_root)",
         )
     manifest = Manifest.open(path)
     if manifest.is_part:
-        raise UserError(
-            Problem(str(path), "is the part of one clip, not a manifest", remedy=f"set data_root to the {FILE_NAME}")
-        )
+        remedy = f"name the prepared folder or the {MANIFEST} in it"
+        raise UserError.about(str(path), "is the part of one clip, not a manifest", remedy=remedy)
     return manifest
 
 
@@ -135,13 +131,11 @@ def read_labels(manifest: Manifest) -> NDArray[np.int8]:
     """Label of every row, int8 (n,). Raises UserError for any but 0 and 1."""
     labels = np.asarray(manifest.column("label"), np.int8)
     if ((labels < 0) | (labels > 1)).any():
-        raise UserError(
-            Problem(
-                where=f"{manifest.path}, label",
-                what="is neither 0 (real) nor 1 (fake)",
-                got=f"{np.unique(labels).tolist()}",
-                remedy="make the manifest again with prepare_faces.py",
-            )
+        raise UserError.about(
+            where=f"{manifest.path}, label",
+            what="is neither 0 (real) nor 1 (fake)",
+            got=f"{np.unique(labels).tolist()}",
+            remedy="make the manifest again with prepare_faces.py",
         )
     return labels
 
@@ -176,14 +170,12 @@ def _check_classes(manifest: Manifest, counts: dict[str, NDArray[np.int64]], fak
         remedy = "prepare more clips or people"
         if fakes == "labels":
             remedy += "; or set fakes to blend, which makes the fakes from the real faces"
-        raise UserError(
-            Problem(
-                where=str(manifest.path),
-                what=f"has {' and '.join(absent)}",
-                expected=f"{' and '.join(wanted)} faces in train and in val (fakes = {fakes!r})",
-                got="; ".join(f"{split}: {_count(count)}" for split, count in counts.items()),
-                remedy=remedy,
-            )
+        raise UserError.about(
+            where=str(manifest.path),
+            what=f"has {' and '.join(absent)}",
+            expected=f"{' and '.join(wanted)} faces in train and in val (fakes = {fakes!r})",
+            got="; ".join(f"{split}: {_count(count)}" for split, count in counts.items()),
+            remedy=remedy,
         )
 
 

@@ -69,39 +69,35 @@ def _read_folders(root: Path) -> list[Photo]:
     people = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
     photos = [Photo(path, folder.name) for folder in people for path in list_pictures(folder)]
     if not photos:
-        raise UserError(
-            Problem(
-                where=str(root),
-                what="holds no photos" if root.is_dir() else "does not exist",
-                expected=LAYOUT,
-                remedy="set data_root to such a folder or file; `make demo` fetches portraits to try it with",
-            )
+        raise UserError.about(
+            where=str(root),
+            what="holds no photos" if root.is_dir() else "does not exist",
+            expected=LAYOUT,
+            remedy="set data_root to such a folder or file; `make demo` fetches portraits to try it with",
         )
     return photos
 
 
 def read_csv(path: Path) -> list[Photo]:
     if not path.is_file():
-        raise UserError(
-            Problem(where=str(path), what="does not exist", expected=LAYOUT, remedy="set data_root; or run `make demo`")
+        raise UserError.about(
+            where=str(path), what="does not exist", expected=LAYOUT, remedy="set data_root; or run `make demo`"
         )
     rows = listing.read_csv(path, columns=("path", "person"), optional=("split",), remedy="save it so, as UTF-8 CSV")
     photos = [_to_photo(path, line, row) for line, row in rows]
     if not photos:
-        raise UserError(Problem(where=str(path), what="has no rows", expected=LAYOUT, remedy="add the photos"))
+        raise UserError.about(where=str(path), what="has no rows", expected=LAYOUT, remedy="add the photos")
     return photos
 
 
 def _to_photo(csv_path: Path, line: int, row: dict[str, str]) -> Photo:
     if not row["path"] or not row["person"] or row["split"] not in ("", *SPLITS):
-        raise UserError(
-            Problem(
-                where=f"{csv_path}, line {line}",
-                what="is not a photo's row",
-                expected=f"path, person and a split out of {', '.join(SPLITS)} (or none)",
-                got=", ".join(f"{key}={value!r}" for key, value in row.items()),
-                remedy="mend the line",
-            )
+        raise UserError.about(
+            where=f"{csv_path}, line {line}",
+            what="is not a photo's row",
+            expected=f"path, person and a split out of {', '.join(SPLITS)} (or none)",
+            got=", ".join(f"{key}={value!r}" for key, value in row.items()),
+            remedy="mend the line",
         )
     return Photo(csv_path.parent / row["path"], row["person"], row["split"] or None)
 
@@ -111,13 +107,11 @@ def _split(photos: list[Photo], share: float, seed: int) -> list[Photo]:
     if all(photo.split for photo in photos):
         return photos
     if any(photo.split for photo in photos):
-        raise UserError(
-            Problem(
-                where="split",
-                what="some rows have a split and some have none",
-                expected="a split in every row, or in none",
-                remedy="fill the column or empty it",
-            )
+        raise UserError.about(
+            where="split",
+            what="some rows have a split and some have none",
+            expected="a split in every row, or in none",
+            remedy="fill the column or empty it",
         )
     held_out = choose_validation_identities([photo.person for photo in photos], share=share, seed=seed)
     return [Photo(p.path, p.person, "val" if p.person in held_out else "train") for p in photos]
@@ -136,13 +130,11 @@ def _check_no_leak(root: Path, photos: Sequence[Photo]) -> None:
     leaks = sorted(key for key, splits in splits_of.items() if len(splits) > 1)
     if leaks:
         shown = [f"{key} ({', '.join(sorted(files_of[key]))})" if key in files_of else key for key in leaks[:5]]
-        raise UserError(
-            Problem(
-                where=str(root),
-                what=f"{len(leaks)} people or identical files stand in two splits (training, validation, test)",
-                got="; ".join(shown),
-                remedy="give them one split (or one person folder); --allow shared-people trains all the same",
-            )
+        raise UserError.about(
+            where=str(root),
+            what=f"{len(leaks)} people or identical files stand in two splits (training, validation, test)",
+            got="; ".join(shown),
+            remedy="give them one split (or one person folder); --allow shared-people trains all the same",
         )
 
 

@@ -17,7 +17,7 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.swap.match import FaceLook, LookTable, describe_look
 from sharpstudent.modalities.faces.swap.swap import PhotoFace, PointedFace, SwapDraft, UnfitPair, cut_face, draft_swap
 from sharpstudent.tasks.deepfake.sources.face import read_picture
-from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
+from sharpstudent.tasks.deepfake.sources.face_crops import load_face_models
 from sharpstudent.tasks.deepfake.sources.photos import Photo
 
 LEAST_PRESENCE = 0.5  # the mesh's probability of a face
@@ -51,7 +51,7 @@ class FaceFinder:
 
     def find(self, photos: Sequence[Photo], say: Callable[[str], None]) -> list[FoundFace]:
         """In the order of the photos. Raises UserError where the model files are missing."""
-        detector, mesh = load_networks()
+        detector, mesh = load_face_models()
         found: dict[Path, tuple[NDArray[np.float32], NDArray[np.float32], FaceLook]] = {}
         for number, photo in enumerate(photos, 1):
             try:
@@ -132,15 +132,6 @@ class PartnerChoice:
     def _cut(self, index: int) -> PhotoFace:
         face = self._faces[index]
         return cut_face(read_picture(face.photo.path), face.points, face.box_xyxy, self._image_size)
-
-
-def load_networks() -> tuple[Any, Any]:
-    """Detector and mesh. Raises UserError where a model file is missing."""
-    from sharpstudent.modalities.faces.detect import FaceDetector
-    from sharpstudent.modalities.faces.landmarks import LandmarkMesh
-
-    check_model_files()
-    return FaceDetector(DETECTOR_FILE), LandmarkMesh(MESH_FILE)
 
 
 def _compute_digest(path: Path) -> str:
