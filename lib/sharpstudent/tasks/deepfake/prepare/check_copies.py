@@ -96,7 +96,7 @@ def _find_outside(faces: Faces) -> Iterator[Finding]:
     shares = measure_outside(faces)
     wrong = np.flatnonzero(shares > OUTSIDE_SHARE)
     what = f"{count_of(len(wrong), 'face has its', 'faces have their')} landmarks outside the crop"
-    examples = (f"{faces.name_of(i)}: {shares[i]:.0%} of the points" for i in wrong)
+    examples = (f"{faces.name_of(i)}: {shares[i]:.0%} of the points" for i in wrong.tolist())
     remedy = "the landmarks belong to another picture or another size: mend the source's files and prepare it again"
     yield from find_any(what, len(wrong), examples, remedy)
 
@@ -124,7 +124,7 @@ def _find_small(faces: Faces) -> Iterator[Finding]:
         return
     small = np.flatnonzero(~(faces.face_size >= least))  # NaN too
     what = f"{count_of(len(small), 'face is', 'faces are')} smaller than the {least:g} px that were asked for"
-    examples = (f"{faces.name_of(i)}: {faces.face_size[i]:.0f} px" for i in small)
+    examples = (f"{faces.name_of(i)}: {faces.face_size[i]:.0f} px" for i in small.tolist())
     remedy = "prepare the set again, or with a lower --min-face if they are wanted"
     yield from find_any(what, len(small), examples, remedy)
 

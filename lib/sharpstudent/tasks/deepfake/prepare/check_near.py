@@ -33,11 +33,11 @@ ALIKE = 0.8  # correlation of two copies at least; for what it tells apart see c
 
 def read_face(faces: Faces, index: int) -> NDArray[np.float32] | None:
     """A row's face as `describe_face` gives it; None where the crop cannot be read, which is a fault of its own."""
+    row = faces.row(index)
     try:
-        loaded = StoredCrop(faces.manifest, faces.row(index)).load()
+        return describe_face(StoredCrop(faces.manifest, row).load().image, row.landmarks)
     except UnreadableSample:
         return None
-    return describe_face(loaded.image, loaded.landmarks)
 
 
 def describe_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -154,7 +154,7 @@ def draw_set(path: Path, faces: Faces, sheet: Sequence[SheetPart]) -> None:
     FigureCanvasAgg(figure)
     title = f"{faces.manifest.folder.resolve().name}: {len(faces):,} faces, {len(np.unique(faces.clip)):,} clips"
     figure.suptitle(title, fontsize=15, fontweight="bold", x=0.01, ha="left", parse_math=False)
-    panels, *parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+    panels, *parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
     sizes, sharpness = panels.subplots(1, 2)
     line = faces.find_setting("image_size")
     _draw_histogram(sizes, faces, faces.face_size, "shorter side of a face [px]", line=line)

@@ -20,43 +20,12 @@ from rich.console import Console
 from sharpstudent.core.errors import ExitCode, RunInterrupted
 from sharpstudent.core.io import lock_folder, make_folder
 from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
+from sharpstudent.tasks.deepfake.prepare import destination, finished, packing, parts
 from sharpstudent.tasks.deepfake.prepare.assemble import assemble
 from sharpstudent.tasks.deepfake.prepare.cut import VERSION, ClipCutter
-from sharpstudent.tasks.deepfake.prepare.destination import (
-    MANIFEST,
-    check_gone,
-    check_places,
-    check_settings,
-    read_preparation,
-    remove_strays,
-    write_preparation,
-)
-from sharpstudent.tasks.deepfake.prepare.finished import (
-    FINISHED,
-    ClipDone,
-    ClipWorker,
-    Cutter,
-    Finished,
-    Job,
-    build_broken_part,
-    compute_digest,
-    hide_roots,
-    is_whole,
-    read_finished,
-    write_finished,
-)
-from sharpstudent.tasks.deepfake.prepare.packing import remove, remove_loose, remove_other_shards, unpack
-from sharpstudent.tasks.deepfake.prepare.parts import (
-    PARTS,
-    StoredPart,
-    clear_crops,
-    clear_other_crops,
-    compute_fingerprint,
-    find_part_file,
-    write_broken_part,
-)
 from sharpstudent.tasks.deepfake.prepare.pool import Lost, WorkerPool
 from sharpstudent.tasks.deepfake.prepare.progress import ClipProgress, Counts, describe_counts, describe_next
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
@@ -91,7 +60,7 @@ def run_preparation(
     console: Console,
     *,
     find: Find = find_clips,
-    build_cutter: Callable[[CutSettings], Cutter] = ClipCutter,
+    build_cutter: Callable[[CutSettings], finished.Cutter] = ClipCutter,
     for_training: bool = True,
 ) -> Counts:
     """Prepare request.source into request.dest and say what came of it. find: what looks for the clips; build_cutter:
@@ -104,7 +73,7 @@ def run_preparation(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with stop_signals_told():
-        check_places(request.source, request.dest)
+        destination.check_places(request.source, request.dest)
         lock = lock_folder(request.dest, say, doing="prepared") if request.dest.is_dir() else None
         layout, found = find(request.source, layout=request.layout, label=request.label)
         for note in (f"{request.source}: {layout}, {len(found.clips):,} clips", *found.notes):
@@ -131,29 +100,29 @@ class _Preparation:
         self._request, self._dest, self._console, self._say = request, request.dest, console, say
         self._settings = request.describe(layout)
         self._jobs = [
-            Job(clip, compute_fingerprint(clip, request.cut, request.source, version=VERSION))
+            finished.Job(clip, parts.compute_fingerprint(clip, request.cut, request.source, version=VERSION))
             for clip in sorted(found.clips, key=lambda clip: clip.key)
         ]
-        self._rejected = [hide_roots(item, request.source) for item in found.rejected]
+        self._rejected = [finished.hide_roots(item, request.source) for item in found.rejected]
         check_keys([job.clip for job in self._jobs])
-        self._digest = compute_digest(self._settings, self._jobs, self._rejected)
+        self._digest = finished.compute_digest(self._settings, self._jobs, self._rejected)
 
-    def run(self, build_cutter: Callable[[CutSettings], Cutter]) -> Counts:
+    def run(self, build_cutter: Callable[[CutSettings], finished.Cutter]) -> Counts:
         request, dest = self._request, self._dest
-        finished = read_finished(dest)
-        if finished is not None and self._is_as_asked(finished) and is_whole(dest):
+        before = finished.read_finished(dest)
+        if before is not None and self._is_as_asked(before) and finished.is_whole(dest):
             self._say("everything is done already: nothing was changed")
-            self._tidy(finished.shards)
-            return finished.counts
-        check_settings(dest, self._settings, overwrite=request.overwrite, say=self._say)
+            self._tidy(before.shards)
+            return before.counts
+        destination.check_settings(dest, self._settings, overwrite=request.overwrite, say=self._say)
         gone = self._find_gone()
-        check_gone(dest, gone, overwrite=request.overwrite)
-        remove_strays(dest)
-        if finished is not None:  # else the loose files are still there
-            before = (read_preparation(dest) or {"settings": {}})["settings"]
-            unpack(dest, before.get("picture", "png"), self._say)
-        remove(dest / FINISHED)
-        write_preparation(dest, self._settings, None)
+        destination.check_gone(dest, gone, overwrite=request.overwrite)
+        destination.remove_strays(dest)
+        if before is not None:  # else the loose files are still there
+            settings = (destination.read_preparation(dest) or {"settings": {}})["settings"]
+            packing.unpack(dest, settings.get("picture", "png"), self._say)
+        packing.remove(dest / finished.FINISHED)
+        destination.write_preparation(dest, self._settings, None)
         with ClipProgress(self._console, len(self._jobs)) as looking:
             jobs = [
                 job for job in self._jobs if not self._is_done(job, lambda: looking.tick("looking at what is done"))
@@ -164,20 +133,20 @@ class _Preparation:
         self._cut(jobs, build_cutter)
         return self._put_together()
 
-    def _is_as_asked(self, finished: Finished) -> bool:
-        request, shortest = self._request, finished.shortest_timeout
+    def _is_as_asked(self, before: finished.Finished) -> bool:
+        request, shortest = self._request, before.shortest_timeout
         has_time = shortest is None or shortest >= request.clip_timeout
-        return finished.digest == self._digest and has_time and not request.retry
+        return before.digest == self._digest and has_time and not request.retry
 
     def _find_gone(self) -> list[Path]:
         """Parts of clips that the source no longer has."""
-        wanted = {find_part_file(self._dest, job.clip.key) for job in self._jobs}
-        return sorted(path for path in (self._dest / PARTS).glob("*.arrow") if path not in wanted)
+        wanted = {parts.find_part_file(self._dest, job.clip.key) for job in self._jobs}
+        return sorted(path for path in (self._dest / parts.PARTS).glob("*.arrow") if path not in wanted)
 
-    def _is_done(self, job: Job, tick: Callable[[], None]) -> bool:
+    def _is_done(self, job: finished.Job, tick: Callable[[], None]) -> bool:
         tick()
         try:
-            part = StoredPart(self._dest, job.clip.key)
+            part = parts.StoredPart(self._dest, job.clip.key)
             about = part.about
             if about.fingerprint != job.fingerprint or (about.broken is not None and self._request.retry):
                 return False
@@ -190,45 +159,48 @@ class _Preparation:
         except UnreadableSample:
             return False
 
-    def _forget(self, gone: Sequence[Path], jobs: Sequence[Job]) -> None:
+    def _forget(self, gone: Sequence[Path], jobs: Sequence[finished.Job]) -> None:
         """Remove what no longer holds: first the manifest, which names it."""
-        stale = [path for job in jobs if (path := find_part_file(self._dest, job.clip.key)).exists()]
+        stale = [path for job in jobs if (path := parts.find_part_file(self._dest, job.clip.key)).exists()]
         if stale or gone:
-            remove(self._dest / MANIFEST)
+            packing.remove(self._dest / MANIFEST)
         for path in (*stale, *gone):
-            remove(path)
-        clear_other_crops(self._dest, frozenset(job.clip.key for job in self._jobs))
+            packing.remove(path)
+        parts.clear_other_crops(self._dest, frozenset(job.clip.key for job in self._jobs))
 
-    def _cut(self, jobs: Sequence[Job], build_cutter: Callable[[CutSettings], Cutter]) -> None:
+    def _cut(self, jobs: Sequence[finished.Job], build_cutter: Callable[[CutSettings], finished.Cutter]) -> None:
         if not jobs:
             return
         request, dest = self._request, self._dest
         done_before = len(self._jobs) - len(jobs)
         if done_before:
             self._say(f"{done_before:,} clips are finished already, {len(jobs):,} are left")
-        build = functools.partial(ClipWorker, dest, request.source, request.cut, build_cutter)
-        pool: WorkerPool[Job, ClipDone] = WorkerPool(build, request.workers, timeout_s=request.clip_timeout)
+        build = functools.partial(finished.ClipWorker, dest, request.source, request.cut, build_cutter)
+        pool: WorkerPool[finished.Job, finished.ClipDone] = WorkerPool(
+            build, request.workers, timeout_s=request.clip_timeout
+        )
         with ClipProgress(self._console, len(jobs)) as progress, pool:
             for job, result in pool.run(jobs, progress.tick):
                 done = self._give_up(job, result) if isinstance(result, Lost) else result
                 progress.add(faces=done.faces, rejected=done.rejected, frames=done.frames_read)
 
-    def _give_up(self, job: Job, lost: Lost) -> ClipDone:
+    def _give_up(self, job: finished.Job, lost: Lost) -> finished.ClipDone:
         """Record a clip whose worker is gone, unless that had finished it just before."""
         with contextlib.suppress(UnreadableSample):
-            part = StoredPart(self._dest, job.clip.key)
+            part = parts.StoredPart(self._dest, job.clip.key)
             if part.about.fingerprint == job.fingerprint and part.has_its_crops(self._dest):
-                return ClipDone(len(part.rows), len(part.about.rejected), part.about.frames_read)
+                return finished.ClipDone(len(part.rows), len(part.about.rejected), part.about.frames_read)
         request = self._request
         timeout = request.clip_timeout if lost.how == "too slow" else None
-        clear_crops(self._dest, job.clip.key)
-        write_broken_part(self._dest, build_broken_part(job, lost.how, lost.reason, request.source, timeout))
-        return ClipDone(0, 1, 0)
+        parts.write_broken_part(
+            self._dest, finished.build_broken_part(job, lost.how, lost.reason, request.source, timeout)
+        )
+        return finished.ClipDone(0, 1, 0)
 
     def _put_together(self) -> Counts:
         dest = self._dest
         with ClipProgress(self._console, len(self._jobs)) as progress:
-            finished = assemble(
+            made = assemble(
                 dest,
                 [job.clip for job in self._jobs],
                 self._rejected,
@@ -237,16 +209,16 @@ class _Preparation:
                 digest=self._digest,
                 tick=progress.tick,
             )
-        write_preparation(dest, self._settings, asdict(finished.counts))
-        write_finished(dest, finished)
-        self._tidy(finished.shards)
-        return finished.counts
+        destination.write_preparation(dest, self._settings, asdict(made.counts))
+        finished.write_finished(dest, made)
+        self._tidy(made.shards)
+        return made.counts
 
     def _tidy(self, shards: int) -> None:
         """Remove the other form of the crops; a kill in the middle leaves the rest to the next run."""
         if shards:
-            remove_loose(self._dest)
-        remove_other_shards(self._dest, keep=shards)
+            packing.remove_loose(self._dest)
+        packing.remove_other_shards(self._dest, keep=shards)
 
 
 def check_keys(clips: Sequence[RawClip]) -> None:
