@@ -34,8 +34,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, networks that know the drawn faces, and no doubt about how their swaps look."""
     monkeypatch.chdir(tmp_path)
     Path("model").write_bytes(b"model")
-    for module in (swaps, swaps_faces):
-        monkeypatch.setattr(module, "check_model_files", lambda: None)
+    monkeypatch.setattr(swaps, "check_model_files", lambda: None)
     monkeypatch.setattr(swaps, "DETECTOR_FILE", Path("model"))
     monkeypatch.setattr(swaps, "MESH_FILE", Path("model"))
     monkeypatch.setattr(swaps_faces, "load_face_models", lambda: (KnowingDetector(), KnowingMesh()))
