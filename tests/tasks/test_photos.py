@@ -271,7 +271,7 @@ def test_a_person_in_two_splits_of_a_csv_is_refused_unless_allowed() -> None:
     [
         ((), "lacks the column path and person"),
         (("file,person", "a/0.png,Ann"), "lacks the column path"),
-        (("path,person",), "has no rows"),
+        (("path,person",), "holds no photos"),
         (("path,person", "a/0.png"), "line 2"),
         (("path,person", ",Ann"), "line 2"),
         (("path,person,split", "a/0.png,Ann,validation"), "train, val, test"),

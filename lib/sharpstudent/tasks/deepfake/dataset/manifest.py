@@ -99,10 +99,8 @@ def describe_difference(found: pa.Schema) -> str:
     missing = [name for name in SCHEMA.names if name not in found.names]
     if missing:
         return f"it lacks the columns {', '.join(missing)}"
-    other = [name for name in SCHEMA.names if not found.field(name).equals(SCHEMA.field(name))]
-    return "its columns differ: " + (
-        ", ".join(f"{name} is {found.field(name).type}" for name in other) or "their order"
-    )
+    other = [f"{field.name} is {found.field(field.name).type}" for field in SCHEMA if found.field(field.name) != field]
+    return f"its columns differ: {', '.join(other) or 'their order'}"
 
 
 def to_batch(rows: Sequence[FaceRow]) -> pa.RecordBatch:

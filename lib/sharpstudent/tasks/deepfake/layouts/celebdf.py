@@ -61,9 +61,13 @@ def _read_test_list(path: Path, gathering: Gathering) -> dict[str, str]:
     if not path.is_file():
         gathering.note(f"{path} is missing: no video has an official split (the file comes with the data set)")
         return {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except ValueError as error:
+        raise UserError(explain_broken(path, "text", str(error), f"lines like {LINE}")) from None
     listed: dict[str, str] = {}
     against = 0
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -81,10 +85,3 @@ def _read_test_list(path: Path, gathering: Gathering) -> dict[str, str]:
     if against:
         gathering.note(f"{path}: the marks of {against} lines contradict their folders; the folders decide")
     return listed
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except ValueError as error:
-        raise UserError(explain_broken(path, "text", str(error), f"lines like {LINE}")) from None

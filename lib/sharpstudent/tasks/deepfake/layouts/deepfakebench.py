@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.layouts import names
 from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, FrameFiles, Gathering, RawClip, Split
 from sharpstudent.tasks.deepfake.layouts.ffpp import MANIPULATIONS
 from sharpstudent.tasks.deepfake.layouts.listing import (
@@ -33,13 +34,6 @@ from sharpstudent.tasks.deepfake.layouts.listing import (
     read_names,
     show_name,
     split_name,
-)
-from sharpstudent.tasks.deepfake.layouts.names import (
-    build_key,
-    number_frames,
-    tell_actors,
-    tell_celebrities,
-    tell_ffpp_people,
 )
 
 FORM = '{"FaceForensics++": {"FF-real": {"train": {"c23": {"071": {"label": "FF-real", "frames": ["..."]}}}}}}'
@@ -195,7 +189,7 @@ class FrameFinder:
         stems = [name.rpartition(".")[0] for _, name in found]
         frames = tuple(
             open_shelf(folder).take(index, name, stem)
-            for index, stem, (folder, name) in zip(number_frames(stems), stems, found, strict=True)
+            for index, stem, (folder, name) in zip(names.number_frames(stems), stems, found, strict=True)
         )
         if not listed:
             return frames, "lists no frame"
@@ -282,7 +276,7 @@ def find(root: Path, label: int | None) -> Found:
 def _take(entry: Entry, finder: FrameFinder, clips: dict[str, RawClip], gathering: Gathering) -> None:
     listed = [_cut(frame) for frame in entry.frames]
     parts = finder.name_clip(entry, listed)
-    key = build_key(parts)
+    key = names.build_key(parts)
     known = clips.get(key)
     if known is not None and known.label != entry.label:
         gathering.reject(entry.place, f"has the frames of {key}, which another entry says is of the other label")
@@ -311,9 +305,9 @@ def _to_clip(key: str, entry: Entry, parts: tuple[str, ...], frames: tuple[Frame
         in_path = [part for part in parts if part in MANIPULATIONS]
         manipulation = (in_path or [FF_LABELS.get(entry.label_name, entry.label_name)])[0]
     people = {
-        "FaceForensics++": lambda: tell_ffpp_people(entry.video, manipulation),
-        "DeepFakeDetection": lambda: tell_actors(entry.video),
-        "Celeb-DF": lambda: tell_celebrities(entry.video),
+        "FaceForensics++": lambda: names.tell_ffpp_people(entry.video, manipulation),
+        "DeepFakeDetection": lambda: names.tell_actors(entry.video),
+        "Celeb-DF": lambda: names.tell_celebrities(entry.video),
     }.get(family, lambda: None)()
     return RawClip(
         key=key,

@@ -22,13 +22,8 @@ from sharpstudent.core.io import atomic_path
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.crop import compute_landmark_box
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, FaceRow
+from sharpstudent.tasks.deepfake.prepare import describe_tables as tables
 from sharpstudent.tasks.deepfake.prepare.check_columns import LABELS, Codes, Faces, open_faces
-from sharpstudent.tasks.deepfake.prepare.describe_tables import (
-    show_manipulations,
-    show_quality,
-    show_sizes,
-    show_splits,
-)
 from sharpstudent.tasks.deepfake.sources.manifest import StoredCrop
 
 SEED = 0  # the same faces on every day
@@ -221,7 +216,7 @@ def run_describe(manifest_path: Path, *, say: Callable[[str], None]) -> Path:
     """
     faces = open_faces(manifest_path)
     say(f"{faces.manifest.path}: {len(faces):,} faces")
-    for show in (show_splits, show_manipulations, show_sizes, show_quality):
+    for show in (tables.show_splits, tables.show_manipulations, tables.show_sizes, tables.show_quality):
         say(show(faces))
     sheet = build_sheet(faces)
     path = faces.manifest.folder / PICTURE

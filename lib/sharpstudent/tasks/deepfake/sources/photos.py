@@ -34,9 +34,7 @@ def find_faces(
     root: Path, *, image_size: int, validation_share: float, split_seed: int, allow_shared: bool
 ) -> FaceSplits:
     """The largest face of every photo. Raises UserError for another layout, shared people, or too few faces."""
-    photos = _split(
-        read_csv(root) if root.suffix.lower() == ".csv" else _read_folders(root), validation_share, split_seed
-    )
+    photos = _split(_read_photos(root), validation_share, split_seed)
     if not allow_shared:
         _check_no_leak(root, photos)
     photos = [photo for photo in photos if photo.split != "test"]
@@ -64,14 +62,17 @@ def find_faces(
     return FaceSplits(tuple(faces["train"]), tuple(faces["val"]), tuple(notes))
 
 
-def _read_folders(root: Path) -> list[Photo]:
-    folders = sorted(root.iterdir()) if root.is_dir() else []
-    people = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
-    photos = [Photo(path, folder.name) for folder in people for path in list_pictures(folder)]
+def _read_photos(root: Path) -> list[Photo]:
+    if root.suffix.lower() == ".csv" and root.is_file():
+        photos = read_csv(root)
+    else:
+        folders = sorted(root.iterdir()) if root.is_dir() else []
+        people = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+        photos = [Photo(path, folder.name) for folder in people for path in list_pictures(folder)]
     if not photos:
         raise UserError.about(
             where=str(root),
-            what="holds no photos" if root.is_dir() else "does not exist",
+            what="holds no photos" if root.exists() else "does not exist",
             expected=LAYOUT,
             remedy="set data_root to such a folder or file; `make demo` fetches portraits to try it with",
         )
@@ -79,15 +80,9 @@ def _read_folders(root: Path) -> list[Photo]:
 
 
 def read_csv(path: Path) -> list[Photo]:
-    if not path.is_file():
-        raise UserError.about(
-            where=str(path), what="does not exist", expected=LAYOUT, remedy="set data_root; or run `make demo`"
-        )
+    """The photos of a CSV file. Raises UserError for a file of another form."""
     rows = listing.read_csv(path, columns=("path", "person"), optional=("split",), remedy="save it so, as UTF-8 CSV")
-    photos = [_to_photo(path, line, row) for line, row in rows]
-    if not photos:
-        raise UserError.about(where=str(path), what="has no rows", expected=LAYOUT, remedy="add the photos")
-    return photos
+    return [_to_photo(path, line, row) for line, row in rows]
 
 
 def _to_photo(csv_path: Path, line: int, row: dict[str, str]) -> Photo:

@@ -98,15 +98,16 @@ def _rename(name: str) -> str:
 
 def _read(people: Path) -> list[Photo]:
     if people.suffix.lower() == ".csv" and people.is_file():
-        return read_csv(people)
-    folders = sorted(people.iterdir()) if people.is_dir() else []
-    named = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
-    photos = [Photo(path, folder.name) for folder in named for path in list_pictures(folder)]
+        photos = read_csv(people)
+    else:
+        folders = sorted(people.iterdir()) if people.is_dir() else []
+        named = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+        photos = [Photo(path, folder.name) for folder in named for path in list_pictures(folder)]
     if not photos:
         raise UserError(
             Problem(
                 show_path(people),
-                "holds no photos by person" if people.is_dir() else "does not exist, or is neither folder nor CSV",
+                "holds no photos by person" if people.exists() else "does not exist, or is neither folder nor CSV",
                 expected=LAYOUT,
                 remedy="name such a folder or file; `make demo` fetches portraits to try it (data/demo/faces.csv)",
             )
