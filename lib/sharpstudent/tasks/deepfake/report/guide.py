@@ -7,10 +7,11 @@ gains are AUCs of single pictures: where another metric selects, they are held a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from sharpstudent.report import guide
-from sharpstudent.report.guide import STAGE1_EPOCHS, DistillationSettings, Gain
+from sharpstudent.report.guide import STAGE1_EPOCHS, Gain
 from sharpstudent.report.results import Role
 from sharpstudent.report.text import format_milliseconds, format_parameters
 from sharpstudent.tasks.deepfake.report.results import Band, ModelResult
@@ -22,18 +23,18 @@ STAGE2_GAIN = (0.01, 0.03)  # AUC gained over stage 1
 
 
 def describe_next_after_stage1(
-    *,
-    val_auc: float | None,
-    checkpoint: str,
-    config: str,
-    name: str = "run",
-    options: str = "",
-    weights_key_set: bool = False,
-    bands: bool,
-    selected: str | None = None,
+    *, val_auc: float | None, bands: bool, selected: str | None = None, **told: Any
 ) -> list[str]:
-    """As the general guide's, with the bands. selected: metric and best value, where that is another metric than the
-    AUC. val_auc: None where it is not known.
+    """As the general guide's, with the bands.
+
+    Args:
+        val_auc: of the best epoch, None where it is not known.
+        bands: whether the guide's bands hold for this data.
+        selected: metric and best value, where that is another metric than the AUC.
+        told: what else the general guide's function takes: `checkpoint`, `config` and so on.
+
+    Returns:
+        The lines at the end of stage 1.
     """
     remarks: list[str] = []
     advice: list[str] = []
@@ -42,36 +43,30 @@ def describe_next_after_stage1(
         remarks.append(f"  {_hold_against(val_auc, STAGE1_BAND)} (the guide also says {elsewhere})")
         if val_auc < STAGE1_BAND_ELSEWHERE[0]:
             advice.append(f"  Before that, longer pre-training is worth it: `stage1.epoch` of {STAGE1_EPOCHS} or more.")
-    return guide.describe_next_after_stage1(
-        best=_tell_best(val_auc, selected),
-        checkpoint=checkpoint,
-        config=config,
-        name=name,
-        options=options,
-        weights_key_set=weights_key_set,
-        remarks=remarks,
-        advice=advice,
-    )
+    best = _tell_best(val_auc, selected)
+    return guide.describe_next_after_stage1(best=best, remarks=remarks, advice=advice, **told)
 
 
 def describe_next_after_stage2(
-    *,
-    val_auc: float | None,
-    stage1_auc: float | None,
-    checkpoint: str,
-    settings: DistillationSettings | None,
-    bands: bool,
-    selected: str | None = None,
+    *, val_auc: float | None, stage1_auc: float | None, bands: bool, selected: str | None = None, **told: Any
 ) -> list[str]:
-    """stage1_auc: of the checkpoint that stage 2 started from, on the same validation data. Both AUCs: None if not
-    known; selected: as for stage 1; settings: as in the general guide.
+    """As the general guide's, with the bands.
+
+    Args:
+        val_auc: of the best epoch, None where it is not known.
+        stage1_auc: of the checkpoint that stage 2 started from, on the same validation data; None if not known.
+        bands: whether the guide's bands hold for this data.
+        selected: metric and best value, where that is another metric than the AUC.
+        told: what else the general guide's function takes: `checkpoint` and `settings`.
+
+    Returns:
+        The lines at the end of stage 2.
     """
     return guide.describe_next_after_stage2(
         best=_tell_best(val_auc, selected),
-        checkpoint=checkpoint,
         gain=_tell_gain(val_auc, stage1_auc, bands=bands, is_selected=selected is None),
-        settings=settings,
         remarks=[f"  {_hold_against(val_auc, STAGE2_BAND)}"] if bands and val_auc is not None else (),
+        **told,
     )
 
 
@@ -94,8 +89,7 @@ def _tell_best(val_auc: float | None, selected: str | None) -> str:
 
 def _hold_against(value: float, band: tuple[float, float]) -> str:
     """Whether a measured AUC lies in one of the guide's bands."""
-    where = "below" if value < band[0] else "above" if value > band[1] else "inside"
-    return f"measured {value:.4f}, the guide expects {band[0]:.2f}-{band[1]:.2f}: {where} the band"
+    return f"measured {value:.4f}, the guide expects {band[0]:.2f}-{band[1]:.2f}: {_place(value, band)} the band"
 
 
 TEACHER_BAND = (0.94, 0.96)  # validation AUC
@@ -130,22 +124,17 @@ def list_bands(
     first: dict[Role, ModelResult] = {}
     for model in models:
         first.setdefault(model.role, model)
-    bands: list[Band] = []
-    for role in _NAMES:
-        if role in first:
-            bands += _list_of(role, first[role], is_guides_data, epoch_seconds or {})
+    bands = [
+        _compare(f"{_NAMES[role]}: {what}", *measured, is_guides_data=is_guides_data)
+        for role in _NAMES
+        if role in first
+        for what, measured in _list_measured(role, first[role], epoch_seconds or {}).items()
+    ]
     if "before" in first and "distilled" in first:
-        gain = _find_gain(first["before"], first["distilled"])
-        low, high = (100 * end for end in STAGE2_GAIN)
-        bands.append(
-            _compare(
-                "Gain of stage 2 over stage 1, validation AUC",
-                f"{low:.0f}-{high:.0f} %",
-                None if gain is None else f"{100 * gain:+.1f} %",
-                None if gain is None else _place(gain, STAGE2_GAIN),
-                is_guides_data,
-            )
-        )
+        gain, (low, high) = _find_gain(first["before"], first["distilled"]), STAGE2_GAIN
+        expected, what = f"{100 * low:.0f}-{100 * high:.0f} %", "Gain of stage 2 over stage 1, validation AUC"
+        measured = (expected, STAGE2_GAIN, gain, lambda value: f"{100 * value:+.1f} %")
+        bands.append(_compare(what, *measured, is_guides_data=is_guides_data))
     return tuple(bands)
 
 
@@ -154,49 +143,42 @@ def find_validation_auc(model: ModelResult) -> float | None:
     return next((model.validation[name] for name in VALIDATION_AUCS if name in model.validation), None)
 
 
-def _list_of(role: Role, model: ModelResult, is_guides_data: bool, epoch_seconds: Mapping[str, float]) -> list[Band]:
-    name, auc = _NAMES[role], find_validation_auc(model)
-    wanted = TEACHER_PARAMETERS if role == "teacher" else STUDENT_PARAMETERS
-    wanted_ms = TEACHER_MS if role == "teacher" else STUDENT_MS
-    parameters = None if model.cost is None else model.cost.parameters
-    latency = None if model.cost is None else model.cost.latency_ms
-    around = (wanted * (1 - ABOUT), wanted * (1 + ABOUT))
-    bands = [
-        _compare(
-            f"{name}: parameters",
-            f"about {wanted / 1e6:.0f} M",
-            None if parameters is None else format_parameters(parameters),
-            None if parameters is None else _place(parameters, around),
-            is_guides_data,
+# What is expected, in words and from which value to which; what was measured, None where it was not; and its text.
+Measured = tuple[str, tuple[float, float], float | None, Callable[[float], str]]
+
+
+def _list_measured(role: Role, model: ModelResult, epoch_seconds: Mapping[str, float]) -> dict[str, Measured]:
+    """What the guide says of a model, by what it is."""
+    auc, cost, seconds = _AUC[role], model.cost, epoch_seconds.get(model.name)
+    parameters, latency = (TEACHER_PARAMETERS, TEACHER_MS) if role == "teacher" else (STUDENT_PARAMETERS, STUDENT_MS)
+    found: dict[str, Measured] = {
+        "parameters": (
+            f"about {parameters / 1e6:.0f} M",
+            _widen(parameters),
+            None if cost is None else cost.parameters,
+            lambda count: format_parameters(round(count)),
         ),
-        _compare(
-            f"{name}: best validation AUC",
-            f"{_AUC[role][0]:.2f}-{_AUC[role][1]:.2f}",
-            None if auc is None else f"{auc:.4f}",
-            None if auc is None else _place(auc, _AUC[role]),
-            is_guides_data,
+        "best validation AUC": (f"{auc[0]:.2f}-{auc[1]:.2f}", auc, find_validation_auc(model), "{:.4f}".format),
+        "time for one picture": (
+            f"{latency:.0f} ms",
+            _widen(latency),
+            None if cost is None else cost.latency_ms,
+            lambda value: f"{format_milliseconds(value)} on {cost and cost.device}",
         ),
-        _compare(
-            f"{name}: time for one picture",
-            f"{wanted_ms:.0f} ms",
-            None if latency is None or model.cost is None else f"{format_milliseconds(latency)} on {model.cost.device}",
-            None if latency is None else _place(latency, (wanted_ms * (1 - ABOUT), wanted_ms * (1 + ABOUT))),
-            is_guides_data,
-        ),
-    ]
+    }
     if role in _HOURS:
-        seconds = epoch_seconds.get(model.name)
         hours = None if seconds is None else seconds * GUIDES_EPOCHS / 3600
-        bands.append(
-            _compare(
-                f"{name}: {GUIDES_EPOCHS} epochs of training",
-                f"{_HOURS[role][0]:.0f}-{_HOURS[role][1]:.0f} hours",
-                None if hours is None else f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes",
-                None if hours is None else _place(hours, _HOURS[role]),
-                is_guides_data,
-            )
-        )
-    return bands
+        expected = f"{_HOURS[role][0]:.0f}-{_HOURS[role][1]:.0f} hours"
+        found[f"{GUIDES_EPOCHS} epochs of training"] = (expected, _HOURS[role], hours, _tell_hours)
+    return found
+
+
+def _widen(value: float) -> tuple[float, float]:
+    return value * (1 - ABOUT), value * (1 + ABOUT)
+
+
+def _tell_hours(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
 
 
 def _find_gain(before: ModelResult, after: ModelResult) -> float | None:
@@ -208,10 +190,19 @@ def _place(value: float, band: tuple[float, float]) -> str:
     return "below" if value < band[0] else "above" if value > band[1] else "inside"
 
 
-def _compare(what: str, expected: str, measured: str | None, place: str | None, is_guides_data: bool) -> Band:
-    """place: where the measured value lies, None where there is none."""
-    if measured is None or place is None:
+def _compare(
+    what: str,
+    expected: str,
+    band: tuple[float, float],
+    value: float | None,
+    tell: Callable[[float], str],
+    *,
+    is_guides_data: bool,
+) -> Band:
+    if value is None:
         text = "not measured"
     else:
-        text = f"{measured}: {place} the band" if is_guides_data else f"{measured} (another data set)"
+        text = (
+            f"{tell(value)}: {_place(value, band)} the band" if is_guides_data else f"{tell(value)} (another data set)"
+        )
     return Band(what=what, expected=f"{expected} ({SPEAKS_OF})", measured=text)

@@ -174,9 +174,9 @@ def _build_row(mistake: MistakeResult) -> Row:
 
 
 CELL_INCHES = 1.5
-NAMES = {0: "real", 1: "fake"}
-GridCell = tuple[np.ndarray, str, int | None, str]  # picture, name, label (for the colour), id
-COLOURS = {0: "#2e7d32", 1: "#c62828"}
+KINDS = {0: ("real", "#2e7d32"), 1: ("fake", "#c62828")}  # name and colour of a label
+MASK = ("mask", "#37474f")
+GridCell = tuple[np.ndarray, str, str, str]  # picture, name, colour, id
 
 
 def draw_first_batch(path: Path, batch: Batch) -> None:
@@ -211,20 +211,16 @@ def draw_batch(
         raise ValueError(f"images must be (N, H, W, 3) uint8, got {images.shape} {images.dtype}")
     if not len(images) == len(labels) == len(ids) or len(images) == 0:
         raise ValueError(f"images, labels and ids must be equally many, got {len(images)}, {len(labels)}, {len(ids)}")
-    pairs = _find_pairs(labels.tolist()) if masks is not None else None
+    kinds = [KINDS.get(label, (f"class {label}", MASK[1])) for label in labels.tolist()]
+    cells: list[GridCell] = [(images[at], *kinds[at], ids[at]) for at in range(len(images))]
+    pairs = None if masks is None else _find_pairs(labels.tolist())
     if pairs is None or masks is None:
-        count = min(len(images), 2 * max_items)
-        grid: list[GridCell] = [
-            (images[i], _describe_label(int(labels[i])), int(labels[i]), ids[i]) for i in range(count)
-        ]
-        _draw_grid(path, grid, columns=min(4, count), group=1, title=title)
+        shown = cells[: 2 * max_items]
+        _draw_grid(path, shown, columns=min(4, len(shown)), title=title)
         return
-    cells: list[GridCell] = []
-    for at_real, at_fake in pairs[:max_items]:
-        cells.append((images[at_real], "real", 0, ids[at_real]))
-        cells.append((images[at_fake], "fake", 1, ids[at_fake]))
-        cells.append((masks[at_fake], "mask", None, ""))
-    _draw_grid(path, cells, columns=3 if len(cells) <= 12 else 6, group=3, title=title)
+    triples = [(cells[real], cells[fake], (masks[fake], *MASK, "")) for real, fake in pairs[:max_items]]
+    columns = 3 if len(triples) <= 4 else 6
+    _draw_grid(path, [cell for triple in triples for cell in triple], columns=columns, title=title)
 
 
 def _find_pairs(labels: Sequence[int]) -> list[tuple[int, int]] | None:
@@ -235,46 +231,26 @@ def _find_pairs(labels: Sequence[int]) -> list[tuple[int, int]] | None:
     return [(start, start + 1) if labels[start] == 0 else (start + 1, start) for start in starts]
 
 
-def _describe_label(label: int) -> str:
-    return NAMES.get(label, f"class {label}")
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else f"…{text[-(length - 1) :]}"
-
-
-def _draw_grid(path: Path, cells: Sequence[GridCell], *, columns: int, group: int, title: str) -> None:
-    """Cells go row by row; `group` columns belong together."""
+def _draw_grid(path: Path, cells: Sequence[GridCell], *, columns: int, title: str) -> None:
+    """Draw the cells row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = -(-len(cells) // columns)
-    gap = 0.25 if columns > group > 1 else 0.0
-    width = max(3.2, columns * CELL_INCHES + gap * (columns // group - 1) + 0.2)  # wide enough for the title
-    height = rows * (CELL_INCHES + 0.28) + 0.4
-    figure = Figure(figsize=(width, height), dpi=110)
+    width = max(3.2, columns * CELL_INCHES + 0.2)  # wide enough for the title
+    figure = Figure(figsize=(width, rows * (CELL_INCHES + 0.28) + 0.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, y=1 - 0.14 / height, va="top")
-    for number, (picture, name, label, sample_id) in enumerate(cells):
-        row, column = divmod(number, columns)
-        left = 0.1 + column * CELL_INCHES + gap * (column // group if group > 1 else 0)
-        bottom = height - 0.4 - (row + 1) * (CELL_INCHES + 0.28) + 0.06
-        box = (left + 0.04, bottom, CELL_INCHES - 0.08, CELL_INCHES - 0.08)
-        axes: Any = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
-        _draw_cell(axes, picture, name, label, sample_id)
+    figure.suptitle(title, fontsize=10)
+    grid: Any = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(cells) :]:
+        axes.set_axis_off()
+    for axes, (picture, name, colour, sample_id) in zip(grid.flat, cells, strict=False):
+        shades = {"cmap": "gray", "vmin": 0, "vmax": 1} if picture.ndim == 2 else {}
+        axes.imshow(picture, interpolation="nearest", **shades)
+        shown = sample_id if len(sample_id) <= 22 else f"…{sample_id[-21:]}"
+        axes.set_title(name, fontsize=7.5, color=colour, fontweight="bold", loc="left", pad=2.5)
+        axes.set_title(shown, fontsize=5.5, color="#555555", loc="right", pad=2.5)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color(colour)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png")
-
-
-def _draw_cell(axes: Any, picture: np.ndarray, name: str, label: int | None, sample_id: str) -> None:
-    if picture.ndim == 2:
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    else:
-        axes.imshow(picture, interpolation="nearest")
-    colour = COLOURS.get(label, "#37474f") if label is not None else "#37474f"
-    axes.set_title(name, fontsize=7.5, color=colour, fontweight="bold", loc="left", pad=2.5)
-    axes.set_title(_shorten(sample_id, 22), fontsize=5.5, color="#555555", loc="right", pad=2.5)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(colour)
