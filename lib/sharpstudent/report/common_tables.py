@@ -21,6 +21,7 @@ from sharpstudent.report.text import (
     Row,
     TextTable,
     build_list,
+    format_count,
     format_difference,
     format_p_value,
     list_heads,
@@ -114,3 +115,27 @@ def tell_better(found: FigureResult, better: str | None) -> str:
     if found.low is None or found.high is None:
         return "no interval"
     return {"a": "first is better", "b": "second is better"}.get(better or "", "within noise")
+
+
+def build_sets(
+    data: Sequence[Any], counts: Mapping[Cell, Callable[[Any], int | None]], *, tell_kind: Callable[[Any], str]
+) -> TextTable:
+    """A row a set: what was counted.
+
+    Args:
+        data: the sets.
+        counts: by head of a column, how it is read from a set.
+        tell_kind: what stands below the name of a set.
+
+    Returns:
+        The table.
+    """
+    notes = Notes()
+    rows = [
+        Row(
+            Cell(one.name, small=tell_kind(one), mark=notes.mark(" ".join(one.notes)), kind="words"),
+            tuple(Cell(format_count(read(one))) for read in counts.values()),
+        )
+        for one in data
+    ]
+    return build_list("The data that was judged", "Set", list(counts), rows, notes)

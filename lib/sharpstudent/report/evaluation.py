@@ -6,15 +6,23 @@ Legend: M models.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import plural
 from sharpstudent.report.chart import Chart, ChartGroup
-from sharpstudent.report.common_tables import P_VALUE, PairColumn, build_costs, build_models, build_pairs, tell_better
+from sharpstudent.report.common_tables import (
+    P_VALUE,
+    PairColumn,
+    build_costs,
+    build_models,
+    build_pairs,
+    build_sets,
+    tell_better,
+)
 from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import (
-    begin_large,
     draw_group,
     name_apart,
     render_template,
@@ -29,9 +37,8 @@ from sharpstudent.report.text import (
     Notes,
     Row,
     TextTable,
-    build_list,
+    begin_large,
     draw_console_table,
-    format_count,
     list_guide_columns,
     list_heads,
     say_name,
@@ -135,19 +142,9 @@ def _build_pairs(results: EvaluationResults) -> TextTable:
 
 def _build_data(results: EvaluationResults) -> TextTable:
     """A row a set: what was counted."""
-    notes = Notes()
-    counted = list(dict.fromkeys(name for one in results.data for name in one.counts))
-    rows = [
-        Row(
-            Cell(one.name, small=one.kind, mark=notes.mark(" ".join(one.notes)), kind="words"),
-            (
-                *(Cell(format_count(n)) for n in (one.samples, one.rows, one.groups)),
-                *(Cell(format_count(one.counts.get(name))) for name in counted),
-                Cell(format_count(len(one.unreadable))),
-            ),
-        )
-        for one in results.data
-    ]
     titles = ("Samples", begin_large(plural(results.unit)), begin_large(plural(results.group_unit)))
-    columns = [*map(Cell, (*titles, *counted)), Cell("Not readable")]
-    return build_list("The data that was judged", "Set", columns, rows, notes)
+    counts = {Cell(title): attrgetter(name) for title, name in zip(titles, ("samples", "rows", "groups"), strict=True)}
+    for name in dict.fromkeys(name for one in results.data for name in one.counts):
+        counts[Cell(name)] = lambda one, name=name: one.counts.get(name)
+    counts[Cell("Not readable")] = lambda one: len(one.unreadable)
+    return build_sets(results.data, counts, tell_kind=attrgetter("kind"))

@@ -32,6 +32,7 @@ from sharpstudent.report.results import ModelBase, ResultsBase
 from sharpstudent.report.text import (
     DASH,
     SHORT,
+    begin_large,
     format_moment,
     make_unique,
     shorten_names,
@@ -165,11 +166,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Pairs:
         else:
             pairs.append((f"{prefix}{name}", DASH if value in ({}, []) else tell_value(value)))
     return tuple(pairs)
-
-
-def begin_large(text: str) -> str:
-    """The text with a capital first letter."""
-    return text[:1].upper() + text[1:]
 
 
 def _to_json(config: Any) -> str:

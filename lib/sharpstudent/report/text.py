@@ -39,6 +39,16 @@ def say_name(name: str) -> str:
     return " ".join(show(name).split()) or "unnamed"
 
 
+def begin_large(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def begin_small(text: str) -> str:
+    """The text with a small first letter."""
+    return text[:1].lower() + text[1:]
+
+
 def _is_hidden(character: str) -> bool:
     return unicodedata.category(character) in _HIDDEN and character not in "\n\t" and character not in _JOINERS
 
@@ -164,10 +174,6 @@ def build_list(caption: str, corner: str, columns: Sequence[Cell], rows: Sequenc
 
 DASH, MINUS = "–", "−"
 NARROW = "\u00a0"  # a space where a line is never broken
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
 Unit = Literal["share", "percent", "nats", "count"]
 
 
@@ -221,35 +227,30 @@ def format_count(value: int | None) -> str:
 
 def format_bytes(value: int | None) -> str:
     """`4.8 MB`, powers of ten."""
-    if value is None:
-        return DASH
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= size:
-            return f"{value / size:.1f} {unit}"
-    return f"{value} B"
+    return _scale(value, (1e9, 1e9, "{:.1f} GB"), (1e6, 1e6, "{:.1f} MB"), (1e3, 1e3, "{:.1f} kB"), (0, 1, "{:.0f} B"))
 
 
 def format_macs(value: int | None) -> str:
     """`1.39 G`, `98.7 M`, `46.1 k` multiply-accumulates."""
-    if value is None:
-        return DASH
-    if value < 1e6:
-        return f"{value / 1e3:.1f} k"
-    return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.1f} M"
+    return _scale(value, (1e9, 1e9, "{:.2f} G"), (1e6, 1e6, "{:.1f} M"), (0, 1e3, "{:.1f} k"))
 
 
 def format_parameters(count: int | None) -> str:
     """`19.34 M`, `1.12 M`, `12.3 k`, or a dash."""
-    if count is None:
-        return DASH
-    return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count / 1e3:.1f} k"
+    return _scale(count, (1e5, 1e6, "{:.2f} M"), (0, 1e3, "{:.1f} k"))
 
 
 def format_milliseconds(value: float | None) -> str:
     """`30.1 ms`, `0.31 ms`, or a dash."""
+    return _scale(value, (1, 1, "{:.1f} ms"), (0, 1, "{:.2f} ms"))
+
+
+def _scale(value: float | None, *forms: tuple[float, float, str]) -> str:
+    """forms: from which value on each is used, the size of its unit, and the text; the first that fits is taken."""
     if value is None:
         return DASH
-    return f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
+    _, size, text = next(form for form in forms if value >= form[0])
+    return text.format(value / size)
 
 
 def format_moment(written: str) -> str:
@@ -259,7 +260,7 @@ def format_moment(written: str) -> str:
     except ValueError:
         return written
     zone = " UTC" if moment.utcoffset() == timedelta(0) else ""
-    return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}, {moment:%H:%M}{zone}"
+    return f"{moment.day} {moment:%B} {moment.year}, {moment:%H:%M}{zone}"
 
 
 def _format_share(value: float) -> str:

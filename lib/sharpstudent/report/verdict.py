@@ -22,6 +22,8 @@ from sharpstudent.report.results import (
 )
 from sharpstudent.report.text import (
     MINUS,
+    begin_large,
+    begin_small,
     format_bytes,
     format_macs,
     format_milliseconds,
@@ -271,13 +273,13 @@ def _write_headline(
             found = next((one for one in pairs if one.metric == first and (one.a, one.b) == names), None)
             if found is not None and found.better is not None:
                 return f"{subject} {_ANSWERS[found.better]}."
-            return f"Whether {subject[0].lower()}{subject[1:]} helped cannot be told from this data."
+            return f"Whether {begin_small(subject)} helped cannot be told from this data."
     about = results.metrics[first]
     known = [(figure.value, model) for model in results.models if (figure := model.metrics[first]).value is not None]
     if not known:
         return f"No model has a value of {about.title} on this data."
     value, model = (max if about.direction == "higher" else min)(known, key=lambda one: one[0])
-    title = f"{about.title[:1].upper()}{about.title[1:]}"
+    title = begin_large(about.title)
     if len(results.models) == 1:
         return f"{title} {value:{about.format}}{_say_chance(model, first, about)}."
     return f"Best {about.title}: {say_name(model.name)} ({value:{about.format}})."
@@ -297,7 +299,7 @@ def _tell_pair(results: EvaluationResults, pair: PairResult, by_role: Mapping[st
     difference = pair.difference if pair.better == "a" else turn(pair.difference)
     said = f"difference in {about.title} {say_difference(difference, over)}{end}"
     sentence = f"{better} is better than {worse}: {said}."
-    return f"{sentence[0].upper()}{sentence[1:]}" if better.startswith(("the student ", "its teacher ")) else sentence
+    return begin_large(sentence) if better.startswith(("the student ", "its teacher ")) else sentence
 
 
 def _tell_model(results: EvaluationResults, model: EvaluatedModel) -> list[str]:

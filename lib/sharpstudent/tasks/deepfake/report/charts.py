@@ -94,17 +94,14 @@ def _build_group(models: Sequence[ModelResult], level: str, part: str, stem: str
 
 @dataclass(frozen=True)
 class CurveKind:
-    """A kind of curve. what: as the alternative text says it; metric, unit, short: the number said beside each model,
-    how it is written and called; x, y: names of the axes; has_reference: whether the diagonal is drawn; columns: those
-    of its CSV, after the model's name.
+    """A kind of curve. metric, unit: the number said beside each model, and how it is written; x, y: names of the axes;
+    columns: those of its CSV, after the model's name; has_reference: whether the diagonal is drawn.
     """
 
     name: str
     title: str
-    what: str
     metric: str
     unit: Unit
-    short: str
     x: str
     y: str
     hint: str
@@ -113,58 +110,47 @@ class CurveKind:
 
 
 CURVES = {
-    kind.name: kind
-    for kind in (
-        CurveKind(
-            "roc",
-            "ROC",
-            "ROC curves",
-            "auc",
-            "share",
-            "AUC",
-            "reals called fake (FPR)",
-            "fakes found (TPR)",
-            "Up and to the left is better; the dashed diagonal is guessing.",
-            ("threshold", "fpr", "tpr"),
-        ),
-        CurveKind(
-            "pr",
-            "Precision and recall",
-            "Precision and recall curves",
-            "ap",
-            "share",
-            "AP",
-            "fakes found (recall)",
-            "right when it says fake (precision)",
-            "Up and to the right is better. It depends on how many samples are fake.",
-            ("threshold", "recall", "precision"),
-            has_reference=False,
-        ),
-        CurveKind(
-            "det",
-            "DET",
-            "DET curves",
-            "eer",
-            "percent",
-            "EER",
-            "reals called fake [%]",
-            "fakes missed [%]",
-            "Down and to the left is better; errors are the same on the dashed line (EER). Axes of normal deviates.",
-            ("threshold", "fpr", "fnr"),
-        ),
-        CurveKind(
-            "reliability",
-            "Reliability",
-            "Reliability diagram",
-            "ece",
-            "share",
-            "ECE",
-            "said: probability of fake",
-            "true: share that is fake",
-            "On the dashed line, 80 % fake is true of 80 % of samples. Below it, too much is called fake.",
-            ("bin_low", "bin_high", "count", "said", "true"),
-        ),
-    )
+    "roc": CurveKind(
+        "roc",
+        "ROC",
+        "auc",
+        "share",
+        "reals called fake (FPR)",
+        "fakes found (TPR)",
+        "Up and to the left is better; the dashed diagonal is guessing.",
+        ("threshold", "fpr", "tpr"),
+    ),
+    "pr": CurveKind(
+        "pr",
+        "Precision and recall",
+        "ap",
+        "share",
+        "fakes found (recall)",
+        "right when it says fake (precision)",
+        "Up and to the right is better. It depends on how many samples are fake.",
+        ("threshold", "recall", "precision"),
+        has_reference=False,
+    ),
+    "det": CurveKind(
+        "det",
+        "DET",
+        "eer",
+        "percent",
+        "reals called fake [%]",
+        "fakes missed [%]",
+        "Down and to the left is better; errors are the same on the dashed line (EER). Axes of normal deviates.",
+        ("threshold", "fpr", "fnr"),
+    ),
+    "reliability": CurveKind(
+        "reliability",
+        "Reliability",
+        "ece",
+        "share",
+        "said: probability of fake",
+        "true: share that is fake",
+        "On the dashed line, 80 % fake is true of 80 % of samples. Below it, too much is called fake.",
+        ("bin_low", "bin_high", "count", "said", "true"),
+    ),
 }
 
 
@@ -195,17 +181,17 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
         set_scale(axes)
         style_axes(axes, ink, x=kind.x, y=kind.y)
 
-    said = ", ".join(f"{name} {values[name]}" for _, name, _ in models if name in values)
+    said, short = ", ".join(f"{name} {values[name]}" for _, name, _ in models if name in values), kind.metric.upper()
     return Chart(
         name=f"{kind.name}-{stem}",
         title=kind.title,
-        alt=f"{kind.what}, {place}. {kind.short}: {said or 'not known'}.",
+        alt=f"{kind.title} curves, {place}. {short}: {said or 'not known'}.",
         hint=kind.hint,
         draw=draw,
         columns=("model", *kind.columns),
         rows=_list_rows(models, lambda drawing: _read_columns(kind.name, drawing)),
         keys=tuple(
-            Key(number, name, f"{kind.short} {values[name]}" if name in values else "") for number, name, _ in models
+            Key(number, name, f"{short} {values[name]}" if name in values else "") for number, name, _ in models
         ),
         height=3.75,
         subject=place,

@@ -8,8 +8,8 @@ Legend: M models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from sharpstudent.report.results import FigureResult
 from sharpstudent.report.text import (
@@ -44,15 +44,17 @@ _KINDS = {
     "other": "Other figures",
     "count": "Samples",
 }
+_AT_HALF = f"Decisions at {name_threshold('half')}"
+_MAIN = (_KINDS["ranking"], _AT_HALF, _KINDS["probability"], _KINDS["other"], _KINDS["count"])
 
 
 @dataclass(frozen=True)
 class FigureTables:
-    """Of one level and one part: main, and the decisions at thresholds chosen on validation, which may be none."""
+    """Of one level and one part: main, and the decisions at thresholds chosen on validation, which may have no rows."""
 
     title: str
     main: TextTable
-    at_thresholds: TextTable | None
+    at_thresholds: TextTable
 
 
 @dataclass(frozen=True)
@@ -94,20 +96,20 @@ def build_figure_tables(figures: AllFigures, level: str, suffix: str) -> FigureT
     """The table of a level and part, with the counts that belong to it."""
     title = f"Per {level.partition('_')[0]}" + _tell_rule(level)
     place = f"{describe_level(level)}, {describe_part(suffix)}"
-    merged = _merge_counts(figures, level, suffix)
-    bases = list(dict.fromkeys(base for of_model in merged.values() for base in of_model))
-    words = {base: find_word(base) for base in bases}
-    notes = Notes()
-    groups = [_build_group(figures, merged, words, "ranking", notes)]
-    groups.append(_build_decisions(figures, merged, words, "half", notes))
-    groups += [_build_group(figures, merged, words, kind, notes) for kind in ("probability", "other", "count")]
-    main = TextTable(f"Figures of {place}", "Figure", list_heads(figures.models), _drop_empty(groups), notes.list_all())
-    thresholds = dict.fromkeys(w.threshold for w in words.values() if w.threshold not in (None, "half"))
-    more = Notes()
-    decisions = _drop_empty([_build_decisions(figures, merged, words, str(name), more) for name in thresholds])
-    caption = f"Decisions on {place}, at thresholds chosen on validation"
-    at = TextTable(caption, "Figure", list_heads(figures.models), decisions, more.list_all()) if decisions else None
-    return FigureTables(title, main, at)
+    found = _merge_counts(figures, level, suffix)
+    words = {base: find_word(base) for of_model in found.values() for base in of_model}
+    titles = {base: _title_group(one) for base, one in words.items()}
+
+    def build(caption: str, wanted: Iterable[str]) -> TextTable:
+        notes, groups = Notes(), list[Group]()
+        for title in wanted:
+            own = [(base, one) for base, one in words.items() if titles[base] == title]
+            groups.append(Group(title, tuple(_build_row(figures.models, found, *one, notes) for one in own)))
+        return TextTable(caption, "Figure", list_heads(figures.models), _drop_empty(groups), notes.list_all())
+
+    further = [name for name in dict.fromkeys(titles.values()) if name not in _MAIN]
+    at = build(f"Decisions on {place}, at thresholds chosen on validation", further)
+    return FigureTables(title, build(f"Figures of {place}", _MAIN), at)
 
 
 def build_kinds_table(figures: AllFigures, source: str, level: str, bases: Sequence[str]) -> TextTable:
@@ -136,6 +138,10 @@ def build_cell(figure: FigureResult | None, word: Word, notes: Notes) -> Cell:
     )
 
 
+def _title_group(one: Word) -> str:
+    return _KINDS[one.kind] if one.threshold is None else f"Decisions at {name_threshold(one.threshold)}"
+
+
 def _tell_rule(level: str) -> str:
     return describe_level(level).partition("s (")[2].removesuffix(")").join((": ", "")) if "_" in level else ""
 
@@ -152,18 +158,6 @@ def _merge_counts(figures: AllFigures, level: str, suffix: str) -> Found:
         }
         for model in figures.models
     }
-
-
-def _build_group(figures: AllFigures, found: Found, words: Mapping[str, Word], kind: str, notes: Notes) -> Group:
-    rows = [_build_row(figures.models, found, base, one, notes) for base, one in words.items() if one.kind == kind]
-    return Group(_KINDS[kind], tuple(rows))
-
-
-def _build_decisions(
-    figures: AllFigures, found: Found, words: Mapping[str, Word], threshold: str, notes: Notes
-) -> Group:
-    rows = [_build_row(figures.models, found, b, one, notes) for b, one in words.items() if one.threshold == threshold]
-    return Group(f"Decisions at {name_threshold(threshold)}", tuple(rows))
 
 
 def _build_row(models: Sequence[ModelResult], found: Found, base: str, one: Word, notes: Notes) -> Row:
@@ -243,15 +237,10 @@ def find_scale(figures: AllFigures) -> float:
 
 def _build(figure: FigureResult | None, base: str, notes: Notes, least: float) -> Cell:
     cell = build_cell(figure, find_word(base), notes)
-    strip = None if base != "auc" or figure is None or cell.text == DASH else _build_strip(figure, least)
-    return Cell(cell.text, cell.small, cell.title, cell.mark, strip=strip)
-
-
-def _build_strip(figure: FigureResult, least: float) -> Strip | None:
-    if figure.value is None:
-        return None
-    low, high = (figure.value if end is None else end for end in (figure.low, figure.high))
-    return Strip(*(round(100 * (value - least) / (1 - least), 1) for value in (low, figure.value, high)))
+    if base != "auc" or figure is None or figure.value is None:
+        return cell
+    ends = (figure.value if end is None else end for end in (figure.low, figure.value, figure.high))
+    return replace(cell, strip=Strip(*(round(100 * (end - least) / (1 - least), 1) for end in ends)))
 
 
 def build_areas(models: Sequence[ModelResult]) -> TextTable:

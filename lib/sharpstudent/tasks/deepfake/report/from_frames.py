@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,65 +183,56 @@ def build_comparisons(
         if list(getattr(frames_a, column)) != list(getattr(frames_b, column)):
             raise ValueError(f"{name_a} and {name_b} were judged on different frames: {column} differ")
     decided = _find_decided(frames_a) & _find_decided(frames_b)
-    samples = [_take_decided(frames_a, frames_a.margins, frames_b.margins, decided)]
+    samples = [_take(_pair(frames_a, frames_b.margins), decided)]
     if choose_rules(frames_a):
         samples.append(_make_videos(samples[0]))
     return tuple(
         _compare((name_a, name_b), level, part, rows, rounds=rounds, seed=seed)
         for level, whole in zip((FRAME, name_level(MEAN)), samples, strict=False)
-        for part, rows in whole.list_parts()
+        for part, rows in _list_parts(whole)
     )
 
 
-@dataclass(frozen=True)
-class _Paired:
-    """N samples of two models: a, b: log-odds (N,); labels (N,); people, clips, sources: names, unique over sources."""
+# N samples of two models: a, b (log-odds), label, person, clip and source, each (N,); names are unique over sources.
+_Pairs = dict[str, NDArray[Any]]
 
-    a: NDArray[np.float64]
-    b: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    people: NDArray[np.str_]
-    clips: NDArray[np.str_]
-    sources: NDArray[np.str_]
 
-    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> _Paired:
-        return _Paired(*(getattr(self, field.name)[rows] for field in fields(self)))
+def _take(rows: _Pairs, wanted: NDArray[Any]) -> _Pairs:
+    return {name: column[wanted] for name, column in rows.items()}
 
-    def list_parts(self) -> list[tuple[str, _Paired]]:
-        """All, then each source where there are several; parts of one class are left out."""
-        names = np.unique(self.sources).tolist()
-        parts = [("", self)] + [(f"@{name}", self.take(self.sources == name)) for name in names if len(names) > 1]
-        return [(part, rows) for part, rows in parts if len(np.unique(rows.labels)) == 2]
+
+def _list_parts(rows: _Pairs) -> list[tuple[str, _Pairs]]:
+    """All, then each source where there are several; parts of one class are left out."""
+    names = np.unique(rows["source"]).tolist()
+    parts = [("", rows)] + [(f"@{name}", _take(rows, rows["source"] == name)) for name in names if len(names) > 1]
+    return [(part, some) for part, some in parts if len(np.unique(some["label"])) == 2]
 
 
 def _find_decided(frames: ScoredFrames) -> NDArray[np.bool_]:
     return np.ones(len(frames), np.bool_) if frames.decided is None else frames.decided
 
 
-def _take_decided(
-    frames: ScoredFrames, a: NDArray[np.float64], b: NDArray[np.float64], decided: NDArray[np.bool_]
-) -> _Paired:
-    people, clips = (
+def _pair(frames: ScoredFrames, b: NDArray[np.float64]) -> _Pairs:
+    person, clip = (
         np.array([f"{source}\0{name}" for source, name in zip(frames.sources, column, strict=True)])
         for column in (frames.groups, frames.clip_ids)
     )
-    whole = _Paired(a, b, np.asarray(frames.labels, np.int64), people, clips, np.array(frames.sources))
-    return whole.take(decided)
+    label, source = np.asarray(frames.labels, np.int64), np.array(frames.sources)
+    return {"a": frames.margins, "b": b, "label": label, "person": person, "clip": clip, "source": source}
 
 
-def _make_videos(frames: _Paired) -> _Paired:
+def _make_videos(frames: _Pairs) -> _Pairs:
     """A row a clip, scored by the mean rule."""
-    _, first, clip_of = np.unique(frames.clips, return_index=True, return_inverse=True)
-    of_clip = clip_of.astype(np.int64)
-    a, b = (aggregate(margins, of_clip, MEAN) for margins in (frames.a, frames.b))
-    return replace(frames.take(first), a=a, b=b)
+    _, first, clip_of = np.unique(frames["clip"], return_index=True, return_inverse=True)
+    scores = {name: aggregate(frames[name], clip_of.astype(np.int64), MEAN) for name in ("a", "b")}
+    return _take(frames, first) | scores
 
 
 def _compare(
-    called: tuple[str, str], level: str, part: str, rows: _Paired, *, rounds: int, seed: int
+    called: tuple[str, str], level: str, part: str, rows: _Pairs, *, rounds: int, seed: int
 ) -> ComparisonResult:
-    same = {"id": np.arange(len(rows.labels)), "group": rows.people, "label": rows.labels}
-    tables = ({**same, "margin": margins} for margins in (rows.a, rows.b))
+    same = {"id": np.arange(len(rows["label"])), "group": rows["person"], "label": rows["label"]}
+    tables = ({**same, "margin": rows[name]} for name in ("a", "b"))
     found = compute_paired(_AUC, *tables, rounds=rounds, level=LEVEL, seed=seed, group_unit="person")
     difference = found.difference
     return ComparisonResult(
@@ -249,5 +241,5 @@ def _compare(
         figure=name_figure(level, "auc", part),
         difference=FigureResult(value=difference.value, low=difference.low, high=difference.high, note=difference.note),
         p_value=found.p_value,
-        agreement=float(np.mean((rows.a >= 0.0) == (rows.b >= 0.0))),
+        agreement=float(np.mean((rows["a"] >= 0.0) == (rows["b"] >= 0.0))),
     )

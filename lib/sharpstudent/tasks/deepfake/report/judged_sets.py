@@ -83,6 +83,11 @@ def list_sets(results: Results) -> list[JudgedSet]:
     return sorted(sets, key=lambda one: one.is_validation)
 
 
+def take_telling(sets: list[JudgedSet]) -> list[JudgedSet]:
+    """Sets that chose nothing; all of them where there is no other."""
+    return [one for one in sets if not one.is_validation] or sets
+
+
 def find_comparison(
     results: Results, a: ModelResult, b: ModelResult, figure: str, judged: JudgedSet
 ) -> ComparisonResult | None:

@@ -7,13 +7,22 @@ differ from each other, what the guide expects, and the data sets.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
-from sharpstudent.report.common_tables import P_VALUE, PairColumn, build_costs, build_models, build_pairs, tell_better
+from sharpstudent.report.common_tables import (
+    P_VALUE,
+    PairColumn,
+    build_costs,
+    build_models,
+    build_pairs,
+    build_sets,
+    tell_better,
+)
 from sharpstudent.report.page import (
-    begin_large,
     draw_group,
     draw_within,
     render_template,
@@ -26,6 +35,7 @@ from sharpstudent.report.text import (
     Notes,
     Row,
     TextTable,
+    begin_large,
     build_list,
     format_count,
     format_probability,
@@ -158,41 +168,21 @@ def build_bands(bands: Sequence[Band]) -> TextTable:
 
 def build_data(data: Sequence[DataResult]) -> TextTable:
     """A row a set: what was counted."""
-    notes = Notes()
-    rows = [
-        Row(
-            Cell(one.name, small=_tell_kind(one), mark=notes.mark(" ".join(one.notes)), kind="words"),
-            (
-                *(Cell(format_count(n)) for n in (one.frames, one.faces, one.real, one.fake, one.videos, one.people)),
-                Cell(format_count(sum(one.without_decision.values()))),
-            ),
-        )
-        for one in data
-    ]
-    titles = ("Frames", "Faces", "Real", "Fake", "Videos", "People", "Without decision")
-    columns = [Cell(title, link="word-counts" if title.startswith("Without") else "") for title in titles]
-    return build_list("The data that was judged", "Set", columns, rows, notes)
+    names = ("frames", "faces", "real", "fake", "videos", "people")
+    counts: dict[Cell, Callable[[Any], int]] = {Cell(begin_large(name)): attrgetter(name) for name in names}
+    counts[Cell("Without decision", link="word-counts")] = lambda one: sum(one.without_decision.values())
+    return build_sets(data, counts, tell_kind=_tell_kind)
 
 
-def build_undecided(data: Sequence[DataResult]) -> TextTable:
-    """A row a set and reason for which frames have no decision."""
+def build_counts(data: Sequence[DataResult], caption: str, head: str, name: str) -> TextTable:
+    """A row a set and name that is counted in it. name: the field of a set that holds the counts."""
     rows = [
-        Row(word(one.name), (word(reason), Cell(format_count(count))))
+        Row(word(one.name), (word(counted), Cell(format_count(count))))
         for one in data
-        for reason, count in one.without_decision.items()
+        for counted, count in getattr(one, name).items()
         if count
     ]
-    return build_list("Frames without decision, by reason", "Set", [word("Reason"), Cell("Frames")], rows, Notes())
-
-
-def build_fakes(data: Sequence[DataResult]) -> TextTable:
-    """A row a set and kind of fake."""
-    rows = [
-        Row(word(one.name), (word(kind), Cell(format_count(count))))
-        for one in data
-        for kind, count in one.manipulations.items()
-    ]
-    return build_list("Fakes by kind", "Set", [word("Kind"), Cell("Frames")], rows, Notes())
+    return build_list(caption, "Set", [word(head), Cell("Frames")], rows, Notes())
 
 
 def _tell_kind(one: DataResult) -> str:
@@ -236,8 +226,8 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
         "temperatures": build_temperatures(results.models),
         "points": build_operating_points(results.models),
         "data": build_data(results.data),
-        "undecided": build_undecided(results.data),
-        "fakes": build_fakes(results.data),
+        "undecided": build_counts(results.data, "Frames without decision, by reason", "Reason", "without_decision"),
+        "fakes": build_counts(results.data, "Fakes by kind", "Kind", "manipulations"),
         "models": build_models(
             results.models, ["" if one.image_size is None else f"{one.image_size} px" for one in results.models]
         ),

@@ -11,7 +11,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,18 +127,12 @@ def _draw(picture: ReportPicture) -> tuple[NDArray[np.uint8], NDArray[np.uint8] 
 
 def _lay_over(face: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The face in grey, coloured the more the hotter: cold places stay to be seen."""
-    grey = (face @ np.array([0.299, 0.587, 0.114], np.float32))[..., np.newaxis].repeat(3, axis=-1)
-    colour = _read_colours()[np.rint(heat * 255).astype(np.int64)]
-    weight = (MOST_HEAT * heat**0.75)[..., np.newaxis]
-    return np.rint((1 - weight) * grey + weight * colour).clip(0, 255).astype(np.uint8)
-
-
-@cache
-def _read_colours() -> NDArray[np.float32]:
-    """(256, 3), 0..255."""
     from matplotlib import colormaps
 
-    return (255 * colormaps[HEAT_MAP](np.linspace(0.25, 0.95, 256))[:, :3]).astype(np.float32)
+    grey = (face @ np.array([0.299, 0.587, 0.114], np.float32))[..., np.newaxis]
+    colour = 255 * colormaps[HEAT_MAP](0.25 + 0.7 * heat)[..., :3]
+    weight = (MOST_HEAT * heat**0.75)[..., np.newaxis]
+    return np.rint((1 - weight) * grey + weight * colour).clip(0, 255).astype(np.uint8)
 
 
 def _to_uri(image: NDArray[np.uint8]) -> str:

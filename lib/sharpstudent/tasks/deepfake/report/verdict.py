@@ -11,7 +11,7 @@ from itertools import combinations, product
 from sharpstudent.core.errors import say_count
 from sharpstudent.models.widths import Lighter
 from sharpstudent.report.results import Role
-from sharpstudent.report.text import say_name
+from sharpstudent.report.text import begin_small, say_name
 from sharpstudent.report.verdict import (
     NO_DIFFERENCE,
     describe_same_speed,
@@ -29,7 +29,7 @@ from sharpstudent.tasks.deepfake.report.decisions import (
     describe_separation,
     describe_undecided,
 )
-from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, find_comparison, list_sets
+from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, find_comparison, list_sets, take_telling
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelResult, Results
 
 FEW_PEOPLE = 20
@@ -71,7 +71,7 @@ def _choose_main(results: Results) -> list[ModelResult]:
 
 
 def _describe_model(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
-    telling = [one for one in sets if not one.is_validation] or sets
+    telling = take_telling(sets)
     return [
         *describe_kinds(model, sets),
         *describe_robustness(model),
@@ -113,6 +113,11 @@ def _say_sizes(one: ModelResult, other: ModelResult) -> str:
 
 FRAME_AUC, VIDEO_AUC = "frame_auc", "video_auc_mean"
 MANY = 5  # comparisons, of which one in twenty leaves 0 out by chance alone
+# What a distilled model is compared with, by role: what helped or not, and what the other one did.
+_AGAINST: dict[Role, tuple[str, str]] = {
+    "control": ("Distillation", "took as many further steps with hard labels"),
+    "before": ("Stage 2 as a whole", "has taken fewer steps"),
+}
 _VIDEO_WORDS = {"above": "above 0", "below": "below 0", "open": "not told from 0", "unknown": "without an interval"}
 
 
@@ -131,9 +136,11 @@ def describe_gain(results: Results, sets: list[JudgedSet]) -> list[str]:
                 "student before stage 2 nor a control was judged beside it."
             )
             continue
-        for judged in _take_telling(sets):
-            lines += [_answer(results, student, control, judged) for control in controls]
-            lines += [_tell_stage(results, student, before, judged) for before in befores]
+        for judged in take_telling(sets):
+            for role, (subject, which) in _AGAINST.items():
+                for other in find_role(results, role):
+                    who = f"{say_name(student.name)} minus {say_name(other.name)}, which {which}"
+                    lines.append(_say_answer(subject, who, results, student, other, judged))
         if not controls:
             lines.append(
                 "What of that is the teacher's doing cannot be told, for stage 2 also trained longer: a control with "
@@ -149,26 +156,21 @@ def describe_gain(results: Results, sets: list[JudgedSet]) -> list[str]:
 
 def describe_teacher_gap(results: Results, sets: list[JudgedSet]) -> list[str]:
     """How far each distilled student is from each teacher, and how often they agree."""
-    lines: list[str] = []
-    for student in find_role(results, "distilled"):
-        for teacher in find_role(results, "teacher"):
-            for judged in _take_telling(sets):
-                found = find_comparison(results, student, teacher, FRAME_AUC, judged)
-                if found is not None:
-                    lines.append(_tell_gap(results, student, teacher, judged, found))
-    return lines
+    pairs = product(find_role(results, "distilled"), find_role(results, "teacher"), take_telling(sets))
+    return [
+        _tell_gap(results, student, teacher, judged, found)
+        for student, teacher, judged in pairs
+        if (found := find_comparison(results, student, teacher, FRAME_AUC, judged)) is not None
+    ]
 
 
 def describe_pairs(results: Results, sets: list[JudgedSet]) -> list[str]:
     """Which of two models separates better, for all pairs that the roles say nothing of."""
-    lines: list[str] = []
-    for a, b in combinations(results.models, 2):
-        if "model" not in (a.role, b.role):
-            continue
-        for judged in sets:
-            found = find_comparison(results, a, b, FRAME_AUC, judged)
-            if found is not None:
-                lines.append(_tell_pair(results, a, b, judged, found))
+    lines = [
+        _tell_pair(results, a, b, judged, found)
+        for (a, b), judged in product(combinations(results.models, 2), sets)
+        if "model" in (a.role, b.role) and (found := find_comparison(results, a, b, FRAME_AUC, judged)) is not None
+    ]
     if len(lines) >= MANY:
         lines.append(
             f"These are {len(lines)} comparisons: of those where nothing differs, about one in twenty leaves 0 out of "
@@ -177,27 +179,8 @@ def describe_pairs(results: Results, sets: list[JudgedSet]) -> list[str]:
     return lines
 
 
-def _take_telling(sets: list[JudgedSet]) -> list[JudgedSet]:
-    """Sets that chose nothing; all of them where there is no other."""
-    return [one for one in sets if not one.is_validation] or sets
-
-
-def _answer(results: Results, student: ModelResult, control: ModelResult, judged: JudgedSet) -> str:
-    """Against hard labels for as many further steps: the very question."""
-    who = f"{say_name(student.name)} minus {say_name(control.name)}, which took as many further steps with hard labels"
-    return _say_answer("Distillation", "distillation", who, results, student, control, judged)
-
-
-def _tell_stage(results: Results, student: ModelResult, before: ModelResult, judged: JudgedSet) -> str:
-    """Against the student before stage 2, which also took fewer steps."""
-    who = f"{say_name(student.name)} minus {say_name(before.name)}, which has taken fewer steps"
-    return _say_answer("Stage 2 as a whole", "stage 2 as a whole", who, results, student, before, judged)
-
-
-def _say_answer(
-    subject: str, question: str, who: str, results: Results, a: ModelResult, b: ModelResult, judged: JudgedSet
-) -> str:
-    found = find_comparison(results, a, b, FRAME_AUC, judged)
+def _say_answer(subject: str, who: str, results: Results, a: ModelResult, b: ModelResult, judged: JudgedSet) -> str:
+    found, question = find_comparison(results, a, b, FRAME_AUC, judged), begin_small(subject)
     if found is None:
         return (
             f"Did {question} help on {_name_set(judged)}? This cannot be told: {say_name(a.name)} and "
@@ -267,11 +250,10 @@ def write_headline(results: Results, sets: list[JudgedSet]) -> str:
     """Whether distillation helped (against a control), or stage 2 as a whole; else how well the model separates, or of
     several models the highest AUC on each set.
     """
-    telling = ([one for one in sets if not one.is_validation] or sets)[:MOST_SETS]
-    students, controls, befores = (find_role(results, role) for role in ("distilled", "control", "before"))
-    for subject, others in (("Distillation", controls), ("Stage 2 as a whole", befores)):
-        if students and others:
-            return _tell_gain(subject, results, students[0], others[0], telling)
+    telling = take_telling(sets)[:MOST_SETS]
+    for role, (subject, _) in _AGAINST.items():
+        if pairs := list(product(find_role(results, "distilled"), find_role(results, role))):
+            return _tell_gain(subject, results, *pairs[0], telling)
     if len(results.models) == 1:
         return _tell_one(results.models[0], telling)
     return _tell_highest(results, telling)
@@ -285,7 +267,7 @@ def _tell_gain(subject: str, results: Results, a: ModelResult, b: ModelResult, s
         words[{"above": "helped", "below": "hurt"}.get(side, "open")].append(judged.title)
     told = [f"{word} on {join(words[word])}" for word in ("helped", "hurt") if words[word]]
     if not told:
-        return f"Whether {subject[0].lower()}{subject[1:]} helped cannot be told from this data."
+        return f"Whether {begin_small(subject)} helped cannot be told from this data."
     left = f"; on {join(words['open'])} it cannot be told" if words["open"] else ""
     return f"{subject} {' and '.join(told)}{left}."
 
