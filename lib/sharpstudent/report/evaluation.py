@@ -5,7 +5,8 @@ Legend: M models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,8 @@ from sharpstudent.report.common_tables import (
     tell_better,
 )
 from sharpstudent.report.curves import build_training
-from sharpstudent.report.page import (
-    draw_group,
-    name_apart,
-    render_template,
-    write_files,
-)
-from sharpstudent.report.results import EvaluationResults, FigureResult, MetricAbout, PairResult
+from sharpstudent.report.page import draw_group, name_apart, render_template, write_files
+from sharpstudent.report.results import EvaluatedSet, EvaluationResults, FigureResult, MetricAbout, PairResult
 from sharpstudent.report.text import (
     DASH,
     NARROW,
@@ -143,8 +139,14 @@ def _build_pairs(results: EvaluationResults) -> TextTable:
 def _build_data(results: EvaluationResults) -> TextTable:
     """A row a set: what was counted."""
     titles = ("Samples", begin_large(plural(results.unit)), begin_large(plural(results.group_unit)))
-    counts = {Cell(title): attrgetter(name) for title, name in zip(titles, ("samples", "rows", "groups"), strict=True)}
+    counts: dict[Cell, Callable[[EvaluatedSet], int | None]] = {
+        Cell(title): attrgetter(name) for title, name in zip(titles, ("samples", "rows", "groups"), strict=True)
+    }
     for name in dict.fromkeys(name for one in results.data for name in one.counts):
-        counts[Cell(name)] = lambda one, name=name: one.counts.get(name)
+        counts[Cell(name)] = partial(_read_count, name)
     counts[Cell("Not readable")] = lambda one: len(one.unreadable)
     return build_sets(results.data, counts, tell_kind=attrgetter("kind"))
+
+
+def _read_count(name: str, one: EvaluatedSet) -> int | None:
+    return one.counts.get(name)

@@ -29,15 +29,7 @@ from sharpstudent.report.chart import (
     render_svg,
 )
 from sharpstudent.report.results import ModelBase, ResultsBase
-from sharpstudent.report.text import (
-    DASH,
-    SHORT,
-    begin_large,
-    format_moment,
-    make_unique,
-    shorten_names,
-    show,
-)
+from sharpstudent.report.text import DASH, SHORT, begin_large, format_moment, make_unique, shorten_names, show
 
 FIGURES = "figures"  # the folder of the charts as files
 FIGURE_FILES = (f"{FIGURES}/*.png", f"{FIGURES}/*.csv")

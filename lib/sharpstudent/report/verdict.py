@@ -6,8 +6,8 @@ An interval that covers 0, or chance, is said to leave the question open.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from itertools import product
+from typing import Literal, TypeVar
 
 from sharpstudent.core.errors import say_count
 from sharpstudent.models.widths import Lighter, is_clearly_less
@@ -19,6 +19,7 @@ from sharpstudent.report.results import (
     MetricAbout,
     ModelBase,
     PairResult,
+    Role,
 )
 from sharpstudent.report.text import (
     MINUS,
@@ -31,6 +32,7 @@ from sharpstudent.report.text import (
     say_name,
 )
 
+Model = TypeVar("Model", bound=ModelBase)
 Side = Literal["above", "below", "open", "unknown"]
 NO_DIFFERENCE = 0.0
 MOST_DIGITS = 6  # what these cannot show is claimed by no sentence
@@ -112,17 +114,11 @@ SAME = 0.05  # latencies nearer than this are equal within noise
 NEAR = 0.15  # those nearer than this, where single samples vary by more
 
 
-@dataclass(frozen=True)
-class _Aspect:
-    name: str
-    read: Callable[[CostResult], float | None]
-    show: Callable[[float], str]
-
-
-_ASPECTS = (
-    _Aspect("parameters", lambda cost: cost.parameters, lambda value: format_parameters(round(value))),
-    _Aspect("multiply-accumulates", lambda cost: cost.macs, lambda value: format_macs(round(value))),
-    _Aspect("file size", lambda cost: cost.file_bytes, lambda value: format_bytes(round(value))),
+# Name for readers, name in the results, how it is written.
+_ASPECTS: tuple[tuple[str, str, Callable[[int], str]], ...] = (
+    ("parameters", "parameters", format_parameters),
+    ("multiply-accumulates", "macs", format_macs),
+    ("file size", "file_bytes", format_bytes),
 )
 _DECIDING = ("parameters", "multiply-accumulates")
 
@@ -181,19 +177,56 @@ def describe_same_speed(student: ModelBase, before: ModelBase, *, unit: str = "s
     return [f"{line} It is the same network, so the machine was not quiet: measure again."]
 
 
+def find_role(models: Sequence[Model], role: Role) -> list[Model]:
+    """The models of one role."""
+    return [model for model in models if model.role == role]
+
+
+def describe_costs(
+    models: Sequence[Model],
+    *,
+    unit: str,
+    lighter: Lighter | None = None,
+    say_inputs: Callable[[Model, Model], str] = lambda _student, _other: "",
+) -> list[str]:
+    """Each distilled student beside each teacher and beside what it was before; nothing where no cost was measured.
+
+    Args:
+        models: those of the results.
+        unit: what was timed.
+        lighter: as `describe_weight` takes it.
+        say_inputs: the `inputs` of `describe_weight` for two models.
+
+    Returns:
+        Sentences.
+    """
+    if all(model.cost is None for model in models):
+        return []
+    students = find_role(models, "distilled")
+    lines = [
+        describe_weight(student, teacher, lighter, unit=unit, inputs=say_inputs(student, teacher))
+        for student, teacher in product(students, find_role(models, "teacher"))
+    ]
+    lines += [
+        describe_same_speed(student, before, unit=unit, inputs=say_inputs(student, before))
+        for student, before in product(students, find_role(models, "before"))
+    ]
+    return [line for part in lines for line in part]
+
+
 def _sort_aspects(student: CostResult, teacher: CostResult) -> tuple[list[str], list[str], list[str], list[str]]:
     """Deciding aspects that are clearly less, that are not, and that are not known; and all of them in words."""
     less, not_less, unknown, said = list[str](), list[str](), list[str](), list[str]()
-    for aspect in _ASPECTS:
-        own, other = aspect.read(student), aspect.read(teacher)
+    for name, field, tell in _ASPECTS:
+        own, other = getattr(student, field), getattr(teacher, field)
         if own is None or other is None:
-            if aspect.name in _DECIDING:
-                unknown.append(aspect.name)
-            said.append(f"{aspect.name} not known of {'both' if own is other else 'one of them'}")
-            continue
-        if aspect.name in _DECIDING:
-            (less if is_clearly_less(own, other) else not_less).append(aspect.name)
-        said.append(f"{aspect.name} {aspect.show(own)} against {aspect.show(other)} ({_say_ratio(own, other)})")
+            said.append(f"{name} not known of {'both' if own is other else 'one of them'}")
+            side = unknown
+        else:
+            said.append(f"{name} {tell(own)} against {tell(other)} ({_say_ratio(own, other)})")
+            side = less if is_clearly_less(own, other) else not_less
+        if name in _DECIDING:
+            side.append(name)
     return less, not_less, unknown, said
 
 
@@ -260,7 +293,7 @@ def write_verdict(results: EvaluationResults) -> tuple[str, ...]:
     lines = [_tell_pair(results, one, by_role) for one in pairs if one.metric == first]
     others = [_tell_pair(results, one, by_role) for one in pairs if one.metric != first]
     alone = [line for model in results.models for line in _tell_model(results, model)]
-    costs = _tell_costs(results, by_role)
+    costs = describe_costs(results.models, unit=results.unit)
     return (_write_headline(results, first, pairs, by_role), *lines, *_warn_of_few(results), *costs, *alone, *others)
 
 
@@ -342,12 +375,3 @@ def _warn_of_few(results: EvaluationResults) -> list[str]:
         return []
     told = say_count(groups, results.group_unit)
     return [f"There are {told} only: intervals over so few are narrower than the doubt is."]
-
-
-def _tell_costs(results: EvaluationResults, by_role: Mapping[str, EvaluatedModel]) -> list[str]:
-    student = by_role.get("distilled")
-    if student is None or all(model.cost is None for model in results.models):
-        return []
-    teacher, before = by_role.get("teacher"), by_role.get("before")
-    lines = [] if teacher is None else describe_weight(student, teacher, unit=results.unit)
-    return lines + ([] if before is None else describe_same_speed(student, before, unit=results.unit))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,7 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
         The chart.
     """
     find_points, set_scale, ends = (
-        _scale_det(models) if kind.name == "det" else (_READ[kind.name], set_unit_square, (0, 1))
+        _scale_det(models) if kind.name == "det" else (partial(_read_points, kind.name), set_unit_square, (0, 1))
     )
     every = None if kind.name == "reliability" else MARKERS_APART
 
@@ -211,18 +212,11 @@ def _list_rows(models: Drawn, read: Callable[[Drawing], Sequence[Sequence[Any]]]
     return tuple((name, *row) for _, name, drawing in models for row in zip(*read(drawing), strict=True))
 
 
-def _read_points(kind: str) -> Callable[[Drawing], Points]:
-    return lambda drawing: (np.array(getattr(drawing, kind).x), np.array(getattr(drawing, kind).y))
-
-
-def _read_bins(drawing: Drawing) -> Points:
-    """A point a bin that is not empty."""
-    said, true = (np.array(values, np.float64) for values in (drawing.reliability.said, drawing.reliability.true))
-    filled = ~np.isnan(said) & ~np.isnan(true)
-    return said[filled], true[filled]
-
-
-_READ = {"roc": _read_points("roc"), "pr": _read_points("pr"), "reliability": _read_bins}
+def _read_points(kind: str, drawing: Drawing) -> Points:
+    """Of a reliability diagram a point a bin that is not empty."""
+    *_, x, y = (np.array(column, np.float64) for column in _read_columns(kind, drawing))
+    filled = ~np.isnan(x) & ~np.isnan(y)
+    return x[filled], y[filled]
 
 
 def _scale_det(models: Drawn) -> tuple[Callable[[Drawing], Points], Callable[[Any], None], tuple[float, float]]:

@@ -9,7 +9,6 @@ judged.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from sharpstudent.core.errors import say_count
 from sharpstudent.report.results import FigureResult
@@ -30,14 +29,6 @@ _AGAINST_CHANCE = {
     "open": "which cannot be told from chance (.5)",
     "unknown": "without an interval, so that whether it is better than chance cannot be told",
 }
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A kind of fake in a set, with the model's frame AUC on it."""
-
-    title: str
-    figure: FigureResult
 
 
 def describe_separation(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
@@ -67,23 +58,22 @@ def describe_separation(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
 def describe_kinds(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
     """The kind of fake that it finds hardest against the easiest; nothing where there are not two."""
     kinds = [
-        _Kind(f"{say_name(kind)} ({judged.title}{_say_novelty(kind, judged, sets)})", figure)
+        (f"{say_name(kind)} ({judged.title}{_say_novelty(kind, judged, sets)})", figure)
         for judged in sets
         for kind, figure in judged.list_kinds(model).items()
     ]
     if len(kinds) < 2:
         return []
-    hardest = min(kinds, key=lambda kind: kind.figure.value or 0.0)
-    easiest = max(kinds, key=lambda kind: kind.figure.value or 0.0)
-    hard, easy = (f"{kind.title}, frame AUC {say_auc(kind.figure)}" for kind in (hardest, easiest))
-    if _is_apart(hardest.figure, easiest.figure):
+    (hard, lowest), (easy, highest) = (find(kinds, key=lambda kind: kind[1].value or 0.0) for find in (min, max))
+    hard, easy = (f"{title}, frame AUC {say_auc(auc)}" for title, auc in ((hard, lowest), (easy, highest)))
+    if _is_apart(lowest, highest):
         text = f"{say_name(model.name)} is worse at some kinds of fake than at others: worst at {hard}, best at {easy}."
     else:
         text = (
             f"Whether {say_name(model.name)} is worse at some kinds of fake than at others cannot be told from these "
             f"intervals: lowest for {hard}, highest for {easy}."
         )
-    blind = [kind.title for kind in kinds if find_side(kind.figure, CHANCE) in ("open", "below")]
+    blind = [title for title, auc in kinds if find_side(auc, CHANCE) in ("open", "below")]
     if blind:
         text += f" It is not shown to be better than chance at {join(blind)}."
     return [text]

@@ -22,12 +22,7 @@ from sharpstudent.report.common_tables import (
     build_sets,
     tell_better,
 )
-from sharpstudent.report.page import (
-    draw_group,
-    draw_within,
-    render_template,
-    write_files,
-)
+from sharpstudent.report.page import draw_group, draw_within, render_template, write_files
 from sharpstudent.report.text import (
     MINUS,
     Cell,

@@ -14,8 +14,8 @@ from sharpstudent.report.results import Role
 from sharpstudent.report.text import begin_small, say_name
 from sharpstudent.report.verdict import (
     NO_DIFFERENCE,
-    describe_same_speed,
-    describe_weight,
+    describe_costs,
+    find_role,
     find_side,
     join,
     say_difference,
@@ -48,8 +48,9 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
         return ("No model was judged.",)
     sets = list_sets(results)
     few, gain = _warn_of_few(results, sets), describe_gain(results, sets)
+    costs = describe_costs(results.models, unit="picture", lighter=lighter, say_inputs=_say_sizes)
     compared = [*gain, *(few if gain else [])]
-    compared += [*_describe_cost(results, lighter), *describe_teacher_gap(results, sets)]
+    compared += [*costs, *describe_teacher_gap(results, sets)]
     compared += describe_pairs(results, sets)
     main = _choose_main(results)
     others = [model for model in results.models if model not in main]
@@ -66,7 +67,7 @@ def write_headed_verdict(results: Results, *, lighter: Lighter | None = None) ->
 
 
 def _choose_main(results: Results) -> list[ModelResult]:
-    chosen = find_role(results, "distilled") + find_role(results, "model")
+    chosen = find_role(results.models, "distilled") + find_role(results.models, "model")
     return chosen or list(results.models)
 
 
@@ -90,23 +91,6 @@ def _warn_of_few(results: Results, sets: list[JudgedSet]) -> list[str]:
     ]
 
 
-def _describe_cost(results: Results, lighter: Lighter | None) -> list[str]:
-    if all(model.cost is None for model in results.models):
-        return []  # it was not asked for
-    students = find_role(results, "distilled")
-    lines = [
-        line
-        for student, teacher in product(students, find_role(results, "teacher"))
-        for line in describe_weight(student, teacher, lighter, unit="picture", inputs=_say_sizes(student, teacher))
-    ]
-    pairs = product(students, find_role(results, "before"))
-    return lines + [
-        line
-        for student, before in pairs
-        for line in describe_same_speed(student, before, unit="picture", inputs=_say_sizes(student, before))
-    ]
-
-
 def _say_sizes(one: ModelResult, other: ModelResult) -> str:
     return "" if one.image_size == other.image_size else f", of {one.image_size} and {other.image_size} px"
 
@@ -121,15 +105,11 @@ _AGAINST: dict[Role, tuple[str, str]] = {
 _VIDEO_WORDS = {"above": "above 0", "below": "below 0", "open": "not told from 0", "unknown": "without an interval"}
 
 
-def find_role(results: Results, role: Role) -> list[ModelResult]:
-    return [model for model in results.models if model.role == role]
-
-
 def describe_gain(results: Results, sets: list[JudgedSet]) -> list[str]:
     """Did distillation help? One sentence for each distilled model and set that nothing was chosen on."""
-    controls, befores = find_role(results, "control"), find_role(results, "before")
+    controls, befores = find_role(results.models, "control"), find_role(results.models, "before")
     lines: list[str] = []
-    for student in find_role(results, "distilled"):
+    for student in find_role(results.models, "distilled"):
         if not controls and not befores:
             lines.append(
                 f"Whether distillation is worth anything for {say_name(student.name)} cannot be told: neither the "
@@ -138,7 +118,7 @@ def describe_gain(results: Results, sets: list[JudgedSet]) -> list[str]:
             continue
         for judged in take_telling(sets):
             for role, (subject, which) in _AGAINST.items():
-                for other in find_role(results, role):
+                for other in find_role(results.models, role):
                     who = f"{say_name(student.name)} minus {say_name(other.name)}, which {which}"
                     lines.append(_say_answer(subject, who, results, student, other, judged))
         if not controls:
@@ -156,7 +136,7 @@ def describe_gain(results: Results, sets: list[JudgedSet]) -> list[str]:
 
 def describe_teacher_gap(results: Results, sets: list[JudgedSet]) -> list[str]:
     """How far each distilled student is from each teacher, and how often they agree."""
-    pairs = product(find_role(results, "distilled"), find_role(results, "teacher"), take_telling(sets))
+    pairs = product(find_role(results.models, "distilled"), find_role(results.models, "teacher"), take_telling(sets))
     return [
         _tell_gap(results, student, teacher, judged, found)
         for student, teacher, judged in pairs
@@ -252,7 +232,7 @@ def write_headline(results: Results, sets: list[JudgedSet]) -> str:
     """
     telling = take_telling(sets)[:MOST_SETS]
     for role, (subject, _) in _AGAINST.items():
-        if pairs := list(product(find_role(results, "distilled"), find_role(results, role))):
+        if pairs := list(product(find_role(results.models, "distilled"), find_role(results.models, role))):
             return _tell_gain(subject, results, *pairs[0], telling)
     if len(results.models) == 1:
         return _tell_one(results.models[0], telling)
