@@ -255,12 +255,8 @@ def render_csv(chart: Chart) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(chart.columns)
-    writer.writerows([["" if value is None else _to_cell(value) for value in row] for row in chart.rows])
+    writer.writerows([[show(value) if isinstance(value, str) else value for value in row] for row in chart.rows])
     return text.getvalue()
-
-
-def _to_cell(value: Value) -> str:
-    return show(value) if isinstance(value, str) else repr(value)
 
 
 def _make_figure(width: float, height: float) -> Any:

@@ -6,7 +6,7 @@ Legend: M models.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sharpstudent.report.page import tell_pairs
@@ -68,12 +68,7 @@ def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> Tex
     return build_list("The models that were judged", "Model", columns, rows, notes)
 
 
-@dataclass(frozen=True)
-class PairColumn:
-    """A column of the table of pairs. head: its title; tell: a pair's cell."""
-
-    head: Cell
-    tell: Callable[[Any], Cell]
+PairColumn = tuple[Cell, Callable[[Any], Cell]]  # its head, and the cell of a pair
 
 
 def build_pairs(
@@ -95,7 +90,7 @@ def build_pairs(
     groups = [
         Group(title, tuple(_build_pair(one, names, columns, notes) for one in group)) for title, group in pairs.items()
     ]
-    heads = (Cell("Difference", small="first minus second", link=link), *(column.head for column in columns))
+    heads = (Cell("Difference", small="first minus second", link=link), *(head for head, _ in columns))
     return TextTable(caption, "Models", heads, tuple(groups), notes.list_all())
 
 
@@ -104,10 +99,10 @@ def _build_pair(one: PairBase, names: Mapping[str, str], columns: Sequence[PairC
     found = one.difference
     ends = "" if found.low is None else f"[{format_difference(found.low)}, {format_difference(found.high)}]"
     value = Cell(format_difference(found.value), ends, found.note or "", notes.mark(found.note))
-    return Row(head, (value, *(column.tell(one) for column in columns)))
+    return Row(head, (value, *(tell(one) for _, tell in columns)))
 
 
-P_VALUE = PairColumn(Cell("p"), lambda one: Cell(format_p_value(one.p_value)))
+P_VALUE: PairColumn = (Cell("p"), lambda one: Cell(format_p_value(one.p_value)))
 
 
 def tell_better(found: FigureResult, better: str | None) -> str:

@@ -91,7 +91,8 @@ _WORDS = {
 def build_training(training: TrainingResult) -> list[Chart]:
     """The charts of the columns that are there, with the epoch that was selected marked."""
     filled = {name: column for name, column in training.columns.items() if any(value is not None for value in column)}
-    epochs = _read_epochs(filled)
+    length = max((len(column) for column in filled.values()), default=0)
+    epochs = [float(epoch or 0) for epoch in filled.get("epoch") or range(1, length + 1)]
     charts: list[Chart] = []
     taken = {"epoch"}
     for title, unit, pattern, steps in _KINDS:
@@ -100,13 +101,6 @@ def build_training(training: TrainingResult) -> list[Chart]:
         if chosen and epochs:
             charts.append(_build(title, unit, {name: filled[name] for name in chosen}, epochs, training, steps))
     return charts
-
-
-def _read_epochs(columns: dict[str, Column]) -> list[float]:
-    """(E,): the column `epoch`, else 1, 2, ..."""
-    length = max((len(column) for column in columns.values()), default=0)
-    given = columns.get("epoch", ())
-    return [given[i] if i < len(given) and given[i] is not None else i + 1.0 for i in range(length)]  # type: ignore[misc]
 
 
 def _build(
@@ -121,7 +115,7 @@ def _build(
         if best is not None:
             axes.axvline(best, color=ink.text, alpha=0.5, linewidth=0.9, linestyle=(0, (2, 2)), clip_on=False)
         for number, column in enumerate(columns.values()):
-            points = [(e, v) for e, v in zip(epochs, column, strict=False) if v is not None]
+            points = [(e, v) for e, v in zip(epochs, column, strict=True) if v is not None]
             x, y = [e for e, _ in points], [v for _, v in points]
             draw_line(axes, ink, number, x, y, every=max(1, len(x) // 12), steps=steps)
         style_axes(axes, ink, x="epoch", y=unit)
@@ -145,10 +139,7 @@ def _build(
         hint="",
         draw=draw,
         columns=("epoch", *columns),
-        rows=tuple(
-            (epoch, *(column[i] if i < len(column) else None for column in columns.values()))
-            for i, epoch in enumerate(epochs)
-        ),
+        rows=tuple(zip(epochs, *columns.values(), strict=True)),
         keys=tuple(Key(number, name_column(name)) for number, name in enumerate(columns)),
         height=2.5,
     )

@@ -15,7 +15,6 @@ from sharpstudent.core.errors import plural
 from sharpstudent.report.chart import Chart, ChartGroup
 from sharpstudent.report.common_tables import (
     P_VALUE,
-    PairColumn,
     build_costs,
     build_models,
     build_pairs,
@@ -132,7 +131,7 @@ def _build_pairs(results: EvaluationResults) -> TextTable:
     for one in results.comparisons:
         base, _, part = one.metric.partition("@")
         pairs.setdefault(f"{_title(results.metrics[base])}{f', {part}' if part else ''}", []).append(one)
-    columns = [PairColumn(word("Reads as"), lambda one: word(tell_better(one.difference, one.better))), P_VALUE]
+    columns = [(word("Reads as"), lambda one: word(tell_better(one.difference, one.better))), P_VALUE]
     return build_pairs("Pairs of models on the same rows", pairs, columns)
 
 

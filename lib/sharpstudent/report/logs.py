@@ -119,7 +119,8 @@ class MetricsFile:
         if not table:
             write_text_atomically(self.path, _to_csv([columns]) + line)
             return
-        self._cut_torn_line(table)
+        if self._is_torn():
+            write_text_atomically(self.path, _to_csv(table))
         append_text(self.path, line, sync=True)
 
     def widen(self, columns: Iterable[str]) -> None:
@@ -167,10 +168,6 @@ class MetricsFile:
 
     def _is_torn(self) -> bool:
         return not self.path.read_bytes().endswith(b"\n")
-
-    def _cut_torn_line(self, table: list[list[str]]) -> None:
-        if self._is_torn():
-            write_text_atomically(self.path, _to_csv(table))
 
 
 def _to_csv(table: Sequence[Sequence[str]]) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from sharpstudent.report.common_tables import (
     P_VALUE,
-    PairColumn,
     build_costs,
     build_models,
     build_pairs,
@@ -104,8 +103,8 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
                 Row(
                     word(begin_large(name_threshold(name))),
                     (
-                        Cell(_format_threshold(point.threshold)),
-                        Cell(format_probability(_to_probability(point.threshold))),
+                        Cell(f"{point.threshold:.3f}".replace("-", MINUS)),
+                        Cell(format_probability(0.5 * (1.0 + math.tanh(0.5 * point.threshold)))),
                         Cell(format_value(point.tpr, "percent")),
                         Cell(format_value(point.fpr, "percent")),
                     ),
@@ -127,18 +126,10 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
     return TextTable("Operating points, with their rates where they were chosen", "Threshold", columns, groups)
 
 
-def _format_threshold(threshold: float) -> str:
-    return f"{threshold:.3f}".replace("-", MINUS)
-
-
-def _to_probability(margin: float) -> float:
-    return 0.5 * (1.0 + math.tanh(0.5 * margin))
-
-
 _PAIR_COLUMNS = (
-    PairColumn(word("Reads as"), lambda one: word(tell_better(one.difference, _find_better(one)))),
-    replace(P_VALUE, head=Cell("p", link="word-p")),
-    PairColumn(Cell("Agreement", link="word-agreement"), lambda one: Cell(format_value(one.agreement, "percent"))),
+    (word("Reads as"), lambda one: word(tell_better(one.difference, _find_better(one)))),
+    (Cell("p", link="word-p"), P_VALUE[1]),
+    (Cell("Agreement", link="word-agreement"), lambda one: Cell(format_value(one.agreement, "percent"))),
 )
 
 
