@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from sharpstudent.config.run_config import ComputeSection, OptimizerSection, ScheduleSection
+from sharpstudent.config.run_config import ComputeSection, OptimizerSection
 from sharpstudent.config.terms import Asks, build_constant_term
-from sharpstudent.core.schedules import Progress
+from sharpstudent.core.schedules import Constant, Progress
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.section import Shapes
@@ -27,7 +27,7 @@ PROGRESS = Progress(1, 0, 1, 1)
 OPTIMIZER = OptimizerSection(
     base="sgd", lr=1e-5, momentum=0.9, weight_decay=0.0, rho=0.05, clip_norm=1.0, flat=0.75, warmup=0.0
 )
-HALF = ScheduleSection(kind="constant", value=0.5)
+HALF = Constant(0.5)
 SHAPES = Shapes(student={"logits": (2, 2)}, teacher={"logits": (2, 2)})
 TERMS = (build_constant_term("hard", HALF), build_constant_term("kd", HALF))
 SIZES = {  # teacher, student, pixels

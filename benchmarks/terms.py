@@ -22,8 +22,9 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import torch
-from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import build_constant_term
+from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import Batch
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.models.forward import run_model
@@ -35,7 +36,7 @@ from sharpstudent.train.build import hook_layers
 from sharpstudent.train.step import TrainStep
 from step_setup import OPTIMIZER, PROGRESS, SIZES, Setup, draw_batch, measure_seconds, take_step
 
-HALF = ScheduleSection(kind="constant", value=0.5)
+HALF = Constant(0.5)
 LAYERS = {  # of student and teacher, whose maps the features are
     "demo": ("backbone.blocks.6", "backbone.blocks.6"),
     "real": ("backbone.stages.4", "net._blocks.31"),

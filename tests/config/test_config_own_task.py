@@ -15,9 +15,10 @@ from config_samples import ROOT, WEIGHTS
 from own_task import fresh_imports, write_signals
 from sharpstudent.config.cli import CommandLine, parse_command_line
 from sharpstudent.config.json_schema import build_config_docs, build_schema
-from sharpstudent.config.run_config import RunConfig, ScheduleSection, Stage
+from sharpstudent.config.run_config import RunConfig, Stage
 from sharpstudent.config.stored import load_run_config
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.schedules import Constant
 from sharpstudent.registry import build_task, find_task
 
 KEYS = {"task": "signals:Signals", "student": "small", "data": {"root": "recordings"}}
@@ -241,7 +242,7 @@ def test_terms_of_the_task_are_read_as_any_other_in_both_stages() -> None:
         config = start(stage=stage, stage1={"terms": terms}, stage2={"terms": terms}, **WEIGHTS, teacher="big")  # type: ignore[arg-type]
         [term] = config.criterion
         assert (term.name, term.term) == ("hinge", "hinge")
-        assert term.numbers == {"lead": ScheduleSection(kind="constant", value=2.0)}
+        assert term.numbers == {"lead": Constant(2.0)}
         assert term.choices == {"on": "aux.*", "target": "word", "where": "has_word"}
 
 
@@ -256,13 +257,13 @@ def test_a_task_without_class_labels_has_terms_in_stage_1_alone_too() -> None:
 @pytest.mark.parametrize(
     ("term", "words"),
     [
-        ({"term": "hing"}, ("is not a known term", "a hinge on the lead", 'did you mean "hinge"?')),
-        ({"term": "hinge", "leed": 1}, ("leed: is no setting", 'did you mean "lead"?')),
+        ({"term": "hing"}, ("is not a known term", "a hinge on the lead", 'did you mean "term": "hinge"?')),
+        ({"term": "hinge", "leed": 1}, ("leed: is not a known key", 'did you mean "stage1.terms[0].lead"?')),
         ({"term": "hinge", "on": 3}, ("on: has a value of the wrong type", "the output of the student")),
         ({"term": "hinge", "where": ""}, ()),
-        ({"term": "hinge", "of": "x"}, ("of: is no setting of the term",)),
-        ({"term": "hard", "of": "x"}, ("of: is no setting of the term",)),
-        ({"term": "hard", "over": "pixels"}, ("over: is no setting of the term",)),
+        ({"term": "hinge", "of": "x"}, ("of: is not a known key",)),
+        ({"term": "hard", "of": "x"}, ("of: is not a known key",)),
+        ({"term": "hard", "over": "pixels"}, ("over: is not a known key",)),
     ],
 )
 def test_a_wrong_setting_of_a_term_is_told_by_its_place(term: dict[str, Any], words: tuple[str, ...]) -> None:

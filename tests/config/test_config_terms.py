@@ -8,13 +8,14 @@ import pytest
 from config_samples import resolve_keys
 from sharpstudent.config.keys import FileKeys, Stage2Keys
 from sharpstudent.config.presets import DIALECTS
-from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import TERMS, NumberSetting
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.schedules import Constant, Cosine, Ramp
 
 
-def constant(value: float) -> ScheduleSection:
-    return ScheduleSection(kind="constant", value=value)
+def constant(value: float) -> Constant:
+    return Constant(value)
 
 
 def refusal(**keys: Any) -> str:
@@ -42,7 +43,7 @@ def test_terms_are_read_with_their_weights_settings_and_defaults() -> None:
     assert kd == TermSection(
         name="soft",
         term="kd",
-        weight=ScheduleSection(kind="ramp", value=0.4),
+        weight=Ramp(0.4),
         numbers={"temperature": constant(3.0)},
     )
     assert features.weight == constant(2.0)
@@ -66,14 +67,23 @@ def test_the_flat_list_is_that_of_stage_2_and_stage_1_learns_from_hard_labels() 
     [
         ([], ("terms: is an empty list",)),
         ([{"weight": 1}], ("terms[0].term: is missing", "hard: cross-entropy")),
-        ([{"term": "kdd"}], ("terms[0].term: is not a known term", 'did you mean "kd"?')),
-        ([{"term": "kd", "tempreature": 2}], ("terms[0].tempreature: is no setting", 'did you mean "temperature"?')),
-        ([{"term": "kd", "temperature": 0}], ("terms[0].temperature: is out of range", "a number above 0", "got: 0")),
+        ([{"term": "kdd"}], ("terms[0].term: is not a known term", 'did you mean "term": "kd"?')),
+        (
+            [{"term": "kd", "tempreature": 2}],
+            ("terms[0].tempreature: is not", '"terms[0].temperature"?'),
+        ),
+        ([{"term": "kd", "temperature": 0}], ("terms[0].temperature: is out of range", "a number, above 0", "got: 0")),
         ([{"term": "hard", "weight": -0.5}], ("terms[0].weight: is out of range", "at least 0", "got: -0.5")),
         ([{"term": "hard", "weight": "much"}], ("terms[0].weight: has a value of the wrong type", "a schedule")),
         ([{"term": "hard", "weight": True}], ("terms[0].weight: has a value of the wrong type",)),
-        ([{"term": "hard", "label_smoothing": {"kind": "ramp", "value": 0.1}}], ("label_smoothing", "a number: share")),
-        ([{"term": "hard"}, {"term": "kd", "weight": {"kind": "linear", "start": 0.5}}], ("terms[1].weight", "`end`")),
+        (
+            [{"term": "hard", "label_smoothing": {"kind": "ramp", "value": 0.1}}],
+            ("label_smoothing: has", "share of the target"),
+        ),
+        (
+            [{"term": "hard"}, {"term": "kd", "weight": {"kind": "linear", "start": 0.5}}],
+            ("weight.end: is missing",),
+        ),
         (
             [{"term": "kd", "weight": {"kind": "linear", "start": 0.5, "end": -1}}],
             ("terms[0].weight.end",),
@@ -125,9 +135,9 @@ def test_the_additive_dialect_adds_the_teachers_term_with_a_cosine_temperature()
     hard, kd = resolve_keys(2, distill_weight=0.3).criterion
     assert hard.weight == constant(1.0)
     assert kd.weight == constant(0.3)
-    assert kd.numbers["temperature"] == ScheduleSection(kind="cosine", start=1.0, end=4.0)
+    assert kd.numbers["temperature"] == Cosine(start=1.0, end=4.0)
     _, kd = resolve_keys(2, distill_weight=0.3, distill_temp_start=2.0, distill_temp_end=6.0).criterion
-    assert kd.numbers["temperature"] == ScheduleSection(kind="cosine", start=2.0, end=6.0)
+    assert kd.numbers["temperature"] == Cosine(start=2.0, end=6.0)
 
 
 def test_the_additive_dialect_without_a_weight_is_hard_labels_alone() -> None:
@@ -172,6 +182,6 @@ def test_every_key_of_a_dialect_is_a_key_of_the_file_and_of_stage_2() -> None:
 
 
 def test_what_a_schedule_does_not_say_is_not_written_down() -> None:
-    assert constant(0.5).model_dump() == {"kind": "constant", "value": 0.5}
+    assert constant(0.5).as_json() == {"kind": "constant", "value": 0.5}
     kd = resolve_keys(2).criterion[1]
     assert TermSection.model_validate_json(kd.model_dump_json()) == kd

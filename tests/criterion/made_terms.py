@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sharpstudent.config.run_config import ScheduleSection, TermSection
-from sharpstudent.core.schedules import Progress
+from sharpstudent.config.run_config import TermSection
+from sharpstudent.core.schedules import Constant, Progress
 from sharpstudent.core.types import Batch
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.section import Shapes
@@ -36,8 +36,8 @@ def make_shapes(
 TWO = make_shapes(2)
 
 
-def constant(value: float) -> ScheduleSection:
-    return ScheduleSection(kind="constant", value=value)
+def constant(value: float) -> Constant:
+    return Constant(value)
 
 
 def make_section(term: str, *, name: str | None = None, weight: float = 1.0, **settings: Any) -> TermSection:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from made_terms import TWO, draw, make_batch, make_labels, make_shapes, to_float64
 from sharpstudent.config import terms
-from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.config.run_config import TermSection
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.schedules import Progress
+from sharpstudent.core.schedules import Constant, Progress
 from sharpstudent.criterion.build import build_criterion
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-term.md"
@@ -41,9 +41,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Generator[ModuleType]:
 def make_sections() -> list[TermSection]:
     """The page's config, with its numbers as schedules."""
     entries = json.loads("{" + read_blocks("json")[0] + "}")["terms"]
-    constant = {
-        key: ScheduleSection(kind="constant", value=v) for e in entries for key, v in e.items() if key != "term"
-    }
+    constant = {key: Constant(v) for e in entries for key, v in e.items() if key != "term"}
     return [
         TermSection(
             name=entry["term"],

@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 from made_terms import TWO, build_one, make_batch, make_section, make_shapes
-from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import TERMS, TermSpec
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.schedules import Progress
+from sharpstudent.core.schedules import Constant, Progress, Staircase
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.distillation import compute_kd
 
-ALPHA = ScheduleSection(kind="staircase", start=0.95, end=0.5, epochs=20)
+ALPHA = Staircase(start=0.95, end=0.5, epochs=20)
 HARD = TermSection(name="hard", term="hard", weight=ALPHA)
 KD = TermSection(
     name="kd",
     term="kd",
-    weight=ALPHA.model_copy(update={"complement": True}),
-    numbers={"temperature": ScheduleSection(kind="constant", value=3.0)},
+    weight=Staircase(start=0.95, end=0.5, epochs=20, complement=True),
+    numbers={"temperature": Constant(3.0)},
 )
-ONE = ScheduleSection(kind="constant", value=1.0)
+ONE = Constant(1.0)
 
 
 def at_epoch(epoch: int) -> Progress:
@@ -45,11 +45,7 @@ def test_kd_reaches_the_teachers_logits_at_its_temperature() -> None:
     student, teacher = torch.tensor([[1.0, -1.0], [0.0, 2.0]]), torch.tensor([[2.0, 0.0], [1.0, 0.0]])
     batch = make_batch(2)
     criterion = build_criterion(
-        [
-            TermSection(
-                name="kd", term="kd", weight=ONE, numbers={"temperature": ScheduleSection(kind="constant", value=2.5)}
-            )
-        ],
+        [TermSection(name="kd", term="kd", weight=ONE, numbers={"temperature": Constant(2.5)})],
         TWO,
     )
     total = criterion({"logits": student}, batch, {"teacher": {"logits": teacher}}, at_epoch(1)).total
@@ -64,7 +60,7 @@ def test_the_columns_of_hard_and_kd_are_three_whatever_else_is_set() -> None:
 
 
 def test_a_temperature_may_move_and_a_smoothing_may_not() -> None:
-    falling = ScheduleSection(kind="staircase", start=4.0, end=1.0, epochs=8)
+    falling = Staircase(start=4.0, end=1.0, epochs=8)
     kd = TermSection(name="kd", term="kd", weight=ONE, numbers={"temperature": falling})
     criterion = build_criterion([kd], TWO)
     assert [criterion.describe(at_epoch(epoch))["kd/temperature"] for epoch in (1, 9)] == [4.0, 1.0]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sharpstudent.config.terms import Asks
-from sharpstudent.core.schedules import Complement, Constant, FlatThenLinear, Progress, Schedule, Staircase
+from sharpstudent.core.schedules import Constant, Progress, Schedule, Staircase
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.classification import compute_cross_entropy
 from sharpstudent.criterion.distillation import compute_kd
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 START = Progress(epoch=1, step=0, epochs=30, steps_per_epoch=10)
 ALPHA = Staircase(start=0.95, end=0.5, epochs=20)
+REST = Staircase(start=0.95, end=0.5, epochs=20, complement=True)
 
 
 def at_epoch(epoch: int) -> Progress:
@@ -59,7 +60,7 @@ def compute_gradient(criterion: WeightedSum, teacher: Outputs | None, progress: 
 @pytest.mark.parametrize(("epoch", "alpha"), [(1, 0.95), (11, 0.75), (21, 0.5)])
 def test_the_total_is_alpha_hard_plus_the_rest_of_kd(epoch: int, alpha: float) -> None:
     outputs, teacher, batch = draw_outputs(0), draw_outputs(1), make_batch()
-    value = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])(outputs, batch, {"teacher": teacher}, at_epoch(epoch))
+    value = WeightedSum([hard(ALPHA), kd(REST)])(outputs, batch, {"teacher": teacher}, at_epoch(epoch))
     cross_entropy = compute_cross_entropy(outputs["logits"], batch.targets["label"]).mean().item()
     distillation = compute_kd(outputs["logits"], teacher["logits"], 3.0).mean().item()
     assert value.total.item() == pytest.approx(alpha * cross_entropy + (1 - alpha) * distillation, rel=1e-6)
@@ -117,7 +118,7 @@ def test_a_term_of_weight_0_is_not_computed_and_needs_no_teacher() -> None:
 
 
 def test_the_same_arguments_give_the_same_value_as_often_as_sam_asks() -> None:
-    criterion = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])
+    criterion = WeightedSum([hard(ALPHA), kd(REST)])
     teacher = draw_outputs(1)
     values = [criterion(draw_outputs(0), make_batch(), {"teacher": teacher}, START).total for _ in range(3)]
     assert torch.equal(values[0], values[1])
@@ -135,7 +136,7 @@ def test_the_temperature_follows_its_schedule() -> None:
 
 
 def test_the_log_gets_weights_and_temperature() -> None:
-    criterion = WeightedSum([hard(ALPHA), kd(Complement(ALPHA))])
+    criterion = WeightedSum([hard(ALPHA), kd(REST)])
     assert criterion.describe(START) == {"hard/weight": 0.95, "kd/weight": 0.05, "kd/temperature": 3.0}
     assert criterion.describe(at_epoch(21)) == {"hard/weight": 0.5, "kd/weight": 0.5, "kd/temperature": 3.0}
 
@@ -155,12 +156,9 @@ class Unknown:
         (Constant(0.0), False),
         (Staircase(0.0, 0.0, 5), False),
         (Staircase(0.0, 0.5, 5), True),
-        (Complement(Constant(1.0)), False),
-        (Complement(Staircase(1.0, 1.0, 5)), False),
-        (Complement(ALPHA), True),
-        (Complement(Complement(Constant(0.0))), False),
-        (FlatThenLinear(0.0), False),
-        (FlatThenLinear(1.0), True),
+        (Constant(1.0, complement=True), False),
+        (Staircase(1.0, 1.0, 5, complement=True), False),
+        (REST, True),
         (Unknown(), True),
     ],
     ids=str,

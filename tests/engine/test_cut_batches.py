@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sharpstudent.config.run_config import ScheduleSection, TermSection
+from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import TermSpec
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import Batch
 from sharpstudent.criterion.section import Shapes, make_term
 from sharpstudent.criterion.weighted_sum import WeightedTerm
@@ -88,7 +89,7 @@ def test_a_term_that_couples_rows_refuses_micro_batches_with_the_remedy(
     class Coupled(TinyTask):
         terms = {"coupled": TermSpec("made.terms:build_coupled", "each row against each")}  # noqa: RUF012
 
-    section = TermSection(name="coupled", term="coupled", weight=ScheduleSection(kind="constant", value=1.0))
+    section = TermSection(name="coupled", term="coupled", weight=Constant(1.0))
     plain = make_config().model_copy(update={"criterion": (section,)})
     step = build_step(plain, make_student(), None, torch.device("cpu"), task=Coupled())
     assert [term.couples_rows for term in step.criterion.terms] == [True]

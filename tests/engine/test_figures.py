@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sharpstudent.config.run_config import ScheduleSection
 from sharpstudent.config.terms import build_constant_term
+from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import StepResult
 from sharpstudent.train.logger import build_training_columns, compare_terms, join_row, mean_of, name_figures
 
-HALF = ScheduleSection(kind="constant", value=0.5)
+HALF = Constant(0.5)
 HARD, KD, SELF = (build_constant_term(name, HALF) for name in ("hard", "kd", "self"))
 
 

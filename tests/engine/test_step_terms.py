@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from sharpstudent.checkpoint.store import Checkpoint
-from sharpstudent.config.run_config import RunConfig, ScheduleSection, TermSection
+from sharpstudent.config.run_config import RunConfig, TermSection
 from sharpstudent.config.terms import Asks
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import capture_rng_state
-from sharpstudent.core.schedules import Progress
+from sharpstudent.core.schedules import Constant, Progress
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.section import Shapes
@@ -41,8 +41,8 @@ def seeded() -> None:
     torch.manual_seed(1234)
 
 
-def constant(value: float) -> ScheduleSection:
-    return ScheduleSection(kind="constant", value=value)
+def constant(value: float) -> Constant:
+    return Constant(value)
 
 
 def make_section(term: str, weight: float = 0.5, **choices: str) -> TermSection:

@@ -11,12 +11,12 @@ from sharpstudent.config.run_config import (
     ComputeSection,
     OptimizerSection,
     RunConfig,
-    ScheduleSection,
     StudentSection,
     TaskSection,
     TermSection,
     TrainingSection,
 )
+from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import Batch, ModelSpec
 from sharpstudent.data.dataset import Samples
 from sharpstudent.task import ClassificationTask
@@ -58,7 +58,7 @@ def make_config(*, stage: int = 2, student: str = "test_efficientnet", **keys: A
         ),
         optimizer=optimizer,
         compute=build(ComputeSection),
-        criterion=(TermSection(name="hard", term="hard", weight=ScheduleSection(kind="constant", value=1.0)),),
+        criterion=(TermSection(name="hard", term="hard", weight=Constant(1.0)),),
     )
 
 

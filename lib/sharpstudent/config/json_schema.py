@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,8 +13,9 @@ from pydantic import BaseModel
 from sharpstudent.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model, narrow
 from sharpstudent.config.messages import describe_type, show
 from sharpstudent.config.presets import DEFAULT_TASK, DIALECTS
-from sharpstudent.config.run_config import ALLOWANCES, ScheduleSection, TaskKind
+from sharpstudent.config.run_config import ALLOWANCES, TaskKind
 from sharpstudent.config.terms import SHARED_SETTINGS, NumberSetting, TermSpec, list_terms
+from sharpstudent.core.schedules import KINDS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -58,7 +60,7 @@ def build_config_docs(task: type[TaskKind], name: str = DEFAULT_TASK) -> str:
         "| In words | In the file |\n|---|---|",
         *(f"| {words} | `{json.dumps(example)}` |" for words, example in EXAMPLES),
         "",
-        build_table(ScheduleSection),
+        build_kinds_table(),
         build_terms_docs(list_terms(task.terms)),
         "\n## `--allow NAME`\n",
         "Everything that is refused unless forced:\n",
@@ -112,6 +114,17 @@ def _describe_shared(name: str, terms: Mapping[str, TermSpec]) -> str:
     return f"| `{name}` | {default} | {_escape(setting.meaning)} | {told} |"
 
 
+def build_kinds_table() -> str:
+    """`| Kind | Its keys | What it does |`, one row a kind of schedule."""
+    rows: list[str] = []
+    for name, kind in KINDS.items():
+        keys = [field for field in fields(kind) if field.name not in ("kind", "complement")]
+        told = [f"`{key.name}`" + ("" if key.default is MISSING else f" ({key.default})") for key in keys]
+        meaning = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
+        rows.append(f"| `{name}` | {', '.join(told)} | {_escape(meaning)} |")
+    return "\n".join(("| Kind | Its keys | What it does |", "|---|---|---|", *rows))
+
+
 def build_table(model: type[BaseModel], defaults: Mapping[str, Any] | None = None) -> str:
     """`| Key | Type | Default | Meaning |`, one row a field. defaults: what another place says of some of them."""
     properties: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
@@ -146,7 +159,8 @@ Epochs count from 1. `linear`, `cosine` and `ramp` move with every step, the oth
 A schedule of `lr` says everything: `flat` and `warmup` beside it are refused; so are `rho_end` and `rho_warmup` beside
 a schedule of `rho`. A flat key beside a schedule in `stage1` or `stage2` serves the other stage. Stage 1 takes twice
 every value of the flat `lr`, schedule or number. `lr` must stay above 0 and at most 100 at every step, so that a cosine
-ends a little above 0; `rho` and weights must stay at least 0, temperatures above 0. `--print-config` draws what moves.
+ends a little above 0; `rho` and weights must stay at least 0, temperatures above 0. `--print-config` lists what
+changes. With `"complement": true`, a schedule is one minus itself, for weights of the loss.
 """
 
 # One of each kind, for the page; a test builds every one.

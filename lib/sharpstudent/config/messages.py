@@ -7,17 +7,18 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sharpstudent.config.keys import NAME_BRANCH, NUMBER_BRANCH, OPTIONS_BRANCH, SCHEDULE_BRANCH
-from sharpstudent.config.run_config import SCHEDULE_FIELDS, ScheduleSection
+from sharpstudent.config.run_config import BRANCH, UNKNOWN_MEMBER
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.schedules import KINDS
 
+Path = tuple[str | int, ...]  # keys and places in lists, from the top of a file
 LONGEST_VALUE = 80  # characters of a value that a message shows
 
 
@@ -34,15 +35,15 @@ def show(value: Any) -> str:
 
 def describe_type(found: dict[str, Any]) -> str:
     """What a property accepts, in plain words: `a whole number, 1 or more`, `one of "sgd", "adamw"`, `text or null`."""
-    options = list_options(found)
+    options = found.get("anyOf") or found.get("oneOf")
     if options:
-        return ", or ".join(describe_type(option) for option in options)
+        return ", or ".join(dict.fromkeys(describe_type(option) for option in options))
     if "enum" in found:
         return f"one of {', '.join(show(choice) for choice in found['enum'])}"
     if "const" in found:
         return show(found["const"])
     if "$ref" in found:
-        return "a schedule in braces" if found["$ref"].endswith("/ScheduleSection") else "a group of keys in braces"
+        return "a schedule in braces" if found["$ref"].endswith("/AnySchedule") else "a group of keys in braces"
     kinds = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
     kinds |= {"null": "null", "object": "a group of keys in braces", "array": "a list in brackets"}
     return kinds.get(str(found.get("type")), "a value") + _describe_bounds(found)
@@ -59,62 +60,61 @@ def _show_bound(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else show(value)
 
 
-def find_property(schema: dict[str, Any], path: Sequence[str | int]) -> dict[str, Any] | None:
-    """The property that a key path leads to; groups are resolved through `$defs`, unions through their options."""
-    place: dict[str, Any] = schema
+def find_property(schema: dict[str, Any], path: Path, keys: Any = None) -> dict[str, Any] | None:
+    """The property that a key path leads to; None where there is none.
+
+    Args:
+        schema: The JSON schema of a model. Groups are found through its `$defs`.
+        path: The keys and places from the top.
+        keys: What the user wrote, which chooses among the members of a union; None for the first one that fits.
+    """
+    place: dict[str, Any] | None = schema
     for name in path:
-        inner = _step_into(schema, place, name)
-        if inner is None:
+        found = [_find_member(option, name) for option in list_options(schema, place, keys)]
+        place = next((member for member in found if member is not None), None)
+        if place is None:
             return None
-        place = inner
+        keys = _step_into(keys, name)
     return place
 
 
-def list_members(schema: dict[str, Any], path: Sequence[str | int]) -> list[str]:
+def _find_member(place: dict[str, Any], name: str | int) -> dict[str, Any] | None:
+    """The property of this name, the one of every name where they are free, or an item of a list."""
+    any_other = place.get("items" if isinstance(name, int) else "additionalProperties")
+    found = place.get("properties", {}).get(name, any_other)
+    return cast(dict[str, Any], found) if isinstance(found, dict) else None
+
+
+def list_members(schema: dict[str, Any], path: Path, keys: Any = None) -> list[str]:
     """The keys that the object at a path may hold; none where the path leads to no object."""
-    place = find_property(schema, path)
-    options = () if place is None else _flatten(schema, place)
+    place = find_property(schema, path, keys)
+    for name in path:
+        keys = _step_into(keys, name)
+    options = [] if place is None else list_options(schema, place, keys)
     return [name for option in options for name in option.get("properties", {})]
 
 
-def list_options(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a union is made of; nothing for what is no union."""
-    return found.get("anyOf") or found.get("oneOf") or []
+def list_options(schema: dict[str, Any], place: dict[str, Any], keys: Any = None) -> list[dict[str, Any]]:
+    """A property without references and unions: itself, or its options, without those that `keys` do not choose."""
+    if "$ref" in place:
+        return list_options(schema, schema["$defs"][place["$ref"].rsplit("/", 1)[-1]], keys)
+    union = place.get("anyOf") or place.get("oneOf")
+    if union:
+        return [found for option in union for found in list_options(schema, option, keys)]
+    words = {name: found["const"] for name, found in place.get("properties", {}).items() if "const" in found}
+    given = cast(Mapping[str, Any], keys) if isinstance(keys, Mapping) else words
+    is_other = any(given.get(name) != word for name, word in words.items())
+    return [] if is_other else [place]
 
 
 def list_keys(schema: dict[str, Any], prefix: str = "", place: dict[str, Any] | None = None) -> list[str]:
     """Every dotted key that a file may hold, groups before their members."""
     keys: list[str] = []
-    properties = cast(dict[str, dict[str, Any]], _follow(schema, place or schema).get("properties", {}))
-    for name, found in properties.items():
+    for name, found in (place or schema).get("properties", {}).items():
         keys.append(prefix + name)
         if "$ref" in found:
-            keys += list_keys(schema, f"{prefix}{name}.", found)
+            keys += list_keys(schema, f"{prefix}{name}.", list_options(schema, found)[0])
     return keys
-
-
-def _step_into(schema: dict[str, Any], place: dict[str, Any], name: str | int) -> dict[str, Any] | None:
-    """The property or the item called `name`, in whichever option of `place` has one."""
-    for option in _flatten(schema, place):
-        if isinstance(name, int):
-            inner = option.get("items")
-        else:
-            inner = option.get("properties", {}).get(name, option.get("additionalProperties"))
-        if isinstance(inner, dict):
-            return cast(dict[str, Any], inner)
-    return None
-
-
-def _flatten(schema: dict[str, Any], place: dict[str, Any]) -> list[dict[str, Any]]:
-    """A property without references and unions: itself, or its options."""
-    followed = _follow(schema, place)
-    options = list_options(followed)
-    return [inner for option in options for inner in _flatten(schema, option)] if options else [followed]
-
-
-def _follow(schema: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
-    reference = place.get("$ref")
-    return schema["$defs"][reference.rsplit("/", 1)[-1]] if isinstance(reference, str) else place
 
 
 # Other programs' names for our keys, where the nearest spelling would mislead.
@@ -138,12 +138,8 @@ def explain(error: ValidationError, model: type[BaseModel], keys: Mapping[str, A
     schema = model.model_json_schema()
     details = {_trim(detail, keys): detail for detail in error.errors(include_url=False)}
     order = {path: place for place, path in enumerate(_walk(keys))}
-    problems = [
-        problem
-        for path, detail in sorted(details.items(), key=lambda d: order.get(d[0], 0))
-        for problem in _explain_one(path, detail, schema)
-    ]
-    return UserError(*problems)
+    paths = sorted(details, key=lambda path: order.get(path, 0))
+    return UserError(*(_explain_one(path, details[path], schema, keys) for path in paths))
 
 
 def find_bare_alpha(keys: Mapping[str, Any]) -> list[Problem]:
@@ -167,57 +163,57 @@ def find_unwritable_text(keys: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def _explain_one(path: tuple[str | int, ...], detail: ErrorDetails, schema: dict[str, Any]) -> list[Problem]:
-    if detail["type"] == "schedule_fields":
-        return _explain_fields(path, detail)
-    if detail["type"] == "schedule_points":
-        return [_explain_points(path, detail)]
-    if detail["type"] in ("value_error", "assertion_error"):  # a check that the section of a task makes itself
-        words = detail["msg"].split(", ", 1)[-1]
-        return [Problem(_join(path), words, got=show(detail["input"]), remedy="see the keys of the task")]
-    return [_explain_key(path, detail, schema)]
-
-
-def _explain_fields(path: tuple[str | int, ...], detail: ErrorDetails) -> list[Problem]:
-    """What a schedule lacks and what it has too much, each by its own place."""
-    context = detail.get("ctx", {})
-    needs, place = context["needs"], "" if path == ("config",) else f"{_join(path)}."
-    missing = [
-        Problem(
-            f"{place}{name}",
-            "is missing",
-            expected=needs,
-            got=context["given"],
-            remedy=f'write "{name}": {_SAMPLES[name]}',
-        )
-        for name in context["missing"]
-    ]
-    extra = [
-        Problem(
-            f"{place}{name}",
-            "does not belong to this kind of schedule",
-            expected=needs,
-            remedy=f'remove it, or choose a "kind" that has it: {_name_kinds(name)}',
-        )
-        for name in context["extra"]
-    ]
-    return missing + extra
-
-
-def _explain_points(path: tuple[str | int, ...], detail: ErrorDetails) -> Problem:
-    wrong: list[str] = detail.get("ctx", {})["wrong"]
-    place = "points" if path == ("config",) else f"{_join(path)}.points"
+def _explain_one(path: Path, detail: ErrorDetails, schema: dict[str, Any], keys: Mapping[str, Any]) -> Problem:
+    where, kind, context = _join(path), detail["type"], detail.get("ctx", {})
+    name, sample = path[-1], _SAMPLES.get(str(path[-1]), "...")
+    if kind == "own_words":
+        return Problem(where, context["what"], context["expected"], show(detail["input"]), context["remedy"])
+    if kind == UNKNOWN_MEMBER:
+        return _explain_member(where, detail["input"], list_options(schema, find_property(schema, path, keys) or {}))
+    if kind in ("value_error", "assertion_error"):  # a check of a schedule's points, or one that a task's section makes
+        remedy = f'write for instance "{name}": {sample}' if name in _SAMPLES else "see the keys of the task"
+        return Problem(where, str(context["error"]), got=show(detail["input"]), remedy=remedy)
+    found = find_property(schema, path, keys)
+    if kind == "unexpected_keyword_argument" and name in _SAMPLES:
+        kinds = ", ".join(kind for kind, model in KINDS.items() if str(name) in model.__dataclass_fields__)
+        remedy = f'remove it, or choose a "kind" that has it: {kinds}'
+        return Problem(where, "does not belong to this kind of schedule", remedy=remedy)
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return Problem(where, "is not a known key", remedy=_suggest(path, schema, keys))
+    if found is None:
+        return Problem(where, detail["msg"], got=show(detail["input"]))
+    if kind == "missing":
+        expected = f"{describe_type(found)}: {found['description']}" if "description" in found else describe_type(found)
+        return Problem(where, "is missing", expected, remedy=f'write "{name}": {sample}')
     return Problem(
-        place,
-        f"has a key that is no epoch: {show(wrong[0])}" if wrong else "says nothing about epoch 1",
-        expected="epochs from 1 on, in quotation marks, and the value from each on",
-        remedy=f'write for instance "points": {_SAMPLES["points"]}',
+        where,
+        _name_mistake(kind),
+        expected=f"{describe_type(found)}: {found.get('description', 'see docs/config.md')}",
+        got=show(detail["input"]),
+        remedy=_remedy(path, detail["input"], found, "complement" in list_members(schema, path[:-1], keys)),
     )
 
 
-# What a remedy writes for a missing field.
+def _explain_member(where: str, value: Any, options: list[dict[str, Any]]) -> Problem:
+    """An object that says by one of its keys of which kind it is, and says it wrongly or not at all."""
+    if not isinstance(value, Mapping):
+        return Problem(where, "has a value of the wrong type", "a group of keys in braces", show(value), _SEE)
+    objects = [option["properties"] for option in options if "properties" in option]
+    key = next(name for name, found in objects[0].items() if "const" in found)
+    choices = {members[key]["const"]: members[key].get("description") for members in objects}
+    word = cast(Mapping[str, Any], value).get(key)
+    near = difflib.get_close_matches(word.lower(), choices, n=1) if isinstance(word, str) else []
+    return Problem(
+        f"{where}.{key}",
+        f"is not a known {key}" if key in value else "is missing",
+        expected="; ".join(f"{name}: {meaning}" if meaning else name for name, meaning in choices.items()),
+        got=show(word) if key in value else None,
+        remedy=f'did you mean "{key}": "{near[0]}"?' if near else f'write for instance "{key}": "{[*choices][1]}"',
+    )
+
+
+# What a remedy writes for a missing field of a schedule.
 _SAMPLES = {
-    "kind": '"linear"',
     "value": "0.5",
     "start": "0.9",
     "end": "0.5",
@@ -225,35 +221,7 @@ _SAMPLES = {
     "stairs": "4",
     "points": '{"1": 0.9, "10": 0.5}',
 }
-
-
-def _name_kinds(field: str) -> str:
-    kinds = [kind for kind, (needed, optional) in SCHEDULE_FIELDS.items() if field in needed | optional]
-    return ", ".join(kinds)
-
-
-def _explain_key(path: tuple[str | int, ...], detail: ErrorDetails, schema: dict[str, Any]) -> Problem:
-    where = _join(path)
-    if detail["type"] == "extra_forbidden":
-        return Problem(where, "is not a known key", remedy=_suggest(path, schema))
-    found = find_property(schema, path)
-    if found is None:
-        return Problem(where, detail["msg"], got=show(detail["input"]))
-    siblings = list_members(schema, path[:-1])
-    if detail["type"] == "missing":
-        return Problem(
-            where,
-            "is missing",
-            expected=describe_type(found),
-            remedy=f'write "{path[-1]}": {_SAMPLES.get(str(path[-1]), "...")}',
-        )
-    return Problem(
-        where,
-        _name_mistake(detail["type"]),
-        expected=f"{describe_type(found)}: {found.get('description', 'see docs/config.md')}",
-        got=show(detail["input"]),
-        remedy=_remedy(path, detail["input"], found, in_schedule=set(siblings) == set(ScheduleSection.model_fields)),
-    )
+_SEE = "see docs/config.md"
 
 
 def _name_mistake(kind: str) -> str:
@@ -261,12 +229,12 @@ def _name_mistake(kind: str) -> str:
         return "has a value of the wrong type"
     if kind == "literal_error":
         return "is not one of the choices"
-    if kind in ("string_too_short", "string_type_too_short"):
+    if kind == "string_too_short":
         return "is empty"
     return "is out of range"
 
 
-def _remedy(path: tuple[str | int, ...], value: Any, found: dict[str, Any], *, in_schedule: bool = False) -> str:
+def _remedy(path: Path, value: Any, found: dict[str, Any], in_schedule: bool) -> str:
     """The shortest way from what came to something that is accepted."""
     name = path[-1]
     words = describe_type(found)
@@ -286,23 +254,23 @@ def _remedy(path: tuple[str | int, ...], value: Any, found: dict[str, Any], *, i
         return f'write "{name}": null, or leave the key out'
     if "default" in found:
         return f'write for instance "{name}": {show(found["default"])} (the default), or leave the key out'
-    return "see docs/config.md"
+    return _SEE
 
 
 def _is_plain_value(text: str) -> bool:
     return re.fullmatch(r"\s*([-+]?[\d.]+(e[-+]?\d+)?|true|false|null)\s*", text, re.IGNORECASE) is not None
 
 
-def _suggest(path: tuple[str | int, ...], schema: dict[str, Any]) -> str:
+def _suggest(path: Path, schema: dict[str, Any], keys: Mapping[str, Any]) -> str:
     """The nearest known name: in the same group, then the same name in another group, then anywhere."""
-    *group, last = path
-    prefix = "".join(f"{name}." for name in group)
+    group, last = path[:-1], path[-1]
+    prefix = f"{_join(group)}." if group else ""
     known = list_keys(schema)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(last)).replace("-", "_").lower()
     if name in known and "." in name:
         outer, inner = name.split(".", 1)
         return f'a dot leads into a group only in --set; in the file write "{outer}": {{ "{inner}": ... }}'
-    siblings = list_members(schema, group)
+    siblings = list_members(schema, group, keys)
     alias = OTHER_NAMES.get(name, name)
     if alias in siblings:
         return f'did you mean "{prefix}{alias}"?'
@@ -317,7 +285,7 @@ def _suggest(path: tuple[str | int, ...], schema: dict[str, Any]) -> str:
     return f'did you mean "{prefix}{near[0]}"?'
 
 
-def _refuse_alpha(path: tuple[str | int, ...], keys: Mapping[str, Any]) -> Problem:
+def _refuse_alpha(path: Path, keys: Mapping[str, Any]) -> Problem:
     value = _look_up(keys, path)
     as_hard, as_teacher = "...", "1 - ..."
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
@@ -334,24 +302,34 @@ def _refuse_alpha(path: tuple[str | int, ...], keys: Mapping[str, Any]) -> Probl
     )
 
 
-def _trim(detail: ErrorDetails, keys: Mapping[str, Any]) -> tuple[str | int, ...]:
-    """The error's place as a path in the user's own keys: pydantic appends the tried member of a union to it."""
+def _trim(detail: ErrorDetails, keys: Mapping[str, Any]) -> Path:
+    """The error's place as a path in the user's own keys, without the branches of unions that pydantic puts into it."""
     place: Any = keys
     path: list[str | int] = []
     for part in detail["loc"]:
-        if part in (NUMBER_BRANCH, SCHEDULE_BRANCH, NAME_BRANCH, OPTIONS_BRANCH):
+        if str(part).startswith(BRANCH):
             continue
-        inside = (isinstance(place, Mapping) and part in place) or (
-            isinstance(place, list) and isinstance(part, int) and part < len(cast(list[Any], place))
-        )
-        if not inside and detail["type"] != "missing":
+        inner = _step_into(place, part)
+        if inner is None and not _has(place, part) and detail["type"] != "missing":
             break
         path.append(part)
-        place = cast(Any, place)[part] if inside else None
+        place = inner
     return tuple(path) or ("config",)
 
 
-def _walk(keys: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+def _has(place: Any, name: str | int) -> bool:
+    return isinstance(place, Mapping) and name in place
+
+
+def _step_into(place: Any, name: str | int) -> Any:
+    """The value of a key or a place in a list; None where there is none."""
+    if isinstance(place, Mapping):
+        return cast(Mapping[str | int, Any], place).get(name)
+    is_inside = isinstance(place, list) and isinstance(name, int) and name < len(cast(list[Any], place))
+    return cast(list[Any], place)[cast(int, name)] if is_inside else None
+
+
+def _walk(keys: Any, path: Path = ()) -> Iterator[Path]:
     """Every path in nested objects and lists, outer before inner, in the order of the file."""
     items: Any = ()
     if isinstance(keys, Mapping):
@@ -363,12 +341,12 @@ def _walk(keys: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | i
         yield from _walk(value, (*path, name))
 
 
-def _look_up(keys: Any, path: tuple[str | int, ...]) -> Any:
+def _look_up(keys: Any, path: Path) -> Any:
     for name in path:
         keys = keys[name]
     return keys
 
 
-def _join(path: tuple[str | int, ...]) -> str:
+def _join(path: Path) -> str:
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     return text if text.isprintable() and text else json.dumps(text)

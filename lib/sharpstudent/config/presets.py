@@ -7,15 +7,15 @@ of two dialects, or of one beside native `terms`, contradict each other and are 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sharpstudent.config.keys import FileKeys, Stage1Keys
+from sharpstudent.config.keys import FileKeys, StageKeys
 from sharpstudent.config.messages import show
-from sharpstudent.config.run_config import ScheduleSection, Stage, TaskKind, TermSection
-from sharpstudent.config.scheduled import build_schedule, probe
-from sharpstudent.config.terms import TermSpec, build_constant_term, list_terms, parse_terms
-from sharpstudent.core.errors import Problem, ProblemList, UserError
-from sharpstudent.core.schedules import Progress
+from sharpstudent.config.run_config import Stage, TaskKind, TermSection
+from sharpstudent.config.scheduled import check_schedule, probe
+from sharpstudent.config.terms import NumberSetting, TermSpec, build_constant_term, list_terms
+from sharpstudent.core.errors import Problem, ProblemList
+from sharpstudent.core.schedules import ConfigSchedule, Constant, Cosine, Progress, Staircase
 
 DEFAULT_TASK = "deepfake"  # of a config that names none: it is written as the two-stage guide prints it
 
@@ -32,14 +32,12 @@ class Dialect:
 def _resolve_two_stage(own: FileKeys) -> tuple[TermSection, ...]:
     """alpha * hard + (1 - alpha) * T^2 * KL, alpha by epoch."""
     if own.use_progressive_distillation:
-        alpha = ScheduleSection(
-            kind="staircase", start=own.alpha_start, end=own.alpha_end, epochs=own.progressive_epochs
-        )
+        alpha: ConfigSchedule = Staircase(own.alpha_start, own.alpha_end, own.progressive_epochs)
     else:
-        alpha = ScheduleSection(kind="constant", value=own.alpha_end)
+        alpha = Constant(own.alpha_end)
     return (
         build_constant_term("hard", alpha),
-        build_constant_term("kd", alpha.model_copy(update={"complement": True}), temperature=own.temperature),
+        build_constant_term("kd", replace(alpha, complement=True), temperature=own.temperature),
     )
 
 
@@ -47,12 +45,9 @@ def _resolve_additive(own: FileKeys) -> tuple[TermSection, ...]:
     """hard + distill_weight * T^2 * KL, T from start to end by a cosine over all steps."""
     start = 1.0 if own.distill_temp_start is None else own.distill_temp_start
     end = 4.0 if own.distill_temp_end is None else own.distill_temp_end
-    temperature = ScheduleSection(kind="cosine", start=start, end=end)
     return (
-        build_constant_term("hard", ScheduleSection(kind="constant", value=1.0)),
-        build_constant_term(
-            "kd", ScheduleSection(kind="constant", value=own.distill_weight or 0.0), temperature=temperature
-        ),
+        build_constant_term("hard", Constant(1.0)),
+        build_constant_term("kd", Constant(own.distill_weight or 0.0), temperature=Cosine(start, end)),
     )
 
 
@@ -115,7 +110,7 @@ def _explain_two_dialects(spoken: Mapping[str, list[str]], declared: str | None)
     )
 
 
-def get_group(keys: FileKeys, stage: Stage) -> Stage1Keys:
+def get_group(keys: FileKeys, stage: Stage) -> StageKeys:
     """The group of keys that win in a stage."""
     return keys.stage1 if stage == 1 else keys.stage2
 
@@ -125,7 +120,7 @@ def resolve_loss(
 ) -> tuple[TermSection, ...]:
     """Stage 1: hard labels. Stage 2: what the flat keys of a dialect stand for. In both, native terms where given."""
     if own.terms is None and stage == 1:
-        return (build_constant_term("hard", ScheduleSection(kind="constant", value=1.0)),)
+        return (build_constant_term("hard", Constant(1.0)),)
     dialect, contradictions = find_dialect(keys, own, stage)
     for problem in contradictions:
         problems.add(problem)
@@ -133,11 +128,7 @@ def resolve_loss(
         return DIALECTS[dialect].resolve(own)
     where = f"stage{stage}.terms" if get_group(keys, stage).terms is not None else "terms"
     known = list_terms(task.terms)
-    try:
-        terms = parse_terms(own.terms or (), where, epochs=own.epoch, known=known)
-    except UserError as error:
-        problems.take(error)
-        return ()
+    terms = tuple(term.resolve(known[term.term]) for term in own.terms or ())
     for problem in _check_terms(terms, own, stage, where, known):
         problems.add(problem)
     return terms
@@ -155,40 +146,26 @@ def find_dialect(keys: FileKeys, own: FileKeys, stage: Stage) -> tuple[str, list
 def _check_terms(
     terms: Sequence[TermSection], own: FileKeys, stage: Stage, where: str, known: Mapping[str, TermSpec]
 ) -> list[Problem]:
-    """Terms that have nobody to ask, or nothing to learn from."""
+    """Numbers that leave their range in the run, terms that have nobody to learn from, and epochs with no weight."""
     problems: list[Problem] = []
-    for place, term in enumerate(terms):
-        asks = known[term.term].asks
-        if asks == "teacher" and stage == 1:
-            problems.append(
-                Problem(
-                    f"{where}[{place}]",
-                    f"{show(term.term)} asks a teacher, and stage 1 has none",
-                    remedy="move it to stage2.terms",
-                )
-            )
-        if asks == "ema" and own.ema_decay is None:
-            problems.append(
-                Problem(
-                    f"{where}[{place}]",
-                    f"{show(term.term)} learns from averaged weights, and none are kept: the term would do nothing",
-                    expected="ema_decay, such as 0.999",
-                    got="ema_decay null",
-                    remedy="--set ema_decay=0.999",
-                )
-            )
-    schedules = [build_schedule(term.weight) for term in terms]
+    for index, term in enumerate(terms):
+        place, spec = f"{where}[{index}]", known[term.term]
+        problems += check_schedule(term.weight, own.epoch, f"{place}.weight", at_least=0.0)
+        for name, setting in spec.settings.items():
+            if isinstance(setting, NumberSetting):
+                problems += check_schedule(term.numbers[name], own.epoch, f"{place}.{name}", **setting.bounds)
+        if spec.asks == "teacher" and stage == 1:
+            what = f"{show(term.term)} asks a teacher, and stage 1 has none"
+            problems.append(Problem(place, what, remedy="move it to stage2.terms"))
+        if spec.asks == "ema" and own.ema_decay is None:
+            what = f"{show(term.term)} learns from averaged weights, and none are kept: the term would do nothing"
+            expected = "ema_decay, such as 0.999"
+            problems.append(Problem(place, what, expected, "ema_decay null", "--set ema_decay=0.999"))
     # Between these epochs every weight goes one way only: where all of them are 0, they are so at an end, too.
-    turns = {epoch for term in terms for epoch, _ in probe(term.weight, own.epoch)}
-    for epoch in sorted(turns):
+    probed = sorted({epoch for term in terms for epoch, _ in probe(term.weight, own.epoch)})
+    for epoch in probed:
         steps = [Progress(epoch, step, own.epoch, 2) for step in (0, 1)]
-        if not any(schedule(progress) > 0.0 for schedule in schedules for progress in steps):
-            problems.append(
-                Problem(
-                    where,
-                    f"has no term with a weight above 0 in epoch {epoch}: there is nothing to learn from",
-                    remedy="raise a weight",
-                )
-            )
-            break
+        if not any(term.weight(progress) > 0.0 for term in terms for progress in steps):
+            what = f"has no term with a weight above 0 in epoch {epoch}: there is nothing to learn from"
+            return [*problems, Problem(where, what, remedy="raise a weight")]
     return problems

@@ -14,17 +14,22 @@ from sharpstudent.config.presets import DEFAULT_TASK, find_dialect, get_group, r
 from sharpstudent.config.run_config import (
     ALLOWANCES,
     ComputeSection,
+    OptimizerKeys,
     OptimizerSection,
     RunConfig,
-    ScheduleSection,
+    RunKeys,
     Stage,
     StudentSection,
     TaskKind,
     TeacherSection,
+    TeacherSettings,
+    TrainingKeys,
     TrainingSection,
+    take_fields,
 )
-from sharpstudent.config.scheduled import check_moving, compute_peak, describe_moving, scale, show_moving
+from sharpstudent.config.scheduled import SHAPED_BY, check_moving, compute_peak, describe_moving, scale, show_moving
 from sharpstudent.core.errors import Problem, ProblemList
+from sharpstudent.core.schedules import ConfigSchedule
 
 
 def check_teachers(keys: FileKeys) -> list[Problem]:
@@ -111,7 +116,7 @@ def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
     if own.teachers is not None:
         models = [split_model(teacher.model) for teacher in own.teachers]
         return tuple(
-            TeacherSection(name=name, options=options, **teacher.model_dump(exclude={"model"}))
+            TeacherSection(name=name, options=options, **take_fields(teacher, TeacherSettings))
             for (name, options), teacher in zip(models, own.teachers, strict=True)
         )
     if own.teacher_weights is None or own.teacher is None:
@@ -156,19 +161,16 @@ def resolve(
     criterion = resolve_loss(keys, own, stage, task, problems)
     problems.raise_if_any()
     student, options = split_model(own.student or "")
+    run, training = take_fields(own, RunKeys), take_fields(own, TrainingKeys)
+    if stage == 1:  # which has no teacher
+        run["teacher_average"], training["weak_teacher_margin"] = "logits", None
     return RunConfig(
+        **run,
+        seed=own.seed,
+        task=own.task or DEFAULT_TASK,
         name=name,
         config_name=config_name,
         stage=stage,
-        seed=own.seed,
-        device=own.device,
-        num_workers=own.num_workers,
-        output_root=own.output_root,
-        save_every_steps=own.save_every_steps,
-        save_every_minutes=own.save_every_minutes,
-        loader_timeout=own.loader_timeout,
-        report=own.report,
-        task=own.task or DEFAULT_TASK,
         task_section=take_section(own, task.Section),
         student=StudentSection(
             name=student,
@@ -178,19 +180,11 @@ def resolve(
             weights=own.pretrained_student_weights if stage == 2 else None,
         ),
         teachers=resolve_teachers(own, stage),
-        teacher_average=own.teacher_average if stage == 2 else "logits",
         training=TrainingSection(
-            epochs=own.epoch,
-            batch_size=own.batch_size,
-            max_skipped_in_a_row=own.max_skipped_in_a_row,
-            keep_best=own.keep_best,
-            ema_decay=own.ema_decay,
-            selection_metric=own.selection_metric or next(iter(task.metrics)),
-            patience=own.patience,
-            weak_teacher_margin=own.weak_teacher_margin if stage == 2 else None,
+            epochs=own.epoch, selection_metric=own.selection_metric or next(iter(task.metrics)), **training
         ),
         optimizer=_resolve_optimizer(own),
-        compute=ComputeSection(**{field: getattr(own, field) for field in ComputeSection.model_fields}),
+        compute=ComputeSection(**take_fields(own, ComputeSection)),
         criterion=criterion,
         allow=tuple(dict.fromkeys(allow)),
     )
@@ -304,7 +298,7 @@ def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
                 remedy="--set rho=0.05 (0.5 with asam), or leave the other keys out",
             )
         )
-    if own.warmup > own.flat and not isinstance(own.lr, ScheduleSection):
+    if own.warmup > own.flat and not isinstance(own.lr, ConfigSchedule):
         problems.append(
             Problem(
                 "warmup",
@@ -346,22 +340,15 @@ def _check_weights(own: FileKeys, allow: Sequence[str]) -> list[Problem]:
 
 def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
     """Where a schedule stands in the place of a number, the keys that shape a number are idle."""
-    lr_schedule = own.lr if isinstance(own.lr, ScheduleSection) else None
-    rho_schedule = own.rho if isinstance(own.rho, ScheduleSection) else None
+    schedules = {name: getattr(own, name) for name in SHAPED_BY if isinstance(getattr(own, name), ConfigSchedule)}
+    idle: dict[str, Any] = {key: value for name in schedules for key, value in SHAPED_BY[name].items()}
     return OptimizerSection(
+        **take_fields(own, OptimizerKeys) | idle,
         base=own.optimizer,
         lr=compute_peak(own.lr, own.epoch),
-        momentum=own.momentum,
-        weight_decay=own.weight_decay,
         rho=compute_peak(own.rho, own.epoch),
-        clip_norm=own.clip_norm,
-        flat=own.flat if lr_schedule is None else 1.0,
-        warmup=own.warmup if lr_schedule is None else 0.0,
-        asam=own.asam,
-        rho_end=own.rho_end if rho_schedule is None else None,
-        rho_warmup=own.rho_warmup if rho_schedule is None else 0.0,
-        lr_schedule=lr_schedule,
-        rho_schedule=rho_schedule,
+        lr_schedule=schedules.get("lr"),
+        rho_schedule=schedules.get("rho"),
     )
 
 

@@ -4,22 +4,25 @@ keys of a file (`keys.py`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Union, cast
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
+    PlainSerializer,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
+    Tag,
     model_serializer,
-    model_validator,
 )
-from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
+
+from sharpstudent.core.schedules import KINDS, ConfigSchedule, Count
 
 if TYPE_CHECKING:
     from sharpstudent.config.terms import TermSpec
@@ -30,7 +33,6 @@ NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 # Upper bounds catch slips of the pen before they become an infinite loss or an endless table.
 LearningRate = Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 Precision = Literal["fp32", "bf16", "fp16"]
 Text = Annotated[str, Field(min_length=1)]
@@ -89,74 +91,45 @@ class FindTask(Protocol):
     ) -> type[TaskKind]: ...
 
 
-class ScheduleSection(Frozen):
-    """A scalar over the run; epochs count from 1. What each kind needs:
+# Begins the branch of a union in the place of an error; no key of a user does, for NUL is refused in them.
+BRANCH = "\0"
+UNKNOWN_MEMBER = "unknown_member"  # the error of an object that is of none of the kinds of a union
 
-    constant: value. linear, cosine: start, end, over all steps. staircase: start, end, epochs (and stairs, 4). ramp:
-    value, reached from 0 after `epochs` epochs (1). table: points, epoch -> value from then on. two_stage: start until
-    the epoch `epochs`, then end. `complement` takes one minus it. Formulas: core/schedules.py.
+
+def build_union(key: str, members: Mapping[str, Any]) -> Any:
+    """A type for JSON objects that say by one of their keys which of several models reads them.
+
+    Args:
+        key: The key that says it, such as `kind`.
+        members: The model for each value of that key.
     """
 
-    kind: Literal["constant", "linear", "cosine", "staircase", "ramp", "table", "two_stage"] = Field(
-        description="the shape; what each kind needs: docs/config.md, Schedules"
+    def find_branch(value: Any) -> str | None:
+        word = cast(dict[str, Any], value).get(key) if isinstance(value, dict) else getattr(value, key, None)
+        return f"{BRANCH}{word}" if isinstance(word, str) and word in members else None
+
+    branches = tuple(Annotated[member, Tag(f"{BRANCH}{word}")] for word, member in members.items())
+    choose = Discriminator(find_branch, UNKNOWN_MEMBER, "is none of the kinds")
+    return Annotated[Union[branches], choose]  # noqa: UP007, a type that is put together
+
+
+def either(scalar: Any, group: Any) -> Any:
+    """A type for a plain value, or for a JSON object in its place."""
+
+    def find_branch(value: Any) -> str:
+        return f"{BRANCH}group" if isinstance(value, dict | BaseModel | ConfigSchedule) else BRANCH
+
+    return Annotated[
+        Annotated[scalar, Tag(BRANCH)] | Annotated[group, Tag(f"{BRANCH}group")], Discriminator(find_branch)
+    ]
+
+
+if TYPE_CHECKING:
+    AnySchedule = ConfigSchedule
+else:  # by its name, it is built once and not in every place
+    AnySchedule = TypeAliasType(
+        "AnySchedule", Annotated[build_union("kind", KINDS), PlainSerializer(ConfigSchedule.as_json)]
     )
-    value: float | None = Field(default=None, description="constant: the value; ramp: where it arrives, from 0")
-    start: float | None = Field(default=None, description="value at the first step")
-    end: float | None = Field(default=None, description="value at the last step; staircase, two_stage: after `epochs`")
-    epochs: Count | None = Field(
-        default=None, description="staircase, two_stage: epochs before `end`; ramp: epochs until `value`, 1 by default"
-    )
-    stairs: Count | None = Field(default=None, description="staircase: how many stairs, 4 by default")
-    points: dict[str, float] | None = Field(
-        default=None, description='table: epoch -> value from then on, "1" among them: {"1": 0.9, "10": 0.5}'
-    )
-    complement: bool = Field(default=False, description="one minus the schedule, for weights of the loss")
-
-    @model_validator(mode="after")
-    def _check_complete(self) -> Self:
-        needed, optional = SCHEDULE_FIELDS[self.kind]
-        given = {name for name in type(self).model_fields if getattr(self, name) is not None} - {"kind", "complement"}
-        missing, extra = needed - given, given - needed - optional
-        if missing or extra:
-            also = f" (and may have {_join(optional)})" if optional else ""
-            needs = f"a {self.kind} schedule needs {_join(needed)}{also}"
-            # The lists let config/messages.py name each field by its path.
-            context = {"needs": needs, "missing": sorted(missing), "extra": sorted(extra)}
-            raise PydanticCustomError("schedule_fields", "{needs}, got {given}", context | {"given": _join(given)})
-        if self.points is not None:
-            _check_points(self.points)
-        return self
-
-    @model_serializer(mode="wrap")
-    def _write_what_is_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the fields that this kind has no use for."""
-        written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if value is not None and value is not False}
-
-
-# What each kind of schedule must have, and what it may have.
-SCHEDULE_FIELDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    "constant": (frozenset({"value"}), frozenset()),
-    "linear": (frozenset({"start", "end"}), frozenset()),
-    "cosine": (frozenset({"start", "end"}), frozenset()),
-    "staircase": (frozenset({"start", "end", "epochs"}), frozenset({"stairs"})),
-    "ramp": (frozenset({"value"}), frozenset({"epochs"})),
-    "table": (frozenset({"points"}), frozenset()),
-    "two_stage": (frozenset({"start", "end", "epochs"}), frozenset()),
-}
-
-
-def _join(names: frozenset[str] | set[str]) -> str:
-    return ", ".join(f"`{name}`" for name in ScheduleSection.model_fields if name in names) or "nothing"
-
-
-def _check_points(points: dict[str, float]) -> None:
-    """Epochs as JSON writes them, as text, each in one way only; the first must be there."""
-    wrong = sorted(epoch for epoch in points if re.fullmatch("[1-9][0-9]{0,6}", epoch) is None)
-    if wrong or "1" not in points:
-        raise PydanticCustomError(
-            "schedule_points", 'the points of a table are epochs, "1" among them', {"wrong": wrong}
-        )
 
 
 class _Terse(Frozen):
@@ -185,27 +158,83 @@ class StudentSection(_Terse):
     options: dict[str, JsonValue] = {}
 
 
-class TeacherSection(_Terse):
-    """A frozen model that stage 2 learns from. See `TeacherKeys`."""
+class TeacherSettings(Frozen):
+    """What a config says of a teacher beside its architecture."""
+
+    weights: Text | None = Field(
+        default=None,
+        description="its checkpoint; a glob takes the newest that fits; null only with a random head, or with init "
+        "imagenet and a fitted one",
+    )
+    weight: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
+        default=1.0, description="its share in the teachers' average; the shares are divided by their sum"
+    )
+    init: Literal["none", "imagenet"] = Field(
+        default="none",
+        description="imagenet: weights/NAME.imagenet.*, else timm's hub, are loaded first, and `weights` after them",
+    )
+    input_size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
+        default=None, description="the batch is resized to this side [px] for this teacher; default: as it is"
+    )
+    mean: tuple[float, float, float] | None = Field(
+        default=None,
+        description="subtracted from each channel, 0..1; default: nothing, as self-blending weights expect",
+    )
+    std: tuple[Positive, Positive, Positive] | None = Field(
+        default=None, description="each channel less `mean` is divided by it; default: nothing"
+    )
+    classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = Field(
+        default=None, description="order of its logits, by the names of the classes; default: that of the task"
+    )
+    head: Literal["loaded", "fitted", "random-ok"] = Field(
+        default="loaded",
+        description="loaded: the file must hold the classification head; fitted: one is fitted to the training set "
+        "before stage 2; random-ok: without one it stays random, which serves feature terms only",
+    )
+    reads: dict[Text, Text] = Field(
+        default={},
+        description="inputs that it takes from another view of the sample, "
+        '{"image": "image_clean"}: its input `image` is `image_clean` of the batch',
+    )
+    calibrate: bool = Field(
+        default=False,
+        description="divide its logits by the temperature that fits them to validation; the preflight tells it",
+    )
+
+
+class TeacherSection(_Terse, TeacherSettings):
+    """A frozen model that stage 2 learns from."""
 
     omitted: ClassVar[frozenset[str]] = frozenset({"options", "reads"})
 
     name: str
-    weights: str | None = None
-    weight: float = 1.0
-    init: Literal["none", "imagenet"] = "none"
-    input_size: int | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    classes: tuple[str, ...] | None = None
-    head: Literal["loaded", "fitted", "random-ok"] = "loaded"
-    calibrate: bool = False
     options: dict[str, JsonValue] = {}
-    reads: dict[str, str] = {}
 
 
-class OptimizerSection(Frozen):
-    """SAM over a base optimiser; rho, rho_end and clip_norm [L2 norm], flat and the warm-ups [share of all steps].
+class OptimizerKeys(Frozen):
+    """What the file and the section of the optimiser have in common."""
+
+    momentum: Share = Field(default=0.9, description="SGD momentum; not used by adamw")
+    weight_decay: NotNegative = Field(
+        default=0.0, description="weight decay, on weights only (no biases, no norm layers)"
+    )
+    rho_end: NotNegative | None = Field(
+        default=None, description="SAM radius at the end, reached linearly after the warm-up; default: rho throughout"
+    )
+    rho_warmup: Share = Field(
+        default=0.0, description="share of the steps over which rho rises from 0: the remedy for a run that collapses"
+    )
+    asam: bool = Field(
+        default=False,
+        description="adaptive SAM: the radius is relative to |w| + 0.01 of each weight; rho is then 0.5 to 1.0",
+    )
+    clip_norm: Positive = Field(default=1.0, description="largest L2 norm of the gradient that is applied")
+    flat: Share = Field(default=0.75, description="share of the steps with a flat learning rate; then linearly to 0")
+    warmup: Share = Field(default=0.0, description="share of the steps over which the learning rate rises from 0")
+
+
+class OptimizerSection(OptimizerKeys):
+    """SAM over a base optimiser.
 
     With `lr_schedule`, lr is its highest value in the run, and flat and warmup are idle (1, 0); with `rho_schedule`,
     rho is its highest value, and rho_end and rho_warmup are idle (None, 0).
@@ -213,17 +242,9 @@ class OptimizerSection(Frozen):
 
     base: Literal["sgd", "adamw"]
     lr: float
-    momentum: float
-    weight_decay: float
     rho: float
-    clip_norm: float
-    flat: float
-    warmup: float
-    asam: bool = False
-    rho_end: float | None = None
-    rho_warmup: float = 0.0
-    lr_schedule: ScheduleSection | None = None
-    rho_schedule: ScheduleSection | None = None
+    lr_schedule: AnySchedule | None = None
+    rho_schedule: AnySchedule | None = None
 
 
 class TermSection(Frozen):
@@ -235,62 +256,106 @@ class TermSection(Frozen):
 
     name: str
     term: str
-    weight: ScheduleSection
-    numbers: dict[str, ScheduleSection] = {}
+    weight: AnySchedule
+    numbers: dict[str, AnySchedule] = {}
     choices: dict[str, str] = {}
 
 
-class TrainingSection(_Terse):
-    """How long and in what portions, and which epochs are the best ones: `selection_metric` is one of the task's.
+class TrainingKeys(Frozen):
+    """What the file and the section of the training have in common."""
 
-    patience: epochs without a new best that end the stage; None: it has all its epochs. weak_teacher_margin: how much
-    worse than the student a teacher may be, in units of the metric; None: as much as it likes.
-    """
+    batch_size: Count = Field(default=16, description="items a batch; the task says what an item is")
+    weak_teacher_margin: NotNegative | None = Field(
+        default=None,
+        description="in units of `selection_metric`: before stage 2, a teacher that is worse than the student of "
+        "stage 1 by more than this is refused; default: such a teacher is told and taken",
+    )
+    patience: Count | None = Field(
+        default=None,
+        description="epochs in a row without a new best after which a stage ends early; default: it never does",
+    )
+    max_skipped_in_a_row: Count = Field(default=50, description="non-finite steps in a row after which training stops")
+    keep_best: Count = Field(default=5, description="epoch checkpoints kept, the best by `selection_metric` first")
+    ema_decay: Decay | None = Field(
+        default=None,
+        description="keep an exponential moving average of the weights with this decay, such as 0.999; it is validated "
+        "too, and the better of the two is kept",
+    )
+
+
+class TrainingSection(_Terse, TrainingKeys):
+    """How long and in what portions, and which epochs are the best ones."""
 
     omitted: ClassVar[frozenset[str]] = frozenset({"weak_teacher_margin"})
 
     epochs: int
-    batch_size: int
-    max_skipped_in_a_row: int
-    keep_best: int
-    ema_decay: float | None = None
     selection_metric: str
-    patience: int | None = None
-    weak_teacher_margin: float | None = None
 
 
 class ComputeSection(Frozen):
-    """How a step is computed: precision, memory layout, what is traded for memory. See `FileKeys`."""
+    """How a step is computed: precision, memory layout, what is traded for memory."""
 
-    precision: Precision = "fp32"
-    channels_last: bool = False
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    micro_batch_size: int | None = None
-    halve_on_out_of_memory: bool = False
+    micro_batch_size: Count | None = Field(
+        default=None,
+        description="items in the network at once: a larger batch passes in parts and still gives one update; default: "
+        "the whole batch",
+    )
+    precision: Precision = Field(
+        default="fp32", description="bf16 and fp16 compute under autocast; fp16 scales the loss, and weights stay fp32"
+    )
+    channels_last: bool = Field(default=False, description="store images and weights channels last in memory")
+    gradient_checkpointing: bool = Field(
+        default=False, description="keep fewer activations and compute them again: less memory, about a third more time"
+    )
+    compile: bool = Field(default=False, description="compile the student with torch.compile; needs a C++ compiler")
+    halve_on_out_of_memory: bool = Field(
+        default=False, description="when memory runs out, halve micro_batch_size and take the step again; else stop"
+    )
 
 
-class RunConfig(Frozen):
+class RunKeys(Frozen):
+    """What the file and the resolved config have in common."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto takes cuda, then mps, then cpu"
+    )
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=2, description="loader processes; 0 loads in the training process"
+    )
+    output_root: Text = Field(default="output", description="folder that holds the run folders")
+    save_every_steps: Count | None = Field(
+        default=None, description="save the state to resume from every so many steps too, not only after each epoch"
+    )
+    save_every_minutes: Positive | None = Field(
+        default=10.0, description="save the state to resume from inside an epoch as soon as the last save is this old"
+    )
+    loader_timeout: Positive = Field(
+        default=300.0, description="seconds without a batch after which a loader process counts as hung"
+    )
+    report: bool = Field(default=True, description="whether a run ends with report.html and results.json in its folder")
+    teacher_average: Literal["logits", "probabilities"] = Field(
+        default="logits", description="what is averaged over several teachers"
+    )
+
+
+class RunConfig(RunKeys):
     """One stage of one run, resolved: what the run folder keeps and what the `build_*` functions read."""
 
     name: str
     config_name: str
     stage: Stage
     seed: int
-    device: str
-    num_workers: int
-    output_root: str
-    save_every_steps: int | None = None
-    save_every_minutes: float | None = None
-    loader_timeout: float = 300.0
-    report: bool = True
     task: str
     task_section: SerializeAsAny[TaskSection]
     student: StudentSection
     teachers: tuple[TeacherSection, ...] = ()
-    teacher_average: Literal["logits", "probabilities"] = "logits"
     training: TrainingSection
     optimizer: OptimizerSection
     compute: ComputeSection = ComputeSection()
     criterion: tuple[TermSection, ...]
     allow: tuple[str, ...] = ()
+
+
+def take_fields(source: BaseModel, model: type[BaseModel]) -> dict[str, Any]:
+    """The values of `source` for all fields of `model`, which have the same names there."""
+    return {name: getattr(source, name) for name in model.model_fields}

@@ -1,72 +1,44 @@
-"""Schedules in a config: the schedule itself, what it does in a run of so many epochs, and what is wrong with it.
+"""Schedules in a config: what one does in a run of so many epochs, and what is wrong with it.
 
-Epochs are asked where a schedule can turn, at their first and last step: between those every kind goes one way only.
+Values are computed at the epochs where a schedule can turn, at their first and last step: between those every kind goes
+one way only.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 
 from sharpstudent.config.keys import FileKeys
 from sharpstudent.config.messages import show
-from sharpstudent.config.run_config import OptimizerSection, ScheduleSection, Stage
+from sharpstudent.config.run_config import OptimizerSection, Stage
 from sharpstudent.core.errors import Problem
 from sharpstudent.core.schedules import (
-    Complement,
-    Constant,
-    Cosine,
+    ConfigSchedule,
     FlatThenLinear,
-    Linear,
     Progress,
     Ramp,
     RiseThenLinear,
     Schedule,
     Staircase,
-    TableSchedule,
+    Table,
     TwoStage,
 )
-
-
-def build_schedule(section: ScheduleSection) -> Schedule:
-    """The scalar schedule that `section` describes."""
-    schedule = _build_inner(section)
-    return Complement(schedule) if section.complement else schedule
 
 
 def build_lr_schedule(section: OptimizerSection) -> Schedule:
     """The learning rate: the config's schedule, else as the reference flat, then linear to 0, rising first if asked."""
     if section.lr_schedule is not None:
-        return build_schedule(section.lr_schedule)
+        return section.lr_schedule
     return FlatThenLinear(section.lr, flat=section.flat, warmup=section.warmup)
 
 
 def build_rho_schedule(section: OptimizerSection) -> Schedule:
     """The SAM radius: the config's schedule, else constant unless it shall rise from 0 first or move to `rho_end`."""
     if section.rho_schedule is not None:
-        return build_schedule(section.rho_schedule)
+        return section.rho_schedule
     end = section.rho if section.rho_end is None else section.rho_end
     return RiseThenLinear(section.rho, end=end, rise=section.rho_warmup)
-
-
-def _build_inner(section: ScheduleSection) -> Schedule:
-    """ScheduleSection refuses what is incomplete on construction, so that a field is None only where it may be."""
-    match section:
-        case ScheduleSection(kind="constant", value=float(value)):
-            return Constant(value)
-        case ScheduleSection(kind="linear", start=float(start), end=float(end)):
-            return Linear(start, end)
-        case ScheduleSection(kind="cosine", start=float(start), end=float(end)):
-            return Cosine(start, end)
-        case ScheduleSection(kind="staircase", start=float(start), end=float(end), epochs=int(epochs), stairs=stairs):
-            return Staircase(start, end, epochs) if stairs is None else Staircase(start, end, epochs, stairs)
-        case ScheduleSection(kind="ramp", value=float(value), epochs=epochs):
-            return Ramp(value) if epochs is None else Ramp(value, epochs)
-        case ScheduleSection(kind="table", points=dict(points)):
-            return TableSchedule(tuple(sorted((int(epoch), value) for epoch, value in points.items())))
-        case ScheduleSection(kind="two_stage", start=float(start), end=float(end), epochs=int(epochs)):
-            return TwoStage(start, end, epochs)
-        case _:
-            raise ValueError(f"incomplete schedule: {section!r}")
 
 
 # The keys that shape a plain number, and the value with which each does nothing.
@@ -76,109 +48,80 @@ SHAPED_BY: dict[str, dict[str, float | None]] = {
 }
 
 
-def scale(number: float | ScheduleSection, factor: float) -> float | ScheduleSection:
+def scale(number: float | ConfigSchedule, factor: float) -> float | ConfigSchedule:
     """`factor` times a number, or times every value of a schedule; its epochs stay."""
-    if not isinstance(number, ScheduleSection):
-        return number * factor
-    scaled = {name: getattr(number, name) for name in ("value", "start", "end")}
-    update: dict[str, object] = {name: value * factor for name, value in scaled.items() if value is not None}
-    if number.points is not None:
-        update["points"] = {epoch: value * factor for epoch, value in number.points.items()}
-    return number.model_copy(update=update)
+    return number.scale(factor) if isinstance(number, ConfigSchedule) else number * factor
 
 
-def show_moving(number: float | ScheduleSection, epochs: int) -> str:
+def show_moving(number: float | ConfigSchedule, epochs: int) -> str:
     """A number, or where a schedule begins and ends within the run: `0.1 to 0.001 (cosine)`."""
-    if not isinstance(number, ScheduleSection):
+    if not isinstance(number, ConfigSchedule):
         return show(number)
     values = [value for _, value in probe(number, epochs)]
     first = 0.0 if number.kind == "ramp" else values[0]
     return f"{_show(first)} to {_show(values[-1])} ({number.kind})"
 
 
-def compute_peak(number: float | ScheduleSection, epochs: int) -> float:
+def compute_peak(number: float | ConfigSchedule, epochs: int) -> float:
     """The highest value within the run."""
-    if not isinstance(number, ScheduleSection):
+    if not isinstance(number, ConfigSchedule):
         return number
     return max(value for _, value in probe(number, epochs))
 
 
-def probe(section: ScheduleSection, epochs: int) -> list[tuple[int, float]]:
+def probe(schedule: ConfigSchedule, epochs: int) -> list[tuple[int, float]]:
     """(epoch, value) wherever the lowest and the highest value of the run can lie."""
-    schedule = build_schedule(section)
-    turns = {1, epochs, *map(int, section.points or {})}
-    if section.kind in ("staircase", "ramp", "two_stage"):
-        turns.add((section.epochs or 1) + 1)  # no new extreme, but the epoch that a message shall name
-    steps = [Progress(epoch, step, epochs, 2) for epoch in sorted(turns) if epoch <= epochs for step in (0, 1)]
+    turns = sorted(epoch for epoch in {1, epochs, *schedule.turns} if epoch <= epochs)
+    steps = [Progress(epoch, step, epochs, 2) for epoch in turns for step in (0, 1)]
     return [(progress.epoch, schedule(progress)) for progress in steps]
 
 
-def list_turns(section: ScheduleSection) -> list[int]:
-    """The epochs that begin with another value than the one before, for the kinds that move from epoch to epoch."""
-    if section.kind == "staircase" and section.epochs is not None:
-        # Stair k begins in the first epoch e with stairs (e - 1) >= k epochs; not more stairs than epochs are climbed.
-        stairs = section.stairs or 4
-        climbed = range(min(stairs, section.epochs) + 1)
-        return [-(-stair * section.epochs // min(stairs, section.epochs)) + 1 for stair in climbed]
-    if section.kind == "two_stage" and section.epochs is not None:
-        return [1, section.epochs + 1]
-    return sorted(map(int, section.points or {}))
+_FITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt, "at_most": operator.le}
 
 
-def check_schedule(
-    section: ScheduleSection,
-    epochs: int,
-    where: str,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
-) -> list[Problem]:
+def check_schedule(section: ConfigSchedule, epochs: int, where: str, **bounds: float | None) -> list[Problem]:
     """At most one problem: the first value out of range in a run of `epochs` epochs, at the field that it comes from.
 
-    where: the key path of the schedule. `above` and `below` are strict. A value that only a longer run would reach is
-    no problem; neither is the 0 that a ramp rises from, for its first step is above it.
-    """
-    bounds = (("at least", at_least), ("above", above), ("below", below), ("at most", at_most))
-    expected = " and ".join(f"{word} {_show(bound)}" for word, bound in bounds if bound is not None)
+    A value that only a longer run would reach is no problem; neither is the 0 that a ramp rises from, for its first
+    step is above it.
 
-    def fits(value: float) -> bool:  # nothing does that is nan
-        return (
-            (at_least is None or value >= at_least)
-            and (above is None or value > above)
-            and (below is None or value < below)
-            and (at_most is None or value <= at_most)
-        )
+    Args:
+        section: The schedule.
+        epochs: Of the run.
+        where: The key path of the schedule.
+        bounds: `at_least`, `above`, `below`, `at_most`, as far as there are any.
+    """
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    expected = " and ".join(f"{name.replace('_', ' ')} {_show(bound)}" for name, bound in given.items())
+
+    def fits(value: float) -> bool:
+        return all(_FITS[name](value, bound) for name, bound in given.items())
 
     for epoch, value in probe(section, epochs):
         if not fits(value):
             what = "is out of range" if section.kind == "constant" else f"is out of range: it counts in epoch {epoch}"
             remedy = f"write a number {expected}"
-            if above == value == section.end:
-                remedy += f"; a schedule that shall all but end at {_show(above)} ends a little above it"
+            if given.get("above") == value == section.numbers.get("end"):
+                remedy += f"; a schedule that shall all but end at {_show(value)} ends a little above it"
             place = where + _find_field(section, value, fits)
             return [Problem(place, what, f"a number {expected}, in the whole run", _show(value), remedy)]
     return []
 
 
-def describe_schedule(section: ScheduleSection, epochs: int, where: str) -> list[str]:
+def describe_schedule(schedule: ConfigSchedule, epochs: int, where: str) -> list[str]:
     """One sentence for what the run is too short to reach; none where it reaches everything."""
-    last = section.epochs or 1
-    if section.kind in ("staircase", "two_stage") and epochs <= last:
-        return [
-            f"the run ends after epoch {epochs}, before {where} reaches its end {_show(section.end)} in epoch "
-            f"{last + 1}; lower {where}.epochs or raise epoch to get there"
-        ]
-    if section.kind == "ramp" and epochs < last:
-        return [
-            f"the run ends after epoch {epochs}, before {where} has risen to {_show(section.value)} in epoch {last}; "
-            f"lower {where}.epochs or raise epoch to get there"
-        ]
-    late = sorted(int(epoch) for epoch in section.points or {} if int(epoch) > epochs)
-    if late:
-        return [f"the run ends after epoch {epochs}, so the points of {where} from epoch {late[0]} on have no effect"]
-    return []
+    begin = f"the run ends after epoch {epochs}, "
+    match schedule:
+        case Staircase(end=value, epochs=last) | TwoStage(end=value, epochs=last) if epochs <= last:
+            late = f"reaches its end {_show(value)} in epoch {last + 1}"
+        case Ramp(value=value, epochs=last) if epochs < last:
+            late = f"has risen to {_show(value)} in epoch {last}"
+        case Table() if max(schedule.turns) > epochs:
+            first = min(epoch for epoch in schedule.turns if epoch > epochs)
+            return [f"{begin}so the points of {where} from epoch {first} on have no effect"]
+        case _:
+            return []
+    return [f"{begin}before {where} {late}; lower {where}.epochs or raise epoch to get there"]
 
 
 def check_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[Problem]:
@@ -208,7 +151,7 @@ def check_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[Problem]:
                     rival,
                     f"contradicts {where}, which is a schedule and says everything about {name}",
                     expected=f"a number for {name}, or no {' and no '.join(SHAPED_BY[name])}",
-                    got=f"{where} {show(section.model_dump())}",
+                    got=f"{where} {show(section.as_json())}",
                     remedy=f"leave {rival} out, or write {where} as a number",
                 )
             )
@@ -232,10 +175,10 @@ def find_source(keys: FileKeys, stage: Stage, name: str) -> str:
     return name if getattr(group, name) is None else f"stage{stage}.{name}"
 
 
-def _list_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[tuple[str, str, ScheduleSection]]:
+def _list_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[tuple[str, str, ConfigSchedule]]:
     """(name, key path, schedule) of lr and rho, as far as they are schedules."""
     found = [(name, find_source(keys, stage, name), getattr(own, name)) for name in SHAPED_BY]
-    return [(name, where, value) for name, where, value in found if isinstance(value, ScheduleSection)]
+    return [(name, where, value) for name, where, value in found if isinstance(value, ConfigSchedule)]
 
 
 def _list_rivals(keys: FileKeys, stage: Stage, name: str, *, within: str) -> Sequence[str]:
@@ -254,16 +197,13 @@ def _is_said(keys: object, key: str) -> bool:
     return key in said and value is not None and value != idle[key]
 
 
-def _find_field(section: ScheduleSection, value: float, fits: Callable[[float], bool]) -> str:
-    """`.start`, `.points.10` and so on: what to mend for a value to fit; nothing where it is the only one."""
-    if section.kind == "constant" or section.complement:
+def _find_field(schedule: ConfigSchedule, value: float, fits: Callable[[float], bool]) -> str:
+    """`.start`, `.points.10` and so on: what to change for a value to fit; nothing where it is the only one."""
+    if schedule.kind == "constant" or schedule.complement:
         return ""
-    points = {f".points.{epoch}": point for epoch, point in (section.points or {}).items()}
-    fields = {f".{name}": getattr(section, name) for name in ("start", "end", "value")} | points
-    given = {name: number for name, number in fields.items() if number is not None}
-    equal = [name for name, number in given.items() if number == value]
+    equal = [f".{name}" for name, number in schedule.numbers.items() if number == value]
     # A stair or a step of a ramp is no field's value; the field that it leads to is beyond the bound too.
-    return next(iter(equal or [name for name, number in given.items() if not fits(number)]), "")
+    return next(iter(equal or [f".{name}" for name, number in schedule.numbers.items() if not fits(number)]), "")
 
 
 def _show(value: float | None) -> str:

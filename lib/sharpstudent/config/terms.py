@@ -1,7 +1,7 @@
-"""The terms that a criterion can be made of: a name, where it is computed, what can be set. No torch here. And the list
-of terms with absolute weights that a config gives, read with every mistake named by its place.
+"""The terms that a loss can be made of: a name, where it is computed, what can be set. No torch here.
 
-A new term is one file under criterion/ and one line in TERMS (docs/adding-a-term.md), or a line in `Task.terms`.
+A new term is one file under criterion/ and one line in TERMS (docs/adding-a-term.md), or a line in `Task.terms`. The
+list `terms` of a config is read by pydantic, with a model for each kind of term that is made of its `TermSpec`:
 
 "terms": [
   { "term": "hard", "weight": 0.6 },
@@ -11,21 +11,19 @@ A new term is one file under criterion/ and one line in TERMS (docs/adding-a-ter
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, create_model
+from pydantic_core import PydanticCustomError
 
-from sharpstudent.config.messages import explain, show
-from sharpstudent.config.run_config import ScheduleSection, TermSection
-from sharpstudent.config.scheduled import check_schedule
-from sharpstudent.core.errors import Problem, ProblemList
+from sharpstudent.config.messages import show
+from sharpstudent.config.run_config import AnySchedule, Frozen, NotNegative, TermSection, Text, build_union, either
+from sharpstudent.core.errors import Problem
+from sharpstudent.core.schedules import ConfigSchedule, Constant
 
 Asks = Literal["teacher", "ema"]
 
@@ -40,6 +38,11 @@ class NumberSetting:
     at_least: float | None = None
     below: float | None = None  # strictly
     may_move: bool = True  # whether a schedule may stand in its place
+
+    @property
+    def bounds(self) -> dict[str, float | None]:
+        """Its range, as `config.scheduled.check_schedule` takes it."""
+        return {"above": self.above, "at_least": self.at_least, "below": self.below}
 
 
 @dataclass(frozen=True)
@@ -208,153 +211,95 @@ def check_own_terms(own: Mapping[str, TermSpec], where: str) -> list[Problem]:
     return problems
 
 
-def parse_terms(
-    raw: Sequence[Mapping[str, Any]], where: str, *, epochs: int, known: Mapping[str, TermSpec] = TERMS
-) -> tuple[TermSection, ...]:
-    """Typed terms from JSON objects. Raises one UserError with all problems.
+class TermKeys(Frozen):
+    """What an entry of `terms` may hold, whatever its kind; the settings of a kind are further fields."""
 
-    where: the key they stand under; epochs: of the run, in which every number must stay in its range; known: the terms
-    that there are, see `list_terms`.
-    """
-    problems = ProblemList()
-    if not raw:
-        problems.add(Problem(where, "is an empty list", expected="one term or more", remedy="leave the key out"))
-    terms = [_parse_term(entry, f"{where}[{place}]", epochs, known, problems) for place, entry in enumerate(raw)]
-    counts = Counter(term.name for term in terms if term is not None)
-    for name, count in counts.items():
+    term: str
+    name: str | None = None
+    weight: Any = 1.0
+
+    def resolve(self, spec: TermSpec) -> TermSection:
+        """The term in the form that a run keeps; `is_silent` settings at their default are left out."""
+        given = {name: (setting, getattr(self, name)) for name, setting in spec.all_settings.items()}
+        words = {name: value for name, (setting, value) in given.items() if isinstance(setting, ChoiceSetting)}
+        silent = {name for name, (setting, value) in given.items() if _is_silent(setting, value)}
+        return TermSection(
+            name=self.name or self.term,
+            term=self.term,
+            weight=as_schedule(self.weight),
+            numbers={name: as_schedule(value) for name, (_, value) in given.items() if name not in words},
+            choices={name: value for name, value in words.items() if name not in silent},
+        )
+
+
+def _is_silent(setting: NumberSetting | ChoiceSetting, value: object) -> bool:
+    return isinstance(setting, ChoiceSetting) and setting.is_silent and value == setting.default
+
+
+def _check_name(name: str) -> str:
+    if not name.replace("_", "").isalnum() or name in TAKEN_NAMES:
+        expected = f"letters, digits and '_', and none of {', '.join(TAKEN_NAMES)}"
+        raise _refuse("is not a name", expected, "leave it out, or rename it")
+    return name
+
+
+_Name: Any = Annotated[str, AfterValidator(_check_name)]
+
+
+def _check_names(terms: tuple[TermKeys, ...]) -> tuple[TermKeys, ...]:
+    if not terms:
+        raise _refuse("is an empty list", "one term or more", "leave the key out")
+    for name, count in Counter(term.name or term.term for term in terms).items():
         if count > 1:
-            problems.add(
-                Problem(
-                    where,
-                    f"has {count} terms that are called {show(name)}",
-                    expected="a name of its own for each, since logs and checkpoints go by it",
-                    remedy=f'write "name": "{name}_2" in one of them',
-                )
-            )
-    problems.raise_if_any()
-    return tuple(term for term in terms if term is not None)
+            expected = "a name of its own for each, since logs and checkpoints go by it"
+            raise _refuse(f'has {count} terms that are called "{name}"', expected, f'write "name": "{name}_2" in one')
+    return terms
 
 
-def build_constant_term(term: str, weight: ScheduleSection, **numbers: ScheduleSection | float) -> TermSection:
-    """A term with these numbers, and defaults for the rest."""
-    given = {name: setting.default for name, setting in _numbers_of(TERMS[term]).items()} | numbers
-    return TermSection(
-        name=term,
-        term=term,
-        weight=weight,
-        numbers={name: as_schedule(number) for name, number in given.items() if number is not None},
-    )
+def _refuse(what: str, expected: str, remedy: str) -> PydanticCustomError:
+    """An error that messages.py shows in these words."""
+    return PydanticCustomError("own_words", "{what}", {"what": what, "expected": expected, "remedy": remedy})
 
 
-def as_schedule(number: ScheduleSection | float) -> ScheduleSection:
+_WEIGHT = Field(1.0, description="absolute weight of the term, a number or a schedule")
+_NAME = Field(None, description="what logs call the term; default: its kind")
+
+
+def build_terms_type(known: Mapping[str, TermSpec]) -> Any:
+    """The type of the key `terms`: a list whose entries are read by the model of their kind."""
+    models = {name: _build_model(name, spec) for name, spec in known.items()}
+    entry = build_union("term", models)
+    return Annotated[tuple[entry, ...], AfterValidator(_check_names)]
+
+
+def _build_model(name: str, spec: TermSpec) -> type[TermKeys]:
+    fields: dict[str, Any] = {
+        "term": (Literal[name], Field(description=spec.meaning)),  # pyright: ignore[reportInvalidTypeForm]
+        "name": (_Name | None, _NAME),
+        "weight": (either(NotNegative, AnySchedule), _WEIGHT),
+    }
+    for key, setting in spec.all_settings.items():
+        default = ... if setting.default is None else setting.default
+        fields[key] = (_find_type(setting), Field(default, description=setting.meaning))
+    return create_model(f"Term_{name}", __base__=TermKeys, **fields)
+
+
+def _find_type(setting: NumberSetting | ChoiceSetting) -> Any:
+    if isinstance(setting, ChoiceSetting):
+        words: Any = Literal[setting.choices]  # pyright: ignore[reportInvalidTypeForm]
+        return words if setting.choices else str if setting.default == "" else Text
+    number = Annotated[float, Field(gt=setting.above, ge=setting.at_least, lt=setting.below)]
+    return either(number, AnySchedule) if setting.may_move else number
+
+
+def build_constant_term(term: str, weight: ConfigSchedule, **numbers: ConfigSchedule | float) -> TermSection:
+    """A term of this weight with these numbers, and defaults for the rest."""
+    settings = {name: one for name, one in TERMS[term].settings.items() if isinstance(one, NumberSetting)}
+    given = {name: numbers.get(name, setting.default) for name, setting in settings.items()}
+    schedules = {name: as_schedule(number) for name, number in given.items() if number is not None}
+    return TermSection(name=term, term=term, weight=weight, numbers=schedules)
+
+
+def as_schedule(number: ConfigSchedule | float) -> ConfigSchedule:
     """A number is the schedule that never moves."""
-    return number if isinstance(number, ScheduleSection) else ScheduleSection(kind="constant", value=float(number))
-
-
-def _parse_term(
-    entry: Mapping[str, Any], where: str, epochs: int, known: Mapping[str, TermSpec], problems: ProblemList
-) -> TermSection | None:
-    kind = entry.get("term")
-    if not isinstance(kind, str) or kind not in known:
-        near = difflib.get_close_matches(str(kind), known, n=1)
-        problems.add(
-            Problem(
-                f"{where}.term",
-                "is missing" if kind is None else "is not a known term",
-                expected="; ".join(f"{name}: {spec.meaning}" for name, spec in known.items()),
-                got=None if kind is None else show(kind),
-                remedy=f'did you mean "{near[0]}"?' if near else "write one of these",
-            )
-        )
-        return None
-    settings = known[kind].all_settings
-    for key in entry:
-        if key not in OWN_KEYS and key not in settings:
-            known_keys = [*OWN_KEYS, *settings]
-            near = difflib.get_close_matches(key, known_keys, n=1)
-            remedy = f'did you mean "{near[0]}"?' if near else f"known here: {', '.join(known_keys)}"
-            problems.add(Problem(f"{where}.{key}", f"is no setting of the term {show(kind)}", remedy=remedy))
-    name = entry.get("name", kind)
-    if not isinstance(name, str) or not name.replace("_", "").isalnum() or name in TAKEN_NAMES:
-        problems.add(
-            Problem(
-                f"{where}.name",
-                "is not a name",
-                expected=f"letters, digits and '_', and none of {', '.join(TAKEN_NAMES)}",
-                got=show(name),
-                remedy="leave it out, or rename it",
-            )
-        )
-        name = kind
-    weight = _parse_number(entry.get("weight", 1.0), f"{where}.weight", _WEIGHT, epochs, problems)
-    numbers: dict[str, ScheduleSection] = {}
-    choices: dict[str, str] = {}
-    for key, setting in settings.items():
-        value = entry.get(key, setting.default)
-        if isinstance(setting, ChoiceSetting) and setting.is_silent and value == setting.default:
-            continue
-        place = f"{where}.{key}"
-        if value is None:
-            problems.add(Problem(place, "is missing", expected=setting.meaning, remedy=f'write "{key}": ...'))
-        elif isinstance(setting, NumberSetting):
-            numbers[key] = _parse_number(value, place, setting, epochs, problems)
-        else:
-            choices[key] = _parse_choice(value, place, setting, problems)
-    return TermSection(name=name, term=kind, weight=weight, numbers=numbers, choices=choices)
-
-
-_WEIGHT = NumberSetting("absolute weight of the term", at_least=0.0)
-
-
-def _parse_number(
-    value: Any, where: str, setting: NumberSetting, epochs: int, problems: ProblemList
-) -> ScheduleSection:
-    """A number or a schedule object; what is wrong is added to `problems`, and a stand-in returned."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        section = ScheduleSection(kind="constant", value=float(value))
-    elif isinstance(value, Mapping) and setting.may_move:
-        try:
-            section = ScheduleSection.model_validate_json(json.dumps(value))
-        except ValidationError as error:
-            for problem in explain(error, ScheduleSection, cast(Mapping[str, Any], value)).problems:
-                inner = where if problem.where == "config" else f"{where}.{problem.where}"
-                problems.add(Problem(inner, problem.what, problem.expected, problem.got, problem.remedy))
-            return _STAND_IN
-    else:
-        problems.add(
-            Problem(
-                where,
-                "has a value of the wrong type",
-                expected=f"a number{' or a schedule' if setting.may_move else ''}: {setting.meaning}",
-                got=show(value),
-                remedy="see docs/config.md, Terms and schedules",
-            )
-        )
-        return _STAND_IN
-    bounds = {"at_least": setting.at_least, "above": setting.above, "below": setting.below}
-    for problem in check_schedule(section, epochs, where, **bounds):
-        problems.add(replace(problem, expected=f"{problem.expected}: {setting.meaning}"))
-    return section
-
-
-_STAND_IN = ScheduleSection(kind="constant", value=1.0)
-
-
-def _parse_choice(value: Any, where: str, setting: ChoiceSetting, problems: ProblemList) -> str:
-    if isinstance(value, str) and value and (not setting.choices or value in setting.choices):
-        return value
-    expected = f"one of {', '.join(setting.choices)}" if setting.choices else "text"
-    problems.add(
-        Problem(
-            where,
-            "is not one of the choices" if setting.choices else "has a value of the wrong type",
-            expected=f"{expected}: {setting.meaning}",
-            got=show(value),
-            remedy="write one of these" if setting.choices else "write the name in quotation marks",
-        )
-    )
-    return ""
-
-
-def _numbers_of(spec: TermSpec) -> dict[str, NumberSetting]:
-    return {name: setting for name, setting in spec.settings.items() if isinstance(setting, NumberSetting)}
+    return number if isinstance(number, ConfigSchedule) else Constant(float(number))

@@ -1,14 +1,19 @@
 """Scalar schedules: a value as a function of where the run stands. Pure; for weights, temperature and learning rate.
 
+A config can write the schedules that have a `kind`: pydantic reads them from JSON, with these fields and their bounds.
 Epochs count from 1, as in the logs and in the published table of the two-stage guide.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass
-from typing import Protocol
+import re
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Literal, Protocol, Self
+
+from pydantic import AfterValidator, Field
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 @dataclass(frozen=True)
@@ -42,18 +47,108 @@ class Schedule(Protocol):
     def __call__(self, progress: Progress) -> float: ...
 
 
+def _check_points(points: dict[str, float]) -> dict[str, float]:
+    """Epochs as JSON writes them, as text, each in one way only; the first must be there."""
+    wrong = sorted(epoch for epoch in points if re.fullmatch("[1-9][0-9]{0,6}", epoch) is None)
+    if wrong:
+        raise ValueError(f'has a key that is no epoch: "{wrong[0]}"')
+    if "1" not in points:
+        raise ValueError("says nothing about epoch 1")
+    return points
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigSchedule:
+    """A schedule that a config can write.
+
+    Attributes:
+        kind: The name of its shape in the config.
+        complement: Whether it is one minus the shape: the soft weight that belongs to a hard weight.
+    """
+
+    kind: str = ""
+    complement: bool = False
+
+    def __call__(self, progress: Progress) -> float:
+        """The value at a step of the run."""
+        value = self._compute(progress)
+        return round(1.0 - value, 12) if self.complement else value
+
+    def _compute(self, progress: Progress) -> float:
+        """The value of the shape itself, without `complement`."""
+        raise NotImplementedError
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers that the config gives, by field: `start`, `end` or `value`."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in ("start", "end", "value")}
+
+    @property
+    def turns(self) -> set[int]:
+        """The epochs inside a run at which the schedule can turn or jump."""
+        return {getattr(self, "epochs") + 1} if hasattr(self, "epochs") else set()  # noqa: B009, not all have it
+
+    @property
+    def constant(self) -> float | None:
+        """The value of a schedule that never moves, however long the run; None for one that moves."""
+        extremes = {0.0, *self.numbers.values()} if isinstance(self, Ramp) else set(self.numbers.values())
+        return self(Progress(1, 0, 1, 1)) if len(extremes) == 1 else None
+
+    def as_json(self) -> dict[str, Any]:
+        """What a config writes for it: its fields without those that have their default."""
+        written = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {"kind": self.kind, **written}
+
+    def scale(self, factor: float) -> Self:
+        """The schedule with `factor` times every value, over the same epochs."""
+        return replace(self, **{name: value * factor for name, value in self.numbers.items()})
+
+
 @dataclass(frozen=True)
-class Constant:
+class Constant(ConfigSchedule):
     """The same value for ever."""
 
     value: float
+    kind: Literal["constant"] = field(default="constant", kw_only=True)
 
-    def __call__(self, progress: Progress) -> float:
+    def _compute(self, progress: Progress) -> float:
         return self.value
 
 
 @dataclass(frozen=True)
-class Staircase:
+class Linear(ConfigSchedule):
+    """From `start` at the first step of the run to `end` at the last, along a straight line, a little each step.
+
+    value = (1 - s) start + s end, s = step / (total steps - 1), so that both ends are met to the bit. A run of one
+    step takes `start`.
+    """
+
+    start: float
+    end: float
+    kind: Literal["linear"] = field(default="linear", kw_only=True)
+
+    def _compute(self, progress: Progress) -> float:
+        return _mix(self.start, self.end, progress.way)
+
+
+@dataclass(frozen=True)
+class Cosine(ConfigSchedule):
+    """From `start` at the first step of the run to `end` at the last, along half a cosine: slow, quick, slow.
+
+    value = start + 0.5 (1 - cos(pi s)) (end - start), s = step / (total steps - 1): the annealing of Loshchilov and
+    Hutter, "SGDR" (2017), equation 5, without restarts and in steps. A run of one step takes `start`.
+    """
+
+    start: float
+    end: float
+    kind: Literal["cosine"] = field(default="cosine", kw_only=True)
+
+    def _compute(self, progress: Progress) -> float:
+        return _mix(self.start, self.end, 0.5 * (1.0 - math.cos(math.pi * progress.way)))
+
+
+@dataclass(frozen=True)
+class Staircase(ConfigSchedule):
     """Equal stairs from `start` over `epochs` epochs, then `end`: the progressive table of the two-stage guide.
 
     k = floor(4 (e - 1) / epochs), value = start - k (2/9) (start - end) for e <= epochs, then end; 2/9 is 2 / (2
@@ -63,10 +158,11 @@ class Staircase:
 
     start: float
     end: float
-    epochs: int
-    stairs: int = 4
+    epochs: Count
+    stairs: Count = 4
+    kind: Literal["staircase"] = field(default="staircase", kw_only=True)
 
-    def __call__(self, progress: Progress) -> float:
+    def _compute(self, progress: Progress) -> float:
         if progress.epoch > self.epochs:
             return self.end
         stair = self.stairs * (progress.epoch - 1) // self.epochs
@@ -77,13 +173,62 @@ class Staircase:
 
 
 @dataclass(frozen=True)
-class Complement:
-    """One minus another schedule: the soft weight that belongs to a hard weight."""
+class Ramp(ConfigSchedule):
+    """From 0 to `value` over the first `epochs` epochs, in equal steps, then `value`.
 
-    of: Schedule
+    value_k = value min(1, (k + 1) / (epochs * steps per epoch)) at step k, counted from 0: as with the warm-ups, the
+    first step is above 0, for a step of weight 0 would be lost, and the last step of the ramp has the full value.
+    """
 
-    def __call__(self, progress: Progress) -> float:
-        return round(1.0 - self.of(progress), 12)
+    value: float
+    epochs: Count = 1
+    kind: Literal["ramp"] = field(default="ramp", kw_only=True)
+
+    def _compute(self, progress: Progress) -> float:
+        return self.value * min(1.0, (progress.done + 1) / (self.epochs * progress.steps_per_epoch))
+
+
+@dataclass(frozen=True)
+class Table(ConfigSchedule):
+    """Epoch -> value, the epochs as text: each value holds from its epoch on, until the next. Epoch 1 is among them."""
+
+    points: Annotated[dict[str, float], AfterValidator(_check_points)]
+    kind: Literal["table"] = field(default="table", kw_only=True)
+
+    def _compute(self, progress: Progress) -> float:
+        return self.points[str(max(epoch for epoch in map(int, self.points) if epoch <= progress.epoch))]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The values by `points.EPOCH`, in the order of the epochs."""
+        return {f"points.{epoch}": self.points[epoch] for epoch in sorted(self.points, key=int)}
+
+    @property
+    def turns(self) -> set[int]:
+        """The epochs of the points."""
+        return set(map(int, self.points))
+
+    def scale(self, factor: float) -> Self:
+        """The schedule with `factor` times every value, at the same epochs."""
+        return replace(self, points={epoch: value * factor for epoch, value in self.points.items()})
+
+
+@dataclass(frozen=True)
+class TwoStage(ConfigSchedule):
+    """`start` in the epochs 1 to `epochs`, then `end`: one drop, and nothing in between."""
+
+    start: float
+    end: float
+    epochs: Count
+    kind: Literal["two_stage"] = field(default="two_stage", kw_only=True)
+
+    def _compute(self, progress: Progress) -> float:
+        return self.start if progress.epoch <= self.epochs else self.end
+
+
+KINDS: dict[str, type[ConfigSchedule]] = {
+    kind.kind: kind for kind in (Constant, Linear, Cosine, Staircase, Ramp, Table, TwoStage)
+}
 
 
 @dataclass(frozen=True)
@@ -120,103 +265,6 @@ class RiseThenLinear:
         if self.end == self.value:
             return self.value
         return self.value + (self.end - self.value) * (done - self.rise) / (1.0 - self.rise)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """From `start` at the first step of the run to `end` at the last, along a straight line, a little each step.
-
-    value = (1 - s) start + s end, s = step / (total steps - 1), so that both ends are met to the bit. A run of one
-    step takes `start`.
-    """
-
-    start: float
-    end: float
-
-    def __call__(self, progress: Progress) -> float:
-        return _mix(self.start, self.end, progress.way)
-
-
-@dataclass(frozen=True)
-class Cosine:
-    """From `start` at the first step of the run to `end` at the last, along half a cosine: slow, quick, slow.
-
-    value = start + 0.5 (1 - cos(pi s)) (end - start), s = step / (total steps - 1): the annealing of Loshchilov and
-    Hutter, "SGDR" (2017), equation 5, without restarts and in steps. A run of one step takes `start`.
-    """
-
-    start: float
-    end: float
-
-    def __call__(self, progress: Progress) -> float:
-        return _mix(self.start, self.end, 0.5 * (1.0 - math.cos(math.pi * progress.way)))
-
-
-@dataclass(frozen=True)
-class Ramp:
-    """From 0 to `value` over the first `epochs` epochs, in equal steps, then `value`.
-
-    value_k = value min(1, (k + 1) / (epochs * steps per epoch)) at step k, counted from 0: as with the warm-ups, the
-    first step is above 0, for a step of weight 0 would be lost, and the last step of the ramp has the full value.
-    """
-
-    value: float
-    epochs: int = 1
-
-    def __call__(self, progress: Progress) -> float:
-        return self.value * min(1.0, (progress.done + 1) / (self.epochs * progress.steps_per_epoch))
-
-
-@dataclass(frozen=True)
-class TableSchedule:
-    """Pairs (epoch, value): each value holds from its epoch on, until the next. Epochs rise, and the first is 1.
-
-    Raises ValueError where they do not.
-    """
-
-    points: tuple[tuple[int, float], ...]
-
-    def __post_init__(self) -> None:
-        epochs = [epoch for epoch, _ in self.points]
-        if epochs[:1] != [1] or any(after <= before for before, after in itertools.pairwise(epochs)):
-            raise ValueError(f"the epochs of a table must start at 1 and rise, got {epochs}")
-
-    def __call__(self, progress: Progress) -> float:
-        return next(value for epoch, value in reversed(self.points) if epoch <= progress.epoch)
-
-
-@dataclass(frozen=True)
-class TwoStage:
-    """`start` in the epochs 1 to `epochs`, then `end`: one drop, and nothing in between."""
-
-    start: float
-    end: float
-    epochs: int
-
-    def __call__(self, progress: Progress) -> float:
-        return self.start if progress.epoch <= self.epochs else self.end
-
-
-def find_constant(schedule: Schedule) -> float | None:
-    """The value of a schedule that never moves, however long the run; None for one that moves, or that is unknown."""
-    match schedule:
-        case Constant(value):
-            return value
-        case Staircase(start, end) | Linear(start, end) | Cosine(start, end) | TwoStage(start, end):
-            return start if start == end else None
-        case TableSchedule(points):
-            return points[0][1] if len({value for _, value in points}) == 1 else None
-        case Complement(of):
-            inner = find_constant(of)
-            return None if inner is None else round(1.0 - inner, 12)
-        case FlatThenLinear(value, flat, warmup):
-            return value if value == 0.0 or (math.isclose(flat, 1.0) and warmup == 0.0) else None
-        case RiseThenLinear(value, end, rise):
-            return value if value == end and (rise == 0.0 or value == 0.0) else None
-        case Ramp(value):
-            return 0.0 if value == 0.0 else None
-        case _:
-            return None
 
 
 def _mix(start: float, end: float, share: float) -> float:

@@ -14,10 +14,9 @@ from pydantic import SkipValidation
 from torch import Tensor, nn
 
 from sharpstudent.config.run_config import TermSection
-from sharpstudent.config.scheduled import build_schedule
 from sharpstudent.config.terms import TERMS, ChoiceSetting, NumberSetting, TermSpec
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.schedules import Constant, find_constant
+from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 
@@ -77,10 +76,10 @@ def make_term(
     return WeightedTerm(
         section.name,
         compute,
-        build_schedule(section.weight),
+        section.weight,
         settings={
             # A number that the config leaves out has its default for ever.
-            name: build_schedule(section.numbers[name]) if name in section.numbers else _make_default(setting)
+            name: section.numbers[name] if name in section.numbers else _make_default(setting)
             for name, setting in moving.items()
         },
         asks=spec.asks,
@@ -155,7 +154,7 @@ def take_constant(section: TermSection, name: str) -> float:
     setting = _find_spec(section).settings[name]
     assert isinstance(setting, NumberSetting)
     given = section.numbers.get(name)
-    value = setting.default if given is None else find_constant(build_schedule(given))
+    value = setting.default if given is None else given.constant
     if value is None:
         what = f"needs {name}" if given is None else f"has a schedule for {name}, which cannot move"
         raise UserError(Problem(where=name_term(section), what=what, expected=f"a number: {setting.meaning}"))

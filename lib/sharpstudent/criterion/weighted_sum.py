@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpstudent.config.terms import Asks
-from sharpstudent.core.schedules import Progress, Schedule, find_constant
+from sharpstudent.core.schedules import Progress, Schedule
 from sharpstudent.core.types import Batch, Outputs
 
 # Whom a term can ask, as messages call them.
@@ -70,7 +70,7 @@ class WeightedSum:
     def asked(self) -> frozenset[Asks]:
         """Whose answers are read by a term that can ever have a weight other than 0."""
         return frozenset(
-            term.asks for term in self.terms if term.asks is not None and find_constant(term.weight) != 0.0
+            term.asks for term in self.terms if term.asks is not None and getattr(term.weight, "constant", None) != 0.0
         )
 
     @property

@@ -196,14 +196,13 @@ def _read_settings(config: RunConfig) -> DistillationSettings | None:
     hard, kd = terms.get("hard"), terms.get("kd")
     if hard is None or kd is None or len(config.criterion) != 2 or not kd.weight.complement:
         return None
-    temperature = kd.numbers["temperature"].value
-    start, end = (hard.weight.value,) * 2 if hard.weight.kind == "constant" else (hard.weight.start, hard.weight.end)
-    if start is None or end is None or temperature is None:
+    alpha, temperature = [*hard.weight.numbers.values()], kd.numbers["temperature"].numbers.get("value")
+    if hard.weight.kind in ("ramp", "table") or temperature is None:
         return None
     return DistillationSettings(
-        alpha_start=start,
-        alpha_end=end,
-        progressive_epochs=hard.weight.epochs,
+        alpha_start=alpha[0],
+        alpha_end=alpha[-1],
+        progressive_epochs=getattr(hard.weight, "epochs", None),
         temperature=temperature,
         epochs=config.training.epochs,
     )
