@@ -71,7 +71,7 @@ def find_task(
     if len(found) > 1:
         told = "; ".join(f"{reference} of {registered[name][reference]}" for reference in found)
         what = "is the name of several installed tasks"
-        raise UserError(Problem(where, what, got=told, remedy="uninstall all but one, or name package.module:Class"))
+        raise UserError.about(where, what, got=told, remedy="uninstall all but one, or name package.module:Class")
     if not found:
         raise UserError(_explain_unknown(name, {**builtin, **registered}, where))
     return _check(_import(found[0], where, f"the task {show(name)} of {registered[name][found[0]]}"), where)
@@ -120,14 +120,12 @@ def _list_registered() -> dict[str, dict[str, str]]:
 
 def _load_local(reference: str, beside: Sequence[Path], where: str) -> type[Task]:
     if re.fullmatch(_REFERENCE, reference) is None or reference.partition(":")[0].endswith(".py"):
-        raise UserError(
-            Problem(
-                where,
-                "does not name a class",
-                expected="package.module:Class, such as digits:Digits for the class Digits in digits.py",
-                got=show(reference),
-                remedy="write a module and not a path: dots for slashes, and no .py",
-            )
+        raise UserError.about(
+            where,
+            "does not name a class",
+            expected="package.module:Class, such as digits:Digits for the class Digits in digits.py",
+            got=show(reference),
+            remedy="write a module and not a path: dots for slashes, and no .py",
         )
     folders = list(dict.fromkeys(folder.resolve() for folder in beside))
     sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
@@ -145,14 +143,12 @@ def _refuse_hidden(top: str, folders: Sequence[Path], where: str) -> None:
     taken = getattr(loaded, "__spec__", None) if loaded is not None else importlib.util.find_spec(top)
     origin = None if taken is None else taken.origin
     if origin is None or local.origin is None or Path(origin).resolve() != Path(local.origin).resolve():
-        raise UserError(
-            Problem(
-                where,
-                f"names the module {top}, and another one of that name comes first",
-                expected=str(local.origin),
-                got=str(origin or "a module of Python's own"),
-                remedy=f"rename {Path(str(local.origin)).name if local.origin else top}",
-            )
+        raise UserError.about(
+            where,
+            f"names the module {top}, and another one of that name comes first",
+            expected=str(local.origin),
+            got=str(origin or "a module of Python's own"),
+            remedy=f"rename {Path(str(local.origin)).name if local.origin else top}",
         )
 
 
@@ -181,16 +177,14 @@ def _check(found: object, where: str) -> type[Task]:
     """The class of a task that can be built. Raises UserError for anything else."""
     name = getattr(found, "__qualname__", show(found))
     if not isinstance(found, type) or not issubclass(found, Task):
-        raise UserError(
-            Problem(
-                where,
-                f"names {name}, which is no task",
-                expected="a class that derives from sharpstudent.task.Task",
-                got=f"a class of {found.__module__}"
-                if isinstance(found, type)
-                else f"a value of type {type(found).__name__}",
-                remedy=f"write class {name}(Task), or name another class",
-            )
+        raise UserError.about(
+            where,
+            f"names {name}, which is no task",
+            expected="a class that derives from sharpstudent.task.Task",
+            got=f"a class of {found.__module__}"
+            if isinstance(found, type)
+            else f"a value of type {type(found).__name__}",
+            remedy=f"write class {name}(Task), or name another class",
         )
     problems = ProblemList()
     missing = sorted(cast(frozenset[str], getattr(found, "__abstractmethods__", frozenset())))

@@ -179,16 +179,16 @@ def _check_combination(read: Namespace, stage: Stage) -> None:
     if read.replay is not None and given:
         what = f"cannot be combined with {', '.join(given)}: the run that kept the step says everything"
         remedy = f"python {SCRIPTS[stage]} --replay {shlex.quote(str(read.replay))}"
-        raise UserError(Problem("--replay", what, remedy=remedy))
+        raise UserError.about("--replay", what, remedy=remedy)
     if read.resume == AUTO and missing:
         what = f"needs {' and '.join(missing)}: they tell which run is meant, or what a new one is"
         remedy = f"{example} --resume auto; or --resume RUN for a run that you name yourself"
-        raise UserError(Problem("--resume auto", what, remedy=remedy))
+        raise UserError.about("--resume auto", what, remedy=remedy)
     needs_name = not {"--print-config", "--list-layers", "--dry-run", "--resume"} & {*given} and read.replay is None
     if needs_name and read.name is None:
-        raise UserError(Problem("-n/--name", "is missing: the run needs a name", remedy=example))
+        raise UserError.about("-n/--name", "is missing: the run needs a name", remedy=example)
     if read.config_path is None and read.resume is None and read.replay is None:
-        raise UserError(Problem("CONFIG", "is missing", remedy=example))
+        raise UserError.about("CONFIG", "is missing", remedy=example)
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ class _Command:
         if stored.stage != self.stage:
             what = f"is of a run of stage {stored.stage}, and this script trains stage {self.stage}"
             remedy = f"python {SCRIPTS[stored.stage]} {option} {shlex.quote(str(named))}"
-            raise UserError(Problem(f"{option} {named}", what, remedy=remedy))
+            raise UserError.about(f"{option} {named}", what, remedy=remedy)
         return stored
 
     def _find_stored(self, name: str, *, where: str = "task", **others: Any) -> type[TaskKind]:
@@ -302,7 +302,7 @@ class _Command:
         if self.asked is None and task is not None:
             if ":" not in name and name != task:
                 what = f"names another task than the run, which learns {show(name)}"
-                raise UserError(Problem("--task", what, got=show(task), remedy="leave --task out"))
+                raise UserError.about("--task", what, got=show(task), remedy="leave --task out")
             return self.find_task(task, beside=[Path()], trusted=True, where="--task")
         option, run = ("--resume", self.read.resume) if self.read.replay is None else ("--replay", self.read.replay)
         command = f"python {SCRIPTS[self.stage]} {option} {shlex.quote(str(run))} --task {shlex.quote(name)}"
@@ -320,11 +320,11 @@ class _Command:
         fixed = sorted(set(values) - set(FREE_KEYS))
         if fixed and self.read.replay is not None:
             what = f"cannot change {', '.join(fixed)}: a step is replayed as it was"
-            raise UserError(Problem("--set", what, expected="device", remedy=f"leave out --set {fixed[0]}=..."))
+            raise UserError.about("--set", what, expected="device", remedy=f"leave out --set {fixed[0]}=...")
         if fixed:
             what = f"cannot change {', '.join(fixed)} of a run that is resumed without its CONFIG"
             remedy = "name the CONFIG too, and permit the change with --allow changed-config"
-            raise UserError(Problem("--set", what, "device, num_workers, output_root or patience", remedy=remedy))
+            raise UserError.about("--set", what, "device, num_workers, output_root or patience", remedy=remedy)
         return validate_keys(values, None)
 
     def _finish(

@@ -27,31 +27,29 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The object in a JSON file with // and /* */ comments; a top-level "$schema" (for editors) is dropped."""
     keys = parse_json5(_read_text(path), str(path))
     if not isinstance(keys, dict):
-        raise UserError(
-            Problem(
-                str(path),
-                "does not hold a JSON object",
-                expected='keys and values in braces, like { "epoch": 100 }',
-                got=f"a JSON {_name_kind(keys)}",
-                remedy="see configs/config_SBI.json for a complete file",
-            )
+        raise UserError.about(
+            str(path),
+            "does not hold a JSON object",
+            expected='keys and values in braces, like { "epoch": 100 }',
+            got=f"a JSON {_name_kind(keys)}",
+            remedy="see configs/config_SBI.json for a complete file",
         )
     found = cast(dict[str, Any], keys)
     schema = found.pop("$schema", "")
     if not isinstance(schema, str):
-        raise UserError(Problem(f"{path}: $schema", "is not a string", remedy='write "$schema": "./schema.json"'))
+        raise UserError.about(f"{path}: $schema", "is not a string", remedy='write "$schema": "./schema.json"')
     return found
 
 
 def parse_json5(text: str, source: str) -> Any:
     """The value that `text` holds; `source` names it in messages. Refuses duplicate keys and numbers not finite."""
     if not text.strip():
-        raise UserError(Problem(source, "is empty", remedy="see configs/config_SBI.json for a complete file"))
+        raise UserError.about(source, "is empty", remedy="see configs/config_SBI.json for a complete file")
     try:
         value = json5.loads(text, allow_duplicate_keys=False)
     except RecursionError:
-        raise UserError(
-            Problem(source, "is nested too deeply", expected="at most two levels of braces", remedy="flatten it")
+        raise UserError.about(
+            source, "is nested too deeply", expected="at most two levels of braces", remedy="flatten it"
         ) from None
     except ValueError as error:
         raise UserError(_explain_syntax(str(error), text, source)) from None
@@ -72,34 +70,28 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError:
         raise UserError(_explain_missing(path)) from None
     except IsADirectoryError:
-        raise UserError(
-            Problem(str(path), "is a folder, not a config file", remedy=f"name a file: {_list_configs(path)}")
+        raise UserError.about(
+            str(path), "is a folder, not a config file", remedy=f"name a file: {_list_configs(path)}"
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            Problem(str(path), f"cannot be read: {reason}", remedy="check the path and its rights")
-        ) from None
+        raise UserError.about(str(path), f"cannot be read: {reason}", remedy="check the path and its rights") from None
     if len(data) > LARGEST_FILE:
-        raise UserError(
-            Problem(
-                str(path),
-                "is too large for a config file",
-                expected=f"at most {LARGEST_FILE // 1024} KiB of JSON",
-                remedy="check that this is the config and not, say, a file of weights",
-            )
+        raise UserError.about(
+            str(path),
+            "is too large for a config file",
+            expected=f"at most {LARGEST_FILE // 1024} KiB of JSON",
+            remedy="check that this is the config and not, say, a file of weights",
         )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line, column = _locate(data[: error.start].decode("utf-8", "replace"))
-        raise UserError(
-            Problem(
-                f"{path}: line {line}, column {column}",
-                "is not UTF-8 text",
-                got=f"byte 0x{data[error.start]:02x}",
-                remedy="save the file as UTF-8 in your editor",
-            )
+        raise UserError.about(
+            f"{path}: line {line}, column {column}",
+            "is not UTF-8 text",
+            got=f"byte 0x{data[error.start]:02x}",
+            remedy="save the file as UTF-8 in your editor",
         ) from None
 
 
@@ -200,12 +192,10 @@ def _apply(keys: dict[str, Any], item: str) -> None:
         inner = group.setdefault(name, {})
         if not isinstance(inner, dict):
             parent = ".".join(names[: depth + 1])
-            raise UserError(
-                Problem(
-                    f"--set {item}",
-                    f"{parent} holds a single value, so it has no key {names[depth + 1]}",
-                    remedy=f"write --set {parent}=VALUE",
-                )
+            raise UserError.about(
+                f"--set {item}",
+                f"{parent} holds a single value, so it has no key {names[depth + 1]}",
+                remedy=f"write --set {parent}=VALUE",
             )
         group = cast(dict[str, Any], inner)
     group[names[-1]] = value
@@ -215,13 +205,11 @@ def _split(item: str) -> tuple[list[str], Any]:
     key, equals, text = item.partition("=")
     names = key.strip().split(".")
     if not equals or len(names) > DEEPEST_KEY or not all(re.fullmatch(r"[A-Za-z_]\w*", name) for name in names):
-        raise UserError(
-            Problem(
-                f"--set {item}",
-                "is not of the form key=value",
-                expected="a key, an equals sign, a value; a dot leads into a group",
-                remedy="write it like --set lr=0.0001 or --set stage1.epoch=3, without spaces",
-            )
+        raise UserError.about(
+            f"--set {item}",
+            "is not of the form key=value",
+            expected="a key, an equals sign, a value; a dot leads into a group",
+            remedy="write it like --set lr=0.0001 or --set stage1.epoch=3, without spaces",
         )
     return names, parse_value(text)
 
@@ -292,12 +280,10 @@ def read_task_name(keys: Mapping[str, Any]) -> str:
     task: Any = keys.get("task", DEFAULT_TASK)
     if isinstance(task, str) and task:
         return task
-    raise UserError(
-        Problem(
-            "task",
-            "is not a known task",
-            expected=f"a name such as {show(DEFAULT_TASK)}, or package.module:Class",
-            got=show(task),
-            remedy="write one of these, or leave the key out",
-        )
+    raise UserError.about(
+        "task",
+        "is not a known task",
+        expected=f"a name such as {show(DEFAULT_TASK)}, or package.module:Class",
+        got=show(task),
+        remedy="write one of these, or leave the key out",
     )

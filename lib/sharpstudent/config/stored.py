@@ -79,12 +79,10 @@ def _list_folders(root: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise UserError(
-            Problem(
-                f"output_root = {str(root)!r}",
-                f"cannot be searched for runs ({error.strerror or error})",
-                remedy="make the folder readable, or leave --resume auto out",
-            )
+        raise UserError.about(
+            f"output_root = {str(root)!r}",
+            f"cannot be searched for runs ({error.strerror or error})",
+            remedy="make the folder readable, or leave --resume auto out",
         ) from None
 
 
@@ -119,7 +117,7 @@ def only_task(task: type[TaskKind], known: str) -> FindTask:
     ) -> type[TaskKind]:
         if name == known:
             return task
-        raise UserError(Problem(where, f"is {show(name)}, and {show(known)} is asked for"))
+        raise UserError.about(where, f"is {show(name)}, and {show(known)} is asked for")
 
     return find
 

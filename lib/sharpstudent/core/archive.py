@@ -77,14 +77,12 @@ def _explain(path: Path, text: str) -> UserError:
     if code is None and not _is_other_pickle(path, text):
         return DamagedCheckpointError.of(path, "cannot be read: it is damaged, cut off, or no checkpoint", got=reason)
     name = next((group for group in code.groups() if group), None) if code else None
-    return UserError(
-        Problem(
-            where=str(path),
-            what="was refused: it holds more than tensors and plain containers; nothing in it was run",
-            got=reason if name is None else f"it asks for {name}",
-            remedy="ask its author for a plain state_dict, or convert it where you trust it: "
-            "torch.save(model.state_dict(), FILE)",
-        )
+    return UserError.about(
+        str(path),
+        "was refused: it holds more than tensors and plain containers; nothing in it was run",
+        got=reason if name is None else f"it asks for {name}",
+        remedy="ask its author for a plain state_dict, or convert it where you trust it: "
+        "torch.save(model.state_dict(), FILE)",
     )
 
 

@@ -16,9 +16,7 @@ from sharpstudent.core.errors import Problem, UserError
 
 T = TypeVar("T")
 WIDTH = 120  # characters of a line of `--help`
-EXIT_CODES = (
-    "exit codes: 0 done; 2 change the command, a file, the data or the disk; 130, 143 interrupted"
-)
+EXIT_CODES = "exit codes: 0 done; 2 change the command, a file, the data or the disk; 130, 143 interrupted"
 
 # Options that several scripts have, as `add_option` takes them.
 SHARED: Mapping[str, Mapping[str, Any]] = {
@@ -97,7 +95,7 @@ class Parser(argparse.ArgumentParser):
         unknown = [word for word in self._words if word.startswith("--") and word.partition("=")[0] not in known]
         if unknown and "--" not in unknown:
             raise UserError(*(self._explain(word, ()) for word in unknown))
-        raise UserError(Problem("command line", message, remedy=f"python {self.prog} --help"))
+        raise UserError.about("command line", message, remedy=f"python {self.prog} --help")
 
     def _explain(self, word: str, keys: Collection[str]) -> Problem:
         name, equals, value = word.partition("=")

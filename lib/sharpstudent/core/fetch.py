@@ -54,13 +54,11 @@ def _download_archive(requirement: str, folder: Path) -> Path:
     archives = sorted(path for path in folder.iterdir() if path.is_file())
     if done.returncode != 0 or len(archives) != 1:
         tail = "\n".join(done.stderr.strip().splitlines()[-3:])
-        raise UserError(
-            Problem(
-                where=requirement,
-                what="could not be downloaded from the package registry",
-                got=tail or f"pip exit code {done.returncode}",
-                remedy="check the network and run the command again: what is already here is not fetched twice",
-            )
+        raise UserError.about(
+            requirement,
+            "could not be downloaded from the package registry",
+            got=tail or f"pip exit code {done.returncode}",
+            remedy="check the network and run the command again: what is already here is not fetched twice",
         )
     return archives[0]
 
@@ -75,8 +73,8 @@ def _read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
             files = {entry.name: sdist.extractfile(entry) for entry in sdist if entry.name in names}
             return {name: file.read() for name, file in files.items() if file is not None}
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise UserError(
-            Problem(where=archive.name, what="was downloaded damaged", got=str(error), remedy="run the command again")
+        raise UserError.about(
+            archive.name, "was downloaded damaged", got=str(error), remedy="run the command again"
         ) from None
 
 

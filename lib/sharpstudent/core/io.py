@@ -133,8 +133,8 @@ def make_folder(path: Path, *, exist_ok: bool = True) -> None:
     except FileExistsError:
         if not exist_ok:
             raise
-        raise UserError(
-            Problem(str(path), "is a file where a folder must be made", remedy="move the file, or name another folder")
+        raise UserError.about(
+            str(path), "is a file where a folder must be made", remedy="move the file, or name another folder"
         ) from None
     except OSError as error:
         raise UserError(_explain_unwritable(path, error, None)) from error
@@ -240,12 +240,10 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise UserError(
-            Problem(
-                str(path),
-                f"could not be written ({error.strerror or error})",
-                remedy="make the folder writable, or free space on its disk",
-            )
+        raise UserError.about(
+            str(path),
+            f"could not be written ({error.strerror or error})",
+            remedy="make the folder writable, or free space on its disk",
         ) from None
 
 
@@ -326,12 +324,10 @@ def check_writable(root: Path, where: str, *, remedy: str = "choose another fold
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise UserError(
-            Problem(
-                where=where,
-                what=f"cannot be written ({error.strerror or error})",
-                remedy=f"make the folder writable, free space, or {remedy}",
-            )
+        raise UserError.about(
+            where,
+            f"cannot be written ({error.strerror or error})",
+            remedy=f"make the folder writable, free space, or {remedy}",
         ) from None
 
 

@@ -40,15 +40,13 @@ def check_liveness(term: WeightedTerm, shapes: Shapes, example: Batch | None = N
     share = compute_liveness(term, shapes, example)
     if not share >= LEAST_SHARE:  # a nan is refused, too
         classes = shapes.count_classes()
-        raise UserError(
-            Problem(
-                where=f"term {term.name!r}",
-                what=f"cannot teach a head of {classes} output{'s' if classes > 1 else ''}: "
-                "its gradient vanishes, whatever the student says",
-                expected=f"a gradient of at least {LEAST_SHARE:g} of that of kd on drawn answers",
-                got=f"{share:.1g}",
-                remedy="remove the term, or set it otherwise; kd or kd_sigmoid teach two classes",
-            )
+        raise UserError.about(
+            f"term {term.name!r}",
+            f"cannot teach a head of {classes} output{'s' if classes > 1 else ''}: "
+            "its gradient vanishes, whatever the student says",
+            expected=f"a gradient of at least {LEAST_SHARE:g} of that of kd on drawn answers",
+            got=f"{share:.1g}",
+            remedy="remove the term, or set it otherwise; kd or kd_sigmoid teach two classes",
         )
 
 
@@ -161,8 +159,8 @@ def _build_term(
     term = build(KnownTerm(**dict(section), spec=terms[section.term]), shapes)
     # torch keeps a container's own attributes and its parts in one namespace.
     if term.module is not None and hasattr(nn.ModuleDict(), term.name):
-        raise UserError(
-            Problem(name_term(section), "has a name that torch keeps for itself", remedy="give it another name")
+        raise UserError.about(
+            name_term(section), "has a name that torch keeps for itself", remedy="give it another name"
         )
     check_liveness(term, shapes, example)
     return term
@@ -175,4 +173,4 @@ def _find_builder(name: str, builder: str) -> Callable[[TermSection, Shapes], We
         return getattr(importlib.import_module(f"{__package__}.{module}" if name in TERMS else module), function)
     except (ImportError, AttributeError) as error:
         remedy = f"mend `terms` of the task: {name!r} is made by module.of.yours:function"
-        raise UserError(Problem(f"term {name}", f"cannot be made: {error}", got=builder, remedy=remedy)) from error
+        raise UserError.about(f"term {name}", f"cannot be made: {error}", got=builder, remedy=remedy) from error

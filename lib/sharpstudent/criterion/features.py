@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sharpstudent.config.run_config import TermSection
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import FEATURES, Batch, Outputs
 from sharpstudent.criterion.section import Shapes, make_term, name_term, take_choice
 from sharpstudent.criterion.weighted_sum import WeightedTerm
@@ -64,15 +64,12 @@ def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: s
     student, teacher = shapes.student[f"{FEATURES}{ours}"], shapes.teacher[f"{FEATURES}{theirs}"]
     reason = _explain_misfit(student, teacher, shapes.rows)
     if reason is not None:
-        raise UserError(
-            Problem(
-                where=name_term(section),
-                what=f"cannot compare these two layers: {reason}",
-                expected="two maps (images, channels, height, width), or two (images, tokens, channels) of as many "
-                "tokens",
-                got=f"student {ours} {student}\nteacher {theirs} {teacher}",
-                remedy="choose other layers; --list-layers shows them",
-            )
+        raise UserError.about(
+            name_term(section),
+            f"cannot compare these two layers: {reason}",
+            expected="two maps (images, channels, height, width), or two (images, tokens, channels) of as many tokens",
+            got=f"student {ours} {student}\nteacher {theirs} {teacher}",
+            remedy="choose other layers; --list-layers shows them",
         )
     if len(student) == 4:
         return nn.Conv2d(student[1], teacher[1], kernel_size=1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import TERMS, ChoiceSetting, NumberSetting, TermSpec
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.weighted_sum import WeightedTerm
@@ -72,7 +72,7 @@ def make_term(
     moving = {n: s for n, s in spec.settings.items() if isinstance(s, NumberSetting) and s.may_move}
     missing = [n for n, s in moving.items() if n not in section.numbers and s.default is None]
     if missing:
-        raise UserError(Problem(where=name_term(section), what=f"needs {', '.join(missing)}"))
+        raise UserError.about(name_term(section), f"needs {', '.join(missing)}")
     return WeightedTerm(
         section.name,
         compute,
@@ -133,14 +133,12 @@ def check_output(section: TermSection, shapes: Shapes, default: str = "logits") 
     """The student's output that the section reads. Raises UserError for one that the student does not give."""
     on = section.choices.get("on") or default
     if not find_matches(on, shapes.student):
-        raise UserError(
-            Problem(
-                where=name_term(section),
-                what=f"reads the output {on!r}, which the student does not give",
-                expected=f"one of {', '.join(shapes.student)}",
-                got=on,
-                remedy='name an output of the student in "on"',
-            )
+        raise UserError.about(
+            name_term(section),
+            f"reads the output {on!r}, which the student does not give",
+            expected=f"one of {', '.join(shapes.student)}",
+            got=on,
+            remedy='name an output of the student in "on"',
         )
     return on
 
@@ -157,7 +155,7 @@ def take_constant(section: TermSection, name: str) -> float:
     value = setting.default if given is None else given.constant
     if value is None:
         what = f"needs {name}" if given is None else f"has a schedule for {name}, which cannot move"
-        raise UserError(Problem(where=name_term(section), what=what, expected=f"a number: {setting.meaning}"))
+        raise UserError.about(name_term(section), what, expected=f"a number: {setting.meaning}")
     return value
 
 
@@ -168,7 +166,7 @@ def take_choice(section: TermSection, name: str) -> str:
     value = section.choices.get(name, setting.default)
     if value is None or (setting.choices and value not in setting.choices):
         expected = " or ".join(setting.choices) if setting.choices else setting.meaning
-        raise UserError(Problem(where=f"{name_term(section)}, {name}", what="is not set", expected=expected, got=value))
+        raise UserError.about(f"{name_term(section)}, {name}", "is not set", expected=expected, got=value)
     return value
 
 
@@ -177,14 +175,12 @@ def check_outputs(section: TermSection, shapes: Shapes, *, least: int = 1, most:
     classes = shapes.count_classes(check_output(section, shapes))
     if classes < least or (most is not None and classes > most):
         wanted = f"{least} or more" if most is None else f"{least} to {most}"
-        raise UserError(
-            Problem(
-                where=name_term(section),
-                what=why,
-                expected=f"a head of {wanted} outputs",
-                got=f"{classes}",
-                remedy="use another term; config/terms.py lists them",
-            )
+        raise UserError.about(
+            name_term(section),
+            why,
+            expected=f"a head of {wanted} outputs",
+            got=f"{classes}",
+            remedy="use another term; config/terms.py lists them",
         )
 
 

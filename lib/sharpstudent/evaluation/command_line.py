@@ -20,7 +20,7 @@ from sharpstudent.checkpoint.description import read_about
 from sharpstudent.config.load import read_config_file
 from sharpstudent.config.presets import DEFAULT_TASK
 from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import Role
 from sharpstudent.task import Task
@@ -116,7 +116,7 @@ def choose_task(argv: Sequence[str]) -> type[Task]:
     if len(set(said.values())) > 1:
         what = "names models of different tasks, which have no figures in common"
         got = "; ".join(f"{path}: {task}" for path, task in said.items())
-        raise UserError(Problem("command line", what, got=got, remedy="compare models of one task"))
+        raise UserError.about("command line", what, got=got, remedy="compare models of one task")
     for path, task in said.items():
         return find_task(task, where=f"{path}: its task")
     return find_task(DEFAULT_TASK)
@@ -170,14 +170,12 @@ def read_models(read: Namespace, *, script: str) -> list[ModelRequest]:
             found.append(_build_request(word, role))
     found += [_build_request(word, "model") for word in read.models]
     if script == COMPARE and len(found) < 2:
-        raise UserError(
-            Problem(
-                "command line",
-                "names fewer than two models: nothing can be compared",
-                expected="two models or more, such as --before output/pretrain_... --distilled output/run_...",
-                got=str(found[0].path) if found else "none",
-                remedy=f"name another model, or evaluate one alone: python {EVALUATE} MODEL",
-            )
+        raise UserError.about(
+            "command line",
+            "names fewer than two models: nothing can be compared",
+            expected="two models or more, such as --before output/pretrain_... --distilled output/run_...",
+            got=str(found[0].path) if found else "none",
+            remedy=f"name another model, or evaluate one alone: python {EVALUATE} MODEL",
         )
     return found
 

@@ -99,7 +99,7 @@ def _read_named(key: str, words: Sequence[str]) -> dict[str | None, Any]:
         if value is None or (name or None) in found:
             what = "is given twice" if value is not None else "is no value for it"
             remedy = f"one {option} for all, or {option} NAME=...; such as {option} {example}"
-            raise UserError(Problem(option, what, got=word, remedy=remedy))
+            raise UserError.about(option, what, got=word, remedy=remedy)
         found[name or None] = value
     return found
 
@@ -192,7 +192,7 @@ def parse_request(argv: Sequence[str], *, script: str) -> FaceRequest:
     models = tell_models(read, read_models(read, script=script))
     if not read.validation and (read.store or read.fprs):
         option = "--store" if read.store else "--fpr"
-        raise UserError(Problem(option, "needs --validation SET: thresholds are chosen there", remedy="add it"))
+        raise UserError.about(option, "needs --validation SET: thresholds are chosen there", remedy="add it")
     return fill(
         FaceRequest,
         read,
