@@ -96,7 +96,7 @@ def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
 def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int) -> dict[str, FigureResult]:
     """Every metric of the task with its interval, of each part: NAME and NAME@SET."""
     return {
-        f"{name}{part}": _to_figure(
+        f"{name}{part}": to_figure(
             compute_interval(metric, table, rounds=rounds, level=LEVEL, seed=SEED, group_unit=task.group_unit)
         )
         for part, table in parts.items()
@@ -114,7 +114,7 @@ def compare_models(
             pair = compute_paired(
                 metric, a[1][part], b[1][part], rounds=rounds, level=LEVEL, seed=SEED, group_unit=task.group_unit
             )
-            difference = _to_figure(pair.difference)
+            difference = to_figure(pair.difference)
             better = _find_better(difference, metric)
             found.append(
                 PairResult(
@@ -204,7 +204,7 @@ def _describe_metric(name: str, metric: Metric) -> MetricAbout:
     return MetricAbout(title=title, direction=metric.direction, chance=metric.chance, format=metric.format)
 
 
-def _to_figure(found: Estimate) -> FigureResult:
+def to_figure(found: Estimate) -> FigureResult:
     value = None if math.isnan(found.value) else found.value
     return FigureResult(value=value, low=found.low, high=found.high, note=found.note)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
+from sharpstudent.metrics.checks import number_names
 from sharpstudent.tasks.deepfake.evaluation.figures import Figures, Resampling, compute_figures
-from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
+from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames, aggregate
 
 THRESHOLDS = {"frame": {"eer": 0.4}, "video_mean": {"eer": 0.2}}
 
@@ -33,19 +33,24 @@ def draw_frames(*, seed: int = 0, clips: int = 24, frames_each: int = 5, has_und
         groups=[row[3] for row in rows],
         sources=[row[0] for row in rows],
         manipulations=[row[1] for row in rows],
-        decided=generator.random(len(rows)) < 0.9 if has_undecided else None,
+        decided=generator.random(len(rows)) < (0.9 if has_undecided else 1),
     )
 
 
 def take(frames: ScoredFrames, rows: Sequence[int] | NDArray[np.int64]) -> ScoredFrames:
-    columns = {field.name: getattr(frames, field.name) for field in fields(frames)}
-    places = np.asarray(rows).tolist()
-    return ScoredFrames(
-        **{  # type: ignore[arg-type]
-            name: column[places] if isinstance(column, np.ndarray) else column and [column[i] for i in places]
-            for name, column in columns.items()
-        }
-    )
+    return frames.take(np.asarray(rows, np.int64))
+
+
+def score_clips(
+    margins: Sequence[float] | NDArray[np.float64],
+    labels: Sequence[int] | NDArray[np.int64],
+    clips: Sequence[str],
+    rule: str,
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.int64]]:
+    """The clips in the order of their names: names, log-odds of fake, and labels."""
+    names, clip_of = number_names(clips)
+    _, first = np.unique(clip_of, return_index=True)
+    return names, aggregate(np.asarray(margins), clip_of, Aggregation(rule)), np.asarray(labels)[first]
 
 
 def compute(frames: ScoredFrames, rounds: int = 20) -> Figures:
@@ -53,12 +58,11 @@ def compute(frames: ScoredFrames, rounds: int = 20) -> Figures:
 
 
 def find_decided(frames: ScoredFrames, *, source: str | None = None, kind: str | None = None) -> ScoredFrames:
-    decided = np.ones(len(frames), np.bool_) if frames.decided is None else frames.decided
     return take(
         frames,
         [
             i
-            for i in np.flatnonzero(decided).tolist()
+            for i in np.flatnonzero(frames.decided).tolist()
             if source in (None, frames.sources[i])
             and (kind is None or frames.labels[i] == 0 or frames.manipulations[i] == kind)
         ],

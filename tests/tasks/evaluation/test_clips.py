@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scored_sets import score_clips
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.tasks.deepfake.evaluation.frames import MAX, MEAN, TOP10, Aggregation, aggregate, aggregate_clips
+from sharpstudent.tasks.deepfake.evaluation.frames import (
+    MAX,
+    MEAN,
+    TOP10,
+    Aggregation,
+    ScoredFrames,
+    aggregate,
+    build_frame_table,
+)
 
 FRAMES = st.lists(st.tuples(st.integers(0, 3), st.floats(-30, 30)), min_size=1, max_size=40)
 RULES = ["mean", "max", "top10", "top50", "top3frames", "mean_margin", "top50_margin", "top3frames_margin"]
@@ -45,22 +54,22 @@ def average(margins: list[float], rule: str) -> float:
 )
 def test_cases_worked_by_hand(rule: str, expected: float) -> None:
     margins = [to_margin(p) for p in (0.9, 0.2, 0.6, 0.3)]
-    found = aggregate_clips(margins, [1] * 4, ["a"] * 4, Aggregation(rule))
-    assert found.margins[0] == pytest.approx(to_margin(expected), abs=1e-12)
+    _, found, _ = score_clips(margins, [1] * 4, ["a"] * 4, rule)
+    assert found[0] == pytest.approx(to_margin(expected), abs=1e-12)
 
 
 @pytest.mark.parametrize("rule", RULES)
 @given(FRAMES)
 def test_each_clip_is_averaged_as_by_hand_in_any_order_of_frames(rule: str, frames: list[tuple[int, float]]) -> None:
     clips, margins = [f"clip {c}" for c, _ in frames], [m for _, m in frames]
-    found = aggregate_clips(margins, [c % 2 for c, _ in frames], clips, Aggregation(rule))
-    assert found.clip_ids == tuple(sorted(set(clips)))
-    for clip, margin, label in zip(found.clip_ids, found.margins, found.labels, strict=True):
+    names, found, labels = score_clips(margins, [c % 2 for c, _ in frames], clips, rule)
+    assert names == sorted(set(clips))
+    for clip, margin, label in zip(names, found, labels, strict=True):
         own = [m for c, m in zip(clips, margins, strict=True) if c == clip]
         assert margin == pytest.approx(average(own, rule), rel=1e-9, abs=1e-9)
         assert label == int(clip[-1]) % 2
-    again = aggregate_clips(margins[::-1], [c % 2 for c, _ in frames][::-1], clips[::-1], Aggregation(rule))
-    assert again.margins.tolist() == found.margins.tolist()
+    _, again, _ = score_clips(margins[::-1], [c % 2 for c, _ in frames][::-1], clips[::-1], rule)
+    assert again.tolist() == found.tolist()
 
 
 def test_where_probabilities_round_to_one_and_zero_clips_still_differ() -> None:
@@ -99,17 +108,15 @@ def test_more_than_all_is_refused_with_what_was_probably_meant() -> None:
 
 
 def test_a_clip_with_two_labels_is_an_error_that_names_it_and_a_frame_of_each() -> None:
+    frames = ScoredFrames(
+        margins=np.array([0.1, 0.2, 0.3, 0.4]),
+        labels=np.array([0, 1, 0, 0]),
+        sample_ids=["x/0", "x/1", "y/0", "x/2"],
+        clip_ids=["x", "x", "y", "x"],
+        groups=["p"] * 4,
+        sources=["s"] * 4,
+        manipulations=["fake"] * 4,
+    )
     with pytest.raises(MetricError) as caught:
-        aggregate_clips(
-            [0.1, 0.2, 0.3, 0.4], [0, 1, 0, 0], ["x", "x", "y", "x"], MEAN, sample_ids=["x/0", "x/1", "y/0", "x/2"]
-        )
-    assert str(caught.value) == "1 of 2 clips have more than one label: x (x/0 real and x/1 fake)"
-
-
-def test_bad_scores_and_lengths_are_refused() -> None:
-    with pytest.raises(MetricError, match=r"sample 1 \(nan\)"):
-        aggregate_clips([0.1, math.nan], [0, 0], ["a", "a"], MEAN)
-    with pytest.raises(MetricError, match="1 clips for 2 samples"):
-        aggregate_clips([0.1, 0.2], [0, 0], ["a"], MEAN)
-    with pytest.raises(MetricError, match="no samples"):
-        aggregate_clips([], [], [], MEAN)
+        build_frame_table(frames)
+    assert str(caught.value) == "1 of 2 clips have more than one label: s/x (x/0 real and x/1 fake)"

@@ -54,7 +54,7 @@ def test_crops_are_taken_whole_with_their_folders_as_people_and_clips(tmp_path: 
     }
     assert (found.about.videos, found.about.people, found.about.manipulations) == (4, 3, {"fake": 2})
     assert all(face.load().boxes is None for face in found.faces)
-    assert found.build_source(24).make(0, np.random.default_rng(0)).inputs["image"].shape == (1, 24, 24, 3)
+    assert found.open(24).make(0, np.random.default_rng(0)).inputs["image"].shape == (1, 24, 24, 3)
     assert [face.label for face in found.faces] == found.labels.tolist()
     compute_figures(frames)  # nobody's clip is real and fake at once
 
@@ -67,9 +67,8 @@ def test_a_crop_that_is_no_picture_is_no_decision(tmp_path: Path) -> None:
         found.faces[found.name_faces().index(str(root / CROPS[0]))].load()
     unreadable = {str(root / CROPS[0]): "is no picture, or is cut off"}
     frames = found.build_frames(np.zeros(len(found)), unreadable)
-    assert frames.decided is not None
     assert [frames.sample_ids[i] for i in np.flatnonzero(~frames.decided).tolist()] == [CROPS[0]]
-    assert found.describe(unreadable).without_decision == {"is no picture, or is cut off": 1}
+    assert found.describe({}, unreadable).without_decision == {"is no picture, or is cut off": 1}
 
 
 SWAPS = """file,label,split,source_person,target_person,source_file,target_file,method,seed

@@ -44,7 +44,6 @@ def test_faces_of_a_frame_are_combined_by_the_rule(
     margins = [to_margin(p) for p in (said.values() if said else (0.1, 0.4, 0.8, 0.3))]
     frames = found.build_frames(np.array(margins), {})
     assert frames.sample_ids == ["alone/000004", "pair/000000", "pair/000007"]
-    assert frames.decided is not None
     assert frames.decided.tolist() == [True, True, of_other is not None]
     probabilities = 1 / (1 + np.exp(-frames.margins))
     np.testing.assert_allclose(probabilities[:2], [0.1, of_pair], rtol=0, atol=1e-15)
@@ -60,11 +59,10 @@ def test_a_frame_keeps_its_decision_while_one_of_its_faces_is_readable(tmp_path:
     names = found.name_faces()
     margins = np.array([to_margin(p) for p in (0.1, 0.4, 0.8, 0.3)])
     frames = found.build_frames(margins, {names[2]: "is no picture", names[3]: "is no picture"})
-    assert frames.decided is not None
     assert frames.decided.tolist() == [True, True, False]
     assert frames.margins[1] == margins[1]
-    assert found.describe({names[2]: "is no picture"}).without_decision == {}
-    assert found.describe({names[3]: "is no picture", "of another set": "gone"}).without_decision == {
+    assert found.describe({}, {names[2]: "is no picture"}).without_decision == {}
+    assert found.describe({}, {names[3]: "is no picture", "of another set": "gone"}).without_decision == {
         "is no picture": 1
     }
 
@@ -73,9 +71,8 @@ def test_all_faces_unreadable_leave_no_decision_at_all(tmp_path: Path) -> None:
     write_set(tmp_path / "set", TWO_FACES)
     found = open_one(tmp_path / "set", split="test", faces="mean")
     frames = found.build_frames(np.zeros(4), dict.fromkeys(found.name_faces(), "is empty"))
-    assert frames.decided is not None
     assert not frames.decided.any()
-    assert found.describe(dict.fromkeys(found.name_faces(), "is empty")).without_decision == {"is empty": 3}
+    assert found.describe({}, dict.fromkeys(found.name_faces(), "is empty")).without_decision == {"is empty": 3}
 
 
 def test_two_faces_are_cut_where_all_count_and_one_where_the_largest_does(tmp_path: Path) -> None:

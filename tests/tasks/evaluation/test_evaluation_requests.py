@@ -184,7 +184,7 @@ def test_a_clip_without_any_face_is_counted_where_its_person_is(tmp_path: Path) 
     people = {split: {row.identity for row in manifest if row.split == split} for split in splits}
     sets = {s: open_several(SetRequest(tmp_path / "set", split=s), other(tmp_path))[0][0] for s in splits}
     for split, found in sets.items():
-        faceless = {found.frames.groups[frame] for frame in found.frames.faceless}
+        faceless = {found.frames.groups[frame] for frame in found.faceless}
         assert faceless == people[split]
         assert found.about.without_decision == {NOBODY: 2}
         assert any("1 clips without any face belong to no known split" in note for note in found.about.notes)

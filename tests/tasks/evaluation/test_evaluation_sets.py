@@ -47,7 +47,7 @@ class Brightness(nn.Module):
 def score(found: EvaluationSet, *, batch_size: int = 5) -> tuple[np.ndarray, dict[str, str]]:
     (table,), replaced = compute_tables(
         [Brightness()],
-        found.build_source(SIDE),
+        found.open(SIDE),
         DeepfakeTask(),
         batch_size=batch_size,
         num_workers=0,
@@ -66,7 +66,6 @@ def test_frames_without_a_face_are_counted_by_reason_and_never_scored(tmp_path: 
     assert (about.real, about.fake, about.videos, about.people) == (6, 10, 5, 4)
     assert about.without_decision == {NOBODY: 4, "is no video that can be read, or is cut off": 1}
     frames = found.build_frames(np.linspace(-1, 1, 11), {})
-    assert frames.decided is not None
     assert (len(frames), frames.decided.sum()) == (16, 11)
     undecided = {frames.sample_ids[i]: frames.labels[i] for i in np.flatnonzero(~frames.decided).tolist()}
     assert undecided == {
@@ -93,7 +92,7 @@ def test_loose_and_packed_crops_a_moved_set_and_a_folder_give_the_same_frames(tm
     for found, scores in zip(sets, margins, strict=True):
         assert scores.tobytes() == margins[0].tobytes()
         assert found.frames.sample_ids == sets[0].frames.sample_ids
-        assert found.frames.faceless == sets[0].frames.faceless
+        assert found.faceless == sets[0].faceless
         assert found.frames.groups == sets[0].frames.groups
         assert found.name_faces() == [face.name for face in found.faces]
 
@@ -123,14 +122,13 @@ def test_the_scores_of_mixed_labels_and_stand_ins_come_in_the_order_of_the_faces
     margins, unreadable = score(found, batch_size=batch_size)
     plain = LabelledFaces(found.faces, image_size=SIDE, train=False)
     frames = found.build_frames(margins, unreadable)
-    assert frames.decided is not None
     assert np.flatnonzero(~frames.decided).tolist() == [2, 5]
     for i in np.flatnonzero(frames.decided).tolist():
         picture = plain.make(i, np.random.default_rng(0)).inputs["image"]
         expected = Brightness()(torch.from_numpy(picture).permute(0, 3, 1, 2).float() / 255)["logits"]
         assert frames.margins[i] == pytest.approx(float(expected[0, 1]), abs=1e-6)
-    (reason,) = found.describe(unreadable).without_decision
-    assert found.describe(unreadable).without_decision[reason] == 2
+    (reason,) = found.describe({}, unreadable).without_decision
+    assert found.describe({}, unreadable).without_decision[reason] == 2
     assert "cut from" not in reason
 
 
@@ -145,20 +143,16 @@ def test_no_row_becomes_an_object_before_its_face_is_loaded(tmp_path: Path, monk
     found = open_one(tmp_path / "set")
     unreadable = {found.name_faces()[1]: "is empty"}
     assert found.build_frames(np.zeros(4), unreadable).decided is not None
-    assert found.describe(unreadable).without_decision == {"is empty": 1}
+    assert found.describe({}, unreadable).without_decision == {"is empty": 1}
 
 
-def test_some_of_the_faces_are_a_set_of_their_frames(tmp_path: Path) -> None:
+def test_some_of_the_faces_score_the_frames_that_they_are_in(tmp_path: Path) -> None:
     write_set(tmp_path / "set", TWO_FACES)
     whole = open_one(tmp_path / "set", split="test", faces="max")
-    some = whole.take(np.array([3, 1]))
-    frames = some.build_frames(np.array([3.0, 1.0]), {})
-    assert dict(zip(frames.sample_ids, frames.margins.tolist(), strict=True)) == {
-        "pair/000000": 1.0,
-        "pair/000007": 3.0,
-    }
-    assert some.name_faces() == [whole.name_faces()[i] for i in (3, 1)] == [face.name for face in some.faces]
-    assert whole.list_faces_of(1) == [1, 2]
+    frames = whole.build_frames(np.array([3.0, 1.0]), {}, chosen=np.array([3, 1]))
+    some = frames.take(np.flatnonzero(frames.decided))
+    assert dict(zip(some.sample_ids, some.margins.tolist(), strict=True)) == {"pair/000000": 1.0, "pair/000007": 3.0}
+    assert whole.frame_of.tolist() == [0, 1, 1, 2]
 
 
 def test_another_number_of_scores_is_a_defect(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.evaluation.tables import compute_tables
-from sharpstudent.metrics.checks import MetricError
 from sharpstudent.modalities.faces.corruptions import DISTURBANCES, blur, cut_face, disturb, find_obstacle
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FrameColumns, build_set
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, make_unscored
 from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX
 from sharpstudent.tasks.deepfake.evaluation.robustness import (
@@ -65,20 +64,23 @@ def make_face(number, *, boxes=True, unreadable=False):
     return Face(name, f"clip {number // 4}", f"person {number // 4}", number % 2, load)
 
 
-def make_set(count=16, *, name="drawn", broken=(), boxes=True):
-    faces = [make_face(i, unreadable=i in broken, boxes=boxes) for i in range(count)]
-    columns = FrameColumns(
+def make_set(numbers=16, *, name="drawn", broken=(), boxes=True):
+    """So many faces, or those of these numbers."""
+    numbers = range(numbers) if isinstance(numbers, int) else numbers
+    faces = [make_face(i, unreadable=i in broken, boxes=boxes) for i in numbers]
+    frames = make_unscored(
+        name,
         [face.name for face in faces],
         [face.clip_id for face in faces],
         [face.identity for face in faces],
         ["drawn" if face.label else "" for face in faces],
         np.array([face.label for face in faces]),
     )
-    return build_set(
+    return EvaluationSet(
         name,
         faces,
-        columns,
-        np.arange(count),
+        frames,
+        np.arange(len(faces)),
         MAX,
         kind="crops",
         split=None,
@@ -98,7 +100,7 @@ def test_every_curve_begins_with_the_auc_that_the_set_has_elsewhere():
     judged, model = make_set(), Sharpness()
     for faces in (judged, make_set(boxes=False)):
         (table,), _ = compute_tables(
-            [model], faces.build_source(SIZE), DeepfakeTask(), batch_size=3, num_workers=0, device=torch.device("cpu")
+            [model], faces.open(SIZE), DeepfakeTask(), batch_size=3, num_workers=0, device=torch.device("cpu")
         )
         plain = compute_figures(faces.build_frames(compute_margins(table), {}), aggregations=()).values["frame_auc"]
         curves = measure([faces], models=[("sharpness", model)])["sharpness"]
@@ -116,7 +118,7 @@ def test_the_undisturbed_pixels_are_those_of_validation_and_each_variant_is_its_
     assert len(variants) == 1 + sum(len(BY_NAME[name].strengths) - 1 for name in QUICK)
     source = DisturbedFaces(faces, [2, 5], variants, image_size=SIZE, seed=4)
     item = source.make(1, np.random.default_rng(0))
-    plain = make_set().build_source(SIZE).make(5, np.random.default_rng(1)).inputs["image"][0]
+    plain = make_set().open(SIZE).make(5, np.random.default_rng(1)).inputs["image"][0]
     np.testing.assert_array_equal(item.inputs["image"][0], plain)
     loaded = faces[5].load()
     cut = cut_face(loaded.image, loaded.boxes[0])
@@ -169,8 +171,7 @@ def test_faces_that_cannot_be_read_are_undecided_and_counted():
     said = []
     broken = measure([make_set(16, broken=(3, 8))], lines=said)["sharpness"]
     assert any("2 faces could not be read and have no decision" in line for line in said)
-    whole = make_set(16)
-    kept = whole.take(np.array([i for i in range(16) if i not in (3, 8)]))
+    kept = make_set([i for i in range(16) if i not in (3, 8)])
     for curve, point_names in zip(broken, QUICK, strict=True):
         assert curve.name == point_names
     # Without randomness the curve is that of the set without them; numbers of faces, and so keys, move otherwise.
@@ -254,10 +255,13 @@ def test_a_name_that_no_disturbance_has_is_told_with_those_that_there_are():
     assert all(name in str(caught.value) for name in BY_NAME)
 
 
-def test_one_class_is_an_error_that_names_samples():
-    judged = make_set(8).take(np.array([0, 2, 4]))
-    with pytest.raises(MetricError, match="face 0"):
-        measure([judged])
+def test_one_class_has_no_auc_and_no_area_and_says_why():
+    for curve in measure([make_set([0, 2, 4])])["sharpness"]:
+        assert curve.area is None
+        for point in curve.points:
+            assert point.auc.value is None
+            assert "one class only" in point.auc.note
+            assert "face 0" in point.auc.note
 
 
 def test_a_model_keeps_its_mode_and_its_weights_their_layout():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sharpstudent.metrics.binary import compute_auc, to_logits
 from sharpstudent.metrics.calibration import compute_ece, compute_log_loss
+from sharpstudent.metrics.checks import number_names
 from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
-from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, ScoredFrames, aggregate_clips, join_frames
+from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, ScoredFrames, aggregate, join_frames
 from sharpstudent.tasks.deepfake.report.from_frames import (
     build_comparisons,
     build_drawings,
@@ -44,20 +45,6 @@ def make_frames(*, people: int = 8, frames_a_clip: int = 3, seed: int = 0, stren
     )
 
 
-def take(frames: ScoredFrames, rows: np.ndarray) -> ScoredFrames:
-    columns = {field.name: getattr(frames, field.name) for field in fields(frames)}
-    return ScoredFrames(
-        **{
-            name: None
-            if column is None
-            else column[rows]
-            if isinstance(column, np.ndarray)
-            else [column[i] for i in rows]
-            for name, column in columns.items()
-        }
-    )
-
-
 def make_calibration(temperature: float = 2.0, threshold: float = 0.3) -> CalibrationResult:
     point = OperatingPointResult(threshold=threshold, tpr=0.9, fpr=0.1)
     return CalibrationResult(
@@ -84,7 +71,7 @@ def test_figures_are_those_of_the_metrics_with_intervals_around_them() -> None:
 def test_frames_shared_out_over_two_holders_in_any_order_give_the_same_figures() -> None:
     frames = make_frames()
     order = np.random.default_rng(1).permutation(len(frames))
-    halves = join_frames([take(frames, order[::2]), take(frames, order[1::2])])
+    halves = join_frames([frames.take(order[::2]), frames.take(order[1::2])])
     one, two = (build_figures(part, rounds=ROUNDS) for part in (frames, halves))
     assert one.keys() == two.keys()
     for name, figure in one.items():
@@ -138,8 +125,9 @@ def test_a_comparison_is_the_difference_of_both_models_figures() -> None:
     assert frame.difference.value == pytest.approx(expected, abs=1e-12)
     assert frame.agreement == np.mean((good.margins >= 0) == (weak.margins >= 0))
     clips = [f"{source}/{clip}" for source, clip in zip(good.sources, good.clip_ids, strict=True)]
-    videos = [aggregate_clips(one.margins, one.labels, clips, MEAN) for one in (good, weak)]
-    aucs = [compute_auc(one.margins, one.labels) for one in videos]
+    names, clip_of = number_names(clips)
+    labels = [good.labels[clips.index(name)] for name in names]
+    aucs = [compute_auc(aggregate(one.margins, clip_of, MEAN), labels) for one in (good, weak)]
     assert found["video_auc_mean"].difference.value == pytest.approx(aucs[0] - aucs[1], abs=1e-12)
 
 
@@ -164,14 +152,14 @@ def test_frames_that_one_model_could_not_judge_are_left_out_for_both() -> None:
 def test_models_that_saw_other_frames_are_not_compared() -> None:
     frames = make_frames()
     with pytest.raises(ValueError, match="different frames"):
-        build_comparisons(("a", frames), ("b", take(frames, np.arange(len(frames))[::-1])), rounds=ROUNDS)
+        build_comparisons(("a", frames), ("b", frames.take(np.arange(len(frames))[::-1])), rounds=ROUNDS)
     with pytest.raises(ValueError, match="different frames"):
-        build_comparisons(("a", frames), ("b", take(frames, np.arange(len(frames) - 1))), rounds=ROUNDS)
+        build_comparisons(("a", frames), ("b", frames.take(np.arange(len(frames) - 1))), rounds=ROUNDS)
 
 
 def test_one_person_gives_a_difference_without_an_interval_and_says_why() -> None:
     frames = make_frames(people=1)
-    north = take(frames, np.flatnonzero(np.array(frames.sources) == "north"))
+    north = frames.take(np.flatnonzero(np.array(frames.sources) == "north"))
     (frame, *_) = build_comparisons(("a", north), ("b", north), rounds=ROUNDS)
     assert frame.difference.low is None
     assert frame.p_value is None

@@ -44,17 +44,18 @@ def _compute_video_auc(table: Table, counts: Counts) -> float:
     import numpy as np
 
     from sharpstudent.metrics.binary import compute_auc
-    from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, aggregate_clips, build_frames
+    from sharpstudent.metrics.checks import number_names
+    from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, aggregate, build_frames
 
     frames = build_frames(repeat_rows(table, np.minimum(counts, 1)))
-    clips = aggregate_clips(frames.margins, frames.labels, frames.clip_ids, MEAN, sample_ids=frames.sample_ids)
-    if len(np.unique(clips.labels)) < 2:
+    names, clip_of = number_names(frames.clip_ids)
+    _, first = np.unique(clip_of, return_index=True)
+    if len(np.unique(frames.labels)) < 2:
         return float("nan")
     times = dict(zip(table["id"].tolist(), counts.tolist(), strict=True))
-    first = dict(zip(reversed(frames.clip_ids), reversed(frames.sample_ids), strict=True))
-    of_clip = [times[first[name]] for name in clips.clip_ids]
-    names = np.repeat(np.array(clips.clip_ids), of_clip).tolist()
-    return compute_auc(np.repeat(clips.margins, of_clip), np.repeat(clips.labels, of_clip), sample_ids=names)
+    drawn = np.repeat(np.arange(len(names)), [times[frames.sample_ids[row]] for row in first.tolist()])
+    margins, labels = aggregate(frames.margins, clip_of, MEAN), frames.labels[first]
+    return compute_auc(margins[drawn], labels[drawn], sample_ids=[names[clip] for clip in drawn.tolist()])
 
 
 # In the order of the columns of metrics.csv; the first one selects.

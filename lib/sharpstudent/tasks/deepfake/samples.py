@@ -58,7 +58,7 @@ class BlendedPairs(FaceSamples):
         except ValueError as error:  # landmarks or picture of a form that no face has
             raise UnreadableSample(face.name, str(error)) from None
         number = "" if self._train else str(time)
-        return _build_sample(
+        return build_sample(
             face,
             np.stack([pair.real, pair.fake]),
             labels=(0, 1),
@@ -77,10 +77,10 @@ class LabelledFaces(FaceSamples):
         loaded = face.load()
         box = None if loaded.boxes is None else loaded.boxes[0]
         image = make_single(loaded.image, box, rng, self._image_size, train=self._train)
-        return _build_sample(face, image[None], labels=(face.label,), ids=(face.name,))
+        return build_sample(face, image[None], labels=(face.label,), ids=(face.name,))
 
 
-def _build_sample(
+def build_sample(
     face: Face, images: NDArray[np.uint8], *, labels: Sequence[int], ids: Sequence[str], **rows: Any
 ) -> Sample:
     shared = {"clip": (face.clip_id,) * len(labels), "group": (face.identity,) * len(labels)}

@@ -23,9 +23,8 @@ from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_less
 from sharpstudent.report.page import FIGURE_FILES, remove_earlier
 from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
-from sharpstudent.tasks.deepfake.evaluation.datasets import FacesSet
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames, join_frames
-from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
 from sharpstudent.tasks.deepfake.report.card import render_model_card
 from sharpstudent.tasks.deepfake.report.from_frames import (
     LEVEL,
@@ -50,7 +49,7 @@ def collect_frames(evaluation: Evaluation) -> list[ScoredFrames]:
     parts = [
         [
             one.to_frames(table, unreadable)
-            for one, table, unreadable in zip(_sets(evaluation), model.tables, evaluation.unreadable, strict=True)
+            for one, table, unreadable in zip(list_sets(evaluation), model.tables, evaluation.unreadable, strict=True)
         ]
         for model in evaluation.models
     ]
@@ -65,7 +64,10 @@ def assemble(
     frames: of each model, as `collect_frames` gives them.
     """
     data = tuple(
-        one.describe(unreadable) for one, unreadable in zip(_sets(evaluation), evaluation.unreadable, strict=True)
+        one.describe(table, unreadable)
+        for one, table, unreadable in zip(
+            list_sets(evaluation), evaluation.models[0].tables, evaluation.unreadable, strict=True
+        )
     )
     try:
         models = tuple(
@@ -104,8 +106,9 @@ def assemble(
     return results.model_copy(update={"verdict": write_headed_verdict(results, lighter=find_lighter(results))})
 
 
-def _sets(evaluation: Evaluation) -> list[FacesSet | ValidationSet]:
-    return [one for one in evaluation.sets if isinstance(one, FacesSet | ValidationSet)]
+def list_sets(evaluation: Evaluation) -> list[FaceSet]:
+    """The sets of an evaluation: those of faces, as all of this task are."""
+    return [one for one in evaluation.sets if isinstance(one, FaceSet)]
 
 
 def _describe_model(
@@ -234,13 +237,12 @@ def write_scores(path: Path, models: Sequence[tuple[str, ScoredFrames]]) -> None
     for name, frames in models:
         margins = np.asarray(frames.margins, np.float64)
         probability = 0.5 * (1.0 + np.tanh(0.5 * margins))
-        decided = np.ones(len(frames), np.bool_) if frames.decided is None else frames.decided
         for row in range(len(frames)):
-            said = [repr(float(margins[row])), f"{probability[row]:.6f}"] if decided[row] else ["", ""]
+            said = [repr(float(margins[row])), f"{probability[row]:.6f}"] if frames.decided[row] else ["", ""]
             table.writerow(
                 [
                     *(name, frames.sources[row], frames.sample_ids[row], frames.clip_ids[row], frames.groups[row]),
-                    *(frames.manipulations[row], int(frames.labels[row]), int(decided[row]), *said),
+                    *(frames.manipulations[row], int(frames.labels[row]), int(frames.decided[row]), *said),
                 ]
             )
     write_text_atomically(path, text.getvalue())

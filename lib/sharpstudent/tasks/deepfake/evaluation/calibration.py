@@ -35,8 +35,7 @@ def calibrate_on_validation(
     """
     # First: it checks the frames.
     points = choose_operating_points(frames, fprs=fprs, aggregations=choose_rules(frames))
-    is_decided = slice(None) if frames.decided is None else frames.decided
-    logits, labels = to_logits(frames.margins[is_decided]), frames.labels[is_decided]
+    logits, labels = to_logits(frames.margins[frames.decided]), frames.labels[frames.decided]
     temperature = fit_temperature(logits, labels)
     return CalibrationResult(
         fitted_on=f"{where}: {describe_frames(frames)}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from sharpstudent.core.arguments import add_option, fill, read_number
@@ -27,21 +27,8 @@ from sharpstudent.evaluation.command_line import (
     name_data,
     read_models,
 )
-from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, Split
+from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, FacesRule, Split
 from sharpstudent.tasks.deepfake.options import OPTIONS, read_label
-
-
-@dataclass(frozen=True)
-class DataChoices:
-    """How all data sets are read; the meaning of each is that of the option of its name."""
-
-    split: Split = "test"
-    crops: bool = False
-    layout: str | None = None
-    label: int | None = None
-    faces: FacesRule = "largest"
-    frames: int = 32
-    min_face: int = 40
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,7 @@ class FaceRequest(EvaluationRequest):
     `metrics.aggregation`. robustness: disturbances to run (none: all), None for no robustness.
     """
 
-    choices: DataChoices = DataChoices()
+    choices: DataChoices = field(default_factory=DataChoices)
     validation: tuple[DataRequest, ...] = ()
     fprs: tuple[float, ...] = ()
     store: bool = False

@@ -12,30 +12,23 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import overload
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import (
-    EvaluationSet,
-    FrameColumns,
-    build_set,
-    compute_fingerprint,
-)
-from sharpstudent.tasks.deepfake.evaluation.frames import MAX
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, compute_fingerprint, make_unscored
+from sharpstudent.tasks.deepfake.evaluation.frames import MAX, ScoredFrames
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
-from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest
+from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest, name_folder
 from sharpstudent.tasks.deepfake.layouts.clip import Found
 from sharpstudent.tasks.deepfake.layouts.listing import read_folder
 from sharpstudent.tasks.deepfake.layouts.own_files import CLASSES
@@ -45,27 +38,7 @@ from sharpstudent.tasks.deepfake.prepare.run import run_preparation
 from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
 from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES, Face, list_pictures
 from sharpstudent.tasks.deepfake.sources.labelled import LABELS, LabelledPicture
-from sharpstudent.tasks.deepfake.swaps.folder import COLUMNS, TABLE
-
-
-class SaidLines(io.StringIO):
-    """A text file that keeps nothing and hands on every line that is written to it, without its end."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__()
-        self._say, self._begun = say, ""
-
-    def write(self, text: str, /) -> int:
-        *whole, self._begun = (self._begun + text).split("\n")
-        for line in whole:
-            self._say(line)
-        return len(text)
-
-
-def build_line_console(say: Callable[[str], None]) -> Console:
-    """Plain lines, no bar."""
-    return Console(file=SaidLines(say), force_terminal=False, color_system=None, highlight=False)
-
+from sharpstudent.tasks.deepfake.swaps.folder import COLUMNS, TABLE, SwapRow
 
 CACHE = Path("data/evaluation_faces")
 
@@ -83,7 +56,7 @@ def read_folder_set(
     _check_folder(source)
     wanted = build_request(request)
     say(f"{name}: faces of {source} are kept in {wanted.dest}")
-    run_preparation(wanted, console or build_line_console(say), find=_find_labelled, for_training=False)
+    run_preparation(wanted, console or Console(quiet=True), find=_find_labelled, for_training=False)
     notes = [f"cut for this evaluation from whole pictures or videos, {request.frames} frames of each video"]
     if (source / TABLE).is_file():
         notes.append(f"{TABLE} says that these pictures are face crops already: judge them with --crops")
@@ -103,7 +76,7 @@ def build_request(request: SetRequest) -> Request:
     )
     return Request(
         source=source,
-        dest=CACHE / f"{_name(source)}-{_compute_key(request, cut)}",
+        dest=CACHE / f"{name_folder(source)}-{_compute_key(request, cut)}",
         layout=request.layout,
         label=request.label,
         cut=cut,
@@ -117,10 +90,6 @@ def build_request(request: SetRequest) -> Request:
 def _compute_key(request: SetRequest, cut: CutSettings) -> str:
     plain = [str(request.path.resolve()), request.layout, request.label, asdict(cut)]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _name(source: Path) -> str:
-    return source.resolve().name.encode("utf-8", "backslashreplace").decode() or "data"
 
 
 def _check_folder(source: Path) -> None:
@@ -161,50 +130,21 @@ def _find_labelled(root: Path, *, layout: str | None, label: int | None) -> tupl
     )
 
 
-@dataclass(frozen=True)
-class SwapPerson:
-    """person: whose photo it is (a fake shows another one's face in it); kind: of fake, "" of a real one; split."""
-
-    person: str
-    kind: str
-    split: str
-
-
-@dataclass(frozen=True)
-class SwapPeople:
-    """The lines of swaps.csv by file, '/' between parts."""
-
-    rows: Mapping[str, SwapPerson]
-
-    def find(self, name: str) -> SwapPerson | None:
-        return self.rows.get(name)
-
-    def describe(self, names: Sequence[str]) -> tuple[str, ...]:
-        """What is to be said of pictures with these names."""
-        told = [row for name in names if (row := self.rows.get(name)) is not None]
-        splits = Counter(row.split or "no split" for row in told)
-        notes = [
-            f"classical face swaps ({TABLE}): intervals are over the people whose photos they are; pictures of "
-            + ", ".join(f"{split}: {count:,}" for split, count in sorted(splits.items()))
-        ]
-        if len(told) < len(names):
-            absent = [name for name in names if name not in self.rows]
-            notes.append(f"{len(absent):,} pictures are not in {TABLE}, such as {absent[0]}: their folder is a person")
-        return tuple(notes)
-
-
-def read_swap_people(root: Path) -> SwapPeople | None:
-    """None where there is no swaps.csv. Raises UserError for one that cannot be read as such."""
+def read_swaps(root: Path) -> dict[str, SwapRow]:
+    """The lines of swaps.csv by file, '/' between parts; none where there is no such table. Raises UserError for one
+    that cannot be read as such.
+    """
     path = root / TABLE
     if not path.is_file():
-        return None
+        return {}
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
+            rows: Any = csv.DictReader(file)
             missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
             if missing:
                 raise csv.Error(f"no column {', '.join(missing)}")
-            people = {row["file"]: _to_person(row) for row in rows if row["method"] is not None}
+            found = (SwapRow(*map(row.get, COLUMNS)) for row in rows if row["method"] is not None)
+            return {row.file: row for row in found}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             Problem(
@@ -215,65 +155,49 @@ def read_swap_people(root: Path) -> SwapPeople | None:
                 remedy="run make_swaps.py again, or delete the file: folders are people then",
             )
         ) from None
-    return SwapPeople(people)
 
 
-def _to_person(row: Mapping[str, str]) -> SwapPerson:
-    method = row["method"]
-    return SwapPerson(row["target_person"], f"swap-{method}" if method else "", row["split"])
+def _describe_swaps(swaps: Mapping[str, SwapRow], names: Sequence[str]) -> tuple[str, ...]:
+    """What is to be said of pictures with these names."""
+    if not swaps:
+        return ()
+    splits = Counter(swaps[name].split or "no split" for name in names if name in swaps)
+    notes = [
+        f"classical face swaps ({TABLE}): intervals are over the people whose photos they are; pictures of "
+        + ", ".join(f"{split}: {count:,}" for split, count in sorted(splits.items()))
+    ]
+    absent = [name for name in names if name not in swaps]
+    if absent:
+        notes.append(f"{len(absent):,} pictures are not in {TABLE}, such as {absent[0]}: their folder is a person")
+    return tuple(notes)
 
 
 LAYOUT = f"ROOT/real, ROOT/fake or both, with {', '.join(PICTURE_SUFFIXES)} in them or in subfolders"
 RULE = "each picture is one face, taken whole"
 
 
-@dataclass(frozen=True)
-class CropFaces(Sequence[Face]):
-    """Pictures below a folder by name, made faces as they are wanted."""
-
-    root: Path
-    names: list[str]
-    frames: FrameColumns
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @overload
-    def __getitem__(self, index: int) -> Face: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Face]: ...
-    def __getitem__(self, index: int | slice) -> Face | Sequence[Face]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        path, frames = self.root / self.names[index], self.frames
-        return Face(
-            name=str(path),
-            clip_id=frames.clip_ids[index],
-            identity=frames.groups[index],
-            label=int(frames.labels[index]),
-            load=LabelledPicture(path).load,
-        )
-
-
 def read_crops_set(root: Path, *, name: str) -> EvaluationSet:
     """Every picture below real/ and fake/. Raises UserError where neither is there or both are empty."""
-    names = _find_pictures(root)
-    swaps = read_swap_people(root)
-    frames = _build_columns(names, swaps)
-    return build_set(
+    inside = _find_pictures(root)
+    swaps = read_swaps(root)
+    frames = _build_frames(name, inside, swaps)
+    paths = [root / part for part in inside]
+    labels = frames.labels.tolist()
+    return EvaluationSet(
         name,
-        CropFaces(root, names, frames),
+        [
+            Face(str(path), clip, person, label, LabelledPicture(path).load)
+            for path, clip, person, label in zip(paths, frames.clip_ids, frames.groups, labels, strict=True)
+        ],
         frames,
-        np.arange(len(names), dtype=np.int64),
+        np.arange(len(paths), dtype=np.int64),
         MAX,
         kind="crops",
         split=None,
-        fingerprint=compute_fingerprint(
-            frames.sample_ids, frames.labels.tolist(), (_sum_up(root / inside) for inside in names)
-        ),
+        fingerprint=compute_fingerprint(frames.sample_ids, labels, map(_sum_up, paths)),
         faces_rule=RULE,
-        name_faces=lambda: [str(root / inside) for inside in names],
-        notes=() if swaps is None else swaps.describe(names),
+        name_faces=lambda: list(map(str, paths)),
+        notes=_describe_swaps(swaps, inside),
     )
 
 
@@ -302,21 +226,20 @@ def _explain_none(root: Path, folders: Sequence[Path]) -> Problem:
     return Problem(where, what, LAYOUT, got or "an empty folder", remedy)
 
 
-def _build_columns(names: Sequence[str], swaps: SwapPeople | None) -> FrameColumns:
+def _build_frames(set_name: str, names: Sequence[str], swaps: Mapping[str, SwapRow]) -> ScoredFrames:
     sample_ids = [name.encode("utf-8", "backslashreplace").decode() for name in names]
     clips, groups, kinds = list[str](), list[str](), list[str]()
     for name, sample_id in zip(names, sample_ids, strict=True):
         place = PurePosixPath(sample_id)
-        told = None if swaps is None else swaps.find(name)
+        swap = swaps.get(name)
         is_alone = len(place.parts) == 2  # directly below its class
-        clips.append(sample_id if told or is_alone else place.parent.as_posix())
-        groups.append(told.person if told else place.with_suffix("").as_posix() if is_alone else place.parts[1])
-        kinds.append(told.kind if told else "fake" if LABELS[place.parts[0]] else "")
-    return FrameColumns(sample_ids, clips, groups, kinds, _read_labels(names))
-
-
-def _read_labels(names: Sequence[str]) -> NDArray[np.int64]:
-    return np.array([LABELS[name.partition("/")[0]] for name in names], np.int64)
+        clips.append(sample_id if swap or is_alone else place.parent.as_posix())
+        folder = place.with_suffix("").as_posix() if is_alone else place.parts[1]
+        groups.append(swap.target_person if swap else folder)
+        kind = "fake" if LABELS[place.parts[0]] else ""
+        kinds.append((swap.method and f"swap-{swap.method}") if swap else kind)
+    labels = np.array([LABELS[name.partition("/")[0]] for name in names], np.int64)
+    return make_unscored(set_name, sample_ids, clips, groups, kinds, labels)
 
 
 def _sum_up(path: Path) -> int | str:

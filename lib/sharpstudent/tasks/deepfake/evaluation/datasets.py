@@ -1,30 +1,33 @@
-"""Data sets to judge models on, opened: prepared sets, folders whose faces are cut first, and face crops."""
+"""Data sets to judge models on, opened: prepared sets, folders whose faces are cut first, and face crops. What cannot
+be met of a request is refused before anything is judged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.types import Table
-from sharpstudent.data.dataset import Samples
-from sharpstudent.evaluation.tables import EvalSet
-from sharpstudent.metrics.checks import name_some
+from sharpstudent.evaluation.command_line import DataRequest
+from sharpstudent.evaluation.renderer import Session
+from sharpstudent.metrics.checks import MetricError, name_some
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
-from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
-from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
-from sharpstudent.tasks.deepfake.evaluation.mistakes import Pictures
-from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split, choose_names
-from sharpstudent.tasks.deepfake.metrics import compute_margins
-from sharpstudent.tasks.deepfake.report.results import DataResult
+from sharpstudent.tasks.deepfake.evaluation.calibration import check_storable
+from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
+from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set, read_folder_set
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, FaceSet
+from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation
+from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
+from sharpstudent.tasks.deepfake.evaluation.robustness import choose_disturbances
+from sharpstudent.tasks.deepfake.evaluation.run_validation import open_validation
+from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, SetRequest, choose_names
 from sharpstudent.tasks.deepfake.sources.manifest import CLASSES
 from sharpstudent.tasks.deepfake.swaps.folder import TABLE
-from sharpstudent.tasks.deepfake.task import DeepfakeTask
-
-__all__ = ["EvaluationSet", "FacesRule", "SetRequest", "Split", "open_sets"]
 
 
 def open_sets(
@@ -62,8 +65,6 @@ def _open(request: SetRequest, name: str, say: Callable[[str], None], console: C
     if kind == "crops":
         return read_crops_set(request.path, name=name)
     if kind == "manifest":
-        from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set  # Arrow: not needed for crops
-
         return read_manifest_set(request.path, name=name, split=request.split, faces=request.faces)
     if (request.path / TABLE).is_file():
         raise UserError(
@@ -73,8 +74,6 @@ def _open(request: SetRequest, name: str, say: Callable[[str], None], console: C
                 remedy="say --crops",
             )
         )
-    from sharpstudent.tasks.deepfake.evaluation.crops_set import read_folder_set
-
     return read_folder_set(request, name=name, say=say, console=console)
 
 
@@ -111,31 +110,90 @@ def _check_both_classes(sets: Sequence[EvaluationSet]) -> None:
     )
 
 
-class FacesSet(EvalSet):
-    """Faces with labels of their own; nothing about them is random."""
+def check_request(session: Session) -> None:
+    """Raise UserError for options that cannot be met by what was opened."""
+    request = session.request
+    assert isinstance(request, FaceRequest)
+    if request.store:
+        check_storable(session.models)
+    _check_rules(request.rules)
+    if request.robustness is not None:
+        choose_disturbances(request.robustness, lambda _: None)
 
-    def __init__(self, faces: EvaluationSet) -> None:
-        self.faces, self.name, self.task = faces, faces.name, DeepfakeTask()
 
-    def open(self, input_key: Hashable) -> Samples:
-        """The faces at the size of a network's input [px]."""
-        assert isinstance(input_key, int)
-        return self.faces.build_source(input_key)
+def open_data(session: Session, config: RunConfig | None) -> tuple[list[FaceSet], list[EvaluationSet]]:
+    """The sets to judge on, and those to choose thresholds on. config: of the run of the last model that lies in one.
 
-    def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
-        """table: of its faces in their order; unreadable: faces by name with the reason; they have no decision."""
-        return self.faces.build_frames(compute_margins(table), unreadable)
+    Raises UserError for what cannot be used.
+    """
+    request = session.request
+    assert isinstance(request, FaceRequest)
+    size = max(opened.input_key for opened in session.models if isinstance(opened.input_key, int))
+    sets: list[FaceSet] = [*_open_sets(request.data, session, size)]
+    sets = sets or [open_validation(config, [model.path for model in request.models])]
+    validation = _open_sets(request.validation, session, size, is_validation=True)
+    _check_apart(sets, validation)
+    return sets, validation
 
-    def list_pictures(self, table: Table) -> Pictures:
-        columns, frame_of = self.faces.frames, self.faces.frame_of.tolist()
-        return Pictures(
-            labels=self.faces.labels,
-            margins=compute_margins(table),
-            names=self.faces.name_faces(),
-            clip_ids=[columns.clip_ids[frame] for frame in frame_of],
-            manipulations=[columns.manipulations[frame] for frame in frame_of],
-            keys=table["key"],
+
+def _check_rules(names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            Aggregation(name)
+        except MetricError as error:
+            raise UserError(Problem("--video-rules", str(error), got=name, remedy="choose among these")) from None
+
+
+def _open_sets(
+    wanted: Sequence[DataRequest], session: Session, image_size: int, *, is_validation: bool = False
+) -> list[EvaluationSet]:
+    if not wanted:
+        return []
+    request = session.request
+    assert isinstance(request, FaceRequest)
+    choices = asdict(request.choices)
+    if is_validation and choices["split"] == "test":
+        choices["split"] = "val"
+    more: dict[str, Any] = {"workers": max(1, request.workers), "image_size": image_size}
+    requests = [SetRequest(one.path, one.name, **choices, **more) for one in wanted]
+    _check_choices(requests)
+    return open_sets(requests, say=session.say, console=session.console)
+
+
+def _check_choices(asked: Sequence[SetRequest]) -> None:
+    """Raise UserError for an option that none of these sets has a use for: it would be ignored without a word."""
+    kinds = {find_kind(request) for request in asked if request.path.exists()}
+    one, default = asked[0], DataChoices()
+    wanted: list[tuple[str, object, set[str], str]] = [
+        ("--layout", one.layout, {"folder"}, "folders of whole pictures or videos"),
+        ("--label", one.label, {"folder"}, "folders of whole pictures or videos"),
+        ("--split", None if one.split in (default.split, "val") else one.split, {"manifest"}, "prepared sets"),
+        ("--faces", None if one.faces == default.faces else one.faces, {"folder", "manifest"}, "whole frames"),
+    ]
+    problems = [
+        Problem(
+            option,
+            f"has no meaning here: it is for {what}",
+            got=f"sets of the kind: {', '.join(sorted(kinds))}",
+            remedy="leave it out",
         )
+        for option, value, of, what in wanted
+        if value is not None and kinds and not kinds & of
+    ]
+    if problems:
+        raise UserError(*problems)
 
-    def describe(self, unreadable: Mapping[str, str]) -> DataResult:
-        return self.faces.describe(unreadable)
+
+def _check_apart(sets: Sequence[FaceSet], validation: Sequence[EvaluationSet]) -> None:
+    """Thresholds that were chosen on the data that they are judged on would say nothing."""
+    known = {one.fingerprint: one.name for one in sets if isinstance(one, EvaluationSet)}
+    for one in validation:
+        if one.fingerprint in known:
+            raise UserError(
+                Problem(
+                    f"--validation {one.name}",
+                    f"holds the very faces of --data {known[one.fingerprint]}",
+                    expected="other people: thresholds are chosen on one set and judged on another",
+                    remedy="give another set, or another --split",
+                )
+            )

@@ -8,46 +8,48 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import Samples
+from sharpstudent.evaluation.tables import EvalSet
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX, MEAN, Aggregation, ScoredFrames, aggregate
+from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import DataResult
 from sharpstudent.tasks.deepfake.samples import LabelledFaces
 from sharpstudent.tasks.deepfake.sources.face import Face
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 
-@dataclass(frozen=True)
-class FrameColumns:
-    """M of each. sample_ids: the frames' names, each once; clip_ids: their videos; groups: the people in them, whom
-    intervals are made over; manipulations: the kind of fake, "" of reals; labels: int64, real 0, fake 1. faceless:
-    frames that hold no face to judge, by number, with the reason.
-    """
+class FaceSet(EvalSet):
+    """A data set of faces: what a model says of it becomes frames with a score each."""
 
-    sample_ids: list[str]
-    clip_ids: list[str]
-    groups: list[str]
-    manipulations: list[str]
-    labels: NDArray[np.int64]
-    faceless: Mapping[int, str] = field(default_factory=dict[int, str])
+    task: DeepfakeTask
 
-    def __len__(self) -> int:
-        return len(self.sample_ids)
+    @abstractmethod
+    def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
+        """The frames with the scores that a model gave them.
 
-    def take(self, frames: NDArray[np.int64]) -> FrameColumns:
-        """Some of the frames, by number, in the order given."""
-        chosen = frames.tolist()
-        texts = (self.sample_ids, self.clip_ids, self.groups, self.manipulations)
-        return FrameColumns(
-            *([column[i] for i in chosen] for column in texts),
-            labels=self.labels[frames],
-            faceless={new: self.faceless[old] for new, old in enumerate(chosen) if old in self.faceless},
-        )
+        Args:
+            table: What the model said of the set's faces, in their order.
+            unreadable: Faces that could not be read, by name with the reason.
+        """
+
+    @abstractmethod
+    def list_faces(self, table: Table) -> ScoredFrames:
+        """A row for each row of the table: the face, by the name that a user knows, in place of the frame."""
+
+    @abstractmethod
+    def describe(self, table: Table, unreadable: Mapping[str, str]) -> DataResult:
+        """What a report tells of the set; the arguments are those of `to_frames`, of any of the models."""
 
 
 def name_frame(clip_id: str, frame_index: int) -> str:
@@ -94,21 +96,30 @@ AGGREGATIONS: dict[str, Aggregation] = {"largest": MAX, "max": MAX, "mean": MEAN
 
 
 @dataclass(frozen=True)
-class EvaluationSet:
-    """name: the `source` of its frames; faces: N to judge; frames: all M, with those that hold no face; frame_of: the
-    frame that each face is in, int64 (N,); how: makes a frame's faces one score; about: the set before it is read.
-    name_faces: gives the N names that the faces have, without opening any; uncounted: reasons of frames whose label
-    nobody knows, which are no part of `frames`.
+class EvaluationSet(FaceSet):
+    """Faces with labels of their own; nothing about them is random.
+
+    name: the `source` of its frames; faces: N to judge; frames: all M, with those that hold no face, none of them
+    scored; frame_of: the frame that each face is in, int64 (N,); how: makes a frame's faces one score; kind, split,
+    fingerprint, faces_rule, notes: as in `DataResult`; name_faces: gives the N names that the faces have, without
+    opening any. faceless: frames that hold no face to judge, by number, with the reason; uncounted: reasons of frames
+    whose label nobody knows, which are no part of `frames`.
     """
 
     name: str
     faces: Sequence[Face]
-    frames: FrameColumns
+    frames: ScoredFrames
     frame_of: NDArray[np.int64]
     how: Aggregation
-    about: DataResult
+    kind: str
+    split: str | None
+    fingerprint: str
+    faces_rule: str
     name_faces: Callable[[], list[str]]
+    faceless: Mapping[int, str] = field(default_factory=dict[int, str])
     uncounted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    task: DeepfakeTask = field(default_factory=DeepfakeTask, init=False)
 
     def __len__(self) -> int:
         """How many faces there are."""
@@ -119,76 +130,75 @@ class EvaluationSet:
         """Of the faces, int64 (N,)."""
         return self.frames.labels[self.frame_of]
 
-    def list_faces_of(self, frame: int) -> list[int]:
-        """The faces of one frame, 0..M-1; none of one without a face."""
-        return np.flatnonzero(self.frame_of == frame).tolist()
+    @cached_property
+    def about(self) -> DataResult:
+        """The set before it is read: its counts are of all frames, with and without a decision."""
+        return self._describe({})
 
-    def build_source(self, image_size: int) -> Samples:
-        """N samples of one picture each, as in validation: no augmentation, margins of 12.5 %. A face that stands
-        in for an unreadable one may have another label than it: the true labels are those of the set.
+    def open(self, input_key: Hashable) -> Samples:
+        """N samples of one picture each, at the size of a network's input [px], as in validation: no augmentation,
+        margins of 12.5 %. A face that stands in for an unreadable one may have another label than it: the true labels
+        are those of the set.
         """
-        return LabelledFaces(self.faces, image_size=image_size, train=False)
+        assert isinstance(input_key, int)
+        return LabelledFaces(self.faces, image_size=input_key, train=False)
 
-    def build_frames(self, margins: NDArray[np.float64], unreadable: Mapping[str, str]) -> ScoredFrames:
-        """The set's M frames with their scores. margins: log-odds of fake of the faces (N,); unreadable: what the
-        loader could not read, by name, with the reason: another face's score stands in its place and is not taken.
+    def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
+        return self.build_frames(compute_margins(table), unreadable)
 
-        A frame without any readable face has no decision. Raises ValueError for another number of margins.
+    def list_faces(self, table: Table) -> ScoredFrames:
+        of_faces = self.frames.take(self.frame_of)
+        return replace(of_faces, margins=compute_margins(table), sample_ids=self.name_faces())
+
+    def describe(self, table: Table, unreadable: Mapping[str, str]) -> DataResult:
+        """`about`, with the frames that could not be read among those without a decision."""
+        return self._describe(unreadable)
+
+    def build_frames(
+        self, margins: NDArray[np.float64], unreadable: Mapping[str, str], *, chosen: NDArray[np.int64] | None = None
+    ) -> ScoredFrames:
+        """The set's M frames with their scores; a frame without any readable face has no decision.
+
+        Args:
+            margins: Log-odds of fake of the faces (n,).
+            unreadable: What the loader could not read, by name, with the reason: another face's score stands in its
+                place and is not taken.
+            chosen: The numbers of the n faces, where they are not all.
+
+        Raises:
+            ValueError: For another number of margins.
         """
-        if np.shape(margins) != (len(self.faces),):
-            raise ValueError(f"{self.name}: margins of shape {np.shape(margins)} for {len(self.faces)} faces")
-        is_read = np.ones(len(self.faces), np.bool_)
-        is_read[list(self._find_unreadable(unreadable))] = False
+        faces = np.arange(len(self)) if chosen is None else chosen
+        if np.shape(margins) != faces.shape:
+            raise ValueError(f"{self.name}: margins of shape {np.shape(margins)} for {len(faces)} faces")
+        is_read = ~np.isin(faces, list(self._find_unreadable(unreadable)))
         scores, decided = np.zeros(len(self.frames)), np.zeros(len(self.frames), np.bool_)
-        some, of_some = np.unique(self.frame_of[is_read], return_inverse=True)
+        some, of_some = np.unique(self.frame_of[faces[is_read]], return_inverse=True)
         if len(some):
             read = np.asarray(margins, np.float64)[is_read]
             scores[some], decided[some] = aggregate(read, of_some.astype(np.int64), self.how), True
-        frames = self.frames
-        return ScoredFrames(
-            margins=scores,
-            labels=frames.labels,
-            sample_ids=frames.sample_ids,
-            clip_ids=frames.clip_ids,
-            groups=frames.groups,
-            sources=[self.name] * len(frames),
-            manipulations=frames.manipulations,
-            decided=decided,
-        )
+        return replace(self.frames, margins=scores, decided=decided)
 
-    def describe(self, unreadable: Mapping[str, str]) -> DataResult:
-        """`about`, with the frames that could not be read among those without a decision."""
+    def _describe(self, unreadable: Mapping[str, str]) -> DataResult:
+        reasons = dict(self.faceless)
         unread = self._find_unreadable(unreadable)
-        is_read = np.ones(len(self.faces), np.bool_)
-        is_read[list(unread)] = False
-        reasons = dict(self.frames.faceless)
-        readable = set(self.frame_of[is_read].tolist()) if unread else set[int]()
+        readable = set(np.delete(self.frame_of, list(unread)).tolist()) if unread else set[int]()
         for face, reason in unread.items():
             frame = int(self.frame_of[face])
             if frame not in readable:
                 reasons.setdefault(frame, reason)
-        counts = count_reasons([*reasons.values(), *self.uncounted])
-        return self.about.model_copy(update={"without_decision": counts})
-
-    def take(self, chosen: NDArray[np.int64]) -> EvaluationSet:
-        """Some of the faces, by number, and the frames that they are in; frames without a face are left out, and
-        `about` stays that of the whole set.
-        """
-        kept, frame_of = np.unique(self.frame_of[chosen], return_inverse=True)
-        numbers = chosen.tolist()
-
-        def name_chosen() -> list[str]:
-            names = self.name_faces()
-            return [names[i] for i in numbers]
-
-        return replace(
-            self,
-            faces=[self.faces[i] for i in numbers],
-            frames=self.frames.take(kept),
-            frame_of=frame_of.astype(np.int64),
-            name_faces=name_chosen,
-            uncounted=(),
+        found = describe_frames(
+            self.frames,
+            name=self.name,
+            kind=self.kind,
+            split=self.split,
+            fingerprint=self.fingerprint,
+            faces=len(self.faces),
+            faces_rule=self.faces_rule,
+            without_decision=count_reasons([*reasons.values(), *self.uncounted]),
+            notes=self.notes,
         )
+        return found.model_copy(update={"frames": len(self.frames) + len(self.uncounted)})
 
     def _find_unreadable(self, unreadable: Mapping[str, str]) -> dict[int, str]:
         """Which faces are meant, in their order; names of other sets are passed over."""
@@ -197,37 +207,28 @@ class EvaluationSet:
         return {face: unreadable[name] for face, name in enumerate(self.name_faces()) if name in unreadable}
 
 
-def build_set(
-    name: str,
-    faces: Sequence[Face],
-    frames: FrameColumns,
-    frame_of: NDArray[np.int64],
-    how: Aggregation,
-    *,
-    kind: str,
-    split: str | None,
-    fingerprint: str,
-    faces_rule: str,
-    name_faces: Callable[[], list[str]],
-    uncounted: tuple[str, ...] = (),
-    notes: tuple[str, ...] = (),
-) -> EvaluationSet:
-    """The set with its counts: `frames` of about are all, with and without a decision."""
+def describe_frames(frames: ScoredFrames, **more: Any) -> DataResult:
+    """What a report tells of a set with these frames: their counts, and `more` fields of `DataResult`."""
     kinds = Counter(frames.manipulations[i] or "unnamed" for i in np.flatnonzero(frames.labels == 1).tolist())
-    about = DataResult(
-        name=name,
-        kind=kind,
-        split=split,
-        fingerprint=fingerprint,
-        frames=len(frames) + len(uncounted),
-        faces=len(faces),
+    return DataResult(
+        frames=len(frames),
         real=int((frames.labels == 0).sum()),
         fake=int((frames.labels == 1).sum()),
         videos=len(set(frames.clip_ids)),
         people=len(set(frames.groups)),
-        faces_rule=faces_rule,
-        without_decision=count_reasons([*frames.faceless.values(), *uncounted]),
         manipulations=dict(sorted(kinds.items())),
-        notes=notes,
+        **more,
     )
-    return EvaluationSet(name, faces, frames, frame_of, how, about, name_faces, uncounted)
+
+
+def make_unscored(
+    name: str,
+    sample_ids: Sequence[str],
+    clip_ids: Sequence[str],
+    groups: Sequence[str],
+    manipulations: Sequence[str],
+    labels: NDArray[np.int64],
+) -> ScoredFrames:
+    """The frames of the set of this name before any model has seen them; the columns are those of `ScoredFrames`."""
+    none, sources = np.zeros(len(labels)), [name] * len(labels)
+    return ScoredFrames(none, labels, sample_ids, clip_ids, groups, sources, manipulations, none.astype(np.bool_))

@@ -6,11 +6,11 @@ Legend: N rows; labels real 0, fake 1.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, TypeVar
+from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ from sharpstudent.metrics.bootstrap import (
     resample,
 )
 from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
-from sharpstudent.metrics.checks import MetricError, check_threshold, number_pairs
+from sharpstudent.metrics.checks import check_threshold, number_pairs
 from sharpstudent.metrics.curves import OperatingPoint, choose_thresholds
 from sharpstudent.tasks.deepfake.evaluation.frames import (
     MAX,
@@ -114,11 +114,10 @@ def _build_at_threshold(name: str, threshold: float) -> list[Figure]:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made: whole people, or clips, are drawn. figures: of which figures, None for all that have one;
-    of_parts: also of each source and kind of fake.
+    """How intervals are made: whole people are drawn. figures: of which figures, None for all that have one; of_parts:
+    also of each source and kind of fake.
     """
 
-    over: Literal["people", "clips"] = "people"
     rounds: int = 1000
     level: float = 0.95
     seed: int = 0
@@ -128,28 +127,24 @@ class Resampling:
     def __post_init__(self) -> None:
         check_protocol(self.rounds, self.level)
 
-    def wants(self, figure: str) -> bool:
-        """Whether the figure of this name is to have an interval."""
-        return self.figures is None or figure in self.figures
-
 
 @dataclass(frozen=True)
-class SliceFigures:
-    """By the figures' own names. notes: of those without a value or an interval, or with one to be read with care."""
+class Figures:
+    """By name. notes: what to say beside a figure: why it has no value or no interval, or that it stands at the limit
+    of resolution.
+    """
 
     values: dict[str, float] = field(default_factory=dict[str, float])
     intervals: dict[str, Estimate] = field(default_factory=dict[str, Estimate])
     notes: dict[str, str] = field(default_factory=dict[str, str])
 
 
-def compute_slice_figures(
-    rows: FrameTable, thresholds: Mapping[str, float], resampling: Resampling | None
-) -> SliceFigures:
-    """Of rows that all have a decision; none at all is no mistake here: every figure is absent then.
+def compute_slice_figures(rows: FrameTable, thresholds: Mapping[str, float], resampling: Resampling | None) -> Figures:
+    """The figures of rows that all have a decision, by their own names; of no rows at all, every figure is absent.
 
     thresholds: log-odds by name, without `half`.
     """
-    found = SliceFigures()
+    found = Figures()
     figures = list_figures(thresholds)
     occurring = frozenset(np.unique(rows.labels).tolist())
     for figure in figures:
@@ -161,8 +156,8 @@ def compute_slice_figures(
         found.values.update(_find_worst(rows, {**HALF, **thresholds}))
     _note_resolution(found, reals=int((rows.labels == 0).sum()))
     if resampling is not None:
-        wanted = [f for f in figures if f.name in found.values and resampling.wants(f.name)]
-        _add_intervals(found, rows, wanted, resampling)
+        chosen = {figure.name for figure in figures} if resampling.figures is None else set(resampling.figures)
+        _add_intervals(found, rows, [f for f in figures if f.name in chosen & found.values.keys()], resampling)
     return found
 
 
@@ -176,33 +171,25 @@ def _find_worst(rows: FrameTable, thresholds: Mapping[str, float]) -> dict[str, 
     kind_of = number_pairs(rows.sources[is_fake], rows.manipulations[is_fake])
     margins = rows.margins[is_fake]
     return {
-        f"worst_apcer_at_{name}": float(find_apcers(margins < threshold, kind_of).max())
+        f"worst_apcer_at_{name}": float((np.bincount(kind_of, margins < threshold) / np.bincount(kind_of)).max())
         for name, threshold in thresholds.items()
     }
 
 
-def find_apcers(missed: NDArray[np.bool_], kind_of: NDArray[np.int64]) -> NDArray[np.float64]:
-    """APCER of each kind (n,) from whether each fake was called real (F,) and its kind, 0..n-1 (F,), all occurring."""
-    return np.bincount(kind_of, missed) / np.bincount(kind_of)
-
-
-def _note_resolution(found: SliceFigures, *, reals: int) -> None:
+def _note_resolution(found: Figures, *, reals: int) -> None:
     for wanted in FPRS:
         name = name_at_fpr(wanted)
-        if name not in found.values:
-            continue
-        note = describe_resolution(wanted, reals, called="reals")
+        note = describe_resolution(wanted, reals, called="reals") if name in found.values else None
         if note is not None:
             found.notes[name] = note
 
 
-def _add_intervals(found: SliceFigures, rows: FrameTable, figures: Sequence[Figure], resampling: Resampling) -> None:
-    drawn_are = rows.people if resampling.over == "people" else rows.clips
-    numbers, group_of = np.unique(drawn_are, return_inverse=True)
+def _add_intervals(found: Figures, rows: FrameTable, figures: Sequence[Figure], resampling: Resampling) -> None:
+    people, group_of = np.unique(rows.people, return_inverse=True)
     if not figures:
         return
-    if len(numbers) < 2 or len(np.unique(rows.labels)) < 2:
-        why = f"no interval: fewer than two {resampling.over}" if len(numbers) < 2 else "no interval: one class only"
+    if len(people) < 2 or len(np.unique(rows.labels)) < 2:
+        why = "no interval: fewer than two people" if len(people) < 2 else "no interval: one class only"
         for figure in figures:
             found.notes[figure.name] = "; ".join(filter(None, (found.notes.get(figure.name), why)))
         return
@@ -230,22 +217,9 @@ def resample_figures(
     return dict(zip((*of_draws, *of_sums), values, strict=True))
 
 
-__all__ = ["AGGREGATIONS", "FRAME", "Figures", "Resampling", "compute_figures", "name_figure", "name_level"]
-
 AGGREGATIONS = (MEAN, MAX, TOP10)
 FRAME, VIDEO = "frame", "video"
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Figures:
-    """All by name, as `compute_figures` has them. notes: what to say beside a figure: why it has no value or no
-    interval, or that it stands at the limit of resolution.
-    """
-
-    values: dict[str, float]
-    intervals: dict[str, Estimate]
-    notes: dict[str, str]
 
 
 def compute_figures(
@@ -259,8 +233,8 @@ def compute_figures(
 
     thresholds: log-odds chosen on validation (`choose_operating_points`), by level, `frame` or `video_RULE`, and name;
     a threshold of frames is none of videos. aggregations: none of them where frames make no clips. resampling: whether
-    and how to make intervals. Raises MetricError where `build_frame_table` does, and for thresholds of no level. A name
-    is
+    and how to make intervals. Raises MetricError where `build_frame_table` does, and for a threshold that is no
+    finite number. A name is
 
         LEVEL_FIGURE[_RULE][@SOURCE[/MANIPULATION]]
 
@@ -290,10 +264,11 @@ def compute_figures(
     """
     frame_table, names = build_frame_table(frames, has_clips=bool(aggregations))
     levels = {FRAME: frame_table} | {name_level(how): build_clip_table(frame_table, how) for how in aggregations}
-    chosen = _check_thresholds(thresholds or {}, levels)
-    _check_wanted(resampling, chosen.values())
-    found = Figures({}, {}, {})
-    done: dict[tuple[str, str, int], SliceFigures] = {}
+    chosen = thresholds or {}
+    for threshold in chain.from_iterable(named.values() for named in chosen.values()):
+        check_threshold(threshold)
+    found = Figures()
+    done: dict[tuple[str, str, int], Figures] = {}
     for part in list_slices(frame_table, names):
         of_part = resampling if resampling is not None and (resampling.of_parts or not part.suffix) else None
         for level, table in levels.items():
@@ -301,7 +276,7 @@ def compute_figures(
             found.values.update(_count(level, here, part.suffix))
             # As many rows as a set that it is a part of: the same ones, as where there is one source or kind of fake.
             wider = [done[key] for suffix in part.within if (key := (level, suffix, len(here))) in done]
-            made = wider[0] if wider else compute_slice_figures(here.take(here.decided), chosen[level], of_part)
+            made = wider[0] if wider else compute_slice_figures(here.take(here.decided), chosen.get(level, {}), of_part)
             done[level, part.suffix, len(here)] = made
             _add(found, made, level, part, with_intervals=of_part is not None)
     return found
@@ -318,27 +293,6 @@ def name_figure(level: str, figure: str, suffix: str = "") -> str:
     return f"{unit}_{figure}{'_' if rule else ''}{rule}{suffix}"
 
 
-def _check_thresholds(
-    thresholds: Mapping[str, Mapping[str, float]], levels: Mapping[str, FrameTable]
-) -> dict[str, Mapping[str, float]]:
-    """Those of each level, none where none were given."""
-    for level, named in thresholds.items():
-        if level not in levels:
-            raise MetricError(f"thresholds of {level!r}, where the levels are {', '.join(levels)}")
-        for name, threshold in named.items():
-            check_threshold(threshold)
-            if name in HALF or re.fullmatch(r"[a-z0-9_.]+", name) is None:
-                raise MetricError(f"{name!r} cannot name a threshold: a-z, 0-9, _ and . only, and not half")
-    return {level: thresholds.get(level, {}) for level in levels}
-
-
-def _check_wanted(resampling: Resampling | None, thresholds: Iterable[Mapping[str, float]]) -> None:
-    known = [figure.name for named in thresholds for figure in list_figures(named)]
-    for name in () if resampling is None or resampling.figures is None else resampling.figures:
-        if name not in known:
-            raise MetricError(f"no interval can be made of {name!r}; known: {', '.join(dict.fromkeys(known))}")
-
-
 def _count(level: str, here: FrameTable, suffix: str) -> dict[str, float]:
     scored = here.take(here.decided)
     unit = level.partition("_")[0]
@@ -352,7 +306,7 @@ def _count(level: str, here: FrameTable, suffix: str) -> dict[str, float]:
     return {f"{name}{suffix}": count for name, count in counts.items()}
 
 
-def _add(found: Figures, made: SliceFigures, level: str, part: Slice, *, with_intervals: bool) -> None:
+def _add(found: Figures, made: Figures, level: str, part: Slice, *, with_intervals: bool) -> None:
     def rename(by_name: Mapping[str, T]) -> dict[str, T]:
         return {name_figure(level, name, part.suffix): figure for name, figure in by_name.items()}
 

@@ -14,11 +14,14 @@ Legend: N samples (frames, or faces where a frame holds several that are judged 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sharpstudent.core.types import Table
 from sharpstudent.data.splits import find_groups
@@ -102,69 +105,6 @@ def _add_exponentials(values: NDArray[np.float64], sizes: NDArray[np.int64]) -> 
 
 
 @dataclass(frozen=True)
-class ClipScores:
-    """C clips in the order of their names: margins float64 (C,), log-odds of fake; labels int64 (C,)."""
-
-    clip_ids: tuple[str, ...]
-    margins: NDArray[np.float64]
-    labels: NDArray[np.int64]
-
-
-def aggregate_clips(
-    margins: ArrayLike,
-    labels: ArrayLike,
-    clip_ids: Sequence[str],
-    how: Aggregation,
-    *,
-    sample_ids: Sequence[str] | None = None,
-) -> ClipScores:
-    """Of frames with a decision: margins (N,), log-odds of fake, labels (N,), and the N frames' clips.
-
-    Raises MetricError as `check_samples` does, and for a clip whose frames have different labels.
-    """
-    margin_array, label_array = check_samples(margins, labels, sample_ids=sample_ids)
-    if len(clip_ids) != len(margin_array):
-        raise MetricError(f"{len(clip_ids)} clips for {len(margin_array)} samples")
-    names, clip_of = number_names(clip_ids)
-    label_of_clip = find_constant(
-        label_array, clip_of, names, "label", ("real", "fake"), sample_ids=sample_ids or _number(len(clip_ids))
-    )
-    return ClipScores(tuple(names), aggregate(margin_array, clip_of, how), label_of_clip)
-
-
-def find_constant(
-    values: NDArray[np.int64],
-    clip_of: NDArray[np.int64],
-    clip_names: Sequence[str],
-    what: str,
-    value_names: Sequence[str],
-    *,
-    sample_ids: Sequence[str],
-) -> NDArray[np.int64]:
-    """The one value (C,) that the frames of each clip share; values, clip_of (N,). A MetricError names the clips that
-    have two, with a frame of each; what: of what; value_names: what the values are called.
-    """
-    lowest = np.full(len(clip_names), np.iinfo(np.int64).max)
-    highest = np.full(len(clip_names), np.iinfo(np.int64).min)
-    np.minimum.at(lowest, clip_of, values)
-    np.maximum.at(highest, clip_of, values)
-    bad = np.flatnonzero(lowest != highest).tolist()
-    if not bad:
-        return lowest
-
-    def tell(clip: int) -> str:
-        frames = [int(np.flatnonzero((clip_of == clip) & (values == of[clip]))[0]) for of in (lowest, highest)]
-        return f"{clip_names[clip]} ({' and '.join(f'{sample_ids[i]} {value_names[values[i]]}' for i in frames)})"
-
-    told = name_some([tell(clip) for clip in bad[:SHOWN]], of=len(bad))
-    raise MetricError(f"{len(bad)} of {len(clip_names)} clips have more than one {what}: {told}")
-
-
-def _number(samples: int) -> list[str]:
-    return [f"sample {i}" for i in range(samples)]
-
-
-@dataclass(frozen=True)
 class ScoredFrames:
     """One row a frame, in any order; N of each.
 
@@ -182,15 +122,25 @@ class ScoredFrames:
     groups: Sequence[str]
     sources: Sequence[str]
     manipulations: Sequence[str]
-    decided: NDArray[np.bool_] | None = None
+    decided: NDArray[np.bool_] = None  # type: ignore[assignment]  # made below where it is left out
 
     def __post_init__(self) -> None:
-        sizes = {field.name: len(column) for field in fields(self) if (column := getattr(self, field.name)) is not None}
+        if self.decided is None:
+            object.__setattr__(self, "decided", np.ones(len(self), np.bool_))
+        sizes = {name: len(column) for name, column in vars(self).items()}
         if len(set(sizes.values())) != 1:
             raise MetricError(f"columns of scored frames differ in length: {sizes}")
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+    def take(self, rows: NDArray[np.int64]) -> ScoredFrames:
+        """Some of the frames, by number, in the order given."""
+
+        def pick(column: Any) -> Any:
+            return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]
+
+        return ScoredFrames(**{name: pick(column) for name, column in vars(self).items()})
 
 
 def join_frames(parts: Sequence[ScoredFrames]) -> ScoredFrames:
@@ -201,20 +151,11 @@ def join_frames(parts: Sequence[ScoredFrames]) -> ScoredFrames:
     if not parts:
         raise MetricError("no samples at all: no parts to join")
 
-    def chain(name: str) -> list[str]:
-        return [value for part in parts for value in getattr(part, name)]
+    def join(name: str) -> Any:
+        columns = [getattr(part, name) for part in parts]
+        return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else list(chain.from_iterable(columns))
 
-    decided = [np.ones(len(part), np.bool_) if part.decided is None else part.decided for part in parts]
-    return ScoredFrames(
-        margins=np.concatenate([part.margins for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        sample_ids=chain("sample_ids"),
-        clip_ids=chain("clip_ids"),
-        groups=chain("groups"),
-        sources=chain("sources"),
-        manipulations=chain("manipulations"),
-        decided=None if all(part.decided is None for part in parts) else np.concatenate(decided),
-    )
+    return ScoredFrames(**{field.name: join(field.name) for field in fields(ScoredFrames)})
 
 
 REAL = 0  # the number of a real's manipulation
@@ -272,15 +213,41 @@ def build_frame_table(frames: ScoredFrames, *, has_clips: bool = True) -> tuple[
     )
     names = Names(source_names, ["real", *(name or "unnamed" for name in kind_names)])
     if has_clips:
-        _, first = np.unique(table.clips, return_index=True)
-        clips_told = [f"{frames.sources[i]}/{frames.clip_ids[i]}" for i in first.tolist()]
         for what, values, told in (
             ("label", labels, ["real", "fake"]),
             ("manipulation", table.manipulations, names.manipulations),
             ("person", people, people_names),
         ):
-            find_constant(values, table.clips, clips_told, what, told, sample_ids=frames.sample_ids)
+            _check_constant(frames, table.clips, values, what, told)
     return table.take(_find_order(table)), names
+
+
+def _check_constant(
+    frames: ScoredFrames, clip_of: NDArray[np.int64], values: NDArray[np.int64], what: str, value_names: Sequence[str]
+) -> None:
+    """Raise MetricError where the frames of a clip have two values: it names such clips, with a frame of each value.
+
+    Args:
+        frames: N frames.
+        clip_of: Number of the clip of each, 0..C-1 (N,).
+        values: Of each (N,).
+        what: What the values are of.
+        value_names: What the values are called.
+    """
+    _, first = np.unique(clip_of, return_index=True)
+    others = np.flatnonzero(values != values[first][clip_of])
+    clips, places = np.unique(clip_of[others], return_index=True)
+    if not len(clips):
+        return
+
+    def tell(row: int) -> str:
+        return f"{frames.sample_ids[row]} {value_names[values[row]]}"
+
+    told = [
+        f"{frames.sources[one]}/{frames.clip_ids[one]} ({tell(one)} and {tell(other)})"
+        for one, other in zip(first[clips[:SHOWN]].tolist(), others[places[:SHOWN]].tolist(), strict=True)
+    ]
+    raise MetricError(f"{len(clips)} of {len(first)} clips have more than one {what}: {name_some(told, of=len(clips))}")
 
 
 def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:
@@ -339,7 +306,7 @@ def _find_order(table: FrameTable) -> NDArray[np.int64]:
 
 def _check_decided(frames: ScoredFrames) -> NDArray[np.bool_]:
     ids = frames.sample_ids
-    decided = np.ones(len(frames), np.bool_) if frames.decided is None else np.asarray(frames.decided, np.bool_)
+    decided = np.asarray(frames.decided, np.bool_)
     check_samples(np.zeros(len(frames)), frames.labels, sample_ids=ids)
     if not bool(decided.any()):
         raise MetricError(f"no decision at all: no face was found in any of {len(ids)} frames ({name_some(ids)})")
@@ -354,12 +321,8 @@ def _check_decided(frames: ScoredFrames) -> NDArray[np.bool_]:
 def _check_twice(frames: ScoredFrames) -> None:
     if len(set(frames.sample_ids)) == len(frames):
         return
-    seen: set[tuple[str, str]] = set()
-    twice: list[str] = []
-    for source, name in zip(frames.sources, frames.sample_ids, strict=True):
-        if (source, name) in seen:
-            twice.append(f"{source}: {name}")
-        seen.add((source, name))
+    counts = Counter(zip(frames.sources, frames.sample_ids, strict=True))
+    twice = [f"{source}: {name}" for (source, name), count in counts.items() if count > 1]
     if twice:
         raise MetricError(f"{len(twice)} of {len(frames)} samples are there twice: {name_some(twice)}")
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sharpstudent.core.errors import Problem, UserError
@@ -25,11 +25,11 @@ from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import (
     AGGREGATIONS,
     EvaluationSet,
-    FrameColumns,
-    build_set,
     compute_fingerprint,
+    make_unscored,
     name_frame,
 )
+from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS, Part, find_part_file, read_part
 from sharpstudent.tasks.deepfake.sources.manifest import ManifestFaces, open_manifest, read_labels
@@ -102,12 +102,9 @@ def name_faces(manifest: Manifest, rows: range | NDArray[np.int32]) -> list[str]
 
 
 def _read_texts(manifest: Manifest, name: str) -> Texts:
-    column = manifest.column(name)
-    assert isinstance(column, pa.ChunkedArray)
-    names = pc.call_function("unique", [column])
-    options = pc.SetLookupOptions(value_set=names)
-    codes = pc.call_function("index_in", [column], options).to_numpy()
-    return Texts(names.to_pylist(), codes.astype(np.int32))
+    column: Any = manifest.column(name)
+    coded: pa.DictionaryArray = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    return Texts(coded.dictionary.to_pylist(), coded.indices.to_numpy())
 
 
 def _read_numbers(manifest: Manifest, name: str) -> NDArray:
@@ -259,16 +256,20 @@ def read_manifest_set(
     rows = read_rows(manifest)
     chosen = _choose_rows(manifest, split)
     framed = _find_frames(rows, chosen)
-    _check_labels(manifest, rows, chosen, framed)
-    is_judged = rows.face_index[chosen.start : chosen.stop] == 0 if faces == "largest" else np.ones(len(chosen), bool)
-    frame_of = framed.frame_of[is_judged]
+    labels = rows.labels[chosen.start : chosen.stop]
+    mixed = framed.frame_of[labels != rows.labels[framed.first][framed.frame_of]]
+    _check_none(manifest, rows, framed, np.unique(mixed), "frames are real and fake at once")
+    is_judged = np.ones(len(chosen), np.bool_)
     if faces == "largest":
-        _check_one_largest(manifest, rows, framed, frame_of)
+        is_judged = rows.face_index[chosen.start : chosen.stop] == 0
+        twice = np.flatnonzero(np.bincount(framed.frame_of[is_judged], minlength=1) > 1)
+        _check_none(manifest, rows, framed, twice, "frames have more than one largest face (face_index 0)")
+    frame_of = framed.frame_of[is_judged]
     judged = chosen if is_judged.all() else (np.flatnonzero(is_judged) + chosen.start).astype(np.int32)
-    faceless = find_faceless(manifest.folder, rows, split, has_row=_build_finder(rows, framed))
-    frames = _build_columns(rows, framed, frame_of, faceless)
+    missing = find_faceless(manifest.folder, rows, split, has_row=_build_finder(rows, framed))
+    frames, reasons = _build_frames(name, rows, framed, frame_of, missing)
     numbers = np.asarray(judged, np.int64)
-    return build_set(
+    return EvaluationSet(
         name,
         ManifestFaces(manifest, judged),
         frames,
@@ -277,14 +278,13 @@ def read_manifest_set(
         kind=kind,
         split=split if kind == "manifest" else None,
         fingerprint=compute_fingerprint(
-            (frames.sample_ids[frame] for frame in frame_of.tolist()),
-            rows.labels[numbers].tolist(),
-            rows.crc32[numbers].tolist(),
+            frames.take(frame_of).sample_ids, rows.labels[numbers].tolist(), rows.crc32[numbers].tolist()
         ),
         faces_rule=RULES[faces],
         name_faces=lambda: name_faces(manifest, judged),
-        uncounted=tuple(frame.reason for frame in faceless.frames if frame.label is None),
-        notes=(*notes, *faceless.notes, *_describe_preparation(manifest, faces)),
+        faceless=reasons,
+        uncounted=tuple(frame.reason for frame in missing.frames if frame.label is None),
+        notes=(*notes, *missing.notes, *_describe_preparation(manifest, faces)),
     )
 
 
@@ -328,49 +328,39 @@ def _build_finder(rows: ManifestRows, framed: _Framed) -> Callable[[str, int], b
     return has_row
 
 
-def _build_columns(
-    rows: ManifestRows, framed: _Framed, frame_of: NDArray[np.int64], faceless: Faceless
-) -> FrameColumns:
-    """Frames with rows, then those without."""
+def _build_frames(
+    name: str, rows: ManifestRows, framed: _Framed, frame_of: NDArray[np.int64], missing: Faceless
+) -> tuple[ScoredFrames, dict[int, str]]:
+    """Frames with rows, then those without; and why some of them have no face to judge, by number."""
     clip_ids = rows.clips.read(framed.first)
-    others = [frame for frame in faceless.frames if frame.label is not None]
+    others = [frame for frame in missing.frames if frame.label is not None]
     has_face = np.zeros(len(framed.first), np.bool_)
     has_face[frame_of] = True
     reasons = dict.fromkeys(np.flatnonzero(~has_face).tolist(), NOT_LARGEST)
     reasons |= {number: frame.reason for number, frame in enumerate(others, start=len(clip_ids))}
-    indices = rows.frame_index[framed.first].tolist()
-    return FrameColumns(
-        sample_ids=[name_frame(clip, index) for clip, index in zip(clip_ids, indices, strict=True)]
-        + [name_frame(frame.clip_id, frame.frame_index) for frame in others],
-        clip_ids=clip_ids + [frame.clip_id for frame in others],
-        groups=rows.groups.read(framed.first) + [frame.group for frame in others],
-        manipulations=rows.manipulations.read(framed.first) + [frame.manipulation for frame in others],
-        labels=np.concatenate(
-            [rows.labels[framed.first].astype(np.int64), np.array([frame.label for frame in others], np.int64)]
-        ),
-        faceless=reasons,
+    frames = make_unscored(
+        name,
+        _name_frames(rows, framed.first) + [name_frame(frame.clip_id, frame.frame_index) for frame in others],
+        clip_ids + [frame.clip_id for frame in others],
+        rows.groups.read(framed.first) + [frame.group for frame in others],
+        rows.manipulations.read(framed.first) + [frame.manipulation for frame in others],
+        np.array([*rows.labels[framed.first].tolist(), *(frame.label for frame in others)], np.int64),
     )
+    return frames, reasons
 
 
-def _check_labels(manifest: Manifest, rows: ManifestRows, chosen: range, framed: _Framed) -> None:
-    labels = rows.labels[chosen.start : chosen.stop]
-    bad = np.unique(framed.frame_of[labels != rows.labels[framed.first][framed.frame_of]])
+def _name_frames(rows: ManifestRows, some: NDArray[np.int64]) -> list[str]:
+    """The names of the frames of some rows."""
+    indices = rows.frame_index[some].tolist()
+    return [name_frame(clip, index) for clip, index in zip(rows.clips.read(some), indices, strict=True)]
+
+
+def _check_none(manifest: Manifest, rows: ManifestRows, framed: _Framed, bad: NDArray[np.int64], what: str) -> None:
+    """Raise UserError that names the bad frames, by number, where there is one."""
     if len(bad):
-        _refuse(manifest, rows, framed, bad, "frames are real and fake at once")
-
-
-def _check_one_largest(manifest: Manifest, rows: ManifestRows, framed: _Framed, frame_of: NDArray[np.int64]) -> None:
-    bad = np.flatnonzero(np.bincount(frame_of, minlength=1) > 1)
-    if len(bad):
-        _refuse(manifest, rows, framed, bad, "frames have more than one largest face (face_index 0)")
-
-
-def _refuse(manifest: Manifest, rows: ManifestRows, framed: _Framed, bad: NDArray[np.int64], what: str) -> None:
-    first = framed.first[bad]
-    indices = rows.frame_index[first].tolist()
-    names = [name_frame(clip, index) for clip, index in zip(rows.clips.read(first), indices, strict=True)]
-    remedy = f"python prepare_faces.py check {manifest.folder}"
-    raise UserError(Problem(str(manifest.path), f"{len(bad)} {what}", got=name_some(names), remedy=remedy))
+        names = _name_frames(rows, framed.first[bad])
+        remedy = f"python prepare_faces.py check {manifest.folder}"
+        raise UserError(Problem(str(manifest.path), f"{len(bad)} {what}", got=name_some(names), remedy=remedy))
 
 
 def _describe_preparation(manifest: Manifest, faces: FacesRule) -> list[str]:

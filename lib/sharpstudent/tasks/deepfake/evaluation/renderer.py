@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sharpstudent.core.types import Batch
     from sharpstudent.evaluation.evaluate import Evaluation
     from sharpstudent.evaluation.opened import OpenedModel
-    from sharpstudent.tasks.deepfake.evaluation.datasets import FacesSet
+    from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, FaceSet
     from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
     from sharpstudent.tasks.deepfake.evaluation.mistakes import HeatMaps
     from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
@@ -32,7 +32,7 @@ FAKE = 1  # its place among the classes
 class FaceRenderer(Renderer):
     """Heavy imports are made where they are needed: the command line is read by this class."""
 
-    _validation: Sequence[FacesSet] = ()
+    _validation: Sequence[EvaluationSet] = ()
     _frames: Sequence[ScoredFrames] = ()
 
     def draw_batch(self, path: Path, batch: Batch) -> None:
@@ -84,14 +84,14 @@ class FaceRenderer(Renderer):
         return open_model(file, classes=DeepfakeTask.classes, device=device)
 
     def check(self, session: Session) -> None:
-        from sharpstudent.tasks.deepfake.evaluation.opening import check_request
+        from sharpstudent.tasks.deepfake.evaluation.datasets import check_request
 
         check_request(session)
 
-    def open_sets(self, session: Session) -> Sequence[FacesSet | ValidationSet]:
-        from sharpstudent.tasks.deepfake.evaluation.opening import open_data
+    def open_sets(self, session: Session) -> Sequence[FaceSet]:
+        from sharpstudent.tasks.deepfake.evaluation.datasets import open_data
 
-        sets, self._validation = open_data(session)
+        sets, self._validation = open_data(session, self._find_config(session.request))
         return sets
 
     def open_run_data(self, run: FinishedRun) -> ValidationSet:
@@ -114,6 +114,7 @@ class FaceRenderer(Renderer):
         return choose_calibrations(frames, named=named, fprs=request.fprs)
 
     def find_mistakes(self, session: Session, evaluation: Evaluation) -> tuple[Sequence[Any], Sequence[Any]]:
+        from sharpstudent.tasks.deepfake.evaluation.assemble import list_sets
         from sharpstudent.tasks.deepfake.evaluation.mistakes import find_mistakes
 
         request = session.request
@@ -124,7 +125,7 @@ class FaceRenderer(Renderer):
             of_model, shown = find_mistakes(
                 opened,
                 result.tables,
-                evaluation.sets,  # type: ignore[arg-type]
+                list_sets(evaluation),
                 evaluation.unreadable,
                 first_picture=len(pictures),
                 heat_maps=_open_heat_maps(opened, session) if request.heat_maps else None,
@@ -134,10 +135,10 @@ class FaceRenderer(Renderer):
         return mistakes, pictures
 
     def measure_robustness(self, session: Session) -> Mapping[str, Any]:
-        from sharpstudent.tasks.deepfake.evaluation.datasets import FacesSet
+        from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
         from sharpstudent.tasks.deepfake.evaluation.robustness import measure_robustness
 
-        request, faces = session.request, [one.faces for one in session.sets if isinstance(one, FacesSet)]
+        request, faces = session.request, [one for one in session.sets if isinstance(one, EvaluationSet)]
         assert isinstance(request, FaceRequest)
         if request.robustness is None:
             return {}

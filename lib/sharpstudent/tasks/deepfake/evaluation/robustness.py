@@ -23,17 +23,18 @@ from torch import nn
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import Outputs, Sample
-from sharpstudent.data.dataset import Samples
+from sharpstudent.evaluation.compare import to_figure
 from sharpstudent.evaluation.tables import compute_tables
+from sharpstudent.metrics.bootstrap import compute_interval
+from sharpstudent.metrics.metric import make_binary_metric
 from sharpstudent.modalities.faces.corruptions import DISTURBANCES, Disturbance, cut_face, disturb, find_obstacle
 from sharpstudent.report.results import FigureResult
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
-from sharpstudent.tasks.deepfake.evaluation.figures import Resampling, compute_figures
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, join_frames
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import DisturbanceCurve, DisturbancePoint
+from sharpstudent.tasks.deepfake.samples import FaceSamples, build_sample
 from sharpstudent.tasks.deepfake.sources.face import Face
-from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 # On a CPU, larger feature maps are given back to the system and asked for again at every layer: twice the time.
 CPU_PIXELS, DEVICE_PIXELS = 12 * 112 * 112, 64 * 224 * 224
@@ -83,7 +84,7 @@ def list_variants(disturbances: Sequence[Disturbance]) -> list[Variant]:
     ]
 
 
-class DisturbedFaces(Samples):
+class DisturbedFaces(FaceSamples):
     """An item of V pictures a face: uint8 (V, S, S, 3) RGB in the variants' order.
 
     chosen: int64 (n,), numbers of faces in `faces`: the key of a face's randomness is its number there, so that it does
@@ -94,36 +95,21 @@ class DisturbedFaces(Samples):
     def __init__(
         self, faces: Sequence[Face], chosen: Sequence[int], variants: Sequence[Variant], *, image_size: int, seed: int
     ) -> None:
-        self._faces, self._chosen, self._variants = faces, chosen, variants
-        self._image_size, self._seed = image_size, seed
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def name(self, index: int) -> str:
-        return self._faces[self._chosen[index]].name
-
-    def group(self, index: int) -> str:
-        return self._faces[self._chosen[index]].identity
+        super().__init__([faces[number] for number in chosen], image_size=image_size, train=False)
+        self._numbers, self._variants, self.seed = chosen, variants, seed
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:
         """Nothing is drawn from the generator. Raises UnreadableSample as the face's own loading does."""
-        number = self._chosen[index]
-        face = self._faces[number]
+        face, side = self._faces[index], self._image_size
         loaded = face.load()
         cut = cut_face(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
-        side = self._image_size
-        images = np.empty((len(self._variants), side, side, 3), np.uint8)
+        count = len(self._variants)
+        images = np.empty((count, side, side, 3), np.uint8)
         for place, variant in enumerate(self._variants):
-            picture = disturb(cut, variant.disturbance, variant.level, seed=self._seed, index=number)
+            picture = disturb(cut, variant.disturbance, variant.level, seed=self.seed, index=self._numbers[index])
             # Bilinear, with no smoothing before it: as all items are resized.
             images[place] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
-        count = len(self._variants)
-        return Sample(
-            inputs={"image": images},
-            targets={"label": np.zeros(count, np.int64)},
-            rows={"id": (face.name,) * count, "clip": (face.clip_id,) * count},
-        )
+        return build_sample(face, images, labels=(0,) * count, ids=(face.name,) * count)
 
 
 def choose_disturbances(names: Sequence[str] | None, say: Callable[[str], None]) -> tuple[Disturbance, ...]:
@@ -220,18 +206,16 @@ def measure_robustness(
     MetricError where there is no AUC: one class, no face, scores that are not finite.
     """
     disturbances = choose_disturbances(names, say)
-    chosen = choose_faces([judged.labels for judged in sets], most_faces, seed=seed, say=say)
+    chosen = choose_faces([one.labels for one in sets], most_faces, seed=seed, say=say)
     look = _Look(tuple(list_variants(disturbances)), image_size, num_workers, device, seed)
-    frames: list[list[list[ScoredFrames]]] = [[[] for _ in look.variants] for _ in models]
-    for judged, faces in zip(sets, chosen, strict=True):
-        if len(faces):
-            of_set = _score([model for _, model in models], judged, faces, look, say)
-            for of_model, by_variant in zip(frames, of_set, strict=True):
-                for parts, scored in zip(of_model, by_variant, strict=True):
-                    parts.append(scored)
+    scored = [
+        _score([model for _, model in models], one, faces, look, say)
+        for one, faces in zip(sets, chosen, strict=True)
+        if len(faces)
+    ]
     return {
-        name: _draw_curves(disturbances, look.variants, [join_frames(parts) for parts in of_model])
-        for (name, _), of_model in zip(models, frames, strict=True)
+        name: _draw_curves(disturbances, look.variants, [join_frames(parts) for parts in zip(*of_sets, strict=True)])
+        for (name, _), *of_sets in zip(models, *scored, strict=True)
     }
 
 
@@ -241,30 +225,32 @@ def compute_area(values: Sequence[float]) -> float:
 
 
 def _score(
-    models: Sequence[nn.Module], judged: EvaluationSet, faces: NDArray[np.int64], look: _Look, say: Say
+    models: Sequence[nn.Module], of_set: EvaluationSet, faces: NDArray[np.int64], look: _Look, say: Say
 ) -> list[list[ScoredFrames]]:
-    """The frames that the chosen faces (n,) of a set are in: of each model, in each variant."""
-    of = f"robustness: {judged.name}:"
+    """The frames that the chosen faces (n,) of a set are in and that have a score: of each model, in each variant."""
+    of = f"robustness: {of_set.name}:"
     say(f"{of} {len(faces):,} faces, each in {len(look.variants)} variants, at {look.image_size} px ...")
     margins = np.empty((len(models), len(look.variants), len(faces)))
     unreadable: dict[str, str] = {}
-    task = DeepfakeTask()
     with take_in_parts(models, image_size=look.image_size, device=look.device) as in_parts:
         for chunk in _split(len(faces)):
             source = DisturbedFaces(
-                judged.faces, faces[chunk].tolist(), look.variants, image_size=look.image_size, seed=look.seed
+                of_set.faces, faces[chunk].tolist(), look.variants, image_size=look.image_size, seed=look.seed
             )
-            source.seed = look.seed
             tables, replaced = compute_tables(
-                in_parts, source, task, batch_size=1, num_workers=look.num_workers, device=look.device
+                in_parts, source, of_set.task, batch_size=1, num_workers=look.num_workers, device=look.device
             )
             for number, table in enumerate(tables):
                 margins[number, :, chunk] = compute_margins(table).reshape(len(source), len(look.variants)).T
             unreadable |= {item.path: item.reason for item in replaced}
     if unreadable:
         say(f"{of} {len(unreadable):,} faces could not be read and have no decision")
-    looked_at = judged.take(faces) if len(faces) < len(judged) else judged
-    return [[looked_at.build_frames(row, unreadable) for row in of_model] for of_model in margins]
+
+    def build(row: NDArray[np.float64]) -> ScoredFrames:
+        frames = of_set.build_frames(row, unreadable, chosen=faces)
+        return frames.take(np.flatnonzero(frames.decided))
+
+    return [[build(row) for row in of_model] for of_model in margins]
 
 
 def _split(faces: int) -> Iterator[slice]:
@@ -277,34 +263,26 @@ def _split(faces: int) -> Iterator[slice]:
 def _draw_curves(
     disturbances: Sequence[Disturbance], variants: Sequence[Variant], frames: Sequence[ScoredFrames]
 ) -> tuple[DisturbanceCurve, ...]:
-    figures = [_find_auc(of_variant) for of_variant in frames]
-    return tuple(
-        _draw_curve(
-            disturbance,
-            [figures[0]]
-            + [f for f, v in zip(figures, variants, strict=True) if v.disturbance is disturbance and v.level],
+    plain, *others = map(_find_auc, frames)
+    disturbed = {(v.disturbance.name, v.level): auc for v, auc in zip(variants[1:], others, strict=True)}
+    curves: list[DisturbanceCurve] = []
+    for one in disturbances:
+        aucs = [plain, *(disturbed[one.name, level] for level in range(1, len(one.strengths)))]
+        points = tuple(
+            DisturbancePoint(strength=strength, label=one.tell(level), auc=auc)
+            for level, (strength, auc) in enumerate(zip(one.strengths, aucs, strict=True))
         )
-        for disturbance in disturbances
-    )
+        values = [auc.value for auc in aucs if auc.value is not None]
+        area = compute_area(values) if len(values) == len(aucs) else None
+        curves.append(DisturbanceCurve(name=one.name, unit=one.unit, points=points, area=area))
+    return tuple(curves)
 
 
-def _draw_curve(disturbance: Disturbance, aucs: Sequence[FigureResult]) -> DisturbanceCurve:
-    points = tuple(
-        DisturbancePoint(strength=strength, label=disturbance.tell(level), auc=auc)
-        for level, (strength, auc) in enumerate(zip(disturbance.strengths, aucs, strict=True))
-    )
-    values = [auc.value for auc in aucs if auc.value is not None]
-    area = compute_area(values) if len(values) == len(aucs) else None
-    return DisturbanceCurve(name=disturbance.name, unit=disturbance.unit, points=points, area=area)
+AUC = make_binary_metric("auc", lambda table: table["margin"])
 
 
 def _find_auc(frames: ScoredFrames) -> FigureResult:
-    wanted = Resampling(rounds=ROUNDS, figures=("auc",), of_parts=False)
-    found = compute_figures(frames, aggregations=(), resampling=wanted)
-    interval = found.intervals.get("frame_auc")
-    return FigureResult(
-        value=found.values.get("frame_auc"),
-        low=None if interval is None else interval.low,
-        high=None if interval is None else interval.high,
-        note=found.notes.get("frame_auc"),
-    )
+    people = [f"{source}\0{person}" for source, person in zip(frames.sources, frames.groups, strict=True)]
+    names = np.array(frames.sample_ids)
+    table = {"id": names, "group": np.array(people), "label": frames.labels, "margin": frames.margins}
+    return to_figure(compute_interval(AUC, table, rounds=ROUNDS, group_unit="person"))

@@ -13,17 +13,13 @@ FacesRule = Literal["largest", "max", "mean"]
 Split = Literal["test", "val", "train", "all"]
 
 
-@dataclass(frozen=True)
-class SetRequest:
-    """One data set. path: a prepared set's folder or its manifest.arrow, a folder of whole pictures or videos, or with
-    crops a folder of face crops; name: as reports call it, by default the folder's; split: of a prepared set, `all`
-    being every row, those kept out of all splits too; layout, label (real 0, fake 1): as prepare_faces.py takes them;
-    faces: which of a frame's count; frames: of a video; min_face: narrower or lower ones are none [px]; workers:
-    processes that cut; image_size: the largest network input of all models that judge the set [px].
+@dataclass(frozen=True, kw_only=True)
+class DataChoices:
+    """How data sets are read. split: of a prepared set, `all` being every row, those kept out of all splits too; crops:
+    the folders hold face crops; layout, label (real 0, fake 1): as prepare_faces.py takes them; faces: which of a
+    frame's count; frames: of a video; min_face: narrower or lower ones are none [px].
     """
 
-    path: Path
-    name: str | None = None
     split: Split = "test"
     crops: bool = False
     layout: str | None = None
@@ -31,6 +27,17 @@ class SetRequest:
     faces: FacesRule = "largest"
     frames: int = 32
     min_face: int = 40
+
+
+@dataclass(frozen=True)
+class SetRequest(DataChoices):
+    """One data set. path: a prepared set's folder or its manifest.arrow, a folder of whole pictures or videos, or with
+    crops a folder of face crops; name: as reports call it, by default the folder's; workers: processes that cut;
+    image_size: the largest network input of all models that judge the set [px].
+    """
+
+    path: Path
+    name: str | None = None
     workers: int = 1
     image_size: int = 380
 
@@ -53,7 +60,7 @@ def choose_names(requests: Sequence[SetRequest]) -> list[str]:
     problems.raise_if_any()
     taken, names = set(given), list[str]()
     for request in requests:
-        name = request.name or _make_unique(_find_name(request.path), taken)
+        name = request.name or _make_unique(name_folder(find_folder(request.path)), taken)
         taken.add(name)
         names.append(name)
     return names
@@ -78,8 +85,9 @@ def _check_paths(requests: Sequence[SetRequest], problems: ProblemList) -> None:
         seen.add(folder)
 
 
-def _find_name(path: Path) -> str:
-    return find_folder(path).resolve().name.encode("utf-8", "backslashreplace").decode() or "data"
+def name_folder(folder: Path) -> str:
+    """The folder's own name as printable text."""
+    return folder.resolve().name.encode("utf-8", "backslashreplace").decode() or "data"
 
 
 def _make_unique(name: str, taken: set[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.evaluation.compare import to_figure
 from sharpstudent.metrics.binary import to_logits
 from sharpstudent.metrics.bootstrap import compute_paired
 from sharpstudent.metrics.calibration import compute_reliability_of_positive as compute_reliability_of_fake
@@ -182,7 +183,7 @@ def build_comparisons(
     for column in ("sample_ids", "clip_ids", "sources"):
         if list(getattr(frames_a, column)) != list(getattr(frames_b, column)):
             raise ValueError(f"{name_a} and {name_b} were judged on different frames: {column} differ")
-    decided = _find_decided(frames_a) & _find_decided(frames_b)
+    decided = frames_a.decided & frames_b.decided
     samples = [_take(_pair(frames_a, frames_b.margins), decided)]
     if choose_rules(frames_a):
         samples.append(_make_videos(samples[0]))
@@ -208,10 +209,6 @@ def _list_parts(rows: _Pairs) -> list[tuple[str, _Pairs]]:
     return [(part, some) for part, some in parts if len(np.unique(some["label"])) == 2]
 
 
-def _find_decided(frames: ScoredFrames) -> NDArray[np.bool_]:
-    return np.ones(len(frames), np.bool_) if frames.decided is None else frames.decided
-
-
 def _pair(frames: ScoredFrames, b: NDArray[np.float64]) -> _Pairs:
     person, clip = (
         np.array([f"{source}\0{name}" for source, name in zip(frames.sources, column, strict=True)])
@@ -234,12 +231,11 @@ def _compare(
     same = {"id": np.arange(len(rows["label"])), "group": rows["person"], "label": rows["label"]}
     tables = ({**same, "margin": rows[name]} for name in ("a", "b"))
     found = compute_paired(_AUC, *tables, rounds=rounds, level=LEVEL, seed=seed, group_unit="person")
-    difference = found.difference
     return ComparisonResult(
         a=called[0],
         b=called[1],
         figure=name_figure(level, "auc", part),
-        difference=FigureResult(value=difference.value, low=difference.low, high=difference.high, note=difference.note),
+        difference=to_figure(found.difference),
         p_value=found.p_value,
         agreement=float(np.mean((rows["a"] >= 0.0) == (rows["b"] >= 0.0))),
     )
