@@ -30,16 +30,20 @@ from sharpstudent.modalities.faces.swap.region import (
 from sharpstudent.modalities.faces.swap.swap import (
     FaceWarp,
     PointedFace,
+    Swap,
     UnfitPair,
     cut_face,
     draft_swap,
     finish_swap,
     keep_picture,
-    swap_face,
 )
 
 PHOTOS = ROOT.parent / "shared" / "data" / "faces"
 SIDE = 200
+
+
+def swap_face(source: PointedFace, target: PointedFace) -> Swap:
+    return finish_swap(draft_swap(source, target))
 
 
 def draw(seed: int, side: int = SIDE) -> PointedFace:

@@ -135,7 +135,7 @@ def test_light_multiplies_and_is_cut_off():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
     for gain in (0.2, 0.8, 1.0, 1.8):
         expected = np.minimum(np.rint(levels * gain), 255)
-        assert np.abs(change_light(levels, gain).astype(int) - expected).max() <= (0 if gain == 1.0 else 1)
+        assert np.abs(change_light(levels, gain - 1).astype(int) - expected).max() <= (0 if gain == 1.0 else 1)
 
 
 @pytest.mark.parametrize("side", [101, 301])

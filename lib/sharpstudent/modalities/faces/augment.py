@@ -46,7 +46,14 @@ class _Pipelines(threading.local):
                 A.HueSaturationValue(HSV_SHIFT, HSV_SHIFT, HSV_SHIFT, p=1),
                 A.RandomBrightnessContrast((-0.1, 0.1), (-0.1, 0.1), p=1),
                 # A member's p is its weight among the alternatives: downscaling 1/2, shared by its two factors.
-                A.OneOf([_build_downscale(1 / 2, 0.5), _build_downscale(1 / 4, 0.5), _build_sharpen(1.0)], p=1),
+                A.OneOf(
+                    [
+                        _build_downscale(1 / 2, 0.5),
+                        _build_downscale(1 / 4, 0.5),
+                        A.Sharpen(alpha=SHARPEN_ALPHA, lightness=SHARPEN_LIGHTNESS, p=1.0),
+                    ],
+                    p=1,
+                ),
             ]
         )
 
@@ -57,10 +64,6 @@ def _build_downscale(scale: float, weight: float) -> A.Downscale:
         interpolation_pair={"downscale": cv2.INTER_NEAREST, "upscale": cv2.INTER_LINEAR},
         p=weight,
     )
-
-
-def _build_sharpen(weight: float) -> A.Sharpen:
-    return A.Sharpen(alpha=SHARPEN_ALPHA, lightness=SHARPEN_LIGHTNESS, p=weight)
 
 
 _PIPELINES = _Pipelines()

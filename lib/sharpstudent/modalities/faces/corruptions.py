@@ -80,9 +80,9 @@ def add_noise(picture: Picture, sigma: float, rng: np.random.Generator) -> Pictu
     return _to_uint8(levels)
 
 
-def change_light(picture: Picture, gain: float) -> Picture:
-    """Every level times a gain, cut off at 255: what is too bright is lost, as on a sensor."""
-    levels = _to_uint8(np.arange(256, dtype=np.float32) * np.float32(gain))
+def change_light(picture: Picture, change: float) -> Picture:
+    """Every level times 1 + change, cut off at 255: what is too bright is lost, as on a sensor."""
+    levels = _to_uint8(np.arange(256, dtype=np.float32) * np.float32(1 + change))
     return np.asarray(cv2.LUT(picture, levels), np.uint8)
 
 
@@ -231,53 +231,35 @@ class Disturbance:
         return self.label.format(self.strengths[level]) if level else "none"
 
 
+def _on_picture(change: Callable[[Picture, float], Picture], unit: float = 1) -> Change:
+    """A change of the picture alone, which is given the strength in units of its own."""
+    return lambda face, strength, _: change(face.picture, strength / unit)
+
+
+def _add_noise(face: BoxedCrop, sigma: float, rng: np.random.Generator) -> Picture:
+    return add_noise(face.picture, sigma, rng)
+
+
+def _jitter(face: BoxedCrop, percent: float, rng: np.random.Generator) -> Picture:
+    return face.jitter(percent / 100, rng)
+
+
+_STEPS = (0, 20, 40, 60, 80)
 DISTURBANCES = (
-    Disturbance("jpeg", "quality", (100, 90, 70, 50, 30), "quality {:g}", lambda f, s, _: compress_jpeg(f.picture, s)),
-    Disturbance("h264", "CRF", (0, 23, 28, 35, 40), "CRF {:g}", lambda f, s, _: recompress_h264(f.picture, s)),
+    Disturbance("jpeg", "quality", (100, 90, 70, 50, 30), "quality {:g}", _on_picture(compress_jpeg)),
+    Disturbance("h264", "CRF", (0, 23, 28, 35, 40), "CRF {:g}", _on_picture(recompress_h264)),
     Disturbance(
-        "resize",
-        "% of the side kept",
-        (100, 75, 50, 25),
-        "to {:g} % and back",
-        lambda f, s, _: lose_resolution(f.picture, s / 100),
+        "resize", "% of the side kept", (100, 75, 50, 25), "to {:g} % and back", _on_picture(lose_resolution, 100)
     ),
     Disturbance(
-        "blur",
-        "sigma, % of the side",
-        (0, 0.5, 1, 1.5, 2),
-        "sigma {:g} % of the side",
-        lambda f, s, _: blur(f.picture, s / 100),
+        "blur", "sigma, % of the side", (0, 0.5, 1, 1.5, 2), "sigma {:g} % of the side", _on_picture(blur, 100)
     ),
-    Disturbance(
-        "noise",
-        "sigma, levels of 255",
-        (0, 5, 10, 20, 30),
-        "sigma {:g} levels",
-        lambda f, s, rng: add_noise(f.picture, s, rng),
-    ),
+    Disturbance("noise", "sigma, levels of 255", (0, 5, 10, 20, 30), "sigma {:g} levels", _add_noise),
     # Two curves: the area under one that ran from dark over undisturbed to bright would mean nothing.
-    Disturbance(
-        "darker",
-        "% of the light taken away",
-        (0, 20, 40, 60, 80),
-        "{:g} % darker",
-        lambda f, s, _: change_light(f.picture, 1 - s / 100),
-    ),
-    Disturbance(
-        "brighter",
-        "% of light added",
-        (0, 20, 40, 60, 80),
-        "{:g} % brighter",
-        lambda f, s, _: change_light(f.picture, 1 + s / 100),
-    ),
-    Disturbance(
-        "crop_jitter",
-        "% of the side",
-        (0, 5, 10, 15, 20),
-        "by {:g} % of the side",
-        lambda f, s, rng: f.jitter(s / 100, rng),
-    ),
-    Disturbance("social_media", "passes", (0, 1, 2, 3), "{:g} x", lambda f, s, _: share_online(f.picture, s)),
+    Disturbance("darker", "% of the light taken away", _STEPS, "{:g} % darker", _on_picture(change_light, -100)),
+    Disturbance("brighter", "% of light added", _STEPS, "{:g} % brighter", _on_picture(change_light, 100)),
+    Disturbance("crop_jitter", "% of the side", (0, 5, 10, 15, 20), "by {:g} % of the side", _jitter),
+    Disturbance("social_media", "passes", (0, 1, 2, 3), "{:g} x", _on_picture(share_online)),
 )
 
 

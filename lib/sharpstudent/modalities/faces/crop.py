@@ -43,12 +43,24 @@ def compute_landmark_box(landmarks: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
+def compute_areas(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The areas (n,) of boxes (n, 4) [px^2]; 0 of a box that is turned inside out."""
+    return np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)
+
+
+def compute_ious(one: NDArray[np.generic], two: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Intersection over union, 0..1, of every pair of boxes (n, 4) and (m, 4): (n, m); 0 where both are empty."""
+    first, second = (np.asarray(boxes, np.float64) for boxes in (one, two))
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    overlap = np.prod(np.clip(high - low, 0, None), axis=2)
+    union = compute_areas(first)[:, None] + compute_areas(second)[None] - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
 def compute_iou(box_xyxy: NDArray[np.generic], other_xyxy: NDArray[np.generic]) -> float:
-    """Intersection over union of two boxes, 0..1; 0 when both are empty."""
-    one, two = (np.asarray(box, np.float64) for box in (box_xyxy, other_xyxy))
-    overlap = np.prod(np.clip(np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2]), 0, None))
-    union = sum(np.prod(np.clip(box[2:] - box[:2], 0, None)) for box in (one, two)) - overlap
-    return float(overlap / union) if union > 0 else 0.0
+    """Intersection over union of two boxes (4,), 0..1; 0 when both are empty."""
+    return float(compute_ious(np.atleast_2d(box_xyxy), np.atleast_2d(other_xyxy))[0, 0])
 
 
 def choose_box(
@@ -61,10 +73,8 @@ def choose_box(
     candidates = np.asarray(boxes, np.float32).reshape(-1, 4)
     if len(candidates) == 0:
         raise ValueError("boxes: at least one detector box is needed")
-    areas = np.prod(np.clip(candidates[:, 2:] - candidates[:, :2], 0, None), axis=1)
-    largest = candidates[np.argsort(-areas, kind="stable")[:2]]
-    target = compute_landmark_box(landmarks)
-    return max(largest, key=lambda box: compute_iou(box, target))
+    largest = candidates[np.argsort(-compute_areas(candidates), kind="stable")[:2]]
+    return largest[np.argmax(compute_ious(largest, compute_landmark_box(landmarks)[None]))]
 
 
 def compute_loose_box(landmarks: NDArray[np.generic], height: int, width: int) -> NDArray[np.int64]:
@@ -142,11 +152,6 @@ def compute_phash(picture: NDArray[np.uint8]) -> int:
     chosen[np.abs(chosen) < LEAST] = 0
     bits = chosen > np.median(chosen)
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
-def compute_distance(one: int, two: int) -> int:
-    """In how many of the 64 bits two hashes differ."""
-    return (one ^ two).bit_count()
 
 
 SHARPNESS_SIDE = 100  # px

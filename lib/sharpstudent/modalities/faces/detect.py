@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.modalities.faces.crop import compute_areas, compute_ious
 
 Network = TypeVar("Network")
 
@@ -80,6 +81,12 @@ class DetectedFace:
     def area(self) -> float:
         """The box's area [px^2]."""
         return float((self.box_xyxy[2] - self.box_xyxy[0]) * (self.box_xyxy[3] - self.box_xyxy[1]))
+
+    @property
+    def roll(self) -> float:
+        """The angle of the line through the eyes [rad]."""
+        across = self.points[1] - self.points[0]
+        return float(np.arctan2(across[1], across[0]))
 
 
 class FaceDetector:
@@ -157,7 +164,7 @@ def number_tracks(frames: Sequence[NDArray[np.generic]]) -> list[NDArray[np.int6
             areas.append(0.0)
             last = np.concatenate([last, boxes[box : box + 1]])
         last[tracks] = boxes
-        for track, area in zip(tracks, _compute_areas(boxes), strict=True):
+        for track, area in zip(tracks, compute_areas(boxes), strict=True):
             areas[track] += float(area)
         found.append(tracks)
     number = np.empty(len(areas), np.int64)
@@ -168,7 +175,7 @@ def number_tracks(frames: Sequence[NDArray[np.generic]]) -> list[NDArray[np.int6
 def _match(tracks: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.int64]:
     """The track of each box, -1 where there is none: pairs are taken by falling overlap, then by rising distance."""
     chosen = np.full(len(boxes), -1, np.int64)
-    iou, step = _compute_iou(tracks, boxes), _compute_step(tracks, boxes)
+    iou, step = compute_ious(tracks, boxes), _compute_step(tracks, boxes)
     overlapping = iou >= LEAST_IOU
     # One figure to sort by: below 0 for pairs that overlap, above it for those that are only near.
     cost = np.where(overlapping, -iou, step)
@@ -182,23 +189,10 @@ def _match(tracks: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[n
     return chosen
 
 
-def _compute_iou(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of every pair, (len(one), len(two))."""
-    low = np.maximum(one[:, None, :2], two[None, :, :2])
-    high = np.minimum(one[:, None, 2:], two[None, :, 2:])
-    overlap = np.prod(np.clip(high - low, 0, None), axis=2)
-    union = _compute_areas(one)[:, None] + _compute_areas(two)[None] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-
-
 def _compute_step(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance of the centres in face sides of every pair; infinite where the sizes differ too much."""
-    sides = [np.sqrt(np.maximum(_compute_areas(boxes), 1e-9)) for boxes in (one, two)]
+    sides = [np.sqrt(np.maximum(compute_areas(boxes), 1e-9)) for boxes in (one, two)]
     distance = np.linalg.norm((one[:, None, :2] + one[:, None, 2:] - two[None, :, :2] - two[None, :, 2:]) / 2, axis=2)
     growth = sides[0][:, None] / sides[1][None]
     alike = np.maximum(growth, 1 / growth) <= LARGEST_GROWTH
     return np.where(alike, distance / np.sqrt(sides[0][:, None] * sides[1][None]), np.inf)
-
-
-def _compute_areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)

@@ -9,6 +9,7 @@ forehead points of the 81-point predictor, in no spatial order of their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -114,6 +115,41 @@ def convert_mesh_to_81(points: NDArray[np.generic]) -> NDArray[np.float32]:
     return landmarks
 
 
+def raise_brows(landmarks: NDArray[np.float32], share: float) -> NDArray[np.float64]:
+    """The ten brow points moved up by a share of their way to the forehead's: (10, 2). landmarks: (81, 2)."""
+    brows, above = landmarks[BROWS], landmarks[FOREHEAD]
+    # The forehead's 13 points and the brows' 10 both run from left to right.
+    steps = np.linspace(1, len(above) - 2, len(brows))
+    reached = np.stack([np.interp(steps, np.arange(len(above)), above[:, axis]) for axis in (0, 1)], axis=1)
+    return brows + share * (reached - brows)
+
+
+# Polygons are drawn to 1/8 px, so that small crops are not all drawn from the same few whole-pixel outlines.
+SUBPIXEL_BITS = 3
+
+
+def fill_hulls(
+    groups: Iterable[NDArray[np.floating]], height: int, width: int, *, radius: int = 0
+) -> NDArray[np.uint8]:
+    """Draw the convex hulls of groups of points: uint8 (height, width), 0 or 255.
+
+    Args:
+        groups: Points (n, 2) of each hull [px], which may lie outside the picture.
+        height: Of the picture [px].
+        width: Of the picture [px].
+        radius: By which every hull is widened [px]: a thick outline is a fast dilation by a disc.
+    """
+    mask = np.zeros((height, width), np.uint8)
+    limit = 4 * max(height, width)  # points far outside would overflow the drawing call's fixed point
+    for points in groups:
+        fixed = np.rint(np.clip(points, -limit, limit) * (1 << SUBPIXEL_BITS)).astype(np.int32)
+        outline = cv2.convexHull(fixed)
+        cv2.fillConvexPoly(mask, outline, 255, lineType=cv2.LINE_8, shift=SUBPIXEL_BITS)
+        if radius:
+            cv2.polylines(mask, [outline], True, 255, thickness=2 * radius + 1, shift=SUBPIXEL_BITS)
+    return mask
+
+
 INPUT_SIZE = 192  # px, the network's square input
 # Side of the square crop / longer side of the detector's box. Measured on 244 frontal faces against five marked points:
 # the median error is flat from 1.15 to 1.5 (lowest at 1.35) and grows from 0.06 to 0.3 eye distances at 2.
@@ -154,8 +190,7 @@ class LandmarkMesh:
 
     def locate_81(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.float32]:
         """The 81 points in dlib's order of one detected face, levelled by its eyes: float32 (81, 2) pixels."""
-        across = face.points[1] - face.points[0]
-        points, _ = self.locate(image, face.box_xyxy, roll=float(np.arctan2(across[1], across[0])))
+        points, _ = self.locate(image, face.box_xyxy, roll=face.roll)
         return convert_mesh_to_81(points)
 
 

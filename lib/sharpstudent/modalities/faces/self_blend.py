@@ -11,8 +11,6 @@ with the face.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +29,8 @@ from sharpstudent.modalities.faces.landmarks import (
     RIGHT_BROW,
     RIGHT_EYE,
     check_landmarks,
+    fill_hulls,
+    raise_brows,
 )
 
 HULL_KINDS = ("full", "extended", "components", "parts")
@@ -41,8 +41,6 @@ BROW_RAISE = 0.15
 BROW_TO_FOREHEAD = 0.5
 # Radius / face width. Softening shrinks a region by up to 12 px of 192-256, which must not remove the mouth.
 COMPONENT_DILATION = 0.1
-# fillConvexPoly takes 1/8 px, so that small crops are not all drawn from the same few whole-pixel outlines.
-SUBPIXEL_BITS = 3
 
 
 def draw_hull(kind: str, landmarks: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
@@ -56,31 +54,24 @@ def draw_hull(kind: str, landmarks: NDArray[np.float32], height: int, width: int
     """
     if kind not in HULL_KINDS:
         raise ValueError(f"kind: expected one of {HULL_KINDS}, got {kind!r}")
-    mask = np.zeros((height, width), np.uint8)
     if not np.isfinite(landmarks).all():
-        return mask
-    # Far outside points would overflow the fixed-point coordinates of the drawing call.
+        return np.zeros((height, width), np.uint8)
     limit = 4 * max(height, width)
     landmarks = np.clip(landmarks, -limit, limit)
     if kind == "full":
-        return _fill_hulls(mask, [landmarks])
+        return fill_hulls([landmarks], height, width)
     if kind == "extended":
-        return _fill_hulls(mask, [np.concatenate([landmarks[:68], compute_raised_brows(landmarks)])])
+        return fill_hulls([np.concatenate([landmarks[:68], compute_raised_brows(landmarks)])], height, width)
     if kind == "components":
-        return _fill_hulls(mask, _list_components(landmarks), radius=_compute_radius(landmarks, mask.shape))
-    return _fill_hulls(mask, _list_parts(landmarks))
+        return fill_hulls(_list_components(landmarks), height, width, radius=_compute_radius(landmarks, height, width))
+    return fill_hulls(_list_parts(landmarks), height, width)
 
 
 def compute_raised_brows(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
     """The ten brow points moved up the face: float32 (10, 2)."""
-    brows = landmarks[BROWS]
-    if len(landmarks) == 68:
-        return brows + BROW_RAISE * (brows - landmarks[8])
-    # The forehead's 13 points and the brows' 10 both run from left to right.
-    above = landmarks[FOREHEAD]
-    steps = np.linspace(1, len(above) - 2, len(brows))
-    reached = np.stack([np.interp(steps, np.arange(len(above)), above[:, axis]) for axis in (0, 1)], axis=1)
-    return (brows + BROW_TO_FOREHEAD * (reached - brows)).astype(np.float32)
+    if len(landmarks) > 68:
+        return raise_brows(landmarks, BROW_TO_FOREHEAD).astype(np.float32)
+    return landmarks[BROWS] + BROW_RAISE * (landmarks[BROWS] - landmarks[8])
 
 
 def _list_components(landmarks: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -101,22 +92,10 @@ def _list_parts(landmarks: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     return [landmarks[group] for group in groups]
 
 
-def _fill_hulls(
-    mask: NDArray[np.uint8], groups: Iterable[NDArray[np.float32]], *, radius: int = 0
-) -> NDArray[np.uint8]:
-    """Fill each group's convex hull, widened by a radius [px]: a thick outline is a fast dilation by a disc."""
-    for points in groups:
-        outline = cv2.convexHull(np.rint(points * (1 << SUBPIXEL_BITS)).astype(np.int32))
-        cv2.fillConvexPoly(mask, outline, 255, lineType=cv2.LINE_8, shift=SUBPIXEL_BITS)
-        if radius:
-            cv2.polylines(mask, [outline], True, 255, thickness=2 * radius + 1, shift=SUBPIXEL_BITS)
-    return mask
-
-
-def _compute_radius(landmarks: NDArray[np.float32], shape: tuple[int, ...]) -> int:
+def _compute_radius(landmarks: NDArray[np.float32], height: int, width: int) -> int:
     """How far the components are widened [px]; bounded by the image's size where landmarks lie far outside."""
     face_width = float(np.linalg.norm(landmarks[16] - landmarks[0]))
-    return int(np.clip(round(COMPONENT_DILATION * face_width), 1, max(1, max(shape) // 8)))
+    return int(np.clip(round(COMPONENT_DILATION * face_width), 1, max(1, max(height, width) // 8)))
 
 
 DROP_FOREHEAD_P = 0.25
@@ -145,14 +124,6 @@ def self_blend(
     the share of the source in each pixel. Where the mask is 0 the two are equal bit for bit: only the blend tells them
     apart, never the recolouring of a whole picture. Raises ValueError for another shape of landmarks.
     """
-    source, target, mask = draw_blend_parts(image, landmarks, rng)
-    return target, blend(source, target, mask), mask
-
-
-def draw_blend_parts(
-    image: NDArray[np.uint8], landmarks: NDArray[np.generic], rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
-    """Source and target uint8 (H, W, 3) and mask float32 (H, W) of one self-blend, all drawn from rng."""
     height, width = image.shape[:2]
     points = check_landmarks(landmarks)
     if rng.random() < DROP_FOREHEAD_P:
@@ -171,7 +142,7 @@ def draw_blend_parts(
         mask = _draw_fallback(height, width)
     soft = soften(deform_elastically(mask, rng), rng)
     soft *= np.float32(rng.choice(BLEND_RATIOS))
-    return np.asarray(source, np.uint8), target, soft
+    return target, blend(np.asarray(source, np.uint8), target, soft), soft
 
 
 def blend(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -39,29 +39,8 @@ class StreamError(Exception):
         super().__init__(f"{backend}: {reason}")
 
 
-class FrameStream(Protocol):
-    """An open video. backend: its name; claimed: the container's count of frames, 0 where it has none; width, height:
-    [px] as the container has them.
-    """
-
-    backend: str
-    claimed: int
-    width: int
-    height: int
-
-    def grab(self) -> bool:
-        """Decode the next frame; False at the end, or where nothing more can be decoded."""
-        ...
-
-    def retrieve(self) -> NDArray[np.uint8] | None:
-        """The grabbed frame, RGB uint8 (H, W, 3), upright; None when it gives no pixels."""
-        ...
-
-    def close(self) -> None: ...
-
-
 @contextlib.contextmanager
-def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream, None, None]:
+def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream]:
     """The video at `path`. backend: "opencv", "torchcodec", or None for the best that loads. Raises StreamError."""
     chosen = backend or ("torchcodec" if torchcodec_loads() else "opencv")
     stream = (TorchcodecStream if chosen == "torchcodec" else OpenCvStream)(path)
@@ -72,7 +51,7 @@ def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream
 
 
 @contextlib.contextmanager
-def silence_opencv() -> Generator[None, None, None]:
+def silence_opencv() -> Generator[None]:
     """Inside, OpenCV and its FFmpeg report damaged files by their results only.
 
     FFmpeg's level is read once a process, when OpenCV first opens a video: who opened one before has set it for all.
@@ -91,7 +70,10 @@ def silence_opencv() -> Generator[None, None, None]:
 
 
 class OpenCvStream:
-    """A video through OpenCV's FFmpeg; it turns frames upright by itself."""
+    """An open video through OpenCV's FFmpeg, which turns frames upright by itself.
+
+    claimed: the container's count of frames, 0 where it has none; width, height: [px] as the container has them.
+    """
 
     backend = "opencv"
 
@@ -109,12 +91,14 @@ class OpenCvStream:
         self.height = self._read_number(cv2.CAP_PROP_FRAME_HEIGHT)
 
     def grab(self) -> bool:
+        """Decode the next frame; False at the end, or where nothing more can be decoded."""
         try:
             return self._capture.grab()
         except cv2.error:
             return False
 
     def retrieve(self) -> NDArray[np.uint8] | None:
+        """The grabbed frame, RGB uint8 (H, W, 3), upright; None when it gives no pixels."""
         try:
             found, image = self._capture.retrieve()
         except cv2.error:
@@ -165,12 +149,15 @@ class TorchcodecStream:
         self._frame, self._frames = None, iter(())
 
     @contextlib.contextmanager
-    def _told(self) -> Generator[None, None, None]:
+    def _told(self) -> Generator[None]:
         try:
             yield
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise StreamError(self.backend, f"cannot be decoded ({first})") from None
+
+
+FrameStream = OpenCvStream | TorchcodecStream
 
 
 def _decode_packets(demuxer: Any, decoder: Any) -> Iterator[Any]:
@@ -253,11 +240,8 @@ def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | Non
         try:
             return _sample(path, count, use, backend)
         except StreamError as error:
-            if error.backend == "opencv":
-                raise UnreadableVideo(str(path), error.reason) from None
-        try:
-            return _sample(path, count, use, "opencv")
-        except StreamError as error:
+            if error.backend != "opencv":
+                return sample_video(path, count, use, backend="opencv")
             raise UnreadableVideo(str(path), error.reason) from None
 
 
@@ -317,7 +301,11 @@ def _sample(path: Path, count: int, use: Use[Result], backend: str | None) -> Sa
 
 
 def _decode(
-    stream: FrameStream, wanted: tuple[int, ...] | list[int], keep: Callable[[FrameStream, int], None], *, to_end: bool
+    stream: FrameStream,
+    wanted: tuple[int, ...] | list[int],
+    keep: Callable[[FrameStream, int], None],
+    *,
+    to_end: bool,
 ) -> int:
     """Decode forward and keep the wanted frames; to_end: go on after the last of them. Returns the frames decoded."""
     chosen, last = frozenset(wanted), max(wanted, default=-1)

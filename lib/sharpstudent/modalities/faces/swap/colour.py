@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+Picture = NDArray[np.uint8]
+
 SPREAD_LIMITS = (0.7, 1.4)  # how much the spread of L, a, b may be changed
 LEAST_SPREAD = 0.3
 STRETCHED = 3.0  # spreads
@@ -41,12 +43,8 @@ def find_covered(picture: NDArray[np.uint8], cheeks: NDArray[np.bool_], face_wid
 
 
 def match_colour(
-    face: NDArray[np.uint8],
-    like: NDArray[np.uint8],
-    skin: NDArray[np.bool_],
-    whites: NDArray[np.bool_],
-    face_width: float,
-) -> NDArray[np.uint8]:
+    face: Picture, like: Picture, skin: NDArray[np.bool_], whites: NDArray[np.bool_], face_width: float
+) -> Picture:
     """Give a face the skin colour and the soft light and shade of another: median and spread of L, a and b over the
     skin, then the blurred difference that is left. whites: bool (H, W), eyeballs and teeth, changed less.
     """

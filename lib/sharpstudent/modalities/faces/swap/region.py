@@ -6,15 +6,12 @@ face_width: the distance of the jaw's two ends [px]. Lengths in this file are sh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.modalities.faces.landmarks import (
     BROWS,
-    FOREHEAD,
     INNER_MOUTH,
     JAW,
     LEFT_BROW,
@@ -24,6 +21,8 @@ from sharpstudent.modalities.faces.landmarks import (
     OUTER_MOUTH,
     RIGHT_BROW,
     RIGHT_EYE,
+    fill_hulls,
+    raise_brows,
 )
 
 BROW_TO_FOREHEAD = 0.45  # how far the region goes above the brows, of the way to the hairline
@@ -34,7 +33,6 @@ RIM = 0.02  # what is not skin within this distance of the outline reaches it
 SMOOTHING = 0.04
 SPECK = 0.008  # smaller spots of another colour are moles, stubble, highlights
 CHEEK_SHARE = 0.75  # of the triangle-like patch between eye, nose and jaw
-SUBPIXEL_BITS = 3
 
 
 def measure_face_width(landmarks: NDArray[np.generic]) -> float:
@@ -44,11 +42,7 @@ def measure_face_width(landmarks: NDArray[np.generic]) -> float:
 
 def draw_region(landmarks: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
     """All that may be replaced; never the picture's outermost pixels, so that the blend has a border everywhere."""
-    brows, above = landmarks[BROWS], landmarks[FOREHEAD]
-    # The forehead's 13 points and the brows' 10 both run from left to right.
-    steps = np.linspace(1, len(above) - 2, len(brows))
-    reached = np.stack([np.interp(steps, np.arange(len(above)), above[:, axis]) for axis in (0, 1)], axis=1)
-    raised = brows + BROW_TO_FOREHEAD * (reached - brows)
+    raised = raise_brows(landmarks, BROW_TO_FOREHEAD)
     mask = fill_hulls([np.concatenate([landmarks[JAW], raised])], height, width)
     mask[[0, -1]] = 0
     mask[:, [0, -1]] = 0
@@ -111,16 +105,6 @@ def feather(region: NDArray[np.uint8], reach: float) -> NDArray[np.float32]:
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
     share = np.clip(depth / max(reach, 1.0), 0, 1)
     return (share * share * (3 - 2 * share)).astype(np.float32)
-
-
-def fill_hulls(groups: Sequence[NDArray[np.floating]], height: int, width: int) -> NDArray[np.uint8]:
-    """The convex hulls of groups of points (n, 2), filled."""
-    mask = np.zeros((height, width), np.uint8)
-    limit = 4 * max(height, width)  # points far outside would overflow the drawing call's fixed point
-    for points in groups:
-        fixed = np.rint(np.clip(points, -limit, limit) * (1 << SUBPIXEL_BITS)).astype(np.int32)
-        cv2.fillConvexPoly(mask, cv2.convexHull(fixed), 255, lineType=cv2.LINE_8, shift=SUBPIXEL_BITS)
-    return mask
 
 
 def _make_disc(radius: float) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import Delaunay
 
 from sharpstudent.modalities.faces.crop import compute_box_margins, compute_landmark_box
-from sharpstudent.modalities.faces.landmarks import INNER_MOUTH, check_landmarks, convert_mesh_to_81
+from sharpstudent.modalities.faces.landmarks import INNER_MOUTH, check_landmarks, convert_mesh_to_81, fill_hulls
 from sharpstudent.modalities.faces.swap.colour import find_covered, match_colour, match_sharpness, to_lab
 from sharpstudent.modalities.faces.swap.match import measure_opening
 from sharpstudent.modalities.faces.swap.region import (
@@ -30,7 +30,6 @@ from sharpstudent.modalities.faces.swap.region import (
     draw_region,
     draw_whites,
     feather,
-    fill_hulls,
     measure_face_width,
     remove_from_rim,
 )
@@ -56,7 +55,7 @@ class FaceWarp:
         middle = target.mean(axis=0)
         ring = middle + RING_REACH * (outline - middle)
         self._from = np.concatenate([target, ring])
-        self._to = np.concatenate([source, apply_affine(affine, ring)])
+        self._to = np.concatenate([source, ring @ affine[:, :2].T + affine[:, 2]])
         if min(abs(np.linalg.det(affine[:, :2])), np.linalg.matrix_rank(target - middle) - 1) < 1e-6:
             raise ValueError("points: lie on a line")
         self._triangles = Delaunay(self._from)
@@ -88,20 +87,13 @@ class FaceWarp:
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
             places = (places + 0.5) * (size[0] / width, size[1] / height) - 0.5
         x, y = cv2.split(places.astype(np.float32))
-        return np.asarray(
-            cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE),
-            np.uint8,
-        )
+        return np.asarray(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def fit_affine(points: NDArray[np.floating], onto: NDArray[np.floating]) -> NDArray[np.float64]:
     """The affine (2, 3) that brings points (n, 2) closest to others (n, 2), by least squares."""
     solution, *_ = np.linalg.lstsq(np.column_stack([points, np.ones(len(points))]), onto, rcond=None)
     return np.asarray(solution.T, np.float64)
-
-
-def apply_affine(matrix: NDArray[np.floating], points: NDArray[np.floating]) -> NDArray[np.float64]:
-    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float64)
 
 
 def _compute_areas(triangles: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -182,11 +174,6 @@ class Swap:
     image: NDArray[np.uint8]
     mask: NDArray[np.float32]
     method: str
-
-
-def swap_face(source: PointedFace, target: PointedFace) -> Swap:
-    """The source's face on the target's picture. Raises UnfitPair."""
-    return finish_swap(draft_swap(source, target))
 
 
 def draft_swap(source: PointedFace, target: PointedFace) -> SwapDraft:
@@ -275,11 +262,7 @@ def _pull(source: PointedFace, target: PointedFace, box: tuple[int, int, int, in
 
 
 def _find_teeth(
-    source: PointedFace,
-    target: PointedFace,
-    landmarks: NDArray[np.float32],
-    shape: tuple[int, ...],
-    face_width: float,
+    source: PointedFace, target: PointedFace, landmarks: NDArray[np.float32], shape: tuple[int, ...], face_width: float
 ) -> NDArray[np.float32] | None:
     if measure_opening(target.landmarks) - measure_opening(source.landmarks) <= OPENER_MOUTH:
         return None
@@ -318,10 +301,7 @@ class PhotoFace:
 
 
 def cut_face(
-    image: NDArray[np.uint8],
-    points: NDArray[np.float32],
-    box_xyxy: NDArray[np.float32],
-    image_size: int,
+    image: NDArray[np.uint8], points: NDArray[np.float32], box_xyxy: NDArray[np.float32], image_size: int
 ) -> PhotoFace:
     """image: uint8 (H, W, 3) RGB, the photo; points: (468 or 81, 2) and box_xyxy: (4,) of the detector, in its pixels;
     image_size: side of the picture to keep [px]. The crop to keep is that of evaluation: 12.5 % around the box.
@@ -342,9 +322,8 @@ def cut_face(
         part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
     moved = (np.asarray(points, np.float64) - (left, top) + 0.5) * scale - 0.5
     corners = np.rint((final - np.array([left, top] * 2)) * np.tile(scale, 2)).astype(int)
-    kept = (int(corners[0]), int(corners[1]), max(int(corners[2]), int(corners[0]) + 1), int(corners[3]))
-    face = PointedFace(np.ascontiguousarray(part), moved.astype(np.float32))
-    return PhotoFace(face, (*kept[:3], max(kept[3], kept[1] + 1)))
+    corners[2:] = np.maximum(corners[2:], corners[:2] + 1)
+    return PhotoFace(PointedFace(np.ascontiguousarray(part), moved.astype(np.float32)), tuple(corners.tolist()))
 
 
 def keep_picture(image: NDArray[np.uint8], final_xyxy: tuple[int, int, int, int], image_size: int) -> NDArray[np.uint8]:
