@@ -277,7 +277,11 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(
     [
         ("path,name", [("a.png", "ann")], ("person",)),
         ("path,person,split", [("a.png", "ann", "dev")], ("line 2",)),
-        ("path,person,split", [("a.png", "ann", "val"), ("b.png", "ben", "")], ("rows with a split", "without")),
+        (
+            "path,person,split",
+            [("a.png", "ann", "val"), ("b.png", "ben", "")],
+            ("some rows have a split", "some have none"),
+        ),
         ("path,person,split", [("a.png", "ann", "val"), ("b.png", "ann", "test")], ("ann", "two splits")),
         ("path,person,split", [("a.png", "ann", "val"), ("b.png", "ben", "test")], ("of split val", "takes two")),
     ],

@@ -34,7 +34,8 @@ def find_faces(
     root: Path, *, image_size: int, validation_share: float, split_seed: int, allow_shared: bool
 ) -> FaceSplits:
     """The largest face of every photo. Raises UserError for another layout, shared people, or too few faces."""
-    photos = _split(_read_photos(root), validation_share, split_seed)
+    remedy = "set data_root to such a folder or file; `make demo` fetches portraits to try it with"
+    photos = split_photos(read_photos(root, remedy=remedy), validation_share, split_seed)
     if not allow_shared:
         _check_no_leak(root, photos)
     photos = [photo for photo in photos if photo.split != "test"]
@@ -62,24 +63,27 @@ def find_faces(
     return FaceSplits(tuple(faces["train"]), tuple(faces["val"]), tuple(notes))
 
 
-def _read_photos(root: Path) -> list[Photo]:
+def read_photos(root: Path, *, remedy: str) -> list[Photo]:
+    """The photos of a CSV file, or of a folder with one folder a person. Raises UserError for anything else; remedy:
+    what a user can do where there is neither.
+    """
     if root.suffix.lower() == ".csv" and root.is_file():
-        photos = read_csv(root)
+        photos = _read_csv(root)
     else:
         folders = sorted(root.iterdir()) if root.is_dir() else []
         people = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
         photos = [Photo(path, folder.name) for folder in people for path in list_pictures(folder)]
     if not photos:
         raise UserError.about(
-            where=str(root),
-            what="holds no photos" if root.exists() else "does not exist",
+            where=str(root).encode("utf-8", "backslashreplace").decode(),
+            what="holds no photos by person" if root.exists() else "does not exist, or is neither a folder nor a CSV",
             expected=LAYOUT,
-            remedy="set data_root to such a folder or file; `make demo` fetches portraits to try it with",
+            remedy=remedy,
         )
     return photos
 
 
-def read_csv(path: Path) -> list[Photo]:
+def _read_csv(path: Path) -> list[Photo]:
     """The photos of a CSV file. Raises UserError for a file of another form."""
     rows = listing.read_csv(path, columns=("path", "person"), optional=("split",), remedy="save it so, as UTF-8 CSV")
     return [_to_photo(path, line, row) for line, row in rows]
@@ -97,8 +101,17 @@ def _to_photo(csv_path: Path, line: int, row: dict[str, str]) -> Photo:
     return Photo(csv_path.parent / row["path"], row["person"], row["split"] or None)
 
 
-def _split(photos: list[Photo], share: float, seed: int) -> list[Photo]:
-    """Keep a CSV's own split if every row has one, else hold out people."""
+def split_photos(photos: list[Photo], share: float, seed: int) -> list[Photo]:
+    """Keep a CSV's own split if every row has one, else hold out people.
+
+    Args:
+        photos: All with a split, or all without one.
+        share: Of the people, 0..1, that is held out for validation.
+        seed: Decides who they are.
+
+    Raises:
+        UserError: Where some rows have a split and some have none.
+    """
     if all(photo.split for photo in photos):
         return photos
     if any(photo.split for photo in photos):

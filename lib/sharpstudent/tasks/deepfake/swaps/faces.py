@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.random import build_generator
 from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.data.splits import find_groups
 from sharpstudent.modalities.faces.swap.match import FaceLook, LookTable, describe_look
 from sharpstudent.modalities.faces.swap.swap import PhotoFace, PointedFace, SwapDraft, UnfitPair, cut_face, draft_swap
 from sharpstudent.tasks.deepfake.sources.face import read_picture
@@ -60,19 +61,25 @@ class FaceFinder:
                 self.left_out[photo.path] = error.reason
             if number % 1000 == 0:
                 say(f"looked for faces in {number} of {len(photos)} photos")
-        groups = _join_people(photos, self.digests)
-        return [FoundFace(photo, groups[photo.person], *found[photo.path]) for photo in photos if photo.path in found]
+        # People who share a file are one and the same, under two names.
+        first: dict[str, str] = {}
+        owners = [first.setdefault(self.digests.get(photo.path, str(photo.path)), photo.person) for photo in photos]
+        groups = find_groups([(photo.person, owner) for photo, owner in zip(photos, owners, strict=True)])
+        return [
+            FoundFace(photo, group, *found[photo.path])
+            for photo, group in zip(photos, groups, strict=True)
+            if photo.path in found
+        ]
 
     def _find_one(
         self, path: Path, detector: Any, mesh: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], FaceLook]:
         image = read_picture(path)
-        self.digests[path] = _compute_digest(path)
+        self.digests[path] = compute_sha256(path)
         faces = detector.detect(image)
         if not faces:
             raise UnreadableSample(str(path), "no face of at least 40 px found")
-        across = faces[0].points[1] - faces[0].points[0]
-        points, presence = mesh.locate(image, faces[0].box_xyxy, roll=float(np.arctan2(across[1], across[0])))
+        points, presence = mesh.locate(image, faces[0].box_xyxy, roll=faces[0].roll)
         if presence < LEAST_PRESENCE or not np.isfinite(points).all():
             raise UnreadableSample(str(path), "what the detector took for a face has no facial points")
         look = describe_look(image, PointedFace(image, points).landmarks)
@@ -108,9 +115,8 @@ class PartnerChoice:
         drafts.sort(key=lambda entry: entry[:2])
         good = [(self._faces[source], draft) for flaw, source, draft in drafts[:count] if flaw <= LARGEST_FLAW]
         if not good:
-            best = (
-                f"the best of {len(drafts)} would show (flaw {drafts[0][0]:.1f})" if drafts else "; ".join(reasons[:2])
-            )
+            would_show = [f"the best of {len(drafts)} would show (flaw {entry[0]:.1f})" for entry in drafts[:1]]
+            best = "; ".join(would_show or reasons[:2])
             raise UnreadableSample(str(target.photo.path), f"nobody's face fits: {best or 'nobody else is there'}")
         return good
 
@@ -132,23 +138,3 @@ class PartnerChoice:
     def _cut(self, index: int) -> PhotoFace:
         face = self._faces[index]
         return cut_face(read_picture(face.photo.path), face.points, face.box_xyxy, self._image_size)
-
-
-def _compute_digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UnreadableSample(str(path), error.strerror or str(error)) from None
-
-
-def _join_people(photos: Sequence[Photo], digests: dict[Path, str]) -> dict[str, str]:
-    """The group of each person: people who share a file are one and the same, under two names."""
-    group = {photo.person: photo.person for photo in photos}
-    first: dict[str, str] = {}
-    for photo in photos:
-        if photo.path not in digests:
-            continue
-        one, other = group[first.setdefault(digests[photo.path], photo.person)], group[photo.person]
-        if one != other:
-            group = {person: one if of == other else of for person, of in group.items()}
-    return group

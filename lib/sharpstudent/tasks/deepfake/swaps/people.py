@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.data.splits import choose_validation_identities
-from sharpstudent.tasks.deepfake.sources.face import list_pictures
-from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, read_csv
+from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, read_photos, split_photos
 
 ALL = "all"
 CHOICES = (*SPLITS, ALL)
@@ -43,20 +41,22 @@ def list_photos(request: SwapRequest) -> list[Photo]:
     """The photos of the wanted split, each with its split ("" where there is none). Raises UserError for another
     layout, a split that is not there, a person in two splits, or fewer than two people.
     """
-    photos = _read(request.people)
-    if all(photo.split for photo in photos):
-        _check_one_split(request.people, photos)
-    elif any(photo.split for photo in photos):
+    remedy = "name such a folder or file; `make demo` fetches portraits to try it (data/demo/faces.csv)"
+    photos = read_photos(request.people, remedy=remedy)
+    if any(photo.split for photo in photos) or request.split in ("train", "val"):
+        photos = split_photos(photos, request.validation_share, request.split_seed)
+    elif request.split == "test":
         raise UserError(
             Problem(
                 str(request.people),
-                "has rows with a split and rows without one",
-                expected="a split in every row, or in none",
-                remedy="fill the column or empty it",
+                "has no split, so nobody is known to be test",
+                got="--split test",
+                remedy="give a CSV file with the column split, or choose val, train or all",
             )
         )
     else:
-        photos = _hold_out(photos, request)
+        photos = [replace(photo, split="") for photo in photos]
+    _check_one_split(request.people, photos)
     chosen = [photo for photo in photos if request.split in (ALL, photo.split)]
     people = sorted({photo.person for photo in chosen})
     if len(people) < 2:
@@ -96,25 +96,6 @@ def _rename(name: str) -> str:
     return f"{readable}-{digest}" if readable else digest
 
 
-def _read(people: Path) -> list[Photo]:
-    if people.suffix.lower() == ".csv" and people.is_file():
-        photos = read_csv(people)
-    else:
-        folders = sorted(people.iterdir()) if people.is_dir() else []
-        named = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
-        photos = [Photo(path, folder.name) for folder in named for path in list_pictures(folder)]
-    if not photos:
-        raise UserError(
-            Problem(
-                show_path(people),
-                "holds no photos by person" if people.exists() else "does not exist, or is neither folder nor CSV",
-                expected=LAYOUT,
-                remedy="name such a folder or file; `make demo` fetches portraits to try it (data/demo/faces.csv)",
-            )
-        )
-    return photos
-
-
 def _check_one_split(where: Path, photos: Sequence[Photo]) -> None:
     splits_of: dict[str, set[str]] = defaultdict(set)
     for photo in photos:
@@ -129,21 +110,3 @@ def _check_one_split(where: Path, photos: Sequence[Photo]) -> None:
                 remedy="give each person one split",
             )
         )
-
-
-def _hold_out(photos: Sequence[Photo], request: SwapRequest) -> list[Photo]:
-    """People without a split: all of them, or those whom data_source photos trains on or holds out."""
-    if request.split == ALL:
-        return [replace(photo, split="") for photo in photos]
-    if request.split == "test":
-        raise UserError(
-            Problem(
-                str(request.people),
-                "has no split, so nobody is known to be test",
-                got="--split test",
-                remedy="give a CSV file with the column split, or choose val, train or all",
-            )
-        )
-    people = [photo.person for photo in photos]
-    held_out = choose_validation_identities(people, share=request.validation_share, seed=request.split_seed)
-    return [replace(photo, split="val" if photo.person in held_out else "train") for photo in photos]
