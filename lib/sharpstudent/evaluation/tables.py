@@ -247,18 +247,24 @@ def _check_task(folder: Path, kind: type[Task]) -> None:
         )
 
 
-def choose_names(wanted: Sequence[str], words: Sequence[str]) -> list[str]:
-    """The names with which data sets stand in results, `@` between metric and set. words: what is asked for by each.
+def choose_names(wanted: Sequence[str], words: Sequence[str], *, sign: str = "@") -> list[str]:
+    """The names with which data sets stand in results.
 
-    Raises UserError for a name that is empty, there twice, or holds that sign, and for a set that is asked for twice.
+    Args:
+        wanted: The names that were given.
+        words: What is asked for by each data set.
+        sign: What stands beside a set's name in results, and so not in it.
+
+    Raises:
+        UserError: For a name that is empty, there twice, or holds that sign, and for a set that is asked for twice.
     """
     problems = ProblemList()
     for word in dict.fromkeys(words):
         if words.count(word) > 1:
             problems.add(Problem(word, "is asked for twice: its rows would count twice", remedy="name it once"))
     for name in dict.fromkeys(wanted):
-        if not name.strip() or "@" in name or wanted.count(name) > 1:
+        if not name.strip() or sign in name or wanted.count(name) > 1:
             what = "names two data sets" if wanted.count(name) > 1 else "cannot name a data set"
-            problems.add(Problem(repr(name), what, "a name of its own without @", remedy="NAME=SET"))
+            problems.add(Problem(repr(name), what, f"a name of its own without {sign}", remedy="NAME=SET"))
     problems.raise_if_any()
     return list(wanted)

@@ -27,12 +27,10 @@ EVALUATION_MARGIN = 0.5  # 12.5 % of the box each side
 class Crop:
     """A part of an image with the geometry that moved with it.
 
-    image: uint8 (h, w, 3), a view; origin: x, y of its top left pixel in the source [px]; landmarks: float32 (n, 2)
-    and boxes: float32 (n, 4), both in the crop's pixels.
+    image: uint8 (h, w, 3), a view; landmarks: float32 (n, 2) and boxes: float32 (n, 4), both in the crop's pixels.
     """
 
     image: NDArray[np.uint8]
-    origin: tuple[int, int]
     landmarks: NDArray[np.float32]
     boxes: NDArray[np.float32]
 
@@ -114,7 +112,6 @@ def crop(
     shift = np.array([left, top], np.float32)
     return Crop(
         image=image[top:bottom, left:right],
-        origin=(left, top),
         landmarks=np.asarray(landmarks, np.float32) - shift,
         boxes=np.asarray(boxes, np.float32) - np.tile(shift, 2),
     )

@@ -70,7 +70,7 @@ def make_pair(
 
 def make_single(
     image: NDArray[np.uint8],
-    landmarks_or_box: NDArray[np.generic] | None,
+    box_xyxy: NDArray[np.generic] | None,
     rng: np.random.Generator,
     image_size: int,
     *,
@@ -78,17 +78,12 @@ def make_single(
 ) -> NDArray[np.uint8]:
     """Prepare one already labelled face: the same flip, augmentation, crop and resize, and no blending.
 
-    image: uint8 (H, W, 3) RGB; landmarks_or_box: (68 or 81, 2) or a box (4,) in pixels to crop around with the margins
-    of `make_pair`, or None to take the image as it is. Returns uint8 (S, S, 3) RGB.
+    image: uint8 (H, W, 3) RGB; box_xyxy: (4,) in pixels, to crop around with the margins of `make_pair`, or None to
+    take the image as it is. Returns uint8 (S, S, 3) RGB.
     """
     _check_image(image)
     height, width = image.shape[:2]
-    if landmarks_or_box is None:
-        box = None
-    elif np.shape(landmarks_or_box) == (4,):
-        box = np.asarray(landmarks_or_box, np.float32)
-    else:
-        box = compute_landmark_box(check_landmarks(landmarks_or_box))
+    box = None if box_xyxy is None else np.asarray(box_xyxy, np.float32)
     if train and rng.random() < FLIP_P:
         image, box = image[:, ::-1], None if box is None else flip_box(box, width)
     if box is not None:

@@ -29,7 +29,6 @@ LEFT_EYE = np.arange(36, 42)
 RIGHT_EYE = np.arange(42, 48)
 OUTER_MOUTH = np.arange(48, 60)
 INNER_MOUTH = np.arange(60, 68)
-MOUTH = np.arange(48, 68)
 # From left temple over the hairline to the right temple.
 FOREHEAD = np.array([77, 75, 76, 68, 69, 70, 71, 80, 72, 73, 79, 74, 78])
 

@@ -91,12 +91,9 @@ def choose_calibrations(
 
     Raises UserError where these frames cannot tell: one class only, no face.
     """
-    return [_choose(of_model, named, sorted({*FPRS, *fprs}, reverse=True)) for of_model in frames]
-
-
-def _choose(frames: ScoredFrames, named: str, fprs: Sequence[float]) -> CalibrationResult:
+    wanted = sorted({*FPRS, *fprs}, reverse=True)
     try:
-        return calibrate_on_validation(frames, where=named, fprs=fprs)
+        return [calibrate_on_validation(of_model, where=named, fprs=wanted) for of_model in frames]
     except MetricError as error:
         raise UserError(
             Problem(

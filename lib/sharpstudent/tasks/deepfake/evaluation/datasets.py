@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.evaluation import tables
 from sharpstudent.evaluation.command_line import DataRequest
 from sharpstudent.evaluation.renderer import Session
 from sharpstudent.metrics.checks import MetricError, name_some
@@ -25,7 +27,7 @@ from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
 from sharpstudent.tasks.deepfake.evaluation.robustness import choose_disturbances
 from sharpstudent.tasks.deepfake.evaluation.run_validation import open_validation
-from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, SetRequest, choose_names
+from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, SetRequest, find_folder, name_folder
 from sharpstudent.tasks.deepfake.sources.manifest import CLASSES
 from sharpstudent.tasks.deepfake.swaps.folder import TABLE
 
@@ -49,6 +51,36 @@ def open_sets(
             say(line)
     _check_both_classes(sets)
     return sets
+
+
+def choose_names(requests: Sequence[SetRequest]) -> list[str]:
+    """A name for each set, all different: the one given, else that of its folder.
+
+    Raises UserError for no set at all, a path that does not exist or is there twice, and a name that is empty, holds a
+    / (it stands between set and kind of fake in figures' names) or is there twice.
+    """
+    if not requests:
+        raise UserError(
+            Problem("--data", "names no data set", "a prepared set or a folder", "none", "name one or more of them")
+        )
+    expected = "a prepared set's folder or manifest.arrow, or a folder of pictures or videos"
+    missing = [
+        Problem(str(one.path), "does not exist", expected, remedy="check the path; is the disk mounted?")
+        for one in requests
+        if not one.path.exists()
+    ]
+    if missing:
+        raise UserError(*missing)
+    folders = [find_folder(one.path).resolve() for one in requests]
+    given = [one.name for one in requests if one.name is not None]
+    taken = tables.choose_names(given, list(map(str, folders)), sign="/")
+    names: list[str] = []
+    for one, folder in zip(requests, folders, strict=True):
+        own = name_folder(folder)
+        free = (name for name in chain([own], (f"{own}-{number}" for number in count(2))) if name not in taken)
+        names.append(one.name or next(free))
+        taken.append(names[-1])
+    return names
 
 
 def find_kind(request: SetRequest) -> str:

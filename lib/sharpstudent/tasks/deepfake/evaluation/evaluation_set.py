@@ -187,7 +187,7 @@ class EvaluationSet(FaceSet):
             frame = int(self.frame_of[face])
             if frame not in readable:
                 reasons.setdefault(frame, reason)
-        found = describe_frames(
+        found = build_data_result(
             self.frames,
             name=self.name,
             kind=self.kind,
@@ -207,7 +207,7 @@ class EvaluationSet(FaceSet):
         return {face: unreadable[name] for face, name in enumerate(self.name_faces()) if name in unreadable}
 
 
-def describe_frames(frames: ScoredFrames, **more: Any) -> DataResult:
+def build_data_result(frames: ScoredFrames, **more: Any) -> DataResult:
     """What a report tells of a set with these frames: their counts, and `more` fields of `DataResult`."""
     kinds = Counter(frames.manipulations[i] or "unnamed" for i in np.flatnonzero(frames.labels == 1).tolist())
     return DataResult(

@@ -268,17 +268,17 @@ def compute_figures(
     for threshold in chain.from_iterable(named.values() for named in chosen.values()):
         check_threshold(threshold)
     found = Figures()
-    done: dict[tuple[str, str, int], Figures] = {}
+    done: dict[tuple[str, bytes], Figures] = {}
     for part in list_slices(frame_table, names):
         of_part = resampling if resampling is not None and (resampling.of_parts or not part.suffix) else None
         for level, table in levels.items():
-            here = table.take(part.find_rows(table))
+            rows = part.find_rows(table)
+            here = table.take(rows)
             found.values.update(_count(level, here, part.suffix))
-            # As many rows as a set that it is a part of: the same ones, as where there is one source or kind of fake.
-            wider = [done[key] for suffix in part.within if (key := (level, suffix, len(here))) in done]
-            made = wider[0] if wider else compute_slice_figures(here.take(here.decided), chosen.get(level, {}), of_part)
-            done[level, part.suffix, len(here)] = made
-            _add(found, made, level, part, with_intervals=of_part is not None)
+            key = level, rows.tobytes()  # the same rows again, as where there is one source or kind of fake
+            if key not in done:
+                done[key] = compute_slice_figures(here.take(here.decided), chosen.get(level, {}), of_part)
+            _add(found, done[key], level, part, with_intervals=of_part is not None)
     return found
 
 

@@ -263,13 +263,12 @@ def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:
 @dataclass(frozen=True)
 class Slice:
     """suffix: what its figures' names end with, "", "@SOURCE" or "@SOURCE/MANIPULATION"; source, manipulation: their
-    numbers in a table, None for all; within: the suffixes of the slices that it is a part of.
+    numbers in a table, None for all.
     """
 
     suffix: str
     source: int | None = None
     manipulation: int | None = None
-    within: tuple[str, ...] = ()
 
     def find_rows(self, table: FrameTable) -> NDArray[np.bool_]:
         """Which rows (N,) are in it."""
@@ -291,10 +290,10 @@ def list_slices(frames: FrameTable, names: Names) -> list[Slice]:
         if "/" in source_name:
             raise MetricError(f"a source cannot be named {source_name!r}: / stands between source and kind of fake")
         suffix = f"@{source_name}"
-        slices.append(Slice(suffix, source, within=("",)))
+        slices.append(Slice(suffix, source))
         for kind in np.unique(frames.manipulations[frames.sources == source]).tolist():
             if kind != REAL:
-                slices.append(Slice(f"{suffix}/{names.manipulations[kind]}", source, kind, within=("", suffix)))
+                slices.append(Slice(f"{suffix}/{names.manipulations[kind]}", source, kind))
     return slices
 
 

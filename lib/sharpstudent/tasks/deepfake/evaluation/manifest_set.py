@@ -8,6 +8,7 @@ Legend: R rows (all of the manifest's, or the chosen ones), M frames, N faces.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,10 @@ class Texts:
     names: list[str]
     codes: NDArray[np.int32]
 
+    def at(self, row: int) -> str:
+        """The text of one row."""
+        return self.names[self.codes[row]]
+
     def read(self, rows: NDArray[np.int64]) -> list[str]:
         """The texts of some rows; equal ones are one object."""
         return [self.names[code] for code in self.codes[rows].tolist()]
@@ -64,11 +69,6 @@ class ManifestRows:
     def find_split(self, row: int) -> str:
         """The split that a row is in."""
         return SPLITS[int(np.searchsorted(self.split_ends, row, side="right"))]
-
-    def find_first_of_clips(self) -> dict[str, int]:
-        """The first row of each clip."""
-        codes, rows = np.unique(self.clips.codes, return_index=True)
-        return {self.clips.names[code]: row for code, row in zip(codes.tolist(), rows.tolist(), strict=True)}
 
 
 def read_rows(manifest: Manifest) -> ManifestRows:
@@ -117,15 +117,26 @@ EMPTY = "the clip has no frames"
 
 
 @dataclass(frozen=True)
+class ClipAbout:
+    """What is known of a clip. split: None where it is of no known one; label: real 0, fake 1, None where nobody kept
+    it; group: of its person; has_rows: whether some frame of it holds a face.
+    """
+
+    split: str | None
+    label: int | None
+    group: str
+    manipulation: str
+    has_rows: bool
+
+
+@dataclass(frozen=True)
 class FacelessFrame:
-    """label: real 0, fake 1, None where nobody kept it; the others as in `FrameColumns`."""
+    """A frame without a face, and why."""
 
     clip_id: str
     frame_index: int
     reason: str
-    label: int | None
-    group: str
-    manipulation: str
+    clip: ClipAbout
 
 
 @dataclass(frozen=True)
@@ -155,20 +166,18 @@ def find_faceless(folder: Path, rows: ManifestRows, split: str, *, has_row: Call
         except UnreadableSample:
             unread += 1
             continue
-        where = clips.find_split(part)
-        if split != "all" and where is None:
+        clip = clips.find(part)
+        if split != "all" and clip.split is None:
             homeless += 1
-        elif split in ("all", where):
-            frames.extend(clips.list_frames(part, has_row))
+        elif split in ("all", clip.split):
+            frames.extend(_list_frames(part, clip, has_row))
+    unlabelled = len({frame.clip_id for frame in frames if frame.clip.label is None})
     notes = [
         f"{count:,} {text}"
         for count, text in (
             (unread, f"files in {PARTS}/ cannot be read: frames without a face of their clips are not counted"),
             (homeless, "clips without any face belong to no known split: not counted (--split all counts them)"),
-            (
-                len({frame.clip_id for frame in frames if frame.label is None}),
-                "clips without any face were prepared before labels of such were kept: counted without one",
-            ),
+            (unlabelled, "clips without any face were prepared before labels of such were kept: counted without one"),
         )
         if count
     ]
@@ -176,55 +185,44 @@ def find_faceless(folder: Path, rows: ManifestRows, split: str, *, has_row: Call
 
 
 class _Clips:
-    """Whose the clips are, and where."""
+    """What is known of each clip: from its rows, else from those of its person, else from its part."""
 
     def __init__(self, rows: ManifestRows) -> None:
-        self._rows = rows
-        self._row_of = rows.find_first_of_clips()
-        self._splits_of_person: dict[str, set[str]] = {}
-        self._group_of_person: dict[str, str] = {}
-        for row in self._row_of.values():
-            person = rows.people.names[rows.people.codes[row]]
-            self._splits_of_person.setdefault(person, set()).add(rows.find_split(row))
-            self._group_of_person.setdefault(person, rows.groups.names[rows.groups.codes[row]])
-        ends = (0, *rows.split_ends)
-        self._used = [split for split, start, end in zip(SPLITS, ends, ends[1:], strict=False) if end > start]
+        self._known: dict[str, ClipAbout] = {}
+        self._of_person: dict[str, list[ClipAbout]] = defaultdict(list)
+        codes, first = np.unique(rows.clips.codes, return_index=True)
+        for code, row in zip(codes.tolist(), first.tolist(), strict=True):
+            person, group, kind = (texts.at(row) for texts in (rows.people, rows.groups, rows.manipulations))
+            clip = ClipAbout(rows.find_split(row), int(rows.labels[row]), group, kind, has_rows=True)
+            self._known[rows.clips.names[code]] = clip
+            self._of_person[person].append(clip)
 
     def list_parts(self, folder: Path, split: str) -> list[Path]:
         """All parts but those that are known to be of another split: each costs the opening of a file."""
-        others: set[Path] = set()
-        if split != "all":
-            rows = self._rows
-            others = {find_part_file(folder, key) for key, row in self._row_of.items() if rows.find_split(row) != split}
+        others = {find_part_file(folder, key) for key, clip in self._known.items() if split not in ("all", clip.split)}
         return sorted(path for path in (folder / PARTS).glob("*.arrow") if path not in others)
 
-    def find_split(self, part: Part) -> str | None:
-        row = self._row_of.get(part.key)
-        if row is not None:
-            return self._rows.find_split(row)
-        known = self._splits_of_person.get(part.identity, set(self._used))
-        return next(iter(known)) if len(known) == 1 else None
+    def find(self, part: Part) -> ClipAbout:
+        if part.key in self._known:
+            return self._known[part.key]
+        same = self._of_person.get(part.identity, [])
+        splits = {clip.split for clip in same or self._known.values()}
+        group = same[0].group if same else part.identity or part.key
+        split = splits.pop() if len(splits) == 1 else None
+        return ClipAbout(split, part.label, group, part.manipulation, has_rows=False)
 
-    def list_frames(self, part: Part, has_row: Callable[[str, int], bool]) -> Iterator[FacelessFrame]:
-        """Each frame once, with the first reason against it. What is said of a frame with a face is a remark only."""
-        row = self._row_of.get(part.key)
-        reasons: dict[int, str] = {}
-        for item in part.rejected:
-            if item.frame is not None or row is None:
-                reasons.setdefault(item.frame or 0, item.reason)
-        if row is None and not reasons:
-            reasons[0] = EMPTY
-        for index, reason in sorted(reasons.items()):
-            if row is None or not has_row(part.key, index):
-                yield self._describe(part, row, index, reason)
 
-    def _describe(self, part: Part, row: int | None, index: int, reason: str) -> FacelessFrame:
-        rows = self._rows
-        if row is None:
-            group = self._group_of_person.get(part.identity, part.identity or part.key)
-            return FacelessFrame(part.key, index, reason, part.label, group, part.manipulation)
-        group, kind = (texts.names[texts.codes[row]] for texts in (rows.groups, rows.manipulations))
-        return FacelessFrame(part.key, index, reason, int(rows.labels[row]), group, kind)
+def _list_frames(part: Part, clip: ClipAbout, has_row: Callable[[str, int], bool]) -> Iterator[FacelessFrame]:
+    """Each frame once, with the first reason against it. What is said of a frame with a face is a remark only."""
+    reasons: dict[int, str] = {}
+    for item in part.rejected:
+        if item.frame is not None or not clip.has_rows:
+            reasons.setdefault(item.frame or 0, item.reason)
+    if not clip.has_rows and not reasons:
+        reasons[0] = EMPTY
+    for index, reason in sorted(reasons.items()):
+        if not (clip.has_rows and has_row(part.key, index)):
+            yield FacelessFrame(part.key, index, reason, clip)
 
 
 NOT_LARGEST = "the clip's largest person is not in it"
@@ -283,7 +281,7 @@ def read_manifest_set(
         faces_rule=RULES[faces],
         name_faces=lambda: name_faces(manifest, judged),
         faceless=reasons,
-        uncounted=tuple(frame.reason for frame in missing.frames if frame.label is None),
+        uncounted=tuple(frame.reason for frame in missing.frames if frame.clip.label is None),
         notes=(*notes, *missing.notes, *_describe_preparation(manifest, faces)),
     )
 
@@ -333,7 +331,7 @@ def _build_frames(
 ) -> tuple[ScoredFrames, dict[int, str]]:
     """Frames with rows, then those without; and why some of them have no face to judge, by number."""
     clip_ids = rows.clips.read(framed.first)
-    others = [frame for frame in missing.frames if frame.label is not None]
+    others = [frame for frame in missing.frames if frame.clip.label is not None]
     has_face = np.zeros(len(framed.first), np.bool_)
     has_face[frame_of] = True
     reasons = dict.fromkeys(np.flatnonzero(~has_face).tolist(), NOT_LARGEST)
@@ -342,9 +340,9 @@ def _build_frames(
         name,
         _name_frames(rows, framed.first) + [name_frame(frame.clip_id, frame.frame_index) for frame in others],
         clip_ids + [frame.clip_id for frame in others],
-        rows.groups.read(framed.first) + [frame.group for frame in others],
-        rows.manipulations.read(framed.first) + [frame.manipulation for frame in others],
-        np.array([*rows.labels[framed.first].tolist(), *(frame.label for frame in others)], np.int64),
+        rows.groups.read(framed.first) + [frame.clip.group for frame in others],
+        rows.manipulations.read(framed.first) + [frame.clip.manipulation for frame in others],
+        np.array([*rows.labels[framed.first].tolist(), *(frame.clip.label for frame in others)], np.int64),
     )
     return frames, reasons
 

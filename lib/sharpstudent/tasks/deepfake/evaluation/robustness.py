@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -22,7 +21,8 @@ from torch import nn
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.random import build_generator
-from sharpstudent.core.types import Outputs, Sample
+from sharpstudent.core.types import Outputs, Sample, Table
+from sharpstudent.data.loader import Replaced
 from sharpstudent.evaluation.compare import to_figure
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.metrics.bootstrap import compute_interval
@@ -173,17 +173,7 @@ ROUNDS = 200  # of the bootstrap, for each point of each curve
 CHUNK = 1000  # faces whose scores are held as the loader gives them
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What each model is shown of each chosen face, and how it is loaded."""
-
-    variants: tuple[Variant, ...]
-    image_size: int
-    num_workers: int
-    device: torch.device
-    seed: int
+Read = tuple[tuple[Table, ...], tuple[Replaced, ...]]  # a table for each model, and what could not be read
 
 
 def measure_robustness(
@@ -203,18 +193,27 @@ def measure_robustness(
     models: with names of their own; images (B, 3, S, S) -> Outputs, logits (B, 2), on `device`. image_size: S [px];
     names: of `DISTURBANCES`, None or empty for all; most_faces: see `choose_faces`. A face that cannot be read has no
     decision. Intervals are over people: 95 %, percentile bootstrap. Raises UserError as `choose_disturbances`, and
-    MetricError where there is no AUC: one class, no face, scores that are not finite.
+    MetricError for scores that are not finite.
     """
     disturbances = choose_disturbances(names, say)
     chosen = choose_faces([one.labels for one in sets], most_faces, seed=seed, say=say)
-    look = _Look(tuple(list_variants(disturbances)), image_size, num_workers, device, seed)
-    scored = [
-        _score([model for _, model in models], one, faces, look, say)
-        for one, faces in zip(sets, chosen, strict=True)
-        if len(faces)
-    ]
+    variants = list_variants(disturbances)
+    scored: list[list[list[ScoredFrames]]] = []
+    with take_in_parts([model for _, model in models], image_size=image_size, device=device) as in_parts:
+
+        def read(of_set: EvaluationSet, faces: NDArray[np.int64]) -> Read:
+            source = DisturbedFaces(of_set.faces, faces.tolist(), variants, image_size=image_size, seed=seed)
+            return compute_tables(in_parts, source, of_set.task, batch_size=1, num_workers=num_workers, device=device)
+
+        for of_set, faces in zip(sets, chosen, strict=True):
+            if len(faces):
+                say(
+                    f"robustness: {of_set.name}: {len(faces):,} faces, each in {len(variants)} variants, at "
+                    f"{image_size} px ..."
+                )
+                scored.append(_score(of_set, faces, read, say))
     return {
-        name: _draw_curves(disturbances, look.variants, [join_frames(parts) for parts in zip(*of_sets, strict=True)])
+        name: _draw_curves(disturbances, variants, [join_frames(parts) for parts in zip(*of_sets, strict=True)])
         for (name, _), *of_sets in zip(models, *scored, strict=True)
     }
 
@@ -225,39 +224,30 @@ def compute_area(values: Sequence[float]) -> float:
 
 
 def _score(
-    models: Sequence[nn.Module], of_set: EvaluationSet, faces: NDArray[np.int64], look: _Look, say: Say
+    of_set: EvaluationSet,
+    faces: NDArray[np.int64],
+    read: Callable[[EvaluationSet, NDArray[np.int64]], Read],
+    say: Say,
 ) -> list[list[ScoredFrames]]:
-    """The frames that the chosen faces (n,) of a set are in and that have a score: of each model, in each variant."""
-    of = f"robustness: {of_set.name}:"
-    say(f"{of} {len(faces):,} faces, each in {len(look.variants)} variants, at {look.image_size} px ...")
-    margins = np.empty((len(models), len(look.variants), len(faces)))
+    """The frames that the chosen faces (n,) of a set are in and that have a score: of each model, in each variant.
+
+    read: gives what the models say of some of the faces. They are read in parts of nearly equal size: in a small last
+    one, whose few faces were unreadable, there would be no substitute.
+    """
+    margins: list[NDArray[np.float64]] = []  # (models, faces of the part, V)
     unreadable: dict[str, str] = {}
-    with take_in_parts(models, image_size=look.image_size, device=look.device) as in_parts:
-        for chunk in _split(len(faces)):
-            source = DisturbedFaces(
-                of_set.faces, faces[chunk].tolist(), look.variants, image_size=look.image_size, seed=look.seed
-            )
-            tables, replaced = compute_tables(
-                in_parts, source, of_set.task, batch_size=1, num_workers=look.num_workers, device=look.device
-            )
-            for number, table in enumerate(tables):
-                margins[number, :, chunk] = compute_margins(table).reshape(len(source), len(look.variants)).T
-            unreadable |= {item.path: item.reason for item in replaced}
+    for some in np.array_split(faces, math.ceil(len(faces) / CHUNK)):
+        tables, replaced = read(of_set, some)
+        margins.append(np.stack([compute_margins(table).reshape(len(some), -1) for table in tables]))
+        unreadable |= {item.path: item.reason for item in replaced}
     if unreadable:
-        say(f"{of} {len(unreadable):,} faces could not be read and have no decision")
+        say(f"robustness: {of_set.name}: {len(unreadable):,} faces could not be read and have no decision")
 
     def build(row: NDArray[np.float64]) -> ScoredFrames:
         frames = of_set.build_frames(row, unreadable, chosen=faces)
         return frames.take(np.flatnonzero(frames.decided))
 
-    return [[build(row) for row in of_model] for of_model in margins]
-
-
-def _split(faces: int) -> Iterator[slice]:
-    """Parts of nearly equal size: in a small last one, whose few items were unreadable, none could stand in."""
-    parts = math.ceil(faces / CHUNK)
-    ends = [faces * part // parts for part in range(parts + 1)]
-    return (slice(start, end) for start, end in pairwise(ends))
+    return [[build(row) for row in of_model.T] for of_model in np.concatenate(margins, axis=1)]
 
 
 def _draw_curves(

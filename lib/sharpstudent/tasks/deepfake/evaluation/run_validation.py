@@ -15,7 +15,7 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.evaluation.tables import note_validation
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, describe_frames
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, build_data_result
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, build_frames
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import DataResult
@@ -60,7 +60,7 @@ class ValidationSet(FaceSet):
             f"{name} {label}" for name, label in zip(frames.sample_ids, frames.labels.tolist(), strict=True)
         )
         notes = [f"{name} could not be read ({reason}); another item stood in" for name, reason in unreadable.items()]
-        return describe_frames(
+        return build_data_result(
             frames,
             name=self.name,
             kind="validation",
