@@ -136,9 +136,10 @@ class Task(ABC):
         """The first metric, which chooses checkpoints."""
         return next(iter(self.metrics))
 
-    def title(self, metric: str) -> str:
+    @classmethod
+    def title(cls, metric: str) -> str:
         """What readers call a metric."""
-        return self.metrics[metric].title or metric.replace("_", " ")
+        return cls.metrics[metric].title or metric.replace("_", " ")
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:

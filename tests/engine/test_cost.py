@@ -15,10 +15,18 @@ import sharpstudent.evaluation.cost as cost
 import torch
 from model_forms import CPU, SIDE, open_file, save_export, save_ours
 from sharpstudent.core.types import Outputs
-from sharpstudent.evaluation.cost import WARM_UP_ROUNDS, count_macs, measure_cost, measure_latencies_ms
+from sharpstudent.evaluation.cost import WARM_UP_ROUNDS, count_macs, measure_costs, measure_latencies_ms
+from sharpstudent.evaluation.opened import OpenedModel
 from sharpstudent.models.forward import count_parameters
 from sharpstudent.models.vision import build_classifier
+from sharpstudent.report.results import CostResult
 from torch import Tensor, nn
+
+
+def measure_cost(opened: OpenedModel, *, rounds: int) -> CostResult:
+    (found,) = measure_costs([opened], device=CPU, rounds=rounds)
+    return found
+
 
 ON_LINUX = Path("/proc/self/clear_refs").exists()
 
@@ -70,7 +78,7 @@ def test_macs_of_the_papers_models_at_full_size() -> None:
 @pytest.mark.usefixtures("no_child")
 def test_what_a_model_costs_is_told_whole(tmp_path: Path) -> None:
     exported = save_export(tmp_path / "a.safetensors")
-    costs = [measure_cost(open_file(path), device=CPU, rounds=5) for path in (exported, exported.with_suffix(".pth"))]
+    costs = [measure_cost(open_file(path), rounds=5) for path in (exported, exported.with_suffix(".pth"))]
     for found, path in zip(costs, (exported, exported.with_suffix(".pth")), strict=True):
         assert found.parameters == count_parameters(build_classifier("test_resnet", classes=2, dropout=None))
         assert found.macs is not None
@@ -94,7 +102,7 @@ def test_latency_is_the_median_and_95th_percentile_of_the_rounds_after_the_warm_
     monkeypatch.setattr(
         cost, "measure_latencies_ms", lambda *_, rounds, **__: [float(next(times)) for _ in range(rounds)]
     )
-    found = measure_cost(open_file(save_ours(tmp_path / "a.pth")), device=CPU, rounds=21)
+    found = measure_cost(open_file(save_ours(tmp_path / "a.pth")), rounds=21)
     assert (found.latency_ms, found.latency_p95_ms) == (10.0, 19.0)
 
 
@@ -142,7 +150,7 @@ def test_a_child_that_dies_costs_the_memory_figure_only(
 ) -> None:
     monkeypatch.setattr(cost, "CHILD_TIMEOUT_S", 1.0)
     fake_run(monkeypatch, code)
-    found = measure_cost(open_file(save_ours(tmp_path / "a.pth")), device=CPU, rounds=2)
+    found = measure_cost(open_file(save_ours(tmp_path / "a.pth")), rounds=2)
     assert found.memory_bytes is None
     assert found.macs is not None
     assert len(found.notes) == 1
@@ -173,7 +181,7 @@ def test_of_an_onnx_file_its_numbers_are_counted_and_its_macs_are_not(
     from test_onnx_model import write_graph
 
     path = write_graph(tmp_path / "a.onnx", shape=(8, 3, SIDE, SIDE))
-    found = measure_cost(open_file(path), device=CPU, rounds=3)
+    found = measure_cost(open_file(path), rounds=3)
     assert (found.parameters, found.macs, found.file_bytes) == (6, None, path.stat().st_size)
     assert found.device.endswith("onnxruntime")
     assert any("8 pictures, the fixed batch" in note for note in found.notes)
@@ -184,9 +192,9 @@ def test_of_an_onnx_file_its_numbers_are_counted_and_its_macs_are_not(
     onnx.save(model, path)
     monkeypatch.setattr(cost, "_measure_in_child", lambda opened: (None, None))
     beside = (tmp_path / "a.onnx.data").stat().st_size
-    assert measure_cost(open_file(path), device=CPU, rounds=1).file_bytes == path.stat().st_size + beside
+    assert measure_cost(open_file(path), rounds=1).file_bytes == path.stat().st_size + beside
     monkeypatch.setitem(sys.modules, "onnx", None)
-    found = measure_cost(open_file(path), device=CPU, rounds=1)
+    found = measure_cost(open_file(path), rounds=1)
     assert found.parameters is None
     assert any("needs the package onnx" in note for note in found.notes)
 

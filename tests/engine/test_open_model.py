@@ -12,6 +12,7 @@ import torch
 from model_forms import CLASSES, SIDE, SMALL, build, judge, make_pictures, open_file, save_export, save_ours
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
+from sharpstudent.evaluation.run import note_equal_weights
 from sharpstudent.models.vision import EFFICIENTNET_B4
 from torch import Tensor
 
@@ -283,3 +284,12 @@ def test_an_opened_model_cannot_be_changed(tmp_path: Path) -> None:
     opened = open_file(save_ours(tmp_path / "a.pth"))
     with pytest.raises(dataclasses.FrozenInstanceError):
         opened.name = "other"  # type: ignore[misc]
+
+
+def test_a_model_that_was_named_twice_is_noted_whatever_form_its_file_has(tmp_path: Path) -> None:
+    exported = save_export(tmp_path / "run" / "weights" / "a.safetensors")
+    other = save_ours(tmp_path / "b.pth", build(seed=2))
+    opened = [open_file(path) for path in (exported.with_suffix(".pth"), other, exported)]
+    notes = [one.notes for one in note_equal_weights(opened)]
+    assert notes[:2] == [one.notes for one in opened[:2]]
+    assert notes[2][-1].startswith(f"its weights are those of {opened[0].name} to the last bit")

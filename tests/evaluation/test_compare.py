@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.command_line import EvaluationRequest
 from sharpstudent.evaluation.compare import build_results, write_tables
-from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, ModelRecord
-from sharpstudent.evaluation.renderer import Heading, Measured, Session
+from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
+from sharpstudent.evaluation.renderer import Measured, Session
 from sharpstudent.evaluation.run import list_pairs
 from sharpstudent.evaluation.tables import SplitSet, choose_names
 from sharpstudent.report.evaluation import list_console_tables, write_report
@@ -53,16 +54,17 @@ def evaluate(models: dict[str, tuple[Role, list[dict[str, Any]]]], sets: tuple[s
     opened = tuple(SplitSet(name, SignTask(), Rows(count), kind="split", split=name) for name in sets)
     about = {"task": "signs", "val_accuracy": 0.75, "epoch": 3}
     results = tuple(
-        EvalResult(ModelRecord(name, role, "best_model.pth", "0" * 64, "net", about=about), tuple(tables))
+        EvalResult(name, role, "best_model.pth", "0" * 64, "net", tuple(tables), about=about)
         for name, (role, tables) in models.items()
     )
     return Evaluation(results, opened, tuple({} for _ in sets))
 
 
 def build(evaluation: Evaluation, costs: tuple[CostResult, ...] = ()) -> EvaluationResults:
-    roles = [one.model.role for one in evaluation.models]
+    roles = [one.role for one in evaluation.models]
     session = Session(EvaluationRequest((), rounds=200), torch.device("cpu"), ())
-    heading = Heading("Signs", "2026-12-01T00:00:00+00:00", "evaluate", list_pairs(roles), None, None, {}, ())
+    heading = Heading("Signs", made_at="2026-12-01T00:00:00+00:00", command="evaluate", environment={})
+    evaluation = replace(evaluation, pairs=list_pairs(roles))
     measured = Measured(calibrations=[None for _ in costs], costs=costs)
     return build_results(SignTask, session, evaluation, measured, heading)
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
 from sharpstudent.core.types import Table
-from sharpstudent.evaluation.evaluate import EvalResult, Evaluation
+from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.model_files import read_trained, read_validation
-from sharpstudent.evaluation.renderer import Heading, Measured, Session
+from sharpstudent.evaluation.renderer import Measured, Session
 from sharpstudent.evaluation.tables import SplitSet, join_parts
 from sharpstudent.metrics.bootstrap import Estimate, compute_interval, compute_paired
 from sharpstudent.metrics.checks import MetricError
@@ -49,32 +49,26 @@ def build_results(
         )
         comparisons = tuple(
             found
-            for a, b in heading.pairs
+            for a, b in evaluation.pairs
             for found in compare_models(task, (models[a].name, parts[a]), (models[b].name, parts[b]), rounds=rounds)
         )
     except MetricError as error:
         named = ", ".join(one.name for one in sets)
         raise UserError(Problem(f"--data: {named}", "has no figures", got=str(error))) from None
     results = EvaluationResults(
-        title=heading.title,
-        made_at=heading.made_at,
-        command=heading.command,
         task=_name_task(task, evaluation),
         unit=task.unit,
         group_unit=task.group_unit,
         verdict=(),
         protocol=_describe_protocol(task, sets, rounds, measured),
-        metrics={name: _describe_metric(name, metric) for name, metric in task.metrics.items()},
+        metrics={name: _describe_metric(task, name) for name in task.metrics},
         data=tuple(
             one.describe(table, unreadable)
             for one, table, unreadable in zip(sets, evaluation.models[0].tables, evaluation.unreadable, strict=True)
         ),
         models=models,
         comparisons=comparisons,
-        training=heading.training,
-        config=heading.config,
-        environment=heading.environment,
-        notes=heading.notes,
+        **vars(heading),
     )
     return results.model_copy(update={"verdict": write_verdict(results)})
 
@@ -131,7 +125,7 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
     Raises UserError where the disk refuses.
     """
     arrays: dict[str, NDArray[Any]] = {
-        "models": np.array([one.model.name for one in evaluation.models]),
+        "models": np.array([one.name for one in evaluation.models]),
         "sets": np.array([one.name for one in evaluation.sets]),
     }
     for number, one in enumerate(evaluation.models):
@@ -153,7 +147,7 @@ def _render_csv(evaluation: Evaluation) -> str:
             columns = _flatten(table)
             for row in range(len(table["id"])):
                 values = {head: column[row] for head, column in columns.items()}
-                writer.writerow({"model": one.model.name, "set": of_set.name, **values})
+                writer.writerow({"model": one.name, "set": of_set.name, **values})
     return text.getvalue()
 
 
@@ -178,15 +172,15 @@ def _describe_model(
     task: type[Task], one: EvalResult, parts: Mapping[str, Table], measured: Measured, number: int, rounds: int
 ) -> EvaluatedModel:
     """number: of the model; only those that were opened have a calibration and a cost."""
-    model, is_opened = one.model, number < len(measured.costs)
+    is_opened = number < len(measured.costs)
     return EvaluatedModel(
-        name=model.name,
-        role=model.role,
-        file=model.file,
-        sha256=model.sha256,
-        architecture=model.architecture,
-        trained=read_trained(model.about),
-        validation=read_validation(model.about),
+        name=one.name,
+        role=one.role,
+        file=one.file,
+        sha256=one.sha256,
+        architecture=one.architecture,
+        trained=read_trained(one.about),
+        validation=read_validation(one.about),
         metrics=compute_metrics(task, parts, rounds=rounds),
         calibration=measured.calibrations[number] if is_opened else None,
         cost=measured.costs[number] if is_opened else None,
@@ -195,13 +189,13 @@ def _describe_model(
 
 def _name_task(task: type[Task], evaluation: Evaluation) -> str:
     """As the first checkpoint that says it calls it."""
-    said = (one.model.about.get("task") for one in evaluation.models)
+    said = (one.about.get("task") for one in evaluation.models)
     return next((name for name in said if isinstance(name, str)), f"{task.__module__}:{task.__qualname__}")
 
 
-def _describe_metric(name: str, metric: Metric) -> MetricAbout:
-    title = metric.title or name.replace("_", " ")
-    return MetricAbout(title=title, direction=metric.direction, chance=metric.chance, format=metric.format)
+def _describe_metric(task: type[Task], name: str) -> MetricAbout:
+    metric = task.metrics[name]
+    return MetricAbout(title=task.title(name), direction=metric.direction, chance=metric.chance, format=metric.format)
 
 
 def to_figure(found: Estimate) -> FigureResult:

@@ -21,8 +21,7 @@ import sharpstudent
 from sharpstudent.evaluation.load_model import OpenedClassifier
 from sharpstudent.evaluation.onnx import OnnxClassifier, count_weights
 from sharpstudent.evaluation.opened import OpenedModel
-from sharpstudent.evaluation.tables import list_tensors
-from sharpstudent.models.forward import count_parameters, run_model
+from sharpstudent.models.forward import count_parameters, evaluation_mode, run_model
 from sharpstudent.report.results import CostResult
 
 CHILD_TIMEOUT_S = 120.0
@@ -31,8 +30,19 @@ TURNS = 5  # of every model, in which its latency is taken
 
 
 def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds: int = 50) -> list[CostResult]:
-    """As `measure_cost`, of each; their latencies are taken in turns, so that what else the machine does slows all of
-    them alike.
+    """Measure what one sample costs with each model.
+
+    Latencies are taken in turns, so that what else the machine does slows all models alike. Memory on the CPU is
+    measured in a process of its own, because what this one has used before hides it. What cannot be measured is None
+    with a note; nothing is raised for it.
+
+    Args:
+        models: On `device`.
+        device: Where the models are.
+        rounds: Samples timed of each.
+
+    Returns:
+        The cost of each.
     """
     inputs = [opened.example(1, device) for opened in models]
     times: list[list[float]] = [[] for _ in models]
@@ -42,15 +52,6 @@ def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds
             if share:
                 taken += measure_latencies_ms(opened.model, sample, rounds=share)
     return [_describe(opened, taken, device) for opened, taken in zip(models, times, strict=True)]
-
-
-def measure_cost(opened: OpenedModel, *, device: torch.device, rounds: int = 50) -> CostResult:
-    """What one sample costs on `device`, where the model is; rounds: samples timed.
-
-    Memory on the CPU is measured in a process of its own, because what this one has used before hides it. A figure
-    that cannot be had is None with a note; nothing is raised for it.
-    """
-    return measure_costs([opened], device=device, rounds=rounds)[0]
 
 
 def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device) -> CostResult:
@@ -88,13 +89,8 @@ def count_macs(model: nn.Module, inputs: Any) -> int:
     """Multiply-accumulates for these inputs: those of convolutions, matrix products and attention, as torch counts them
     (two floating-point operations each); norms and activations count nothing.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        with FlopCounterMode(display=False) as counter:
-            run_model(model, inputs)
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), FlopCounterMode(display=False) as counter:
+        run_model(model, inputs)
     return counter.get_total_flops() // 2
 
 
@@ -130,10 +126,10 @@ def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
     tensors = [*opened.model.parameters(), *opened.model.buffers()]
     held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     torch.cuda.synchronize(device)
-    own = sum(tensor.numel() * tensor.element_size() for tensor in list_tensors(inputs))
+    own = sum(tensor.numel() * tensor.element_size() for tensor in inputs.values())
     before = torch.cuda.memory_allocated(device) - own
     torch.cuda.reset_peak_memory_stats(device)
-    for output in list_tensors(run_model(opened.model, inputs)):
+    for output in run_model(opened.model, inputs).values():
         output.cpu()
     return held + torch.cuda.max_memory_allocated(device) - before
 
@@ -174,15 +170,11 @@ def measure_latencies_ms(model: nn.Module, inputs: Any, *, rounds: int) -> list[
     """Times of one sample (batch 1), from the inputs on the model's device to its outputs on the CPU [ms], `rounds` of
     them after some to warm up; the model in evaluation mode, its own mode is put back after.
     """
-    was_training = model.training
-    model.eval()
     times: list[float] = []
-    try:
+    with evaluation_mode(model):
         for _ in range(WARM_UP_ROUNDS + rounds):
             start = time.perf_counter()
-            for output in list_tensors(run_model(model, inputs)):
+            for output in run_model(model, inputs).values():
                 output.cpu()
             times.append(1000 * (time.perf_counter() - start))
-    finally:
-        model.train(was_training)
     return times[WARM_UP_ROUNDS:]

@@ -1,28 +1,42 @@
-"""Models evaluated on data sets: every model on every set, a sample loaded once for all that read it in one form."""
+"""Evaluation of models on data sets: every model on every set. A sample is loaded once for all models that read it in
+one form.
+"""
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
-
-import torch
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.opened import OpenedModel
+from sharpstudent.evaluation.renderer import Session
 from sharpstudent.evaluation.tables import EvalSet, check_finite, compute_tables
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.report.console import format_duration
-from sharpstudent.report.results import Role
+from sharpstudent.report.environment import describe_environment, hide_home
+from sharpstudent.report.results import Role, TrainingResult
 
 
 @dataclass(frozen=True)
-class ModelRecord:
-    """What reports tell of a model. name: unique; file: its name without folders; sha256: of that file, None where
-    only its outputs are kept; input_key: as in `OpenedModel`; about: what the file says of itself.
+class EvalResult:
+    """What one model gave, and what reports say of the model.
+
+    Attributes:
+        name: Unique among the models.
+        role: In the two-stage comparison; `model` outside it.
+        file: The name of its file, without folders.
+        sha256: Of that file; None where only its outputs are kept.
+        architecture: None where it is not known.
+        tables: Its outputs on each set.
+        input_key: As in `OpenedModel`.
+        about: What the file says of itself.
     """
 
     name: str
@@ -30,49 +44,65 @@ class ModelRecord:
     file: str
     sha256: str | None
     architecture: str | None
+    tables: tuple[Table, ...]
     input_key: Hashable = None
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """What one model said: a table for each set."""
-
-    model: ModelRecord
-    tables: tuple[Table, ...]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All models as they were named, the sets that they were evaluated on, and what could not be read of each."""
+    """All models on all sets.
+
+    Attributes:
+        models: In the order in which they were named.
+        sets: In the order of each model's tables.
+        unreadable: Of each set, the samples that could not be read, by name with the reason.
+        pairs: Which models are compared, by number, first minus second.
+    """
 
     models: tuple[EvalResult, ...]
     sets: tuple[EvalSet, ...]
     unreadable: tuple[dict[str, str], ...]
+    pairs: Sequence[tuple[int, int]] = ()
 
 
-def evaluate_models(
-    models: Sequence[OpenedModel],
-    sets: Sequence[EvalSet],
-    *,
-    roles: Sequence[Role],
-    device: torch.device,
-    num_workers: int,
-    batch_size: int,
-    say: Callable[[str], None],
-) -> Evaluation:
-    """The table of each model on each set. Raises UserError for a model whose outputs are not numbers.
+@dataclass(frozen=True)
+class Heading:
+    """What a report says beside its metrics, by the names of the results' fields.
+
+    Attributes:
+        title: Of the report.
+        training: Of the model that it is about.
+        config: Of that model's run.
+        notes: On the models.
+        made_at: ISO 8601, UTC.
+        command: The command line.
+        environment: Machine and versions.
+    """
+
+    title: str
+    training: TrainingResult | None = None
+    config: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    made_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    command: str = field(default_factory=lambda: shlex.join(hide_home(sys.argv)))
+    environment: Mapping[str, Any] = field(default_factory=describe_environment)
+
+
+def evaluate_models(session: Session, sets: Sequence[EvalSet]) -> Evaluation:
+    """Compute the table of each opened model on each set.
 
     Args:
-        models: On `device`.
+        session: With the models, their roles and what was asked for.
         sets: In the order of the tables.
-        roles: Of each model.
-        device: Where the models are.
-        num_workers: Loader processes.
-        batch_size: Samples a batch.
-        say: Takes lines for the user.
+
+    Returns:
+        The tables, and the samples that could not be read.
+
+    Raises:
+        UserError: For a model whose outputs are not numbers.
     """
+    models, request = session.models, session.request
     by_key: dict[Hashable, list[int]] = defaultdict(list)
     for number, opened in enumerate(models):
         by_key[opened.input_key].append(number)
@@ -83,42 +113,37 @@ def evaluate_models(
         for key, numbers in by_key.items():
             samples, begun = one.open(key), time.monotonic()
             named = ", ".join(models[number].name for number in numbers)
-            say(f"{one.name}: {len(samples):,} items{models[numbers[0]].input_words} through {named} ...")
+            session.say(f"{one.name}: {len(samples):,} items{models[numbers[0]].input_words} through {named} ...")
             found, replaced = compute_tables(
                 [models[number].model for number in numbers],
                 samples,
                 one.task,
-                batch_size=batch_size,
-                num_workers=num_workers,
-                device=device,
+                batch_size=request.batch_size,
+                num_workers=request.workers,
+                device=session.device,
             )
-            say(f"{one.name}: {format_duration(time.monotonic() - begun)}")
+            session.say(f"{one.name}: {format_duration(time.monotonic() - begun)}")
             unreadable |= {sample.path: sample.reason for sample in replaced}
             for number, table in zip(numbers, found, strict=True):
                 _check_finite(models[number], one.name, table)
                 tables[number].append(table)
         for path, reason in unreadable.items():
-            say(f"not judged: {path}: {reason}")
+            session.say(f"not judged: {path}: {reason}")
         left_out.append(unreadable)
     results = [
-        EvalResult(record_model(opened, role), tuple(of_sets))
-        for opened, role, of_sets in zip(models, roles, tables, strict=True)
+        EvalResult(
+            name=opened.name,
+            role=asked.role,
+            file=opened.path.name,
+            sha256=opened.sha256,
+            architecture=opened.architecture,
+            tables=tuple(of_sets),
+            input_key=opened.input_key,
+            about=opened.about,
+        )
+        for opened, asked, of_sets in zip(models, request.models, tables, strict=True)
     ]
     return Evaluation(tuple(results), tuple(sets), tuple(left_out))
-
-
-def record_model(opened: OpenedModel, role: Role) -> ModelRecord:
-    """What reports tell of an opened model."""
-    return ModelRecord(
-        name=opened.name,
-        role=role,
-        file=opened.path.name,
-        sha256=opened.sha256,
-        architecture=opened.architecture,
-        input_key=opened.input_key,
-        about=opened.about,
-        notes=opened.notes,
-    )
 
 
 def _check_finite(opened: OpenedModel, of_set: str, table: Table) -> None:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.types import Outputs
-from sharpstudent.evaluation.model_files import TensorFile, find_architecture, load_classifier, read_tensor_file
+from sharpstudent.evaluation.model_files import Kind, TensorFile, find_architecture, load_classifier, read_tensor_file
 from sharpstudent.evaluation.onnx import OnnxClassifier, read_graph
-from sharpstudent.evaluation.opened import Kind, OpenedModel, find_file, name_model
+from sharpstudent.evaluation.opened import OpenedModel, find_file, name_model
 from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, PicturePreprocess
 

@@ -22,7 +22,7 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, build_classifier
 from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors, read_tensors, unwrap_tensors
 
-TensorKind = Literal["checkpoint", "safetensors", "weights"]
+Kind = Literal["checkpoint", "safetensors", "weights", "onnx"]
 
 # Of a checkpoint's description, those that are texts: in metadata they stand without quotes.
 _TEXTS = ("architecture", "input", "task", "run", "metric", "source", "source_sha256", "format")
@@ -36,7 +36,7 @@ class TensorFile:
     """
 
     path: Path
-    kind: TensorKind
+    kind: Kind
     tensors: Mapping[str, Tensor]
     about: Mapping[str, Any]
     notes: tuple[str, ...] = ()
@@ -48,13 +48,13 @@ def read_tensor_file(path: Path) -> TensorFile:
     Raises UserError for a missing, damaged or foreign file, and for one whose weights are no numbers.
     """
     if path.suffix == SAFETENSORS:
-        tensors, about, note = read_tensors(path), _read_metadata(path), None
+        tensors, about, notes = read_tensors(path), _read_metadata(path), ()
     else:
-        tensors, about, note = _read_checkpoint(path)
+        tensors, about, notes = _read_checkpoint(path)
     _check_finite(tensors, path)
     says = "architecture" in about
-    kind: TensorKind = "weights" if not says else "safetensors" if path.suffix == SAFETENSORS else "checkpoint"
-    return TensorFile(path, kind, tensors, about, () if note is None else (note,))
+    kind: Kind = "weights" if not says else "safetensors" if path.suffix == SAFETENSORS else "checkpoint"
+    return TensorFile(path, kind, tensors, about, notes)
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _build(architecture: str, *, classes: int, dropout: float | None) -> Classif
         return build_classifier(architecture, classes=classes, dropout=dropout)
 
 
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str | None]:
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], tuple[str, ...]]:
     try:
         checkpoint = load_checkpoint(path)
     except json.JSONDecodeError as error:  # somebody else's `about`

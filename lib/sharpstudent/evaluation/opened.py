@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sharpstudent.config.run_config import TaskSection
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.types import ModelSpec
-from sharpstudent.evaluation.model_files import TensorFile, read_tensor_file
+from sharpstudent.evaluation.command_line import BEST, ModelRequest
+from sharpstudent.evaluation.model_files import Kind, TensorFile, read_tensor_file
+from sharpstudent.evaluation.tables import load_config, read_run_config
 from sharpstudent.task import Task
 
-BEST = Path("weights") / "best_model.pth"  # in a run folder
 MOST_NAMES = 5  # of tensors in a message
-
-Kind = Literal["checkpoint", "safetensors", "weights", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -49,22 +48,26 @@ class OpenedModel:
     again: Mapping[str, Any] | None = None
 
 
-def open_checkpoint(
-    path: Path, *, name: str | None, kind: type[Task], section: TaskSection | None, device: torch.device
-) -> OpenedModel:
+def open_checkpoint(request: ModelRequest, kind: type[Task], device: torch.device) -> OpenedModel:
     """Open a checkpoint of this program, or its export, with the task that it was trained for.
 
     Args:
-        path: of the file, or of a run folder.
-        name: as reports call it, by default the run's or the file's.
-        kind: the class of the task.
-        section: the task's keys where a config says them; the checkpoint's own facts say the rest.
-        device: where the model goes.
+        request: Its file or run folder, and its name; `told` may name a config with the task's keys, where it lies in
+            no run folder. The checkpoint's own facts say the rest.
+        kind: The class of the task.
+        device: Where the model goes.
 
-    Raises UserError for a file that is missing or damaged, that does not say which model it holds, or whose weights are
-    not those of that model.
+    Returns:
+        The model, on the device.
+
+    Raises:
+        UserError: For a file that is missing or damaged, that does not say which model it holds, or whose weights are
+            not those of that model.
     """
-    file = read_tensor_file(find_file(path))
+    config = read_run_config(request.path, kind)
+    if config is None and "config" in request.told:
+        config = load_config(Path(request.told["config"]), kind)
+    file = read_tensor_file(find_file(request.path))
     says = file.about
     if not isinstance(says.get("architecture"), str):
         raise UserError(
@@ -75,13 +78,13 @@ def open_checkpoint(
                 remedy="name a run folder, or a file in its weights/",
             )
         )
-    task = kind(section, says.get("facts"))
+    task = kind(None if config is None else config.task_section, says.get("facts"))
     spec = ModelSpec(name=says["architecture"], options=says.get("options") or {}, dropout=says.get("dropout"))
     with torch.random.fork_rng(devices=[]):  # a model may be opened in the middle of a run, whose draws go on
         model = task.build_student(spec)
     _load_strictly(model, file)
     return OpenedModel(
-        name=name or name_model(path),
+        name=request.name or name_model(request.path),
         path=file.path,
         sha256=compute_sha256(file.path),
         kind=file.kind,
@@ -90,6 +93,11 @@ def open_checkpoint(
         about=says,
         notes=file.notes,
         example=lambda count, device: task.example_batch(count).to(device).inputs,
+        again={
+            "task": f"{kind.__module__}:{kind.__qualname__}",
+            "folders": sys.path,
+            "told": {word: str(Path(path).resolve()) for word, path in request.told.items()},
+        },
     )
 
 

@@ -7,16 +7,14 @@ reads the command line, too.
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpstudent.config.run_config import RunConfig, Stage
-from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest, parse_request
-from sharpstudent.report.results import CostResult, Role, TrainingResult
+from sharpstudent.report.results import CostResult
 from sharpstudent.task import Task
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sharpstudent.core.types import Batch, Table
-    from sharpstudent.evaluation.evaluate import Evaluation
+    from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
     from sharpstudent.evaluation.opened import OpenedModel
     from sharpstudent.evaluation.tables import EvalSet
     from sharpstudent.report.guide import DistillationSettings
@@ -62,17 +60,6 @@ class StageEnd:
 
 
 @dataclass(frozen=True)
-class KeptModel:
-    """A model of a run of which only the table is at hand."""
-
-    name: str
-    role: Role
-    architecture: str
-    file: str
-    table: Table
-
-
-@dataclass(frozen=True)
 class FinishedRun:
     """A training run that ends with a report.
 
@@ -87,7 +74,7 @@ class FinishedRun:
     metric: str
     data: Any
     device: torch.device
-    read_others: Callable[[Table], Sequence[KeptModel]]
+    read_others: Callable[[Table], Sequence[EvalResult]]
 
 
 @dataclass(frozen=True)
@@ -108,20 +95,6 @@ class Session:
         if self.console is not None:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def evaluate(self, sets: Sequence[EvalSet]) -> Evaluation:
-        """All models on these sets."""
-        from sharpstudent.evaluation.evaluate import evaluate_models
-
-        return evaluate_models(
-            self.models,
-            sets,
-            roles=[model.role for model in self.request.models],
-            device=self.device,
-            num_workers=self.request.workers,
-            batch_size=self.request.batch_size,
-            say=self.say,
-        )
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -137,29 +110,12 @@ class Measured:
     robustness: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(frozen=True)
-class Heading:
-    """What stands around the figures of a report.
-
-    pairs: which models are compared, by number, first minus second; training: of the model that it is about; config: of
-    that model's run; notes: on the models.
-    """
-
-    title: str
-    made_at: str
-    command: str
-    pairs: Sequence[tuple[int, int]]
-    training: TrainingResult | None
-    config: Mapping[str, Any] | None
-    environment: Mapping[str, Any]
-    notes: tuple[str, ...]
-
-
 class Renderer:
     """One for each run of a script. task: the task of a run, or its class where only that is known."""
 
     def __init__(self, task: Task | type[Task]) -> None:
         self.task = task
+        self.kind: type[Task] = task if isinstance(task, type) else type(task)
 
     # While a run trains and at its end.
 
@@ -185,14 +141,14 @@ class Renderer:
         name = end.metric.removeprefix("val_")
         sign = 1.0 if self.task.metrics[name].direction == "higher" else -1.0
         told = f"Against stage 1 ({start:.4f}): {end.value - start:+.4f}"
-        found = Gain(sign * (end.value - start), told, what=self.task.metrics[name].title or name.replace("_", " "))
+        found = Gain(sign * (end.value - start), told, what=self.kind.title(name))
         return describe_next_after_stage2(best=best, checkpoint=end.checkpoint, gain=found, settings=end.settings)
 
     # What is asked for, and opened.
 
     def parse(self, argv: Sequence[str], *, script: str) -> EvaluationRequest:
         """The command line of evaluate_model.py or compare_models.py, without the program's name."""
-        return parse_request(argv, script=script, task=self._find_class())
+        return parse_request(argv, script=script, task=self.kind)
 
     def default_request(self, models: tuple[ModelRequest, ...], **more: Any) -> EvaluationRequest:
         """What the report at the end of a run asks for. more: fields that every request has."""
@@ -204,55 +160,24 @@ class Renderer:
     def open_model(self, request: ModelRequest, device: torch.device) -> OpenedModel:
         """A model, on the device. Raises UserError for one that cannot be evaluated."""
         from sharpstudent.evaluation.opened import open_checkpoint
-        from sharpstudent.evaluation.tables import load_config
 
-        kind, config = self._find_class(), self._read_config(request.path)
-        if config is None and "config" in request.told:
-            config = load_config(Path(request.told["config"]), kind)
-        section = None if config is None else config.task_section
-        opened = open_checkpoint(request.path, name=request.name, kind=kind, section=section, device=device)
-        task = f"{kind.__module__}:{kind.__qualname__}"
-        told = {word: str(Path(path).resolve()) for word, path in request.told.items()}
-        return replace(opened, again={"task": task, "folders": sys.path, "told": told})
+        return open_checkpoint(request, self.kind, device)
 
     def open_sets(self, session: Session) -> Sequence[EvalSet]:
         """The data sets that were asked for, or the validation data of the run that made the last model that has one.
 
         Raises UserError for data that is not there.
         """
-        from sharpstudent.evaluation.tables import SplitSet, choose_names
+        from sharpstudent.evaluation.tables import open_sets
 
-        request = session.request
-        config = self._find_config(request)
-        task = self._build_task(config)
-        if request.data:
-            words = [str(one.path) for one in request.data]
-            names = choose_names([one.name or word for one, word in zip(request.data, words, strict=True)], words)
-            splits = task.open_data(*words)
-            return [
-                SplitSet(name, task, samples, kind="split", split=word, notes=_note(config, word))
-                for name, word, samples in zip(names, words, splits, strict=True)
-            ]
-        if config is None:
-            raise UserError(
-                Problem(
-                    "--data",
-                    "is not given, and none of the models lies in a run folder whose validation data could be used",
-                    got=", ".join(str(model.path) for model in request.models),
-                    remedy="--data SET: the name of a split, or a path that the task can open",
-                )
-            )
-        (samples,) = task.open_data(VALIDATION)
-        name, notes = _name_validation(config), _note(config, VALIDATION)
-        return [SplitSet(name, task, samples, kind=VALIDATION, split=VALIDATION, notes=notes)]
+        return open_sets(session, self.kind)
 
     def open_run_data(self, run: FinishedRun) -> EvalSet:
         """The validation data of a run, as the run opened it."""
-        from sharpstudent.evaluation.tables import SplitSet
+        from sharpstudent.evaluation.tables import build_validation_set
 
         assert isinstance(self.task, Task)
-        name, notes = _name_validation(run.config), _note(run.config, VALIDATION)
-        return SplitSet(name, self.task, run.data, kind=VALIDATION, split=VALIDATION, notes=notes)
+        return build_validation_set(self.task, run.data, run.config)
 
     # What is looked for.
 
@@ -274,7 +199,7 @@ class Renderer:
         """The results as data, the verdict among them. Raises UserError for data that has no figures."""
         from sharpstudent.evaluation.compare import build_results
 
-        return build_results(self._find_class(), session, evaluation, measured, heading)
+        return build_results(self.kind, session, evaluation, measured, heading)
 
     def write(
         self, folder: Path, results: Any, evaluation: Evaluation, measured: Measured, *, run: FinishedRun | None
@@ -309,32 +234,7 @@ class Renderer:
             "results.json, tables.csv, tables.npz, figures/."
         )
 
-    def _find_class(self) -> type[Task]:
-        return self.task if isinstance(self.task, type) else type(self.task)
 
-    def _build_task(self, config: RunConfig | None) -> Task:
-        if config is None:
-            return self._find_class()()
-        return self._find_class()(config.task_section, allow=config.allow)
-
-    def _find_config(self, request: EvaluationRequest) -> RunConfig | None:
-        """The user's own, or that of the run of the last model that lies in one."""
-        from sharpstudent.evaluation.tables import load_config
-
-        if request.config is not None:
-            return load_config(request.config, self._find_class())
-        found = [self._read_config(model.path) for model in reversed(request.models)]
-        return next((config for config in found if config is not None), None)
-
-    def _read_config(self, path: Path) -> RunConfig | None:
-        """That of the run that a model lies in; None for a file elsewhere."""
-        from sharpstudent.evaluation.tables import find_run_folder, load_config
-
-        folder = find_run_folder(path)
-        return None if folder is None else load_config(folder, self._find_class())
-
-
-VALIDATION = "validation"  # the split that chooses checkpoints
 SENTENCES = 5  # of the verdict that the console shows after its first line
 
 
@@ -345,14 +245,3 @@ def say_verdict(session: Session, verdict: Sequence[str]) -> None:
         session.say(line)
     if len(sentences) > SENTENCES:
         session.say(f"  ({len(sentences) - SENTENCES} more in the report)")
-
-
-def _note(config: RunConfig | None, split: str) -> list[str]:
-    """What a report says of a split that chose the checkpoint."""
-    from sharpstudent.evaluation.tables import note_validation
-
-    return [] if config is None or split != VALIDATION else [note_validation(config.name)]
-
-
-def _name_validation(config: RunConfig) -> str:
-    return f"validation of {config.name}".replace("/", "-")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,15 @@ from sharpstudent.core.errors import Problem, ProblemList, UserError
 from sharpstudent.core.io import check_writable, make_folder, make_new_folder
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest
 from sharpstudent.evaluation.cost import measure_costs
-from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, ModelRecord
+from sharpstudent.evaluation.evaluate import Evaluation, Heading, evaluate_models
 from sharpstudent.evaluation.model_files import read_selection_metric
 from sharpstudent.evaluation.opened import OpenedModel, choose_device
-from sharpstudent.evaluation.renderer import FinishedRun, Heading, KeptModel, Measured, Renderer, Session
+from sharpstudent.evaluation.renderer import FinishedRun, Measured, Renderer, Session
 from sharpstudent.evaluation.tables import find_run_folder
+from sharpstudent.models.weights import compute_weights_hash
 from sharpstudent.report.console import format_duration
 from sharpstudent.report.curves import read_training
-from sharpstudent.report.environment import describe_environment, hide_home, hide_homes
+from sharpstudent.report.environment import hide_homes
 from sharpstudent.report.results import TrainingResult
 
 ROOT = Path("output")
@@ -35,21 +34,27 @@ ALL_PAIRS = 4  # up to so many models without roles, each is held against each; 
 
 
 def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Console) -> Path:
-    """Do what was asked; returns the folder with the report. Writes nothing before all models have been evaluated.
+    """Do what was asked; write nothing before all models have been evaluated.
 
-    Raises UserError for what the user can mend, with all problems of models and sets together.
+    Args:
+        renderer: Of the task.
+        request: The command line.
+        console: For the user's lines and tables.
+
+    Returns:
+        The folder with the report.
+
+    Raises:
+        UserError: For what the user can mend, with all problems of models and sets together.
     """
     begun = time.monotonic()
     session = _open(renderer, request, console)
-    roles = [model.role for model in request.models]
-    subject = session.models[_find_subject(roles)]
-    heading = _build_heading(
-        title=request.title or _choose_title(session.models),
-        pairs=list_pairs(roles),
-        training=_read_history(subject, next(iter(renderer.task.metrics))),
-        config=_read_run_config(subject),
-        notes=tuple(f"{opened.name}: {note}" for opened in session.models for note in opened.notes),
-    )
+    names = [opened.name for opened in session.models]
+    title = f"Evaluation of {names[0]}" if len(names) == 1 else f"Comparison of {len(names)} models"
+    subject = session.models[_find_subject([model.role for model in request.models])]
+    training, config = _read_run(subject, next(iter(renderer.task.metrics)))
+    notes = tuple(f"{opened.name}: {note}" for opened in session.models for note in opened.notes)
+    heading = Heading(request.title or title, training, config, notes)
     results, evaluation, measured = _report(renderer, session, heading)
     folder = _make_out_folder(request.out)
     renderer.write(folder, results, evaluation, measured, run=None)
@@ -60,26 +65,27 @@ def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Cons
 
 
 def write_run_report(renderer: Renderer, run: FinishedRun) -> Path:
-    """Evaluate the best model of a run on the run's validation data and write the report into its folder; returns it.
+    """Evaluate the best model of a run on the run's validation data and write the report into its folder.
 
-    Raises UserError where the disk refuses, MetricError where the validation data has no figures.
+    Args:
+        renderer: Of the task.
+        run: The run that has ended.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: Where the disk refuses.
+        MetricError: Where the validation data has no metrics.
     """
     config = run.config
-    request = renderer.default_request(
-        (ModelRequest(run.checkpoint, config.name, "distilled" if config.stage == 2 else "model"),),
-        workers=config.num_workers,
-    )
+    role = "distilled" if config.stage == 2 else "model"
+    request = renderer.default_request((ModelRequest(run.checkpoint, config.name, role),), workers=config.num_workers)
     opened = renderer.open_model(request.models[0], run.device)
-    session = Session(request, run.device, (opened,), run=run)
-    session = replace(session, sets=(renderer.open_run_data(run),))
+    session = Session(request, run.device, (opened,), (renderer.open_run_data(run),), run=run)
     metrics = run.folder / "logs" / "metrics.csv"
-    heading = _build_heading(
-        title=f"Stage {config.stage}: {config.name}",
-        pairs=(),
-        training=read_training(metrics, best_epoch=opened.about.get("epoch"), metric=run.metric),
-        config=config.model_dump(mode="json"),
-        notes=(),
-    )
+    training = read_training(metrics, best_epoch=opened.about.get("epoch"), metric=run.metric)
+    heading = Heading(f"Stage {config.stage}: {config.name}", training, hide_homes(config.model_dump(mode="json")))
     results, evaluation, measured = _report(renderer, session, heading)
     return renderer.write(run.folder, results, evaluation, measured, run=run)[0]
 
@@ -106,7 +112,7 @@ def list_pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
 def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any, Evaluation, Measured]:
     """What both an evaluation and the end of a run come to: everything found, as results."""
     calibrations = renderer.calibrate(session)
-    evaluation = session.evaluate(session.sets)
+    evaluation = evaluate_models(session, session.sets)
     mistakes, pictures = renderer.find_mistakes(session, evaluation)
     measured = Measured(
         calibrations=calibrations,
@@ -115,17 +121,13 @@ def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any
         pictures=pictures,
         robustness=renderer.measure_robustness(session),
     )
+    pairs = list_pairs([model.role for model in evaluation.models])
     if session.run is not None:
-        own = evaluation.models[0].tables[0]
-        others = [_to_result(kept) for kept in session.run.read_others(own)]
-        evaluation = replace(evaluation, models=(*evaluation.models, *others))
-        heading = replace(heading, pairs=[(0, number) for number in range(1, len(evaluation.models))])
+        models = (*evaluation.models, *session.run.read_others(evaluation.models[0].tables[0]))
+        evaluation = replace(evaluation, models=models)
+        pairs = [(0, number) for number in range(1, len(models))]
+    evaluation = replace(evaluation, pairs=pairs)
     return renderer.build_results(session, evaluation, measured, heading), evaluation, measured
-
-
-def _to_result(kept: KeptModel) -> EvalResult:
-    record = ModelRecord(kept.name, kept.role, kept.file, sha256=None, architecture=kept.architecture)
-    return EvalResult(record, (kept.table,))
 
 
 def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> Session:
@@ -138,6 +140,7 @@ def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> S
             models.append(renderer.open_model(wanted, device))
         except UserError as error:
             problems.take(error)
+    models = note_equal_weights(models)
     session = Session(request, device, tuple(models), console=console)
     try:
         _check_names(models)
@@ -150,6 +153,20 @@ def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> S
             session.say(f"{opened.name}: {note}")
     problems.raise_if_any()  # opening data may take long: first everything else must be right
     return replace(session, sets=tuple(renderer.open_sets(session)))
+
+
+def note_equal_weights(models: Sequence[OpenedModel]) -> list[OpenedModel]:
+    """Each model with a note where it holds the weights of one before it: the comparison would say nothing."""
+    first: dict[str, str] = {}
+    noted: list[OpenedModel] = []
+    for opened in models:
+        digest = compute_weights_hash(opened.model) if opened.model.state_dict() else opened.sha256
+        if digest in first:
+            note = f"its weights are those of {first[digest]} to the last bit: this is one model, named twice"
+            opened = replace(opened, notes=(*opened.notes, note))
+        first.setdefault(digest, opened.name)
+        noted.append(opened)
+    return noted
 
 
 def _check_names(models: Sequence[OpenedModel]) -> None:
@@ -205,40 +222,14 @@ def _find_subject(roles: Sequence[str]) -> int:
     return len(roles) - 1 if any(role != "model" for role in roles) else 0
 
 
-def _choose_title(models: Sequence[OpenedModel]) -> str:
-    return f"Evaluation of {models[0].name}" if len(models) == 1 else f"Comparison of {len(models)} models"
+def _read_run(opened: OpenedModel, default: str) -> tuple[TrainingResult | None, dict[str, Any] | None]:
+    """metrics.csv and the resolved config of the run that the model lies in; None for a file elsewhere.
 
-
-def _build_heading(
-    *,
-    title: str,
-    pairs: Sequence[tuple[int, int]],
-    training: TrainingResult | None,
-    config: Any,
-    notes: tuple[str, ...],
-) -> Heading:
-    return Heading(
-        title=title,
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(hide_home(sys.argv)),
-        pairs=pairs,
-        training=training,
-        config=hide_homes(config),
-        environment=describe_environment(),
-        notes=notes,
-    )
-
-
-def _read_history(opened: OpenedModel, default: str) -> TrainingResult | None:
-    """metrics.csv of the run that the model lies in; None for a file elsewhere. default: metric of the task."""
+    default: the metric that selected its epoch, where the checkpoint does not say.
+    """
     folder = find_run_folder(opened.path)
     if folder is None:
-        return None
+        return None, None
     metric = read_selection_metric(opened.about, default=f"val_{default}")
-    return read_training(folder / "logs" / "metrics.csv", best_epoch=opened.about.get("epoch"), metric=metric)
-
-
-def _read_run_config(opened: OpenedModel) -> dict[str, Any] | None:
-    """The resolved config of the run that the model lies in, as it is on disk."""
-    folder = find_run_folder(opened.path)
-    return None if folder is None else read_config_file(folder / STORED_NAME)
+    training = read_training(folder / "logs" / "metrics.csv", best_epoch=opened.about.get("epoch"), metric=metric)
+    return training, hide_homes(read_config_file(folder / STORED_NAME))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sharpstudent.config.cli import clean_name
 from sharpstudent.config.load import read_config_file, read_task_name, validate_keys
@@ -28,8 +28,10 @@ from sharpstudent.core.types import Batch, Outputs, Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.data.loader import Replaced, load_batches
 from sharpstudent.data.sampler import evaluation_batches
-from sharpstudent.metrics.checks import SHOWN, MetricError, name_some
-from sharpstudent.models.forward import run_model
+from sharpstudent.evaluation.command_line import EvaluationRequest
+from sharpstudent.evaluation.renderer import Session
+from sharpstudent.metrics.checks import NO_SAMPLES, SHOWN, MetricError, name_some
+from sharpstudent.models.forward import evaluation_mode, run_model
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import EvaluatedSet
 from sharpstudent.task import Task
@@ -62,26 +64,19 @@ def compute_tables(
     Returns:
         A table for each model, and the samples that could not be read, for which others were taken.
     """
-    modes = [model.training for model in models]
     parts: list[list[Table]] = [[] for _ in models]
     replaced: list[Replaced] = []
     keys = evaluation_batches(len(samples), batch_size)
     loader = load_batches(
         samples, keys, seed=samples.seed, num_workers=num_workers, collate=task.collate, timeout_s=timeout_s
     )
-    try:
-        for model in models:
-            model.eval()
-        with contextlib.closing(loader):
-            for batch, unreadable in loader:
-                between_batches()
-                batch = batch.to(device)
-                for model, tables in zip(models, parts, strict=True):
-                    tables.append(make_table(task, run_model(model, batch.inputs), batch))
-                replaced += unreadable
-    finally:
-        for model, was_training in zip(models, modes, strict=True):
-            model.train(was_training)
+    with evaluation_mode(*models), contextlib.closing(loader):
+        for batch, unreadable in loader:
+            between_batches()
+            batch = batch.to(device)
+            for model, tables in zip(models, parts, strict=True):
+                tables.append(make_table(task, run_model(model, batch.inputs), batch))
+            replaced += unreadable
     return tuple(join_parts(tables) for tables in parts), tuple(replaced)
 
 
@@ -97,11 +92,6 @@ def make_table(task: Task, outputs: Outputs, batch: Batch) -> Table:
     return {name: np.array(column) for name, column in columns.items()}
 
 
-def list_tensors(named: Mapping[str, Tensor]) -> list[Tensor]:
-    """All tensors that a model was given, or gave."""
-    return list(named.values())
-
-
 def join_parts(parts: Sequence[Table]) -> Table:
     """One table of several, one below the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -113,7 +103,7 @@ def check_finite(table: Table) -> None:
     NaN in a column of one value a row may say that the row has none (see `Metric.each`): infinity may not.
     """
     if len(table["id"]) == 0:
-        raise MetricError("no samples at all: an empty split has no metric")
+        raise MetricError(NO_SAMPLES)
     for name, column in table.items():
         if column.dtype.kind != "f":
             continue
@@ -211,9 +201,93 @@ def _count_classes(task: Task, table: Table) -> dict[str, int]:
     return {name: int((labels == number).sum()) for number, name in enumerate(classes)}
 
 
+VALIDATION = "validation"  # the split that chooses checkpoints
+
+
+def open_sets(session: Session, kind: type[Task]) -> list[SplitSet]:
+    """Open the data sets of an evaluation.
+
+    Args:
+        session: What was asked for.
+        kind: The class of the task.
+
+    Returns:
+        The sets of the request; without any, the validation data of the run that made the last model that has one.
+
+    Raises:
+        UserError: For data that is not there.
+    """
+    request = session.request
+    config = _find_config(request, kind)
+    task = kind() if config is None else kind(config.task_section, allow=config.allow)
+    if request.data:
+        words = [str(one.path) for one in request.data]
+        names = choose_names([one.name or word for one, word in zip(request.data, words, strict=True)], words)
+        return [
+            SplitSet(name, task, samples, kind="split", split=word, notes=_note(config, word))
+            for name, word, samples in zip(names, words, task.open_data(*words), strict=True)
+        ]
+    if config is None:
+        raise UserError(
+            Problem(
+                "--data",
+                "is not given, and none of the models lies in a run folder whose validation data could be used",
+                got=", ".join(str(model.path) for model in request.models),
+                remedy="--data SET: the name of a split, or a path that the task can open",
+            )
+        )
+    (samples,) = task.open_data(VALIDATION)
+    return [build_validation_set(task, samples, config)]
+
+
+def build_validation_set(task: Task, samples: Samples, config: RunConfig) -> SplitSet:
+    """Build the set of a run's validation data.
+
+    Args:
+        task: Of the run.
+        samples: Its validation samples, opened.
+        config: Of the run.
+
+    Returns:
+        The set, with a note that it chose the checkpoint.
+    """
+    name = f"validation of {config.name}".replace("/", "-")
+    return SplitSet(name, task, samples, kind=VALIDATION, split=VALIDATION, notes=_note(config, VALIDATION))
+
+
+def _note(config: RunConfig | None, split: str) -> list[str]:
+    """What a report says of a split that chose the checkpoint."""
+    return [] if config is None or split != VALIDATION else [note_validation(config.name)]
+
+
 def note_validation(run: str) -> str:
-    """What a report says of the validation data of a run, which chose the run's checkpoint."""
+    """Say what a report must of the validation data of a run, which chose the run's checkpoint."""
     return f"the validation data of the run {run}: it chose the checkpoint, so its figures flatter it"
+
+
+def _find_config(request: EvaluationRequest, kind: type[Task]) -> RunConfig | None:
+    """The user's own, or that of the run of the last model that lies in one."""
+    if request.config is not None:
+        return load_config(request.config, kind)
+    found = (read_run_config(model.path, kind) for model in reversed(request.models))
+    return next((config for config in found if config is not None), None)
+
+
+def read_run_config(path: Path, kind: type[Task]) -> RunConfig | None:
+    """Read the config of the run that a model lies in.
+
+    Args:
+        path: Of the model, a file or a run folder.
+        kind: The class of the task.
+
+    Returns:
+        The config; None for a file elsewhere.
+
+    Raises:
+        UserError: For a run of another task.
+    """
+    folder = find_run_folder(path)
+    return None if folder is None else load_config(folder, kind)
 
 
 def find_run_folder(checkpoint: Path) -> Path | None:

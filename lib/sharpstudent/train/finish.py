@@ -13,7 +13,8 @@ from sharpstudent.config.run_config import SCRIPTS, RunConfig, StudentSection, T
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation import run as evaluation
-from sharpstudent.evaluation.renderer import FinishedRun, KeptModel, StageEnd, load_renderer
+from sharpstudent.evaluation.evaluate import EvalResult
+from sharpstudent.evaluation.renderer import FinishedRun, StageEnd, load_renderer
 from sharpstudent.metrics.bootstrap import join_tables
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.report.console import format_duration
@@ -50,7 +51,7 @@ def write_run_report(run: Run, task: Task, data: TrainingData) -> Path:
     return evaluation.write_run_report(load_renderer(task), finished)
 
 
-def _read_others(run: Run, own: Table) -> list[KeptModel]:
+def _read_others(run: Run, own: Table) -> list[EvalResult]:
     """The student that stage 2 began with, and each teacher, where their tables are of these very rows."""
     config, path = run.config, run.logs_folder / TABLES_NAME
     if not path.is_file():  # stage 1, or a run that an earlier version began
@@ -72,7 +73,7 @@ def _read_others(run: Run, own: Table) -> list[KeptModel]:
         run.say(f"report: {path} is of other models or pictures; the best model stands alone")
         return []
     return [
-        KeptModel(name, role, section.name, Path(section.weights or "none").name, table)
+        EvalResult(name, role, Path(section.weights or "none").name, None, section.name, (table,))
         for (name, role, section), table in zip(named, kept, strict=True)
     ]
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import write_text_atomically
-from sharpstudent.evaluation.evaluate import Evaluation, ModelRecord
+from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.model_files import read_trained, read_validation
-from sharpstudent.evaluation.renderer import Heading, Measured, Session, say_verdict
+from sharpstudent.evaluation.renderer import Measured, Session, say_verdict
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_less
 from sharpstudent.report.page import FIGURE_FILES, remove_earlier
@@ -71,12 +71,12 @@ def assemble(
     )
     try:
         models = tuple(
-            _describe_model(session, number, one.model, frames[number], measured)
+            _describe_model(session, number, one, frames[number], measured)
             for number, one in enumerate(evaluation.models)
         )
         comparisons = tuple(
             found
-            for a, b in heading.pairs
+            for a, b in evaluation.pairs
             for found in build_comparisons((models[a].name, frames[a]), (models[b].name, frames[b]))
         )
     except MetricError as error:
@@ -88,20 +88,14 @@ def assemble(
         ) from None
     has_roles = session.run is None and any(model.role != "model" for model in models)
     results = Results(
-        title=heading.title,
-        made_at=heading.made_at,
-        command=heading.command,
         verdict=(),
         protocol=_describe_protocol(session, frames[0], data, measured.calibrations),
         data=data,
         models=models,
         comparisons=comparisons,
         mistakes=tuple(measured.mistakes),
-        training=heading.training,
         bands=list_bands(models, is_guides_data=_is_guides_data(heading.config)) if has_roles else (),
-        config=heading.config,
-        environment=heading.environment,
-        notes=heading.notes,
+        **vars(heading),
     )
     return results.model_copy(update={"verdict": write_headed_verdict(results, lighter=find_lighter(results))})
 
@@ -112,7 +106,7 @@ def list_sets(evaluation: Evaluation) -> list[FaceSet]:
 
 
 def _describe_model(
-    session: Session, number: int, model: ModelRecord, frames: ScoredFrames, measured: Measured
+    session: Session, number: int, model: EvalResult, frames: ScoredFrames, measured: Measured
 ) -> ModelResult:
     """number: of the model; only those that were opened have a calibration, a cost and robustness."""
     request, is_opened = session.request, number < len(session.models)

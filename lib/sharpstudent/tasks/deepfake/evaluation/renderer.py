@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpstudent.evaluation.command_line import ModelRequest
-from sharpstudent.evaluation.renderer import FinishedRun, Heading, Measured, Renderer, Session, StageEnd
+from sharpstudent.evaluation.renderer import FinishedRun, Measured, Renderer, Session, StageEnd
 from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest, parse_request
 
 if TYPE_CHECKING:
     import torch
 
     from sharpstudent.core.types import Batch
-    from sharpstudent.evaluation.evaluate import Evaluation
+    from sharpstudent.evaluation.evaluate import Evaluation, Heading
     from sharpstudent.evaluation.opened import OpenedModel
     from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, FaceSet
     from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
@@ -102,6 +102,7 @@ class FaceRenderer(Renderer):
 
     def calibrate(self, session: Session) -> Sequence[Any]:
         """What the checkpoints have stored, or what the sets of --validation give."""
+        from sharpstudent.evaluation.evaluate import evaluate_models
         from sharpstudent.tasks.deepfake.evaluation.assemble import collect_frames
         from sharpstudent.tasks.deepfake.evaluation.calibration import choose_calibrations, read_calibration
 
@@ -109,7 +110,7 @@ class FaceRenderer(Renderer):
         assert isinstance(request, FaceRequest)
         if not self._validation:
             return [read_calibration(model) for model in session.models]
-        frames = collect_frames(session.evaluate(self._validation))
+        frames = collect_frames(evaluate_models(session, self._validation))
         named = ", ".join(one.name for one in self._validation)
         return choose_calibrations(frames, named=named, fprs=request.fprs)
 
@@ -173,7 +174,7 @@ class FaceRenderer(Renderer):
         from sharpstudent.tasks.deepfake.report.card import render_model_card
 
         if run is None:
-            names = [one.model.name for one in evaluation.models]
+            names = [one.name for one in evaluation.models]
             models = list(zip(names, self._frames, strict=True))
             return output.write_evaluation(folder, results, measured.pictures, models)
         write_text_atomically(folder / CARD, render_model_card(results, results.models[0]))
