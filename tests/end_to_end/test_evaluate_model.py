@@ -201,7 +201,7 @@ def test_thresholds_chosen_elsewhere_are_stored_and_used_the_next_time(place: Wo
     words = ("--validation", "data/labelled", "--fpr", "0.25", "--store", "--data", "data/other", "--crops")
     assert_done(place.call(EVALUATE, str(run), *words, "--out", str(tmp_path / "one"), *FAST))
     after = load_checkpoint(run / "weights/best_model.pth")
-    assert after.note is None
+    assert after.notes == ()
     assert "fpr_25pct" in after.about["calibration"]["operating_points"]["frame"]
     assert {**after.about, "calibration": None} == {**before.about, "calibration": None}
     for name, tensor in before.tensors["model"].items():

@@ -158,7 +158,7 @@ def test_the_checkpoints_of_november_are_whole(place: Workplace, name: str) -> N
     assert files
     for file in files:
         loaded = load_checkpoint(file)
-        assert loaded.note is None
+        assert loaded.notes == ()
         assert loaded.about["architecture"] == "test_efficientnet"
 
 

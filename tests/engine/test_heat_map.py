@@ -10,7 +10,7 @@ import pytest
 import torch
 from sharpstudent.core.errors import UserError
 from sharpstudent.deploy.heat_map import compute_heat_maps, explain_no_heat_maps
-from sharpstudent.models.teachers import FrozenTeacher
+from sharpstudent.evaluation.load_model import OpenedClassifier
 from sharpstudent.models.vision import Classifier, PicturePreprocess, build_classifier
 from torch import Tensor, nn
 
@@ -81,11 +81,11 @@ def test_what_speaks_for_real_is_not_lit() -> None:
     assert turned.max() > 0.9
 
 
-def test_a_frozen_adapted_teacher_is_asked_through_its_adaptation() -> None:
+def test_an_opened_model_is_looked_into_through_its_adaptation() -> None:
     need_grad_cam()
     model = BrightSpots()
     model.preprocess = PicturePreprocess(mean=(0.1,) * 3, std=(0.8,) * 3)
-    teacher = FrozenTeacher(model, order=(1, 0))
+    teacher = OpenedClassifier(model, order=(1, 0))
     maps = compute_heat_maps(teacher, draw_spots((40, 40)), target=0)
     assert maps is not None
     assert np.unravel_index(maps[0].argmax(), maps[0].shape) >= (40, 40)

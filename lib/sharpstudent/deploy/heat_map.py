@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.models.teachers import FrozenTeacher
+from sharpstudent.models.forward import evaluation_mode
 
-
-@dataclass(frozen=True)
-class _Layer:
-    """The layer whose output is looked at, and how that becomes (B, C, h, w): None where it is so already."""
-
-    module: nn.Module
-    to_grid: Callable[[Tensor], Tensor] | None
+# The layer whose output is looked at, and how that becomes (B, C, h, w): None where it is so already.
+_Layer = tuple[nn.Module, Callable[[Tensor], Tensor] | None]
 
 
 def compute_heat_maps(
@@ -50,10 +44,12 @@ def compute_heat_maps(
         layer = _find_layer(evidence, images[:1].clone().to(device))
         if isinstance(layer, str):
             return None
-        cam = grad_cam(model=evidence, target_layers=[layer.module], reshape_transform=layer.to_grid)
+        module, to_grid = layer
+        targets = [lambda log_odds: log_odds] * batch_size
+        cam = grad_cam(model=evidence, target_layers=[module], reshape_transform=to_grid)
         try:  # not as its own context manager, which swallows an IndexError
             maps = [
-                cam(input_tensor=part.clone().to(device).requires_grad_(), targets=[_take] * len(part))
+                cam(input_tensor=part.clone().to(device).requires_grad_(), targets=targets[: len(part)])
                 for part in images.detach().split(batch_size)
             ]
         finally:
@@ -70,27 +66,17 @@ def explain_no_heat_maps(model: nn.Module, *, side: int, target: int) -> str | N
 
 
 class _Evidence(nn.Module):
-    """The log-odds of a class (B,): log p(it) - log p(not it). A frozen teacher is asked with a graph here."""
+    """The log-odds of a class (B,): log p(it) - log p(not it)."""
 
     def __init__(self, model: nn.Module, target: int) -> None:
         super().__init__()
         self.model, self.target = model, target
 
     def forward(self, images: Tensor) -> Tensor:
-        said: Any = self._ask(images)
+        said: Any = self.model(images)
         logits: Tensor = said if isinstance(said, Tensor) else said["logits"]
         others = [place for place in range(logits.shape[1]) if place != self.target]
         return logits[:, self.target] - logits[:, others].logsumexp(dim=1)
-
-    def _ask(self, images: Tensor) -> Any:
-        if not isinstance(self.model, FrozenTeacher):
-            return self.model(images)
-        logits = self.model.model(images)["logits"]
-        return logits if self.model.order is None else logits[:, list(self.model.order)]
-
-
-def _take(log_odds: Tensor) -> Tensor:
-    return log_odds
 
 
 def _find_layer(evidence: _Evidence, image: Tensor) -> _Layer | str:
@@ -108,7 +94,7 @@ def _find_layer(evidence: _Evidence, image: Tensor) -> _Layer | str:
         is_map = len(found) == 4 and min(found[1:3] if ends_in_channels else found[2:]) > 1
         # A layer that runs more than once, as a shared activation, has more than one output to look at.
         if is_map and shape in (None, found) and [one for one, _ in calls].count(module) == 1:
-            return _Layer(module, _from_channels_last if ends_in_channels else None)
+            return module, (lambda features: features.permute(0, 3, 1, 2)) if ends_in_channels else None
     return "none of its layers gives a grid of features"
 
 
@@ -153,31 +139,22 @@ def _find_token_layer(
     if side * side != shape[1] - prefix or (norm, shape) not in calls:
         return "its features are tokens of no square grid"
     assert isinstance(norm, nn.Module)
-    return _Layer(norm, lambda tokens: tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side)))
-
-
-def _from_channels_last(features: Tensor) -> Tensor:
-    return features.permute(0, 3, 1, 2)
+    return norm, (lambda tokens: tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side)))
 
 
 def _find_device(model: nn.Module) -> torch.device:
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
+    return next(model.parameters(), torch.empty(0)).device
 
 
 @contextlib.contextmanager
 def _left_as_it_was(model: nn.Module) -> Generator[None]:
     """Inside, the model is in evaluation mode and its weights take no gradients; afterwards all is as before."""
-    modes = [(module, module.training) for module in model.modules()]
     weights = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
     try:
-        for module, _ in modes:  # each by itself: a module's own `eval` may do more
-            module.training = False
-        model.requires_grad_(False)
-        yield
+        with evaluation_mode(model):
+            model.requires_grad_(False)
+            yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for weight, needs, gradient in weights:
             weight.requires_grad_(needs)
             weight.grad = gradient

@@ -139,28 +139,41 @@ def check_scale(spec: ModelFile) -> None:
             )
 
 
-def refuse_scale(spec: ModelFile, path: Path) -> None:
-    """Raise UserError where a file that says what it takes was given a mean or std."""
-    if spec.mean is None and spec.std is None:
-        return
-    raise UserError(
-        Problem(
-            where=str(path),
-            what="says itself what it takes, RGB in 0..1, and was given a mean or std as well",
-            remedy="leave mean and std out for this file",
+def note_assumptions(
+    spec: ModelFile, path: Path, image_size: int, classes: Sequence[str], *, describes_itself: bool
+) -> list[str]:
+    """Say how a file is evaluated that does not say it itself.
+
+    Args:
+        spec: What the caller says of it.
+        path: Of the file.
+        image_size: Pixels a side.
+        classes: In the order of its logits.
+        describes_itself: Whether the file says what it takes: RGB in 0..1.
+
+    Returns:
+        A note, where anything is assumed.
+
+    Raises:
+        UserError: For a mean or std beside a file that describes itself.
+    """
+    if describes_itself and spec.mean is None and spec.std is None:
+        return []
+    if describes_itself:
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="says itself what it takes, RGB in 0..1, and was given a mean or std as well",
+                remedy="leave mean and std out for this file",
+            )
         )
-    )
-
-
-def tell_assumed(spec: ModelFile, path: Path, image_size: int, classes: Sequence[str]) -> str:
-    """The note that says how a file is judged which does not say it itself."""
     scale = ", as it is" if spec.mean is None and spec.std is None else ""
     scale += "" if spec.mean is None else f", minus {', '.join(map(str, spec.mean))}"
     scale += "" if spec.std is None else f", divided by {', '.join(map(str, spec.std))}"
-    return (
+    return [
         f"{path.name} does not say what it takes and gives; judged as: RGB in 0..1{scale}; {image_size} px; logits in "
         f"the order {', '.join(classes)}"
-    )
+    ]
 
 
 ONNX = ".onnx"
@@ -252,10 +265,7 @@ def _open_tensors(spec: ModelFile, path: Path, classes: tuple[str, ...], device:
     classifier, line = load_classifier(file, architecture=architecture, dropout=says.dropout, classes=order)
     notes.append(line)
     image_size = settle_size(says.image_size, spec, path, B4_IMAGE_SIZE if architecture == EFFICIENTNET_B4 else None)
-    if file.kind == "weights":
-        notes.append(tell_assumed(spec, path, image_size, order))
-    else:
-        refuse_scale(spec, path)
+    notes += note_assumptions(spec, path, image_size, order, describes_itself=file.kind != "weights")
     return _Found(classifier, file.kind, architecture, image_size, order, file.about, notes)
 
 
@@ -267,11 +277,8 @@ def _open_onnx(spec: ModelFile, path: Path, classes: tuple[str, ...], device: to
     image_size = settle_size(said_size, spec, path, None)
     classifier = OnnxClassifier(graph, classes=order)
     classifier.check_outputs(image_size)
-    notes = list(graph.notes)
-    if says.architecture is None or says.classes is None:
-        notes.append(tell_assumed(spec, path, image_size, order))
-    else:
-        refuse_scale(spec, path)
+    is_told = says.architecture is not None and says.classes is not None
+    notes = [*graph.notes, *note_assumptions(spec, path, image_size, order, describes_itself=is_told)]
     architecture = settle("architecture", says.architecture, spec.architecture, path)
     return _Found(classifier, "onnx", architecture, image_size, order, graph.about, notes)
 

@@ -85,15 +85,10 @@ def run_graph(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.flo
         full = chunk if spare == 0 else np.concatenate([chunk, np.repeat(chunk[-1:], spare, axis=0)])
         said = _run_once(graph, full)
         if said.ndim == 0 or len(said) != len(full):
-            raise UserError(
-                _refuse(graph.path, "does not give one row for each picture", _describe(len(full)), f"{said.shape}")
-            )
+            rows = f"{len(full)} row{'s' if len(full) > 1 else ''} for a batch of {len(full)}"
+            raise _refuse(graph.path, "does not give one row for each picture", rows, f"{said.shape}")
         parts.append(said[: len(chunk)])
     return np.concatenate(parts)
-
-
-def _describe(pictures: int) -> str:
-    return f"{pictures} row{'s' if pictures > 1 else ''} for a batch of {pictures}"
 
 
 def _run_once(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -101,7 +96,7 @@ def _run_once(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.flo
         (said,) = graph.session.run([graph.output_name], {graph.input_name: pictures})
     except _list_errors() as error:
         what = f"could not judge pictures of shape {tuple(pictures.shape)}"
-        raise UserError(_refuse(graph.path, what, None, _first_words(error))) from None
+        raise _refuse(graph.path, what, None, _first_words(error)) from None
     return np.asarray(said, dtype=np.float32)
 
 
@@ -109,9 +104,7 @@ def _start_session(path: Path, device: torch.device) -> Any:
     try:
         import onnxruntime  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise UserError(
-            Problem(str(path), "needs onnxruntime, which is not installed", remedy='pip install ".[onnx]"')
-        ) from None
+        raise _refuse(path, "needs onnxruntime, which is not installed", remedy='pip install ".[onnx]"') from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: they come as exceptions too
     options.intra_op_num_threads = torch.get_num_threads()  # as many as torch, so that times can be compared
@@ -121,10 +114,8 @@ def _start_session(path: Path, device: torch.device) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except _list_errors() as error:
-        what = (
-            "cannot be opened as ONNX: it is damaged, cut off, incomplete or of a kind that onnxruntime does not know"
-        )
-        raise UserError(_refuse(path, what, None, _first_words(error))) from None
+        what = "cannot be opened as ONNX: it is damaged, cut off, incomplete or of a kind unknown to onnxruntime"
+        raise _refuse(path, what, None, _first_words(error)) from None
 
 
 def _list_errors() -> tuple[type[Exception], ...]:
@@ -138,12 +129,12 @@ def _find_input(session: Any, path: Path) -> Any:
     inputs = session.get_inputs()
     got = ", ".join(f"{each.name}: {each.shape} {each.type}" for each in inputs) or "none"
     if len(inputs) != 1:
-        raise UserError(_refuse(path, f"has {len(inputs)} inputs", _TAKES, got))
+        raise _refuse(path, f"has {len(inputs)} inputs", _TAKES, got)
     if inputs[0].type != "tensor(float)":
-        raise UserError(_refuse(path, "takes other numbers than float32", _TAKES, got))
+        raise _refuse(path, "takes other numbers than float32", _TAKES, got)
     shape = inputs[0].shape
     if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-        raise UserError(_refuse(path, "does not take images of three colours, channels first", _TAKES, got))
+        raise _refuse(path, "does not take images of three colours, channels first", _TAKES, got)
     return inputs[0]
 
 
@@ -151,7 +142,7 @@ def _read_shape(image: Any, path: Path) -> tuple[int | None, int | None]:
     """Batch and side, where they are fixed."""
     batch, _, height, width = (size if isinstance(size, int) and size > 0 else None for size in image.shape)
     if height != width and None not in (height, width):
-        raise UserError(_refuse(path, "takes images that are not square", _TAKES, f"{image.name}: {image.shape}"))
+        raise _refuse(path, "takes images that are not square", _TAKES, f"{image.name}: {image.shape}")
     return batch, height or width
 
 
@@ -161,11 +152,14 @@ def _find_output(session: Any, path: Path) -> str:
         return names[0]
     if LOGITS in names:
         return LOGITS
-    raise UserError(_refuse(path, f"has {len(names)} outputs, none of them called `{LOGITS}`", None, ", ".join(names)))
+    raise _refuse(path, f"has {len(names)} outputs, none of them called `{LOGITS}`", None, ", ".join(names))
 
 
-def _refuse(path: Path, what: str, expected: str | None, got: str) -> Problem:
-    return Problem(str(path), what, expected, got, remedy=_EXPORT_ANEW)
+def _refuse(
+    path: Path, what: str, expected: str | None = None, got: str | None = None, *, remedy: str = _EXPORT_ANEW
+) -> UserError:
+    """The error for a file that cannot be evaluated."""
+    return UserError(Problem(str(path), what, expected, got, remedy))
 
 
 def _first_words(error: Exception) -> str:
@@ -208,18 +202,11 @@ class OnnxClassifier(Classifier):
         return torch.from_numpy(self._to_logits(run_graph(self.graph, pictures))).to(image.device)
 
     def get_features(self, image: Tensor) -> NoReturn:
-        raise UserError(
-            Problem(
-                str(self.graph.path),
-                "gives logits alone: an ONNX file has no feature maps",
-                remedy="give the checkpoint that it was exported from",
-            )
-        )
+        what = "gives logits alone: an ONNX file has no feature maps"
+        raise _refuse(self.graph.path, what, remedy="give the checkpoint that it was exported from")
 
     def enable_gradient_checkpointing(self) -> NoReturn:
-        raise UserError(
-            Problem(str(self.graph.path), "cannot be trained: it is an ONNX file", remedy="train the checkpoint")
-        )
+        raise _refuse(self.graph.path, "cannot be trained: it is an ONNX file", remedy="train the checkpoint")
 
     def check_outputs(self, side: int) -> None:
         """Judge a few very different pictures of S = side. Raises UserError for outputs of another shape, and
@@ -245,26 +232,21 @@ class OnnxClassifier(Classifier):
             odds = said.reshape(-1)
             return np.stack([np.zeros_like(odds), odds], axis=1)
         shape = ", ".join(["N", *(str(size) for size in said.shape[1:])])
-        raise UserError(
-            Problem(
-                str(self.graph.path),
-                f"gives another number of outputs than the task has classes ({', '.join(self.classes)})",
-                expected=f"logits (N, {count})"
-                + (f", or log-odds of {self.classes[1]}, (N, 1) or (N,)" if count == 2 else ""),
-                got=f"{self.graph.output_name}: ({shape})",
-                remedy="give a model that was trained on this task",
-            )
+        raise _refuse(
+            self.graph.path,
+            f"gives another number of outputs than the task has classes ({', '.join(self.classes)})",
+            f"logits (N, {count})" + (f", or log-odds of {self.classes[1]}, (N, 1) or (N,)" if count == 2 else ""),
+            f"{self.graph.output_name}: ({shape})",
+            remedy="give a model that was trained on this task",
         )
 
     def _refuse_probabilities(self, seen: str) -> NoReturn:
-        raise UserError(
-            Problem(
-                str(self.graph.path),
-                "gives probabilities, not logits",
-                expected="logits (before softmax or sigmoid), which thresholds and calibration are made of",
-                got=f"{self.graph.output_name}: {seen}",
-                remedy="export the model without its last softmax or sigmoid",
-            )
+        raise _refuse(
+            self.graph.path,
+            "gives probabilities, not logits",
+            "logits (before softmax or sigmoid), which thresholds and calibration are made of",
+            f"{self.graph.output_name}: {seen}",
+            remedy="export the model without its last softmax or sigmoid",
         )
 
 
