@@ -101,7 +101,7 @@ def find_auc(frames: ScoredFrames, rounds: int) -> str:
 def compare_aucs(frames: ScoredFrames, rounds: int) -> str:
     other = frames.margins + np.random.default_rng(1).normal(size=len(frames))
     found = compute_paired(AUC, make_table(frames, frames.margins), make_table(frames, other), rounds=rounds)
-    return f"{found.difference.value:+.6f}, p {found.p_value:.4f}"
+    return f"{found.value:+.6f}, p {found.p_value:.4f}"
 
 
 def find_frame_figures(frames: ScoredFrames, rounds: int) -> str:

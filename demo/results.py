@@ -210,7 +210,7 @@ def _measure() -> dict[str, Any]:
             for name, of_seeds in tables.items()
         },
         "differences": {
-            f"{one} - {other}": _to_json(compute_paired(AUC, tables[one], tables[other], rounds=2000).difference)
+            f"{one} - {other}": _to_json(compute_paired(AUC, tables[one], tables[other], rounds=2000))
             for one, other in DIFFERENCES
         },
     }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sharpstudent.core.types import Table
 from sharpstudent.metrics.binary import compute_average_precision, compute_eer
-from sharpstudent.metrics.bootstrap import Estimate, PairedEstimate, compute_interval, compute_paired
+from sharpstudent.metrics.bootstrap import Estimate, compute_interval, compute_paired
 from sharpstudent.metrics.metric import Metric, make_binary_metric, repeat_rows
 from sharpstudent.tasks.deepfake.report.results import Counts
 
@@ -65,6 +65,6 @@ def find_interval(
 
 def find_difference(
     statistic: Statistic, a: ArrayLike, b: ArrayLike, labels: ArrayLike, groups: Sequence[str], **told: Any
-) -> PairedEstimate:
+) -> Estimate:
     of_a, of_b = (make_tables(scores, labels, groups) for scores in (a, b))
     return compute_paired(make_metric(statistic), of_a, of_b, **told)

@@ -166,21 +166,21 @@ def test_a_model_does_not_differ_from_itself() -> None:
     same = find_difference(
         compute_auc_by_rank, data.scores[0], 3 * data.scores[0] + 1, data.labels, data.groups, rounds=100, seed=0
     )
-    assert same.difference == Estimate(value=0.0, low=0.0, high=0.0)
+    assert same == Estimate(0.0, 0.0, 0.0, p_value=1.0)
 
 
 def test_swapping_the_models_turns_the_sign() -> None:
     data = draw_people(0, seeds=2)
     a, b = data.scores
-    ab = find_difference(compute_auc_by_rank, a, b, data.labels, data.groups, rounds=300, seed=0).difference
-    ba = find_difference(compute_auc_by_rank, b, a, data.labels, data.groups, rounds=300, seed=0).difference
+    ab = find_difference(compute_auc_by_rank, a, b, data.labels, data.groups, rounds=300, seed=0)
+    ba = find_difference(compute_auc_by_rank, b, a, data.labels, data.groups, rounds=300, seed=0)
     assert (ba.value, ba.low, ba.high) == pytest.approx((-ab.value, -ab.high, -ab.low), abs=1e-12)
 
 
 def test_pairing_is_surer_than_two_separate_intervals() -> None:
     data = draw_people(0, seeds=2)
     a, b = data.scores
-    paired = find_difference(compute_auc_by_rank, a, b, data.labels, data.groups, rounds=500, seed=0).difference
+    paired = find_difference(compute_auc_by_rank, a, b, data.labels, data.groups, rounds=500, seed=0)
     widths = [compute_one(People(row[np.newaxis], data.labels, data.groups)) for row in (a, b)]
     unpaired = math.hypot(*(interval.high - interval.low for interval in widths))
     assert paired.high - paired.low < 0.7 * unpaired
@@ -189,9 +189,7 @@ def test_pairing_is_surer_than_two_separate_intervals() -> None:
 def test_a_clearly_better_model_has_an_interval_above_zero() -> None:
     data = draw_people(0, seeds=3)
     better = data.scores + 2 * data.labels
-    gain = find_difference(
-        compute_auc_by_rank, better, data.scores, data.labels, data.groups, rounds=300, seed=0
-    ).difference
+    gain = find_difference(compute_auc_by_rank, better, data.scores, data.labels, data.groups, rounds=300, seed=0)
     means = [np.mean([compute_auc(row, data.labels) for row in stack]) for stack in (better, data.scores)]
     assert gain.value == pytest.approx(means[0] - means[1], abs=1e-12)
     assert 0.0 < gain.low < gain.value < gain.high
@@ -271,7 +269,7 @@ def test_about_95_percent_of_paired_intervals_cover_the_difference_of_two_equall
         data = draw_people(trial, people=60, samples_each=6, seeds=4)
         gain = find_difference(
             compute_auc_by_rank, data.scores[:2], data.scores[2:], data.labels, data.groups, rounds=400, seed=trial
-        ).difference
+        )
         return gain.low <= 0.0 <= gain.high
 
     assert 0.91 <= count_covered(covers, 300) <= 0.98

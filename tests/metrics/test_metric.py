@@ -161,7 +161,7 @@ def test_too_many_draws_without_a_value_leave_no_interval() -> None:
     assert found.note is not None
     assert found.note.endswith("of 100 draws have no value")
     paired = compute_paired(METRICS["distance"], table, table, rounds=100)
-    assert (paired.difference.value, paired.difference.low, paired.p_value) == (0.0, None, None)
+    assert (paired.value, paired.low, paired.p_value) == (0.0, None, None)
 
 
 def test_pairs_are_joined_by_id_whatever_the_order_and_equal_ids_by_their_turn() -> None:
@@ -191,9 +191,9 @@ def test_a_paired_difference_is_raw_and_of_any_metric() -> None:
     worse = {**table, "score": table["score"] * 0.5}
     found = compute_paired(METRICS["distance"], table, worse, rounds=200)
     values = [resample_metric(METRICS["distance"], one, rounds=200, seed=0) for one in (table, worse)]
-    assert found.difference.value == METRICS["distance"].value(table) - METRICS["distance"].value(worse)
+    assert found.value == METRICS["distance"].value(table) - METRICS["distance"].value(worse)
     expected = find_percentile_interval(0.0, values[0] - values[1], level=0.95)
-    assert (found.difference.low, found.difference.high) == (expected.low, expected.high)
+    assert (found.low, found.high) == (expected.low, expected.high)
 
 
 def test_a_task_can_name_its_metrics_without_numpy() -> None:

@@ -108,7 +108,7 @@ def compare_models(
             pair = compute_paired(
                 metric, a[1][part], b[1][part], rounds=rounds, level=LEVEL, seed=SEED, group_unit=task.group_unit
             )
-            difference = to_figure(pair.difference)
+            difference = to_figure(pair)
             better = _find_better(difference, metric)
             found.append(
                 PairResult(

@@ -10,7 +10,7 @@ Legend: N rows, S seeds (one table each), G groups, R rounds in blocks of B.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,22 +32,20 @@ Tables = Table | Sequence[Table]  # of one model: one, or one a seed, of the sam
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric on all rows, NaN where it is undefined, and the ends of its interval over groups.
+    """A metric on all rows, or a difference of two models, with its interval over groups.
 
-    note: why there is no value or no interval; low and high are None then.
+    Attributes:
+        value: NaN where it is undefined.
+        low: The lower end; None without an interval.
+        high: The upper end; None without an interval.
+        note: Why there is no value or no interval.
+        p_value: Of a difference: two-sided, of there being none; None without an interval.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     note: str | None = None
-
-
-@dataclass(frozen=True)
-class PairedEstimate:
-    """difference: the metric of a minus that of b; p_value: two-sided, of there being none; None without interval."""
-
-    difference: Estimate
     p_value: float | None = None
 
 
@@ -82,7 +80,7 @@ def compute_paired(
     level: float = 0.95,
     seed: int = 0,
     group_unit: str = "group",
-) -> PairedEstimate:
+) -> Estimate:
     """The metric of model a minus that of model b on the same rows, which are joined by `id`.
 
     Args:
@@ -94,7 +92,7 @@ def compute_paired(
     joined = join_tables([*tables_a, *_list_tables(table_b)], same=metric.strata)
     sides = [joined[: len(tables_a)], joined[len(tables_a) :]]
     difference, values = _estimate(metric, sides, rounds, level, seed, group_unit)
-    return PairedEstimate(difference, None if difference.low is None else find_p_value(values))
+    return difference if difference.low is None else replace(difference, p_value=find_p_value(values))
 
 
 def resample(

@@ -270,9 +270,7 @@ def _check_worse(model: CheckedModel, other: CheckedModel, advice: str) -> list[
     metric, task = model.metric, model.task
     if not metric.is_better(other.value, model.value):
         return []
-    paired = compute_paired(
-        metric, model.table, other.table, rounds=ROUNDS, seed=0, group_unit=task.group_unit
-    ).difference
+    paired = compute_paired(metric, model.table, other.table, rounds=ROUNDS, seed=0, group_unit=task.group_unit)
     best = paired.high if metric.direction == "higher" else paired.low
     if best is None or not metric.is_better(0.0, best):
         return []

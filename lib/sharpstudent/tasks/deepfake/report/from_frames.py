@@ -235,7 +235,7 @@ def _compare(
         a=called[0],
         b=called[1],
         figure=name_figure(level, "auc", part),
-        difference=to_figure(found.difference),
+        difference=to_figure(found),
         p_value=found.p_value,
         agreement=float(np.mean((rows["a"] >= 0.0) == (rows["b"] >= 0.0))),
     )
