@@ -19,17 +19,15 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
-from sharpstudent.evaluation.model_files import read_trained, read_validation
 from sharpstudent.evaluation.renderer import Measured, Session
 from sharpstudent.evaluation.tables import SplitSet, join_parts
-from sharpstudent.metrics.bootstrap import Estimate, compute_interval, compute_paired
+from sharpstudent.metrics.bootstrap import LEVEL, SEED, Estimate, compute_interval, compute_paired
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.report.results import EvaluatedModel, EvaluationResults, FigureResult, MetricAbout, PairResult
 from sharpstudent.report.verdict import write_verdict
 from sharpstudent.task import Task
 
-LEVEL, SEED = 0.95, 0
 MOST_CELLS = 32  # of a row's values in tables.csv: larger ones, such as maps, are in tables.npz only
 
 
@@ -90,9 +88,7 @@ def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
 def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int) -> dict[str, FigureResult]:
     """Every metric of the task with its interval, of each part: NAME and NAME@SET."""
     return {
-        f"{name}{part}": to_figure(
-            compute_interval(metric, table, rounds=rounds, level=LEVEL, seed=SEED, group_unit=task.group_unit)
-        )
+        f"{name}{part}": to_figure(compute_interval(metric, table, rounds=rounds, group_unit=task.group_unit))
         for part, table in parts.items()
         for name, metric in task.metrics.items()
     }
@@ -105,9 +101,7 @@ def compare_models(
     found: list[PairResult] = []
     for part in a[1]:
         for name, metric in task.metrics.items():
-            pair = compute_paired(
-                metric, a[1][part], b[1][part], rounds=rounds, level=LEVEL, seed=SEED, group_unit=task.group_unit
-            )
+            pair = compute_paired(metric, a[1][part], b[1][part], rounds=rounds, group_unit=task.group_unit)
             difference = to_figure(pair)
             better = _find_better(difference, metric)
             found.append(
@@ -174,13 +168,7 @@ def _describe_model(
     """number: of the model; only those that were opened have a calibration and a cost."""
     is_opened = number < len(measured.costs)
     return EvaluatedModel(
-        name=one.name,
-        role=one.role,
-        file=one.file,
-        sha256=one.sha256,
-        architecture=one.architecture,
-        trained=read_trained(one.about),
-        validation=read_validation(one.about),
+        **one.describe(),
         metrics=compute_metrics(task, parts, rounds=rounds),
         calibration=measured.calibrations[number] if is_opened else None,
         cost=measured.costs[number] if is_opened else None,

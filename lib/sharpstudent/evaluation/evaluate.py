@@ -15,6 +15,7 @@ from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.types import Table
+from sharpstudent.evaluation.model_files import read_trained, read_validation
 from sharpstudent.evaluation.opened import OpenedModel
 from sharpstudent.evaluation.renderer import Session
 from sharpstudent.evaluation.tables import EvalSet, check_finite, compute_tables
@@ -47,6 +48,11 @@ class EvalResult:
     tables: tuple[Table, ...]
     input_key: Hashable = None
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def describe(self) -> dict[str, Any]:
+        """What every form of results says of a model, by the names of the fields."""
+        named = {name: getattr(self, name) for name in ("name", "role", "file", "sha256", "architecture")}
+        return {**named, "trained": read_trained(self.about), "validation": read_validation(self.about)}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from sharpstudent.metrics.metric import Metric, OnBlock
 # How often each group was drawn (B, G): whole numbers, no wider than they need be, for the tables that rows look
 # their group up in are read N times a round.
 GroupCounts = NDArray[np.unsignedinteger[Any] | np.int64]
+LEVEL, SEED = 0.95, 0  # unless a caller says otherwise
 BLOCK_CELLS = 2**18  # of a block of rounds over all rows: memory does not grow with the rounds
 MOST_TRIES = 1000  # of a round that has to hold every stratum
 MOST_UNDEFINED = 0.05  # share of the rounds without a value, above which there is no interval
@@ -54,8 +55,8 @@ def compute_interval(
     table: Tables,
     *,
     rounds: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    level: float = LEVEL,
+    seed: int = SEED,
     group_unit: str = "group",
 ) -> Estimate:
     """A metric with its interval over the groups in column `group`.
@@ -77,8 +78,8 @@ def compute_paired(
     table_b: Tables,
     *,
     rounds: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    level: float = LEVEL,
+    seed: int = SEED,
     group_unit: str = "group",
 ) -> Estimate:
     """The metric of model a minus that of model b on the same rows, which are joined by `id`.

@@ -17,7 +17,6 @@ import numpy as np
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import write_text_atomically
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
-from sharpstudent.evaluation.model_files import read_trained, read_validation
 from sharpstudent.evaluation.renderer import Measured, Session, say_verdict
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_less
@@ -114,14 +113,8 @@ def _describe_model(
     calibration = measured.calibrations[number] if is_opened else None
     without = "no temperature and thresholds are stored with it: --validation SET"
     return ModelResult(
-        name=model.name,
-        role=model.role,
-        file=model.file,
-        sha256=model.sha256,
-        architecture=model.architecture,
+        **model.describe(),
         image_size=model.input_key if isinstance(model.input_key, int) else None,
-        trained=read_trained(model.about),
-        validation=read_validation(model.about),
         figures=build_figures(
             frames,
             calibration=calibration,
