@@ -93,9 +93,7 @@ def _measure_files(paths: Iterable[Path]) -> int:
 
 def _find_free(folder: Path) -> int | None:
     """Bytes that this user may still write where `folder` is or will be; None where the disk does not say."""
-    there = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()), None)
-    if there is None:
-        return None
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     try:
         usage = shutil.disk_usage(there)
     except OSError:

@@ -111,7 +111,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 remedy="give a file that this program or torch.save(model.state_dict(), ...) wrote",
             )
         )
-    about = json.loads(payload.pop(ABOUT_KEY)) if isinstance(payload.get(ABOUT_KEY), str) else {}
+    try:
+        about = json.loads(payload.pop(ABOUT_KEY)) if isinstance(payload.get(ABOUT_KEY), str) else {}
+    except ValueError as error:
+        raise UserError(
+            Problem(
+                where=str(path),
+                what="is no checkpoint of this program: its `about` is not JSON",
+                got=str(error),
+                remedy="give its weights alone: torch.save(model.state_dict(), FILE)",
+            )
+        ) from None
     return Checkpoint(payload, about, notes)
 
 

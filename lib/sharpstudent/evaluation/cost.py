@@ -80,7 +80,7 @@ def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device)
         latency_p95_ms=float(np.percentile(times, 95)),
         memory_bytes=memory,
         device=_describe_device(device, onnx),
-        notes=(*notes, *([] if note is None else [note])),
+        notes=(*notes, *filter(None, [note])),
     )
 
 
@@ -123,11 +123,9 @@ def _measure_memory(
 def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
     """The model's own tensors and the most that is held beside them while it judges one sample."""
     inputs = opened.example(1, device)
-    tensors = [*opened.model.parameters(), *opened.model.buffers()]
-    held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    held = sum(tensor.nbytes for tensor in (*opened.model.parameters(), *opened.model.buffers()))
     torch.cuda.synchronize(device)
-    own = sum(tensor.numel() * tensor.element_size() for tensor in inputs.values())
-    before = torch.cuda.memory_allocated(device) - own
+    before = torch.cuda.memory_allocated(device) - sum(tensor.nbytes for tensor in inputs.values())
     torch.cuda.reset_peak_memory_stats(device)
     for output in run_model(opened.model, inputs).values():
         output.cpu()
@@ -136,13 +134,7 @@ def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
 
 def _measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
     """As evaluation/cost_child.py measures it. A child that fails costs the figure only."""
-    if opened.again is None:
-        return None, "memory: not measured, a fresh process could not open the model again"
-    asked = {
-        "path": str(opened.path.resolve()),
-        "again": opened.again,
-        "threads": torch.get_num_threads(),
-    }
+    asked = {"path": str(opened.path.resolve()), "again": opened.again, "threads": torch.get_num_threads()}
     root = str(Path(sharpstudent.__file__).resolve().parent.parent)
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     try:

@@ -50,7 +50,9 @@ def read_tensor_file(path: Path) -> TensorFile:
     if path.suffix == SAFETENSORS:
         tensors, about, notes = read_tensors(path), _read_metadata(path), ()
     else:
-        tensors, about, notes = _read_checkpoint(path)
+        checkpoint = load_checkpoint(path)
+        tensors, notes = unwrap_tensors(checkpoint.tensors, where=str(path)), checkpoint.notes
+        about = checkpoint.about if isinstance(checkpoint.about, dict) else {}  # of a program that is not ours
     _check_finite(tensors, path)
     says = "architecture" in about
     kind: Kind = "weights" if not says else "safetensors" if path.suffix == SAFETENSORS else "checkpoint"
@@ -93,22 +95,6 @@ def load_classifier(
 def _build(architecture: str, *, classes: int, dropout: float | None) -> Classifier:
     with torch.random.fork_rng(devices=[]):  # a model may be opened in the middle of a run, whose draws go on
         return build_classifier(architecture, classes=classes, dropout=dropout)
-
-
-def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], tuple[str, ...]]:
-    try:
-        checkpoint = load_checkpoint(path)
-    except json.JSONDecodeError as error:  # somebody else's `about`
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="is no checkpoint of this program: its `about` is not JSON",
-                got=str(error),
-                remedy="give its weights alone: torch.save(model.state_dict(), FILE)",
-            )
-        ) from None
-    about = checkpoint.about if isinstance(checkpoint.about, dict) else {}
-    return unwrap_tensors(checkpoint.tensors, where=str(path)), about, checkpoint.notes
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

@@ -42,10 +42,10 @@ class OpenedModel:
     about: Mapping[str, Any]
     notes: tuple[str, ...]
     example: Callable[[int, torch.device], Mapping[str, Tensor]]
+    again: Mapping[str, Any]
     classes: tuple[str, ...] = ()
     input_key: Hashable = None
     input_words: str = ""
-    again: Mapping[str, Any] | None = None
 
 
 def open_checkpoint(request: ModelRequest, kind: type[Task], device: torch.device) -> OpenedModel:

@@ -190,12 +190,12 @@ def build_eces(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of
     return lambda counts: np.abs(counts @ gaps).sum(axis=1) / (counts @ samples)
 
 
-_PLAIN = {"auc": compute_auc, "average_precision": compute_average_precision, "eer": compute_eer}
-_ON_DRAWS: Mapping[BinaryMetric, DrawStatistic] = {
-    "auc": compute_aucs,
-    "auc_by_rank": compute_aucs,
-    "average_precision": compute_average_precisions,
-    "eer": compute_eers,
+# Of a whole table, None for the form on draws there, too; and on draws.
+_FORMS: Mapping[BinaryMetric, tuple[Callable[..., float] | None, DrawStatistic]] = {
+    "auc": (compute_auc, compute_aucs),
+    "auc_by_rank": (None, compute_aucs),
+    "average_precision": (compute_average_precision, compute_average_precisions),
+    "eer": (compute_eer, compute_eers),
 }
 
 
@@ -227,10 +227,11 @@ def compute_counted(
     score_array, label_array = check_samples(scores, labels, sample_ids=sample_ids)
     if not (bool(counts[label_array == 0].any()) and bool(counts[label_array == 1].any())):
         return float("nan")
-    if kind in _PLAIN and bool((counts == 1).all()):
-        return _PLAIN[kind](score_array, label_array)
+    plain, on_draws = _FORMS[kind]
+    if plain is not None and bool((counts == 1).all()):
+        return plain(score_array, label_array)
     grouped = GroupedScores(score_array, label_array, np.arange(len(score_array)))  # each row a group of its own
-    return float(_ON_DRAWS[kind](grouped.draw(counts[np.newaxis]))[0])
+    return float(on_draws(grouped.draw(counts[np.newaxis]))[0])
 
 
 def build_on_block(kind: BinaryMetric, scores: ArrayLike, labels: ArrayLike, group_of: NDArray[np.int64]) -> OnBlock:
@@ -248,5 +249,5 @@ def build_on_block(kind: BinaryMetric, scores: ArrayLike, labels: ArrayLike, gro
     Raises:
         MetricError: As `check_samples`.
     """
-    grouped, form = GroupedScores(*check_samples(scores, labels), group_of), _ON_DRAWS[kind]
+    grouped, form = GroupedScores(*check_samples(scores, labels), group_of), _FORMS[kind][1]
     return lambda counts: form(grouped.draw(counts))

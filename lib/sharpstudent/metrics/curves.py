@@ -229,20 +229,11 @@ def choose_thresholds(scores: ArrayLike, labels: ArrayLike, *, fprs: Sequence[fl
 
 
 def _build_point(ranked: Ranked, place: int) -> OperatingPoint:
-    return OperatingPoint(
-        threshold=_find_threshold(ranked, place),
-        tpr=float(ranked.positives[place] / ranked.positives[-1]),
-        fpr=float(ranked.negatives[place] / ranked.negatives[-1]),
-    )
-
-
-def _find_threshold(ranked: Ranked, place: int) -> float:
-    """The threshold that calls the samples of point `place` positive and no others."""
-    thresholds = ranked.thresholds
-    if place == 0:
-        return float(np.nextafter(thresholds[0], np.inf))
-    lowest = float(thresholds[place - 1])
-    if place == len(thresholds):
-        return lowest
-    middle = 0.5 * lowest + 0.5 * float(thresholds[place])
-    return middle if thresholds[place] < middle <= lowest else lowest
+    """The point of the ROC, with a threshold that calls its samples positive and no others."""
+    thresholds = np.concatenate([[np.nextafter(ranked.thresholds[0], np.inf)], ranked.thresholds])
+    threshold = float(thresholds[place])
+    if 0 < place < len(ranked.thresholds):
+        middle = 0.5 * threshold + 0.5 * float(thresholds[place + 1])
+        threshold = middle if thresholds[place + 1] < middle <= threshold else threshold
+    tpr, fpr = (float(counts[place] / counts[-1]) for counts in (ranked.positives, ranked.negatives))
+    return OperatingPoint(threshold, tpr, fpr)
