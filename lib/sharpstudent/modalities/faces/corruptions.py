@@ -40,7 +40,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.modalities.faces.crop import compute_box_margins
 
@@ -183,7 +183,7 @@ def recompress_h264(picture: NDArray[np.uint8], crf: float) -> NDArray[np.uint8]
     """
     obstacle = find_obstacle()
     if obstacle is not None:
-        raise UserError(Problem(where="h264", what=obstacle))
+        raise UserError.about(where="h264", what=obstacle)
     height, width = picture.shape[:2]
     even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(_decode(_encode(np.ascontiguousarray(even, np.uint8), crf))[:height, :width])

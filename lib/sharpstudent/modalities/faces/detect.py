@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.modalities.faces.crop import compute_areas, compute_ious
 
 Network = TypeVar("Network")
@@ -31,12 +31,10 @@ def load_model(model_file: str | Path, what: str, build: Callable[[str], Network
     """
     path = Path(model_file)
     if not path.is_file() or path.stat().st_size == 0:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what=f"the {what} is missing or empty",
-                remedy="fetch the model files (see weights/README.md) or give another path",
-            )
+        raise UserError.about(
+            where=str(path),
+            what=f"the {what} is missing or empty",
+            remedy="fetch the model files (see weights/README.md) or give another path",
         )
     # OpenCV 5 prints a line about its DNN engine for each network. OPENCV_LOG_LEVEL would be read too early for us: at
     # the first import of cv2, which is often someone else's.
@@ -44,13 +42,11 @@ def load_model(model_file: str | Path, what: str, build: Callable[[str], Network
     try:
         return build(str(path))
     except cv2.error as error:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what=f"OpenCV cannot read this file as the {what}",
-                got=str(error).strip().splitlines()[0],
-                remedy="the file is damaged or another kind of model: fetch it again (see weights/README.md)",
-            )
+        raise UserError.about(
+            where=str(path),
+            what=f"OpenCV cannot read this file as the {what}",
+            got=str(error).strip().splitlines()[0],
+            remedy="the file is damaged or another kind of model: fetch it again (see weights/README.md)",
         ) from error
     finally:
         cv2.utils.logging.setLogLevel(level)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_text_atomically
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measured, Session, say_verdict
@@ -82,8 +82,8 @@ def assemble(
         if session.run is not None:
             raise
         named = ", ".join(one.name for one in data)
-        raise UserError(
-            Problem(f"--data: {named}", "has no figures", got=str(error), remedy="give real and fake faces, each once")
+        raise UserError.about(
+            f"--data: {named}", "has no figures", got=str(error), remedy="give real and fake faces, each once"
         ) from None
     has_roles = session.run is None and any(model.role != "model" for model in models)
     results = Results(

@@ -73,13 +73,11 @@ def read_calibration(opened: OpenedModel) -> CalibrationResult | None:
         return CalibrationResult.model_validate(stored)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(
-            Problem(
-                where=f"{opened.path}: {KEY}",
-                what="cannot be understood: it is not what this version writes",
-                got=f"{'.'.join(map(str, first['loc'])) or KEY}: {first['msg']}",
-                remedy="choose it anew: evaluate_model.py MODEL --validation SET --store",
-            )
+        raise UserError.about(
+            where=f"{opened.path}: {KEY}",
+            what="cannot be understood: it is not what this version writes",
+            got=f"{'.'.join(map(str, first['loc'])) or KEY}: {first['msg']}",
+            remedy="choose it anew: evaluate_model.py MODEL --validation SET --store",
         ) from None
 
 
@@ -95,13 +93,11 @@ def choose_calibrations(
     try:
         return [calibrate_on_validation(of_model, where=named, fprs=wanted) for of_model in frames]
     except MetricError as error:
-        raise UserError(
-            Problem(
-                f"--validation: {named}",
-                "cannot choose temperature and thresholds",
-                got=str(error),
-                remedy="give a set with real and fake faces",
-            )
+        raise UserError.about(
+            f"--validation: {named}",
+            "cannot choose temperature and thresholds",
+            got=str(error),
+            remedy="give a set with real and fake faces",
         ) from None
 
 

@@ -94,21 +94,17 @@ def _compute_key(request: SetRequest, cut: CutSettings) -> str:
 
 def _check_folder(source: Path) -> None:
     if not source.is_dir():
-        raise UserError(
-            Problem(
-                str(source),
-                "is a file that is no manifest",
-                expected="a prepared set's folder or manifest.arrow, or a folder of pictures or videos",
-                remedy="name the folder that the file lies in",
-            )
+        raise UserError.about(
+            str(source),
+            "is a file that is no manifest",
+            expected="a prepared set's folder or manifest.arrow, or a folder of pictures or videos",
+            remedy="name the folder that the file lies in",
         )
     if read_preparation(source) is not None:
-        raise UserError(
-            Problem(
-                str(source),
-                "was begun by prepare_faces.py and holds no manifest.arrow: it is not finished",
-                remedy="repeat that command; or name the folder of pictures or videos that it was made from",
-            )
+        raise UserError.about(
+            str(source),
+            "was begun by prepare_faces.py and holds no manifest.arrow: it is not finished",
+            remedy="repeat that command; or name the folder of pictures or videos that it was made from",
         )
 
 
@@ -119,14 +115,12 @@ def _find_labelled(root: Path, *, layout: str | None, label: int | None) -> tupl
     if LAYOUTS[name].data_set or label is not None or any(folder.lower() in CLASSES for folder in folders):
         return name, found
     there = [f"{folder}/" for folder in folders] or [clip.key for clip in found.clips]
-    raise UserError(
-        Problem(
-            str(root),
-            "does not say what is real and what is fake",
-            expected="real/ and fake/ in it (one alone will do), or a data set that prepare_faces.py knows",
-            got=", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else ""),
-            remedy="move the files there, or say --label real or --label fake for all of them",
-        )
+    raise UserError.about(
+        str(root),
+        "does not say what is real and what is fake",
+        expected="real/ and fake/ in it (one alone will do), or a data set that prepare_faces.py knows",
+        got=", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else ""),
+        remedy="move the files there, or say --label real or --label fake for all of them",
     )
 
 
@@ -146,14 +140,12 @@ def read_swaps(root: Path) -> dict[str, SwapRow]:
             found = (SwapRow(*map(row.get, COLUMNS)) for row in rows if row["method"] is not None)
             return {row.file: row for row in found}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            Problem(
-                str(path),
-                "cannot be read as the table of make_swaps.py",
-                expected=",".join(COLUMNS),
-                got=str(error),
-                remedy="run make_swaps.py again, or delete the file: folders are people then",
-            )
+        raise UserError.about(
+            str(path),
+            "cannot be read as the table of make_swaps.py",
+            expected=",".join(COLUMNS),
+            got=str(error),
+            remedy="run make_swaps.py again, or delete the file: folders are people then",
         ) from None
 
 
@@ -204,7 +196,7 @@ def read_crops_set(root: Path, *, name: str) -> EvaluationSet:
 def _find_pictures(root: Path) -> list[str]:
     """Below the root, '/' between parts, reals first."""
     if not root.is_dir():
-        raise UserError(Problem(str(root), "is a file, not a folder of face crops", LAYOUT, remedy="name the folder"))
+        raise UserError.about(str(root), "is a file, not a folder of face crops", LAYOUT, remedy="name the folder")
     folders = [root / label for label in LABELS if (root / label).is_dir()]
     names = [path.relative_to(root).as_posix() for folder in folders for path in list_pictures(folder)]
     if not names:

@@ -60,8 +60,8 @@ def choose_names(requests: Sequence[SetRequest]) -> list[str]:
     / (it stands between set and kind of fake in figures' names) or is there twice.
     """
     if not requests:
-        raise UserError(
-            Problem("--data", "names no data set", "a prepared set or a folder", "none", "name one or more of them")
+        raise UserError.about(
+            "--data", "names no data set", "a prepared set or a folder", "none", "name one or more of them"
         )
     expected = "a prepared set's folder or manifest.arrow, or a folder of pictures or videos"
     missing = [
@@ -99,12 +99,10 @@ def _open(request: SetRequest, name: str, say: Callable[[str], None], console: C
     if kind == "manifest":
         return read_manifest_set(request.path, name=name, split=request.split, faces=request.faces)
     if (request.path / TABLE).is_file():
-        raise UserError(
-            Problem(
-                str(request.path),
-                f"holds face crops, as its {TABLE} says: cutting faces out of them would cut them twice",
-                remedy="say --crops",
-            )
+        raise UserError.about(
+            str(request.path),
+            f"holds face crops, as its {TABLE} says: cutting faces out of them would cut them twice",
+            remedy="say --crops",
         )
     return read_folder_set(request, name=name, say=say, console=console)
 
@@ -131,14 +129,12 @@ def _check_both_classes(sets: Sequence[EvaluationSet]) -> None:
     remedy = "name a set of the other class as well"
     if any(found.about.kind == "manifest" and found.about.split != "all" for found in sets):
         remedy += ", or another --split"
-    raise UserError(
-        Problem(
-            ", ".join(found.name for found in sets),
-            f"all {sum(len(found) for found in sets):,} faces are {there}: nothing can be told apart",
-            expected="real and fake faces, over all data sets together",
-            got=name_some(samples),
-            remedy=remedy,
-        )
+    raise UserError.about(
+        ", ".join(found.name for found in sets),
+        f"all {sum(len(found) for found in sets):,} faces are {there}: nothing can be told apart",
+        expected="real and fake faces, over all data sets together",
+        got=name_some(samples),
+        remedy=remedy,
     )
 
 
@@ -173,7 +169,7 @@ def _check_rules(names: Sequence[str]) -> None:
         try:
             Aggregation(name)
         except MetricError as error:
-            raise UserError(Problem("--video-rules", str(error), got=name, remedy="choose among these")) from None
+            raise UserError.about("--video-rules", str(error), got=name, remedy="choose among these") from None
 
 
 def _open_sets(
@@ -221,11 +217,9 @@ def _check_apart(sets: Sequence[FaceSet], validation: Sequence[EvaluationSet]) -
     known = {one.fingerprint: one.name for one in sets if isinstance(one, EvaluationSet)}
     for one in validation:
         if one.fingerprint in known:
-            raise UserError(
-                Problem(
-                    f"--validation {one.name}",
-                    f"holds the very faces of --data {known[one.fingerprint]}",
-                    expected="other people: thresholds are chosen on one set and judged on another",
-                    remedy="give another set, or another --split",
-                )
+            raise UserError.about(
+                f"--validation {one.name}",
+                f"holds the very faces of --data {known[one.fingerprint]}",
+                expected="other people: thresholds are chosen on one set and judged on another",
+                remedy="give another set, or another --split",
             )

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.metrics.checks import name_some
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, Manifest
@@ -292,14 +292,12 @@ def _choose_rows(manifest: Manifest, split: str) -> range:
         return rows
     counts = {name: len(manifest.rows_of(name)) for name in SPLITS}
     others = [name for name in ("test", "val", "train") if counts[name]]
-    raise UserError(
-        Problem(
-            str(manifest.path),
-            "has no face at all" if split == "all" else f"has no face in its split {split}",
-            expected=f"faces in {split}",
-            got=", ".join(f"{name}: {count:,} faces" for name, count in counts.items()),
-            remedy=f"--split {' or '.join((*others, 'all'))}" if sum(counts.values()) else "prepare the set again",
-        )
+    raise UserError.about(
+        str(manifest.path),
+        "has no face at all" if split == "all" else f"has no face in its split {split}",
+        expected=f"faces in {split}",
+        got=", ".join(f"{name}: {count:,} faces" for name, count in counts.items()),
+        remedy=f"--split {' or '.join((*others, 'all'))}" if sum(counts.values()) else "prepare the set again",
     )
 
 
@@ -358,7 +356,7 @@ def _check_none(manifest: Manifest, rows: ManifestRows, framed: _Framed, bad: ND
     if len(bad):
         names = _name_frames(rows, framed.first[bad])
         remedy = f"python prepare_faces.py check {manifest.folder}"
-        raise UserError(Problem(str(manifest.path), f"{len(bad)} {what}", got=name_some(names), remedy=remedy))
+        raise UserError.about(str(manifest.path), f"{len(bad)} {what}", got=name_some(names), remedy=remedy)
 
 
 def _describe_preparation(manifest: Manifest, faces: FacesRule) -> list[str]:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import Outputs, Sample, Table
 from sharpstudent.data.loader import Replaced
@@ -119,14 +119,12 @@ def choose_disturbances(names: Sequence[str] | None, say: Callable[[str], None])
     known = [disturbance.name for disturbance in DISTURBANCES]
     unknown = sorted(set(names or ()) - set(known))
     if unknown:
-        raise UserError(
-            Problem(
-                where="robustness",
-                what="no disturbance has this name",
-                expected=", ".join(known),
-                got=", ".join(unknown),
-                remedy="name some of these, or none of them for all",
-            )
+        raise UserError.about(
+            where="robustness",
+            what="no disturbance has this name",
+            expected=", ".join(known),
+            got=", ".join(unknown),
+            remedy="name some of these, or none of them for all",
         )
     wanted = [disturbance for disturbance in DISTURBANCES if not names or disturbance.name in names]
     obstacle = find_obstacle() if any(disturbance.name == "h264" for disturbance in wanted) else None
@@ -134,7 +132,7 @@ def choose_disturbances(names: Sequence[str] | None, say: Callable[[str], None])
         return tuple(wanted)
     left = tuple(disturbance for disturbance in wanted if disturbance.name != "h264")
     if not left:
-        raise UserError(Problem(where="robustness: h264", what=obstacle))
+        raise UserError.about(where="robustness: h264", what=obstacle)
     say(f"robustness: h264 is left out: {obstacle}")
     return left
 
@@ -151,8 +149,8 @@ def choose_faces(
     if most is None or len(everything) <= most:
         return [np.arange(len(of_set)) for of_set in labels]
     if most < 2:
-        raise UserError(
-            Problem("robustness", "needs a real and a fake at least", expected="2 faces or more", got=str(most))
+        raise UserError.about(
+            "robustness", "needs a real and a fake at least", expected="2 faces or more", got=str(most)
         )
     reals, fakes = (np.flatnonzero(everything == label) for label in (0, 1))
     of_reals = min(len(reals), max(most - most // 2, most - len(fakes)))

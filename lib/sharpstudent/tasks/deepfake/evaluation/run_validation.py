@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.evaluation.tables import note_validation
@@ -77,13 +77,11 @@ def open_validation(config: RunConfig | None, paths: Sequence[Path]) -> Validati
     there is no config, as none of the models with these paths lies in a run folder.
     """
     if config is None:
-        raise UserError(
-            Problem(
-                "--data",
-                "is not given, and none of the models lies in a run folder whose validation data could be used",
-                got=", ".join(map(str, paths)),
-                remedy="--data SET: what prepare_faces.py has made, or a folder with real/ and fake/",
-            )
+        raise UserError.about(
+            "--data",
+            "is not given, and none of the models lies in a run folder whose validation data could be used",
+            got=", ".join(map(str, paths)),
+            remedy="--data SET: what prepare_faces.py has made, or a folder with real/ and fake/",
         )
     section = config.task_section
     assert isinstance(section, DeepfakeSection)

@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import TEMPORARY_SUFFIX, append_text, write_text_atomically
 from sharpstudent.tasks.deepfake.swaps.people import show_path
 
@@ -46,18 +46,18 @@ def check_places(people: Path, dest: Path, photos: Sequence[Path]) -> None:
     outer, inner = people.resolve(), dest.resolve()
     if people.is_dir() and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
         what = "lies in PEOPLE: its fakes would be taken for people" if inner.is_relative_to(outer) else "holds PEOPLE"
-        raise UserError(Problem(str(dest), what, got=f"PEOPLE {people}", remedy="name a folder beside PEOPLE"))
+        raise UserError.about(str(dest), what, got=f"PEOPLE {people}", remedy="name a folder beside PEOPLE")
     inside = next((path for path in photos if path.resolve().is_relative_to(inner)), None)
     if inside is not None:
-        raise UserError(
-            Problem(str(dest), "holds photos that are to be swapped", got=show_path(inside), remedy="name another DEST")
+        raise UserError.about(
+            str(dest), "holds photos that are to be swapped", got=show_path(inside), remedy="name another DEST"
         )
     if dest.exists() and not dest.is_dir():
-        raise UserError(Problem(str(dest), "is a file where DEST must be a folder", remedy="name another folder"))
+        raise UserError.about(str(dest), "is a file where DEST must be a folder", remedy="name another folder")
     root = people if people.is_dir() else people.parent
     if people.is_dir() and read_settings(root) is not None:
-        raise UserError(
-            Problem(str(people), f"is what {MADE_BY} has written", remedy="name the folder of the real photos")
+        raise UserError.about(
+            str(people), f"is what {MADE_BY} has written", remedy="name the folder of the real photos"
         )
 
 
@@ -68,26 +68,22 @@ def open_folder(dest: Path, settings: Mapping[str, Any]) -> None:
         names = sorted(entry.name for entry in dest.iterdir()) if dest.is_dir() else []
         foreign = [name for name in names if not name.startswith(_OF_A_START)]
         if foreign:
-            raise UserError(
-                Problem(
-                    str(dest),
-                    "holds something else",
-                    expected="a new folder, an empty one, or one that this command has begun",
-                    got=", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""),
-                    remedy="name another folder as DEST",
-                )
+            raise UserError.about(
+                str(dest),
+                "holds something else",
+                expected="a new folder, an empty one, or one that this command has begun",
+                got=", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""),
+                remedy="name another folder as DEST",
             )
     elif before != settings:
         changed = [
             f"{key}: {before.get(key)} -> {settings[key]}" for key in settings if before.get(key) != settings[key]
         ]
-        raise UserError(
-            Problem(
-                str(dest),
-                "holds swaps that were made otherwise",
-                got="; ".join(changed) or "another version",
-                remedy="name another DEST, or delete this one",
-            )
+        raise UserError.about(
+            str(dest),
+            "holds swaps that were made otherwise",
+            got="; ".join(changed) or "another version",
+            remedy="name another DEST, or delete this one",
         )
     text = json.dumps({"made_by": MADE_BY, "settings": dict(settings)}, indent=2, ensure_ascii=False)
     write_text_atomically(dest / SETTINGS, text + "\n")

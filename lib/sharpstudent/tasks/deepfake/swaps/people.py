@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, read_photos, split_photos
 
 ALL = "all"
@@ -46,13 +46,11 @@ def list_photos(request: SwapRequest) -> list[Photo]:
     if any(photo.split for photo in photos) or request.split in ("train", "val"):
         photos = split_photos(photos, request.validation_share, request.split_seed)
     elif request.split == "test":
-        raise UserError(
-            Problem(
-                str(request.people),
-                "has no split, so nobody is known to be test",
-                got="--split test",
-                remedy="give a CSV file with the column split, or choose val, train or all",
-            )
+        raise UserError.about(
+            str(request.people),
+            "has no split, so nobody is known to be test",
+            got="--split test",
+            remedy="give a CSV file with the column split, or choose val, train or all",
         )
     else:
         photos = [replace(photo, split="") for photo in photos]
@@ -61,14 +59,12 @@ def list_photos(request: SwapRequest) -> list[Photo]:
     people = sorted({photo.person for photo in chosen})
     if len(people) < 2:
         of_split = "" if request.split == ALL else f" of split {request.split}"
-        raise UserError(
-            Problem(
-                str(request.people),
-                f"has photos{of_split} of {len(people)} people: a swap takes two",
-                expected=LAYOUT,
-                got=", ".join(people) or ", ".join(f"{n} of {s}" for s, n in Counter(p.split for p in photos).items()),
-                remedy="add photos of other people, or choose another --split",
-            )
+        raise UserError.about(
+            str(request.people),
+            f"has photos{of_split} of {len(people)} people: a swap takes two",
+            expected=LAYOUT,
+            got=", ".join(people) or ", ".join(f"{n} of {s}" for s, n in Counter(p.split for p in photos).items()),
+            remedy="add photos of other people, or choose another --split",
         )
     return chosen
 
@@ -102,11 +98,9 @@ def _check_one_split(where: Path, photos: Sequence[Photo]) -> None:
         splits_of[photo.person].add(str(photo.split))
     shared = sorted(person for person, splits in splits_of.items() if len(splits) > 1)
     if shared:
-        raise UserError(
-            Problem(
-                str(where),
-                f"has {len(shared)} people in two splits: swaps of one would show faces of the other",
-                got=", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""),
-                remedy="give each person one split",
-            )
+        raise UserError.about(
+            str(where),
+            f"has {len(shared)} people in two splits: swaps of one would show faces of the other",
+            got=", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""),
+            remedy="give each person one split",
         )
