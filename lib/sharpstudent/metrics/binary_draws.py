@@ -1,5 +1,6 @@
-"""Metrics of two classes on many resamples at once: scores are sorted once, and each metric equals its plain function
-on the samples as often as they were drawn, to 1e-12.
+"""Metrics of two classes on many resamples at once.
+
+Scores are sorted once, and each metric equals its plain function on the samples as often as they were drawn, to 1e-12.
 
 A resample that holds some group twice is the same samples, each counted twice: two running sums of the counts, over
 positives and negatives from the highest score down, are its ROC in whole numbers. Nothing is sorted or copied again,
@@ -139,29 +140,69 @@ def compute_eers(drawn: Drawn) -> NDArray[np.float64]:
 
 
 def compute_tprs_at_fpr(drawn: Drawn, wanted: float) -> NDArray[np.float64]:
-    """Compute TPRs (B,) at the FPR `wanted`, as `compute_tpr_at_fpr`."""
+    """Compute TPRs at a wanted FPR, as `compute_tpr_at_fpr`.
+
+    Args:
+        drawn: B resamples.
+        wanted: The highest FPR that is allowed, above 0 and below 1.
+
+    Returns:
+        The rates (B,).
+    """
     return find_tpr_at_fpr(drawn.positives, drawn.negatives, wanted)
 
 
 def compute_accuracies(drawn: Drawn, threshold: float) -> NDArray[np.float64]:
-    """Compute accuracies (B,) at a threshold, as `compute_accuracy`."""
+    """Compute accuracies at a threshold, as `compute_accuracy`.
+
+    Args:
+        drawn: B resamples.
+        threshold: A sample is called positive from here on.
+
+    Returns:
+        The shares (B,).
+    """
     found, alarms = drawn.count_called_positive(threshold)
     positives, negatives = drawn.positives_among[:, -1], drawn.negatives_among[:, -1]
     return (found + negatives - alarms) / (positives + negatives)
 
 
 def compute_balanced_accuracies(drawn: Drawn, threshold: float) -> NDArray[np.float64]:
-    """Compute balanced accuracies (B,) at a threshold, as `compute_balanced_accuracy`."""
+    """Compute balanced accuracies at a threshold, as `compute_balanced_accuracy`.
+
+    Args:
+        drawn: B resamples.
+        threshold: A sample is called positive from here on.
+
+    Returns:
+        The means of both classes' shares (B,).
+    """
     return 1.0 - 0.5 * (compute_fnrs(drawn, threshold) + compute_fprs(drawn, threshold))
 
 
 def compute_fnrs(drawn: Drawn, threshold: float) -> NDArray[np.float64]:
-    """Compute false negative rates (B,) at a threshold, as `compute_fnr`."""
+    """Compute false negative rates at a threshold, as `compute_fnr`.
+
+    Args:
+        drawn: B resamples.
+        threshold: A sample is called positive from here on.
+
+    Returns:
+        The rates (B,).
+    """
     return 1.0 - drawn.count_called_positive(threshold)[0] / drawn.positives_among[:, -1]
 
 
 def compute_fprs(drawn: Drawn, threshold: float) -> NDArray[np.float64]:
-    """Compute false positive rates (B,) at a threshold, as `compute_fpr`."""
+    """Compute false positive rates at a threshold, as `compute_fpr`.
+
+    Args:
+        drawn: B resamples.
+        threshold: A sample is called positive from here on.
+
+    Returns:
+        The rates (B,).
+    """
     return drawn.count_called_positive(threshold)[1] / drawn.negatives_among[:, -1]
 
 
@@ -170,18 +211,45 @@ SumStatistic = Callable[[NDArray[np.float64], NDArray[np.int64], NDArray[np.int6
 
 
 def build_briers(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> OnBlock:
-    """Build the Brier score on draws of groups, as `compute_brier`; all arguments (N,)."""
+    """Build the Brier score on draws of groups, as `compute_brier`.
+
+    Args:
+        margins: Log-odds of class 1 (N,).
+        labels: (N,), 0 and 1.
+        group_of: The group of each sample (N,), 0 to G - 1.
+
+    Returns:
+        A function of draws.
+    """
     probability = 0.5 * (1.0 + np.tanh(0.5 * margins))
     return build_mean((probability - labels) ** 2, group_of)
 
 
 def build_log_losses(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> OnBlock:
-    """Build the log loss on draws of groups, as `compute_log_loss`; all arguments (N,)."""
+    """Build the log loss on draws of groups, as `compute_log_loss`.
+
+    Args:
+        margins: Log-odds of class 1 (N,).
+        labels: (N,), 0 and 1.
+        group_of: The group of each sample (N,), 0 to G - 1.
+
+    Returns:
+        A function of draws.
+    """
     return build_mean(np.logaddexp(0.0, np.where(labels == 1, -margins, margins)), group_of)
 
 
 def build_eces(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of: NDArray[np.int64]) -> OnBlock:
-    """Build the ECE on draws of groups, as `compute_ece` with its usual bins; all arguments (N,)."""
+    """Build the ECE on draws of groups, as `compute_ece` with its usual bins.
+
+    Args:
+        margins: Log-odds of class 1 (N,).
+        labels: (N,), 0 and 1.
+        group_of: The group of each sample (N,), 0 to G - 1.
+
+    Returns:
+        A function of draws.
+    """
     confidence, right = find_confidence(to_logits(margins), labels)
     cell = group_of * BINS + find_bins(confidence, BINS)
     size = int(group_of.max()) + 1

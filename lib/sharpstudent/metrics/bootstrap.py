@@ -21,12 +21,11 @@ from sharpstudent.core.types import Table
 from sharpstudent.metrics.checks import MetricError, explain_undefined, name_some, number_names
 from sharpstudent.metrics.metric import Metric, OnBlock
 
-# How often each group was drawn (B, G): whole numbers, no wider than they need be, for the tables that rows look
-# their group up in are read N times a round.
+# How often each group was drawn (B, G). The integers are as narrow as they can be: they are read N times a round.
 GroupCounts = NDArray[np.unsignedinteger[Any] | np.int64]
 LEVEL, SEED = 0.95, 0  # unless a caller says otherwise
-BLOCK_CELLS = 2**18  # of a block of rounds over all rows: memory does not grow with the rounds
-MOST_TRIES = 1000  # of a round that has to hold every stratum
+BLOCK_CELLS = 2**18  # draws times rows of a block: memory does not grow with the rounds
+MOST_TRIES = 1000  # to draw a round that holds every stratum
 MOST_UNDEFINED = 0.05  # share of the rounds without a value, above which there is no interval
 Tables = Table | Sequence[Table]  # of one model: one, or one a seed, of the same rows
 
@@ -59,14 +58,20 @@ def compute_interval(
     seed: int = SEED,
     group_unit: str = "group",
 ) -> Estimate:
-    """A metric with its interval over the groups in column `group`.
+    """Compute a metric with its interval over the groups in column `group`.
 
     Args:
-        table: of one model; or the tables of several seeds, whose mean is meant: the spread over groups, at these
-            seeds.
-        rounds: how many draws are made; those without a value are left out, and more than 5 % of them are told.
-        level: the share of the rounds between the ends.
-        group_unit: what the note calls a group where there are fewer than two.
+        metric: The metric.
+        table: The rows of one model, or a list with the rows of the same model at several seeds. Then the mean over
+            the seeds is meant; its interval is the spread over groups at these seeds.
+        rounds: How many resamples are drawn. Those without a value are left out; with more than 5 % of them there is
+            no interval.
+        level: The share of the resamples between the ends, 0 to 1.
+        seed: Of the draws.
+        group_unit: What the note calls a group where there are fewer than two.
+
+    Returns:
+        The value with its interval; a note says why there is none.
     """
     tables = join_tables(_list_tables(table), same=metric.strata)
     return _estimate(metric, [tables], rounds, level, seed, group_unit)[0]
@@ -82,12 +87,24 @@ def compute_paired(
     seed: int = SEED,
     group_unit: str = "group",
 ) -> Estimate:
-    """The metric of model a minus that of model b on the same rows, which are joined by `id`.
+    """Compute the metric of model a minus that of model b on the same rows, which are joined by `id`.
+
+    Both models see the same drawn groups, so that the difference is paired.
 
     Args:
-        table_a, table_b: of one seed or of several, as in `compute_interval`; both see the same drawn groups.
+        metric: The metric.
+        table_a: The rows of model a, of one seed or of several as in `compute_interval`.
+        table_b: The rows of model b.
+        rounds: How many resamples are drawn.
+        level: The share of the resamples between the ends, 0 to 1.
+        seed: Of the draws.
+        group_unit: What the note calls a group where there are fewer than two.
 
-    Raises MetricError, naming rows, where the tables are not of the same rows.
+    Returns:
+        The difference with its interval and p-value.
+
+    Raises:
+        MetricError: Naming rows, where the tables are not of the same rows.
     """
     tables_a = _list_tables(table_a)
     joined = join_tables([*tables_a, *_list_tables(table_b)], same=metric.strata)
@@ -104,23 +121,54 @@ def resample(
     seed: int,
     must_hold: Sequence[NDArray[np.int64]] = (),
 ) -> NDArray[np.float64]:
-    """The values of R draws of the groups, see `draw_counts`: (R,), or (K, R) where `on_block` gives (K, B)."""
+    """Compute a metric on R draws of the groups.
+
+    Args:
+        on_block: The metric on a block of draws; it may give K values a draw, (K, B).
+        group_of: The group of each row (N,), 0 to G - 1.
+        rounds: How many draws, R.
+        seed: Of the draws.
+        must_hold: Sets of groups of which every draw must hold one, as in `draw_counts`.
+
+    Returns:
+        The values (R,), or (K, R).
+
+    Raises:
+        MetricError: Where hardly any draw holds all sets.
+    """
     blocks = draw_blocks(group_of, rounds=rounds, seed=seed, must_hold=must_hold)
     return np.concatenate([on_block(counts) for counts in blocks], axis=-1)
 
 
 def find_strata(group_of: NDArray[np.int64], column: NDArray[Any]) -> list[NDArray[np.int64]]:
-    """For each distinct value of a column (N,): the groups that have it."""
+    """List the groups of each stratum.
+
+    Args:
+        group_of: The group of each row (N,).
+        column: The strata: a value for each row (N,).
+
+    Returns:
+        For each distinct value, the numbers of the groups that have it.
+    """
     return [np.unique(group_of[column == value]) for value in np.unique(column)]
 
 
 def draw_counts(
     group_of: NDArray[np.int64], *, rounds: int, seed: int, must_hold: Sequence[NDArray[np.int64]] = ()
 ) -> Iterator[NDArray[np.int64]]:
-    """R times: how often each group was drawn (G,).
+    """Draw as many groups as there are, with replacement, R times.
 
-    must_hold: sets of groups; a draw that holds none of one of the sets is drawn again. Raises MetricError where no
-    draw of a thousand would do.
+    Args:
+        group_of: The group of each row (N,), 0 to G - 1.
+        rounds: How many draws, R.
+        seed: Of the generator.
+        must_hold: Sets of groups; a draw that holds none of one of the sets is drawn again.
+
+    Yields:
+        How often each group was drawn (G,).
+
+    Raises:
+        MetricError: Where none of a thousand draws holds all sets.
     """
     generator = np.random.default_rng(seed)
     size = int(group_of.max()) + 1
@@ -137,7 +185,17 @@ def draw_counts(
 def draw_blocks(
     group_of: NDArray[np.int64], *, rounds: int, seed: int, must_hold: Sequence[NDArray[np.int64]] = ()
 ) -> Iterator[GroupCounts]:
-    """The same draws as `draw_counts`, B of them at a time: (B, G)."""
+    """Draw as `draw_counts` does, B draws at a time.
+
+    Args:
+        group_of: The group of each row (N,), 0 to G - 1.
+        rounds: How many draws, R.
+        seed: Of the generator.
+        must_hold: As in `draw_counts`.
+
+    Yields:
+        How often each group was drawn (B, G).
+    """
     most = max(1, BLOCK_CELLS // max(len(group_of), int(group_of.max()) + 1))
     waiting: list[GroupCounts] = []
     for done, counts in enumerate(draw_counts(group_of, rounds=rounds, seed=seed, must_hold=must_hold), start=1):
@@ -148,7 +206,15 @@ def draw_blocks(
 
 
 def build_mean(values: NDArray[np.float64], group_of: NDArray[np.int64]) -> OnBlock:
-    """The mean of values (N,) over the rows of each draw, from sums over each group; rows of NaN do not count."""
+    """Build the mean over the rows of each draw, from sums over each group.
+
+    Args:
+        values: A value for each row (N,); rows of NaN do not count.
+        group_of: The group of each row (N,), 0 to G - 1.
+
+    Returns:
+        A function of draws; NaN for a draw without any value.
+    """
     has_value, size = ~np.isnan(values), int(group_of.max()) + 1
     of_value = group_of[has_value]
     sums = np.bincount(of_value, values[has_value], minlength=size)
@@ -162,24 +228,45 @@ def build_mean(values: NDArray[np.float64], group_of: NDArray[np.int64]) -> OnBl
 
 
 def find_percentile_interval(value: float, values: NDArray[np.float64], *, level: float) -> Estimate:
-    """values (R,): of R resamples; level: the share of them between the ends."""
+    """Find the percentile interval of a metric.
+
+    Args:
+        value: On all rows.
+        values: On R resamples (R,).
+        level: The share of the resamples between the ends, 0 to 1.
+
+    Returns:
+        The value with its interval.
+    """
     low, high = np.quantile(values, [(1.0 - level) / 2, (1.0 + level) / 2])
     return Estimate(value, float(low), float(high))
 
 
 def find_p_value(differences: NDArray[np.float64]) -> float:
-    """Twice the share of the R rounds on the rarer side of 0, a difference of 0 being on both; 2 / (R + 1) at least.
+    """Find the two-sided p-value of differences (R,) on R resamples.
 
-    It is the smallest 1 - level whose percentile interval leaves 0 out (Davison & Hinkley 1997, chapter 4), with the
-    sample itself counted as one more round, so that it is never 0.
+    It is twice the share of them on the rarer side of 0, a difference of 0 being on both; at least 2 / (R + 1). It is
+    the smallest 1 - level whose percentile interval leaves 0 out (Davison & Hinkley 1997, chapter 4), with the sample
+    itself counted as one more round, so that it is never 0.
     """
     rarer = min(np.count_nonzero(differences <= 0.0), np.count_nonzero(differences >= 0.0))
     return min(1.0, 2.0 * (rarer + 1) / (len(differences) + 1))
 
 
 def join_tables(tables: Sequence[Table], *, same: str | None = None) -> list[Table]:
-    """The tables with their rows in the order of the first one's, matched by `id`; of equal ids, the first with the
-    first. Raises MetricError, naming rows, where a table has other rows, other groups or another column `same`.
+    """Put the rows of all tables in the order of the first one's, matched by `id`.
+
+    Of rows with equal ids, the first is matched with the first.
+
+    Args:
+        tables: Of the same rows.
+        same: Another column that must be equal in all tables.
+
+    Returns:
+        The tables in one order of rows.
+
+    Raises:
+        MetricError: Naming rows, where a table has other rows, other groups or another column `same`.
     """
     first = tables[0]
     joined: list[Table] = [first]
@@ -204,7 +291,15 @@ def _reorder(table: Table, ids: NDArray[Any]) -> Table:
 
 
 def check_protocol(rounds: int, level: float) -> None:
-    """Raise ValueError for no rounds, and for a level that is no share."""
+    """Check the settings of intervals.
+
+    Args:
+        rounds: How many resamples, 1 or more.
+        level: A share above 0 and below 1.
+
+    Raises:
+        ValueError: For other values.
+    """
     if rounds < 1 or not 0.0 < level < 1.0:
         raise ValueError(f"rounds must be >= 1 and level between 0 and 1, got {rounds} and {level}")
 
@@ -212,8 +307,9 @@ def check_protocol(rounds: int, level: float) -> None:
 def _estimate(
     metric: Metric, sides: Sequence[list[Table]], rounds: int, level: float, seed: int, group_unit: str
 ) -> tuple[Estimate, NDArray[np.float64]]:
-    """The mean over the tables of one side, or that of the first side minus that of the second, and its values on the
-    draws where it has one.
+    """Estimate the mean over the tables of one side, or the first side's mean minus the second's.
+
+    Returns the estimate, and the values on the draws where there is one.
     """
     check_protocol(rounds, level)
     first, none = sides[0][0], np.empty(0)

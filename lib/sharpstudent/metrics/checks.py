@@ -1,5 +1,6 @@
-"""Checks of what metrics are given, with errors that name the samples; and names turned into numbers, so that sets of
-a million samples are counted and split without comparing texts again.
+"""Checks of what metrics are given, with errors that name the samples; and the numbering of names.
+
+Names are turned into numbers so that sets of a million samples are counted and split without comparing texts again.
 
 Legend: N samples, C classes.
 """
@@ -40,7 +41,7 @@ NO_SAMPLES = "no samples at all: an empty split has no metric"
 
 
 class MetricError(ValueError):
-    """A metric that has no value on these samples. Nothing may stand in for it, 0.5 least of all."""
+    """A metric has no value on these samples. Nothing may be used in its place, 0.5 least of all."""
 
 
 def check_samples(
@@ -151,7 +152,15 @@ def explain_undefined(table: Table, strata: str | None) -> str:
 
 
 def check_class_occurs(labels: NDArray[np.int64], label: int) -> None:
-    """Raise MetricError unless `label` occurs among labels (N,)."""
+    """Check that a class occurs.
+
+    Args:
+        labels: (N,), one or more.
+        label: The class.
+
+    Raises:
+        MetricError: Where no sample has it.
+    """
     if not bool((labels == label).any()):
         raise MetricError(f"none of the {len(labels)} samples has label {label}; this metric is about those")
 

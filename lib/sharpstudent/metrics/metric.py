@@ -1,7 +1,9 @@
 """What a metric is: a pure function of a table of rows and of how often each row was drawn.
 
-Intervals over groups, pairs of models, averages over seeds and gates all follow from that one form. Legend: N rows,
-G groups, B draws at once. NumPy is imported where it is used: a task names its metrics on the command line's way.
+Intervals over groups, paired differences of models and averages over seeds all follow from that one form. NumPy is
+imported where it is used, because a command line reads a task's metrics before anything heavy is imported.
+
+Legend: N rows, G groups, B draws at once.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ else:
 class Metric:
     """One metric of a task.
 
-    compute: (table, counts) -> value, NaN where it is undefined; a row that was not drawn is as if it were not there.
-    chance: what guessing gives, perfect: the best value there is; None where there is none. They scale the limits of
-    alarms and of weak teachers. format: of a value in tables. title: what readers call it, "" for its name.
-
-    each: for a mean over rows, the value of each row (N,), NaN for a row that has none; a faster form of the draws
-    follows from it. on_groups: a faster form of any other metric: (table, number of each row's group) -> `OnBlock`.
-    strata: the column whose every value a draw must hold, as both classes of an AUC; other draws are drawn again.
+    Attributes:
+        compute: (table, counts) -> value, NaN where it is undefined. A row with a count of 0 has no influence.
+        direction: Which values are better.
+        chance: What guessing gives; None where that is not known. It scales the limits of alarms and of weak teachers.
+        perfect: The best value there is; None where there is none.
+        format: Of a value in tables, as Python's `format` takes it.
+        title: What readers call it; "" for its name.
+        each: For a mean over rows, the value of each row (N,), NaN for a row without one. Draws are faster with it.
+        on_groups: For any other metric, a faster form of draws: (table, number of each row's group) -> `OnBlock`.
+        strata: The column whose every value a draw must hold, as both classes of an AUC. Other draws are drawn again.
     """
 
     compute: Callable[[Table, Counts], float]
@@ -46,29 +51,46 @@ class Metric:
     strata: str | None = None
 
     def value(self, table: Table) -> float:
-        """Of the whole table."""
+        """Compute the metric of a whole table."""
         import numpy as np
 
         return self.compute(table, np.ones(len(table["id"]), np.int64))
 
     def is_better(self, value: float, other: float) -> bool:
-        """Whether a value beats another; of equal ones, neither does."""
+        """Say whether a value is better than another.
+
+        Args:
+            value: The first.
+            other: The second.
+
+        Returns:
+            True where the first is better; False also for equal values.
+        """
         return value > other if self.direction == "higher" else value < other
 
 
 def make_mean_metric(
     each: Callable[[Table], NDArray[np.float64]], direction: Direction = "higher", **more: Any
 ) -> Metric:
-    """The mean over rows of `each`; rows without a value (NaN) do not count. more: other fields of `Metric`."""
+    """Build a metric that is a mean over rows.
 
-    def compute(table: Table, counts: Counts) -> float:
+    Args:
+        each: The value of each row (N,) of a table; rows of NaN do not count.
+        direction: Which values are better.
+        more: Other fields of `Metric`.
+
+    Returns:
+        The metric.
+    """
+
+    def _compute(table: Table, counts: Counts) -> float:
         import numpy as np
 
         values = each(table)
         drawn = np.repeat(values, np.where(np.isnan(values), 0, counts))
         return float(drawn.mean()) if drawn.size else float("nan")
 
-    return Metric(compute, direction, each=each, **more)
+    return Metric(_compute, direction, each=each, **more)
 
 
 BinaryMetric = Literal["auc", "auc_by_rank", "average_precision", "eer"]
@@ -83,31 +105,42 @@ _BINARY: Mapping[BinaryMetric, dict[str, Any]] = {
 def make_binary_metric(
     kind: BinaryMetric, score: Callable[[Table], NDArray[np.float64]], *, label: str = "label", **more: Any
 ) -> Metric:
-    """A metric of scores that separate two classes.
+    """Build a metric of scores that separate two classes.
 
     Args:
-        kind: `auc` and `average_precision` of a whole table are scikit-learn's to the last bit; `auc_by_rank` is the
-            same AUC, but as on draws: the difference of two models is made of these.
-        score: the scores (N,) of a table, which rise with class 1.
-        label: the column of classes, 0 and 1; both must occur in what is drawn.
-        more: other fields of `Metric`.
+        kind: `auc` and `average_precision` of a whole table are scikit-learn's to the last bit. `auc_by_rank` is the
+            same AUC computed as on draws, for paired differences.
+        score: The scores (N,) of a table, which rise with class 1.
+        label: The column of classes, 0 and 1; every draw must hold both.
+        more: Other fields of `Metric`.
+
+    Returns:
+        The metric.
     """
 
-    def compute(table: Table, counts: Counts) -> float:
+    def _compute(table: Table, counts: Counts) -> float:
         from sharpstudent.metrics.binary_draws import compute_counted
 
         return compute_counted(kind, score(table), table[label], counts, sample_ids=table["id"].tolist())
 
-    def on_groups(table: Table, group_of: NDArray[np.int64]) -> OnBlock:
+    def _on_groups(table: Table, group_of: NDArray[np.int64]) -> OnBlock:
         from sharpstudent.metrics.binary_draws import build_on_block
 
         return build_on_block(kind, score(table), table[label], group_of)
 
-    return Metric(compute, on_groups=on_groups, strata=label, **{**_BINARY[kind], **more})
+    return Metric(_compute, on_groups=_on_groups, strata=label, **{**_BINARY[kind], **more})
 
 
 def repeat_rows(table: Table, counts: Counts) -> Table:
-    """The table with each row as often as it was drawn, for a metric that has no form of its own for draws."""
+    """Repeat each row as often as it was drawn, for a metric that has no form of its own for draws.
+
+    Args:
+        table: N rows.
+        counts: How often each was drawn (N,).
+
+    Returns:
+        The table of the drawn rows.
+    """
     import numpy as np
 
     rows = np.repeat(np.arange(len(counts)), counts)
