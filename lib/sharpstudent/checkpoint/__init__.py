@@ -1,1 +1,1 @@
-"""What a run leaves behind and starts again from: whole files, the best epochs, the state to resume from."""
+"""Checkpoints on disk: whole files, the best epochs, and the state that a run resumes from."""

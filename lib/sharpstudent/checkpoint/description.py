@@ -1,5 +1,7 @@
-"""What the JSON beside a checkpoint says of it, read without the tensors. Importing this loads no torch, so that a
-command line can tell what a checkpoint is before anything heavy is imported.
+"""Reading the JSON beside a checkpoint, which describes it, without its tensors.
+
+Importing this loads no torch, so that a command line can find out what a checkpoint is before anything heavy is
+imported.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ from typing import Any
 
 
 def path_of_json(path: Path) -> Path:
-    """The JSON that belongs to a checkpoint."""
+    """Return the path of the JSON that belongs to a checkpoint."""
     return path.with_name(path.name + ".json")
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The JSON beside `path`; None where there is none, or none that can be read: then the .pth is read alone."""
+    """Read the JSON beside `path`; None where there is none that can be read. Then the .pth is read alone."""
     try:
         record = json.loads(path_of_json(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -25,12 +27,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
-    """The description of a checkpoint, without opening the tensors; None where there is no JSON beside it."""
+    """Read the description of a checkpoint without its tensors; None where there is no JSON beside it."""
     record = read_record(path)
     return None if record is None else record["about"]
 
 
 def read_sha256(path: Path) -> str | None:
-    """The sha256 that the JSON beside a checkpoint promises; None where there is none."""
+    """Read the sha256 that the JSON beside a checkpoint gives; None where there is no JSON."""
     record = read_record(path)
     return None if record is None else record["sha256"]

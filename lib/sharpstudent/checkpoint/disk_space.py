@@ -1,6 +1,6 @@
-"""What a run will need of the disk, before it begins: a disk that is full at the first save costs an epoch.
+"""The disk space that a run needs, checked before it begins: a disk that is full at the first save costs an epoch.
 
-Legend, all in bytes: `model` is one file of weights; `state` is `last.pth`, weights and what the optimiser remembers.
+Legend, all in bytes: `model` is one file of weights; `state` is `last.pth`, the weights and the optimiser's state.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sharpstudent.core.errors import Problem, UserError
 
-RECORD_BYTES = 512  # of a tensor in a file beside its values: name, sizes, alignment
+RECORD_BYTES = 512  # of a tensor in a file, besides its values: name, sizes, alignment
 LOG_BYTES = 2_000_000  # pictures, tables, descriptions and the first TensorBoard file of a run
 
 
 def measure_tensors(value: Any) -> int:
-    """Bytes of a file with the tensors in nested tables and lists, a little more than less."""
+    """Estimate the bytes of a file with the tensors in nested tables and lists, rather too many than too few."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size() + RECORD_BYTES
     if isinstance(value, Mapping):
@@ -52,10 +52,20 @@ def estimate_disk_space(model: int, state: int, *, keep_best: int) -> tuple[int,
 def check_disk_space(
     folder: Path, model: Mapping[str, Tensor], *, optimizer_copies: int, keep_best: int, resumed: bool
 ) -> str:
-    """A sentence on what a run that keeps its files in `folder` needs and what is free there.
+    """Check that the disk has space for a run.
 
-    model: the student's state; optimizer_copies: tensors that the optimiser keeps for each weight (momentum 1, Adam 2).
-    Raises UserError where less is free than the first saves need; of a resumed run, than the next `last.pth` needs.
+    Args:
+        folder: Where the run keeps its files; it need not be there yet.
+        model: The student's state.
+        optimizer_copies: Tensors that the optimiser keeps for each weight (momentum 1, Adam 2).
+        keep_best: How many epochs are kept.
+        resumed: Whether the folder holds files of this run already.
+
+    Returns:
+        A sentence on what the run needs and what is free.
+
+    Raises:
+        UserError: Where less is free than the first saves need; of a resumed run, than the next `last.pth` needs.
     """
     weights = measure_tensors(model)
     state = weights * (1 + optimizer_copies)
@@ -82,7 +92,7 @@ def check_disk_space(
 
 
 def _measure_files(paths: Iterable[Path]) -> int:
-    """Bytes of the files, each once however many names it has."""
+    """Sum up the bytes of the files, each once however many names it has."""
     sizes: dict[tuple[int, int], int] = {}
     for path in paths:
         if path.is_file():
@@ -92,13 +102,13 @@ def _measure_files(paths: Iterable[Path]) -> int:
 
 
 def _find_free(folder: Path) -> int | None:
-    """Bytes that this user may still write where `folder` is or will be; None where the disk does not say."""
+    """Find the bytes that are free where `folder` is or will be; None where the disk does not say."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     try:
         usage = shutil.disk_usage(there)
     except OSError:
         return None
-    return usage.free if usage.total else None  # some network disks answer with zeros
+    return usage.free if usage.total else None  # some network disks report zeros
 
 
 def _show(size: int) -> str:

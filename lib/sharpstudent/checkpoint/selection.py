@@ -1,10 +1,12 @@
-"""The best epochs of a run: `{epoch}_{value:.4f}_val.pth` for the few best; `best_model.pth` equals the first of them,
-and `best_model.safetensors` holds its tensors.
+"""The best epochs of a run as files.
 
-Ranking: the better value first, the higher or the lower one as the metric's direction says; of equal values the earlier
-epoch. At every instant `best_model.pth` is a whole file, and an epoch's file is deleted only when the one that
-displaced it is safely on the disk. The .safetensors follows the .pth: after a kill between the two it names the sha256
-of the file before, and a resume makes it again.
+The few best are kept as `{epoch}_{value:.4f}_val.pth`. `best_model.pth` equals the first of them, and
+`best_model.safetensors` holds its tensors.
+
+Epochs are ranked by the value of a metric, in its direction; of equal values the earlier epoch comes first. At every
+instant `best_model.pth` is a whole file, and an epoch's file is deleted only when the one that displaced it is safely
+on the disk. The .safetensors is written after the .pth: after a kill between the two it names the sha256 of the file
+before, and a resume makes it again.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ EPOCH_PATTERN = "*_*_val.pth"
 
 @dataclass(frozen=True)
 class KeptEpoch:
-    """One row of the table; sha256 as its JSON says, None where the saver wrote no JSON."""
+    """An epoch that is kept: its metric's value, and the sha256 in its JSON (None without a JSON)."""
 
     epoch: int
     value: float
@@ -36,13 +38,22 @@ class KeptEpoch:
 
     @property
     def file_name(self) -> str:
+        """The name of its checkpoint."""
         return f"{self.epoch}_{self.value:.4f}_val.pth"
 
 
 class BestCheckpoints:
-    """Keeps the `keep` best epochs of a run in `folder`; direction: which values of the metric are better."""
+    """The table of the best epochs of a run, with their files."""
 
     def __init__(self, folder: Path, *, keep: int = 5, metric: str, direction: Direction = "higher") -> None:
+        """Begin with an empty table.
+
+        Args:
+            folder: Where the files are.
+            keep: How many epochs are kept, 1 or more.
+            metric: The name of the metric that ranks them.
+            direction: Which of its values are better.
+        """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self.folder, self.keep, self.metric, self.direction = folder, keep, metric, direction
@@ -55,17 +66,26 @@ class BestCheckpoints:
 
     @property
     def best_path(self) -> Path:
-        """Where the best model is, once there is one."""
+        """The path of the best model, once there is one."""
         return self.folder / BEST_NAME
 
     def consider(self, epoch: int, value: float, save: Callable[[Path], None]) -> bool:
-        """Save this epoch through `save(path)` if it ranks; True when it is the new best.
+        """Save an epoch if it is among the best.
 
-        Raises ValueError for a value that is not finite: it cannot be ranked, and `nan > best` would be False for ever.
+        Args:
+            epoch: Its number; an epoch that is done again replaces itself.
+            value: Of the metric.
+            save: Writes the checkpoint to a path.
+
+        Returns:
+            Whether it is the new best.
+
+        Raises:
+            ValueError: For a value that is not finite: it cannot be ranked, and `nan > best` would be False for ever.
         """
         if not math.isfinite(value):
             raise ValueError(f"epoch {epoch}: {self.metric} is {value}; it cannot be ranked")
-        others = [kept for kept in self._kept if kept.epoch != epoch]  # an epoch that is done again replaces itself
+        others = [kept for kept in self._kept if kept.epoch != epoch]
         new = KeptEpoch(epoch, value)
         ranked = self._rank([*others, new])[: self.keep]
         if new in ranked:
@@ -75,7 +95,7 @@ class BestCheckpoints:
         return ranked[0].epoch == epoch
 
     def _settle(self, ranked: list[KeptEpoch], epoch: int) -> None:
-        """Point best_model.pth at the first, then delete what is no longer in the table."""
+        """Make best_model.pth the first one, then delete the files that are no longer in the table."""
         before, self._kept = self._kept, ranked
         if not before or before[0] != ranked[0]:
             copy_checkpoint(self.folder / ranked[0].file_name, self.best_path)
@@ -87,14 +107,23 @@ class BestCheckpoints:
             delete_checkpoint(self.folder / name)
 
     def state(self) -> dict[str, Any]:
-        """The table as JSON values."""
+        """Return the table as JSON values."""
         return {"metric": self.metric, "direction": self.direction, "kept": [asdict(kept) for kept in self._kept]}
 
     def restore(self, state: Mapping[str, Any]) -> list[str]:
-        """Take the table up again after a resume and bring the folder into line; says in words what was not as left.
+        """Restore the table on a resume, and repair the folder where files are missing.
 
         The best epoch keeps its rank while `best_model.pth` still holds it, even if its own file was deleted, so that a
         worse epoch cannot displace it. Other epochs whose file is gone leave the table.
+
+        Args:
+            state: What `state` returned.
+
+        Returns:
+            A note for each file that was not as the run left it.
+
+        Raises:
+            UserError: For the table of another metric, and where the disk refuses.
         """
         theirs = (state["metric"], state.get("direction", "higher"))  # of a version that knew no other direction
         if theirs != (self.metric, self.direction):
@@ -145,7 +174,7 @@ class BestCheckpoints:
         copy_checkpoint(self.folder / best.file_name, self.best_path)
 
     def _mend_export(self, best: KeptEpoch, notes: list[str]) -> None:
-        """Make the .safetensors again where it is not that of `best_model.pth`; a damaged .pth is told, not refused."""
+        """Make the .safetensors again where it is not that of `best_model.pth`; a damaged .pth is a note only."""
         name = self.best_path.with_suffix(SUFFIX).name
         was_there = self.best_path.with_suffix(SUFFIX).is_file()
         try:

@@ -16,13 +16,13 @@ digests the archive's own table (record names, sizes, CRC32), which changes with
     sha256 differs, any CRC32 does not fit                       -> damaged, refused
     no JSON                                                      -> the CRC32 of every record is checked instead
 
-The best model once more as `best_model.safetensors`: tensors without a pickle, for programs other than this one.
+The best model is also written as `best_model.safetensors`: tensors without a pickle, for other programs.
 
-It is made from `best_model.pth` alone and its bytes depend on nothing else, so that whether it belongs to it is seen by
-making it again. Its metadata are strings: the description of the checkpoint, `epoch`, `value` and `metric` of the
+It is made from `best_model.pth` alone and its bytes depend on nothing else, so that making it again shows whether it
+belongs to that file. Its metadata are strings: the description of the checkpoint, `epoch`, `value` and `metric` of the
 selection, and `source_sha256`, the sha256 of the .pth.
 
-The state to go on from is `last.pth`, and `last_previous.pth` is the one before it, should the last be damaged. A save
+A run resumes from `last.pth`; `last_previous.pth` is the state before it, in case the last one is damaged. A save
 makes `last_previous.pth` what `last.pth` is (a hard link), then `last.pth` is replaced. Both steps are atomic, so
 that from the first save on there is always a whole `last.pth`.
 """
@@ -56,7 +56,7 @@ ABOUT_KEY = "about"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file held.
+    """The content of a checkpoint file.
 
     Attributes:
         tensors: By part, `model` and others.
@@ -70,10 +70,18 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Any], *, about: Mapping[str, Any]) -> None:
-    """Write tensors and plain containers to `path`, and `about` (JSON values) into it and beside it.
+    """Write tensors to a file, and their description into it and beside it.
 
-    The bytes depend on the arguments only, not on the time or the process. Raises UserError when it cannot be written
-    (the file before is intact), ValueError for what `load_checkpoint` could not read back.
+    The bytes depend on the arguments only, not on the time or the process.
+
+    Args:
+        path: Of the .pth.
+        tensors: Tensors and plain containers, by part.
+        about: The description, as JSON values.
+
+    Raises:
+        UserError: Where it cannot be written; the file that was there is then intact.
+        ValueError: For what `load_checkpoint` could not read back.
     """
     if ABOUT_KEY in tensors:
         raise ValueError(f"the key {ABOUT_KEY!r} of a checkpoint is taken by its description")
@@ -95,8 +103,15 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Any], *, about: Mapping[st
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU, always under `weights_only`: a file can never run code.
 
-    Raises UserError for a missing file, code, or something that is no checkpoint; DamagedCheckpointError (a UserError)
-    for one that is empty, cut off or changed.
+    Args:
+        path: Of the .pth.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        UserError: For a missing file, one that holds code, or one that is no checkpoint.
+        DamagedCheckpointError: A UserError, for a file that is empty, cut off or changed.
     """
     _refuse_missing(path)
     notes = _check_whole(path, read_record(path))
@@ -126,9 +141,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Make `target` (and its JSON) the same bytes as `source`, atomically; a hard link where the disk allows it.
+    """Copy a checkpoint and its JSON, atomically; by a hard link where the disk allows it.
 
     No writer ever changes a checkpoint in place, so a shared file is as good as a copy.
+
+    Args:
+        source: The checkpoint.
+        target: The path of the copy; a file that is there is replaced.
+
+    Raises:
+        UserError: Where the disk refuses.
     """
     for old, new in ((source, target), (path_of_json(source), path_of_json(target))):
         if not old.is_file():
@@ -143,7 +165,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Remove a checkpoint and its JSON, in that order: a JSON alone promises nothing."""
+    """Delete a checkpoint and then its JSON: after a kill in between, a JSON alone does no harm."""
     path.unlink(missing_ok=True)
     path_of_json(path).unlink(missing_ok=True)
 
@@ -200,10 +222,17 @@ _ALIGNMENT = 8  # bytes; the format wants the tensors to begin at a multiple
 
 
 def export_model(checkpoint: Path, selection: Mapping[str, object]) -> bool:
-    """Write the tensors of `model` in `checkpoint` beside it, atomically; False where that very file is there already.
+    """Write the tensors of `model` in a checkpoint as .safetensors beside it, atomically.
 
-    selection: what the metadata say beside the checkpoint's own description. Raises UserError for a checkpoint that is
-    damaged or holds no `model`, and where the disk refuses.
+    Args:
+        checkpoint: Path of the .pth.
+        selection: Metadata beside the checkpoint's own description: epoch, value and metric.
+
+    Returns:
+        Whether it was written; False where that very file is there already.
+
+    Raises:
+        UserError: For a checkpoint that is damaged or holds no `model`, and where the disk refuses.
     """
     target = checkpoint.with_suffix(SUFFIX)
     content = render_model(checkpoint, selection)
@@ -214,7 +243,18 @@ def export_model(checkpoint: Path, selection: Mapping[str, object]) -> bool:
 
 
 def render_model(checkpoint: Path, selection: Mapping[str, object]) -> bytes:
-    """The whole file as bytes."""
+    """Build the bytes of the .safetensors of a checkpoint.
+
+    Args:
+        checkpoint: Path of the .pth.
+        selection: As in `export_model`.
+
+    Returns:
+        The whole file.
+
+    Raises:
+        UserError: For a checkpoint that is damaged or holds no `model`.
+    """
     loaded = load_checkpoint(checkpoint)
     model = loaded.tensors.get("model")
     if not isinstance(model, Mapping):

@@ -1,1 +1,1 @@
-"""What a trained model costs, where it looks, and what it gets wrong."""
+"""What a trained model does with its inputs: heat maps of where it looks."""

@@ -1,8 +1,8 @@
-"""Where in a picture a model sees a class: Grad-CAM (Selvaraju et al., ICCV 2017) of the log-odds of that class,
-through the `grad-cam` package (extra `heatmaps`).
+"""Heat maps of where in a picture a model sees a class, through the `grad-cam` package (extra `heatmaps`).
 
-A map shows where the last feature map speaks for the class, at that map's resolution (a few cells a side), stretched so
-that its highest place is 1: it says nothing of how sure the model is.
+The method is Grad-CAM (Selvaraju et al., ICCV 2017) of the log-odds of that class. A map shows where the last feature
+map is evidence for the class, at that map's resolution (a few cells a side). It is scaled so that its highest value is
+1, so it does not show how sure the model is.
 
 Legend: B images, C channels, h x w a grid of features, N tokens of width D, H x W pixels.
 """
@@ -29,16 +29,27 @@ _Layer = tuple[nn.Module, Callable[[Tensor], Tensor] | None]
 def compute_heat_maps(
     model: nn.Module, images: Tensor, *, target: int, batch_size: int = 16
 ) -> NDArray[np.float32] | None:
-    """Maps (B, H, W) float32 in 0..1 of images (B, 3, H, W) float32 in 0..1; None where `explain_no_heat_maps` has a
-    reason. All 0 where nothing in the last feature map speaks for the class `target`.
+    """Compute the heat maps of one class.
 
-    model: images -> `Outputs` (or logits), logits (B, classes). Weights, gradients, modes, buffers
-    and `requires_grad` are those from before, also after an error. Raises UserError where the extra is missing.
+    Weights, gradients, modes, buffers and `requires_grad` of the model are those from before, also after an error.
+
+    Args:
+        model: images -> `Outputs` or logits; logits (B, classes).
+        images: (B, 3, H, W) float32, 0 to 1.
+        target: The number of the class.
+        batch_size: How many images go through the model at once.
+
+    Returns:
+        Maps (B, H, W) float32, 0 to 1; all 0 where nothing in the last feature map is evidence for the class. None
+        where `explain_no_heat_maps` gives a reason.
+
+    Raises:
+        UserError: Where the extra `heatmaps` is not installed.
     """
     grad_cam = _import_grad_cam()
     if len(images) == 0:
         return np.zeros((0, *images.shape[2:]), np.float32)
-    with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
+    with _restored(model), torch.inference_mode(False), torch.enable_grad():
         evidence = _Evidence(model, target)
         device = _find_device(model)
         layer = _find_layer(evidence, images[:1].clone().to(device))
@@ -58,8 +69,17 @@ def compute_heat_maps(
 
 
 def explain_no_heat_maps(model: nn.Module, *, side: int, target: int) -> str | None:
-    """Why this model can have no heat maps; None where it can."""
-    with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
+    """Say why a model can have no heat maps.
+
+    Args:
+        model: As in `compute_heat_maps`.
+        side: Pixels a side of its pictures.
+        target: The number of the class.
+
+    Returns:
+        The reason; None where it can have heat maps.
+    """
+    with _restored(model), torch.inference_mode(False), torch.enable_grad():
         picture = torch.zeros(1, 3, side, side, device=_find_device(model))
         found = _find_layer(_Evidence(model, target), picture)
     return found if isinstance(found, str) else None
@@ -73,8 +93,8 @@ class _Evidence(nn.Module):
         self.model, self.target = model, target
 
     def forward(self, images: Tensor) -> Tensor:
-        said: Any = self.model(images)
-        logits: Tensor = said if isinstance(said, Tensor) else said["logits"]
+        outputs: Any = self.model(images)
+        logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs["logits"]
         others = [place for place in range(logits.shape[1]) if place != self.target]
         return logits[:, self.target] - logits[:, others].logsumexp(dim=1)
 
@@ -99,14 +119,14 @@ def _find_layer(evidence: _Evidence, image: Tensor) -> _Layer | str:
 
 
 def _record(evidence: _Evidence, image: Tensor) -> tuple[list[tuple[nn.Module, tuple[int, ...]]], Tensor]:
-    """Layers with the shape of their output, in the order in which they ended; and the log-odds."""
+    """Run the model; return its layers with their output shapes, in the order in which they ended, and the log-odds."""
     calls: list[tuple[nn.Module, tuple[int, ...]]] = []
 
-    def note(module: nn.Module, _: Any, output: Any) -> None:
+    def _note(module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, Tensor) and module is not evidence:
             calls.append((module, tuple(output.shape)))
 
-    handles = [module.register_forward_hook(note) for module in evidence.modules()]
+    handles = [module.register_forward_hook(_note) for module in evidence.modules()]
     try:
         return calls, evidence(image.requires_grad_())
     finally:
@@ -115,7 +135,7 @@ def _record(evidence: _Evidence, image: Tensor) -> tuple[list[tuple[nn.Module, t
 
 
 def _find_feature_shape(model: nn.Module, image: Tensor) -> tuple[int, ...] | None:
-    """Of the last feature map, as the model's own `get_features` has it; None for a model without one."""
+    """Find the shape of the last feature map by the model's own `get_features`; None for a model without one."""
     for module in model.modules():
         get_features = getattr(module, "get_features", None)
         if callable(get_features):
@@ -128,8 +148,9 @@ def _find_feature_shape(model: nn.Module, image: Tensor) -> tuple[int, ...] | No
 def _find_token_layer(
     evidence: _Evidence, shape: tuple[int, ...], calls: list[tuple[nn.Module, tuple[int, ...]]]
 ) -> _Layer | str:
-    """Of a plain vision transformer: the first norm of its last block, for behind that block a class token has taken
-    what the others had to say; features (1, N, D).
+    """Find the layer of a plain vision transformer, whose features are (1, N, D): the first norm of its last block.
+
+    After that block a class token has collected what the other tokens carry.
     """
     known = [(module, int(getattr(module, "num_prefix_tokens", 0))) for module in evidence.modules()]
     owner, prefix = next(((m, n) for m, n in known if hasattr(m, "num_prefix_tokens")), (None, 0))
@@ -147,8 +168,8 @@ def _find_device(model: nn.Module) -> torch.device:
 
 
 @contextlib.contextmanager
-def _left_as_it_was(model: nn.Module) -> Generator[None]:
-    """Inside, the model is in evaluation mode and its weights take no gradients; afterwards all is as before."""
+def _restored(model: nn.Module) -> Generator[None]:
+    """Put the model in evaluation mode, its weights without gradients; restore everything afterwards."""
     weights = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
     try:
         with evaluation_mode(model):
