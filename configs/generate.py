@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "lib"))
 
-from sharpstudent.config.json_schema import build_config_docs, schema_text
+from config_page import build_config_docs, schema_text
 from sharpstudent.config.presets import DEFAULT_TASK
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import EvaluationResults

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from config_page import build_config_docs, build_schema
 from config_samples import ROOT, WEIGHTS
 from own_task import fresh_imports, write_signals
 from sharpstudent.config.cli import CommandLine, parse_command_line
-from sharpstudent.config.json_schema import build_config_docs, build_schema
 from sharpstudent.config.run_config import RunConfig, Stage
 from sharpstudent.config.stored import load_run_config
 from sharpstudent.core.errors import UserError

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from config_page import EXAMPLES, build_config_docs, build_schema
 from config_samples import WEIGHTS, resolve_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from sharpstudent.config.describe import describe_scheduled, print_resolved
-from sharpstudent.config.json_schema import EXAMPLES, build_config_docs, build_schema
 from sharpstudent.config.load import validate_keys
 from sharpstudent.config.resolve import describe_choices
 from sharpstudent.config.run_config import (

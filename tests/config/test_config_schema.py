@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
+from config_page import build_config_docs, build_schema
 from config_samples import ROOT, SHIPPED
-from sharpstudent.config.json_schema import build_config_docs, build_schema
 from sharpstudent.config.keys import FileKeys, Stage2Keys, build_file_model
 from sharpstudent.config.load import read_config_file
 from sharpstudent.config.run_config import TaskSection
@@ -63,7 +63,7 @@ def test_a_task_cannot_redefine_a_shared_key():
 
 def test_the_room_imports_fast_and_without_torch():
     code = (
-        "import sys, sharpstudent.config.cli, sharpstudent.config.json_schema; "
+        "import sys, sharpstudent.config.cli; "
         "heavy = {'torch', 'numpy', 'cv2', 'sharpstudent.tasks'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from config_page import build_schema
 from config_samples import WEIGHTS, resolve_keys
 from sharpstudent.config.cli import CommandLine, parse_command_line
-from sharpstudent.config.json_schema import build_schema
 from sharpstudent.config.keys import build_file_model
 from sharpstudent.config.load import validate_keys
 from sharpstudent.config.messages import show

@@ -9,7 +9,6 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from pydantic import BaseModel
-
 from sharpstudent.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model, narrow
 from sharpstudent.config.messages import describe_type, show
 from sharpstudent.config.presets import DEFAULT_TASK, DIALECTS
