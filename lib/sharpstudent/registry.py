@@ -25,7 +25,7 @@ import importlib.util
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +33,7 @@ from sharpstudent.config.keys import FileKeys
 from sharpstudent.config.messages import show
 from sharpstudent.config.run_config import RunConfig, TaskSection
 from sharpstudent.config.terms import check_own_terms
-from sharpstudent.core.errors import Problem, ProblemList, UserError
+from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.task import Task
 
 GROUP = "sharpstudent.tasks"
@@ -177,42 +177,38 @@ def _check(found: object, where: str) -> type[Task]:
     """The class of a task that can be built. Raises UserError for anything else."""
     name = getattr(found, "__qualname__", show(found))
     if not isinstance(found, type) or not issubclass(found, Task):
+        is_class = isinstance(found, type)
         raise UserError.about(
             where,
             f"names {name}, which is no task",
             expected="a class that derives from sharpstudent.task.Task",
-            got=f"a class of {found.__module__}"
-            if isinstance(found, type)
-            else f"a value of type {type(found).__name__}",
+            got=f"a class of {found.__module__}" if is_class else f"a value of type {type(found).__name__}",
             remedy=f"write class {name}(Task), or name another class",
         )
-    problems = ProblemList()
+    problems = [*_find_gaps(found, name, where), *check_own_terms(found.terms, name)]
+    if problems:
+        raise UserError(*problems)
+    return found
+
+
+def _find_gaps(found: type[Task], name: str, where: str) -> Iterator[Problem]:
+    """What a task needs and this class lacks."""
     missing = sorted(cast(frozenset[str], getattr(found, "__abstractmethods__", frozenset())))
     if missing:
         what = f"names {name}, which lacks {', '.join(missing)}"
-        problems.add(Problem(where, what, expected="all of a task's methods", remedy="see sharpstudent/task.py"))
+        yield Problem(where, what, expected="all of a task's methods", remedy="see sharpstudent/task.py")
     section: object = getattr(found, "Section", None)
-    if not isinstance(section, type) or not issubclass(section, TaskSection):
-        problems.add(
-            Problem(
-                where,
-                f"names {name}, which says nothing of its keys",
-                expected="Section, a subclass of TaskSection; one without keys is `class Section(TaskSection): pass`",
-                remedy="add it",
-            )
-        )
-    else:
+    if isinstance(section, type) and issubclass(section, TaskSection):
         for key in sorted(set(section.shared_defaults) - set(FileKeys.model_fields)):
             what = f"names {name}, whose shared_defaults have a key that no config has: {key}"
-            problems.add(Problem(where, what, remedy="name a key of docs/config.md, Keys of every task"))
+            yield Problem(where, what, remedy="name a key of docs/config.md, Keys of every task")
+    else:
+        expected = "Section, a subclass of TaskSection; one without keys is `class Section(TaskSection): pass`"
+        yield Problem(where, f"names {name}, which says nothing of its keys", expected, remedy="add it")
     metrics: object = getattr(found, "metrics", None)
     if not isinstance(metrics, Mapping) or not metrics:
-        what = f"names {name}, which has no metrics"
-        problems.add(Problem(where, what, expected="metrics, by name; the first one selects", remedy="add them"))
-    for problem in check_own_terms(found.terms, name):
-        problems.add(problem)
-    problems.raise_if_any()
-    return found
+        expected = "metrics, by name; the first one selects"
+        yield Problem(where, f"names {name}, which has no metrics", expected, remedy="add them")
 
 
 def _explain_untrusted(name: str, where: str, remedy: str | None) -> Problem:
@@ -269,9 +265,14 @@ def _explain_no_class(module: Any, name: str, where: str) -> Problem:
     tasks = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Task)]
     tasks = [key for key in tasks if vars(module)[key].__module__ == module.__name__]
     near = difflib.get_close_matches(name, [*tasks, *vars(module)], n=1)
+    remedy = f"did you mean {module.__name__}:{near[0]}?" if near else "mend the name"
+    place = module.__file__
+    if place is None:  # a folder without __init__.py
+        place = f"{next(iter(module.__path__))}, a folder that holds modules"
+        remedy = f"name the module in it, too: {module.__name__}.MODULE:{name}"
     return Problem(
         where,
         f"names {name}, and {module.__name__} has nothing of that name",
-        expected=f"one of {', '.join(tasks)}" if tasks else f"a subclass of Task in {module.__file__}",
-        remedy=f"did you mean {module.__name__}:{near[0]}?" if near else "mend the name",
+        expected=f"one of {', '.join(tasks)}" if tasks else f"a subclass of Task in {place}",
+        remedy=remedy,
     )

@@ -127,3 +127,8 @@ def test_a_task_that_is_no_name_is_refused_with_an_example(task: object):
 
 def test_the_task_of_a_config_that_names_none_is_that_of_the_guide():
     assert read_task_name({}) == "deepfake"
+
+
+def test_a_misspelt_task_is_told_before_the_keys_of_another_task_are_found_wrong():
+    with pytest.raises(UserError, match=r'^taks: is not a known key\n.*\n.*did you mean "task"'):
+        read_task_name({"taks": "mine:Mine", "data": {"root": "x"}})

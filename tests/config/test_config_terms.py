@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from config_samples import resolve_keys
+from config_samples import WEIGHTS, resolve_keys
 from sharpstudent.config.keys import FileKeys, Stage2Keys
+from sharpstudent.config.load import validate_keys
 from sharpstudent.config.presets import DIALECTS
+from sharpstudent.config.resolve import describe_choices
 from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import TERMS, NumberSetting
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Constant, Cosine, Ramp
+from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 
 def constant(value: float) -> Constant:
@@ -90,6 +93,7 @@ def test_the_flat_list_is_that_of_stage_2_and_stage_1_learns_from_hard_labels() 
         ),
         ([{"term": "kd", "temperature": {"kind": "ramp", "value": -3}}], ("terms[0].temperature.value", "above 0")),
         ([{"term": "features"}], ("terms[0].student_layer: is missing", "terms[0].teacher_layer: is missing")),
+        ([{"term": "features", "distance": "l2"}], ("distance: is not one of the choices", '"mse", "cosine"')),
         ([{"term": "kd", "name": "a/b"}], ("terms[0].name: is not a name",)),
         ([{"term": "kd"}, {"term": "kd"}], ('2 terms that are called "kd"', '"name": "kd_2"')),
         ([{"term": "self"}], ("terms[0]", "none are kept", "--set ema_decay=0.999")),
@@ -185,3 +189,10 @@ def test_what_a_schedule_does_not_say_is_not_written_down() -> None:
     assert constant(0.5).as_json() == {"kind": "constant", "value": 0.5}
     kd = resolve_keys(2).criterion[1]
     assert TermSection.model_validate_json(kd.model_dump_json()) == kd
+
+
+def test_flat_keys_that_a_stage_does_not_read_are_told() -> None:
+    keys = {"alpha_end": 0.4, "stage2": {"terms": [{"term": "hard"}]}}
+    notes = describe_choices(validate_keys(WEIGHTS | keys, DeepfakeTask), 2)
+    assert "stage 2 takes its loss from stage2.terms, so these flat keys have no effect: alpha_end" in notes
+    assert not any("no effect" in note for note in describe_choices(validate_keys(WEIGHTS | keys, DeepfakeTask), 1))

@@ -227,8 +227,3 @@ def test_layers_that_cannot_be_matched_are_refused_by_name_and_shape(
 def test_maps_that_do_not_fit_are_refused(one: tuple[int, ...], two: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="maps"):
         compute_distance(torch.zeros(one), torch.zeros(two), "mse")
-
-
-def test_a_distance_that_is_none_of_the_words_is_refused() -> None:
-    with pytest.raises(UserError, match="mse or cosine"):
-        build_features((2, 3, 4, 4), (2, 5, 4, 4), "manhattan")  # type: ignore[arg-type]

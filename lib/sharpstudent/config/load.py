@@ -5,6 +5,7 @@ reported at once, in one `UserError`.
 from __future__ import annotations
 
 import copy
+import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from sharpstudent.config.keys import FileKeys, build_file_model
 from sharpstudent.config.messages import explain, find_bare_alpha, find_unwritable_text, show
 from sharpstudent.config.presets import DEFAULT_TASK
 from sharpstudent.config.run_config import TaskKind, TaskSection
-from sharpstudent.core.errors import Problem, ProblemList, UserError
+from sharpstudent.core.errors import Problem, UserError
 
 LARGEST_FILE = 256 * 1024  # bytes; a config is a few KiB, and what is larger is some other file
 
@@ -162,13 +163,14 @@ def apply_overrides(keys: dict[str, Any], items: Sequence[str]) -> dict[str, Any
     A value that reads as JSON5 is that value; anything else (`1.pth`, `nan`, `weights/x.pth`) is the text itself.
     """
     changed = copy.deepcopy(keys)
-    problems = ProblemList()
+    problems: list[Problem] = []
     for item in items:
         try:
             _apply(changed, item)
         except UserError as error:
-            problems.take(error)
-    problems.raise_if_any()
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
     return changed
 
 
@@ -236,26 +238,20 @@ def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileK
     unwritable = find_unwritable_text(keys)
     if unwritable:
         raise UserError(*unwritable)
-    problems = ProblemList()
-    alphas = find_bare_alpha(keys)
-    for problem in alphas:
-        problems.add(problem)
+    problems = find_bare_alpha(keys)
     if task is not None:
         keys = {"data": {}, **keys} if not task.Section.flat_keys else keys  # what is missing in it is told by its name
-        for problem in _find_twins(keys, task.Section):
-            problems.add(problem)
+        problems += _find_twins(keys, task.Section)
     model = FileKeys if task is None else build_file_model(task)
     try:
         # Through JSON, so that strictness means JSON's types: a list may fill a tuple, a string may not fill a number.
         validated = model.model_validate_json(json.dumps(keys))
     except ValidationError as error:
-        named = {problem.where for problem in alphas}
-        for problem in explain(error, model, keys).problems:
-            if problem.where not in named:
-                problems.add(problem)
-        problems.raise_if_any()
-        raise
-    problems.raise_if_any()
+        named = {problem.where for problem in problems}
+        found = [problem for problem in explain(error, model, keys).problems if problem.where not in named]
+        raise UserError(*problems, *found) from None
+    if problems:
+        raise UserError(*problems)
     return validated
 
 
@@ -277,6 +273,9 @@ def _find_twins(keys: Mapping[str, Any], section: type[TaskSection]) -> list[Pro
 
 def read_task_name(keys: Mapping[str, Any]) -> str:
     """The task that the keys name. Raises UserError for what is no name."""
+    near = difflib.get_close_matches("task", [key for key in keys if key not in FileKeys.model_fields], n=1, cutoff=0.7)
+    if near and "task" not in keys:  # before the keys of another task than the one that is meant are found wrong
+        raise UserError.about(near[0], "is not a known key", got=show(keys[near[0]]), remedy='did you mean "task"?')
     task: Any = keys.get("task", DEFAULT_TASK)
     if isinstance(task, str) and task:
         return task

@@ -6,7 +6,7 @@ of two dialects, or of one beside native `terms`, contradict each other and are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sharpstudent.config.keys import FileKeys, StageKeys
@@ -14,7 +14,7 @@ from sharpstudent.config.messages import show
 from sharpstudent.config.run_config import Stage, TaskKind, TermSection
 from sharpstudent.config.scheduled import check_schedule, probe
 from sharpstudent.config.terms import NumberSetting, TermSpec, build_constant_term, list_terms
-from sharpstudent.core.errors import Problem, ProblemList
+from sharpstudent.core.errors import Problem
 from sharpstudent.core.schedules import ConfigSchedule, Constant, Cosine, Progress, Staircase
 
 DEFAULT_TASK = "deepfake"  # of a config that names none: it is written as the two-stage guide prints it
@@ -67,14 +67,16 @@ DIALECTS: Mapping[str, Dialect] = {
 }
 
 
+LOSS_KEYS = ("terms", *(key for dialect in DIALECTS.values() for key in dialect.keys))
+
+
 def choose_dialect(own: FileKeys, flat: Collection[str], group: Collection[str]) -> tuple[str, list[Problem]]:
     """The dialect that one stage's keys `own` speak, and what contradicts it.
 
     flat, group: the keys that the config gives, and those of the stage's group. A group that weighs the loss itself
     wins over all flat keys, as it does key by key elsewhere.
     """
-    loss_keys = {"terms", *(key for dialect in DIALECTS.values() for key in dialect.keys)}
-    said = loss_keys & set(group) or loss_keys & set(flat)
+    said = {*LOSS_KEYS} & {*group} or {*LOSS_KEYS} & {*flat}
     spoken = {name: [key for key in dialect.keys if key in said] for name, dialect in DIALECTS.items()}
     spoken = {name: keys for name, keys in spoken.items() if keys}
     declared = own.dialect
@@ -116,21 +118,19 @@ def get_group(keys: FileKeys, stage: Stage) -> StageKeys:
 
 
 def resolve_loss(
-    keys: FileKeys, own: FileKeys, stage: Stage, task: type[TaskKind], problems: ProblemList
+    keys: FileKeys, own: FileKeys, stage: Stage, task: type[TaskKind], problems: list[Problem]
 ) -> tuple[TermSection, ...]:
     """Stage 1: hard labels. Stage 2: what the flat keys of a dialect stand for. In both, native terms where given."""
     if own.terms is None and stage == 1:
         return (build_constant_term("hard", Constant(1.0)),)
     dialect, contradictions = find_dialect(keys, own, stage)
-    for problem in contradictions:
-        problems.add(problem)
+    problems += contradictions
     if dialect != NATIVE:
         return DIALECTS[dialect].resolve(own)
     where = f"stage{stage}.terms" if get_group(keys, stage).terms is not None else "terms"
     known = list_terms(task.terms)
     terms = tuple(term.resolve(known[term.term]) for term in own.terms or ())
-    for problem in _check_terms(terms, own, stage, where, known):
-        problems.add(problem)
+    problems += _check_terms(terms, own, stage, where, known)
     return terms
 
 
@@ -143,29 +143,40 @@ def find_dialect(keys: FileKeys, own: FileKeys, stage: Stage) -> tuple[str, list
     return choose_dialect(own, flat, get_group(keys, stage).model_fields_set)
 
 
+def describe_idle(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
+    """For the log: the flat keys of the loss that stage 2 does not read, because its own group describes the loss."""
+    dialect = find_dialect(keys, own, stage)[0]
+    used = {"terms"} if dialect == NATIVE else {*DIALECTS[dialect].keys}
+    said = [key for key in LOSS_KEYS if key in keys.model_fields_set and getattr(keys, key) is not None]
+    idle = ", ".join(key for key in said if key not in used)
+    if stage == 1 or not idle:
+        return []
+    source = "stage2.terms" if dialect == NATIVE else f"the keys of {dialect} in stage2"
+    return [f"stage 2 takes its loss from {source}, so these flat keys have no effect: {idle}"]
+
+
 def _check_terms(
     terms: Sequence[TermSection], own: FileKeys, stage: Stage, where: str, known: Mapping[str, TermSpec]
-) -> list[Problem]:
+) -> Iterator[Problem]:
     """Numbers that leave their range in the run, terms that have nobody to learn from, and epochs with no weight."""
-    problems: list[Problem] = []
     for index, term in enumerate(terms):
         place, spec = f"{where}[{index}]", known[term.term]
-        problems += check_schedule(term.weight, own.epoch, f"{place}.weight", at_least=0.0)
+        yield from check_schedule(term.weight, own.epoch, f"{place}.weight", at_least=0.0)
         for name, setting in spec.settings.items():
             if isinstance(setting, NumberSetting):
-                problems += check_schedule(term.numbers[name], own.epoch, f"{place}.{name}", **setting.bounds)
+                yield from check_schedule(term.numbers[name], own.epoch, f"{place}.{name}", **setting.bounds)
         if spec.asks == "teacher" and stage == 1:
             what = f"{show(term.term)} asks a teacher, and stage 1 has none"
-            problems.append(Problem(place, what, remedy="move it to stage2.terms"))
+            yield Problem(place, what, remedy="move it to stage2.terms")
         if spec.asks == "ema" and own.ema_decay is None:
             what = f"{show(term.term)} learns from averaged weights, and none are kept: the term would do nothing"
             expected = "ema_decay, such as 0.999"
-            problems.append(Problem(place, what, expected, "ema_decay null", "--set ema_decay=0.999"))
+            yield Problem(place, what, expected, "ema_decay null", "--set ema_decay=0.999")
     # Between these epochs every weight goes one way only: where all of them are 0, they are so at an end, too.
     probed = sorted({epoch for term in terms for epoch, _ in probe(term.weight, own.epoch)})
     for epoch in probed:
         steps = [Progress(epoch, step, own.epoch, 2) for step in (0, 1)]
         if not any(term.weight(progress) > 0.0 for term in terms for progress in steps):
             what = f"has no term with a weight above 0 in epoch {epoch}: there is nothing to learn from"
-            return [*problems, Problem(where, what, remedy="raise a weight")]
-    return problems
+            yield Problem(where, what, remedy="raise a weight")
+            return

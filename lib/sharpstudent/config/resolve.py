@@ -5,12 +5,12 @@ stand for a list of one. Pure: opens no file, so weights and data are checked el
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sharpstudent.config.keys import FileKeys, TeacherKeys, split_model, take_section
 from sharpstudent.config.messages import show
-from sharpstudent.config.presets import DEFAULT_TASK, find_dialect, get_group, resolve_loss
+from sharpstudent.config.presets import DEFAULT_TASK, describe_idle, find_dialect, get_group, resolve_loss
 from sharpstudent.config.run_config import (
     ALLOWANCES,
     ComputeSection,
@@ -28,86 +28,68 @@ from sharpstudent.config.run_config import (
     take_fields,
 )
 from sharpstudent.config.scheduled import SHAPED_BY, check_moving, compute_peak, describe_moving, scale, show_moving
-from sharpstudent.core.errors import Problem, ProblemList
+from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.schedules import ConfigSchedule
 
 
-def check_teachers(keys: FileKeys) -> list[Problem]:
+def check_teachers(keys: FileKeys) -> Iterator[Problem]:
     """What contradicts itself in the list of teachers. Stage 1 says so too: before the hours, not after."""
     if keys.teachers is None:
-        return []
-    problems: list[Problem] = []
+        return
     if not keys.teachers:
-        problems.append(
-            Problem(
-                "teachers",
-                "is an empty list, and stage 2 learns from a trained teacher",
-                expected="one teacher or more, or null",
-                remedy='write "teachers": [{"model": "efficientnet-b4", "weights": "weights/FFc23.tar"}]',
-            )
+        yield Problem(
+            "teachers",
+            "is an empty list, and stage 2 learns from a trained teacher",
+            expected="one teacher or more, or null",
+            remedy='write "teachers": [{"model": "efficientnet-b4", "weights": "weights/FFc23.tar"}]',
         )
     if keys.teacher_weights is not None:
-        problems.append(
-            Problem(
-                "teachers",
-                "cannot be given together with teacher_weights, which is a list of one",
-                expected="one of the two",
-                got=f"teacher_weights {show(keys.teacher_weights)} and {len(keys.teachers)} in teachers",
-                remedy="move that file into the list, or leave teachers out (--set teacher_weights=null drops it)",
-            )
+        yield Problem(
+            "teachers",
+            "cannot be given together with teacher_weights, which is a list of one",
+            expected="one of the two",
+            got=f"teacher_weights {show(keys.teacher_weights)} and {len(keys.teachers)} in teachers",
+            remedy="move that file into the list, or leave teachers out (--set teacher_weights=null drops it)",
         )
     for i, teacher in enumerate(keys.teachers):
-        problems += _check_teacher(teacher, f"teachers[{i}]")
-    return problems
+        yield from _check_teacher(teacher, f"teachers[{i}]")
 
 
-def _check_teacher(teacher: TeacherKeys, where: str) -> list[Problem]:
-    problems: list[Problem] = []
+def _check_teacher(teacher: TeacherKeys, where: str) -> Iterator[Problem]:
     if teacher.head == "fitted":
-        problems += _check_fitted(teacher, where)
+        yield from _check_fitted(teacher, where)
     elif teacher.weights is None and teacher.head == "loaded":
-        problems.append(
-            Problem(
-                f"{where}.weights",
-                "is missing, and a teacher's head must come from its file",
-                expected=f"a checkpoint of {split_model(teacher.model)[0]}",
-                remedy=f'write "weights": "FILE"; with "init": "imagenet", {where}.head "fitted" fits a head; a random '
-                'one teaches noise, and "random-ok" permits it',
-            )
+        yield Problem(
+            f"{where}.weights",
+            "is missing, and a teacher's head must come from its file",
+            expected=f"a checkpoint of {split_model(teacher.model)[0]}",
+            remedy=f'write "weights": "FILE"; with "init": "imagenet", {where}.head "fitted" fits a head; a random '
+            'one teaches noise, and "random-ok" permits it',
         )
     if teacher.classes is not None and len(set(teacher.classes)) < len(teacher.classes):
-        problems.append(
-            Problem(
-                f"{where}.classes",
-                "names a class twice",
-                got=", ".join(map(show, teacher.classes)),
-                remedy="name each class once, in the order of the teacher's logits",
-            )
+        yield Problem(
+            f"{where}.classes",
+            "names a class twice",
+            got=", ".join(map(show, teacher.classes)),
+            remedy="name each class once, in the order of the teacher's logits",
         )
-    return problems
 
 
-def _check_fitted(teacher: TeacherKeys, where: str) -> list[Problem]:
-    problems: list[Problem] = []
+def _check_fitted(teacher: TeacherKeys, where: str) -> Iterator[Problem]:
     if teacher.weights is None and teacher.init == "none":
-        problems.append(
-            Problem(
-                f"{where}.weights",
-                "is missing, and a head that is fitted to a random network teaches next to nothing",
-                expected=f"a checkpoint of {split_model(teacher.model)[0]}, or init imagenet",
-                remedy='write "weights": "FILE", which may be without a head, or "init": "imagenet"',
-            )
+        yield Problem(
+            f"{where}.weights",
+            "is missing, and a head that is fitted to a random network teaches next to nothing",
+            expected=f"a checkpoint of {split_model(teacher.model)[0]}, or init imagenet",
+            remedy='write "weights": "FILE", which may be without a head, or "init": "imagenet"',
         )
     if teacher.classes is not None:
-        problems.append(
-            Problem(
-                f"{where}.classes",
-                "says the order of a head in the file, and this one is fitted: its order is that of the task",
-                got=", ".join(map(show, teacher.classes)),
-                remedy=f'leave classes out, or {where}.head "loaded" for the head in the file',
-            )
+        yield Problem(
+            f"{where}.classes",
+            "says the order of a head in the file, and this one is fitted: its order is that of the task",
+            got=", ".join(map(show, teacher.classes)),
+            remedy=f'leave classes out, or {where}.head "loaded" for the head in the file',
         )
-    return problems
 
 
 def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
@@ -149,17 +131,13 @@ def resolve(
 ) -> RunConfig:
     """One stage of one run. The same file serves both stages unedited; `stage1.*`/`stage2.*` win over the flat keys."""
     own = take_stage(keys, stage)
-    problems = ProblemList()
-    checks = (check_name(name), check_allow(allow), _check_models(own), _check_order(keys, stage), check_teachers(keys))
-    for problem in (problem for found in checks for problem in found):
-        problems.add(problem)
-    for problem in check_moving(keys, own, stage):
-        problems.add(problem)
+    problems = [*check_name(name), *check_allow(allow), *_check_models(own), *_check_order(keys, stage)]
+    problems += [*check_teachers(keys), *check_moving(keys, own, stage)]
     if stage == 2:
-        for problem in _check_weights(own, allow):
-            problems.add(problem)
+        problems += _check_weights(own, allow)
     criterion = resolve_loss(keys, own, stage, task, problems)
-    problems.raise_if_any()
+    if problems:
+        raise UserError(*problems)
     student, options = split_model(own.student or "")
     run, training = take_fields(own, RunKeys), take_fields(own, TrainingKeys)
     if stage == 1:  # which has no teacher
@@ -218,6 +196,7 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
     return (
         notes
         + describe_moving(keys, own, stage)
+        + describe_idle(keys, own, stage)
         + _describe_radius(own)
         + (_describe_alpha(own) if stage == 2 and find_dialect(keys, own, 2)[0] == "two_stage" else [])
     )
@@ -267,75 +246,61 @@ def _check_models(own: FileKeys) -> list[Problem]:
     ]
 
 
-def _check_order(keys: FileKeys, stage: Stage) -> list[Problem]:
+def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
     """Alpha never rises and a warm-up ends before the decline.
 
     A rising alpha contradicts the guide (a gradual shift towards the teacher), and nearly always means that the two
     numbers were copied from a recipe whose alpha weighs the teacher. Stage 1 says so too: before the hours, not after.
     """
     two, own = take_stage(keys, 2), take_stage(keys, stage)
-    problems: list[Problem] = []
     is_two_stage = find_dialect(keys, two, 2)[0] == "two_stage"
     if is_two_stage and two.use_progressive_distillation and two.alpha_start < two.alpha_end:
-        problems.append(
-            Problem(
-                "alpha_start",
-                "is below alpha_end, but alpha (the weight of the HARD labels) may not rise",
-                expected=f"alpha_start of at least {show(two.alpha_end)}",
-                got=f"alpha_start {show(two.alpha_start)}, alpha_end {show(two.alpha_end)}",
-                remedy="if these numbers weigh the TEACHER, write one minus each: "
-                f"alpha_start {show(round(1 - two.alpha_start, 12))}, alpha_end {show(round(1 - two.alpha_end, 12))}; "
-                "for a constant weight set use_progressive_distillation to false and alpha_end to it",
-            )
+        yield Problem(
+            "alpha_start",
+            "is below alpha_end, but alpha (the weight of the HARD labels) may not rise",
+            expected=f"alpha_start of at least {show(two.alpha_end)}",
+            got=f"alpha_start {show(two.alpha_start)}, alpha_end {show(two.alpha_end)}",
+            remedy="if these numbers weigh the TEACHER, write one minus each: "
+            f"alpha_start {show(round(1 - two.alpha_start, 12))}, alpha_end {show(round(1 - two.alpha_end, 12))}; "
+            "for a constant weight set use_progressive_distillation to false and alpha_end to it",
         )
     if compute_peak(own.rho, own.epoch) == 0.0 and (own.asam or own.rho_warmup or own.rho_end):
-        problems.append(
-            Problem(
-                "rho",
-                "is 0, which takes plain steps, but other keys shape its radius",
-                expected="rho above 0, or none of asam, rho_warmup and rho_end",
-                got=f"asam {show(own.asam)}, rho_warmup {show(own.rho_warmup)}, rho_end {show(own.rho_end)}",
-                remedy="--set rho=0.05 (0.5 with asam), or leave the other keys out",
-            )
+        yield Problem(
+            "rho",
+            "is 0, which takes plain steps, but other keys shape its radius",
+            expected="rho above 0, or none of asam, rho_warmup and rho_end",
+            got=f"asam {show(own.asam)}, rho_warmup {show(own.rho_warmup)}, rho_end {show(own.rho_end)}",
+            remedy="--set rho=0.05 (0.5 with asam), or leave the other keys out",
         )
     if own.warmup > own.flat and not isinstance(own.lr, ConfigSchedule):
-        problems.append(
-            Problem(
-                "warmup",
-                "ends after the learning rate has begun to fall",
-                expected=f"at most `flat`, {show(own.flat)}",
-                got=show(own.warmup),
-                remedy="lower warmup or raise flat; both are shares of all steps",
-            )
+        yield Problem(
+            "warmup",
+            "ends after the learning rate has begun to fall",
+            expected=f"at most `flat`, {show(own.flat)}",
+            got=show(own.warmup),
+            remedy="lower warmup or raise flat; both are shares of all steps",
         )
-    return problems
 
 
-def _check_weights(own: FileKeys, allow: Sequence[str]) -> list[Problem]:
+def _check_weights(own: FileKeys, allow: Sequence[str]) -> Iterator[Problem]:
     """What stage 2 cannot do without."""
-    problems: list[Problem] = []
     if own.teacher_weights is None and own.teachers is None:
-        problems.append(
-            Problem(
-                "teacher_weights",
-                "is missing, and stage 2 learns from a trained teacher",
-                expected=f"a checkpoint of {'the teacher' if own.teacher is None else split_model(own.teacher)[0]}",
-                remedy='write "teacher_weights": "weights/FFc23.tar" (weights/README.md says where to get it), '
-                "or train a teacher with train_student_only.py",
-            )
+        yield Problem(
+            "teacher_weights",
+            "is missing, and stage 2 learns from a trained teacher",
+            expected=f"a checkpoint of {'the teacher' if own.teacher is None else split_model(own.teacher)[0]}",
+            remedy='write "teacher_weights": "weights/FFc23.tar" (weights/README.md says where to get it), '
+            "or train a teacher with train_student_only.py",
         )
     if own.pretrained_student_weights is None and "unpretrained-student" not in allow:
-        problems.append(
-            Problem(
-                "pretrained_student_weights",
-                "is missing, and stage 2 continues from a stage-1 checkpoint",
-                expected="the file or glob of a stage-1 checkpoint",
-                remedy="run train_student_only.py first and write "
-                '"pretrained_student_weights": "output/NAME_*/weights/best_model.pth", '
-                "or start from student_init with --allow unpretrained-student",
-            )
+        yield Problem(
+            "pretrained_student_weights",
+            "is missing, and stage 2 continues from a stage-1 checkpoint",
+            expected="the file or glob of a stage-1 checkpoint",
+            remedy="run train_student_only.py first and write "
+            '"pretrained_student_weights": "output/NAME_*/weights/best_model.pth", '
+            "or start from student_init with --allow unpretrained-student",
         )
-    return problems
 
 
 def _resolve_optimizer(own: FileKeys) -> OptimizerSection:

@@ -7,7 +7,7 @@ one way only.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from sharpstudent.config.keys import FileKeys
 from sharpstudent.config.messages import show
@@ -124,38 +124,32 @@ def describe_schedule(schedule: ConfigSchedule, epochs: int, where: str) -> list
     return [f"{begin}before {where} {late}; lower {where}.epochs or raise epoch to get there"]
 
 
-def check_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[Problem]:
+def check_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Problem]:
     """Schedules of lr and rho: within range throughout, no complement, and no other key that shapes the same number.
 
     own: the keys as the stage reads them. A key that shapes it from farther out than the schedule itself (a flat `flat`
     beside `stage1.lr`) is for the other stage: `describe_moving` says that it is idle.
     """
-    problems: list[Problem] = []
     for name, where, section in _list_moving(keys, own, stage):
         if section.complement:
-            problems.append(
-                Problem(
-                    f"{where}.complement",
-                    "has no meaning here: one minus the schedule is for weights of the loss",
-                    remedy="leave it out, and write the values themselves",
-                )
+            yield Problem(
+                f"{where}.complement",
+                "has no meaning here: one minus the schedule is for weights of the loss",
+                remedy="leave it out, and write the values themselves",
             )
             continue
         if name == "lr":
-            problems += check_schedule(section, own.epoch, where, above=0.0, at_most=100.0)
+            yield from check_schedule(section, own.epoch, where, above=0.0, at_most=100.0)
         else:
-            problems += check_schedule(section, own.epoch, where, at_least=0.0)
+            yield from check_schedule(section, own.epoch, where, at_least=0.0)
         for rival in _list_rivals(keys, stage, name, within=where):
-            problems.append(
-                Problem(
-                    rival,
-                    f"contradicts {where}, which is a schedule and says everything about {name}",
-                    expected=f"a number for {name}, or no {' and no '.join(SHAPED_BY[name])}",
-                    got=f"{where} {show(section.as_json())}",
-                    remedy=f"leave {rival} out, or write {where} as a number",
-                )
+            yield Problem(
+                rival,
+                f"contradicts {where}, which is a schedule and says everything about {name}",
+                expected=f"a number for {name}, or no {' and no '.join(SHAPED_BY[name])}",
+                got=f"{where} {show(section.as_json())}",
+                remedy=f"leave {rival} out, or write {where} as a number",
             )
-    return problems
 
 
 def describe_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:

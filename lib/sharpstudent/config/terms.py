@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -186,29 +186,23 @@ def list_terms(own: Mapping[str, TermSpec]) -> dict[str, TermSpec]:
     return {**TERMS, **own}
 
 
-def check_own_terms(own: Mapping[str, TermSpec], where: str) -> list[Problem]:
+def check_own_terms(own: Mapping[str, TermSpec], where: str) -> Iterator[Problem]:
     """What is wrong with the terms of a task's own. where: what messages call the task."""
-    problems: list[Problem] = []
     for name, spec in own.items():
         taken = sorted({*OWN_KEYS, *SHARED_SETTINGS} & set(spec.settings))
         if name in TERMS:
-            problems.append(
-                Problem(f"{where}.terms", f"redefines the term {show(name)}", remedy="give it another name")
-            )
+            yield Problem(f"{where}.terms", f"redefines the term {show(name)}", remedy="give it another name")
         if taken:
             what = f"has settings that every term has: {', '.join(taken)}"
-            problems.append(Problem(f"{where}.terms[{show(name)}]", what, remedy="give them other names"))
+            yield Problem(f"{where}.terms[{show(name)}]", what, remedy="give them other names")
         if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec.builder) is None:
-            problems.append(
-                Problem(
-                    f"{where}.terms[{show(name)}]",
-                    "does not say where it is made",
-                    expected='builder "package.module:function"',
-                    got=show(spec.builder),
-                    remedy="write the module as Python imports it, a colon, and the function",
-                )
+            yield Problem(
+                f"{where}.terms[{show(name)}]",
+                "does not say where it is made",
+                expected='builder "package.module:function"',
+                got=show(spec.builder),
+                remedy="write the module as Python imports it, a colon, and the function",
             )
-    return problems
 
 
 class TermKeys(Frozen):

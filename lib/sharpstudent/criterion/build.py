@@ -20,7 +20,7 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import FEATURES, Batch
 from sharpstudent.criterion.distillation import compute_kd
-from sharpstudent.criterion.section import KnownTerm, Shapes, name_term
+from sharpstudent.criterion.section import Shapes, complete_term, name_term
 from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm, check_values
 
 LEAST_SHARE = 1e-4  # of the sensitivity of kd; what rounding leaves of a gradient that is 0 lies far below
@@ -156,7 +156,7 @@ def _build_term(
     section: TermSection, shapes: Shapes, example: Batch | None, terms: Mapping[str, TermSpec]
 ) -> WeightedTerm:
     build = _find_builder(section.term, terms[section.term].builder)
-    term = build(KnownTerm(**dict(section), spec=terms[section.term]), shapes)
+    term = build(complete_term(section, terms[section.term]), shapes)
     # torch keeps a container's own attributes and its parts in one namespace.
     if term.module is not None and hasattr(nn.ModuleDict(), term.name):
         raise UserError.about(

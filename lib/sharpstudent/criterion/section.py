@@ -7,16 +7,15 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import SkipValidation
 from torch import Tensor, nn
 
 from sharpstudent.config.run_config import TermSection
-from sharpstudent.config.terms import TERMS, ChoiceSetting, NumberSetting, TermSpec
+from sharpstudent.config.terms import NumberSetting, TermSpec, as_schedule
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 
@@ -39,13 +38,20 @@ class Shapes:
 
 
 class KnownTerm(TermSection):
-    """The section of a term together with what is known of its kind: of those in `TERMS`, or of the task's own."""
+    """The section of a term with a value for each of its settings, and what is known of its kind."""
 
     spec: SkipValidation[TermSpec]
 
 
-def _find_spec(section: TermSection) -> TermSpec:
-    return section.spec if isinstance(section, KnownTerm) else TERMS[section.term]
+def complete_term(section: TermSection, spec: TermSpec) -> KnownTerm:
+    """The section with defaults for what it leaves out. Raises UserError for a setting that has none."""
+    settings = {name: one.default for name, one in spec.settings.items()} | section.numbers | section.choices
+    missing = [name for name, value in settings.items() if value is None]
+    if missing:
+        raise UserError.about(name_term(section), f"needs {', '.join(missing)}")
+    choices = {name: value for name, value in settings.items() if isinstance(value, str)}
+    numbers = {name: as_schedule(value) for name, value in settings.items() if not isinstance(value, str | None)}
+    return KnownTerm(**dict(section) | {"numbers": numbers, "choices": choices}, spec=spec)
 
 
 def find_matches(pattern: str, outputs: Mapping[str, Any]) -> list[str]:
@@ -68,20 +74,13 @@ def make_term(
     compute, module, layers and couples_rows: as in `WeightedTerm`. Numbers that may not move are bound before:
     `take_constant`. where: the weights by which rows count unless the section names others.
     """
-    spec = _find_spec(section)
-    moving = {n: s for n, s in spec.settings.items() if isinstance(s, NumberSetting) and s.may_move}
-    missing = [n for n, s in moving.items() if n not in section.numbers and s.default is None]
-    if missing:
-        raise UserError.about(name_term(section), f"needs {', '.join(missing)}")
+    spec = cast(KnownTerm, section).spec
+    moving = [name for name, one in spec.settings.items() if isinstance(one, NumberSetting) and one.may_move]
     return WeightedTerm(
         section.name,
         compute,
         section.weight,
-        settings={
-            # A number that the config leaves out has its default for ever.
-            name: section.numbers[name] if name in section.numbers else _make_default(setting)
-            for name, setting in moving.items()
-        },
+        settings={name: section.numbers[name] for name in moving},
         asks=spec.asks,
         where=section.choices.get("where") or where,
         couples_rows=couples_rows,
@@ -148,26 +147,16 @@ def _average(values: Sequence[Tensor]) -> Tensor:
 
 
 def take_constant(section: TermSection, name: str) -> float:
-    """A number that never moves, or its default. Raises UserError for one that moves, and where there is none."""
-    setting = _find_spec(section).settings[name]
-    assert isinstance(setting, NumberSetting)
-    given = section.numbers.get(name)
-    value = setting.default if given is None else given.constant
+    """A number that never changes. Raises UserError for a schedule."""
+    value = section.numbers[name].constant
     if value is None:
-        what = f"needs {name}" if given is None else f"has a schedule for {name}, which cannot move"
-        raise UserError.about(name_term(section), what, expected=f"a number: {setting.meaning}")
+        raise UserError.about(name_term(section), f"has a schedule for {name}, which cannot move", expected="a number")
     return value
 
 
 def take_choice(section: TermSection, name: str) -> str:
-    """A word, or its default. Raises UserError where there is none, and for one that is none of the choices."""
-    setting = _find_spec(section).settings[name]
-    assert isinstance(setting, ChoiceSetting)
-    value = section.choices.get(name, setting.default)
-    if value is None or (setting.choices and value not in setting.choices):
-        expected = " or ".join(setting.choices) if setting.choices else setting.meaning
-        raise UserError.about(f"{name_term(section)}, {name}", "is not set", expected=expected, got=value)
-    return value
+    """A setting that is a word."""
+    return section.choices[name]
 
 
 def check_outputs(section: TermSection, shapes: Shapes, *, least: int = 1, most: int | None = None, why: str) -> None:
@@ -187,8 +176,3 @@ def check_outputs(section: TermSection, shapes: Shapes, *, least: int = 1, most:
 def name_term(section: TermSection) -> str:
     """The term as messages call it."""
     return f"term {section.name!r}" if section.name == section.term else f"term {section.name!r} ({section.term})"
-
-
-def _make_default(setting: NumberSetting) -> Constant:
-    assert setting.default is not None
-    return Constant(setting.default)
