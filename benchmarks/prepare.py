@@ -62,17 +62,17 @@ def measure_clips(clips: list[Path], frames: int, clock: Callable[[], float]) ->
     import cv2
     from sharpstudent.modalities.faces.video import sample_video
     from sharpstudent.tasks.deepfake.layouts.clip import RawClip
-    from sharpstudent.tasks.deepfake.prepare import cut_frame
-    from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter, load_networks
-    from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+    from sharpstudent.tasks.deepfake.prepare import crop_frame
+    from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper, load_networks
+    from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
     networks: Any = load_networks()
-    cutter = ClipCutter(CutSettings(frames=frames), networks=lambda: networks)
+    cropper = ClipCropper(CropSettings(frames=frames), networks=lambda: networks)
     spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     networks.detector.detect = _timed(networks.detector.detect, spent, "detection", clock)
     networks.mesh.locate_81 = _timed(networks.mesh.locate_81, spent, "landmarks", clock)
-    encode = cut_frame.encode_picture
-    cut_frame.encode_picture = _timed(encode, spent, "encode", clock)
+    encode = crop_frame.encode_picture
+    crop_frame.encode_picture = _timed(encode, spent, "encode", clock)
     found: list[dict[str, Any]] = []
     try:
         for clip in clips:
@@ -84,7 +84,7 @@ def measure_clips(clips: list[Path], frames: int, clock: Callable[[], float]) ->
             spent["decode"] = clock() - start
             cv2.setNumThreads(threads)
             start = clock()
-            cut = cutter.cut(RawClip(clip.stem, "video", 0, (clip.stem,), file=clip))
+            cut = cropper.crop(RawClip(clip.stem, "video", 0, (clip.stem,), file=clip))
             spent["crop"] = max(0.0, clock() - start - sum(spent.values()))
             sides = [face.face_size for face in cut.faces] or [0.0]
             found.append(
@@ -97,7 +97,7 @@ def measure_clips(clips: list[Path], frames: int, clock: Callable[[], float]) ->
                 }
             )
     finally:
-        cut_frame.encode_picture = encode
+        crop_frame.encode_picture = encode
     return found
 
 
@@ -115,14 +115,14 @@ def run_side_by_side(clips: list[Path], frames: int, clock: Callable[[], float])
 
 def _measure_rate(clips: list[Path], frames: int, clock: Callable[[], float], barrier: Any, rates: Any) -> None:
     from sharpstudent.tasks.deepfake.layouts.clip import RawClip
-    from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter, load_networks
-    from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+    from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper, load_networks
+    from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
     networks = load_networks()  # before the clock starts
-    cutter = ClipCutter(CutSettings(frames=frames), networks=lambda: networks)
+    cropper = ClipCropper(CropSettings(frames=frames), networks=lambda: networks)
     barrier.wait()
     start = clock()
-    read = sum(cutter.cut(RawClip(clip.stem, "video", 0, (clip.stem,), file=clip)).frames_read for clip in clips)
+    read = sum(cropper.crop(RawClip(clip.stem, "video", 0, (clip.stem,), file=clip)).frames_read for clip in clips)
     rates.put(read / (clock() - start))
 
 

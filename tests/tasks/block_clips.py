@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sharpstudent.modalities.faces.detect import DetectedFace
-from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
-from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
-from sharpstudent.tasks.deepfake.prepare.parts import CutClip
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper
+from sharpstudent.tasks.deepfake.prepare.crop_frame import Networks
+from sharpstudent.tasks.deepfake.prepare.parts import ClipCrops
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 Box = tuple[int, int, int, int]
 FACE = (230, 150, 40)  # RGB; nothing else in these pictures is as red
@@ -54,8 +54,8 @@ def place_landmarks(box: Sequence[float] | NDArray[np.float32], points: int = 81
     return (low + unit * (high - low)).astype(np.float32)
 
 
-def build_cutter(settings: CutSettings | None = None) -> ClipCutter:
-    return ClipCutter(settings or CutSettings(), networks=lambda: Networks(BlockDetector(), BlockMesh(), "stand-ins"))
+def build_cropper(settings: CropSettings | None = None) -> ClipCropper:
+    return ClipCropper(settings or CropSettings(), networks=lambda: Networks(BlockDetector(), BlockMesh(), "stand-ins"))
 
 
 def write_picture(path: Path, image: NDArray[np.uint8]) -> Path:
@@ -68,7 +68,7 @@ def read_picture(content: bytes) -> NDArray[np.uint8]:
     return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
-def check_every_frame_is_told(cut: CutClip) -> None:
+def check_every_frame_is_told(cut: ClipCrops) -> None:
     """A frame gives crops or a reason, and is named once."""
     told = [(item.source, item.frame) for item in cut.rejected]
     assert len(told) == len(set(told))
@@ -78,6 +78,6 @@ def check_every_frame_is_told(cut: CutClip) -> None:
     assert len(crops) <= cut.frames_with_face
 
 
-def reasons(cut: CutClip) -> list[str]:
+def reasons(cut: ClipCrops) -> list[str]:
     check_every_frame_is_told(cut)
     return [item.reason for item in cut.rejected]

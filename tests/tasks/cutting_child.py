@@ -14,21 +14,21 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
-from block_clips import build_cutter
+from block_clips import build_cropper
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip
-from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 from sharpstudent.tasks.deepfake.sources.face_crops import check_model_files
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    settings = CutSettings(frames=8, faces="all")
-    cutter = build_cutter(settings)
+    settings = CropSettings(frames=8, faces="all")
+    cropper = build_cropper(settings)
     with contextlib.suppress(UserError):  # without the model files the stand-ins look for faces
         check_model_files()
-        cutter = ClipCutter(settings)
+        cropper = ClipCropper(settings)
     for line in sys.stdin:
         job = json.loads(line)
         file = Path(job["file"])
@@ -37,7 +37,7 @@ def main() -> None:
             clip = RawClip("a", "frames", 0, ("ann",), frames=frames)
         else:
             clip = RawClip("a", job["kind"], 0, ("ann",), file=file)
-        cut = cutter.cut(clip)
+        cut = cropper.crop(clip)
         told = {"faces": len(cut.faces), "rejected": [item.reason for item in cut.rejected], "read": cut.frames_read}
         print(json.dumps(told), file=answers, flush=True)
 

@@ -23,7 +23,7 @@ from sharpstudent.tasks.deepfake.prepare import check_copies, check_near
 from sharpstudent.tasks.deepfake.prepare import check_copies as check_crops
 from sharpstudent.tasks.deepfake.prepare.check import run_check
 from sharpstudent.tasks.deepfake.prepare.check_near import ALIKE, describe_face
-from sharpstudent.tasks.deepfake.prepare.cut_frame import cut_face, judge_face
+from sharpstudent.tasks.deepfake.prepare.crop_frame import crop_face, measure_face
 from sharpstudent.tasks.deepfake.sources.face import read_picture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +44,8 @@ class PreparedSet:
         """One crop of its own clip and person, unless `fields` say otherwise. picture: another one than the seed's."""
         image, landmarks = picture or draw_face(seed, SIDE)
         corners = (landmarks[:68].min(axis=0), landmarks[:68].max(axis=0))
-        cut = cut_face(image, landmarks, np.concatenate(corners), largest_face=SIDE)
-        sharpness, phash = judge_face(cut)
+        cut = crop_face(image, landmarks, np.concatenate(corners), largest_face=SIDE)
+        sharpness, phash = measure_face(cut)
         content = cv2.imencode(".png", cv2.cvtColor(cut.image, cv2.COLOR_RGB2BGR))[1].tobytes()
         row = FaceRow(
             path=f"crops/clip {seed} é/{len(self.rows):06d}_0.png",
@@ -437,8 +437,8 @@ def test_real_photos_of_different_people_are_apart_and_saved_again_they_are_foun
 
     def describe(image: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32]]:
         face = detector.detect(image)[0]
-        cut = cut_face(image, mesh.locate_81(image, face), face.box_xyxy, largest_face=475)
-        return judge_face(cut)[1], describe_face(cut.image, cut.landmarks)
+        cut = crop_face(image, mesh.locate_81(image, face), face.box_xyxy, largest_face=475)
+        return measure_face(cut)[1], describe_face(cut.image, cut.landmarks)
 
     def save_again(image: NDArray[np.uint8], shrink: float, quality: int) -> NDArray[np.uint8]:
         return blur((image, np.zeros((68, 2), np.float32)), quality, shrink)[0]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from block_clips import (
-    build_cutter,
+    build_cropper,
     check_every_frame_is_told,
     draw_blocks,
     place_landmarks,
@@ -21,10 +21,10 @@ from made_videos import cut_end, write_video
 from sharpstudent.core.errors import UserError
 from sharpstudent.modalities.faces.crop import compute_loose_box
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
-from sharpstudent.tasks.deepfake.prepare import cut_frame as cut_given
-from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
-from sharpstudent.tasks.deepfake.prepare.parts import CutFace
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare import crop_frame
+from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper
+from sharpstudent.tasks.deepfake.prepare.parts import FaceCrop
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 from sharpstudent.tasks.deepfake.sources import face_crops
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def photo_clip(path: Path) -> RawClip:
 
 def test_a_video_gives_one_crop_a_sampled_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", [draw_blocks((80 + i, 60, 160 + i, 160)) for i in range(20)])
-    cut = build_cutter(CutSettings(frames=5)).cut(video_clip(path))
+    cut = build_cropper(CropSettings(frames=5)).crop(video_clip(path))
     assert [face.frame_index for face in cut.faces] == [0, 5, 10, 14, 19]
     assert (cut.frames_read, cut.frames_with_face, cut.rejected) == (5, 5, ())
     for face in cut.faces:
@@ -61,7 +61,7 @@ def test_a_video_gives_one_crop_a_sampled_frame(tmp_path: Path) -> None:
 
 def test_the_same_clip_gives_the_same_bytes_in_another_cutter(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", [draw_blocks((80 + i, 60, 160 + i, 160)) for i in range(9)])
-    one, two = (build_cutter(CutSettings(frames=4)).cut(video_clip(path)) for _ in range(2))
+    one, two = (build_cropper(CropSettings(frames=4)).crop(video_clip(path)) for _ in range(2))
     for first, second in zip(one.faces, two.faces, strict=True):
         assert first.content == second.content
         assert (first.phash, first.sharpness, first.crop_xyxy) == (second.phash, second.sharpness, second.crop_xyxy)
@@ -78,7 +78,7 @@ def test_the_largest_person_is_followed_and_frames_without_that_person_are_told(
         draw_blocks((0, 0, 20, 20)),
     ]
     path = write_video(tmp_path / "a.avi", images)
-    cut = build_cutter(CutSettings(frames=5)).cut(video_clip(path))
+    cut = build_cropper(CropSettings(frames=5)).crop(video_clip(path))
     assert [face.frame_index for face in cut.faces] == [0, 3]
     assert (cut.frames_read, cut.frames_with_face) == (5, 3)
     assert {item.frame: item.reason for item in cut.rejected} == {
@@ -92,22 +92,22 @@ def test_the_largest_person_is_followed_and_frames_without_that_person_are_told(
 def test_all_people_are_numbered_by_their_summed_area(tmp_path: Path) -> None:
     person, other = (40, 60, 120, 160), (210, 60, 310, 170)  # the other is larger and seen once
     path = write_video(tmp_path / "a.avi", [draw_blocks(person), draw_blocks(person, other), draw_blocks(person)])
-    cut = build_cutter(CutSettings(faces="all")).cut(video_clip(path))
+    cut = build_cropper(CropSettings(faces="all")).crop(video_clip(path))
     assert [(face.frame_index, face.face_index) for face in cut.faces] == [(0, 0), (1, 0), (1, 1), (2, 0)]
-    assert build_cutter(CutSettings(faces="largest")).cut(video_clip(path)).faces[1].box_xyxy[0] < 50
+    assert build_cropper(CropSettings(faces="largest")).crop(video_clip(path)).faces[1].box_xyxy[0] < 50
 
 
 def test_small_faces_beside_a_large_one_are_told_when_all_are_wanted(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", draw_blocks(BOX, (0, 0, 20, 20), (280, 0, 300, 20)))
-    cut = build_cutter(CutSettings(faces="all")).cut(photo_clip(path))
+    cut = build_cropper(CropSettings(faces="all")).crop(photo_clip(path))
     assert len(cut.faces) == 1
     assert [item.reason for item in cut.rejected] == ["2 more below 40 px"]
-    assert build_cutter().cut(photo_clip(path)).rejected == ()
+    assert build_cropper().crop(photo_clip(path)).rejected == ()
 
 
 def test_a_video_of_one_colour_has_no_face_in_any_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", [np.full((120, 160, 3), 90, np.uint8)] * 6)
-    cut = build_cutter(CutSettings(frames=4)).cut(video_clip(path))
+    cut = build_cropper(CropSettings(frames=4)).crop(video_clip(path))
     assert reasons(cut) == ["no face found"] * 4
     assert [item.frame for item in cut.rejected] == [0, 2, 3, 5]
     assert (cut.faces, cut.frames_read, cut.frames_with_face) == ((), 4, 0)
@@ -115,7 +115,7 @@ def test_a_video_of_one_colour_has_no_face_in_any_frame(tmp_path: Path) -> None:
 
 def test_a_video_cut_in_the_middle_gives_the_frames_that_are_left(tmp_path: Path) -> None:
     path = cut_end(write_video(tmp_path / "a.mkv", [draw_blocks(BOX)] * 30), 0.5)
-    cut = build_cutter(CutSettings(frames=6)).cut(video_clip(path))
+    cut = build_cropper(CropSettings(frames=6)).crop(video_clip(path))
     assert 1 <= len(cut.faces) <= 6
     assert max(face.frame_index for face in cut.faces) < 29
     check_every_frame_is_told(cut)
@@ -129,7 +129,7 @@ def test_a_file_that_is_none_is_rejected_whole_with_the_reason(
     path = tmp_path / "Ä b.mp4"
     if content is not None:
         path.write_bytes(content)
-    cut = build_cutter().cut(RawClip("a", kind, 0, ("ann",), file=path))  # type: ignore[arg-type]
+    cut = build_cropper().crop(RawClip("a", kind, 0, ("ann",), file=path))  # type: ignore[arg-type]
     assert cut.faces == ()
     assert cut.frames_with_face == 0
     (item,) = cut.rejected
@@ -139,14 +139,14 @@ def test_a_file_that_is_none_is_rejected_whole_with_the_reason(
 
 def test_a_clip_without_file_or_frames_is_rejected_by_its_key() -> None:
     for kind in ("video", "photo", "frames", "crops"):
-        (item,) = build_cutter().cut(RawClip("a/b", kind, 0, ("ann",))).rejected  # type: ignore[arg-type]
+        (item,) = build_cropper().crop(RawClip("a/b", kind, 0, ("ann",))).rejected  # type: ignore[arg-type]
         assert item.source == "a/b"
 
 
 # --- What is said of a crop -----------------------------------------------------------------------------------------
 
 
-def check_geometry(face: CutFace, image: np.ndarray) -> None:
+def check_geometry(face: FaceCrop, image: np.ndarray) -> None:
     """The crop is what was cut, scaled; landmarks and box moved along."""
     stored = read_picture(face.content)
     left, top, right, bottom = face.crop_xyxy
@@ -170,7 +170,9 @@ def test_crops_are_scaled_down_never_up_and_landmarks_move_along(
     size: int, box: tuple[int, int, int, int], tmp_path: Path
 ) -> None:
     image = draw_blocks(box)
-    (face,) = build_cutter(CutSettings(image_size=size)).cut(photo_clip(write_picture(tmp_path / "a.png", image))).faces
+    (face,) = (
+        build_cropper(CropSettings(image_size=size)).crop(photo_clip(write_picture(tmp_path / "a.png", image))).faces
+    )
     check_geometry(face, image)
     longest = max(box[2] - box[0], box[3] - box[1])
     assert face.scale == pytest.approx(min(1, round(1.25 * size) / longest))
@@ -182,7 +184,9 @@ def test_crops_are_scaled_down_never_up_and_landmarks_move_along(
 
 def test_jpg_crops_are_jpeg_and_close(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", draw_blocks(BOX))
-    plain, packed = (build_cutter(CutSettings(picture=kind)).cut(photo_clip(path)).faces[0] for kind in ("png", "jpg"))
+    plain, packed = (
+        build_cropper(CropSettings(picture=kind)).crop(photo_clip(path)).faces[0] for kind in ("png", "jpg")
+    )
     assert plain.content.startswith(b"\x89PNG")
     assert packed.content.startswith(b"\xff\xd8")
     assert np.abs(read_picture(plain.content).astype(int) - read_picture(packed.content)).mean() < 6
@@ -191,8 +195,8 @@ def test_jpg_crops_are_jpeg_and_close(tmp_path: Path) -> None:
 
 def test_the_least_size_counts_the_shorter_side(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", draw_blocks((100, 60, 139, 160)))
-    assert "39 px" in reasons(build_cutter(CutSettings(min_face=40)).cut(photo_clip(path)))[0]
-    assert len(build_cutter(CutSettings(min_face=39)).cut(photo_clip(path)).faces) == 1
+    assert "39 px" in reasons(build_cropper(CropSettings(min_face=40)).crop(photo_clip(path)))[0]
+    assert len(build_cropper(CropSettings(min_face=39)).crop(photo_clip(path)).faces) == 1
 
 
 # --- Bad pictures ---------------------------------------------------------------------------------------------------
@@ -213,26 +217,26 @@ def test_a_picture_too_large_is_refused_by_its_header(tmp_path: Path, monkeypatc
         + chunk(b"IDAT", zlib.compress(bytes(30_001) * 100))
         + chunk(b"IEND", b"")
     )
-    monkeypatch.setattr(cut_given, "read_picture", lambda path: pytest.fail("decoded"))
-    assert "too large" in reasons(build_cutter().cut(photo_clip(path)))[0]
+    monkeypatch.setattr(crop_frame, "read_picture", lambda path: pytest.fail("decoded"))
+    assert "too large" in reasons(build_cropper().crop(photo_clip(path)))[0]
 
 
 def test_a_wide_picture_within_the_limit_is_looked_at(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "wide.png", np.full((100, 30_000, 3), 90, np.uint8))
-    assert reasons(build_cutter().cut(photo_clip(path))) == ["no face found"]
+    assert reasons(build_cropper().crop(photo_clip(path))) == ["no face found"]
 
 
 def test_a_picture_that_is_cut_off_is_rejected(tmp_path: Path) -> None:
     for suffix in (".png", ".jpg", ".webp", ".bmp"):
         path = cut_end(write_picture(tmp_path / f"a{suffix}", draw_blocks(BOX)), 0.6)
-        assert "cut off" in reasons(build_cutter().cut(photo_clip(path)))[0]
+        assert "cut off" in reasons(build_cropper().crop(photo_clip(path)))[0]
 
 
 def test_missing_model_files_are_an_error_where_a_face_has_to_be_found(folder: Path, tmp_path: Path) -> None:
-    cutter = ClipCutter(CutSettings())  # clips that bring landmarks need no model
+    cropper = ClipCropper(CropSettings())  # clips that bring landmarks need no model
     path = write_picture(tmp_path / "a.png", draw_blocks(BOX))
     with pytest.raises(UserError) as caught:
-        cutter.cut(photo_clip(path))
+        cropper.crop(photo_clip(path))
     assert [problem.where for problem in caught.value.problems] == [
         str(face_crops.DETECTOR_FILE),
         str(face_crops.MESH_FILE),
@@ -243,18 +247,18 @@ def test_missing_model_files_are_an_error_where_a_face_has_to_be_found(folder: P
 
 
 @pytest.fixture
-def cutter(folder: Path) -> ClipCutter:
+def cropper(folder: Path) -> ClipCropper:
     if not all((ROOT / path).is_file() for path in (face_crops.DETECTOR_FILE, face_crops.MESH_FILE)):
         pytest.skip(f"no face models in {ROOT / 'weights'}: make face-models")
     (folder / "weights").symlink_to(ROOT / "weights")
-    return ClipCutter(CutSettings(frames=4))
+    return ClipCropper(CropSettings(frames=4))
 
 
-def test_real_clips_give_a_face_in_every_sampled_frame(cutter: ClipCutter) -> None:
+def test_real_clips_give_a_face_in_every_sampled_frame(cropper: ClipCropper) -> None:
     if not CLIPS.is_dir():
         pytest.skip(f"no clips at {CLIPS}")
     for name in ("cap13_edit2", "d18", "s32"):
-        cut = cutter.cut(video_clip(CLIPS / f"{name}.mp4"))
+        cut = cropper.crop(video_clip(CLIPS / f"{name}.mp4"))
         assert (cut.frames_read, cut.frames_with_face, len(cut.faces)) == (4, 4, 4)
         for face in cut.faces:
             stored = read_picture(face.content)
@@ -263,30 +267,30 @@ def test_real_clips_give_a_face_in_every_sampled_frame(cutter: ClipCutter) -> No
             assert "yunet 2023mar" in face.detector
 
 
-def test_a_copy_of_a_photo_has_a_near_hash_and_another_person_has_not(cutter: ClipCutter, folder: Path) -> None:
+def test_a_copy_of_a_photo_has_a_near_hash_and_another_person_has_not(cropper: ClipCropper, folder: Path) -> None:
     photos = sorted(PHOTOS.glob("*/*neutral.jpg"))[:40:8]
     if not photos:
         pytest.skip(f"no photographs at {PHOTOS}")
     hashes, copies = [], []
     for photo in photos:
-        hashes.append(cutter.cut(photo_clip(photo)).faces[0].phash)
+        hashes.append(cropper.crop(photo_clip(photo)).faces[0].phash)
         image = cv2.imread(str(photo))
         assert image is not None
         cv2.imwrite("copy.jpg", cv2.resize(image, None, fx=0.7, fy=0.7), [cv2.IMWRITE_JPEG_QUALITY, 60])
-        copies.append(cutter.cut(photo_clip(folder / "copy.jpg")).faces[0].phash)
+        copies.append(cropper.crop(photo_clip(folder / "copy.jpg")).faces[0].phash)
     apart = [(one ^ two).bit_count() for one, two in zip(hashes, copies, strict=True)]
     between = [(one ^ two).bit_count() for i, one in enumerate(hashes) for two in hashes[:i]]
     assert np.median(apart) <= 6
     assert max(apart) < np.median(between)
 
 
-def test_a_photo_gives_the_crop_that_training_on_photos_makes(cutter: ClipCutter, folder: Path) -> None:
+def test_a_photo_gives_the_crop_that_training_on_photos_makes(cropper: ClipCropper, folder: Path) -> None:
     """One function cuts for both."""
     photo = next(iter(sorted(PHOTOS.glob("canada/*.jpg"))), None)
     if photo is None:
         pytest.skip(f"no photographs at {PHOTOS}")
     stored = face_crops.FaceCrops(image_size=380).prepare([photo])[photo].load()
-    (face,) = cutter.cut(photo_clip(photo)).faces
+    (face,) = cropper.crop(photo_clip(photo)).faces
     assert np.array_equal(read_picture(face.content), stored.image)
     assert stored.landmarks is not None
     assert np.array_equal(face.landmarks, stored.landmarks)

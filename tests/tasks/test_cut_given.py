@@ -10,7 +10,7 @@ import pytest
 from block_clips import (
     BlockDetector,
     BlockMesh,
-    build_cutter,
+    build_cropper,
     draw_blocks,
     place_landmarks,
     read_picture,
@@ -18,9 +18,9 @@ from block_clips import (
     write_picture,
 )
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip
-from sharpstudent.tasks.deepfake.prepare.cut import ClipCutter
-from sharpstudent.tasks.deepfake.prepare.cut_frame import Networks
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper
+from sharpstudent.tasks.deepfake.prepare.crop_frame import Networks
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 BOX = (100, 60, 180, 160)
 # An array file of 127 bytes that claims 1.3 petabytes.
@@ -56,8 +56,8 @@ def test_given_landmarks_and_boxes_are_used_as_they_are(tmp_path: Path) -> None:
         def detect(self, image: np.ndarray) -> list:
             raise AssertionError("nothing is to be detected")
 
-    cutter = ClipCutter(CutSettings(frames=4), networks=lambda: Networks(Blind(), BlockMesh(), "stand-ins"))
-    cut = cutter.cut(frames_clip(write_frames(tmp_path, 10, boxes=True)))
+    cropper = ClipCropper(CropSettings(frames=4), networks=lambda: Networks(Blind(), BlockMesh(), "stand-ins"))
+    cut = cropper.crop(frames_clip(write_frames(tmp_path, 10, boxes=True)))
     assert [face.frame_index for face in cut.faces] == [0, 3, 6, 9]
     assert reasons(cut) == []
     for face in cut.faces:
@@ -65,12 +65,12 @@ def test_given_landmarks_and_boxes_are_used_as_they_are(tmp_path: Path) -> None:
         assert face.detector == "given landmarks, cut 1"
         assert face.box_xyxy.tolist() == [98, 58, 182, 162]  # the box on the landmarks, not the largest
         np.testing.assert_allclose(face.landmarks + face.crop_xyxy[:2], place_landmarks(BOX).round(), atol=0.01)
-    without = cutter.cut(frames_clip(write_frames(tmp_path / "b", 1)))
+    without = cropper.crop(frames_clip(write_frames(tmp_path / "b", 1)))
     np.testing.assert_allclose(without.faces[0].box_xyxy, [108, 70, 172, 150], atol=1)  # the landmarks' own box
 
 
 def test_frames_without_arrays_are_detected(tmp_path: Path) -> None:
-    cut = build_cutter().cut(frames_clip(write_frames(tmp_path, 3, landmarks=False)))
+    cut = build_cropper().crop(frames_clip(write_frames(tmp_path, 3, landmarks=False)))
     assert [face.score for face in cut.faces] == [0.9] * 3
     assert "given" not in cut.faces[0].detector
 
@@ -79,7 +79,7 @@ def test_frames_without_arrays_are_detected(tmp_path: Path) -> None:
 def test_frames_are_sampled_from_those_on_disk_and_missing_files_are_told(missing: str, tmp_path: Path) -> None:
     frames = write_frames(tmp_path, 5, boxes=True)
     (tmp_path / missing).unlink()
-    cut = build_cutter(CutSettings(frames=2)).cut(frames_clip(frames))
+    cut = build_cropper(CropSettings(frames=2)).crop(frames_clip(frames))
     assert [face.frame_index for face in cut.faces] == [1, 4]
     (item,) = cut.rejected
     assert (item.source, item.frame) == (str(tmp_path / "000.png"), 0)
@@ -128,7 +128,7 @@ def test_landmarks_that_cannot_be_are_rejected(kind: str, clip_kind: str, tmp_pa
     else:
         bad = make_bad_array(kind)
         target.write_bytes(bad) if isinstance(bad, bytes) else np.save(target, bad)
-    cut = build_cutter().cut(frames_clip(frames, clip_kind))
+    cut = build_cropper().crop(frames_clip(frames, clip_kind))
     assert [face.frame_index for face in cut.faces] == [0]
     (item,) = cut.rejected
     assert (item.source, item.frame) == (str(tmp_path / "001.png"), 1)
@@ -138,7 +138,7 @@ def test_landmarks_that_cannot_be_are_rejected(kind: str, clip_kind: str, tmp_pa
 def test_boxes_of_another_shape_are_rejected(tmp_path: Path) -> None:
     frames = write_frames(tmp_path, 2, boxes=True)
     np.save(tmp_path / "000_boxes.npy", np.zeros((1, 5)))
-    assert "expected boxes of shape (faces, 7, 2), got (1, 5)" in reasons(build_cutter().cut(frames_clip(frames)))[0]
+    assert "expected boxes of shape (faces, 7, 2), got (1, 5)" in reasons(build_cropper().crop(frames_clip(frames)))[0]
 
 
 def test_of_several_given_faces_the_largest_is_taken_or_all(tmp_path: Path) -> None:
@@ -146,21 +146,21 @@ def test_of_several_given_faces_the_largest_is_taken_or_all(tmp_path: Path) -> N
     picture = write_picture(tmp_path / "a.png", draw_blocks(*boxes))
     np.save(tmp_path / "a.npy", np.stack([place_landmarks(box, 68) for box in boxes]))
     clip = frames_clip([FrameFiles(3, picture, tmp_path / "a.npy")])
-    (face,) = build_cutter().cut(clip).faces
+    (face,) = build_cropper().crop(clip).faces
     assert face.box_xyxy[0] > 90
     assert face.landmarks.shape == (68, 2)
-    assert [face.face_index for face in build_cutter(CutSettings(faces="all")).cut(clip).faces] == [0, 1]
+    assert [face.face_index for face in build_cropper(CropSettings(faces="all")).crop(clip).faces] == [0, 1]
 
 
 def test_crops_keep_their_own_bytes_unless_they_are_larger_than_needed(tmp_path: Path) -> None:
     clip = frames_clip(write_frames(tmp_path, 2), "crops")
-    kept = build_cutter().cut(clip).faces[0]
+    kept = build_cropper().crop(clip).faces[0]
     assert kept.content == (tmp_path / "000.png").read_bytes()
     assert kept.crop_xyxy == (0, 0, 320, 240)
     assert kept.scale == 1
     np.testing.assert_allclose(kept.landmarks, place_landmarks(BOX).round())
-    small = build_cutter(CutSettings(image_size=32)).cut(clip).faces[0]
+    small = build_cropper(CropSettings(image_size=32)).crop(clip).faces[0]
     assert small.scale == pytest.approx(0.5, abs=0.02)
     assert read_picture(small.content).shape[0] == pytest.approx(240 * small.scale, abs=1)
     np.testing.assert_allclose(small.landmarks, place_landmarks(BOX).round() * small.scale, rtol=1e-5)
-    assert build_cutter(CutSettings(picture="jpg")).cut(clip).faces[0].content.startswith(b"\xff\xd8")
+    assert build_cropper(CropSettings(picture="jpg")).crop(clip).faces[0].content.startswith(b"\xff\xd8")

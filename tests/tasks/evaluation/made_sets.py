@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from block_clips import build_cutter, draw_blocks, write_picture
+from block_clips import build_cropper, draw_blocks, write_picture
 from drawn_faces import draw_face
 from made_manifest import MadeFace
 from made_videos import write_video
@@ -45,7 +45,7 @@ def use_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks are faces, in this process."""
     monkeypatch.setattr(run, "WorkerPool", InProcess)
     monkeypatch.setattr("sharpstudent.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
-    stand_in = functools.partial(run.run_preparation, build_cutter=build_cutter)
+    stand_in = functools.partial(run.run_preparation, build_cropper=build_cropper)
     monkeypatch.setattr(folder_set, "run_preparation", stand_in)
 
 
@@ -68,7 +68,7 @@ def write_tree(root: Path) -> Path:
 def prepare(source: Path, dest: Path, **settings: Any) -> None:
     """run_preparation with the stand-ins; by default nobody is held out."""
     request = Request(source, dest, **{"validation_share": 0.0, **settings})
-    run.run_preparation(request, Console(file=io.StringIO()), build_cutter=build_cutter)
+    run.run_preparation(request, Console(file=io.StringIO()), build_cropper=build_cropper)
 
 
 def write_crops(root: Path, names: Sequence[str], *, side: int = 24) -> Path:

@@ -14,7 +14,7 @@ from sharpstudent.tasks.deepfake.evaluation.crops_set import CACHE
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_all_faces_unreadable_leave_no_decision_at_all(tmp_path: Path) -> None:
 def test_two_faces_are_cut_where_all_count_and_one_where_the_largest_does(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "videos")
     assert (len(open_one(source)), len(open_one(source, faces="mean"))) == (11, 14)
-    prepare(source, tmp_path / "set", cut=CutSettings(faces="largest"))
+    prepare(source, tmp_path / "set", crop=CropSettings(faces="largest"))
     assert any("--faces largest" in note for note in open_one(tmp_path / "set", faces="max").about.notes)
     assert not open_one(tmp_path / "set").about.notes
 

@@ -19,7 +19,7 @@ from sharpstudent.tasks.deepfake.evaluation import crops_set as folder_set
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import MOST, OTHERS, EvaluationSet, count_reasons
 from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest, Split
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 
 @pytest.fixture(autouse=True)
@@ -220,7 +220,7 @@ def test_a_part_from_before_labels_were_kept_counts_its_frames_without_one(tmp_p
 
 
 def test_a_part_that_is_broken_is_told(tmp_path: Path) -> None:
-    prepare(write_tree(tmp_path / "videos"), tmp_path / "set", cut=CutSettings(faces="all"))
+    prepare(write_tree(tmp_path / "videos"), tmp_path / "set", crop=CropSettings(faces="all"))
     path = sorted((tmp_path / "set/parts").glob("*.arrow"))[0]
     path.write_bytes(path.read_bytes()[:100])
     (found,), said = open_several(SetRequest(tmp_path / "set", split="all"))

@@ -10,8 +10,8 @@ if __name__ == "__main__":
     import made_work
     from sharpstudent.core.errors import exit_codes
     from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
-    from sharpstudent.tasks.deepfake.prepare.run import stop_signals_told
+    from sharpstudent.tasks.deepfake.prepare.run import stop_signals_raised
 
-    with exit_codes(), stop_signals_told(), WorkerPool(made_work.build, 1, timeout_s=600.0) as pool:
+    with exit_codes(), stop_signals_raised(), WorkerPool(made_work.build, 1, timeout_s=600.0) as pool:
         for _ in pool.run([f"pid {sys.argv[1]}"], lambda: None):
             pass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from made_cutter import TextCutter
+from made_cutter import TextCropper
 from rich.console import Console
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip, Rejected
@@ -52,7 +52,7 @@ def prepare(source: Path, dest: Path, **settings: object) -> tuple[Counts, str]:
     """run_preparation with the stand-ins; what it counted and what it said."""
     console = Console(file=io.StringIO(), width=300)
     request = Request(source, dest, **{"clip_timeout": 60.0, **settings})  # type: ignore[arg-type]
-    counts = run_preparation(request, console, find=find_texts, build_cutter=TextCutter)
+    counts = run_preparation(request, console, find=find_texts, build_cropper=TextCropper)
     assert isinstance(console.file, io.StringIO)
     return counts, console.file.getvalue()
 

@@ -1,4 +1,4 @@
-"""A cutter that does what a text says; on its own, so that worker processes load nothing else."""
+"""A cropper that does what a text says; on its own, so that worker processes load nothing else."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import time
 
 import numpy as np
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
-from sharpstudent.tasks.deepfake.prepare.parts import CutClip, CutFace
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.parts import ClipCrops, FaceCrop
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 
-class TextCutter:
+class TextCropper:
     """Does what the text says; the bytes of a crop follow from clip, frame and settings alone."""
 
-    def __init__(self, settings: CutSettings) -> None:
+    def __init__(self, settings: CropSettings) -> None:
         self._settings = settings
 
-    def cut(self, clip: RawClip) -> CutClip:
+    def crop(self, clip: RawClip) -> ClipCrops:
         assert clip.file is not None
         lines = clip.file.read_text().splitlines()
         if lines and lines[0] not in ("face", "none"):
@@ -35,7 +35,7 @@ class TextCutter:
             for index, line in enumerate(lines)
             if line == "none"
         ]
-        return CutClip(tuple(faces), tuple(rejected), len(lines), len(faces))
+        return ClipCrops(tuple(faces), tuple(rejected), len(lines), len(faces))
 
 
 def act(word: str) -> None:
@@ -53,10 +53,10 @@ def act(word: str) -> None:
         time.sleep(float(word.split()[1]))
 
 
-def make_face(text: str, source: str, index: int) -> CutFace:
+def make_face(text: str, source: str, index: int) -> FaceCrop:
     content = hashlib.sha256(text.encode()).digest() * 30
     seed = int.from_bytes(content[:4])
-    return CutFace(
+    return FaceCrop(
         content=content,
         source=source,
         frame_index=10 * index,

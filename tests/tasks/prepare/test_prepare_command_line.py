@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.prepare.command_line import Inspection, parse_command_line
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 
 
 def test_every_option_reaches_the_request() -> None:
     words = "in out --layout ffpp --frames 8 --label fake --faces all --image-size 112 --min-face 60 --picture jpg"
     more = " --shards --workers 3 --validation-share .1 --test-share 0.2 --split-seed 7 --clip-timeout 9.5"
     read = parse_command_line([*(words + more).split(), "--overwrite", "--retry"])
-    cut = CutSettings(frames=8, faces="all", image_size=112, min_face=60, picture="jpg")
+    crop = CropSettings(frames=8, faces="all", image_size=112, min_face=60, picture="jpg")
     shares = {"validation_share": 0.1, "test_share": 0.2, "split_seed": 7}
-    places = {"source": Path("in"), "dest": Path("out"), "layout": "ffpp", "label": 1, "cut": cut, "shards": True}
+    places = {"source": Path("in"), "dest": Path("out"), "layout": "ffpp", "label": 1, "crop": crop, "shards": True}
     rest = {"workers": 3, "clip_timeout": 9.5, "overwrite": True, "retry": True}
     assert read == Request(**places, **shares, **rest)  # type: ignore[arg-type]
 
@@ -24,7 +24,7 @@ def test_every_option_reaches_the_request() -> None:
 def test_the_defaults_are_those_of_the_settings() -> None:
     read = parse_command_line(["in", "out"])
     assert isinstance(read, Request)
-    assert (read.cut, read.label, read.shards, read.validation_share) == (CutSettings(), None, False, 0.2)
+    assert (read.crop, read.label, read.shards, read.validation_share) == (CropSettings(), None, False, 0.2)
     assert read.workers >= 1
 
 

@@ -15,7 +15,7 @@ from made_pool import NoProcesses
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
 from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 POOL = "sharpstudent.tasks.deepfake.prepare.run.WorkerPool"
 MODELS = "sharpstudent.tasks.deepfake.sources.face_crops.check_model_files"
@@ -148,10 +148,10 @@ def test_other_cut_settings_are_refused_unless_permitted(source: Path, tmp_path:
     prepare(source, dest)
     before = read_all(dest)
     with pytest.raises(UserError, match=r"(?s)other settings.*frames: 32 -> 2"):
-        prepare(source, dest, cut=CutSettings(frames=2))
+        prepare(source, dest, crop=CropSettings(frames=2))
     assert read_all(dest) == before
-    prepare(source, dest, cut=CutSettings(frames=2), overwrite=True)
-    prepare(source, tmp_path / "fresh", cut=CutSettings(frames=2))
+    prepare(source, dest, crop=CropSettings(frames=2), overwrite=True)
+    prepare(source, tmp_path / "fresh", crop=CropSettings(frames=2))
     assert read_all(dest) == read_all(tmp_path / "fresh")
 
 

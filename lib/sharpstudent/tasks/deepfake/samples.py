@@ -1,4 +1,4 @@
-"""Samples of the deepfake task: a real face and the fake blended from it, or one labelled face.
+"""Makes the samples of the deepfake task: a real face and the fake blended from it, or one labelled face.
 
 Legend: k rows of a sample, S side of the pictures [px]. Inputs `image` uint8 (k, S, S, 3) RGB; target `label` int64,
 real 0 and fake 1; columns `id` and `clip`, and `mask` float32 (k, S, S) in 0..1 where a blend is known.
@@ -19,33 +19,55 @@ from sharpstudent.tasks.deepfake.sources.face import Face
 
 
 class FaceSamples(Samples):
-    """What the samples of faces share: their names and people. times: how many samples each face gives."""
+    """What the samples of faces share: their names and people."""
 
     def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool, times: int = 1) -> None:
+        """Keep the faces; nothing is read yet.
+
+        Args:
+            faces: The faces.
+            image_size: Side of the pictures [px].
+            train: Whether pictures are augmented.
+            times: How many samples each face gives.
+        """
         self._faces, self._image_size, self._train, self._times = faces, image_size, train, times
 
     def __len__(self) -> int:
         return len(self._faces) * self._times
 
     def name(self, index: int) -> str:
+        """Return the name of a sample's face."""
         return self._faces[index % len(self._faces)].name
 
     def group(self, index: int) -> str:
+        """Return the person in a sample."""
         return self._faces[index % len(self._faces)].identity
 
     def find_groups(self) -> frozenset[str]:
-        """Of a prepared set by its column, not face by face."""
+        """Return all people; those of a prepared set are read by column, not face by face."""
         find = getattr(self._faces, "find_identities", None)
         return super().find_groups() if find is None else find()
 
 
 class BlendedPairs(FaceSamples):
-    """Each face gives pairs: itself (label 0) and a self-blended fake of it (label 1).
+    """Samples that are pairs: a face (label 0) and a self-blended fake of it (label 1).
 
-    In validation they are always the same pairs, since the keys are constant.
+    In validation they are always the same pairs, since the keys of the generator are constant.
     """
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:
+        """Make one pair.
+
+        Args:
+            index: The sample's number.
+            rng: Draws the blend and the augmentation.
+
+        Returns:
+            The pair, its mask among the rows.
+
+        Raises:
+            UnreadableSample: If the face cannot be read or blended.
+        """
         time, place = divmod(index, len(self._faces))
         face = self._faces[place]
         loaded = face.load()
@@ -68,11 +90,24 @@ class BlendedPairs(FaceSamples):
 
 
 class LabelledFaces(FaceSamples):
-    """Faces with labels of their own: no blending, the same augmentation. Cut around the detector's first box, where
-    there is one.
+    """Faces with labels of their own: no blending, the same augmentation.
+
+    The picture is cropped around the detector's first box, where there is one.
     """
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:
+        """Make one sample of one picture.
+
+        Args:
+            index: The sample's number.
+            rng: Draws the augmentation.
+
+        Returns:
+            The sample.
+
+        Raises:
+            UnreadableSample: If the face cannot be read.
+        """
         face = self._faces[index]
         loaded = face.load()
         box = None if loaded.boxes is None else loaded.boxes[0]

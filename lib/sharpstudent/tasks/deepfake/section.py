@@ -1,4 +1,7 @@
-"""The deepfake task's own config keys. Torch-free: the command line is checked before anything heavy is imported."""
+"""Declares the deepfake task's own config keys.
+
+It loads no torch: the command line is checked before anything heavy is imported.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from sharpstudent.config.run_config import Count, TaskSection
 
 
 class DeepfakeSection(TaskSection):
-    """Where faces come from and how an item is made: a real face and the fake blended from it, or one labelled picture.
-    `image_size` in pixels, square.
+    """Where faces come from, and how a sample is made.
+
+    A sample is a real face and the fake blended from it, or one labelled picture. `image_size` is the side of the
+    square input [px].
     """
 
     flat_keys: ClassVar[bool] = True
@@ -40,8 +45,8 @@ class DeepfakeSection(TaskSection):
     compression: Literal["raw", "c23", "c40"] = Field("c23", description="compression of ffpp: raw, c23 or c40")
     image_size: Annotated[int, Field(ge=32, le=2048)] = Field(380, description="side of the network's input, pixels")
     frames_per_clip: Count = Field(8, description="frames taken from each ffpp clip, evenly over its usable frames")
-    repeats: Count = Field(1, description="times an epoch visits each training item, newly augmented each time")
-    validation_repeats: Count = Field(1, description="self-blends drawn for each validation item")
+    repeats: Count = Field(1, description="times an epoch visits each training sample, newly augmented each time")
+    validation_repeats: Count = Field(1, description="self-blends drawn for each validation sample")
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of people held out for validation where the source has no split of its own"
     )

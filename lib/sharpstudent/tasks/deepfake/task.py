@@ -1,4 +1,7 @@
-"""The deepfake task: real 0, fake 1; data from one of four sources. Importing this loads neither torch nor OpenCV."""
+"""The deepfake task: real 0, fake 1, with data from one of four sources.
+
+Importing this module loads neither torch nor OpenCV.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ SOURCE_KEYS = {
 
 
 class DeepfakeTask(ClassificationTask):
-    """Real or fake. Inputs: `image` float32 (R, 3, S, S) RGB in 0..1. Groups are people."""
+    """Tells real from fake faces.
+
+    Inputs: `image` float32 (R, 3, S, S) RGB in 0..1, R rows of side S [px]. Groups are people.
+    """
 
     Section = DeepfakeSection
     section: DeepfakeSection
@@ -50,20 +56,24 @@ class DeepfakeTask(ClassificationTask):
 
     @property
     def has_published_bands(self) -> bool:
-        """The two-stage guide's expected figures are those of FaceForensics++."""
+        """Whether the two-stage guide's expected metrics apply: they are those of FaceForensics++."""
         return self.section.data_source == "ffpp"
 
     @property
     def is_blended(self) -> bool:
-        """Whether fakes are made of the real faces."""
+        """Whether fakes are made from the real faces."""
         source = (self.section.data_source, self.section.fakes)
         return source[0] != "labelled" and source != ("manifest", "labels")
 
     def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint says of the task: classes, input size and form of the input."""
         return {"classes": list(self.classes), "image_size": self.image_size, "input": "RGB in 0..1, no mean/std"}
 
     def open_data(self, *splits: str) -> tuple[Samples, ...]:
-        """Training and validation samples. Raises UserError that names what is missing or wrong with the source."""
+        """Open training and validation samples.
+
+        Raises UserError that names what is missing or wrong with the source.
+        """
         unknown = [split for split in splits if split not in SPLITS]
         if unknown:
             raise UserError.about("data", f"has no split {unknown[0]!r}", expected=" or ".join(SPLITS))
@@ -75,14 +85,25 @@ class DeepfakeTask(ClassificationTask):
         return tuple(self._make_samples(found, split) for split in splits)
 
     def build_student(self, spec: ModelSpec) -> nn.Module:
-        """Any timm model or EfficientNet-B4 with a head of two classes. Options: input_size [px], mean and std of each
-        colour, where a teacher expects pictures of another form. Raises UserError for an unknown name or option.
+        """Build any timm model or EfficientNet-B4 with a head of two classes.
+
+        Options: input_size [px], and mean and std of each colour, for a teacher that expects pictures of another form.
+        Raises UserError for an unknown name or option.
         """
         from sharpstudent.models.vision import build_classifier
 
         return build_classifier(spec.name, classes=len(self.classes), dropout=spec.dropout, options=spec.options)
 
     def collate(self, samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
+        """Join samples into a batch; pictures become float32 (R, 3, S, S) in 0..1.
+
+        Args:
+            samples: The samples, each with its rows.
+            groups: The person of each sample.
+
+        Returns:
+            The batch.
+        """
         from dataclasses import replace
 
         from sharpstudent.data.loader import collate, pictures_to_tensor
@@ -91,10 +112,19 @@ class DeepfakeTask(ClassificationTask):
         return replace(batch, inputs={"image": pictures_to_tensor(batch.inputs["image"])})
 
     def name_fakes(self) -> str:
-        """What kind of fake this data has."""
+        """Return what kind of fake this data has."""
         return BLEND if self.is_blended else FAKE
 
     def rows(self, outputs: Outputs, batch: Batch) -> Table:
+        """Return what a model said of a batch as columns of a table.
+
+        Args:
+            outputs: The model's outputs, logits (R, 2).
+            batch: The batch that it saw.
+
+        Returns:
+            The columns, each (R,), among them clip and manipulation.
+        """
         import numpy as np
 
         table = super().rows(outputs, batch)
@@ -106,6 +136,7 @@ class DeepfakeTask(ClassificationTask):
         }
 
     def example_batch(self, count: int) -> Batch:
+        """Return a batch of `count` black pictures, for tracing a model."""
         import torch
 
         names, side = tuple(map(str, range(count))), self.image_size
@@ -116,7 +147,7 @@ class DeepfakeTask(ClassificationTask):
         )
 
     def calibrate(self, table: Table) -> dict[str, Any]:
-        """Temperature and operating points, of frames and of videos."""
+        """Return temperature and operating points, of frames and of videos."""
         from sharpstudent.tasks.deepfake.evaluation.calibration import calibrate_on_validation
         from sharpstudent.tasks.deepfake.evaluation.frames import build_frames
 
@@ -125,10 +156,19 @@ class DeepfakeTask(ClassificationTask):
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:
+        """The metrics that a report names first."""
         return ("auc", "accuracy")
 
     def check_student(self, name: str, metrics: Mapping[str, float]) -> list[str]:
-        """The two-stage guide's least accuracy of a student that stage 2 begins with."""
+        """Compare a student with the two-stage guide's least accuracy of a student that stage 2 begins with.
+
+        Args:
+            name: What messages call the student.
+            metrics: Its metrics on the validation data.
+
+        Returns:
+            Warnings, none where it is good enough.
+        """
         from sharpstudent.report.guide import STAGE1_ACCURACY, STAGE1_EPOCHS
 
         accuracy = metrics["accuracy"]

@@ -1,1 +1,1 @@
-"""A prepared set on disk: its manifest, its shards, near duplicates in it."""
+"""A prepared set on disk: its manifest, its shards, and near duplicates in it."""

@@ -1,8 +1,10 @@
-"""Equal keys and near hashes among a million rows, without comparing each with each.
+"""Finds equal keys and near hashes among a million rows, without comparing each with each.
 
-Near hashes: the 64 bits are dealt into bands; two hashes at Hamming distance <= d are near in one band at least
+Near hashes: the 64 bits are dealt into bands; two hashes at Hamming distance <= d are near in at least one band
 (Norouzi et al. 2012, "Fast search in Hamming space with multi-index hashing"; the radii of the bands as in Qin et al.
 2018, "GPH: similarity search in Hamming space").
+
+Legend: n rows, k pairs.
 """
 
 from __future__ import annotations
@@ -25,30 +27,53 @@ Rows = NDArray[np.int64]
 
 
 def find_mixed(codes: NDArray[np.integer], kinds: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The codes, ascending, whose rows are of more than one kind. codes, kinds: (n,), >= 0, kinds below 2^16."""
+    """Return the codes, ascending, whose rows are of more than one kind.
+
+    Args:
+        codes: Integers (n,), 0 or more.
+        kinds: Integers (n,), from 0 to below 2^16.
+
+    Returns:
+        int64, each such code once.
+    """
     seen = np.unique(codes.astype(np.int64) << 16 | kinds.astype(np.int64)) >> 16  # each (code, kind) once
     return np.unique(seen[1:][seen[1:] == seen[:-1]])
 
 
 @dataclass(frozen=True)
 class _Band:
-    """bits: which of the 64; radius: how far two near hashes are from one another in this band at most."""
+    """Some of the 64 bits.
+
+    Attributes:
+        bits: Which they are.
+        radius: The most bits in which two near hashes may differ in this band.
+    """
 
     bits: tuple[int, ...]
     radius: int
 
 
 class NearPairs:
-    """All pairs of rows whose hashes are at most `distance` bits apart: iterate once, in chunks int64 (k, 2), i < j.
+    """All pairs of rows whose hashes are near: iterate once, in chunks int64 (k, 2) with i < j.
 
-    hashes: uint64 (n,). Every pair comes once, in an order that the hashes alone decide. Of more than `most_equal` rows
-    with one hash only the first that many take part (`left_out` counts the others); after `most_compared` comparisons
-    the search ends (`complete` says whether it was all). Memory: about 60 bytes a row, and one chunk.
+    Every pair comes once, in an order that the hashes alone decide. Memory: about 60 bytes a row, and one chunk.
+
+    Attributes:
+        left_out: How many rows took no part, because more than `most_equal` share their hash.
+        complete: Whether the search reached its end before `most_compared` comparisons.
     """
 
     def __init__(
         self, hashes: NDArray[np.uint64], distance: int, *, most_equal: int = 64, most_compared: int = MOST_COMPARED
     ) -> None:
+        """Prepare the search.
+
+        Args:
+            hashes: uint64 (n,).
+            distance: The most bits in which the hashes of a pair differ, 0..64.
+            most_equal: Of more rows with one hash, only the first that many take part.
+            most_compared: After so many comparisons the search ends.
+        """
         if not 0 <= distance <= BITS:
             raise ValueError(f"distance must be 0..{BITS} bits, got {distance}")
         self._rows = _take_first_of_equal(np.asarray(hashes, np.uint64), most_equal)
@@ -74,7 +99,7 @@ class NearPairs:
                     yield np.sort(pairs, axis=1)
 
     def _propose(self, keys: NDArray[np.int64], band: _Band) -> Iterator[tuple[Rows, Rows]]:
-        """Pairs that are near enough in one band, in chunks, until the budget is spent."""
+        """Give pairs that are near enough in one band, in chunks, until the budget is spent."""
         order = np.argsort(keys, kind="stable")
         in_order = keys[order]
         starts = np.append(0, np.cumsum(np.bincount(keys, minlength=1 << len(band.bits))))
@@ -95,7 +120,7 @@ class NearPairs:
 
 
 def _take_first_of_equal(hashes: NDArray[np.uint64], most: int) -> Rows:
-    """The rows, ascending, of which no more than `most` share a hash."""
+    """Return the rows, ascending, of which no more than `most` share a hash."""
     order = np.argsort(hashes, kind="stable")
     in_order = hashes[order]
     begins = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1])[: len(hashes)])
@@ -104,7 +129,7 @@ def _take_first_of_equal(hashes: NDArray[np.uint64], most: int) -> Rows:
 
 
 def _choose_bands(hashes: NDArray[np.uint64], distance: int) -> list[_Band]:
-    """The cheapest number of bands for so many hashes; one band without bits compares each with each."""
+    """Choose the cheapest number of bands for so many hashes; one band without bits compares each with each."""
     plans = [[(0, 0)], *(_plan(bands, distance) for bands in range(-(-BITS // WIDEST_BAND), BITS // 4))]
     plan = min(plans, key=lambda plan: sum(_estimate_cost(band, len(hashes)) for band in plan))
     # Bits that are nearly constant tell little: each band gets its share of them.
@@ -118,8 +143,10 @@ def _choose_bands(hashes: NDArray[np.uint64], distance: int) -> list[_Band]:
 
 
 def _plan(bands: int, distance: int) -> list[tuple[int, int]]:
-    """Width and radius of each band. Hashes further apart than its radius in every band differ by sum(radius + 1) bits
-    or more, so the radii add up to distance + 1 - bands; a band of radius -1 is not needed.
+    """Return width and radius of each band.
+
+    Hashes further apart than its radius in every band differ by sum(radius + 1) bits or more, so the radii add up to
+    distance + 1 - bands; a band of radius -1 is not needed.
     """
     least, more = divmod(distance + 1 - bands, bands)
     widths = [BITS // bands + (number < BITS % bands) for number in range(bands)]
@@ -127,21 +154,24 @@ def _plan(bands: int, distance: int) -> list[tuple[int, int]]:
 
 
 def _estimate_cost(band: tuple[int, int], count: int) -> float:
-    """In comparisons: every mask costs a look into the table for half of the hashes, and what the buckets hold."""
+    """Return the cost of a band in comparisons.
+
+    Every mask costs a look into the table for half of the hashes, and what the buckets hold.
+    """
     width, radius = band
     masks = sum(comb(width, flipped) for flipped in range(radius + 1))
     return masks * count / 2 * (PROBE_COST + count / 2**width)
 
 
 def _list_masks(band: _Band) -> Iterator[int]:
-    """Which bits of a band may differ: all choices of at most `radius`, fewest first."""
+    """List which bits of a band may differ: all choices of at most `radius`, fewest first."""
     for flipped in range(band.radius + 1):
         for places in combinations(range(len(band.bits)), flipped):
             yield sum(1 << place for place in places)
 
 
 def _take_bits(hashes: NDArray[np.uint64], bits: tuple[int, ...]) -> NDArray[np.int64]:
-    """The chosen bits of each hash as one number."""
+    """Return the chosen bits of each hash as one number."""
     taken = np.zeros(len(hashes), np.int64)
     for place, bit in enumerate(bits):
         taken |= ((hashes >> np.uint64(bit)) & np.uint64(1)).astype(np.int64) << place
@@ -149,7 +179,7 @@ def _take_bits(hashes: NDArray[np.uint64], bits: tuple[int, ...]) -> NDArray[np.
 
 
 def _pair_up(mine: Rows, first: Rows, last: Rows) -> Iterator[tuple[Rows, Rows]]:
-    """Each place of `mine` with every place of first..last (exclusive), in chunks of about `CHUNK` pairs."""
+    """Pair each place of `mine` with every place of first..last (exclusive), in chunks of about `CHUNK` pairs."""
     some = last > first
     mine, first, counts = mine[some], first[some], (last - first)[some]
     ends = np.cumsum(counts)

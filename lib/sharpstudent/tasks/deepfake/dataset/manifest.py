@@ -1,6 +1,8 @@
-"""The manifest of a prepared set: an Arrow IPC file, one row a face, read through a memory map.
+"""Writes and reads the manifest of a prepared set: an Arrow IPC file with one row a face.
 
-Rows are sorted by split, so that a split is a range of rows and costs no list of them.
+It is read through a memory map. Rows are sorted by split, so that a split is a range of rows and needs no list of them.
+
+Legend: n rows.
 """
 
 from __future__ import annotations
@@ -31,18 +33,36 @@ SPLITS = ("train", "val", "test", "none")  # in the order of the rows; `none`: k
 
 @dataclass(frozen=True, kw_only=True)
 class FaceRow:
-    """One face. What has a default is filled in when its crop is stored and when the set is put together.
+    """One face of a prepared set.
 
-    path: the crop's file, or the shard that holds it, below the manifest's folder, '/' between parts; offset, size:
-    the crop's bytes within it [bytes] (offset 0 for a file of its own); crc32: of those bytes. label: real 0, fake 1.
-    clip_id: the video; identity: the person whose face is seen; group: people who appear together in some clip, whom
-    no split may part. source: the file that the face was cut from, as the user knows it. frame_index: in the video, 0
-    for a photo; face_index: 0 for the largest person of the clip, and so on. score: the detector's, 0..1 (1 where the
-    source brought its own landmarks); sharpness: variance of the Laplacian of the face, scaled to 100 px; face_size:
-    the shorter side of its box [px of the frame]. frame_size: width, height [px]. box_xyxy: float32 (4,) [px of the
-    frame]. crop_xyxy: int (4,), what was cut out [px of the frame]; scale: pixels of the stored crop a pixel of the
-    frame, at most 1. landmarks: float32 (68 or 81, 2), dlib order [px of the stored crop]. detector: its name and
-    version. phash: 64-bit perceptual hash of the face.
+    What has a default is filled in when its crop is stored and when the set is put together.
+
+    Attributes:
+        path: The crop's file, or the shard that holds it, below the manifest's folder, with '/' between parts.
+        offset: Where the crop's bytes begin in that file [bytes]; 0 for a file of its own.
+        size: How many bytes the crop has.
+        crc32: The checksum of these bytes.
+        label: Real 0, fake 1.
+        clip_id: The video or photo.
+        identity: The person whose face is seen.
+        group: People who appear together in some clip, whom no split may part.
+        split: One of SPLITS.
+        source_set: The data set's name.
+        manipulation: The method that made the fake, "" for a real face.
+        compression: The data set's name of it, "" where there is none.
+        source: The file that the face was cut out of, as the user knows it.
+        frame_index: The frame's number in its video, 0 for a photo.
+        face_index: 0 for the largest person of the clip, and so on.
+        score: The detector's, 0..1; 1 where the source brought its own landmarks.
+        sharpness: Variance of the Laplacian of the face, scaled to 100 px.
+        face_size: The shorter side of its box [px of the frame].
+        frame_size: Width and height of the frame [px].
+        box_xyxy: float32 (4,), the detector's box [px of the frame].
+        crop_xyxy: What was cut out: left, top, right, bottom [px of the frame].
+        scale: Pixels of the stored crop for each pixel of the frame, at most 1.
+        landmarks: float32 (68 or 81, 2), dlib order [px of the stored crop].
+        detector: Name and version of what found the face and cropped it.
+        phash: 64-bit perceptual hash of the face.
     """
 
     path: str = ""
@@ -95,7 +115,7 @@ SCHEMA = pa.schema([pa.field(name, _TYPES[name], nullable=False) for name in _FI
 
 
 def describe_difference(found: pa.Schema) -> str:
-    """What of a schema is not SCHEMA."""
+    """Return in words how a schema differs from SCHEMA."""
     missing = [name for name in SCHEMA.names if name not in found.names]
     if missing:
         return f"it lacks the columns {', '.join(missing)}"
@@ -104,7 +124,10 @@ def describe_difference(found: pa.Schema) -> str:
 
 
 def to_batch(rows: Sequence[FaceRow]) -> pa.RecordBatch:
-    """Columns of rows. Raises UserError for a name that is no text, ValueError for a row that no reader takes."""
+    """Convert rows to columns.
+
+    Raises UserError for a name that is no text, ValueError for a row that no reader takes.
+    """
     for row in rows:
         _check(row)
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _FIELDS}
@@ -118,8 +141,9 @@ def to_batch(rows: Sequence[FaceRow]) -> pa.RecordBatch:
 
 
 def to_rows(batch: pa.RecordBatch) -> list[FaceRow]:
-    """The rows of a batch, copied out of it. Raises ValueError for damaged ones: offsets that lead elsewhere, no UTF-8,
-    other landmarks than 68 or 81.
+    """Convert a batch to rows, copied out of it.
+
+    Raises ValueError for damaged ones: offsets that lead elsewhere, no UTF-8, other landmarks than 68 or 81.
     """
     for column in batch.columns:
         check_column(column)
@@ -128,8 +152,9 @@ def to_rows(batch: pa.RecordBatch) -> list[FaceRow]:
 
 
 def check_column(column: pa.Array) -> None:
-    """Look at every value. Raises ValueError where reading it would lead outside the column's bytes, or there is none
-    or no UTF-8.
+    """Check every value of a column.
+
+    Raises ValueError where reading it would lead outside the column's bytes, or there is none or no UTF-8.
     """
     if len(column) == 0:
         return  # Arrow ends the process where a list of nothing has a damaged offset
@@ -139,7 +164,7 @@ def check_column(column: pa.Array) -> None:
 
 
 def _to_values(column: pa.Array) -> list[Any]:
-    """numpy arrays for the lists of float32, tuples for those of int32, else plain values."""
+    """Return numpy arrays for the lists of float32, tuples for those of int32, else plain values."""
     if len(column) == 0 or not pa.types.is_nested(column.type):
         return column.to_pylist()
     numbers = column.flatten().to_numpy().copy()
@@ -167,10 +192,17 @@ BATCH_ROWS = 4096
 
 
 def write_manifest(path: Path, rows: Iterable[FaceRow], about: Mapping[str, Any], *, is_part: bool = False) -> None:
-    """Write rows as they come, atomically; the same rows and the same `about` (plain JSON) give the same bytes.
+    """Write rows as they come, atomically; the same rows and the same `about` give the same bytes.
 
-    is_part: the rows of one finished clip, splits in any order. Raises UserError when the disk refuses or a name is no
-    text; ValueError for rows that are not sorted by SPLITS or of a form that no reader takes.
+    Args:
+        path: The file.
+        rows: The rows, sorted by SPLITS.
+        about: What the manifest says of its preparation, as plain JSON.
+        is_part: The rows are those of one finished clip, with splits in any order.
+
+    Raises:
+        UserError: If the disk refuses, or a name is no text.
+        ValueError: If rows are not sorted, or of a form that no reader takes.
     """
     text = json.dumps(about, sort_keys=True, allow_nan=False)
     schema = SCHEMA.with_metadata(
@@ -195,7 +227,7 @@ def _crc(text: str) -> str:
 
 
 def _crc_of_batch(batch: pa.RecordBatch, first_row: int) -> str:
-    """Of everything that a batch holds, column by column, and of where it stands."""
+    """Return the checksum of all that a batch holds, column by column, and of where it stands."""
     crc32 = zlib.crc32(f"{first_row} {len(batch)}".encode())
     for column in batch.columns:
         for buffer in column.buffers():
@@ -204,14 +236,19 @@ def _crc_of_batch(batch: pa.RecordBatch, first_row: int) -> str:
 
 
 class Manifest:
-    """The faces of a prepared set by index, read as they are wanted: memory does not grow with the set.
+    """The faces of a prepared set by index, read when they are asked for: memory does not grow with the set.
 
-    path: its file; folder: where the rows' paths start; about: what the preparation says of itself; is_part: one
-    clip's rows, splits in any order. A forked or pickled copy reads the same file.
+    A forked or pickled copy reads the same file.
+
+    Attributes:
+        path: Its file.
+        folder: Where the rows' paths start.
+        about: What the preparation says of itself.
+        is_part: Whether it holds one clip's rows, with splits in any order.
     """
 
     def __init__(self, path: Path) -> None:
-        """As `open`."""
+        """Open a manifest, as `open` does."""
         self.path, self.folder = path, path.parent
         try:
             self._map(path)
@@ -232,14 +269,14 @@ class Manifest:
         return self._starts[-1]
 
     def rows_of(self, split: str) -> range:
-        """The rows of one of SPLITS. A part has no such order (ValueError)."""
+        """Return the rows of one of SPLITS. Raises ValueError for a part, which has no such order."""
         if self._bounds is None:
             raise ValueError(f"{self.path} is one clip's part: its rows are not sorted by split")
         place = SPLITS.index(split)
         return range(self._bounds[place], self._bounds[place + 1])
 
     def face(self, index: int) -> FaceRow:
-        """Row 0..len-1. Raises IndexError beyond; UnreadableSample for a row whose bytes are damaged."""
+        """Read row 0..len-1. Raises IndexError beyond; UnreadableSample for a row whose bytes are damaged."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         batch = bisect_right(self._starts, index) - 1
@@ -249,14 +286,22 @@ class Manifest:
         return row
 
     def __iter__(self) -> Iterator[FaceRow]:
-        """All rows in order, a batch at a time: ten times as fast as one by one."""
+        """Read all rows in order, a batch at a time: ten times as fast as one by one."""
         for i, batch in enumerate(self._batches):
             yield from self._read(i, 0, len(batch))
             self.release()
 
     def column(self, name: str) -> NDArray[Any] | pa.ChunkedArray:
-        """One column of all rows: numbers as a numpy copy (n,) or (n, k), texts and landmarks as Arrow's view of the
-        file. Raises UserError where it is damaged.
+        """Read one column of all rows.
+
+        Args:
+            name: The column's name.
+
+        Returns:
+            Numbers as a numpy copy (n,) or (n, k); texts and landmarks as Arrow's view of the file.
+
+        Raises:
+            UserError: If the column is damaged.
         """
         chunks = [batch.column(name) for batch in self._batches if len(batch)]
         try:
@@ -277,11 +322,11 @@ class Manifest:
         return numbers
 
     def read_crop(self, index: int) -> bytes:
-        """The picture file of a row. Raises UnreadableSample where it is missing or not what was prepared."""
+        """Read the picture file of a row. Raises UnreadableSample where it is missing or not what was prepared."""
         return self.read_crop_of(self.face(index))
 
     def read_crop_of(self, row: FaceRow) -> bytes:
-        """As `read_crop`, of a row at hand."""
+        """Read the picture file of a row at hand, as `read_crop` does."""
         place = PurePosixPath(row.path)
         try:
             if place.is_absolute() or ".." in place.parts:
@@ -293,7 +338,7 @@ class Manifest:
             ) from None
 
     def name_of(self, row: FaceRow) -> str:
-        """What the user calls a crop: its file, or the shard and which one in it."""
+        """Return what the user calls a crop: its file, or the shard and which crop in it."""
         path = self.folder / row.path
         return (
             f"{path}:{row.clip_id}/{row.frame_index:06d}_{row.face_index}" if path.suffix == SHARD_SUFFIX else str(path)
@@ -311,7 +356,7 @@ class Manifest:
             raise _explain_unusable(self.path, ValueError(f"{'; '.join(damaged[:5])}: other bytes than were written"))
 
     def release(self) -> None:
-        """Let go of the pages read so far; they come back from the system's cache when they are wanted again."""
+        """Let go of the pages read so far; the system's cache brings them back when they are needed again."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -340,7 +385,7 @@ class Manifest:
             raise ValueError(f"{len(self)} rows are not all that were written")
 
     def _find_splits(self) -> list[int]:
-        """Where each of SPLITS begins, and the end."""
+        """Return where each of SPLITS begins, and the end."""
         options = pc.SetLookupOptions(value_set=pa.array(SPLITS))
         codes = [np.zeros(0, np.int32)]
         for batch in filter(len, self._batches):

@@ -1,7 +1,7 @@
-"""Shards: plain tar files of crops, as WebDataset expects them, and the reading of one crop without the tar around it.
+"""Writes and checks shards, which are plain tar files of crops as WebDataset expects them, and reads single crops.
 
-A crop lies in a shard as the bytes of its picture file, so that an offset and a size are all it takes to read it. The
-same members give the same bytes of a shard: no times, no owners.
+A crop lies in a shard as the bytes of its picture file, so that an offset and a size are enough to read it without the
+tar around it. The same members give the same bytes of a shard: no times, no owners.
 """
 
 from __future__ import annotations
@@ -29,13 +29,22 @@ _NAME = re.compile(
 
 
 class BrokenCrop(Exception):
-    """The bytes of a crop are not there, or are others than were written; the text says which."""
+    """The bytes of a crop are missing, or differ from what was written; the text says which."""
 
 
 def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:
-    """Write a tar of members (name such as "clip/000001_0.png", content), atomically; offset and size of each [bytes].
+    """Write a tar of crops, atomically.
 
-    Raises UserError when it cannot be written, ValueError for a name that WebDataset or a tar reader would not take.
+    Args:
+        path: The file.
+        members: Name, such as "clip/000001_0.png", and content of each.
+
+    Returns:
+        Offset and size of each member's content [bytes].
+
+    Raises:
+        UserError: If it cannot be written.
+        ValueError: If a name is one that WebDataset or a tar reader would not take.
     """
     places: list[tuple[int, int]] = []
     names: set[str] = set()
@@ -58,8 +67,19 @@ def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[tuple[
 
 
 def read_crop_bytes(path: Path, *, offset: int, size: int, crc32: int) -> bytes:
-    """`size` bytes from `offset` on of a shard, or the whole of a file of its own. Raises BrokenCrop for other bytes
-    than those of the checksum.
+    """Read a crop's bytes from a shard, or from a file of its own.
+
+    Args:
+        path: The file.
+        offset: Where the crop begins [bytes].
+        size: How long it is [bytes].
+        crc32: The checksum that it must have.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        BrokenCrop: If they are missing or have another checksum.
     """
     if not 0 < size <= MAX_CROP_BYTES or offset < 0:
         raise BrokenCrop(f"the manifest claims {size:,} bytes at {offset:,}")
@@ -93,8 +113,10 @@ def _read_slice(file: IO[bytes], path: Path, offset: int, size: int) -> bytes:
 
 
 def check_shard(path: Path) -> None:
-    """Read the headers of any tar. Raises UserError that names what is no plain, sane crop in it: links and devices,
-    names that lead outside, sizes beyond the file or any crop, a cut or compressed archive.
+    """Read the headers of any tar, and check that it holds plain crops only.
+
+    Raises UserError that names links and devices, names that lead outside, sizes beyond the file or any crop, and a cut
+    or compressed archive.
     """
     try:
         if path.exists() and not path.is_file():
@@ -115,7 +137,7 @@ def check_shard(path: Path) -> None:
 
 
 def _find_refused(file: IO[bytes], file_size: int) -> list[str]:
-    """Members with the reason against each."""
+    """Return the members that are no plain crops, with the reason against each."""
     refused: list[str] = []
     end = 0
     with tarfile.open(fileobj=_HeadersOnly(file), mode="r:") as tar:
@@ -150,23 +172,34 @@ def _is_outside(name: str) -> bool:
 
 
 class _HeadersOnly(io.RawIOBase):
-    """A file that gives no more than a header at a time: tarfile would read whatever a header of headers claims."""
+    """A file that gives no more than a header at a time: tarfile would read whatever a hostile header claims."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def read(self, size: int = -1, /) -> bytes:
+        """Read a header."""
         if not 0 <= size <= MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header claims {size:,} bytes")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Move to an offset, as every file does.
+
+        Args:
+            offset: The offset [bytes].
+            whence: Where it counts from.
+
+        Returns:
+            The new position.
+        """
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
+        """Return the position."""
         return self._file.tell()
 
 
 def _round_up(size: int) -> int:
-    """To whole blocks of a tar."""
+    """Round a size up to whole blocks of a tar."""
     return -(-size // BLOCK) * BLOCK

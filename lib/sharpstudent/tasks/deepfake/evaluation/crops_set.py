@@ -35,7 +35,7 @@ from sharpstudent.tasks.deepfake.layouts.own_files import CLASSES
 from sharpstudent.tasks.deepfake.layouts.registry import LAYOUTS, find_clips
 from sharpstudent.tasks.deepfake.prepare.destination import read_preparation
 from sharpstudent.tasks.deepfake.prepare.run import run_preparation
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES, Face, list_pictures
 from sharpstudent.tasks.deepfake.sources.labelled import LABELS, LabelledPicture
 from sharpstudent.tasks.deepfake.swaps.folder import COLUMNS, TABLE, SwapRow
@@ -68,7 +68,7 @@ def build_request(request: SetRequest) -> Request:
     clips that the source no longer has go, so that none of them is judged.
     """
     source = request.path
-    cut = CutSettings(
+    crop = CropSettings(
         frames=request.frames,
         faces="largest" if request.faces == "largest" else "all",
         image_size=request.image_size,
@@ -76,10 +76,10 @@ def build_request(request: SetRequest) -> Request:
     )
     return Request(
         source=source,
-        dest=CACHE / f"{name_folder(source)}-{_compute_key(request, cut)}",
+        dest=CACHE / f"{name_folder(source)}-{_compute_key(request, crop)}",
         layout=request.layout,
         label=request.label,
-        cut=cut,
+        crop=crop,
         workers=request.workers,
         validation_share=0.0,
         test_share=0.0,
@@ -87,8 +87,8 @@ def build_request(request: SetRequest) -> Request:
     )
 
 
-def _compute_key(request: SetRequest, cut: CutSettings) -> str:
-    plain = [str(request.path.resolve()), request.layout, request.label, asdict(cut)]
+def _compute_key(request: SetRequest, crop: CropSettings) -> str:
+    plain = [str(request.path.resolve()), request.layout, request.label, asdict(crop)]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 

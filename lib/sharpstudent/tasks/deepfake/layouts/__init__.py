@@ -1,1 +1,4 @@
-"""What users have on disk: one file a layout, each turning a folder into `RawClip`s. Import the module you need."""
+"""Finds the clips in what users have on disk, one module a layout.
+
+Each module turns a folder into `RawClip`s. Import the module that you need.
+"""

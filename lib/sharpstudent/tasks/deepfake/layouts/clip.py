@@ -1,4 +1,7 @@
-"""What every layout gives: clips by reference, and what it left out; and what it has found while it looks."""
+"""Defines what every layout gives: clips by reference, and what was left out.
+
+`ClipCollector` gathers both while a layout reads a folder.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,16 @@ SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """One frame on disk: its number in the video, the picture, and what others have found in it.
+    """One frame on disk.
 
-    landmarks: .npy of one face (points, 2) or of several (faces, points, 2), points 68 or 81, dlib order, in the
-    picture's pixels; boxes: .npy (faces, 7, 2), two box corners and five points; mask: picture of the manipulated
-    region.
+    Attributes:
+        index: Its number in the video.
+        picture: The picture's file.
+        landmarks: A .npy file of one face (points, 2) or of several (faces, points, 2), with 68 or 81 points in dlib
+            order [px of the picture]; None where there is none.
+        boxes: A .npy file (faces, 7, 2) of two box corners and five points each [px of the picture]; None where there
+            is none.
+        mask: A picture of the manipulated region; None where there is none.
     """
 
     index: int
@@ -33,14 +41,21 @@ class FrameFiles:
 
 @dataclass(frozen=True)
 class RawClip:
-    """One video, one photo, or one video's frames.
+    """One video, one photo, or the frames of one video.
 
-    key: unique in its source, such as "original_sequences/youtube/c23/videos/071"; '/' between parts, no suffix; it
-    names the clip's crops and is its clip_id. kind: `frames` are whole pictures, `crops` are faces cut already.
-    files: the video or photo, or none where `frames` are given. identities: the people in it, first the one whose face
-    is seen; a clip of unknown people has one name of its own. split: what the data set's own lists say, else None.
-    source_set: the data set's name, such as "FaceForensics++"; manipulation: "" for a real one; compression: "" where
-    there is no such thing.
+    Attributes:
+        key: Its name, unique in its source, such as "original_sequences/youtube/c23/videos/071": parts with '/' between
+            them, no suffix. It names the clip's crops and is its clip_id.
+        kind: "video", "photo", "frames" (whole pictures) or "crops" (pictures of one face each).
+        label: Real 0, fake 1.
+        identities: The people in it, first the one whose face is seen. A clip of unknown people has one name of its
+            own.
+        file: The video or photo; None where `frames` are given.
+        frames: The frames, for the kinds "frames" and "crops".
+        split: What the data set's own lists say; None where they say nothing.
+        source_set: The data set's name, such as "FaceForensics++".
+        manipulation: The method that made the fake, "" for a real clip.
+        compression: The data set's name of it, such as "c23", "" where there is no such thing.
     """
 
     key: str
@@ -57,8 +72,12 @@ class RawClip:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Something that gives no face, with the reason. source: the file (or clip) as the user knows it; frame: its
-    number in the video, None for a whole file.
+    """Something that gives no face, with the reason.
+
+    Attributes:
+        source: The file (or clip) as the user knows it.
+        reason: Why it gives none.
+        frame: Its number in the video; None for a whole file.
     """
 
     source: str
@@ -68,15 +87,25 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Found:
-    """What a layout found below a root. notes: lines for the user, such as what of the form was missing."""
+    """What a layout found below a root.
+
+    Attributes:
+        clips: The clips in the order of their keys.
+        rejected: What was left out, each file once.
+        notes: Lines for the user, such as which list of the data set is missing.
+    """
 
     clips: tuple[RawClip, ...]
     rejected: tuple[Rejected, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
 
-class Gathering:
-    """Collects clips, what was left out, and notes; a thing left out twice is told once."""
+class ClipCollector:
+    """Collects clips, what was left out, and notes; each thing left out is kept once.
+
+    Attributes:
+        root: The folder that the layout reads.
+    """
 
     def __init__(self, root: Path, source_set: str) -> None:
         self.root = root
@@ -87,6 +116,7 @@ class Gathering:
         self._nameless: Counter[str] = Counter()
 
     def add(self, clip: RawClip) -> None:
+        """Add a clip."""
         self._clips.append(clip)
 
     def add_file(
@@ -94,30 +124,46 @@ class Gathering:
     ) -> None:
         """Add a clip that is one file.
 
-        people None: unknown, the clip stands for itself. key: where it is not the path below the root; fields: the
-        label and the others of `RawClip`.
+        Args:
+            file: The video or photo.
+            people: The people in it; None where they are unknown, and the clip stands for itself.
+            key: Its key; None for the path below the root.
+            kind: "video" or "photo".
+            **fields: The label and other fields of `RawClip`.
         """
         name = build_keys(self.root, [file])[0] if key is None else key
         self.add(RawClip(name, kind, identities=people or (name,), file=file, source_set=self._source_set, **fields))
 
     def list_videos(self, *folders: Path) -> list[Path]:
-        """The videos that lie directly in these folders; what cannot be used there is rejected."""
+        """Return the videos that lie directly in these folders; what cannot be used there is rejected."""
         return [file for folder in folders for file in list_media(folder, VIDEO_SUFFIXES, self.reject)]
 
     def reject(self, source: str, reason: str) -> None:
+        """Keep that something was left out.
+
+        Args:
+            source: The file or entry as the user knows it.
+            reason: Why it was left out.
+        """
         source = show_name(source)
         self._rejected.setdefault(source, Rejected(source, show_name(reason)))
 
     def note(self, text: str) -> None:
+        """Keep a line for the user, once."""
         if show_name(text) not in self._notes:
             self._notes.append(show_name(text))
 
     def note_unknown_people(self, folder: str, form: str) -> None:
-        """Count a file whose name does not tell who is seen; `close` makes one note of them."""
+        """Count a file whose name does not say who is seen; `close` makes one note of all of them.
+
+        Args:
+            folder: The folder of the file.
+            form: How a name that says it looks.
+        """
         self._nameless[f"{folder} are not named like {form}: each stands for a person of its own"] += 1
 
     def close(self) -> Found:
-        """Clips in the order of their keys, no two of which are alike even where case is ignored."""
+        """Return the clips in the order of their keys, no two of which are equal even where case is ignored."""
         taken: set[str] = set()
         clips: list[RawClip] = []
         for clip in sorted(self._clips, key=lambda clip: (clip.key, str(clip.file))):

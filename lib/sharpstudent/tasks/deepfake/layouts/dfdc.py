@@ -1,10 +1,10 @@
-"""The Deepfake Detection Challenge: parts with metadata.json, a validation and a test set with labels.csv.
+"""Finds the clips of the Deepfake Detection Challenge.
 
     ROOT/dfdc_train_part_0/metadata.json   {"x.mp4": {"label": "FAKE", "split": "train", "original": "y.mp4"}, ...}
     ROOT/dfdc_train_part_0/*.mp4           (or the part itself as ROOT, or ROOT/train/dfdc_train_part_0)
     ROOT/test/labels.csv, *.mp4            filename,label: 1 is fake (or in ROOT itself; videos may be in videos/)
 
-The only person that the lists name is the one of the original video; who lent the face is not said.
+The only person that the lists name is the one of the original video; they do not say whose face was put on it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, Gathering
+from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, ClipCollector, Found
 from sharpstudent.tasks.deepfake.layouts.listing import (
     peek,
     read_csv,
@@ -35,6 +35,7 @@ Entry = tuple[str, object, str, object, object]  # where it stands, file name, l
 
 
 def recognise(root: Path) -> bool:
+    """Return whether a part of the data set has one of its lists."""
     return any(
         _METADATA.match(peek(part / "metadata.json")) or peek(part / "labels.csv").startswith("filename,label")
         for part in _list_parts(root)
@@ -42,18 +43,29 @@ def recognise(root: Path) -> bool:
 
 
 def find(root: Path, label: int | None) -> Found:
-    """All listed videos that are there. Videos that no list names have no label and are left out."""
-    gathering = Gathering(root, SOURCE_SET)
+    """Find all listed videos that are there; videos that no list names have no label and are left out.
+
+    Args:
+        root: The data set's folder, or one part of it.
+        label: Not used: the lists give the labels.
+
+    Returns:
+        The clips, what was rejected, and notes for the user.
+
+    Raises:
+        UserError: If a list cannot be read.
+    """
+    collector = ClipCollector(root, SOURCE_SET)
     for part in _list_parts(root):
         if (part / "labels.csv").is_file():  # the test set's metadata.json tells of other things
-            _take(part, _read_labels(part / "labels.csv"), gathering)
+            _add_videos(part, _read_labels(part / "labels.csv"), collector)
         elif (part / "metadata.json").is_file():
-            _take(part, _read_metadata(part / "metadata.json"), gathering)
-    return gathering.close()
+            _add_videos(part, _read_metadata(part / "metadata.json"), collector)
+    return collector.close()
 
 
 def _list_parts(root: Path) -> list[Path]:
-    """Folders that may hold a list: ROOT, what is named like a part in it, and the parts in ROOT/train."""
+    """List folders that may hold a list: ROOT, what is named like a part in it, and the parts in ROOT/train."""
     parts = [root / name for name in read_folder(root).folders if name.startswith(PART_NAMES)]
     inner = [root / "train" / name for name in read_folder(root / "train").folders if name.startswith(PART_NAMES)]
     return [root, *parts, *inner]
@@ -61,8 +73,8 @@ def _list_parts(root: Path) -> list[Path]:
 
 def _read_metadata(path: Path) -> Iterator[Entry]:
     for name, about in read_json_object(path, form=FORM).items():
-        told: dict[str, Any] = about if isinstance(about, dict) else {}
-        yield f"{path}: {name}", name, str(told.get("label")), told.get("split"), told.get("original")
+        fields: dict[str, Any] = about if isinstance(about, dict) else {}
+        yield f"{path}: {name}", name, str(fields.get("label")), fields.get("split"), fields.get("original")
 
 
 def _read_labels(path: Path) -> Iterator[Entry]:
@@ -71,24 +83,25 @@ def _read_labels(path: Path) -> Iterator[Entry]:
         yield f"{path}, line {line}: {row['filename']}", row["filename"], row["label"], split, None
 
 
-def _take(part: Path, entries: Iterator[Entry], gathering: Gathering) -> None:
-    files = {file.name: file for file in gathering.list_videos(part / "videos", part)}
+def _add_videos(part: Path, entries: Iterator[Entry], collector: ClipCollector) -> None:
+    """Add the listed videos of one part."""
+    files = {file.name: file for file in collector.list_videos(part / "videos", part)}
     unlisted = dict(files)
     for where, name, label_name, split, original in entries:
         label = LABELS.get(label_name.strip().upper())
         try:
             listed = "/".join(split_name(name))
         except ValueError as error:
-            gathering.reject(where, f"{error}; mend the name")
+            collector.reject(where, f"{error}; mend the name")
             continue
         if label is None or (split is not None and str(split) not in SPLIT_NAMES):
-            gathering.reject(where, f"label {label_name!r}, split {split!r}: expected {FORM}; mend the entry")
+            collector.reject(where, f"label {label_name!r}, split {split!r}: expected {FORM}; mend the entry")
         elif listed not in files:
-            gathering.reject(where, f"is listed, but not in {part}")
+            collector.reject(where, f"is listed, but not in {part}")
         elif unlisted.pop(listed, None) is None:
-            gathering.reject(where, "is listed a second time; the first entry counts")
+            collector.reject(where, "is listed a second time; the first entry counts")
         else:
-            gathering.add_file(
+            collector.add_file(
                 files[listed],
                 label=label,
                 people=(_name_person(original) or Path(listed).stem,),
@@ -96,7 +109,7 @@ def _take(part: Path, entries: Iterator[Entry], gathering: Gathering) -> None:
                 manipulation=MANIPULATION if label else "",
             )
     for file in unlisted.values():
-        gathering.reject(str(file), f"has no label: the list in {part} does not name it")
+        collector.reject(str(file), f"has no label: the list in {part} does not name it")
 
 
 def _name_person(original: object) -> str | None:

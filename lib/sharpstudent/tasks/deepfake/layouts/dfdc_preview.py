@@ -1,4 +1,4 @@
-"""The preview of the Deepfake Detection Challenge.
+"""Finds the clips of the preview of the Deepfake Detection Challenge.
 
     ROOT/dataset.json    {"method_A/1/1_A/2_1_A_001.mp4": {"label": "fake", "set": "train", "augmentations": [],
                           "target_id": "1", "swapped_id": "2"}, ...}
@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, Gathering, Split
+from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, ClipCollector, Found, Split
 from sharpstudent.tasks.deepfake.layouts.listing import read_json_object, read_names, show_name, split_name
 from sharpstudent.tasks.deepfake.layouts.names import build_key
 
@@ -24,12 +24,24 @@ LABELS = {"real": 0, "fake": 1}
 
 
 def recognise(root: Path) -> bool:
+    """Return whether the root has the list and one of the folders."""
     return (root / LIST).is_file() and any((root / name).is_dir() for name in FOLDERS)
 
 
 def find(root: Path, label: int | None) -> Found:
-    """All listed videos that are there."""
-    gathering = Gathering(root, SOURCE_SET)
+    """Find all listed videos that are there.
+
+    Args:
+        root: The data set's folder.
+        label: Not used: the list gives the labels.
+
+    Returns:
+        The clips, what was rejected, and notes for the user.
+
+    Raises:
+        UserError: If the list cannot be read.
+    """
+    collector = ClipCollector(root, SOURCE_SET)
     path = root / LIST
     names: dict[Path, frozenset[str]] = {}
     for name, about in read_json_object(path, form=FORM).items():
@@ -38,15 +50,15 @@ def find(root: Path, label: int | None) -> Found:
             parts = split_name(name)
             label_here, split, people = _read_entry(about)
         except ValueError as error:
-            gathering.reject(where, f"{error}; mend the entry")
+            collector.reject(where, f"{error}; mend the entry")
             continue
         folder = root.joinpath(*parts[:-1])
         if folder not in names:
             names[folder] = read_names(folder)
         if parts[-1] not in names[folder]:
-            gathering.reject(where, "is listed, but not there")
+            collector.reject(where, "is listed, but not there")
             continue
-        gathering.add_file(
+        collector.add_file(
             folder / parts[-1],
             label=label_here,
             people=people,
@@ -54,16 +66,16 @@ def find(root: Path, label: int | None) -> Found:
             split=split,
             manipulation=parts[0] if label_here else "",
         )
-    return gathering.close()
+    return collector.close()
 
 
 def _read_entry(about: Any) -> tuple[int, Split, tuple[str, ...] | None]:
-    """Label, split and people of an entry. Raises ValueError that says what is wrong with it."""
-    told = about if isinstance(about, dict) else {}
-    label, split = (str(told.get(name)) for name in ("label", "set"))
+    """Return label, split and people of an entry. Raises ValueError that says what is wrong with it."""
+    fields = about if isinstance(about, dict) else {}
+    label, split = (str(fields.get(name)) for name in ("label", "set"))
     if label not in LABELS or split not in SPLITS:
         raise ValueError(f"expected an entry like {FORM}, got {repr(about)[:80]}")
-    ids = (told.get("swapped_id"), told.get("target_id"))
+    ids = (fields.get("swapped_id"), fields.get("target_id"))
     people = tuple(
         dict.fromkeys(show_name(str(person)) for person in ids if isinstance(person, (str, int)) and person != "")
     )

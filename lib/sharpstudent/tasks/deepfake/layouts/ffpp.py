@@ -1,4 +1,4 @@
-"""FaceForensics++ as its download script leaves it: videos, and the official split as lists of pairs of video numbers.
+"""Finds the clips of FaceForensics++ as its download script leaves it: videos, and the official split.
 
     ROOT/original_sequences/{youtube,actors}/{raw,c23,c40}/videos/*.mp4
     ROOT/manipulated_sequences/{Deepfakes,Face2Face,FaceSwap,NeuralTextures,FaceShifter,DeepFakeDetection}/...
@@ -13,49 +13,58 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, Found, Gathering, Split
+from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, ClipCollector, Found, Split
 from sharpstudent.tasks.deepfake.layouts.listing import (
     read_folder,
     read_json,
 )
-from sharpstudent.tasks.deepfake.layouts.names import ACTORS_FAKE, tell_actors, tell_ffpp_people
+from sharpstudent.tasks.deepfake.layouts.names import ACTORS_FAKE, parse_actors, parse_ffpp_people
 
 FORM = '[["071", "054"], ...]'
 
 
 class OfficialPairs:
-    """The split of each video number. A list that is not there is a note; a number in two lists has no split.
+    """The official split of each video number.
 
-    Raises UserError for a list of another form.
+    A list that is missing becomes a note; a number that is in two lists has no split.
     """
 
-    def __init__(self, root: Path, gathering: Gathering) -> None:
+    def __init__(self, root: Path, collector: ClipCollector) -> None:
+        """Read the lists.
+
+        Args:
+            root: The folder of the three lists.
+            collector: Takes the notes.
+
+        Raises:
+            UserError: If a list has another form.
+        """
         self._splits: dict[str, Split | None] = {}
         missing = [f"{split}.json" for split in SPLITS.values() if not (root / f"{split}.json").is_file()]
         for split in SPLITS.values():
             if f"{split}.json" not in missing:
-                self._take(root / f"{split}.json", split, gathering)
+                self._read(root / f"{split}.json", split, collector)
         if missing:
-            gathering.note(
+            collector.note(
                 f"{root} lacks {', '.join(missing)}: those videos have no official split "
                 "(the lists are in the FaceForensics++ repository, dataset/splits)"
             )
 
     def find(self, numbers: Iterable[str]) -> Split | None:
-        """The split that all the numbers share, else None."""
+        """Return the split that all the numbers share, else None."""
         splits: set[Split | None] = {self._splits.get(number) for number in numbers}
         return splits.pop() if len(splits) == 1 else None
 
-    def _take(self, path: Path, split: Split, gathering: Gathering) -> None:
+    def _read(self, path: Path, split: Split, collector: ClipCollector) -> None:
         for number in dict.fromkeys(read_video_numbers(path)):
             known = self._splits.get(number, split)
             if known != split:
-                gathering.note(f"{path}: video {number} stands in another list too, so it has no official split")
+                collector.note(f"{path}: video {number} stands in another list too, so it has no official split")
             self._splits[number] = split if known == split else None
 
 
 def read_video_numbers(path: Path) -> list[str]:
-    """The numbers of a list of pairs, flattened. Raises UserError for a file of another form."""
+    """Read the numbers of a list of pairs, flattened. Raises UserError for a file of another form."""
     pairs = read_json(path, form=FORM)
     numbers: list[str] = []
     for index, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
@@ -77,6 +86,7 @@ OF_ACTORS = ("actors", ACTORS_FAKE)
 
 
 def recognise(root: Path) -> bool:
+    """Return whether one of the folders of videos is there."""
     return any(
         (root / branch / name / compression / "videos").is_dir()
         for branch, names in BRANCHES.items()
@@ -86,26 +96,39 @@ def recognise(root: Path) -> bool:
 
 
 def find(root: Path, label: int | None) -> Found:
-    """All videos of all manipulations and compressions; the label follows from the folder."""
-    gathering = Gathering(root, SOURCE_SET)
-    pairs = OfficialPairs(root, gathering)
+    """Find all videos of all manipulations and compressions; the label follows from the folder.
+
+    Args:
+        root: The data set's folder.
+        label: Not used: the folders give the labels.
+
+    Returns:
+        The clips, what was rejected, and notes for the user.
+
+    Raises:
+        UserError: If an official list cannot be read.
+    """
+    collector = ClipCollector(root, SOURCE_SET)
+    pairs = OfficialPairs(root, collector)
     for branch, names in BRANCHES.items():
         strange = [name for name in read_folder(root / branch).folders if name not in names]
         if strange:
-            gathering.note(f"not read, no part of FaceForensics++ as published: {branch}/{{{','.join(strange)}}}")
+            collector.note(f"not read, no part of FaceForensics++ as published: {branch}/{{{','.join(strange)}}}")
         for name, manipulation in names.items():
             for compression in COMPRESSIONS:
-                _find_videos(root / branch / name / compression / "videos", manipulation, compression, pairs, gathering)
-    return gathering.close()
+                _find_videos(root / branch / name / compression / "videos", manipulation, compression, pairs, collector)
+    return collector.close()
 
 
-def _find_videos(folder: Path, manipulation: str, compression: str, pairs: OfficialPairs, gathering: Gathering) -> None:
+def _find_videos(
+    folder: Path, manipulation: str, compression: str, pairs: OfficialPairs, collector: ClipCollector
+) -> None:
     of_actors = folder.parts[-3] in OF_ACTORS
-    for file in gathering.list_videos(folder):
-        people = tell_actors(file.stem) if of_actors else tell_ffpp_people(file.stem, manipulation)
+    for file in collector.list_videos(folder):
+        people = parse_actors(file.stem) if of_actors else parse_ffpp_people(file.stem, manipulation)
         if people is None:
-            gathering.note_unknown_people(str(folder), "those of FaceForensics++")
-        gathering.add_file(
+            collector.note_unknown_people(str(folder), "those of FaceForensics++")
+        collector.add_file(
             file,
             label=int(bool(manipulation)),
             people=people,

@@ -1,18 +1,18 @@
-"""FaceForensics++ as users of self-blended images have prepared it: real frames with landmarks and boxes.
+"""Finds the clips of FaceForensics++ as users of self-blended images have prepared it.
 
     ROOT/original_sequences/youtube/{raw,c23,c40}/frames/VIDEO/IDX.png      whole frames
                                                  /landmarks/VIDEO/IDX.npy  (faces, 81, 2), dlib order
                                                  /retina/VIDEO/IDX.npy     (faces, 7, 2): two box corners, five points
     ROOT/{train,val,test}.json                                             lists of pairs of video numbers
 
-Everything is used as it is. A video belongs to a number by its first three characters.
+The given landmarks and boxes are used. A video belongs to a number by its first three characters.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sharpstudent.tasks.deepfake.layouts.clip import Found, FrameFiles, Gathering, RawClip
+from sharpstudent.tasks.deepfake.layouts.clip import ClipCollector, Found, FrameFiles, RawClip
 from sharpstudent.tasks.deepfake.layouts.ffpp import COMPRESSIONS, SOURCE_SET, OfficialPairs
 from sharpstudent.tasks.deepfake.layouts.listing import Reject, read_folder, read_names
 from sharpstudent.tasks.deepfake.layouts.names import build_key, number_frames
@@ -22,21 +22,33 @@ KINDS = ("frames", "landmarks", "retina")
 
 
 def recognise(root: Path) -> bool:
+    """Return whether frames, landmarks and boxes of one compression are there."""
     return any(
         all(root.joinpath(*FAMILY, compression, kind).is_dir() for kind in KINDS) for compression in COMPRESSIONS
     )
 
 
 def find(root: Path, label: int | None) -> Found:
-    """Videos of which at least one frame has both arrays. All are real."""
-    gathering = Gathering(root, SOURCE_SET)
-    pairs = OfficialPairs(root, gathering)
+    """Find the videos of which at least one frame has both arrays. All are real.
+
+    Args:
+        root: The data set's folder.
+        label: Not used: everything is real.
+
+    Returns:
+        The clips, what was rejected, and notes for the user.
+
+    Raises:
+        UserError: If an official list cannot be read.
+    """
+    collector = ClipCollector(root, SOURCE_SET)
+    pairs = OfficialPairs(root, collector)
     for compression in COMPRESSIONS:
         base = root.joinpath(*FAMILY, compression)
         for video in read_folder(base / "frames").folders:
-            frames = find_frames(base, video, gathering.reject)
+            frames = find_frames(base, video, collector.reject)
             if frames:
-                gathering.add(
+                collector.add(
                     RawClip(
                         key=build_key((*FAMILY, compression, "frames", video)),
                         kind="frames",
@@ -48,11 +60,20 @@ def find(root: Path, label: int | None) -> Found:
                         compression=compression,
                     )
                 )
-    return gathering.close()
+    return collector.close()
 
 
 def find_frames(base: Path, video: str, reject: Reject) -> tuple[FrameFiles, ...]:
-    """The frames that have both arrays; the others are told with their number, once a video."""
+    """Find the frames of a video that have both arrays.
+
+    Args:
+        base: The folder that holds frames/, landmarks/ and retina/.
+        video: The video's folder in each of them.
+        reject: Takes the folder and how many frames lack what, once a video.
+
+    Returns:
+        The frames in the order of their file names.
+    """
     pictures, landmarks, boxes = (base / kind / video for kind in KINDS)
     stems = [name[:-4] for name in read_folder(pictures).files if name.endswith(".png")]
     with_landmarks, with_boxes = read_names(landmarks), read_names(boxes)

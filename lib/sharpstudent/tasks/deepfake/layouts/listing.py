@@ -1,5 +1,6 @@
-"""Folders on disk, listed once, in a fixed order, without a stat for every file; and the lists that come with data sets
-(JSON, CSV, the names of files in them), read without trust.
+"""Lists folders, and reads the lists that come with data sets: JSON, CSV, names of files in them.
+
+A folder is listed once, in a fixed order and without a stat for every file. Nothing in a list is trusted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ Reject = Callable[[str, str], None]  # what is left out, as the user knows it, a
 
 @dataclass(frozen=True)
 class Listing:
-    """The names in one folder, sorted, hidden ones left out. odd: name (printable) and why it cannot be used."""
+    """The names in one folder, sorted, without hidden ones.
+
+    Attributes:
+        files: Names of files, and of links whose target is gone.
+        folders: Names of folders.
+        odd: Name (printable) of each other thing, and why it cannot be used.
+    """
 
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
@@ -31,7 +38,7 @@ class Listing:
 
 
 def read_folder(folder: Path) -> Listing:
-    """One directory listing; an absent folder is empty. Links are followed as they stand, never resolved."""
+    """List one folder; an absent folder is empty. Links are followed as they stand, never resolved."""
     files: list[str] = []
     folders: list[str] = []
     odd: list[tuple[str, str]] = []
@@ -55,7 +62,7 @@ def read_folder(folder: Path) -> Listing:
 
 
 def read_names(folder: Path) -> frozenset[str]:
-    """All names in a folder, for asking what is there; none where there is no such folder."""
+    """Return all names in a folder; none where there is no such folder."""
     try:
         return frozenset(os.listdir(folder))
     except OSError as error:
@@ -65,15 +72,33 @@ def read_names(folder: Path) -> frozenset[str]:
 
 
 def list_media(folder: Path, suffixes: tuple[str, ...], reject: Reject) -> list[Path]:
-    """The files directly in a folder that end in one of the suffixes (lower case; case of the files is ignored)."""
+    """List the files directly in a folder that end in one of the suffixes.
+
+    Args:
+        folder: The folder.
+        suffixes: Suffixes in lower case; the case of the files is ignored.
+        reject: Takes each name that cannot be used, and why.
+
+    Returns:
+        The files, sorted by name.
+    """
     listing = read_folder(folder)
-    _tell_odd(folder, listing, suffixes, reject)
+    _reject_odd(folder, listing, suffixes, reject)
     return [folder / name for name in listing.files if name.lower().endswith(suffixes)]
 
 
 def walk_media(folder: Path, suffixes: tuple[str, ...], reject: Reject) -> list[Path]:
-    """As `list_media`, for the folder and all below it, sorted by path. A link back to a folder above is
-    not entered.
+    """List the files in a folder and all below it that end in one of the suffixes.
+
+    A link back to a folder above is not entered.
+
+    Args:
+        folder: The folder.
+        suffixes: Suffixes in lower case; the case of the files is ignored.
+        reject: Takes each path that cannot be used, and why.
+
+    Returns:
+        The files, sorted by path.
     """
     found: list[Path] = []
     waiting = [(folder, frozenset[tuple[int, int]]())]
@@ -85,7 +110,7 @@ def walk_media(folder: Path, suffixes: tuple[str, ...], reject: Reject) -> list[
         if (about.st_dev, about.st_ino) in above:
             continue
         listing = read_folder(here)
-        _tell_odd(here, listing, suffixes, reject)
+        _reject_odd(here, listing, suffixes, reject)
         found += [here / name for name in listing.files if name.lower().endswith(suffixes)]
         below = above | {(about.st_dev, about.st_ino)}
         waiting += [(here / name, below) for name in listing.folders]
@@ -93,7 +118,7 @@ def walk_media(folder: Path, suffixes: tuple[str, ...], reject: Reject) -> list[
 
 
 def is_nameable(name: str) -> bool:
-    """Whether a name can be written into a manifest and opened: UTF-8 text without a null character."""
+    """Return whether a name can be written into a manifest and opened: UTF-8 text without a null character."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -102,11 +127,12 @@ def is_nameable(name: str) -> bool:
 
 
 def show_name(name: str) -> str:
-    """A name of any bytes, from disk or from a list, as text that can be written as UTF-8."""
+    """Return a name of any bytes, from disk or from a list, as text that can be written as UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _tell_odd(folder: Path, listing: Listing, suffixes: tuple[str, ...], reject: Reject) -> None:
+def _reject_odd(folder: Path, listing: Listing, suffixes: tuple[str, ...], reject: Reject) -> None:
+    """Reject the odd names that may be media files; a folder has no suffix, so names without one count too."""
     for name, reason in listing.odd:
         # A folder has no suffix to tell by, so whatever has none is told as well.
         if name.lower().endswith(suffixes) or "." not in name:
@@ -117,7 +143,18 @@ PEEK = 4096  # [bytes]
 
 
 def read_json(path: Path, *, form: str) -> Any:
-    """What a JSON file holds. Raises UserError, which shows `form`, when it cannot be read or names a key twice."""
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+        form: How such a file looks, for the message.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        UserError: If it cannot be read, or names a key twice.
+    """
     try:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file, object_pairs_hook=_refuse_twice)
@@ -126,7 +163,18 @@ def read_json(path: Path, *, form: str) -> Any:
 
 
 def read_json_object(path: Path, *, form: str) -> dict[str, Any]:
-    """As `read_json`, for a file that must hold an object."""
+    """Read a JSON file that must hold an object.
+
+    Args:
+        path: The file.
+        form: How such a file looks, for the message.
+
+    Returns:
+        The object.
+
+    Raises:
+        UserError: If it cannot be read, names a key twice, or holds something else.
+    """
     content = read_json(path, form=form)
     if not isinstance(content, dict):
         raise UserError(explain_broken(path, "such a list", f"a {type(content).__name__}", form))
@@ -136,8 +184,19 @@ def read_json_object(path: Path, *, form: str) -> dict[str, Any]:
 def read_csv(
     path: Path, *, columns: tuple[str, ...], optional: tuple[str, ...] = (), remedy: str | None = None
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and row of a CSV file with a header, "" for what is absent. Raises UserError when it is broken or
-    lacks a column; optional: columns that it may lack.
+    """Read a CSV file with a header.
+
+    Args:
+        path: The file.
+        columns: Columns that it must have.
+        optional: Columns that it may lack.
+        remedy: What a message tells the user to do; None for the advice on a data set's own file.
+
+    Yields:
+        The line's number and its row, "" for what is absent.
+
+    Raises:
+        UserError: If it is broken or lacks a column.
     """
     form = f"a first line with {','.join(columns)}"
     try:
@@ -156,7 +215,7 @@ def read_csv(
 
 
 def peek(path: Path) -> str:
-    """The first characters of a file, "" where there is no such file: enough to tell what it is."""
+    """Return the first characters of a file, "" where there is no such file: enough to know its form."""
     try:
         with open(path, "rb") as file:
             return file.read(PEEK).decode("utf-8-sig", "ignore")
@@ -165,9 +224,17 @@ def peek(path: Path) -> str:
 
 
 def split_name(name: object, *, root: Path | None = None) -> tuple[str, ...]:
-    """The parts of a file's name in a list, relative; backslashes count as '/'. An absolute name below `root` is cut.
+    """Split the name of a file in a list into its parts; backslashes count as '/'.
 
-    Raises ValueError whose text says what is wrong with it: outside of the folder, empty, no text.
+    Args:
+        name: What stands in the list.
+        root: A folder; an absolute name below it is taken relative to it.
+
+    Returns:
+        The parts of a relative path.
+
+    Raises:
+        ValueError: If it is no path, or leads outside of the folder. The text says which.
     """
     if not isinstance(name, str) or not name:
         raise ValueError("is not a path")
@@ -197,5 +264,16 @@ REMEDY = "take the file from the data set again, or mend it"
 
 
 def explain_broken(path: Path, what: str, got: str, form: str, remedy: str | None = None) -> Problem:
-    """What to say of a list that cannot be read as what it should be."""
+    """Return the message about a list that cannot be read.
+
+    Args:
+        path: The file.
+        what: What it should be, such as "CSV".
+        got: What is wrong with it.
+        form: How such a file looks.
+        remedy: What to do; None for the advice on a data set's own file.
+
+    Returns:
+        The problem.
+    """
     return Problem(str(path), f"cannot be read as {what}", expected=form, got=got, remedy=remedy or REMEDY)

@@ -1,5 +1,6 @@
-"""What names of files say: of clips (valid relative paths, one a clip), of people, and which frame of its video a
-picture is. Of several people the first is the one whose face is seen.
+"""Derives clip keys, people and frame numbers from file names.
+
+Keys are valid relative paths, one a clip. Of several people the first is the one whose face is seen.
 
 FaceForensics++ (its dataset/README.md): TARGET_SOURCE.mp4, and TARGET_SOURCE__SCENE__ID.mp4 for DeepFakeDetection,
 ACTOR__SCENE.mp4 for its real videos. Swapping puts the source's face on the target; Face2Face and NeuralTextures only
@@ -21,8 +22,9 @@ LONGEST_KEY = 1000  # [bytes]
 
 
 def build_key(parts: Iterable[str]) -> str:
-    """The parts joined by '/', each fit to be a folder's name. What had to be altered gets a digest of the original,
-    so that two names never become one.
+    """Join the parts by '/', each made fit to be a folder's name.
+
+    A part that had to be altered gets a digest of the original, so that two names never become one.
     """
     key = "/".join(_fit(part) for part in parts)
     if len(key.encode()) > LONGEST_KEY:
@@ -31,7 +33,15 @@ def build_key(parts: Iterable[str]) -> str:
 
 
 def build_keys(root: Path, paths: Sequence[Path]) -> list[str]:
-    """Keys of files below a root: their relative paths without suffix, but with it where two would be the same."""
+    """Build the keys of files: their relative paths without suffix, but with it where two would be the same.
+
+    Args:
+        root: The folder that all of them lie below.
+        paths: The files.
+
+    Returns:
+        A key a file.
+    """
     inside = [path.relative_to(root).parts for path in paths]
     stems = [(*parts[:-1], path.stem) for parts, path in zip(inside, paths, strict=True)]
     times = Counter(fold("/".join(stem)) for stem in stems)
@@ -41,7 +51,7 @@ def build_keys(root: Path, paths: Sequence[Path]) -> list[str]:
 
 
 def fold(key: str) -> str:
-    """What two keys must not share: some file systems ignore case and the form of accents."""
+    """Return the form that two keys must not share: some file systems ignore case and the form of accents."""
     return unicodedata.normalize("NFC", key).casefold()
 
 
@@ -67,8 +77,16 @@ _ACTORS = re.compile(r"(\d{2})(?:_(\d{2}))?__.+", re.ASCII)
 _CELEBRITIES = re.compile(r"(id\d+)(?:_(id\d+))?_\d+", re.ASCII)
 
 
-def tell_ffpp_people(stem: str, manipulation: str) -> tuple[str, ...] | None:
-    """Video numbers ("071") as people; None for a name of another form. manipulation: "" for a real video."""
+def parse_ffpp_people(stem: str, manipulation: str) -> tuple[str, ...] | None:
+    """Return the video numbers ("071") in a name of FaceForensics++ as people.
+
+    Args:
+        stem: The file's name without suffix.
+        manipulation: The method that made it, "" for a real video.
+
+    Returns:
+        The people, first the one whose face is seen; None for a name of another form.
+    """
     if not manipulation:
         return (stem,) if _NUMBER.fullmatch(stem) else None
     pair = _PAIR.fullmatch(stem)
@@ -78,19 +96,27 @@ def tell_ffpp_people(stem: str, manipulation: str) -> tuple[str, ...] | None:
     return (target, source) if manipulation in REENACTMENTS else (source, target)
 
 
-def tell_actors(stem: str) -> tuple[str, ...] | None:
-    """Actors ("actor_01") of a real or a fake video of DeepFakeDetection; None for a name of another form."""
-    people = tell_people(stem, _ACTORS)
+def parse_actors(stem: str) -> tuple[str, ...] | None:
+    """Return the actors ("actor_01") of a video of DeepFakeDetection; None for a name of another form."""
+    people = parse_people(stem, _ACTORS)
     return people and tuple(f"actor_{person}" for person in people)
 
 
-def tell_celebrities(stem: str) -> tuple[str, ...] | None:
-    """Celebrities ("id0") of a real or a fake video of Celeb-DF; None for a name of another form."""
-    return tell_people(stem, _CELEBRITIES)
+def parse_celebrities(stem: str) -> tuple[str, ...] | None:
+    """Return the celebrities ("id0") of a video of Celeb-DF; None for a name of another form."""
+    return parse_people(stem, _CELEBRITIES)
 
 
-def tell_people(stem: str, form: re.Pattern[str]) -> tuple[str, ...] | None:
-    """The person of a real video, or the source and the target of a fake, which is named target first."""
+def parse_people(stem: str, form: re.Pattern[str]) -> tuple[str, ...] | None:
+    """Return the person of a real video, or source and target of a fake.
+
+    Args:
+        stem: The file's name without suffix.
+        form: Matches the target (or the only person) as group 1 and the source as group 2.
+
+    Returns:
+        The people, first the one whose face is seen; None for a name of another form.
+    """
     found = form.fullmatch(stem)
     return found and tuple(person for person in (found[2], found[1]) if person)
 
@@ -99,9 +125,9 @@ LONGEST_NUMBER = 9  # digits
 
 
 def number_frames(stems: Sequence[str]) -> list[int]:
-    """The numbers that the file names are; where one is no number, or two are the same, their places in the list.
+    """Return the numbers that the file names are; no two are equal, for crops are named by them.
 
-    No two are alike: crops are named by them.
+    Where a name is no number, or two are the same, all get their places in the list instead.
     """
     if all(stem.isascii() and stem.isdecimal() and len(stem) <= LONGEST_NUMBER for stem in stems):
         numbers = [int(stem) for stem in stems]

@@ -1,4 +1,4 @@
-"""A folder of one's own photos and videos.
+"""Finds the clips in a folder of the user's own photos and videos.
 
     ROOT/PERSON/*.jpg, *.mp4         a subfolder is one person, with all that is below it
     ROOT/*.jpg, *.mp4                a file on its own is its own person
@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.tasks.deepfake.layouts.clip import Found, Gathering
+from sharpstudent.tasks.deepfake.layouts.clip import ClipCollector, Found
 from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, read_folder, walk_media
 from sharpstudent.tasks.deepfake.layouts.names import build_keys
 from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES
@@ -38,7 +38,7 @@ class OwnFiles:
         self._suffixes = KINDS[kind]
 
     def recognise(self, root: Path) -> bool:
-        """Whether one of the first folders, nearest first, holds such a file."""
+        """Return whether one of the first folders, nearest first, holds such a file."""
         waiting, looked = deque([root]), 0
         while waiting and looked < LOOKED_AT:
             folder, looked = waiting.popleft(), looked + 1
@@ -49,12 +49,20 @@ class OwnFiles:
         return False
 
     def find(self, root: Path, label: int | None) -> Found:
-        """Every photo and video below the root.
+        """Find every photo and video below the root.
 
-        Raises UserError where a label is given beside real/ and fake/, or where the folder looks like the fakes of a
-        data set and no label is given.
+        Args:
+            root: The folder.
+            label: Real 0, fake 1; None for what the folders say.
+
+        Returns:
+            The clips, what was rejected, and notes for the user.
+
+        Raises:
+            UserError: If a label is given beside real/ and fake/, or if the folder looks like the fakes of a data set
+                and no label is given.
         """
-        gathering = Gathering(root, root.absolute().name)
+        collector = ClipCollector(root, root.absolute().name)
         classes = {name: CLASSES[name.lower()] for name in read_folder(root).folders if name.lower() in CLASSES}
         if classes and label is not None:
             raise UserError.about(
@@ -63,19 +71,19 @@ class OwnFiles:
                 got=f"{', '.join(f'{name}/' for name in classes)} and --label",
                 remedy="leave out --label, or give one of the folders",
             )
-        files = walk_media(root, self._suffixes, gathering.reject)
+        files = walk_media(root, self._suffixes, collector.reject)
         if not classes and label is None:
             _check_not_fake(root, files)
         for file, key in zip(files, build_keys(root, files), strict=True):
             inside = file.relative_to(root).parts
             if classes and inside[0] not in classes:
-                gathering.reject(
+                collector.reject(
                     str(file), f"lies beside {'/ and '.join(classes)}/, so its label is not known; move it"
                 )
                 continue
             below = inside[1:] if classes else inside
             fake = classes[inside[0]] if classes else label or 0
-            gathering.add_file(
+            collector.add_file(
                 file,
                 key=key,
                 kind="photo" if file.suffix.lower() in PICTURE_SUFFIXES else "video",
@@ -83,10 +91,11 @@ class OwnFiles:
                 label=fake,
                 manipulation="fake" if fake else "",
             )
-        return gathering.close()
+        return collector.close()
 
 
 def _check_not_fake(root: Path, files: list[Path]) -> None:
+    """Raise UserError where a folder is named like the fakes of a data set."""
     for name in (root.absolute().name, *(part for file in files for part in file.relative_to(root).parts[:-1])):
         if name.lower() in FAKE_NAMES:
             raise UserError.about(

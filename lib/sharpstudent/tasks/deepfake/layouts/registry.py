@@ -1,4 +1,4 @@
-"""All layouts by name, and which of them a folder has."""
+"""Lists all layouts by name, and finds out which of them a folder has."""
 
 from __future__ import annotations
 
@@ -27,19 +27,31 @@ class Form(Protocol):
     """What finds the clips of a layout: a module, or `own_files.OwnFiles`."""
 
     def recognise(self, root: Path) -> bool:
-        """Take a quick look at a few names."""
+        """Return whether the folder has this layout, by a look at a few names."""
         ...
 
     def find(self, root: Path, label: int | None) -> Found:
-        """Find everything."""
+        """Find all clips.
+
+        Args:
+            root: The folder.
+            label: Real 0, fake 1; None where the layout gives the labels.
+
+        Returns:
+            The clips, what was rejected, and notes for the user.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Layout:
-    """what: its tree in one line; form: what finds its clips.
+    """A layout that can be chosen by name.
 
-    data_set: of a published set, whose own files give the labels; the others are taken where no data set is recognised.
+    Attributes:
+        what: Its tree of folders in one line.
+        form: What finds its clips.
+        data_set: Whether it is a published set, whose own files give the labels. The others are taken where no data set
+            is recognised.
     """
 
     what: str
@@ -68,11 +80,19 @@ OWN_FILES = "folder"
 
 
 def find_clips(root: Path, *, layout: str | None, label: int | None) -> tuple[str, Found]:
-    """The name of the layout and all clips in it. layout None: recognised. label: real 0, fake 1, None where the layout
-    tells.
+    """Find all clips in a folder.
 
-    Raises UserError: no such folder or layout; none or several recognised; a label for a data set that has its own; a
-    list of the data set that cannot be read; no clip found.
+    Args:
+        root: The folder.
+        layout: The name of a layout; None to recognise it.
+        label: Real 0, fake 1; None where the layout gives the labels.
+
+    Returns:
+        The name of the layout, and what it found.
+
+    Raises:
+        UserError: If there is no such folder or layout, none or several are recognised, a label is given for a data set
+            that has its own, a list of the data set cannot be read, or no clip is found.
     """
     _check_folder(root)
     if layout is not None and layout not in LAYOUTS:
@@ -104,7 +124,7 @@ def _check_folder(root: Path) -> None:
 
 
 def _recognise(root: Path) -> str:
-    """The one data set that the folder is, else one's own photos and videos."""
+    """Return the one data set that the folder is, else the user's own photos and videos."""
     names = [name for name, layout in LAYOUTS.items() if layout.data_set and layout.form.recognise(root)]
     if len(names) == 1:
         return names[0]

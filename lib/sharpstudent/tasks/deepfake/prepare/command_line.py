@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sharpstudent.core.arguments import SHARED, Parser, add_option, fill, read_number
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.options import OPTIONS, read_label
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 
 SCRIPT = "prepare_faces.py"
 FOUND = 1  # exit code of `check` when it finds something
@@ -67,7 +67,7 @@ def parse_command_line(argv: Sequence[str]) -> Request | Inspection:
         what = "and --test-share leave nothing to train on"
         got = f"{read.validation_share:g} and {read.test_share:g}"
         raise UserError.about("--validation-share", what, "a sum below 1", got, "lower them")
-    return fill(Request, read, label=read_label(read), cut=fill(CutSettings, read))
+    return fill(Request, read, label=read_label(read), crop=fill(CropSettings, read))
 
 
 def _parse_inspection(what: Any, argv: Sequence[str]) -> Inspection:
@@ -83,7 +83,7 @@ def _parse_inspection(what: Any, argv: Sequence[str]) -> Inspection:
 
 def _build_parser() -> Parser:
     parser = Parser(SCRIPT, PURPOSE, usage=USAGE, more=MORE, examples=EXAMPLES)
-    add, default = parser.add_argument, CutSettings()
+    add, default = parser.add_argument, CropSettings()
 
     def share(option: str, text: str, **changes: Any) -> None:
         add_option(parser, OPTIONS, option, help=_say(text), **changes)

@@ -21,15 +21,15 @@ from sharpstudent.core.io import write_text_atomically
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, Manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE, SHARDS, read_preparation
-from sharpstudent.tasks.deepfake.prepare.parts import PARTS, CutClip, Part, hide_root, write_broken_part, write_clip
+from sharpstudent.tasks.deepfake.prepare.parts import PARTS, ClipCrops, Part, hide_root, write_broken_part, write_clip
 from sharpstudent.tasks.deepfake.prepare.progress import Counts
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 
-class Cutter(Protocol):
-    """A pure function of a clip and the settings it was made with; see `sharpstudent.tasks.deepfake.prepare.cut`."""
+class Cropper(Protocol):
+    """A pure function of a clip and the settings that it was made with; see `prepare.crop_clip`."""
 
-    def cut(self, clip: RawClip) -> CutClip: ...
+    def crop(self, clip: RawClip) -> ClipCrops: ...
 
 
 @dataclass(frozen=True)
@@ -55,23 +55,25 @@ class ClipWorker:
     Raises UserError where the disk refuses or a model file is missing.
     """
 
-    def __init__(self, dest: Path, root: Path, settings: CutSettings, build: Callable[[CutSettings], Cutter]) -> None:
-        self._dest, self._root, self._settings, self._cutter = dest, root, settings, build(settings)
+    def __init__(
+        self, dest: Path, root: Path, settings: CropSettings, build: Callable[[CropSettings], Cropper]
+    ) -> None:
+        self._dest, self._root, self._settings, self._cropper = dest, root, settings, build(settings)
 
     def __call__(self, job: Job) -> ClipDone:
         clip = job.clip
         try:
-            cut = self._cutter.cut(clip)
+            crops = self._cropper.crop(clip)
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001 hostile bytes may raise anything; it is named in the quarantine
             reason = hide_root(f"failed ({type(error).__name__}: {error})", self._root)
             write_broken_part(self._dest, build_broken_part(job, "failed", reason, self._root))
             return ClipDone(0, 1, 0)
-        rejected = tuple(hide_roots(item, self._root) for item in cut.rejected)
-        part = Part(clip.key, job.fingerprint, cut.frames_read, cut.frames_with_face, rejected).say_whose(clip)
-        write_clip(self._dest, clip, part, cut, self._settings, self._root)
-        return ClipDone(len(cut.faces), len(rejected), cut.frames_read)
+        rejected = tuple(hide_roots(item, self._root) for item in crops.rejected)
+        part = Part(clip.key, job.fingerprint, crops.frames_read, crops.frames_with_face, rejected).with_clip(clip)
+        write_clip(self._dest, clip, part, crops, self._settings, self._root)
+        return ClipDone(len(crops.faces), len(rejected), crops.frames_read)
 
 
 def hide_roots(item: Rejected, root: Path) -> Rejected:
@@ -83,7 +85,7 @@ def build_broken_part(job: Job, how: str, reason: str, root: Path, clip_timeout:
     clip = job.clip
     source = clip.key if clip.file is None else hide_root(str(clip.file), root)
     part = Part(clip.key, job.fingerprint, 0, 0, (Rejected(source, reason),), how, clip_timeout)
-    return part.say_whose(clip)
+    return part.with_clip(clip)
 
 
 FINISHED = f"{PARTS}/finished.json"  # there while manifest, crops and parts agree, and only then

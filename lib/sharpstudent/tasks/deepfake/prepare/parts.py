@@ -23,7 +23,7 @@ from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_told, make_folder
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest, write_manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 CROPS, PARTS = "crops", "parts"
 FORMAT = 1  # raise when a part of the same crops would now look otherwise: all are then made anew
@@ -32,17 +32,17 @@ _CROP_NAME = re.compile(rf"\d{{6,}}_\d+\.(png|jpg)|\..*{re.escape(TEMPORARY_SUFF
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutFace(FaceRow):
+class FaceCrop(FaceRow):
     """One crop: its row, as far as it is known, and the picture file's bytes."""
 
     content: bytes
 
 
 @dataclass(frozen=True)
-class CutClip:
+class ClipCrops:
     """What one clip gave. frames_read: how many were looked at; frames_with_face: in how many a face was found."""
 
-    faces: tuple[CutFace, ...]
+    faces: tuple[FaceCrop, ...]
     rejected: tuple[Rejected, ...]
     frames_read: int
     frames_with_face: int
@@ -67,7 +67,7 @@ class Part:
     source_set: str = ""
     manipulation: str = ""
 
-    def say_whose(self, clip: RawClip) -> Part:
+    def with_clip(self, clip: RawClip) -> Part:
         """The same part with what the source says of the clip now."""
         return replace(
             self,
@@ -87,7 +87,7 @@ def name_crop(key: str, frame_index: int, face_index: int, picture: str) -> str:
     return f"{CROPS}/{key}/{frame_index:06d}_{face_index}.{picture}"
 
 
-def compute_fingerprint(clip: RawClip, settings: CutSettings, root: Path, *, version: str) -> str:
+def compute_fingerprint(clip: RawClip, settings: CropSettings, root: Path, *, version: str) -> str:
     """A digest of all that decides a clip's crops: the settings, the cutter's version, and its files by name, size and
     time of change.
     """
@@ -113,10 +113,10 @@ def hide_root(text: str, root: Path) -> str:
     return text.replace(f"{root}{os.sep}", "").encode("utf-8", "backslashreplace").decode()
 
 
-def write_clip(dest: Path, clip: RawClip, part: Part, cut: CutClip, settings: CutSettings, root: Path) -> None:
+def write_clip(dest: Path, clip: RawClip, part: Part, crops: ClipCrops, settings: CropSettings, root: Path) -> None:
     """Write a clip's crops, then its part. Raises UserError where the disk refuses; the clip is then not done."""
     clear_crops(dest, clip.key)
-    faces = sorted(cut.faces, key=lambda face: (face.frame_index, face.face_index))
+    faces = sorted(crops.faces, key=lambda face: (face.frame_index, face.face_index))
     rows = [_build_row(clip, face, settings, root) for face in faces]
     write_crops(dest, {row.path: row.content for row in rows})
     write_manifest(find_part_file(dest, clip.key), rows, _describe_part(part), is_part=True)
@@ -132,7 +132,7 @@ def _describe_part(part: Part) -> dict[str, Any]:
     return asdict(part) | {"rejected": [[item.source, item.reason, item.frame] for item in part.rejected]}
 
 
-def _build_row(clip: RawClip, face: CutFace, settings: CutSettings, root: Path) -> CutFace:
+def _build_row(clip: RawClip, face: FaceCrop, settings: CropSettings, root: Path) -> FaceCrop:
     """The row before the set is known: no split and no group yet."""
     return replace(
         face,
@@ -237,8 +237,8 @@ class StoredPart:
             clear_crops(dest, self.about.key, keep=wanted)
         return all(found.get(name) == size for name, size in wanted.items())
 
-    def keep_told(self, dest: Path, clip: RawClip) -> None:
+    def update_clip(self, dest: Path, clip: RawClip) -> None:
         """Write the part anew where the source says something else of the clip now; no crop is cut again."""
-        told = self.about.say_whose(clip)
+        told = self.about.with_clip(clip)
         if told != self.about:
             write_manifest(find_part_file(dest, clip.key), list(self.rows), _describe_part(told), is_part=True)

@@ -25,14 +25,14 @@ from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
 from sharpstudent.tasks.deepfake.prepare import destination, finished, packing, parts
 from sharpstudent.tasks.deepfake.prepare.assemble import assemble
-from sharpstudent.tasks.deepfake.prepare.cut import VERSION, ClipCutter
+from sharpstudent.tasks.deepfake.prepare.crop_clip import VERSION, ClipCropper
 from sharpstudent.tasks.deepfake.prepare.pool import Lost, WorkerPool
 from sharpstudent.tasks.deepfake.prepare.progress import ClipProgress, Counts, describe_counts, describe_next
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings, Request
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 
 
 @contextlib.contextmanager
-def stop_signals_told() -> Generator[None]:
+def stop_signals_raised() -> Generator[None]:
     """Inside, Ctrl-C and SIGTERM raise RunInterrupted, once: the clearing up after it is not interrupted again."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -60,10 +60,10 @@ def run_preparation(
     console: Console,
     *,
     find: Find = find_clips,
-    build_cutter: Callable[[CutSettings], finished.Cutter] = ClipCutter,
+    build_cropper: Callable[[CropSettings], finished.Cropper] = ClipCropper,
     for_training: bool = True,
 ) -> Counts:
-    """Prepare request.source into request.dest and say what came of it. find: what looks for the clips; build_cutter:
+    """Prepare request.source into request.dest and say what came of it. find: what looks for the clips; build_cropper:
     for tests; for_training: whether to tell of splits, and of the commands that come next.
 
     Raises UserError for what the user can mend, RunInterrupted for Ctrl-C and SIGTERM.
@@ -72,7 +72,7 @@ def run_preparation(
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    with stop_signals_told():
+    with stop_signals_raised():
         destination.check_places(request.source, request.dest)
         lock = lock_folder(request.dest, say, doing="prepared") if request.dest.is_dir() else None
         layout, found = find(request.source, layout=request.layout, label=request.label)
@@ -81,7 +81,7 @@ def run_preparation(
         make_folder(request.dest)
         lock = lock or lock_folder(request.dest, say, doing="prepared")
         try:
-            counts = _Preparation(request, layout, found, console, say).run(build_cutter)
+            counts = _Preparation(request, layout, found, console, say).run(build_cropper)
         finally:
             if lock is not None:
                 lock.release()
@@ -100,14 +100,14 @@ class _Preparation:
         self._request, self._dest, self._console, self._say = request, request.dest, console, say
         self._settings = request.describe(layout)
         self._jobs = [
-            finished.Job(clip, parts.compute_fingerprint(clip, request.cut, request.source, version=VERSION))
+            finished.Job(clip, parts.compute_fingerprint(clip, request.crop, request.source, version=VERSION))
             for clip in sorted(found.clips, key=lambda clip: clip.key)
         ]
         self._rejected = [finished.hide_roots(item, request.source) for item in found.rejected]
         check_keys([job.clip for job in self._jobs])
         self._digest = finished.compute_digest(self._settings, self._jobs, self._rejected)
 
-    def run(self, build_cutter: Callable[[CutSettings], finished.Cutter]) -> Counts:
+    def run(self, build_cropper: Callable[[CropSettings], finished.Cropper]) -> Counts:
         request, dest = self._request, self._dest
         before = finished.read_finished(dest)
         if before is not None and self._is_as_asked(before) and finished.is_whole(dest):
@@ -130,7 +130,7 @@ class _Preparation:
         if jobs:
             check_models([job.clip for job in jobs])
         self._forget(gone, jobs)
-        self._cut(jobs, build_cutter)
+        self._crop_clips(jobs, build_cropper)
         return self._put_together()
 
     def _is_as_asked(self, before: finished.Finished) -> bool:
@@ -154,7 +154,7 @@ class _Preparation:
                 return False  # it was too slow, and has more time now
             if not part.has_its_crops(self._dest):
                 return False
-            part.keep_told(self._dest, job.clip)
+            part.update_clip(self._dest, job.clip)
             return True
         except UnreadableSample:
             return False
@@ -168,14 +168,16 @@ class _Preparation:
             packing.remove(path)
         parts.clear_other_crops(self._dest, frozenset(job.clip.key for job in self._jobs))
 
-    def _cut(self, jobs: Sequence[finished.Job], build_cutter: Callable[[CutSettings], finished.Cutter]) -> None:
+    def _crop_clips(
+        self, jobs: Sequence[finished.Job], build_cropper: Callable[[CropSettings], finished.Cropper]
+    ) -> None:
         if not jobs:
             return
         request, dest = self._request, self._dest
         done_before = len(self._jobs) - len(jobs)
         if done_before:
             self._say(f"{done_before:,} clips are finished already, {len(jobs):,} are left")
-        build = functools.partial(finished.ClipWorker, dest, request.source, request.cut, build_cutter)
+        build = functools.partial(finished.ClipWorker, dest, request.source, request.crop, build_cropper)
         pool: WorkerPool[finished.Job, finished.ClipDone] = WorkerPool(
             build, request.workers, timeout_s=request.clip_timeout
         )

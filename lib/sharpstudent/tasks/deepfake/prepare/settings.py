@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
-class CutSettings:
+class CropSettings:
     """frames: sampled from each video by linspace over its decodable frames; faces: the largest person of a clip, or
     all; image_size: the network's input that the crops shall serve [px], larger faces are scaled down to 1.25 times
     it; min_face: faces whose box is narrower or lower are rejected [px of the frame]; picture: how crops are stored.
@@ -34,7 +34,7 @@ class Request:
     dest: Path
     layout: str | None = None
     label: int | None = None
-    cut: CutSettings = field(default_factory=CutSettings)
+    crop: CropSettings = field(default_factory=CropSettings)
     shards: bool = False
     workers: int = 1
     validation_share: float = 0.2
@@ -49,7 +49,7 @@ class Request:
         return {
             "source": self.source.resolve().name.encode("utf-8", "backslashreplace").decode(),
             "layout": layout,
-            **asdict(self.cut),
+            **asdict(self.crop),
             "label": None if self.label is None else ("real", "fake")[self.label],
             "validation_share": self.validation_share,
             "test_share": self.test_share,

@@ -1,1 +1,4 @@
-"""Where faces come from: one file a source, each giving `Face` records by split. Import the module you need."""
+"""Finds the faces that training uses, one module a source.
+
+Each module gives `Face` records by split. Import the module that you need.
+"""

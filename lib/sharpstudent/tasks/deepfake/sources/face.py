@@ -1,4 +1,7 @@
-"""The record that every source gives, and the reading of pictures."""
+"""Defines the record that every source gives, and reads pictures.
+
+Legend: H, W height and width of a picture [px].
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,11 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 class LoadedFace:
     """A picture and where the face is in it.
 
-    image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) pixels or None where the picture is a face crop already;
-    boxes: (n, 4) detector boxes, or None.
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        landmarks: (68 or 81, 2) in dlib order [px of image]; None where the picture is a face crop without any.
+        boxes: (n, 4) detector boxes left, top, right, bottom [px of image], the face's own first; None where there are
+            none.
     """
 
     image: NDArray[np.uint8]
@@ -31,8 +37,14 @@ class LoadedFace:
 
 @dataclass(frozen=True)
 class Face:
-    """One face by reference: name (its path), clip_id, identity (person), label (real 0, fake 1), and how to load
-    it.
+    """One face by reference.
+
+    Attributes:
+        name: Its path, or what the user calls it.
+        clip_id: The video or photo that it is from.
+        identity: The person.
+        label: Real 0, fake 1.
+        load: Reads the picture. Raises UnreadableSample where it cannot.
     """
 
     name: str
@@ -44,9 +56,13 @@ class Face:
 
 @dataclass(frozen=True)
 class FaceSplits:
-    """What a source found: training and validation faces, and lines that say what was taken and what was left out.
+    """What a source found.
 
-    depends_on: files that decide what the faces are, beside the pictures themselves.
+    Attributes:
+        train: Training faces.
+        validation: Validation faces.
+        notes: Lines that say what was taken and what was left out.
+        depends_on: Files that decide what the faces are, beside the pictures themselves.
     """
 
     train: Sequence[Face]
@@ -56,7 +72,16 @@ class FaceSplits:
 
 
 def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str]) -> None:
-    """Raise UserError that names the people or clips who stand in both splits: validation would be a test of memory."""
+    """Check that nobody is in both splits: validation would be a test of memory.
+
+    Args:
+        where: What the message names, such as the folder.
+        train: People or clips in training.
+        validation: People or clips in validation.
+
+    Raises:
+        UserError: If the two share any; the message names them.
+    """
     shared = sorted(set(train) & set(validation))
     if shared:
         raise UserError.about(
@@ -68,7 +93,7 @@ def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str])
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """An RGB picture, uint8 (H, W, 3). Raises UnreadableSample when the file is missing, empty or no picture."""
+    """Read an RGB picture, uint8 (H, W, 3). Raises UnreadableSample when it is missing, empty or no picture."""
     try:
         raw = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -77,7 +102,19 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
 
 def decode_picture(content: NDArray[np.uint8], name: str, remark: str = "") -> NDArray[np.uint8]:
-    """Pixels, uint8 (H, W, 3) RGB, of a picture file's bytes. Raises UnreadableSample with its name and the remark."""
+    """Decode the bytes of a picture file.
+
+    Args:
+        content: uint8 (n,), the bytes.
+        name: What the user calls the picture, for messages.
+        remark: Added to the messages.
+
+    Returns:
+        uint8 (H, W, 3) RGB.
+
+    Raises:
+        UnreadableSample: If the bytes are no whole picture.
+    """
     if content.size == 0:
         raise UnreadableSample(name, f"is empty (0 bytes){remark}")
     try:
@@ -90,7 +127,7 @@ def decode_picture(content: NDArray[np.uint8], name: str, remark: str = "") -> N
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """All pictures below a folder, sorted by path; hidden files and folders are left out."""
+    """List all pictures below a folder, sorted by path; hidden files and folders are left out."""
     return sorted(
         path
         for path in folder.rglob("*")

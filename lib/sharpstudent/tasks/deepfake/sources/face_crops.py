@@ -1,7 +1,8 @@
-"""Loose face crops of photos, made once and kept: the detector and the mesh never run during training.
+"""Makes loose face crops of photos once and keeps them, so that no face is looked for during training.
 
-One .npz a photo under data/face_crops/, named by the photo's content and by what made the crop; a crop is the box
-that self-blending itself would cut, scaled down (never up) so that no training step decodes more pixels than it needs.
+There is one .npz file a photo under data/face_crops/, named by the photo's content and by what made the crop. A crop is
+the box that self-blending itself would cut out, scaled down (never up) so that no training step decodes more pixels
+than it needs.
 """
 
 from __future__ import annotations
@@ -29,14 +30,19 @@ CROP_FOLDER = Path("data/face_crops")
 DETECTOR_FILE = Path("weights/face_detection_yunet_2023mar.onnx")
 MESH_FILE = Path("weights/face_landmark.tflite")
 SPARE = 1.25  # a crop's face is at most this times the network's input: room for the final crop's margins
-VERSION = "1"  # raise when a crop made by the code below, or by cut_face, would differ
+VERSION = "1"  # raise when a crop made by the code below, or by crop_face, would differ
 
 
 @dataclass(frozen=True)
-class FaceCut:
-    """A face as it is stored. image: uint8 (h, w, 3) RGB; landmarks: float32 (n, 2) and box_xyxy: float32 (4,), both
-    [px of image]; crop_xyxy: what was cut out [px of the picture]; scale: pixels of image a pixel of the picture, at
-    most 1.
+class CroppedFace:
+    """A face as it is stored.
+
+    Attributes:
+        image: uint8 (h, w, 3) RGB.
+        landmarks: float32 (n, 2) [px of image].
+        box_xyxy: float32 (4,), the detector's box [px of image].
+        crop_xyxy: Left, top, right, bottom of what was cut out [px of the picture].
+        scale: Pixels of image for each pixel of the picture, at most 1.
     """
 
     image: NDArray[np.uint8]
@@ -46,18 +52,25 @@ class FaceCut:
     scale: float
 
 
-def cut_face(
+def crop_face(
     image: NDArray[np.uint8],
     landmarks: NDArray[np.generic],
     box_xyxy: NDArray[np.float32],
     *,
     largest_face: int,
     whole: bool = False,
-) -> FaceCut:
-    """The loose crop of a face, or the whole picture, scaled down (never up) until its box is at most `largest_face`
-    [px].
+) -> CroppedFace:
+    """Crop a face loosely, and scale it down until its box is at most `largest_face` pixels; never up.
 
-    image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) and box_xyxy: (4,), both [px of image].
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        landmarks: (68 or 81, 2) [px of image].
+        box_xyxy: (4,), the detector's box [px of image].
+        largest_face: The longest side that the box may have in the crop [px].
+        whole: Keep the whole picture instead of a crop.
+
+    Returns:
+        The crop.
     """
     height, width = image.shape[:2]
     area = np.array([0, 0, width, height]) if whole else compute_loose_box(landmarks, height, width)
@@ -68,19 +81,25 @@ def cut_face(
         pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
         points, boxes = points * scale, boxes * scale
     left, top, right, bottom = (int(value) for value in area)
-    return FaceCut(
+    return CroppedFace(
         pixels, points.astype(np.float32), boxes[0].astype(np.float32), (left, top, right, bottom), float(scale)
     )
 
 
 @dataclass(frozen=True)
 class CropFile:
-    """A crop on disk; `photo` is what the user calls it."""
+    """A crop on disk.
+
+    Attributes:
+        file: The .npz file.
+        photo: The photo that it was made from, which the user knows.
+    """
 
     file: Path
     photo: Path
 
     def load(self) -> LoadedFace:
+        """Read the crop. Raises UnreadableSample where it is missing or damaged."""
         try:
             with np.load(self.file, allow_pickle=False) as stored:
                 return LoadedFace(stored["image"], stored["landmarks"], stored["boxes"])
@@ -89,16 +108,26 @@ class CropFile:
 
 
 class FaceCrops:
-    """Makes the missing crops. `rejected` names the photos without a usable face, with the reason."""
+    """Makes the crops that are missing.
+
+    Attributes:
+        rejected: The photos without a usable face, with the reason.
+    """
 
     def __init__(self, *, image_size: int, folder: Path = CROP_FOLDER) -> None:
+        """Prepare to make crops; networks are loaded when the first photo needs them.
+
+        Args:
+            image_size: Side of the network's input that the crops are for [px].
+            folder: Where crops are kept.
+        """
         self._largest_face = round(SPARE * image_size)
         self._folder = folder
         self._load = cache(load_face_models)  # when the first photo needs them
         self.rejected: dict[Path, str] = {}
 
     def prepare(self, photos: Sequence[Path]) -> dict[Path, CropFile]:
-        """The stored crop of each photo that has a face; a second call makes nothing."""
+        """Return the stored crop of each photo that has a face; a second call makes nothing."""
         found: dict[Path, CropFile] = {}
         for photo in photos:
             try:
@@ -125,14 +154,24 @@ class FaceCrops:
         if not faces:
             raise UnreadableSample(str(photo), "no face of at least 40 px found")
         landmarks = mesh.locate_81(image, faces[0])
-        cut = cut_face(image, landmarks, faces[0].box_xyxy, largest_face=self._largest_face)
+        cropped = crop_face(image, landmarks, faces[0].box_xyxy, largest_face=self._largest_face)
         buffer = io.BytesIO()
-        np.savez(buffer, image=cut.image, landmarks=cut.landmarks, boxes=cut.box_xyxy[None])
+        np.savez(buffer, image=cropped.image, landmarks=cropped.landmarks, boxes=cropped.box_xyxy[None])
         write_bytes_atomically(file, buffer.getvalue())
 
 
 def load_face_models(*, min_side: float = 40) -> tuple[Any, Any]:
-    """YuNet and the mesh from weights/. min_side: of a face that counts [px]. Raises UserError when one is missing."""
+    """Load YuNet and the face mesh from weights/.
+
+    Args:
+        min_side: The least width and height of a face that counts [px].
+
+    Returns:
+        The detector and the mesh.
+
+    Raises:
+        UserError: If a model file is missing.
+    """
     from sharpstudent.modalities.faces.detect import FaceDetector
     from sharpstudent.modalities.faces.landmarks import LandmarkMesh
 

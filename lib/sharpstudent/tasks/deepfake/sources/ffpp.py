@@ -1,4 +1,4 @@
-"""FaceForensics++ as users of self-blended images have it on disk: real frames with landmarks, official video splits.
+"""Finds the faces of FaceForensics++ as users of self-blended images have it on disk.
 
     ROOT/original_sequences/youtube/{raw|c23|c40}/frames/VIDEO/IDX.png      whole frames
                                                  /landmarks/VIDEO/IDX.npy  (faces, 81, 2) integers, dlib order
@@ -36,8 +36,20 @@ REMEDY = (
 
 
 def find_faces(root: Path, *, compression: str, frames_per_clip: int, allow_shared: bool = False) -> FaceSplits:
-    """All usable frames, `frames_per_clip` of each clip, evenly spread. Raises UserError that names every missing
-    path.
+    """Find the usable frames of both splits, evenly spread over each clip.
+
+    Args:
+        root: The data set's folder.
+        compression: "raw", "c23" or "c40".
+        frames_per_clip: The most frames that are taken of a clip.
+        allow_shared: Permit videos that are in both splits.
+
+    Returns:
+        The faces, all real.
+
+    Raises:
+        UserError: If paths are missing (the message names every one), a list is broken, a split has no usable frame, or
+            a video is in both splits.
     """
     base = root / "original_sequences" / "youtube" / compression
     _check_layout(root, base)
@@ -70,7 +82,7 @@ def _check_layout(root: Path, base: Path) -> None:
 
 
 def _find_in_clip(base: Path, clip: str, frames_per_clip: int) -> list[Face]:
-    """Frames that have both landmark files, then `frames_per_clip` of them, evenly spread."""
+    """Find frames that have both landmark files, then take `frames_per_clip` of them, evenly spread."""
     usable = find_frames(base, clip, lambda source, reason: None)
     chosen = [usable[i] for i in choose_frames(len(usable), frames_per_clip)]
     return [Face(str(frame.picture), clip, clip[:3], label=0, load=partial(_load, frame)) for frame in chosen]
@@ -85,7 +97,7 @@ def _load(frame: FrameFiles) -> LoadedFace:
 
 
 def _read_array(path: Path, *shapes: tuple[int, int]) -> np.ndarray:
-    """A (faces, points, 2) array of numbers; UnreadableSample for anything else. Pickled arrays are refused."""
+    """Read a (faces, points, 2) array of numbers. Raises UnreadableSample for anything else; pickles are refused."""
     try:
         found = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

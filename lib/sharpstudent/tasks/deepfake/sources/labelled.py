@@ -1,7 +1,7 @@
-"""Face crops that are labelled already, one folder a class, no self-blending: the plain classification trainer.
+"""Finds face crops that are labelled already, one folder a class, for plain classification without self-blending.
 
-ROOT/{real,fake}/...            people (or clips) are held out by their subfolder, else file by file
-ROOT/{train,val}/{real,fake}/...   a split of your own
+ROOT/{real,fake}/...               people (or clips) are held out by their subfolder, else file by file
+ROOT/{train,val}/{real,fake}/...   a split of the user's own
 """
 
 from __future__ import annotations
@@ -26,8 +26,19 @@ LAYOUT = "ROOT/real and ROOT/fake, or ROOT/train/{real,fake} and ROOT/val/{real,
 
 
 def find_faces(root: Path, *, validation_share: float, split_seed: int, allow_shared: bool = False) -> FaceSplits:
-    """Every picture below the class folders. Raises UserError for another layout, an empty class, or people in both
-    splits.
+    """Find every picture below the class folders.
+
+    Args:
+        root: The data set's folder.
+        validation_share: The share of people held out for validation, where the folders have no split.
+        split_seed: Draws these people.
+        allow_shared: Permit people who are in both splits.
+
+    Returns:
+        The faces.
+
+    Raises:
+        UserError: If the layout is another one, a class is empty, or people are in both splits.
     """
     own_split = (root / "train").is_dir() or (root / "val").is_dir()
     if own_split:
@@ -74,7 +85,10 @@ def _find_in(folder: Path, *, prefix: str = "") -> list[Face]:
 
 
 def _to_face(class_folder: Path, path: Path, label: int, prefix: str) -> Face:
-    """A subfolder is one person or clip, under both classes and splits alike; a file on its own stands for itself."""
+    """Return the record of a picture.
+
+    A subfolder is one person or clip, under both classes and splits alike; a file on its own stands for itself.
+    """
     inside = path.relative_to(class_folder)
     group = inside.parts[0] if len(inside.parts) > 1 else f"{prefix}{class_folder.name}/{inside.stem}"
     return Face(name=str(path), clip_id=group, identity=group, label=label, load=LabelledPicture(path).load)
@@ -82,9 +96,12 @@ def _to_face(class_folder: Path, path: Path, label: int, prefix: str) -> Face:
 
 @dataclass(frozen=True)
 class LabelledPicture:
+    """A picture of one face, by its path."""
+
     path: Path
 
     def load(self) -> LoadedFace:
+        """Read the picture. Raises UnreadableSample where it cannot be read."""
         return LoadedFace(image=read_picture(self.path))
 
 

@@ -1,7 +1,7 @@
-"""A prepared set, `DEST/manifest.arrow` of prepare_faces.py: crops with landmarks and boxes, loose or in shards.
+"""Finds the faces of a prepared set: crops with landmarks and boxes, loose or in shards.
 
-Faces are made from their rows as they are wanted, so that a set of any size costs no list of it; no frame is ever
-decoded. No crop of the test split is ever opened.
+prepare_faces.py makes it, as DEST/manifest.arrow. A face is made from its row when it is asked for, so that a set of
+any size needs no list in memory, and no whole frame is ever decoded. No crop of the test split is ever opened.
 """
 
 from __future__ import annotations
@@ -27,9 +27,19 @@ USED_SPLITS = ("train", "val")
 
 
 def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceSplits:
-    """Training and validation rows; with `blend` those of real faces. root: the manifest's file or its folder.
+    """Find training and validation rows.
 
-    Raises UserError where there is no usable manifest, nothing to use in a split, or people or clips in both splits.
+    Args:
+        root: The manifest's file or its folder.
+        fakes: "blend" takes real faces only, whose fakes come by self-blending; "labels" takes real and fake faces.
+        allow_shared: Permit people and clips that are in both splits.
+
+    Returns:
+        The faces.
+
+    Raises:
+        UserError: If there is no usable manifest, a split lacks a class that is needed, or people or clips are in both
+            splits.
     """
     manifest = open_manifest(root)
     labels = read_labels(manifest)
@@ -49,7 +59,10 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
 
 
 def open_manifest(root: Path) -> Manifest:
-    """The manifest that is this file, or lies in this folder. Raises UserError for a missing, broken or partial one."""
+    """Open the manifest that is this file, or lies in this folder.
+
+    Raises UserError for a missing or broken one, and for the part of one clip.
+    """
     path = root / MANIFEST if root.is_dir() else root
     if not path.exists():
         raise UserError.about(
@@ -67,7 +80,12 @@ def open_manifest(root: Path) -> Manifest:
 
 @dataclass(frozen=True)
 class ManifestFaces(Sequence[Face]):
-    """Faces of some rows: a range of them, or an array of row numbers, int32 (n,), 4 MB a million."""
+    """The faces of some rows, made when they are asked for.
+
+    Attributes:
+        manifest: The prepared set.
+        rows: A range of rows, or an array of row numbers, int32 (n,): 4 MB a million.
+    """
 
     manifest: Manifest
     rows: range | NDArray[np.int32]
@@ -76,7 +94,7 @@ class ManifestFaces(Sequence[Face]):
         return len(self.rows)
 
     def find_identities(self) -> frozenset[str]:
-        """Every person in these rows, by the column."""
+        """Return every person in these rows, by the column."""
         column = self.manifest.column("identity")
         assert not isinstance(column, np.ndarray)
         rows = self.rows
@@ -92,7 +110,7 @@ class ManifestFaces(Sequence[Face]):
             return ManifestFaces(self.manifest, self.rows[index])
         try:
             row = self.manifest.face(int(self.rows[index]))
-        except UnreadableSample as error:  # a damaged row: said when the face is loaded, where stand-ins are made
+        except UnreadableSample as error:  # a damaged row: raised when the face is loaded, where a substitute is chosen
             return Face(name=error.path, clip_id="", identity="", label=0, load=_DamagedRow(error).load)
         return Face(
             name=self.manifest.name_of(row),
@@ -105,13 +123,18 @@ class ManifestFaces(Sequence[Face]):
 
 @dataclass(frozen=True)
 class StoredCrop:
-    """A crop by its row."""
+    """A crop by its row.
+
+    Attributes:
+        manifest: The prepared set.
+        row: The crop's row.
+    """
 
     manifest: Manifest
     row: FaceRow
 
     def load(self) -> LoadedFace:
-        """The crop with its landmarks and the detector's box in its own pixels."""
+        """Read the crop, with its landmarks and the detector's box in its own pixels."""
         row = self.row
         content = np.frombuffer(self.manifest.read_crop_of(row), np.uint8)
         image = decode_picture(content, self.manifest.name_of(row), f" (cut from {row.source})")
@@ -121,14 +144,17 @@ class StoredCrop:
 
 @dataclass(frozen=True)
 class _DamagedRow:
+    """Stands for a face whose row is damaged; the error is raised when the face is loaded."""
+
     error: UnreadableSample
 
     def load(self) -> LoadedFace:
+        """Raise the error."""
         raise self.error
 
 
 def read_labels(manifest: Manifest) -> NDArray[np.int8]:
-    """Label of every row, int8 (n,). Raises UserError for any but 0 and 1."""
+    """Read the label of every row, int8 (n,). Raises UserError for any but 0 and 1."""
     labels = np.asarray(manifest.column("label"), np.int8)
     if ((labels < 0) | (labels > 1)).any():
         raise UserError.about(
@@ -146,7 +172,7 @@ def _choose_real(labels: NDArray[np.int8], rows: range) -> range | NDArray[np.in
 
 
 def _find_shared(manifest: Manifest, name: str, train: range, validation: range) -> list[str]:
-    """What a column of texts holds in both ranges of rows."""
+    """Return what a column of texts has in both ranges of rows."""
     one, other = (pc.call_function("unique", [_slice(manifest, name, rows)]) for rows in (train, validation))
     is_shared = pc.call_function("is_in", [other], pc.SetLookupOptions(value_set=one))
     return other.filter(is_shared).to_pylist()

@@ -1,8 +1,8 @@
-"""Real photos by person: `ROOT/PERSON/*.jpg`, or a CSV file with the columns path and person. Fakes come by
-self-blending.
+"""Finds real photos by person: `ROOT/PERSON/*.jpg`, or a CSV file with the columns path and person.
 
-A CSV may have a column `split` with train, val or test; rows of test are never opened. Otherwise `validation_share` of
-the people are held out. Faces are found once (YuNet, 468-point mesh) and kept as loose crops under data/face_crops/.
+The fakes come by self-blending. A CSV may have a column `split` with train, val or test; rows of test are never opened.
+Otherwise `validation_share` of the people are held out. Faces are found once (YuNet, 468-point mesh) and kept as loose
+crops under data/face_crops/.
 """
 
 from __future__ import annotations
@@ -25,6 +25,14 @@ LAYOUT = "ROOT/PERSON/*.jpg, or a CSV file with the columns path and person (and
 
 @dataclass(frozen=True)
 class Photo:
+    """One photo.
+
+    Attributes:
+        path: Its file.
+        person: Who it shows.
+        split: "train", "val" or "test"; None where nothing says it.
+    """
+
     path: Path
     person: str
     split: str | None = None
@@ -33,7 +41,21 @@ class Photo:
 def find_faces(
     root: Path, *, image_size: int, validation_share: float, split_seed: int, allow_shared: bool
 ) -> FaceSplits:
-    """The largest face of every photo. Raises UserError for another layout, shared people, or too few faces."""
+    """Find the largest face of every photo.
+
+    Args:
+        root: A folder with one folder a person, or a CSV file.
+        image_size: Side of the network's input that the crops are for [px].
+        validation_share: The share of people held out for validation, where the CSV has no split.
+        split_seed: Draws these people.
+        allow_shared: Permit people and identical files that are in two splits.
+
+    Returns:
+        The faces, all real.
+
+    Raises:
+        UserError: If the layout is another one, people are in two splits, or a split has no usable face.
+    """
     remedy = "set data_root to such a folder or file; `make demo` fetches portraits to try it with"
     photos = split_photos(read_photos(root, remedy=remedy), validation_share, split_seed)
     if not allow_shared:
@@ -126,7 +148,7 @@ def split_photos(photos: list[Photo], share: float, seed: int) -> list[Photo]:
 
 
 def _check_no_leak(root: Path, photos: Sequence[Photo]) -> None:
-    """The same person or the same bytes in two splits would make validation a test of memory; test files stay shut."""
+    """Check that no person and no file's bytes are in two splits; test files are not opened."""
     splits_of: dict[str, set[str]] = defaultdict(set)
     files_of: dict[str, set[str]] = defaultdict(set)
     for photo in photos:

@@ -23,14 +23,14 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.detect import number_tracks
 from sharpstudent.modalities.faces.video import UnreadableVideo, choose_frames, sample_video, silence_opencv
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip, Rejected
-from sharpstudent.tasks.deepfake.prepare.cut_frame import FrameCutter, Networks, Picture, read_limited_picture
-from sharpstudent.tasks.deepfake.prepare.parts import CutClip, CutFace
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.crop_frame import FrameCropper, Networks, Picture, read_limited_picture
+from sharpstudent.tasks.deepfake.prepare.parts import ClipCrops, FaceCrop
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, load_face_models
 
 
 @dataclass(frozen=True)
-class LookedAt:
+class CroppedFrame:
     """One frame: its faces, people's numbers still open, and what is to be said of it in the quarantine, if anything.
 
     index: its number in the video, None for a photo.
@@ -38,7 +38,7 @@ class LookedAt:
 
     source: str
     index: int | None
-    faces: tuple[CutFace, ...] = ()
+    faces: tuple[FaceCrop, ...] = ()
     reason: str = ""
 
 
@@ -47,44 +47,44 @@ VERSION = "1"  # raise when a crop made by this code, or what is said of it, wou
 CANDIDATES = 3
 
 
-class ClipCutter:
+class ClipCropper:
     """Cuts clips. One instance serves one thread at a time.
 
     networks: what finds faces, by default the two files under weights/; loaded once, when the first face has to be
     found, so that clips that bring their landmarks need none.
     """
 
-    def __init__(self, settings: CutSettings, *, networks: Callable[[], Networks] | None = None) -> None:
+    def __init__(self, settings: CropSettings, *, networks: Callable[[], Networks] | None = None) -> None:
         self._settings = settings
-        self._frames = FrameCutter(settings, networks or load_networks, version=VERSION)
+        self._frames = FrameCropper(settings, networks or load_networks, version=VERSION)
 
-    def cut(self, clip: RawClip) -> CutClip:
+    def crop(self, clip: RawClip) -> ClipCrops:
         """The clip's faces by frame and person, and what gave none, with the reasons. Never raises for bad data; raises
         UserError where a face has to be found and a model file is missing.
         """
         with silence_opencv():
             if clip.kind in ("frames", "crops"):
-                return self._cut_frames(clip)
+                return self._crop_frames(clip)
             if clip.file is None:
-                return CutClip((), (Rejected(clip.key, "names no file"),), 0, 0)
+                return ClipCrops((), (Rejected(clip.key, "names no file"),), 0, 0)
             if clip.kind == "photo":
                 looked = self._look_at_file(FrameFiles(0, clip.file), None, most=self._count_candidates(1))
                 return self._sort_out([looked])
-            return self._cut_video(clip.file)
+            return self._crop_video(clip.file)
 
-    def _cut_video(self, file: Path) -> CutClip:
+    def _crop_video(self, file: Path) -> ClipCrops:
         count = self._settings.frames
         most = self._count_candidates(count)
 
-        def use(index: int, image: NDArray[np.uint8]) -> LookedAt:
+        def use(index: int, image: NDArray[np.uint8]) -> CroppedFrame:
             picture = Picture(image, str(file), index)
-            return _look(str(file), index, lambda: self._frames.cut(picture, None, most=most))
+            return _look(str(file), index, lambda: self._frames.crop(picture, None, most=most))
 
         try:
             video = sample_video(file, count, use)
         except UnreadableVideo as error:
-            return CutClip((), (Rejected(str(file), error.reason),), 0, 0)
-        failed = {index: LookedAt(str(file), index, reason=reason) for index, reason in video.failed.items()}
+            return ClipCrops((), (Rejected(str(file), error.reason),), 0, 0)
+        failed = {index: CroppedFrame(str(file), index, reason=reason) for index, reason in video.failed.items()}
         frames = [(video.results | failed)[index] for index in video.indices]
         if video.backend == "torchcodec":  # where its FFmpeg is another than OpenCV's, pixels may differ
             name = f"torchcodec {importlib.metadata.version('torchcodec')}"
@@ -94,7 +94,7 @@ class ClipCutter:
             ]
         return self._sort_out(frames)
 
-    def _cut_frames(self, clip: RawClip) -> CutClip:
+    def _crop_frames(self, clip: RawClip) -> ClipCrops:
         """Whole pictures or face crops, of which `settings.frames` are taken, evenly spread over those on disk."""
         usable: list[FrameFiles] = []
         rejected: list[Rejected] = [] if clip.frames else [Rejected(clip.key, "has no frames")]
@@ -110,12 +110,14 @@ class ClipCutter:
         looked = [self._look_at_file(frame, frame.index, most=most, whole=whole) for frame in chosen]
         return self._sort_out(looked, tuple(rejected))
 
-    def _look_at_file(self, files: FrameFiles, index: int | None, *, most: int | None, whole: bool = False) -> LookedAt:
+    def _look_at_file(
+        self, files: FrameFiles, index: int | None, *, most: int | None, whole: bool = False
+    ) -> CroppedFrame:
         source = str(files.picture)
 
-        def make() -> tuple[list[CutFace], str]:
+        def make() -> tuple[list[FaceCrop], str]:
             picture = Picture(read_limited_picture(files.picture), source, files.index)
-            return self._frames.cut(picture, files, most=most, whole=whole)
+            return self._frames.crop(picture, files, most=most, whole=whole)
 
         return _look(source, index, make)
 
@@ -123,14 +125,14 @@ class ClipCutter:
         """How many faces of a frame may turn out to be wanted; None: all."""
         return None if self._settings.faces == "all" else 1 if frames == 1 else CANDIDATES
 
-    def _sort_out(self, frames: list[LookedAt], rejected: tuple[Rejected, ...] = ()) -> CutClip:
+    def _sort_out(self, frames: list[CroppedFrame], rejected: tuple[Rejected, ...] = ()) -> ClipCrops:
         """The clip: its faces by frame and then by person, 0 for the person whose boxes have the largest summed area.
 
         rejected: what else was left out.
         """
         numbers = number_tracks([np.array([face.box_xyxy for face in frame.faces]) for frame in frames])
         keep_all = self._settings.faces == "all"
-        kept: list[CutFace] = []
+        kept: list[FaceCrop] = []
         left_out = list(rejected)
         for frame, people in zip(frames, numbers, strict=True):
             faces = [replace(face, face_index=int(person)) for face, person in zip(frame.faces, people, strict=True)]
@@ -139,19 +141,19 @@ class ClipCutter:
             reason = frame.reason or ("" if chosen else "the clip's largest person is not in it")
             if reason:
                 left_out.append(Rejected(frame.source, reason, frame.index))
-        return CutClip(tuple(kept), tuple(left_out), len(frames), sum(bool(frame.faces) for frame in frames))
+        return ClipCrops(tuple(kept), tuple(left_out), len(frames), sum(bool(frame.faces) for frame in frames))
 
 
-def _look(source: str, index: int | None, make: Callable[[], tuple[list[CutFace], str]]) -> LookedAt:
+def _look(source: str, index: int | None, make: Callable[[], tuple[list[FaceCrop], str]]) -> CroppedFrame:
     """What a frame gives; whatever its bytes provoke becomes the reason."""
     try:
         faces, remark = make()
-        return LookedAt(source, index, tuple(faces), remark)
+        return CroppedFrame(source, index, tuple(faces), remark)
     except UnreadableSample as error:
-        return LookedAt(source, index, reason=_tell(Path(error.path), Path(source), error.reason))
+        return CroppedFrame(source, index, reason=_tell(Path(error.path), Path(source), error.reason))
     except (cv2.error, ValueError, ArithmeticError, MemoryError) as error:
         first = (str(error).strip().splitlines() or ["no more is known"])[0]
-        return LookedAt(source, index, reason=f"cannot be cut ({type(error).__name__}: {first})")
+        return CroppedFrame(source, index, reason=f"cannot be cut ({type(error).__name__}: {first})")
 
 
 def _tell(about: Path, source: Path, reason: str) -> str:

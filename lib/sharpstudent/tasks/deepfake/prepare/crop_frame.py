@@ -30,10 +30,10 @@ from sharpstudent.modalities.faces.crop import (
 )
 from sharpstudent.modalities.faces.detect import DetectedFace
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
-from sharpstudent.tasks.deepfake.prepare.parts import CutFace
-from sharpstudent.tasks.deepfake.prepare.settings import CutSettings
+from sharpstudent.tasks.deepfake.prepare.parts import FaceCrop
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 from sharpstudent.tasks.deepfake.sources.face import read_picture
-from sharpstudent.tasks.deepfake.sources.face_crops import SPARE, FaceCut, cut_face
+from sharpstudent.tasks.deepfake.sources.face_crops import SPARE, CroppedFace, crop_face
 
 # The hash looks at the landmarks' box moved out by this share of it. Detector boxes jump by pixels when a photo is
 # compressed or resized; with them half of the size changed 10 of 64 bits, with this 2 (medians over 81 photos).
@@ -48,10 +48,10 @@ PNG_OPTIONS = [
 JPEG_QUALITY = 95
 
 
-def judge_face(cut: FaceCut) -> tuple[float, int]:
+def measure_face(cropped: CroppedFace) -> tuple[float, int]:
     """Sharpness of the face and its perceptual hash, both of the stored pixels around the landmarks."""
-    box = compute_landmark_box(cut.landmarks[:68])
-    return compute_sharpness(_take(cut.image, box)), compute_phash(_take(cut.image, _move_out(box)))
+    box = compute_landmark_box(cropped.landmarks[:68])
+    return compute_sharpness(_take(cropped.image, box)), compute_phash(_take(cropped.image, _move_out(box)))
 
 
 def encode_picture(image: NDArray[np.uint8], picture: str) -> bytes:
@@ -118,15 +118,15 @@ class _Found:
         return float(np.min(self.box_xyxy[2:] - self.box_xyxy[:2]))
 
 
-class FrameCutter:
+class FrameCropper:
     """networks: called when the first face has to be found, never where others brought them; version: of this code."""
 
-    def __init__(self, settings: CutSettings, networks: Callable[[], Networks], *, version: str) -> None:
+    def __init__(self, settings: CropSettings, networks: Callable[[], Networks], *, version: str) -> None:
         self._settings, self._networks, self._version = settings, cache(networks), version
 
-    def cut(
+    def crop(
         self, picture: Picture, files: FrameFiles | None, *, most: int | None, whole: bool = False
-    ) -> tuple[list[CutFace], str]:
+    ) -> tuple[list[FaceCrop], str]:
         """The faces, largest box first, and a remark for the quarantine ("" mostly).
 
         files: where the frame is on disk, with what others found in it; most: how many faces are wanted, None for all;
@@ -158,17 +158,19 @@ class FrameCutter:
         found = [_Found(match_box(points, boxes), 1.0, lambda points=points: points) for points in landmarks]
         return sorted(found, key=lambda face: -float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2])))
 
-    def _make(self, picture: Picture, face: _Found, files: FrameFiles | None, *, whole: bool) -> CutFace:
+    def _make(self, picture: Picture, face: _Found, files: FrameFiles | None, *, whole: bool) -> FaceCrop:
         image, settings = picture.image, self._settings
         given = files is not None and files.landmarks is not None
         landmarks = face.locate()
         if not np.isfinite(landmarks).all():
             raise UnreadableSample(picture.source, "its landmarks cannot be located")
-        cut = cut_face(image, landmarks, face.box_xyxy, largest_face=round(SPARE * settings.image_size), whole=whole)
-        sharpness, phash = judge_face(cut)
-        content = _take_file(files.picture, cut, settings) if whole and files is not None else None
-        return CutFace(
-            content=content or encode_picture(cut.image, settings.picture),
+        cropped = crop_face(
+            image, landmarks, face.box_xyxy, largest_face=round(SPARE * settings.image_size), whole=whole
+        )
+        sharpness, phash = measure_face(cropped)
+        content = _take_file(files.picture, cropped, settings) if whole and files is not None else None
+        return FaceCrop(
+            content=content or encode_picture(cropped.image, settings.picture),
             source=picture.source,
             frame_index=picture.index,
             face_index=0,
@@ -177,9 +179,9 @@ class FrameCutter:
             face_size=face.shorter_side,
             frame_size=(image.shape[1], image.shape[0]),
             box_xyxy=face.box_xyxy.astype(np.float32),
-            crop_xyxy=cut.crop_xyxy,
-            scale=cut.scale,
-            landmarks=cut.landmarks,
+            crop_xyxy=cropped.crop_xyxy,
+            scale=cropped.scale,
+            landmarks=cropped.landmarks,
             detector=f"{'given landmarks' if given else self._networks().found_by}, cut {self._version}",
             phash=phash,
         )
@@ -190,9 +192,9 @@ class FrameCutter:
         return f"no face of at least {self._settings.min_face} px (the largest has {found[0].shorter_side:.0f} px)"
 
 
-def _take_file(path: Path, cut: FaceCut, settings: CutSettings) -> bytes | None:
+def _take_file(path: Path, cropped: CroppedFace, settings: CropSettings) -> bytes | None:
     """The picture's own bytes, where they can be the crop's: nothing is decoded and encoded for nothing."""
-    if cut.scale < 1 or settings.picture != "png":
+    if cropped.scale < 1 or settings.picture != "png":
         return None
     try:
         content = path.read_bytes()
