@@ -86,8 +86,17 @@ def find_faces(
 
 
 def read_photos(root: Path, *, remedy: str) -> list[Photo]:
-    """The photos of a CSV file, or of a folder with one folder a person. Raises UserError for anything else; remedy:
-    what a user can do where there is neither.
+    """Read which photos there are, and who is on them.
+
+    Args:
+        root: A CSV file, or a folder with one folder a person.
+        remedy: What a user can do where there is neither.
+
+    Returns:
+        The photos.
+
+    Raises:
+        UserError: If there are no photos, or the CSV has another form.
     """
     if root.suffix.lower() == ".csv" and root.is_file():
         photos = _read_csv(root)
@@ -128,11 +137,14 @@ def split_photos(photos: list[Photo], share: float, seed: int) -> list[Photo]:
 
     Args:
         photos: All with a split, or all without one.
-        share: Of the people, 0..1, that is held out for validation.
-        seed: Decides who they are.
+        share: The share of the people that is held out for validation, 0..1.
+        seed: Draws these people.
+
+    Returns:
+        The photos, each with a split.
 
     Raises:
-        UserError: Where some rows have a split and some have none.
+        UserError: If some rows have a split and some have none.
     """
     if all(photo.split for photo in photos):
         return photos
