@@ -24,7 +24,7 @@ from sharpstudent.evaluation.tables import SplitSet, join_parts
 from sharpstudent.metrics.bootstrap import LEVEL, SEED, Estimate, compute_interval, compute_paired
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.metrics.metric import Metric
-from sharpstudent.report.results import EvaluatedModel, EvaluationResults, FigureResult, MetricAbout, PairResult
+from sharpstudent.report.results import EvaluatedModel, EvaluationResults, MetricAbout, MetricValue, PairResult
 from sharpstudent.report.verdict import write_verdict
 from sharpstudent.task import Task
 
@@ -85,7 +85,7 @@ def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
     return {"": join_parts(tables), **{f"@{one.name}": table for one, table in zip(sets, tables, strict=True)}}
 
 
-def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int) -> dict[str, FigureResult]:
+def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int) -> dict[str, MetricValue]:
     """Every metric of the task with its interval, of each part: NAME and NAME@SET."""
     return {
         f"{name}{part}": to_figure(compute_interval(metric, table, rounds=rounds, group_unit=task.group_unit))
@@ -186,12 +186,12 @@ def _describe_metric(task: type[Task], name: str) -> MetricAbout:
     return MetricAbout(title=task.title(name), direction=metric.direction, chance=metric.chance, format=metric.format)
 
 
-def to_figure(found: Estimate) -> FigureResult:
+def to_figure(found: Estimate) -> MetricValue:
     value = None if math.isnan(found.value) else found.value
-    return FigureResult(value=value, low=found.low, high=found.high, note=found.note)
+    return MetricValue(value=value, low=found.low, high=found.high, note=found.note)
 
 
-def _find_better(difference: FigureResult, metric: Metric) -> Literal["a", "b"] | None:
+def _find_better(difference: MetricValue, metric: Metric) -> Literal["a", "b"] | None:
     if difference.low is None or difference.high is None or difference.low <= 0.0 <= difference.high:
         return None
     return "a" if (difference.low > 0.0) == (metric.direction == "higher") else "b"

@@ -34,7 +34,7 @@ LIGHT_PAPER, DARK_PAPER = "#ffffff", "#14171b"
 
 
 @dataclass(frozen=True)
-class Ink:
+class Palette:
     """What a chart is drawn with: colours as #rrggbb. first, second: of two classes that are drawn over each other."""
 
     text: str
@@ -57,10 +57,12 @@ class Ink:
         return {"marker": MARKERS[(number + number // 8) % 8], "markersize": 4.2, "markeredgewidth": 0}
 
 
-PAPER_INK = Ink(text="#1c2127", grid="#dfe3e8", series=LIGHT_SERIES, first=LIGHT_SERIES[0], second=LIGHT_SERIES[1])
+PAPER_PALETTE = Palette(
+    text="#1c2127", grid="#dfe3e8", series=LIGHT_SERIES, first=LIGHT_SERIES[0], second=LIGHT_SERIES[1]
+)
 
 # Colours that stand for what the page says: they are exchanged for CSS once the SVG is drawn.
-PAGE_INK = Ink(
+PAGE_PALETTE = Palette(
     text="#00fe80",
     grid="#00fe81",
     series=tuple(f"#00fe{number:02x}" for number in range(8)),
@@ -68,11 +70,11 @@ PAGE_INK = Ink(
     second="#00fe83",
 )
 PAGE_COLOURS = {
-    PAGE_INK.text: "currentColor",
-    PAGE_INK.grid: "var(--grid)",
-    PAGE_INK.first: "var(--first)",
-    PAGE_INK.second: "var(--second)",
-    **{colour: f"var(--s{number})" for number, colour in enumerate(PAGE_INK.series)},
+    PAGE_PALETTE.text: "currentColor",
+    PAGE_PALETTE.grid: "var(--grid)",
+    PAGE_PALETTE.first: "var(--first)",
+    PAGE_PALETTE.second: "var(--second)",
+    **{colour: f"var(--s{number})" for number, colour in enumerate(PAGE_PALETTE.series)},
 }
 
 # The same dashes and markers for the page's legend: stroke-dasharray, and a path around (15, 6).
@@ -92,32 +94,34 @@ KEY_MARKERS = (
 LETTERS, SMALL_LETTERS = 10, 9  # points
 
 
-def style_axes(axes: Any, ink: Ink, *, x: str, y: str) -> None:
+def style_axes(axes: Any, palette: Palette, *, x: str, y: str) -> None:
     """Frame, grid, ticks and the names of both axes."""
-    axes.set_xlabel(x, fontsize=LETTERS, color=ink.text)
-    axes.set_ylabel(y, fontsize=LETTERS, color=ink.text)
-    axes.tick_params(labelsize=SMALL_LETTERS, colors=ink.text, width=0.7, length=3)
-    axes.grid(visible=True, color=ink.grid, linewidth=0.7)
+    axes.set_xlabel(x, fontsize=LETTERS, color=palette.text)
+    axes.set_ylabel(y, fontsize=LETTERS, color=palette.text)
+    axes.tick_params(labelsize=SMALL_LETTERS, colors=palette.text, width=0.7, length=3)
+    axes.grid(visible=True, color=palette.grid, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.patch.set_visible(False)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(ink.text)
+        spine.set_color(palette.text)
         spine.set_linewidth(0.7)
 
 
-def draw_line(axes: Any, ink: Ink, number: int, x: Any, y: Any, *, every: Any = None, steps: bool = False) -> None:
+def draw_line(
+    axes: Any, palette: Palette, number: int, x: Any, y: Any, *, every: Any = None, steps: bool = False
+) -> None:
     """A line of series `number`; every: where its markers stand, as matplotlib's `markevery`, None for each point;
     steps: a value holds from half before its place to half after it.
     """
-    style = ink.line(number) | ({} if len(x) == 0 else ink.marker(number))
+    style = palette.line(number) | ({} if len(x) == 0 else palette.marker(number))
     style |= {"drawstyle": "steps-mid"} if steps else {}
     axes.plot(x, y, **style, markevery=every, clip_on=False, zorder=3 - 0.01 * number)
 
 
-def draw_reference(axes: Any, ink: Ink, x: Any, y: Any) -> None:
+def draw_reference(axes: Any, palette: Palette, x: Any, y: Any) -> None:
     """A thin dashed line to compare with: chance, or perfection."""
-    axes.plot(x, y, color=ink.text, alpha=0.45, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, clip_on=False)
+    axes.plot(x, y, color=palette.text, alpha=0.45, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, clip_on=False)
 
 
 def set_unit_square(axes: Any) -> None:
@@ -210,7 +214,7 @@ class Chart:
     title: str
     alt: str
     hint: str
-    draw: Callable[[Any, Ink], None]
+    draw: Callable[[Any, Palette], None]
     columns: tuple[str, ...]
     rows: tuple[tuple[Value, ...], ...]
     keys: tuple[Key, ...]
@@ -222,7 +226,7 @@ def render_svg(chart: Chart) -> str:
     """An `<svg>` element in the page's colours, without title and legend, which the page has as text."""
     with _own_settings(chart.name):
         figure = _make_figure(WIDTH, chart.height)
-        chart.draw(figure, PAGE_INK)
+        chart.draw(figure, PAGE_PALETTE)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return make_inline_svg(drawn.getvalue(), name=chart.name, label=show(chart.alt))
@@ -243,7 +247,7 @@ def render_sheet(charts: Sequence[Chart], title: str = "") -> bytes:
         figure.suptitle(shorten(show(title), 46 * columns), fontsize=12)
         grid = figure.subfigures(len(lines), columns, squeeze=False, height_ratios=heights)
         for place, chart in zip(grid.flat, charts, strict=False):
-            chart.draw(place, PAPER_INK)
+            chart.draw(place, PAPER_PALETTE)
             _add_legend(place, chart)
         written = io.BytesIO()
         figure.savefig(written, format="png", dpi=PNG_DPI, metadata={"Software": None})
@@ -276,10 +280,10 @@ def _add_legend(figure: Any, chart: Chart) -> None:
 
     def draw_handle(key: Key) -> Any:
         if key.shape == "area":
-            return Patch(facecolor=PAPER_INK.first, alpha=0.45)
+            return Patch(facecolor=PAPER_PALETTE.first, alpha=0.45)
         if key.shape == "outline":
-            return Line2D([], [], color=PAPER_INK.second, linewidth=1.7)
-        return Line2D([], [], **PAPER_INK.line(key.number), **PAPER_INK.marker(key.number))
+            return Line2D([], [], color=PAPER_PALETTE.second, linewidth=1.7)
+        return Line2D([], [], **PAPER_PALETTE.line(key.number), **PAPER_PALETTE.marker(key.number))
 
     title = shorten(show(f"{chart.title}: {chart.subject}" if chart.subject else chart.title), 46)
     figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sharpstudent.report.page import tell_pairs
-from sharpstudent.report.results import FigureResult, ModelBase, PairBase
+from sharpstudent.report.page import format_pairs
+from sharpstudent.report.results import MetricValue, ModelBase, PairBase
 from sharpstudent.report.text import (
     COSTS,
     DASH,
@@ -57,7 +57,7 @@ def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> Tex
                 word(model.file),
                 word(model.architecture or DASH),
                 *map(Cell, inputs[number : number + 1]),
-                word(tell_pairs({**model.trained, **model.validation}) or DASH),
+                word(format_pairs({**model.trained, **model.validation}) or DASH),
                 word(model.sha256 or DASH),
             ),
         )
@@ -65,7 +65,7 @@ def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> Tex
     ]
     further = [Cell("Input")] if inputs else []
     columns = [word("File"), word("Architecture"), *further, word("Its file says"), word("SHA-256")]
-    return build_list("The models that were judged", "Model", columns, rows, notes)
+    return build_list("The evaluated models", "Model", columns, rows, notes)
 
 
 PairColumn = tuple[Cell, Callable[[Any], Cell]]  # its head, and the cell of a pair
@@ -105,7 +105,7 @@ def _build_pair(one: PairBase, names: Mapping[str, str], columns: Sequence[PairC
 P_VALUE: PairColumn = (Cell("p"), lambda one: Cell(format_p_value(one.p_value)))
 
 
-def tell_better(found: FigureResult, better: str | None) -> str:
+def tell_better(found: MetricValue, better: str | None) -> str:
     """How a difference reads. better: `a` or `b` where the interval leaves 0 out."""
     if found.low is None or found.high is None:
         return "no interval"
@@ -133,4 +133,4 @@ def build_sets(
         )
         for one in data
     ]
-    return build_list("The data that was judged", "Set", list(counts), rows, notes)
+    return build_list("The evaluated data", "Set", list(counts), rows, notes)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.io import write_bytes_atomically
-from sharpstudent.report.chart import Chart, Ink, Key, draw_line, render_sheet, style_axes
+from sharpstudent.report.chart import Chart, Key, Palette, draw_line, render_sheet, style_axes
 from sharpstudent.report.logs import MetricsFile
 from sharpstudent.report.results import TrainingResult
 
@@ -108,17 +108,17 @@ def _build(
 ) -> Chart:
     best = training.best_epoch
 
-    def draw(figure: Any, ink: Ink) -> None:
+    def draw(figure: Any, palette: Palette) -> None:
         from matplotlib.ticker import MaxNLocator
 
         axes = figure.add_subplot()
         if best is not None:
-            axes.axvline(best, color=ink.text, alpha=0.5, linewidth=0.9, linestyle=(0, (2, 2)), clip_on=False)
+            axes.axvline(best, color=palette.text, alpha=0.5, linewidth=0.9, linestyle=(0, (2, 2)), clip_on=False)
         for number, column in enumerate(columns.values()):
             points = [(e, v) for e, v in zip(epochs, column, strict=True) if v is not None]
             x, y = [e for e, _ in points], [v for _, v in points]
-            draw_line(axes, ink, number, x, y, every=max(1, len(x) // 12), steps=steps)
-        style_axes(axes, ink, x="epoch", y=unit)
+            draw_line(axes, palette, number, x, y, every=max(1, len(x) // 12), steps=steps)
+        style_axes(axes, palette, x="epoch", y=unit)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.ticklabel_format(axis="y", useOffset=False)

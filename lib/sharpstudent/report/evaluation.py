@@ -23,7 +23,7 @@ from sharpstudent.report.common_tables import (
 )
 from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import draw_group, name_apart, render_template, write_files
-from sharpstudent.report.results import EvaluatedSet, EvaluationResults, FigureResult, MetricAbout, PairResult
+from sharpstudent.report.results import EvaluatedSet, EvaluationResults, MetricAbout, MetricValue, PairResult
 from sharpstudent.report.text import (
     DASH,
     NARROW,
@@ -32,7 +32,7 @@ from sharpstudent.report.text import (
     Notes,
     Row,
     TextTable,
-    begin_large,
+    capitalize_first,
     draw_console_table,
     list_guide_columns,
     list_heads,
@@ -65,7 +65,7 @@ def list_console_tables(results: EvaluationResults) -> list[Any]:
     """For the console, each at most 80 columns wide: the models by their first metric, then every metric and set."""
     first, about = next(iter(results.metrics.items()))
     values = [format_metric(model.metrics.get(first), about) for model in results.models]
-    columns = list_guide_columns(results.models, values, metric=f"{begin_large(about.title)} [95 %]")
+    columns = list_guide_columns(results.models, values, metric=f"{capitalize_first(about.title)} [95 %]")
     tables = [draw_console_table(columns, words=["Model"])]
     if len(results.models[0].metrics) > 1:
         heads = ("Model", "Metric", "Set", "[95 %]")
@@ -80,14 +80,14 @@ def list_console_tables(results: EvaluationResults) -> list[Any]:
     return tables
 
 
-def format_metric(figure: FigureResult | None, about: MetricAbout) -> str:
+def format_metric(figure: MetricValue | None, about: MetricAbout) -> str:
     """`0.9021 [0.8800, 0.9270]`, or a dash."""
     if figure is None or figure.value is None:
         return DASH
     return f"{figure.value:{about.format}} {_format_ends(figure, about)}".rstrip()
 
 
-def _format_ends(figure: FigureResult, about: MetricAbout) -> str:
+def _format_ends(figure: MetricValue, about: MetricAbout) -> str:
     if figure.low is None or figure.high is None:
         return ""
     return f"[{figure.low:{about.format}}, {figure.high:{about.format}}]"
@@ -95,7 +95,7 @@ def _format_ends(figure: FigureResult, about: MetricAbout) -> str:
 
 def _title(about: MetricAbout) -> str:
     """With an arrow that says which way is better."""
-    return f"{begin_large(about.title)}{NARROW}{'↑' if about.direction == 'higher' else '↓'}"
+    return f"{capitalize_first(about.title)}{NARROW}{'↑' if about.direction == 'higher' else '↓'}"
 
 
 def _build_metrics(results: EvaluationResults) -> TextTable:
@@ -117,7 +117,7 @@ def _build_metrics(results: EvaluationResults) -> TextTable:
     return TextTable("Metrics", "Metric", list_heads(results.models), tuple(groups), notes.list_all())
 
 
-def _build_metric(figure: FigureResult | None, about: MetricAbout, notes: Notes) -> Cell:
+def _build_metric(figure: MetricValue | None, about: MetricAbout, notes: Notes) -> Cell:
     if figure is None or figure.value is None:
         note = "not measured" if figure is None else figure.note or ""
         return Cell(DASH, title=note, mark=notes.mark(None if figure is None else figure.note))
@@ -137,7 +137,7 @@ def _build_pairs(results: EvaluationResults) -> TextTable:
 
 def _build_data(results: EvaluationResults) -> TextTable:
     """A row a set: what was counted."""
-    titles = ("Samples", begin_large(plural(results.unit)), begin_large(plural(results.group_unit)))
+    titles = ("Samples", capitalize_first(plural(results.unit)), capitalize_first(plural(results.group_unit)))
     counts: dict[Cell, Callable[[EvaluatedSet], int | None]] = {
         Cell(title): attrgetter(name) for title, name in zip(titles, ("samples", "rows", "groups"), strict=True)
     }

@@ -29,7 +29,7 @@ from sharpstudent.report.chart import (
     render_svg,
 )
 from sharpstudent.report.results import ModelBase, ResultsBase
-from sharpstudent.report.text import DASH, SHORT, begin_large, format_moment, make_unique, shorten_names, show
+from sharpstudent.report.text import DASH, SHORT, capitalize_first, format_moment, make_unique, shorten_names, show
 
 FIGURES = "figures"  # the folder of the charts as files
 FIGURE_FILES = (f"{FIGURES}/*.png", f"{FIGURES}/*.csv")
@@ -72,7 +72,7 @@ def render_template(
             short=shorten_names([model.name for model in models], SHORT),
             dashes=KEY_DASHES,
             markers=KEY_MARKERS,
-            protocol=[(begin_large(name.replace("_", " ")), text) for name, text in results.protocol.items()],
+            protocol=[(capitalize_first(name.replace("_", " ")), text) for name, text in results.protocol.items()],
             colours={"light": (LIGHT_PAPER, LIGHT_SERIES), "dark": (DARK_PAPER, DARK_SERIES)},
             config=None if results.config is None else _to_json(results.config),
             environment=flatten(results.environment),
@@ -129,12 +129,12 @@ def remove_earlier(folder: Path, patterns: Sequence[str], written: Sequence[Path
         path.unlink(missing_ok=True)
 
 
-def tell_pairs(values: Mapping[str, Any]) -> str:
+def format_pairs(values: Mapping[str, Any]) -> str:
     """Names with their values in words, on one line."""
-    return ", ".join(f"{name.replace('_', ' ')} {tell_value(value)}" for name, value in values.items())
+    return ", ".join(f"{name.replace('_', ' ')} {format_json_value(value)}" for name, value in values.items())
 
 
-def tell_value(value: Any) -> str:
+def format_json_value(value: Any) -> str:
     """A JSON value in words: `yes`, `–`, `0.893`, `a, b`; what is nested as JSON."""
     if value is None:
         return DASH
@@ -143,7 +143,7 @@ def tell_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple) and not any(isinstance(item, dict | list | tuple) for item in value):
-        return ", ".join(map(tell_value, value))
+        return ", ".join(map(format_json_value, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -156,7 +156,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Pairs:
         elif name == "command" and isinstance(value, list | tuple):
             pairs.append((f"{prefix}{name}", shlex.join(map(str, value))))
         else:
-            pairs.append((f"{prefix}{name}", DASH if value in ({}, []) else tell_value(value)))
+            pairs.append((f"{prefix}{name}", DASH if value in ({}, []) else format_json_value(value)))
     return tuple(pairs)
 
 
@@ -179,6 +179,6 @@ def build_templates(package: str | None = None, *, is_html: bool = True) -> Any:
         finalize=lambda value: show(value) if type(value) is str else value,  # not text that is HTML already
     )
     environment.filters["moment"] = format_moment
-    environment.filters["sentence"] = begin_large
+    environment.filters["sentence"] = capitalize_first
     environment.filters["soft"] = lambda text: Markup("<wbr>").join(_SOFT.split(show(text)))
     return environment

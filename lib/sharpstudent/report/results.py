@@ -28,7 +28,7 @@ class Plain(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class FigureResult(Plain):
+class MetricValue(Plain):
     """A figure with the ends of its interval, where it has one. note: why it has no value or no interval, or what to
     keep in mind beside it.
     """
@@ -41,7 +41,7 @@ class FigureResult(Plain):
 
 class CostResult(Plain):
     """What one sample costs (batch 1). macs: multiply-accumulates; latency_ms: median and 95th percentile; memory:
-    peak while a sample is judged, beyond what the process held before the model was built [bytes]; device: where.
+    peak while a sample is evaluated, beyond what the process held before the model was built [bytes]; device: where.
     """
 
     parameters: int | None
@@ -104,7 +104,7 @@ class PairBase(Plain):
 
     a: str
     b: str
-    difference: FigureResult
+    difference: MetricValue
     p_value: float | None
 
 
@@ -148,7 +148,7 @@ class EvaluatedModel(ModelBase):
     validation, such as a temperature.
     """
 
-    metrics: Mapping[str, FigureResult] = Field(default_factory=dict[str, FigureResult])
+    metrics: Mapping[str, MetricValue] = Field(default_factory=dict[str, MetricValue])
     calibration: Mapping[str, Any] | None = None
 
 

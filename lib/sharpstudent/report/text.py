@@ -18,7 +18,7 @@ from typing import Literal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as ConsoleTable
 
-from sharpstudent.report.results import CostResult, FigureResult, ModelBase
+from sharpstudent.report.results import CostResult, MetricValue, ModelBase
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidi too), surrogates, no characters at all
 _JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, are made with these
@@ -39,12 +39,12 @@ def say_name(name: str) -> str:
     return " ".join(show(name).split()) or "unnamed"
 
 
-def begin_large(text: str) -> str:
+def capitalize_first(text: str) -> str:
     """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
-def begin_small(text: str) -> str:
+def lower_first(text: str) -> str:
     """The text with a small first letter."""
     return text[:1].lower() + text[1:]
 
@@ -191,7 +191,7 @@ def format_interval(low: float | None, high: float | None, unit: Unit) -> str:
     return f"[{format_value(low, unit)}, {format_value(high, unit)}]"
 
 
-def format_figure(figure: FigureResult | None, unit: Unit) -> str:
+def format_estimate(figure: MetricValue | None, unit: Unit) -> str:
     """`.902 [.880, .927]`; a dash where there is no value."""
     if figure is None or figure.value is None:
         return DASH

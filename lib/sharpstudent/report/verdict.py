@@ -15,20 +15,20 @@ from sharpstudent.report.results import (
     CostResult,
     EvaluatedModel,
     EvaluationResults,
-    FigureResult,
     MetricAbout,
+    MetricValue,
     ModelBase,
     PairResult,
     Role,
 )
 from sharpstudent.report.text import (
     MINUS,
-    begin_large,
-    begin_small,
+    capitalize_first,
     format_bytes,
     format_macs,
     format_milliseconds,
     format_parameters,
+    lower_first,
     say_name,
 )
 
@@ -38,7 +38,7 @@ NO_DIFFERENCE = 0.0
 MOST_DIGITS = 6  # what these cannot show is claimed by no sentence
 
 
-def find_side(figure: FigureResult | None, reference: float) -> Side:
+def find_side(figure: MetricValue | None, reference: float) -> Side:
     """Where the whole interval lies; `open` where it covers, touches or nearly touches the reference, `unknown` where
     there is none.
     """
@@ -49,7 +49,7 @@ def find_side(figure: FigureResult | None, reference: float) -> Side:
     return "below" if round(figure.high, MOST_DIGITS) < reference else "open"
 
 
-def say_figure(figure: FigureResult, *more: str, references: tuple[float, ...] = ()) -> str:
+def say_estimate(figure: MetricValue, *more: str, references: tuple[float, ...] = ()) -> str:
     """`.902 (95 % interval .880 to .927; 336 frames of 42 people)`.
 
     Args:
@@ -60,12 +60,12 @@ def say_figure(figure: FigureResult, *more: str, references: tuple[float, ...] =
     return _say(figure, more, lambda value: _round(value, references))
 
 
-def say_difference(figure: FigureResult, *more: str) -> str:
+def say_difference(figure: MetricValue, *more: str) -> str:
     """`+.107 (95 % interval +.074 to +.142)`. An end beside 0 is never rounded to it."""
     return _say(figure, more, _round_difference)
 
 
-def say_rate(figure: FigureResult, *more: str) -> str:
+def say_rate(figure: MetricValue, *more: str) -> str:
     """`2.3 % (95 % interval 1.0 % to 4.1 %)`."""
     return _say(figure, more, lambda value: f"{_round(100 * value, (0.0, 100.0), digits=1)} %")
 
@@ -75,10 +75,10 @@ def say_share(share: float) -> str:
     return f"{_round(100 * share, (0.0, 100.0), digits=1)} %"
 
 
-def turn(figure: FigureResult) -> FigureResult:
+def turn(figure: MetricValue) -> MetricValue:
     """The difference the other way round."""
     value, low, high = (None if v is None else 0.0 - v for v in (figure.value, figure.high, figure.low))
-    return FigureResult(value=value, low=low, high=high, note=figure.note)
+    return MetricValue(value=value, low=low, high=high, note=figure.note)
 
 
 def join(parts: list[str]) -> str:
@@ -86,7 +86,7 @@ def join(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _say(figure: FigureResult, more: tuple[str, ...], to_text: Callable[[float], str]) -> str:
+def _say(figure: MetricValue, more: tuple[str, ...], to_text: Callable[[float], str]) -> str:
     if figure.value is None:
         return f"no value ({say_name(figure.note or 'nobody said why')})"
     if figure.low is None or figure.high is None:
@@ -286,7 +286,7 @@ def write_verdict(results: EvaluationResults) -> tuple[str, ...]:
     models, and each model against chance. Of every metric, all sets together; the first metric answers.
     """
     if not results.models:
-        return ("No model was judged.",)
+        return ("No model was evaluated.",)
     first = next(iter(results.metrics))
     by_role = {model.role: model for model in reversed(results.models)}
     pairs = [one for one in results.comparisons if "@" not in one.metric]
@@ -306,13 +306,13 @@ def _write_headline(
             found = next((one for one in pairs if one.metric == first and (one.a, one.b) == names), None)
             if found is not None and found.better is not None:
                 return f"{subject} {_ANSWERS[found.better]}."
-            return f"Whether {begin_small(subject)} helped cannot be told from this data."
+            return f"Whether {lower_first(subject)} helped cannot be told from this data."
     about = results.metrics[first]
     known = [(figure.value, model) for model in results.models if (figure := model.metrics[first]).value is not None]
     if not known:
         return f"No model has a value of {about.title} on this data."
     value, model = (max if about.direction == "higher" else min)(known, key=lambda one: one[0])
-    title = begin_large(about.title)
+    title = capitalize_first(about.title)
     if len(results.models) == 1:
         return f"{title} {value:{about.format}}{_say_chance(model, first, about)}."
     return f"Best {about.title}: {say_name(model.name)} ({value:{about.format}})."
@@ -332,7 +332,7 @@ def _tell_pair(results: EvaluationResults, pair: PairResult, by_role: Mapping[st
     difference = pair.difference if pair.better == "a" else turn(pair.difference)
     said = f"difference in {about.title} {say_difference(difference, over)}{end}"
     sentence = f"{better} is better than {worse}: {said}."
-    return begin_large(sentence) if better.startswith(("the student ", "its teacher ")) else sentence
+    return capitalize_first(sentence) if better.startswith(("the student ", "its teacher ")) else sentence
 
 
 def _tell_model(results: EvaluationResults, model: EvaluatedModel) -> list[str]:
@@ -344,7 +344,7 @@ def _tell_model(results: EvaluationResults, model: EvaluatedModel) -> list[str]:
             lines.append(f"{subject} has {say_name(figure.note or 'no value')}.")
             continue
         references = () if about.chance is None else (about.chance,)
-        said = say_figure(figure, _say_over(results), references=references)
+        said = say_estimate(figure, _say_over(results), references=references)
         lines.append(f"{subject} is {said}{_say_chance(model, name, about)}.")
     return lines
 

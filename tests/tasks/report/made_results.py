@@ -20,7 +20,7 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 from drawn_faces import draw_face
-from sharpstudent.report.results import CostResult, FigureResult, Role, TrainingResult
+from sharpstudent.report.results import CostResult, MetricValue, Role, TrainingResult
 from sharpstudent.tasks.deepfake.evaluation.figures import choose_operating_points
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
 from sharpstudent.tasks.deepfake.report.from_frames import build_comparisons, build_drawings, build_figures
@@ -28,9 +28,9 @@ from sharpstudent.tasks.deepfake.report.pictures import ReportPicture
 from sharpstudent.tasks.deepfake.report.results import (
     Band,
     CalibrationResult,
+    CorruptionCurve,
+    CorruptionPoint,
     DataResult,
-    DisturbanceCurve,
-    DisturbancePoint,
     MistakeResult,
     ModelResult,
     OperatingPointResult,
@@ -264,20 +264,20 @@ def _make_cost(number: int, role: Role) -> CostResult:
     )
 
 
-def _make_robustness(number: int) -> tuple[DisturbanceCurve, ...]:
-    curves: list[DisturbanceCurve] = []
+def _make_robustness(number: int) -> tuple[CorruptionCurve, ...]:
+    curves: list[CorruptionCurve] = []
     for name, unit, strengths, label, loss in DISTURBANCES:
         aucs = [0.94 - 0.02 * number - loss * (1 + 0.15 * number) * 0.8 * k**1.2 / 1.6 for k in range(len(strengths))]
         points = tuple(
-            DisturbancePoint(
+            CorruptionPoint(
                 strength=strength,
                 label=label.format(strength) if k else "none",
-                auc=FigureResult(value=auc, low=auc - 0.03, high=min(1.0, auc + 0.025)),
+                auc=MetricValue(value=auc, low=auc - 0.03, high=min(1.0, auc + 0.025)),
             )
             for k, (strength, auc) in enumerate(zip(strengths, aucs, strict=True))
         )
         area = float(np.mean([(a + b) / 2 for a, b in itertools.pairwise(aucs)]))
-        curves.append(DisturbanceCurve(name=name, unit=unit, points=points, area=area))
+        curves.append(CorruptionCurve(name=name, unit=unit, points=points, area=area))
     return tuple(curves)
 
 

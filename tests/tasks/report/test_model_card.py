@@ -10,14 +10,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sharpstudent.report.results import CostResult, FigureResult
+from sharpstudent.report.results import CostResult, MetricValue
 from sharpstudent.report.text import escape_markdown
 from sharpstudent.tasks.deepfake.report.card import render_model_card
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
+    CorruptionCurve,
+    CorruptionPoint,
     DataResult,
-    DisturbanceCurve,
-    DisturbancePoint,
     ModelResult,
     OperatingPointResult,
     Results,
@@ -29,13 +29,13 @@ HOSTILE = 'x|y](http://evil) <script>alert(1)</script>\n---\nlicense: mit\n```\n
 
 def make_model(**changes: Any) -> ModelResult:
     figures = {
-        "frame_auc@swaps": FigureResult(value=0.618, low=0.52, high=0.72),
-        "frame_auc@swaps/warp": FigureResult(value=0.6, low=0.5, high=0.7),
-        "frame_eer@swaps": FigureResult(value=0.4, low=0.3, high=0.5),
-        "video_auc_mean@swaps": FigureResult(value=0.65),
-        "frame_ap@swaps": FigureResult(value=None, note="no value: no fakes"),
-        "frame_count@swaps": FigureResult(value=120.0),
-        "people_count@swaps": FigureResult(value=33.0),
+        "frame_auc@swaps": MetricValue(value=0.618, low=0.52, high=0.72),
+        "frame_auc@swaps/warp": MetricValue(value=0.6, low=0.5, high=0.7),
+        "frame_eer@swaps": MetricValue(value=0.4, low=0.3, high=0.5),
+        "video_auc_mean@swaps": MetricValue(value=0.65),
+        "frame_ap@swaps": MetricValue(value=None, note="no value: no fakes"),
+        "frame_count@swaps": MetricValue(value=120.0),
+        "people_count@swaps": MetricValue(value=33.0),
     }
     made: dict[str, Any] = {
         "name": "student",
@@ -128,7 +128,7 @@ def test_every_part_of_a_card_is_there() -> None:
         "How to use it",
         "Intended use",
         "Training data",
-        "Figures",
+        "Metrics",
         "Thresholds and probabilities",
         "Limits",
         "Cost",
@@ -141,7 +141,7 @@ def test_every_part_of_a_card_is_there() -> None:
         "Frame AUC, warp",
         "no ground for an accusation",
         "6 of 126 frames (4.8 %) have no decision",
-        "How it stands compression, blur and other disturbances was not measured",
+        "How it stands compression, blur and other corruptions was not measured",
         "No thresholds and no temperature are stored",
         "Not measured. Energy",
         "Code: Apache-2.0",
@@ -153,11 +153,11 @@ def test_every_part_of_a_card_is_there() -> None:
 
 
 def test_thresholds_cost_and_robustness_are_told_where_they_are_known() -> None:
-    def point(strength: int, value: float) -> DisturbancePoint:
-        auc = FigureResult(value=value, low=value - 0.02, high=value + 0.02)
-        return DisturbancePoint(strength=strength, label=f"quality {strength}", auc=auc)
+    def point(strength: int, value: float) -> CorruptionPoint:
+        auc = MetricValue(value=value, low=value - 0.02, high=value + 0.02)
+        return CorruptionPoint(strength=strength, label=f"quality {strength}", auc=auc)
 
-    curve = DisturbanceCurve(name="JPEG", unit="quality", points=(point(100, 0.9), point(30, 0.7)), area=0.8)
+    curve = CorruptionCurve(name="JPEG", unit="quality", points=(point(100, 0.9), point(30, 0.7)), area=0.8)
     model = make_model(
         calibration=CalibrationResult(
             fitted_on="validation of this run: 20 frames",
@@ -203,7 +203,7 @@ def test_terms_of_others_are_named(config: dict[str, Any] | None, training_data:
 
 
 def test_what_users_named_has_no_effect() -> None:
-    figures = {f"frame_auc@{HOSTILE}": FigureResult(value=0.6, low=0.5, high=0.7)}
+    figures = {f"frame_auc@{HOSTILE}": MetricValue(value=0.6, low=0.5, high=0.7)}
     model = make_model(name=HOSTILE, file=HOSTILE, architecture=HOSTILE, figures=figures, trained={HOSTILE: HOSTILE})
     results = make_results(model, data=(), notes=(HOSTILE,))
     card = render_model_card(results, model, licence="mit", training_data=HOSTILE)

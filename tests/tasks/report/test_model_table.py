@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from sharpstudent.report.results import CostResult, FigureResult, Role
+from sharpstudent.report.results import CostResult, MetricValue, Role
 from sharpstudent.tasks.deepfake.report.guide import list_bands
 from sharpstudent.tasks.deepfake.report.model_table import render_csv, render_markdown, render_tables
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelResult, Results
@@ -21,7 +21,7 @@ def make_model(name: str, role: Role = "model", **changes: Any) -> ModelResult:
         "architecture": "mobilevitv2_200",
         "image_size": 380,
         "validation": {"val_auc": 0.9123},
-        "figures": {"frame_auc@test": FigureResult(value=0.9021, low=0.8803, high=0.9274)},
+        "figures": {"frame_auc@test": MetricValue(value=0.9021, low=0.8803, high=0.9274)},
         "cost": CostResult(
             parameters=17_430_000,
             macs=15_960_000_000,
@@ -60,7 +60,7 @@ AGREEMENT = ComparisonResult(
     a="student",
     b="teacher",
     figure="frame_auc@test",
-    difference=FigureResult(value=-0.02),
+    difference=MetricValue(value=-0.02),
     p_value=None,
     agreement=0.912,
 )
@@ -86,7 +86,7 @@ def test_the_guides_table_comes_first_and_the_rest_behind_it() -> None:
 )
 def test_nothing_is_wider_than_80_columns_and_no_number_is_cut(name: str) -> None:
     figures = {
-        f"{level}@{data}": FigureResult(value=0.9021, low=0.8803, high=0.9274)
+        f"{level}@{data}": MetricValue(value=0.9021, low=0.8803, high=0.9274)
         for level in ("frame_auc", "video_auc_mean")
         for data in ("test", "another_set_with_a_long_name")
     }

@@ -28,28 +28,28 @@ from sharpstudent.report.chart import (
     LIGHT_PAPER,
     LIGHT_SERIES,
     MARKERS,
-    PAPER_INK,
+    PAPER_PALETTE,
     Chart,
-    Ink,
     Key,
+    Palette,
     make_inline_svg,
     render_csv,
     render_png,
     render_svg,
 )
 from sharpstudent.report.curves import build_training, name_column
-from sharpstudent.report.results import FigureResult, TrainingResult
+from sharpstudent.report.results import MetricValue, TrainingResult
 from sharpstudent.tasks.deepfake.report.charts import (
     CURVES,
     build_charts,
     build_curve,
     build_robustness,
-    name_strengths,
+    name_severities,
 )
 from sharpstudent.tasks.deepfake.report.results import (
+    CorruptionCurve,
+    CorruptionPoint,
     CurvePoints,
-    DisturbanceCurve,
-    DisturbancePoint,
     Drawing,
     ReliabilityBins,
     Results,
@@ -67,7 +67,7 @@ def draw(chart: Chart) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure()
-    chart.draw(figure, PAPER_INK)
+    chart.draw(figure, PAPER_PALETTE)
     return figure
 
 
@@ -138,7 +138,7 @@ def test_the_first_four_colours_differ_for_readers_who_do_not_tell_red_from_gree
 
 
 def test_no_two_of_sixteen_series_have_dash_marker_and_colour_in_common() -> None:
-    styles = [(str(PAPER_INK.line(n)), str(PAPER_INK.marker(n))) for n in range(16)]
+    styles = [(str(PAPER_PALETTE.line(n)), str(PAPER_PALETTE.marker(n))) for n in range(16)]
     assert len(set(styles)) == 16
     assert len({line for line, _ in styles[:8]}) == len({marker for _, marker in styles[:8]}) == 8
     assert len(set(map(str, DASHES))) == len(set(MARKERS)) == 8
@@ -272,17 +272,17 @@ def test_histograms_are_shares_of_each_class() -> None:
         np.testing.assert_allclose(values[0], real / real.sum())
 
 
-def make_curve(labels: list[str], strengths: list[float], aucs: list[float | None]) -> DisturbanceCurve:
+def make_curve(labels: list[str], strengths: list[float], aucs: list[float | None]) -> CorruptionCurve:
     points = tuple(
-        DisturbancePoint(strength=s, label=name, auc=FigureResult(value=auc))
+        CorruptionPoint(strength=s, label=name, auc=MetricValue(value=auc))
         for s, name, auc in zip(strengths, labels, aucs, strict=True)
     )
-    return DisturbanceCurve(name="jpeg", unit="quality", points=points, area=None)
+    return CorruptionCurve(name="jpeg", unit="quality", points=points, area=None)
 
 
 def test_strengths_are_numbers_where_labels_only_add_the_unit() -> None:
-    assert name_strengths(make_curve(["none", "quality 50"], [100, 50], [1, 1])) == ["none", "50"]
-    assert name_strengths(make_curve(["none", "one messenger"], [0, 2], [1, 1])) == ["none", "one messenger"]
+    assert name_severities(make_curve(["none", "quality 50"], [100, 50], [1, 1])) == ["none", "50"]
+    assert name_severities(make_curve(["none", "one messenger"], [0, 2], [1, 1])) == ["none", "one messenger"]
 
 
 def test_robustness_charts_have_one_scale_and_say_the_area() -> None:
@@ -343,7 +343,7 @@ def test_pngs_are_on_white_paper_and_name_every_series() -> None:
 
 
 def test_names_with_dollars_are_drawn_as_they_are() -> None:
-    def draw_nothing(figure: Any, ink: Ink) -> None:
+    def draw_nothing(figure: Any, palette: Palette) -> None:
         figure.add_subplot().set_xlabel("$x^2$ $\\frac$")
 
     chart = Chart("c", "$\\bad$", "alt", "", draw_nothing, ("a",), (("$",),), (Key(0, "$\\frac$ 漢字"),))

@@ -24,7 +24,7 @@ sys.path[:0] = [str(TESTS / "tasks" / "report")] if str(TESTS / "tasks" / "repor
 
 from made_results import PROTOCOL, make_mistakes, make_pictures, make_results
 from sharpstudent.core.errors import UserError
-from sharpstudent.report.results import FigureResult
+from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import (
     format_bytes,
     format_difference,
@@ -44,7 +44,7 @@ from sharpstudent.tasks.deepfake.report.charts import build_charts
 from sharpstudent.tasks.deepfake.report.page import render_page, write_report
 from sharpstudent.tasks.deepfake.report.pictures import MOST_CARDS, SIDE, ReportPicture, build_mistakes
 from sharpstudent.tasks.deepfake.report.results import Results
-from sharpstudent.tasks.deepfake.report.words import describe_figure, find_word, split_name
+from sharpstudent.tasks.deepfake.report.words import describe_metric, find_word, split_name
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "wbr", "path", "rect", "use", "line", "circle"}
 NASTY = "<script>alert(1)</script>\"'&`{{ 7*7 }}{% x %}$x$ 漢字 \u202eevil\u2066 \u05d0\u05d1 end"
@@ -129,11 +129,11 @@ def make_bare(**more: object) -> Results:
 
 
 def rename_all(results: Results, name: str) -> Results:
-    """Every name that a user gives, made `name`: models, sources, kinds, samples, clips, disturbances, keys."""
+    """Every name that a user gives, made `name`: models, sources, kinds, samples, clips, corruptions, keys."""
     first = results.models[0]
     source = name.replace("/", " ")
     figures = {key: value for key, value in first.figures.items() if "@" not in key}
-    figures |= {f"frame_auc@{source}": FigureResult(value=0.5), f"frame_auc@{source}/{name}": FigureResult(value=0.5)}
+    figures |= {f"frame_auc@{source}": MetricValue(value=0.5), f"frame_auc@{source}/{name}": MetricValue(value=0.5)}
     parts = [drawing.model_copy(update={"part": f"@{source}"}) for drawing in first.drawings[:1]]
     model = first.model_copy(
         update={
@@ -204,7 +204,7 @@ def test_every_link_within_the_page_has_its_place_and_every_id_is_there_once() -
 def test_the_verdict_comes_first_and_the_parts_in_their_order() -> None:
     page = made_page()
     order = (
-        "Verdict Figures Comparisons Cost Expected Curves Robustness Training Worst Calibration Protocol Data Models"
+        "Verdict Metrics Comparisons Cost Expected Curves Robustness Training Worst Calibration Protocol Data Models"
     )
     headings = re.findall(r"<h2[^>]*>(\w+)", page)
     assert headings == [*order.split(), "How", "Glossary"]
@@ -297,8 +297,8 @@ def test_file_names_are_plain_and_differ() -> None:
 
 def test_what_has_no_value_is_a_dash_with_its_reason_beneath() -> None:
     figures = {
-        "frame_auc": FigureResult(value=None, note="no value: no fake at all"),
-        "frame_ap": FigureResult(value=0.5),
+        "frame_auc": MetricValue(value=None, note="no value: no fake at all"),
+        "frame_ap": MetricValue(value=0.5),
     }
     page = render(make_bare(models=(made().models[0].model_copy(update={"figures": figures, "drawings": ()}),)), [])
     assert re.search(r'<td><span class="name" title="no value: no fake at all">–</span><sup>1</sup></td>', page)
@@ -338,7 +338,7 @@ def test_names_of_figures_are_taken_apart_as_they_were_made() -> None:
     assert tell("video_auc_top5frames_margin") == ("video_top5frames_margin", "auc", "")
     assert tell("video_count_without_decision@x") == ("video", "count_without_decision", "@x")
     assert tell("people_count") == ("", "people_count", "")
-    assert describe_figure("video_auc_mean@celebdf") == "AUC of videos (mean of their frames), celebdf"
+    assert describe_metric("video_auc_mean@celebdf") == "AUC of videos (mean of their frames), celebdf"
 
 
 def test_every_figure_that_is_computed_has_words_and_a_glossary_entry() -> None:
@@ -370,7 +370,7 @@ def test_the_protocol_and_the_fingerprints_are_there_whole() -> None:
 def test_no_form_of_python_is_shown_to_a_reader() -> None:
     text = " ".join(read(made_page()).text)
     assert not re.search(
-        r"\bNone\b|\bTrue\b|\bFalse\b|FigureResult|value=|\(['\"]|mappingproxy|OrderedDict|<class", text
+        r"\bNone\b|\bTrue\b|\bFalse\b|MetricValue|value=|\(['\"]|mappingproxy|OrderedDict|<class", text
     )
 
 

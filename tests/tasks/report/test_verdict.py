@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sharpstudent.models.widths import Lighter
-from sharpstudent.report.results import CostResult, FigureResult, Role
+from sharpstudent.report.results import CostResult, MetricValue, Role
 from sharpstudent.report.text import format_macs
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
     ComparisonResult,
+    CorruptionCurve,
+    CorruptionPoint,
     DataResult,
-    DisturbanceCurve,
-    DisturbancePoint,
     ModelResult,
     OperatingPointResult,
     Results,
@@ -30,10 +30,10 @@ Triple = tuple[float, float, float]
 CLAIMS = ("helped", "hurt", "better than", "ahead of", "behind its", "lighter")
 
 
-def figure(value: Triple | float | None, note: str | None = None) -> FigureResult:
+def figure(value: Triple | float | None, note: str | None = None) -> MetricValue:
     if isinstance(value, tuple):
-        return FigureResult(value=value[0], low=value[1], high=value[2], note=note)
-    return FigureResult(value=value, note=note)
+        return MetricValue(value=value[0], low=value[1], high=value[2], note=note)
+    return MetricValue(value=value, note=note)
 
 
 def cost(**changes: Any) -> CostResult:
@@ -50,7 +50,7 @@ def cost(**changes: Any) -> CostResult:
 
 
 def model(name: str, role: Role = "model", **changes: Any) -> ModelResult:
-    figures: Mapping[str, FigureResult] = {
+    figures: Mapping[str, MetricValue] = {
         "frame_auc@test": figure((0.902, 0.88, 0.927)),
         "frame_count@test": figure(336.0),
         "frame_count_real@test": figure(168.0),
@@ -315,12 +315,12 @@ def test_a_set_of_one_class_has_no_figure_and_the_reason_is_said() -> None:
 
 def test_nothing_but_figures_is_enough_and_no_models_are_no_error() -> None:
     one = ModelResult(name="m", file="f", sha256="0", architecture=None, image_size=None)
-    assert write_verdict(results(one, data=()))[0].startswith("On the data judged nothing is known")
+    assert write_verdict(results(one, data=()))[0].startswith("On the evaluated data nothing is known")
     named = one.model_copy(update={"figures": {"frame_auc@a": figure((0.9, 0.8, 0.95)), "frame_auc@b": figure(0.5)}})
     lines = write_verdict(results(named, data=()))
     assert lines[0].startswith("On a m separates")
     assert lines[1].startswith("On b m separates")
-    assert write_verdict(results()) == ("No model was judged.",)
+    assert write_verdict(results()) == ("No model was evaluated.",)
 
 
 def with_kinds(first: Triple, second: Triple, *sets: DataResult) -> str:
@@ -412,30 +412,30 @@ def test_frames_without_a_face_are_counted_with_their_reasons() -> None:
     lines = write_verdict(results(model("one"), data=sets))
     assert (
         "On test 12 of 348 frames (3.4 %) have no decision (no face: 10; cannot be read: 2): they are part of no "
-        "figure." in lines
+        "metric." in lines
     )
     assert "Every frame of other has a decision." in lines
 
 
 def disturbed(worst: Triple) -> str:
-    def curve(name: str, auc: Triple) -> DisturbanceCurve:
+    def curve(name: str, auc: Triple) -> CorruptionCurve:
         aucs = ((0.9, 0.88, 0.92), auc)
         points = [
-            DisturbancePoint(strength=i, label="none" if i == 0 else "quality 30", auc=figure(one))
+            CorruptionPoint(strength=i, label="none" if i == 0 else "quality 30", auc=figure(one))
             for i, one in enumerate(aucs)
         ]
-        return DisturbanceCurve(name=name, unit="quality", points=tuple(points), area=0.8)
+        return CorruptionCurve(name=name, unit="quality", points=tuple(points), area=0.8)
 
     one = model("one", robustness=(curve("blur", (0.89, 0.86, 0.91)), curve("JPEG", worst)))
-    (line,) = [line for line in write_verdict(results(one)) if "disturbance" in line]
+    (line,) = [line for line in write_verdict(results(one)) if "corruption" in line]
     return line
 
 
-def test_the_weakest_disturbance_is_named_with_its_strength() -> None:
+def test_the_worst_corruption_is_named_with_its_severity() -> None:
     assert disturbed((0.7, 0.65, 0.75)).startswith(
-        "JPEG at quality 30 harms one most of 2 disturbances tried: frame AUC .700"
+        "JPEG at quality 30 harms one most of 2 corruptions tried: frame AUC .700"
     )
-    assert disturbed((0.88, 0.85, 0.9)).startswith("That any disturbance harms one is not shown")
+    assert disturbed((0.88, 0.85, 0.9)).startswith("That any corruption harms one is not shown")
     assert "not shown to be better than chance" in disturbed((0.53, 0.48, 0.58))
 
 

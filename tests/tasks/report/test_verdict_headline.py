@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sharpstudent.report.results import FigureResult, Role
+from sharpstudent.report.results import MetricValue, Role
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelResult, Results
 from sharpstudent.tasks.deepfake.report.verdict import write_headed_verdict, write_verdict
 
@@ -14,7 +14,7 @@ Ends = tuple[float, float, float]
 
 def make_model(name: str, role: Role, **aucs: Ends) -> ModelResult:
     figures = {
-        f"frame_auc@{source}": FigureResult(value=value, low=low, high=high)
+        f"frame_auc@{source}": MetricValue(value=value, low=low, high=high)
         for source, (value, low, high) in aucs.items()
     }
     return ModelResult(
@@ -29,7 +29,7 @@ def make_results(*models: ModelResult, **differences: Ends) -> Results:
             a=models[0].name,
             b=models[1].name,
             figure=f"frame_auc@{source}",
-            difference=FigureResult(value=value, low=low, high=high),
+            difference=MetricValue(value=value, low=low, high=high),
             p_value=None,
             agreement=0.9,
         )
@@ -98,7 +98,7 @@ def test_without_figures_nothing_is_claimed(role: Role) -> None:
 @pytest.mark.parametrize(("people", "is_warned"), [(4, True), (19, True), (20, False), (42, False)])
 def test_few_people_are_said_to_make_intervals_too_narrow(people: int, is_warned: bool) -> None:
     model = make_model("M", "model", data=(0.9, 0.8, 0.95))
-    counted = model.model_copy(update={"figures": {**model.figures, "people_count@data": FigureResult(value=people)}})
+    counted = model.model_copy(update={"figures": {**model.figures, "people_count@data": MetricValue(value=people)}})
     warned = [line for line in write_verdict(make_results(counted)) if "narrower than the doubt" in line]
     assert warned == (
         [f"data has {people} people only: intervals over so few are narrower than the doubt is."] * is_warned

@@ -28,11 +28,11 @@ from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.metrics.bootstrap import compute_interval
 from sharpstudent.metrics.metric import make_binary_metric
 from sharpstudent.modalities.faces.corruptions import DISTURBANCES, Disturbance, cut_face, disturb, find_obstacle
-from sharpstudent.report.results import FigureResult
+from sharpstudent.report.results import MetricValue
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, join_frames
 from sharpstudent.tasks.deepfake.metrics import compute_margins
-from sharpstudent.tasks.deepfake.report.results import DisturbanceCurve, DisturbancePoint
+from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, CorruptionPoint
 from sharpstudent.tasks.deepfake.samples import FaceSamples, build_sample
 from sharpstudent.tasks.deepfake.sources.face import Face
 
@@ -185,7 +185,7 @@ def measure_robustness(
     most_faces: int | None = None,
     seed: int = 0,
     say: Say,
-) -> dict[str, tuple[DisturbanceCurve, ...]]:
+) -> dict[str, tuple[CorruptionCurve, ...]]:
     """The curves of each model by its name, over the frames of all sets together.
 
     models: with names of their own; images (B, 3, S, S) -> Outputs, logits (B, 2), on `device`. image_size: S [px];
@@ -250,26 +250,26 @@ def _score(
 
 def _draw_curves(
     disturbances: Sequence[Disturbance], variants: Sequence[Variant], frames: Sequence[ScoredFrames]
-) -> tuple[DisturbanceCurve, ...]:
+) -> tuple[CorruptionCurve, ...]:
     plain, *others = map(_find_auc, frames)
     disturbed = {(v.disturbance.name, v.level): auc for v, auc in zip(variants[1:], others, strict=True)}
-    curves: list[DisturbanceCurve] = []
+    curves: list[CorruptionCurve] = []
     for one in disturbances:
         aucs = [plain, *(disturbed[one.name, level] for level in range(1, len(one.strengths)))]
         points = tuple(
-            DisturbancePoint(strength=strength, label=one.tell(level), auc=auc)
+            CorruptionPoint(strength=strength, label=one.tell(level), auc=auc)
             for level, (strength, auc) in enumerate(zip(one.strengths, aucs, strict=True))
         )
         values = [auc.value for auc in aucs if auc.value is not None]
         area = compute_area(values) if len(values) == len(aucs) else None
-        curves.append(DisturbanceCurve(name=one.name, unit=one.unit, points=points, area=area))
+        curves.append(CorruptionCurve(name=one.name, unit=one.unit, points=points, area=area))
     return tuple(curves)
 
 
 AUC = make_binary_metric("auc", lambda table: table["margin"])
 
 
-def _find_auc(frames: ScoredFrames) -> FigureResult:
+def _find_auc(frames: ScoredFrames) -> MetricValue:
     people = [f"{source}\0{person}" for source, person in zip(frames.sources, frames.groups, strict=True)]
     names = np.array(frames.sample_ids)
     table = {"id": names, "group": np.array(people), "label": frames.labels, "margin": frames.margins}

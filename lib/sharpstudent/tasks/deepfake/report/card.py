@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from sharpstudent.report import text
-from sharpstudent.report.page import build_templates, tell_value
-from sharpstudent.report.results import FigureResult
-from sharpstudent.report.text import DASH, escape_markdown, format_figure, say_name
+from sharpstudent.report.page import build_templates, format_json_value
+from sharpstudent.report.results import MetricValue
+from sharpstudent.report.text import DASH, escape_markdown, format_estimate, say_name
 from sharpstudent.tasks.deepfake.report.decisions import (
     describe_false_alarms,
     describe_kinds,
@@ -26,7 +26,7 @@ from sharpstudent.tasks.deepfake.report.decisions import (
     describe_separation,
     describe_undecided,
 )
-from sharpstudent.tasks.deepfake.report.judged_sets import JudgedSet, list_sets
+from sharpstudent.tasks.deepfake.report.report_sets import ReportSet, list_sets
 from sharpstudent.tasks.deepfake.report.results import ModelResult, Results
 
 OTHER = "other"
@@ -72,11 +72,11 @@ def render_model_card(
         sets=sets,
         stage=_STAGES[model.role],
         fence="`" * max(3, _count_backticks(model.file) + 1),
-        list_figures=lambda judged: _list_figures(judged, model),
+        list_metrics=lambda dataset: _list_metrics(dataset, model),
         terms=_list_terms(results, model, training_data),
         licence=licence,
         training_data=training_data,
-        tell_value=tell_value,
+        format_json_value=format_json_value,
         text=text,
     )
     return f"{card}\n"
@@ -145,15 +145,15 @@ _ROWS: tuple[tuple[str, str, text.Unit], ...] = (
 )
 
 
-def _list_figures(judged: JudgedSet, model: ModelResult) -> list[tuple[str, str]]:
-    """The figures of a set with their intervals, then the frame AUC of each kind of fake."""
-    rows = [(title, format_figure(judged.find(model, name), unit)) for title, name, unit in _ROWS]
-    rows += [(f"Frame AUC, {kind}", format_figure(one, "share")) for kind, one in judged.list_kinds(model).items()]
+def _list_metrics(dataset: ReportSet, model: ModelResult) -> list[tuple[str, str]]:
+    """The metrics of a set with their intervals, then the frame AUC of each kind of fake."""
+    rows = [(title, format_estimate(dataset.find(model, name), unit)) for title, name, unit in _ROWS]
+    rows += [(f"Frame AUC, {kind}", format_estimate(one, "share")) for kind, one in dataset.list_kinds(model).items()]
     return [row for row in rows if row[1] != DASH]
 
 
 TASK = "image-classification"
-# Figure, what hubs call its type, its name for readers.
+# Metric, what hubs call its type, its name for readers.
 METRICS = (
     ("frame_auc", "roc_auc", "Frame AUC"),
     ("video_auc_mean", "roc_auc", "Video AUC (mean of frames)"),
@@ -189,16 +189,16 @@ def _list_tags(model: ModelResult) -> list[str]:
 def _list_results(results: Results, model: ModelResult) -> list[dict[str, Any]]:
     """One entry a set, then one for each of its kinds of fake."""
     found: list[dict[str, Any]] = []
-    for judged in list_sets(results):
-        of_set = {figure: judged.find(model, figure) for figure, _, _ in METRICS}
-        found += _make_entry(judged, None, of_set)
-        for kind, auc in judged.list_kinds(model).items():
-            found += _make_entry(judged, kind, {"frame_auc": auc})
+    for dataset in list_sets(results):
+        of_set = {figure: dataset.find(model, figure) for figure, _, _ in METRICS}
+        found += _make_entry(dataset, None, of_set)
+        for kind, auc in dataset.list_kinds(model).items():
+            found += _make_entry(dataset, kind, {"frame_auc": auc})
     return found
 
 
 def _make_entry(
-    judged: JudgedSet, kind: str | None, figures: Mapping[str, FigureResult | None]
+    dataset: ReportSet, kind: str | None, figures: Mapping[str, MetricValue | None]
 ) -> list[dict[str, Any]]:
     metrics = [
         {"type": hub_type, "value": figure.value, "name": f"{title}{_say_interval(figure)}", "verified": False}
@@ -207,15 +207,15 @@ def _make_entry(
     ]
     if not metrics:
         return []
-    dataset: dict[str, Any] = {"name": judged.title, "type": _to_slug(judged.title)}
+    about: dict[str, Any] = {"name": dataset.title, "type": _to_slug(dataset.title)}
     if kind is not None:
-        dataset |= {"name": f"{judged.title}: {say_name(kind)} against all reals", "config": say_name(kind)}
-    if judged.about is not None and judged.about.split:
-        dataset["split"] = say_name(judged.about.split)
-    return [{"task": {"type": TASK, "name": "Real or fake"}, "dataset": dataset, "metrics": metrics}]
+        about |= {"name": f"{dataset.title}: {say_name(kind)} against all reals", "config": say_name(kind)}
+    if dataset.about is not None and dataset.about.split:
+        about["split"] = say_name(dataset.about.split)
+    return [{"task": {"type": TASK, "name": "Real or fake"}, "dataset": about, "metrics": metrics}]
 
 
-def _say_interval(figure: FigureResult) -> str:
+def _say_interval(figure: MetricValue) -> str:
     if figure.low is None or figure.high is None:
         return ""
     return f" (95 % interval {figure.low:.4f} to {figure.high:.4f})"

@@ -22,8 +22,8 @@ from sharpstudent.report.chart import (
     SMALL_LETTERS,
     Chart,
     ChartGroup,
-    Ink,
     Key,
+    Palette,
     draw_line,
     draw_reference,
     set_unit_square,
@@ -33,7 +33,7 @@ from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import name_apart
 from sharpstudent.report.text import DASH, Unit, format_value, make_slug, make_unique, shorten, shorten_names, show
 from sharpstudent.tasks.deepfake.evaluation.figures import name_figure
-from sharpstudent.tasks.deepfake.report.results import DisturbanceCurve, Drawing, ModelResult, Results
+from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, Drawing, ModelResult, Results
 from sharpstudent.tasks.deepfake.report.words import describe_level, describe_part
 
 ROW_HEIGHT = 0.95  # inches of one model's histogram
@@ -173,14 +173,14 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
     )
     every = None if kind.name == "reliability" else MARKERS_APART
 
-    def draw(figure: Any, ink: Ink) -> None:
+    def draw(figure: Any, palette: Palette) -> None:
         axes = figure.add_subplot()
         if kind.has_reference:
-            draw_reference(axes, ink, ends, ends)
+            draw_reference(axes, palette, ends, ends)
         for number, _, drawing in models:
-            draw_line(axes, ink, number, *find_points(drawing), every=every and (0.05 * number, every))
+            draw_line(axes, palette, number, *find_points(drawing), every=every and (0.05 * number, every))
         set_scale(axes)
-        style_axes(axes, ink, x=kind.x, y=kind.y)
+        style_axes(axes, palette, x=kind.x, y=kind.y)
 
     said, short = ", ".join(f"{name} {values[name]}" for _, name, _ in models if name in values), kind.metric.upper()
     return Chart(
@@ -258,18 +258,18 @@ def build_histograms(models: Drawn, *, place: str, stem: str) -> Chart:
     """A row a model: reals as an area, fakes as a line, each as shares of its class."""
     short = shorten_names([name for _, name, _ in models], 30)
 
-    def draw(figure: Any, ink: Ink) -> None:
+    def draw(figure: Any, palette: Palette) -> None:
         rows = figure.subplots(len(models), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (_, name, drawing) in zip(rows, models, strict=True):
             counted = drawing.histogram
             real, fake = (np.array(counts) / max(1, sum(counts)) for counts in (counted.real, counted.fake))
-            axes.stairs(real, counted.edges, fill=True, color=ink.first, alpha=0.45, linewidth=0, clip_on=False)
-            axes.stairs(fake, counted.edges, color=ink.second, linewidth=1.6, clip_on=False)
-            style_axes(axes, ink, x="probability of fake" if axes is rows[-1] else "", y="")
+            axes.stairs(real, counted.edges, fill=True, color=palette.first, alpha=0.45, linewidth=0, clip_on=False)
+            axes.stairs(fake, counted.edges, color=palette.second, linewidth=1.6, clip_on=False)
+            style_axes(axes, palette, x="probability of fake" if axes is rows[-1] else "", y="")
             axes.set(xlim=(0, 1), ylim=(0, max(1e-9, float(max(real.max(), fake.max()))) * 1.05), yticks=[])
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
             axes.spines["left"].set_visible(False)
-            axes.set_title(short[name], fontsize=SMALL_LETTERS, color=ink.text, loc="left", pad=3)
+            axes.set_title(short[name], fontsize=SMALL_LETTERS, color=palette.text, loc="left", pad=3)
 
     counts = ", ".join(
         f"{name} {sum(drawing.histogram.real[-1:])} of {sum(drawing.histogram.real)} reals in the highest bin"
@@ -293,15 +293,15 @@ def build_histograms(models: Drawn, *, place: str, stem: str) -> Chart:
 
 
 def build_robustness(models: Sequence[ModelResult]) -> list[Chart]:
-    """One chart for each disturbance that any model was put through, in the order in which they are met."""
-    names = list_disturbances(models)
+    """One chart for each corruption that any model was tested with, in the order in which they are met."""
+    names = list_corruptions(models)
     points = [point.auc for model in models for curve in model.robustness for point in curve.points]
     low = find_least(value for auc in points for value in (auc.value, auc.low))
     stems = make_unique(make_slug(name) for name in names)
     return [_build_robustness(models, name, stem, low) for name, stem in zip(names, stems, strict=True)]
 
 
-def list_disturbances(models: Sequence[ModelResult]) -> list[str]:
+def list_corruptions(models: Sequence[ModelResult]) -> list[str]:
     """Their names, in the order in which they are met."""
     return list(dict.fromkeys(curve.name for model in models for curve in model.robustness))
 
@@ -314,28 +314,28 @@ def find_least(aucs: Iterable[float | None]) -> float:
 def _build_robustness(models: Sequence[ModelResult], name: str, stem: str, low: float) -> Chart:
     curves = [(n, model.name, c) for n, model in enumerate(models) for c in model.robustness if c.name == name]
     longest = max((curve for _, _, curve in curves), key=lambda curve: len(curve.points))
-    ticks = name_strengths(longest)
+    ticks = name_severities(longest)
 
-    def draw(figure: Any, ink: Ink) -> None:
+    def draw(figure: Any, palette: Palette) -> None:
         axes = figure.add_subplot()
-        draw_reference(axes, ink, [0, max(1, len(ticks) - 1)], [0.5, 0.5])
+        draw_reference(axes, palette, [0, max(1, len(ticks) - 1)], [0.5, 0.5])
         for number, _, curve in curves:
             known = [(at, p.auc) for at, p in enumerate(curve.points) if p.auc.value is not None]
             aside = 0.045 * (number - (len(curves) - 1) / 2)  # so that intervals stand beside each other
             places = [at + aside for at, _ in known]
             ends = np.array([(auc.low, auc.high) for _, auc in known], np.float64).reshape(-1, 2)  # NaN: not drawn
-            colour = ink.series[number % 8]
+            colour = palette.series[number % 8]
             axes.vlines(places, ends[:, 0], ends[:, 1], color=colour, alpha=0.6, linewidth=1.2, clip_on=False)
-            draw_line(axes, ink, number, places, [auc.value for _, auc in known])
+            draw_line(axes, palette, number, places, [auc.value for _, auc in known])
         axes.set_xticks(range(len(ticks)), [shorten(show(tick), 12) for tick in ticks])
         axes.set(xlim=(-0.2, max(1, len(ticks) - 1) + 0.2), ylim=(low, 1.0))
         axes.set_yticks([low + 0.1 * step for step in range(round((1 - low) * 10) + 1)])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1g}".removeprefix("0") or "0")
-        style_axes(axes, ink, x=shorten(show(longest.unit), 40), y="frame AUC")
+        style_axes(axes, palette, x=shorten(show(longest.unit), 40), y="frame AUC")
         if sum(map(len, ticks)) > 34:
             axes.tick_params(axis="x", labelrotation=25)
 
-    title = name_disturbance(name)
+    title = name_corruption(name)
     areas = {model: DASH if curve.area is None else format_value(curve.area, "share") for _, model, curve in curves}
     return Chart(
         name=f"robustness-{stem}",
@@ -355,14 +355,14 @@ def _build_robustness(models: Sequence[ModelResult], name: str, stem: str, low: 
     )
 
 
-def name_disturbance(name: str) -> str:
+def name_corruption(name: str) -> str:
     """`jpeg` -> "JPEG", `crop_jitter` -> "Crop jitter"."""
     plain = name.replace("_", " ")
     return {"jpeg": "JPEG", "h264": "H.264"}.get(plain, plain[:1].upper() + plain[1:])
 
 
-def name_strengths(curve: DisturbanceCurve) -> list[str]:
-    """A short name for each strength (K,): the number, where its label is the unit with that number; else the label."""
+def name_severities(curve: CorruptionCurve) -> list[str]:
+    """A short name for each severity (K,): the number, where its label is the unit with that number; else the label."""
     names = [point.label for point in curve.points]
     numbers = [f"{point.strength:g}" for point in curve.points]
     told = all(number in name for number, name in zip(numbers[1:], names[1:], strict=True))

@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 
 from sharpstudent.core.errors import say_count
-from sharpstudent.report.results import FigureResult
+from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import say_name
 from sharpstudent.report.verdict import find_side, join, say_rate, say_share
-from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, say_auc
+from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, ReportSet, say_auc
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
-    DisturbanceCurve,
-    DisturbancePoint,
+    CorruptionCurve,
+    CorruptionPoint,
     ModelResult,
 )
 
@@ -31,36 +31,36 @@ _AGAINST_CHANCE = {
 }
 
 
-def describe_separation(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
+def describe_separation(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     """Frame and video AUC on each set, and whether they are better than chance."""
     lines: list[str] = []
-    for judged in sets:
-        where = f"On {judged.title}{' (which chose its checkpoint, and flatters it)' if judged.is_validation else ''}"
-        found = judged.find(model, FRAME_AUC)
+    for dataset in sets:
+        where = f"On {dataset.title}{' (which chose its checkpoint, and flatters it)' if dataset.is_validation else ''}"
+        found = dataset.find(model, FRAME_AUC)
         if found is None or found.value is None:
             why = f": {say_name(found.note)}" if found is not None and found.note else ""
             lines.append(f"{where} nothing is known of how well {say_name(model.name)} separates real from fake{why}.")
             continue
         text = (
             f"{where} {say_name(model.name)} separates real from fake with a frame AUC of "
-            f"{say_auc(found, judged.say_over(model))}, {_AGAINST_CHANCE[find_side(found, CHANCE)]}"
+            f"{say_auc(found, dataset.say_over(model))}, {_AGAINST_CHANCE[find_side(found, CHANCE)]}"
         )
-        video = judged.find(model, VIDEO_AUC)
-        if video is not None and video.value is not None and judged.has_videos(model):
+        video = dataset.find(model, VIDEO_AUC)
+        if video is not None and video.value is not None and dataset.has_videos(model):
             text += (
-                f"; by video (mean of its frames) {say_auc(video, judged.say_over(model, 'video'))}, "
+                f"; by video (mean of its frames) {say_auc(video, dataset.say_over(model, 'video'))}, "
                 f"{_AGAINST_CHANCE[find_side(video, CHANCE)]}"
             )
         lines.append(f"{text}.")
     return lines
 
 
-def describe_kinds(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
+def describe_kinds(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     """The kind of fake that it finds hardest against the easiest; nothing where there are not two."""
     kinds = [
-        (f"{say_name(kind)} ({judged.title}{_say_novelty(kind, judged, sets)})", figure)
-        for judged in sets
-        for kind, figure in judged.list_kinds(model).items()
+        (f"{say_name(kind)} ({dataset.title}{_say_novelty(kind, dataset, sets)})", figure)
+        for dataset in sets
+        for kind, figure in dataset.list_kinds(model).items()
     ]
     if len(kinds) < 2:
         return []
@@ -80,25 +80,25 @@ def describe_kinds(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
 
 
 def describe_robustness(model: ModelResult) -> list[str]:
-    """The disturbance and strength at which its frame AUC is lowest, beside the undisturbed pictures."""
-    worst: tuple[DisturbanceCurve, DisturbancePoint] | None = None
+    """The corruption and severity at which its frame AUC is lowest, beside the clean pictures."""
+    worst: tuple[CorruptionCurve, CorruptionPoint] | None = None
     lowest = float("inf")
     for curve in model.robustness:
-        for point in curve.points[1:]:  # the first one is no disturbance at all
+        for point in curve.points[1:]:  # the first one is no corruption at all
             if point.auc.value is not None and point.auc.value < lowest:
                 lowest, worst = point.auc.value, (curve, point)
     if worst is None:
         return []
     curve, point = worst
     without = curve.points[0].auc
-    figures = f"frame AUC {say_auc(point.auc)}, against {say_auc(without)} undisturbed"
+    figures = f"frame AUC {say_auc(point.auc)}, against {say_auc(without)} on clean pictures"
     where = f"{say_name(curve.name)} at {say_name(point.label)}"
-    tried = f"of {len(model.robustness)} disturbance{'s' if len(model.robustness) > 1 else ''} tried"
+    tried = f"of {len(model.robustness)} corruption{'s' if len(model.robustness) > 1 else ''} tried"
     if _is_apart(point.auc, without):
         text = f"{where} harms {say_name(model.name)} most {tried}: {figures}"
     else:
         text = (
-            f"That any disturbance harms {say_name(model.name)} is not shown by these intervals; lowest {tried} is "
+            f"That any corruption harms {say_name(model.name)} is not shown by these intervals; lowest {tried} is "
             f"{where}: {figures}"
         )
     if find_side(point.auc, CHANCE) in ("open", "below"):
@@ -106,13 +106,13 @@ def describe_robustness(model: ModelResult) -> list[str]:
     return [f"{text}."]
 
 
-def _say_novelty(kind: str, judged: JudgedSet, sets: list[JudgedSet]) -> str:
+def _say_novelty(kind: str, dataset: ReportSet, sets: list[ReportSet]) -> str:
     """Whether the validation that chose the model held such fakes, where that is known."""
     known = {one for each in sets if each.is_validation and each.about is not None for one in each.about.manipulations}
-    return "" if not known or judged.is_validation or kind in known else "; no such fakes chose the model"
+    return "" if not known or dataset.is_validation or kind in known else "; no such fakes chose the model"
 
 
-def _is_apart(lower: FigureResult, higher: FigureResult) -> bool:
+def _is_apart(lower: MetricValue, higher: MetricValue) -> bool:
     """Whether the intervals leave a gap: stricter than a test of the difference, which takes paired samples."""
     return lower.high is not None and higher.low is not None and lower.high < higher.low
 
@@ -123,20 +123,20 @@ BELIEVABLE, UNBELIEVABLE = 0.05, 0.10  # ECE: up to here probabilities may be re
 RULE_OF_THREE = 3.0  # none seen in n: up to 3 / n, at 95 % (Hanley & Lippman-Hand 1983)
 
 
-def describe_false_alarms(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
+def describe_false_alarms(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     """Reals called fake and fakes missed, at the stored threshold or, without one, at a probability of one half."""
     name = choose_threshold(model.calibration)
     lines: list[str] = []
-    for judged in sets:
-        alarms, missed = (judged.find(model, f"frame_{kind}_at_{name}") for kind in ("bpcer", "apcer"))
+    for dataset in sets:
+        alarms, missed = (dataset.find(model, f"frame_{kind}_at_{name}") for kind in ("bpcer", "apcer"))
         if alarms is None or alarms.value is None:
             continue
         text = (
-            f"At {say_threshold(name)} {say_name(model.name)} calls {_say_errors(alarms, judged, model, 'real')} on "
-            f"{judged.title} fake{_hold_against_wanted(alarms, name)}"
+            f"At {say_threshold(name)} {say_name(model.name)} calls {_say_errors(alarms, dataset, model, 'real')} on "
+            f"{dataset.title} fake{_hold_against_wanted(alarms, name)}"
         )
         if missed is not None and missed.value is not None:
-            text += f", and misses {_say_errors(missed, judged, model, 'fake')}"
+            text += f", and misses {_say_errors(missed, dataset, model, 'fake')}"
         lines.append(f"{text}.")
     return lines
 
@@ -156,21 +156,21 @@ def say_threshold(name: str) -> str:
     return f"the threshold stored with it, chosen on validation {f'for {kind}' if kind else f'as {say_name(name)}'},"
 
 
-def describe_probabilities(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
+def describe_probabilities(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     """ECE, after the stored temperature where there is one, and what may be made of it."""
     lines: list[str] = []
-    for judged in sets:
-        after, before = (judged.find(model, f"frame_ece{end}") for end in ("_calibrated", ""))
+    for dataset in sets:
+        after, before = (dataset.find(model, f"frame_ece{end}") for end in ("_calibrated", ""))
         found = before if after is None or after.value is None else after
         if found is None or found.value is None:
             continue
         how = ", after the stored temperature" if found is after else ""
         text = (
-            f"The probabilities of {say_name(model.name)} on {judged.title} are off by {say_auc(found)} on average "
+            f"The probabilities of {say_name(model.name)} on {dataset.title} are off by {say_auc(found)} on average "
             f"(ECE{how})"
         )
         if found.high is not None and found.high <= BELIEVABLE:
-            text += f": they may be read as probabilities{_say_prevalence(model, judged)}"
+            text += f": they may be read as probabilities{_say_prevalence(model, dataset)}"
         elif find_side(found, UNBELIEVABLE) == "above":
             text += ": do not read them as probabilities"
         else:
@@ -179,42 +179,42 @@ def describe_probabilities(model: ModelResult, sets: list[JudgedSet]) -> list[st
     return lines
 
 
-def describe_undecided(models: tuple[ModelResult, ...], sets: list[JudgedSet]) -> list[str]:
-    """Frames without a face, or that could not be read: they are part of no figure."""
+def describe_undecided(models: tuple[ModelResult, ...], sets: list[ReportSet]) -> list[str]:
+    """Frames without a face, or that could not be read: they are part of no metric."""
     lines: list[str] = []
     whole: list[str] = []
-    for judged in sets:
-        count, total, reasons = _count_undecided(models, judged)
+    for dataset in sets:
+        count, total, reasons = _count_undecided(models, dataset)
         if count is None or total is None:
             continue
         if count == 0:
-            whole.append(judged.title)
+            whole.append(dataset.title)
         else:
             why = "; ".join(f"{say_name(reason)}: {number:,}" for reason, number in reasons.items())
             lines.append(
-                f"On {judged.title} {count:,} of {total:,} frames ({say_share(count / max(total, 1))}) have no decision"
-                f"{f' ({why})' if why else ''}: they are part of no figure."
+                f"On {dataset.title} {count:,} of {total:,} frames ({say_share(count / max(total, 1))}) have no "
+                f"decision{f' ({why})' if why else ''}: they are part of no metric."
             )
     return lines + ([f"Every frame of {join(whole)} has a decision."] if whole else [])
 
 
 def _count_undecided(
-    models: tuple[ModelResult, ...], judged: JudgedSet
+    models: tuple[ModelResult, ...], dataset: ReportSet
 ) -> tuple[int | None, int | None, dict[str, int]]:
     """Frames without a decision, all frames, reasons. Where models differ, the one with most of them."""
-    if judged.about is not None:
-        reasons = dict(judged.about.without_decision)
-        return sum(reasons.values()), judged.about.frames, reasons
-    counts = [(judged.count(m, "frame_count_without_decision"), judged.count(m, "frame_count")) for m in models]
+    if dataset.about is not None:
+        reasons = dict(dataset.about.without_decision)
+        return sum(reasons.values()), dataset.about.frames, reasons
+    counts = [(dataset.count(m, "frame_count_without_decision"), dataset.count(m, "frame_count")) for m in models]
     known = [(without, without + decided) for without, decided in counts if without is not None and decided is not None]
     return (*max(known), {}) if known else (None, None, {})
 
 
-def _say_errors(figure: FigureResult, judged: JudgedSet, model: ModelResult, kind: str) -> str:
+def _say_errors(figure: MetricValue, dataset: ReportSet, model: ModelResult, kind: str) -> str:
     """`2.3 % (...) of the real frames`; of none at all, how many there may still be."""
-    count = judged.count(model, f"frame_count_{kind}")
+    count = dataset.count(model, f"frame_count_{kind}")
     frames = f"{kind} frames" if count is None else f"{count:,} {kind} frames"
-    people = judged.count(model, "people_count")
+    people = dataset.count(model, "people_count")
     is_flat = figure.low is not None and figure.low == figure.high == figure.value
     if not is_flat or figure.value not in (0.0, 1.0):
         return f"{say_rate(figure)} of {'the ' if count is None else ''}{frames}"
@@ -225,15 +225,15 @@ def _say_errors(figure: FigureResult, judged: JudgedSet, model: ModelResult, kin
     return f"{which} (of {over}: up to {say_share(RULE_OF_THREE / people)} of others cannot be ruled out)"
 
 
-def _hold_against_wanted(alarms: FigureResult, name: str) -> str:
+def _hold_against_wanted(alarms: MetricValue, name: str) -> str:
     """Whether the false alarms are those that the threshold was chosen for."""
     wanted = re.fullmatch(r"fpr_([\d.]+)pct", name)
     side = "open" if wanted is None else find_side(alarms, float(wanted[1]) / 100)
     return {"above": ", more than it was chosen for", "below": ", fewer than it was chosen for"}.get(side, "")
 
 
-def _say_prevalence(model: ModelResult, judged: JudgedSet) -> str:
-    real, fake = (judged.count(model, f"frame_count_{kind}") for kind in ("real", "fake"))
+def _say_prevalence(model: ModelResult, dataset: ReportSet) -> str:
+    real, fake = (dataset.count(model, f"frame_count_{kind}") for kind in ("real", "fake"))
     if real is None or fake is None or real + fake == 0:
         return ", where fakes are as frequent as here"
     return f", where fakes are as frequent as here ({say_share(fake / (real + fake))})"

@@ -19,7 +19,7 @@ from sharpstudent.metrics.bootstrap import compute_paired
 from sharpstudent.metrics.calibration import compute_reliability_of_positive as compute_reliability_of_fake
 from sharpstudent.metrics.curves import Curve, compute_det, compute_pr, compute_roc
 from sharpstudent.metrics.metric import make_binary_metric
-from sharpstudent.report.results import FigureResult
+from sharpstudent.report.results import MetricValue
 from sharpstudent.tasks.deepfake.evaluation.figures import (
     AGGREGATIONS,
     FRAME,
@@ -68,7 +68,7 @@ def build_figures(
     rules: Sequence[Aggregation] = AGGREGATIONS,
     rounds: int = ROUNDS,
     seed: int = SEED,
-) -> dict[str, FigureResult]:
+) -> dict[str, MetricValue]:
     """All figures of `compute_figures`, intervals over people, at the thresholds that the calibration has stored.
     rules: by which videos are scored.
 
@@ -97,10 +97,10 @@ def _read_thresholds(calibration: CalibrationResult | None, levels: Sequence[str
     }
 
 
-def _to_results(found: Figures) -> dict[str, FigureResult]:
+def _to_results(found: Figures) -> dict[str, MetricValue]:
     names = dict.fromkeys((*found.values, *found.notes))
     return {
-        name: FigureResult(
+        name: MetricValue(
             value=found.values.get(name),
             low=None if name not in found.intervals else found.intervals[name].low,
             high=None if name not in found.intervals else found.intervals[name].high,
@@ -182,7 +182,7 @@ def build_comparisons(
     (name_a, frames_a), (name_b, frames_b) = a, b
     for column in ("sample_ids", "clip_ids", "sources"):
         if list(getattr(frames_a, column)) != list(getattr(frames_b, column)):
-            raise ValueError(f"{name_a} and {name_b} were judged on different frames: {column} differ")
+            raise ValueError(f"{name_a} and {name_b} were evaluated on different frames: {column} differ")
     decided = frames_a.decided & frames_b.decided
     samples = [_take(_pair(frames_a, frames_b.margins), decided)]
     if choose_rules(frames_a):

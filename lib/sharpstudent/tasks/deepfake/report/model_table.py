@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from sharpstudent.report.results import FigureResult
+from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import (
     DASH,
     draw_console_table,
     drop_empty,
     escape_markdown,
-    format_figure,
+    format_estimate,
     format_value,
     list_costs,
     list_guide_columns,
@@ -25,7 +25,7 @@ from sharpstudent.report.text import (
     to_markdown,
 )
 from sharpstudent.tasks.deepfake.report.guide import find_validation_auc
-from sharpstudent.tasks.deepfake.report.judged_sets import JudgedSet, find_comparison, list_sets
+from sharpstudent.tasks.deepfake.report.report_sets import ReportSet, find_comparison, list_sets
 from sharpstudent.tasks.deepfake.report.results import ModelResult, Results
 
 FRAME_AUC, VIDEO_AUC = "frame_auc", "video_auc_mean"
@@ -44,10 +44,10 @@ def render_tables(results: Results) -> tuple[Table, ...]:
 def render_markdown(results: Results) -> str:
     """All columns in one table, ending in a newline; names that users gave stay without effect."""
     aucs = {
-        f"{escape_markdown(judged.title)}: {title} AUC [95 %]": [
-            format_figure(_find(judged, model, name), "share") for model in results.models
+        f"{escape_markdown(dataset.title)}: {title} AUC [95 %]": [
+            format_estimate(_find(dataset, model, name), "share") for model in results.models
         ]
-        for judged in list_sets(results)
+        for dataset in list_sets(results)
         for title, name in (("frame", FRAME_AUC), ("video", VIDEO_AUC))
     }
     return to_markdown({**_list_guide(results), **drop_empty(aucs), **_list_further(results)}, words=WORDS)
@@ -71,11 +71,11 @@ def _list_guide(results: Results) -> dict[str, list[str]]:
 def _list_aucs(results: Results) -> dict[str, Sequence[str]]:
     """A line a model and set."""
     lines = [
-        (say_name(model.name), judged.title, *(format_figure(figure, "share") for figure in (frame, video)))
+        (say_name(model.name), dataset.title, *(format_estimate(figure, "share") for figure in (frame, video)))
         for model in results.models
-        for judged in list_sets(results)
-        if (frame := judged.find(model, FRAME_AUC)) is not None
-        for video in [_find(judged, model, VIDEO_AUC)]
+        for dataset in list_sets(results)
+        if (frame := dataset.find(model, FRAME_AUC)) is not None
+        for video in [_find(dataset, model, VIDEO_AUC)]
     ]
     heads = ("Model", "Set", "Frame AUC [95 %]", "Video AUC [95 %]")
     return drop_empty(dict(zip(heads, zip(*lines, strict=True), strict=False)))
@@ -92,17 +92,17 @@ def format_auc(value: float | None) -> str:
     return DASH if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _find(judged: JudgedSet, model: ModelResult, figure: str) -> FigureResult | None:
+def _find(dataset: ReportSet, model: ModelResult, figure: str) -> MetricValue | None:
     """A figure of the set; none of videos where each is a single frame: it would be that of frames once more."""
-    return None if figure == VIDEO_AUC and not judged.has_videos(model) else judged.find(model, figure)
+    return None if figure == VIDEO_AUC and not dataset.has_videos(model) else dataset.find(model, figure)
 
 
-def _find_agreement(results: Results, model: ModelResult, judged: JudgedSet | None = None) -> float | None:
+def _find_agreement(results: Results, model: ModelResult, dataset: ReportSet | None = None) -> float | None:
     """With the first teacher, on the first set where they were compared."""
     teacher = next((one for one in results.models if one.role == "teacher"), None)
     if teacher is None or teacher.name == model.name:
         return None
-    for one in list_sets(results) if judged is None else [judged]:
+    for one in list_sets(results) if dataset is None else [dataset]:
         found = find_comparison(results, model, teacher, FRAME_AUC, one)
         if found is not None:
             return found.agreement
@@ -120,10 +120,10 @@ def _list_values(results: Results, model: ModelResult) -> dict[str, object]:
     }
     costs = ("latency_ms", "latency_p95_ms", "macs", "file_bytes", "memory_bytes", "device")
     values |= {name: getattr(model.cost, name, None) for name in costs}
-    for judged in list_sets(results):
-        end = f"@{judged.name}" if judged.name else ""
+    for dataset in list_sets(results):
+        end = f"@{dataset.name}" if dataset.name else ""
         for name in (FRAME_AUC, VIDEO_AUC):
-            figure = judged.find(model, name) or FigureResult(value=None)
+            figure = dataset.find(model, name) or MetricValue(value=None)
             values |= {f"{name}{end}": figure.value, f"{name}_low{end}": figure.low, f"{name}_high{end}": figure.high}
-        values[f"agreement_with_teacher{end}"] = _find_agreement(results, model, judged)
+        values[f"agreement_with_teacher{end}"] = _find_agreement(results, model, dataset)
     return values

@@ -29,8 +29,8 @@ from sharpstudent.report.text import (
     Notes,
     Row,
     TextTable,
-    begin_large,
     build_list,
+    capitalize_first,
     format_count,
     format_probability,
     format_value,
@@ -39,15 +39,15 @@ from sharpstudent.report.text import (
 )
 from sharpstudent.report.verdict import NO_DIFFERENCE, find_side
 from sharpstudent.tasks.deepfake.report.charts import ReportCharts, build_charts
-from sharpstudent.tasks.deepfake.report.figure_tables import (
-    AllFigures,
-    FigureTables,
+from sharpstudent.tasks.deepfake.report.metric_tables import (
+    AllMetrics,
+    MetricTables,
     build_areas,
-    build_figure_tables,
     build_glance,
     build_kinds_table,
-    build_strengths,
-    collect_figures,
+    build_metric_tables,
+    build_severities,
+    collect_metrics,
     find_scale,
 )
 from sharpstudent.tasks.deepfake.report.pictures import ReportPicture, build_mistakes, build_mistakes_table
@@ -60,8 +60,8 @@ from sharpstudent.tasks.deepfake.report.results import (
     Results,
 )
 from sharpstudent.tasks.deepfake.report.words import (
-    describe_figure,
     describe_level,
+    describe_metric,
     describe_part,
     name_threshold,
     split_name,
@@ -101,7 +101,7 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
             f"{model.name}: {describe_level(level)}",
             tuple(
                 Row(
-                    word(begin_large(name_threshold(name))),
+                    word(capitalize_first(name_threshold(name))),
                     (
                         Cell(f"{point.threshold:.3f}".replace("-", MINUS)),
                         Cell(format_probability(0.5 * (1.0 + math.tanh(0.5 * point.threshold)))),
@@ -137,7 +137,7 @@ def build_comparisons(comparisons: Sequence[ComparisonResult]) -> TextTable:
     """A group a figure, a row a pair of models; figures in the order in which they come."""
     pairs: dict[str, list[ComparisonResult]] = {}
     for one in comparisons:
-        pairs.setdefault(describe_figure(one.figure), []).append(one)
+        pairs.setdefault(describe_metric(one.figure), []).append(one)
     return build_pairs("Pairs of models on the same samples", pairs, _PAIR_COLUMNS, link="word-interval")
 
 
@@ -155,7 +155,7 @@ def build_bands(bands: Sequence[Band]) -> TextTable:
 def build_data(data: Sequence[DataResult]) -> TextTable:
     """A row a set: what was counted."""
     names = ("frames", "faces", "real", "fake", "videos", "people")
-    counts: dict[Cell, Callable[[Any], int]] = {Cell(begin_large(name)): attrgetter(name) for name in names}
+    counts: dict[Cell, Callable[[Any], int]] = {Cell(capitalize_first(name)): attrgetter(name) for name in names}
     counts[Cell("Without decision", link="word-counts")] = lambda one: sum(one.without_decision.values())
     return build_sets(data, counts, tell_kind=_tell_kind)
 
@@ -175,16 +175,16 @@ def _tell_kind(one: DataResult) -> str:
     return one.kind if one.split is None else f"{one.kind}, split {one.split}"
 
 
-KIND_FIGURES = ("auc", "eer", "tpr_at_fpr_1pct", "apcer_at_half")
+KIND_METRICS = ("auc", "eer", "tpr_at_fpr_1pct", "apcer_at_half")
 SOURCE_LEVELS = ("frame", "video_mean")
 
 
 @dataclass(frozen=True)
-class SourceFigures:
+class SourceTables:
     """A source's tables: of all its fakes, where there are several sources, and by kind of fake."""
 
     name: str
-    tables: tuple[FigureTables, ...]
+    tables: tuple[MetricTables, ...]
     kinds: tuple[TextTable, ...]
 
 
@@ -202,7 +202,7 @@ def write_report(folder: Path, results: Results, pictures: Sequence[ReportPictur
 def render_page(results: Results, charts: ReportCharts, pictures: Sequence[ReportPicture]) -> str:
     """The page as text. Raises ValueError where `build_mistakes` does."""
     whole = _list_whole(results)
-    figures = collect_figures(results.models)
+    figures = collect_metrics(results.models)
     mistakes = build_mistakes(results.mistakes, pictures)
     parts = {
         "comparisons": build_comparisons([one for one in results.comparisons if one.figure in whole]),
@@ -220,12 +220,12 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
         "unit": "picture",
         "glance": build_glance(figures),
         "least": format_value(find_scale(figures), "share").rstrip("0"),
-        "tables": [build_figure_tables(figures, level, "") for level in figures.list_levels("")],
+        "tables": [build_metric_tables(figures, level, "") for level in figures.list_levels("")],
         "sources": _list_sources(figures),
         "curves": draw_within(charts.curves),
         "robustness": draw_group(charts.robustness),
         "areas": build_areas(results.models),
-        "strengths": build_strengths(results.models),
+        "severities": build_severities(results.models),
         "training": draw_group(charts.training),
         "mistakes": mistakes,
         "further": build_mistakes_table(mistakes.rest),
@@ -239,14 +239,14 @@ def _list_whole(results: Results) -> set[str]:
     return {name for name in names if not split_name(name).suffix} or names
 
 
-def _list_sources(figures: AllFigures) -> list[SourceFigures]:
+def _list_sources(figures: AllMetrics) -> list[SourceTables]:
     sources = figures.list_sources()
-    found: list[SourceFigures] = []
+    found: list[SourceTables] = []
     for source in sources:
         levels = [level for level in SOURCE_LEVELS if level in figures.list_levels(source)]
-        tables = [build_figure_tables(figures, level, source) for level in levels] if len(sources) > 1 else []
-        kinds = [build_kinds_table(figures, source, level, KIND_FIGURES) for level in SOURCE_LEVELS]
+        tables = [build_metric_tables(figures, level, source) for level in levels] if len(sources) > 1 else []
+        kinds = [build_kinds_table(figures, source, level, KIND_METRICS) for level in SOURCE_LEVELS]
         filled = tuple(table for table in kinds if table)
         if tables or filled:
-            found.append(SourceFigures(describe_part(source), tuple(tables), filled))
+            found.append(SourceTables(describe_part(source), tuple(tables), filled))
     return found

@@ -5,7 +5,7 @@ The form of results.json is this file's (`Results`), told as JSON Schema in docs
 `sharpstudent/results/1` may count on every key here; keys are added under the same number, and a change of meaning
 raises it. All numbers are finite; what has no value is null, with a note that says why.
 
-Legend: K strengths of a disturbance, P points of a curve, M bins.
+Legend: K severities of a corruption, P points of a curve, M bins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from sharpstudent.report.results import FigureResult, ModelBase, PairBase, Plain, ResultsBase, SetBase
+from sharpstudent.report.results import MetricValue, ModelBase, PairBase, Plain, ResultsBase, SetBase
 
 Numbers = tuple[float, ...]
 Counts = tuple[int, ...]
@@ -87,22 +87,22 @@ class CalibrationResult(Plain):
     operating_points: Mapping[str, Mapping[str, OperatingPointResult]]
 
 
-class DisturbancePoint(Plain):
-    """strength: in the disturbance's unit; label: as a reader says it, `quality 50`; auc: frame AUC."""
+class CorruptionPoint(Plain):
+    """strength: severity, in the corruption's unit; label: as a reader says it, `quality 50`; auc: frame AUC."""
 
     strength: float
     label: str
-    auc: FigureResult
+    auc: MetricValue
 
 
-class DisturbanceCurve(Plain):
-    """One disturbance at rising strengths, the first of them none at all (K,). area: mean AUC along the curve, by the
-    trapezoid rule over equally spaced strengths, 0..1.
+class CorruptionCurve(Plain):
+    """One corruption at rising severities, the first of them none at all (K,). area: mean AUC along the curve, by the
+    trapezoid rule over equally spaced severities, 0..1.
     """
 
     name: str
     unit: str
-    points: tuple[DisturbancePoint, ...]
+    points: tuple[CorruptionPoint, ...]
     area: float | None
 
 
@@ -114,14 +114,14 @@ class ModelResult(ModelBase):
     """
 
     image_size: int | None
-    figures: Mapping[str, FigureResult] = Field(default_factory=dict[str, FigureResult])
+    figures: Mapping[str, MetricValue] = Field(default_factory=dict[str, MetricValue])
     drawings: tuple[Drawing, ...] = ()
     calibration: CalibrationResult | None = None
-    robustness: tuple[DisturbanceCurve, ...] = ()
+    robustness: tuple[CorruptionCurve, ...] = ()
 
 
 class DataResult(SetBase):
-    """One data set as it was judged. kind: manifest, folder (cut for this), crops, validation; split: of a manifest;
+    """One data set as it was evaluated. kind: manifest, folder (cut for this), crops, validation; split: of a manifest;
     fingerprint: sha256 over names, labels and contents of all faces; faces_rule: which of a frame's faces count;
     without_decision: frames in which no face was found or that could not be read, by reason; manipulations: fakes of
     each kind, frames.
@@ -148,7 +148,7 @@ class ComparisonResult(PairBase):
 
 
 class MistakeResult(Plain):
-    """A sample that a model judged worst. label: real 0, fake 1; probability: of fake; picture: its number among the
+    """One of a model's worst mistakes. label: real 0, fake 1; probability: of fake; picture: its number among the
     report's pictures, null where it could not be read again.
     """
 
@@ -163,7 +163,7 @@ class MistakeResult(Plain):
 
 
 class Band(Plain):
-    """A figure that the two-stage guide expects on FaceForensics++ at 380 px, beside what was measured here."""
+    """A value that the two-stage guide expects on FaceForensics++ at 380 px, beside what was measured here."""
 
     what: str
     expected: str

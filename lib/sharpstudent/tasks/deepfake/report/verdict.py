@@ -11,7 +11,7 @@ from itertools import combinations, product
 from sharpstudent.core.errors import say_count
 from sharpstudent.models.widths import Lighter
 from sharpstudent.report.results import Role
-from sharpstudent.report.text import begin_small, say_name
+from sharpstudent.report.text import lower_first, say_name
 from sharpstudent.report.verdict import (
     NO_DIFFERENCE,
     describe_costs,
@@ -29,7 +29,7 @@ from sharpstudent.tasks.deepfake.report.decisions import (
     describe_separation,
     describe_undecided,
 )
-from sharpstudent.tasks.deepfake.report.judged_sets import CHANCE, JudgedSet, find_comparison, list_sets, take_telling
+from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, ReportSet, find_comparison, list_sets, take_telling
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelResult, Results
 
 FEW_PEOPLE = 20
@@ -41,11 +41,11 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
     lighter: the width of the student's family that is lighter than the teacher (`find_lighter_width`), named where the
     student is not. With roles: did distillation help, the cost, the distance to the teacher. Without: each model
     against each other. Then, of the distilled student and of each model without a role (of all where there is none):
-    how well it separates, which fakes, disturbances, false alarms, probabilities. Then how well the others separate;
-    last what was not judged.
+    how well it separates, which fakes, corruptions, false alarms, probabilities. Then how well the others separate;
+    last what was not evaluated.
     """
     if not results.models:
-        return ("No model was judged.",)
+        return ("No model was evaluated.",)
     sets = list_sets(results)
     few, gain = _warn_of_few(results, sets), describe_gain(results, sets)
     costs = describe_costs(results.models, unit="picture", lighter=lighter, say_inputs=_say_sizes)
@@ -71,7 +71,7 @@ def _choose_main(results: Results) -> list[ModelResult]:
     return chosen or list(results.models)
 
 
-def _describe_model(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
+def _describe_model(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     telling = take_telling(sets)
     return [
         *describe_kinds(model, sets),
@@ -81,9 +81,9 @@ def _describe_model(model: ModelResult, sets: list[JudgedSet]) -> list[str]:
     ]
 
 
-def _warn_of_few(results: Results, sets: list[JudgedSet]) -> list[str]:
+def _warn_of_few(results: Results, sets: list[ReportSet]) -> list[str]:
     """A percentile bootstrap over few groups is too narrow (Davison & Hinkley 1997, section 5.2)."""
-    counts = {judged.title: judged.count(results.models[0], "people_count") for judged in sets}
+    counts = {dataset.title: dataset.count(results.models[0], "people_count") for dataset in sets}
     few = {title: count for title, count in counts.items() if count is not None and count < FEW_PEOPLE}
     return [
         f"{title} has {say_count(count, 'person')} only: intervals over so few are narrower than the doubt is."
@@ -105,7 +105,7 @@ _AGAINST: dict[Role, tuple[str, str]] = {
 _VIDEO_WORDS = {"above": "above 0", "below": "below 0", "open": "not told from 0", "unknown": "without an interval"}
 
 
-def describe_gain(results: Results, sets: list[JudgedSet]) -> list[str]:
+def describe_gain(results: Results, sets: list[ReportSet]) -> list[str]:
     """Did distillation help? One sentence for each distilled model and set that nothing was chosen on."""
     controls, befores = find_role(results.models, "control"), find_role(results.models, "before")
     lines: list[str] = []
@@ -113,14 +113,14 @@ def describe_gain(results: Results, sets: list[JudgedSet]) -> list[str]:
         if not controls and not befores:
             lines.append(
                 f"Whether distillation is worth anything for {say_name(student.name)} cannot be told: neither the "
-                "student before stage 2 nor a control was judged beside it."
+                "student before stage 2 nor a control was evaluated beside it."
             )
             continue
-        for judged in take_telling(sets):
+        for dataset in take_telling(sets):
             for role, (subject, which) in _AGAINST.items():
                 for other in find_role(results.models, role):
                     who = f"{say_name(student.name)} minus {say_name(other.name)}, which {which}"
-                    lines.append(_say_answer(subject, who, results, student, other, judged))
+                    lines.append(_say_answer(subject, who, results, student, other, dataset))
         if not controls:
             lines.append(
                 "What of that is the teacher's doing cannot be told, for stage 2 also trained longer: a control with "
@@ -128,28 +128,28 @@ def describe_gain(results: Results, sets: list[JudgedSet]) -> list[str]:
             )
     if lines and any(model.role in ("control", "before") for model in results.models):
         lines.append(
-            "These intervals are over the people judged, for one training of each model: what another seed would give, "
-            "they do not tell."
+            "These intervals are over the evaluated people, for one training of each model: what another seed would "
+            "give, they do not tell."
         )
     return lines
 
 
-def describe_teacher_gap(results: Results, sets: list[JudgedSet]) -> list[str]:
+def describe_teacher_gap(results: Results, sets: list[ReportSet]) -> list[str]:
     """How far each distilled student is from each teacher, and how often they agree."""
     pairs = product(find_role(results.models, "distilled"), find_role(results.models, "teacher"), take_telling(sets))
     return [
-        _tell_gap(results, student, teacher, judged, found)
-        for student, teacher, judged in pairs
-        if (found := find_comparison(results, student, teacher, FRAME_AUC, judged)) is not None
+        _tell_gap(results, student, teacher, dataset, found)
+        for student, teacher, dataset in pairs
+        if (found := find_comparison(results, student, teacher, FRAME_AUC, dataset)) is not None
     ]
 
 
-def describe_pairs(results: Results, sets: list[JudgedSet]) -> list[str]:
+def describe_pairs(results: Results, sets: list[ReportSet]) -> list[str]:
     """Which of two models separates better, for all pairs that the roles say nothing of."""
     lines = [
-        _tell_pair(results, a, b, judged, found)
-        for (a, b), judged in product(combinations(results.models, 2), sets)
-        if "model" in (a.role, b.role) and (found := find_comparison(results, a, b, FRAME_AUC, judged)) is not None
+        _tell_pair(results, a, b, dataset, found)
+        for (a, b), dataset in product(combinations(results.models, 2), sets)
+        if "model" in (a.role, b.role) and (found := find_comparison(results, a, b, FRAME_AUC, dataset)) is not None
     ]
     if len(lines) >= MANY:
         lines.append(
@@ -159,27 +159,27 @@ def describe_pairs(results: Results, sets: list[JudgedSet]) -> list[str]:
     return lines
 
 
-def _say_answer(subject: str, who: str, results: Results, a: ModelResult, b: ModelResult, judged: JudgedSet) -> str:
-    found, question = find_comparison(results, a, b, FRAME_AUC, judged), begin_small(subject)
+def _say_answer(subject: str, who: str, results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet) -> str:
+    found, question = find_comparison(results, a, b, FRAME_AUC, dataset), lower_first(subject)
     if found is None:
         return (
-            f"Did {question} help on {_name_set(judged)}? This cannot be told: {say_name(a.name)} and "
+            f"Did {question} help on {_name_set(dataset)}? This cannot be told: {say_name(a.name)} and "
             f"{say_name(b.name)} were not compared on the same samples."
         )
-    figures = f"frame AUC of {who}: {say_difference(found.difference, judged.say_over(a))}"
-    video = _say_video(results, a, b, judged)
+    figures = f"frame AUC of {who}: {say_difference(found.difference, dataset.say_over(a))}"
+    video = _say_video(results, a, b, dataset)
     side = find_side(found.difference, NO_DIFFERENCE)
     if side in ("above", "below"):
-        return f"{subject} {'helped' if side == 'above' else 'hurt'} on {_name_set(judged)}: {figures}{video}."
+        return f"{subject} {'helped' if side == 'above' else 'hurt'} on {_name_set(dataset)}: {figures}{video}."
     why = "there is no interval" if side == "unknown" else "the interval covers 0"
-    return f"Did {question} help on {_name_set(judged)}? This cannot be told, {why}: {figures}{video}."
+    return f"Did {question} help on {_name_set(dataset)}? This cannot be told, {why}: {figures}{video}."
 
 
 def _tell_gap(
-    results: Results, student: ModelResult, teacher: ModelResult, judged: JudgedSet, found: ComparisonResult
+    results: Results, student: ModelResult, teacher: ModelResult, dataset: ReportSet, found: ComparisonResult
 ) -> str:
     pair = f"{say_name(student.name)} minus {say_name(teacher.name)}"
-    figures = f"frame AUC of {pair}: {say_difference(found.difference, judged.say_over(student))}"
+    figures = f"frame AUC of {pair}: {say_difference(found.difference, dataset.say_over(student))}"
     words = {
         "above": "The student is ahead of its teacher",
         "below": "The student is behind its teacher",
@@ -189,20 +189,20 @@ def _tell_gap(
     limit = ""
     if (side := find_side(found.difference, NO_DIFFERENCE)) == "open":
         limit = ", which is not to say that they are equal"
-    text = f"{words[side]} on {_name_set(judged)}{limit}: {figures}{_say_video(results, student, teacher, judged)}."
+    text = f"{words[side]} on {_name_set(dataset)}{limit}: {figures}{_say_video(results, student, teacher, dataset)}."
     return f"{text} They call {say_share(found.agreement)} of the frames alike, at a probability of one half."
 
 
-def _tell_pair(results: Results, a: ModelResult, b: ModelResult, judged: JudgedSet, found: ComparisonResult) -> str:
+def _tell_pair(results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet, found: ComparisonResult) -> str:
     side = find_side(found.difference, NO_DIFFERENCE)
     if side == "below":
         a, b = b, a
-        turned = find_comparison(results, a, b, FRAME_AUC, judged)
+        turned = find_comparison(results, a, b, FRAME_AUC, dataset)
         assert turned is not None
         found = turned
-    figures = f"difference in frame AUC {say_difference(found.difference, judged.say_over(a))}"
-    video = _say_video(results, a, b, judged)
-    names, where = (say_name(a.name), say_name(b.name)), _name_set(judged)
+    figures = f"difference in frame AUC {say_difference(found.difference, dataset.say_over(a))}"
+    video = _say_video(results, a, b, dataset)
+    names, where = (say_name(a.name), say_name(b.name)), _name_set(dataset)
     if side in ("above", "below"):
         text = f"{names[0]} separates real from fake better than {names[1]} on {where}: {figures}{video}."
     else:
@@ -211,22 +211,22 @@ def _tell_pair(results: Results, a: ModelResult, b: ModelResult, judged: JudgedS
     return f"{text} They call {say_share(found.agreement)} of the frames alike."
 
 
-def _say_video(results: Results, a: ModelResult, b: ModelResult, judged: JudgedSet) -> str:
-    found = find_comparison(results, a, b, VIDEO_AUC, judged)
-    if found is None or not judged.has_videos(a):
+def _say_video(results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet) -> str:
+    found = find_comparison(results, a, b, VIDEO_AUC, dataset)
+    if found is None or not dataset.has_videos(a):
         return ""
     side = find_side(found.difference, NO_DIFFERENCE)
-    return f"; by video {say_difference(found.difference, judged.say_over(a, 'video'))}, {_VIDEO_WORDS[side]}"
+    return f"; by video {say_difference(found.difference, dataset.say_over(a, 'video'))}, {_VIDEO_WORDS[side]}"
 
 
-def _name_set(judged: JudgedSet) -> str:
-    return f"{judged.title} (which chose the checkpoints)" if judged.is_validation else judged.title
+def _name_set(dataset: ReportSet) -> str:
+    return f"{dataset.title} (which chose the checkpoints)" if dataset.is_validation else dataset.title
 
 
 MOST_SETS = 3  # that a headline names
 
 
-def write_headline(results: Results, sets: list[JudgedSet]) -> str:
+def write_headline(results: Results, sets: list[ReportSet]) -> str:
     """Whether distillation helped (against a control), or stage 2 as a whole; else how well the model separates, or of
     several models the highest AUC on each set.
     """
@@ -239,42 +239,42 @@ def write_headline(results: Results, sets: list[JudgedSet]) -> str:
     return _tell_highest(results, telling)
 
 
-def _tell_gain(subject: str, results: Results, a: ModelResult, b: ModelResult, sets: list[JudgedSet]) -> str:
+def _tell_gain(subject: str, results: Results, a: ModelResult, b: ModelResult, sets: list[ReportSet]) -> str:
     words: dict[str, list[str]] = {"helped": [], "hurt": [], "open": []}
-    for judged in sets:
-        found = find_comparison(results, a, b, FRAME_AUC, judged)
+    for dataset in sets:
+        found = find_comparison(results, a, b, FRAME_AUC, dataset)
         side = "unknown" if found is None else find_side(found.difference, NO_DIFFERENCE)
-        words[{"above": "helped", "below": "hurt"}.get(side, "open")].append(judged.title)
+        words[{"above": "helped", "below": "hurt"}.get(side, "open")].append(dataset.title)
     told = [f"{word} on {join(words[word])}" for word in ("helped", "hurt") if words[word]]
     if not told:
-        return f"Whether {begin_small(subject)} helped cannot be told from this data."
+        return f"Whether {lower_first(subject)} helped cannot be told from this data."
     left = f"; on {join(words['open'])} it cannot be told" if words["open"] else ""
     return f"{subject} {' and '.join(told)}{left}."
 
 
-def _tell_one(model: ModelResult, sets: list[JudgedSet]) -> str:
+def _tell_one(model: ModelResult, sets: list[ReportSet]) -> str:
     parts: list[str] = []
-    for judged in sets:
-        found = judged.find(model, FRAME_AUC)
+    for dataset in sets:
+        found = dataset.find(model, FRAME_AUC)
         if found is not None and found.value is not None:
             weak = ", not shown to be better than chance" if find_side(found, CHANCE) in ("open", "below") else ""
-            parts.append(f"{_say_short(found.value)} on {judged.title}{weak}")
+            parts.append(f"{_say_short(found.value)} on {dataset.title}{weak}")
     if not parts:
         return f"Nothing is known of how well {say_name(model.name)} separates real from fake."
     return f"Frame AUC {'; '.join(parts)}."
 
 
-def _tell_highest(results: Results, sets: list[JudgedSet]) -> str:
+def _tell_highest(results: Results, sets: list[ReportSet]) -> str:
     parts: list[str] = []
-    for judged in sets:
+    for dataset in sets:
         known = [
             (figure.value, model)
             for model in results.models
-            if (figure := judged.find(model, FRAME_AUC)) is not None and figure.value is not None
+            if (figure := dataset.find(model, FRAME_AUC)) is not None and figure.value is not None
         ]
         if known:
             value, model = max(known, key=lambda one: one[0])
-            parts.append(f"{say_name(model.name)} on {judged.title} ({_say_short(value)})")
+            parts.append(f"{say_name(model.name)} on {dataset.title} ({_say_short(value)})")
     return f"Highest frame AUC: {'; '.join(parts)}." if parts else "No model has an AUC on this data."
 
 

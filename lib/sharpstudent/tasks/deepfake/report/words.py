@@ -25,7 +25,7 @@ _PLAIN: dict[str, tuple[str, Unit, bool | None, Kind, str]] = {
     "brier": ("Brier score", "share", False, "probability", "brier"),
     "ece": ("Calibration error (ECE)", "share", False, "probability", "ece"),
     "log_loss": ("Log loss", "nats", False, "probability", "log-loss"),
-    "count": ("Judged", "count", None, "count", "counts"),
+    "count": ("Evaluated", "count", None, "count", "counts"),
     "count_real": ("Real", "count", None, "count", "counts"),
     "count_fake": ("Fake", "count", None, "count", "counts"),
     "count_without_decision": ("Without decision", "count", None, "count", "counts"),
@@ -41,7 +41,7 @@ _AT: dict[str, tuple[str, bool, str]] = {
 
 
 @dataclass(frozen=True)
-class FigureName:
+class MetricName:
     """A figure's name in its parts. level: `frame`, `video_RULE`, `video` for counts of videos, "" for people; suffix:
     the part of the set, "", `@SOURCE` or `@SOURCE/MANIPULATION`.
     """
@@ -65,16 +65,16 @@ class Word:
     threshold: str | None = None
 
 
-def split_name(name: str) -> FigureName:
+def split_name(name: str) -> MetricName:
     """The parts of LEVEL_FIGURE[_RULE][@SOURCE[/MANIPULATION]] (metrics/figures.py)."""
     whole, at, part = name.partition("@")
     suffix = at + part
     if whole == "people_count":
-        return FigureName("", whole, suffix)
+        return MetricName("", whole, suffix)
     level, _, base = whole.partition("_")
     if level == "video" and not _COUNT.fullmatch(base) and (found := _VIDEO.fullmatch(base)):
-        return FigureName(f"video_{found['rule']}", found["base"], suffix)
-    return FigureName(level, base, suffix)
+        return MetricName(f"video_{found['rule']}", found["base"], suffix)
+    return MetricName(level, base, suffix)
 
 
 def find_word(base: str) -> Word:
@@ -112,7 +112,7 @@ def describe_part(suffix: str) -> str:
     return suffix.removeprefix("@").replace("/", ", ", 1) or "all data"
 
 
-def describe_figure(name: str) -> str:
+def describe_metric(name: str) -> str:
     """The whole name in words: "AUC of frames, all data"."""
     parts = split_name(name)
     return f"{find_word(parts.base).title} of {describe_level(parts.level)}, {describe_part(parts.suffix)}"

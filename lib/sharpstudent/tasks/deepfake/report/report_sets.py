@@ -5,24 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sharpstudent.core.errors import say_count
-from sharpstudent.report.results import FigureResult
+from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import say_name
-from sharpstudent.report.verdict import say_figure, turn
+from sharpstudent.report.verdict import say_estimate, turn
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, DataResult, ModelResult, Results
 
 CHANCE = 0.5  # AUC
 
 
-def say_auc(figure: FigureResult, *more: str) -> str:
+def say_auc(figure: MetricValue, *more: str) -> str:
     """`.902 (95 % interval .880 to .927; 336 frames of 42 people)`; more: what follows in the brackets."""
-    return say_figure(figure, *more, references=(CHANCE, 1.0))
+    return say_estimate(figure, *more, references=(CHANCE, 1.0))
 
 
 VALIDATION = ("val", "validation")
 
 
 @dataclass(frozen=True)
-class JudgedSet:
+class ReportSet:
     """name: of the source, "" where no part has one; is_alone: its figures may stand without a name; about: where the
     results hold it.
     """
@@ -34,14 +34,14 @@ class JudgedSet:
     @property
     def title(self) -> str:
         """As sentences say it."""
-        return say_name(self.name) if self.name else "the data judged"
+        return say_name(self.name) if self.name else "the evaluated data"
 
     @property
     def is_validation(self) -> bool:
         """Whether it chose the checkpoint or the thresholds."""
         return self.about is not None and (self.about.kind == "validation" or self.about.split in VALIDATION)
 
-    def find(self, model: ModelResult, figure: str) -> FigureResult | None:
+    def find(self, model: ModelResult, figure: str) -> MetricValue | None:
         """A figure of this set by its name without a part; None where it is absent."""
         found = model.figures.get(f"{figure}@{self.name}") if self.name else None
         return model.figures.get(figure) if found is None and self.is_alone else found
@@ -55,7 +55,7 @@ class JudgedSet:
         frames, videos = self.count(model, "frame_count"), self.count(model, "video_count")
         return frames is None or videos is None or videos < frames
 
-    def list_kinds(self, model: ModelResult) -> dict[str, FigureResult]:
+    def list_kinds(self, model: ModelResult) -> dict[str, MetricValue]:
         """Frame AUC by kind of fake, of those that have one."""
         start = f"frame_auc@{self.name}/"
         found = {name.removeprefix(start): one for name, one in model.figures.items() if name.startswith(start)}
@@ -73,26 +73,26 @@ class JudgedSet:
         return f"{samples:,} {unit}s" + ("" if people is None else f" of {say_count(people, 'person')}")
 
 
-def list_sets(results: Results) -> list[JudgedSet]:
+def list_sets(results: Results) -> list[ReportSet]:
     """Those that the results name; else those in the names of figures; else one without a name. Validation last."""
     abouts = {about.name: about for about in results.data}
     names = list(abouts) or _read_sources(results)
     if not names:
-        return [JudgedSet("", is_alone=True)]
-    sets = [JudgedSet(name, len(names) == 1, abouts.get(name)) for name in names]
+        return [ReportSet("", is_alone=True)]
+    sets = [ReportSet(name, len(names) == 1, abouts.get(name)) for name in names]
     return sorted(sets, key=lambda one: one.is_validation)
 
 
-def take_telling(sets: list[JudgedSet]) -> list[JudgedSet]:
+def take_telling(sets: list[ReportSet]) -> list[ReportSet]:
     """Sets that chose nothing; all of them where there is no other."""
     return [one for one in sets if not one.is_validation] or sets
 
 
 def find_comparison(
-    results: Results, a: ModelResult, b: ModelResult, figure: str, judged: JudgedSet
+    results: Results, a: ModelResult, b: ModelResult, figure: str, dataset: ReportSet
 ) -> ComparisonResult | None:
     """a minus b on this set, whichever way round it was made."""
-    names = [f"{figure}@{judged.name}", *([figure] if judged.is_alone else [])]
+    names = [f"{figure}@{dataset.name}", *([figure] if dataset.is_alone else [])]
     for name in names:
         for one in results.comparisons:
             if one.figure == name and (one.a, one.b) == (a.name, b.name):

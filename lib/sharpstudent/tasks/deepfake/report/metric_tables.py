@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sharpstudent.report.results import FigureResult
+from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import (
     DASH,
     NARROW,
@@ -26,8 +26,8 @@ from sharpstudent.report.text import (
     format_value,
     list_heads,
 )
-from sharpstudent.tasks.deepfake.report.charts import find_least, list_disturbances, name_disturbance
-from sharpstudent.tasks.deepfake.report.results import DisturbanceCurve, ModelResult
+from sharpstudent.tasks.deepfake.report.charts import find_least, list_corruptions, name_corruption
+from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, ModelResult
 from sharpstudent.tasks.deepfake.report.words import (
     Word,
     describe_level,
@@ -37,11 +37,11 @@ from sharpstudent.tasks.deepfake.report.words import (
     split_name,
 )
 
-Found = Mapping[str, Mapping[str, FigureResult]]  # name of a model -> name of a figure without level and part -> it
+Found = Mapping[str, Mapping[str, MetricValue]]  # name of a model -> name of a figure without level and part -> it
 _KINDS = {
     "ranking": "Telling fakes from reals",
     "probability": "Probabilities",
-    "other": "Other figures",
+    "other": "Other metrics",
     "count": "Samples",
 }
 _AT_HALF = f"Decisions at {name_threshold('half')}"
@@ -49,7 +49,7 @@ _MAIN = (_KINDS["ranking"], _AT_HALF, _KINDS["probability"], _KINDS["other"], _K
 
 
 @dataclass(frozen=True)
-class FigureTables:
+class MetricTables:
     """Of one level and one part: main, and the decisions at thresholds chosen on validation, which may have no rows."""
 
     title: str
@@ -58,7 +58,7 @@ class FigureTables:
 
 
 @dataclass(frozen=True)
-class AllFigures:
+class AllMetrics:
     """Of every level and part: level and suffix -> figures by model and name, in the order in which they were met."""
 
     models: tuple[ModelResult, ...]
@@ -77,22 +77,22 @@ class AllFigures:
         """Suffixes of a source's kinds of fake."""
         return list(dict.fromkeys(part for _, part in self.found if part.startswith(f"{source}/")))
 
-    def find(self, level: str, suffix: str, model: str, base: str) -> FigureResult | None:
+    def find(self, level: str, suffix: str, model: str, base: str) -> MetricValue | None:
         """A model's figure, None where it has none."""
         return self.found.get((level, suffix), {}).get(model, {}).get(base)
 
 
-def collect_figures(models: Sequence[ModelResult]) -> AllFigures:
+def collect_metrics(models: Sequence[ModelResult]) -> AllMetrics:
     """All figures by their place."""
-    found: dict[tuple[str, str], dict[str, dict[str, FigureResult]]] = {}
+    found: dict[tuple[str, str], dict[str, dict[str, MetricValue]]] = {}
     for model in models:
         for name, figure in model.figures.items():
             parts = split_name(name)
             found.setdefault((parts.level, parts.suffix), {}).setdefault(model.name, {})[parts.base] = figure
-    return AllFigures(tuple(models), found)
+    return AllMetrics(tuple(models), found)
 
 
-def build_figure_tables(figures: AllFigures, level: str, suffix: str) -> FigureTables:
+def build_metric_tables(figures: AllMetrics, level: str, suffix: str) -> MetricTables:
     """The table of a level and part, with the counts that belong to it."""
     title = f"Per {level.partition('_')[0]}" + _tell_rule(level)
     place = f"{describe_level(level)}, {describe_part(suffix)}"
@@ -105,14 +105,14 @@ def build_figure_tables(figures: AllFigures, level: str, suffix: str) -> FigureT
         for title in wanted:
             own = [(base, one) for base, one in words.items() if titles[base] == title]
             groups.append(Group(title, tuple(_build_row(figures.models, found, *one, notes) for one in own)))
-        return TextTable(caption, "Figure", list_heads(figures.models), _drop_empty(groups), notes.list_all())
+        return TextTable(caption, "Metric", list_heads(figures.models), _drop_empty(groups), notes.list_all())
 
     further = [name for name in dict.fromkeys(titles.values()) if name not in _MAIN]
     at = build(f"Decisions on {place}, at thresholds chosen on validation", further)
-    return FigureTables(title, build(f"Figures of {place}", _MAIN), at)
+    return MetricTables(title, build(f"Metrics of {place}", _MAIN), at)
 
 
-def build_kinds_table(figures: AllFigures, source: str, level: str, bases: Sequence[str]) -> TextTable:
+def build_kinds_table(figures: AllMetrics, source: str, level: str, bases: Sequence[str]) -> TextTable:
     """A row a kind of fake, for each of the figures named; each kind against all reals of its source."""
     notes, groups = Notes(), list[Group]()
     for base in bases:
@@ -126,7 +126,7 @@ def build_kinds_table(figures: AllFigures, source: str, level: str, bases: Seque
     return TextTable(caption, "Kind of fake", list_heads(figures.models), _drop_empty(groups), notes.list_all())
 
 
-def build_cell(figure: FigureResult | None, word: Word, notes: Notes) -> Cell:
+def build_cell(figure: MetricValue | None, word: Word, notes: Notes) -> Cell:
     """A figure with its interval below, and the mark of its note."""
     if figure is None:
         return Cell(DASH, title="not measured")
@@ -146,7 +146,7 @@ def _tell_rule(level: str) -> str:
     return describe_level(level).partition("s (")[2].removesuffix(")").join((": ", "")) if "_" in level else ""
 
 
-def _merge_counts(figures: AllFigures, level: str, suffix: str) -> Found:
+def _merge_counts(figures: AllMetrics, level: str, suffix: str) -> Found:
     """Figures of a level with the counts of its unit, and of people."""
     unit = level.partition("_")[0]
     places = dict.fromkeys(((level, suffix), (unit, suffix), ("", suffix)))
@@ -181,7 +181,7 @@ _COLUMNS = (("frame", "auc"), ("video_mean", "auc"), ("frame", "eer"), ("frame",
 _MOST_ROWS = 24
 
 
-def build_glance(figures: AllFigures) -> TextTable:
+def build_glance(figures: AllMetrics) -> TextTable:
     """Of all data together, and of each source where there are several and not too many."""
     sources = figures.list_sources()
     parts = [""] if len(sources) < 2 or len(sources) * len(figures.models) > _MOST_ROWS else ["", *sources]
@@ -223,7 +223,7 @@ def _build_head(level: str, base: str) -> Cell:
     )
 
 
-def find_scale(figures: AllFigures) -> float:
+def find_scale(figures: AllMetrics) -> float:
     """Where the scale of areas begins."""
     areas = [
         figure
@@ -235,7 +235,7 @@ def find_scale(figures: AllFigures) -> float:
     return find_least(value for figure in areas for value in (figure.low, figure.value))
 
 
-def _build(figure: FigureResult | None, base: str, notes: Notes, least: float) -> Cell:
+def _build(figure: MetricValue | None, base: str, notes: Notes, least: float) -> Cell:
     cell = build_cell(figure, find_word(base), notes)
     if base != "auc" or figure is None or figure.value is None:
         return cell
@@ -244,24 +244,22 @@ def _build(figure: FigureResult | None, base: str, notes: Notes, least: float) -
 
 
 def build_areas(models: Sequence[ModelResult]) -> TextTable:
-    """A row a disturbance, a column a model (M)."""
+    """A row a corruption, a column a model (M)."""
     rows = [
         Row(
-            Cell(name_disturbance(name), kind="words"),
+            Cell(name_corruption(name), kind="words"),
             tuple(Cell(format_value(None if curve is None else curve.area, "share")) for curve in _find(models, name)),
         )
-        for name in list_disturbances(models)
+        for name in list_corruptions(models)
     ]
-    return build_list("Area under each curve: mean frame AUC", "Disturbance", list_heads(models), rows, Notes())
+    return build_list("Area under each curve: mean frame AUC", "Corruption", list_heads(models), rows, Notes())
 
 
-def build_strengths(models: Sequence[ModelResult]) -> TextTable:
-    """A group a disturbance, a row a strength, a column a model (M)."""
+def build_severities(models: Sequence[ModelResult]) -> TextTable:
+    """A group a corruption, a row a severity, a column a model (M)."""
     notes = Notes()
-    groups = tuple(
-        Group(name_disturbance(name), _build_rows(models, name, notes)) for name in list_disturbances(models)
-    )
-    return TextTable("Frame AUC at each strength", "Strength", list_heads(models), groups, notes.list_all())
+    groups = tuple(Group(name_corruption(name), _build_rows(models, name, notes)) for name in list_corruptions(models))
+    return TextTable("Frame AUC at each severity", "Severity", list_heads(models), groups, notes.list_all())
 
 
 def _build_rows(models: Sequence[ModelResult], name: str, notes: Notes) -> tuple[Row, ...]:
@@ -274,9 +272,9 @@ def _build_rows(models: Sequence[ModelResult], name: str, notes: Notes) -> tuple
     )
 
 
-def _find(models: Sequence[ModelResult], name: str) -> list[DisturbanceCurve | None]:
+def _find(models: Sequence[ModelResult], name: str) -> list[CorruptionCurve | None]:
     return [next((curve for curve in model.robustness if curve.name == name), None) for model in models]
 
 
-def _find_point(curve: DisturbanceCurve | None, label: str) -> FigureResult | None:
+def _find_point(curve: CorruptionCurve | None, label: str) -> MetricValue | None:
     return None if curve is None else next((p.auc for p in curve.points if p.label == label), None)
