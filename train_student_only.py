@@ -20,7 +20,7 @@ def main() -> None:
     from sharpstudent.models.build import build_student, print_layers
     from sharpstudent.train.build import build_step, open_training_data
     from sharpstudent.train.debug.replay import replay_step
-    from sharpstudent.train.finish import close_stage_1, describe_checkpoint
+    from sharpstudent.train.finish import close_stage, describe_checkpoint
     from sharpstudent.train.run import checking, open_run
     from sharpstudent.train.trainer import Trainer
 
@@ -29,16 +29,16 @@ def main() -> None:
         return print_layers(config, task)
     run = open_run(command)
     has_state = run.is_resumed or run.replay is not None  # which the student's weights come from
-    with checking(run) as check:
-        student = check(build_student, config, task, resumed=has_state, say=run.say)
-        data = None if run.replay else check(open_training_data, task)
+    with checking(run) as problems:
+        student = problems.attempt(build_student, config, task, resumed=has_state, say=run.say)
+        data = None if run.replay else problems.attempt(open_training_data, task)
 
     step = build_step(config, student, None, run.device, task=task)
     if run.replay is not None:
         return replay_step(run, step, run.replay)
     assert data is not None
     trainer = Trainer(run, task, data, step, describe_checkpoint(config, task))
-    close_stage_1(run, task, data, trainer.fit())
+    close_stage(run, task, data, trainer.fit())
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def main() -> None:
 def measure(root: Path, options: argparse.Namespace, workers: int) -> float:
     """Items a second of the task's own training items, through the loader of a run."""
     from sharpstudent.data.loader import load_batches
-    from sharpstudent.data.sampler import TrainOrder
+    from sharpstudent.data.sampler import TrainSampler
     from sharpstudent.tasks.deepfake.section import DeepfakeSection
     from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
@@ -69,7 +69,7 @@ def measure(root: Path, options: argparse.Namespace, workers: int) -> float:
     (source,) = task.open_data("train")
     left_out = max(1, 3 * workers)  # with those that a process has made ahead by then
     steps = left_out + -(-options.items // BATCH)
-    order = TrainOrder(len(source), BATCH, -(-steps * BATCH // len(source)), seed=0)
+    order = TrainSampler(len(source), BATCH, -(-steps * BATCH // len(source)), seed=0)
     batches = load_batches(source, order.batches(1), seed=0, num_workers=workers, collate=task.collate)
     start = 0.0
     for step, _ in enumerate(itertools.islice(batches, steps)):

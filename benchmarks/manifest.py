@@ -178,7 +178,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, float]:
     """Megabytes over all processes while they make items, the largest of each kind, and items a second."""
     import sharpstudent.tasks.deepfake.dataset.manifest as module
     from sharpstudent.data.loader import load_batches
-    from sharpstudent.data.sampler import TrainOrder
+    from sharpstudent.data.sampler import TrainSampler
     from sharpstudent.tasks.deepfake.samples import BlendedPairs
     from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
@@ -187,7 +187,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, float]:
     kept = module.Manifest.open(Path(options.measure[1]) / "manifest.arrow")  # open, also where it is empty
     faces = _find_faces(options.measure[0], kept)
     source = BlendedPairs(faces, image_size=IMAGE_SIZE, train=True)
-    order = TrainOrder(len(source), BATCH, max(1, -(-options.items // len(source))), seed=0)
+    order = TrainSampler(len(source), BATCH, max(1, -(-options.items // len(source))), seed=0)
     steps, samples, start = options.items // BATCH, list[dict[str, float]](), time.perf_counter()
     collate, workers = DeepfakeTask().collate, options.workers
     batches = load_batches(source, order.batches(1), seed=0, num_workers=workers, collate=collate)

@@ -13,7 +13,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 from made_items import MadeItems
 from sharpstudent.core.types import Sample
 from sharpstudent.data.loader import load_batches
-from sharpstudent.data.sampler import TrainOrder
+from sharpstudent.data.sampler import TrainSampler
 
 
 class Blurred(MadeItems):
@@ -28,6 +28,6 @@ if __name__ == "__main__":
     cv2.setNumThreads(4)
     for _ in range(12):
         for workers in (0, 2):
-            order = TrainOrder(6, 3, 1, seed=0)
+            order = TrainSampler(6, 3, 1, seed=0)
             assert len(list(load_batches(Blurred(6), order.batches(1), seed=0, num_workers=workers))) == 2
             assert cv2.getNumThreads() == 4

@@ -22,13 +22,13 @@ from sharpstudent.data.loader import (
     load_batches,
     pictures_to_tensor,
 )
-from sharpstudent.data.sampler import ItemKey, TrainOrder
+from sharpstudent.data.sampler import ItemKey, TrainSampler
 
 
 def load(
     source: MadeItems, *, workers: int = 0, epoch: int = 1, start: int = 0, batch_size: int = 3
 ) -> list[LoadedBatch]:
-    order = TrainOrder(len(source), batch_size, 2, seed=5)
+    order = TrainSampler(len(source), batch_size, 2, seed=5)
     keys = order.batches(epoch, start_step=start)
     return list(load_batches(source, keys, seed=5, num_workers=workers, collate=collate_pictures))
 
@@ -52,7 +52,7 @@ def to_bytes(loaded: list[LoadedBatch]) -> list[object]:
 def test_a_batch_keeps_the_order_of_the_samples_and_everything_stays_together() -> None:
     (first, *_) = load(MadeItems(9))
     batch = first.batch
-    keys = next(iter(TrainOrder(9, 3, 2, seed=5).batches(1)))
+    keys = next(iter(TrainSampler(9, 3, 2, seed=5).batches(1)))
     assert batch.rows["id"] == tuple(f"{key.index}#{place}" for key in keys for place in range(2))
     assert batch.rows["key"] == tuple((key.index, key.visit, place) for key in keys for place in range(2))
     assert batch.targets["label"].tolist() == [0, 1, 0, 1, 0, 1]
@@ -292,7 +292,7 @@ def test_a_worker_that_dies_is_noticed() -> None:
 
 def test_no_worker_is_left_behind_when_the_caller_stops_in_the_middle() -> None:
     before = len(multiprocessing.active_children())
-    order = TrainOrder(20, 2, 1, 0)
+    order = TrainSampler(20, 2, 1, 0)
     batches = load_batches(MadeItems(20), order.batches(1), seed=0, num_workers=2)
     next(batches)
     batches.close()

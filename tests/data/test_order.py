@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sharpstudent.data.sampler import ItemKey, Shuffle, TrainOrder, evaluation_batches
+from sharpstudent.data.sampler import ItemKey, Shuffle, TrainSampler, evaluation_batches
 
 sizes = st.integers(1, 40)
 
@@ -20,7 +20,7 @@ sizes = st.integers(1, 40)
 def test_each_pass_is_a_permutation_cut_into_full_batches(
     items: int, batch_size: int, repeats: int, seed: int, epoch: int
 ) -> None:
-    order = TrainOrder(items, batch_size, repeats, seed)
+    order = TrainSampler(items, batch_size, repeats, seed)
     batches = list(order.batches(epoch))
     assert len(batches) == order.steps_per_epoch
     keys = [key for batch in batches for key in batch]
@@ -43,26 +43,26 @@ def test_each_pass_is_a_permutation_cut_into_full_batches(
 def test_an_epoch_resumes_at_any_step_as_if_it_had_never_stopped(
     items: int, batch_size: int, repeats: int, start: int
 ) -> None:
-    order = TrainOrder(items, batch_size, repeats, seed=5)
+    order = TrainSampler(items, batch_size, repeats, seed=5)
     assert list(order.batches(3, start_step=start)) == list(order.batches(3))[start:]
 
 
 def test_a_batch_larger_than_the_set_is_one_batch_of_all_there_is() -> None:
-    order = TrainOrder(items=5, batch_size=64, repeats=1, seed=0)
+    order = TrainSampler(items=5, batch_size=64, repeats=1, seed=0)
     assert order.steps_per_epoch == 1
     (batch,) = order.batches(1)
     assert sorted(key.index for key in batch) == [0, 1, 2, 3, 4]
 
 
 def test_every_item_comes_as_often_as_asked_each_time_with_its_own_randomness() -> None:
-    keys = [key for batch in TrainOrder(6, 4, 4, 0).batches(1) for key in batch]
+    keys = [key for batch in TrainSampler(6, 4, 4, 0).batches(1) for key in batch]
     assert set(Counter(key.index for key in keys).values()) == {4}
     assert len(set(keys)) == 24
 
 
 def test_epochs_seeds_and_passes_are_shuffled_differently() -> None:
     def shuffle(seed: int, epoch: int, visit: int = 0) -> list[int]:
-        batches = TrainOrder(50, 50, 2, seed).batches(epoch)
+        batches = TrainSampler(50, 50, 2, seed).batches(epoch)
         return [key.index for batch in batches for key in batch if key.visit == visit]
 
     shuffles = [shuffle(0, 1), shuffle(0, 2), shuffle(1, 1), shuffle(0, 1, visit=1), list(range(50))]
@@ -107,7 +107,7 @@ def test_neighbours_in_the_set_are_no_neighbours_in_a_shuffle() -> None:
 
 
 def test_a_billion_items_are_shuffled_without_a_list_of_them() -> None:
-    order = TrainOrder(items=10**9, batch_size=8, repeats=3, seed=1)
+    order = TrainSampler(items=10**9, batch_size=8, repeats=3, seed=1)
     batch = next(order.batches(2, start_step=10**8))
     assert len({key.index for key in batch}) == 8
     assert all(0 <= key.index < 10**9 and key.visit == 0 for key in batch)

@@ -303,7 +303,7 @@ def test_the_kept_batch_is_the_batch_of_the_step(tiny_skip: Workplace) -> None:
     """Not only another one of the same size: images, labels and names as the loader makes them again."""
     from sharpstudent.config.cli import load_run_config
     from sharpstudent.data.loader import load_batches
-    from sharpstudent.data.sampler import TrainOrder
+    from sharpstudent.data.sampler import TrainSampler
     from sharpstudent.registry import build_task, find_task
     from sharpstudent.train.build import open_training_data
     from sharpstudent.train.debug.skipped import load_skipped
@@ -314,7 +314,7 @@ def test_the_kept_batch_is_the_batch_of_the_step(tiny_skip: Workplace) -> None:
     section = config.task_section.model_copy(update={"data_root": root})
     task = build_task(config.model_copy(update={"task_section": section}))
     samples = open_training_data(task).train
-    order = TrainOrder(len(samples), config.training.batch_size, samples.repeats, config.seed)
+    order = TrainSampler(len(samples), config.training.batch_size, samples.repeats, config.seed)
     kept = load_skipped(run / "skipped/epoch_1_step_2.pth").batch
     batches = list(order.batches(1, start_step=2))[:1]
     (loaded,) = load_batches(samples, batches, seed=config.seed, num_workers=0, collate=task.collate)

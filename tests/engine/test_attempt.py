@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from sharpstudent.core.errors import UserError
-from sharpstudent.train.oom import Attempt, OutOfMemory, advise_on_memory, is_out_of_memory
+from sharpstudent.train.oom import MemoryRetry, OutOfMemory, advise_on_memory, is_out_of_memory
 from sharpstudent.train.step import TrainStep
 from tiny_models import (
     START,
@@ -98,7 +98,7 @@ import resource, sys, torch
 sys.path[:0] = [".", "tests/engine"]
 from tiny_models import START, are_identical, build_batch, make_full_step, make_student, take_snapshot
 from tiny_runs import make_run
-from sharpstudent.train.oom import Attempt
+from sharpstudent.train.oom import MemoryRetry
 
 torch.set_num_threads(1)
 inputs = torch.rand(8, 3, 257, 257)
@@ -112,7 +112,7 @@ for mebibytes in (4, 110):
     pages = int(open("/proc/self/statm").read().split()[0])
     limit = pages * resource.getpagesize() + mebibytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-    attempt = Attempt(run, step, 4)
+    attempt = MemoryRetry(run, step, 4)
     try:
         line = f"{attempt(batch, START).status} in {step.parts} parts"
     except Exception as error:
@@ -150,12 +150,12 @@ def test_micro_batches_are_halved_until_they_fit_and_the_result_is_that_of_so_ma
     step, direct = make_full_step(parts=1), make_full_step(parts=parts)
     torch.manual_seed(7)
     wanted = direct(make_batch(), START)
-    attempt, seen = Attempt(run, step, ITEMS), fail_over(step, images)
-    assert attempt.lowered_parts is None
+    attempt, seen = MemoryRetry(run, step, ITEMS), fail_over(step, images)
+    assert attempt.raised_parts is None
     torch.manual_seed(7)
     assert attempt(make_batch(), START) == wanted
     assert seen == sizes
-    assert step.parts == attempt.lowered_parts == parts
+    assert step.parts == attempt.raised_parts == parts
     assert are_identical(take_snapshot(step), take_snapshot(direct))
     seen.clear()
     assert attempt(make_batch(1), START).ok
@@ -168,7 +168,7 @@ def test_memory_that_runs_out_in_pass_2_is_the_same_matter() -> None:
     run, step, direct = make_run(halve_on_out_of_memory=True), make_full_step(parts=1), make_full_step(parts=2)
     seen = fail_over(step, 4, passes=2)
     torch.manual_seed(7)
-    result = Attempt(run, step, ITEMS)(make_batch(), START)
+    result = MemoryRetry(run, step, ITEMS)(make_batch(), START)
     torch.manual_seed(7)
     assert result == direct(make_batch(), START)
     assert seen == [8, 8, 4, 4, 4, 4]
@@ -191,7 +191,7 @@ def test_the_activations_of_the_step_that_did_not_fit_are_gone_when_it_is_taken_
     gc.collect()
     gc.disable()  # by reference counts alone: a collection may come too late
     try:
-        assert Attempt(run, step, ITEMS)(make_batch(), START).ok
+        assert MemoryRetry(run, step, ITEMS)(make_batch(), START).ok
     finally:
         gc.enable()
     assert left[:2] == [0, 0]
@@ -200,15 +200,15 @@ def test_the_activations_of_the_step_that_did_not_fit_are_gone_when_it_is_taken_
 def test_the_config_says_in_how_many_parts_to_begin() -> None:
     for size, parts in ((None, 1), (1, 4), (2, 2), (3, 2), (4, 1), (100, 1)):
         step = make_step()
-        attempt = Attempt(make_run(micro_batch_size=size), step, ITEMS)
+        attempt = MemoryRetry(make_run(micro_batch_size=size), step, ITEMS)
         assert step.parts == parts
-        assert attempt.lowered_parts is None
+        assert attempt.raised_parts is None
 
 
 def test_parts_are_never_more_than_items_and_there_it_ends() -> None:
     run, step = make_run(halve_on_out_of_memory=True, micro_batch_size=2), make_full_step()
     seen = fail_over(step, 0)
-    attempt = Attempt(run, step, 5)
+    attempt = MemoryRetry(run, step, 5)
     before = take_snapshot(step)
     batch = make_batch(images=10)
     batch = replace(batch, rows={**batch.rows, "sample": (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)})
@@ -223,7 +223,7 @@ def test_without_permission_the_first_failure_ends_it() -> None:
     run, step = make_run(), make_full_step(parts=1)
     seen, before = fail_over(step, 4), take_snapshot(step)
     with pytest.raises(OutOfMemory, match=r"out of memory \(\[enforce fail"):
-        Attempt(run, step, ITEMS)(make_batch(), START)
+        MemoryRetry(run, step, ITEMS)(make_batch(), START)
     assert seen == [8]
     assert step.parts == 1
     assert are_identical(take_snapshot(step), before)
@@ -238,7 +238,7 @@ def test_other_exceptions_pass_through_as_they_are() -> None:
 
     step.student.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="size mismatch") as caught:
-        Attempt(make_run(halve_on_out_of_memory=True), step, ITEMS)(make_batch(), START)
+        MemoryRetry(make_run(halve_on_out_of_memory=True), step, ITEMS)(make_batch(), START)
     assert caught.value is error
 
 
@@ -254,11 +254,11 @@ def test_other_exceptions_pass_through_as_they_are() -> None:
 )
 def test_a_resumed_run_goes_on_in_as_many_parts(may: bool, size: int | None, stored: int | None, parts: int) -> None:
     step = make_step()
-    attempt = Attempt(make_run(halve_on_out_of_memory=may, micro_batch_size=size), step, ITEMS)
-    attempt.lower_parts(stored)
+    attempt = MemoryRetry(make_run(halve_on_out_of_memory=may, micro_batch_size=size), step, ITEMS)
+    attempt.restore_parts(stored)
     assert step.parts == parts
     asked = 1 if size is None else -(-ITEMS // size)
-    assert attempt.lowered_parts == (parts if parts > asked else None)
+    assert attempt.raised_parts == (parts if parts > asked else None)
 
 
 # --- Compiling --------------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_a_compiler_that_fails_is_a_users_mistake_where_a_compiler_was_asked_for
     step.student.register_forward_pre_hook(fail)
     before = take_snapshot(step)
     with pytest.raises(UserError if is_compiled else Failed) as caught:
-        Attempt(make_run(compile=is_compiled), step, ITEMS)(make_batch(), START)
+        MemoryRetry(make_run(compile=is_compiled), step, ITEMS)(make_batch(), START)
     assert ("--set compile=false" in str(caught.value)) == is_compiled
     assert are_identical(take_snapshot(step), before)
 
@@ -346,7 +346,7 @@ def test_the_keys_that_the_advice_names_are_keys_of_a_config() -> None:
 def test_a_batch_too_small_for_batchnorm_is_a_users_mistake(parts: int, key: str) -> None:
     step = make_step()
     size = None if parts == 1 else 1
-    attempt = Attempt(make_run(micro_batch_size=size), step, parts)
+    attempt = MemoryRetry(make_run(micro_batch_size=size), step, parts)
     batch = make_batch(images=parts)
     tiny = replace(batch, inputs={"image": batch.inputs["image"][:, :, :3, :3]})
     before = take_snapshot(step)

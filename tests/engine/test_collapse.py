@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterable
+from dataclasses import asdict
 
 import pytest
 from sharpstudent.core.types import StepResult
@@ -148,7 +149,7 @@ def test_a_watch_that_was_stored_says_what_it_would_have_said(cut: int) -> None:
     whole, first = CollapseWatch(), CollapseWatch()
     wanted = see(whole, steps)
     said = see(first, steps[:cut])
-    second = CollapseWatch(**json.loads(json.dumps(first.to_json())))
+    second = CollapseWatch(**json.loads(json.dumps(asdict(first))))
     said += [cut + i for i in see(second, steps[cut:])]
     assert said == wanted
     assert len(wanted) == 1
@@ -158,4 +159,4 @@ def test_a_watch_that_was_stored_says_what_it_would_have_said(cut: int) -> None:
 def test_a_stored_row_of_epochs_goes_on() -> None:
     watch = CollapseWatch()
     assert see_epochs(watch, [0.5, 0.5]) == []
-    assert see_epochs(CollapseWatch(**json.loads(json.dumps(watch.to_json()))), [0.5, 0.5]) == [0]
+    assert see_epochs(CollapseWatch(**json.loads(json.dumps(asdict(watch)))), [0.5, 0.5]) == [0]

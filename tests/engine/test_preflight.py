@@ -380,7 +380,7 @@ def test_a_damaged_file_is_told_and_judged_again(place: Place, spoil: Callable[[
         spoil(path)
     assert place.fly(STUDENT, GOOD) == first
     assert place.was_judged
-    assert sum("cannot be read" in line and "judging again" in line for line in place.lines) == 2
+    assert sum("cannot be read" in line and "evaluating again" in line for line in place.lines) == 2
     place.fly(STUDENT, GOOD)
     assert place.was_judged == (spoil is spoil_kind)  # a folder in its place stays there
 

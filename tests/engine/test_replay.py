@@ -23,7 +23,7 @@ from sharpstudent.core.types import Batch
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
-from sharpstudent.train.debug.nan_inspector import find_bad_rows, look_at_step, measure
+from sharpstudent.train.debug.nan_inspector import find_bad_rows, inspect_step, measure
 from sharpstudent.train.debug.replay import describe_batch, replay_step
 from sharpstudent.train.debug.skipped import SkippedSteps, load_skipped
 from sharpstudent.train.run import Run
@@ -440,7 +440,7 @@ def test_a_watched_step_is_the_step_bit_for_bit_and_the_watch_ends_with_it(
     rho: float, parts: int, averages: bool
 ) -> None:
     results, states, steps = [], [], []
-    for take in (lambda step: step(make_batch(), AT), lambda step: look_at_step(step, make_batch(), AT).result):
+    for take in (lambda step: step(make_batch(), AT), lambda step: inspect_step(step, make_batch(), AT).result):
         torch.manual_seed(5)
         step = make_step(teacher=make_teacher(), rho=rho, base="adamw")
         step.parts = parts
@@ -459,7 +459,7 @@ def test_a_watched_step_is_the_step_bit_for_bit_and_the_watch_ends_with_it(
 def test_what_is_seen_of_a_good_step_are_its_own_figures() -> None:
     step = make_step(teacher=make_teacher())
     step.parts = 3
-    look = look_at_step(step, make_batch(), AT)
+    look = inspect_step(step, make_batch(), AT)
     first, second = look.passes
     assert first.loss == pytest.approx(look.result.loss)
     assert first.terms == pytest.approx(dict(look.result.terms))
@@ -482,7 +482,7 @@ def test_a_fault_between_the_parts_of_a_module_is_the_modules_own() -> None:
 
     student: Any = make_student()
     student.branch = nn.Sequential(student.branch, Divides())
-    fault = look_at_step(make_step(student), make_batch(), AT).passes[0].fault
+    fault = inspect_step(make_step(student), make_batch(), AT).passes[0].fault
     assert fault is not None
     assert (fault.name, fault.kind) == ("branch.1", "Divides")
     assert fault.inputs.not_finite == 0
@@ -496,7 +496,7 @@ def test_a_module_that_changes_its_input_in_place_is_told_with_the_input_it_met(
 
     student: Any = make_student()
     student.branch = nn.Sequential(student.branch, Spoils())
-    fault = look_at_step(make_step(student), make_batch(), AT).passes[0].fault
+    fault = inspect_step(make_step(student), make_batch(), AT).passes[0].fault
     assert fault is not None
     assert (fault.name, fault.inputs.not_finite) == ("branch.1", 0)
 
@@ -505,7 +505,7 @@ def test_the_layers_of_a_compiled_student_are_seen_and_it_stays_compiled() -> No
     student, graphs = make_blowing(), []
     student.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward)
     compiled = student._compiled_call_impl
-    fault = look_at_step(make_step(student), make_batch(), AT).passes[0].fault
+    fault = inspect_step(make_step(student), make_batch(), AT).passes[0].fault
     assert fault is not None
     assert fault.name == "branch.1"
     assert student._compiled_call_impl is compiled is not None
@@ -524,7 +524,7 @@ def test_layers_that_are_computed_again_in_backward_confuse_nothing() -> None:
         step = make_step(student, rho=1e38)
         step.recomputes = recomputes
         torch.manual_seed(1)
-        looks.append(look_at_step(step, make_batch(), AT))
+        looks.append(inspect_step(step, make_batch(), AT))
     plain, found = looks
     assert found.result.reason == "the loss of pass 2 is not finite"
     assert found.passes[0].fault is None
@@ -538,9 +538,9 @@ def test_gradients_of_a_scaled_loss_are_told_as_those_of_the_loss(rho: float) ->
     plain, scaled = make_step(rho=rho), make_step(rho=rho)
     scaled.loss_scale = LossScale("cpu", initial=1024.0)
     torch.manual_seed(3)
-    expected = look_at_step(plain, make_batch(), AT)
+    expected = inspect_step(plain, make_batch(), AT)
     torch.manual_seed(3)
-    found = look_at_step(scaled, make_batch(), AT)
+    found = inspect_step(scaled, make_batch(), AT)
     assert [p.grad_norm for p in found.passes] == pytest.approx([p.grad_norm for p in expected.passes], rel=1e-4)
     assert found.passes[0].gradients == pytest.approx(expected.passes[0].gradients, rel=1e-4, abs=1e-6)
 

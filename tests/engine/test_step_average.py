@@ -7,7 +7,7 @@ import pytest
 import torch
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale
-from sharpstudent.train.state import Position, capture_step, restore_step
+from sharpstudent.train.state import TrainState, capture_step, restore_step
 from sharpstudent.train.step import TrainStep
 from tiny_models import (
     START,
@@ -129,9 +129,9 @@ def test_a_captured_state_is_a_plain_step_where_nothing_is_switched_on() -> None
 def test_a_position_survives_its_json() -> None:
     import json
 
-    position = Position(epoch=3, step=4, skipped=2, skipped_in_a_row=1, start={"auc": 0.7}, parts=4)
-    position.sums["loss"] += 1.5
+    position = TrainState(epoch=3, step=4, skipped=2, skipped_in_a_row=1, start={"auc": 0.7}, parts=4)
+    position.sums["loss"] = 1.5
     position.watch.steps, position.watch.loss, position.watch.is_jumping = 7, 0.25, True
-    again = Position.from_json(json.loads(json.dumps(position.to_json())))
+    again = TrainState.from_json(json.loads(json.dumps(position.to_json())))
     assert again == position
-    again.sums["new"] += 1.0
+    again.sums["new"] = 1.0

@@ -67,7 +67,7 @@ import sys, torch
 sys.path[:0] = [".", "tests/engine"]
 from tiny_models import START, are_identical, make_batch, make_step, make_student, take_snapshot
 from tiny_runs import make_run
-from sharpstudent.train.oom import Attempt
+from sharpstudent.train.oom import MemoryRetry
 from sharpstudent.core.errors import UserError
 
 student = make_student()
@@ -76,7 +76,7 @@ student.compile()
 step = make_step(student)
 before = take_snapshot(step)
 try:
-    Attempt(make_run(compile=True), step, 4)(make_batch(), START)
+    MemoryRetry(make_run(compile=True), step, 4)(make_batch(), START)
 except UserError as error:
     print(are_identical(take_snapshot(step), before), error)
 """

@@ -24,7 +24,7 @@ from sharpstudent.models.vision import Classifier
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import build_optimizer
 from sharpstudent.train.build import build_step, hook_layers
-from sharpstudent.train.debug.nan_inspector import look_at_step
+from sharpstudent.train.debug.nan_inspector import inspect_step
 from sharpstudent.train.state import capture_step, refuse_other_model, restore_step
 from sharpstudent.train.step import TrainStep
 from tiny_models import START, are_identical, make_batch, make_step, make_student, make_teacher, take_snapshot
@@ -202,7 +202,7 @@ def test_a_look_at_a_step_shows_the_averages_logits_and_changes_nothing() -> Non
         torch.manual_seed(7)
         step = make_self_step()
         if look:
-            seen = look_at_step(step, make_batch(), START)
+            seen = inspect_step(step, make_batch(), START)
             assert seen.average_outputs.shape == (8, 2)
             assert seen.average_fault is None
             results.append(seen.result)

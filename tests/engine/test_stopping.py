@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from sharpstudent.train.state import Position, explain_early_stop, is_over
+from sharpstudent.train.state import TrainState, explain_early_stop, is_over
 from tiny_runs import make_config
 
 
 def run_through(values: list[float], patience: int | None, epochs: int = 100) -> tuple[int, str | None]:
     """The epoch after which a run with these values ends, and the reason; a new best is a larger value."""
     training = make_config(epochs=epochs, patience=patience).training
-    position, best, best_epoch = Position(), float("-inf"), None
+    position, best, best_epoch = TrainState(), float("-inf"), None
     while not is_over(training, position, best_epoch):
         value = values[position.epoch - 1]
         if value > best:
@@ -49,11 +49,11 @@ def test_a_run_that_has_all_its_epochs_has_not_been_stopped() -> None:
 
 
 def test_a_run_without_any_epoch_goes_on() -> None:
-    assert not is_over(make_config(patience=1).training, Position(), None)
+    assert not is_over(make_config(patience=1).training, TrainState(), None)
 
 
 def test_an_epoch_that_has_been_begun_is_finished() -> None:
     """As where a resumed run is given less patience than it had."""
     training = make_config(patience=1, epochs=9).training
-    assert is_over(training, Position(epoch=5, step=0), 2)
-    assert not is_over(training, Position(epoch=5, step=1), 2)
+    assert is_over(training, TrainState(epoch=5, step=0), 2)
+    assert not is_over(training, TrainState(epoch=5, step=1), 2)

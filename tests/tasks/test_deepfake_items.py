@@ -13,7 +13,7 @@ from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import Sample, Table
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import load_batches
-from sharpstudent.data.sampler import TrainOrder, evaluation_batches
+from sharpstudent.data.sampler import TrainSampler, evaluation_batches
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
@@ -56,7 +56,7 @@ def test_a_training_item_is_augmented_anew_by_each_generator_and_alike_by_the_sa
 
 def test_training_batches_are_the_same_bytes_for_any_number_of_workers_and_after_a_restart() -> None:
     source = BlendedPairs(FACES, image_size=SIZE, train=True)
-    order = TrainOrder(3, 2, 3, seed=4)
+    order = TrainSampler(3, 2, 3, seed=4)
 
     def load(workers: int, start: int = 0) -> list[bytes]:
         batches = order.batches(2, start_step=start)

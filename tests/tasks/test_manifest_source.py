@@ -15,7 +15,7 @@ from made_manifest import MadeFace, write_set
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import LoadedBatch, load_batches
-from sharpstudent.data.sampler import TrainOrder
+from sharpstudent.data.sampler import TrainSampler
 from sharpstudent.modalities.faces.item import make_single
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
@@ -49,7 +49,7 @@ def build(root: Path = ROOT, *, allow: Sequence[str] = (), **keys: Any) -> Train
 
 
 def load(data: TrainingData, *, workers: int = 0, start: int = 0) -> list[LoadedBatch]:
-    order = TrainOrder(len(data.train), 3, 2, seed=1)
+    order = TrainSampler(len(data.train), 3, 2, seed=1)
     return list(load_batches(data.train, order.batches(1, start_step=start), seed=1, num_workers=workers))
 
 

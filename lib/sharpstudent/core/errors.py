@@ -11,11 +11,12 @@ import difflib
 import os
 import select
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NoReturn, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -89,6 +90,16 @@ class ProblemList:
 
     def take(self, error: UserError) -> None:
         self._problems.extend(error.problems)
+
+    def attempt(self, build: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `build` returns. After a UserError, whose problems are taken, the value is never used: the list raises
+        them before.
+        """
+        try:
+            return build(*args, **kwargs)
+        except UserError as error:
+            self.take(error)
+            return None  # type: ignore[return-value]
 
     def raise_if_any(self) -> None:
         if self._problems:

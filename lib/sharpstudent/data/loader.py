@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import Batch, Sample
 from sharpstudent.data.dataset import Samples, UnreadableSample
@@ -23,24 +20,29 @@ from sharpstudent.data.workers import SHARED_MEMORY_REMEDY, Workers
 
 
 def collate(samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
-    """The batch of these samples. groups: that of each sample, for rows that name none of their own.
+    """Make one batch of several samples.
 
     Every sample must have the same inputs, targets and columns; a weight that only some have is 1 for the others.
-    Raises ValueError where they differ.
+
+    Args:
+        samples: In the order of the batch.
+        groups: That of each sample, for rows that name none of their own.
+
+    Raises:
+        ValueError: Where the samples differ.
     """
     sizes = [count_rows(sample) for sample in samples]
-    rows = _join_rows(samples, sizes, groups)
     shared = samples[0].shared
     inputs = _stack([sample.inputs for sample in samples], "inputs")
-    for name, index in shared.items():
-        inputs[index] = _number_anew(
-            [sample.inputs[index] for sample in samples], [len(s.inputs[name]) for s in samples]
-        )
+    for name, index in shared.items():  # each sample counts its shared inputs from 0
+        starts = np.cumsum([0, *(len(sample.inputs[name]) for sample in samples[:-1])])
+        indices = [sample.inputs[index] + start for sample, start in zip(samples, starts, strict=True)]
+        inputs[index] = torch.from_numpy(np.concatenate(indices).astype(np.int64))
     return Batch(
         inputs=inputs,
         targets=_stack([sample.targets for sample in samples], "targets"),
         weights=_join_weights(samples, sizes),
-        rows=rows,
+        rows=_join_rows(samples, sizes, groups),
         shared=shared,
     )
 
@@ -79,30 +81,14 @@ def _stack(parts: Sequence[Mapping[str, NDArray[Any]]], what: str) -> dict[str, 
     return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in names}
 
 
-def _number_anew(indices: Sequence[NDArray[Any]], counts: Sequence[int]) -> Tensor:
-    """Indices into each sample's shared inputs as indices into those of the batch."""
-    starts = np.cumsum([0, *counts[:-1]])
-    return torch.from_numpy(
-        np.concatenate([i + start for i, start in zip(indices, starts, strict=True)]).astype(np.int64)
-    )
-
-
 def _join_weights(samples: Sequence[Sample], sizes: Sequence[int]) -> dict[str, Tensor]:
-    names = dict.fromkeys(name for sample in samples for name in sample.weights)
-    return {
-        name: torch.from_numpy(
-            np.concatenate(
-                [
-                    np.asarray(sample.weights.get(name, np.ones(size)), np.float32)
-                    for sample, size in zip(samples, sizes, strict=True)
-                ]
-            )
-        )
-        for name in names
-    }
+    joined: dict[str, Tensor] = {}
+    for name in dict.fromkeys(name for sample in samples for name in sample.weights):
+        parts = [sample.weights.get(name, np.ones(size)) for sample, size in zip(samples, sizes, strict=True)]
+        joined[name] = torch.from_numpy(np.concatenate([np.asarray(part, np.float32) for part in parts]))
+    return joined
 
 
-BATCHES_AHEAD = 2  # that each worker has made or is making while one is used
 REPLACEMENT_TRIES = 20  # a set in which 20 random samples in a row are unreadable is beyond saving
 
 Collate = Callable[[Sequence[Sample], Sequence[str]], Batch]
@@ -178,14 +164,12 @@ class BatchMaker:
             except UnreadableSample as error:
                 replaced.append(Replaced(error.path, error.reason))
                 index = int(substitutes.integers(len(self.samples)))
-        raise UserError(
-            Problem(
-                where=self.samples.name(key.index),
-                what=f"and {REPLACEMENT_TRIES - 1} items drawn in its place could not be read",
-                got="\n".join(f"{one.path}: {one.reason}" for one in replaced[-REPLACEMENT_TRIES:][:5]),
-                remedy="the data folder is missing or broken (an unmounted disk?): check it. What a run has saved is "
-                "intact: go on with --resume",
-            )
+        raise UserError.about(
+            where=self.samples.name(key.index),
+            what=f"and {REPLACEMENT_TRIES - 1} items drawn in its place could not be read",
+            got="\n".join(f"{one.path}: {one.reason}" for one in replaced[-REPLACEMENT_TRIES:][:5]),
+            remedy="the data folder is missing or broken (an unmounted disk?): check it. What a run has saved is "
+            "intact: go on with --resume",
         )
 
 
@@ -215,17 +199,9 @@ def load_batches(
     make = BatchMaker(samples, seed, collate, is_shared=num_workers > 0)
     if num_workers == 0:
         yield from map(make, batches)
-        return
-    workers, waiting = Workers(make, num_workers, timeout_s), deque[tuple[str, Future[LoadedBatch]]]()
-    with contextlib.closing(workers):
-        for keys in batches:
-            waiting.append((samples.name(keys[0].index), workers.submit(keys)))
-            if len(waiting) > BATCHES_AHEAD * num_workers:
-                name, future = waiting.popleft()
-                yield workers.receive(future, name)
-        while waiting:
-            name, future = waiting.popleft()
-            yield workers.receive(future, name)
+    else:
+        workers = Workers(make, num_workers, timeout_s)
+        yield from workers.run(batches, lambda keys: samples.name(keys[0].index))
 
 
 def _share(batch: Batch) -> None:
@@ -236,12 +212,10 @@ def _share(batch: Batch) -> None:
             tensor.share_memory_()
     except RuntimeError as error:
         megabytes = sum(tensor.nbytes for tensor in tensors) / 1e6
-        raise UserError(
-            Problem(
-                where="shared memory (/dev/shm)",
-                what="a loader process could not put its batch there",
-                expected=f"room for a few batches of {megabytes:.1f} MB a process",
-                got=str(error),
-                remedy=SHARED_MEMORY_REMEDY,
-            )
+        raise UserError.about(
+            where="shared memory (/dev/shm)",
+            what="a loader process could not put its batch there",
+            expected=f"room for a few batches of {megabytes:.1f} MB a process",
+            got=str(error),
+            remedy=SHARED_MEMORY_REMEDY,
         ) from None

@@ -26,7 +26,7 @@ class ItemKey:
 
 
 @dataclass(frozen=True)
-class TrainOrder:
+class TrainSampler:
     """Batches of keys for one epoch: every item `repeats` times, each pass shuffled by itself, the last batch full or
     dropped.
 

@@ -6,10 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 
 OFFICIAL = ("train", "val", "test")
 KEPT_OUT = "none"
@@ -22,14 +21,12 @@ def choose_validation_identities(identities: Collection[str], *, share: float, s
     """
     people = sorted(set(identities))
     if len(people) < 2:
-        raise UserError(
-            Problem(
-                where="validation",
-                what="needs people who are not in training, but all pictures show one person",
-                expected="at least 2 people",
-                got=f"{len(people)}: {', '.join(people) or 'nobody'}",
-                remedy="add pictures of other people, one folder a person",
-            )
+        raise UserError.about(
+            where="validation",
+            what="needs people who are not in training, but all pictures show one person",
+            expected="at least 2 people",
+            got=f"{len(people)}: {', '.join(people) or 'nobody'}",
+            remedy="add pictures of other people, one folder a person",
         )
     held_out = min(max(1, round(share * len(people))), len(people) - 1)
     chosen = np.random.default_rng(seed).permutation(len(people))[:held_out]
@@ -102,18 +99,17 @@ def _check_arguments(
 
 
 def find_groups(people: Sequence[tuple[str, ...]]) -> list[str]:
-    """The group of each clip: the connected components of people, a clip linking its first one with the others."""
+    """The group of each clip, by its first name in sorted order: people who appear together, directly or over others,
+    are one group.
+    """
     names = sorted({person for clip in people for person in clip})
-    number = {name: index for index, name in enumerate(names)}
-    links = np.array(
-        [(number[clip[0]], number[other]) for clip in people for other in clip[1:]], dtype=np.int64
-    ).reshape(-1, 2)
-    graph = coo_array((np.ones(len(links), np.int8), (links[:, 0], links[:, 1])), shape=(len(names), len(names)))
-    _, component = connected_components(graph, directed=False)
-    first: dict[int, str] = {}
-    for name, group in zip(names, component.tolist(), strict=True):
-        first.setdefault(group, name)
-    return [first[component[number[clip[0]]]] for clip in people]
+    linked, first = DisjointSet(names), dict[str, str]()
+    for clip in people:
+        for other in clip[1:]:
+            linked.merge(clip[0], other)
+    for name in names:
+        first.setdefault(linked[name], name)
+    return [first[linked[clip[0]]] for clip in people]
 
 
 def _draw(

@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
@@ -26,7 +27,9 @@ import torch.multiprocessing  # tensors cross process borders in shared memory
 from sharpstudent.core.errors import TrainingStopped
 from sharpstudent.core.io import leave_signals_to_parent, stop_signals_held
 
+A = TypeVar("A")
 T = TypeVar("T")
+AHEAD = 2  # results that each worker has made or is making while one is used
 
 SHARED_MEMORY = Path("/dev/shm")
 SAVED = "What was saved is intact: go on with --resume"
@@ -36,73 +39,49 @@ SHARED_MEMORY_REMEDY = (
 )
 
 
-class Workers(Generic[T]):
-    """Processes of the standard library's pool that call one function; none of them outlives `close` or the program.
+class Workers(Generic[A, T]):
+    """Processes of the standard library's pool that call one function; none of them outlives `run` or the program.
 
     Not torch's DataLoader: its timeout does not end a wait for a worker that hangs while it hands a batch over, its
     handler of SIGCHLD raises wherever the training process is, be it in the middle of a step, and it gives each worker
     5 s to end.
     """
 
-    def __init__(self, load: Callable[[Any], T], count: int, timeout_s: float) -> None:
-        """Start the processes.
+    def __init__(self, load: Callable[[A], T], count: int, timeout_s: float) -> None:
+        """Prepare the processes; `run` starts them.
 
         Args:
             load: What a process calls; it goes to each process once.
             count: Processes.
             timeout_s: Seconds of waiting after which they count as hung.
-
-        Raises:
-            TrainingStopped: When a process cannot be started.
         """
         self._count, self._timeout_s, self._owner = count, timeout_s, os.getpid()
         # Made here, it is inherited and removed at exit; each worker would make one of its own and, killed, leave it.
         multiprocessing.util.get_temp_dir()
         context = multiprocessing.get_context(choose_start_method())
         self._pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(load,))
-        try:
-            with _no_threads_of_opencv(), stop_signals_held():
-                for _ in range(count):
-                    self._pool.submit(os.getpid)  # starts the processes
-        except OSError as error:
-            self.close()
-            raise TrainingStopped(
-                f"a loader process could not be started ({error.strerror or error}). {SAVED}, and fewer processes: "
-                f"--set num_workers={count // 2}"
-            ) from None
-        except BrokenProcessPool:
-            pass  # one has died already: told to whoever waits for a batch
         _OPEN.add(self)
 
-    def submit(self, argument: Any) -> Future[T]:
-        """Ask for `load(argument)`, for `receive` to wait for."""
-        try:
-            return self._pool.submit(_load, argument)
-        except BrokenProcessPool as error:
-            broken: Future[T] = Future()
-            broken.set_exception(error)
-            return broken
-
-    def receive(self, future: Future[T], name: str) -> T:
-        """Wait for what was asked for. Ticks are counted, not the clock: a suspended program has not waited.
+    def run(self, arguments: Iterable[A], name: Callable[[A], str]) -> Generator[T]:
+        """Yield `load(argument)` for each argument, in their order; at the end the processes are killed.
 
         Args:
-            future: Of `submit`.
-            name: The sample with which the batch begins, for messages.
+            arguments: Taken a few ahead.
+            name: What messages call an argument.
 
         Raises:
-            TrainingStopped: When a worker dies, or none brings the batch in time.
+            TrainingStopped: When a worker cannot be started, dies, or none brings the next result in time.
             Exception: What `load` raised.
         """
-        tick = min(1.0, self._timeout_s / 4)
-        if not any(wait([future], tick).done for _ in range(math.ceil(self._timeout_s / tick) + 1)):
-            raise TrainingStopped(
-                f"no batch came from the loader processes for {self._timeout_s:g} s; waited for the one that begins "
-                f"with {name}. {SAVED}. A disk or a network folder may hang; where reading is only slow, --set "
-                f"loader_timeout={2 * self._timeout_s:g}; --set num_workers=0 shows where it hangs"
-            )
+        waiting = deque[tuple[str, Future[T]]]()
         try:
-            return future.result()
+            self._start()
+            for argument in arguments:
+                waiting.append((name(argument), self._pool.submit(_load, argument)))
+                if len(waiting) > AHEAD * self._count:
+                    yield self._receive(*waiting.popleft())
+            while waiting:
+                yield self._receive(*waiting.popleft())
         except BrokenProcessPool:
             # A worker's end may show first in its closed connections.
             ended = multiprocessing.connection.wait([process.sentinel for process in self._list_processes()], 1.0)
@@ -111,6 +90,30 @@ class Workers(Generic[T]):
                 raise  # a defect, with its traceback
             self.close()
             raise TrainingStopped(self._explain_death(dead)) from None
+        finally:
+            self.close()
+
+    def _start(self) -> None:
+        try:
+            with _no_threads_of_opencv(), stop_signals_held():
+                for _ in range(self._count):
+                    self._pool.submit(os.getpid)  # starts the processes
+        except OSError as error:
+            raise TrainingStopped(
+                f"a loader process could not be started ({error.strerror or error}). {SAVED}, and fewer processes: "
+                f"--set num_workers={self._count // 2}"
+            ) from None
+
+    def _receive(self, name: str, future: Future[T]) -> T:
+        """Wait for a result. Ticks are counted, not the clock: a suspended program has not waited."""
+        tick = min(1.0, self._timeout_s / 4)
+        if any(wait([future], tick).done for _ in range(math.ceil(self._timeout_s / tick) + 1)):
+            return future.result()
+        raise TrainingStopped(
+            f"no batch came from the loader processes for {self._timeout_s:g} s; waited for the one that begins "
+            f"with {name}. {SAVED}. A disk or a network folder may hang; where reading is only slow, --set "
+            f"loader_timeout={2 * self._timeout_s:g}; --set num_workers=0 shows where it hangs"
+        )
 
     def close(self) -> None:
         """Kill the processes at once; there is nothing in them to save."""
@@ -131,13 +134,19 @@ class Workers(Generic[T]):
         return list((self._pool._processes or {}).values())
 
     def _explain_death(self, dead: list[BaseProcess]) -> str:
-        how = ", ".join(_describe_end(process.exitcode) for process in dead)
+        codes = [process.exitcode for process in dead]
+        how = ", ".join(
+            f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"exited unexpectedly, exit code {code}"
+            for code in codes
+        )
         fewer = f"use fewer processes: --set num_workers={self._count // 2}"
-        remedy = SHARED_MEMORY_REMEDY if "SIGBUS" in how else fewer
-        return f"a loader process died ({how}). {SAVED}. If memory ran out, {remedy}"
+        return (
+            f"a loader process died ({how}). {SAVED}. If memory ran out, "
+            f"{SHARED_MEMORY_REMEDY if 'SIGBUS' in how else fewer}"
+        )
 
 
-_OPEN: weakref.WeakSet[Workers[Any]] = weakref.WeakSet()
+_OPEN: weakref.WeakSet[Workers[Any, Any]] = weakref.WeakSet()
 
 
 def _close_all() -> None:
@@ -147,12 +156,6 @@ def _close_all() -> None:
 
 # At the end of the program, before the pool's own function, which waits for every worker without a limit.
 threading._register_atexit(_close_all)  # type: ignore[attr-defined]
-
-
-def _describe_end(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"killed by {signal.Signals(-exit_code).name}"
-    return f"exited unexpectedly, exit code {exit_code}"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping
 
 from torch import Tensor, nn
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
 
 
@@ -30,12 +30,10 @@ def select_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, T
     names, required, takes_all = _read_signature(type(model))
     missing = [name for name in names if name in required and name not in inputs]
     if missing:
-        raise UserError(
-            Problem(
-                f"{type(model).__name__}.forward",
-                f"reads {', '.join(names)}, and the batch has {', '.join(inputs)}: {', '.join(missing)} is missing",
-                remedy="name its parameters as the inputs of the task's samples",
-            )
+        raise UserError.about(
+            f"{type(model).__name__}.forward",
+            f"reads {', '.join(names)}, and the batch has {', '.join(inputs)}: {', '.join(missing)} is missing",
+            remedy="name its parameters as the inputs of the task's samples",
         )
     return dict(inputs) if takes_all else {name: inputs[name] for name in names if name in inputs}
 
@@ -44,13 +42,11 @@ def run_model(model: nn.Module, inputs: Mapping[str, Tensor]) -> Outputs:
     """The model's outputs, each with R rows. Raises UserError for a model that gives no dictionary of them."""
     outputs = model(**select_inputs(model, inputs))
     if not isinstance(outputs, Mapping):
-        raise UserError(
-            Problem(
-                f"{type(model).__name__}.forward",
-                "must return a dictionary of tensors, by the names of the outputs",
-                got=type(outputs).__name__,
-                remedy='return {"logits": ...}, or the names that the terms and metrics of the task read',
-            )
+        raise UserError.about(
+            f"{type(model).__name__}.forward",
+            "must return a dictionary of tensors, by the names of the outputs",
+            got=type(outputs).__name__,
+            remedy='return {"logits": ...}, or the names that the terms and metrics of the task read',
         )
     return outputs
 

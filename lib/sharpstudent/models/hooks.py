@@ -69,14 +69,12 @@ class FeatureHooks:
         if not self._is_on:
             return
         if not isinstance(output, Tensor):
-            raise UserError(
-                Problem(
-                    where=f"layer {layer!r}",
-                    what="cannot be tapped: its output is no tensor",
-                    expected="a layer whose output is one tensor",
-                    got=type(output).__name__,
-                    remedy="tap a layer inside it or after it; --list-layers lists layers that can be tapped",
-                )
+            raise UserError.about(
+                where=f"layer {layer!r}",
+                what="cannot be tapped: its output is no tensor",
+                expected="a layer whose output is one tensor",
+                got=type(output).__name__,
+                remedy="tap a layer inside it or after it; --list-layers lists layers that can be tapped",
             )
         self._recorded[layer] = output
 
@@ -87,12 +85,10 @@ class FeatureHooks:
             return None
         silent = [layer for layer in self.layers if layer not in recorded]
         if silent:
-            raise UserError(
-                Problem(
-                    where=f"layer {silent[0]!r}",
-                    what="cannot be tapped: the model has it, but does not call it",
-                    remedy="tap another one; --list-layers lists layers that can be tapped",
-                )
+            raise UserError.about(
+                where=f"layer {silent[0]!r}",
+                what="cannot be tapped: the model has it, but does not call it",
+                remedy="tap another one; --list-layers lists layers that can be tapped",
             )
         return {**output, **{f"{FEATURES}{layer}": tensor for layer, tensor in recorded.items()}}
 
@@ -166,7 +162,12 @@ def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[st
 def describe_layers(layers: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
     """One line a layer: its name, then its shape for a batch of B."""
     width = max((len(name) for name, _ in layers), default=0)
-    return [f"{name:<{width}}  ({', '.join(['B', *map(str, shape[1:])])})" for name, shape in layers]
+    return [f"{name:<{width}}  {describe_shape(shape)}" for name, shape in layers]
+
+
+def describe_shape(shape: Sequence[int]) -> str:
+    """`(B, 24, 7, 7)`."""
+    return f"({', '.join(['B', *map(str, shape[1:])])})"
 
 
 def _is_block(name: str, module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.models.vision import EFFICIENTNET_B4, check_model_name
 from sharpstudent.models.weights import load_weights, read_tensors
 
@@ -34,17 +34,18 @@ def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_f
     if local is not None:
         return load_weights(model, read_tensors(local), where=str(local), needs_head=False, allow_partial=partial)
     if not may_fetch:
-        raise UserError(_explain_no_hub(name))
+        raise UserError.about(
+            where="student_init = 'imagenet'",
+            what=f"stage 2 never asks a hub, and there is no file weights/{name}.imagenet.safetensors or .pth",
+            remedy="name a file in student_init, or --set student_init=random, or run stage 1",
+        )
     return _load_from_hub(model, name, key)
 
 
 def find_local_weights(name: str) -> Path | None:
     """`weights/NAME.imagenet.{pth,safetensors}`, the place where `student_init: imagenet` looks first."""
-    for suffix in (".safetensors", ".pth"):
-        path = WEIGHTS_FOLDER / f"{name}.imagenet{suffix}"
-        if path.is_file():
-            return path
-    return None
+    paths = [WEIGHTS_FOLDER / f"{name}.imagenet{suffix}" for suffix in (".safetensors", ".pth")]
+    return next(filter(Path.is_file, paths), None)
 
 
 def _load_from_hub(model: Any, name: str, key: str) -> str:
@@ -54,11 +55,11 @@ def _load_from_hub(model: Any, name: str, key: str) -> str:
     import timm
 
     if name == EFFICIENTNET_B4:
-        raise UserError(_explain_no_imagenet(name, key, "efficientnet-pytorch has no hub of its own"))
+        raise _explain_no_imagenet(name, key, "efficientnet-pytorch has no hub of its own")
     check_model_name(name)
     pretrained = timm.get_pretrained_cfg(name)
     if pretrained is None or not pretrained.hf_hub_id:
-        raise UserError(_explain_no_imagenet(name, key, "timm knows no pretrained weights for it"))
+        raise _explain_no_imagenet(name, key, "timm knows no pretrained weights for it")
     from huggingface_hub import constants, try_to_load_from_cache
 
     is_cached = any(
@@ -72,31 +73,23 @@ def _load_from_hub(model: Any, name: str, key: str) -> str:
         except urllib.error.HTTPError:
             pass
         except OSError as error:
-            raise UserError(_explain_no_imagenet(name, key, f"the hub does not answer ({error})")) from None
+            raise _explain_no_imagenet(name, key, f"the hub does not answer ({error})") from None
     try:
         source = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError) as error:  # the hub answers, but not with this file
-        raise UserError(_explain_no_imagenet(name, key, f"the hub does not give them ({error})")) from None
+        raise _explain_no_imagenet(name, key, f"the hub does not give them ({error})") from None
     return load_weights(model, source.state_dict(), where=f"timm hub {pretrained.hf_hub_id}", needs_head=False)
 
 
-def _explain_no_imagenet(name: str, key: str, why: str) -> Problem:
+def _explain_no_imagenet(name: str, key: str, why: str) -> UserError:
     rest = (
         "or name another file in student_init; or --set student_init=random"
         if key == "student_init"
         else ("or give the teacher's whole weights in its file, and init none")
     )
-    return Problem(
+    return UserError.about(
         where=f"{key} = 'imagenet'",
         what=f"no ImageNet weights for {name}: no file weights/{name}.imagenet.safetensors or .pth, and {why}",
         remedy=f"on a machine with a network: python -c \"import timm, torch; torch.save(timm.create_model('{name}', "
         f"pretrained=True).state_dict(), 'weights/{name}.imagenet.pth')\" and copy the file here; " + rest,
-    )
-
-
-def _explain_no_hub(name: str) -> Problem:
-    return Problem(
-        where="student_init = 'imagenet'",
-        what=f"stage 2 never asks a hub, and there is no file weights/{name}.imagenet.safetensors or .pth",
-        remedy="name a file in student_init, or --set student_init=random, or run stage 1",
     )

@@ -183,11 +183,19 @@ def _split_name(name: str, teachers: int) -> tuple[int, str]:
 Named = tuple[str, nn.Module]
 
 
+def name_teacher(config: RunConfig, number: int) -> str:
+    """What messages call the n-th teacher (from 1): `teacher` where it is alone, else `teacher 2`."""
+    return "teacher" if len(config.teachers) == 1 else f"teacher {number}"
+
+
 def name_teachers(config: RunConfig, teachers: nn.Module | None) -> list[Named]:
-    """The teachers of stage 2 in their order: `teacher NAME`, or `teacher 1 NAME`, `teacher 2 NAME` and so on."""
+    """The teachers of stage 2 in their order, as `teacher NAME`, or `teacher 1 NAME`, `teacher 2 NAME` and so on.
+
+    Args:
+        config: Of the run.
+        teachers: The ensemble; None in stage 1.
+    """
     if not isinstance(teachers, TeacherEnsemble):
         return []
-    sections = config.teachers
-    numbers = [f" {number}" for number in range(1, len(sections) + 1)] if len(sections) > 1 else [""]
-    names = [f"teacher{number} {section.name}" for number, section in zip(numbers, sections, strict=True)]
-    return list(zip(names, teachers.members, strict=True))
+    pairs = zip(config.teachers, teachers.members, strict=True)
+    return [(f"{name_teacher(config, number)} {section.name}", one) for number, (section, one) in enumerate(pairs, 1)]

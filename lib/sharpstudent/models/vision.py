@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
 
 EFFICIENTNET_B4 = "efficientnet-b4"
@@ -116,12 +116,10 @@ class TimmClassifier(Classifier):
             enable(True)
         except AssertionError as error:  # timm's way of saying that an architecture cannot
             name = type(self.backbone).__name__
-            raise UserError(
-                Problem(
-                    where="gradient_checkpointing",
-                    what=f"is not possible with timm's {name} ({error})",
-                    remedy="--set gradient_checkpointing=false, and a smaller micro_batch_size instead",
-                )
+            raise UserError.about(
+                where="gradient_checkpointing",
+                what=f"is not possible with timm's {name} ({error})",
+                remedy="--set gradient_checkpointing=false, and a smaller micro_batch_size instead",
             ) from None
 
     def compute_logits(self, image: Tensor) -> Tensor:
@@ -169,9 +167,7 @@ def build_classifier(
     """
     unknown = [option for option in options or {} if option not in PREPROCESS_OPTIONS]
     if unknown:
-        raise UserError(
-            Problem(f"model {name!r}", f"has no option {unknown[0]!r}", expected=", ".join(PREPROCESS_OPTIONS))
-        )
+        raise UserError.about(f"model {name!r}", f"has no option {unknown[0]!r}", ", ".join(PREPROCESS_OPTIONS))
     if name == EFFICIENTNET_B4:
         model: Classifier = EfficientNetClassifier(name, classes=classes, dropout=dropout)
     else:
@@ -194,13 +190,11 @@ def check_model_name(name: str) -> None:
     if name in known:
         return
     near = difflib.get_close_matches(name, [EFFICIENTNET_B4, *known], n=4)
-    raise UserError(
-        Problem(
-            where=f"model {name!r}",
-            what="is known neither to timm nor here",
-            expected=f"{EFFICIENTNET_B4} or a timm {timm.__version__} model name",
-            remedy=f"did you mean {', '.join(near)}?" if near else "list the names with timm.list_models()",
-        )
+    raise UserError.about(
+        where=f"model {name!r}",
+        what="is known neither to timm nor here",
+        expected=f"{EFFICIENTNET_B4} or a timm {timm.__version__} model name",
+        remedy=f"did you mean {', '.join(near)}?" if near else "list the names with timm.list_models()",
     )
 
 

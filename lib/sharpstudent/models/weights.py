@@ -11,7 +11,7 @@ import glob
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpstudent.core.archive import load_plain
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 PREFIXES = ("module.", "net.", "model.", "student.", "backbone.", "efficientnet.")
@@ -67,7 +67,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises UserError for a missing, damaged or foreign file.
     """
     if not path.is_file():
-        raise UserError(Problem(where=str(path), what="does not exist", remedy="check the path"))
+        raise UserError.about(where=str(path), what="does not exist", remedy="check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return unwrap_tensors(load_plain(path), where=str(path))
@@ -80,14 +80,12 @@ def unwrap_tensors(found: Any, *, where: str) -> dict[str, Tensor]:
             found = found[wrapper]
     tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
     if not tensors:
-        raise UserError(
-            Problem(
-                where=where,
-                what="holds no weights",
-                expected=f"named tensors, plain or under one of {', '.join(WRAPPERS)}",
-                got=f"keys {list(found)[:EXAMPLES]}" if isinstance(found, dict) else type(found).__name__,
-                remedy="give a checkpoint that torch.save(model.state_dict(), FILE) or this program wrote",
-            )
+        raise UserError.about(
+            where=where,
+            what="holds no weights",
+            expected=f"named tensors, plain or under one of {', '.join(WRAPPERS)}",
+            got=f"keys {list(found)[:EXAMPLES]}" if isinstance(found, dict) else type(found).__name__,
+            remedy="give a checkpoint that torch.save(model.state_dict(), FILE) or this program wrote",
         )
     return tensors
 
@@ -141,17 +139,37 @@ def count_head_classes(tensors: Mapping[str, Tensor]) -> int | None:
 def load_weights(
     model: nn.Module, tensors: Mapping[str, Tensor], *, where: str, needs_head: bool, allow_partial: bool = False
 ) -> str:
-    """Copy tensors into `model` after a strict comparison; returns the counting line.
+    """Copy tensors into a model after a strict comparison.
 
-    needs_head: the classification head must be in the file too (a trained classifier), else it is taken only where it
-    fits (ImageNet weights). Raises UserError, and changes nothing, unless the whole backbone matches.
+    Args:
+        model: Takes the weights.
+        tensors: By name.
+        where: The file, for messages.
+        needs_head: Whether the classification head must be in the file (a trained classifier); else it is taken only
+            where it fits (ImageNet weights).
+        allow_partial: Whether a part of the tensors may match.
+
+    Returns:
+        The counting line.
+
+    Raises:
+        UserError: And nothing is changed, unless the whole backbone matches.
     """
     match = match_tensors(model, tensors)
-    bad = [*match.missing_in_backbone(), *match.unexpected_in_backbone()]
-    if needs_head:
-        bad += [key for key in match.missing if is_head(key)]
-    if bad and not (allow_partial and match.matched):
-        raise UserError(_explain_mismatch(model, tensors, match, where, needs_head))
+    missing = match.missing if needs_head else match.missing_in_backbone()
+    if (missing or match.unexpected_in_backbone()) and not (allow_partial and match.matched):
+        lines = [match.describe()]
+        if match.wrong_shape:
+            lines.append(f"other shapes: {_examples(match.wrong_shape)}")
+        lines.append(f"the file's keys look like: {_examples(list(match.unexpected or tensors))}")
+        raise UserError.about(
+            where=where,
+            what=f"does not fit the model ({type(model).__name__}); nothing was loaded",
+            expected=f"tensors such as {_examples(missing or list(model.state_dict()))}",
+            got="\n".join(lines),
+            remedy="give weights of this very architecture, or name the file's architecture in the config; "
+            "--allow partial-weights takes what matches",
+        )
     state = model.state_dict()
     # A pair of head tensors is taken whole or not at all.
     head_fits = not any(is_head(key) for key in match.missing)
@@ -161,24 +179,6 @@ def load_weights(
     model.load_state_dict(state, strict=True)
     head = "" if head_fits else "; the head starts from random weights"
     return f"{where}: {match.describe()}{head}"
-
-
-def _explain_mismatch(
-    model: nn.Module, tensors: Mapping[str, Tensor], match: Match, where: str, needs_head: bool
-) -> Problem:
-    missing = match.missing if needs_head else match.missing_in_backbone()
-    lines = [match.describe()]
-    if match.wrong_shape:
-        lines.append(f"other shapes: {_examples(match.wrong_shape)}")
-    lines.append(f"the file's keys look like: {_examples(list(match.unexpected or tensors))}")
-    return Problem(
-        where=where,
-        what=f"does not fit the model ({type(model).__name__}); nothing was loaded",
-        expected=f"tensors such as {_examples(missing or list(model.state_dict()))}",
-        got="\n".join(lines),
-        remedy="give weights of this very architecture, or name the file's architecture in the config; "
-        "--allow partial-weights takes what matches",
-    )
 
 
 def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[Path, list[str]]:
@@ -202,13 +202,11 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
         if not match.missing and not match.unexpected:
             return path, [f"{key}: took the newest that fits, {path} (of {len(candidates)} that {pattern} matches)"]
         refused.append(f"{path}: {match.describe()}")
-    raise UserError(
-        Problem(
-            where=f"{key} = {pattern!r}",
-            what="no file matches this pattern" if not candidates else "no matching file fits the model",
-            got="\n".join(refused[:8]) or f"beside it there is: {_list_nearby(pattern)}",
-            remedy="run stage 1 first (python train_student_only.py CONFIG -n pretrain_mobilevit), or name the file",
-        )
+    raise UserError.about(
+        where=f"{key} = {pattern!r}",
+        what="no file matches this pattern" if not candidates else "no matching file fits the model",
+        got="\n".join(refused[:8]) or f"beside it there is: {_list_nearby(pattern)}",
+        remedy="run stage 1 first (python train_student_only.py CONFIG -n pretrain_mobilevit), or name the file",
     )
 
 
@@ -227,7 +225,7 @@ def _normalise(key: str) -> str:
     return RENAMED.get(name, name)
 
 
-def _examples(keys: tuple[str, ...] | list[str]) -> str:
+def _examples(keys: Sequence[str]) -> str:
     return ", ".join(keys[:EXAMPLES]) + (", ..." if len(keys) > EXAMPLES else "")
 
 
@@ -238,8 +236,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-            Problem(where=str(path), what="cannot be read as safetensors", got=str(error), remedy="fetch it again")
+        raise UserError.about(
+            where=str(path), what="cannot be read as safetensors", got=str(error), remedy="fetch it again"
         ) from None
 
 

@@ -1,14 +1,12 @@
-"""What a run warns of: a training at chance, terms of the loss that are out of balance, samples that cannot be read,
+"""Warnings during training: a model at chance, terms of the loss that are out of balance, samples that cannot be read,
 and a training that collapses (SAM with too large a radius takes models to chance, without a NaN).
-
-A sample that cannot be read is named once; too many of them stop a run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import TrainingStopped
@@ -19,74 +17,10 @@ from sharpstudent.task import Task
 from sharpstudent.train.validate import PREFIX, ValidationResult
 
 if TYPE_CHECKING:
-    from sharpstudent.train.state import Position
-
+    from sharpstudent.train.state import TrainState
 
 RATIO_LIMITS = (0.1, 10.0)
-
-
-def advise_on_ratio(ratio: float, *, stage: int) -> list[str]:
-    """ratio: weighted losses of the terms that ask a teacher over those that read the labels, mean of an epoch."""
-    low, high = RATIO_LIMITS
-    if ratio < low:
-        return [
-            f"note: the teacher's terms weigh {ratio:.2g} of the labels' (below {low:g}): little is distilled. Try "
-            f"more weight on them (--set stage{stage}.alpha_end=..., lower; or their `weight`), or a higher temperature"
-        ]
-    if ratio > high:
-        return [
-            f"note: the teacher's terms weigh {ratio:.2g} times the labels' (above {high:g}): the labels are "
-            f"drowned. Try less weight on them (--set stage{stage}.alpha_end=..., higher; or their `weight`), or a "
-            "lower temperature"
-        ]
-    return []
-
-
-def find_alarms(
-    position: Position,
-    config: RunConfig,
-    task: Task,
-    validated: ValidationResult,
-    *,
-    ratio: float | None,
-    is_settled: bool,
-) -> list[str]:
-    """Lines of advice, each kind once; what has been said is noted in `position`.
-
-    Chance is told by the task's first metric. ratio: `kd_hard_ratio` of the epoch; is_settled: the terms' weights move
-    no more: 5 % teacher at the start are meant.
-    """
-    name = f"{PREFIX}{task.default_metric}"
-    lines = position.watch.see_epoch(name, task.metrics[task.default_metric], validated.own[name], config)
-    if ratio is not None and is_settled and not position.told_ratio:
-        advice = advise_on_ratio(ratio, stage=config.stage)
-        position.told_ratio = bool(advice)
-        lines += advice
-    return lines
-
-
 UNREADABLE_LIMIT = 0.05  # above this share of the set, training on what is left would be another data set
-
-
-def take_in(replaced: Iterable[Replaced], unreadable: dict[str, str]) -> list[str]:
-    """Add what is new to `unreadable` (path -> reason); a line for each of these."""
-    lines: list[str] = []
-    for item in replaced:
-        if item.path not in unreadable:
-            unreadable[item.path] = item.reason
-            lines.append(f"left out {item.path}: {item.reason}; another item takes its place")
-    return lines
-
-
-def stop_if_too_many(unreadable: dict[str, str], known: int) -> None:
-    """Raise TrainingStopped above `UNREADABLE_LIMIT` of the `known` items; one alone never stops a run."""
-    if len(unreadable) > max(1, UNREADABLE_LIMIT * known):
-        raise TrainingStopped(
-            f"{len(unreadable)} of {known} items cannot be read (more than {UNREADABLE_LIMIT:.0%}); "
-            "the list is above: mend or remove them"
-        )
-
-
 CHANCE_BAND = 0.1  # of the way from chance to perfect: a value this near to chance says nothing (.05 of an AUC)
 CHANCE_EPOCHS = 3  # so many in a row are no accident of a first epoch
 WINDOW = 50  # steps over which the two losses are averaged
@@ -94,9 +28,93 @@ JUMP = 3.0  # times the loss at w
 JUMP_FLOOR = 1.0  # a loss at w + e below this is that of a working model (two classes at chance: 0.69)
 
 
+def advise_on_ratio(ratio: float | None, *, stage: int) -> list[str]:
+    """Warn of terms that are out of balance.
+
+    Args:
+        ratio: Weighted losses of the terms that read a teacher over those that read the labels, mean of an epoch; None
+            where it is not known.
+        stage: Whose keys the advice names.
+    """
+    if ratio is None or RATIO_LIMITS[0] <= ratio <= RATIO_LIMITS[1]:
+        return []
+    low, high = RATIO_LIMITS
+    if ratio < low:
+        return [
+            f"note: the teacher's terms weigh {ratio:.2g} of the labels' (below {low:g}): little is distilled. Try "
+            f"more weight on them (--set stage{stage}.alpha_end=..., lower; or their `weight`), or a higher temperature"
+        ]
+    return [
+        f"note: the teacher's terms weigh {ratio:.2g} times the labels' (above {high:g}): the labels are "
+        f"drowned. Try less weight on them (--set stage{stage}.alpha_end=..., higher; or their `weight`), or a "
+        "lower temperature"
+    ]
+
+
+def find_alarms(
+    state: TrainState,
+    config: RunConfig,
+    task: Task,
+    validated: ValidationResult,
+    *,
+    ratio: float | None,
+    is_settled: bool,
+) -> list[str]:
+    """Warn of what the metrics of an epoch show, each kind once; what was said is noted in `state`.
+
+    Args:
+        state: Of the run.
+        config: Of the run.
+        task: Whose first metric shows a model at chance.
+        validated: Result of the epoch's validation.
+        ratio: `kd_hard_ratio` of the epoch.
+        is_settled: Whether the terms' weights change no more: 5 % teacher at the start are meant.
+    """
+    metric = task.default_metric
+    name = f"{PREFIX}{metric}"
+    lines = state.watch.see_epoch(name, task.metrics[metric], validated.own[name], config)
+    if is_settled and not state.told_ratio:
+        advice = advise_on_ratio(ratio, stage=config.stage)
+        state.told_ratio = bool(advice)
+        lines += advice
+    return lines
+
+
+def note_unreadable(replaced: Iterable[Replaced], unreadable: dict[str, str]) -> list[str]:
+    """Note samples that could not be read.
+
+    Args:
+        replaced: Of a batch or a validation.
+        unreadable: Reason by path; takes what is new.
+
+    Returns:
+        A line for each that is new.
+    """
+    new = {one.path: one.reason for one in replaced if one.path not in unreadable}
+    unreadable |= new
+    return [f"left out {path}: {reason}; another item takes its place" for path, reason in new.items()]
+
+
+def stop_if_too_many(unreadable: dict[str, str], known: int) -> None:
+    """Stop the run above a share of `UNREADABLE_LIMIT`; one sample alone never stops it.
+
+    Args:
+        unreadable: Reason by path.
+        known: Samples that there are.
+
+    Raises:
+        TrainingStopped: When there are too many.
+    """
+    if len(unreadable) > max(1, UNREADABLE_LIMIT * known):
+        raise TrainingStopped(
+            f"{len(unreadable)} of {known} items cannot be read (more than {UNREADABLE_LIMIT:.0%}); "
+            "the list is above: mend or remove them"
+        )
+
+
 @dataclass
 class CollapseWatch:
-    """Counts epochs at chance, and follows the losses at w and at w + e; each alarm is said once until it clears."""
+    """Counts epochs at chance, and follows the losses at w and at w + e; each warning is given once until it clears."""
 
     epochs_at_chance: int = 0
     steps: int = 0
@@ -104,11 +122,14 @@ class CollapseWatch:
     perturbed_loss: float = 0.0
     is_jumping: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
     def see_step(self, result: StepResult, config: RunConfig, rho: float) -> list[str]:
-        """Advice in the step at which the mean loss at w + e comes to stand far above that at w; else nothing."""
+        """Warn in the step at which the mean loss at w + e comes to stand far above that at w.
+
+        Args:
+            result: Of the step.
+            config: Whose keys the advice names.
+            rho: Radius of the step.
+        """
         if result.perturbed_loss is None:
             return []
         self.steps += 1
@@ -116,22 +137,26 @@ class CollapseWatch:
         self.loss += share * (result.loss - self.loss)
         self.perturbed_loss += share * (result.perturbed_loss - self.perturbed_loss)
         was_jumping = self.is_jumping
-        self.is_jumping = (
-            self.steps >= WINDOW
-            and self.perturbed_loss > JUMP_FLOOR
-            and self.perturbed_loss > JUMP * max(self.loss, 0.0)
-        )
+        limit = max(JUMP_FLOOR, JUMP * self.loss)
+        self.is_jumping = self.steps >= WINDOW and self.perturbed_loss > limit
         if was_jumping or not self.is_jumping:
             return []
-        times = f"{self.perturbed_loss:.2f} against {self.loss:.2f}"
         return [
-            f"warning: the loss at w + e is far above that at w ({times}, mean of {WINDOW} steps): the SAM radius is "
-            "too large for this model, and the training may collapse to chance. Try, one at a time:",
+            f"warning: the loss at w + e is far above that at w ({self.perturbed_loss:.2f} against {self.loss:.2f}, "
+            f"mean of {WINDOW} steps): the SAM radius is too large for this model, and the training may collapse to "
+            "chance. Try, one at a time:",
             *_advise_on_radius(config, rho),
         ]
 
     def see_epoch(self, name: str, metric: Metric, value: float, config: RunConfig) -> list[str]:
-        """Advice after `CHANCE_EPOCHS` epochs near chance; nothing for a metric of which chance is not known."""
+        """Warn after `CHANCE_EPOCHS` epochs near chance; never for a metric whose chance is not known.
+
+        Args:
+            name: Of the metric, as logs have it.
+            metric: The task's first metric.
+            value: Its value on the validation samples.
+            config: Whose keys the advice names.
+        """
         if metric.chance is None or metric.perfect is None:
             return []
         band = CHANCE_BAND * abs(metric.perfect - metric.chance)

@@ -4,7 +4,7 @@ criterion and optimiser, and how a step is computed on this device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from sharpstudent.config.run_config import ComputeSection, RunConfig, TermSection
-from sharpstudent.config.terms import Asks
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.build import build_criterion, find_layers
 from sharpstudent.criterion.section import Shapes
-from sharpstudent.criterion.weighted_sum import SOURCES, WeightedSum
+from sharpstudent.criterion.weighted_sum import WeightedSum
 from sharpstudent.data.dataset import Samples
 from sharpstudent.models.forward import evaluation_mode, run_model
 from sharpstudent.models.hooks import hook_features
@@ -58,7 +57,7 @@ def open_training_data(task: Task) -> TrainingData:
     train, validation = task.open_data("train", "validation")
     for name, samples in (("train", train), ("validation", validation)):
         if len(samples) == 0:
-            raise UserError(Problem(f"data, split {name}", "holds no samples", remedy="check the data of the config"))
+            raise UserError.about(f"data, split {name}", "holds no samples", remedy="check the data of the config")
     if "shared-people" not in task.allow:
         _check_groups(task, train, validation)
     return TrainingData(train, validation)
@@ -68,13 +67,11 @@ def _check_groups(task: Task, train: Samples, validation: Samples) -> None:
     shared = sorted(train.find_groups() & validation.find_groups())
     if shared:
         unit = task.group_unit if len(shared) == 1 else plural(task.group_unit)
-        raise UserError(
-            Problem(
-                where="data",
-                what=f"{len(shared)} {unit} in training and in validation at once",
-                got=", ".join(shared[:MOST_NAMES]) + (", ..." if len(shared) > MOST_NAMES else ""),
-                remedy="give each of them one split; --allow shared-people trains all the same",
-            )
+        raise UserError.about(
+            where="data",
+            what=f"{len(shared)} {unit} in training and in validation at once",
+            got=", ".join(shared[:MOST_NAMES]) + (", ..." if len(shared) > MOST_NAMES else ""),
+            remedy="give each of them one split; --allow shared-people trains all the same",
         )
 
 
@@ -107,7 +104,6 @@ def build_step(
     example = task.example_batch(PROBE_ROWS).to(device, memory_format=memory_format)
     shapes = hook_layers(config.criterion, student, teacher, example)
     criterion = build_criterion(config.criterion, shapes, task.example_batch(CHECK_ROWS), task.terms)
-    _check_sources(criterion, teacher, average)
     _check_micro_batches(config, criterion)
     criterion.module.to(device)
     if compute.gradient_checkpointing:
@@ -139,28 +135,20 @@ def hook_layers(
     where the teacher's are read and there is none.
     """
     layers = find_layers(sections)
-    if layers.student:
-        _hook(lambda: hook_features(student, layers.student), "student_layer")
-    if layers.teacher:
-        if teacher is None:
-            raise UserError(_explain_no_source("teacher", "teacher_layer"))
-        _hook(lambda: teacher.hook_features(layers.teacher), "teacher_layer")
-    answered = {} if teacher is None else _probe(teacher, example)
-    return Shapes(_list_shapes(_probe(student, example)), _list_shapes(answered), rows=len(example))
-
-
-def _list_shapes(outputs: Outputs) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in outputs.items()}
-
-
-def _hook(put_on: Callable[[], None], setting: str) -> None:
-    """Put hooks on layers; a name that the model has not is told with the setting that gives it."""
     try:
-        put_on()
+        setting = "student_layer"
+        hook_features(student, layers.student)
+        setting = "teacher_layer"
+        if layers.teacher:
+            assert teacher is not None, "the config refuses such a term in stage 1"
+            teacher.hook_features(layers.teacher)
     except UserError as error:
-        raise UserError(
-            *(replace(problem, where=f"{setting}: {problem.where}") for problem in error.problems)
-        ) from None
+        raise UserError(*(replace(one, where=f"{setting}: {one.where}") for one in error.problems)) from None
+    ours, theirs = (
+        {} if model is None else {name: tuple(tensor.shape) for name, tensor in _probe(model, example).items()}
+        for model in (student, teacher)
+    )
+    return Shapes(ours, theirs, rows=len(example))
 
 
 def _probe(model: nn.Module, example: Batch) -> Outputs:
@@ -176,12 +164,10 @@ def _probe(model: nn.Module, example: Batch) -> Outputs:
 def _enable_checkpointing(student: nn.Module) -> None:
     enable = getattr(student, "enable_gradient_checkpointing", None)
     if enable is None:
-        raise UserError(
-            Problem(
-                where="gradient_checkpointing",
-                what=f"is not possible with {type(student).__name__}: it has no enable_gradient_checkpointing",
-                remedy="--set gradient_checkpointing=false, and a smaller micro_batch_size instead",
-            )
+        raise UserError.about(
+            where="gradient_checkpointing",
+            what=f"is not possible with {type(student).__name__}: it has no enable_gradient_checkpointing",
+            remedy="--set gradient_checkpointing=false, and a smaller micro_batch_size instead",
         )
     enable()
 
@@ -191,33 +177,11 @@ def _check_micro_batches(config: RunConfig, criterion: WeightedSum) -> None:
     coupled = [term.name for term in criterion.terms if term.couples_rows]
     compute = config.compute
     if coupled and (compute.micro_batch_size is not None or compute.halve_on_out_of_memory):
-        raise UserError(
-            Problem(
-                where=f"term {coupled[0]!r}",
-                what="couples the rows of a batch, and cannot be computed in micro-batches",
-                remedy="--set micro_batch_size=null --set halve_on_out_of_memory=false",
-            )
+        raise UserError.about(
+            where=f"term {coupled[0]!r}",
+            what="couples the rows of a batch, and cannot be computed in micro-batches",
+            remedy="--set micro_batch_size=null --set halve_on_out_of_memory=false",
         )
-
-
-def _check_sources(criterion: WeightedSum, teacher: nn.Module | None, average: WeightAverage | None) -> None:
-    """Raise UserError for a term that asks a model which this run does not have."""
-    has: dict[Asks, bool] = {"teacher": teacher is not None, "ema": average is not None}
-    problems = [
-        _explain_no_source(term.asks, f"term {term.name!r}")
-        for term in criterion.terms
-        if term.asks in criterion.asked and not has[term.asks]
-    ]
-    if problems:
-        raise UserError(*problems)
-
-
-def _explain_no_source(source: Asks, where: str) -> Problem:
-    remedy = {
-        "teacher": "terms that ask the teacher belong to stage 2: main_distillation.py",
-        "ema": "--set ema_decay=0.999, which averages the student's weights",
-    }
-    return Problem(where=where, what=f"asks the {SOURCES[source]}, and this run has none", remedy=remedy[source])
 
 
 def choose_memory_format(compute: ComputeSection) -> torch.memory_format:
@@ -234,11 +198,9 @@ def move_model(model: nn.Module, device: torch.device, memory_format: torch.memo
 
 def _check_precision(compute: ComputeSection, device: torch.device) -> None:
     if compute.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UserError(
-            Problem(
-                where="precision",
-                what="this device does not compute in bf16",
-                got=torch.cuda.get_device_name(device),
-                remedy="--set precision=fp16, or fp32",
-            )
+        raise UserError.about(
+            where="precision",
+            what="this device does not compute in bf16",
+            got=torch.cuda.get_device_name(device),
+            remedy="--set precision=fp16, or fp32",
         )

@@ -5,7 +5,9 @@ The metrics of an epoch are collected from its steps and become its row of metri
 
 from __future__ import annotations
 
+import functools
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,25 +26,11 @@ from sharpstudent.train.run import Run
 from sharpstudent.train.validate import PREFIX
 
 
-def name_figures(result: StepResult) -> dict[str, float]:
-    """The figures of a step whose means make up an epoch's."""
+def collect_metrics(result: StepResult) -> dict[str, float]:
+    """The numbers of a step whose means make up an epoch's; without those that the step did not measure."""
     others = {"perturbed_loss": result.perturbed_loss, "agreement": result.agreement}
-    there = {name: value for name, value in others.items() if value is not None}
-    return {"loss": result.loss, **there, "grad_norm": result.grad_norm, **result.terms}
-
-
-def build_training_columns(
-    means: Mapping[str, float],
-    terms: Sequence[TermSection],
-    *,
-    with_second_pass: bool,
-    known: Mapping[str, TermSpec] = TERMS,
-) -> dict[str, float | None]:
-    """`train_*` of an epoch, the same columns in each: None where no step was taken or a term had no weight."""
-    names = ["loss", *(["perturbed_loss"] if with_second_pass else []), *(term.name for term in terms), "grad_norm"]
-    if any(known[term.term].asks == "teacher" for term in terms):
-        names.append("agreement")
-    return {f"train_{name}": means.get(name) for name in names}
+    measured = {name: value for name, value in others.items() if value is not None}
+    return {"loss": result.loss, **measured, "grad_norm": result.grad_norm, **result.terms}
 
 
 def compare_terms(
@@ -51,10 +39,17 @@ def compare_terms(
     numbers: Mapping[str, float],
     known: Mapping[str, TermSpec] = TERMS,
 ) -> dict[str, float | None]:
-    """`kd_hard_ratio`: the weighted losses of the terms that ask somebody over those of the terms that do not; None
-    where the latter weigh nothing. No column where no term asks.
+    """Compare the weighted losses of the terms that read a second model with those of the terms that do not.
 
-    numbers: the weight of each term, as the criterion describes itself.
+    Args:
+        means: Mean loss of each term over the epoch.
+        terms: Of the criterion.
+        numbers: `TERM/weight` of each term, as the criterion describes itself.
+        known: The terms that there are, by name.
+
+    Returns:
+        `kd_hard_ratio`, the former over the latter, None where the latter weigh nothing; {} where no term reads a
+        second model.
     """
     sides = {True: 0.0, False: 0.0}
     for term in terms:
@@ -63,12 +58,6 @@ def compare_terms(
     if all(known[term.term].asks is None for term in terms):
         return {}
     return {"kd_hard_ratio": sides[True] / sides[False] if sides[False] > 0.0 else None}
-
-
-def mean_of(sums: Mapping[str, float]) -> tuple[dict[str, float], int]:
-    """Means of what steps have summed up, and how many steps those were (`sums["steps"]`)."""
-    steps = sums.get("steps", 0.0)
-    return {name: total / steps for name, total in sums.items() if name != "steps" and steps}, int(steps)
 
 
 def build_epoch_row(
@@ -83,31 +72,44 @@ def build_epoch_row(
     skipped: int,
     known: Mapping[str, TermSpec] = TERMS,
 ) -> dict[str, Any]:
-    """An epoch's row of metrics.csv. sums: of its steps; known: the terms that there are;
-    numbers: those of the terms at its last step; lr and rho: of that step, None without a second pass.
+    """Build the row of an epoch in metrics.csv; it has the same columns in every epoch.
+
+    Args:
+        epoch: From 1.
+        sums: Of the numbers of the epoch's steps; `steps` says how many steps those were.
+        metrics: Of the validation.
+        terms: Of the criterion.
+        numbers: Weights and settings of the terms at the last step.
+        lr: Learning rate of the last step.
+        rho: Radius of the last step, None in a run without a second pass.
+        skipped: Steps skipped since the run began.
+        known: The terms that there are, by name.
+
+    Returns:
+        The row; a number that was not measured is None.
+
+    Raises:
+        ValueError: When two parts of the row have a column in common.
     """
-    means, steps = mean_of(sums)
-    return join_row(
+    steps = sums.get("steps", 0.0)
+    means = {name: total / steps for name, total in sums.items() if name != "steps" and steps}
+    names = ["loss", *(["perturbed_loss"] if rho is not None else []), *(term.name for term in terms), "grad_norm"]
+    if any(known[term.term].asks == "teacher" for term in terms):
+        names.append("agreement")
+    parts = (
         {"epoch": epoch},
-        build_training_columns(means, terms, with_second_pass=rho is not None, known=known),
+        {f"train_{name}": means.get(name) for name in names},
         metrics,
-        {"lr": lr},
-        {} if rho is None else {"rho": rho},
+        {"lr": lr} if rho is None else {"lr": lr, "rho": rho},
         compare_terms(means, terms, numbers, known),
         numbers,
-        {"steps": steps, "skipped": skipped},
+        {"steps": int(steps), "skipped": skipped},
     )
-
-
-def join_row(*parts: Mapping[str, Any]) -> dict[str, Any]:
-    """One row out of its parts; ValueError where two of them have a column in common."""
-    row: dict[str, Any] = {}
-    for part in parts:
-        clash = sorted(set(row) & set(part))
-        if clash:
-            raise ValueError(f"two figures of an epoch are called {clash}")
-        row |= part
-    return row
+    columns = Counter(name for part in parts for name in part)
+    clash = sorted(name for name, count in columns.items() if count > 1)
+    if clash:
+        raise ValueError(f"two numbers of an epoch are called {clash}")
+    return {name: value for part in parts for name, value in part.items()}
 
 
 # The names that the seeds of this project use for their scalars.
@@ -120,13 +122,24 @@ TAGS = {
 }
 
 
-class Journal:
-    """Opened for the epochs that are still to do: rows of later epochs, left by an interrupted run, are dropped."""
+class RunLogger:
+    """Writes all logs of a run. Rows of later epochs, left by an interrupted run, are dropped when it is opened."""
 
     def __init__(self, run: Run, task: Task, epoch: int, step: int, steps_done: int) -> None:
+        """Open the logs of a run.
+
+        Args:
+            run: The run.
+            task: Knows what readers want to see.
+            epoch: The next epoch, from 1.
+            step: The next step of that epoch, from 0.
+            steps_done: Steps since the run began.
+        """
         self._run, self._renderer = run, load_renderer(task)
-        self._metric = f"{PREFIX}{run.config.training.selection_metric}"  # which ranks epochs
-        self._headline = f"{PREFIX}{task.default_metric}"  # which everybody knows
+        # The metric that everybody knows, and the one that ranks epochs where that is another.
+        selection = run.config.training.selection_metric
+        self._shown = list(dict.fromkeys(f"{PREFIX}{name}" for name in (task.default_metric, selection)))
+        self._best_name = "best" if len(self._shown) == 1 else f"best {PREFIX}{selection}"
         self._losses = LossesLog(run.logs_folder / "losses.logs")
         self._metrics = MetricsFile(run.logs_folder / "metrics.csv")
         self._losses.drop_from(epoch, step)
@@ -138,14 +151,14 @@ class Journal:
         )
         self._started = time.monotonic()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> RunLogger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._tensorboard.close()
         except UserError:
-            if kind is None:  # else what ended the run is to be told, not that the last scalars were lost with it
+            if kind is None:  # else the error that ended the run is more important than the last scalars
                 raise
 
     @property
@@ -154,16 +167,16 @@ class Journal:
         return time.monotonic() - self._started
 
     def note(self, line: str) -> None:
-        """A remark for logs/losses.logs."""
+        """Write a remark to logs/losses.logs."""
         self._losses.append(f"# {line}")
 
     def note_once(self, line: str) -> None:
-        """A remark that a resumed run would otherwise make again."""
+        """Write a remark, unless the log has it already, as in a resumed run."""
         if f"# {line}" not in self._losses.read():
             self.note(line)
 
     def draw_batch(self, batch: Batch) -> None:
-        """logs/first_batch.png: what teacher and student see, where the task can draw it."""
+        """Draw logs/first_batch.png, what teacher and student see, where the task can draw it."""
         self._renderer.draw_batch(self._run.logs_folder / "first_batch.png", batch)
 
     def record_step(
@@ -172,11 +185,19 @@ class Journal:
         result: StepResult,
         *,
         settings: Mapping[str, float],
-        steering: Mapping[str, float],
+        numbers: Mapping[str, float],
         skipped: int,
     ) -> None:
-        """One step's scalars for TensorBoard, at the number of steps done with it."""
-        scalars: dict[str, float | None] = {TAGS.get(name, f"train/{name}"): value for name, value in steering.items()}
+        """Write the scalars of a step to TensorBoard.
+
+        Args:
+            steps_done: Steps since the run began, this one included.
+            result: Of the step.
+            settings: Learning rate and radius.
+            numbers: Weights and settings of the terms.
+            skipped: Steps skipped since the run began.
+        """
+        scalars: dict[str, float | None] = {TAGS.get(name, f"train/{name}"): value for name, value in numbers.items()}
         scalars |= {f"train/{name}": value for name, value in settings.items()}
         scalars["train/skipped_steps"] = float(skipped)
         if result.ok:
@@ -186,7 +207,14 @@ class Journal:
         self._tensorboard.scalars(scalars, steps_done)
 
     def record_skip(self, progress: Progress, result: StepResult, batch: Batch, kept: str | None) -> None:
-        """A skipped step, with the samples that were in it and where they are kept."""
+        """Write down a skipped step.
+
+        Args:
+            progress: When it was.
+            result: With the reason.
+            batch: Whose samples are named.
+            kept: A line that says where the batch is kept; None or empty for nothing.
+        """
         where = f"skipped epoch {progress.epoch} step {progress.step}: "
         what = f"{result.reason}; everything else is as before the step. "
         samples = f"Samples: {', '.join(batch.rows['id'])}"
@@ -196,53 +224,45 @@ class Journal:
             self._run.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def record_epoch(self, row: Mapping[str, Any], epochs: int, *, best: tuple[int, float], new_best: bool) -> str:
-        """The epoch's row in metrics.csv, its line in losses.logs, its scalars, the curves; returns the line."""
-        left_out = ("epoch", "steps", "skipped")
-        shown = {name: value for name, value in row.items() if name not in left_out and "/" not in name}
-        if row["skipped"]:
-            shown["skipped"] = row["skipped"]
-        steering = _find_steering(row)
-        named = {"best": best, "new_best": new_best, "best_name": self._name_best()}
-        line = format_epoch_line(row["epoch"], epochs, shown, **named, steering=steering)
-        self._metrics.widen(row)  # a run that an earlier version began has fewer figures
+        """Write an epoch to metrics.csv, losses.logs and TensorBoard, and draw the curves.
+
+        Args:
+            row: Of `build_epoch_row`.
+            epochs: Of the stage.
+            best: The best epoch so far and its selection metric.
+            new_best: Whether it is this one.
+
+        Returns:
+            The line for the console, which is shorter than that of losses.logs.
+        """
+        numbers = {name: value for name, value in row.items() if "/" in name}  # `hard/weight`, `kd/temperature`
+        every = {name: row[name] for name in row if name not in ("epoch", "steps", "skipped") and name not in numbers}
+        skipped = {"skipped": row["skipped"] or None}
+        format_line = functools.partial(
+            format_epoch_line, row["epoch"], epochs, best=best, new_best=new_best, best_name=self._best_name
+        )
+        self._metrics.widen(row)  # a run that an earlier version began has fewer columns
         self._metrics.append(row)
-        self._losses.append(line)
+        self._losses.append(format_line({**every, **skipped}, steering=numbers))
         validation = {f"val/{name.removeprefix('val_')}": row[name] for name in row if name.startswith("val_")}
         self._tensorboard.scalars(validation, row["epoch"])
         self._tensorboard.flush()
         picture, title = self._run.logs_folder / "curves.png", self._run.folder.name
-        draw_curves(picture, self._metrics.path, best_epoch=best[0], metric=self._metric, title=title)
-        return self._shorten(row, epochs, best, new_best)
-
-    def _name_best(self) -> str:
-        """`best` alone for the metric that everybody knows."""
-        return "best" if self._metric == self._headline else f"best {self._metric}"
-
-    def _shorten(self, row: Mapping[str, Any], epochs: int, best: tuple[int, float], new_best: bool) -> str:
-        """The console's line: what a person follows; everything else is in the files."""
-        told = dict.fromkeys((self._headline, f"{self._headline}_ema", self._metric, f"{self._metric}_ema"))
-        shown = {
-            "loss": row["train_loss"],
-            **{name.removeprefix("train_"): row[name] for name in _find_term_losses(row)},
-            **{name: row.get(name) for name in told},
-            "agreement": row.get("train_agreement"),
-            "skipped": row["skipped"] or None,
-        }
-        steering = _find_steering(row)
-        is_plain = list(steering) == ["hard/weight"]  # stage 1: hard labels alone
-        return format_epoch_line(
-            row["epoch"],
-            epochs,
-            shown,
-            best=best,
-            new_best=new_best,
-            best_name=self._name_best(),
-            steering={} if is_plain else steering,
-        )
+        draw_curves(picture, self._metrics.path, best_epoch=best[0], metric=self._shown[-1], title=title)
+        terms = dict.fromkeys(name.split("/", 1)[0] for name in numbers)
+        shorter = {"loss": row["train_loss"], **{term: row.get(f"train_{term}") for term in terms}}
+        shorter |= {f"{name}{end}": row.get(f"{name}{end}") for name in self._shown for end in ("", "_ema")}
+        shorter |= {"agreement": row.get("train_agreement"), **skipped}
+        is_plain = list(numbers) == ["hard/weight"]  # stage 1: hard labels alone
+        return format_line(shorter, steering={} if is_plain else numbers)
 
     def explain_stop(self, in_a_row: int, last: StepResult, *, stage1_accuracy: float | None = None) -> str:
-        """Why training stopped itself, with the guide's advice and what is left intact; stage1_accuracy: 0..1, of the
-        student that stage 2 began with, where it is known.
+        """Say why training stopped itself, with the guide's advice and what is left intact.
+
+        Args:
+            in_a_row: Steps that were skipped one after another.
+            last: Result of the last one.
+            stage1_accuracy: Of the student that stage 2 began with, 0..1; None where it is not known.
         """
         stage1 = self._run.config.student.weights
         told = advise_on_nan(checkpoint=stage1, stage1_accuracy=stage1_accuracy)
@@ -258,14 +278,3 @@ _ADVICE_STAGE_1 = [
     "  2. a lower learning rate: --set stage1.lr=...",
     "  3. a smaller SAM radius: --set rho=0.02",
 ]
-
-
-def _find_steering(row: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers that steer the terms: `hard/weight`, `kd/temperature` and the like."""
-    return {name: value for name, value in row.items() if "/" in name}
-
-
-def _find_term_losses(row: Mapping[str, Any]) -> list[str]:
-    """The columns of the terms' mean losses, in order."""
-    terms = dict.fromkeys(name.split("/", 1)[0] for name in _find_steering(row))
-    return [f"train_{term}" for term in terms if f"train_{term}" in row]

@@ -1,6 +1,5 @@
-"""Taking a step, and what may stand in its way: memory that runs out, a batch too small for BatchNorm, a compiler.
-
-When memory runs out: which errors mean that, and what there is to try.
+"""Steps that are tried again in more micro-batches when memory runs out, and what users read when a step cannot be
+taken: memory, a batch too small for BatchNorm, a compiler that is missing.
 """
 
 from __future__ import annotations
@@ -8,7 +7,7 @@ from __future__ import annotations
 import torch
 
 from sharpstudent.config.run_config import SCRIPTS, RunConfig
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult
 from sharpstudent.train.run import Run
@@ -32,7 +31,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def advise_on_memory(config: RunConfig, device: torch.device, *, items: int, parts: int) -> list[str]:
     """What to try, the mildest change first; what is in use already is left out.
 
-    items: of a batch; parts: micro-batches that it passes in now.
+    Args:
+        config: Of the run.
+        device: Whose memory ran out.
+        items: Samples of a batch.
+        parts: Micro-batches of a batch now.
     """
     compute, now = config.compute, -(-items // parts)
     key = f"stage{config.stage}.micro_batch_size"
@@ -51,29 +54,45 @@ class OutOfMemory(Exception):
     """Memory ran out in a step; the step was rolled back. The text says what to try."""
 
 
-class Attempt:
-    """Takes steps in as many micro-batches as the config asks for, and in more of them when memory runs out and the
-    config permits it.
+class MemoryRetry:
+    """Takes steps in as many micro-batches as the config asks for, and again in more of them when memory runs out and
+    the config permits it.
     """
 
     def __init__(self, run: Run, step: TrainStep, items: int) -> None:
-        """items: of a batch."""
+        """Set the number of micro-batches.
+
+        Args:
+            run: The run.
+            step: Takes one step.
+            items: Samples of a batch.
+        """
         self._run, self._step, self._items = run, step, items
         size = run.config.compute.micro_batch_size
-        self._step.parts = self._asked = 1 if size is None else -(-items // size)
+        self._step.parts = self._wanted = 1 if size is None else -(-items // size)
 
     @property
-    def lowered_parts(self) -> int | None:
-        """Micro-batches a batch passes in, where memory has forced more of them than the config asks for."""
-        return self._step.parts if self._step.parts > self._asked else None
+    def raised_parts(self) -> int | None:
+        """Micro-batches of a batch, where memory has forced more of them than the config asks for."""
+        return self._step.parts if self._step.parts > self._wanted else None
 
-    def lower_parts(self, parts: int | None) -> None:
-        """Take up a resumed run's number of micro-batches."""
+    def restore_parts(self, parts: int | None) -> None:
+        """Go on with a resumed run's `raised_parts`."""
         if parts is not None and self._run.config.compute.halve_on_out_of_memory:
-            self._step.parts = max(self._asked, parts)
+            self._step.parts = max(self._wanted, parts)
 
     def __call__(self, batch: Batch, progress: Progress) -> StepResult:
-        """The step on `batch`. Raises OutOfMemory, UserError for a batch of one pixel, or what the step raises."""
+        """Take the step on a batch.
+
+        Args:
+            batch: On the run's device.
+            progress: When the step is.
+
+        Raises:
+            OutOfMemory: When memory runs out, whatever may be tried.
+            UserError: For a batch of one pixel, and without a compiler.
+            Exception: What the step raises.
+        """
         while True:
             try:
                 return self._step(batch, progress)
@@ -83,9 +102,9 @@ class Attempt:
                     raise
                 reason = str(error).strip().split("\n", 1)[0][:200]
             # Only its text is kept: the error's traceback holds every activation of the step that did not fit.
-            self._step_down(reason)
+            self._raise_parts(reason)
 
-    def _step_down(self, reason: str) -> None:
+    def _raise_parts(self, reason: str) -> None:
         """Twice as many micro-batches, or OutOfMemory when that is not permitted or not possible."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what other sizes left in pieces
@@ -100,30 +119,26 @@ class Attempt:
         )
 
     def _explain(self, error: Exception, batch: Batch) -> None:
-        """Raise what a user can mend as a UserError; return where it is ours."""
-        stage = self._run.config.stage
+        """Raise what a user can mend as a UserError; return where it is a defect."""
+        stage, parts = self._run.config.stage, self._step.parts
         if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
-            in_parts = self._step.parts > 1
-            raise UserError(
-                Problem(
-                    where=f"stage{stage}.{'micro_batch_size' if in_parts else 'batch_size'}",
-                    what="is too small: BatchNorm cannot normalise one row with one value a channel",
-                    got=f"batches of {describe_shapes(batch)}{f' in {self._step.parts} parts' if in_parts else ''}",
-                    remedy=f"--set stage{stage}.batch_size={2 * len(batch)}, or larger inputs"
-                    if not in_parts
-                    else f"--set stage{stage}.micro_batch_size={2 * -(-self._items // self._step.parts)}",
-                )
+            key, size, more = f"stage{stage}.batch_size", 2 * len(batch), ", or larger inputs"
+            if parts > 1:
+                key, size, more = f"stage{stage}.micro_batch_size", 2 * -(-self._items // parts), ""
+            raise UserError.about(
+                key,
+                "is too small: BatchNorm cannot normalise one row with one value a channel",
+                got=f"batches of {describe_shapes(batch)}{f' in {parts} parts' if parts > 1 else ''}",
+                remedy=f"--set {key}={size}{more}",
             ) from None
         if self._run.config.compute.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             first = str(error).strip().split("\n", 1)[0][:200]
-            raise UserError(
-                Problem(
-                    where="compile",
-                    what="torch.compile cannot compile this student here",
-                    expected="a C++ compiler (CPU) or Triton (CUDA)",
-                    got=first,
-                    remedy=f"--set compile=false; python {SCRIPTS[stage]} --help",
-                )
+            raise UserError.about(
+                where="compile",
+                what="torch.compile cannot compile this student here",
+                expected="a C++ compiler (CPU) or Triton (CUDA)",
+                got=first,
+                remedy=f"--set compile=false; python {SCRIPTS[stage]} --help",
             ) from None
 
 

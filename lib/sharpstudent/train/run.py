@@ -6,19 +6,18 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import ParamSpec, TypeVar
 
 import torch
 from rich.console import Console
 
 from sharpstudent.config.cli import CommandLine
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.core.errors import ExitCode, ProblemList, UserError
+from sharpstudent.core.errors import ExitCode, ProblemList
 from sharpstudent.core.io import (
     FolderLock,
     check_writable,
@@ -33,8 +32,6 @@ from sharpstudent.evaluation.opened import choose_device
 from sharpstudent.report.console import build_console
 from sharpstudent.report.environment import save_environment
 
-P = ParamSpec("P")
-T = TypeVar("T")
 CONFIG_NAME = "config.json"
 
 
@@ -119,33 +116,15 @@ def open_run(command: CommandLine) -> Run:
     return run
 
 
-class Checks:
-    """Runs checks one after another and keeps their problems, so that all are reported together."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._problems = ProblemList()
-        self._results: list[object] = []
-
-    def __call__(self, build: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `build` returns. After a problem the value is a stand-in that is never used: the `with` block raises."""
-        try:
-            return build(*args, **kwargs)
-        except UserError as error:
-            self._problems.take(error)
-            return None  # type: ignore[return-value]
-
-    def raise_if_any(self) -> None:
-        self._problems.raise_if_any()
-
-
 @contextlib.contextmanager
-def checking(run: Run) -> Iterator[Checks]:
+def checking(run: Run) -> Iterator[ProblemList]:
     """Collect the problems of data, weights and output folder; raise them as one message at the end of the block."""
-    checks = Checks(run)
-    checks(_check_output, Path(run.config.output_root), run.dry_run)
-    yield checks
-    checks.raise_if_any()
+    problems = ProblemList()
+    if not run.dry_run:
+        root = Path(run.config.output_root)
+        problems.attempt(check_writable, root, f"output_root = {str(root)!r}", remedy="--set output_root=FOLDER")
+    yield problems
+    problems.raise_if_any()
 
 
 class StopRequested(Exception):
@@ -186,12 +165,6 @@ class Interrupts:
         self._asked = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
         with contextlib.suppress(OSError):  # not through the console: the signal may have come while it was printing
             os.write(2, STOPPING.encode())
-
-
-def _check_output(root: Path, dry_run: bool) -> None:
-    """Whether a file can be made where the runs go, before anything is computed. Leaves no trace."""
-    if not dry_run:
-        check_writable(root, f"output_root = {str(root)!r}", remedy="--set output_root=FOLDER")
 
 
 def _make_run_folder(config: RunConfig) -> Path:

@@ -1,15 +1,14 @@
-"""Where a run stands: its state, when it is saved and how it is restored, and how a stage ends.
+"""The state of a run, when it is saved and how it is restored, and how a stage ends.
 
-The state of a step is taken for saving, put back on a resume, and refused where it misfits. A stage ends after its last
-epoch, or early, where `patience` has run out or the user ends it: what is saved then, and what the user is told.
+A stage ends after its last epoch, or early, where `patience` has run out or the user ends it: this file decides what is
+saved then, and what the user reads.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from sharpstudent.checkpoint.disk_space import check_disk_space
 from sharpstudent.checkpoint.selection import BestCheckpoints
 from sharpstudent.checkpoint.store import Checkpoint, load_run_state
 from sharpstudent.config.run_config import RunConfig, TrainingSection
-from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, TrainingStopped, UserError
+from sharpstudent.core.errors import ExitCode, RunInterrupted, TrainingStopped, UserError
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.task import Task
@@ -34,27 +33,41 @@ MOST_NAMES = 3  # of tensors in a message
 
 
 @dataclass
-class Position:
-    """Where the run stands: the next step to take, and what the epoch under way has summed up so far."""
+class TrainState:
+    """Where a run stands: the next step to take, and what the current epoch has summed up so far.
+
+    Attributes:
+        epoch: From 1.
+        step: Within the epoch, from 0.
+        skipped: Steps skipped since the run began.
+        skipped_in_a_row: Steps skipped since the last one that was taken.
+        sums: Of the numbers of the epoch's steps, and of these steps.
+        start: Metrics of the student that stage 2 began with, by name; None before they are known.
+        parts: Micro-batches of a batch, once memory has run out.
+        unreadable: Reason by path of each sample that could not be read.
+        told_ratio: Whether the advice on the terms' balance has been given.
+        watch: Looks for a training that collapses.
+    """
 
     epoch: int = 1
     step: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
-    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    start: dict[str, float] | None = None  # metrics by name, of the student as it came from stage 1
-    parts: int | None = None  # micro-batches a batch passes in, once memory has run out
-    unreadable: dict[str, str] = field(default_factory=dict[str, str])  # path -> reason
-    told_ratio: bool = False  # the advice on the terms' balance has been given
+    sums: dict[str, float] = field(default_factory=dict[str, float])
+    start: dict[str, float] | None = None
+    parts: int | None = None
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
+    told_ratio: bool = False
     watch: CollapseWatch = field(default_factory=CollapseWatch)
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "sums": dict(self.sums), "watch": self.watch.to_json()}
+        """The state as JSON values."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Position:
-        watch = CollapseWatch(**stored.get("watch", {}))
-        stored = {**stored, "sums": defaultdict(float, stored["sums"]), "watch": watch}
+    def from_json(cls, stored: Mapping[str, Any]) -> TrainState:
+        """The state that `to_json` gave, in this version or an earlier one."""
+        stored = {**stored, "watch": CollapseWatch(**stored.get("watch", {}))}
         earlier = {name: stored.pop(f"start_{name}", None) for name in ("auc", "accuracy")}  # before November 2026
         if stored.get("start") is None and earlier["auc"] is not None:
             stored["start"] = earlier
@@ -62,26 +75,34 @@ class Position:
 
 
 def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
-    """Weights, those that the loss itself learns, optimiser, average, loss scale, random states: what the next step
-    depends on. The teacher is not.
+    """Take all that the next step depends on, apart from the teacher.
+
+    Args:
+        step: Its models, criterion and optimiser.
+        device: On which it computes.
+
+    Returns:
+        State dictionaries of the student, the optimiser, and where there are such, of what the criterion learns, the
+        average and the loss scale; and the random states.
     """
     state = {
         "model": step.student.state_dict(),
         "optimizer": step.optimizer.state_dict(),
         "rng": capture_rng_state(device_type=device.type),
+        "criterion": step.criterion.module.state_dict(),
+        "average": None if step.average is None else step.average.state_dict(),
+        "loss_scale": None if step.loss_scale is None else step.loss_scale.state_dict(),
     }
-    learnt = step.criterion.module.state_dict()
-    if learnt:
-        state["criterion"] = learnt
-    if step.average is not None:
-        state["average"] = step.average.state_dict()
-    if step.loss_scale is not None:
-        state["loss_scale"] = step.loss_scale.state_dict()
-    return state
+    return {name: value for name, value in state.items() if value}
 
 
 def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
-    """Put back what `capture_step` took; the optimiser's settings, such as weight decay, stay those of the config."""
+    """Restore what `capture_step` took. The optimiser's settings, such as weight decay, stay those of the config.
+
+    Args:
+        step: Is restored.
+        tensors: The state.
+    """
     step.student.load_state_dict(tensors["model"])
     step.criterion.module.load_state_dict(tensors.get("criterion", {}))
     groups = step.optimizer.base_optimizer.param_groups
@@ -115,13 +136,11 @@ def refuse_other_model(state: Checkpoint, step: TrainStep, about: Mapping[str, A
     ]
     changes += list_misfits(state.tensors, step)
     if changes:
-        raise UserError(
-            Problem(
-                where=f"--resume {folder}",
-                what="cannot go on with another model or optimiser, --allow changed-config or not",
-                got="\n".join(changes),
-                remedy="start a new run: -n NAME without --resume",
-            )
+        raise UserError.about(
+            where=f"--resume {folder}",
+            what="cannot go on with another model or optimiser, --allow changed-config or not",
+            got="\n".join(changes),
+            remedy="start a new run: -n NAME without --resume",
         )
 
 
@@ -159,8 +178,16 @@ def _list_shapes(model: Mapping[str, torch.Tensor], criterion: Mapping[str, torc
     return {name: tuple(tensor.shape) for name, tensor in named.items()}
 
 
-def describe_room(run: Run, step: TrainStep) -> str:
-    """What the run will need of its disk. Raises UserError where the first saves do not fit."""
+def describe_disk_space(run: Run, step: TrainStep) -> str:
+    """Say what the run will need of its disk.
+
+    Args:
+        run: The run.
+        step: Whose student is saved.
+
+    Raises:
+        UserError: Where the first saves do not fit.
+    """
     config = run.config
     return check_disk_space(
         run.folder if run.is_resumed else Path(config.output_root),
@@ -172,16 +199,25 @@ def describe_room(run: Run, step: TrainStep) -> str:
 
 
 def open_selection(run: Run, task: Task) -> BestCheckpoints:
-    """The table of the best epochs, by the metric of the run."""
-    word, keep = run.config.training.selection_metric, run.config.training.keep_best
-    return BestCheckpoints(
-        run.weights_folder, keep=keep, metric=f"{PREFIX}{word}", direction=task.metrics[word].direction
-    )
+    """The best epochs of the run, by its selection metric.
+
+    Args:
+        run: The run.
+        task: Knows in which direction the metric is better.
+    """
+    metric, keep = run.config.training.selection_metric, run.config.training.keep_best
+    direction = task.metrics[metric].direction
+    return BestCheckpoints(run.weights_folder, keep=keep, metric=f"{PREFIX}{metric}", direction=direction)
 
 
 def is_save_due(config: RunConfig, step: int, steps_per_epoch: int, age_s: float) -> bool:
-    """Whether the state is to be saved after so many steps of an epoch, its last save being so old; the end of an epoch
-    saves anyway.
+    """Whether the state is to be saved within an epoch; the end of an epoch saves anyway.
+
+    Args:
+        config: Of the run.
+        step: Steps of the epoch that are done.
+        steps_per_epoch: Of all epochs.
+        age_s: Seconds since the last save.
     """
     if step == steps_per_epoch:
         return False
@@ -189,35 +225,56 @@ def is_save_due(config: RunConfig, step: int, steps_per_epoch: int, age_s: float
     return by_steps or (config.save_every_minutes is not None and age_s >= 60 * config.save_every_minutes)
 
 
-def take_up_run(run: Run, step: TrainStep, about: Mapping[str, Any], selection: BestCheckpoints) -> Position:
-    """Where the run's last state was saved, with weights, optimiser, random states and the table put back.
+def resume_run(run: Run, step: TrainStep, about: Mapping[str, Any], selection: BestCheckpoints) -> TrainState:
+    """Restore weights, optimiser, random states and the best epochs of a run from its last save.
 
-    Raises UserError, before anything is changed, for a state of another model, optimiser or selection metric.
+    Args:
+        run: The resumed run.
+        step: Is restored.
+        about: The description of this run's checkpoints.
+        selection: Is restored.
+
+    Returns:
+        Where the run stands.
+
+    Raises:
+        UserError: Before anything is changed, for a state of another model, optimiser or selection metric.
     """
-    state = load_run_state(run.weights_folder)
-    refuse_other_model(state, step, about, run.folder)
-    position = Position.from_json(state.about["position"])
-    selection_notes = selection.restore(state.about["selection"])
-    restore_step(step, state.tensors)
-    at = f"epoch {position.epoch}, step {position.step}"
-    for note in [f"resuming {run.resumed_from} at {at}", *state.notes, *selection_notes]:
+    stored = load_run_state(run.weights_folder)
+    refuse_other_model(stored, step, about, run.folder)
+    state = TrainState.from_json(stored.about["position"])
+    selection_notes = selection.restore(stored.about["selection"])
+    restore_step(step, stored.tensors)
+    at = f"epoch {state.epoch}, step {state.step}"
+    for note in [f"resuming {run.resumed_from} at {at}", *stored.notes, *selection_notes]:
         run.say(note)
-    return position
+    return state
 
 
-def is_over(training: TrainingSection, position: Position, best_epoch: int | None) -> bool:
-    """Whether no step is left to take."""
-    return position.epoch > training.epochs or explain_early_stop(training, position, best_epoch) is not None
+def is_over(training: TrainingSection, state: TrainState, best_epoch: int | None) -> bool:
+    """Whether no step is left to take.
 
-
-def explain_early_stop(training: TrainingSection, position: Position, best_epoch: int | None) -> str | None:
-    """Why a stage ends before its last epoch; None where it does not.
-
-    It depends on nothing but what a saved state holds, so that a resumed run stops where an undisturbed one does. An
-    epoch that has been begun is finished. best_epoch: the best so far, an earlier one among equals.
+    Args:
+        training: Keys of the stage.
+        state: Where the run stands.
+        best_epoch: The best one so far, the earlier one of equals; None without one.
     """
-    patience, done = training.patience, position.epoch - 1
-    if patience is None or best_epoch is None or position.step > 0 or done >= training.epochs:
+    return state.epoch > training.epochs or explain_early_stop(training, state, best_epoch) is not None
+
+
+def explain_early_stop(training: TrainingSection, state: TrainState, best_epoch: int | None) -> str | None:
+    """Say why a stage ends before its last epoch; None where it does not.
+
+    This depends on nothing but what a saved state holds, so that a resumed run stops where one without a break does. An
+    epoch that has been begun is finished.
+
+    Args:
+        training: Keys of the stage.
+        state: Where the run stands.
+        best_epoch: The best one so far, the earlier one of equals; None without one.
+    """
+    patience, done = training.patience, state.epoch - 1
+    if patience is None or best_epoch is None or state.step > 0 or done >= training.epochs:
         return None
     if done - best_epoch < patience:
         return None
@@ -230,12 +287,19 @@ def explain_early_stop(training: TrainingSection, position: Position, best_epoch
 
 @contextlib.contextmanager
 def explain_endings(
-    position: Position, save_state: Callable[[], None], describe_stop: Callable[[str], str]
+    state: TrainState, save_state: Callable[[], None], describe_stop: Callable[[str], str]
 ) -> Iterator[None]:
-    """Turn what ends the block into RunInterrupted (a signal) or TrainingStopped (no memory, scores that are not
-    numbers), after saving the state where it is whole; every other exception passes.
+    """Turn what ends the block into an error with an exit code, after saving the state where it is whole.
 
-    describe_stop: where the run stands and how to go on, given what is saved.
+    Args:
+        state: Where the run stands.
+        save_state: Saves it.
+        describe_stop: Says where the run stands and how to go on, given what is saved.
+
+    Raises:
+        RunInterrupted: After a signal.
+        TrainingStopped: When memory runs out.
+        Exception: Every other one as it was.
     """
     try:
         yield
@@ -243,31 +307,37 @@ def explain_endings(
         save_state()
         raise RunInterrupted(f"interrupted at {describe_stop('saved')}", stop.exit_code) from None
     except KeyboardInterrupt:
-        told = describe_stop("this point is not saved; the last save is whole")
-        raise RunInterrupted(f"stopped at once in {told}", ExitCode.INTERRUPTED) from None
-    except OutOfMemory as error:
-        save_state()
-        raise TrainingStopped(f"{error}\n{describe_stop('saved')}") from error
+        where = describe_stop("this point is not saved; the last save is whole")
+        raise RunInterrupted(f"stopped at once in {where}", ExitCode.INTERRUPTED) from None
     except MetricError as error:
-        raise TrainingStopped(f"epoch {position.epoch}: {error}") from error
-    except (RuntimeError, MemoryError) as error:  # outside a step, that is in a validation
-        if not is_out_of_memory(error):
+        raise TrainingStopped(f"epoch {state.epoch}: {error}") from error
+    except (OutOfMemory, RuntimeError, MemoryError) as error:
+        in_step = isinstance(error, OutOfMemory)
+        if not in_step and not is_out_of_memory(error):
             raise
         save_state()
-        told = describe_stop("saved")
-        raise TrainingStopped(f"out of memory while validating ({error}).\n{told}") from error
+        what = str(error) if in_step else f"out of memory while validating ({error})."
+        raise TrainingStopped(f"{what}\n{describe_stop('saved')}") from error
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """best_epoch, best_value: of the selection metric. best_metrics: all metrics by name of that epoch's model, start:
-    those of the student before the first step (stage 2); {} where they are not known. stopped: why it ended early.
+    """The result of a stage.
+
+    Attributes:
+        best_epoch: The one that was selected.
+        best_value: Its selection metric.
+        best_metrics: All metrics of its model, by name.
+        start: Metrics of the student before the first step of stage 2; {} where they are not known.
+        skipped: Steps skipped since the run began.
+        seconds: That this process took.
+        epochs_done: By this process.
+        stopped: Why the stage ended before its last epoch; None where it did not.
     """
 
     best_epoch: int
     best_value: float
     best_metrics: Mapping[str, float]
-    last_metrics: Mapping[str, Any]
     start: Mapping[str, float]
     skipped: int
     seconds: float
@@ -275,32 +345,8 @@ class FitResult:
     stopped: str | None = None
 
 
-def build_result(
-    config: RunConfig,
-    position: Position,
-    selection: BestCheckpoints,
-    metrics: Mapping[str, Any],
-    first_epoch: int,
-    seconds: float,
-) -> FitResult:
-    """Of a stage that is over; metrics: of its last epoch; first_epoch: with which this process began."""
-    best = selection.best
-    assert best is not None
-    return FitResult(
-        best_epoch=best.epoch,
-        best_value=best.value,
-        best_metrics={**read_metrics(selection.best_path), selection.metric.removeprefix(PREFIX): best.value},
-        last_metrics=metrics,
-        start=position.start or {},
-        skipped=position.skipped,
-        seconds=seconds,
-        epochs_done=position.epoch - first_epoch,
-        stopped=explain_early_stop(config.training, position, best.epoch),
-    )
-
-
 def read_metrics(checkpoint: Path) -> dict[str, float]:
-    """Of the model in the file, student or average, by name, as the JSON beside it says; {} where it does not."""
+    """The metrics of the model in a checkpoint, student or average, by name; {} where the JSON beside it has none."""
     about = read_about(checkpoint) or {}
     ending = "_ema" if about.get("selected") == "ema" else ""
     names = {key.removeprefix(PREFIX) for key in about if key.startswith(PREFIX) and not key.endswith("_ema")}

@@ -1,4 +1,4 @@
-"""Validation: the metrics of the student and of its averaged weights, and which of the two an epoch is judged by."""
+"""Validation: the metrics of the student and of its averaged weights, and which of the two an epoch selects."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ PREFIX = "val_"  # of a metric on validation, in logs, CSV files and checkpoints
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Of one epoch. metrics: all of them, those of the averaged weights with `_ema`, and which of the two was
-    `selected`. Of the selected one: its selection metric (`value`), its own metrics, the table that they were made of,
-    and the model itself.
+    """The result of an epoch's validation.
+
+    Attributes:
+        metrics: Those of the student, those of the averaged weights with `_ema`, and which of the two was `selected`.
+        value: The selection metric of the selected one.
+        own: All metrics of the selected one.
+        table: The outputs that they were computed from.
+        model: The selected one.
     """
 
     metrics: dict[str, Any]
@@ -40,7 +45,12 @@ class ValidationResult:
 class Validator:
     """Validates models of one run, always on the same samples.
 
-    between_batches: may raise to stop; report_unreadable: gets the samples that could not be read.
+    Attributes:
+        run: The run.
+        task: Its task.
+        data: Its samples.
+        between_batches: Called between batches; may raise to stop.
+        report_unreadable: Gets the samples that could not be read.
     """
 
     run: Run
@@ -50,7 +60,7 @@ class Validator:
     report_unreadable: Callable[[tuple[Replaced, ...]], None]
 
     def compute_tables(self, models: Sequence[nn.Module]) -> tuple[tuple[Table, ...], tuple[Replaced, ...]]:
-        """What several models say, in one pass, and the samples that could not be read (reported already)."""
+        """The outputs of several models, in one pass, and the samples that could not be read (reported already)."""
         config = self.run.config
         tables, replaced = compute_tables(
             models,
@@ -66,41 +76,50 @@ class Validator:
         return tables, replaced
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], Table]:
-        """The task's metrics of one model, and its table. Raises MetricError for values that are not finite, and where
-        the metric that selects is undefined.
+        """Compute the task's metrics of one model; returns its table, too.
+
+        Raises:
+            MetricError: For values that are not finite, and where the selection metric is undefined.
         """
         (table,), _ = self.compute_tables([model])
         return compute_metrics(self.task, table, self.run.config.training.selection_metric), table
 
     def validate_epoch(self, step: TrainStep) -> ValidationResult:
-        """The student, and where its weights are averaged, the average too: the better one counts, of equal ones the
-        student.
+        """Validate the student, and where its weights are averaged, the average too. The better one is selected, of
+        equal ones the student.
         """
-        word = self.run.config.training.selection_metric
-        name, metric = f"{PREFIX}{word}", self.task.metrics[word]
-        student, table = self.validate(step.student)
-        if step.average is None:
-            return ValidationResult(dict(student), student[name], student, table, step.student)
-        averaged, averaged_table = self.validate(step.average.model)
-        is_average = metric.is_better(averaged[name], student[name])
-        metrics = {
-            **student,
-            **{f"{name}_ema": value for name, value in averaged.items()},
-            "selected": "ema" if is_average else "student",
-        }
-        if is_average:
-            return ValidationResult(metrics, averaged[name], averaged, averaged_table, step.average.model)
-        return ValidationResult(metrics, student[name], student, table, step.student)
+        metric = self.run.config.training.selection_metric
+        name, model = f"{PREFIX}{metric}", step.student
+        own, table = self.validate(model)
+        metrics: dict[str, Any] = dict(own)
+        if step.average is not None:
+            averaged, averaged_table = self.validate(step.average.model)
+            is_average = self.task.metrics[metric].is_better(averaged[name], own[name])
+            metrics |= {f"{key}_ema": value for key, value in averaged.items()}
+            metrics["selected"] = "ema" if is_average else "student"
+            if is_average:
+                own, table, model = averaged, averaged_table, step.average.model
+        return ValidationResult(metrics, own[name], own, table, model)
 
 
 def drop_undefined(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Without those that have no value: NaN, which JSON cannot say."""
+    """Leave out the metrics that have no value: NaN, which JSON cannot hold."""
     return {name: value for name, value in metrics.items() if not (isinstance(value, float) and np.isnan(value))}
 
 
 def compute_metrics(task: Task, table: Table, selection_metric: str) -> dict[str, float]:
-    """All metrics of a task by the names of the logs, `val_NAME`. Raises MetricError for values that are not finite,
-    and where the metric that selects is undefined: nothing may stand in for it.
+    """Compute all metrics of a task.
+
+    Args:
+        task: Whose metrics are computed.
+        table: Outputs of one model.
+        selection_metric: The one that must have a value: nothing may stand in for it.
+
+    Returns:
+        The metrics by the names of the logs, `val_NAME`.
+
+    Raises:
+        MetricError: For values that are not finite, and where the selection metric is undefined.
     """
     check_finite(table)
     metrics = {f"{PREFIX}{name}": metric.value(table) for name, metric in task.metrics.items()}

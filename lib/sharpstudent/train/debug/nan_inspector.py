@@ -1,4 +1,7 @@
-"""A look into one step from outside: hooks and two stand-ins note what passes through it, and change none of it."""
+"""The NaN inspector: takes one step with hooks on every module and reports where values stop being finite.
+
+Hooks and two wrappers record what passes through the step, and change none of it. Legend: R rows of a batch.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import FEATURES, Batch, StepResult
@@ -19,7 +23,14 @@ from sharpstudent.train.step import TrainStep, find_floats
 
 @dataclass(frozen=True)
 class Range:
-    """Smallest and largest finite value of some tensors (nan where there is none), and how many are not finite."""
+    """The range of the values of some tensors.
+
+    Attributes:
+        low: The smallest finite value, nan where there is none.
+        high: The largest finite value, nan where there is none.
+        not_finite: How many values are not finite.
+        count: How many values there are.
+    """
 
     low: float
     high: float
@@ -35,7 +46,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Fault:
-    """A module whose output is not finite; `inputs` as it met them."""
+    """A module whose output is not finite while its inputs were.
+
+    Attributes:
+        name: Of the module in its model.
+        kind: Class of the module.
+        inputs: Range of its inputs.
+        output: Range of its output.
+    """
 
     name: str
     kind: str
@@ -44,9 +62,17 @@ class Fault:
 
 
 @dataclass
-class Pass:
-    """What was seen of one pass. inputs: of each module by name, over all micro-batches the last; gradients: by
-    parameter, the largest magnitude (inf or nan where it is not finite).
+class InspectedPass:
+    """What was recorded in one of the two passes of a step.
+
+    Attributes:
+        name: `pass 1` or `pass 2`.
+        fault: The first module of the student whose output is not finite.
+        inputs: Range of the inputs of each of the student's modules, by name, in the last micro-batch.
+        outputs: Of the student, (R, values a row).
+        values: Of the criterion, one for each micro-batch.
+        grad_norm: L2 norm of the gradient.
+        gradients: Largest magnitude of each parameter's gradient; inf or nan where it is not finite.
     """
 
     name: str
@@ -59,56 +85,66 @@ class Pass:
 
     @property
     def terms(self) -> dict[str, float]:
-        """Loss terms without their weights: sums over the micro-batches that were seen."""
+        """Loss terms without their weights, summed over the micro-batches."""
         names = dict.fromkeys(name for value in self.values for name in value.terms)
         return {name: sum(float(value.terms[name]) for value in self.values) for name in names}
 
     @property
     def loss(self) -> float:
-        """Their weighted sum."""
+        """The weighted sum of the terms."""
         return sum(float(value.total) for value in self.values)
 
 
 @dataclass
-class Look:
-    """What was seen of a step. Outputs as the models gave them, (R, values a row). average: of the
-    student's averaged weights, where the run keeps them.
+class InspectedStep:
+    """What was recorded in a step. Outputs are as the models gave them, (R, values a row).
+
+    Attributes:
+        result: Of the step.
+        passes: One, or two with SAM.
+        teacher_outputs: Of the teacher.
+        teacher_fault: Its first module whose output is not finite.
+        average_outputs: Of the student's averaged weights, where the run keeps them.
+        average_fault: Its first module whose output is not finite.
     """
 
     result: StepResult
-    passes: list[Pass]
+    passes: list[InspectedPass]
     teacher_outputs: Tensor | None
     teacher_fault: Fault | None
     average_outputs: Tensor | None = None
     average_fault: Fault | None = None
 
 
-def look_at_step(step: TrainStep, batch: Batch, progress: Progress) -> Look:
-    """Take the step with every module watched. Its result is that of the step alone, but for a compiled student, which
-    is computed as it was written.
+def inspect_step(step: TrainStep, batch: Batch, progress: Progress) -> InspectedStep:
+    """Take a step with hooks on every module.
+
+    Its result is that of the step alone, but for a compiled student, which is computed as it was written.
+
+    Args:
+        step: Is taken.
+        batch: Of the step.
+        progress: Of the step.
     """
-    student, passes = step.student, [Pass("pass 1")]
+    student, passes = step.student, [InspectedPass("pass 1")]
     compiled, student._compiled_call_impl = student._compiled_call_impl, None  # it would leave the hooks out
-    watched: Any = _WatchedOptimizer(step, passes)
-    criterion: Any = _WatchedCriterion(step.criterion, passes)
+    criterion: Any = _RecordedCriterion(step.criterion, passes)
     average = None if step.average is None else step.average.model
     try:
-        with _watching(student) as seen, _watching(step.teacher) as taught, _watching(average) as averaged:
-            watched.seen = seen
+        with _recording(student) as ours, _recording(step.teacher) as teacher, _recording(average) as averaged:
+            optimizer: Any = _RecordedOptimizer(step, passes, ours)
             if average is not None and "ema" not in step.criterion.asked:
-                _ask(step, average, batch)
-            result = replace(step, criterion=criterion, optimizer=watched)(batch, progress)
+                _run_alone(step, average, batch)
+            result = replace(step, criterion=criterion, optimizer=optimizer)(batch, progress)
     finally:
         student._compiled_call_impl = compiled
-    watched.close_pass()
-    return Look(result, passes, taught.join(), taught.fault, averaged.join(), averaged.fault)
+    optimizer.close_pass()
+    return InspectedStep(result, passes, teacher.join(), teacher.fault, averaged.join(), averaged.fault)
 
 
 @torch.no_grad()
-def _ask(step: TrainStep, model: nn.Module, batch: Batch) -> None:
-    """Show the batch to a model that the step itself does not ask; nothing is moved. Inputs that are not finite are
-    shown to nobody, as in a step.
-    """
+def _run_alone(step: TrainStep, model: nn.Module, batch: Batch) -> None:
+    """Run a model that the step itself does not run; inputs that are not finite are left out, as in a step."""
     if not find_bad_rows(find_floats(batch.inputs)):
         for part in batch.split(step.parts):
             with step.autocasting(part):
@@ -116,7 +152,7 @@ def _ask(step: TrainStep, model: nn.Module, batch: Batch) -> None:
 
 
 def measure(*tensors: Tensor) -> Range:
-    """The range of all values; tensors of whole numbers count, too."""
+    """The range of all values of the tensors; whole numbers count, too."""
     flat = [tensor.detach().flatten() for tensor in tensors if tensor.numel()]
     count = sum(len(values) for values in flat)
     if not flat:
@@ -131,67 +167,63 @@ def measure(*tensors: Tensor) -> Range:
 
 def find_bad_rows(tensors: Sequence[Tensor]) -> list[int]:
     """The rows that hold a value that is not finite in any of the tensors (R, ...)."""
-    bad = {
-        int(row)
-        for tensor in tensors
-        for row in (~torch.isfinite(tensor.detach().flatten(1))).any(1).nonzero().flatten()
-    }
-    return sorted(bad)
+    bad = [(~torch.isfinite(tensor.detach().flatten(1))).any(1).nonzero().flatten().tolist() for tensor in tensors]
+    return sorted({row for rows in bad for row in rows})
 
 
-class _Watch:
-    """Notes a model's outputs and the module in which its values stop being finite."""
+class _Recorder:
+    """Records a model's outputs, and the module in which its values stop being finite."""
 
     def __init__(self) -> None:
         self.fault: Fault | None = None
-        self.outputs: list[list[Tensor]] = []  # of each micro-batch
+        self.outputs: list[Tensor] = []  # of each micro-batch
         self.inputs: dict[str, Range] = {}
         # A stack: what gradient checkpointing leaves half-way in `backward` lies below and harms none.
         self._inputs: list[Range] = []  # of the modules that are being computed, outermost first
 
     def join(self) -> Tensor | None:
-        """All outputs of all rows that were seen, (R, values a row); None where the model gave none."""
-        parts = [torch.cat([value.float().flatten(1) for value in part], 1) for part in self.outputs if part]
-        return torch.cat(parts) if parts else None
+        """All outputs of all rows, (R, values a row); None where the model gave none."""
+        return torch.cat(self.outputs) if self.outputs else None
 
-    def begin(self, values: tuple[Any, ...]) -> None:
-        self._inputs.append(measure(*_find_tensors(values)))
+    def begin(self, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Before a module."""
+        self._inputs.append(measure(*_find_floats((*args, *named.values()))))
 
     def end(self, name: str, module: nn.Module, output: Any) -> None:
+        """After a module."""
         inputs = self.inputs[name] = self._inputs.pop()
         if not name and isinstance(output, Mapping):
             said = find_floats({key: value for key, value in output.items() if not key.startswith(FEATURES)})
-            self.outputs.append([value.detach() for value in said])
+            self.outputs += [torch.cat([value.detach().float().flatten(1) for value in said], 1)] if said else []
         # A module ends before the one it is part of: the first that turns finite into not finite is the innermost.
         if self.fault is None and not inputs.not_finite:
-            outputs = measure(*_find_tensors(output))
+            outputs = measure(*_find_floats(output))
             if outputs.not_finite:
                 self.fault = Fault(name or "the model itself", type(module).__name__, inputs, outputs)
 
 
-class _WatchedCriterion:
-    """A criterion that notes what it answers."""
+class _RecordedCriterion:
+    """A criterion whose values are recorded."""
 
-    def __init__(self, wrapped: Any, passes: list[Pass]) -> None:
+    def __init__(self, wrapped: Any, passes: list[InspectedPass]) -> None:
         self._wrapped, self._passes = wrapped, passes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wrapped, name)
 
-    def __call__(self, *words: Any, **more: Any) -> LossValue:
-        value = self._wrapped(*words, **more)
+    def __call__(self, *args: Any, **named: Any) -> LossValue:
+        value = self._wrapped(*args, **named)
         self._passes[-1].values.append(LossValue(value.total.detach(), value.terms))
         return value
 
 
-class _WatchedOptimizer:
-    """SAM, noting each gradient whose norm is asked for, and where pass 2 begins."""
+class _RecordedOptimizer:
+    """SAM, recording each gradient whose norm is computed, and where pass 2 begins."""
 
-    def __init__(self, step: TrainStep, passes: list[Pass]) -> None:
-        self._wrapped, self._scale, self._passes = step.optimizer, step.loss_scale, passes
+    def __init__(self, step: TrainStep, passes: list[InspectedPass], recorder: _Recorder) -> None:
+        self._wrapped, self._scale, self._passes, self._recorder = step.optimizer, step.loss_scale, passes, recorder
         self._names = dict(step.student.named_parameters())
         self._names |= {f"criterion.{name}": p for name, p in step.criterion.module.named_parameters()}
-        self.seen = _Watch()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wrapped, name)
@@ -199,7 +231,7 @@ class _WatchedOptimizer:
     def compute_grad_norm(self) -> Tensor:
         norm, now = self._wrapped.compute_grad_norm(), self._passes[-1]
         # fp16: the first gradient of pass 1 is still that of the scaled loss.
-        is_scaled = self._scale is not None and len(self._passes) == 1 and now.grad_norm is None
+        is_scaled = len(self._passes) == 1 and now.grad_norm is None
         scale = self._scale.value if is_scaled and self._scale is not None else 1.0
         now.grad_norm = float(norm) / scale
         now.gradients = {
@@ -208,40 +240,33 @@ class _WatchedOptimizer:
         return norm
 
     @contextlib.contextmanager
-    def perturbed(self, *words: Any) -> Generator[None]:
-        with self._wrapped.perturbed(*words):
+    def perturbed(self, *args: Any) -> Generator[None]:
+        with self._wrapped.perturbed(*args):
             self.close_pass()
-            self._passes.append(Pass("pass 2"))
+            self._passes.append(InspectedPass("pass 2"))
             yield
 
     def close_pass(self) -> None:
-        """What the student showed belongs to the pass under way."""
-        now = self._passes[-1]
-        now.fault, now.outputs, now.inputs = self.seen.fault, self.seen.join(), self.seen.inputs
-        self.seen.fault, self.seen.outputs, self.seen.inputs = None, [], {}
+        """Move what the student showed to the current pass."""
+        now, seen = self._passes[-1], self._recorder
+        now.fault, now.outputs, now.inputs = seen.fault, seen.join(), seen.inputs
+        seen.fault, seen.outputs, seen.inputs = None, [], {}
 
 
 @contextlib.contextmanager
-def _watching(model: nn.Module | None) -> Iterator[_Watch]:
+def _recording(model: nn.Module | None) -> Iterator[_Recorder]:
     """Hooks on every module of the model, taken off at the end."""
-    watch, handles = _Watch(), []
+    recorder, handles = _Recorder(), []
     for name, module in () if model is None else model.named_modules():
-        begin = lambda _, values, named: watch.begin((*values, *named.values()))  # noqa: E731
-        handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
-        handles.append(module.register_forward_hook(lambda m, _, output, name=name: watch.end(name, m, output)))
+        handles.append(module.register_forward_pre_hook(recorder.begin, with_kwargs=True))
+        handles.append(module.register_forward_hook(lambda m, _, output, name=name: recorder.end(name, m, output)))
     try:
-        yield watch
+        yield recorder
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _find_tensors(value: Any) -> list[Tensor]:
+def _find_floats(value: Any) -> list[Tensor]:
     """The tensors of floating point in what a module takes or gives."""
-    if isinstance(value, Tensor):
-        return [value] if value.is_floating_point() else []
-    if isinstance(value, Mapping):
-        return [tensor for inner in value.values() for tensor in _find_tensors(inner)]
-    if isinstance(value, list | tuple):
-        return [tensor for inner in value for tensor in _find_tensors(inner)]
-    return []
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -1,4 +1,4 @@
-"""A skipped step, taken again from what was kept of it, with a look at where its values stop being finite."""
+"""--replay: a skipped step is taken again from what was kept of it, under the NaN inspector."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 from sharpstudent.config.resolve import name_weights_key
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Batch, StepResult
 from sharpstudent.models.teachers import name_teachers
 from sharpstudent.report.guide import advise_on_nan
 from sharpstudent.train.build import choose_memory_format
-from sharpstudent.train.debug.nan_inspector import Fault, Look, Pass, find_bad_rows, look_at_step, measure
+from sharpstudent.train.debug.nan_inspector import (
+    Fault,
+    InspectedPass,
+    find_bad_rows,
+    inspect_step,
+    measure,
+)
 from sharpstudent.train.debug.skipped import Skipped, describe_computer, load_skipped
 from sharpstudent.train.oom import is_out_of_memory
 from sharpstudent.train.preflight.teacher_heads import restore_heads
@@ -30,49 +36,57 @@ PASSES = {"pass 1": "pass 1, at the weights", "pass 2": "pass 2, at the weights 
 
 
 def replay_step(run: Run, step: TrainStep, path: Path) -> None:
-    """Take the skipped step kept in `path` again and say what happens. Writes nothing.
+    """Take a skipped step again and say what happens. Writes nothing.
 
-    Raises UserError for a file that `load_skipped` refuses, for a state of another model, where the run folder has lost
-    the heads or temperatures of its teachers, and when memory runs out.
+    Args:
+        run: Of the replay.
+        step: Models and optimiser, as the run's config builds them.
+        path: Where the batch of the step was kept.
+
+    Raises:
+        UserError: For a damaged or foreign file, for a state of another model, where the run folder has lost the heads
+            or temperatures of its teachers, and when memory runs out.
     """
-    kept = load_skipped(path)
-    _refuse_other_model(step, kept.state, path)
-    _take_up_teachers(run, step, path.absolute().parent.parent)
+    kept, folder, teachers = load_skipped(path), path.absolute().parent.parent, name_teachers(run.config, step.teacher)
+    misfits = list_misfits(kept.state, step)
+    if misfits:
+        raise UserError.about(
+            where=f"--replay {path}",
+            what="was kept of another model or optimiser than the run's config.json builds",
+            got="\n".join(misfits),
+            remedy="replay it in the folder of its own run, with the versions that environment.json there names",
+        )
+    restore_heads(run.config, teachers, folder / "weights", say=run.say)
+    restore_calibrations(run.config, teachers, folder / "logs")
     batch = kept.batch.to(run.device, memory_format=choose_memory_format(run.config.compute))
     try:
-        _put_back(step, kept)
+        _restore(step, kept)
         result = step(batch, kept.progress)
-        _put_back(step, kept)  # a step that goes well now has moved everything
+        _restore(step, kept)  # a step that goes well now has moved everything
         bad_weights = _find_bad_tensors(step.student)
-        look = look_at_step(step, batch, kept.progress)
+        seen = inspect_step(step, batch, kept.progress)
     except Exception as error:
         if is_out_of_memory(error):
-            raise UserError(_explain_memory(path)) from error
+            remedy = "--set device=cpu, or a machine like that of the run"
+            raise UserError.about(f"--replay {path}", "memory ran out", remedy=remedy) from error
         raise
     average = None if step.average is None else step.average.model
     for line in (
-        *_tell_outcome(kept, result, describe_computer(run.device)),
-        *_tell_settings(kept, step),
+        *_describe_outcome(kept, result, describe_computer(run.device)),
+        _describe_settings(kept, step),
         *describe_batch(batch),
         *(f"student: weights not finite before the step: {name}" for name in bad_weights[:MOST_NAMES]),
-        *_tell_model("teacher", step.teacher, look.teacher_outputs, look.teacher_fault, batch),
-        *_tell_model("averaged weights", average, look.average_outputs, look.average_fault, batch),
-        *(line for seen in look.passes if seen.inputs for line in _tell_pass(seen, batch)),
-        *_tell_buffer(look.passes[0], result.reason or ""),
-        *_advise(run.config, look, batch, result, bad_weights),
+        *_describe_model("teacher", step.teacher, seen.teacher_outputs, seen.teacher_fault, batch),
+        *_describe_model("averaged weights", average, seen.average_outputs, seen.average_fault, batch),
+        *(line for one in seen.passes if one.inputs for line in _describe_pass(one, batch)),
+        *_describe_buffer(seen.passes[0], result.reason or ""),
+        *_advise(run.config, batch, result, bad_weights),
     ):
         run.say(line)
 
 
-def _take_up_teachers(run: Run, step: TrainStep, folder: Path) -> None:
-    """Heads and temperatures that the run gave its teachers. folder: of the run."""
-    named = name_teachers(run.config, step.teacher)
-    restore_heads(run.config, named, folder / "weights", say=run.say)
-    restore_calibrations(run.config, named, folder / "logs")
-
-
-def _put_back(step: TrainStep, kept: Skipped) -> None:
-    """The state that the step met, and its settings."""
+def _restore(step: TrainStep, kept: Skipped) -> None:
+    """Restore the state that the step met, and its settings."""
     device = next(step.student.parameters()).device.type
     random = {name: value for name, value in kept.state["rng"].items() if name in ("torch", "python", device)}
     restore_step(step, {**kept.state, "rng": random})
@@ -82,7 +96,8 @@ def _put_back(step: TrainStep, kept: Skipped) -> None:
     step.student.train()
 
 
-def _tell_outcome(kept: Skipped, result: StepResult, computer: Mapping[str, Any]) -> list[str]:
+def _describe_outcome(kept: Skipped, result: StepResult, computer: Mapping[str, Any]) -> list[str]:
+    """Say whether the step ends as in the run, and if not, what may be the cause."""
     where = f"epoch {kept.progress.epoch} step {kept.progress.step}"
     if result.reason == kept.reason:
         return [f"{where}, taken again: the same, skipped because {result.reason}"]
@@ -97,16 +112,16 @@ def _tell_outcome(kept: Skipped, result: StepResult, computer: Mapping[str, Any]
     ]
 
 
-def _tell_settings(kept: Skipped, step: TrainStep) -> list[str]:
+def _describe_settings(kept: Skipped, step: TrainStep) -> str:
     settings = {"lr": kept.settings["lr"], "rho": kept.settings["rho"], **step.criterion.describe(kept.progress)}
     words = [f"{name.replace('/', ' ')} {value:.4g}" for name, value in settings.items()]
     words += [f"{step.parts} micro-batches"] if step.parts > 1 else []
     words += [f"loss scale {step.loss_scale.value:g}"] if step.loss_scale is not None else []
-    return [f"settings: {', '.join(words)}"]
+    return f"settings: {', '.join(words)}"
 
 
 def describe_batch(batch: Batch) -> list[str]:
-    """Rows and inputs of a batch, and which of its rows read a value that is not finite."""
+    """Describe rows and inputs of a batch, and name the rows that read a value that is not finite."""
     floats, shared = find_floats(batch.inputs), batch.shared
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in batch.inputs.items())
     by_row = {name: x[batch.inputs[shared[name]]] if name in shared else x for name, x in batch.inputs.items()}
@@ -115,43 +130,44 @@ def describe_batch(batch: Batch) -> list[str]:
     return [line, *([f"  inputs not finite: {_name_rows(batch, bad)}"] if bad else [])]
 
 
-def _tell_model(
+def _describe_model(
     who: str, model: nn.Module | None, outputs: Tensor | None, fault: Fault | None, batch: Batch
 ) -> list[str]:
-    """What a model that does not learn said of the batch."""
+    """Describe the outputs of a model that is not trained."""
     if model is None or outputs is None:
         return []
     lines = [f"{who}: outputs {measure(outputs)}"]
     bad = find_bad_rows([outputs])
     if bad:
-        lines += [f"  not finite for {_name_rows(batch, bad)}", *_tell_fault(fault)]
+        lines += [f"  not finite for {_name_rows(batch, bad)}", *_describe_fault(fault)]
         lines += [f"  weights not finite: {name}" for name in _find_bad_tensors(model)[:MOST_NAMES]]
     return lines
 
 
-def _tell_pass(seen: Pass, batch: Batch) -> list[str]:
+def _describe_pass(seen: InspectedPass, batch: Batch) -> list[str]:
     lines = [f"{PASSES[seen.name]}:"]
     outputs = [] if seen.outputs is None else [seen.outputs]
     if seen.fault is None:
         lines.append(f"  student: the output of every layer is finite; outputs {measure(*outputs)}")
     else:
         bad = find_bad_rows(outputs)
-        lines += [*_tell_fault(seen.fault), *([f"  outputs not finite for {_name_rows(batch, bad)}"] if bad else [])]
+        lines += _describe_fault(seen.fault)
+        lines += [f"  outputs not finite for {_name_rows(batch, bad)}"] if bad else []
     if seen.values:
         terms = ", ".join(f"{name} {value:.4g}" for name, value in seen.terms.items())
         lines.append(f"  loss {seen.loss:.4g} ({terms})")
     if seen.grad_norm is not None:
-        lines.append(f"  gradient: norm {seen.grad_norm:.4g}; {_tell_gradients(seen.gradients)}")
+        lines.append(f"  gradient: norm {seen.grad_norm:.4g}; {_describe_gradients(seen.gradients)}")
     return lines
 
 
-def _tell_buffer(first: Pass, reason: str) -> list[str]:
-    """Statistics of a layer can overflow where every output is finite: they are squares of what the layer takes in."""
+def _describe_buffer(first: InspectedPass, reason: str) -> list[str]:
+    """Statistics of a layer can overflow where every output is finite: they are squares of the layer's inputs."""
     layer = next((name for name in first.inputs if name and reason.startswith(f"the buffer {name}.")), None)
     return [] if layer is None else [f"  {layer} took in {first.inputs[layer]}: statistics are squares of that"]
 
 
-def _tell_fault(fault: Fault | None) -> list[str]:
+def _describe_fault(fault: Fault | None) -> list[str]:
     if fault is None:
         return []
     return [
@@ -160,19 +176,21 @@ def _tell_fault(fault: Fault | None) -> list[str]:
     ]
 
 
-def _tell_gradients(gradients: Mapping[str, float]) -> str:
-    """gradients: largest magnitude by parameter, in the order of the network."""
-    bad = [name for name, value in reversed(list(gradients.items())) if not math.isfinite(value)]
-    if bad:  # `backward` goes from the loss to the image: the last in the network are the first to have gone wrong
-        return (
-            f"not finite in {len(bad)} of {len(gradients)} weights, nearest to the loss {', '.join(bad[:MOST_NAMES])}"
-        )
+def _describe_gradients(gradients: Mapping[str, float]) -> str:
+    """Name the weights with the largest gradients, or those whose gradients are not finite.
+
+    `backward` goes from the loss to the image: of these the last in the network are the first to have gone wrong.
+    """
+    bad = [name for name, value in gradients.items() if not math.isfinite(value)]
+    if bad:
+        nearest = ", ".join(bad[: -MOST_NAMES - 1 : -1])
+        return f"not finite in {len(bad)} of {len(gradients)} weights, nearest to the loss {nearest}"
     largest = sorted(gradients, key=lambda name: -gradients[name])[:MOST_NAMES]
     return f"largest in {', '.join(f'{name} {gradients[name]:.4g}' for name in largest)}"
 
 
-def _advise(config: RunConfig, look: Look, batch: Batch, result: StepResult, bad_weights: Sequence[str]) -> list[str]:
-    """What to try, by what was seen; the first cause hides those after it."""
+def _advise(config: RunConfig, batch: Batch, result: StepResult, bad_weights: Sequence[str]) -> list[str]:
+    """Say what to try; the first cause hides those after it."""
     if result.ok:
         return ["nothing to mend here: the step goes well. Replay it where the run was made."]
     reason, stage, optimizer = result.reason or "", f"stage{config.stage}", config.optimizer
@@ -181,10 +199,12 @@ def _advise(config: RunConfig, look: Look, batch: Batch, result: StepResult, bad
             "to mend: the samples named above are not finite before any model sees them; repair or remove their files"
         ]
     if bad_weights:
-        return [f"to mend: the student's weights were not finite before this step; it began with {_name_start(config)}"]
-    precise = (
-        [] if config.compute.precision == "fp32" else [f"  --set precision=fp32  (now {config.compute.precision})"]
-    )
+        start = f"student_init = {config.student.init!r}"
+        if config.stage == 2 and config.student.weights is not None:
+            start = f"pretrained_student_weights = {config.student.weights!r}"
+        return [f"to mend: the student's weights were not finite before this step; it began with {start}"]
+    precision = config.compute.precision
+    precise = [] if precision == "fp32" else [f"  --set precision=fp32  (now {precision})"]
     if config.teachers and "teacher" in reason:
         files = [f"{name_weights_key(config, i)} = {one.weights!r}" for i, one in enumerate(config.teachers)]
         return [f"to mend: the weights of the teacher, {' or '.join(files)}", *precise]
@@ -192,17 +212,11 @@ def _advise(config: RunConfig, look: Look, batch: Batch, result: StepResult, bad
     if "pass 2" in reason:  # the weights themselves serve: the move by rho is too far
         rho = min(0.05, optimizer.rho / 2)
         lines += [f"  --set {stage}.rho={rho:g}  (now {optimizer.rho:g}; a smaller SAM radius)"]
-        rise = "SAM's radius rises from 0"
-        return [*lines, *([] if optimizer.rho_warmup else [f"  --set {stage}.rho_warmup=0.1  (now 0; {rise})"])]
+        rise = f"  --set {stage}.rho_warmup=0.1  (now 0; SAM's radius rises from 0)"
+        return lines if optimizer.rho_warmup else [*lines, rise]
     lines += [f"  --set {stage}.lr={optimizer.lr / 10:g}  (now {optimizer.lr:g}; a lower learning rate)"]
     lines += [] if optimizer.warmup else [f"  --set {stage}.warmup=0.05  (now 0; the learning rate rises from 0)"]
     return lines + (advise_on_nan(checkpoint=config.student.weights) if config.stage == 2 else [])
-
-
-def _name_start(config: RunConfig) -> str:
-    if config.stage == 2 and config.student.weights is not None:
-        return f"pretrained_student_weights = {config.student.weights!r}"
-    return f"student_init = {config.student.init!r}"
 
 
 def _name_rows(batch: Batch, rows: Sequence[int]) -> str:
@@ -215,21 +229,3 @@ def _name_rows(batch: Batch, rows: Sequence[int]) -> str:
 def _find_bad_tensors(model: nn.Module) -> list[str]:
     """Names of weights and buffers that hold a value that is not finite."""
     return [name for name, tensor in model.state_dict().items() if measure(tensor).not_finite]
-
-
-def _refuse_other_model(step: TrainStep, state: Mapping[str, Any], path: Path) -> None:
-    """Raise UserError where the state is that of another network or optimiser than the run's config builds."""
-    misfits = list_misfits(state, step)
-    if misfits:
-        raise UserError(
-            Problem(
-                where=f"--replay {path}",
-                what="was kept of another model or optimiser than the run's config.json builds",
-                got="\n".join(misfits),
-                remedy="replay it in the folder of its own run, with the versions that environment.json there names",
-            )
-        )
-
-
-def _explain_memory(path: Path) -> Problem:
-    return Problem(f"--replay {path}", "memory ran out", remedy="--set device=cpu, or a machine like that of the run")

@@ -1,6 +1,6 @@
-"""What a skipped step leaves behind: its batch and the state it met, so that the step can be taken again and looked at.
+"""Files of skipped steps: the batch of each and the state it met, so that the step can be taken again and inspected.
 
-`skipped/epoch_E_step_S.pth` holds images, labels, ids and settings, `skipped/state_HASH.pth` the state. Skips in a row
+`skipped/epoch_E_step_S.pth` holds inputs, targets, ids and settings, `skipped/state_HASH.pth` the state. Skips in a row
 meet the same state, which is then written once. The first few of a run are kept: they are the ones to look at.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from sharpstudent.checkpoint.description import read_about, read_sha256
 from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
 from sharpstudent.config.run_config import SCRIPTS, Stage
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256, remove_stray_temporaries
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult
@@ -35,11 +35,16 @@ class SkippedSteps:
     """Writes skipped batches into the folder of a run; one process at a time does."""
 
     def __init__(self, run_folder: Path, stage: Stage) -> None:
-        self.folder = run_folder / FOLDER_NAME
-        self._script = SCRIPTS[stage]
+        """Remove what a killed process left half written.
+
+        Args:
+            run_folder: Of the run.
+            stage: Whose script replays the steps.
+        """
+        self.folder, self._script = run_folder / FOLDER_NAME, SCRIPTS[stage]
         self._state_path: Path | None = None
-        self._told: set[str] = set()
-        with contextlib.suppress(OSError):  # of a run that was killed while it wrote one
+        self._is_full = False  # and that was said
+        with contextlib.suppress(OSError):
             remove_stray_temporaries(self.folder)
 
     def forget_state(self) -> None:
@@ -55,18 +60,28 @@ class SkippedSteps:
         settings: Mapping[str, float],
         capture_state: Callable[[], Mapping[str, Any]],
     ) -> str:
-        """Write the batch, and the state, unless they are there; returns a line that names the command to replay it.
+        """Write the batch, and the state, unless they are there.
 
-        A disk that is full must not end a training that goes on well: the line then says why nothing was kept. That
-        there are enough of them is said once; the line is empty after that.
+        A full disk must not end a training that goes on well: the line then says why nothing was kept.
+
+        Args:
+            batch: Of the step.
+            progress: When the step was.
+            result: Of the step.
+            settings: lr, rho and parts of the step.
+            capture_state: Gives the state that the step met, as `capture_step` does.
+
+        Returns:
+            A line that names the command to replay the step. That there are enough of them is said once; after that the
+            line is empty.
         """
         path = self.folder / f"epoch_{progress.epoch}_step_{progress.step}.pth"
         try:
             if not path.is_file() and len(list(self.folder.glob("epoch_*.pth"))) >= MOST_BATCHES:
-                return self._tell_once(f"not kept, nor are later ones: {self.folder} holds {MOST_BATCHES} batches")
+                return self._refuse(f"{MOST_BATCHES} batches")
             state = self._keep_state(capture_state)
             if state is None:
-                return self._tell_once(f"not kept, nor are later ones: {self.folder} holds {MOST_STATES} states")
+                return self._refuse(f"{MOST_STATES} states")
             tensors, rows = pack_batch(batch)
             about = {
                 "reason": result.reason,
@@ -87,10 +102,9 @@ class SkippedSteps:
             return f"not kept: {self.folder}: {error.strerror or error}"
         return f"to look at it: python {self._script} --replay {shlex.quote(str(path))}"
 
-    def _tell_once(self, line: str) -> str:
-        is_new = line not in self._told
-        self._told.add(line)
-        return line if is_new else ""
+    def _refuse(self, what: str) -> str:
+        was_said, self._is_full = self._is_full, True
+        return "" if was_said else f"not kept, nor are later ones: {self.folder} holds {what}"
 
     def _keep_state(self, capture_state: Callable[[], Mapping[str, Any]]) -> Path | None:
         """The file of the state, written unless one of the same bytes is there; None where there are too many."""
@@ -108,8 +122,15 @@ class SkippedSteps:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A skipped step as it was kept. state: as `capture_step` gives it; settings: lr, rho and parts of the step;
-    computed_on: what decides how sums are rounded.
+    """A skipped step as it was kept.
+
+    Attributes:
+        batch: Of the step.
+        progress: When the step was.
+        reason: Why it was skipped.
+        settings: lr, rho and parts of the step.
+        computed_on: What decides how sums are rounded.
+        state: As `capture_step` gives it.
     """
 
     batch: Batch
@@ -123,7 +144,11 @@ class Skipped:
 def load_skipped(path: Path) -> Skipped:
     """Read a kept step, tensors on the CPU.
 
-    Raises UserError when a file is missing, damaged, no skipped batch, or not the state that the batch was kept with.
+    Args:
+        path: Of the batch.
+
+    Raises:
+        UserError: When a file is missing, damaged, no skipped batch, or not the state that the batch was kept with.
     """
     kept = load_checkpoint(path)
     tensors, about = kept.tensors, kept.about
@@ -133,17 +158,20 @@ def load_skipped(path: Path) -> Skipped:
         computed_on, state_path = dict(about["computed_on"]), path.with_name(str(about["state"]))
         wanted = str(about["state_sha256"])
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(_explain_foreign(path)) from None
+        raise UserError.about(
+            where=str(path),
+            what="is not a skipped batch",
+            expected=f"output/RUN/{FOLDER_NAME}/epoch_E_step_S.pth, as the run's log names it",
+            remedy="look for `--replay` in logs/losses.logs of the run",
+        ) from None
     found = compute_sha256(state_path) if state_path.is_file() else None
     if found != wanted:
-        raise UserError(
-            Problem(
-                where=str(state_path),
-                what="is not the state that this batch met: another one, or damaged" if found else "does not exist",
-                expected=f"sha256 {wanted}, beside {path.name}",
-                got=None if found is None else f"sha256 {found}",
-                remedy="keep the files of the folder together; the state of a skipped step cannot be made again",
-            )
+        raise UserError.about(
+            where=str(state_path),
+            what="is not the state that this batch met: another one, or damaged" if found else "does not exist",
+            expected=f"sha256 {wanted}, beside {path.name}",
+            got=None if found is None else f"sha256 {found}",
+            remedy="keep the files of the folder together; the state of a skipped step cannot be made again",
         )
     return Skipped(batch, progress, reason, settings, computed_on, load_checkpoint(state_path).tensors)
 
@@ -151,17 +179,13 @@ def load_skipped(path: Path) -> Skipped:
 def pack_batch(batch: Batch) -> tuple[dict[str, Tensor], dict[str, list[Any]]]:
     """The tensors of a batch as `inputs/NAME`, `targets/NAME` and so on, on the CPU; and its other columns as JSON."""
     parts = {"inputs": batch.inputs, "targets": batch.targets, "weights": batch.weights, "rows": batch.rows}
-    tensors = {
-        f"{part}/{name}": value.detach().cpu()
-        for part, named in parts.items()
-        for name, value in named.items()
-        if isinstance(value, Tensor)
-    }
+    every = {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
+    tensors = {name: value.detach().cpu() for name, value in every.items() if isinstance(value, Tensor)}
     # Lists for tuples, as JSON gives them back: what is kept is compared with what would be written.
     rows = {
         name: [list(value) if isinstance(value, tuple) else value for value in values]
         for name, values in batch.rows.items()
-        if not isinstance(values, Tensor)
+        if f"rows/{name}" not in tensors
     }
     return tensors, rows
 
@@ -189,15 +213,12 @@ def _deal(images: Tensor, labels: Tensor, rows: Mapping[str, Any], parts: int) -
     """A batch of runs of before November 2026, which dealt their rows out, one to each micro-batch in turn: its rows in
     the order in which `Batch.split` cuts the very same micro-batches.
     """
-    count = min(parts, len(labels))
-    order = [row for start in range(count) for row in range(start, len(labels), count)]
-    if count > 1:
-        images, labels = images[order], labels[order]
-        rows = {
-            name: values[order] if isinstance(values, Tensor) else tuple(values[row] for row in order)
-            for name, values in rows.items()
-        }
-    return Batch({"image": images}, {"label": labels}, rows=rows)
+    order = [row for start in range(min(parts, len(labels))) for row in range(start, len(labels), parts)]
+    rows = {
+        name: values[order] if isinstance(values, Tensor) else tuple(values[row] for row in order)
+        for name, values in rows.items()
+    }
+    return Batch({"image": images[order]}, {"label": labels[order]}, rows=rows)
 
 
 def _read_settings(about: Mapping[str, Any]) -> dict[str, float]:
@@ -209,15 +230,6 @@ def describe_computer(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
     return {"device": name, "torch": torch.__version__, **threads}
-
-
-def _explain_foreign(path: Path) -> Problem:
-    return Problem(
-        where=str(path),
-        what="is not a skipped batch",
-        expected=f"output/RUN/{FOLDER_NAME}/epoch_E_step_S.pth, as the run's log names it",
-        remedy="look for `--replay` in logs/losses.logs of the run",
-    )
 
 
 def _compute_digest(tensors: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_text_atomically
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.tables import check_finite, make_table
@@ -206,13 +206,11 @@ def _check_finite(name: str, table: Table, task: Task, *, is_student: bool) -> N
         check_finite(table)
     except MetricError as error:
         key = " in `pretrained_student_weights`" if is_student else " for it in the config"
-        raise UserError(
-            Problem(
-                where=name,
-                what=f"cannot be used: its outputs for validation {plural(task.unit)} are not numbers",
-                got=str(error),
-                remedy=f"its weights are damaged or were made for other {plural(task.unit)}: name another file{key}",
-            )
+        raise UserError.about(
+            where=name,
+            what=f"cannot be used: its outputs for validation {plural(task.unit)} are not numbers",
+            got=str(error),
+            remedy=f"its weights are damaged or were made for other {plural(task.unit)}: name another file{key}",
         ) from None
 
 

@@ -44,7 +44,15 @@ STRAY_SECONDS = 24 * 3600.0  # after which a file that is half written has lost 
 
 @dataclass(frozen=True)
 class TableCache:
-    """data: a digest of the validation samples, None where nothing may be kept; say: gets the notes."""
+    """The tables of one output root.
+
+    Attributes:
+        folder: Where they are.
+        data: A digest of the validation samples, None where nothing may be kept.
+        device: On which models run.
+        task: Gives the example by which models are told apart.
+        say: Prints a line.
+    """
 
     folder: Path
     data: str | None
@@ -56,7 +64,7 @@ class TableCache:
         """Where the table of this model is or would be; None where nothing may be kept."""
         if self.data is None:
             return None
-        parts = [FORMAT, self.data, self.device.type, compute_weights_hash(model), self._ask(model)]
+        parts = [FORMAT, self.data, self.device.type, compute_weights_hash(model), self._compute_answer(model)]
         return self.folder / f"{compute_digest(parts)}.json"
 
     def load(self, path: Path) -> Table | None:
@@ -71,7 +79,7 @@ class TableCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self.say(f"preflight: {path} cannot be read ({type(error).__name__}: {error}); judging again")
+            self.say(f"preflight: {path} cannot be read ({type(error).__name__}: {error}); evaluating again")
             return None
 
     def save(self, path: Path, table: Table) -> None:
@@ -83,13 +91,22 @@ class TableCache:
             self.say(f"preflight: table not kept: {path} {error.problems[0].what}")
 
     def prune(self, used: Collection[Path]) -> None:
-        """Delete the files that were used longest ago, beyond MOST_FILES or MOST_BYTES; never those `used` just now.
+        """Delete the files that were used longest ago, beyond MOST_FILES or MOST_BYTES.
 
         Another run may read, write and delete here at the same time: a file that is gone is no fault, and a run whose
-        scores were deleted judges again. What the disk refuses is let be.
+        table was deleted evaluates its model again. What the disk refuses is left as it is.
+
+        Args:
+            used: Files that stay whatever their age.
         """
+        found: list[tuple[Path, os.stat_result]] = []
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.name.endswith((".json", TEMPORARY_SUFFIX)):
+                    with contextlib.suppress(OSError):
+                        found.append((path, path.stat()))
         files = size = 0
-        for path, about in _list_newest_first(self.folder):
+        for path, about in sorted(found, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True):
             is_stray = path.name.endswith(TEMPORARY_SUFFIX)
             if is_stray and time.time() - about.st_mtime < STRAY_SECONDS:
                 continue  # of a run that is writing it
@@ -99,9 +116,9 @@ class TableCache:
                     path.unlink()
 
     @torch.inference_mode()
-    def _ask(self, model: nn.Module) -> str:
-        """A digest of the model's answer to one fixed row: what its weights do not tell, such as the order of its
-        classes, is in the answer.
+    def _compute_answer(self, model: nn.Module) -> str:
+        """A digest of the model's outputs for one fixed row: they depend on what no weight shows, such as the order of
+        its classes.
         """
         generator = torch.Generator().manual_seed(0)
         inputs = {
@@ -121,32 +138,31 @@ class TableCache:
 def build_table_cache(
     config: RunConfig, task: Task, data: TrainingData, device: torch.device, say: Callable[[str], None]
 ) -> TableCache:
-    """The cache of a run's output root for the validation samples of its task."""
-    folder = Path(config.output_root) / FOLDER
-    return TableCache(folder, _fingerprint(config, task, data), device, task, say)
+    """The cache of a run's output root.
+
+    Args:
+        config: Of the run.
+        task: Its task.
+        data: Whose validation samples the tables are of.
+        device: On which models run.
+        say: Prints a line.
+    """
+    return TableCache(Path(config.output_root) / FOLDER, _fingerprint(config, task, data), device, task, say)
 
 
 def save_tables(path: Path, tables: Sequence[Table]) -> None:
-    """Tables of several models, whole or not at all. Raises UserError where the disk refuses."""
+    """Write the tables of several models. Raises UserError where the disk refuses."""
     write_text_atomically(path, json.dumps([table_to_json(each) for each in tables]) + "\n")
 
 
 def load_tables(path: Path) -> list[Table]:
-    """What `save_tables` wrote, in this version or an earlier one. Raises OSError where there is no such file,
-    ValueError, KeyError or TypeError where it is another.
+    """Read what `save_tables` wrote, in this version or an earlier one.
+
+    Raises:
+        OSError: Where there is no such file.
+        ValueError: Where it is another, as KeyError and TypeError do.
     """
     return [table_from_json(each) for each in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def _list_newest_first(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    """The files of kept scores, whole or half written; what cannot be looked at is left out."""
-    found: list[tuple[Path, os.stat_result]] = []
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            if path.name.endswith((".json", TEMPORARY_SUFFIX)):
-                with contextlib.suppress(OSError):
-                    found.append((path, path.stat()))
-    return sorted(found, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True)
 
 
 def _fingerprint(config: RunConfig, task: Task, data: TrainingData) -> str | None:
@@ -174,6 +190,6 @@ def _fingerprint(config: RunConfig, task: Task, data: TrainingData) -> str | Non
 def _describe_file(name: str) -> list[Any]:
     try:
         about = Path(name).stat()
-    except (OSError, ValueError):  # a task may name its items as it likes
+    except (OSError, ValueError):  # a task may name its samples as it likes
         return [name]
     return [name, about.st_size, about.st_mtime_ns]

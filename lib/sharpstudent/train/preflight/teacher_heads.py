@@ -235,7 +235,7 @@ class _KeptHead:
         if problem is None or force:
             head, weight, bias = self.teacher.head, kept.tensors.get("weight"), kept.tensors.get("bias")
             if weight is None or bias is None or (weight.shape, bias.shape) != (head.weight.shape, head.bias.shape):
-                raise UserError(Problem(str(self.path), f"is no head of {self.name}", remedy="restore the file"))
+                raise UserError.about(str(self.path), f"is no head of {self.name}", remedy="restore the file")
             self.teacher.replace_head(weight, bias)
         return problem
 
@@ -374,22 +374,18 @@ def _check(kept: _KeptHead, features: NDArray[np.float32], pooled: Pooled) -> No
     where, classes, found = f"head of {kept.name}", kept.teacher.head.out_features, np.unique(pooled.labels)
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
-        raise UserError(
-            Problem(
-                where,
-                "cannot be fitted: its features of training pictures are not numbers",
-                got=f"{len(bad)} of {len(features)} pictures, such as "
-                + ", ".join(pooled.sample_ids[row] for row in bad[:MOST_NAMES]),
-                remedy="its weights are damaged or were made for other pictures: name another file for it",
-            )
+        raise UserError.about(
+            where,
+            "cannot be fitted: its features of training pictures are not numbers",
+            got=f"{len(bad)} of {len(features)} pictures, such as "
+            + ", ".join(pooled.sample_ids[row] for row in bad[:MOST_NAMES]),
+            remedy="its weights are damaged or were made for other pictures: name another file for it",
         )
     if len(found) < classes:
-        raise UserError(
-            Problem(
-                where,
-                f"cannot be fitted: of {classes} classes the {len(features)} training pictures show {len(found)}",
-                expected="pictures of every class in the training set",
-                got=f"labels {', '.join(map(str, found))}",
-                remedy="check the training data, or give a teacher whose file holds a head",
-            )
+        raise UserError.about(
+            where,
+            f"cannot be fitted: of {classes} classes the {len(features)} training pictures show {len(found)}",
+            expected="pictures of every class in the training set",
+            got=f"labels {', '.join(map(str, found))}",
+            remedy="check the training data, or give a teacher whose file holds a head",
         )

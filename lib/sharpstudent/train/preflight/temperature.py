@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from sharpstudent.config.run_config import RunConfig
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.models.teachers import FrozenTeacher, Named
 from sharpstudent.task import plural
 from sharpstudent.train.preflight.model_checks import CheckedModel, advise_on_order, evaluate_table, name_wrong_order
@@ -55,7 +55,7 @@ def calibrate(teacher: FrozenTeacher, evaluated: CheckedModel, say: Callable[[st
     before = evaluated.logits
     if before is None:
         remedy = 'leave "calibrate" out for it'
-        raise UserError(Problem(evaluated.name, "cannot be calibrated: this task has no logits", remedy=remedy))
+        raise UserError.about(evaluated.name, "cannot be calibrated: this task has no logits", remedy=remedy)
     _refuse(evaluated, before.temperature, before.temperature_note)
     teacher.calibration = before.temperature
     logits = (torch.from_numpy(evaluated.table["logits"]) / before.temperature).numpy()  # as the teacher divides
@@ -89,13 +89,11 @@ def restore_calibrations(config: RunConfig, teachers: Sequence[Named], logs_fold
         if not all(math.isfinite(value) and value > 0.0 for value in found.values()):
             raise ValueError(f"no temperatures: {found}")
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(
-            Problem(
-                str(path),
-                "does not say by which temperature the logits of a calibrated teacher are divided in this run",
-                got=f"{type(error).__name__}: {error}",
-                remedy="restore the file, or evaluate the teachers anew with --allow changed-config",
-            )
+        raise UserError.about(
+            str(path),
+            "does not say by which temperature the logits of a calibrated teacher are divided in this run",
+            got=f"{type(error).__name__}: {error}",
+            remedy="restore the file, or evaluate the teachers anew with --allow changed-config",
         ) from None
     for index, teacher in wanted.items():
         teacher.calibration = found[index]
@@ -117,4 +115,4 @@ def _refuse(evaluated: CheckedModel, temperature: float, note: str | None) -> No
         remedy = f'leave "calibrate" out for it, or give it more validation {unit}'
     else:
         return
-    raise UserError(Problem(evaluated.name, what, got=got, remedy=remedy))
+    raise UserError.about(evaluated.name, what, got=got, remedy=remedy)
