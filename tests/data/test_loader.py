@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -279,10 +280,11 @@ def test_a_set_beyond_saving_is_the_users_error_also_from_a_worker(workers: int)
     assert "remedy" in text
 
 
-def test_a_defect_of_ours_keeps_its_name_also_from_a_worker() -> None:
-    for workers in (0, 1):
-        with pytest.raises(ZeroDivisionError, match="a defect"):
-            load(Crashing(4, dies=False), workers=workers)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_make_raises_names_the_sample_and_the_place_also_from_a_worker(workers: int) -> None:
+    with pytest.raises(UserError, match=r"sample photos/\d\.jpg: .* raised ZeroDivisionError") as caught:
+        load(Crashing(4, dies=False), workers=workers)
+    assert re.search(r"a defect\n +.*made_items\.py, line \d+, in make", caught.value.as_text())
 
 
 def test_a_worker_that_dies_is_noticed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -89,6 +90,7 @@ def _join_weights(samples: Sequence[Sample], sizes: Sequence[int]) -> dict[str, 
     return joined
 
 
+PLACES = 2  # of a traceback in a message
 REPLACEMENT_TRIES = 20  # a set in which 20 random samples in a row are unreadable is beyond saving
 
 Collate = Callable[[Sequence[Sample], Sequence[str]], Batch]
@@ -131,8 +133,14 @@ class BatchMaker:
         """
         replaced: list[Replaced] = []
         made = [self.make(key, replaced) for key in keys]
+        samples = [sample for _, sample in made]
         groups = ["" if "group" in sample.rows else self.samples.group(index) for index, sample in made]
-        batch = self.collate([sample for _, sample in made], groups)
+        try:
+            batch = self.collate(samples, groups)
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:
+            raise explain_collation(samples, [self.samples.name(index) for index, _ in made], error) from error
         rows = tuple(
             (index, key.visit, place)
             for (index, sample), key in zip(made, keys, strict=True)
@@ -152,7 +160,7 @@ class BatchMaker:
             replaced: Takes those that could not be read.
 
         Raises:
-            UserError: When the set cannot be read.
+            UserError: When the set cannot be read, when `make` raises, and for a sample without a row axis.
         """
         index = key.index
         substitutes = build_generator(self.seed, key.epoch, key.index, "replacement")
@@ -160,10 +168,22 @@ class BatchMaker:
             try:
                 # The visit is part of the counter: each pass over the set within an epoch draws afresh.
                 position = index + key.visit * len(self.samples)
-                return index, self.samples.make(index, build_generator(self.seed, key.epoch, position))
+                sample = self.samples.make(index, build_generator(self.seed, key.epoch, position))
+                check_sample(sample, self.samples.name(index))
+                return index, sample
             except UnreadableSample as error:
                 replaced.append(Replaced(error.path, error.reason))
                 index = int(substitutes.integers(len(self.samples)))
+            except (UserError, MemoryError):
+                raise
+            except Exception as error:
+                raise UserError.about(
+                    where=f"sample {self.samples.name(index)}",
+                    what=f"cannot be made: {type(self.samples).__name__}.make raised {type(error).__name__}",
+                    got=f"{error}\n{_find_place(error)}",
+                    remedy="mend `make` there; for a file that cannot be used, let it raise UnreadableSample: another "
+                    "sample is taken in its place",
+                ) from error
         raise UserError.about(
             where=self.samples.name(key.index),
             what=f"and {REPLACEMENT_TRIES - 1} items drawn in its place could not be read",
@@ -171,6 +191,76 @@ class BatchMaker:
             remedy="the data folder is missing or broken (an unmounted disk?): check it. What a run has saved is "
             "intact: go on with --resume",
         )
+
+
+def check_sample(sample: Sample, name: str) -> None:
+    """Check that a sample has an `id` for each row, and a value for each row in every array.
+
+    Args:
+        sample: What `make` gave.
+        name: What messages call it.
+
+    Raises:
+        UserError: Naming the array, where it has not.
+    """
+    if "id" not in sample.rows:
+        raise UserError.about(
+            f"sample {name}", "names no rows", 'rows={"id": (NAME, ...)}, one name a row', str(dict(sample.rows))
+        )
+    size = count_rows(sample)
+    for part in ("inputs", "targets", "weights"):
+        for key, value in getattr(sample, part).items():
+            shape = getattr(value, "shape", None)
+            if not shape or (shape[0] != size and key not in sample.shared):
+                raise UserError.about(
+                    where=f"sample {name}, {part} {key!r}",
+                    what="has no row axis, or not as many rows as the sample",
+                    expected=f"an array of shape ({size}, ...): `id` names {size} row{'s' if size != 1 else ''}",
+                    got=type(value).__name__ if shape is None else f"shape {tuple(shape)}",
+                    remedy="give it a first axis of the rows; `value[None]` does so for a sample of one row",
+                )
+
+
+def explain_collation(samples: Sequence[Sample], names: Sequence[str], error: Exception) -> UserError:
+    """Find why samples make no batch.
+
+    Args:
+        samples: Of the batch.
+        names: What messages call them.
+        error: What `collate` raised.
+    """
+    for name, sample in zip(names, samples, strict=True):
+        for part in ("inputs", "targets", "rows"):
+            first, other = getattr(samples[0], part), getattr(sample, part)
+            if (first.keys() ^ other.keys()) - {"group"}:
+                return UserError.about(
+                    where=f"sample {name}, {part}",
+                    what=f"are not named as those of {names[0]}, which is in the same batch",
+                    expected=", ".join(first) or "none",
+                    got=", ".join(other) or "none",
+                    remedy=f"let `make` give the same {part} for every sample",
+                )
+            for key in first if part != "rows" else ():
+                if first[key].shape[1:] != other[key].shape[1:]:
+                    return UserError.about(
+                        where=f"sample {name}, {part} {key!r}",
+                        what=f"has another shape than in {names[0]}, which is in the same batch",
+                        expected=f"shape {('rows', *first[key].shape[1:])}".replace("'", ""),
+                        got=f"shape {tuple(other[key].shape)}",
+                        remedy="let `make` give one shape (resize, crop or pad), or the task's `collate` join them",
+                    )
+    return UserError.about(
+        where=f"the batch of {', '.join(names)}",
+        what=f"cannot be put together: `collate` raised {type(error).__name__}",
+        got=f"{error}\n{_find_place(error)}",
+        remedy="mend `collate`, or the samples that `make` gives",
+    )
+
+
+def _find_place(error: Exception) -> str:
+    """The last lines of code that an error came through, without the one in this file."""
+    frames = traceback.extract_tb(error.__traceback__)[1:][-PLACES:]
+    return "\n".join(f"{frame.filename}, line {frame.lineno}, in {frame.name}" for frame in frames)
 
 
 def load_batches(

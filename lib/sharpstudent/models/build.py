@@ -133,7 +133,7 @@ def make_teacher_spec(section: TeacherSection) -> ModelSpec:
     return ModelSpec(section.name, options, role="teacher")
 
 
-def list_class_names(task: ModelSource) -> tuple[str, ...]:
+def list_class_names(task: object) -> tuple[str, ...]:
     """The task's classes in the order of its logits; () for a task without classes."""
     return tuple(getattr(task, "classes", ()))
 

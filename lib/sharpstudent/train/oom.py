@@ -14,6 +14,7 @@ from sharpstudent.train.run import Run
 from sharpstudent.train.step import TrainStep
 
 # The CPU's allocator; CUDA, MPS; cuBLAS, cuDNN; C++.
+MOST_NAMES = 3  # of rows in a message
 _EXHAUSTED = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc")
 
 
@@ -59,15 +60,16 @@ class MemoryRetry:
     the config permits it.
     """
 
-    def __init__(self, run: Run, step: TrainStep, items: int) -> None:
+    def __init__(self, run: Run, step: TrainStep, items: int, example: Batch | None = None) -> None:
         """Set the number of micro-batches.
 
         Args:
             run: The run.
             step: Takes one step.
             items: Samples of a batch.
+            example: The task's example batch, with which a batch is compared when its step raises.
         """
-        self._run, self._step, self._items = run, step, items
+        self._run, self._step, self._items, self._example = run, step, items, example
         size = run.config.compute.micro_batch_size
         self._step.parts = self._wanted = 1 if size is None else -(-items // size)
 
@@ -131,6 +133,8 @@ class MemoryRetry:
                 got=f"batches of {describe_shapes(batch)}{f' in {parts} parts' if parts > 1 else ''}",
                 remedy=f"--set {key}={size}{more}",
             ) from None
+        if self._example is not None:
+            check_targets(batch, self._example)
         if self._run.config.compute.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             first = str(error).strip().split("\n", 1)[0][:200]
             raise UserError.about(
@@ -140,6 +144,54 @@ class MemoryRetry:
                 got=first,
                 remedy=f"--set compile=false; python {SCRIPTS[stage]} --help",
             ) from None
+
+
+def check_targets(batch: Batch, example: Batch) -> None:
+    """Compare the targets of a batch, of which a step has failed, with those of the task's example batch.
+
+    Args:
+        batch: Of the step.
+        example: What the terms were tried on.
+
+    Raises:
+        UserError: Naming sample and target, where one is missing or has another shape or kind of numbers.
+    """
+    for name, wanted in example.targets.items():
+        found = batch.targets.get(name)
+        if found is not None and found.shape[1:] == wanted.shape[1:] and found.dtype == wanted.dtype:
+            continue
+        raise UserError.about(
+            where=f"target {name!r} of {batch.rows['id'][0]} and the other samples of its batch",
+            what="is missing" if found is None else "is not as in the task's example_batch",
+            expected=f"{name}, shape {('rows', *wanted.shape[1:])}, {wanted.dtype}".replace("'", ""),
+            got=", ".join(batch.targets) or "no targets" if found is None else f"{tuple(found.shape)}, {found.dtype}",
+            remedy="let `make` and `example_batch` of the task give the same targets",
+        )
+
+
+def check_labels(batch: Batch, classes: int) -> None:
+    """Check the class indices `label` of a batch, before they reach a device that cannot say which one is wrong.
+
+    Args:
+        batch: On the CPU.
+        classes: Of the task, 0 where it has none.
+
+    Raises:
+        UserError: Naming the rows whose label is none of the classes; -100 marks a row that torch leaves out.
+    """
+    labels = batch.targets.get("label")
+    if not classes or labels is None or labels.is_floating_point():
+        return
+    bad = ((labels < 0) & (labels != -100)) | (labels >= classes)
+    if bool(bad.any()):
+        rows = bad.reshape(len(batch), -1).any(1).nonzero().flatten().tolist()[:MOST_NAMES]
+        raise UserError.about(
+            where=f"target 'label' of {', '.join(batch.rows['id'][row] for row in rows)}",
+            what="is none of the task's classes",
+            expected=f"0 to {classes - 1}: the task names {classes} classes",
+            got=", ".join(str(labels[row].tolist()) for row in rows),
+            remedy="mend `make`, or the task's `classes`",
+        )
 
 
 def describe_shapes(batch: Batch) -> str:

@@ -17,6 +17,7 @@ from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult
 from sharpstudent.data.loader import LoadedBatch, Replaced, load_batches
 from sharpstudent.data.sampler import TrainSampler
+from sharpstudent.models.build import list_class_names
 from sharpstudent.models.teachers import TeacherEnsemble, name_teachers
 from sharpstudent.optim.build import build_lr_schedule, build_rho_schedule
 from sharpstudent.report.console import ProgressLine
@@ -26,7 +27,7 @@ from sharpstudent.train.build import TrainingData, choose_memory_format
 from sharpstudent.train.debug.skipped import SkippedSteps
 from sharpstudent.train.dry_run import try_one_batch
 from sharpstudent.train.logger import RunLogger, build_epoch_row, collect_metrics
-from sharpstudent.train.oom import MemoryRetry
+from sharpstudent.train.oom import MemoryRetry, check_labels
 from sharpstudent.train.preflight.run import preflight
 from sharpstudent.train.preflight.teacher_heads import settle_heads
 from sharpstudent.train.preflight.temperature import restore_calibrations
@@ -68,7 +69,7 @@ class Trainer:
         self._epochs = config.training.epochs
         self._sampler = TrainSampler(len(data.train), size, data.train.repeats, config.seed)
         items = min(size, len(data.train) * data.train.repeats)
-        self._retry = MemoryRetry(run, step, items)
+        self._retry = MemoryRetry(run, step, items, task.example_batch(2))
         self._state = TrainState()
         self._last_save = time.monotonic()
         for note in data.notes:
@@ -196,6 +197,7 @@ class Trainer:
         state, config = self._state, self._run.config
         self._interrupts.raise_if_asked()
         self._report_unreadable(loaded.replaced)
+        check_labels(loaded.batch, len(list_class_names(self._task)))
         batch = loaded.batch.to(self._run.device, memory_format=choose_memory_format(config.compute))
         if (state.epoch, state.step) == (1, 0):
             self._logger.draw_batch(batch)

@@ -125,5 +125,10 @@ def compute_metrics(task: Task, table: Table, selection_metric: str) -> dict[str
     metrics = {f"{PREFIX}{name}": metric.value(table) for name, metric in task.metrics.items()}
     if np.isnan(metrics[f"{PREFIX}{selection_metric}"]):
         why = explain_undefined(table, task.metrics[selection_metric].strata)
-        raise MetricError(f"{PREFIX}{selection_metric} has no value: {why}")
+        known = [name for name in task.metrics if not np.isnan(metrics[f"{PREFIX}{name}"])]
+        other = f"--set selection_metric={known[0]} (with a value here: {', '.join(known)})" if known else "other data"
+        raise MetricError(
+            f"{PREFIX}{selection_metric}, which selects the best epoch, has no value: {why}. Give validation data on "
+            f"which it is defined, or {other}"
+        )
     return metrics
