@@ -140,10 +140,10 @@ def test_a_dry_run_finds_a_slip_in_the_metrics(name: str, task: str, told: str, 
 
 def test_a_selecting_metric_without_a_value_is_told_by_a_dry_run_and_ends_a_run_with_the_remedy(tmp_path: Path) -> None:
     task = "    metrics = {'f': Metric(lambda table, counts: float('nan')), **DigitsTask.metrics}"
-    ended = run(tmp_path / "dry", "nan", "--dry-run", task=task)
+    ended = run(tmp_path / "dry", "nan_dry", "--dry-run", task=task)
     assert ended.code == 0
     assert "f, which selects the best epoch, has no value here: it is undefined on these 16 samples" in ended.out
-    ended = run(tmp_path / "run", "nan", task=task)
+    ended = run(tmp_path / "run", "nan_run", task=task)
     assert ended.code == 3
     assert "val_f, which selects the best epoch, has no value: it is undefined on these" in ended.err
     assert "--set selection_metric=accuracy (with a value here: accuracy, log_loss)" in ended.err
