@@ -315,23 +315,6 @@ def test_a_run_without_feature_terms_taps_nothing() -> None:
     assert find_feature_hooks(step.teacher.model) is None
 
 
-def test_a_term_that_asks_what_the_run_has_not_is_refused_with_the_remedy() -> None:
-    for term, remedy in (("self", "ema_decay"), ("kd", "main_distillation.py")):
-        config = make_config_of(make_section("hard"), make_section(term))
-        with pytest.raises(UserError, match=remedy):
-            build_step(config, TappedStudent(), None, CPU, task=TinyTask())
-    config = make_config_of(make_section("hard"), make_section("features", **LAYERS))
-    with pytest.raises(UserError, match=r"main_distillation\.py"):
-        build_step(config, TappedStudent(), None, CPU, task=TinyTask())
-    build_step(
-        make_config_of(make_section("hard"), make_section("self"), ema_decay=0.9),
-        TappedStudent(),
-        None,
-        CPU,
-        task=TinyTask(),
-    )
-
-
 def test_terms_that_cannot_teach_the_students_head_are_refused_when_the_step_is_built() -> None:
     with pytest.raises(UserError, match="always 1"):
         build_step(make_config_of(make_section("hard")), TappedStudent(classes=1), None, CPU, task=TinyTask())
