@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 
 RECORD_BYTES = 512  # of a tensor in a file, besides its values: name, sizes, alignment
 LOG_BYTES = 2_000_000  # pictures, tables, descriptions and the first TensorBoard file of a run
@@ -75,15 +75,13 @@ def check_disk_space(
     if free is None:
         return f"the run needs up to {_show(whole)} in {folder}; how much is free there is not known"
     if free < first:
-        raise UserError(
-            Problem(
-                str(folder),
-                "there is no room for the first saves" if not resumed else "there is no room for the next save",
-                expected=f"{first:,} bytes free (the whole run: up to {whole:,}, with keep_best {keep_best})",
-                got=f"{free:,} bytes free",
-                remedy="free space, or --set output_root=FOLDER on another disk"
-                + ("" if resumed else "; --set keep_best=1 makes the whole run smaller"),
-            )
+        raise UserError.about(
+            str(folder),
+            "there is no room for the first saves" if not resumed else "there is no room for the next save",
+            expected=f"{first:,} bytes free (the whole run: up to {whole:,}, with keep_best {keep_best})",
+            got=f"{free:,} bytes free",
+            remedy="free space, or --set output_root=FOLDER on another disk"
+            + ("" if resumed else "; --set keep_best=1 makes the whole run smaller"),
         )
     needed = max(0, whole - present)
     warning = "; warning: the disk may fill up before the run ends" if free < needed else ""

@@ -20,7 +20,7 @@ from typing import Any
 from sharpstudent.checkpoint.description import read_sha256
 from sharpstudent.checkpoint.store import SUFFIX, copy_checkpoint, delete_checkpoint, export_model
 from sharpstudent.core.archive import DamagedCheckpointError
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import remove_stray_temporaries
 from sharpstudent.core.types import Direction
 
@@ -127,14 +127,12 @@ class BestCheckpoints:
         """
         theirs = (state["metric"], state.get("direction", "higher"))  # of a version that knew no other direction
         if theirs != (self.metric, self.direction):
-            raise UserError(
-                Problem(
-                    where=str(self.folder),
-                    what="checkpoints of another metric cannot be ranked with this run's",
-                    expected=f"{self.metric}, {self.direction} is better",
-                    got=f"{theirs[0]}, {theirs[1]} is better",
-                    remedy="resume with the metric of the run, or start a new run",
-                )
+            raise UserError.about(
+                where=str(self.folder),
+                what="checkpoints of another metric cannot be ranked with this run's",
+                expected=f"{self.metric}, {self.direction} is better",
+                got=f"{theirs[0]}, {theirs[1]} is better",
+                remedy="resume with the metric of the run, or start a new run",
             )
         remove_stray_temporaries(self.folder)
         table = self._rank([KeptEpoch(**kept) for kept in state["kept"]])

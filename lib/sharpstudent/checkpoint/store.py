@@ -47,7 +47,7 @@ from torch import Tensor
 
 from sharpstudent.checkpoint.description import path_of_json, read_record
 from sharpstudent.core.archive import DamagedCheckpointError, compute_contents, has_whole_records, load_plain
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import atomic_path, compute_sha256, write_bytes_atomically, write_text_atomically
 
 FORMAT = 1
@@ -117,25 +117,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     notes = _check_whole(path, read_record(path))
     payload = load_plain(path)
     if not isinstance(payload, dict):
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="is not a checkpoint",
-                expected="a table of named tensors",
-                got=type(payload).__name__,
-                remedy="give a file that this program or torch.save(model.state_dict(), ...) wrote",
-            )
+        raise UserError.about(
+            where=str(path),
+            what="is not a checkpoint",
+            expected="a table of named tensors",
+            got=type(payload).__name__,
+            remedy="give a file that this program or torch.save(model.state_dict(), ...) wrote",
         )
     try:
         about = json.loads(payload.pop(ABOUT_KEY)) if isinstance(payload.get(ABOUT_KEY), str) else {}
     except ValueError as error:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="is no checkpoint of this program: its `about` is not JSON",
-                got=str(error),
-                remedy="give its weights alone: torch.save(model.state_dict(), FILE)",
-            )
+        raise UserError.about(
+            where=str(path),
+            what="is no checkpoint of this program: its `about` is not JSON",
+            got=str(error),
+            remedy="give its weights alone: torch.save(model.state_dict(), FILE)",
         ) from None
     return Checkpoint(payload, about, notes)
 
@@ -180,12 +176,10 @@ def _refuse_unreadable(path: Path, buffer: IO[bytes]) -> None:
 
 def _refuse_missing(path: Path) -> None:
     if not path.is_file():
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="is a folder, not a checkpoint" if path.is_dir() else "does not exist",
-                remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
-            )
+        raise UserError.about(
+            where=str(path),
+            what="is a folder, not a checkpoint" if path.is_dir() else "does not exist",
+            remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
         )
     if path.stat().st_size == 0:
         raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
@@ -258,10 +252,8 @@ def render_model(checkpoint: Path, selection: Mapping[str, object]) -> bytes:
     loaded = load_checkpoint(checkpoint)
     model = loaded.tensors.get("model")
     if not isinstance(model, Mapping):
-        raise UserError(
-            Problem(
-                str(checkpoint), "holds no `model`", got=f"keys {list(loaded.tensors)[:3]}", remedy="train the run anew"
-            )
+        raise UserError.about(
+            str(checkpoint), "holds no `model`", got=f"keys {list(loaded.tensors)[:3]}", remedy="train the run anew"
         )
     about = {**loaded.about, **selection, "source": checkpoint.name, "source_sha256": compute_sha256(checkpoint)}
     # Cloned: the format refuses tensors that share memory, as tied weights do.
@@ -318,12 +310,10 @@ def load_run_state(folder: Path) -> Checkpoint:
     """
     last, previous = folder / LAST_NAME, folder / PREVIOUS_NAME
     if not last.is_file() and not previous.is_file():
-        raise UserError(
-            Problem(
-                where=str(folder),
-                what=f"has no {LAST_NAME}: there is nothing to resume from",
-                remedy="name the folder of a run that finished at least one save, output/RUN",
-            )
+        raise UserError.about(
+            where=str(folder),
+            what=f"has no {LAST_NAME}: there is nothing to resume from",
+            remedy="name the folder of a run that finished at least one save, output/RUN",
         )
     try:
         return load_checkpoint(last)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.models.forward import evaluation_mode
 
 # The layer whose output is looked at, and how that becomes (B, C, h, w): None where it is so already.
@@ -185,11 +185,9 @@ def _import_grad_cam() -> Any:
     try:
         from pytorch_grad_cam import GradCAM  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise UserError(
-            Problem(
-                where="heat maps",
-                what=f"need the package grad-cam, which cannot be imported ({error})",
-                remedy='pip install ".[heatmaps]", or leave the heat maps out',
-            )
+        raise UserError.about(
+            where="heat maps",
+            what=f"need the package grad-cam, which cannot be imported ({error})",
+            remedy='pip install ".[heatmaps]", or leave the heat maps out',
         ) from None
     return GradCAM

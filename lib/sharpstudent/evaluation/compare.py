@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
@@ -52,7 +52,7 @@ def build_results(
         )
     except MetricError as error:
         named = ", ".join(one.name for one in sets)
-        raise UserError(Problem(f"--data: {named}", "has no figures", got=str(error))) from None
+        raise UserError.about(f"--data: {named}", "has no figures", got=str(error)) from None
     results = EvaluationResults(
         task=_name_task(task, evaluation),
         unit=task.unit,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.model_files import read_trained, read_validation
 from sharpstudent.evaluation.opened import OpenedModel
@@ -156,11 +156,9 @@ def _check_finite(opened: OpenedModel, of_set: str, table: Table) -> None:
     try:
         check_finite(table)
     except MetricError as error:
-        raise UserError(
-            Problem(
-                where=f"{opened.name} ({opened.path})",
-                what=f"cannot be judged: its answers to samples of {of_set} are not numbers",
-                got=str(error),
-                remedy="its weights are damaged, or were made for other inputs: train or export it again",
-            )
+        raise UserError.about(
+            where=f"{opened.name} ({opened.path})",
+            what=f"cannot be judged: its answers to samples of {of_set} are not numbers",
+            got=str(error),
+            remedy="its weights are damaged, or were made for other inputs: train or export it again",
         ) from None

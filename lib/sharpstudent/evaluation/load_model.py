@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.types import Outputs
 from sharpstudent.evaluation.model_files import Kind, TensorFile, find_architecture, load_classifier, read_tensor_file
@@ -65,28 +65,24 @@ def read_description(about: Mapping[str, Any], path: Path) -> Description:
         return Description.model_validate(dict(about))
     except ValidationError as error:
         wrong = [f"{'.'.join(str(part) for part in e['loc'])} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="describes itself in a form that cannot be used",
-                expected="architecture: a name; classes: a list of names; dropout: a number; image_size: pixels",
-                got="; ".join(wrong),
-                remedy="write the file anew from its run, or give bare weights: torch.save(model.state_dict(), FILE)",
-            )
+        raise UserError.about(
+            where=str(path),
+            what="describes itself in a form that cannot be used",
+            expected="architecture: a name; classes: a list of names; dropout: a number; image_size: pixels",
+            got="; ".join(wrong),
+            remedy="write the file anew from its run, or give bare weights: torch.save(model.state_dict(), FILE)",
         ) from None
 
 
 def settle(what: str, said: Any, asked: Any, path: Path, *, asker: str = "the command") -> Any:
     """What the file says, else what is asked for. Raises UserError where both speak and differ."""
     if said is not None and asked is not None and said != asked:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what=f"says its {what} itself, and {asker} says another",
-                expected=f"{what} {said}",
-                got=f"{what} {asked}",
-                remedy=f"leave {what} out for this file",
-            )
+        raise UserError.about(
+            where=str(path),
+            what=f"says its {what} itself, and {asker} says another",
+            expected=f"{what} {said}",
+            got=f"{what} {asked}",
+            remedy=f"leave {what} out for this file",
         )
     return asked if said is None else said
 
@@ -95,14 +91,12 @@ def settle_classes(says: Description, spec: ModelFile, path: Path, classes: tupl
     """The order of the file's logits. Raises UserError for other classes than the task's."""
     order: tuple[str, ...] = settle("classes", says.classes, spec.classes, path) or classes
     if sorted(order) != sorted(classes):
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="tells other classes apart than the task",
-                expected=f"the task's {len(classes)} classes in the file's order: {', '.join(classes)}",
-                got=f"{len(order)}: {', '.join(order)}",
-                remedy="give a model of these classes",
-            )
+        raise UserError.about(
+            where=str(path),
+            what="tells other classes apart than the task",
+            expected=f"the task's {len(classes)} classes in the file's order: {', '.join(classes)}",
+            got=f"{len(order)}: {', '.join(order)}",
+            remedy="give a model of these classes",
         )
     return order
 
@@ -112,14 +106,12 @@ def settle_size(said: int | None, spec: ModelFile, path: Path, default: int | No
     size: int | None = settle("image_size", said, spec.image_size, path)
     size = default if size is None else size
     if size is None or size < 1:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="does not say the size of the pictures it was trained on",
-                expected="pixels a side",
-                got=None if size is None else str(size),
-                remedy="give its image size: --image-size with the side in pixels",
-            )
+        raise UserError.about(
+            where=str(path),
+            what="does not say the size of the pictures it was trained on",
+            expected="pixels a side",
+            got=None if size is None else str(size),
+            remedy="give its image size: --image-size with the side in pixels",
         )
     return size
 
@@ -128,14 +120,12 @@ def check_scale(spec: ModelFile) -> None:
     """Raise UserError for a mean or std that cannot scale pictures."""
     for what, values, low in (("mean", spec.mean, -math.inf), ("std", spec.std, 0.0)):
         if values is not None and not (len(values) == 3 and all(math.isfinite(v) and v > low for v in values)):
-            raise UserError(
-                Problem(
-                    where=f"{what} of {spec.path}",
-                    what="is no scale of red, green and blue in 0..1",
-                    expected="three numbers" + (" above 0" if what == "std" else ""),
-                    got=", ".join(str(value) for value in values),
-                    remedy="leave it out where the model takes RGB in 0..1",
-                )
+            raise UserError.about(
+                where=f"{what} of {spec.path}",
+                what="is no scale of red, green and blue in 0..1",
+                expected="three numbers" + (" above 0" if what == "std" else ""),
+                got=", ".join(str(value) for value in values),
+                remedy="leave it out where the model takes RGB in 0..1",
             )
 
 
@@ -160,12 +150,10 @@ def note_assumptions(
     if describes_itself and spec.mean is None and spec.std is None:
         return []
     if describes_itself:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what="says itself what it takes, RGB in 0..1, and was given a mean or std as well",
-                remedy="leave mean and std out for this file",
-            )
+        raise UserError.about(
+            where=str(path),
+            what="says itself what it takes, RGB in 0..1, and was given a mean or std as well",
+            remedy="leave mean and std out for this file",
         )
     scale = ", as it is" if spec.mean is None and spec.std is None else ""
     scale += "" if spec.mean is None else f", minus {', '.join(map(str, spec.mean))}"
@@ -286,13 +274,11 @@ def _open_onnx(spec: ModelFile, path: Path, classes: tuple[str, ...], device: to
 def _guess_architecture(file: TensorFile, notes: list[str]) -> str:
     found = find_architecture(file.tensors)
     if found is None:
-        raise UserError(
-            Problem(
-                where=str(file.path),
-                what=f"does not say which architecture its weights are of, and they are not those of {EFFICIENTNET_B4}",
-                got=f"tensors such as {', '.join(list(file.tensors)[:3])}",
-                remedy=f"give its architecture: --architecture with {EFFICIENTNET_B4} or a timm model name",
-            )
+        raise UserError.about(
+            where=str(file.path),
+            what=f"does not say which architecture its weights are of, and they are not those of {EFFICIENTNET_B4}",
+            got=f"tensors such as {', '.join(list(file.tensors)[:3])}",
+            remedy=f"give its architecture: --architecture with {EFFICIENTNET_B4} or a timm model name",
         )
     notes.append(f"{file.path.name}: its architecture is {found}, by the names and shapes of its tensors")
     return found

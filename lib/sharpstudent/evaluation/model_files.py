@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sharpstudent.checkpoint.store import SUFFIX as SAFETENSORS
 from sharpstudent.checkpoint.store import load_checkpoint
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, build_classifier
 from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors, read_tensors, unwrap_tensors
 
@@ -115,13 +115,11 @@ def _parse(key: str, text: str) -> Any:
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     bad = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
-        raise UserError(
-            Problem(
-                where=str(path),
-                what=f"{len(bad)} of its {len(tensors)} tensors hold values that are no numbers (NaN or infinite)",
-                got=", ".join(bad[:3]) + (", ..." if len(bad) > 3 else ""),
-                remedy="take an earlier checkpoint of the run",
-            )
+        raise UserError.about(
+            where=str(path),
+            what=f"{len(bad)} of its {len(tensors)} tensors hold values that are no numbers (NaN or infinite)",
+            got=", ".join(bad[:3]) + (", ..." if len(bad) > 3 else ""),
+            remedy="take an earlier checkpoint of the run",
         )
 
 
@@ -133,13 +131,11 @@ def _check_head(file: TensorFile, classes: Sequence[str]) -> None:
     if found is not None:
         outputs = "1 output (a single logit)" if found == 1 else f"{found} outputs"
         what = f"does not fit the task: its head has {outputs}, and the task has {len(classes)} classes"
-    raise UserError(
-        Problem(
-            where=str(file.path),
-            what=what,
-            expected=f"one logit for each of {', '.join(classes)}",
-            remedy="give a model that was trained on this task; ImageNet weights are none",
-        )
+    raise UserError.about(
+        where=str(file.path),
+        what=what,
+        expected=f"one logit for each of {', '.join(classes)}",
+        remedy="give a model that was trained on this task; ImageNet weights are none",
     )
 
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.model_files import parse_metadata
 from sharpstudent.models.vision import Classifier
 
@@ -159,7 +159,7 @@ def _refuse(
     path: Path, what: str, expected: str | None = None, got: str | None = None, *, remedy: str = _EXPORT_ANEW
 ) -> UserError:
     """The error for a file that cannot be evaluated."""
-    return UserError(Problem(str(path), what, expected, got, remedy))
+    return UserError.about(str(path), what, expected, got, remedy)
 
 
 def _first_words(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.types import ModelSpec
 from sharpstudent.evaluation.command_line import BEST, ModelRequest
@@ -70,13 +70,11 @@ def open_checkpoint(request: ModelRequest, kind: type[Task], device: torch.devic
     file = read_tensor_file(find_file(request.path))
     says = file.about
     if not isinstance(says.get("architecture"), str):
-        raise UserError(
-            Problem(
-                where=str(file.path),
-                what="does not say which model its weights are of",
-                expected="a checkpoint that this program wrote, or the .safetensors beside one",
-                remedy="name a run folder, or a file in its weights/",
-            )
+        raise UserError.about(
+            where=str(file.path),
+            what="does not say which model its weights are of",
+            expected="a checkpoint that this program wrote, or the .safetensors beside one",
+            remedy="name a run folder, or a file in its weights/",
         )
     task = kind(None if config is None else config.task_section, says.get("facts"))
     spec = ModelSpec(name=says["architecture"], options=says.get("options") or {}, dropout=says.get("dropout"))
@@ -110,13 +108,11 @@ def _load_strictly(model: nn.Module, file: TensorFile) -> None:
         shown = [
             f"{name}: {own.get(name, 'none')} in the model, {given.get(name, 'none')} in the file" for name in differ
         ]
-        raise UserError(
-            Problem(
-                where=str(file.path),
-                what=f"does not fit its model: {len(differ)} of {len(own)} tensors differ",
-                got="\n".join(shown[:MOST_NAMES]) + ("\n..." if len(shown) > MOST_NAMES else ""),
-                remedy="evaluate it with the version of the task that trained it",
-            )
+        raise UserError.about(
+            where=str(file.path),
+            what=f"does not fit its model: {len(differ)} of {len(own)} tensors differ",
+            got="\n".join(shown[:MOST_NAMES]) + ("\n..." if len(shown) > MOST_NAMES else ""),
+            remedy="evaluate it with the version of the task that trained it",
         )
     model.load_state_dict(dict(file.tensors))
 
@@ -127,14 +123,12 @@ def choose_device(name: str, *, remedy: str = "--set device=auto") -> torch.devi
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
     if not available[name]:
-        raise UserError(
-            Problem(
-                where="device",
-                what=f"torch sees no {name} device here",
-                expected=", ".join(["auto", *(kind for kind, there in available.items() if there)]),
-                got=name,
-                remedy=remedy,
-            )
+        raise UserError.about(
+            where="device",
+            what=f"torch sees no {name} device here",
+            expected=", ".join(["auto", *(kind for kind, there in available.items() if there)]),
+            got=name,
+            remedy=remedy,
         )
     return torch.device(name)
 
@@ -144,13 +138,11 @@ def find_file(path: Path) -> Path:
     found = path / BEST if path.is_dir() else path
     if found.is_file():
         return found
-    raise UserError(
-        Problem(
-            where=str(path),
-            what=f"is no run folder: it has no {BEST}" if path.is_dir() else "does not exist",
-            expected="a checkpoint, a run folder (output/RUN), weights (.pth, .tar, .safetensors), or an .onnx file",
-            remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
-        )
+    raise UserError.about(
+        where=str(path),
+        what=f"is no run folder: it has no {BEST}" if path.is_dir() else "does not exist",
+        expected="a checkpoint, a run folder (output/RUN), weights (.pth, .tar, .safetensors), or an .onnx file",
+        remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
     )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sharpstudent.config.load import read_config_file
 from sharpstudent.config.stored import STORED_NAME
-from sharpstudent.core.errors import Problem, ProblemList, UserError
+from sharpstudent.core.errors import ProblemList, UserError
 from sharpstudent.core.io import check_writable, make_folder, make_new_folder
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest
 from sharpstudent.evaluation.cost import measure_costs
@@ -174,28 +174,24 @@ def _check_names(models: Sequence[OpenedModel]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         files = ", ".join(str(opened.path) for opened in models if opened.name in twice)
-        raise UserError(
-            Problem(
-                "command line",
-                f"two models would be called {' and '.join(twice)}",
-                got=files,
-                remedy="give them names: NAME=MODEL",
-            )
+        raise UserError.about(
+            "command line",
+            f"two models would be called {' and '.join(twice)}",
+            got=files,
+            remedy="give them names: NAME=MODEL",
         )
 
 
 def _check_folder(wanted: Path | None) -> None:
     """Raise UserError where a report cannot go: a file, a folder of other things, one that cannot be written to."""
     if wanted is not None and wanted.exists() and not wanted.is_dir():
-        raise UserError(Problem(f"--out {wanted}", "is a file", expected="a folder", remedy="choose another name"))
+        raise UserError.about(f"--out {wanted}", "is a file", expected="a folder", remedy="choose another name")
     if wanted is not None and wanted.is_dir() and any(wanted.iterdir()) and not (wanted / RESULTS).is_file():
-        raise UserError(
-            Problem(
-                f"--out {wanted}",
-                "holds other things: a report is not written among them",
-                expected="a new or empty folder, or one with an earlier evaluation",
-                remedy="choose another folder",
-            )
+        raise UserError.about(
+            f"--out {wanted}",
+            "holds other things: a report is not written among them",
+            expected="a new or empty folder, or one with an earlier evaluation",
+            remedy="choose another folder",
         )
     check_writable(ROOT if wanted is None else wanted, f"--out {ROOT if wanted is None else wanted}")
 

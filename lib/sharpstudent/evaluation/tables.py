@@ -228,13 +228,11 @@ def open_sets(session: Session, kind: type[Task]) -> list[SplitSet]:
             for name, word, samples in zip(names, words, task.open_data(*words), strict=True)
         ]
     if config is None:
-        raise UserError(
-            Problem(
-                "--data",
-                "is not given, and none of the models lies in a run folder whose validation data could be used",
-                got=", ".join(str(model.path) for model in request.models),
-                remedy="--data SET: the name of a split, or a path that the task can open",
-            )
+        raise UserError.about(
+            "--data",
+            "is not given, and none of the models lies in a run folder whose validation data could be used",
+            got=", ".join(str(model.path) for model in request.models),
+            remedy="--data SET: the name of a split, or a path that the task can open",
         )
     (samples,) = task.open_data(VALIDATION)
     return [build_validation_set(task, samples, config)]
@@ -311,13 +309,11 @@ def load_config(path: Path, kind: type[Task]) -> RunConfig:
 def _check_task(folder: Path, kind: type[Task]) -> None:
     name = read_task_name(read_config_file(folder / STORED_NAME))
     if ":" not in name and find_task(name, where=f"{folder / STORED_NAME}: task") is not kind:
-        raise UserError(
-            Problem(
-                str(folder),
-                f"is a run of the task {name}",
-                expected=f"a run of {kind.__module__}:{kind.__qualname__}",
-                remedy="leave --task out, or name another run",
-            )
+        raise UserError.about(
+            str(folder),
+            f"is a run of the task {name}",
+            expected=f"a run of {kind.__module__}:{kind.__qualname__}",
+            remedy="leave --task out, or name another run",
         )
 
 
