@@ -218,7 +218,7 @@ def open_sets(session: Session, kind: type[Task]) -> list[SplitSet]:
         UserError: For data that is not there.
     """
     request = session.request
-    config = _find_config(request, kind)
+    config = find_config(request, kind)
     task = kind() if config is None else kind(config.task_section, allow=config.allow)
     if request.data:
         words = [str(one.path) for one in request.data]
@@ -263,8 +263,19 @@ def note_validation(run: str) -> str:
     return f"the validation data of the run {run}: it chose the checkpoint, so its figures flatter it"
 
 
-def _find_config(request: EvaluationRequest, kind: type[Task]) -> RunConfig | None:
-    """The user's own, or that of the run of the last model that lies in one."""
+def find_config(request: EvaluationRequest, kind: type[Task]) -> RunConfig | None:
+    """Find the config that names the task's data.
+
+    Args:
+        request: What is evaluated.
+        kind: The class of the task.
+
+    Returns:
+        The user's own config, or that of the run of the last model that lies in a run folder; None without either.
+
+    Raises:
+        UserError: For a config that cannot be read, and a run of another task.
+    """
     if request.config is not None:
         return load_config(request.config, kind)
     found = (read_run_config(model.path, kind) for model in reversed(request.models))

@@ -89,9 +89,10 @@ class FaceRenderer(Renderer):
         check_request(session)
 
     def open_sets(self, session: Session) -> Sequence[FaceSet]:
+        from sharpstudent.evaluation.tables import find_config
         from sharpstudent.tasks.deepfake.evaluation.datasets import open_data
 
-        sets, self._validation = open_data(session, self._find_config(session.request))
+        sets, self._validation = open_data(session, find_config(session.request, self.kind))
         return sets
 
     def open_run_data(self, run: FinishedRun) -> ValidationSet:
