@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 import torch
 from sharpstudent.checkpoint.store import save_run_state
-from sharpstudent.train.state import Position, capture_step
+from sharpstudent.train.state import TrainState, capture_step
 from step_setup import SIZES, build_setup, measure_seconds, take_step
 
 
@@ -37,7 +37,7 @@ def main() -> None:
         for _ in range(options.saves):
             start = time.perf_counter()
             tensors = capture_step(setup.step, torch.device("cpu"))
-            save_run_state(Path(folder), tensors=tensors, progress={"position": Position().to_json()})
+            save_run_state(Path(folder), tensors=tensors, progress={"position": TrainState().to_json()})
             times.append(time.perf_counter() - start)
         megabytes = (Path(folder) / "last.pth").stat().st_size / 2**20
     save = statistics.median(times)

@@ -13,7 +13,7 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.models.vision import build_classifier
-from sharpstudent.tasks.deepfake.samples import RepeatedBlends
+from sharpstudent.tasks.deepfake.samples import BlendedPairs
 from sharpstudent.tasks.deepfake.sources.face import Face
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
@@ -65,7 +65,7 @@ def score_people(trained: Trained, split: str, *, num_workers: int = 2) -> Table
     people = {FACES.parent / row["path"]: row["person"] for row in rows}
     crops = FaceCrops(image_size=image_size).prepare(list(people))
     faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
-    source = RepeatedBlends(faces, image_size=image_size, times=BLENDS)
+    source = BlendedPairs(faces, image_size=image_size, train=False, times=BLENDS)
     source.seed = SEED
     task = DeepfakeTask(facts={"image_size": image_size})
     (table,), _ = compute_tables(

@@ -17,7 +17,7 @@ from sharpstudent.config.load import read_config_file
 from sharpstudent.core.errors import exit_codes
 from sharpstudent.core.io import write_bytes_atomically
 from sharpstudent.core.random import build_generator
-from sharpstudent.tasks.deepfake.samples import RepeatedBlends
+from sharpstudent.tasks.deepfake.samples import BlendedPairs
 from sharpstudent.tasks.deepfake.sources.face import Face
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 
@@ -34,7 +34,7 @@ def main() -> None:
     people = {FACES.parent / row["path"]: row["person"] for row in rows}
     crops = FaceCrops(image_size=image_size).prepare(list(people))
     faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
-    pairs = RepeatedBlends(faces, image_size=image_size, times=BLENDS)
+    pairs = BlendedPairs(faces, image_size=image_size, train=False, times=BLENDS)
     for index in range(len(pairs)):
         item = pairs.make(index, build_generator(SEED, 0, index))
         repeat, face = divmod(index, len(faces))

@@ -1,7 +1,7 @@
 """Make what README shows: a batch of drawn faces, and with `--demo` the curves and figures of the last `make demo`.
 
     python docs/pictures/make.py
-    python docs/pictures/make.py --demo      # after `make demo`: docs/demo.csv and demo_curves.png, of one and the same run
+    python docs/pictures/make.py --demo    # after `make demo`: docs/demo.csv and demo_curves.png, of the same run
 
 `tests/test_readme_figures.py` holds README's table and the picture against docs/demo.csv. No photo of a person is ever
 committed: the faces in the batch are drawn.
@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from drawn_faces import draw_face  # noqa: E402
 from sharpstudent.core.random import build_generator  # noqa: E402
 from sharpstudent.modalities.faces.item import make_pair  # noqa: E402
-from sharpstudent.tasks.deepfake.report.batch_picture import draw_batch  # noqa: E402
+from sharpstudent.tasks.deepfake.report.pictures import draw_batch  # noqa: E402
 
 from demo.compare import OUT, ROLES  # noqa: E402
 from demo.measure import find_run  # noqa: E402
@@ -46,7 +46,10 @@ def main() -> None:
 
 def draw_faces() -> None:
     """Draw one augmented training batch of faces that no camera has seen."""
-    pairs = [make_pair(*draw_face(seed, 320), build_generator(2, 1, seed), 160, train=True) for seed in range(FACES)]
+    pairs = []
+    for seed in range(FACES):
+        image, landmarks = draw_face(seed, 320)
+        pairs.append(make_pair(image, landmarks, build_generator(2, 1, seed), 160, train=True))
     images = np.stack([pair.real for pair in pairs] + [pair.fake for pair in pairs])
     masks = np.stack([np.zeros_like(pair.mask) for pair in pairs] + [pair.mask for pair in pairs])
     ids = [f"drawn {seed}" for seed in range(FACES)] * 2
