@@ -1,4 +1,4 @@
-"""The robustness suite: seconds by disturbance on one core, and of the whole suite as `evaluate_model.py` runs it.
+"""The robustness suite: seconds by corruption on one core, and of the whole suite as `evaluate_model.py` runs it.
 
     python benchmarks/robustness.py --faces 1000 --workers 2                the demo's student on the demo's swaps
     python benchmarks/robustness.py --faces 1000 --workers 2 --side 300     the same crops, 300 px wide
@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sharpstudent.modalities.faces.corruptions import DISTURBANCES, cut_face, disturb, find_obstacle
+from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, corrupt, cut_face, find_obstacle
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
 from sharpstudent.tasks.deepfake.evaluation.robustness import measure_robustness
 from sharpstudent.tasks.deepfake.sources.face import list_pictures, read_picture
@@ -47,7 +47,7 @@ def main() -> None:
     sides = [picture.shape[1] for _, picture in pictures]
     print(f"{named}; {options.faces} faces, crops of {np.median(sides):.0f} px, {options.image_size} px input")
     print(f"load average before: {os.getloadavg()[0]:.2f}")
-    time_disturbances([picture for _, picture in pictures], options)
+    time_corruptions([picture for _, picture in pictures], options)
     with tempfile.TemporaryDirectory() as name:
         write_crops(Path(name), pictures, options.faces)
         judged = read_crops_set(Path(name), name="crops")
@@ -76,23 +76,23 @@ def sum_processor_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def time_disturbances(pictures: list[NDArray[np.uint8]], options: argparse.Namespace) -> None:
+def time_corruptions(pictures: list[NDArray[np.uint8]], options: argparse.Namespace) -> None:
     """Seconds that all the faces would take on one core, without reading them."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     some = [cut_face(picture, None) for picture in (pictures * TIMED)[:TIMED]]
     size, total = (options.image_size, options.image_size), 0.0
-    for disturbance in DISTURBANCES:
-        if disturbance.name == "h264" and (obstacle := find_obstacle()):
+    for corruption in CORRUPTIONS:
+        if corruption.name == "h264" and (obstacle := find_obstacle()):
             print(f"h264           left out: {obstacle}")
             continue
         begun = time.process_time()
         for index, face in enumerate(some):
-            for level in range(1, len(disturbance.strengths)):
-                cv2.resize(disturb(face, disturbance, level, seed=0, index=index), size)
+            for level in range(1, len(corruption.severities)):
+                cv2.resize(corrupt(face, corruption, level, seed=0, index=index), size)
         seconds = (time.process_time() - begun) / TIMED * options.faces
         total += seconds
-        print(f"{disturbance.name:<13} {seconds:6.1f} s of a core for {len(disturbance.strengths) - 1} strengths")
+        print(f"{corruption.name:<13} {seconds:6.1f} s of a core for {len(corruption.severities) - 1} severities")
     print(f"{'together':<13} {total:6.1f} s")
     cv2.setNumThreads(before)
 

@@ -13,7 +13,7 @@ from demo.measure import SWAPS, find_run
 from demo.write_blends import FOLDER as BLENDS
 
 OUT = "output/demo_comparison"
-DISTURBANCES = ("jpeg", "resize", "blur", "social_media")  # all of them take two minutes more
+CORRUPTIONS = ("jpeg", "resize", "blur", "social_media")  # all of them take two minutes more
 ROLES = (
     ("--teacher", "Teacher", "demo_teacher_demo_teacher_*"),
     ("--before", "Student pre-trained", "demo_student_demo_*"),
@@ -25,7 +25,7 @@ def build_arguments() -> list[str]:
     """The command line of compare_models.py. Raises UserError where a part of the demo has not been trained."""
     models = [word for role, name, run in ROLES for word in (role, f"{name}={find_run(run).parents[1]}")]
     data = ["--data", f"self-blends={BLENDS}", f"swaps={SWAPS}", "--crops"]
-    return [*models, *data, "--robustness", *DISTURBANCES, "--robustness-faces", "200", "--out", OUT]
+    return [*models, *data, "--robustness", *CORRUPTIONS, "--robustness-faces", "200", "--out", OUT]
 
 
 def main() -> None:

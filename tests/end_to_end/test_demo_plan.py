@@ -8,7 +8,7 @@ import pytest
 from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.command_line import COMPARE, parse_command_line
 from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
-from sharpstudent.tasks.deepfake.evaluation.robustness import choose_disturbances
+from sharpstudent.tasks.deepfake.evaluation.robustness import choose_corruptions
 
 from demo import compare
 
@@ -34,7 +34,7 @@ def test_the_comparison_names_the_three_models_in_their_roles_and_both_kinds_of_
     assert [data.name for data in request.data] == ["self-blends", "swaps"]
     assert request.choices.crops
     assert request.costs
-    choose_disturbances(request.robustness, print)
+    choose_corruptions(request.robustness, print)
 
 
 def test_a_part_that_was_not_trained_is_named(runs: Path) -> None:

@@ -260,7 +260,7 @@ def test_a_picture_that_cannot_be_read_is_counted_and_not_scored(place: Workplac
     assert str(torn) in ended.out
 
 
-def test_robustness_of_two_disturbances_is_in_the_results(place: Workplace, out: Path) -> None:
+def test_robustness_of_two_corruptions_is_in_the_results(place: Workplace, out: Path) -> None:
     words = ("--robustness", "jpeg", "blur", "--data", "data/other", "--crops", "--out", str(out), *FAST)
     assert_done(place.call(EVALUATE, name_run(place, "second"), *words))
     (model,) = read_results(out)["models"]

@@ -10,13 +10,13 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.evaluation.tables import compute_tables
-from sharpstudent.modalities.faces.corruptions import DISTURBANCES, blur, cut_face, disturb, find_obstacle
+from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, blur, corrupt, cut_face, find_obstacle
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, make_unscored
 from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX
 from sharpstudent.tasks.deepfake.evaluation.robustness import (
-    DisturbedFaces,
-    choose_disturbances,
+    CorruptedFaces,
+    choose_corruptions,
     choose_faces,
     compute_area,
     list_variants,
@@ -29,7 +29,7 @@ from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from torch import nn
 
 SIZE = 32
-BY_NAME = {disturbance.name: disturbance for disturbance in DISTURBANCES}
+BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 QUICK = ("jpeg", "blur", "noise", "crop_jitter")
 
 
@@ -108,23 +108,23 @@ def test_every_curve_begins_with_the_auc_that_the_set_has_elsewhere():
         for curve in curves:
             assert curve.points[0].auc.value == plain
             assert curve.points[0].label == "none"
-            assert [point.strength for point in curve.points] == list(BY_NAME[curve.name].strengths)
+            assert [point.strength for point in curve.points] == list(BY_NAME[curve.name].severities)
     assert 0.5 < plain <= 1
 
 
-def test_the_undisturbed_pixels_are_those_of_validation_and_each_variant_is_its_disturbance():
+def test_the_clean_pixels_are_those_of_validation_and_each_variant_is_its_corruption():
     faces = make_set().faces
     variants = list_variants([BY_NAME[name] for name in QUICK])
-    assert len(variants) == 1 + sum(len(BY_NAME[name].strengths) - 1 for name in QUICK)
-    source = DisturbedFaces(faces, [2, 5], variants, image_size=SIZE, seed=4)
+    assert len(variants) == 1 + sum(len(BY_NAME[name].severities) - 1 for name in QUICK)
+    source = CorruptedFaces(faces, [2, 5], variants, image_size=SIZE, seed=4)
     item = source.make(1, np.random.default_rng(0))
     plain = make_set().open(SIZE).make(5, np.random.default_rng(1)).inputs["image"][0]
     np.testing.assert_array_equal(item.inputs["image"][0], plain)
     loaded = faces[5].load()
     cut = cut_face(loaded.image, loaded.boxes[0])
     for variant, image in zip(variants, item.inputs["image"], strict=True):
-        picture = disturb(cut, variant.disturbance, variant.level, seed=4, index=5)
-        whole = DisturbedFaces(
+        picture = corrupt(cut, variant.corruption, variant.level, seed=4, index=5)
+        whole = CorruptedFaces(
             [Face("", "", "", 0, lambda p=picture: LoadedFace(p))], [0], variants[:1], image_size=SIZE, seed=0
         )
         np.testing.assert_array_equal(image, whole.make(0, np.random.default_rng(0)).inputs["image"][0])
@@ -214,8 +214,8 @@ def test_chosen_faces_have_the_pictures_that_they_have_among_all():
     judged = make_set(20)
     (numbers,) = choose_faces([judged.labels], 8, seed=0, say=lambda _: None)
     variants = list_variants([BY_NAME["noise"]])
-    few = DisturbedFaces(judged.faces, numbers.tolist(), variants, image_size=SIZE, seed=0)
-    every = DisturbedFaces(judged.faces, range(20), variants, image_size=SIZE, seed=0)
+    few = CorruptedFaces(judged.faces, numbers.tolist(), variants, image_size=SIZE, seed=0)
+    every = CorruptedFaces(judged.faces, range(20), variants, image_size=SIZE, seed=0)
     rng = np.random.default_rng(0)
     for place, number in enumerate(numbers.tolist()):
         np.testing.assert_array_equal(few.make(place, rng).inputs["image"], every.make(number, rng).inputs["image"])
@@ -232,13 +232,13 @@ def test_several_chunks_are_one_set(monkeypatch):
 def test_without_the_video_package_h264_is_left_out_in_words(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     said = []
-    left = choose_disturbances(None, said.append)
-    assert [d.name for d in left] == [d.name for d in DISTURBANCES if d.name != "h264"]
+    left = choose_corruptions(None, said.append)
+    assert [d.name for d in left] == [d.name for d in CORRUPTIONS if d.name != "h264"]
     assert len(said) == 1
     assert "h264 is left out" in said[0]
     assert ".[video]" in said[0]
     with pytest.raises(UserError, match=r"\[video\]"):
-        choose_disturbances(["h264"], said.append)
+        choose_corruptions(["h264"], said.append)
 
 
 def test_h264_is_a_curve_like_the_others():
@@ -249,9 +249,9 @@ def test_h264_is_a_curve_like_the_others():
     assert [point.label for point in curve.points] == ["none", "CRF 23", "CRF 28", "CRF 35", "CRF 40"]
 
 
-def test_a_name_that_no_disturbance_has_is_told_with_those_that_there_are():
+def test_a_name_that_no_corruption_has_is_told_with_those_that_there_are():
     with pytest.raises(UserError, match="fog") as caught:
-        choose_disturbances(["jpeg", "fog"], lambda _: None)
+        choose_corruptions(["jpeg", "fog"], lambda _: None)
     assert all(name in str(caught.value) for name in BY_NAME)
 
 

@@ -1,31 +1,28 @@
-"""Corruptions of a face crop at fixed severities, and the pictures that they are made from.
+"""Corruptions of face crops at fixed severities, for measuring how robust a detector is.
 
-What happens to pictures on their way: JPEG, loss of resolution, blur, noise, light, and a sharing platform's chain.
+They imitate what happens to pictures on their way to a viewer: JPEG and H.264 compression, loss of resolution, blur,
+noise, changed light, an inexact crop, and a sharing platform that does several of these. `CORRUPTIONS` lists them.
 
-Every function takes and gives uint8 (H, W, 3) RGB; sizes in pixels are those of the picture that it is given.
+Each corruption acts on the crop that evaluation uses, in the crop's own pixels, before the crop is resized for a
+network. Two reasons:
 
-A face that is to be disturbed: where it is cut from its picture, and the cut.
+- A severity then means the same damage to the same picture, whether a network looks at 112 or at 380 px. At the
+  network's own scale, JPEG's blocks of 8 px would destroy three times as much of the smaller input.
+- Files are compressed at their own size. Resizing all crops to one size first would be a corruption of its own, and
+  the clean end of each curve would not be the value that the set has elsewhere.
 
-Real H.264 recompression of one picture: encoded by libx264 and decoded again, in memory. Needs the extra `video`.
-
-The picture becomes a stream of a single frame, coded by itself (an IDR frame), as every group of pictures of a video
-begins. A constant rate factor (CRF) means what it does for videos: 23 and 40 are those of FaceForensics++ c23 and c40.
-The frames between, which are predicted from their neighbours, lose somewhat more at the same factor.
-
-Disturbances of a face crop at fixed strengths: what a detector has to stand beyond clean pictures.
-
-All act on the crop of evaluation as it was cut, in its own pixels, before it is resized for the network:
-
-- A strength is the same damage to the same picture whether a network looks at 112 or at 380 px; at the network's own
-  scale, the 8 px blocks of JPEG or a blur of 2 px would destroy three times as much of the smaller one's input.
-- It is what happens to pictures: a file is saved again at its own size. Bringing all crops to one size first would be
-  a disturbance of its own, and the undisturbed end of every curve would not be the figure that the set has elsewhere.
-
-Lengths (blur, resize, jitter) are shares of the crop's sides, so that large and small faces lose alike. Codecs and
+Lengths (blur, resize, jitter) are shares of the crop's sides, so that large and small faces lose alike. Compression and
 noise work on pixels: they take more of a small face than of a large one, as they do outside.
 
-Randomness (noise, jitter) is keyed on (seed, the face's index, disturbance, strength): the same bytes in any process,
-in any order, and whichever other disturbances are asked for.
+Noise and jitter draw from a generator that is keyed on (seed, index of the face, corruption, severity). The same bytes
+come in any process, in any order, and whichever other corruptions are measured.
+
+H.264 is real compression: libx264 encodes a picture as a stream of one intra frame (IDR), as every group of pictures of
+a video begins, and the stream is decoded again, all in memory. The constant rate factor (CRF) is that of videos: 23 and
+40 are those of FaceForensics++ c23 and c40. The predicted frames between lose somewhat more at the same factor. It
+needs the extra `video`.
+
+Legend: pictures are uint8 (H, W, 3) RGB; lengths in pixels are those of the picture that a function is given.
 """
 
 from __future__ import annotations
@@ -52,7 +49,15 @@ SHARPEN_SIGMA, SHARPEN_SHARE = 1.5, 0.6
 
 
 def compress_jpeg(picture: Picture, quality: float) -> Picture:
-    """JPEG at a quality of libjpeg's scale, 100 best, colour at half the resolution (4:2:0)."""
+    """Compress a picture with JPEG and decode it again.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        quality: On libjpeg's scale, 100 is best. Colour is kept at half the resolution (4:2:0).
+
+    Returns:
+        The decoded picture, uint8 (H, W, 3).
+    """
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     wanted = [cv2.IMWRITE_JPEG_QUALITY, round(quality)]
     wanted += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
@@ -61,19 +66,44 @@ def compress_jpeg(picture: Picture, quality: float) -> Picture:
 
 
 def lose_resolution(picture: Picture, share: float) -> Picture:
-    """Down to a share of each side, 0..1, by area means, and up again bicubically."""
+    """Scale a picture down by area means and up again bicubically.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        share: Of each side that is left in between, 0..1.
+
+    Returns:
+        The picture at its first size, uint8 (H, W, 3).
+    """
     height, width = picture.shape[:2]
     return _enlarge(_shrink(picture, share), height, width)
 
 
 def blur(picture: Picture, share: float) -> Picture:
-    """Gaussian blur; its sigma is a share of the side, of a square with the picture's area."""
+    """Blur a picture with a Gaussian.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        share: The Gaussian's sigma, as a share of the side of a square with the picture's area.
+
+    Returns:
+        The blurred picture, uint8 (H, W, 3).
+    """
     sigma = share * math.sqrt(picture.shape[0] * picture.shape[1])
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), np.uint8)
 
 
 def add_noise(picture: Picture, sigma: float, rng: np.random.Generator) -> Picture:
-    """Gaussian noise, independent in each pixel and colour; sigma [levels of 255]."""
+    """Add Gaussian noise that is independent in each pixel and colour.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        sigma: Standard deviation of the noise [levels of 255].
+        rng: Draws the noise.
+
+    Returns:
+        The noisy picture, uint8 (H, W, 3).
+    """
     levels = rng.standard_normal(picture.shape, dtype=np.float32)
     levels *= np.float32(sigma)
     levels += picture
@@ -81,13 +111,32 @@ def add_noise(picture: Picture, sigma: float, rng: np.random.Generator) -> Pictu
 
 
 def change_light(picture: Picture, change: float) -> Picture:
-    """Every level times 1 + change, cut off at 255: what is too bright is lost, as on a sensor."""
+    """Multiply every level by 1 + change and clip it at 255, as a sensor does.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        change: Of the light, -1..; negative makes the picture darker.
+
+    Returns:
+        The changed picture, uint8 (H, W, 3).
+    """
     levels = _to_uint8(np.arange(256, dtype=np.float32) * np.float32(1 + change))
     return np.asarray(cv2.LUT(picture, levels), np.uint8)
 
 
 def share_online(picture: Picture, passes: float) -> Picture:
-    """So many times through a platform: down to half the side, JPEG 60, up again, sharpened, JPEG 70."""
+    """Pass a picture through a sharing platform some times.
+
+    One pass scales it to half its sides, compresses it with JPEG 60, scales it up again, sharpens it and compresses it
+    with JPEG 70.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        passes: How many times, rounded to a whole number.
+
+    Returns:
+        The picture at its first size, uint8 (H, W, 3).
+    """
     height, width = picture.shape[:2]
     for _ in range(round(passes)):
         sent = compress_jpeg(_shrink(picture, SHARED_SIDE), SHARED_QUALITY)
@@ -113,22 +162,34 @@ def _to_uint8(levels: NDArray[np.float32]) -> Picture:
 
 @dataclass(frozen=True)
 class BoxedCrop:
-    """A picture, uint8 (H, W, 3) RGB, and the box of the final crop in it: int64 (4,), whole pixels, inside it."""
+    """A picture and where the final crop lies in it.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        box: The crop's left, top, right and bottom edges in whole pixels of the image, int64 (4,), inside it.
+    """
 
     image: NDArray[np.uint8]
     box: NDArray[np.int64]
 
     @property
     def picture(self) -> NDArray[np.uint8]:
-        """The crop as it is, uint8 (h, w, 3), a view: not to be written to."""
+        """The crop, uint8 (h, w, 3). It is a view: do not write to it."""
         left, top, right, bottom = (int(value) for value in self.box)
         return self.image[top:bottom, left:right]
 
     def jitter(self, share: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """The crop as a less exact detector would have cut it: moved by a share of its sides in a direction that is
-        drawn, and larger or smaller by that share, with even chances.
+        """Cut the crop as a less exact detector would have.
 
-        share: 0..0.5. What lies outside the picture is its mirror image: so beyond a face crop that is taken as it is.
+        The box moves by a share of its sides in a random direction, and grows or shrinks by the same share with equal
+        chances. Where it reaches beyond the picture, the picture is mirrored.
+
+        Args:
+            share: Of the box's sides, 0..0.5.
+            rng: Draws the direction and whether the box grows.
+
+        Returns:
+            The other crop, uint8 (h', w', 3).
         """
         angle = rng.uniform(0, 2 * np.pi)
         factor = 1 + share if rng.random() < 0.5 else 1 / (1 + share)
@@ -139,7 +200,10 @@ class BoxedCrop:
         return self._cut_beyond(corner, corner + np.maximum(np.rint(factor * sides), 1).astype(np.int64))
 
     def _cut_beyond(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """start, end: int64 (2,) x, y of a box with at least a pixel in the picture."""
+        """Cut a box that may reach beyond the picture.
+
+        Its corners are start and end, int64 (2,) x, y; at least a pixel of it is inside.
+        """
         size = np.array([self.image.shape[1], self.image.shape[0]])
         (left, top), (right, bottom) = np.maximum(start, 0), np.minimum(end, size)
         (over_left, over_top), (over_right, over_bottom) = np.maximum(-start, 0), np.maximum(end - size, 0)
@@ -151,7 +215,15 @@ class BoxedCrop:
 
 
 def cut_face(image: NDArray[np.uint8], box: NDArray[np.generic] | None) -> BoxedCrop:
-    """The crop of evaluation: a detector's box (4,) with margins of 12.5 %, or None for the picture as it is."""
+    """Find the crop that evaluation uses.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        box: A detector's box (4,) [px], which gets margins of 12.5 %, or None to take the picture as it is.
+
+    Returns:
+        The picture with the box of the crop.
+    """
     height, width = image.shape[:2]
     if box is None:
         return BoxedCrop(image, np.array([0, 0, width, height], np.int64))
@@ -165,7 +237,7 @@ PIXELS = "yuv420p"  # colour at half the resolution, as nearly all videos have i
 
 
 def find_obstacle() -> str | None:
-    """Why nothing can be recompressed here, in words that end with the remedy; None where it can."""
+    """Tell why H.264 cannot be used here, in words that end with the remedy; None where it can be used."""
     try:
         import av  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -176,10 +248,19 @@ def find_obstacle() -> str | None:
 
 
 def recompress_h264(picture: NDArray[np.uint8], crf: float) -> NDArray[np.uint8]:
-    """The picture after H.264 at a constant rate factor, 0 (nearly lossless) to 51 (worst).
+    """Compress a picture with H.264 at a constant rate factor and decode it again.
 
-    picture: uint8 (H, W, 3) RGB; the same comes back. An odd side is padded by a copy of its last row or column, which
-    is cut off again. Raises UserError where `find_obstacle` has a reason.
+    A copy of its last row or column is added to an odd side and cut off again.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        crf: The constant rate factor, 0 (nearly lossless) to 51 (worst).
+
+    Returns:
+        The decoded picture, uint8 (H, W, 3).
+
+    Raises:
+        UserError: Where `find_obstacle` gives a reason.
     """
     obstacle = find_obstacle()
     if obstacle is not None:
@@ -215,25 +296,31 @@ Change = Callable[[BoxedCrop, float, np.random.Generator], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class Disturbance:
-    """One kind of damage. strengths: in `unit`, the first of them none at all, then with more and more damage; label:
-    how a reader says a strength; change: gives the crop, uint8 (h, w, 3), at a strength other than none.
+class Corruption:
+    """One kind of damage at several severities.
+
+    Attributes:
+        name: As the command line and reports call it.
+        unit: Of the severities.
+        severities: In `unit`, from no damage at all to the most.
+        label: Format of a severity as a reader says it.
+        change: Gives the crop, uint8 (h, w, 3), at a severity other than none.
     """
 
     name: str
     unit: str
-    strengths: tuple[float, ...]
+    severities: tuple[float, ...]
     label: str
     change: Change
 
     def tell(self, level: int) -> str:
-        """`none`, `quality 50`, ...; level: place among the strengths."""
-        return self.label.format(self.strengths[level]) if level else "none"
+        """Name a severity by its place among them: `none`, `quality 50`, ..."""
+        return self.label.format(self.severities[level]) if level else "none"
 
 
 def _on_picture(change: Callable[[Picture, float], Picture], unit: float = 1) -> Change:
-    """A change of the picture alone, which is given the strength in units of its own."""
-    return lambda face, strength, _: change(face.picture, strength / unit)
+    """Make a `Change` of a function of the picture alone, which takes the severity divided by `unit`."""
+    return lambda face, severity, _: change(face.picture, severity / unit)
 
 
 def _add_noise(face: BoxedCrop, sigma: float, rng: np.random.Generator) -> Picture:
@@ -245,32 +332,40 @@ def _jitter(face: BoxedCrop, percent: float, rng: np.random.Generator) -> Pictur
 
 
 _STEPS = (0, 20, 40, 60, 80)
-DISTURBANCES = (
-    Disturbance("jpeg", "quality", (100, 90, 70, 50, 30), "quality {:g}", _on_picture(compress_jpeg)),
-    Disturbance("h264", "CRF", (0, 23, 28, 35, 40), "CRF {:g}", _on_picture(recompress_h264)),
-    Disturbance(
+CORRUPTIONS = (
+    Corruption("jpeg", "quality", (100, 90, 70, 50, 30), "quality {:g}", _on_picture(compress_jpeg)),
+    Corruption("h264", "CRF", (0, 23, 28, 35, 40), "CRF {:g}", _on_picture(recompress_h264)),
+    Corruption(
         "resize", "% of the side kept", (100, 75, 50, 25), "to {:g} % and back", _on_picture(lose_resolution, 100)
     ),
-    Disturbance(
-        "blur", "sigma, % of the side", (0, 0.5, 1, 1.5, 2), "sigma {:g} % of the side", _on_picture(blur, 100)
-    ),
-    Disturbance("noise", "sigma, levels of 255", (0, 5, 10, 20, 30), "sigma {:g} levels", _add_noise),
-    # Two curves: the area under one that ran from dark over undisturbed to bright would mean nothing.
-    Disturbance("darker", "% of the light taken away", _STEPS, "{:g} % darker", _on_picture(change_light, -100)),
-    Disturbance("brighter", "% of light added", _STEPS, "{:g} % brighter", _on_picture(change_light, 100)),
-    Disturbance("crop_jitter", "% of the side", (0, 5, 10, 15, 20), "by {:g} % of the side", _jitter),
-    Disturbance("social_media", "passes", (0, 1, 2, 3), "{:g} x", _on_picture(share_online)),
+    Corruption("blur", "sigma, % of the side", (0, 0.5, 1, 1.5, 2), "sigma {:g} % of the side", _on_picture(blur, 100)),
+    Corruption("noise", "sigma, levels of 255", (0, 5, 10, 20, 30), "sigma {:g} levels", _add_noise),
+    # Two curves: the area under one that ran from dark over clean to bright would mean nothing.
+    Corruption("darker", "% of the light taken away", _STEPS, "{:g} % darker", _on_picture(change_light, -100)),
+    Corruption("brighter", "% of light added", _STEPS, "{:g} % brighter", _on_picture(change_light, 100)),
+    Corruption("crop_jitter", "% of the side", (0, 5, 10, 15, 20), "by {:g} % of the side", _jitter),
+    Corruption("social_media", "passes", (0, 1, 2, 3), "{:g} x", _on_picture(share_online)),
 )
 
 
-def disturb(face: BoxedCrop, disturbance: Disturbance, level: int, *, seed: int, index: int) -> NDArray[np.uint8]:
-    """The crop after one disturbance: uint8 (h, w, 3) RGB, the crop's shape but for jitter; not to be written to.
+def corrupt(face: BoxedCrop, corruption: Corruption, level: int, *, seed: int, index: int) -> NDArray[np.uint8]:
+    """Apply one corruption to a face crop.
 
-    level: place among its strengths, 0 none; index: which face of its set this is, >= 0. Raises UserError for `h264`
-    where the package av is absent (`find_obstacle`).
+    Args:
+        face: The crop in its picture.
+        corruption: What is done to it.
+        level: Place of the severity among the corruption's, 0 for none.
+        seed: Of the randomness.
+        index: Number of the face in its set, >= 0; it keys the randomness, too.
+
+    Returns:
+        The crop, uint8 (h, w, 3) RGB, of the same shape but for jitter. Do not write to it.
+
+    Raises:
+        UserError: For `h264` where the package av is absent (`find_obstacle`).
     """
     if level == 0:
         return face.picture
-    strength = disturbance.strengths[level]
-    number = zlib.crc32(f"{disturbance.name}/{strength:g}".encode())
-    return disturbance.change(face, strength, build_generator(seed, number, index))
+    severity = corruption.severities[level]
+    number = zlib.crc32(f"{corruption.name}/{severity:g}".encode())
+    return corruption.change(face, severity, build_generator(seed, number, index))

@@ -37,7 +37,7 @@ class FaceRequest(EvaluationRequest):
 
     validation: where temperature and thresholds are chosen, instead of what the checkpoints have stored; fprs: wanted
     rates of false alarms, 0..1; store: write them into the checkpoints. rules: by which videos are scored, as in
-    `metrics.aggregation`. robustness: disturbances to run (none: all), None for no robustness.
+    `metrics.aggregation`. robustness: corruptions to run (none: all), None for no robustness.
     """
 
     choices: DataChoices = field(default_factory=DataChoices)

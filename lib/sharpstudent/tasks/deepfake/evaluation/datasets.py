@@ -25,7 +25,7 @@ from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set, rea
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, FaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
-from sharpstudent.tasks.deepfake.evaluation.robustness import choose_disturbances
+from sharpstudent.tasks.deepfake.evaluation.robustness import choose_corruptions
 from sharpstudent.tasks.deepfake.evaluation.run_validation import open_validation
 from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, SetRequest, find_folder, name_folder
 from sharpstudent.tasks.deepfake.sources.manifest import CLASSES
@@ -146,7 +146,7 @@ def check_request(session: Session) -> None:
         check_storable(session.models)
     _check_rules(request.rules)
     if request.robustness is not None:
-        choose_disturbances(request.robustness, lambda _: None)
+        choose_corruptions(request.robustness, lambda _: None)
 
 
 def open_data(session: Session, config: RunConfig | None) -> tuple[list[FaceSet], list[EvaluationSet]]:

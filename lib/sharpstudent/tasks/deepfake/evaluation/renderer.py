@@ -1,5 +1,5 @@
 """What draws and reports for detectors of deepfakes: figures of frames and videos, thresholds, mistakes with pictures,
-disturbed pictures, model cards.
+corrupted pictures, model cards.
 """
 
 from __future__ import annotations

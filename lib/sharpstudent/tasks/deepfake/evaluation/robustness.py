@@ -1,9 +1,9 @@
-"""How models stand disturbed pictures: a curve of frame AUC for each disturbance, and the area under it.
+"""How models stand corrupted pictures: a curve of frame AUC for each corruption, and the area under it.
 
 A face is read and cut once for all of its variants, and many pictures go through a model at once, in the parts and the
-memory layout that it is fastest with.
+memory layout that are fastest for it.
 
-Legend: n chosen faces of a set, V variants of each, K strengths of a disturbance.
+Legend: n chosen faces of a set, V variants of each, K severities of a corruption.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sharpstudent.evaluation.compare import to_figure
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.metrics.bootstrap import compute_interval
 from sharpstudent.metrics.metric import make_binary_metric
-from sharpstudent.modalities.faces.corruptions import DISTURBANCES, Disturbance, cut_face, disturb, find_obstacle
+from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, Corruption, corrupt, cut_face, find_obstacle
 from sharpstudent.report.results import MetricValue
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, join_frames
@@ -36,27 +36,38 @@ from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, Corrupti
 from sharpstudent.tasks.deepfake.samples import FaceSamples, build_sample
 from sharpstudent.tasks.deepfake.sources.face import Face
 
-# On a CPU, larger feature maps are given back to the system and asked for again at every layer: twice the time.
+# On a CPU, larger feature maps are freed and allocated again at every layer, which doubles the time.
 CPU_PIXELS, DEVICE_PIXELS = 12 * 112 * 112, 64 * 224 * 224
 
 
 class InParts(nn.Module):
-    """A model that is given so many pictures at a time, to the same answers but for rounding."""
+    """A model that is given a few pictures at a time. Its outputs are the same but for rounding."""
 
     def __init__(self, model: nn.Module, most: int, layout: torch.memory_format) -> None:
         super().__init__()
         self._model, self._most, self._layout = model, most, layout
-        self.training = model.training  # whoever puts its mode back puts back the model's
+        self.training = model.training  # a caller that restores its mode restores the model's
 
     def forward(self, image: torch.Tensor) -> Outputs:
-        """image (B, 3, S, S) float32 in 0..1 -> logits (B, 2)."""
+        """Apply the model to each part of a batch, image (B, 3, S, S) float32 in 0..1, and give the logits (B, 2)."""
         parts = (part.contiguous(memory_format=self._layout) for part in image.split(self._most))
         return {"logits": torch.cat([self._model(part)["logits"] for part in parts])}
 
 
 @contextlib.contextmanager
 def take_in_parts(models: Sequence[nn.Module], *, image_size: int, device: torch.device) -> Generator[list[InParts]]:
-    """The models for batches of any size. On a CPU their weights lie with channels last meanwhile: half the time."""
+    """Wrap models so that they take batches of any size quickly.
+
+    On a CPU the weights are kept with channels last meanwhile, which halves the time.
+
+    Args:
+        models: On `device`.
+        image_size: Side of the pictures [px].
+        device: Where the models are.
+
+    Yields:
+        The wrapped models, in the same order.
+    """
     is_cpu = device.type == "cpu"
     most = max(1, (CPU_PIXELS if is_cpu else DEVICE_PIXELS) // image_size**2)
     layout = torch.channels_last if is_cpu else torch.contiguous_format
@@ -71,66 +82,102 @@ def take_in_parts(models: Sequence[nn.Module], *, image_size: int, device: torch
 
 @dataclass(frozen=True)
 class Variant:
-    """A disturbance at one of its strengths; level: its place among them."""
+    """A corruption at one of its severities.
 
-    disturbance: Disturbance
+    Attributes:
+        corruption: What is done to the picture.
+        level: Place of the severity among the corruption's, 0 for none.
+    """
+
+    corruption: Corruption
     level: int
 
 
-def list_variants(disturbances: Sequence[Disturbance]) -> list[Variant]:
-    """The undisturbed picture, once for all, then every disturbance at each of its strengths."""
-    return [Variant(disturbances[0], 0)] + [
-        Variant(disturbance, level) for disturbance in disturbances for level in range(1, len(disturbance.strengths))
+def list_variants(corruptions: Sequence[Corruption]) -> list[Variant]:
+    """List the clean picture, once for all, and then every corruption at each of its severities."""
+    return [Variant(corruptions[0], 0)] + [
+        Variant(corruption, level) for corruption in corruptions for level in range(1, len(corruption.severities))
     ]
 
 
-class DisturbedFaces(FaceSamples):
-    """An item of V pictures a face: uint8 (V, S, S, 3) RGB in the variants' order.
+class CorruptedFaces(FaceSamples):
+    """Samples of V pictures of one face each, uint8 (V, S, S, 3) RGB, in the order of the variants.
 
-    chosen: int64 (n,), numbers of faces in `faces`: the key of a face's randomness is its number there, so that it does
-    not depend on which others were chosen. The pixels of the undisturbed variant are those of validation, cut around
-    the detector's first box where there is one (`LabelledFaces`). Labels are those of the set: here all are 0.
+    The randomness of a face is keyed on its number in the whole set, so that it does not depend on which others were
+    chosen. The pixels of the clean variant are those of validation, cut around the detector's first box where there is
+    one (`LabelledFaces`).
     """
 
     def __init__(
         self, faces: Sequence[Face], chosen: Sequence[int], variants: Sequence[Variant], *, image_size: int, seed: int
     ) -> None:
+        """Choose faces of a set.
+
+        Args:
+            faces: All faces of the set.
+            chosen: The numbers of those to read, n.
+            variants: V corruptions with their severities.
+            image_size: Side of the pictures [px].
+            seed: Of the randomness of the corruptions.
+        """
         super().__init__([faces[number] for number in chosen], image_size=image_size, train=False)
         self._numbers, self._variants, self.seed = chosen, variants, seed
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:
-        """Nothing is drawn from the generator. Raises UnreadableSample as the face's own loading does."""
+        """Read a face and make its variants.
+
+        Args:
+            index: Place of the face among the chosen ones.
+            rng: Not used: the corruptions have generators of their own.
+
+        Returns:
+            A sample of V rows.
+
+        Raises:
+            UnreadableSample: As the loading of the face does.
+        """
         face, side = self._faces[index], self._image_size
         loaded = face.load()
         cut = cut_face(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
         count = len(self._variants)
         images = np.empty((count, side, side, 3), np.uint8)
         for place, variant in enumerate(self._variants):
-            picture = disturb(cut, variant.disturbance, variant.level, seed=self.seed, index=self._numbers[index])
-            # Bilinear, with no smoothing before it: as all items are resized.
+            picture = corrupt(cut, variant.corruption, variant.level, seed=self.seed, index=self._numbers[index])
+            # Bilinear, with no smoothing before it: as all samples are resized.
             images[place] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
         return build_sample(face, images, labels=(0,) * count, ids=(face.name,) * count)
 
 
-def choose_disturbances(names: Sequence[str] | None, say: Callable[[str], None]) -> tuple[Disturbance, ...]:
-    """Those of these names, in their own order; all for None or none. Where H.264 cannot be had it is left out, and
-    `say` is told why. Raises UserError for a name that is none, and where nothing is left.
+def choose_corruptions(names: Sequence[str] | None, say: Callable[[str], None]) -> tuple[Corruption, ...]:
+    """Find the corruptions of these names, in the order of `CORRUPTIONS`.
+
+    H.264 is left out where it cannot be had.
+
+    Args:
+        names: Of corruptions; None or empty for all.
+        say: Takes a line for the user that says why H.264 is left out.
+
+    Returns:
+        The corruptions.
+
+    Raises:
+        UserError: For an unknown name, and where nothing is left.
     """
-    known = [disturbance.name for disturbance in DISTURBANCES]
+    known = [corruption.name for corruption in CORRUPTIONS]
     unknown = sorted(set(names or ()) - set(known))
     if unknown:
         raise UserError.about(
             where="robustness",
-            what="no disturbance has this name",
+            what="no corruption has this name",
             expected=", ".join(known),
             got=", ".join(unknown),
             remedy="name some of these, or none of them for all",
         )
-    wanted = [disturbance for disturbance in DISTURBANCES if not names or disturbance.name in names]
-    obstacle = find_obstacle() if any(disturbance.name == "h264" for disturbance in wanted) else None
+    wanted = [corruption for corruption in CORRUPTIONS if not names or corruption.name in names]
+    obstacle = find_obstacle() if any(corruption.name == "h264" for corruption in wanted) else None
     if obstacle is None:
         return tuple(wanted)
-    left = tuple(disturbance for disturbance in wanted if disturbance.name != "h264")
+    left = tuple(corruption for corruption in wanted if corruption.name != "h264")
     if not left:
         raise UserError.about(where="robustness: h264", what=obstacle)
     say(f"robustness: h264 is left out: {obstacle}")
@@ -140,10 +187,22 @@ def choose_disturbances(names: Sequence[str] | None, say: Callable[[str], None])
 def choose_faces(
     labels: Sequence[NDArray[np.int64]], most: int | None, *, seed: int, say: Callable[[str], None]
 ) -> list[NDArray[np.int64]]:
-    """The numbers of the faces to look at, rising, of each set: all of them, or at most so many of all sets together.
+    """Choose the faces that robustness is measured on.
 
-    labels: of the faces of each set, real 0 and fake 1, int64 (N,) each. Where it is fewer than all, half are real and
-    half fake as far as there are, drawn by the seed alone. Raises UserError where less than one of each is allowed.
+    Where there are more than `most`, half of the chosen are real and half fake as far as there are; they are drawn by
+    the seed alone.
+
+    Args:
+        labels: Of the faces of each set, real 0 and fake 1, int64 (N,) each.
+        most: How many of all sets together; None for all.
+        seed: Of the draw.
+        say: Takes a line for the user that says what was drawn.
+
+    Returns:
+        The numbers of the chosen faces of each set, rising.
+
+    Raises:
+        UserError: Where `most` allows less than one of each class.
     """
     everything = np.concatenate(labels)
     if most is None or len(everything) <= most:
@@ -186,21 +245,45 @@ def measure_robustness(
     seed: int = 0,
     say: Say,
 ) -> dict[str, tuple[CorruptionCurve, ...]]:
-    """The curves of each model by its name, over the frames of all sets together.
+    """Measure the curves of each model over the frames of all sets together.
 
-    models: with names of their own; images (B, 3, S, S) -> Outputs, logits (B, 2), on `device`. image_size: S [px];
-    names: of `DISTURBANCES`, None or empty for all; most_faces: see `choose_faces`. A face that cannot be read has no
-    decision. Intervals are over people: 95 %, percentile bootstrap. Raises UserError as `choose_disturbances`, and
-    MetricError for scores that are not finite.
+    A face that cannot be read has no decision. Intervals are over people: 95 %, percentile bootstrap.
+
+    Args:
+        models: By name, each name once; images (B, 3, S, S) -> Outputs with logits (B, 2), on `device`.
+        sets: The data sets.
+        image_size: Side S of the models' input [px].
+        num_workers: Loader processes.
+        device: Where the models are.
+        names: Of `CORRUPTIONS`; None or empty for all.
+        most_faces: How many faces of all sets together, see `choose_faces`.
+        seed: Of the choice and of the corruptions.
+        say: Takes lines for the user.
+
+    Returns:
+        The curves of each model by its name.
+
+    Raises:
+        UserError: As `choose_corruptions`.
+        MetricError: For scores that are not finite.
     """
-    disturbances = choose_disturbances(names, say)
+    corruptions = choose_corruptions(names, say)
     chosen = choose_faces([one.labels for one in sets], most_faces, seed=seed, say=say)
-    variants = list_variants(disturbances)
+    variants = list_variants(corruptions)
     scored: list[list[list[ScoredFrames]]] = []
     with take_in_parts([model for _, model in models], image_size=image_size, device=device) as in_parts:
 
         def read(of_set: EvaluationSet, faces: NDArray[np.int64]) -> Read:
-            source = DisturbedFaces(of_set.faces, faces.tolist(), variants, image_size=image_size, seed=seed)
+            """Evaluate all models on some faces of a set, given by number.
+
+            Args:
+                of_set: The set.
+                faces: Numbers of the faces, int64.
+
+            Returns:
+                A table for each model, and the faces that could not be read.
+            """
+            source = CorruptedFaces(of_set.faces, faces.tolist(), variants, image_size=image_size, seed=seed)
             return compute_tables(in_parts, source, of_set.task, batch_size=1, num_workers=num_workers, device=device)
 
         for of_set, faces in zip(sets, chosen, strict=True):
@@ -211,13 +294,13 @@ def measure_robustness(
                 )
                 scored.append(_score(of_set, faces, read, say))
     return {
-        name: _draw_curves(disturbances, variants, [join_frames(parts) for parts in zip(*of_sets, strict=True)])
+        name: _draw_curves(corruptions, variants, [join_frames(parts) for parts in zip(*of_sets, strict=True)])
         for (name, _), *of_sets in zip(models, *scored, strict=True)
     }
 
 
 def compute_area(values: Sequence[float]) -> float:
-    """Mean height of a curve of K >= 2 points at equal distances, by the trapezoid rule."""
+    """Compute the mean height of a curve of K >= 2 points at equal distances, by the trapezoid rule."""
     return float(np.trapezoid(values)) / (len(values) - 1)
 
 
@@ -227,17 +310,17 @@ def _score(
     read: Callable[[EvaluationSet, NDArray[np.int64]], Read],
     say: Say,
 ) -> list[list[ScoredFrames]]:
-    """The frames that the chosen faces (n,) of a set are in and that have a score: of each model, in each variant.
+    """Score the frames of the chosen faces (n,) of a set: for each model and each variant those that have a score.
 
-    read: gives what the models say of some of the faces. They are read in parts of nearly equal size: in a small last
-    one, whose few faces were unreadable, there would be no substitute.
+    The faces are read in parts of nearly equal size: in a small last part, whose few faces were unreadable, the loader
+    would find no substitute.
     """
     margins: list[NDArray[np.float64]] = []  # (models, faces of the part, V)
     unreadable: dict[str, str] = {}
     for some in np.array_split(faces, math.ceil(len(faces) / CHUNK)):
         tables, replaced = read(of_set, some)
         margins.append(np.stack([compute_margins(table).reshape(len(some), -1) for table in tables]))
-        unreadable |= {item.path: item.reason for item in replaced}
+        unreadable |= {face.path: face.reason for face in replaced}
     if unreadable:
         say(f"robustness: {of_set.name}: {len(unreadable):,} faces could not be read and have no decision")
 
@@ -249,16 +332,16 @@ def _score(
 
 
 def _draw_curves(
-    disturbances: Sequence[Disturbance], variants: Sequence[Variant], frames: Sequence[ScoredFrames]
+    corruptions: Sequence[Corruption], variants: Sequence[Variant], frames: Sequence[ScoredFrames]
 ) -> tuple[CorruptionCurve, ...]:
     plain, *others = map(_find_auc, frames)
-    disturbed = {(v.disturbance.name, v.level): auc for v, auc in zip(variants[1:], others, strict=True)}
+    corrupted = {(v.corruption.name, v.level): auc for v, auc in zip(variants[1:], others, strict=True)}
     curves: list[CorruptionCurve] = []
-    for one in disturbances:
-        aucs = [plain, *(disturbed[one.name, level] for level in range(1, len(one.strengths)))]
+    for one in corruptions:
+        aucs = [plain, *(corrupted[one.name, level] for level in range(1, len(one.severities)))]
         points = tuple(
-            CorruptionPoint(strength=strength, label=one.tell(level), auc=auc)
-            for level, (strength, auc) in enumerate(zip(one.strengths, aucs, strict=True))
+            CorruptionPoint(strength=severity, label=one.tell(level), auc=auc)
+            for level, (severity, auc) in enumerate(zip(one.severities, aucs, strict=True))
         )
         values = [auc.value for auc in aucs if auc.value is not None]
         area = compute_area(values) if len(values) == len(aucs) else None

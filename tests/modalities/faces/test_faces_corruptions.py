@@ -1,4 +1,4 @@
-"""Disturbances of a face crop: what each does, at which strength, and that it does so everywhere alike."""
+"""Corruptions of a face crop: what each does, at which severity, and that it does so everywhere alike."""
 
 import hashlib
 import json
@@ -11,27 +11,27 @@ import numpy as np
 import pytest
 from drawn_faces import draw_face
 from sharpstudent.modalities.faces.corruptions import (
-    DISTURBANCES,
+    CORRUPTIONS,
     BoxedCrop,
     add_noise,
     blur,
     change_light,
+    corrupt,
     cut_face,
-    disturb,
     find_obstacle,
     lose_resolution,
     share_online,
 )
 from sharpstudent.modalities.faces.item import make_single
 
-BY_NAME = {disturbance.name: disturbance for disturbance in DISTURBANCES}
+BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 needs_h264 = pytest.mark.skipif(find_obstacle() is not None, reason=find_obstacle() or "")
-EVERY = [pytest.param(d, id=d.name, marks=[needs_h264] if d.name == "h264" else []) for d in DISTURBANCES]
+EVERY = [pytest.param(d, id=d.name, marks=[needs_h264] if d.name == "h264" else []) for d in CORRUPTIONS]
 ROOT = Path(__file__).resolve().parents[3]
 TELL_SUMS = """
 import json, sys
 sys.path[:0] = ["tests", "tests/modalities/faces"]
-from test_faces_disturb import sum_up
+from test_faces_corruptions import sum_up
 print(json.dumps(sum_up(reverse=True)))
 """
 
@@ -43,13 +43,13 @@ def cut_drawn(seed=3, side=200):
 
 def sum_up(*, reverse):
     """sha256 of every variant of two faces that this machine can make, made in one order or in the other."""
-    wanted = [d for d in DISTURBANCES if d.name != "h264" or find_obstacle() is None]
-    keys = [(d, level, index) for d in wanted for level in range(len(d.strengths)) for index in (0, 7)]
+    wanted = [d for d in CORRUPTIONS if d.name != "h264" or find_obstacle() is None]
+    keys = [(d, level, index) for d in wanted for level in range(len(d.severities)) for index in (0, 7)]
     face = cut_drawn()
     sums = {}
-    for disturbance, level, index in reversed(keys) if reverse else keys:
-        picture = disturb(face, disturbance, level, seed=5, index=index)
-        sums[f"{disturbance.name} {level} {index}"] = hashlib.sha256(np.ascontiguousarray(picture)).hexdigest()
+    for corruption, level, index in reversed(keys) if reverse else keys:
+        picture = corrupt(face, corruption, level, seed=5, index=index)
+        sums[f"{corruption.name} {level} {index}"] = hashlib.sha256(np.ascontiguousarray(picture)).hexdigest()
     return sums
 
 
@@ -57,27 +57,27 @@ def measure_psnr(picture, other):
     return 10 * np.log10(255**2 / np.square(picture.astype(np.float64) - other).mean())
 
 
-@pytest.mark.parametrize("disturbance", EVERY)
-def test_no_strength_is_the_crop_itself_and_every_other_a_changed_picture_of_its_shape(disturbance):
+@pytest.mark.parametrize("corruption", EVERY)
+def test_no_severity_is_the_crop_itself_and_every_other_a_changed_picture_of_its_shape(corruption):
     face = cut_drawn()
     before = face.image.copy()
-    np.testing.assert_array_equal(disturb(face, disturbance, 0, seed=0, index=0), face.picture)
-    for level in range(1, len(disturbance.strengths)):
-        picture = disturb(face, disturbance, level, seed=0, index=0)
+    np.testing.assert_array_equal(corrupt(face, corruption, 0, seed=0, index=0), face.picture)
+    for level in range(1, len(corruption.severities)):
+        picture = corrupt(face, corruption, level, seed=0, index=0)
         assert picture.dtype == np.uint8
         assert picture.flags.c_contiguous
-        if disturbance.name != "crop_jitter":  # cuts a box of another size
+        if corruption.name != "crop_jitter":  # cuts a box of another size
             assert picture.shape == face.picture.shape
             assert (picture != face.picture).any()
     np.testing.assert_array_equal(face.image, before)
 
 
-@pytest.mark.parametrize("disturbance", [d for d in EVERY if d.id in ("jpeg", "h264", "resize", "blur", "noise")])
+@pytest.mark.parametrize("corruption", [d for d in EVERY if d.id in ("jpeg", "h264", "resize", "blur", "noise")])
 @pytest.mark.parametrize("seed", [3, 11])
-def test_more_strength_loses_more_of_the_picture(disturbance, seed):
+def test_more_severity_loses_more_of_the_picture(corruption, seed):
     face = cut_drawn(seed, 300)
-    levels = range(1, len(disturbance.strengths))
-    found = [measure_psnr(disturb(face, disturbance, level, seed=0, index=0), face.picture) for level in levels]
+    levels = range(1, len(corruption.severities))
+    found = [measure_psnr(corrupt(face, corruption, level, seed=0, index=0), face.picture) for level in levels]
     assert (np.diff(found) < -0.5).all()  # dB: each step is more than rounding
     assert 15 < found[-1] < found[0] < 50
 
@@ -100,24 +100,24 @@ def test_the_same_key_gives_the_same_bytes_in_another_process_and_order():
 
 
 @pytest.mark.parametrize("name", ["noise", "crop_jitter"])
-def test_face_seed_and_strength_each_draw_afresh(name):
+def test_face_seed_and_severity_each_draw_afresh(name):
     drawn, face = BY_NAME[name], cut_drawn()
 
     def sum_one(level, seed, index):
-        return disturb(face, drawn, level, seed=seed, index=index).tobytes()
+        return corrupt(face, drawn, level, seed=seed, index=index).tobytes()
 
     keys = [(1, 0, 0), (1, 0, 1), (1, 1, 0), (2, 0, 0)]
     assert len({sum_one(*key) for key in keys}) == len(keys)
-    if name == "noise":  # another strength is no scaled copy of the same noise
+    if name == "noise":  # another severity is no scaled copy of the same noise
         grey = BoxedCrop(np.full((64, 64, 3), 128, np.uint8), np.array([0, 0, 64, 64]))
-        weak, strong = (disturb(grey, drawn, level, seed=0, index=0).astype(float) - 128 for level in (1, 2))
+        weak, strong = (corrupt(grey, drawn, level, seed=0, index=0).astype(float) - 128 for level in (1, 2))
         assert abs(np.corrcoef(weak.ravel(), strong.ravel())[0, 1]) < 0.05
 
 
-def test_names_and_labels_tell_all_strengths_apart():
-    assert len(BY_NAME) == len(DISTURBANCES)
-    for disturbance in DISTURBANCES:
-        labels = [disturbance.tell(level) for level in range(len(disturbance.strengths))]
+def test_names_and_labels_tell_all_severities_apart():
+    assert len(BY_NAME) == len(CORRUPTIONS)
+    for corruption in CORRUPTIONS:
+        labels = [corruption.tell(level) for level in range(len(corruption.severities))]
         assert labels[0] == "none"
         assert len(set(labels)) == len(labels) >= 4
 
@@ -196,10 +196,10 @@ def test_jitter_of_a_picture_taken_as_it_is_shows_its_mirror_image_beyond_the_bo
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (7, 40)])
-def test_the_smallest_pictures_are_disturbed_too(shape):
+def test_the_smallest_pictures_are_corrupted_too(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    for disturbance in DISTURBANCES:
-        if disturbance.name == "h264" and find_obstacle() is not None:
+    for corruption in CORRUPTIONS:
+        if corruption.name == "h264" and find_obstacle() is not None:
             continue
-        for level in range(len(disturbance.strengths)):
-            assert 0 not in disturb(cut_face(image, None), disturbance, level, seed=0, index=0).shape
+        for level in range(len(corruption.severities)):
+            assert 0 not in corrupt(cut_face(image, None), corruption, level, seed=0, index=0).shape
