@@ -50,13 +50,13 @@ def draw_faces() -> None:
     for seed in range(FACES):
         image, landmarks = draw_face(seed, 320)
         pairs.append(make_pair(image, landmarks, build_generator(2, 1, seed), 160, train=True))
-    images = np.stack([pair.real for pair in pairs] + [pair.fake for pair in pairs])
-    masks = np.stack([np.zeros_like(pair.mask) for pair in pairs] + [pair.mask for pair in pairs])
-    ids = [f"drawn {seed}" for seed in range(FACES)] * 2
+    images = np.stack([image for pair in pairs for image in (pair.real, pair.fake)])
+    masks = np.stack([mask for pair in pairs for mask in (np.zeros_like(pair.mask), pair.mask)])
+    ids = [f"drawn {seed}" for seed in range(FACES) for _ in (0, 1)]
     draw_batch(
         PICTURES / "drawn_batch.png",
         images,
-        [0] * FACES + [1] * FACES,
+        [0, 1] * FACES,
         ids,
         masks=masks,
         title="one augmented training batch (drawn faces)",
