@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from sharpstudent.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model, narrow
 from sharpstudent.config.messages import describe_type, show
-from sharpstudent.config.presets import DEFAULT_TASK, DIALECTS
+from sharpstudent.config.presets import DEFAULT_TASK, PRESETS
 from sharpstudent.config.run_config import ALLOWANCES, TaskKind
 from sharpstudent.config.terms import SHARED_SETTINGS, NumberSetting, TermSpec, list_terms
 from sharpstudent.core.schedules import KINDS
@@ -74,9 +74,9 @@ def build_terms_docs(terms: Mapping[str, TermSpec]) -> str:
         f"| `{name}` | {_escape(spec.meaning)} | {SOURCES_IN_WORDS[spec.asks]} | {_describe_settings(spec) or 'none'} |"
         for name, spec in terms.items()
     ]
-    dialects = [
-        f"| `{name}` | {dialect.meaning} | {', '.join(f'`{key}`' for key in dialect.keys)} |"
-        for name, dialect in DIALECTS.items()
+    presets = [
+        f"| `{name}` | {preset.meaning} | {', '.join(f'`{key}`' for key in preset.keys)} |"
+        for name, preset in PRESETS.items()
     ]
     return "\n".join(
         (
@@ -88,10 +88,10 @@ def build_terms_docs(terms: Mapping[str, TermSpec]) -> str:
             "| Setting | Default | Meaning | Terms |",
             "|---|---|---|---|",
             *(_describe_shared(name, terms) for name in SHARED_SETTINGS),
-            DIALECTS_INTRODUCTION,
-            "| Dialect | What it says | Its keys |",
+            PRESETS_INTRODUCTION,
+            "| Preset | What it says | Its keys |",
             "|---|---|---|",
-            *dialects,
+            *presets,
         )
     )
 
@@ -201,9 +201,9 @@ SHARED_INTRODUCTION = """
 Models with more outputs than `logits`, and samples that lack some targets, are served by settings that terms share:
 """
 
-DIALECTS_INTRODUCTION = """
-The flat keys are sugar for such a list; `--print-config` shows which. The keys that are there decide the dialect,
-`dialect` may name it, and keys of two dialects are refused:
+PRESETS_INTRODUCTION = """
+The flat keys are sugar for such a list; `--print-config` shows which. The keys that are there decide the preset, the
+key `dialect` may name it, and keys of two presets are refused:
 """
 
 INTRODUCTION = """# The config file

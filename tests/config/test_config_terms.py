@@ -8,7 +8,7 @@ import pytest
 from config_samples import WEIGHTS, resolve_keys
 from sharpstudent.config.keys import FileKeys, Stage2Keys
 from sharpstudent.config.load import validate_keys
-from sharpstudent.config.presets import DIALECTS
+from sharpstudent.config.presets import PRESETS
 from sharpstudent.config.resolve import describe_choices
 from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import TERMS, NumberSetting
@@ -180,7 +180,7 @@ def test_an_alpha_that_rises_matters_to_nobody_who_does_not_use_it() -> None:
 
 
 def test_every_key_of_a_dialect_is_a_key_of_the_file_and_of_stage_2() -> None:
-    for dialect in DIALECTS.values():
+    for dialect in PRESETS.values():
         assert set(dialect.keys) <= set(FileKeys.model_fields)
         assert set(dialect.keys) <= set(Stage2Keys.model_fields)
 

@@ -193,10 +193,9 @@ def _check_combination(read: Namespace, stage: Stage) -> None:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The keys of CONFIG with every `--set`, and the task that the user names."""
+    """The keys of CONFIG with every `--set`, and the class of their task."""
 
     keys: FileKeys
-    name: str
     task: type[TaskKind]
 
 
@@ -225,7 +224,7 @@ class _Command:
             keys = apply_overrides(read_config_file(path), self.read.overrides)
             name, task = _find_named(self.read, keys, self.find_task)
             keys = drop_overridden({**keys, "task": name}, self.read.overrides, task.Section)
-            return _Asked(validate_keys(keys, task), name, task)
+            return _Asked(validate_keys(keys, task), task)
         except UserError as error:
             problems = (*check_name(self.read.name or "unnamed"), *check_allow(self.read.allow))
             raise UserError(*problems, *error.problems) from None
@@ -297,7 +296,7 @@ class _Command:
         `--task`.
         """
         task = self.read.task
-        if self.asked is not None and (":" in name or name == self.asked.name):
+        if self.asked is not None and (":" in name or name == self.asked.keys.task):
             return self.asked.task
         if self.asked is None and task is not None:
             if ":" not in name and name != task:

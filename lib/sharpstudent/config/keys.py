@@ -24,6 +24,7 @@ from sharpstudent.config.run_config import (
     OptimizerKeys,
     RunKeys,
     Share,
+    Stage,
     TaskKind,
     TaskSection,
     TeacherSettings,
@@ -89,13 +90,13 @@ class PresetKeys(Frozen):
     """Flat keys that stand for the terms of stage 2 (presets.py)."""
 
     distill_weight: NotNegative | None = Field(
-        default=None, description="dialect additive: weight of the teacher's term, added to the hard labels"
+        default=None, description="preset additive: weight of the teacher's term, added to the hard labels"
     )
     distill_temp_start: Temperature | None = Field(
-        default=None, description="dialect additive: temperature at the first step; default 1"
+        default=None, description="preset additive: temperature at the first step; default 1"
     )
     distill_temp_end: Temperature | None = Field(
-        default=None, description="dialect additive: temperature at the last step, by a cosine; default 4"
+        default=None, description="preset additive: temperature at the last step, by a cosine; default 4"
     )
     temperature: Temperature = Field(default=3.0, description="softens the distributions of teacher and student")
     use_progressive_distillation: bool = Field(
@@ -144,7 +145,8 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
         default=0.05, description="SAM radius (L2 norm over all parameters); 0 takes plain steps"
     )
     dialect: Literal["two_stage", "additive"] | None = Field(
-        default=None, description="which flat keys weigh the loss of stage 2; default: the one whose keys are there"
+        default=None,
+        description="which flat keys weigh the loss of stage 2; default: the preset whose keys are there",
     )
     terms: tuple[TermKeys, ...] | None = Field(
         default=None,
@@ -199,6 +201,10 @@ class FileKeys(FlatKeys):
     data: TaskSection = Field(default_factory=TaskSection, description="the keys of the task, as a group")
     stage1: StageKeys = Field(default_factory=Stage1Keys, description="stage 1 only: wins over the flat keys")
     stage2: StageKeys = Field(default_factory=Stage2Keys, description="stage 2 only: wins over the flat keys")
+
+    def get_group(self, stage: Stage) -> StageKeys:
+        """The group of keys that win in a stage."""
+        return self.stage1 if stage == 1 else self.stage2
 
 
 def build_file_model(task: type[TaskKind]) -> type[FileKeys]:

@@ -1,15 +1,15 @@
 """The loss of one stage: the native list of terms, or the flat keys that other recipes write, as sugar for it.
 
-Each dialect declares its keys; the keys that a config uses decide which one it speaks, and `dialect` may say so. Keys
-of two dialects, or of one beside native `terms`, contradict each other and are refused.
+Each preset declares its keys; the keys that a config has decide which preset is meant, and the key `dialect` may name
+it. Keys of two presets, or of one beside native `terms`, contradict each other and are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sharpstudent.config.keys import FileKeys, StageKeys
+from sharpstudent.config.keys import FileKeys
 from sharpstudent.config.messages import show
 from sharpstudent.config.run_config import Stage, TaskKind, TermSection
 from sharpstudent.config.scheduled import check_schedule, probe
@@ -21,8 +21,8 @@ DEFAULT_TASK = "deepfake"  # of a config that names none: it is written as the t
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """keys: those that only this dialect has; resolve: the terms that they stand for."""
+class Preset:
+    """keys: those that only this preset has; resolve: the terms that they stand for."""
 
     meaning: str
     keys: tuple[str, ...]
@@ -53,13 +53,13 @@ def _resolve_additive(own: FileKeys) -> tuple[TermSection, ...]:
 
 NATIVE = "native"  # the list of terms itself
 
-DIALECTS: Mapping[str, Dialect] = {
-    "two_stage": Dialect(
+PRESETS: Mapping[str, Preset] = {
+    "two_stage": Preset(
         "alpha weighs the hard labels and 1 - alpha the teacher",
         ("alpha_start", "alpha_end", "progressive_epochs", "use_progressive_distillation", "temperature"),
         _resolve_two_stage,
     ),
-    "additive": Dialect(
+    "additive": Preset(
         "the teacher's term is added to the hard labels with distill_weight",
         ("distill_weight", "distill_temp_start", "distill_temp_end"),
         _resolve_additive,
@@ -67,91 +67,81 @@ DIALECTS: Mapping[str, Dialect] = {
 }
 
 
-LOSS_KEYS = ("terms", *(key for dialect in DIALECTS.values() for key in dialect.keys))
+LOSS_KEYS = ("terms", *(key for preset in PRESETS.values() for key in preset.keys))
 
 
-def choose_dialect(own: FileKeys, flat: Collection[str], group: Collection[str]) -> tuple[str, list[Problem]]:
-    """The dialect that one stage's keys `own` speak, and what contradicts it.
+def find_preset(keys: FileKeys, own: FileKeys, stage: Stage) -> tuple[str, list[Problem]]:
+    """How the loss of a stage is written, and what contradicts it.
 
-    flat, group: the keys that the config gives, and those of the stage's group. A group that weighs the loss itself
-    wins over all flat keys, as it does key by key elsewhere.
+    A group that weighs the loss itself wins over all flat keys, as it does key by key elsewhere.
+
+    Args:
+        keys: Those of the file.
+        own: The keys as the stage reads them.
+        stage: The stage.
+
+    Returns:
+        The name of a preset, or NATIVE; and a problem where the loss is written in two ways.
     """
-    said = {*LOSS_KEYS} & {*group} or {*LOSS_KEYS} & {*flat}
-    spoken = {name: [key for key in dialect.keys if key in said] for name, dialect in DIALECTS.items()}
-    spoken = {name: keys for name, keys in spoken.items() if keys}
-    declared = own.dialect
+    flat = keys.model_fields_set if stage == 2 else set[str]()
+    said = {*LOSS_KEYS} & keys.get_group(stage).model_fields_set or {*LOSS_KEYS} & flat
+    named = {name: [key for key in preset.keys if key in said] for name, preset in PRESETS.items()}
+    named = {name: found for name, found in named.items() if found}
     if own.terms is not None and "terms" in said:
-        sugar = [key for keys in spoken.values() for key in keys]
-        problems = [_explain_native_and_sugar(sugar)] if sugar else []
-        return NATIVE, problems
-    if len(spoken) > 1 or (declared is not None and set(spoken) - {declared}):
-        return declared or "two_stage", [_explain_two_dialects(spoken, declared)]
-    return declared or next(iter(spoken), "two_stage"), []
+        sugar = ", ".join(key for found in named.values() for key in found)
+        return NATIVE, [_explain_native_and_sugar(sugar)] if sugar else []
+    if len(named) > 1 or (own.dialect is not None and set(named) - {own.dialect}):
+        return own.dialect or "two_stage", [_explain_two_presets(named, own.dialect)]
+    return own.dialect or next(iter(named), "two_stage"), []
 
 
-def _explain_native_and_sugar(sugar: list[str]) -> Problem:
+def _explain_native_and_sugar(sugar: str) -> Problem:
     return Problem(
         "terms",
         "stands beside keys that weigh the loss in another way",
         expected="either the list of terms, or the flat keys",
-        got=f"terms, and also {', '.join(sugar)}",
-        remedy=f"remove {', '.join(sugar)}, or remove terms",
+        got=f"terms, and also {sugar}",
+        remedy=f"remove {sugar}, or remove terms",
     )
 
 
-def _explain_two_dialects(spoken: Mapping[str, list[str]], declared: str | None) -> Problem:
-    told = "; ".join(f"{', '.join(keys)} ({name}: {DIALECTS[name].meaning})" for name, keys in spoken.items())
-    return Problem(
-        "dialect",
+def _explain_two_presets(named: Mapping[str, list[str]], declared: str | None) -> Problem:
+    told = "; ".join(f"{', '.join(keys)} ({name}: {PRESETS[name].meaning})" for name, keys in named.items())
+    what = (
         "the loss is described in two ways at once"
         if declared is None
-        else f"{show(declared)} does not know these keys",
-        expected="the keys of one dialect",
-        got=told,
-        remedy="keep the keys of one, or write the native list `terms`",
+        else f"{show(declared)} does not know these keys"
     )
-
-
-def get_group(keys: FileKeys, stage: Stage) -> StageKeys:
-    """The group of keys that win in a stage."""
-    return keys.stage1 if stage == 1 else keys.stage2
+    remedy = "keep the keys of one, or write the native list `terms`"
+    return Problem("dialect", what, expected="the keys of one preset", got=told, remedy=remedy)
 
 
 def resolve_loss(
     keys: FileKeys, own: FileKeys, stage: Stage, task: type[TaskKind], problems: list[Problem]
 ) -> tuple[TermSection, ...]:
-    """Stage 1: hard labels. Stage 2: what the flat keys of a dialect stand for. In both, native terms where given."""
+    """Stage 1: hard labels. Stage 2: what the flat keys of a preset stand for. In both, native terms where given."""
     if own.terms is None and stage == 1:
         return (build_constant_term("hard", Constant(1.0)),)
-    dialect, contradictions = find_dialect(keys, own, stage)
+    preset, contradictions = find_preset(keys, own, stage)
     problems += contradictions
-    if dialect != NATIVE:
-        return DIALECTS[dialect].resolve(own)
-    where = f"stage{stage}.terms" if get_group(keys, stage).terms is not None else "terms"
+    if preset != NATIVE:
+        return PRESETS[preset].resolve(own)
+    where = f"stage{stage}.terms" if keys.get_group(stage).terms is not None else "terms"
     known = list_terms(task.terms)
     terms = tuple(term.resolve(known[term.term]) for term in own.terms or ())
     problems += _check_terms(terms, own, stage, where, known)
     return terms
 
 
-def find_dialect(keys: FileKeys, own: FileKeys, stage: Stage) -> tuple[str, list[Problem]]:
-    """How the loss of a stage is written: the name of a dialect, or NATIVE; and what contradicts it.
-
-    keys: those of the file; own: as the stage reads them.
-    """
-    flat = keys.model_fields_set if stage == 2 else set[str]()
-    return choose_dialect(own, flat, get_group(keys, stage).model_fields_set)
-
-
 def describe_idle(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
     """For the log: the flat keys of the loss that stage 2 does not read, because its own group describes the loss."""
-    dialect = find_dialect(keys, own, stage)[0]
-    used = {"terms"} if dialect == NATIVE else {*DIALECTS[dialect].keys}
+    preset = find_preset(keys, own, stage)[0]
+    used = {"terms"} if preset == NATIVE else {*PRESETS[preset].keys}
     said = [key for key in LOSS_KEYS if key in keys.model_fields_set and getattr(keys, key) is not None]
     idle = ", ".join(key for key in said if key not in used)
     if stage == 1 or not idle:
         return []
-    source = "stage2.terms" if dialect == NATIVE else f"the keys of {dialect} in stage2"
+    source = "stage2.terms" if preset == NATIVE else f"the keys of {preset} in stage2"
     return [f"stage 2 takes its loss from {source}, so these flat keys have no effect: {idle}"]
 
 

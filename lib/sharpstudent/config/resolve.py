@@ -10,7 +10,7 @@ from typing import Any
 
 from sharpstudent.config.keys import FileKeys, TeacherKeys, split_model, take_section
 from sharpstudent.config.messages import show
-from sharpstudent.config.presets import DEFAULT_TASK, describe_idle, find_dialect, get_group, resolve_loss
+from sharpstudent.config.presets import DEFAULT_TASK, describe_idle, find_preset, resolve_loss
 from sharpstudent.config.run_config import (
     ALLOWANCES,
     ComputeSection,
@@ -95,16 +95,13 @@ def _check_fitted(teacher: TeacherKeys, where: str) -> Iterator[Problem]:
 def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
     if stage == 1:
         return ()
-    if own.teachers is not None:
-        models = [split_model(teacher.model) for teacher in own.teachers]
-        return tuple(
-            TeacherSection(name=name, options=options, **take_fields(teacher, TeacherSettings))
-            for (name, options), teacher in zip(models, own.teachers, strict=True)
-        )
-    if own.teacher_weights is None or own.teacher is None:
-        return ()
-    name, options = split_model(own.teacher)
-    return (TeacherSection(name=name, options=options, weights=own.teacher_weights),)
+    teachers = own.teachers
+    if teachers is None:  # the flat keys stand for a list of one
+        teachers = ()
+        if own.teacher is not None and own.teacher_weights is not None:
+            teachers = (TeacherKeys(model=own.teacher, weights=own.teacher_weights),)
+    named = [(split_model(teacher.model), take_fields(teacher, TeacherSettings)) for teacher in teachers]
+    return tuple(TeacherSection(name=name, options=options, **settings) for (name, options), settings in named)
 
 
 def name_weights_key(config: RunConfig, index: int) -> str:
@@ -170,7 +167,7 @@ def resolve(
 
 def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
     """The flat keys as one stage reads them: the guide's rules first, then what `stage1` or `stage2` says itself."""
-    group = get_group(keys, stage)
+    group = keys.get_group(stage)
     said: dict[str, Any] = {name: getattr(group, name) for name in type(group).model_fields}
     said = {name: value for name, value in said.items() if value is not None}
     # The flat lr is stage 2's, half of stage 1's; a batch of stage 2 also carries the teacher, so it holds a quarter.
@@ -183,7 +180,7 @@ def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
 def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
     """One sentence for each value that a stage does not take straight from the flat key; for the log."""
     own = take_stage(keys, stage)
-    group = get_group(keys, stage)
+    group = keys.get_group(stage)
     batch_rule = "the flat batch_size" if stage == 1 else f"max(1, {keys.batch_size} // 4) of the flat batch_size"
     flat_lr = show_moving(keys.lr, own.epoch)
     lr_rule = f"twice the flat lr {flat_lr}, which is stage 2's" if stage == 1 else "the flat lr"
@@ -198,7 +195,7 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
         + describe_moving(keys, own, stage)
         + describe_idle(keys, own, stage)
         + _describe_radius(own)
-        + (_describe_alpha(own) if stage == 2 and find_dialect(keys, own, 2)[0] == "two_stage" else [])
+        + (_describe_alpha(own) if stage == 2 and find_preset(keys, own, 2)[0] == "two_stage" else [])
     )
 
 
@@ -253,7 +250,7 @@ def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
     numbers were copied from a recipe whose alpha weighs the teacher. Stage 1 says so too: before the hours, not after.
     """
     two, own = take_stage(keys, 2), take_stage(keys, stage)
-    is_two_stage = find_dialect(keys, two, 2)[0] == "two_stage"
+    is_two_stage = find_preset(keys, two, 2)[0] == "two_stage"
     if is_two_stage and two.use_progressive_distillation and two.alpha_start < two.alpha_end:
         yield Problem(
             "alpha_start",

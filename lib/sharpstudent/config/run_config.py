@@ -4,6 +4,7 @@ keys of a file (`keys.py`).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Union, cast
@@ -16,9 +17,7 @@ from pydantic import (
     JsonValue,
     PlainSerializer,
     SerializeAsAny,
-    SerializerFunctionWrapHandler,
     Tag,
-    model_serializer,
 )
 from typing_extensions import TypeAliasType
 
@@ -36,6 +35,9 @@ Temperature = Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 Precision = Literal["fp32", "bf16", "fp16"]
 Text = Annotated[str, Field(min_length=1)]
+
+# What a config says of a model beside its name; not written where it says nothing, as before there were options.
+Options = Annotated[dict[str, JsonValue], Field(exclude_if=operator.not_)]
 
 Stage = Literal[1, 2]
 
@@ -132,30 +134,16 @@ else:  # by its name, it is built once and not in every place
     )
 
 
-class _Terse(Frozen):
-    """A section without those of its keys in `omitted` that have their default, as it was before there were any."""
-
-    omitted: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _write_what_is_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = write(self)
-        idle = {name for name in self.omitted if getattr(self, name) == type(self).model_fields[name].default}
-        return {name: value for name, value in written.items() if name not in idle}
-
-
-class StudentSection(_Terse):
+class StudentSection(Frozen):
     """The model that learns. `weights` is the stage-1 checkpoint that stage 2 starts from; `options` are what the
     config says of the model beside its name.
     """
-
-    omitted: ClassVar[frozenset[str]] = frozenset({"options"})
 
     name: str
     init: str
     dropout: float
     weights: str | None = None
-    options: dict[str, JsonValue] = {}
+    options: Options = {}
 
 
 class TeacherSettings(Frozen):
@@ -193,6 +181,7 @@ class TeacherSettings(Frozen):
     )
     reads: dict[Text, Text] = Field(
         default={},
+        exclude_if=operator.not_,
         description="inputs that it takes from another view of the sample, "
         '{"image": "image_clean"}: its input `image` is `image_clean` of the batch',
     )
@@ -202,13 +191,11 @@ class TeacherSettings(Frozen):
     )
 
 
-class TeacherSection(_Terse, TeacherSettings):
+class TeacherSection(TeacherSettings):
     """A frozen model that stage 2 learns from."""
 
-    omitted: ClassVar[frozenset[str]] = frozenset({"options", "reads"})
-
     name: str
-    options: dict[str, JsonValue] = {}
+    options: Options = {}
 
 
 class OptimizerKeys(Frozen):
@@ -267,6 +254,7 @@ class TrainingKeys(Frozen):
     batch_size: Count = Field(default=16, description="items a batch; the task says what an item is")
     weak_teacher_margin: NotNegative | None = Field(
         default=None,
+        exclude_if=lambda margin: margin is None,
         description="in units of `selection_metric`: before stage 2, a teacher that is worse than the student of "
         "stage 1 by more than this is refused; default: such a teacher is told and taken",
     )
@@ -283,10 +271,8 @@ class TrainingKeys(Frozen):
     )
 
 
-class TrainingSection(_Terse, TrainingKeys):
+class TrainingSection(TrainingKeys):
     """How long and in what portions, and which epochs are the best ones."""
-
-    omitted: ClassVar[frozenset[str]] = frozenset({"weak_teacher_margin"})
 
     epochs: int
     selection_metric: str

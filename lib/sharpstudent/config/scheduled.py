@@ -163,21 +163,17 @@ def describe_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
     return notes
 
 
-def find_source(keys: FileKeys, stage: Stage, name: str) -> str:
-    """The key that a stage reads `name` from: `stage1.lr` where the group says so, else `lr`."""
-    group = keys.stage1 if stage == 1 else keys.stage2
-    return name if getattr(group, name) is None else f"stage{stage}.{name}"
-
-
 def _list_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[tuple[str, str, ConfigSchedule]]:
     """(name, key path, schedule) of lr and rho, as far as they are schedules."""
-    found = [(name, find_source(keys, stage, name), getattr(own, name)) for name in SHAPED_BY]
-    return [(name, where, value) for name, where, value in found if isinstance(value, ConfigSchedule)]
+    group = keys.get_group(stage)
+    places = {name: name if getattr(group, name) is None else f"stage{stage}.{name}" for name in SHAPED_BY}
+    found = [(name, where, getattr(own, name)) for name, where in places.items()]
+    return [one for one in found if isinstance(one[2], ConfigSchedule)]
 
 
 def _list_rivals(keys: FileKeys, stage: Stage, name: str, *, within: str) -> Sequence[str]:
     """The keys set beside the schedule, or in a group inside its reach, that would shape the same number."""
-    group = keys.stage1 if stage == 1 else keys.stage2
+    group = keys.get_group(stage)
     inner = [f"stage{stage}.{key}" for key in SHAPED_BY[name] if _is_said(group, key)]
     outer = [key for key in SHAPED_BY[name] if within == name and _is_said(keys, key)]
     return outer + inner

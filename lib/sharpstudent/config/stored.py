@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -112,9 +112,7 @@ def _judge(folder: Path, wanted: RunConfig, task: type[TaskKind]) -> tuple[int |
 def only_task(task: type[TaskKind], known: str) -> FindTask:
     """Finds this one task, so that a folder that lies about decides nothing of what is imported."""
 
-    def find(
-        name: str, *, beside: Sequence[Path] = (), trusted: bool = False, where: str = "", remedy: str | None = None
-    ) -> type[TaskKind]:
+    def find(name: str, *, where: str = "task", **others: Any) -> type[TaskKind]:
         if name == known:
             return task
         raise UserError.about(where, f"is {show(name)}, and {show(known)} is asked for")
