@@ -1,12 +1,13 @@
 """A chart as data, and its three forms: an SVG for the page, a PNG on white paper, a CSV of its numbers.
 
-The same chart gives the same bytes: no date, no random ids, and no setting of the user's matplotlib.
+The same chart always gives the same bytes: it has no date and no random ids, and ignores the user's matplotlib
+settings.
 
-Eight colours after Okabe & Ito (2008), darkened for white and lightened for dark paper so that each has a contrast of
-at least 3 to 1 there (WCAG 2.2, 1.4.11). Dashes and markers differ too: no chart is told in colour alone.
+The eight colours follow Okabe & Ito (2008), darkened for white and lightened for dark paper so that each has a contrast
+of at least 3 to 1 there (WCAG 2.2, 1.4.11). Dashes and markers differ, too, so that no chart relies on colour alone.
 
-All charts share quiet axes, a light grid and letters of one size. Their SVG is fit for a page of many: ids of its own,
-the page's colours and font, nothing from outside.
+All charts share quiet axes, a light grid and one size of letters. Many SVGs fit into one page: each has ids of its own,
+takes colours and font from the page, and refers to nothing outside.
 """
 
 from __future__ import annotations
@@ -35,7 +36,15 @@ LIGHT_PAPER, DARK_PAPER = "#ffffff", "#14171b"
 
 @dataclass(frozen=True)
 class Palette:
-    """What a chart is drawn with: colours as #rrggbb. first, second: of two classes that are drawn over each other."""
+    """The colours that a chart is drawn with, as #rrggbb.
+
+    Attributes:
+        text: of letters and axes.
+        grid: of the grid.
+        series: of the lines, one after another.
+        first: of the first of two classes that are drawn over each other.
+        second: of the second one.
+    """
 
     text: str
     grid: str
@@ -44,7 +53,7 @@ class Palette:
     second: str
 
     def line(self, number: int) -> dict[str, Any]:
-        """Keywords for matplotlib's lines of series `number`, from 0; from the ninth on, other dashes."""
+        """Keywords of matplotlib for the line of series `number`, from 0; from the ninth on the dashes differ."""
         return {
             "color": self.series[number % 8],
             "linestyle": DASHES[(number + number // 8) % 8],
@@ -53,7 +62,7 @@ class Palette:
         }
 
     def marker(self, number: int) -> dict[str, Any]:
-        """Keywords for matplotlib's markers of series `number`."""
+        """Keywords of matplotlib for the markers of series `number`."""
         return {"marker": MARKERS[(number + number // 8) % 8], "markersize": 4.2, "markeredgewidth": 0}
 
 
@@ -95,7 +104,14 @@ LETTERS, SMALL_LETTERS = 10, 9  # points
 
 
 def style_axes(axes: Any, palette: Palette, *, x: str, y: str) -> None:
-    """Frame, grid, ticks and the names of both axes."""
+    """Style frame, grid and ticks, and name both axes.
+
+    Args:
+        axes: of matplotlib.
+        palette: the colours.
+        x: name of the x axis.
+        y: name of the y axis.
+    """
     axes.set_xlabel(x, fontsize=LETTERS, color=palette.text)
     axes.set_ylabel(y, fontsize=LETTERS, color=palette.text)
     axes.tick_params(labelsize=SMALL_LETTERS, colors=palette.text, width=0.7, length=3)
@@ -111,8 +127,16 @@ def style_axes(axes: Any, palette: Palette, *, x: str, y: str) -> None:
 def draw_line(
     axes: Any, palette: Palette, number: int, x: Any, y: Any, *, every: Any = None, steps: bool = False
 ) -> None:
-    """A line of series `number`; every: where its markers stand, as matplotlib's `markevery`, None for each point;
-    steps: a value holds from half before its place to half after it.
+    """Draw the line of one series.
+
+    Args:
+        axes: of matplotlib.
+        palette: the colours.
+        number: of the series, from 0.
+        x: values (N,).
+        y: values (N,).
+        every: where markers stand, as matplotlib's `markevery`; None for each point.
+        steps: whether a value holds from half before its place to half after it.
     """
     style = palette.line(number) | ({} if len(x) == 0 else palette.marker(number))
     style |= {"drawstyle": "steps-mid"} if steps else {}
@@ -120,12 +144,19 @@ def draw_line(
 
 
 def draw_reference(axes: Any, palette: Palette, x: Any, y: Any) -> None:
-    """A thin dashed line to compare with: chance, or perfection."""
+    """Draw a thin dashed line to compare with, such as chance.
+
+    Args:
+        axes: of matplotlib.
+        palette: the colours.
+        x: values (N,).
+        y: values (N,).
+    """
     axes.plot(x, y, color=palette.text, alpha=0.45, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, clip_on=False)
 
 
 def set_unit_square(axes: Any) -> None:
-    """Both axes 0..1, ticks every fifth."""
+    """Let both axes go from 0 to 1, with a tick at every fifth."""
     ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     names = ["0", ".2", ".4", ".6", ".8", "1"]
     axes.set_xlim(0, 1)
@@ -145,10 +176,17 @@ _ROUNDED = ("d", "x", "y", "transform", "points", "width", "height")
 
 
 def make_inline_svg(drawn: str, *, name: str, label: str) -> str:
-    """An `<svg>` element for HTML. drawn: what matplotlib wrote; name: put before its ids, so that no two charts of a
-    page share one; label: what it is called for those who cannot see it.
+    """Make an `<svg>` element for HTML of a drawing.
 
-    Coordinates are rounded to a hundredth of a point. matplotlib's own style sheet goes, as it would style the page.
+    Coordinates are rounded to a hundredth of a point. matplotlib's style sheet is removed, as it would style the page.
+
+    Args:
+        drawn: the SVG file that matplotlib wrote.
+        name: put before each id, so that no two charts of a page share one.
+        label: description for readers who cannot see the chart.
+
+    Returns:
+        The element as text.
     """
     root = ElementTree.fromstring(drawn)
     for parent in list(root.iter()):
@@ -195,7 +233,14 @@ Value = str | float | int | None
 
 @dataclass(frozen=True)
 class Key:
-    """A line of the legend. number: of the series; value: the figure said beside the name; shape: how it is drawn."""
+    """A line of the legend.
+
+    Attributes:
+        number: of the series.
+        name: of the series.
+        value: the number beside the name.
+        shape: how the series is drawn.
+    """
 
     number: int
     name: str
@@ -205,9 +250,19 @@ class Key:
 
 @dataclass(frozen=True)
 class Chart:
-    """name: of its files, without ending; alt: the chart in words, with its main number; hint: how to read it; draw:
-    draws it on a matplotlib figure; columns and rows: its numbers; height: inches; subject: what the PNG, which stands
-    alone, adds to the title.
+    """A chart as data.
+
+    Attributes:
+        name: of its files, without ending.
+        title: what it shows.
+        alt: the chart in words, with its main number.
+        hint: how to read it.
+        draw: draws it on a figure of matplotlib, in the colours of a palette.
+        columns: names of the columns of its CSV.
+        rows: the numbers of its CSV.
+        keys: the legend.
+        height: in inches, without title and legend.
+        subject: what the PNG, which stands alone, adds to the title.
     """
 
     name: str
@@ -223,7 +278,7 @@ class Chart:
 
 
 def render_svg(chart: Chart) -> str:
-    """An `<svg>` element in the page's colours, without title and legend, which the page has as text."""
+    """The chart as `<svg>` in the page's colours; the page has title and legend as text."""
     with _own_settings(chart.name):
         figure = _make_figure(WIDTH, chart.height)
         chart.draw(figure, PAGE_PALETTE)
@@ -233,12 +288,20 @@ def render_svg(chart: Chart) -> str:
 
 
 def render_png(chart: Chart) -> bytes:
-    """The chart with title and legend on white."""
+    """The chart as PNG with title and legend, on white."""
     return render_sheet([chart])
 
 
 def render_sheet(charts: Sequence[Chart], title: str = "") -> bytes:
-    """A PNG of charts side by side, each with title and legend, on white."""
+    """Draw several charts side by side, each with title and legend, on white.
+
+    Args:
+        charts: at least one.
+        title: stands above all of them.
+
+    Returns:
+        A PNG.
+    """
     columns = min(len(charts), 3)
     lines = [charts[start : start + columns] for start in range(0, len(charts), columns)]
     heights = [max(chart.height + 0.45 + _LEGEND_LINE * len(chart.keys) for chart in line) for line in lines]
@@ -255,7 +318,7 @@ def render_sheet(charts: Sequence[Chart], title: str = "") -> bytes:
 
 
 def render_csv(chart: Chart) -> str:
-    """The chart's numbers to their last digit; an empty cell where there is none."""
+    """The chart's numbers to their last digit; a missing value is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(chart.columns)
@@ -300,7 +363,7 @@ def _add_legend(figure: Any, chart: Chart) -> None:
 
 @contextlib.contextmanager
 def _own_settings(salt: str) -> Generator[None]:
-    """matplotlib as it comes, whatever the user's settings are; names are plain text, `$` has no meaning in them."""
+    """Use matplotlib's default settings; names are plain text, in which `$` has no meaning."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -321,7 +384,7 @@ def _own_settings(salt: str) -> Generator[None]:
 
 @dataclass(frozen=True)
 class ChartGroup:
-    """Charts that belong together. title: what they are of: `Training`."""
+    """Charts under a common title, such as `Training`."""
 
     title: str
     charts: tuple[Chart, ...]

@@ -1,4 +1,4 @@
-"""Tables of a report that the pages of all tasks have: the cost of models, their files, and pairs of models.
+"""Tables that the reports of all tasks have: costs, model files, data sets, and pairs of models.
 
 Legend: M models.
 """
@@ -31,7 +31,16 @@ from sharpstudent.report.text import (
 
 
 def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> TextTable:
-    """A row a model that was measured. unit: what one input is called; link: id of the words that explain a cost."""
+    """Build the table of costs, a row a model that was measured.
+
+    Args:
+        models: those of the results (M,).
+        unit: what one input is called.
+        link: id of the place in the page that explains costs.
+
+    Returns:
+        The table.
+    """
     notes = Notes()
     rows = [
         Row(
@@ -48,7 +57,15 @@ def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> Te
 
 
 def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> TextTable:
-    """A row a model: file, form, what is known of its training. inputs: what each model reads, a text a model."""
+    """Build the table of models: file, architecture, and what the file says of its training.
+
+    Args:
+        models: those of the results (M,).
+        inputs: what each model reads, one text each (M,); without them the column is left out.
+
+    Returns:
+        The table.
+    """
     notes = Notes()
     rows = [
         Row(
@@ -74,13 +91,13 @@ PairColumn = tuple[Cell, Callable[[Any], Cell]]  # its head, and the cell of a p
 def build_pairs(
     caption: str, pairs: Mapping[str, Sequence[PairBase]], columns: Sequence[PairColumn], *, link: str = ""
 ) -> TextTable:
-    """A group a metric, a row a pair of models.
+    """Build the table of pairs: a group a metric, a row a pair of models.
 
     Args:
         caption: of the table.
         pairs: by title of the metric.
-        columns: those that follow the difference.
-        link: id of the words that explain a difference.
+        columns: the columns after the difference.
+        link: id of the place in the page that explains differences.
 
     Returns:
         The table.
@@ -106,7 +123,15 @@ P_VALUE: PairColumn = (Cell("p"), lambda one: Cell(format_p_value(one.p_value)))
 
 
 def tell_better(found: MetricValue, better: str | None) -> str:
-    """How a difference reads. better: `a` or `b` where the interval leaves 0 out."""
+    """Say in words how a difference reads.
+
+    Args:
+        found: the difference with its interval.
+        better: `a` or `b` where the interval leaves 0 out, else None.
+
+    Returns:
+        `first is better`, `within noise`, or the like.
+    """
     if found.low is None or found.high is None:
         return "no interval"
     return {"a": "first is better", "b": "second is better"}.get(better or "", "within noise")
@@ -115,12 +140,12 @@ def tell_better(found: MetricValue, better: str | None) -> str:
 def build_sets(
     data: Sequence[Any], counts: Mapping[Cell, Callable[[Any], int | None]], *, tell_kind: Callable[[Any], str]
 ) -> TextTable:
-    """A row a set: what was counted.
+    """Build the table of data sets, a row a set with its counts.
 
     Args:
         data: the sets.
         counts: by head of a column, how it is read from a set.
-        tell_kind: what stands below the name of a set.
+        tell_kind: gives the line below the name of a set.
 
     Returns:
         The table.

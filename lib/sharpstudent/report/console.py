@@ -1,4 +1,4 @@
-"""The console: one progress bar for a whole stage in a terminal, plain lines now and then where there is none.
+"""The console: one progress bar for a whole stage in a terminal, else plain lines now and then.
 
 Steps count from 0 within an epoch and epochs from 1, as in `sharpstudent.core.schedules.Progress`.
 """
@@ -21,12 +21,12 @@ LINE_SECONDS = 30.0  # between two plain lines where there is no terminal
 
 
 def build_console() -> Console:
-    """The console of a script: standard output, numbers not coloured."""
+    """Build the console of a script: standard output, without coloured numbers."""
     return Console(highlight=False)
 
 
 def format_duration(seconds: float) -> str:
-    """`1:02:03`, `2:03`, or `-:--` where it is not known."""
+    """Format a duration: `1:02:03`, `2:03`, or `-:--` where it is not known."""
     if not 0 <= seconds < 1e9:
         return "-:--"
     minutes, rest = divmod(round(seconds), 60)
@@ -35,10 +35,10 @@ def format_duration(seconds: float) -> str:
 
 
 class ProgressLine:
-    """Where a stage stands, with elapsed and remaining time for all of it. Use as a context manager.
+    """Shows how far a stage is, with elapsed and remaining time; use it as a context manager.
 
     No thread draws it: `step` does, at most every `DRAW_SECONDS`, and costs a microsecond otherwise. The remaining time
-    is that of the steps done since the start (or since the resume), validation included.
+    is estimated from the steps since the start (or since the resume), validation included.
     """
 
     def __init__(
@@ -93,7 +93,15 @@ class ProgressLine:
             self._print(f"{self._title}: {self._done} of {self._epochs * self._steps} steps done in {elapsed}")
 
     def step(self, epoch: int, step: int, *, loss: float, lr: float, skipped: int = 0) -> None:
-        """Tell that step `step` (from 0) of `epoch` (from 1) is done; `skipped` counts the skipped steps so far."""
+        """Report that a step is done.
+
+        Args:
+            epoch: from 1.
+            step: from 0 within the epoch.
+            loss: of this step.
+            lr: learning rate of this step.
+            skipped: how many steps were skipped so far.
+        """
         done = (epoch - 1) * self._steps + step + 1
         if self._first_done is None:
             self._first_done = done - 1
@@ -106,13 +114,13 @@ class ProgressLine:
         self._draw(now)
 
     def status(self, text: str) -> None:
-        """Say what goes on outside the steps (`validating`); shown in a terminal only."""
+        """Show what happens outside the steps, such as `validating`; in a terminal only."""
         self._text = text
         if self._live is not None:
             self._draw(self._clock())
 
     def epoch(self, line: str) -> None:
-        """Print the one line that sums an epoch up; it stays above the bar. In a plain log the times follow it."""
+        """Print the line that sums up an epoch; it stays above the bar, and in a plain log the times follow it."""
         if self._live is None:
             line = f"{line} | {self._describe_times(self._clock())}"
             self._next_draw = self._clock() + self._line_seconds

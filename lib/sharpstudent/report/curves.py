@@ -1,5 +1,6 @@
-"""Training curves of one run, a chart for each kind of column of metrics.csv: in its report, and together as a picture
-beside its logs while it trains.
+"""Training curves of one run: a chart for each kind of column of metrics.csv.
+
+They are part of the run's report, and drawn together as a picture beside the logs while the run trains.
 
 Legend: E epochs.
 """
@@ -41,7 +42,16 @@ def draw_curves(path: Path, metrics: Path, *, best_epoch: int | None, metric: st
 
 
 def read_training(path: Path, *, best_epoch: int | None, metric: str) -> TrainingResult | None:
-    """metrics.csv, its columns of numbers; None where there is no such file, or no epoch in it."""
+    """Read the columns of numbers of metrics.csv.
+
+    Args:
+        path: of the file.
+        best_epoch: the epoch that was selected, None where there is none.
+        metric: the column that selects.
+
+    Returns:
+        The columns, or None where there is no file or no epoch in it.
+    """
     rows = MetricsFile(path).read() if path.is_file() else []
     if not rows:
         return None
@@ -89,7 +99,7 @@ _WORDS = {
 
 
 def build_training(training: TrainingResult) -> list[Chart]:
-    """The charts of the columns that are there, with the epoch that was selected marked."""
+    """Build the charts of the columns that are there; the selected epoch is marked."""
     filled = {name: column for name, column in training.columns.items() if any(value is not None for value in column)}
     length = max((len(column) for column in filled.values()), default=0)
     epochs = [float(epoch or 0) for epoch in filled.get("epoch") or range(1, length + 1)]
@@ -109,6 +119,12 @@ def _build(
     best = training.best_epoch
 
     def draw(figure: Any, palette: Palette) -> None:
+        """Draw a line a column, with the selected epoch marked.
+
+        Args:
+            figure: of matplotlib.
+            palette: the colours.
+        """
         from matplotlib.ticker import MaxNLocator
 
         axes = figure.add_subplot()
@@ -146,7 +162,7 @@ def _build(
 
 
 def name_column(column: str) -> str:
-    """`val_log_loss` -> "validation log loss", `hard/weight` -> "alpha (hard weight)"."""
+    """Name a column in words: `val_log_loss` gives "validation log loss", `hard/weight` "alpha (hard weight)"."""
     words = " ".join(_WORDS.get(part, part) for part in re.split(r"[_/]", column))
     return f"alpha ({words})" if column == "hard/weight" else words
 

@@ -1,4 +1,4 @@
-"""`environment.json`: what a result was made with. No user name, no host name, no home folder."""
+"""`environment.json`: what a result was made with; no user name, no host name, no home folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HOMES = re.compile(r"(?:/home|/Users|[A-Za-z]:\\Users)[/\\][^/\\\s=:]+")
 
 
 def describe_environment(command: Sequence[str] | None = None) -> dict[str, Any]:
-    """The machine, the versions, the source and the command line (`sys.argv` unless given), as JSON values."""
+    """Describe machine, versions, source and command line (`sys.argv` unless given) as JSON values."""
     commit, changed = _read_commit(SOURCE_FOLDER)
     return {
         "command": hide_home(sys.argv if command is None else command),
@@ -45,14 +45,25 @@ def describe_environment(command: Sequence[str] | None = None) -> dict[str, Any]
 
 
 def save_environment(path: Path, command: Sequence[str] | None = None) -> dict[str, Any]:
-    """Write `describe_environment()` to `path` and return it."""
+    """Write `describe_environment()` to a file.
+
+    Args:
+        path: of the file.
+        command: the command line, `sys.argv` unless given.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: the disk refuses.
+    """
     description = describe_environment(command)
     write_text_atomically(path, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
     return description
 
 
 def hide_home(command: Sequence[str]) -> list[str]:
-    """The command line with paths relative to the source or the working folder, and home folders as `~`."""
+    """Show a command line with paths relative to the source or the working folder, and home folders as `~`."""
     folders = sorted({str(SOURCE_FOLDER), os.getcwd()}, key=len, reverse=True)
     shown: list[str] = []
     for word in command:
@@ -65,7 +76,7 @@ def hide_home(command: Sequence[str]) -> list[str]:
 
 
 def hide_homes(value: Any) -> Any:
-    """JSON values with every text as `hide_home` shows it: for what is passed on."""
+    """Apply `hide_home` to every text within JSON values, before they are passed on."""
     if isinstance(value, str):
         return hide_home([value])[0]
     if isinstance(value, dict):
@@ -106,7 +117,7 @@ def _count_usable_cpus() -> int | None:
 
 
 def _read_commit(folder: Path) -> tuple[str | None, bool | None]:
-    """The commit of the source and whether it was changed since; None, None outside a clone or without git."""
+    """Read the commit of the source and whether it was changed since; None, None outside a clone or without git."""
     commit = _ask_git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
     if commit is None:
         return None, None

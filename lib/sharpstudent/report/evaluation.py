@@ -1,4 +1,4 @@
-"""The report of a task that has no form of its own: its page, its tables, what the console shows.
+"""The report of a task that has no form of its own: page, tables, and what the console shows.
 
 Legend: M models.
 """
@@ -42,13 +42,32 @@ from sharpstudent.report.text import (
 
 
 def write_report(folder: Path, results: EvaluationResults) -> list[Path]:
-    """The report of a task that has no page of its own, as `write_files` writes it."""
+    """Write report.html, results.json and the charts.
+
+    Args:
+        folder: where the files go; it is made.
+        results: of the evaluation.
+
+    Returns:
+        The files, report.html first.
+
+    Raises:
+        UserError: the disk refuses.
+    """
     charts = () if results.training is None else name_apart(build_training(results.training))
     return write_files(folder, page=render_page(results, charts), results=results.to_json(), charts=charts)
 
 
 def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
-    """The page as text."""
+    """Render report.html.
+
+    Args:
+        results: of the evaluation.
+        charts: of the training.
+
+    Returns:
+        HTML.
+    """
     parts = {
         "metrics": _build_metrics(results),
         "comparisons": _build_pairs(results),
@@ -62,7 +81,7 @@ def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
 
 
 def list_console_tables(results: EvaluationResults) -> list[Any]:
-    """For the console, each at most 80 columns wide: the models by their first metric, then every metric and set."""
+    """Tables for a console of 80 columns: the models by their first metric, then every metric and set."""
     first, about = next(iter(results.metrics.items()))
     values = [format_metric(model.metrics.get(first), about) for model in results.models]
     columns = list_guide_columns(results.models, values, metric=f"{capitalize_first(about.title)} [95 %]")
@@ -70,9 +89,9 @@ def list_console_tables(results: EvaluationResults) -> list[Any]:
     if len(results.models[0].metrics) > 1:
         heads = ("Model", "Metric", "Set", "[95 %]")
         lines = [
-            (say_name(model.name), _title(of), say_name(part) if part else "all", format_metric(figure, of))
+            (say_name(model.name), _title(of), say_name(part) if part else "all", format_metric(estimate, of))
             for model in results.models
-            for name, figure in model.metrics.items()
+            for name, estimate in model.metrics.items()
             for base, _, part in [name.partition("@")]
             for of in [results.metrics[base]]
         ]
@@ -80,26 +99,34 @@ def list_console_tables(results: EvaluationResults) -> list[Any]:
     return tables
 
 
-def format_metric(figure: MetricValue | None, about: MetricAbout) -> str:
-    """`0.9021 [0.8800, 0.9270]`, or a dash."""
-    if figure is None or figure.value is None:
+def format_metric(estimate: MetricValue | None, about: MetricAbout) -> str:
+    """Format a metric with its interval: `0.9021 [0.8800, 0.9270]`.
+
+    Args:
+        estimate: None gives a dash.
+        about: the metric's format.
+
+    Returns:
+        The text.
+    """
+    if estimate is None or estimate.value is None:
         return DASH
-    return f"{figure.value:{about.format}} {_format_ends(figure, about)}".rstrip()
+    return f"{estimate.value:{about.format}} {_format_ends(estimate, about)}".rstrip()
 
 
-def _format_ends(figure: MetricValue, about: MetricAbout) -> str:
-    if figure.low is None or figure.high is None:
+def _format_ends(estimate: MetricValue, about: MetricAbout) -> str:
+    if estimate.low is None or estimate.high is None:
         return ""
-    return f"[{figure.low:{about.format}}, {figure.high:{about.format}}]"
+    return f"[{estimate.low:{about.format}}, {estimate.high:{about.format}}]"
 
 
 def _title(about: MetricAbout) -> str:
-    """With an arrow that says which way is better."""
+    """The title of a metric with an arrow that shows which values are better."""
     return f"{capitalize_first(about.title)}{NARROW}{'↑' if about.direction == 'higher' else '↓'}"
 
 
 def _build_metrics(results: EvaluationResults) -> TextTable:
-    """A group a set, a row a metric, a column a model (M)."""
+    """Build the table of metrics: a group a set, a row a metric, a column a model (M)."""
     notes, groups = Notes(), list[Group]()
     parts = dict.fromkeys(name.partition("@")[2] for model in results.models for name in model.metrics)
     for part in parts:
@@ -117,12 +144,12 @@ def _build_metrics(results: EvaluationResults) -> TextTable:
     return TextTable("Metrics", "Metric", list_heads(results.models), tuple(groups), notes.list_all())
 
 
-def _build_metric(figure: MetricValue | None, about: MetricAbout, notes: Notes) -> Cell:
-    if figure is None or figure.value is None:
-        note = "not measured" if figure is None else figure.note or ""
-        return Cell(DASH, title=note, mark=notes.mark(None if figure is None else figure.note))
-    ends = _format_ends(figure, about)
-    return Cell(f"{figure.value:{about.format}}", ends, figure.note or "", notes.mark(figure.note))
+def _build_metric(estimate: MetricValue | None, about: MetricAbout, notes: Notes) -> Cell:
+    if estimate is None or estimate.value is None:
+        note = "not measured" if estimate is None else estimate.note or ""
+        return Cell(DASH, title=note, mark=notes.mark(None if estimate is None else estimate.note))
+    ends = _format_ends(estimate, about)
+    return Cell(f"{estimate.value:{about.format}}", ends, estimate.note or "", notes.mark(estimate.note))
 
 
 def _build_pairs(results: EvaluationResults) -> TextTable:

@@ -1,6 +1,6 @@
-"""What to do next: advice on training in two stages (seed 001) with the run's own figures in it, as lines of text.
+"""What to do next: advice on training in two stages (seed 001), with the run's own numbers.
 
-What a published guide expects of one task's data is said by that task's renderer, which calls these functions.
+What a published guide expects of one task's data is added by that task's renderer, which calls these functions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ STAGE1_EPOCHS = 50
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """The settings of stage 2 that the advice changes."""
+    """The settings of stage 2 that the advice changes.
+
+    Attributes:
+        alpha_start: weight of the hard labels in the first epoch.
+        alpha_end: weight of the hard labels at the end.
+        progressive_epochs: how many epochs alpha takes to get there; None where it is constant.
+        temperature: of the soft labels.
+        epochs: of stage 2.
+    """
 
     alpha_start: float
     alpha_end: float
@@ -34,17 +42,20 @@ def describe_next_after_stage1(
     remarks: Sequence[str] = (),
     advice: Sequence[str] = (),
 ) -> list[str]:
-    """The lines at the end of stage 1.
+    """Say what to do after stage 1.
 
     Args:
-        best: the best epoch's figure, `val_accuracy 0.9000`.
+        best: metric and value of the best epoch, `val_accuracy 0.9000`.
         checkpoint: path to show.
         config: path to show.
         name: of the run of stage 2.
         options: further words of its command, with a space before each.
-        weights_key_set: the config names stage-1 weights already.
-        remarks: lines on the figure.
+        weights_key_set: whether the config already names stage-1 weights.
+        remarks: lines on the best value.
         advice: lines on what to do before stage 2.
+
+    Returns:
+        Lines of text.
     """
     lines = [f"Stage 1 is done: best {best}, {checkpoint}", *remarks, "Next, stage 2: let the teacher help."]
     if weights_key_set:
@@ -59,8 +70,11 @@ def describe_next_after_stage1(
 class Gain:
     """What stage 2 has gained over the student that it began with.
 
-    value: positive where stage 2 is better; told: the sentence that says it; least: less than this is as good as none;
-    what: a reader's word for the metric.
+    Attributes:
+        value: positive where stage 2 is better.
+        told: the sentence that states it.
+        least: a smaller gain counts as none.
+        what: name of the metric for readers.
     """
 
     value: float
@@ -77,14 +91,17 @@ def describe_next_after_stage2(
     settings: DistillationSettings | None,
     remarks: Sequence[str] = (),
 ) -> list[str]:
-    """The lines at the end of stage 2.
+    """Say what to do after stage 2.
 
     Args:
-        best: the best epoch's figure.
+        best: metric and value of the best epoch.
         checkpoint: path to show.
-        gain: over stage 1 on the same validation data, or a text that says what is not known for it.
-        settings: None where the loss is not written in the guide's keys; its changes of them are then left out.
-        remarks: lines on the figure.
+        gain: over stage 1 on the same validation data, or a text that names what is missing for it.
+        settings: None where the loss is not written in the guide's keys; the advice then names none of them.
+        remarks: lines on the best value.
+
+    Returns:
+        Lines of text.
     """
     lines = [f"Stage 2 is done: best {best}, {checkpoint}", *remarks]
     if isinstance(gain, str):
@@ -110,7 +127,15 @@ _NATIVE_NO_GAIN = ["  No gain over stage 1: try more weight on the teacher's ter
 
 
 def advise_on_decline(settings: DistillationSettings, *, what: str) -> list[str]:
-    """Stage 2 made the student worse: the soft labels came too early or too strongly. what: the metric's name."""
+    """Advise where stage 2 made the student worse: the soft labels came too early or too strongly.
+
+    Args:
+        settings: of stage 2.
+        what: name of the metric for readers.
+
+    Returns:
+        Lines of text.
+    """
     if settings.progressive_epochs is None:
         progressive = [_change("alpha_end", settings.alpha_end, 0.98, "more hard labels", up=True)]
     else:
@@ -126,7 +151,7 @@ def advise_on_decline(settings: DistillationSettings, *, what: str) -> list[str]
 
 
 def advise_no_gain(settings: DistillationSettings) -> list[str]:
-    """The metric stayed that of stage 1: little came over from the teacher."""
+    """Advise where the metric stayed that of stage 1: little came over from the teacher."""
     changes = [
         _change("alpha_end", settings.alpha_end, 0.3, "more soft labels at the end", up=False),
         _change("temperature", settings.temperature, 4.0, "softer targets", up=True),
@@ -138,7 +163,16 @@ def advise_no_gain(settings: DistillationSettings) -> list[str]:
 def advise_on_nan(
     *, checkpoint: str | None, stage1_accuracy: float | None = None, stage1_epochs: int | None = None
 ) -> list[str]:
-    """checkpoint: the stage-1 weights in use, None for none; accuracy (0..1) and epochs of stage 1 where known."""
+    """Advise where losses are not finite.
+
+    Args:
+        checkpoint: the stage-1 weights in use, None for none.
+        stage1_accuracy: accuracy of stage 1 in 0..1, None where it is not known.
+        stage1_epochs: epochs of stage 1, None where it is not known.
+
+    Returns:
+        Lines of text.
+    """
     accuracy = "not known" if stage1_accuracy is None else f"{stage1_accuracy:.1%}"
     epochs = "not known" if stage1_epochs is None else str(stage1_epochs)
     used = "none: run stage 1 first" if checkpoint is None else f"{checkpoint}: was it made by stage 1 on this data?"
@@ -151,7 +185,7 @@ def advise_on_nan(
 
 
 def _change(key: str, now: float, wanted: float, why: str, *, up: bool) -> str | None:
-    """`--set stage2.alpha_start=0.98  (now 0.95; ...)`; None when the setting is there already.
+    """Name one change, `--set stage2.alpha_start=0.98  (now 0.95; ...)`; None where the setting is there already.
 
     Keys of the stage win over the flat ones, so the change acts whatever the file says.
     """

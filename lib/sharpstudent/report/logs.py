@@ -1,6 +1,7 @@
-"""What a run logs by epoch: `logs/losses.logs`, a readable line, and `logs/metrics.csv`, every number.
+"""The logs of a run by epoch: `logs/losses.logs`, one readable line, and `logs/metrics.csv`, every number.
 
-The first is for `tail -f`. The second has fixed columns, every number to its last digit (`repr`), nothing for None.
+The first is for `tail -f`. The second has fixed columns; numbers are written to their last digit, None as an empty
+cell.
 """
 
 from __future__ import annotations
@@ -28,9 +29,21 @@ def format_epoch_line(
     best_name: str = "best",
     steering: Mapping[str, float] | None = None,
 ) -> str:
-    """`Epoch 3/100 | train loss 0.6100 | val_accuracy 0.8123 | hard w=0.95 T=3.0 | best 0.8123 (epoch 3, new)`;
-    values of None are left out. best_name: what the best value is called. steering: the numbers of the terms, as
-    `format_steering` takes them.
+    """Format the line of an epoch.
+
+    `Epoch 3/100 | train loss 0.6100 | val_accuracy 0.8123 | hard w=0.95 T=3.0 | best 0.8123 (epoch 3, new)`
+
+    Args:
+        epoch: from 1.
+        total_epochs: of the stage.
+        values: by name; None is left out.
+        best: epoch and value of the best one.
+        new_best: whether this epoch is the best.
+        best_name: what the best value is called.
+        steering: weights and temperatures of the terms, as `format_steering` takes them.
+
+    Returns:
+        The line.
     """
     parts = [f"Epoch {epoch}/{total_epochs}"]
     parts += [f"{name} {_format_value(value)}" for name, value in values.items() if value is not None]
@@ -41,7 +54,7 @@ def format_epoch_line(
 
 
 def format_steering(numbers: Mapping[str, float]) -> str:
-    """`hard w=0.95 kd w=0.05 T=3.0` from `hard/weight`, `kd/weight`, `kd/temperature`, term by term."""
+    """Format numbers of the terms: `hard w=0.95 kd w=0.05 T=3.0` from `hard/weight`, `kd/weight`, `kd/temperature`."""
     short = {"weight": "w", "temperature": "T"}
     words: list[str] = []
     last = None
@@ -61,14 +74,18 @@ def _format_value(value: float | int | str) -> str:
 
 
 class LossesLog:
-    """Appends lines to the log; each is on its way to the disk when `append` returns."""
+    """Appends lines to the log; a line has been passed to the disk when `append` returns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, line: str) -> None:
-        """Write one line. Raises UserError where the disk refuses; the log is then as before."""
+        """Write one line.
+
+        Raises:
+            UserError: the disk refuses; the log is then as before.
+        """
         append_text(self.path, line.rstrip("\n") + "\n")
 
     def read(self) -> list[str]:
@@ -76,8 +93,11 @@ class LossesLog:
         return self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
 
     def drop_from(self, epoch: int, step: int) -> None:
-        """On a resume: forget what will be written again, that is the lines of `epoch` and later and the notes of steps
-        skipped from (epoch, step) on; other lines stay.
+        """Forget, on a resume, what will be written again; other lines stay.
+
+        Args:
+            epoch: lines of this epoch and later ones go.
+            step: notes of steps skipped from (epoch, step) on go.
         """
         if not self.path.is_file():
             return
@@ -97,7 +117,7 @@ Row = dict[str, Value]
 
 
 class MetricsFile:
-    """The metrics of a run by epoch. Columns are those of the file, else of `columns`, else of the first row."""
+    """The metrics of a run by epoch; columns are those of the file, else of `columns`, else of the first row."""
 
     def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
         self.path = path
@@ -106,7 +126,11 @@ class MetricsFile:
             raise ValueError("a metrics file needs a column `epoch`")
 
     def append(self, row: Mapping[str, object]) -> None:
-        """Add an epoch's row. ValueError if the columns differ or the epoch is there already (`drop_after` first)."""
+        """Add an epoch's row.
+
+        Raises:
+            ValueError: the columns differ, or the epoch is there already (call `drop_after` first).
+        """
         table = self._read_table()
         columns = table[0] if table else list(self._columns or row)
         if set(row) != set(columns) or "epoch" not in columns:
@@ -124,7 +148,7 @@ class MetricsFile:
         append_text(self.path, line, sync=True)
 
     def widen(self, columns: Iterable[str]) -> None:
-        """Add the columns that the file does not have, empty in the rows so far; nothing where there is no file."""
+        """Add the columns that the file does not have, empty in the rows so far; without a file this does nothing."""
         table = self._read_table()
         new = [name for name in columns if table and name not in table[0]]
         if new:
@@ -132,12 +156,12 @@ class MetricsFile:
             write_text_atomically(self.path, _to_csv(wider))
 
     def read(self) -> list[Row]:
-        """All rows, numbers as int or float; an empty list when there is no file."""
+        """All rows, numbers as int or float; an empty list where there is no file."""
         table = self._read_table()
         return [{name: _to_value(cell) for name, cell in zip(table[0], cells, strict=True)} for cells in table[1:]]
 
     def drop_after(self, epoch: int) -> int:
-        """On a resume: remove the rows of epochs after `epoch`, which will be done again. Returns how many."""
+        """Remove, on a resume, the rows of epochs after `epoch`; returns how many."""
         table = self._read_table()
         if not table:
             return 0
@@ -149,7 +173,7 @@ class MetricsFile:
         return dropped
 
     def _read_table(self) -> list[list[str]]:
-        """Header and rows as text, without a last line that a killed writer left unfinished."""
+        """Read header and rows as text, without a last line that a killed writer left unfinished."""
         if not self.path.is_file():
             return []
         text = self.path.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""report.html and the files beside it: what the pages of all tasks share, and the page of any task's results.
+"""report.html and the files beside it: what the pages of all tasks share.
 
-One file, no script, nothing fetched from anywhere. A renderer with a page of its own gives a template that extends
+A page is one file without scripts that fetches nothing. A renderer with a page of its own gives a template that extends
 `base.html.j2`. Legend: M models.
 """
 
@@ -41,7 +41,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class DrawnGroup:
-    """A group of charts with their SVGs; none where the page has no room for them."""
+    """A group of charts with their SVGs; there are none where the page would grow too large."""
 
     group: ChartGroup
     svgs: tuple[str, ...]
@@ -55,14 +55,17 @@ def render_template(
     package: str | None = None,
     parts: Mapping[str, Any],
 ) -> str:
-    """The page as text.
+    """Render a page.
 
     Args:
-        template: its name; `base.html.j2`, or one that extends it.
-        results: what every page tells of.
-        models: those of the results.
+        template: its name: `base.html.j2`, or one that extends it.
+        results: of the evaluation.
+        models: those of the results (M,).
         package: the Python package whose folder `templates` holds the template; None for this one's.
         parts: what else the template reads.
+
+    Returns:
+        HTML.
     """
     return (
         build_templates(package)
@@ -82,7 +85,7 @@ def render_template(
 
 
 def draw_within(groups: Sequence[ChartGroup]) -> list[DrawnGroup]:
-    """Groups in order, with pictures as long as the page does not grow too large."""
+    """Draw groups in order until the page has `MOST_CHART_BYTES`; the charts of later groups are files only."""
     drawn: list[DrawnGroup] = []
     size = 0
     for group in groups:
@@ -93,22 +96,33 @@ def draw_within(groups: Sequence[ChartGroup]) -> list[DrawnGroup]:
 
 
 def draw_group(group: ChartGroup) -> DrawnGroup:
-    """All charts of a group, drawn."""
+    """Draw all charts of a group."""
     return DrawnGroup(group, tuple(render_svg(chart) for chart in group.charts))
 
 
 def name_apart(charts: Sequence[Chart]) -> tuple[Chart, ...]:
-    """The charts with names that no two of them share."""
+    """Rename charts so that no two share a name."""
     names = make_unique(chart.name for chart in charts)
     return tuple(replace(chart, name=name) for chart, name in zip(charts, names, strict=True))
 
 
 def write_files(folder: Path, *, page: str, results: str, charts: Sequence[Chart]) -> list[Path]:
-    """Write report.html, results.json and every chart as PNG and CSV into `folder`; returns them, report.html first.
+    """Write report.html, results.json and every chart as PNG and CSV.
 
-    Everything is made before the first file is written, and each file is whole or as it was; report.html comes last, so
-    that it never speaks of files that are not there. The same results give the same bytes. Raises UserError where the
-    disk refuses.
+    All content is made before the first file is written, and each file is whole or as it was. report.html comes last,
+    so that it never refers to files that are missing. The same results give the same bytes.
+
+    Args:
+        folder: where the files go; it is made.
+        page: content of report.html.
+        results: content of results.json.
+        charts: with unique names.
+
+    Returns:
+        The files, report.html first.
+
+    Raises:
+        UserError: the disk refuses.
     """
     files: dict[Path, bytes] = {}
     for chart in charts:
@@ -122,8 +136,12 @@ def write_files(folder: Path, *, page: str, results: str, charts: Sequence[Chart
 
 
 def remove_earlier(folder: Path, patterns: Sequence[str], written: Sequence[Path]) -> None:
-    """Files of an earlier evaluation in the folder, which would be taken for ones of this one: what the patterns find
-    and was not written now.
+    """Remove files of an earlier evaluation, which a reader would take for results of this one.
+
+    Args:
+        folder: of the report.
+        patterns: globs of files that an evaluation writes.
+        written: the files of this evaluation, which stay.
     """
     for path in {path for pattern in patterns for path in folder.glob(pattern)} - {*written}:
         path.unlink(missing_ok=True)
@@ -135,7 +153,7 @@ def format_pairs(values: Mapping[str, Any]) -> str:
 
 
 def format_json_value(value: Any) -> str:
-    """A JSON value in words: `yes`, `–`, `0.893`, `a, b`; what is nested as JSON."""
+    """Format a JSON value for readers: `yes`, `–`, `0.893`, `a, b`; nested values stay JSON."""
     if value is None:
         return DASH
     if isinstance(value, bool):
@@ -148,7 +166,15 @@ def format_json_value(value: Any) -> str:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Pairs:
-    """Nested mappings as pairs of a dotted name and a value in words."""
+    """Turn nested mappings into pairs of a dotted name and a formatted value.
+
+    Args:
+        values: nested mappings.
+        prefix: put before each name.
+
+    Returns:
+        The pairs in order.
+    """
     pairs: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -165,7 +191,15 @@ def _to_json(config: Any) -> str:
 
 
 def build_templates(package: str | None = None, *, is_html: bool = True) -> Any:
-    """The environment of Jinja for the templates of this package, and before them those of `package`."""
+    """Build the Jinja environment for the templates of this package.
+
+    Args:
+        package: a package whose folder `templates` is searched first.
+        is_html: whether values are escaped for HTML.
+
+    Returns:
+        The environment, a `jinja2.Environment`.
+    """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

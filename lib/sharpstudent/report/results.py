@@ -1,9 +1,9 @@
-"""The results of an evaluation of any task as data: what report.html, results.json and the console are made of.
+"""The results of an evaluation of any task as data: report.html, results.json and the console are made of them.
 
-The form of results.json is this file's (`EvaluationResults`), told as JSON Schema in docs/evaluation.schema.json. A
-reader of schema `sharpstudent/evaluation/1` may count on every key here; keys are added under the same number, and a
-change of meaning raises it. All numbers are finite; what has no value is null, with a note that says why. A task whose
-renderer writes results of its own form uses the small parts of this file.
+`EvaluationResults` defines the form of results.json; docs/evaluation.schema.json is its JSON Schema. Readers of schema
+`sharpstudent/evaluation/1` may rely on every key: new keys may be added under the same number, and a change of meaning
+raises it. All numbers are finite. A missing value is null, with a note that says why. A task whose results have a
+form of their own uses the base classes of this file.
 
 Legend: E epochs.
 """
@@ -23,14 +23,19 @@ Role = Literal["teacher", "before", "distilled", "control", "model"]
 
 
 class Plain(BaseModel):
-    """Base of every part: unknown keys refused, immutable, finite numbers only."""
+    """Base of all parts: immutable, finite numbers only, unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class MetricValue(Plain):
-    """A figure with the ends of its interval, where it has one. note: why it has no value or no interval, or what to
-    keep in mind beside it.
+    """The value of a metric with the ends of its interval.
+
+    Attributes:
+        value: null where it cannot be computed.
+        low: lower end of the interval, null where there is none.
+        high: upper end of the interval, null where there is none.
+        note: why there is no value or no interval, or what to keep in mind.
     """
 
     value: float | None
@@ -40,8 +45,17 @@ class MetricValue(Plain):
 
 
 class CostResult(Plain):
-    """What one sample costs (batch 1). macs: multiply-accumulates; latency_ms: median and 95th percentile; memory:
-    peak while a sample is evaluated, beyond what the process held before the model was built [bytes]; device: where.
+    """What one sample costs at batch size 1.
+
+    Attributes:
+        parameters: number of parameters.
+        macs: multiply-accumulates.
+        file_bytes: size of the file.
+        latency_ms: median latency.
+        latency_p95_ms: 95th percentile of the latency.
+        memory_bytes: peak while a sample is evaluated, beyond what the process held before the model was built.
+        device: where this was measured.
+        notes: what to keep in mind.
     """
 
     parameters: int | None
@@ -55,8 +69,12 @@ class CostResult(Plain):
 
 
 class TrainingResult(Plain):
-    """metrics.csv of a run: columns by name, a value an epoch (E,), null where there was none; best_epoch, metric:
-    which epoch was selected, by what.
+    """The columns of metrics.csv of a run.
+
+    Attributes:
+        columns: by name, one value an epoch (E,), null where there was none.
+        best_epoch: the epoch that was selected, from 1.
+        metric: the column that selected it.
     """
 
     columns: Mapping[str, tuple[float | None, ...]]
@@ -65,8 +83,13 @@ class TrainingResult(Plain):
 
 
 class MetricAbout(Plain):
-    """What a metric is: title: what readers call it; direction: which values are better; chance: what guessing gives,
-    null where that is not known; format: of its values, as Python's `format` takes it.
+    """What a metric is.
+
+    Attributes:
+        title: its name for readers.
+        direction: which values are better.
+        chance: the value of guessing, null where it is not known.
+        format: how values are formatted, as Python's `format` takes it.
     """
 
     title: str
@@ -76,7 +99,7 @@ class MetricAbout(Plain):
 
 
 class SetBase(Plain):
-    """What the results of every task say of a data set."""
+    """What the results of every task say of a data set; the subclasses explain the fields."""
 
     name: str
     kind: str
@@ -86,7 +109,7 @@ class SetBase(Plain):
 
 
 class ModelBase(Plain):
-    """What the results of every task say of a model."""
+    """What the results of every task say of a model; the subclasses explain the fields."""
 
     name: str
     role: Role = "model"
@@ -100,7 +123,7 @@ class ModelBase(Plain):
 
 
 class PairBase(Plain):
-    """What the results of every task say of two models."""
+    """What the results of every task say of two models; the subclasses explain the fields."""
 
     a: str
     b: str
@@ -109,7 +132,7 @@ class PairBase(Plain):
 
 
 class ResultsBase(Plain):
-    """What the results of every task say of an evaluation."""
+    """What the results of every task say of an evaluation; the subclasses explain the fields."""
 
     schema_: str = Field(alias="schema")
     title: str
@@ -128,9 +151,19 @@ class ResultsBase(Plain):
 
 
 class EvaluatedSet(SetBase):
-    """One data set as the models were evaluated on it. kind: `split` of the task's data, or `validation` of a run;
-    fingerprint: sha256 over ids, groups and what else the models were not asked; counts: of the task's own; unreadable:
-    samples in whose place others stood, by name with the reason.
+    """One data set that models were evaluated on.
+
+    Attributes:
+        name: unique among the sets.
+        kind: `split` of the task's data, or `validation` of a run.
+        split: which split of the data, null where there are none.
+        fingerprint: sha256 over ids, groups and targets.
+        samples: number of samples.
+        rows: number of rows; a sample may have several.
+        groups: number of groups.
+        counts: the task's own counts.
+        unreadable: samples that could not be read and were substituted, by name with the reason.
+        notes: what to keep in mind.
     """
 
     samples: int
@@ -141,11 +174,20 @@ class EvaluatedSet(SetBase):
 
 
 class EvaluatedModel(ModelBase):
-    """One model. name: as reports call it, unique; role: of the two-stage comparison, `model` outside it; file: its
-    name without folders; sha256: of that file, null where only its outputs are kept; trained: what the checkpoint says
-    of its training (stage, run, epoch, seed, ...); validation: the metrics that it says chose it; metrics: by NAME for
-    all sets together, and by NAME@SET where there are several; calibration: what its checkpoint keeps of its own
-    validation, such as a temperature.
+    """One model of an evaluation.
+
+    Attributes:
+        name: as reports call it, unique.
+        role: its part in the comparison of two stages, `model` where it has none.
+        file: name of its file, without folders.
+        sha256: of that file, null where only its outputs are kept.
+        architecture: null where it is not known.
+        trained: what the checkpoint says of its training (stage, run, epoch, seed, ...).
+        validation: the validation metrics in the checkpoint.
+        metrics: by NAME over all sets, and by NAME@SET where there are several.
+        calibration: what the checkpoint keeps of its own validation, such as a temperature.
+        cost: null where it was not measured.
+        notes: what to keep in mind.
     """
 
     metrics: Mapping[str, MetricValue] = Field(default_factory=dict[str, MetricValue])
@@ -153,8 +195,15 @@ class EvaluatedModel(ModelBase):
 
 
 class PairResult(PairBase):
-    """Two models on the same rows. metric: NAME or NAME@SET; difference: that of a minus that of b, paired; p_value:
-    two-sided; better: `a` or `b` where the interval leaves 0 out, null where that cannot be told.
+    """Two models on the same rows.
+
+    Attributes:
+        a: name of the first model.
+        b: name of the second model.
+        metric: NAME or NAME@SET.
+        difference: the metric of a minus that of b, paired.
+        p_value: two-sided.
+        better: `a` or `b` where the interval leaves 0 out, else null.
     """
 
     metric: str
@@ -162,9 +211,25 @@ class PairResult(PairBase):
 
 
 class EvaluationResults(ResultsBase):
-    """Everything that one evaluation found. unit, group_unit: what a row and a group are called; metrics: by name, the
-    first one chooses checkpoints; verdict: plain sentences, the most important first; protocol: how it was made, by
-    aspect (`intervals`, `selection`, ...); made_at: ISO 8601, UTC.
+    """Everything that one evaluation found.
+
+    Attributes:
+        title: of the report.
+        made_at: time in ISO 8601, UTC.
+        command: the command line.
+        task: name of the task.
+        unit: what a row is called.
+        group_unit: what a group is called.
+        verdict: plain sentences, the most important first.
+        protocol: how it was done, by aspect (`intervals`, `selection`, ...).
+        metrics: by name; the first one selects checkpoints.
+        data: the data sets.
+        models: the models.
+        comparisons: pairs of models.
+        training: curves of a run, null where no run was evaluated.
+        config: config of the run.
+        environment: machine and versions.
+        notes: what to keep in mind.
     """
 
     schema_: str = Field(default=SCHEMA, alias="schema")

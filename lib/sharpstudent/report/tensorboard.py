@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard. The library is loaded when the first log is opened, and TensorFlow never."""
+"""Scalars for TensorBoard; the library is loaded when the first log is opened, TensorFlow never."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ FLUSH_SECONDS = 30
 
 
 class TensorBoardLog:
-    """Writes scalars under tags that the caller names (`train/distill_loss`). Use as a context manager, or `close()`.
+    """Writes scalars under tags that the caller names, such as `train/distill_loss`; use it as a context manager.
 
-    On a resume, `purge_step` hides what was logged at that step or later: those steps will be done again. Events are
-    written here and now: torch's SummaryWriter does so in a thread, which dies of a full disk with a traceback. Raises
-    UserError where the disk refuses.
+    On a resume, `purge_step` hides what was logged at that step or later, because those steps will be done again.
+    Events are written at once: torch's SummaryWriter writes in a thread, which dies with a traceback when the disk is
+    full.
+
+    Raises:
+        UserError: the disk refuses.
     """
 
     def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
@@ -42,7 +45,13 @@ class TensorBoardLog:
         self.flush()
 
     def scalar(self, tag: str, value: float, step: int) -> None:
-        """Log one value at a global step."""
+        """Log one value.
+
+        Args:
+            tag: its name.
+            value: any number.
+            step: the global step.
+        """
         self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=tag, simple_value=float(value))]))
 
     def _write(self, **content: Any) -> None:
@@ -53,13 +62,18 @@ class TensorBoardLog:
             self.flush()
 
     def scalars(self, values: Mapping[str, float | None], step: int) -> None:
-        """Log several values at one step; None is left out."""
+        """Log several values at one step.
+
+        Args:
+            values: by tag; None is left out.
+            step: the global step.
+        """
         for tag, value in values.items():
             if value is not None:
                 self.scalar(tag, value, step)
 
     def flush(self) -> None:
-        """Bring what was logged to the disk."""
+        """Pass to the disk what was logged."""
         with disk_errors_told(self._path):
             self._file.flush()
         self._flushed = time.monotonic()
@@ -77,8 +91,9 @@ class TensorBoardLog:
 
 
 def _keep_tensorflow_out() -> None:
-    """TensorBoard imports an installed TensorFlow (seconds, and noise) unless this marker module exists.
+    """Keep TensorBoard from importing an installed TensorFlow, which takes seconds.
 
-    See tensorboard/compat/__init__.py: `tensorboard.compat.notf` makes it use its own small file-system stub.
+    The marker module `tensorboard.compat.notf` makes it use a small file system of its own; see
+    tensorboard/compat/__init__.py.
     """
     sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))

@@ -1,9 +1,11 @@
-"""Text, numbers and tables as a report shows them, on the page, in Markdown and on the console.
+"""Text, numbers and tables as a report shows them: on the page, in Markdown and on the console.
 
-Text of others is made fit to be shown: nothing in it is hidden, turns the line round, becomes markup, or is too long
-for its place. Tables are data: cells of ready text, with notes collected under them. Numbers are written as a reader
-has them, `.893 [.871, .914]`, `18.6 %`, `4.8 MB`, a dash where there is none. The models of a report are heads of
-columns or rows, everywhere with the same colour and the same short name.
+Names that users gave are made safe: no hidden characters, no change of direction, no markup, not too long for their
+place. Numbers are formatted for readers: `.893 [.871, .914]`, `18.6 %`, `4.8 MB`, a dash where there is none. Tables
+are data: cells of finished text, with notes collected below them. A model has the same short name and the same colour
+in every table.
+
+Legend: M models.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, are made with t
 
 
 def show(text: str) -> str:
-    """`text` with each character that cannot be seen, or that changes the order of others, as its number: ⟨U+202E⟩.
+    """`text` with each character that is invisible or changes the direction of others as its code: ⟨U+202E⟩.
 
     New lines and tabs stay.
     """
@@ -54,7 +56,15 @@ def _is_hidden(character: str) -> bool:
 
 
 def shorten(text: str, length: int) -> str:
-    """At most `length` characters: begin and end with an ellipsis between."""
+    """Cut a text in the middle: its begin and its end, with an ellipsis between.
+
+    Args:
+        text: any text.
+        length: the most characters of the result.
+
+    Returns:
+        The text itself where it is short enough.
+    """
     if len(text) <= length:
         return text
     end = (length - 1) * 2 // 5
@@ -62,7 +72,15 @@ def shorten(text: str, length: int) -> str:
 
 
 def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
-    """Each name and its short form, no two alike."""
+    """Shorten names so that no two become alike.
+
+    Args:
+        names: the names, which may repeat.
+        length: the most characters of a short one.
+
+    Returns:
+        The short form of each name.
+    """
     short: dict[str, str] = {}
     for name in dict.fromkeys(names):
         found, number = shorten(show(name), length), 2
@@ -79,7 +97,7 @@ def make_slug(text: str) -> str:
 
 
 def make_unique(names: Iterable[str]) -> list[str]:
-    """The names in order; one that was there before gets a number."""
+    """Names in their order; a repeated one gets a number, so that no two are alike."""
     taken: set[str] = set()
     unique: list[str] = []
     for name in names:
@@ -93,7 +111,13 @@ def make_unique(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Strip:
-    """An interval as a picture within a cell; all in per cent of the cell's scale."""
+    """An interval drawn within a cell.
+
+    Attributes:
+        low: lower end, in per cent of the cell's scale, like the other two.
+        value: the estimate.
+        high: upper end.
+    """
 
     low: float
     value: float
@@ -102,8 +126,17 @@ class Strip:
 
 @dataclass(frozen=True)
 class Cell:
-    """text: what is read; small: a second, fainter line; title: more of it on pointing; mark: of a note; link: the id
-    of a place in the page; series: number of the model's colour.
+    """One cell of a table.
+
+    Attributes:
+        text: what is read.
+        small: a second, fainter line.
+        title: a longer text, shown when pointing at the cell.
+        mark: mark of a note below the table.
+        link: id of a place in the page.
+        series: number of the model's colour.
+        strip: an interval to draw.
+        kind: numbers stand to the right, words to the left.
     """
 
     text: str
@@ -118,7 +151,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """head: what the row is of."""
+    """A row of a table; `head` says what it is about."""
 
     head: Cell
     cells: tuple[Cell, ...]
@@ -134,7 +167,15 @@ class Group:
 
 @dataclass(frozen=True)
 class TextTable:
-    """corner: what the first column holds; notes: by mark."""
+    """A table as data.
+
+    Attributes:
+        caption: its title.
+        corner: head of the first column.
+        columns: heads of the other columns.
+        groups: the rows.
+        notes: mark and text of each note.
+    """
 
     caption: str
     corner: str
@@ -149,7 +190,7 @@ class TextTable:
 
 @dataclass
 class Notes:
-    """Gives each text a mark, the same text the same one."""
+    """Notes below a table; the same text gets the same mark."""
 
     marks: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -163,12 +204,31 @@ class Notes:
 
 
 def word(text: str, *, title: str = "") -> Cell:
-    """A cell of words."""
+    """A cell of words.
+
+    Args:
+        text: what is read.
+        title: a longer text, shown when pointing at the cell.
+
+    Returns:
+        The cell.
+    """
     return Cell(text, title=title, kind="words")
 
 
 def build_list(caption: str, corner: str, columns: Sequence[Cell], rows: Sequence[Row], notes: Notes) -> TextTable:
-    """A table without groups."""
+    """Build a table without groups.
+
+    Args:
+        caption: its title.
+        corner: head of the first column.
+        columns: heads of the other columns.
+        rows: all rows.
+        notes: the notes that the cells refer to.
+
+    Returns:
+        The table.
+    """
     return TextTable(caption, corner, tuple(columns), (Group("", tuple(rows)),), notes.list_all())
 
 
@@ -178,12 +238,29 @@ Unit = Literal["share", "percent", "nats", "count"]
 
 
 def format_value(value: float | None, unit: Unit) -> str:
-    """`.893`, `18.6 %`, `0.412`, `1,168`."""
+    """Format a number: `.893`, `18.6 %`, `0.412`, `1,168`.
+
+    Args:
+        value: None gives a dash.
+        unit: `share` and `percent` of a value in 0..1, `nats`, or `count`.
+
+    Returns:
+        The text.
+    """
     return DASH if value is None else _FORMATS[unit](value)
 
 
 def format_interval(low: float | None, high: float | None, unit: Unit) -> str:
-    """`[.871, .914]`, `[17.0, 20.3] %`; nothing where an end has no value."""
+    """Format an interval: `[.871, .914]`, `[17.0, 20.3] %`.
+
+    Args:
+        low: lower end, None where there is none.
+        high: upper end, None where there is none.
+        unit: as in `format_value`.
+
+    Returns:
+        The text, empty where an end is None.
+    """
     if low is None or high is None:
         return ""
     if unit == "percent":
@@ -191,15 +268,23 @@ def format_interval(low: float | None, high: float | None, unit: Unit) -> str:
     return f"[{format_value(low, unit)}, {format_value(high, unit)}]"
 
 
-def format_estimate(figure: MetricValue | None, unit: Unit) -> str:
-    """`.902 [.880, .927]`; a dash where there is no value."""
-    if figure is None or figure.value is None:
+def format_estimate(estimate: MetricValue | None, unit: Unit) -> str:
+    """Format a value with its interval: `.902 [.880, .927]`.
+
+    Args:
+        estimate: None gives a dash.
+        unit: as in `format_value`.
+
+    Returns:
+        The text.
+    """
+    if estimate is None or estimate.value is None:
         return DASH
-    return f"{format_value(figure.value, unit)} {format_interval(figure.low, figure.high, unit)}".rstrip()
+    return f"{format_value(estimate.value, unit)} {format_interval(estimate.low, estimate.high, unit)}".rstrip()
 
 
 def format_difference(value: float | None) -> str:
-    """`+.021`, `−.004`, with its sign."""
+    """Format a difference with its sign: `+.021`, `−.004`."""
     if value is None:
         return DASH
     digits = _format_share(abs(value))
@@ -207,46 +292,46 @@ def format_difference(value: float | None) -> str:
 
 
 def format_probability(value: float) -> str:
-    """A probability in per cent that never claims certainty: `99.3 %`, `> 99.9 %`, `< 0.1 %`."""
+    """Format a probability in per cent; it never claims certainty: `99.3 %`, `> 99.9 %`, `< 0.1 %`."""
     if value > 0.999:
         return f"> 99.9{NARROW}%"
     return f"< 0.1{NARROW}%" if value < 0.001 else f"{100 * value:.1f}{NARROW}%"
 
 
 def format_p_value(value: float | None) -> str:
-    """`.031`, `< .001`, of two sides."""
+    """Format a two-sided p-value: `.031`, `< .001`."""
     if value is None:
         return DASH
     return "< .001" if value < 0.001 else _format_share(value)
 
 
 def format_count(value: int | None) -> str:
-    """`12,345`."""
+    """Format a count: `12,345`."""
     return DASH if value is None else f"{value:,}"
 
 
 def format_bytes(value: int | None) -> str:
-    """`4.8 MB`, powers of ten."""
+    """Format a size in powers of ten: `4.8 MB`."""
     return _scale(value, (1e9, 1e9, "{:.1f} GB"), (1e6, 1e6, "{:.1f} MB"), (1e3, 1e3, "{:.1f} kB"), (0, 1, "{:.0f} B"))
 
 
 def format_macs(value: int | None) -> str:
-    """`1.39 G`, `98.7 M`, `46.1 k` multiply-accumulates."""
+    """Format multiply-accumulates: `1.39 G`, `98.7 M`, `46.1 k`."""
     return _scale(value, (1e9, 1e9, "{:.2f} G"), (1e6, 1e6, "{:.1f} M"), (0, 1e3, "{:.1f} k"))
 
 
 def format_parameters(count: int | None) -> str:
-    """`19.34 M`, `1.12 M`, `12.3 k`, or a dash."""
+    """Format a number of parameters: `19.34 M`, `1.12 M`, `12.3 k`."""
     return _scale(count, (1e5, 1e6, "{:.2f} M"), (0, 1e3, "{:.1f} k"))
 
 
 def format_milliseconds(value: float | None) -> str:
-    """`30.1 ms`, `0.31 ms`, or a dash."""
+    """Format a time: `30.1 ms`, `0.31 ms`."""
     return _scale(value, (1, 1, "{:.1f} ms"), (0, 1, "{:.2f} ms"))
 
 
 def _scale(value: float | None, *forms: tuple[float, float, str]) -> str:
-    """forms: from which value on each is used, the size of its unit, and the text; the first that fits is taken."""
+    """Use the first form whose least value is reached; a form: that least value, the size of its unit, the text."""
     if value is None:
         return DASH
     _, size, text = next(form for form in forms if value >= form[0])
@@ -254,7 +339,7 @@ def _scale(value: float | None, *forms: tuple[float, float, str]) -> str:
 
 
 def format_moment(written: str) -> str:
-    """`2026-08-08T12:30:00+00:00` as `8 August 2026, 12:30 UTC`; a text of another form as it is."""
+    """Format an ISO 8601 time, `8 August 2026, 12:30 UTC`; any other text stays as it is."""
     try:
         moment = datetime.fromisoformat(written)
     except ValueError:
@@ -292,7 +377,7 @@ SHORT = 30  # characters
 
 
 def list_heads(models: Sequence[ModelBase]) -> tuple[Cell, ...]:
-    """A cell a model (M,): its short name, role below, the full name on pointing, and the number of its colour."""
+    """Heads of the columns or rows of models (M,): short name, role, full name on pointing, number of the colour."""
     short = shorten_names([model.name for model in models], SHORT)
     return tuple(
         Cell(
@@ -318,16 +403,24 @@ Columns = Mapping[str, Sequence[str]]  # of a table on the console or in Markdow
 
 
 def list_costs(models: Sequence[ModelBase], *names: str) -> dict[str, list[str]]:
-    """Columns with a cell a model; names: keys of `COSTS`."""
+    """Columns with one cost each.
+
+    Args:
+        models: a cell each.
+        names: keys of `COSTS`.
+
+    Returns:
+        Cells by name of the cost.
+    """
     return {name: [DASH if model.cost is None else COSTS[name](model.cost) for model in models] for name in names}
 
 
 def list_guide_columns(models: Sequence[ModelBase], values: Sequence[str], *, metric: str) -> dict[str, list[str]]:
-    """The columns of the two-stage guide's table.
+    """The columns of the two-stage guide's table: model, parameters, a metric, inference time.
 
     Args:
         models: a row each.
-        values: of the metric that the table is about, a text a model.
+        values: the formatted metric of each model.
         metric: title of the column of values.
 
     Returns:
@@ -343,12 +436,20 @@ def list_guide_columns(models: Sequence[ModelBase], values: Sequence[str], *, me
 
 
 def drop_empty(columns: Columns) -> dict[str, Sequence[str]]:
-    """The columns in which any cell has a value."""
+    """Leave out the columns in which every cell is a dash."""
     return {head: cells for head, cells in columns.items() if set(cells) - {DASH}}
 
 
 def to_markdown(columns: Columns, *, words: Sequence[str]) -> str:
-    """A table as Markdown, ending in a newline. words: heads of the columns of names, which have no effect."""
+    """Write a table as Markdown.
+
+    Args:
+        columns: cells by head, in order.
+        words: heads of the columns of names; these are escaped and stand to the left.
+
+    Returns:
+        The table, ending in a newline.
+    """
     cells = [
         [escape_markdown(cell) if head in words else " ".join(cell.split()) for cell in column]
         for head, column in columns.items()
@@ -358,13 +459,19 @@ def to_markdown(columns: Columns, *, words: Sequence[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A name that users gave, on one line and without markup: nothing in it becomes a link, HTML or another cell."""
+    """A name that users gave, on one line and without markup: it cannot become a link, HTML or another cell."""
     return re.sub(r"([\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.)", r"\\\1", " ".join(text.split()))
 
 
 def draw_console_table(columns: Columns, *, words: Sequence[str]) -> ConsoleTable:
-    """A table for a console of 80 columns. words: heads of the columns that hold names: a long one takes several
-    lines, and numbers stay whole.
+    """Build a table for a console of 80 columns.
+
+    Args:
+        columns: cells by head, in order.
+        words: heads of the columns of names; a long name is wrapped, while numbers stay whole.
+
+    Returns:
+        The table.
     """
     table = ConsoleTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for head in columns:

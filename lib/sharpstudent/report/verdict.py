@@ -1,6 +1,8 @@
-"""Plain sentences about results, and no more than the intervals allow: of figures, of cost, and of any task's metrics.
+"""Sentences about the results of an evaluation, in plain English, which claim no more than the intervals allow.
 
-An interval that covers 0, or chance, is said to leave the question open.
+Other files build their sentences from the first half of this one: estimates, differences, shares and costs. The second
+half writes the verdict of a task that has no words of its own. An interval that covers 0, or chance, leaves a question
+open, and the sentence says so.
 """
 
 from __future__ import annotations
@@ -38,62 +40,88 @@ NO_DIFFERENCE = 0.0
 MOST_DIGITS = 6  # what these cannot show is claimed by no sentence
 
 
-def find_side(figure: MetricValue | None, reference: float) -> Side:
-    """Where the whole interval lies; `open` where it covers, touches or nearly touches the reference, `unknown` where
-    there is none.
-    """
-    if figure is None or figure.value is None or figure.low is None or figure.high is None:
-        return "unknown"
-    if round(figure.low, MOST_DIGITS) > reference:
-        return "above"
-    return "below" if round(figure.high, MOST_DIGITS) < reference else "open"
-
-
-def say_estimate(figure: MetricValue, *more: str, references: tuple[float, ...] = ()) -> str:
-    """`.902 (95 % interval .880 to .927; 336 frames of 42 people)`.
+def find_side(estimate: MetricValue | None, reference: float) -> Side:
+    """Where an interval lies beside a reference value.
 
     Args:
-        figure: a value with its interval.
-        more: what follows in the brackets.
-        references: values that no other one is ever rounded to, such as chance.
+        estimate: a value with its interval; None for one that does not exist.
+        reference: the value to compare with, such as chance.
+
+    Returns:
+        `above` or `below` where the whole interval lies there, `open` where it covers, touches or nearly touches the
+        reference, `unknown` where there is no interval.
     """
-    return _say(figure, more, lambda value: _round(value, references))
+    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
+        return "unknown"
+    if round(estimate.low, MOST_DIGITS) > reference:
+        return "above"
+    return "below" if round(estimate.high, MOST_DIGITS) < reference else "open"
 
 
-def say_difference(figure: MetricValue, *more: str) -> str:
-    """`+.107 (95 % interval +.074 to +.142)`. An end beside 0 is never rounded to it."""
-    return _say(figure, more, _round_difference)
+def say_estimate(estimate: MetricValue, *more: str, references: tuple[float, ...] = ()) -> str:
+    """Format a value with its interval: `.902 (95 % interval .880 to .927; 336 frames of 42 people)`.
+
+    Args:
+        estimate: a value with its interval.
+        more: texts that follow the interval in the brackets.
+        references: values that no other one is ever rounded to, such as chance.
+
+    Returns:
+        The text.
+    """
+    return _say(estimate, more, lambda value: _round(value, references))
 
 
-def say_rate(figure: MetricValue, *more: str) -> str:
-    """`2.3 % (95 % interval 1.0 % to 4.1 %)`."""
-    return _say(figure, more, lambda value: f"{_round(100 * value, (0.0, 100.0), digits=1)} %")
+def say_difference(estimate: MetricValue, *more: str) -> str:
+    """Format a difference: `+.107 (95 % interval +.074 to +.142)`. An end beside 0 is never rounded to 0.
+
+    Args:
+        estimate: the difference with its interval.
+        more: texts that follow the interval in the brackets.
+
+    Returns:
+        The text.
+    """
+    return _say(estimate, more, _round_difference)
+
+
+def say_rate(estimate: MetricValue, *more: str) -> str:
+    """Format a rate in 0..1 as a percentage: `2.3 % (95 % interval 1.0 % to 4.1 %)`.
+
+    Args:
+        estimate: the rate with its interval.
+        more: texts that follow the interval in the brackets.
+
+    Returns:
+        The text.
+    """
+    return _say(estimate, more, lambda value: f"{_round(100 * value, (0.0, 100.0), digits=1)} %")
 
 
 def say_share(share: float) -> str:
-    """`3.4 %`; never 0 or all where it is not."""
+    """Format a share in 0..1 as a percentage, `3.4 %`; it is never rounded to 0 or 100 %."""
     return f"{_round(100 * share, (0.0, 100.0), digits=1)} %"
 
 
-def turn(figure: MetricValue) -> MetricValue:
-    """The difference the other way round."""
-    value, low, high = (None if v is None else 0.0 - v for v in (figure.value, figure.high, figure.low))
-    return MetricValue(value=value, low=low, high=high, note=figure.note)
+def turn(estimate: MetricValue) -> MetricValue:
+    """Swap the two sides of a difference: a minus b becomes b minus a."""
+    value, low, high = (None if v is None else 0.0 - v for v in (estimate.value, estimate.high, estimate.low))
+    return MetricValue(value=value, low=low, high=high, note=estimate.note)
 
 
 def join(parts: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """List parts as prose: `a`, `a and b`, `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _say(figure: MetricValue, more: tuple[str, ...], to_text: Callable[[float], str]) -> str:
-    if figure.value is None:
-        return f"no value ({say_name(figure.note or 'nobody said why')})"
-    if figure.low is None or figure.high is None:
-        inside = say_name(figure.note) if figure.note else "no interval"
+def _say(estimate: MetricValue, more: tuple[str, ...], to_text: Callable[[float], str]) -> str:
+    if estimate.value is None:
+        return f"no value ({say_name(estimate.note or 'nobody said why')})"
+    if estimate.low is None or estimate.high is None:
+        inside = say_name(estimate.note) if estimate.note else "no interval"
     else:
-        inside = f"95 % interval {to_text(figure.low)} to {to_text(figure.high)}"
-    return f"{to_text(figure.value)} ({'; '.join([inside, *filter(None, more)])})"
+        inside = f"95 % interval {to_text(estimate.low)} to {to_text(estimate.high)}"
+    return f"{to_text(estimate.value)} ({'; '.join([inside, *filter(None, more)])})"
 
 
 def _round_difference(value: float) -> str:
@@ -102,7 +130,7 @@ def _round_difference(value: float) -> str:
 
 
 def _round(value: float, references: tuple[float, ...], *, digits: int = 3) -> str:
-    """With more digits where fewer would put it on a reference that it is not."""
+    """Round to `digits`, or to more digits where fewer would show one of the references."""
     fitting = [
         n for n in range(digits, MOST_DIGITS + 1) if not any(round(value, n) == one != value for one in references)
     ]
@@ -131,30 +159,35 @@ def describe_weight(
     unit: str = "sample",
     inputs: str = "",
 ) -> list[str]:
-    """Is the student lighter at all? Of parameters and multiply-accumulates; file size and latency are said beside.
+    """Say whether the student is lighter than the teacher, in parameters and in multiply-accumulates.
+
+    File size and latency are told beside them, but do not decide.
 
     Args:
-        student: the one that should be.
-        teacher: the one that it is held against.
-        lighter: the width of the student's family that would be, named where the student is not.
-        unit: what was timed.
+        student: the model that should be lighter.
+        teacher: the model that it is compared with.
+        lighter: the widest student of the family that is lighter, named where this one is not.
+        unit: what was timed, such as `picture`.
         inputs: where the two read inputs of different sizes, words that say so, after a comma.
+
+    Returns:
+        Sentences.
     """
     is_lighter, names = "student is lighter than its teacher", f"({say_name(student.name)}, {say_name(teacher.name)})"
     if student.cost is None or teacher.cost is None:
         return [f"Whether the {is_lighter} cannot be told, no cost was measured of both {names}."]
     less, not_less, unknown, said = _sort_aspects(student.cost, teacher.cost)
-    figures = f"{'; '.join(said)}."
+    details = f"{'; '.join(said)}."
     if not less and not not_less:
-        text = f"Whether the {is_lighter} cannot be told, {join(unknown)} are not known of both {names}: {figures}"
+        text = f"Whether the {is_lighter} cannot be told, {join(unknown)} are not known of both {names}: {details}"
     elif not not_less:
-        text = f"The {is_lighter}{f' in {join(less)}' if unknown else ''} {names}: {figures}"
+        text = f"The {is_lighter}{f' in {join(less)}' if unknown else ''} {names}: {details}"
         if unknown:
             text += f" Its {join(unknown)} beside the teacher's are not known."
     elif not less:
-        text = f"The {is_lighter.replace(' is ', ' is not ')} {names}: {figures}"
+        text = f"The {is_lighter.replace(' is ', ' is not ')} {names}: {details}"
     else:
-        text = f"The {is_lighter} in {join(less)} but not in {join(not_less)} {names}: {figures}"
+        text = f"The {is_lighter} in {join(less)} but not in {join(not_less)} {names}: {details}"
     lines = [text, _describe_latency(student, teacher, unit, inputs)]
     if not_less and lighter is not None:
         lines.insert(
@@ -166,7 +199,17 @@ def describe_weight(
 
 
 def describe_same_speed(student: ModelBase, before: ModelBase, *, unit: str = "sample", inputs: str = "") -> list[str]:
-    """Distillation changes no layer: the student should be as fast as it was. unit, inputs: as `describe_weight`."""
+    """Compare the latency of a student after and before distillation, which changes no layer.
+
+    Args:
+        student: the distilled model.
+        before: the model before stage 2.
+        unit: what was timed, such as `picture`.
+        inputs: where the two read inputs of different sizes, words that say so, after a comma.
+
+    Returns:
+        One sentence, or none where there is no latency.
+    """
     line = _describe_latency(student, before, unit, inputs)
     if not line or student.architecture is None or student.architecture != before.architecture:
         return [line] if line else []
@@ -178,7 +221,15 @@ def describe_same_speed(student: ModelBase, before: ModelBase, *, unit: str = "s
 
 
 def find_role(models: Sequence[Model], role: Role) -> list[Model]:
-    """The models of one role."""
+    """The models of one role, in their order.
+
+    Args:
+        models: those of the results.
+        role: the role in the comparison of two stages.
+
+    Returns:
+        The models that have it.
+    """
     return [model for model in models if model.role == role]
 
 
@@ -189,16 +240,16 @@ def describe_costs(
     lighter: Lighter | None = None,
     say_inputs: Callable[[Model, Model], str] = lambda _student, _other: "",
 ) -> list[str]:
-    """Each distilled student beside each teacher and beside what it was before; nothing where no cost was measured.
+    """Compare the cost of each distilled student with that of each teacher, and with its own before stage 2.
 
     Args:
         models: those of the results.
-        unit: what was timed.
-        lighter: as `describe_weight` takes it.
-        say_inputs: the `inputs` of `describe_weight` for two models.
+        unit: what was timed, such as `picture`.
+        lighter: the widest student of the family that is lighter than the teacher.
+        say_inputs: gives the `inputs` of `describe_weight` for two models.
 
     Returns:
-        Sentences.
+        Sentences; none where no cost was measured.
     """
     if all(model.cost is None for model in models):
         return []
@@ -215,7 +266,7 @@ def describe_costs(
 
 
 def _sort_aspects(student: CostResult, teacher: CostResult) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Deciding aspects that are clearly less, that are not, and that are not known; and all of them in words."""
+    """Sort the deciding aspects by whether the student has clearly less; also say all aspects in words."""
     less, not_less, unknown, said = list[str](), list[str](), list[str](), list[str]()
     for name, field, tell in _ASPECTS:
         own, other = getattr(student, field), getattr(teacher, field)
@@ -239,19 +290,19 @@ def _say_ratio(own: float, other: float) -> str:
 
 
 def _describe_latency(one: ModelBase, other: ModelBase, unit: str, inputs: str) -> str:
-    """One sentence, "" where neither was timed."""
+    """Compare two latencies in one sentence, "" where one of them was not measured."""
     a, b = one.cost, other.cost
     if a is None or b is None or a.latency_ms is None or b.latency_ms is None:
         return ""
     names = f"{say_name(one.name)} and {say_name(other.name)}"
     times = f"{format_milliseconds(a.latency_ms)} and {format_milliseconds(b.latency_ms)}"
-    figures = f"{times} a {unit} (median, batch 1{inputs})"
+    details = f"{times} a {unit} (median, batch 1{inputs})"
     if a.device != b.device:
         return (
-            f"Latencies of {names}: {figures}, on different devices ({say_name(a.device)}; {say_name(b.device)}): they "
+            f"Latencies of {names}: {details}, on different devices ({say_name(a.device)}; {say_name(b.device)}): they "
             "say nothing of which is faster."
         )
-    end = f"{figures}, on {say_name(a.device)}"
+    end = f"{details}, on {say_name(a.device)}"
     words = {
         "same": f"are equal within noise: {end}.",
         "noisy": f"cannot be told apart, for single {unit}s vary too much: {end}; measure on a quiet machine.",
@@ -262,8 +313,10 @@ def _describe_latency(one: ModelBase, other: ModelBase, unit: str, inputs: str) 
 
 
 def _compare_latencies(a: CostResult, b: CostResult) -> str:
-    """`less` or `more` where the medians differ by more than 5 % and by more than single samples vary (p95 above the
-    median); else `same`, or `noisy` where samples vary so much that the medians may well differ.
+    """Compare the medians of two latencies.
+
+    Returns `less` or `more` where they differ by more than 5 % and by more than single samples vary (p95 minus median);
+    `noisy` where single samples vary so much that the medians may well differ; else `same`.
     """
     assert a.latency_ms is not None
     assert b.latency_ms is not None
@@ -282,8 +335,9 @@ _ANSWERS = {"a": "helped", "b": "hurt"}
 
 
 def write_verdict(results: EvaluationResults) -> tuple[str, ...]:
-    """Plain sentences about the results of any task, a headline first: did distillation help, the cost, each pair of
-    models, and each model against chance. Of every metric, all sets together; the first metric answers.
+    """The verdict of any task, a headline first: did distillation help, the cost, the pairs, each model against chance.
+
+    The sentences speak of all sets together. The first metric decides the headline.
     """
     if not results.models:
         return ("No model was evaluated.",)
@@ -308,7 +362,8 @@ def _write_headline(
                 return f"{subject} {_ANSWERS[found.better]}."
             return f"Whether {lower_first(subject)} helped cannot be told from this data."
     about = results.metrics[first]
-    known = [(figure.value, model) for model in results.models if (figure := model.metrics[first]).value is not None]
+    values = [(model.metrics[first].value, model) for model in results.models]
+    known = [(value, model) for value, model in values if value is not None]
     if not known:
         return f"No model has a value of {about.title} on this data."
     value, model = (max if about.direction == "higher" else min)(known, key=lambda one: one[0])
@@ -336,21 +391,21 @@ def _tell_pair(results: EvaluationResults, pair: PairResult, by_role: Mapping[st
 
 
 def _tell_model(results: EvaluationResults, model: EvaluatedModel) -> list[str]:
-    """Each metric, all sets together, and whether it is better than chance."""
+    """State each metric over all sets, and whether it is better than chance."""
     lines: list[str] = []
     for name, about in results.metrics.items():
-        figure, subject = model.metrics[name], f"The {about.title} of {say_name(model.name)}"
-        if figure.value is None:
-            lines.append(f"{subject} has {say_name(figure.note or 'no value')}.")
+        estimate, subject = model.metrics[name], f"The {about.title} of {say_name(model.name)}"
+        if estimate.value is None:
+            lines.append(f"{subject} has {say_name(estimate.note or 'no value')}.")
             continue
         references = () if about.chance is None else (about.chance,)
-        said = say_estimate(figure, _say_over(results), references=references)
+        said = say_estimate(estimate, _say_over(results), references=references)
         lines.append(f"{subject} is {said}{_say_chance(model, name, about)}.")
     return lines
 
 
 def _say_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> str:
-    """Whether a value is better than a guess's, where that is known."""
+    """Whether a value is better than guessing, where the level of guessing is known."""
     if about.chance is None:
         return ""
     side, good = find_side(model.metrics[name], about.chance), "above" if about.direction == "higher" else "below"
@@ -363,13 +418,13 @@ def _say_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> str:
 
 
 def _say_over(results: EvaluationResults) -> str:
-    """`400 samples of 40 persons`."""
+    """What the metrics are computed over: `400 samples of 40 people`."""
     rows, groups = sum(one.rows for one in results.data), sum(one.groups for one in results.data)
     return f"{say_count(rows, results.unit)} of {say_count(groups, results.group_unit)}"
 
 
 def _warn_of_few(results: EvaluationResults) -> list[str]:
-    """A percentile bootstrap over few groups is too narrow (Davison & Hinkley 1997, section 5.2)."""
+    """Warn of few groups: a percentile bootstrap is then too narrow (Davison & Hinkley 1997, section 5.2)."""
     groups = sum(one.groups for one in results.data)
     if groups >= FEW_GROUPS:
         return []

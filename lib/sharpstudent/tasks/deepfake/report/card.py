@@ -190,7 +190,7 @@ def _list_results(results: Results, model: ModelResult) -> list[dict[str, Any]]:
     """One entry a set, then one for each of its kinds of fake."""
     found: list[dict[str, Any]] = []
     for dataset in list_sets(results):
-        of_set = {figure: dataset.find(model, figure) for figure, _, _ in METRICS}
+        of_set = {estimate: dataset.find(model, estimate) for estimate, _, _ in METRICS}
         found += _make_entry(dataset, None, of_set)
         for kind, auc in dataset.list_kinds(model).items():
             found += _make_entry(dataset, kind, {"frame_auc": auc})
@@ -198,12 +198,12 @@ def _list_results(results: Results, model: ModelResult) -> list[dict[str, Any]]:
 
 
 def _make_entry(
-    dataset: ReportSet, kind: str | None, figures: Mapping[str, MetricValue | None]
+    dataset: ReportSet, kind: str | None, estimates: Mapping[str, MetricValue | None]
 ) -> list[dict[str, Any]]:
     metrics = [
-        {"type": hub_type, "value": figure.value, "name": f"{title}{_say_interval(figure)}", "verified": False}
+        {"type": hub_type, "value": estimate.value, "name": f"{title}{_say_interval(estimate)}", "verified": False}
         for name, hub_type, title in METRICS
-        if (figure := figures.get(name)) is not None and figure.value is not None
+        if (estimate := estimates.get(name)) is not None and estimate.value is not None
     ]
     if not metrics:
         return []
@@ -215,10 +215,10 @@ def _make_entry(
     return [{"task": {"type": TASK, "name": "Real or fake"}, "dataset": about, "metrics": metrics}]
 
 
-def _say_interval(figure: MetricValue) -> str:
-    if figure.low is None or figure.high is None:
+def _say_interval(estimate: MetricValue) -> str:
+    if estimate.low is None or estimate.high is None:
         return ""
-    return f" (95 % interval {figure.low:.4f} to {figure.high:.4f})"
+    return f" (95 % interval {estimate.low:.4f} to {estimate.high:.4f})"
 
 
 def _to_slug(name: str) -> str:

@@ -58,9 +58,9 @@ def describe_separation(model: ModelResult, sets: list[ReportSet]) -> list[str]:
 def describe_kinds(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     """The kind of fake that it finds hardest against the easiest; nothing where there are not two."""
     kinds = [
-        (f"{say_name(kind)} ({dataset.title}{_say_novelty(kind, dataset, sets)})", figure)
+        (f"{say_name(kind)} ({dataset.title}{_say_novelty(kind, dataset, sets)})", estimate)
         for dataset in sets
-        for kind, figure in dataset.list_kinds(model).items()
+        for kind, estimate in dataset.list_kinds(model).items()
     ]
     if len(kinds) < 2:
         return []
@@ -91,15 +91,15 @@ def describe_robustness(model: ModelResult) -> list[str]:
         return []
     curve, point = worst
     without = curve.points[0].auc
-    figures = f"frame AUC {say_auc(point.auc)}, against {say_auc(without)} on clean pictures"
+    details = f"frame AUC {say_auc(point.auc)}, against {say_auc(without)} on clean pictures"
     where = f"{say_name(curve.name)} at {say_name(point.label)}"
     tried = f"of {len(model.robustness)} corruption{'s' if len(model.robustness) > 1 else ''} tried"
     if _is_apart(point.auc, without):
-        text = f"{where} harms {say_name(model.name)} most {tried}: {figures}"
+        text = f"{where} harms {say_name(model.name)} most {tried}: {details}"
     else:
         text = (
             f"That any corruption harms {say_name(model.name)} is not shown by these intervals; lowest {tried} is "
-            f"{where}: {figures}"
+            f"{where}: {details}"
         )
     if find_side(point.auc, CHANCE) in ("open", "below"):
         text += "; there it is not shown to be better than chance"
@@ -210,15 +210,15 @@ def _count_undecided(
     return (*max(known), {}) if known else (None, None, {})
 
 
-def _say_errors(figure: MetricValue, dataset: ReportSet, model: ModelResult, kind: str) -> str:
+def _say_errors(estimate: MetricValue, dataset: ReportSet, model: ModelResult, kind: str) -> str:
     """`2.3 % (...) of the real frames`; of none at all, how many there may still be."""
     count = dataset.count(model, f"frame_count_{kind}")
     frames = f"{kind} frames" if count is None else f"{count:,} {kind} frames"
     people = dataset.count(model, "people_count")
-    is_flat = figure.low is not None and figure.low == figure.high == figure.value
-    if not is_flat or figure.value not in (0.0, 1.0):
-        return f"{say_rate(figure)} of {'the ' if count is None else ''}{frames}"
-    which = f"none of the {frames}" if figure.value == 0.0 else f"all of the {frames}"
+    is_flat = estimate.low is not None and estimate.low == estimate.high == estimate.value
+    if not is_flat or estimate.value not in (0.0, 1.0):
+        return f"{say_rate(estimate)} of {'the ' if count is None else ''}{frames}"
+    which = f"none of the {frames}" if estimate.value == 0.0 else f"all of the {frames}"
     if people is None or people <= RULE_OF_THREE:
         return f"{which} (too few to say how rare the other case is)"
     over = say_count(people, "person")

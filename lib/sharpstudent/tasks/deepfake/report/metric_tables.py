@@ -78,7 +78,7 @@ class AllMetrics:
         return list(dict.fromkeys(part for _, part in self.found if part.startswith(f"{source}/")))
 
     def find(self, level: str, suffix: str, model: str, base: str) -> MetricValue | None:
-        """A model's figure, None where it has none."""
+        """A model's estimate, None where it has none."""
         return self.found.get((level, suffix), {}).get(model, {}).get(base)
 
 
@@ -86,17 +86,17 @@ def collect_metrics(models: Sequence[ModelResult]) -> AllMetrics:
     """All figures by their place."""
     found: dict[tuple[str, str], dict[str, dict[str, MetricValue]]] = {}
     for model in models:
-        for name, figure in model.figures.items():
+        for name, estimate in model.figures.items():
             parts = split_name(name)
-            found.setdefault((parts.level, parts.suffix), {}).setdefault(model.name, {})[parts.base] = figure
+            found.setdefault((parts.level, parts.suffix), {}).setdefault(model.name, {})[parts.base] = estimate
     return AllMetrics(tuple(models), found)
 
 
-def build_metric_tables(figures: AllMetrics, level: str, suffix: str) -> MetricTables:
+def build_metric_tables(metrics: AllMetrics, level: str, suffix: str) -> MetricTables:
     """The table of a level and part, with the counts that belong to it."""
     title = f"Per {level.partition('_')[0]}" + _tell_rule(level)
     place = f"{describe_level(level)}, {describe_part(suffix)}"
-    found = _merge_counts(figures, level, suffix)
+    found = _merge_counts(metrics, level, suffix)
     words = {base: find_word(base) for of_model in found.values() for base in of_model}
     titles = {base: _title_group(one) for base, one in words.items()}
 
@@ -104,37 +104,37 @@ def build_metric_tables(figures: AllMetrics, level: str, suffix: str) -> MetricT
         notes, groups = Notes(), list[Group]()
         for title in wanted:
             own = [(base, one) for base, one in words.items() if titles[base] == title]
-            groups.append(Group(title, tuple(_build_row(figures.models, found, *one, notes) for one in own)))
-        return TextTable(caption, "Metric", list_heads(figures.models), _drop_empty(groups), notes.list_all())
+            groups.append(Group(title, tuple(_build_row(metrics.models, found, *one, notes) for one in own)))
+        return TextTable(caption, "Metric", list_heads(metrics.models), _drop_empty(groups), notes.list_all())
 
     further = [name for name in dict.fromkeys(titles.values()) if name not in _MAIN]
     at = build(f"Decisions on {place}, at thresholds chosen on validation", further)
     return MetricTables(title, build(f"Metrics of {place}", _MAIN), at)
 
 
-def build_kinds_table(figures: AllMetrics, source: str, level: str, bases: Sequence[str]) -> TextTable:
-    """A row a kind of fake, for each of the figures named; each kind against all reals of its source."""
+def build_kinds_table(metrics: AllMetrics, source: str, level: str, bases: Sequence[str]) -> TextTable:
+    """A row a kind of fake, for each of the metrics named; each kind against all reals of its source."""
     notes, groups = Notes(), list[Group]()
     for base in bases:
         rows: list[Row] = []
-        for suffix in figures.list_kinds(source):
-            cells = _build_cells(figures.models, figures.found.get((level, suffix), {}), base, find_word(base), notes)
+        for suffix in metrics.list_kinds(source):
+            cells = _build_cells(metrics.models, metrics.found.get((level, suffix), {}), base, find_word(base), notes)
             if any(cell.text != DASH or cell.mark for cell in cells):
                 rows.append(Row(Cell(suffix.removeprefix(f"{source}/"), kind="words"), cells))
         groups.append(Group(_title_with_direction(find_word(base)), tuple(rows)))
     caption = f"By kind of fake, {describe_level(level)} of {describe_part(source)}"
-    return TextTable(caption, "Kind of fake", list_heads(figures.models), _drop_empty(groups), notes.list_all())
+    return TextTable(caption, "Kind of fake", list_heads(metrics.models), _drop_empty(groups), notes.list_all())
 
 
-def build_cell(figure: MetricValue | None, word: Word, notes: Notes) -> Cell:
+def build_cell(estimate: MetricValue | None, word: Word, notes: Notes) -> Cell:
     """A figure with its interval below, and the mark of its note."""
-    if figure is None:
+    if estimate is None:
         return Cell(DASH, title="not measured")
     return Cell(
-        text=format_value(figure.value, word.unit),
-        small=format_interval(figure.low, figure.high, word.unit),
-        title=figure.note or "",
-        mark=notes.mark(figure.note),
+        text=format_value(estimate.value, word.unit),
+        small=format_interval(estimate.low, estimate.high, word.unit),
+        title=estimate.note or "",
+        mark=notes.mark(estimate.note),
     )
 
 
@@ -146,17 +146,17 @@ def _tell_rule(level: str) -> str:
     return describe_level(level).partition("s (")[2].removesuffix(")").join((": ", "")) if "_" in level else ""
 
 
-def _merge_counts(figures: AllMetrics, level: str, suffix: str) -> Found:
+def _merge_counts(metrics: AllMetrics, level: str, suffix: str) -> Found:
     """Figures of a level with the counts of its unit, and of people."""
     unit = level.partition("_")[0]
     places = dict.fromkeys(((level, suffix), (unit, suffix), ("", suffix)))
     return {
         model.name: {
-            base: figure
+            base: estimate
             for place in places
-            for base, figure in figures.found.get(place, {}).get(model.name, {}).items()
+            for base, estimate in metrics.found.get(place, {}).get(model.name, {}).items()
         }
-        for model in figures.models
+        for model in metrics.models
     }
 
 
@@ -181,27 +181,27 @@ _COLUMNS = (("frame", "auc"), ("video_mean", "auc"), ("frame", "eer"), ("frame",
 _MOST_ROWS = 24
 
 
-def build_glance(figures: AllMetrics) -> TextTable:
+def build_glance(metrics: AllMetrics) -> TextTable:
     """Of all data together, and of each source where there are several and not too many."""
-    sources = figures.list_sources()
-    parts = [""] if len(sources) < 2 or len(sources) * len(figures.models) > _MOST_ROWS else ["", *sources]
-    parts = [part for part in parts if figures.list_levels(part)]
+    sources = metrics.list_sources()
+    parts = [""] if len(sources) < 2 or len(sources) * len(metrics.models) > _MOST_ROWS else ["", *sources]
+    parts = [part for part in parts if metrics.list_levels(part)]
     columns = [
         (level, base)
         for level, base in _COLUMNS
-        if any(figures.find(level, part, model.name, base) for part in parts for model in figures.models)
+        if any(metrics.find(level, part, model.name, base) for part in parts for model in metrics.models)
     ]
-    notes, names = Notes(), [model.name for model in figures.models]
-    least = find_scale(figures)
+    notes, names = Notes(), [model.name for model in metrics.models]
+    least = find_scale(metrics)
     groups = tuple(
         Group(
             describe_part(part) if part else "All data",
             tuple(
                 Row(
                     head,
-                    tuple(_build(figures.find(level, part, name, base), base, notes, least) for level, base in columns),
+                    tuple(_build(metrics.find(level, part, name, base), base, notes, least) for level, base in columns),
                 )
-                for head, name in zip(list_heads(figures.models), names, strict=True)
+                for head, name in zip(list_heads(metrics.models), names, strict=True)
             ),
         )
         for part in parts
@@ -223,23 +223,23 @@ def _build_head(level: str, base: str) -> Cell:
     )
 
 
-def find_scale(figures: AllMetrics) -> float:
+def find_scale(metrics: AllMetrics) -> float:
     """Where the scale of areas begins."""
     areas = [
-        figure
-        for part in ("", *figures.list_sources())
-        for model in figures.models
+        estimate
+        for part in ("", *metrics.list_sources())
+        for model in metrics.models
         for level, base in _COLUMNS
-        if base == "auc" and (figure := figures.find(level, part, model.name, base)) is not None
+        if base == "auc" and (estimate := metrics.find(level, part, model.name, base)) is not None
     ]
-    return find_least(value for figure in areas for value in (figure.low, figure.value))
+    return find_least(value for estimate in areas for value in (estimate.low, estimate.value))
 
 
-def _build(figure: MetricValue | None, base: str, notes: Notes, least: float) -> Cell:
-    cell = build_cell(figure, find_word(base), notes)
-    if base != "auc" or figure is None or figure.value is None:
+def _build(estimate: MetricValue | None, base: str, notes: Notes, least: float) -> Cell:
+    cell = build_cell(estimate, find_word(base), notes)
+    if base != "auc" or estimate is None or estimate.value is None:
         return cell
-    ends = (figure.value if end is None else end for end in (figure.low, figure.value, figure.high))
+    ends = (estimate.value if end is None else end for end in (estimate.low, estimate.value, estimate.high))
     return replace(cell, strip=Strip(*(round(100 * (end - least) / (1 - least), 1) for end in ends)))
 
 

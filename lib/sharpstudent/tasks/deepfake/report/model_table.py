@@ -71,7 +71,7 @@ def _list_guide(results: Results) -> dict[str, list[str]]:
 def _list_aucs(results: Results) -> dict[str, Sequence[str]]:
     """A line a model and set."""
     lines = [
-        (say_name(model.name), dataset.title, *(format_estimate(figure, "share") for figure in (frame, video)))
+        (say_name(model.name), dataset.title, *(format_estimate(estimate, "share") for estimate in (frame, video)))
         for model in results.models
         for dataset in list_sets(results)
         if (frame := dataset.find(model, FRAME_AUC)) is not None
@@ -92,9 +92,9 @@ def format_auc(value: float | None) -> str:
     return DASH if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _find(dataset: ReportSet, model: ModelResult, figure: str) -> MetricValue | None:
+def _find(dataset: ReportSet, model: ModelResult, metric: str) -> MetricValue | None:
     """A figure of the set; none of videos where each is a single frame: it would be that of frames once more."""
-    return None if figure == VIDEO_AUC and not dataset.has_videos(model) else dataset.find(model, figure)
+    return None if metric == VIDEO_AUC and not dataset.has_videos(model) else dataset.find(model, metric)
 
 
 def _find_agreement(results: Results, model: ModelResult, dataset: ReportSet | None = None) -> float | None:
@@ -123,7 +123,7 @@ def _list_values(results: Results, model: ModelResult) -> dict[str, object]:
     for dataset in list_sets(results):
         end = f"@{dataset.name}" if dataset.name else ""
         for name in (FRAME_AUC, VIDEO_AUC):
-            figure = dataset.find(model, name) or MetricValue(value=None)
-            values |= {f"{name}{end}": figure.value, f"{name}_low{end}": figure.low, f"{name}_high{end}": figure.high}
+            metric = dataset.find(model, name) or MetricValue(value=None)
+            values |= {f"{name}{end}": metric.value, f"{name}_low{end}": metric.low, f"{name}_high{end}": metric.high}
         values[f"agreement_with_teacher{end}"] = _find_agreement(results, model, dataset)
     return values

@@ -202,7 +202,7 @@ def write_report(folder: Path, results: Results, pictures: Sequence[ReportPictur
 def render_page(results: Results, charts: ReportCharts, pictures: Sequence[ReportPicture]) -> str:
     """The page as text. Raises ValueError where `build_mistakes` does."""
     whole = _list_whole(results)
-    figures = collect_metrics(results.models)
+    metrics = collect_metrics(results.models)
     mistakes = build_mistakes(results.mistakes, pictures)
     parts = {
         "comparisons": build_comparisons([one for one in results.comparisons if one.figure in whole]),
@@ -218,10 +218,10 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
             results.models, ["" if one.image_size is None else f"{one.image_size} px" for one in results.models]
         ),
         "unit": "picture",
-        "glance": build_glance(figures),
-        "least": format_value(find_scale(figures), "share").rstrip("0"),
-        "tables": [build_metric_tables(figures, level, "") for level in figures.list_levels("")],
-        "sources": _list_sources(figures),
+        "glance": build_glance(metrics),
+        "least": format_value(find_scale(metrics), "share").rstrip("0"),
+        "tables": [build_metric_tables(metrics, level, "") for level in metrics.list_levels("")],
+        "sources": _list_sources(metrics),
         "curves": draw_within(charts.curves),
         "robustness": draw_group(charts.robustness),
         "areas": build_areas(results.models),
@@ -239,13 +239,13 @@ def _list_whole(results: Results) -> set[str]:
     return {name for name in names if not split_name(name).suffix} or names
 
 
-def _list_sources(figures: AllMetrics) -> list[SourceTables]:
-    sources = figures.list_sources()
+def _list_sources(metrics: AllMetrics) -> list[SourceTables]:
+    sources = metrics.list_sources()
     found: list[SourceTables] = []
     for source in sources:
-        levels = [level for level in SOURCE_LEVELS if level in figures.list_levels(source)]
-        tables = [build_metric_tables(figures, level, source) for level in levels] if len(sources) > 1 else []
-        kinds = [build_kinds_table(figures, source, level, KIND_METRICS) for level in SOURCE_LEVELS]
+        levels = [level for level in SOURCE_LEVELS if level in metrics.list_levels(source)]
+        tables = [build_metric_tables(metrics, level, source) for level in levels] if len(sources) > 1 else []
+        kinds = [build_kinds_table(metrics, source, level, KIND_METRICS) for level in SOURCE_LEVELS]
         filled = tuple(table for table in kinds if table)
         if tables or filled:
             found.append(SourceTables(describe_part(source), tuple(tables), filled))

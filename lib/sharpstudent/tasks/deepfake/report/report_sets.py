@@ -13,9 +13,9 @@ from sharpstudent.tasks.deepfake.report.results import ComparisonResult, DataRes
 CHANCE = 0.5  # AUC
 
 
-def say_auc(figure: MetricValue, *more: str) -> str:
+def say_auc(estimate: MetricValue, *more: str) -> str:
     """`.902 (95 % interval .880 to .927; 336 frames of 42 people)`; more: what follows in the brackets."""
-    return say_estimate(figure, *more, references=(CHANCE, 1.0))
+    return say_estimate(estimate, *more, references=(CHANCE, 1.0))
 
 
 VALIDATION = ("val", "validation")
@@ -41,13 +41,13 @@ class ReportSet:
         """Whether it chose the checkpoint or the thresholds."""
         return self.about is not None and (self.about.kind == "validation" or self.about.split in VALIDATION)
 
-    def find(self, model: ModelResult, figure: str) -> MetricValue | None:
+    def find(self, model: ModelResult, metric: str) -> MetricValue | None:
         """A figure of this set by its name without a part; None where it is absent."""
-        found = model.figures.get(f"{figure}@{self.name}") if self.name else None
-        return model.figures.get(figure) if found is None and self.is_alone else found
+        found = model.figures.get(f"{metric}@{self.name}") if self.name else None
+        return model.figures.get(metric) if found is None and self.is_alone else found
 
-    def count(self, model: ModelResult, figure: str) -> int | None:
-        found = self.find(model, figure)
+    def count(self, model: ModelResult, metric: str) -> int | None:
+        found = self.find(model, metric)
         return None if found is None or found.value is None else round(found.value)
 
     def has_videos(self, model: ModelResult) -> bool:
@@ -59,7 +59,7 @@ class ReportSet:
         """Frame AUC by kind of fake, of those that have one."""
         start = f"frame_auc@{self.name}/"
         found = {name.removeprefix(start): one for name, one in model.figures.items() if name.startswith(start)}
-        return {kind: figure for kind, figure in found.items() if figure.value is not None}
+        return {kind: value for kind, value in found.items() if value.value is not None}
 
     def say_over(self, model: ModelResult, unit: str = "frame") -> str:
         """`336 frames of 42 people`; unit: frame or video; "" where nothing was counted."""
@@ -89,10 +89,10 @@ def take_telling(sets: list[ReportSet]) -> list[ReportSet]:
 
 
 def find_comparison(
-    results: Results, a: ModelResult, b: ModelResult, figure: str, dataset: ReportSet
+    results: Results, a: ModelResult, b: ModelResult, metric: str, dataset: ReportSet
 ) -> ComparisonResult | None:
     """a minus b on this set, whichever way round it was made."""
-    names = [f"{figure}@{dataset.name}", *([figure] if dataset.is_alone else [])]
+    names = [f"{metric}@{dataset.name}", *([metric] if dataset.is_alone else [])]
     for name in names:
         for one in results.comparisons:
             if one.figure == name and (one.a, one.b) == (a.name, b.name):

@@ -166,20 +166,20 @@ def _say_answer(subject: str, who: str, results: Results, a: ModelResult, b: Mod
             f"Did {question} help on {_name_set(dataset)}? This cannot be told: {say_name(a.name)} and "
             f"{say_name(b.name)} were not compared on the same samples."
         )
-    figures = f"frame AUC of {who}: {say_difference(found.difference, dataset.say_over(a))}"
+    details = f"frame AUC of {who}: {say_difference(found.difference, dataset.say_over(a))}"
     video = _say_video(results, a, b, dataset)
     side = find_side(found.difference, NO_DIFFERENCE)
     if side in ("above", "below"):
-        return f"{subject} {'helped' if side == 'above' else 'hurt'} on {_name_set(dataset)}: {figures}{video}."
+        return f"{subject} {'helped' if side == 'above' else 'hurt'} on {_name_set(dataset)}: {details}{video}."
     why = "there is no interval" if side == "unknown" else "the interval covers 0"
-    return f"Did {question} help on {_name_set(dataset)}? This cannot be told, {why}: {figures}{video}."
+    return f"Did {question} help on {_name_set(dataset)}? This cannot be told, {why}: {details}{video}."
 
 
 def _tell_gap(
     results: Results, student: ModelResult, teacher: ModelResult, dataset: ReportSet, found: ComparisonResult
 ) -> str:
     pair = f"{say_name(student.name)} minus {say_name(teacher.name)}"
-    figures = f"frame AUC of {pair}: {say_difference(found.difference, dataset.say_over(student))}"
+    details = f"frame AUC of {pair}: {say_difference(found.difference, dataset.say_over(student))}"
     words = {
         "above": "The student is ahead of its teacher",
         "below": "The student is behind its teacher",
@@ -189,7 +189,7 @@ def _tell_gap(
     limit = ""
     if (side := find_side(found.difference, NO_DIFFERENCE)) == "open":
         limit = ", which is not to say that they are equal"
-    text = f"{words[side]} on {_name_set(dataset)}{limit}: {figures}{_say_video(results, student, teacher, dataset)}."
+    text = f"{words[side]} on {_name_set(dataset)}{limit}: {details}{_say_video(results, student, teacher, dataset)}."
     return f"{text} They call {say_share(found.agreement)} of the frames alike, at a probability of one half."
 
 
@@ -200,14 +200,14 @@ def _tell_pair(results: Results, a: ModelResult, b: ModelResult, dataset: Report
         turned = find_comparison(results, a, b, FRAME_AUC, dataset)
         assert turned is not None
         found = turned
-    figures = f"difference in frame AUC {say_difference(found.difference, dataset.say_over(a))}"
+    details = f"difference in frame AUC {say_difference(found.difference, dataset.say_over(a))}"
     video = _say_video(results, a, b, dataset)
     names, where = (say_name(a.name), say_name(b.name)), _name_set(dataset)
     if side in ("above", "below"):
-        text = f"{names[0]} separates real from fake better than {names[1]} on {where}: {figures}{video}."
+        text = f"{names[0]} separates real from fake better than {names[1]} on {where}: {details}{video}."
     else:
         why = "there is no interval" if side == "unknown" else "the interval covers 0"
-        text = f"Which of {names[0]} and {names[1]} is better on {where} cannot be told, {why}: {figures}{video}."
+        text = f"Which of {names[0]} and {names[1]} is better on {where} cannot be told, {why}: {details}{video}."
     return f"{text} They call {say_share(found.agreement)} of the frames alike."
 
 
@@ -268,9 +268,9 @@ def _tell_highest(results: Results, sets: list[ReportSet]) -> str:
     parts: list[str] = []
     for dataset in sets:
         known = [
-            (figure.value, model)
+            (estimate.value, model)
             for model in results.models
-            if (figure := dataset.find(model, FRAME_AUC)) is not None and figure.value is not None
+            if (estimate := dataset.find(model, FRAME_AUC)) is not None and estimate.value is not None
         ]
         if known:
             value, model = max(known, key=lambda one: one[0])
