@@ -378,7 +378,7 @@ def test_near_hashes_are_no_copies_until_the_pixels_say_so(sound: PreparedSet) -
 def test_too_many_near_hashes_are_looked_at_from_the_nearest_on(
     sound: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_near, "MOST_LOOKED", 1)
+    monkeypatch.setattr(check_near, "MOST_COMPARED", 1)
     for place in range(12):
         sound.change(place, phash=0b1111 << (4 * place))
     sound.change(0, phash=0)
@@ -386,7 +386,7 @@ def test_too_many_near_hashes_are_looked_at_from_the_nearest_on(
     verdict, faults, notes = check(sound)
     assert not verdict
     assert len(faults) == 1
-    assert "the nearest 1 were looked at" in "".join(notes)
+    assert "the nearest 1 were compared" in "".join(notes)
 
 
 def test_copies_are_told_from_other_faces_with_room_on_both_sides() -> None:

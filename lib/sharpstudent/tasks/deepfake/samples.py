@@ -118,6 +118,18 @@ class LabelledFaces(FaceSamples):
 def build_sample(
     face: Face, images: NDArray[np.uint8], *, labels: Sequence[int], ids: Sequence[str], **rows: Any
 ) -> Sample:
+    """Build the sample of one face.
+
+    Args:
+        face: The face.
+        images: uint8 (k, S, S, 3) RGB.
+        labels: Real 0, fake 1, k of them.
+        ids: A name for each row.
+        **rows: Further columns, k values each.
+
+    Returns:
+        The sample.
+    """
     shared = {"clip": (face.clip_id,) * len(labels), "group": (face.identity,) * len(labels)}
     return Sample(
         inputs={"image": images},

@@ -378,7 +378,7 @@ class Manifest:
         self.is_part = about[b"is_part"] == b"true"
         self._batches = [self._reader.get_batch(i) for i in range(self._reader.num_record_batches)]
         for batch in self._batches:
-            batch.validate()  # that its columns lie within the file; each row is looked at when it is read
+            batch.validate()  # that its columns lie within the file; each row is checked when it is read
         self._starts = np.cumsum([0, *(len(batch) for batch in self._batches)]).tolist()
         _, end = self._reader.get_batch_with_custom_metadata(len(self._batches) - 1)
         if end is None or end.get(b"rows") != str(len(self)).encode():

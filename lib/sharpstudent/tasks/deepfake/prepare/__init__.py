@@ -1,1 +1,1 @@
-"""From raw clips to face crops with a manifest. Import the module you need."""
+"""prepare_faces.py: makes face crops and their manifest from photos, videos and data sets, and checks such a set."""

@@ -1,7 +1,7 @@
-"""From parts to the set: who is in which split, the manifest, the quarantine, the counts.
+"""Puts a set together from its parts: splits, manifest, quarantine, counts.
 
-The parts are read twice, first for what concerns the whole set, then row by row as the manifest is written: no row
-waits in memory.
+The parts are read twice, first for what concerns the whole set, then row by row while the manifest is written. No list
+of rows is kept in memory.
 """
 
 from __future__ import annotations
@@ -36,10 +36,22 @@ def assemble(
     digest: str,
     tick: Callable[[str], None],
 ) -> Finished:
-    """Write quarantine.csv, the shards if wanted, then manifest.arrow. clips: sorted by key, each with a part;
-    settings: what the manifest says of its preparation.
+    """Write quarantine.csv, the shards if they are wanted, then manifest.arrow.
 
-    Raises UserError where no clip gave a face (then there is no manifest), a part has gone, or the disk refuses.
+    Args:
+        dest: The set's folder.
+        clips: All clips, sorted by key, each with a part.
+        rejected: What the layout left out.
+        request: What the user asked for: shares, seed, shards.
+        settings: What the manifest says of its preparation.
+        digest: Identifies all that the set is made of.
+        tick: Called now and then with what is going on.
+
+    Returns:
+        The record of the finished set.
+
+    Raises:
+        UserError: If no clip gave a face (then there is no manifest), a part has gone, or the disk refuses.
     """
     counts = Counts()
     faces: dict[str, int] = {}
@@ -49,9 +61,11 @@ def assemble(
         with atomic_path(dest / QUARANTINE) as path, open(path, "w", encoding="utf-8", newline="") as file:
             quarantine = csv.writer(file, lineterminator="\n")
             quarantine.writerow(("source", "frame", "reason"))
-            for item in _name_once(_read_parts(dest, clips, rejected, counts, faces, timeouts, tick)):
-                counts.reject(item)
-                quarantine.writerow((item.source, "" if item.frame is None else item.frame, item.reason))
+            for rejection in _name_once(_read_parts(dest, clips, rejected, counts, faces, timeouts, tick)):
+                counts.reject(rejection)
+                quarantine.writerow(
+                    (rejection.source, "" if rejection.frame is None else rejection.frame, rejection.reason)
+                )
         placed = _place([clip for clip in clips if faces[clip.key]], request)
         if not placed:
             (dest / MANIFEST).unlink(missing_ok=True)
@@ -61,7 +75,9 @@ def assemble(
         rows = _read_rows(dest, placed, lambda: tick(doing))
         write_manifest(dest / MANIFEST, packer.pack(rows) if request.shards else rows, settings)
     except UnreadableSample as error:
-        raise UserError.about(error.path, error.reason, remedy="repeat the command: this clip is cut again") from None
+        raise UserError.about(
+            error.path, error.reason, remedy="repeat the command: this clip is cropped again"
+        ) from None
     return Finished(digest, packer.shards, min(timeouts, default=None), counts)
 
 
@@ -74,7 +90,7 @@ def _read_parts(
     timeouts: list[float],
     tick: Callable[[str], None],
 ) -> Iterator[Rejected]:
-    """Count everything on the way, the faces by clip, and give what was rejected."""
+    """Read what was rejected, and count everything on the way, the faces by clip."""
     yield from sorted(rejected, key=_place_of)
     for clip in clips:
         tick("reading what is finished")
@@ -92,25 +108,25 @@ def _read_parts(
         yield from sorted(about.rejected, key=_place_of)
 
 
-def _name_once(items: Iterable[Rejected]) -> Iterator[Rejected]:
-    """Each file, and each frame of a file, once: with the first reason against it."""
+def _name_once(rejections: Iterable[Rejected]) -> Iterator[Rejected]:
+    """Give each file, and each frame of a file, once: with the first reason against it."""
     named: set[str] = set()  # whole files
     last: tuple[str, int] | None = None
-    for item in items:
-        if _place_of(item) == last or (item.frame is None and item.source in named):
+    for rejection in rejections:
+        if _place_of(rejection) == last or (rejection.frame is None and rejection.source in named):
             continue
-        last = _place_of(item)
-        if item.frame is None:
-            named.add(item.source)
-        yield item
+        last = _place_of(rejection)
+        if rejection.frame is None:
+            named.add(rejection.source)
+        yield rejection
 
 
-def _place_of(item: Rejected) -> tuple[str, int]:
-    return item.source, -1 if item.frame is None else item.frame
+def _place_of(rejection: Rejected) -> tuple[str, int]:
+    return rejection.source, -1 if rejection.frame is None else rejection.frame
 
 
 def _place(clips: Sequence[RawClip], request: Request) -> list[tuple[RawClip, Assigned]]:
-    """The clips with their splits and groups, in the order of the manifest."""
+    """Return the clips with their splits and groups, in the order of the manifest."""
     official: list[str | None] = [clip.split for clip in clips]
     if request.validation_share:
         official = open_train_where_no_validation(official)
@@ -126,7 +142,7 @@ def _place(clips: Sequence[RawClip], request: Request) -> list[tuple[RawClip, As
 
 
 def _read_rows(dest: Path, placed: Iterable[tuple[RawClip, Assigned]], tick: Callable[[], None]) -> Iterator[FaceRow]:
-    """The rows of all clips. What is said of a clip comes from the source as it is now, and not from its part."""
+    """Read the rows of all clips; what describes a clip comes from the source as it is now, not from its part."""
     for clip, one in placed:
         tick()
         for row in StoredPart(dest, clip.key).rows:
@@ -147,6 +163,6 @@ def _explain_no_face(dest: Path, counts: Counts) -> Problem:
         str(dest),
         "no manifest was written: no face was found in anything",
         expected="at least one face",
-        got="\n".join((f"{counts.clips:,} clips, {counts.frames_read:,} frames looked at", *describe_reasons(counts))),
+        got="\n".join((f"{counts.clips:,} clips, {counts.frames_read:,} frames read", *describe_reasons(counts))),
         remedy="give photos or videos with faces; for small ones, a lower --min-face",
     )

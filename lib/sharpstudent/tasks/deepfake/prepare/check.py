@@ -1,7 +1,7 @@
-"""`prepare_faces.py check`: what is wrong with a prepared set, and nothing that is not.
+"""Checks a prepared set (`prepare_faces.py check`): reports its faults, and nothing that is none.
 
-A set that training can use lacks no split and no class, and no data set or compression tells the label. No clip, person
-or group is in two splits, and no clip has two labels.
+In a set that training can use, no split and no class is empty, and no source set or compression gives the label away.
+No clip, person or group is in two splits, and no clip has two labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ USED = SPLITS[:3]  # train, val, test
 
 
 def check_balance(faces: Faces) -> Iterator[Finding | str]:
-    """Splits and classes without a face; source sets and compressions that tell the label."""
+    """Find splits and classes without a face, and source sets and compressions that give the label away."""
     counts = np.zeros((len(SPLITS), len(LABELS)), np.int64)
     np.add.at(counts, (faces.split, faces.label), 1)
     by_split: dict[str, list[int]] = dict(zip(SPLITS, counts.tolist(), strict=True))
@@ -53,7 +53,7 @@ def check_balance(faces: Faces) -> Iterator[Finding | str]:
 
 
 def _find_lone_class(by_split: dict[str, list[int]], splits: tuple[str, ...]) -> Iterator[Finding]:
-    """Splits that have only fakes, or no fakes where the set has some."""
+    """Find splits that have only fakes, or no fakes where the set has some."""
     has_fakes = any(fakes for _, fakes in by_split.values())
     lacking: list[str] = []
     for split in splits:
@@ -68,7 +68,7 @@ def _find_lone_class(by_split: dict[str, list[int]], splits: tuple[str, ...]) ->
 
 
 def _find_one_sided(faces: Faces, counts: np.ndarray, column: Named, kind: str) -> Iterator[Finding]:
-    """Source sets (or compressions) with one label only in a split that has both: they tell the label."""
+    """Find source sets (or compressions) with one label only in a split that has both: they give the label away."""
     table = np.zeros((len(SPLITS), len(column.names), len(LABELS)), np.int64)
     np.add.at(table, (faces.split, column.codes, faces.label), 1)
     examples: list[str] = []
@@ -87,7 +87,10 @@ def _find_one_sided(faces: Faces, counts: np.ndarray, column: Named, kind: str) 
 
 
 def check_leaks(faces: Faces) -> Iterator[Finding]:
-    """Each leak once, at the smallest thing that explains it: a clip before its person, a person before the group."""
+    """Find each leak once, at the smallest unit that explains it.
+
+    A clip in two splits is named before its person, a person before the group. Clips with two labels follow.
+    """
     left = faces.split != UNUSED
     layout = LAYOUTS.get(str(faces.find_setting("layout")))
     remedy = _OFFICIAL if layout is not None and layout.data_set else _REMEDY
@@ -120,7 +123,7 @@ _OFFICIAL = (
 
 
 def _show(faces: Faces, column: str, among: np.ndarray, kinds: Codes, words: Sequence[str]) -> str:
-    """What a column holds in the chosen rows, and how many of them are of each kind."""
+    """Return what a column has in the chosen rows, and how many of them are of each kind."""
     rows = np.flatnonzero(among)
     counts = np.bincount(kinds[rows], minlength=len(words))
     where = ", ".join(f"{count:,} {word}" for count, word in zip(counts, words, strict=True) if count)
@@ -128,25 +131,33 @@ def _show(faces: Faces, column: str, among: np.ndarray, kinds: Codes, words: Seq
 
 
 def run_check(manifest_path: Path, *, say: Callable[[str], None], full: bool = False) -> bool:
-    """Say what is in a set, then each fault once with its count, up to five examples and what to do. True: no fault.
+    """Print what is in a set, then each fault once with its count, up to five examples and what to do.
 
-    manifest_path: the file, or the folder that holds it; full: read every crop of a set of more than 20,000 and look
-    at every pair with near hashes. Raises UserError where there is no usable manifest.
+    Args:
+        manifest_path: The manifest's file, or the folder that holds it.
+        say: Prints a line.
+        full: Read every crop of a set of more than 20,000, and compare every pair with near hashes.
+
+    Returns:
+        True where there is no fault.
+
+    Raises:
+        UserError: If there is no usable manifest.
     """
     faces = open_faces(manifest_path)
     say(f"{faces.manifest.path}: {len(faces):,} faces")
     say(show_splits(faces))
     say(show_sizes(faces))
     faults = 0
-    for found in _look(faces, say, full):
+    for found in _run_checks(faces, say, full):
         faults += isinstance(found, Finding)
         say(found.as_text() if isinstance(found, Finding) else f"note     {found}")
     say("nothing wrong was found" if not faults else f"{count_of(faults, 'problem was', 'problems were')} found")
     return not faults
 
 
-def _look(faces: Faces, say: Callable[[str], None], full: bool) -> Iterator[Finding | str]:
-    """The findings, and the notes, which are no faults."""
+def _run_checks(faces: Faces, say: Callable[[str], None], full: bool) -> Iterator[Finding | str]:
+    """Yield the findings, and the notes, which are no faults."""
     yield from check_balance(faces)
     yield from check_leaks(faces)
     content = encode_content(faces)

@@ -1,5 +1,9 @@
-"""What check and describe work on: findings, each one fault with a count, a few examples by name and what to do; and
-the columns of a manifest, names as numbers, so that a million rows stay small.
+"""Defines findings, and the columns of a manifest that check and describe work on.
+
+A finding is one fault with a count, a few examples by name and what to do. In the columns, names are numbers, so that a
+million rows stay small.
+
+Legend: n rows.
 """
 
 from __future__ import annotations
@@ -22,8 +26,13 @@ EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault of a set. what: a sentence with the count in it; examples: the first of them; count: how many such there
-    are; remedy: what to do about it.
+    """A fault of a set.
+
+    Attributes:
+        what: A sentence with the count in it.
+        count: How many such faults there are.
+        examples: The first of them by name.
+        remedy: What to do about it.
     """
 
     what: str
@@ -32,6 +41,7 @@ class Finding:
     remedy: str
 
     def as_text(self) -> str:
+        """Return the lines that are printed."""
         lines = [f"PROBLEM  {self.what}", *(f"    {example}" for example in self.examples)]
         if self.count > len(self.examples) > 0:
             lines.append(f"    and {self.count - len(self.examples):,} more")
@@ -39,13 +49,32 @@ class Finding:
 
 
 def find_any(what: str, count: int, examples: Iterable[str], remedy: str) -> Iterator[Finding]:
-    """The finding with its first examples; nothing where the count is 0, and then no example is made."""
+    """Yield the finding with its first examples; nothing where the count is 0, and then no example is made.
+
+    Args:
+        what: A sentence with the count in it.
+        count: How many such faults there are.
+        examples: Their names, in order; no more than needed are taken.
+        remedy: What to do about it.
+
+    Yields:
+        The finding, or nothing.
+    """
     if count:
         yield Finding(what, count, tuple(islice(examples, EXAMPLES)), remedy)
 
 
 def count_of(number: int, one: str, many: str) -> str:
-    """`1 crop is`, `2,000 crops are`."""
+    """Return a number with its noun and verb: `1 crop is`, `2,000 crops are`.
+
+    Args:
+        number: The count.
+        one: The words for one.
+        many: The words for any other number.
+
+    Returns:
+        The text.
+    """
     return f"{number:,} {one if number == 1 else many}"
 
 
@@ -57,7 +86,12 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Named:
-    """A column of names. codes: int64 (n,), which of `names` each row has."""
+    """A column of names.
+
+    Attributes:
+        codes: int64 (n,), which of `names` each row has.
+        names: The names, in the order of their first row.
+    """
 
     codes: Codes
     names: tuple[str, ...]
@@ -65,10 +99,21 @@ class Named:
 
 @dataclass(frozen=True)
 class Faces:
-    """All rows of a manifest, column by column, each (n,).
+    """All rows of a manifest, column by column, each (n,). Other columns are read row by row from `manifest`.
 
-    split: index into SPLITS; label: 0 or 1; clip, person, group: their numbers;
-    face_size [px of the frame], sharpness; phash: uint64. What is not here is read row by row from `manifest`.
+    Attributes:
+        manifest: The prepared set.
+        split: Index into SPLITS.
+        label: Real 0, fake 1.
+        clip: Number of the clip.
+        person: Number of the person.
+        group: Number of the group.
+        source_set: The data set.
+        manipulation: The method that made a fake.
+        compression: The data set's name of it.
+        face_size: The shorter side of the face's box [px of the frame].
+        sharpness: Variance of the Laplacian of the face, scaled to 100 px.
+        phash: uint64, the perceptual hash.
     """
 
     manifest: Manifest
@@ -88,24 +133,26 @@ class Faces:
         return len(self.split)
 
     def row(self, index: int) -> FaceRow:
+        """Read a row."""
         return self.manifest.face(int(index))
 
     def name_of(self, index: int) -> str:
-        """What the user calls a crop, below the manifest's folder, with its split and label."""
+        """Return what the user calls a crop, below the manifest's folder, with its split and label."""
         row = self.row(index)
         name = self.manifest.name_of(row).removeprefix(f"{self.manifest.folder}/")
         return f"{name} ({row.split}, {LABELS[row.label]})"
 
     def find_setting(self, name: str) -> Any:
-        """What the preparation says of one of its settings; None where it says nothing."""
+        """Return one setting of the preparation; None where the manifest does not have it."""
         about = self.manifest.about
         settings = about.get("settings")
         return about.get(name, settings.get(name) if isinstance(settings, dict) else None)
 
 
 def open_faces(path: Path) -> Faces:
-    """The columns of a manifest, or of the manifest in a folder. Raises UserError where there is none, where it is
-    damaged, or where it has no rows.
+    """Read the columns of a manifest, or of the manifest in a folder.
+
+    Raises UserError where there is none, where it is damaged, or where it has no rows.
     """
     manifest = open_manifest(path)
     if len(manifest) == 0:
@@ -130,7 +177,7 @@ def open_faces(path: Path) -> Faces:
 
 
 def _encode(manifest: Manifest, name: str) -> Named:
-    """Names in the order of their first row. Those of clips and people stay in the file."""
+    """Number the names in the order of their first row; those of clips and people stay in the file."""
     column: Any = manifest.column(name)  # Arrow's, for texts
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     codes = encoded.indices.to_numpy().astype(np.int64)

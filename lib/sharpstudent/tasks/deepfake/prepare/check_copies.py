@@ -1,5 +1,7 @@
-"""The crops themselves: whether they are what was prepared, whether their landmarks lie in them, how small they are;
-and exact copies, the same bytes in two splits or with both labels.
+"""Checks the crops themselves, and finds exact copies.
+
+A crop must be what was prepared, its landmarks must lie in it, and its face must not be too small. Exact copies are the
+same bytes in two splits or with both labels.
 """
 
 from __future__ import annotations
@@ -28,16 +30,37 @@ AGAIN = "prepare the set again: what is whole is kept"
 
 
 def check_crops(faces: Faces, *, full: bool) -> Iterator[Finding | str]:
-    """Read every crop of a small set, a sample of a large one; look at every shard's headers and at all landmarks."""
+    """Read every crop of a small set, a sample of a large one; check every shard's headers and all landmarks.
+
+    Args:
+        faces: The set.
+        full: Read every crop of a large set, too.
+
+    Yields:
+        Findings, and a note where only a sample was read.
+    """
     rows = choose_sample(len(faces), len(faces) if full else MOST_READ)
     if len(rows) < len(faces):
         yield f"{len(rows):,} of {len(faces):,} crops were read, drawn by seed {SEED}"
-    for look in (_find_unusable(faces, rows), _find_unsound_shards(faces), _find_outside(faces), _find_small(faces)):
-        yield from look
+    for findings in (
+        _find_unusable(faces, rows),
+        _find_unsound_shards(faces),
+        _find_outside(faces),
+        _find_small(faces),
+    ):
+        yield from findings
 
 
 def choose_sample(count: int, most: int) -> NDArray[np.int64]:
-    """Rows, ascending: all of them, or `most` drawn by the seed."""
+    """Draw rows by the seed.
+
+    Args:
+        count: How many rows there are.
+        most: How many may be drawn.
+
+    Returns:
+        int64, ascending; all rows where there are no more than `most`.
+    """
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng(SEED).choice(count, most, replace=False))
@@ -71,7 +94,15 @@ def _check_sides(faces: Faces, row: FaceRow) -> None:
 
 
 def expect_sides(crop_xyxy: NDArray[np.generic], scale: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Width and height (n, 2) of stored crops [px], from what was cut out (n, 4) and its scale (n,)."""
+    """Compute the sides that stored crops should have.
+
+    Args:
+        crop_xyxy: (n, 4), what was cut out [px of the frame].
+        scale: (n,), pixels of the crop for each pixel of the frame.
+
+    Returns:
+        Width and height (n, 2) [px].
+    """
     corners = np.asarray(crop_xyxy, np.float64)
     return np.round((corners[:, 2:] - corners[:, :2]) * np.asarray(scale, np.float64)[:, None])
 
@@ -102,7 +133,7 @@ def _find_outside(faces: Faces) -> Iterator[Finding]:
 
 
 def measure_outside(faces: Faces) -> NDArray[np.float64]:
-    """The share of landmarks that lie outside their crop or are not finite, (n,)."""
+    """Return the share of landmarks that lie outside their crop or are not finite, (n,)."""
     sides = expect_sides(np.asarray(faces.manifest.column("crop_xyxy")), np.asarray(faces.manifest.column("scale")))
     column: Any = faces.manifest.column("landmarks")  # Arrow's, for lists
     shares, done = np.zeros(len(faces)), 0
@@ -133,25 +164,36 @@ MOST_COMPARED = 2_000  # pictures whose copies are compared byte by byte
 
 
 def encode_content(faces: Faces) -> Codes:
-    """Crops that may have the same bytes share a number, (n,): by crc32 and size."""
+    """Number the crops by crc32 and size, (n,): those that may have the same bytes share a number."""
     crc32 = np.asarray(faces.manifest.column("crc32")).astype(np.uint64)
     size = np.asarray(faces.manifest.column("size")).astype(np.uint64)
     return np.unique(size << np.uint64(32) | crc32, return_inverse=True)[1]
 
 
 def check_copies(faces: Faces, content: Codes, *, full: bool) -> Iterator[Finding | str]:
-    """content: from `encode_content`. Equal frames of one clip are no copies; rows of no split are left out."""
+    """Find crops with the same bytes in two splits or with both labels.
+
+    Equal frames of one clip are no copies; rows of no split are left out.
+
+    Args:
+        faces: The set.
+        content: The numbers from `encode_content`.
+        full: Compare the bytes of all candidates of a large set, too.
+
+    Yields:
+        Findings and notes.
+    """
     used = np.flatnonzero(faces.split != UNUSED)
     crossing = np.zeros(0, np.int64)
     for kinds, where, remedy in ((faces.split, "in two splits", _LEAK), (faces.label, "with both labels", _LABEL)):
         mixed = find_mixed(content[used], kinds[used])
         crossing = np.union1d(crossing, mixed)
-        looked = mixed if full else mixed[:MOST_COMPARED]
+        compared = mixed if full else mixed[:MOST_COMPARED]
         confirmed = [
-            pair for pair in _find_pairs(faces, content, kinds, looked, used) if _have_same_bytes(faces, *pair)
+            pair for pair in _find_pairs(faces, content, kinds, compared, used) if _have_same_bytes(faces, *pair)
         ]
-        if len(looked) < len(mixed):
-            yield f"of {len(mixed):,} pictures that seem to be {where}, {len(looked):,} were compared"
+        if len(compared) < len(mixed):
+            yield f"of {len(mixed):,} pictures that seem to be {where}, {len(compared):,} were compared"
         what = f"{count_of(len(confirmed), 'picture is', 'pictures are')} {where}, byte for byte"
         examples = (f"{faces.name_of(one)} = {faces.name_of(two)}" for one, two in confirmed)
         yield from find_any(what, len(confirmed), examples, remedy)
@@ -167,7 +209,7 @@ _LABEL = "one of the two labels is wrong: find out which, and leave the other cl
 def _find_pairs(
     faces: Faces, content: Codes, kinds: Codes, codes: NDArray[np.int64], used: NDArray[np.int64]
 ) -> Iterator[tuple[int, int]]:
-    """For each code two rows of different kinds and clips, where there are such."""
+    """Yield for each code two rows of different kinds and clips, where there are such."""
     rows = used[np.isin(content[used], codes)]
     rows = rows[np.lexsort((kinds[rows], content[rows]))]
     ends = np.searchsorted(content[rows], codes, side="right")
@@ -186,7 +228,7 @@ def _have_same_bytes(faces: Faces, one: int, two: int) -> bool:
 
 
 def _count_others(faces: Faces, content: Codes, crossing: Codes, used: NDArray[np.int64]) -> Iterator[str]:
-    """Copies within one split and label: they only give a picture more weight."""
+    """Count copies within one split and label: they only give a picture more weight."""
     rows = used[~np.isin(content[used], crossing)]
     clips = int(faces.clip.max()) + 1
     by_clip = np.unique(content[rows] * clips + faces.clip[rows]) // clips  # a clip's own once

@@ -1,12 +1,13 @@
-"""Near copies: crops of two clips that show the same picture, in two splits or with different labels.
+"""Finds near copies: crops of two clips that show the same picture, in two splits or with different labels.
 
-Near hashes propose pairs of clips, the pixels of their nearest faces decide. A fake resembles the real clip that it
-was made of: where the two share their group of people and their split, nothing is wrong.
+Near hashes propose pairs of clips, the pixels of their nearest faces decide. A fake resembles the real clip that it was
+made from: where the two share their group of people and their split, nothing is wrong.
 
-A 64-bit hash is near by chance among many faces of one kind of picture; two copies, laid over one another by their
-landmarks, agree in what is finer than the light on the face.
+A 64-bit hash is near by chance among many faces of one kind of picture. Two copies, laid over one another by their
+landmarks, agree in what is finer than the light on the face. The nearest pair of faces of every pair of clips is
+collected from a stream of pairs in bounded memory.
 
-The nearest pair of faces of every pair of clips is collected from a stream of pairs in bounded memory.
+Legend: n rows, k pairs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ ALIKE = 0.8  # correlation of two copies at least; for what it tells apart see c
 
 
 def read_face(faces: Faces, index: int) -> NDArray[np.float32] | None:
-    """A row's face as `describe_face` gives it; None where the crop cannot be read, which is a fault of its own."""
+    """Read a row's face as a vector.
+
+    Args:
+        faces: The set.
+        index: The row.
+
+    Returns:
+        The vector of `describe_face`; None where the crop cannot be read, which is a fault of its own.
+    """
     row = faces.row(index)
     try:
         return describe_face(StoredCrop(faces.manifest, row).load().image, row.landmarks)
@@ -41,9 +50,14 @@ def read_face(faces: Faces, index: int) -> NDArray[np.float32] | None:
 
 
 def describe_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
-    """A face as a vector of length 1, float32 (SIDE * SIDE,): upright, grey, without the light on it.
+    """Describe a face as a vector of length 1: upright, grey, without the light on it.
 
-    image: RGB uint8 (H, W, 3); landmarks: (68 or 81, 2) [px of the image].
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        landmarks: (68 or 81, 2) [px of the image].
+
+    Returns:
+        float32 (SIDE * SIDE,).
     """
     points = np.array([landmarks[part].mean(axis=0) for part in ANCHOR_POINTS], np.float64)
     turn = _fit_similarity(points, ANCHORS * SIDE)
@@ -58,7 +72,7 @@ def describe_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> 
 
 
 def _fit_similarity(points: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The turn, scale and shift (2, 3) that brings points (n, 2) nearest to targets (n, 2), least squares."""
+    """Return the turn, scale and shift (2, 3) that brings points (n, 2) nearest to targets (n, 2), least squares."""
     x, y = points.T
     zero, one = np.zeros_like(x), np.ones_like(x)
     rows = np.concatenate([np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)])
@@ -70,8 +84,12 @@ MOST_KEPT = 200_000  # pairs of clips
 
 
 class NearestPairs:
-    """one, two: rows int64 (k,), the nearest of each pair of clips, in ascending distance of their hashes once `sort`
-    was called; has_forgotten: there were more pairs of clips than are kept.
+    """The nearest pair of rows of each pair of clips.
+
+    Attributes:
+        one: int64 (k,), a row of each pair, in ascending distance of their hashes once `sort` was called.
+        two: int64 (k,), the other row.
+        has_forgotten: Whether there were more pairs of clips than are kept.
     """
 
     def __init__(self, faces: Faces) -> None:
@@ -84,11 +102,18 @@ class NearestPairs:
         return len(self.one)
 
     def add(self, one: Codes, two: Codes) -> None:
+        """Add pairs of rows.
+
+        Args:
+            one: int64 (k,), a row of each pair.
+            two: int64 (k,), the other row.
+        """
         self._waiting.append((one, two))
         if sum(len(rows) for rows, _ in self._waiting) > 2 * MOST_KEPT:
             self.sort()
 
     def sort(self) -> None:
+        """Keep the nearest pair of each two clips, the nearest `MOST_KEPT` of them, in order."""
         one = np.concatenate([self.one, *(rows for rows, _ in self._waiting)])
         two = np.concatenate([self.two, *(rows for _, rows in self._waiting)])
         self._waiting = []
@@ -107,7 +132,7 @@ class NearestPairs:
 # half the size, 89 % at a third and quality 40; and 49 of 102 pairs of one person, once neutral, once smiling. Farther
 # hashes would cost four times the search and bring 3 % more of the smaller copies.
 DISTANCE = 8
-MOST_LOOKED = 3_000  # pairs of clips whose pixels are compared, the nearest first; a minute or so
+MOST_COMPARED = 3_000  # pairs of clips whose pixels are compared, the nearest first; a minute or so
 MOST_COUNTED = 300  # of those within one split and label
 
 
@@ -126,12 +151,21 @@ KINDS = (
 
 
 def check_near(faces: Faces, content: Codes, *, full: bool) -> Iterator[Finding | str]:
-    """content: numbers of equal crops, which are not looked at again here."""
+    """Find clips that show the same picture in two splits or with different labels.
+
+    Args:
+        faces: The set.
+        content: Numbers of equal crops, which are not compared again here.
+        full: Compare the pixels of all candidates, however many.
+
+    Yields:
+        Findings and notes.
+    """
     rows = _choose_rows(faces)
     search = NearPairs(faces.phash[rows], DISTANCE)
     read = lru_cache(maxsize=1024)(partial(read_face, faces))
     for (where, remedy), pairs in zip(KINDS, _collect(faces, content, rows, search), strict=True):
-        most = MOST_COUNTED if not remedy else len(pairs) if full else MOST_LOOKED
+        most = MOST_COUNTED if not remedy else len(pairs) if full else MOST_COMPARED
         alike = list(_find_alike(read, pairs, most))
         if not remedy:
             yield from _count_within(len(alike), min(most, len(pairs)), len(pairs))
@@ -140,7 +174,7 @@ def check_near(faces: Faces, content: Codes, *, full: bool) -> Iterator[Finding 
         examples = (f"{faces.name_of(a)} ~ {faces.name_of(b)}: {share:.0%} alike" for a, b, share in alike)
         yield from find_any(what, len(alike), examples, remedy)
         if len(pairs) > most:
-            yield f"of {len(pairs):,} pairs of clips with near hashes {where}, the nearest {most:,} were looked at"
+            yield f"of {len(pairs):,} pairs of clips with near hashes {where}, the nearest {most:,} were compared"
         if pairs.has_forgotten:
             yield f"there were more pairs of clips with near hashes {where} than {len(pairs):,}"
     if search.left_out:
@@ -150,7 +184,7 @@ def check_near(faces: Faces, content: Codes, *, full: bool) -> Iterator[Finding 
 
 
 def _choose_rows(faces: Faces) -> NDArray[np.int64]:
-    """One row a hash, clip, split and label; of equal hashes those come first that differ in split or label."""
+    """Return one row a hash, clip, split and label; of equal hashes those that differ in split or label come first."""
     used = np.flatnonzero(faces.split != UNUSED)
     kind = faces.split[used] * 2 + faces.label[used]
     order = np.lexsort((faces.clip[used], kind, faces.phash[used]))
@@ -165,7 +199,10 @@ def _choose_rows(faces: Faces) -> NDArray[np.int64]:
 
 
 def _collect(faces: Faces, content: Codes, rows: NDArray[np.int64], search: NearPairs) -> tuple[NearestPairs, ...]:
-    """The pairs that cross splits; those that cross labels only; those of other people that cross neither."""
+    """Collect pairs of rows in three kinds.
+
+    They are the pairs that cross splits, those that cross labels only, and those of other people that cross neither.
+    """
     kinds = (NearestPairs(faces), NearestPairs(faces), NearestPairs(faces))
     for pairs in search:
         one, two = rows[pairs[:, 0]], rows[pairs[:, 1]]
@@ -186,14 +223,14 @@ def _collect(faces: Faces, content: Codes, rows: NDArray[np.int64], search: Near
 def _find_alike(
     read: Callable[[int], NDArray[np.float32] | None], pairs: NearestPairs, most: int
 ) -> Iterator[tuple[int, int, float]]:
-    """Of the nearest `most` pairs those that show the same picture, with their correlation -1..1."""
+    """Yield those of the nearest `most` pairs that show the same picture, with their correlation -1..1."""
     for one, two in zip(pairs.one[:most].tolist(), pairs.two[:most].tolist(), strict=True):
         first, second = read(one), read(two)
         if first is not None and second is not None and (alike := float(first @ second)) >= ALIKE:
             yield one, two, alike
 
 
-def _count_within(alike: int, looked: int, near: int) -> Iterator[str]:
+def _count_within(alike: int, compared: int, near: int) -> Iterator[str]:
     if alike:
-        of = "" if looked == near else f" ({looked:,} of {near:,} with near hashes were looked at)"
+        of = "" if compared == near else f" ({compared:,} of {near:,} with near hashes were compared)"
         yield f"{count_of(alike, 'pair of clips', 'pairs of clips')} within one split and label look the same{of}"

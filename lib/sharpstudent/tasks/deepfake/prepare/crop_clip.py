@@ -1,9 +1,9 @@
-"""Cut the faces of one clip, a pure function of the clip and the settings; number the people in it, keep the largest or
-all, and name every frame left out.
+"""Crops the faces of one clip: a pure function of the clip and the settings.
 
-Every frame that is looked at gives a crop or a reason; what is bad in the data never raises. In each frame the faces
-are found (YuNet) or taken as given, located (468-point mesh), cut and encoded at once, so that no two whole frames are
-in memory together; who is who over the frames is decided at the end, by the boxes.
+Every frame that is read gives a crop or a reason; bad data never raises. In each frame the faces are found (YuNet) or
+taken as given, located (468-point mesh), cropped and encoded at once, so that no two whole frames are in memory
+together. Who is who over the frames is decided at the end, by the boxes: the people are numbered, the largest or all
+are kept, and every frame left out is named.
 """
 
 from __future__ import annotations
@@ -31,9 +31,13 @@ from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_F
 
 @dataclass(frozen=True)
 class CroppedFrame:
-    """One frame: its faces, people's numbers still open, and what is to be said of it in the quarantine, if anything.
+    """What one frame gave. Its people have no numbers yet.
 
-    index: its number in the video, None for a photo.
+    Attributes:
+        source: The file as the user knows it.
+        index: The frame's number in the video, None for a photo.
+        faces: Its crops, the largest face first.
+        reason: What the quarantine says of it, "" for nothing.
     """
 
     source: str
@@ -42,25 +46,29 @@ class CroppedFrame:
     reason: str = ""
 
 
-VERSION = "1"  # raise when a crop made by this code, or what is said of it, would differ
-# Where only the largest person is wanted, so many faces of a frame are cut until it is known who that is.
+VERSION = "1"  # raise when a crop made by this code, or what the manifest says of it, would differ
+# Where only the largest person is wanted, so many faces of a frame are cropped until it is known who that is.
 CANDIDATES = 3
 
 
 class ClipCropper:
-    """Cuts clips. One instance serves one thread at a time.
-
-    networks: what finds faces, by default the two files under weights/; loaded once, when the first face has to be
-    found, so that clips that bring their landmarks need none.
-    """
+    """Crops clips. One instance serves one thread at a time."""
 
     def __init__(self, settings: CropSettings, *, networks: Callable[[], Networks] | None = None) -> None:
+        """Prepare to crop; nothing is loaded yet.
+
+        Args:
+            settings: How faces are cropped.
+            networks: Loads what finds faces, by default the two files under weights/. It is called when the first face
+                has to be found, so that clips that bring their landmarks need none.
+        """
         self._settings = settings
         self._frames = FrameCropper(settings, networks or load_networks, version=VERSION)
 
     def crop(self, clip: RawClip) -> ClipCrops:
-        """The clip's faces by frame and person, and what gave none, with the reasons. Never raises for bad data; raises
-        UserError where a face has to be found and a model file is missing.
+        """Return the clip's faces by frame and person, and what gave none, with the reasons.
+
+        Never raises for bad data. Raises UserError where a face has to be found and a model file is missing.
         """
         with silence_opencv():
             if clip.kind in ("frames", "crops"):
@@ -68,20 +76,20 @@ class ClipCropper:
             if clip.file is None:
                 return ClipCrops((), (Rejected(clip.key, "names no file"),), 0, 0)
             if clip.kind == "photo":
-                looked = self._look_at_file(FrameFiles(0, clip.file), None, most=self._count_candidates(1))
-                return self._sort_out([looked])
+                frames = self._crop_file(FrameFiles(0, clip.file), None, most=self._count_candidates(1))
+                return self._number_people([frames])
             return self._crop_video(clip.file)
 
     def _crop_video(self, file: Path) -> ClipCrops:
         count = self._settings.frames
         most = self._count_candidates(count)
 
-        def use(index: int, image: NDArray[np.uint8]) -> CroppedFrame:
+        def _crop(index: int, image: NDArray[np.uint8]) -> CroppedFrame:
             picture = Picture(image, str(file), index)
-            return _look(str(file), index, lambda: self._frames.crop(picture, None, most=most))
+            return _try_crop(str(file), index, lambda: self._frames.crop(picture, None, most=most))
 
         try:
-            video = sample_video(file, count, use)
+            video = sample_video(file, count, _crop)
         except UnreadableVideo as error:
             return ClipCrops((), (Rejected(str(file), error.reason),), 0, 0)
         failed = {index: CroppedFrame(str(file), index, reason=reason) for index, reason in video.failed.items()}
@@ -92,10 +100,10 @@ class ClipCropper:
                 replace(frame, faces=tuple(replace(face, detector=f"{face.detector}, {name}") for face in frame.faces))
                 for frame in frames
             ]
-        return self._sort_out(frames)
+        return self._number_people(frames)
 
     def _crop_frames(self, clip: RawClip) -> ClipCrops:
-        """Whole pictures or face crops, of which `settings.frames` are taken, evenly spread over those on disk."""
+        """Crop whole pictures or face crops; `settings.frames` are taken, evenly spread over those on disk."""
         usable: list[FrameFiles] = []
         rejected: list[Rejected] = [] if clip.frames else [Rejected(clip.key, "has no frames")]
         for frame in clip.frames:
@@ -103,14 +111,16 @@ class ClipCropper:
             if absent is None:
                 usable.append(frame)
             else:
-                rejected.append(Rejected(str(frame.picture), _tell(absent, frame.picture, "is no file"), frame.index))
+                rejected.append(
+                    Rejected(str(frame.picture), _name_reason(absent, frame.picture, "is no file"), frame.index)
+                )
         chosen = [usable[i] for i in choose_frames(len(usable), self._settings.frames)]
         most = self._count_candidates(len(chosen))
         whole = clip.kind == "crops"
-        looked = [self._look_at_file(frame, frame.index, most=most, whole=whole) for frame in chosen]
-        return self._sort_out(looked, tuple(rejected))
+        frames = [self._crop_file(frame, frame.index, most=most, whole=whole) for frame in chosen]
+        return self._number_people(frames, tuple(rejected))
 
-    def _look_at_file(
+    def _crop_file(
         self, files: FrameFiles, index: int | None, *, most: int | None, whole: bool = False
     ) -> CroppedFrame:
         source = str(files.picture)
@@ -119,17 +129,14 @@ class ClipCropper:
             picture = Picture(read_limited_picture(files.picture), source, files.index)
             return self._frames.crop(picture, files, most=most, whole=whole)
 
-        return _look(source, index, make)
+        return _try_crop(source, index, make)
 
     def _count_candidates(self, frames: int) -> int | None:
-        """How many faces of a frame may turn out to be wanted; None: all."""
+        """Return how many faces of a frame may be needed in the end; None: all."""
         return None if self._settings.faces == "all" else 1 if frames == 1 else CANDIDATES
 
-    def _sort_out(self, frames: list[CroppedFrame], rejected: tuple[Rejected, ...] = ()) -> ClipCrops:
-        """The clip: its faces by frame and then by person, 0 for the person whose boxes have the largest summed area.
-
-        rejected: what else was left out.
-        """
+    def _number_people(self, frames: list[CroppedFrame], rejected: tuple[Rejected, ...] = ()) -> ClipCrops:
+        """Number the people, 0 for the one whose boxes have the largest summed area, and keep the wanted faces."""
         numbers = number_tracks([np.array([face.box_xyxy for face in frame.faces]) for frame in frames])
         keep_all = self._settings.faces == "all"
         kept: list[FaceCrop] = []
@@ -144,31 +151,33 @@ class ClipCropper:
         return ClipCrops(tuple(kept), tuple(left_out), len(frames), sum(bool(frame.faces) for frame in frames))
 
 
-def _look(source: str, index: int | None, make: Callable[[], tuple[list[FaceCrop], str]]) -> CroppedFrame:
-    """What a frame gives; whatever its bytes provoke becomes the reason."""
+def _try_crop(source: str, index: int | None, make: Callable[[], tuple[list[FaceCrop], str]]) -> CroppedFrame:
+    """Crop a frame; whatever its bytes provoke becomes the reason."""
     try:
         faces, remark = make()
         return CroppedFrame(source, index, tuple(faces), remark)
     except UnreadableSample as error:
-        return CroppedFrame(source, index, reason=_tell(Path(error.path), Path(source), error.reason))
+        return CroppedFrame(source, index, reason=_name_reason(Path(error.path), Path(source), error.reason))
     except (cv2.error, ValueError, ArithmeticError, MemoryError) as error:
         first = (str(error).strip().splitlines() or ["no more is known"])[0]
         return CroppedFrame(source, index, reason=f"cannot be cut ({type(error).__name__}: {first})")
 
 
-def _tell(about: Path, source: Path, reason: str) -> str:
-    """The reason, with the file that it is about where that is another than the source."""
+def _name_reason(about: Path, source: Path, reason: str) -> str:
+    """Return the reason, with the file that it is about where that is another one than the source."""
     return reason if about == source else f"{about}: {reason}"
 
 
 def _find_absent(frame: FrameFiles) -> Path | None:
-    """The first of the frame's files that is needed and is not there."""
+    """Return the first of the frame's files that is needed and is not there."""
     needed = (frame.picture, frame.landmarks, frame.boxes if frame.landmarks is not None else None)
     return next((path for path in needed if path is not None and not os.path.isfile(path)), None)
 
 
 def load_networks() -> Networks:
-    """YuNet and the mesh from weights/. Raises UserError when one is missing."""
-    detector, mesh = load_face_models(min_side=0)  # too small a face is dropped later, where it can be told from none
+    """Load YuNet and the mesh from weights/. Raises UserError when one is missing."""
+    detector, mesh = load_face_models(
+        min_side=0
+    )  # too small a face is dropped later, where it can be distinguished from none
     hashes = [compute_sha256(path)[:8] for path in (DETECTOR_FILE, MESH_FILE)]
     return Networks(detector, mesh, found_by=f"yunet 2023mar {hashes[0]}, face mesh 468 {hashes[1]}")

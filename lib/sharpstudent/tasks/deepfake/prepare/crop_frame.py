@@ -1,7 +1,10 @@
-"""Cut the faces of one picture, largest first: found by the networks, or given by others as landmarks and boxes that
-come with the frame on disk and are read within limits.
+"""Crops the faces of one picture, the largest first.
 
-A face is cut by the box that self-blending itself would cut, scaled down to what training needs.
+They are found by the networks, or given by others as landmarks and boxes that come with the frame on disk. Given files
+are read within limits, for they may be hostile. A face is cropped by the box that self-blending itself would take,
+scaled down to what training needs.
+
+Legend: H, W height and width of a picture [px].
 """
 
 from __future__ import annotations
@@ -49,13 +52,21 @@ JPEG_QUALITY = 95
 
 
 def measure_face(cropped: CroppedFace) -> tuple[float, int]:
-    """Sharpness of the face and its perceptual hash, both of the stored pixels around the landmarks."""
+    """Compute the sharpness of a face and its perceptual hash, both from the stored pixels around the landmarks."""
     box = compute_landmark_box(cropped.landmarks[:68])
-    return compute_sharpness(_take(cropped.image, box)), compute_phash(_take(cropped.image, _move_out(box)))
+    return compute_sharpness(_slice_box(cropped.image, box)), compute_phash(_slice_box(cropped.image, _widen(box)))
 
 
 def encode_picture(image: NDArray[np.uint8], picture: str) -> bytes:
-    """The file's bytes of an RGB picture: "png", lossless, or "jpg"."""
+    """Encode a picture.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        picture: "png", which is lossless, or "jpg".
+
+    Returns:
+        The bytes of the file.
+    """
     options = PNG_OPTIONS if picture == "png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     done, content = cv2.imencode(f".{picture}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
@@ -63,13 +74,14 @@ def encode_picture(image: NDArray[np.uint8], picture: str) -> bytes:
     return content.tobytes()
 
 
-def _move_out(box: NDArray[np.float32]) -> NDArray[np.float32]:
+def _widen(box: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Move the sides of a box out by HASH_MARGIN of its own sides."""
     margin = HASH_MARGIN * (box[2:] - box[:2])
     return np.concatenate([box[:2] - margin, box[2:] + margin]).astype(np.float32)
 
 
-def _take(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The part of the picture in a box; at least one pixel, whatever the box."""
+def _slice_box(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the part of the picture in a box; at least one pixel, whatever the box."""
     height, width = image.shape[:2]
     left, top = (int(np.clip(round(float(box[i])), 0, (width, height)[i] - 1)) for i in (0, 1))
     right, bottom = (int(np.clip(round(float(box[2 + i])), (left, top)[i] + 1, (width, height)[i])) for i in (0, 1))
@@ -80,16 +92,38 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class Detector(Protocol):
-    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]: ...
+    """Finds faces."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
+        """Return the faces in a picture, uint8 (H, W, 3) RGB, the largest box first."""
+        ...
 
 
 class Mesh(Protocol):
-    def locate_81(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.float32]: ...
+    """Locates the landmarks of a face."""
+
+    def locate_81(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.float32]:
+        """Locate 81 landmarks.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            face: The face as the detector found it.
+
+        Returns:
+            float32 (81, 2), dlib order [px of the image].
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What finds faces. found_by: what the manifest says of faces that these two found."""
+    """What finds faces.
+
+    Attributes:
+        detector: Finds them.
+        mesh: Locates their landmarks.
+        found_by: What the manifest says of faces that these two found.
+    """
 
     detector: Detector
     mesh: Mesh
@@ -98,7 +132,13 @@ class Networks:
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame in memory. source: the file it is of, as the user knows it; index: its number in the video."""
+    """A frame in memory.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        source: Its file, as the user knows it.
+        index: Its number in the video.
+    """
 
     image: NDArray[np.uint8]
     source: str
@@ -107,7 +147,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Found:
-    """A face in a picture [px of it]; locate: gives its landmarks."""
+    """A face in a picture.
+
+    Attributes:
+        box_xyxy: float32 (4,) [px of the picture].
+        score: The detector's, 0..1.
+        locate: Returns its landmarks.
+    """
 
     box_xyxy: NDArray[np.float32]
     score: float
@@ -115,32 +161,49 @@ class _Found:
 
     @property
     def shorter_side(self) -> float:
+        """The shorter side of the box [px of the picture]."""
         return float(np.min(self.box_xyxy[2:] - self.box_xyxy[:2]))
 
 
 class FrameCropper:
-    """networks: called when the first face has to be found, never where others brought them; version: of this code."""
+    """Crops the faces of one picture after the other."""
 
     def __init__(self, settings: CropSettings, networks: Callable[[], Networks], *, version: str) -> None:
+        """Prepare to crop; nothing is loaded yet.
+
+        Args:
+            settings: How faces are cropped.
+            networks: Loads what finds faces. It is called when the first face has to be found, never where others gave
+                the landmarks.
+            version: Of the code, for the manifest.
+        """
         self._settings, self._networks, self._version = settings, cache(networks), version
 
     def crop(
         self, picture: Picture, files: FrameFiles | None, *, most: int | None, whole: bool = False
     ) -> tuple[list[FaceCrop], str]:
-        """The faces, largest box first, and a remark for the quarantine ("" mostly).
+        """Crop the faces of a picture.
 
-        files: where the frame is on disk, with what others found in it; most: how many faces are wanted, None for all;
-        whole: the picture is a face crop already, kept as it is. Raises UnreadableSample when there is no face to cut,
-        or when what is given cannot be used.
+        Args:
+            picture: The picture.
+            files: Where the frame is on disk, with what others found in it; None for a frame of a video.
+            most: How many faces are wanted; None for all.
+            whole: The picture is a face crop already and is kept as it is.
+
+        Returns:
+            The crops, the largest box first, and a remark for the quarantine, mostly "".
+
+        Raises:
+            UnreadableSample: If there is no face to crop, or what is given cannot be used.
         """
         given = files is not None and files.landmarks is not None
-        found = self._take_given(picture, files) if files is not None and given else self._detect(picture)
+        found = self._read_given(picture, files) if files is not None and given else self._detect(picture)
         large = [face for face in found if face.shorter_side >= max(self._settings.min_face, 1)]
         if not large:
             raise UnreadableSample(picture.source, self._explain_none(found))
         small = len(found) - len(large)
         remark = f"{small} more below {self._settings.min_face} px" if small and self._settings.faces == "all" else ""
-        made = [self._make(picture, face, files, whole=whole) for face in large[:most]]
+        made = [self._build_crop(picture, face, files, whole=whole) for face in large[:most]]
         return made, remark
 
     def _detect(self, picture: Picture) -> list[_Found]:
@@ -150,15 +213,15 @@ class FrameCropper:
             for face in networks.detector.detect(image)
         ]
 
-    def _take_given(self, picture: Picture, files: FrameFiles) -> list[_Found]:
-        """Faces as others found them, largest first; the score is 1, theirs is not known."""
+    def _read_given(self, picture: Picture, files: FrameFiles) -> list[_Found]:
+        """Read faces as others found them, largest first; the score is 1, for theirs is not known."""
         assert files.landmarks is not None
         landmarks = read_landmarks(files.landmarks, *picture.image.shape[:2])
         boxes = None if files.boxes is None else read_boxes(files.boxes)
         found = [_Found(match_box(points, boxes), 1.0, lambda points=points: points) for points in landmarks]
         return sorted(found, key=lambda face: -float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2])))
 
-    def _make(self, picture: Picture, face: _Found, files: FrameFiles | None, *, whole: bool) -> FaceCrop:
+    def _build_crop(self, picture: Picture, face: _Found, files: FrameFiles | None, *, whole: bool) -> FaceCrop:
         image, settings = picture.image, self._settings
         given = files is not None and files.landmarks is not None
         landmarks = face.locate()
@@ -168,7 +231,7 @@ class FrameCropper:
             image, landmarks, face.box_xyxy, largest_face=round(SPARE * settings.image_size), whole=whole
         )
         sharpness, phash = measure_face(cropped)
-        content = _take_file(files.picture, cropped, settings) if whole and files is not None else None
+        content = _reuse_file(files.picture, cropped, settings) if whole and files is not None else None
         return FaceCrop(
             content=content or encode_picture(cropped.image, settings.picture),
             source=picture.source,
@@ -192,8 +255,8 @@ class FrameCropper:
         return f"no face of at least {self._settings.min_face} px (the largest has {found[0].shorter_side:.0f} px)"
 
 
-def _take_file(path: Path, cropped: CroppedFace, settings: CropSettings) -> bytes | None:
-    """The picture's own bytes, where they can be the crop's: nothing is decoded and encoded for nothing."""
+def _reuse_file(path: Path, cropped: CroppedFace, settings: CropSettings) -> bytes | None:
+    """Return the picture's own bytes where they can be the crop's, so that nothing is encoded again."""
     if cropped.scale < 1 or settings.picture != "png":
         return None
     try:
@@ -214,9 +277,9 @@ FARTHEST = 0.5  # how far outside a point may lie, of the picture's longer side
 
 
 def read_limited_picture(path: Path) -> NDArray[np.uint8]:
-    """As `read_picture`; the header is read first, so that a picture too large is refused before it takes memory.
+    """Read a picture as `read_picture` does, its header first.
 
-    Raises UnreadableSample.
+    A picture that is too large is thus refused before it takes memory. Raises UnreadableSample.
     """
     _check_file(path, LARGEST_FILE)
     width, height = _read_size(path)
@@ -227,9 +290,19 @@ def read_limited_picture(path: Path) -> NDArray[np.uint8]:
 
 
 def read_landmarks(path: Path, height: int, width: int) -> NDArray[np.float32]:
-    """The landmarks of every face in a picture of height x width pixels: float32 (faces, 68 or 81, 2).
+    """Read the landmarks of every face in a picture.
 
-    Raises UnreadableSample for another shape, for what is no number, and for points far outside the picture.
+    Args:
+        path: The .npy file.
+        height: Of the picture [px].
+        width: Of the picture [px].
+
+    Returns:
+        float32 (faces, 68 or 81, 2) [px].
+
+    Raises:
+        UnreadableSample: If the shape is another one, or there are values that are no number or points far outside the
+            picture.
     """
     found = _read_array(path)
     faces = found[None] if found.ndim == 2 else found
@@ -249,7 +322,10 @@ def read_landmarks(path: Path, height: int, width: int) -> NDArray[np.float32]:
 
 
 def read_boxes(path: Path) -> NDArray[np.float32]:
-    """Detector boxes, float32 (faces, 4): the first two of the seven points of each face. Raises UnreadableSample."""
+    """Read detector boxes, float32 (faces, 4): the first two of the seven points of each face.
+
+    Raises UnreadableSample for another shape, and for values that are no number.
+    """
     found = _read_array(path)
     if found.ndim != 3 or found.shape[1:] != (7, 2):
         raise UnreadableSample(str(path), f"expected boxes of shape (faces, 7, 2), got {found.shape}")
@@ -258,14 +334,22 @@ def read_boxes(path: Path) -> NDArray[np.float32]:
 
 
 def match_box(landmarks: NDArray[np.float32], boxes: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """The box that overlaps the landmarks' own best, float32 (4,); their own where none does."""
+    """Return the box that overlaps a face's landmarks best.
+
+    Args:
+        landmarks: (68 or 81, 2) [px].
+        boxes: (n, 4) [px], or None where there are none.
+
+    Returns:
+        float32 (4,); the landmarks' own box where no other overlaps it.
+    """
     own = compute_landmark_box(landmarks[:68])
     overlaps = [] if boxes is None else [compute_iou(box, own) for box in boxes]
     return own if boxes is None or max(overlaps, default=0.0) == 0 else boxes[int(np.argmax(overlaps))]
 
 
 def _check_file(path: Path, largest: int) -> None:
-    """Opening a pipe would wait for ever, so what is no plain file is refused before."""
+    """Refuse what is no plain file before it is opened: opening a pipe would wait for ever."""
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
@@ -279,7 +363,7 @@ def _check_file(path: Path, largest: int) -> None:
 
 
 def _read_size(path: Path) -> tuple[int, int]:
-    """Width and height [px] by the header alone."""
+    """Read width and height [px] from the header alone."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures, and of odd headers

@@ -1,4 +1,4 @@
-"""`prepare_faces.py describe`: what is in a prepared set, as tables and as a picture beside its manifest.
+"""Describes a prepared set (`prepare_faces.py describe`) as tables and as a picture beside its manifest.
 
 The picture is a contact sheet below two histograms: how large and how sharp the faces are. The faces are drawn by a
 fixed seed; dots are landmarks, and px is the shorter side of the face in its frame.
@@ -37,7 +37,13 @@ POINT = (64, 224, 255)
 
 @dataclass(frozen=True)
 class Tile:
-    """One face. picture: uint8 (TILE, TILE, 3) RGB, None where it cannot be read; reason: then why."""
+    """One face of the contact sheet.
+
+    Attributes:
+        picture: uint8 (TILE, TILE, 3) RGB; None where it cannot be read.
+        caption: Its clip, kind and size.
+        reason: Why it cannot be read.
+    """
 
     picture: NDArray[np.uint8] | None
     caption: str
@@ -46,7 +52,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class SheetPart:
-    """The faces of one split and label. heading: with how many there are in all."""
+    """The faces of one split and label.
+
+    Attributes:
+        heading: The split, the label and how many faces there are in all.
+        label: Real 0, fake 1.
+        tiles: The faces that are shown.
+    """
 
     heading: str
     label: int
@@ -54,7 +66,7 @@ class SheetPart:
 
 
 def build_sheet(faces: Faces) -> list[SheetPart]:
-    """Every split and label that the set has, with equally many rows of faces."""
+    """Choose and load the faces of the contact sheet: every split and label gets equally many rows."""
     keys = faces.split * len(LABELS) + faces.label
     present = np.unique(keys).tolist()
     places = COLUMNS * max(1, MOST_ROWS // len(present))
@@ -64,12 +76,21 @@ def build_sheet(faces: Faces) -> list[SheetPart]:
         rows = np.flatnonzero(keys == key)
         chosen = choose_faces(faces, rows, places)
         heading = f"{SPLITS[split]}, {LABELS[label]}: {len(chosen):,} of {len(rows):,} faces"
-        parts.append(SheetPart(heading, label, tuple(_load(faces, index) for index in chosen.tolist())))
+        parts.append(SheetPart(heading, label, tuple(_load_tile(faces, index) for index in chosen.tolist())))
     return parts
 
 
 def choose_faces(faces: Faces, rows: Codes, most: int) -> Codes:
-    """Up to `most` rows, drawn by the seed, of as many manipulations, people and clips as there are; ascending."""
+    """Draw faces by the seed, of as many manipulations, people and clips as there are.
+
+    Args:
+        faces: The set.
+        rows: The rows to draw from.
+        most: How many are drawn.
+
+    Returns:
+        The rows, ascending.
+    """
     drawn = np.random.default_rng(SEED).permutation(rows)
     # The second face of a person comes after the first ones of all others, and so on: a fair turn at each level.
     for codes in (faces.clip, faces.person, faces.manipulation.codes):
@@ -78,7 +99,7 @@ def choose_faces(faces: Faces, rows: Codes, most: int) -> Codes:
 
 
 def _count_earlier(codes: Codes) -> Codes:
-    """How often each code has come before, (n,)."""
+    """Count how often each code has come before, (n,)."""
     order = np.argsort(codes, kind="stable")
     in_order = codes[order]
     begins = np.maximum.accumulate(np.where(np.append(True, in_order[1:] != in_order[:-1]), np.arange(len(codes)), 0))
@@ -87,7 +108,7 @@ def _count_earlier(codes: Codes) -> Codes:
     return earlier
 
 
-def _load(faces: Faces, index: int) -> Tile:
+def _load_tile(faces: Faces, index: int) -> Tile:
     row = faces.row(index)
     try:
         image = StoredCrop(faces.manifest, row).load().image
@@ -97,7 +118,7 @@ def _load(faces: Faces, index: int) -> Tile:
 
 
 def _caption(row: FaceRow) -> str:
-    """The clip by the end of its name, which tells clips apart; what it is, and how large."""
+    """Return the end of the clip's name, which tells clips apart, the kind of face and its size."""
     kind = row.manipulation or LABELS[row.label]
     return f"{_shorten(row.clip_id.rpartition('/')[2], 19)}\n{_shorten(kind, 14)}, {row.face_size:.0f} px"
 
@@ -107,10 +128,16 @@ def _shorten(text: str, length: int) -> str:
 
 
 def draw_tile(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The face with some room around it and its landmarks as dots, uint8 (TILE, TILE, 3).
+    """Draw a face with a margin around it and its landmarks as dots.
 
-    image: RGB uint8 (H, W, 3); landmarks: (68 or 81, 2) [px of the image]. Landmarks that are no part of the picture
-    give the whole picture.
+    Landmarks that are no part of the picture give the whole picture.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        landmarks: (68 or 81, 2) [px of the image].
+
+    Returns:
+        uint8 (TILE, TILE, 3).
     """
     height, width = image.shape[:2]
     left, top, right, bottom = (float(side) for side in compute_landmark_box(landmarks[:68]))
@@ -139,7 +166,16 @@ PANELS, HEADING, TILE_HEIGHT = 3.4, 0.4, 1.75  # heights of the parts of the pag
 
 
 def draw_set(path: Path, faces: Faces, sheet: Sequence[SheetPart]) -> None:
-    """Draw a PNG. Raises UserError where it cannot be written."""
+    """Draw the picture of a set as a PNG file.
+
+    Args:
+        path: The file.
+        faces: The set.
+        sheet: The parts of its contact sheet.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -187,7 +223,7 @@ def _draw_histogram(
 
 
 def _draw_tile(axes: Any, tile: Tile | None, colour: str) -> None:
-    """One face with its caption below it; None: an empty place of the grid."""
+    """Draw one face with its caption below it; None is an empty place of the grid."""
     axes.set_xticks([])
     axes.set_yticks([])
     if tile is None:
@@ -209,10 +245,19 @@ PICTURE = "describe.png"
 
 
 def run_describe(manifest_path: Path, *, say: Callable[[str], None]) -> Path:
-    """Say what is in a set and draw describe.png beside the manifest; returns its path.
+    """Print what is in a set, and draw describe.png beside the manifest.
 
-    manifest_path: the file, or the folder that holds it. Faces that cannot be read are empty tiles, counted by their
-    reason. Raises UserError where there is no usable manifest, or the picture cannot be written.
+    Faces that cannot be read are empty tiles, counted by their reason.
+
+    Args:
+        manifest_path: The manifest's file, or the folder that holds it.
+        say: Prints a line.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        UserError: If there is no usable manifest, or the picture cannot be written.
     """
     faces = open_faces(manifest_path)
     say(f"{faces.manifest.path}: {len(faces):,} faces")

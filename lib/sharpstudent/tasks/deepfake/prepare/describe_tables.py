@@ -1,4 +1,4 @@
-"""What is in a set, as tables that read the same in a terminal, a log and a pipe."""
+"""Prints what is in a set as tables that read the same in a terminal, a log and a pipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_LINES = 30  # of one table
 
 
 def show_splits(faces: Faces) -> str:
-    """Faces, clips and people by split."""
+    """Return a table of faces, clips and people by split."""
     heads = ("split", "faces", "real", "fake", "clips", "people", "manipulations", "compressions")
     lines: list[list[str]] = []
     for number, split in [*enumerate(SPLITS), (-1, "all")]:
@@ -34,7 +34,7 @@ def show_splits(faces: Faces) -> str:
 
 
 def show_sizes(faces: Faces) -> str:
-    """Quartiles of the faces' sizes by split and label, and how many the network would enlarge."""
+    """Return quartiles of the faces' sizes by split and label, and how many the network would enlarge."""
     side = faces.find_setting("image_size")
     heads = ["split", "label", "least", "25 %", "median", "75 %", "largest"]
     heads += [f"below {side} px"] if isinstance(side, int) else []
@@ -49,7 +49,7 @@ def show_sizes(faces: Faces) -> str:
 
 
 def show_manipulations(faces: Faces) -> str:
-    """Faces and clips by source set, manipulation and compression."""
+    """Return a table of faces and clips by source set, manipulation and compression."""
     heads = ("source set", "label", "manipulation", "compression", "clips", *SPLITS)
     columns = (faces.source_set, faces.manipulation, faces.compression)
     shape = (len(columns[0].names), len(LABELS), len(columns[1].names), len(columns[2].names))
@@ -67,7 +67,7 @@ def show_manipulations(faces: Faces) -> str:
 
 
 def show_quality(faces: Faces) -> str:
-    """Quartiles of the sharpness and of the faces a clip."""
+    """Return quartiles of the sharpness and of the number of faces a clip."""
     heads = ("split", "label", "sharpness 25 %", "median", "75 %", "faces a clip, least", "median", "most")
     lines: list[list[str]] = []
     for split, label, rows in _list_parts(faces):
@@ -82,7 +82,7 @@ def _rows_of(faces: Faces, split: int) -> Codes:
 
 
 def _list_parts(faces: Faces) -> list[tuple[str, str, Codes]]:
-    """Split, label and rows of every part that has any."""
+    """List split, label and rows of every part that has any."""
     parts = [
         (name, label, np.flatnonzero((faces.split == split) & (faces.label == number)))
         for split, name in enumerate(SPLITS)
@@ -92,7 +92,7 @@ def _list_parts(faces: Faces) -> list[tuple[str, str, Codes]]:
 
 
 def _quantiles(values: np.ndarray, shares: Sequence[float]) -> list[str]:
-    """Of the finite ones; a manifest of other makers may hold anything."""
+    """Return quantiles of the finite values; a manifest of other makers may hold anything."""
     finite = values[np.isfinite(values)]
     return [f"{value:.0f}" for value in np.quantile(finite, shares)] if len(finite) else ["-"] * len(shares)
 
@@ -106,7 +106,7 @@ def _names(column: Named, rows: Codes) -> list[str]:
 
 
 def _render(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """The first column and other words to the left, numbers to the right."""
+    """Render a table: the first column and other words to the left, numbers to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, head in enumerate(heads):
         is_words = any(line[number][:1].isalpha() or line[number] == "-" for line in lines)

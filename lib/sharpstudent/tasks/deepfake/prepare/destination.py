@@ -1,4 +1,4 @@
-"""DEST: whether it may be written at all, and what it was prepared with before."""
+"""Checks whether DEST may be written at all, and keeps what it was prepared with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ _LOCK = ".lock"
 
 
 def check_places(source: Path, dest: Path) -> None:
-    """Raise UserError where source cannot be read, or where writing dest would touch what is not ours."""
+    """Check that the source can be read, and that writing the set touches nothing else.
+
+    Args:
+        source: The folder of photos, videos or a data set.
+        dest: The folder for the set.
+
+    Raises:
+        UserError: If one of them cannot serve.
+    """
     if not source.is_dir():
         what = "is a file where a folder is wanted" if source.exists() else "does not exist"
         remedy = "name the folder that the file lies in" if source.exists() else "check the path; is the disk mounted?"
@@ -43,7 +51,7 @@ def check_places(source: Path, dest: Path) -> None:
 
 
 def _is_of_a_start(name: str) -> bool:
-    """What a preparation that was killed in its first moments leaves."""
+    """Return whether a preparation that was killed in its first moments may have left this name."""
     return name == _LOCK or (name.startswith(f".{PREPARATION}") and name.endswith(TEMPORARY_SUFFIX))
 
 
@@ -58,7 +66,7 @@ def _explain_foreign(dest: Path, names: list[str]) -> Problem:
 
 
 def read_preparation(dest: Path) -> dict[str, Any] | None:
-    """What `write_preparation` wrote; None where there is no such file of ours."""
+    """Return what `write_preparation` wrote; None where there is no such file of this script."""
     try:
         stored = json.loads((dest / PREPARATION).read_text(encoding="utf-8"))
         is_ours = isinstance(stored, dict) and stored.get("made_by") == MADE_BY
@@ -68,7 +76,13 @@ def read_preparation(dest: Path) -> dict[str, Any] | None:
 
 
 def write_preparation(dest: Path, settings: dict[str, Any], counts: dict[str, Any] | None) -> None:
-    """Record what DEST is prepared with; counts: None until it is finished."""
+    """Record what DEST is prepared with.
+
+    Args:
+        dest: The set's folder.
+        settings: What decides the set.
+        counts: What it holds; None until it is finished.
+    """
     record = {"made_by": MADE_BY, "is_finished": counts is not None, "settings": settings, "counts": counts}
     if read_preparation(dest) != record:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
@@ -76,13 +90,23 @@ def write_preparation(dest: Path, settings: dict[str, Any], counts: dict[str, An
 
 
 def remove_strays(dest: Path) -> None:
-    """What killed writers left; those of crops go when their clip is looked at."""
+    """Remove what killed writers left; leftovers of crops go when their clip is checked."""
     for folder in (dest, dest / PARTS, dest / SHARDS):
         remove_stray_temporaries(folder)
 
 
 def check_settings(dest: Path, settings: dict[str, Any], *, overwrite: bool, say: Callable[[str], None]) -> None:
-    """Say what differs from what DEST was prepared with. Raises UserError where finished crops would be replaced."""
+    """Print what differs from the settings that DEST was prepared with.
+
+    Args:
+        dest: The set's folder.
+        settings: What decides the set now.
+        overwrite: Finished crops may be replaced.
+        say: Prints a line.
+
+    Raises:
+        UserError: If finished crops would be replaced without permission.
+    """
     before = (read_preparation(dest) or {"settings": settings})["settings"]
     names = [name for name in settings if before.get(name) != settings[name]]
     changed = [f"{name}: {_show(before.get(name))} -> {_show(settings[name])}" for name in names]
@@ -104,7 +128,16 @@ def _show(value: Any) -> str:
 
 
 def check_gone(dest: Path, gone: list[Path], *, overwrite: bool) -> None:
-    """Raise UserError where finished clips are no longer in SOURCE: a disk that is not mounted must cost nothing."""
+    """Check that finished clips are still in SOURCE: a disk that is not mounted must cost nothing.
+
+    Args:
+        dest: The set's folder.
+        gone: Parts of clips that SOURCE no longer has.
+        overwrite: Their crops may be removed.
+
+    Raises:
+        UserError: If there are any, and no permission.
+    """
     if gone and not overwrite:
         raise UserError.about(
             str(dest),

@@ -1,8 +1,7 @@
-"""Finished clips and finished sets.
+"""Does one clip in a worker process, and keeps the record that a set is finished.
 
-What a worker process does with a clip: cut it, write it. Only counts go back to the parent.
-
-The record that a set is finished: what it was made of, so that the same command sees that there is nothing to do.
+A worker crops a clip and writes it; only counts go back to the parent. The record says what a finished set was made of,
+so that the same command finds that there is nothing to do.
 """
 
 from __future__ import annotations
@@ -29,12 +28,19 @@ from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 class Cropper(Protocol):
     """A pure function of a clip and the settings that it was made with; see `prepare.crop_clip`."""
 
-    def crop(self, clip: RawClip) -> ClipCrops: ...
+    def crop(self, clip: RawClip) -> ClipCrops:
+        """Return the clip's faces, and what gave none."""
+        ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """A clip to be done, with the fingerprint of what it is made of."""
+    """A clip to be done.
+
+    Attributes:
+        clip: The clip.
+        fingerprint: Identifies all that decides its crops.
+    """
 
     clip: RawClip
     fingerprint: str
@@ -42,7 +48,13 @@ class Job:
 
 @dataclass(frozen=True)
 class ClipDone:
-    """How many faces a clip gave, how much was rejected, how many frames were looked at."""
+    """What one clip gave, as counts.
+
+    Attributes:
+        faces: Faces.
+        rejected: Files and frames that gave none.
+        frames_read: Frames that were read.
+    """
 
     faces: int
     rejected: int
@@ -50,17 +62,23 @@ class ClipDone:
 
 
 class ClipWorker:
-    """Does jobs, with the networks loaded once. root: SOURCE, whose path no output shall hold.
-
-    Raises UserError where the disk refuses or a model file is missing.
-    """
+    """Does jobs, with the networks loaded once."""
 
     def __init__(
         self, dest: Path, root: Path, settings: CropSettings, build: Callable[[CropSettings], Cropper]
     ) -> None:
+        """Make the cropper.
+
+        Args:
+            dest: The set's folder.
+            root: SOURCE, whose path no output may contain.
+            settings: How faces are cropped.
+            build: Makes the cropper.
+        """
         self._dest, self._root, self._settings, self._cropper = dest, root, settings, build(settings)
 
     def __call__(self, job: Job) -> ClipDone:
+        """Crop a clip and write it. Raises UserError where the disk refuses or a model file is missing."""
         clip = job.clip
         try:
             crops = self._cropper.crop(clip)
@@ -70,18 +88,38 @@ class ClipWorker:
             reason = hide_root(f"failed ({type(error).__name__}: {error})", self._root)
             write_broken_part(self._dest, build_broken_part(job, "failed", reason, self._root))
             return ClipDone(0, 1, 0)
-        rejected = tuple(hide_roots(item, self._root) for item in crops.rejected)
+        rejected = tuple(hide_roots(rejection, self._root) for rejection in crops.rejected)
         part = Part(clip.key, job.fingerprint, crops.frames_read, crops.frames_with_face, rejected).with_clip(clip)
         write_clip(self._dest, clip, part, crops, self._settings, self._root)
         return ClipDone(len(crops.faces), len(rejected), crops.frames_read)
 
 
-def hide_roots(item: Rejected, root: Path) -> Rejected:
-    return replace(item, source=hide_root(item.source, root), reason=hide_root(item.reason, root))
+def hide_roots(rejection: Rejected, root: Path) -> Rejected:
+    """Remove the path of SOURCE from what was rejected.
+
+    Args:
+        rejection: The file or frame, with its reason.
+        root: SOURCE.
+
+    Returns:
+        The same with paths below SOURCE.
+    """
+    return replace(rejection, source=hide_root(rejection.source, root), reason=hide_root(rejection.reason, root))
 
 
 def build_broken_part(job: Job, how: str, reason: str, root: Path, clip_timeout: float | None = None) -> Part:
-    """The part of a clip whose worker was lost: one rejected file."""
+    """Build the part of a clip whose worker was lost: one rejected file.
+
+    Args:
+        job: The clip.
+        how: "crashed", "too slow" or "failed".
+        reason: The same in words.
+        root: SOURCE, whose path no output may contain.
+        clip_timeout: What the clip had, where it was too slow [s].
+
+    Returns:
+        The part.
+    """
     clip = job.clip
     source = clip.key if clip.file is None else hide_root(str(clip.file), root)
     part = Part(clip.key, job.fingerprint, 0, 0, (Rejected(source, reason),), how, clip_timeout)
@@ -93,8 +131,13 @@ FINISHED = f"{PARTS}/finished.json"  # there while manifest, crops and parts agr
 
 @dataclass(frozen=True)
 class Finished:
-    """digest: of all that decided the set; shards: how many hold its crops, 0 for loose files; shortest_timeout: of
-    the clips that were too slow [s].
+    """The record of a finished set.
+
+    Attributes:
+        digest: Identifies all that decided the set.
+        shards: How many hold its crops, 0 for loose files.
+        shortest_timeout: The least that a clip had which was too slow [s]; None where none was.
+        counts: What the set holds.
     """
 
     digest: str
@@ -104,17 +147,29 @@ class Finished:
 
 
 def compute_digest(settings: Mapping[str, Any], jobs: Sequence[Job], rejected: Sequence[Rejected]) -> str:
-    """Of what is asked for and all that it is made of."""
+    """Compute a digest of the request and of all that the set is made of.
+
+    Args:
+        settings: What decides the set.
+        jobs: All clips.
+        rejected: What the layout left out.
+
+    Returns:
+        Hexadecimal sha256.
+    """
     clips = [
         [job.fingerprint, c.key, c.label, c.identities, c.split, c.source_set, c.manipulation, c.compression]
         for job, c in ((job, job.clip) for job in jobs)
     ]
-    left_out = sorted([item.source, -1 if item.frame is None else item.frame, item.reason] for item in rejected)
+    left_out = sorted(
+        [rejection.source, -1 if rejection.frame is None else rejection.frame, rejection.reason]
+        for rejection in rejected
+    )
     return hashlib.sha256(json.dumps([settings, clips, left_out], sort_keys=True).encode()).hexdigest()
 
 
 def read_finished(dest: Path) -> Finished | None:
-    """What `write_finished` wrote, if anything."""
+    """Return what `write_finished` wrote; None where there is none."""
     try:
         stored = json.loads((dest / FINISHED).read_text(encoding="utf-8"))
         return Finished(**stored | {"counts": Counts(**stored["counts"])})
@@ -123,11 +178,17 @@ def read_finished(dest: Path) -> Finished | None:
 
 
 def write_finished(dest: Path, finished: Finished) -> None:
+    """Write the record.
+
+    Args:
+        dest: The set's folder.
+        finished: The record.
+    """
     write_text_atomically(dest / FINISHED, json.dumps(asdict(finished), allow_nan=False) + "\n")
 
 
 def is_whole(dest: Path) -> bool:
-    """Whether all files of a finished set are there, the crops in their sizes."""
+    """Return whether all files of a finished set are there, the crops in their sizes."""
     if not (dest / QUARANTINE).is_file() or not (read_preparation(dest) or {}).get("is_finished"):
         return False
     try:

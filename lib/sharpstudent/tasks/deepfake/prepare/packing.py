@@ -1,7 +1,7 @@
-"""Crops in shards instead of loose files: packed when the set is finished, unpacked before it is changed.
+"""Packs crops into shards when a set is finished, and unpacks them before it is changed.
 
 At every instant the crops are whole in one form: loose files go only when a finished set names the shards, and shards
-only when all that they hold lies loose again.
+go only when all that they hold is loose again.
 """
 
 from __future__ import annotations
@@ -25,18 +25,23 @@ SHARD_BYTES, SHARD_MEMBERS = 256 * 2**20, 10_000
 
 
 def name_shard(number: int) -> str:
+    """Return the path of a shard below DEST."""
     return f"{SHARDS}/{number:06d}.tar"
 
 
 class Packer:
-    """Writes crops to shards in the order of their rows; shards: how many it has written."""
+    """Writes crops to shards in the order of their rows.
+
+    Attributes:
+        shards: How many it has written.
+    """
 
     def __init__(self, dest: Path) -> None:
         self._dest = dest
         self.shards = 0
 
     def pack(self, rows: Iterable[FaceRow]) -> Iterator[FaceRow]:
-        """The same rows in the same order, with their places in the shards, each once its shard is written."""
+        """Yield the same rows in the same order with their places in the shards, each once its shard is written."""
         remove(self._dest / MANIFEST)  # an older one may name these very shards, with other offsets
         make_folder(self._dest / SHARDS)
         for some in _fill_shards(rows):
@@ -48,7 +53,7 @@ class Packer:
 
 
 def _fill_shards(rows: Iterable[FaceRow]) -> Iterator[list[FaceRow]]:
-    """The rows of one shard after the other."""
+    """Yield the rows of one shard after the other."""
     waiting: list[FaceRow] = []
     size = 0
     for row in rows:
@@ -67,20 +72,25 @@ def _read(dest: Path, row: FaceRow) -> bytes:
     if len(content) != row.size or zlib.crc32(content) != row.crc32:
         raise UserError.about(
             str(dest / row.path),
-            "holds other bytes than were cut: the disk lost them, or somebody changed the file",
-            remedy="delete this file and repeat the command: its clip is cut again",
+            "has other bytes than were written: the disk lost them, or somebody changed the file",
+            remedy="delete this file and repeat the command: its clip is cropped again",
         )
     return content
 
 
 def remove_loose(dest: Path) -> None:
-    """After a finished set names the shards: the loose files that they were packed from."""
+    """Remove the loose files that the shards were packed from."""
     if (dest / CROPS).is_dir():
         clear_other_crops(dest, frozenset())
 
 
 def remove_other_shards(dest: Path, keep: int) -> None:
-    """The shards from number `keep` on, of a set that was larger before, and their folder when it is empty."""
+    """Remove the shards of a set that was larger before, and their folder when it is empty.
+
+    Args:
+        dest: The set's folder.
+        keep: How many shards the set has now.
+    """
     wanted = {Path(name_shard(number)).name for number in range(keep)}
     for path in (dest / SHARDS).glob("[0-9]*.tar"):
         if path.name not in wanted:
@@ -90,8 +100,17 @@ def remove_other_shards(dest: Path, keep: int) -> None:
 
 
 def unpack(dest: Path, picture: str, say: Callable[[str], None]) -> None:
-    """Lay the crops of a finished packed set out as loose files again. One that is broken in its shard is left out: its
-    clip is then cut again. Raises UserError where the disk refuses; the shards are still there then.
+    """Write the crops of a finished packed set as loose files again.
+
+    A crop that is broken in its shard is left out: its clip is then cropped again.
+
+    Args:
+        dest: The set's folder.
+        picture: How crops are stored, "png" or "jpg".
+        say: Prints a line.
+
+    Raises:
+        UserError: If the disk refuses; the shards are still there then.
     """
     manifest = _open_if_packed(dest)
     if manifest is None:
@@ -112,10 +131,11 @@ def _open_if_packed(dest: Path) -> Manifest | None:
     try:
         manifest = Manifest.open(dest / MANIFEST)
     except UserError:
-        return None  # a broken one names nothing: what was in its shards is cut again
+        return None  # a broken one names nothing: what was in its shards is cropped again
     return manifest if len(manifest) and manifest.face(0).path.startswith(f"{SHARDS}/") else None
 
 
 def remove(path: Path) -> None:
+    """Remove a file, if it is there. Raises UserError where the disk refuses."""
     with disk_errors_told(path):
         path.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
-"""A finished clip on disk: its crops, and its part, which is written last. What has no part was never done.
+"""Writes and reads a finished clip: its crops, and its part, which is written last.
 
-DEST/crops/KEY/FFFFFF_N.png       frame number and face number
-DEST/parts/SHA256-OF-KEY.arrow    the rows of the clip, what was rejected, and the fingerprint of all that made them
+A clip without a part is not done.
+
+    DEST/crops/KEY/FFFFFF_N.png       frame number and face number
+    DEST/parts/SHA256-OF-KEY.arrow    the rows of the clip, what was rejected, and the fingerprint of all that made them
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 CROPS, PARTS = "crops", "parts"
-FORMAT = 1  # raise when a part of the same crops would now look otherwise: all are then made anew
+FORMAT = 1  # raise when a part of the same crops would now differ: all are then made anew
 SYNC_THREADS = 8  # the disk commits what is waiting together: 32 crops of 1 MB in 40 ms, one after the other in 160 ms
 _CROP_NAME = re.compile(rf"\d{{6,}}_\d+\.(png|jpg)|\..*{re.escape(TEMPORARY_SUFFIX)}")
 
@@ -40,7 +42,14 @@ class FaceCrop(FaceRow):
 
 @dataclass(frozen=True)
 class ClipCrops:
-    """What one clip gave. frames_read: how many were looked at; frames_with_face: in how many a face was found."""
+    """What one clip gave.
+
+    Attributes:
+        faces: Its crops, by frame and person.
+        rejected: The file, or frames of it, that gave none.
+        frames_read: How many frames were read.
+        frames_with_face: In how many of them a face was found.
+    """
 
     faces: tuple[FaceCrop, ...]
     rejected: tuple[Rejected, ...]
@@ -50,9 +59,23 @@ class ClipCrops:
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a finished clip without its rows. broken: how its worker was lost ("crashed", "too slow",
-    "failed"), else None; clip_timeout: what it had, where it was too slow [s]. label and the rest: as in `FaceRow`, for
-    a clip without any face has no row; None and "" in parts that were written before these were kept.
+    """What is known of a finished clip beside its rows.
+
+    label and the fields after it are as in `FaceRow`, for a clip without any face has no row. Parts that an older
+    version wrote have None and "" there.
+
+    Attributes:
+        key: The clip.
+        fingerprint: Identifies all that decided its crops.
+        frames_read: How many frames were read.
+        frames_with_face: In how many of them a face was found.
+        rejected: The file, or frames of it, that gave no face.
+        broken: How its worker was lost ("crashed", "too slow", "failed"), else None.
+        clip_timeout: What it had, where it was too slow [s].
+        label: Real 0, fake 1.
+        identity: The person whose face is seen.
+        source_set: The data set's name.
+        manipulation: The method that made the fake.
     """
 
     key: str
@@ -68,7 +91,7 @@ class Part:
     manipulation: str = ""
 
     def with_clip(self, clip: RawClip) -> Part:
-        """The same part with what the source says of the clip now."""
+        """Return the same part with what the source says of the clip now."""
         return replace(
             self,
             label=clip.label,
@@ -79,17 +102,46 @@ class Part:
 
 
 def find_part_file(dest: Path, key: str) -> Path:
+    """Return the path of a clip's part.
+
+    Args:
+        dest: The set's folder.
+        key: The clip.
+
+    Returns:
+        The path.
+    """
     return dest / PARTS / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
 
 
 def name_crop(key: str, frame_index: int, face_index: int, picture: str) -> str:
-    """The crop's path below DEST."""
+    """Return a crop's path below DEST.
+
+    Args:
+        key: The clip.
+        frame_index: The frame's number.
+        face_index: The person's number.
+        picture: "png" or "jpg".
+
+    Returns:
+        The path, with '/' between its parts.
+    """
     return f"{CROPS}/{key}/{frame_index:06d}_{face_index}.{picture}"
 
 
 def compute_fingerprint(clip: RawClip, settings: CropSettings, root: Path, *, version: str) -> str:
-    """A digest of all that decides a clip's crops: the settings, the cutter's version, and its files by name, size and
-    time of change.
+    """Compute a digest of all that decides a clip's crops.
+
+    These are the settings, the cropper's version, and the clip's files by name, size and time of change.
+
+    Args:
+        clip: The clip.
+        settings: How faces are cropped.
+        root: SOURCE, whose path must not matter.
+        version: Of the cropper.
+
+    Returns:
+        Hexadecimal sha256.
     """
     files = [] if clip.file is None else [clip.file]
     for frame in clip.frames:
@@ -109,12 +161,32 @@ def _describe_file(path: Path, root: Path) -> list[Any]:
 
 
 def hide_root(text: str, root: Path) -> str:
-    """A path, or a reason with paths in it, without the folder of this machine that the source lies in."""
+    """Return a path, or a reason with paths in it, without the folder that the source lies in.
+
+    Args:
+        text: The path or reason.
+        root: SOURCE.
+
+    Returns:
+        The text as UTF-8.
+    """
     return text.replace(f"{root}{os.sep}", "").encode("utf-8", "backslashreplace").decode()
 
 
 def write_clip(dest: Path, clip: RawClip, part: Part, crops: ClipCrops, settings: CropSettings, root: Path) -> None:
-    """Write a clip's crops, then its part. Raises UserError where the disk refuses; the clip is then not done."""
+    """Write a clip's crops, then its part.
+
+    Args:
+        dest: The set's folder.
+        clip: The clip.
+        part: What is known of it beside its rows.
+        crops: Its crops.
+        settings: How they were made.
+        root: SOURCE, whose path no output may contain.
+
+    Raises:
+        UserError: If the disk refuses; the clip is then not done.
+    """
     clear_crops(dest, clip.key)
     faces = sorted(crops.faces, key=lambda face: (face.frame_index, face.face_index))
     rows = [_build_row(clip, face, settings, root) for face in faces]
@@ -123,17 +195,22 @@ def write_clip(dest: Path, clip: RawClip, part: Part, crops: ClipCrops, settings
 
 
 def write_broken_part(dest: Path, part: Part) -> None:
-    """Record a clip whose worker was lost: it gives nothing, and is not tried again unasked."""
+    """Record a clip whose worker was lost: it gives nothing, and is tried again on request only.
+
+    Args:
+        dest: The set's folder.
+        part: The part to write.
+    """
     clear_crops(dest, part.key)
     write_manifest(find_part_file(dest, part.key), (), _describe_part(part), is_part=True)
 
 
 def _describe_part(part: Part) -> dict[str, Any]:
-    return asdict(part) | {"rejected": [[item.source, item.reason, item.frame] for item in part.rejected]}
+    return asdict(part) | {"rejected": [[one.source, one.reason, one.frame] for one in part.rejected]}
 
 
 def _build_row(clip: RawClip, face: FaceCrop, settings: CropSettings, root: Path) -> FaceCrop:
-    """The row before the set is known: no split and no group yet."""
+    """Return the row before the set is known: no split and no group yet."""
     return replace(
         face,
         path=name_crop(clip.key, face.frame_index, face.face_index, settings.picture),
@@ -151,7 +228,15 @@ def _build_row(clip: RawClip, face: FaceCrop, settings: CropSettings, root: Path
 
 
 def write_crops(dest: Path, contents: Mapping[str, bytes]) -> None:
-    """All of them whole and on the disk, or UserError."""
+    """Write all crops whole and to the disk.
+
+    Args:
+        dest: The set's folder.
+        contents: Path below DEST and bytes of each.
+
+    Raises:
+        UserError: If the disk refuses.
+    """
     paths = [dest / name for name in contents]
     for path, content in zip(paths, contents.values(), strict=True):
         temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
@@ -170,7 +255,15 @@ def write_crops(dest: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def list_crops(dest: Path, key: str) -> dict[str, int]:
-    """The crops of one clip that lie there, and killed writers' temporaries: name below DEST, size [bytes]."""
+    """List the crops of one clip that are there, and temporary files of killed writers.
+
+    Args:
+        dest: The set's folder.
+        key: The clip.
+
+    Returns:
+        Path below DEST and size of each [bytes].
+    """
     folder = dest / CROPS / key
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         return {
@@ -182,7 +275,13 @@ def list_crops(dest: Path, key: str) -> dict[str, int]:
 
 
 def clear_crops(dest: Path, key: str, keep: Mapping[str, int] | None = None) -> None:
-    """Remove a clip's crops but those to keep, then the folders that are empty."""
+    """Remove a clip's crops, then the folders that are empty.
+
+    Args:
+        dest: The set's folder.
+        key: The clip.
+        keep: Paths below DEST that stay.
+    """
     folder = dest / CROPS / key
     with disk_errors_told(folder):
         for name in list_crops(dest, key).keys() - (keep or {}).keys():
@@ -194,7 +293,12 @@ def clear_crops(dest: Path, key: str, keep: Mapping[str, int] | None = None) -> 
 
 
 def clear_other_crops(dest: Path, keys: frozenset[str]) -> None:
-    """Remove the crops of all clips but these."""
+    """Remove the crops of all clips but these.
+
+    Args:
+        dest: The set's folder.
+        keys: The clips that stay.
+    """
     for folder, _, files in os.walk(dest / CROPS, topdown=False):
         key = Path(folder).relative_to(dest / CROPS).as_posix()
         if key not in keys and (not files or any(map(_CROP_NAME.fullmatch, files))):
@@ -202,31 +306,46 @@ def clear_other_crops(dest: Path, keys: frozenset[str]) -> None:
 
 
 def read_part(path: Path) -> tuple[Manifest, Part]:
-    """The rows of a part, and what it says beside them. Raises UnreadableSample where there is none, or none that
-    can be read.
-    """
+    """Read the rows of a part, and what it says beside them. Raises UnreadableSample where it cannot."""
     if not path.is_file():
         raise UnreadableSample(str(path), "is not there")
     try:
         rows = Manifest.open(path)
         about = dict(rows.about)
-        rejected = tuple(Rejected(*item) for item in about.pop("rejected"))
+        rejected = tuple(Rejected(*fields) for fields in about.pop("rejected"))
         return rows, Part(**about, rejected=rejected)
     except (UserError, KeyError, TypeError) as error:
         raise UnreadableSample(str(path), f"is not a part ({error})") from None
 
 
 class StoredPart:
-    """A part as it lies on disk. Raises UnreadableSample where there is none, or none that can be read."""
+    """A part as it is on disk.
+
+    Attributes:
+        rows: The clip's rows.
+        about: What is known of the clip beside them.
+    """
 
     def __init__(self, dest: Path, key: str) -> None:
+        """Read a part.
+
+        Args:
+            dest: The set's folder.
+            key: The clip.
+
+        Raises:
+            UnreadableSample: If there is none, or none that can be read.
+        """
         path = find_part_file(dest, key)
         self.rows, self.about = read_part(path)
         if self.about.key != key:
             raise UnreadableSample(str(path), f"is of the clip {self.about.key}")
 
     def has_its_crops(self, dest: Path) -> bool:
-        """Whether the part is undamaged and all its crops lie there in their sizes; others of the clip are removed."""
+        """Return whether the part is undamaged and all its crops are there in their sizes.
+
+        Other crops of the clip are removed.
+        """
         try:
             self.rows.verify()
         except UserError:
@@ -238,7 +357,12 @@ class StoredPart:
         return all(found.get(name) == size for name, size in wanted.items())
 
     def update_clip(self, dest: Path, clip: RawClip) -> None:
-        """Write the part anew where the source says something else of the clip now; no crop is cut again."""
-        told = self.about.with_clip(clip)
-        if told != self.about:
-            write_manifest(find_part_file(dest, clip.key), list(self.rows), _describe_part(told), is_part=True)
+        """Write the part anew where the source describes the clip differently now; no crop is made again.
+
+        Args:
+            dest: The set's folder.
+            clip: The clip as the source has it.
+        """
+        updated = self.about.with_clip(clip)
+        if updated != self.about:
+            write_manifest(find_part_file(dest, clip.key), list(self.rows), _describe_part(updated), is_part=True)

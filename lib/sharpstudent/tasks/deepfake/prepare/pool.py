@@ -1,6 +1,10 @@
-"""Worker processes that may crash or hang: each gets one task at a time, and only that task is lost with it.
+"""Runs tasks in worker processes that may crash or hang: only the task at hand is lost with a worker.
 
-A worker is made once, then does one task after the other until the parent closes the pipe or ends.
+Each worker gets one task at a time. It is made once, then does one task after the other until the parent closes the
+pipe or ends.
+
+The standard library's pool loses all tasks when one process dies. pebble's takes a task's time from the clock, so that
+a computer which was suspended would lose the clip of every worker; here only time in which the parent was awake counts.
 """
 
 from __future__ import annotations
@@ -22,10 +26,14 @@ from sharpstudent.core.io import leave_signals_to_parent, stop_signals_held
 
 
 def serve(connection: multiprocessing.connection.Connection, build: Callable[[], Callable[[Any], Any]]) -> None:
-    """A worker's life. build: makes the function that does a task.
+    """Do tasks in a worker process until the parent closes the pipe.
 
-    It sends None when it is ready, then what each task gives, which is never None. An exception ends it: the parent
-    raises it again.
+    The worker sends None when it is ready, then the result of each task, which is never None. An exception ends it: the
+    parent raises it again.
+
+    Args:
+        connection: The pipe to the parent.
+        build: Makes the function that does a task.
     """
     leave_signals_to_parent()
     import cv2
@@ -40,12 +48,12 @@ def serve(connection: multiprocessing.connection.Connection, build: Callable[[],
                 connection.send(work(connection.recv()))
         except UserError as error:
             connection.send(error)
-        except Exception:  # noqa: BLE001 whatever it is, it is told with its traceback
+        except Exception:  # noqa: BLE001 the parent raises it again, with its traceback
             connection.send(RuntimeError(f"a worker process failed\n{traceback.format_exc()}"))
 
 
 def _silence_decoders() -> None:
-    """What decoders print about broken files goes nowhere: the quarantine names them. Errors go through the pipe."""
+    """Discard what decoders print about broken files: the quarantine names them. Errors go through the pipe."""
     sys.stderr.flush()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -55,27 +63,37 @@ def _silence_decoders() -> None:
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-TICK = 0.5  # the longest wait without a look at the clock [s]
+TICK = 0.5  # the longest time between two readings of the clock [s]
 START_SECONDS = 300.0  # for a worker's imports and models; a loaded network folder is slow
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A task that took its worker with it, or that was too slow."""
+    """A task that took its worker with it, or that was too slow.
+
+    Attributes:
+        how: "crashed" or "too slow".
+        reason: The same in words.
+    """
 
     how: Literal["crashed", "too slow"]
     reason: str
 
 
 class WorkerPool(Generic[Task, Result]):
-    """Spawned processes, each with a pipe. Use as a context manager: at its end no process is left.
+    """Spawned processes, each with a pipe. Use it as a context manager: at its end no process is left.
 
-    build: makes the function that does a task, once in each process; it and the tasks are pickled. timeout_s: a task
-    that takes longer is given up with its process [s]. Spawned, not forked: a decoder's threads and locks would not
-    survive a fork.
+    They are spawned, not forked: a decoder's threads and locks would not survive a fork.
     """
 
     def __init__(self, build: Callable[[], Callable[[Task], Result]], count: int, *, timeout_s: float) -> None:
+        """Prepare the pool; processes start with the first tasks.
+
+        Args:
+            build: Makes the function that does a task, once in each process. It and the tasks are pickled.
+            count: How many processes there are.
+            timeout_s: A task that takes longer is given up with its process [s].
+        """
         self._build, self._count, self._timeout_s = build, count, timeout_s
         self._workers: list[_Worker] = []
 
@@ -91,10 +109,20 @@ class WorkerPool(Generic[Task, Result]):
             self._workers = []
 
     def run(self, tasks: Sequence[Task], tick: Callable[[], None]) -> Generator[tuple[Task, Result | Lost]]:
-        """Yield each task with its result, in the order in which they end; `tick` is called now and then.
+        """Yield each task with its result, in the order in which they end.
 
-        Raises the UserError that a worker raised, and RuntimeError with its traceback for anything else. A task whose
-        process died is not tried again.
+        A task whose process died is not tried again.
+
+        Args:
+            tasks: The tasks.
+            tick: Called now and then.
+
+        Yields:
+            Task and result, or task and `Lost`.
+
+        Raises:
+            UserError: The one that a worker raised, or that workers cannot start.
+            RuntimeError: For anything else that a worker raised, with its traceback.
         """
         left, before = list(reversed(tasks)), time.monotonic()
         while left or any(worker.task is not None for worker in self._workers):
@@ -118,7 +146,7 @@ class WorkerPool(Generic[Task, Result]):
                 self._workers.append(_Worker(self._build))
 
     def _receive(self, worker: _Worker) -> Generator[tuple[Task, Result | Lost]]:
-        """What a worker sends, if that ends a task. Raises what went wrong in it."""
+        """Read what a worker sends, and yield the task that it ends, if any. Raises what went wrong in the worker."""
         task = worker.task
         try:
             message = worker.connection.recv()
@@ -157,7 +185,12 @@ class WorkerPool(Generic[Task, Result]):
 
 
 class _Worker:
-    """One process as its parent sees it. task: what it has at hand; waited: for how long it has had it [s]."""
+    """One process as its parent sees it.
+
+    Attributes:
+        task: The task that it is doing, or None.
+        waited: For how long it has been doing it [s].
+    """
 
     def __init__(self, build: Callable[[], Callable[[Any], Any]]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -170,11 +203,13 @@ class _Worker:
 
     @property
     def is_idle(self) -> bool:
+        """Whether it can take a task."""
         return self.is_ready and self.task is None
 
     def give(self, task: Any) -> None:
+        """Send it a task."""
         self.task, self.waited = task, 0.0
-        with contextlib.suppress(OSError):  # it has just died: the next look at its connection says so
+        with contextlib.suppress(OSError):  # it has just died: its connection says so when it is read next
             self.connection.send(task)
 
     def end(self) -> int | None:

@@ -1,5 +1,7 @@
-"""How far a preparation is, a bar in a terminal or a plain line now and then; and what it gave, in numbers and in
-words."""
+"""Shows how far a preparation is, and sums up what it gave.
+
+A terminal gets a bar, a log gets a plain line now and then.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,19 @@ from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE
 
 
 class ClipProgress:
-    """Clips done, frames a second, faces, rejected, time left. Use as a context manager; no thread draws it."""
+    """Shows clips done, frames a second, faces, rejected and time left.
+
+    Use it as a context manager; no thread draws it.
+    """
 
     def __init__(self, console: Console, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start to count.
+
+        Args:
+            console: Where it is shown.
+            total: How many clips there are.
+            clock: Returns the time [s].
+        """
         self._console, self._total, self._clock = console, total, clock
         self._done = self._faces = self._rejected = self._frames = 0
         self._started = clock()
@@ -51,7 +63,13 @@ class ClipProgress:
             self._print(self._describe())
 
     def add(self, *, faces: int, rejected: int, frames: int) -> None:
-        """One clip is done."""
+        """Count one clip as done.
+
+        Args:
+            faces: Its faces.
+            rejected: Its files and frames that gave none.
+            frames: Its frames that were read.
+        """
         self._done += 1
         self._faces += faces
         self._rejected += rejected
@@ -88,14 +106,27 @@ class ClipProgress:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-SHOWN_REASONS, SHOWN_ITEMS = 12, 3
+SHOWN_REASONS, SHOWN_EXAMPLES = 12, 3
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 
 @dataclass
 class Counts:
-    """What is counted while the parts are read. by_split: faces, clips and people of each; reasons: how many items
-    were rejected for each (numbers in it left out), with the first few of them.
+    """What is counted while the parts are read.
+
+    Attributes:
+        clips: Clips.
+        clips_with_face: Clips with at least one face.
+        frames_read: Frames that were read.
+        frames_with_face: Frames in which a face was found.
+        faces: Faces that were kept.
+        real: Of these, real ones.
+        fake: Of these, fake ones.
+        people: People.
+        by_split: Faces, clips and people of each split.
+        reasons: For each reason (numbers in it left out) how many files and frames it rejected, the reason, and the
+            first of them by name.
+        rejected: Files and frames that gave no face.
     """
 
     clips: int = 0
@@ -110,18 +141,22 @@ class Counts:
     reasons: dict[str, list[Any]] = field(default_factory=dict)
     rejected: int = 0
 
-    def reject(self, item: Rejected) -> None:
+    def reject(self, rejection: Rejected) -> None:
+        """Count something that gave no face."""
         self.rejected += 1
-        name = item.source if item.frame is None else f"{item.source} frame {item.frame}"
-        known = self.reasons.setdefault(_NUMBER.sub("N", item.reason), [0, item.reason, []])
+        name = rejection.source if rejection.frame is None else f"{rejection.source} frame {rejection.frame}"
+        known = self.reasons.setdefault(_NUMBER.sub("N", rejection.reason), [0, rejection.reason, []])
         known[0] += 1
-        if known[1] != item.reason:
-            known[1] = _NUMBER.sub("N", item.reason)
-        if len(known[2]) < SHOWN_ITEMS:
+        if known[1] != rejection.reason:
+            known[1] = _NUMBER.sub("N", rejection.reason)
+        if len(known[2]) < SHOWN_EXAMPLES:
             known[2].append(name)
 
     def count_splits(self, clips: Iterable[tuple[str, str, int]]) -> None:
-        """clips: split, identity and number of faces of each clip with a face."""
+        """Count faces, clips and people by split.
+
+        clips: split, identity and number of faces of each clip with a face.
+        """
         faces: Counter[str] = Counter()
         number: Counter[str] = Counter()
         people: dict[str, set[str]] = {}
@@ -134,11 +169,11 @@ class Counts:
 
 
 def describe_counts(counts: Counts) -> list[str]:
-    """The lines of a summary, without those that name places."""
+    """Return the lines of a summary, without those that name places."""
     share = f" ({counts.frames_with_face / counts.frames_read:.1%})" if counts.frames_read else ""
     lines = [
         f"{counts.clips:,} clips, {counts.clips_with_face:,} with a face; "
-        f"{counts.frames_read:,} frames looked at, {counts.frames_with_face:,} with a face{share}",
+        f"{counts.frames_read:,} frames read, {counts.frames_with_face:,} with a face{share}",
         f"{counts.faces:,} faces ({counts.real:,} real, {counts.fake:,} fake) of {counts.people:,} people",
     ]
     lines += [
@@ -149,7 +184,7 @@ def describe_counts(counts: Counts) -> list[str]:
 
 
 def describe_reasons(counts: Counts) -> list[str]:
-    """What was rejected, the most frequent reason first."""
+    """Return lines of what was rejected, the most frequent reason first."""
     if not counts.rejected:
         return ["nothing was rejected"]
     reasons = sorted(counts.reasons.values(), key=lambda known: (-known[0], known[1]))
@@ -163,7 +198,7 @@ def describe_reasons(counts: Counts) -> list[str]:
 
 
 def describe_next(dest: Path) -> list[str]:
-    """Where the manifest is, and the two commands that come next."""
+    """Return lines that name the manifest and the two commands that come next."""
     name = shlex.quote(str(dest))
     train = "python train_student_only.py configs/config_SBI.json -n NAME --set data_source=manifest"
     return [

@@ -1,7 +1,7 @@
-"""The preparation: find clips, cut those that are not finished, put the set together. Killed anywhere, the same
-command goes on, and its result is the same to the last byte.
+"""Runs the preparation: finds clips, crops those that are not finished, puts the set together.
 
-Ctrl-C and SIGTERM are answered once, and at once.
+Killed at any instant, the same command goes on, and its result is the same to the last byte. Ctrl-C and SIGTERM end it
+once, and at once.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 
 @contextlib.contextmanager
 def stop_signals_raised() -> Generator[None]:
-    """Inside, Ctrl-C and SIGTERM raise RunInterrupted, once: the clearing up after it is not interrupted again."""
+    """Raise RunInterrupted for Ctrl-C and SIGTERM inside, once: the cleanup after it is not interrupted again."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(number: int, _: object) -> NoReturn:
+    def _raise(number: int, _: object) -> NoReturn:
         for other in before:
             signal.signal(other, signal.SIG_IGN)
         code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
         raise RunInterrupted("stopped; what is finished is kept: go on with the same command", code)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, _raise) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -63,10 +63,21 @@ def run_preparation(
     build_cropper: Callable[[CropSettings], finished.Cropper] = ClipCropper,
     for_training: bool = True,
 ) -> Counts:
-    """Prepare request.source into request.dest and say what came of it. find: what looks for the clips; build_cropper:
-    for tests; for_training: whether to tell of splits, and of the commands that come next.
+    """Prepare request.source into request.dest, and print what came of it.
 
-    Raises UserError for what the user can mend, RunInterrupted for Ctrl-C and SIGTERM.
+    Args:
+        request: What the user asked for.
+        console: Where it is printed.
+        find: Finds the clips.
+        build_cropper: Makes what crops them; tests give another one.
+        for_training: Print the splits, and the commands that come next.
+
+    Returns:
+        What was counted.
+
+    Raises:
+        UserError: For what the user can fix.
+        RunInterrupted: For Ctrl-C and SIGTERM.
     """
 
     def say(line: str) -> None:
@@ -85,34 +96,44 @@ def run_preparation(
         finally:
             if lock is not None:
                 lock.release()
-    told = counts if for_training else replace(counts, by_split={})
-    for line in (*describe_counts(told), *(describe_next(request.dest) if for_training else ())):
+    shown = counts if for_training else replace(counts, by_split={})
+    for line in (*describe_counts(shown), *(describe_next(request.dest) if for_training else ())):
         say(line)
     return counts
 
 
 class _Preparation:
-    """One run: what is wanted, and what of it is there."""
+    """One run: what is wanted, and how much of it is there."""
 
     def __init__(
         self, request: Request, layout: str, found: Found, console: Console, say: Callable[[str], None]
     ) -> None:
+        """Compute what is wanted.
+
+        Args:
+            request: What the user asked for.
+            layout: The name of the source's layout.
+            found: Its clips.
+            console: Where progress is shown.
+            say: Prints a line.
+        """
         self._request, self._dest, self._console, self._say = request, request.dest, console, say
         self._settings = request.describe(layout)
         self._jobs = [
             finished.Job(clip, parts.compute_fingerprint(clip, request.crop, request.source, version=VERSION))
             for clip in sorted(found.clips, key=lambda clip: clip.key)
         ]
-        self._rejected = [finished.hide_roots(item, request.source) for item in found.rejected]
+        self._rejected = [finished.hide_roots(rejection, request.source) for rejection in found.rejected]
         check_keys([job.clip for job in self._jobs])
         self._digest = finished.compute_digest(self._settings, self._jobs, self._rejected)
 
     def run(self, build_cropper: Callable[[CropSettings], finished.Cropper]) -> Counts:
+        """Do what is missing, and return what was counted."""
         request, dest = self._request, self._dest
         before = finished.read_finished(dest)
-        if before is not None and self._is_as_asked(before) and finished.is_whole(dest):
+        if before is not None and self._is_unchanged(before) and finished.is_whole(dest):
             self._say("everything is done already: nothing was changed")
-            self._tidy(before.shards)
+            self._remove_other_form(before.shards)
             return before.counts
         destination.check_settings(dest, self._settings, overwrite=request.overwrite, say=self._say)
         gone = self._find_gone()
@@ -123,23 +144,21 @@ class _Preparation:
             packing.unpack(dest, settings.get("picture", "png"), self._say)
         packing.remove(dest / finished.FINISHED)
         destination.write_preparation(dest, self._settings, None)
-        with ClipProgress(self._console, len(self._jobs)) as looking:
-            jobs = [
-                job for job in self._jobs if not self._is_done(job, lambda: looking.tick("looking at what is done"))
-            ]
+        with ClipProgress(self._console, len(self._jobs)) as progress:
+            jobs = [job for job in self._jobs if not self._is_done(job, lambda: progress.tick("checking what is done"))]
         if jobs:
             check_models([job.clip for job in jobs])
-        self._forget(gone, jobs)
+        self._remove_stale(gone, jobs)
         self._crop_clips(jobs, build_cropper)
-        return self._put_together()
+        return self._assemble()
 
-    def _is_as_asked(self, before: finished.Finished) -> bool:
+    def _is_unchanged(self, before: finished.Finished) -> bool:
         request, shortest = self._request, before.shortest_timeout
         has_time = shortest is None or shortest >= request.clip_timeout
         return before.digest == self._digest and has_time and not request.retry
 
     def _find_gone(self) -> list[Path]:
-        """Parts of clips that the source no longer has."""
+        """Find parts of clips that the source no longer has."""
         wanted = {parts.find_part_file(self._dest, job.clip.key) for job in self._jobs}
         return sorted(path for path in (self._dest / parts.PARTS).glob("*.arrow") if path not in wanted)
 
@@ -159,8 +178,8 @@ class _Preparation:
         except UnreadableSample:
             return False
 
-    def _forget(self, gone: Sequence[Path], jobs: Sequence[finished.Job]) -> None:
-        """Remove what no longer holds: first the manifest, which names it."""
+    def _remove_stale(self, gone: Sequence[Path], jobs: Sequence[finished.Job]) -> None:
+        """Remove what is no longer valid: first the manifest, which names it."""
         stale = [path for job in jobs if (path := parts.find_part_file(self._dest, job.clip.key)).exists()]
         if stale or gone:
             packing.remove(self._dest / MANIFEST)
@@ -183,11 +202,11 @@ class _Preparation:
         )
         with ClipProgress(self._console, len(jobs)) as progress, pool:
             for job, result in pool.run(jobs, progress.tick):
-                done = self._give_up(job, result) if isinstance(result, Lost) else result
+                done = self._record_lost(job, result) if isinstance(result, Lost) else result
                 progress.add(faces=done.faces, rejected=done.rejected, frames=done.frames_read)
 
-    def _give_up(self, job: finished.Job, lost: Lost) -> finished.ClipDone:
-        """Record a clip whose worker is gone, unless that had finished it just before."""
+    def _record_lost(self, job: finished.Job, lost: Lost) -> finished.ClipDone:
+        """Record a clip whose worker was lost, unless it had finished the clip just before."""
         with contextlib.suppress(UnreadableSample):
             part = parts.StoredPart(self._dest, job.clip.key)
             if part.about.fingerprint == job.fingerprint and part.has_its_crops(self._dest):
@@ -199,7 +218,7 @@ class _Preparation:
         )
         return finished.ClipDone(0, 1, 0)
 
-    def _put_together(self) -> Counts:
+    def _assemble(self) -> Counts:
         dest = self._dest
         with ClipProgress(self._console, len(self._jobs)) as progress:
             made = assemble(
@@ -213,10 +232,10 @@ class _Preparation:
             )
         destination.write_preparation(dest, self._settings, asdict(made.counts))
         finished.write_finished(dest, made)
-        self._tidy(made.shards)
+        self._remove_other_form(made.shards)
         return made.counts
 
-    def _tidy(self, shards: int) -> None:
+    def _remove_other_form(self, shards: int) -> None:
         """Remove the other form of the crops; a kill in the middle leaves the rest to the next run."""
         if shards:
             packing.remove_loose(self._dest)
@@ -224,7 +243,7 @@ class _Preparation:
 
 
 def check_keys(clips: Sequence[RawClip]) -> None:
-    """Raises ValueError, a layout's defect, for a clip whose crops would lie outside DEST or over another's."""
+    """Raise ValueError, a layout's defect, for a clip whose crops would lie outside DEST or over another's."""
     for clip in clips:
         if {"", ".", ".."} & set(clip.key.split("/")) or "\0" in clip.key or clip.key.startswith("/"):
             raise ValueError(f"clip {clip.key!r}: its key is no relative path")

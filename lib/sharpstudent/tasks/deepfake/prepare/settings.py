@@ -1,6 +1,4 @@
-"""What the user asked for, what of it the set remembers, and how faces are cut: what decides the bytes of a crop, and
-nothing else.
-"""
+"""Holds what the user asked for, and what of it decides the set and the bytes of its crops."""
 
 from __future__ import annotations
 
@@ -11,9 +9,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class CropSettings:
-    """frames: sampled from each video by linspace over its decodable frames; faces: the largest person of a clip, or
-    all; image_size: the network's input that the crops shall serve [px], larger faces are scaled down to 1.25 times
-    it; min_face: faces whose box is narrower or lower are rejected [px of the frame]; picture: how crops are stored.
+    """How faces are cropped: what decides the bytes of a crop, and nothing else.
+
+    Attributes:
+        frames: Frames sampled from each video, evenly over its decodable frames.
+        faces: "largest" for the largest person of a clip, or "all".
+        image_size: The network's input that the crops are for [px]; larger faces are scaled down to 1.25 times it.
+        min_face: Faces whose box is narrower or lower are rejected [px of the frame].
+        picture: How crops are stored, "png" or "jpg".
     """
 
     frames: int = 32
@@ -25,9 +28,22 @@ class CropSettings:
 
 @dataclass(frozen=True)
 class Request:
-    """One preparation, as the command line names it. label: 0, 1, or None for what the folders say; clip_timeout:
-    for one clip [s]; overwrite: what is finished in dest may be replaced or removed; retry: clips whose worker was
-    lost are tried again.
+    """One preparation, as the command line names it.
+
+    Attributes:
+        source: The folder of photos, videos or a data set.
+        dest: The folder for the set.
+        layout: The name of the source's layout; None to recognise it.
+        label: Real 0, fake 1, or None for what the folders say.
+        crop: How faces are cropped.
+        shards: Whether crops are packed into shards.
+        workers: How many processes crop clips.
+        validation_share: The share of people held out for validation, where no list says it.
+        test_share: The share of people kept for the test.
+        split_seed: Draws these people.
+        clip_timeout: What one clip may take [s].
+        overwrite: What is finished in dest may be replaced or removed.
+        retry: Clips whose worker was lost are tried again.
     """
 
     source: Path
@@ -45,7 +61,7 @@ class Request:
     retry: bool = False
 
     def describe(self, layout: str) -> dict[str, Any]:
-        """What decides the set, as plain JSON: no path of this machine, nothing of workers and time."""
+        """Return what decides the set as plain JSON, with nothing of this machine, of workers and of time."""
         return {
             "source": self.source.resolve().name.encode("utf-8", "backslashreplace").decode(),
             "layout": layout,

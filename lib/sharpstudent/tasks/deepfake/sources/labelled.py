@@ -1,7 +1,10 @@
 """Finds face crops that are labelled already, one folder a class, for plain classification without self-blending.
 
-ROOT/{real,fake}/...               people (or clips) are held out by their subfolder, else file by file
-ROOT/{train,val}/{real,fake}/...   a split of the user's own
+    ROOT/{real,fake}/...
+    ROOT/{train,val}/{real,fake}/...
+
+In the first form, people (or clips) are held out for validation by their subfolder, and files without one by
+themselves. The second form has a split of the user's own.
 """
 
 from __future__ import annotations
