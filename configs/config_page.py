@@ -71,7 +71,7 @@ def build_config_docs(task: type[TaskKind], name: str = DEFAULT_TASK) -> str:
 def build_terms_docs(terms: Mapping[str, TermSpec]) -> str:
     """The section on the terms of the loss and on the flat keys that stand for them."""
     rows = [
-        f"| `{name}` | {_escape(spec.meaning)} | {SOURCES_IN_WORDS[spec.asks]} | {_describe_settings(spec) or 'none'} |"
+        f"| `{name}` | {_escape(spec.meaning)} | {SOURCE_WORDS[spec.source]} | {_describe_settings(spec) or 'none'} |"
         for name, spec in terms.items()
     ]
     presets = [
@@ -81,7 +81,7 @@ def build_terms_docs(terms: Mapping[str, TermSpec]) -> str:
     return "\n".join(
         (
             TERMS_INTRODUCTION,
-            "| Term | What it is | Asks | Settings |",
+            "| Term | What it is | Learns from | Settings |",
             "|---|---|---|---|",
             *rows,
             SHARED_INTRODUCTION,
@@ -176,7 +176,7 @@ EXAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("1 until the end of epoch 5, then 0.3", {"kind": "two_stage", "start": 1.0, "end": 0.3, "epochs": 5}),
 )
 
-SOURCES_IN_WORDS = {None: "nobody", "teacher": "the teachers", "ema": "the student's averaged weights"}
+SOURCE_WORDS = {None: "the targets", "teacher": "the teachers", "ema": "the student's averaged weights"}
 
 TERMS_INTRODUCTION = """
 ## Terms

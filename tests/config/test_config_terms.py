@@ -119,7 +119,7 @@ def test_all_mistakes_of_a_list_are_told_together() -> None:
 
 
 def test_stage_1_has_no_teacher_to_ask() -> None:
-    with pytest.raises(UserError, match=r"stage1\.terms\[0\]: \"kd\" asks a teacher"):
+    with pytest.raises(UserError, match=r"stage1\.terms\[0\]: \"kd\" learns from a teacher"):
         resolve_keys(1, stage1={"terms": [{"term": "kd"}]})
 
 

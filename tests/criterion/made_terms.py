@@ -1,4 +1,4 @@
-"""Sections, answers and batches for the tests of the terms, and what a term's value and gradient are."""
+"""Sections, outputs and batches for the tests of the terms, and what a term's value and gradient are."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def softmax_float64(logits: Tensor, temperature: float = 1.0) -> NDArray[np.floa
 def mean_of(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """What the papers write down, and the criterion makes of the rows: their mean."""
 
-    def compute_mean(*answers: Any, **settings: Any) -> Tensor:
-        rows = compute(*answers, **settings)
-        assert rows.shape == answers[0].shape[:1]
+    def compute_mean(*args: Any, **settings: Any) -> Tensor:
+        rows = compute(*args, **settings)
+        assert rows.shape == args[0].shape[:1]
         return rows.mean()
 
     return compute_mean

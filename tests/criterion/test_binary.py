@@ -63,7 +63,7 @@ def test_the_term_reads_logits_and_labels_and_is_alive(classes: int) -> None:
     rows = term.compute({"logits": logits}, batch, None)
     assert torch.equal(rows, classification.compute_binary(logits, batch.targets["label"]))
     assert take_gradient(rows.mean(), logits).norm() > 1e-2
-    assert (term.asks, term.module, dict(term.settings)) == (None, None, {})
+    assert (term.source, term.module, dict(term.settings)) == (None, None, {})
 
 
 def test_more_than_two_outputs_are_refused() -> None:

@@ -37,7 +37,7 @@ def test_stage_2_follows_the_table_of_the_guide(epoch: int, alpha: float) -> Non
 def test_stage_1_is_hard_labels_alone_and_needs_no_teacher() -> None:
     criterion = build_criterion([TermSection(name="hard", term="hard", weight=ONE)], TWO)
     assert criterion.describe(at_epoch(1)) == {"hard/weight": 1.0}
-    assert criterion.asked == frozenset()
+    assert criterion.sources == frozenset()
     assert list(criterion.module) == []
 
 
@@ -50,7 +50,7 @@ def test_kd_reaches_the_teachers_logits_at_its_temperature() -> None:
     )
     total = criterion({"logits": student}, batch, {"teacher": {"logits": teacher}}, at_epoch(1)).total
     assert torch.equal(total, compute_kd(student, teacher, 2.5).mean())
-    assert criterion.asked == {"teacher"}
+    assert criterion.sources == {"teacher"}
     assert criterion.describe(at_epoch(1)) == {"kd/weight": 1.0, "kd/temperature": 2.5}
 
 
@@ -92,7 +92,7 @@ def test_a_task_s_own_term_is_made_by_a_module_without_packages(
     (tmp_path / "my_losses.py").write_text(
         "from sharpstudent.criterion.section import make_term\n\n\n"
         "def build(section, shapes):\n"
-        "    def compute(outputs, batch, answer):\n"
+        "    def compute(outputs, batch, teacher_outputs):\n"
         "        return -outputs['logits'].log_softmax(1).gather(1, batch.targets['label'][:, None])[:, 0]\n\n"
         "    return make_term(section, compute)\n"
     )

@@ -91,7 +91,7 @@ def test_the_term_asks_the_teacher_at_its_temperature_and_is_alive(outputs: int)
     student, teacher = draw(8, outputs, seed=0).requires_grad_(), draw(8, outputs, seed=1).requires_grad_()
     rows = term.compute({"logits": student}, make_batch(), {"logits": teacher}, temperature=2.5)
     assert torch.equal(rows, distillation.compute_kd_sigmoid(student, teacher, 2.5))
-    assert (term.asks, list(term.settings)) == ("teacher", ["temperature"])
+    assert (term.source, list(term.settings)) == ("teacher", ["temperature"])
     rows.mean().backward()
     assert student.grad is not None
     assert student.grad.norm() > 1e-2

@@ -172,7 +172,7 @@ def test_the_projection_belongs_to_the_criterion_by_the_name_of_its_term() -> No
     assert list(criterion.module.state_dict()) == ["hint.weight", "hint.bias"]
     assert criterion.module["hint"].weight.shape == (5, 3, 1, 1)
     assert (criterion.student_layers, criterion.teacher_layers) == (("blocks.1",), ("stages.2",))
-    assert criterion.asked == {"teacher"}
+    assert criterion.sources == {"teacher"}
     assert list(criterion.describe(START)) == ["hard/weight", "hint/weight"]
 
 

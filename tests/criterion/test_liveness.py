@@ -17,33 +17,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def compute_non_target_kd(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
+def compute_non_target_kd(outputs: Outputs, batch: Batch, teacher_outputs: Outputs) -> Tensor:
     """Decoupled KD's part on the classes that are not the label (Zhao et al. 2022, equation 5)."""
     far = 1000.0 * F.one_hot(batch.targets["label"], outputs["logits"].shape[1])
-    return compute_kd(outputs["logits"] - far, answer["logits"] - far, 4.0)
+    return compute_kd(outputs["logits"] - far, teacher_outputs["logits"] - far, 4.0)
 
 
-def compute_inter_class(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
+def compute_inter_class(outputs: Outputs, batch: Batch, teacher_outputs: Outputs) -> Tensor:
     """DIST's term between classes (Huang et al. 2022, equation 9): 1 - Pearson's correlation of the probabilities."""
-    student, teacher = outputs["logits"].softmax(1), answer["logits"].softmax(1)
+    student, teacher = outputs["logits"].softmax(1), teacher_outputs["logits"].softmax(1)
     student, teacher = (p - p.mean(1, keepdim=True) for p in (student, teacher))
     return 1.0 - F.cosine_similarity(student, teacher, dim=1)
 
 
-def compute_soft_cross_entropy(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
-    return -(answer["logits"].softmax(1) * outputs["logits"].log_softmax(1)).sum(1)
+def compute_soft_cross_entropy(outputs: Outputs, batch: Batch, teacher_outputs: Outputs) -> Tensor:
+    return -(teacher_outputs["logits"].softmax(1) * outputs["logits"].log_softmax(1)).sum(1)
 
 
-def compute_not_finite(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
+def compute_not_finite(outputs: Outputs, batch: Batch, teacher_outputs: Outputs) -> Tensor:
     return (outputs["logits"] - outputs["logits"].detach()).abs().sqrt().sum(1)
 
 
-def compute_detached(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
+def compute_detached(outputs: Outputs, batch: Batch, teacher_outputs: Outputs) -> Tensor:
     return outputs["logits"].detach().sum(1)
 
 
 def make_term(compute) -> WeightedTerm:
-    return WeightedTerm("made_up", compute, Constant(1.0), asks="teacher")
+    return WeightedTerm("made_up", compute, Constant(1.0), source="teacher")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_value_without_a_gradient_or_with_one_that_is_not_finite_is_refused(co
 
 def test_a_value_for_the_whole_batch_is_refused_before_a_run_begins() -> None:
     with pytest.raises(ValueError, match=r"'made_up' must give one value for each of the 16 rows .* shape \(\)"):
-        check_liveness(make_term(lambda *answers: compute_soft_cross_entropy(*answers).mean()), TWO)
+        check_liveness(make_term(lambda *args: compute_soft_cross_entropy(*args).mean()), TWO)
 
 
 def test_the_dead_lie_far_below_the_threshold_and_the_living_far_above() -> None:

@@ -46,8 +46,8 @@ def test_k_parts_equal_one_batch_whatever_their_rows_weigh(parts: list[list[floa
     totals = criterion.count([batch[rows] for rows in pieces])
     assert totals == {"hard": sum(map(sum, parts)), "kd": sum(map(sum, parts))}
     for rows in pieces:
-        answers = {"logits": teacher[rows]}
-        value = criterion({"logits": cut[rows]}, batch[rows], {"teacher": answers}, START, totals=totals)
+        source_outputs = {"logits": teacher[rows]}
+        value = criterion({"logits": cut[rows]}, batch[rows], {"teacher": source_outputs}, START, totals=totals)
         value.total.backward()
         total += value.total.item()
     assert total == pytest.approx(expected.total.item(), rel=5e-6, abs=1e-6)
@@ -101,12 +101,12 @@ def test_where_names_the_weights_by_which_rows_count() -> None:
 
 def test_kd_counts_every_row_unless_where_says_otherwise() -> None:
     student, teacher, batch = draw(4), draw(4, seed=1), make_weighted(label=[1.0, 0.0, 0.0, 0.0])
-    answers: Mapping[str, Mapping[str, Tensor]] = {"teacher": {"logits": teacher}}
+    source_outputs: Mapping[str, Mapping[str, Tensor]] = {"teacher": {"logits": teacher}}
     rows = compute_kd(student, teacher, 3.0)
     torch.testing.assert_close(
-        WeightedSum([build_one("kd")])({"logits": student}, batch, answers, START).total, rows.mean()
+        WeightedSum([build_one("kd")])({"logits": student}, batch, source_outputs, START).total, rows.mean()
     )
-    masked = WeightedSum([build_one("kd", where="label")])({"logits": student}, batch, answers, START)
+    masked = WeightedSum([build_one("kd", where="label")])({"logits": student}, batch, source_outputs, START)
     torch.testing.assert_close(masked.total, rows[0])
 
 
@@ -117,7 +117,7 @@ def test_on_reads_the_mean_over_all_outputs_that_match() -> None:
     rows = build_one("hard", shapes, on="aux.*").compute(outputs, batch, None)
     expected = [compute_cross_entropy(outputs[name], batch.targets["label"]) for name in ("aux.0", "aux.1")]
     torch.testing.assert_close(rows, (expected[0] + expected[1]) / 2)
-    # Each of them learns from the one answer of the teacher.
+    # Each of them learns from the one output of the teacher.
     rows = build_one("kd", shapes, on="aux.*").compute(outputs, batch, {"logits": teacher}, temperature=2.0)
     expected = [compute_kd(outputs[name], teacher, 2.0) for name in ("aux.0", "aux.1")]
     torch.testing.assert_close(rows, (expected[0] + expected[1]) / 2)
@@ -185,7 +185,7 @@ def test_the_heat_map_term_equals_numpy_in_float64_and_half_precision_changes_no
 
 
 def test_a_term_that_couples_rows_is_a_scalar_and_is_taken_as_it_is() -> None:
-    def couple(outputs: Mapping[str, Tensor], batch: Batch, answer: None) -> Tensor:
+    def couple(outputs: Mapping[str, Tensor], batch: Batch, teacher_outputs: None) -> Tensor:
         logits = outputs["logits"]
         return (logits @ logits.T).pow(2).mean()
 

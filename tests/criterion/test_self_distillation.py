@@ -14,7 +14,7 @@ def test_it_is_kd_against_the_averages_logits() -> None:
     rows = term.compute({"logits": student}, make_batch(), {"logits": average}, temperature=2.0)
     assert torch.equal(rows, compute_kd(student, average, 2.0))
     assert take_gradient(rows.mean(), student).norm() > 1e-2
-    assert (term.asks, term.module) == ("ema", None)
+    assert (term.source, term.module) == ("ema", None)
 
 
 def test_no_gradient_reaches_the_average() -> None:
@@ -26,7 +26,7 @@ def test_no_gradient_reaches_the_average() -> None:
 
 def test_beside_kd_each_gets_the_answer_of_its_own_source() -> None:
     criterion = build_criterion([make_section("kd"), make_section("self")], TWO)
-    assert criterion.asked == {"teacher", "ema"}
+    assert criterion.sources == {"teacher", "ema"}
 
 
 def test_one_output_is_refused() -> None:

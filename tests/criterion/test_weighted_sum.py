@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sharpstudent.config.terms import Asks
+from sharpstudent.config.terms import TargetSource
 from sharpstudent.core.schedules import Constant, Progress, Schedule, Staircase
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.classification import compute_cross_entropy
@@ -47,7 +47,7 @@ def kd(weight: Schedule, temperature: Schedule = Constant(3.0)) -> WeightedTerm:
     def compute(outputs: Outputs, batch: Batch, teacher_outputs: Outputs, *, temperature: float) -> Tensor:
         return compute_kd(outputs["logits"], teacher_outputs["logits"], temperature)
 
-    return WeightedTerm("kd", compute, weight, settings={"temperature": temperature}, asks="teacher")
+    return WeightedTerm("kd", compute, weight, settings={"temperature": temperature}, source="teacher")
 
 
 def compute_gradient(criterion: WeightedSum, teacher: Outputs | None, progress: Progress = START) -> Tensor:
@@ -113,7 +113,7 @@ def test_a_term_of_weight_0_is_not_computed_and_needs_no_teacher() -> None:
     def fail(*arguments: object, **settings: object) -> Tensor:
         raise AssertionError("computed")
 
-    silent = WeightedTerm("kd", fail, Constant(0.0), asks="teacher")
+    silent = WeightedTerm("kd", fail, Constant(0.0), source="teacher")
     assert set(WeightedSum([hard(Constant(1.0)), silent])(draw_outputs(0), make_batch(), {}, START).terms) == {"hard"}
 
 
@@ -164,11 +164,11 @@ class Unknown:
     ids=str,
 )
 def test_a_teacher_is_needed_when_kd_can_ever_weigh_anything(weight: Schedule, needed: bool) -> None:
-    assert WeightedSum([hard(Constant(1.0)), kd(weight)]).asked == ({"teacher"} if needed else set())
+    assert WeightedSum([hard(Constant(1.0)), kd(weight)]).sources == ({"teacher"} if needed else set())
 
 
 def test_hard_labels_alone_need_no_teacher() -> None:
-    assert WeightedSum([hard(Constant(1.0))]).asked == frozenset()
+    assert WeightedSum([hard(Constant(1.0))]).sources == frozenset()
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(0, 99))
@@ -183,8 +183,8 @@ def test_the_parts_of_a_batch_add_up_to_the_batch_whatever_the_cut(sizes: list[i
     values = []
     for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
         rows = slice(end - size, end)
-        answers: dict[Asks, Outputs] = {"teacher": {"logits": teacher["logits"][rows]}}
-        value = criterion({"logits": cut["logits"][rows]}, batch[rows], answers, START, totals=criterion.count([batch]))
+        sources: dict[TargetSource, Outputs] = {"teacher": {"logits": teacher["logits"][rows]}}
+        value = criterion({"logits": cut["logits"][rows]}, batch[rows], sources, START, totals=criterion.count([batch]))
         value.total.backward()
         values.append(value)
     assert sum(value.total.item() for value in values) == pytest.approx(expected.total.item(), rel=2e-6, abs=1e-7)
@@ -214,23 +214,23 @@ def test_a_term_that_gives_no_value_a_row_is_refused_by_its_name(compute: Callab
 def test_each_term_gets_the_answer_of_the_source_that_it_asks() -> None:
     seen: dict[str, object] = {}
 
-    def make(name: str, asks: Asks | None) -> WeightedTerm:
-        def compute(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
-            seen[name] = answer
+    def make(name: str, source: TargetSource | None) -> WeightedTerm:
+        def compute(outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None) -> Tensor:
+            seen[name] = teacher_outputs
             return outputs["logits"].sum(1)
 
-        return WeightedTerm(name, compute, Constant(1.0), asks=asks)
+        return WeightedTerm(name, compute, Constant(1.0), source=source)
 
     criterion = WeightedSum([make("none", None), make("taught", "teacher"), make("averaged", "ema")])
     teacher, average = draw_outputs(1), draw_outputs(2)
     criterion(draw_outputs(0), make_batch(), {"teacher": teacher, "ema": average}, START)
-    assert criterion.asked == {"teacher", "ema"}
+    assert criterion.sources == {"teacher", "ema"}
     assert (seen["none"], seen["taught"] is teacher, seen["averaged"] is average) == (None, True, True)
 
 
 def test_a_missing_average_is_named() -> None:
-    term = WeightedTerm("self", lambda o, b, a: o["logits"].sum(1), Constant(0.5), asks="ema")
-    with pytest.raises(ValueError, match=r"'self' has weight 0\.5 but no averaged student"):
+    term = WeightedTerm("self", lambda o, b, a: o["logits"].sum(1), Constant(0.5), source="ema")
+    with pytest.raises(ValueError, match=r"'self' has weight 0\.5, but there are no outputs of the averaged student"):
         WeightedSum([term])(draw_outputs(0), make_batch(), {"teacher": draw_outputs(1)}, START)
 
 
@@ -247,7 +247,7 @@ def test_what_terms_learn_is_kept_by_their_names_and_may_hold_no_buffers() -> No
 
 
 def test_a_missing_teacher_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'kd' has weight 0\.5 but no teacher"):
+    with pytest.raises(ValueError, match=r"'kd' has weight 0\.5, but there are no outputs of the teacher"):
         WeightedSum([kd(Constant(0.5))])(draw_outputs(0), make_batch(), {}, START)
 
 

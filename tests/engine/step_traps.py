@@ -168,9 +168,9 @@ def wrap(
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if before is not None:
             before(None)
-        answer = real(*args, **kwargs)
+        result = real(*args, **kwargs)
         if after is not None:
             after(None)
-        return answer
+        return result
 
     setattr(owner, name, wrapped)

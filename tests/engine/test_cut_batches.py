@@ -71,7 +71,7 @@ def test_no_cut_is_the_very_batch() -> None:
     assert batch.split(1)[0] is batch
 
 
-def compute_coupled(outputs: Mapping[str, Tensor], batch: Batch, answer: None) -> Tensor:
+def compute_coupled(outputs: Mapping[str, Tensor], batch: Batch, teacher_outputs: None) -> Tensor:
     logits = outputs["logits"]
     return (logits @ logits.T).pow(2).mean()
 

@@ -41,11 +41,11 @@ def make_double_criterion() -> WeightedSum:
         ours, theirs = (F.log_softmax(x["logits"] / 3.0, dim=1) for x in (outputs, teacher))
         return 9.0 * (theirs.exp() * (theirs - ours)).sum(1)
 
-    def hard(outputs: Outputs, batch: Batch, answer: None) -> Tensor:
+    def hard(outputs: Outputs, batch: Batch, teacher_outputs: None) -> Tensor:
         return F.cross_entropy(outputs["logits"], batch.targets["label"], reduction="none")
 
     return WeightedSum(
-        [WeightedTerm("hard", hard, Constant(0.6)), WeightedTerm("kd", kd, Constant(0.4), asks="teacher")]
+        [WeightedTerm("hard", hard, Constant(0.6)), WeightedTerm("kd", kd, Constant(0.4), source="teacher")]
     )
 
 
@@ -136,17 +136,17 @@ def test_each_part_is_compared_with_the_teachers_answer_to_that_part() -> None:
     real = step.criterion
 
     class Spy(WeightedSum):
-        def __call__(self, outputs, batch, answers, progress, *, totals):
-            pairs.append((batch, answers["teacher"]))
-            return super().__call__(outputs, batch, answers, progress, totals=totals)
+        def __call__(self, outputs, batch, source_outputs, progress, *, totals):
+            pairs.append((batch, source_outputs["teacher"]))
+            return super().__call__(outputs, batch, source_outputs, progress, totals=totals)
 
     step.criterion = Spy(real.terms)
     assert step(make_batch(), START).ok
     assert len(pairs) == 6
-    for (batch, answer), (again, same) in zip(pairs[:3], pairs[3:], strict=True):
+    for (batch, teacher_outputs), (again, same) in zip(pairs[:3], pairs[3:], strict=True):
         assert batch is again
-        assert answer is same
-        torch.testing.assert_close(answer["logits"], step.teacher(**batch.inputs)["logits"])
+        assert teacher_outputs is same
+        torch.testing.assert_close(teacher_outputs["logits"], step.teacher(**batch.inputs)["logits"])
 
 
 def test_both_passes_draw_the_same_masks_for_the_same_part_and_other_ones_for_the_next() -> None:

@@ -50,7 +50,7 @@ def test_layers_of_student_and_teacher_compute_in_half_and_the_loss_in_fp32(dtyp
         losses.append(outputs["logits"].dtype)
         return nn.functional.cross_entropy(outputs["logits"], batch.targets["label"], reduction="none")
 
-    step.criterion = WeightedSum([WeightedTerm("hard", compute, Constant(1.0), asks="teacher")])
+    step.criterion = WeightedSum([WeightedTerm("hard", compute, Constant(1.0), source="teacher")])
     assert step(make_batch(), START).ok
     assert seen == [dtype] * 3  # the teacher once, the student twice
     assert losses == [torch.float32] * 2

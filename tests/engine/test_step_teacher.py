@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from sharpstudent.config.terms import Asks
+from sharpstudent.config.terms import TargetSource
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.weighted_sum import LossValue, WeightedSum
@@ -53,13 +53,13 @@ def test_the_teachers_answer_of_pass_1_is_what_pass_2_is_compared_with() -> None
             self,
             outputs: Outputs,
             batch: Batch,
-            answers: Mapping[Asks, Outputs],
+            source_outputs: Mapping[TargetSource, Outputs],
             progress: Progress,
             *,
             totals: Mapping[str, float] | None = None,
         ) -> LossValue:
-            seen.append(answers["teacher"])
-            return super().__call__(outputs, batch, answers, progress, totals=totals)
+            seen.append(source_outputs["teacher"])
+            return super().__call__(outputs, batch, source_outputs, progress, totals=totals)
 
     step = make_step(teacher=make_teacher(), criterion=Spy(make_criterion().terms))
     step(make_batch(), START)

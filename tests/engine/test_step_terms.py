@@ -10,7 +10,7 @@ import pytest
 import torch
 from sharpstudent.checkpoint.store import Checkpoint
 from sharpstudent.config.run_config import RunConfig, TermSection
-from sharpstudent.config.terms import Asks
+from sharpstudent.config.terms import TargetSource
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import capture_rng_state
 from sharpstudent.core.schedules import Constant, Progress
@@ -133,13 +133,13 @@ def test_both_passes_learn_from_the_averages_answer_to_the_weights_before_the_st
             self,
             outputs: Outputs,
             batch: Batch,
-            answers: Mapping[Asks, Outputs],
+            source_outputs: Mapping[TargetSource, Outputs],
             progress: Progress,
             *,
             totals: Mapping[str, float] | None = None,
         ) -> LossValue:
-            seen.append(answers["ema"])
-            return super().__call__(outputs, batch, answers, progress, totals=totals)
+            seen.append(source_outputs["ema"])
+            return super().__call__(outputs, batch, source_outputs, progress, totals=totals)
 
     step = make_self_step()
     assert step.average is not None
@@ -185,7 +185,7 @@ def test_an_average_that_answers_nonsense_skips_the_step_and_names_itself() -> N
 def test_a_missing_average_is_named() -> None:
     step = make_self_step()
     step.average = None
-    with pytest.raises(ValueError, match=r"'self' has weight 0\.4 but no averaged student"):
+    with pytest.raises(ValueError, match=r"'self' has weight 0\.4, but there are no outputs of the averaged student"):
         step(make_batch(), START)
 
 

@@ -118,7 +118,7 @@ def make_criterion(*, hard: float = 0.6, kd: float | None = 0.4) -> WeightedSum:
                 lambda o, batch, t, *, temperature: compute_kd(o["logits"], t["logits"], temperature),
                 Constant(kd),
                 settings={"temperature": Constant(3.0)},
-                asks="teacher",
+                source="teacher",
             )
         )
     return WeightedSum(terms)

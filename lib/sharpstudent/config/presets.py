@@ -155,10 +155,10 @@ def _check_terms(
         for name, setting in spec.settings.items():
             if isinstance(setting, NumberSetting):
                 yield from check_schedule(term.numbers[name], own.epoch, f"{place}.{name}", **setting.bounds)
-        if spec.asks == "teacher" and stage == 1:
-            what = f"{show(term.term)} asks a teacher, and stage 1 has none"
+        if spec.source == "teacher" and stage == 1:
+            what = f"{show(term.term)} learns from a teacher, and stage 1 has none"
             yield Problem(place, what, remedy="move it to stage2.terms")
-        if spec.asks == "ema" and own.ema_decay is None:
+        if spec.source == "ema" and own.ema_decay is None:
             what = f"{show(term.term)} learns from averaged weights, and none are kept: the term would do nothing"
             expected = "ema_decay, such as 0.999"
             yield Problem(place, what, expected, "ema_decay null", "--set ema_decay=0.999")

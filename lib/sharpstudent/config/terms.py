@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
@@ -25,7 +25,7 @@ from sharpstudent.config.run_config import AnySchedule, Frozen, NotNegative, Ter
 from sharpstudent.core.errors import Problem
 from sharpstudent.core.schedules import ConfigSchedule, Constant
 
-Asks = Literal["teacher", "ema"]
+TargetSource = Literal["teacher", "ema"]
 
 
 @dataclass(frozen=True)
@@ -81,27 +81,38 @@ SHARED_SETTINGS: Mapping[str, ChoiceSetting] = {
 
 @dataclass(frozen=True)
 class TermSpec:
-    """One kind of term. builder: `file:function` under criterion/ that makes it, and `package.module:function` for a
-    task's own; asks: whose answer it reads beside the student's: that of the teachers, of the student's averaged
-    weights, or nobody's. settings: its own; shared: those of SHARED_SETTINGS that mean something to it.
+    """One kind of term.
+
+    Attributes:
+        builder: `file:function` under criterion/ that makes it, and `package.module:function` for a task's own.
+        meaning: What it is, in a few words.
+        source: The model whose outputs are the targets: the teachers, the student's averaged weights (`ema`), or None.
+        settings: Its own.
+        shared: Those of SHARED_SETTINGS that mean something to it.
+        asks: The earlier name of `source`.
     """
 
     builder: str
     meaning: str
-    asks: Asks | None = None
+    source: TargetSource | None = None
     settings: Mapping[str, NumberSetting | ChoiceSetting] = field(
         default_factory=dict[str, NumberSetting | ChoiceSetting]
     )
     shared: tuple[str, ...] = tuple(SHARED_SETTINGS)
+    asks: InitVar[TargetSource | None] = None
+
+    def __post_init__(self, asks: TargetSource | None) -> None:
+        if asks is not None:
+            object.__setattr__(self, "source", asks)
 
     @property
     def all_settings(self) -> dict[str, NumberSetting | ChoiceSetting]:
-        """Its own and the shared ones; `of` only where somebody is asked."""
-        shared = [name for name in self.shared if name != "of" or self.asks is not None]
+        """Its own and the shared ones; `of` only for a term with a source."""
+        shared = [name for name in self.shared if name != "of" or self.source is not None]
         return {**self.settings, **{name: SHARED_SETTINGS[name] for name in shared}}
 
 
-_OF_LABELS, _OF_ANSWERS = ("on", "target", "where"), ("on", "of", "where")
+_OF_LABELS, _OF_TEACHER = ("on", "target", "where"), ("on", "of", "where")
 _TEMPERATURE = NumberSetting("softens the distributions of both sides", default=3.0, above=0.0)
 
 TERMS: dict[str, TermSpec] = {
@@ -131,7 +142,7 @@ TERMS: dict[str, TermSpec] = {
     "kd": TermSpec(
         "distillation:build_distillation",
         "T^2 times the divergence of the student's softened classes from the teacher's",
-        asks="teacher",
+        source="teacher",
         settings={
             "temperature": _TEMPERATURE,
             "over": ChoiceSetting(
@@ -141,14 +152,14 @@ TERMS: dict[str, TermSpec] = {
                 is_silent=True,
             ),
         },
-        shared=_OF_ANSWERS,
+        shared=_OF_TEACHER,
     ),
     "kd_sigmoid": TermSpec(
         "distillation:build_sigmoid_distillation",
         "the same for one logit: the difference of two, or the only one of a single-output head",
-        asks="teacher",
+        source="teacher",
         settings={"temperature": _TEMPERATURE},
-        shared=_OF_ANSWERS,
+        shared=_OF_TEACHER,
     ),
     "heatmap": TermSpec(
         "heatmap:build_heatmap",
@@ -158,7 +169,7 @@ TERMS: dict[str, TermSpec] = {
     "features": TermSpec(
         "features:build_features",
         "distance of a feature map of the student, projected, from one of the teacher",
-        asks="teacher",
+        source="teacher",
         settings={
             "student_layer": ChoiceSetting("name of the student's layer; --list-layers shows them"),
             "teacher_layer": ChoiceSetting("name of the teacher's layer"),
@@ -169,9 +180,9 @@ TERMS: dict[str, TermSpec] = {
     "self": TermSpec(
         "distillation:build_self_distillation",
         "as kd, with the student's own averaged weights for a teacher; needs ema_decay",
-        asks="ema",
+        source="ema",
         settings={"temperature": _TEMPERATURE},
-        shared=_OF_ANSWERS,
+        shared=_OF_TEACHER,
     ),
 }
 

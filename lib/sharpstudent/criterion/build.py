@@ -1,7 +1,7 @@
 """From the config's terms to the criterion, and whether each of its terms can teach at all.
 
 Each term is built by the file that config/terms.py names for it. Some terms that serve a thousand classes are constant
-at two: their value looks like a loss, and their gradient is 0. So each is tried on drawn answers before a run begins.
+at two: their value looks like a loss, and their gradient is 0. So each is tried on drawn outputs before a run begins.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def check_liveness(term: WeightedTerm, shapes: Shapes, example: Batch | None = N
             f"term {term.name!r}",
             f"cannot teach a head of {classes} output{'s' if classes > 1 else ''}: "
             "its gradient vanishes, whatever the student says",
-            expected=f"a gradient of at least {LEAST_SHARE:g} of that of kd on drawn answers",
+            expected=f"a gradient of at least {LEAST_SHARE:g} of that of kd on drawn outputs",
             got=f"{share:.1g}",
             remedy="remove the term, or set it otherwise; kd or kd_sigmoid teach two classes",
         )
@@ -66,7 +66,7 @@ def _compute_share(term: WeightedTerm, shapes: Shapes, seed: int, example: Batch
     logits = pair[0].clone().requires_grad_()
     yardstick = _compute_sensitivity(compute_kd(logits, pair[1], 3.0).mean(), [logits])
     batch = _make_batch(classes) if example is None else example
-    student, answer = (
+    student, teacher_outputs = (
         _draw_outputs(of_model, one, len(batch), generator)
         for one, of_model in zip(pair, (shapes.student, shapes.teacher or shapes.student), strict=True)
     )
@@ -75,7 +75,7 @@ def _compute_share(term: WeightedTerm, shapes: Shapes, seed: int, example: Batch
     inputs = [value.requires_grad_() for value in student.values()]
     settings = {name: schedule(START) for name, schedule in term.settings.items()}
     with torch.enable_grad():
-        value = term.compute(student, batch, None if term.asks is None else answer, **settings)
+        value = term.compute(student, batch, None if term.source is None else teacher_outputs, **settings)
         check_values(term, value, len(batch))
         return _compute_sensitivity(value.mean(), inputs) / yardstick
 

@@ -16,7 +16,7 @@ So a teacher of one output can teach a student of two, and the other way round. 
 Distillation from the student's own averaged weights: the soft-label term of `distillation`, with another teacher.
 
 The average of weights along a run is usually the better model (Tarvainen, Valpola 2017, "Mean teachers are better role
-models", equation 1); its answers are data, as those of any teacher.
+models", equation 1); its outputs are data, as those of any teacher.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from torch.nn import functional as F
 
 from sharpstudent.config.run_config import TermSection
 from sharpstudent.criterion.classification import compute_margin
-from sharpstudent.criterion.section import Shapes, check_outputs, make_answer_term, take_choice
+from sharpstudent.criterion.section import Shapes, check_outputs, make_teacher_term, take_choice
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 
 def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """The term of this section. Raises UserError for a head of one output."""
     if take_choice(section, "over") == "pixels":
-        return make_answer_term(section, shapes, compute_kd_over_pixels)
+        return make_teacher_term(section, shapes, compute_kd_over_pixels)
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
-    return make_answer_term(section, shapes, compute_kd)
+    return make_teacher_term(section, shapes, compute_kd)
 
 
 def compute_kd_over_pixels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -64,7 +64,7 @@ def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -
     student, teacher = tuple(student_logits.shape), tuple(teacher_logits.shape)
     if student != teacher:
         raise ValueError(
-            f"teacher and student must answer the same classes for the same images: logits (B, C), "
+            f"teacher and student must have outputs of the same classes for the same images: logits (B, C), "
             f"got student {student} and teacher {teacher}"
         )
     if len(student) != 2 or student[0] == 0:
@@ -79,7 +79,7 @@ def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -
 def build_sigmoid_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """The term of this section. Raises UserError for a head of more than two outputs."""
     check_outputs(section, shapes, most=2, why="tells two classes apart and no more")
-    return make_answer_term(section, shapes, compute_kd_sigmoid)
+    return make_teacher_term(section, shapes, compute_kd_sigmoid)
 
 
 def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -92,7 +92,7 @@ def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperatu
     student, teacher = compute_margin(student_logits), compute_margin(teacher_logits.detach())
     if student.shape != teacher.shape:
         raise ValueError(
-            f"teacher and student must answer for the same images, got logits of "
+            f"teacher and student must have outputs for the same images, got logits of "
             f"student {tuple(student_logits.shape)} and teacher {tuple(teacher_logits.shape)}"
         )
     student, teacher = student / temperature, teacher / temperature
@@ -105,4 +105,4 @@ def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperatu
 def build_self_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
     """The term of this section. Raises UserError for a head of one output."""
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
-    return make_answer_term(section, shapes, compute_kd)
+    return make_teacher_term(section, shapes, compute_kd)

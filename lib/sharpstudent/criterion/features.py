@@ -31,10 +31,10 @@ def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
     distance = cast(Distance, take_choice(section, "distance"))
     projection = _build_projection(section, shapes, ours, theirs)
 
-    def compute(outputs: Outputs, batch: Batch, answer: Outputs) -> Tensor:
+    def compute(outputs: Outputs, batch: Batch, teacher_outputs: Outputs) -> Tensor:
         # fp32 before the projection: under autocast the maps are of half precision, and this is part of the loss.
         projected = projection(outputs[f"{FEATURES}{ours}"].float())
-        return compute_distance(projected, answer[f"{FEATURES}{theirs}"], distance)
+        return compute_distance(projected, teacher_outputs[f"{FEATURES}{theirs}"], distance)
 
     return make_term(section, compute, module=projection, student_layers=[ours], teacher_layers=[theirs])
 

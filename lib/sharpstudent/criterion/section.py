@@ -1,5 +1,5 @@
 """What the file of a term makes itself from: its section of the config, read by the settings that config/terms.py
-lists for it, and the shapes of what the models answer.
+lists for it, and the shapes of the models' outputs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the models answer to `rows` rows, by the names of their outputs: `logits` (rows, classes), `heatmap`, and
-    feature maps such as `features/LAYER` (rows, C, h, w) or (rows, N, D).
+    """Shapes of the models' outputs for `rows` rows, by the names of the outputs.
+
+    Such as `logits` (rows, classes), `heatmap`, and feature maps `features/LAYER` (rows, C, h, w) or (rows, N, D).
     """
 
     student: Mapping[str, tuple[int, ...]]
@@ -69,7 +70,7 @@ def make_term(
     couples_rows: bool = False,
     where: str | None = None,
 ) -> WeightedTerm:
-    """The term of this section: name, weight, whom it asks, and its numbers that may move are read here.
+    """The term of this section: name, weight, source, and its numbers that may move are read here.
 
     compute, module, layers and couples_rows: as in `WeightedTerm`. Numbers that may not move are bound before:
     `take_constant`. where: the weights by which rows count unless the section names others.
@@ -81,7 +82,7 @@ def make_term(
         compute,
         section.weight,
         settings={name: section.numbers[name] for name in moving},
-        asks=spec.asks,
+        source=spec.source,
         where=section.choices.get("where") or where,
         couples_rows=couples_rows,
         module=module,
@@ -105,25 +106,27 @@ def make_target_term(
     """
     on, target = check_output(section, shapes, on), section.choices.get("target") or target
 
-    def compute_term(outputs: Outputs, batch: Batch, answer: Outputs | None) -> Tensor:
+    def compute_term(outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None) -> Tensor:
         return _average([compute(outputs[name], batch.targets[target]) for name in find_matches(on, outputs)])
 
     return make_term(section, compute_term, where=target)
 
 
-def make_answer_term(section: TermSection, shapes: Shapes, compute: Callable[..., Tensor]) -> WeightedTerm:
-    """A term of one output of the student and one of whom it asks.
+def make_teacher_term(section: TermSection, shapes: Shapes, compute: Callable[..., Tensor]) -> WeightedTerm:
+    """A term of one output of the student and one of its source, such as the teacher.
 
-    compute(output, answer, **settings) gives (R,). `on` as in `make_target_term`; `of` names the teacher's output, by
-    default the one of the same name, or `logits` where `on` is a pattern.
+    compute(output, teacher_output, **settings) gives (R,). `on` as in `make_target_term`; `of` names the teacher's
+    output, by default the one of the same name, or `logits` where `on` is a pattern.
     """
     on = check_output(section, shapes)
     of = section.choices.get("of") or ("logits" if "*" in on else on)
 
-    def compute_term(outputs: Outputs, batch: Batch, answer: Outputs, **settings: float) -> Tensor:
-        if of not in answer:
-            raise ValueError(f"{name_term(section)} reads {of!r} of the teacher, which gives {', '.join(answer)}")
-        return _average([compute(outputs[name], answer[of], **settings) for name in find_matches(on, outputs)])
+    def compute_term(outputs: Outputs, batch: Batch, teacher_outputs: Outputs, **settings: float) -> Tensor:
+        if of not in teacher_outputs:
+            raise ValueError(
+                f"{name_term(section)} reads {of!r} of the teacher, which gives {', '.join(teacher_outputs)}"
+            )
+        return _average([compute(outputs[name], teacher_outputs[of], **settings) for name in find_matches(on, outputs)])
 
     return make_term(section, compute_term)
 

@@ -13,32 +13,40 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sharpstudent.config.terms import Asks
+from sharpstudent.config.terms import TargetSource
 from sharpstudent.core.schedules import Progress, Schedule
 from sharpstudent.core.types import Batch, Outputs
 
-# Whom a term can ask, as messages call them.
-SOURCES: Mapping[Asks, str] = {"teacher": "teacher", "ema": "averaged student"}
+# The models whose outputs a term can learn from, as messages call them.
+SOURCES: Mapping[TargetSource, str] = {"teacher": "teacher", "ema": "averaged student"}
 
 
 @dataclass(frozen=True)
 class WeightedTerm:
     """One term of the loss.
 
-    compute(outputs, batch, answer, **settings) gives a value a row (R,), whose weighted mean is the term; `settings`
-    (such as `temperature`) are schedules too and reach it as numbers. answer: what `asks` says of the same batch, the
-    teacher or the student's averaged weights; None where the term asks nobody. where: the name of the batch's weights
-    by which rows count; None, or a name that the batch does not have, counts every row. couples_rows: the value is a
-    scalar over all rows together, which cannot be computed in parts. module: what the term itself learns, such as a
-    projection; parameters only, for buffers would not be put back with a step that fails. student_layers,
-    teacher_layers: whose feature maps it reads, as `features/LAYER`.
+    Attributes:
+        name: Of the term in logs.
+        compute: compute(outputs, batch, teacher_outputs, **settings) gives a value a row (R,), whose weighted mean is
+            the term. teacher_outputs are those of the `source` for the same batch, None without one.
+        weight: Factor of the term.
+        settings: Further schedules, such as `temperature`; they reach `compute` as numbers.
+        source: The model whose outputs are the targets, the teacher or the student's averaged weights (`ema`); None for
+            a term that learns from the batch alone.
+        where: Name of the batch's weights by which rows count; None, or a name that the batch does not have, counts
+            every row.
+        couples_rows: The value is a scalar over all rows together, which cannot be computed in parts.
+        module: What the term itself learns, such as a projection; parameters only, for a step that fails does not
+            restore buffers.
+        student_layers: Layers of the student whose feature maps it reads, as `features/LAYER`.
+        teacher_layers: Those of the teacher.
     """
 
     name: str
     compute: Callable[..., Tensor]
     weight: Schedule
     settings: Mapping[str, Schedule] = field(default_factory=dict[str, Schedule])
-    asks: Asks | None = None
+    source: TargetSource | None = None
     where: str | None = None
     couples_rows: bool = False
     module: nn.Module | None = None
@@ -67,10 +75,12 @@ class WeightedSum:
             raise ValueError("what a term learns may hold parameters only, no buffers")
 
     @property
-    def asked(self) -> frozenset[Asks]:
-        """Whose answers are read by a term that can ever have a weight other than 0."""
+    def sources(self) -> frozenset[TargetSource]:
+        """The sources of the terms that can ever have a weight other than 0."""
         return frozenset(
-            term.asks for term in self.terms if term.asks is not None and getattr(term.weight, "constant", None) != 0.0
+            term.source
+            for term in self.terms
+            if term.source is not None and getattr(term.weight, "constant", None) != 0.0
         )
 
     @property
@@ -98,7 +108,7 @@ class WeightedSum:
         self,
         outputs: Outputs,
         batch: Batch,
-        answers: Mapping[Asks, Outputs],
+        source_outputs: Mapping[TargetSource, Outputs],
         progress: Progress,
         *,
         totals: Mapping[str, float] | None = None,
@@ -110,7 +120,7 @@ class WeightedSum:
         Args:
             outputs: Of the student.
             batch: The rows.
-            answers: Of each source in `asked`.
+            source_outputs: Outputs of each of the `sources`.
             progress: Where the run stands; schedules read it.
             totals: What `count` gives for the whole batch, where this is a part of it: the values of all parts then
                 add up to those of the whole. None: this is the whole.
@@ -122,11 +132,12 @@ class WeightedSum:
             weight = _compute_weight(term, progress)
             if weight == 0.0:
                 continue
-            answer = None if term.asks is None else answers.get(term.asks)
-            if term.asks is not None and answer is None:
-                raise ValueError(f"the term {term.name!r} has weight {weight} but no {SOURCES[term.asks]} was asked")
+            teacher_outputs = None if term.source is None else source_outputs.get(term.source)
+            if term.source is not None and teacher_outputs is None:
+                missing = f"there are no outputs of the {SOURCES[term.source]}"
+                raise ValueError(f"the term {term.name!r} has weight {weight}, but {missing}")
             settings = {name: schedule(progress) for name, schedule in term.settings.items()}
-            value = _reduce(term, term.compute(outputs, batch, answer, **settings), batch, totals[term.name])
+            value = _reduce(term, term.compute(outputs, batch, teacher_outputs, **settings), batch, totals[term.name])
             values[term.name] = value.detach()
             total = weight * value if total is None else total + weight * value
         if total is None:

@@ -54,8 +54,8 @@ def compare_terms(
     sides = {True: 0.0, False: 0.0}
     for term in terms:
         weighted = numbers[f"{term.name}/weight"] * means.get(term.name, 0.0)
-        sides[known[term.term].asks is not None] += weighted
-    if all(known[term.term].asks is None for term in terms):
+        sides[known[term.term].source is not None] += weighted
+    if all(known[term.term].source is None for term in terms):
         return {}
     return {"kd_hard_ratio": sides[True] / sides[False] if sides[False] > 0.0 else None}
 
@@ -94,7 +94,7 @@ def build_epoch_row(
     steps = sums.get("steps", 0.0)
     means = {name: total / steps for name, total in sums.items() if name != "steps" and steps}
     names = ["loss", *(["perturbed_loss"] if rho is not None else []), *(term.name for term in terms), "grad_norm"]
-    if any(known[term.term].asks == "teacher" for term in terms):
+    if any(known[term.term].source == "teacher" for term in terms):
         names.append("agreement")
     parts = (
         {"epoch": epoch},

@@ -1,9 +1,9 @@
 """One update of the student as a transaction: it happens as a whole, or weights, buffers, optimiser, average, loss
 scale and random states are bit for bit as before.
 
-With SAM (rho > 0) a step is: forward of those that the criterion asks (once), pass 1 at w, pass 2 at w + e on the same
+With SAM (rho > 0) a step is: forward of the criterion's sources (once), pass 1 at w, pass 2 at w + e on the same
 batch with the same dropout masks, restore, clip, base step. BatchNorm statistics are those of pass 1. A batch may pass
-in several micro-batches, in both passes in the same ones, with the saved answers.
+in several micro-batches, in both passes in the same ones, with the saved outputs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sharpstudent.config.terms import Asks
+from sharpstudent.config.terms import TargetSource
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import FEATURES, Batch, Outputs, StepResult
@@ -37,10 +37,10 @@ class _Overflow(_NotFinite):
 
 @dataclass(frozen=True)
 class _Part:
-    """A micro-batch, and what those that the criterion asks said of it."""
+    """A micro-batch, and the outputs of the criterion's sources for it."""
 
     batch: Batch
-    answers: Mapping[Asks, Outputs]
+    source_outputs: Mapping[TargetSource, Outputs]
 
 
 @dataclass
@@ -48,7 +48,7 @@ class TrainStep:
     """Everything one update needs.
 
     teacher: a frozen model, or None in stage 1. average: of the student's weights, updated with each step; a term may
-    ask it. What the criterion itself learns is among the optimizer's parameters. autocast:
+    learn from it. What the criterion itself learns is among the optimizer's parameters. autocast:
     the dtype to compute in (bf16, fp16), None for that of the weights; fp16 wants a loss_scale. parts: micro-batches a
     batch passes in. recomputes: whether the student computes activations again during `backward` (gradient
     checkpointing), which must not move BatchNorm's statistics a second time.
@@ -92,8 +92,8 @@ class TrainStep:
 
     def _update(self, batch: Batch, progress: Progress, held: Transaction) -> StepResult:
         _check_finite(find_floats(batch.inputs), "the input batch")
-        # Once a step: both passes look at the same rows, and learn from the same answers.
-        parts = [_Part(part, self._collect_answers(part)) for part in batch.split(self.parts)]
+        # Once a step: both passes look at the same rows, and learn from the same outputs.
+        parts = [_Part(part, self._run_sources(part)) for part in batch.split(self.parts)]
         self.optimizer.zero_grad()
         loss, terms, agreement = self._forward_backward(parts, progress, "pass 1")
         grad_norm = self.optimizer.compute_grad_norm()
@@ -125,24 +125,25 @@ class TrainStep:
             self.average.update(self.student)
         return result
 
-    def _collect_answers(self, part: Batch) -> dict[Asks, Outputs]:
-        """What the teacher and the average say, in evaluation mode, as far as a term asks them. Where one is missing
-        the criterion names the term that misses it.
+    def _run_sources(self, part: Batch) -> dict[TargetSource, Outputs]:
+        """The outputs of teacher and average, in evaluation mode, as far as a term learns from them.
+
+        Where one is missing the criterion names the term that lacks it.
         """
         average = None if self.average is None else self.average.model
-        models: dict[Asks, nn.Module | None] = {"teacher": self.teacher, "ema": average}
-        answers: dict[Asks, Outputs] = {}
+        models: dict[TargetSource, nn.Module | None] = {"teacher": self.teacher, "ema": average}
+        source_outputs: dict[TargetSource, Outputs] = {}
         for source, model in models.items():
-            if model is None or source not in self.criterion.asked:
+            if model is None or source not in self.criterion.sources:
                 continue
             with torch.no_grad(), self.autocasting(part):
                 outputs = run_model(model, part.inputs)
             said = {name: value for name, value in outputs.items() if not name.startswith(FEATURES)}
             _check_finite(find_floats(said), f"the {SOURCES[source]}'s {' and '.join(said)}")
-            answers[source] = outputs
-        read = [f"{FEATURES}{layer}" for layer in self.criterion.teacher_layers if "teacher" in answers]
-        _check_finite([answers["teacher"][name] for name in read], "the teacher's feature maps")
-        return answers
+            source_outputs[source] = outputs
+        read = [f"{FEATURES}{layer}" for layer in self.criterion.teacher_layers if "teacher" in source_outputs]
+        _check_finite([source_outputs["teacher"][name] for name in read], "the teacher's feature maps")
+        return source_outputs
 
     def _forward_backward(
         self, parts: list[_Part], progress: Progress, which: str
@@ -158,7 +159,7 @@ class TrainStep:
         for part in parts:
             with self.autocasting(part.batch):
                 outputs = to_precise(run_model(self.student, part.batch.inputs))
-            value = self.criterion(outputs, part.batch, part.answers, progress, totals=totals)
+            value = self.criterion(outputs, part.batch, part.source_outputs, progress, totals=totals)
             _check_finite([value.total], f"the loss of {which}")
             total = value.total
             with batchnorm_statistics_kept(self.student) if self.recomputes else contextlib.nullcontext():
@@ -166,7 +167,7 @@ class TrainStep:
             loss = total.detach() if loss is None else loss + total.detach()
             for name, term in value.terms.items():
                 terms[name] = terms.get(name, 0.0) + term
-            agreed = _compare_choices(outputs, part.answers.get("teacher"))
+            agreed = _compare_choices(outputs, part.source_outputs.get("teacher"))
             if agreed is not None:
                 share = agreed / rows
                 agreement = share if agreement is None else agreement + share
@@ -218,9 +219,9 @@ def find_floats(tensors: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _compare_choices(outputs: Outputs, answer: Outputs | None) -> Tensor | None:
+def _compare_choices(outputs: Outputs, teacher_outputs: Outputs | None) -> Tensor | None:
     """In how many rows both prefer the same class, a scalar; None where they cannot be compared."""
-    ours, theirs = outputs.get("logits"), None if answer is None else answer.get("logits")
+    ours, theirs = outputs.get("logits"), None if teacher_outputs is None else teacher_outputs.get("logits")
     if ours is None or theirs is None or theirs.shape != ours.shape or ours.ndim != 2 or ours.shape[1] < 2:
         return None
     return (ours.argmax(1) == theirs.argmax(1)).float().sum()

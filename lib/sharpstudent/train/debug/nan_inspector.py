@@ -133,7 +133,7 @@ def inspect_step(step: TrainStep, batch: Batch, progress: Progress) -> Inspected
     try:
         with _recording(student) as ours, _recording(step.teacher) as teacher, _recording(average) as averaged:
             optimizer: Any = _RecordedOptimizer(step, passes, ours)
-            if average is not None and "ema" not in step.criterion.asked:
+            if average is not None and "ema" not in step.criterion.sources:
                 _run_alone(step, average, batch)
             result = replace(step, criterion=criterion, optimizer=optimizer)(batch, progress)
     finally:
