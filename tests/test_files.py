@@ -12,7 +12,7 @@ from sharpstudent.core.io import (
     append_text,
     atomic_path,
     compute_sha256,
-    disk_errors_told,
+    disk_errors_as_user_errors,
     make_folder,
     remove_stray_temporaries,
     write_bytes_atomically,
@@ -174,5 +174,5 @@ def test_the_disk_errors_of_another_librarys_writer_are_told(tmp_path: Path) -> 
 
 
 def with_disk_error(path: Path) -> None:
-    with disk_errors_told(path):
+    with disk_errors_as_user_errors(path):
         raise OSError(28, "No space left on device")

@@ -141,7 +141,7 @@ def make_folder(path: Path, *, exist_ok: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def disk_errors_told(path: Path) -> Generator[None, None, None]:
+def disk_errors_as_user_errors(path: Path) -> Generator[None, None, None]:
     """Inside, an OSError becomes a UserError about `path`: for writers of a library that open their files
     themselves.
     """
@@ -284,7 +284,7 @@ def _explain_taken(folder: Path, holder: str, doing: str) -> Problem:
 
 
 @contextlib.contextmanager
-def stop_signals_held() -> Generator[None]:
+def stop_signals_blocked() -> Generator[None]:
     """Inside, Ctrl-C and SIGTERM wait, for the processes started here too: they would die of them before they ignore
     them.
     """

@@ -25,7 +25,7 @@ import torch
 import torch.multiprocessing  # tensors cross process borders in shared memory
 
 from sharpstudent.core.errors import TrainingStopped
-from sharpstudent.core.io import leave_signals_to_parent, stop_signals_held
+from sharpstudent.core.io import leave_signals_to_parent, stop_signals_blocked
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class Workers(Generic[A, T]):
 
     def _start(self) -> None:
         try:
-            with _no_threads_of_opencv(), stop_signals_held():
+            with _no_threads_of_opencv(), stop_signals_blocked():
                 for _ in range(self._count):
                     self._pool.submit(os.getpid)  # starts the processes
         except OSError as error:

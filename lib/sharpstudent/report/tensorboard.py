@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.core.io import disk_errors_told, make_folder
+from sharpstudent.core.io import disk_errors_as_user_errors, make_folder
 
 FLUSH_SECONDS = 30
 
@@ -36,7 +36,7 @@ class TensorBoardLog:
         make_folder(folder)
         self._event, self._summary = Event, Summary
         self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
-        with disk_errors_told(self._path):
+        with disk_errors_as_user_errors(self._path):
             self._file = open(self._path, "ab")  # noqa: SIM115 (closed by `close`)
         self._records, self._flushed = RecordWriter(self._file), time.monotonic()
         self._write(file_version="brain.Event:2")
@@ -56,7 +56,7 @@ class TensorBoardLog:
 
     def _write(self, **content: Any) -> None:
         event = self._event(wall_time=time.time(), **content)
-        with disk_errors_told(self._path):
+        with disk_errors_as_user_errors(self._path):
             self._records.write(event.SerializeToString())
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
@@ -74,13 +74,13 @@ class TensorBoardLog:
 
     def flush(self) -> None:
         """Pass to the disk what was logged."""
-        with disk_errors_told(self._path):
+        with disk_errors_as_user_errors(self._path):
             self._file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush and close the file."""
-        with disk_errors_told(self._path):
+        with disk_errors_as_user_errors(self._path):
             self._file.close()
 
     def __enter__(self) -> TensorBoardLog:

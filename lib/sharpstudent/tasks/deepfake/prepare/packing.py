@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.io import disk_errors_told, make_folder
+from sharpstudent.core.io import disk_errors_as_user_errors, make_folder
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, FaceRow, Manifest
 from sharpstudent.tasks.deepfake.dataset.shards import write_shard
@@ -67,7 +67,7 @@ def _fill_shards(rows: Iterable[FaceRow]) -> Iterator[list[FaceRow]]:
 
 
 def _read(dest: Path, row: FaceRow) -> bytes:
-    with disk_errors_told(dest / row.path):
+    with disk_errors_as_user_errors(dest / row.path):
         content = (dest / row.path).read_bytes()
     if len(content) != row.size or zlib.crc32(content) != row.crc32:
         raise UserError.about(
@@ -137,5 +137,5 @@ def _open_if_packed(dest: Path) -> Manifest | None:
 
 def remove(path: Path) -> None:
     """Remove a file, if it is there. Raises UserError where the disk refuses."""
-    with disk_errors_told(path):
+    with disk_errors_as_user_errors(path):
         path.unlink(missing_ok=True)

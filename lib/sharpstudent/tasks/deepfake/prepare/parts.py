@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_told, make_folder, sync_to_disk
+from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_as_user_errors, make_folder, sync_to_disk
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest, write_manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
@@ -241,7 +241,7 @@ def write_crops(dest: Path, contents: Mapping[str, bytes]) -> None:
     for path, content in zip(paths, contents.values(), strict=True):
         temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
         make_folder(path.parent)
-        with disk_errors_told(path):
+        with disk_errors_as_user_errors(path):
             try:
                 temporary.write_bytes(content)
                 os.replace(temporary, path)
@@ -250,7 +250,7 @@ def write_crops(dest: Path, contents: Mapping[str, bytes]) -> None:
                     temporary.unlink()
                 raise
     if paths:
-        with disk_errors_told(paths[0].parent), ThreadPoolExecutor(min(SYNC_THREADS, len(paths))) as threads:
+        with disk_errors_as_user_errors(paths[0].parent), ThreadPoolExecutor(min(SYNC_THREADS, len(paths))) as threads:
             list(threads.map(sync_to_disk, [*paths, paths[0].parent]))
 
 
@@ -283,7 +283,7 @@ def clear_crops(dest: Path, key: str, keep: Mapping[str, int] | None = None) -> 
         keep: Paths below DEST that stay.
     """
     folder = dest / CROPS / key
-    with disk_errors_told(folder):
+    with disk_errors_as_user_errors(folder):
         for name in list_crops(dest, key).keys() - (keep or {}).keys():
             (dest / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty, or not there

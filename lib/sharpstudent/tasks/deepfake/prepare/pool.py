@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.io import leave_signals_to_parent, stop_signals_held
+from sharpstudent.core.io import leave_signals_to_parent, stop_signals_blocked
 
 
 def serve(connection: multiprocessing.connection.Connection, build: Callable[[], Callable[[Any], Any]]) -> None:
@@ -101,7 +101,7 @@ class WorkerPool(Generic[Task, Result]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        with stop_signals_held():
+        with stop_signals_blocked():
             for worker in self._workers:
                 worker.process.kill()
             for worker in self._workers:
@@ -142,7 +142,7 @@ class WorkerPool(Generic[Task, Result]):
     def _start_missing(self, left: int) -> None:
         busy = sum(worker.task is not None for worker in self._workers)
         while len(self._workers) < min(self._count, busy + left):
-            with stop_signals_held():
+            with stop_signals_blocked():
                 self._workers.append(_Worker(self._build))
 
     def _receive(self, worker: _Worker) -> Generator[tuple[Task, Result | Lost]]:
@@ -179,7 +179,7 @@ class WorkerPool(Generic[Task, Result]):
                 yield task, Lost("too slow", f"took longer than {self._timeout_s:g} s")
 
     def _drop(self, worker: _Worker) -> int | None:
-        with stop_signals_held():
+        with stop_signals_blocked():
             self._workers.remove(worker)
             return worker.end()
 
