@@ -23,8 +23,8 @@ from sharpstudent.core.types import Table
 from sharpstudent.metrics.bootstrap import compute_interval, compute_paired, draw_blocks, find_strata
 from sharpstudent.metrics.checks import number_names
 from sharpstudent.metrics.metric import make_binary_metric
-from sharpstudent.tasks.deepfake.evaluation.figures import Resampling, compute_figures
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import Resampling, compute_set_metrics
 
 
 def main() -> None:
@@ -104,22 +104,22 @@ def compare_aucs(frames: ScoredFrames, rounds: int) -> str:
     return f"{found.value:+.6f}, p {found.p_value:.4f}"
 
 
-def find_frame_figures(frames: ScoredFrames, rounds: int) -> str:
-    figures = compute_figures(frames, aggregations=(), resampling=Resampling(rounds=rounds, of_parts=False))
-    return f"{len(figures.intervals)} intervals of {len(figures.values)} figures"
+def find_frame_metrics(frames: ScoredFrames, rounds: int) -> str:
+    metrics = compute_set_metrics(frames, aggregations=(), resampling=Resampling(rounds=rounds, of_parts=False))
+    return f"{len(metrics.intervals)} intervals of {len(metrics.values)} metrics"
 
 
-def find_all_figures(frames: ScoredFrames, rounds: int) -> str:
-    figures = compute_figures(frames, resampling=Resampling(rounds=rounds))
-    return f"{len(figures.intervals)} intervals of {len(figures.values)} figures"
+def find_all_metrics(frames: ScoredFrames, rounds: int) -> str:
+    metrics = compute_set_metrics(frames, resampling=Resampling(rounds=rounds))
+    return f"{len(metrics.intervals)} intervals of {len(metrics.values)} metrics"
 
 
 ROWS: dict[str, Callable[[ScoredFrames, int], str]] = {
     "draws alone": draw_again,
     "AUC": find_auc,
     "AUC of two models, paired": compare_aucs,
-    "all figures of frames": find_frame_figures,
-    "all figures, of videos and of each part, too": find_all_figures,
+    "all metrics of frames": find_frame_metrics,
+    "all metrics, of videos and of each part, too": find_all_metrics,
 }
 
 

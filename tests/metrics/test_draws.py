@@ -32,7 +32,7 @@ from sharpstudent.metrics.binary_draws import GroupedScores, build_briers, build
 from sharpstudent.metrics.bootstrap import Estimate, draw_blocks, draw_counts, find_strata
 from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import number_names
-from sharpstudent.tasks.deepfake.evaluation.figures import list_figures
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import list_set_metrics
 
 Scores = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -78,7 +78,7 @@ def list_draws(group_of: NDArray[np.int64], labels: Labels, rounds: int = 6) -> 
 
 @given(SAMPLES)
 @settings(deadline=None, max_examples=40)
-def test_every_figure_is_that_of_repeated_samples_with_ties(samples: list[tuple[int, bool, int]]) -> None:
+def test_every_metric_is_that_of_repeated_samples_with_ties(samples: list[tuple[int, bool, int]]) -> None:
     scores, labels, group_of = split(samples)
     draws = list_draws(group_of, labels)
     block = GroupedScores(scores, labels, group_of).draw(np.stack(draws))
@@ -116,9 +116,9 @@ def test_on_thousands_of_samples_too_in_several_chunks(rounding: int, monkeypatc
         np.testing.assert_allclose(fast(block), expected, rtol=0, atol=1e-12, err_msg=name)
 
 
-def test_every_figure_that_is_told_has_one_form_for_resamples_and_it_was_held_against_its_plain_one() -> None:
-    for figure in list_figures({"eer": 0.3}):
-        assert (figure.of_draws is None) != (figure.of_sums is None), figure.name
+def test_every_metric_that_is_told_has_one_form_for_resamples_and_it_was_held_against_its_plain_one() -> None:
+    for metric in list_set_metrics({"eer": 0.3}):
+        assert (metric.of_draws is None) != (metric.of_sums is None), metric.name
     held = {fast for fast, _ in (*PAIRS.values(), *SUMS.values())}
     assert {drawn.compute_aucs, drawn.compute_average_precisions, drawn.compute_eers, build_briers, build_eces} <= held
 
@@ -182,7 +182,7 @@ def test_groups_are_numbered_in_the_order_of_their_names() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["AUC", "all figures of frames"])
+@pytest.mark.parametrize("row", ["AUC", "all metrics of frames"])
 def test_a_million_scores_and_a_thousand_rounds_take_less_than_20_seconds_and_a_gigabyte(row: str) -> None:
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "bootstrap.py"
     ended = subprocess.run([sys.executable, script, "--row", row], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from sharpstudent.core.types import Batch, Table
 from sharpstudent.evaluation import tables
 from sharpstudent.metrics.binary import compute_accuracy, compute_auc, compute_average_precision, compute_eer
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.tasks.deepfake.evaluation.figures import choose_operating_points
+from sharpstudent.tasks.deepfake.evaluation.calibration import choose_operating_points
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, build_frames
 from sharpstudent.tasks.deepfake.metrics import compute_fake_probability, compute_margins
 from sharpstudent.tasks.deepfake.section import DeepfakeSection

@@ -88,7 +88,7 @@ def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
 def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int) -> dict[str, MetricValue]:
     """Every metric of the task with its interval, of each part: NAME and NAME@SET."""
     return {
-        f"{name}{part}": to_figure(compute_interval(metric, table, rounds=rounds, group_unit=task.group_unit))
+        f"{name}{part}": to_metric_value(compute_interval(metric, table, rounds=rounds, group_unit=task.group_unit))
         for part, table in parts.items()
         for name, metric in task.metrics.items()
     }
@@ -102,7 +102,7 @@ def compare_models(
     for part in a[1]:
         for name, metric in task.metrics.items():
             pair = compute_paired(metric, a[1][part], b[1][part], rounds=rounds, group_unit=task.group_unit)
-            difference = to_figure(pair)
+            difference = to_metric_value(pair)
             better = _find_better(difference, metric)
             found.append(
                 PairResult(
@@ -186,7 +186,7 @@ def _describe_metric(task: type[Task], name: str) -> MetricAbout:
     return MetricAbout(title=task.title(name), direction=metric.direction, chance=metric.chance, format=metric.format)
 
 
-def to_figure(found: Estimate) -> MetricValue:
+def to_metric_value(found: Estimate) -> MetricValue:
     value = None if math.isnan(found.value) else found.value
     return MetricValue(value=value, low=found.low, high=found.high, note=found.note)
 

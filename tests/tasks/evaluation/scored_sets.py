@@ -1,4 +1,4 @@
-"""A drawn set of scored frames, and its parts, for tests of figures."""
+"""A drawn set of scored frames, and its parts, for tests of metrics."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from sharpstudent.metrics.checks import number_names
-from sharpstudent.tasks.deepfake.evaluation.figures import Figures, Resampling, compute_figures
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames, aggregate
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import Resampling, SetMetrics, compute_set_metrics
 
 THRESHOLDS = {"frame": {"eer": 0.4}, "video_mean": {"eer": 0.2}}
 
@@ -53,8 +53,8 @@ def score_clips(
     return names, aggregate(np.asarray(margins), clip_of, Aggregation(rule)), np.asarray(labels)[first]
 
 
-def compute(frames: ScoredFrames, rounds: int = 20) -> Figures:
-    return compute_figures(frames, thresholds=THRESHOLDS, resampling=Resampling(rounds=rounds))
+def compute(frames: ScoredFrames, rounds: int = 20) -> SetMetrics:
+    return compute_set_metrics(frames, thresholds=THRESHOLDS, resampling=Resampling(rounds=rounds))
 
 
 def find_decided(frames: ScoredFrames, *, source: str | None = None, kind: str | None = None) -> ScoredFrames:

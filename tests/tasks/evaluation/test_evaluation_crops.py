@@ -12,7 +12,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
-from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest
 
 
@@ -56,7 +56,7 @@ def test_crops_are_taken_whole_with_their_folders_as_people_and_clips(tmp_path: 
     assert all(face.load().boxes is None for face in found.faces)
     assert found.open(24).make(0, np.random.default_rng(0)).inputs["image"].shape == (1, 24, 24, 3)
     assert [face.label for face in found.faces] == found.labels.tolist()
-    compute_figures(frames)  # nobody's clip is real and fake at once
+    compute_set_metrics(frames)  # nobody's clip is real and fake at once
 
 
 def test_a_crop_that_is_no_picture_is_no_decision(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
-from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.prepare import run
@@ -75,7 +75,7 @@ def test_frames_without_a_face_are_counted_by_reason_and_never_scored(tmp_path: 
         "fake/dan/d/000005": 1,
         "fake/dan/broken/000000": 1,
     }
-    values = compute_figures(frames).values
+    values = compute_set_metrics(frames).values
     assert (values["frame_count"], values["frame_count_without_decision"]) == (11, 5)
     assert (values["video_count"], values["video_count_without_decision"]) == (3, 2)
 

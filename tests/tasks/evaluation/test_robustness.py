@@ -12,7 +12,6 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, blur, corrupt, cut_face, find_obstacle
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, make_unscored
-from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX
 from sharpstudent.tasks.deepfake.evaluation.robustness import (
     CorruptedFaces,
@@ -23,6 +22,7 @@ from sharpstudent.tasks.deepfake.evaluation.robustness import (
     measure_robustness,
     take_in_parts,
 )
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
@@ -102,7 +102,7 @@ def test_every_curve_begins_with_the_auc_that_the_set_has_elsewhere():
         (table,), _ = compute_tables(
             [model], faces.open(SIZE), DeepfakeTask(), batch_size=3, num_workers=0, device=torch.device("cpu")
         )
-        plain = compute_figures(faces.build_frames(compute_margins(table), {}), aggregations=()).values["frame_auc"]
+        plain = compute_set_metrics(faces.build_frames(compute_margins(table), {}), aggregations=()).values["frame_auc"]
         curves = measure([faces], models=[("sharpness", model)])["sharpness"]
         assert [curve.name for curve in curves] == list(QUICK)
         for curve in curves:

@@ -21,9 +21,9 @@ if str(TESTS) not in sys.path:
 
 from drawn_faces import draw_face
 from sharpstudent.report.results import CostResult, MetricValue, Role, TrainingResult
-from sharpstudent.tasks.deepfake.evaluation.figures import choose_operating_points
+from sharpstudent.tasks.deepfake.evaluation.calibration import choose_operating_points
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
-from sharpstudent.tasks.deepfake.report.from_frames import build_comparisons, build_drawings, build_figures
+from sharpstudent.tasks.deepfake.report.from_frames import build_comparisons, build_drawings, build_metrics
 from sharpstudent.tasks.deepfake.report.pictures import ReportPicture
 from sharpstudent.tasks.deepfake.report.results import (
     Band,
@@ -71,7 +71,7 @@ def make_results(
             image_size=112,
             trained={"stage": 2 if role == "distilled" else 1, "epoch": 5, "seed": number, "averaged": False},
             validation={"val_auc": 0.8792},
-            figures=build_figures(frames[name], calibration=calibrations[name], rounds=rounds),
+            figures=build_metrics(frames[name], calibration=calibrations[name], rounds=rounds),
             drawings=build_drawings(frames[name]),
             calibration=calibrations[name],
             cost=_make_cost(number, role),

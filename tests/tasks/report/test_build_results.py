@@ -10,12 +10,12 @@ import pytest
 from sharpstudent.metrics.binary import compute_auc, to_logits
 from sharpstudent.metrics.calibration import compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import number_names
-from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
 from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, ScoredFrames, aggregate, join_frames
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 from sharpstudent.tasks.deepfake.report.from_frames import (
     build_comparisons,
     build_drawings,
-    build_figures,
+    build_metrics,
     choose_rules,
 )
 from sharpstudent.tasks.deepfake.report.results import CalibrationResult, OperatingPointResult
@@ -58,8 +58,8 @@ def make_calibration(temperature: float = 2.0, threshold: float = 0.3) -> Calibr
 
 def test_figures_are_those_of_the_metrics_with_intervals_around_them() -> None:
     frames = make_frames()
-    found = build_figures(frames, rounds=ROUNDS)
-    values = compute_figures(frames).values
+    found = build_metrics(frames, rounds=ROUNDS)
+    values = compute_set_metrics(frames).values
     assert {name: figure.value for name, figure in found.items() if figure.value is not None} == values
     auc = found["video_auc_mean@north"]
     assert auc.low is not None
@@ -72,7 +72,7 @@ def test_frames_shared_out_over_two_holders_in_any_order_give_the_same_figures()
     frames = make_frames()
     order = np.random.default_rng(1).permutation(len(frames))
     halves = join_frames([frames.take(order[::2]), frames.take(order[1::2])])
-    one, two = (build_figures(part, rounds=ROUNDS) for part in (frames, halves))
+    one, two = (build_metrics(part, rounds=ROUNDS) for part in (frames, halves))
     assert one.keys() == two.keys()
     for name, figure in one.items():
         for end in ("value", "low", "high"):
@@ -83,7 +83,7 @@ def test_frames_shared_out_over_two_holders_in_any_order_give_the_same_figures()
 
 def test_stored_thresholds_and_the_temperature_have_figures_of_their_own() -> None:
     frames, calibration = make_frames(), make_calibration(temperature=2.5, threshold=0.3)
-    found = build_figures(frames, calibration=calibration, rounds=ROUNDS)
+    found = build_metrics(frames, calibration=calibration, rounds=ROUNDS)
     called_fake = frames.margins >= 0.3
     assert found["frame_accuracy_at_eer"].value == np.mean(called_fake == (frames.labels == 1))
     assert found["frame_apcer_at_eer"].value == np.mean(~called_fake[frames.labels == 1])
@@ -98,7 +98,7 @@ def test_stored_thresholds_and_the_temperature_have_figures_of_their_own() -> No
 def test_where_every_clip_is_one_picture_there_are_no_figures_of_videos() -> None:
     frames = make_frames(frames_a_clip=1)
     assert choose_rules(frames) == ()
-    assert not [name for name in build_figures(frames, rounds=ROUNDS) if name.startswith("video")]
+    assert not [name for name in build_metrics(frames, rounds=ROUNDS) if name.startswith("video")]
     assert {drawing.level for drawing in build_drawings(frames)} == {"frame"}
 
 

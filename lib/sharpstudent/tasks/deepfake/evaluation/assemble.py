@@ -32,7 +32,7 @@ from sharpstudent.tasks.deepfake.report.from_frames import (
     SEED,
     build_comparisons,
     build_drawings,
-    build_figures,
+    build_metrics,
     choose_rules,
 )
 from sharpstudent.tasks.deepfake.report.guide import list_bands
@@ -115,7 +115,7 @@ def _describe_model(
     return ModelResult(
         **model.describe(),
         image_size=model.input_key if isinstance(model.input_key, int) else None,
-        figures=build_figures(
+        figures=build_metrics(
             frames,
             calibration=calibration,
             rules=[Aggregation(name) for name in request.rules],

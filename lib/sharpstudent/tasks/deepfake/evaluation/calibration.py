@@ -16,8 +16,14 @@ from sharpstudent.evaluation.opened import OpenedModel
 from sharpstudent.metrics.binary import to_logits
 from sharpstudent.metrics.calibration import compute_ece, compute_log_loss, describe_temperature, fit_temperature
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.tasks.deepfake.evaluation.figures import FPRS, choose_operating_points
-from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
+from sharpstudent.metrics.curves import OperatingPoint, choose_thresholds
+from sharpstudent.tasks.deepfake.evaluation.frames import (
+    Aggregation,
+    ScoredFrames,
+    build_clip_table,
+    build_frame_table,
+)
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import AGGREGATIONS, FPRS, FRAME, name_level
 from sharpstudent.tasks.deepfake.report.from_frames import choose_rules
 from sharpstudent.tasks.deepfake.report.results import CalibrationResult, OperatingPointResult
 
@@ -58,6 +64,29 @@ def describe_frames(frames: ScoredFrames) -> str:
     kinds = f" ({', '.join([*named, *more])})" if named else ""
     people = len(set(zip(frames.sources, frames.groups, strict=True)))
     return f"{len(frames)} frames of {people} people, {len(frames) - fakes.total()} real, {fakes.total()} fake{kinds}"
+
+
+def choose_operating_points(
+    frames: ScoredFrames, *, fprs: Sequence[float] = FPRS, aggregations: Sequence[Aggregation] = AGGREGATIONS
+) -> dict[str, dict[str, OperatingPoint]]:
+    """Choose thresholds on validation data.
+
+    Args:
+        frames: The validation data with the scores of one model.
+        fprs: Wanted shares of reals called fake, 0..1, that get a threshold each.
+        aggregations: The rules by which videos are scored; none where frames make no clips.
+
+    Returns:
+        The points by level (`frame`, `video_mean`, ...) and name (`eer`, `youden`, `fpr_1pct`, `fpr_0.1pct`); their
+        thresholds are log-odds.
+
+    Raises:
+        MetricError: As `compute_set_metrics`.
+    """
+    table, _ = build_frame_table(frames, has_clips=bool(aggregations))
+    levels = {FRAME: table} | {name_level(how): build_clip_table(table, how) for how in aggregations}
+    decided = {level: rows.take(rows.decided) for level, rows in levels.items()}
+    return {level: choose_thresholds(rows.margins, rows.labels, fprs=fprs) for level, rows in decided.items()}
 
 
 SELECTS = "val_auc"  # of checkpoints that do not say what selected them

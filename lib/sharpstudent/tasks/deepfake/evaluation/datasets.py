@@ -57,7 +57,7 @@ def choose_names(requests: Sequence[SetRequest]) -> list[str]:
     """A name for each set, all different: the one given, else that of its folder.
 
     Raises UserError for no set at all, a path that does not exist or is there twice, and a name that is empty, holds a
-    / (it stands between set and kind of fake in figures' names) or is there twice.
+    / (it stands between set and kind of fake in metrics' names) or is there twice.
     """
     if not requests:
         raise UserError.about(

@@ -1,5 +1,6 @@
-"""A data set to evaluate models on: its faces, the frames that they are in as columns, what is known of it, and reasons
-why frames have no decision, counted so that a report can show them.
+"""Data sets to evaluate detectors on: their faces, the frames that hold them, and what a report says of them.
+
+Reasons why frames have no decision are counted, so that a report can show them.
 
 Legend: M frames, N faces.
 """
@@ -30,37 +31,64 @@ from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 
 class FaceSet(EvalSet):
-    """A data set of faces: what a model says of it becomes frames with a score each."""
+    """A data set of faces, whose scores become frames with a score each."""
 
     task: DeepfakeTask
 
     @abstractmethod
     def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
-        """The frames with the scores that a model gave them.
+        """Make frames of the scores that a model gave to the faces.
 
         Args:
-            table: What the model said of the set's faces, in their order.
+            table: What the model gave for the set's faces, in their order.
             unreadable: Faces that could not be read, by name with the reason.
+
+        Returns:
+            The set's frames with their scores.
         """
 
     @abstractmethod
     def list_faces(self, table: Table) -> ScoredFrames:
-        """A row for each row of the table: the face, by the name that a user knows, in place of the frame."""
+        """Make a row for each row of the table: the face, by the name that a user knows, in place of the frame."""
 
     @abstractmethod
     def describe(self, table: Table, unreadable: Mapping[str, str]) -> DataResult:
-        """What a report tells of the set; the arguments are those of `to_frames`, of any of the models."""
+        """Describe the set for a report.
+
+        Args:
+            table: As in `to_frames`, of any of the models.
+            unreadable: As in `to_frames`.
+
+        Returns:
+            Names, counts and notes.
+        """
 
 
 def name_frame(clip_id: str, frame_index: int) -> str:
-    """A frame's name in its set; a photo is frame 0 of itself."""
+    """Name a frame in its set.
+
+    Args:
+        clip_id: The clip; a photo is a clip of its own.
+        frame_index: Number of the frame in the clip, 0 for a photo.
+
+    Returns:
+        The name.
+    """
     return f"{clip_id}/{frame_index:06d}"
 
 
 def compute_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], contents: Iterable[int | str]) -> str:
-    """sha256 over N faces in their order. contents: the crc32 of each face's picture file, or why there is none.
+    """Compute the sha256 over N faces in their order.
 
-    Folders above the set and the packing of its crops do not enter.
+    The folder that the set is in and the packing of its crops do not enter.
+
+    Args:
+        sample_ids: Names of the frames.
+        labels: Real 0, fake 1.
+        contents: The crc32 of each face's picture file, or why there is none.
+
+    Returns:
+        Hexadecimal digits.
     """
     digest = hashlib.sha256()
     for sample_id, label, content in zip(sample_ids, labels, contents, strict=True):
@@ -75,8 +103,10 @@ _SOURCE = re.compile(r" \(cut from .*\)$", re.DOTALL)  # which file it was: not 
 
 
 def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
-    """How often each reason came, the most frequent first. Those that differ in numbers alone are one, with N for the
-    numbers; what a crop was cut from is left out; from the 21st kind on they are `OTHERS`.
+    """Count how often each reason occurs, the most frequent first.
+
+    Reasons that differ in numbers alone are one, with N in place of the numbers; the file that a crop came from is left
+    out. From the 21st kind on, reasons are summed up as `OTHERS`.
     """
     exact = Counter(_SOURCE.sub("", reason) for reason in reasons)
     alike: dict[str, list[str]] = {}
@@ -97,13 +127,23 @@ AGGREGATIONS: dict[str, Aggregation] = {"largest": MAX, "max": MAX, "mean": MEAN
 
 @dataclass(frozen=True)
 class EvaluationSet(FaceSet):
-    """Faces with labels of their own; nothing about them is random.
+    """Faces with labels of their own. Nothing about them is random.
 
-    name: the `source` of its frames; faces: N to judge; frames: all M, with those that hold no face, none of them
-    scored; frame_of: the frame that each face is in, int64 (N,); how: makes a frame's faces one score; kind, split,
-    fingerprint, faces_rule, notes: as in `DataResult`; name_faces: gives the N names that the faces have, without
-    opening any. faceless: frames that hold no face to judge, by number, with the reason; uncounted: reasons of frames
-    whose label nobody knows, which are no part of `frames`.
+    Attributes:
+        name: The `source` of its frames.
+        faces: N faces to score.
+        frames: All M frames, with those that hold no face; none of them is scored.
+        frame_of: The frame that each face is in, int64 (N,).
+        how: Makes one score of the faces of a frame.
+        kind: As in `DataResult`.
+        split: As in `DataResult`.
+        fingerprint: As in `DataResult`.
+        faces_rule: As in `DataResult`.
+        name_faces: Gives the names of the N faces without opening any.
+        faceless: Frames that hold no face to score, by number, with the reason.
+        uncounted: Reasons of frames whose label is not known; these frames are not in `frames`.
+        notes: Lines for the user.
+        task: Makes the rows of outputs.
     """
 
     name: str
@@ -132,38 +172,44 @@ class EvaluationSet(FaceSet):
 
     @cached_property
     def about(self) -> DataResult:
-        """The set before it is read: its counts are of all frames, with and without a decision."""
+        """The set before it is read. Its counts are of all frames, with and without a decision."""
         return self._describe({})
 
     def open(self, input_key: Hashable) -> Samples:
-        """N samples of one picture each, at the size of a network's input [px], as in validation: no augmentation,
-        margins of 12.5 %. A face that stands in for an unreadable one may have another label than it: the true labels
-        are those of the set.
+        """Open the faces at the size of a network's input [px], as in validation: margins of 12.5 %, no augmentation.
+
+        The substitute of an unreadable face may have another label than that face: the true labels are those of the
+        set.
         """
         assert isinstance(input_key, int)
         return LabelledFaces(self.faces, image_size=input_key, train=False)
 
     def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
+        """Make the set's M frames with their scores; the arguments are those of `FaceSet.to_frames`."""
         return self.build_frames(compute_margins(table), unreadable)
 
     def list_faces(self, table: Table) -> ScoredFrames:
+        """Make a row for each face, in the order of the table."""
         of_faces = self.frames.take(self.frame_of)
         return replace(of_faces, margins=compute_margins(table), sample_ids=self.name_faces())
 
     def describe(self, table: Table, unreadable: Mapping[str, str]) -> DataResult:
-        """`about`, with the frames that could not be read among those without a decision."""
+        """Describe the set as `about` does, and count frames that could not be read among those without a decision."""
         return self._describe(unreadable)
 
     def build_frames(
         self, margins: NDArray[np.float64], unreadable: Mapping[str, str], *, chosen: NDArray[np.int64] | None = None
     ) -> ScoredFrames:
-        """The set's M frames with their scores; a frame without any readable face has no decision.
+        """Make the set's M frames with their scores. A frame without any readable face has no decision.
 
         Args:
             margins: Log-odds of fake of the faces (n,).
-            unreadable: What the loader could not read, by name, with the reason: another face's score stands in its
-                place and is not taken.
+            unreadable: Faces that could not be read, by name with the reason. The margin in the place of such a face is
+                that of its substitute, and is not used.
             chosen: The numbers of the n faces, where they are not all.
+
+        Returns:
+            The frames.
 
         Raises:
             ValueError: For another number of margins.
@@ -201,14 +247,14 @@ class EvaluationSet(FaceSet):
         return found.model_copy(update={"frames": len(self.frames) + len(self.uncounted)})
 
     def _find_unreadable(self, unreadable: Mapping[str, str]) -> dict[int, str]:
-        """Which faces are meant, in their order; names of other sets are passed over."""
+        """Find the numbers of the unreadable faces, with the reasons; names of other sets are passed over."""
         if not unreadable:
             return {}
         return {face: unreadable[name] for face, name in enumerate(self.name_faces()) if name in unreadable}
 
 
 def build_data_result(frames: ScoredFrames, **more: Any) -> DataResult:
-    """What a report tells of a set with these frames: their counts, and `more` fields of `DataResult`."""
+    """Describe a set with these frames: their counts, and `more` fields of `DataResult`."""
     kinds = Counter(frames.manipulations[i] or "unnamed" for i in np.flatnonzero(frames.labels == 1).tolist())
     return DataResult(
         frames=len(frames),
@@ -229,6 +275,18 @@ def make_unscored(
     manipulations: Sequence[str],
     labels: NDArray[np.int64],
 ) -> ScoredFrames:
-    """The frames of the set of this name before any model has seen them; the columns are those of `ScoredFrames`."""
+    """Make the frames of a set before any model has scored them.
+
+    Args:
+        name: Of the set, which is the source of its frames.
+        sample_ids: As in `ScoredFrames`.
+        clip_ids: As in `ScoredFrames`.
+        groups: As in `ScoredFrames`.
+        manipulations: As in `ScoredFrames`.
+        labels: As in `ScoredFrames`.
+
+    Returns:
+        Frames of which none is decided.
+    """
     none, sources = np.zeros(len(labels)), [name] * len(labels)
     return ScoredFrames(none, labels, sample_ids, clip_ids, groups, sources, manipulations, none.astype(np.bool_))

@@ -1,14 +1,14 @@
-"""What a model says of a set of frames, as columns, and the clips made of them.
+"""The scores that a model gives to a set of frames, as columns, and the clips that are made of the frames.
 
-Many scores are made one by an `Aggregation`: those of a clip's frames, or of a frame's faces. The rule is part of every
-figure's name. Scores are log-odds of fake, log(p / (1 - p)). Unless its name says `margin` a rule takes the mean of
-probabilities, as the field does, and gives its log-odds: worked out in logarithms, so that neither ranks nor losses
+An `Aggregation` makes one score of many: of the frames of a clip, or of the faces of a frame. The rule is part of every
+metric's name. Scores are log-odds of fake, log(p / (1 - p)). Unless its name says `margin`, a rule takes the mean of
+probabilities, as the field does, and gives its log-odds. It computes in logarithms, so that neither ranks nor losses
 suffer where probabilities round to 0 or 1.
 
-A `FrameTable` holds frames or clips as columns of numbers in an order of their own: figures made of it do not depend on
-the order that the frames came in, to the last bit.
+A `FrameTable` holds frames or clips as columns of numbers in a canonical order: metrics that are computed from it do
+not depend on the order of the frames, to the last bit.
 
-Legend: N samples (frames, or faces where a frame holds several that are judged each by itself), C keys (clips).
+Legend: N samples (frames, or faces where a frame holds several that are scored each by itself), C keys (clips).
 """
 
 from __future__ import annotations
@@ -42,8 +42,15 @@ _NAME = re.compile(r"(?:(?P<mean>mean)|(?P<max>max)|top(?P<top>[1-9][0-9]*)(?P<f
 
 @dataclass(frozen=True)
 class Aggregation:
-    """A rule by its name: `mean`, `max`, `top10` (mean of the highest 10 %, rounded up), `top5frames` (mean of the
-    highest 5, of fewer all); `mean_margin` and so on: the mean of the log-odds themselves. Other names: MetricError.
+    """A rule that makes one score of many.
+
+    Attributes:
+        name: `mean`, `max`, `top10` (mean of the highest 10 %, rounded up) or `top5frames` (mean of the highest 5, or
+            of all where there are fewer); with `_margin` at the end (`mean_margin`) the mean of the log-odds
+            themselves.
+
+    Raises:
+        MetricError: For any other name.
     """
 
     name: str
@@ -66,7 +73,7 @@ class Aggregation:
         return self.name.endswith("_margin")
 
     def count_kept(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many of the highest of each key's samples are averaged: (C,) -> (C,), 1 or more."""
+        """Compute how many of the highest of each key's samples are averaged: (C,) -> (C,), 1 or more."""
         found = _NAME.fullmatch(self.name)
         assert found is not None
         if found["mean"]:
@@ -81,9 +88,15 @@ MEAN, MAX, TOP10 = Aggregation("mean"), Aggregation("max"), Aggregation("top10")
 
 
 def aggregate(margins: NDArray[np.float64], key_of: NDArray[np.int64], how: Aggregation) -> NDArray[np.float64]:
-    """Log-odds of each key, (C,); margins: finite log-odds (N,), key_of: 0..C-1 (N,), each of them at least once.
+    """Compute one score for each key. The order of the samples does not matter, to the last bit.
 
-    The order of the samples does not matter, to the last bit.
+    Args:
+        margins: Finite log-odds of fake (N,).
+        key_of: The key of each sample, 0..C-1 (N,), each key at least once.
+        how: The rule.
+
+    Returns:
+        Log-odds of each key (C,).
     """
     order = np.lexsort((margins, key_of))
     sizes = np.bincount(key_of)
@@ -98,7 +111,7 @@ def aggregate(margins: NDArray[np.float64], key_of: NDArray[np.int64], how: Aggr
 
 
 def _add_exponentials(values: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """log(sum(exp(values))) of each stretch of so many values: (sum of sizes,) -> (C,)."""
+    """Compute log(sum(exp(values))) of consecutive stretches of these sizes: (sum of sizes,) -> (C,)."""
     starts = np.cumsum(sizes) - sizes
     largest = np.maximum.reduceat(values, starts)
     return largest + np.log(np.add.reduceat(np.exp(values - np.repeat(largest, sizes)), starts))
@@ -106,13 +119,18 @@ def _add_exponentials(values: NDArray[np.float64], sizes: NDArray[np.int64]) -> 
 
 @dataclass(frozen=True)
 class ScoredFrames:
-    """One row a frame, in any order; N of each.
+    """Frames with the scores of one model: a row a frame, in any order, N of each column.
 
-    margins: float64, log-odds of fake, log(p / (1 - p)): 0 is a probability of one half; labels: int64, real 0, fake 1;
-    sample_ids: the frames' names, each once in a source; clip_ids: the video, a name of its source's own; groups: the
-    person, or the people who appear together; sources: the data set; manipulations: the kind of fake, not read for
-    reals; decided: bool, False where the model was not asked, as no face was found: such a row's margin is not read.
-    None: all are decided.
+    Attributes:
+        margins: Log-odds of fake, log(p / (1 - p)), float64: 0 is a probability of one half.
+        labels: Real 0, fake 1, int64.
+        sample_ids: The frames' names, each once in a source.
+        clip_ids: The videos, whose names are their source's own.
+        groups: The person, or the people who appear together.
+        sources: The data set.
+        manipulations: The kind of fake; not read for reals.
+        decided: False where no face was found, so that the model gave no score: the margin is not read then. Left out,
+            all are True.
     """
 
     margins: NDArray[np.float64]
@@ -144,9 +162,9 @@ class ScoredFrames:
 
 
 def join_frames(parts: Sequence[ScoredFrames]) -> ScoredFrames:
-    """What several processes or files hold, as one: figures do not depend on how the frames were shared out.
+    """Join the frames of several sets or processes. Metrics do not depend on how the frames were shared out.
 
-    A frame that two parts hold is refused where figures are made. Raises MetricError for no parts.
+    A frame that two parts hold is refused where metrics are computed. Raises MetricError for no parts.
     """
     if not parts:
         raise MetricError("no samples at all: no parts to join")
@@ -163,8 +181,16 @@ REAL = 0  # the number of a real's manipulation
 
 @dataclass(frozen=True)
 class FrameTable:
-    """N of each. margins: log-odds of fake, 0 where there is no decision; labels: real 0, fake 1; decided; sources,
-    manipulations (REAL of reals), people, clips: numbers, people and clips of different sources being different ones.
+    """Frames or clips as columns of numbers, N of each.
+
+    Attributes:
+        margins: Log-odds of fake, 0 where there is no decision.
+        labels: Real 0, fake 1.
+        decided: Whether there is a score.
+        sources: Numbers of the sources.
+        manipulations: Numbers of the kinds of fake, REAL for reals.
+        people: Numbers of the people; those of different sources differ.
+        clips: Numbers of the clips; those of different sources differ.
     """
 
     margins: NDArray[np.float64]
@@ -185,15 +211,31 @@ class FrameTable:
 
 @dataclass(frozen=True)
 class Names:
-    """What the numbers of a table stand for."""
+    """What the numbers of a table stand for.
+
+    Attributes:
+        sources: By number.
+        manipulations: By number.
+    """
 
     sources: list[str]
     manipulations: list[str]
 
 
 def build_frame_table(frames: ScoredFrames, *, has_clips: bool = True) -> tuple[FrameTable, Names]:
-    """Raises MetricError, naming samples, for margins that are not finite, one class, no frame with a decision, a frame
-    that is there twice; with has_clips also for a clip whose frames have different labels, manipulations or people.
+    """Check frames and turn them into numbers.
+
+    Args:
+        frames: The frames of one or more sources.
+        has_clips: Whether frames make clips, so that those of a clip must agree.
+
+    Returns:
+        The table, in an order of its own, and the names of its numbers.
+
+    Raises:
+        MetricError: It names samples: for margins that are not finite, one class only, no frame with a decision, or a
+            frame that is there twice. With has_clips also for a clip whose frames have different labels, manipulations
+            or people.
     """
     decided = _check_decided(frames)
     _check_twice(frames)
@@ -225,7 +267,7 @@ def build_frame_table(frames: ScoredFrames, *, has_clips: bool = True) -> tuple[
 def _check_constant(
     frames: ScoredFrames, clip_of: NDArray[np.int64], values: NDArray[np.int64], what: str, value_names: Sequence[str]
 ) -> None:
-    """Raise MetricError where the frames of a clip have two values: it names such clips, with a frame of each value.
+    """Raise MetricError where the frames of a clip have two values. It names such clips, with a frame of each value.
 
     Args:
         frames: N frames.
@@ -251,7 +293,15 @@ def _check_constant(
 
 
 def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:
-    """A row a clip; one without any frame that has a decision has none itself. frames: built with has_clips."""
+    """Make a row for each clip. A clip without any frame that has a decision has none itself.
+
+    Args:
+        frames: Built with has_clips.
+        how: Makes the score of a clip of those of its frames.
+
+    Returns:
+        The table of the clips.
+    """
     _, first = np.unique(frames.clips, return_index=True)
     scored = frames.take(frames.decided)
     some, of_some = np.unique(scored.clips, return_inverse=True)
@@ -260,45 +310,8 @@ def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:
     return replace(frames.take(first), margins=margins, decided=decided)
 
 
-@dataclass(frozen=True)
-class Slice:
-    """suffix: what its figures' names end with, "", "@SOURCE" or "@SOURCE/MANIPULATION"; source, manipulation: their
-    numbers in a table, None for all.
-    """
-
-    suffix: str
-    source: int | None = None
-    manipulation: int | None = None
-
-    def find_rows(self, table: FrameTable) -> NDArray[np.bool_]:
-        """Which rows (N,) are in it."""
-        rows = np.ones(len(table), np.bool_)
-        if self.source is not None:
-            rows &= table.sources == self.source
-        if self.manipulation is not None:
-            rows &= (table.manipulations == self.manipulation) | (table.manipulations == REAL)
-        return rows
-
-
-def list_slices(frames: FrameTable, names: Names) -> list[Slice]:
-    """The whole set, and then each source with its kinds of fake, in the order of their names.
-
-    Raises MetricError for a source with a / in its name: its figures could be taken for those of a kind of fake.
-    """
-    slices = [Slice("")]
-    for source, source_name in enumerate(names.sources):
-        if "/" in source_name:
-            raise MetricError(f"a source cannot be named {source_name!r}: / stands between source and kind of fake")
-        suffix = f"@{source_name}"
-        slices.append(Slice(suffix, source))
-        for kind in np.unique(frames.manipulations[frames.sources == source]).tolist():
-            if kind != REAL:
-                slices.append(Slice(f"{suffix}/{names.manipulations[kind]}", source, kind))
-    return slices
-
-
 def _find_order(table: FrameTable) -> NDArray[np.int64]:
-    """Rows that it leaves as they came are alike in every column."""
+    """Find an order of the rows. Rows whose order it leaves open are alike in every column."""
     columns = (table.manipulations, table.people, table.labels, table.decided, table.margins, table.clips)
     return np.lexsort(columns).astype(np.int64)
 
@@ -327,12 +340,19 @@ def _check_twice(frames: ScoredFrames) -> None:
 
 
 def build_frames(table: Table, *, source: str = "", is_blended: bool = False) -> ScoredFrames:
-    """One row a picture, M of N: a picture that stood in for an unreadable one is there already, and counts once.
+    """Make scored frames of the table of a run's validation data.
 
-    source: the name of all of them; is_blended: what fakes are in a table of before November 2026, which does not say
-    it. Fakes that are blends of the reals of a clip are a clip of their own, `CLIP#blend`;
-    labelled ones too, `CLIP#fake`, where the clip has reals. Groups are people, and those whose faces are seen in one
-    clip are one group.
+    A picture that was read twice, as the substitute of an unreadable one, counts once. Fakes that are blends of the
+    reals of a clip are a clip of their own, `CLIP#blend`; labelled fakes too, `CLIP#fake`, where the clip has reals.
+    Groups are people, and people whose faces are seen in one clip are one group.
+
+    Args:
+        table: Of N rows with the columns of the deepfake task.
+        source: The name of the source of all frames.
+        is_blended: Whether fakes are blends in a table of before November 2026, which does not say it.
+
+    Returns:
+        M <= N frames.
     """
     first: dict[str, int] = {}
     for row, name in enumerate(table["id"].tolist()):
@@ -365,7 +385,7 @@ def build_frames(table: Table, *, source: str = "", is_blended: bool = False) ->
 
 
 def _join_people(clips: Sequence[str], people: Sequence[str]) -> list[str]:
-    """The group of each row (M,): a bystander's name is another one than that of the person whom the clip shows."""
+    """Find the group of each row (M,). A bystander has another name than the person whom the clip shows."""
     of_clip: dict[str, dict[str, None]] = {}
     for clip, person in zip(clips, people, strict=True):
         of_clip.setdefault(clip, {})[person] = None

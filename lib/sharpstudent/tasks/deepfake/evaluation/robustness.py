@@ -23,7 +23,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import Outputs, Sample, Table
 from sharpstudent.data.loader import Replaced
-from sharpstudent.evaluation.compare import to_figure
+from sharpstudent.evaluation.compare import to_metric_value
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.metrics.bootstrap import compute_interval
 from sharpstudent.metrics.metric import make_binary_metric
@@ -356,4 +356,4 @@ def _find_auc(frames: ScoredFrames) -> MetricValue:
     people = [f"{source}\0{person}" for source, person in zip(frames.sources, frames.groups, strict=True)]
     names = np.array(frames.sample_ids)
     table = {"id": names, "group": np.array(people), "label": frames.labels, "margin": frames.margins}
-    return to_figure(compute_interval(AUC, table, rounds=ROUNDS, group_unit="person"))
+    return to_metric_value(compute_interval(AUC, table, rounds=ROUNDS, group_unit="person"))

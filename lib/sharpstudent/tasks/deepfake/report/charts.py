@@ -32,7 +32,7 @@ from sharpstudent.report.chart import (
 from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import name_apart
 from sharpstudent.report.text import DASH, Unit, format_value, make_slug, make_unique, shorten, shorten_names, show
-from sharpstudent.tasks.deepfake.evaluation.figures import name_figure
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import name_metric
 from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, Drawing, ModelResult, Results
 from sharpstudent.tasks.deepfake.report.words import describe_level, describe_part
 
@@ -86,7 +86,7 @@ def _build_group(models: Sequence[ModelResult], level: str, part: str, stem: str
     place = f"{describe_level(level)}, {describe_part(part)}"
     charts: list[Chart] = []
     for kind in CURVES.values():
-        name = name_figure(level, kind.metric, part)
+        name = name_metric(level, kind.metric, part)
         found = {model.name: model.figures[name].value for model in models if name in model.figures}
         values = {model: format_value(value, kind.unit) for model, value in found.items() if value is not None}
         charts.append(build_curve(kind, drawn, values, place=place, stem=stem))

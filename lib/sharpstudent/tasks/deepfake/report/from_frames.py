@@ -1,4 +1,4 @@
-"""From scored frames to parts of `Results`: figures with intervals, points of pictures, two models on the same frames.
+"""From scored frames to parts of `Results`: metrics with intervals, points of pictures, two models on the same frames.
 
 Numbers in, plain data out; nothing here knows a model. Legend: N frames.
 """
@@ -13,22 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.evaluation.compare import to_figure
+from sharpstudent.evaluation.compare import to_metric_value
 from sharpstudent.metrics.binary import to_logits
 from sharpstudent.metrics.bootstrap import compute_paired
 from sharpstudent.metrics.calibration import compute_reliability_of_positive as compute_reliability_of_fake
 from sharpstudent.metrics.curves import Curve, compute_det, compute_pr, compute_roc
 from sharpstudent.metrics.metric import make_binary_metric
 from sharpstudent.report.results import MetricValue
-from sharpstudent.tasks.deepfake.evaluation.figures import (
-    AGGREGATIONS,
-    FRAME,
-    Figures,
-    Resampling,
-    compute_figures,
-    name_figure,
-    name_level,
-)
 from sharpstudent.tasks.deepfake.evaluation.frames import (
     MEAN,
     Aggregation,
@@ -38,6 +29,15 @@ from sharpstudent.tasks.deepfake.evaluation.frames import (
     aggregate,
     build_clip_table,
     build_frame_table,
+)
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import (
+    AGGREGATIONS,
+    FRAME,
+    Resampling,
+    SetMetrics,
+    compute_set_metrics,
+    name_level,
+    name_metric,
 )
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
@@ -56,12 +56,12 @@ _BELIEVED_NAME = re.compile(rf"^(frame)_({'|'.join(_BELIEVED)})(?=$|@)")
 
 
 def choose_rules(frames: ScoredFrames, wanted: Sequence[Aggregation] = AGGREGATIONS) -> tuple[Aggregation, ...]:
-    """The rules by which videos are scored; none where no clip has two frames: its figures would be those of frames."""
+    """The rules by which videos are scored; none where no clip has two frames: its metrics would be those of frames."""
     clips = set(zip(frames.sources, frames.clip_ids, strict=True))
     return tuple(wanted) if len(clips) < len(frames) else ()
 
 
-def build_figures(
+def build_metrics(
     frames: ScoredFrames,
     *,
     calibration: CalibrationResult | None = None,
@@ -69,22 +69,22 @@ def build_figures(
     rounds: int = ROUNDS,
     seed: int = SEED,
 ) -> dict[str, MetricValue]:
-    """All figures of `compute_figures`, intervals over people, at the thresholds that the calibration has stored.
+    """All metrics of `compute_set_metrics`, intervals over people, at the thresholds that the calibration has stored.
     rules: by which videos are scored.
 
     With a calibration also `frame_ece_calibrated`, `frame_brier_calibrated` and `frame_log_loss_calibrated`: of the
-    probabilities that its temperature gives. Raises MetricError as `compute_figures`.
+    probabilities that its temperature gives. Raises MetricError as `compute_set_metrics`.
     """
     used = choose_rules(frames, rules)
     levels = [FRAME, *map(name_level, used)]
     resampling = Resampling(rounds=rounds, level=LEVEL, seed=seed)
-    found = compute_figures(
+    found = compute_set_metrics(
         frames, thresholds=_read_thresholds(calibration, levels), aggregations=used, resampling=resampling
     )
     results = _to_results(found)
     if calibration is not None:
         after = replace(frames, margins=frames.margins / calibration.temperature)
-        believed = compute_figures(after, aggregations=(), resampling=replace(resampling, figures=_BELIEVED))
+        believed = compute_set_metrics(after, aggregations=(), resampling=replace(resampling, metrics=_BELIEVED))
         renamed = {_BELIEVED_NAME.sub(r"\1_\2_calibrated", name): one for name, one in _to_results(believed).items()}
         results |= {name: one for name, one in renamed.items() if "_calibrated" in name}
     return results
@@ -97,7 +97,7 @@ def _read_thresholds(calibration: CalibrationResult | None, levels: Sequence[str
     }
 
 
-def _to_results(found: Figures) -> dict[str, MetricValue]:
+def _to_results(found: SetMetrics) -> dict[str, MetricValue]:
     names = dict.fromkeys((*found.values, *found.notes))
     return {
         name: MetricValue(
@@ -234,8 +234,8 @@ def _compare(
     return ComparisonResult(
         a=called[0],
         b=called[1],
-        figure=name_figure(level, "auc", part),
-        difference=to_figure(found),
+        figure=name_metric(level, "auc", part),
+        difference=to_metric_value(found),
         p_value=found.p_value,
         agreement=float(np.mean((rows["a"] >= 0.0) == (rows["b"] >= 0.0))),
     )

@@ -1,4 +1,4 @@
-"""Figures that a set does not have: absent with a note, or an error that names samples; never a made-up number."""
+"""Metrics that a set does not have: absent with a note, or an error that names samples; never a made-up number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scored_sets import compute, draw_frames, find_decided, take
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.tasks.deepfake.evaluation.figures import compute_figures
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 
 
 def test_frames_without_a_decision_are_counted_and_never_scored() -> None:
@@ -38,10 +38,10 @@ def test_frames_without_a_decision_are_counted_and_never_scored() -> None:
 def test_no_decision_at_all_is_an_error_that_names_frames() -> None:
     frames = draw_frames()
     with pytest.raises(MetricError, match=r"no face was found in any of 240 frames \(000/0, 000/1, .* and 235 more\)"):
-        compute_figures(replace(frames, decided=np.zeros(len(frames), np.bool_)))
+        compute_set_metrics(replace(frames, decided=np.zeros(len(frames), np.bool_)))
 
 
-def test_a_part_of_one_class_has_the_figures_that_it_can_have_and_a_note_for_the_others() -> None:
+def test_a_part_of_one_class_has_the_metrics_that_it_can_have_and_a_note_for_the_others() -> None:
     frames = draw_frames(has_undecided=False)
     only_reals_in_b = take(frames, [i for i in range(240) if frames.sources[i] == "a" or frames.labels[i] == 0])
     found = compute(only_reals_in_b)
@@ -54,7 +54,7 @@ def test_a_part_of_one_class_has_the_figures_that_it_can_have_and_a_note_for_the
     assert "frame_auc@b/swap" not in found.notes
 
 
-def test_a_part_of_one_person_has_figures_and_no_interval() -> None:
+def test_a_part_of_one_person_has_metrics_and_no_interval() -> None:
     frames = draw_frames(has_undecided=False)
     groups = ["one" if s == "b" else g for s, g in zip(frames.sources, frames.groups, strict=True)]
     found = compute(replace(frames, groups=groups))
@@ -66,7 +66,7 @@ def test_a_part_of_one_person_has_figures_and_no_interval() -> None:
 
 
 def test_too_few_reals_for_a_rate_are_told_beside_it() -> None:
-    found = compute_figures(draw_frames(has_undecided=False))
+    found = compute_set_metrics(draw_frames(has_undecided=False))
     assert found.values["frame_count_real"] == 100
     assert "frame_tpr_at_fpr_1pct" not in found.notes
     assert "100 reals, where 1000 are needed" in found.notes["frame_tpr_at_fpr_0.1pct"]
@@ -88,7 +88,7 @@ def test_what_cannot_be_is_an_error_that_names_samples(column: str, value: objec
     changed = getattr(frames, column).copy()
     changed[1] = value
     with pytest.raises(MetricError, match=words):
-        compute_figures(replace(frames, **{column: changed}))
+        compute_set_metrics(replace(frames, **{column: changed}))
 
 
 def test_a_clip_with_two_kinds_of_fake_is_refused() -> None:
@@ -96,37 +96,37 @@ def test_a_clip_with_two_kinds_of_fake_is_refused() -> None:
     kinds = list(frames.manipulations)
     kinds[5] = "mask"
     with pytest.raises(MetricError, match=r"more than one manipulation: a/001 \(001/0 mask and 001/1 swap\)"):
-        compute_figures(replace(frames, manipulations=kinds))
+        compute_set_metrics(replace(frames, manipulations=kinds))
 
 
 def test_pairs_of_a_photo_and_its_fake_share_a_clip_where_no_videos_are_asked_for() -> None:
     frames = draw_frames(has_undecided=False)
     pairs = replace(frames, clip_ids=["photo"] * len(frames))
-    found = compute_figures(pairs, aggregations=())
-    assert found.values["frame_auc"] == compute_figures(frames).values["frame_auc"]
+    found = compute_set_metrics(pairs, aggregations=())
+    assert found.values["frame_auc"] == compute_set_metrics(frames).values["frame_auc"]
     assert not any(name.startswith("video_") for name in found.values)
     with pytest.raises(MetricError, match="more than one label"):
-        compute_figures(pairs)
+        compute_set_metrics(pairs)
 
 
 def test_an_empty_set_one_class_and_columns_that_differ_are_refused() -> None:
     frames = draw_frames(has_undecided=False)
     with pytest.raises(MetricError, match="no samples"):
-        compute_figures(take(frames, []))
+        compute_set_metrics(take(frames, []))
     with pytest.raises(MetricError, match=r"all 100 samples have label 0 \(000/0, "):
-        compute_figures(take(frames, np.flatnonzero(frames.labels == 0)))
+        compute_set_metrics(take(frames, np.flatnonzero(frames.labels == 0)))
     with pytest.raises(MetricError, match="columns of scored frames differ in length"):
         replace(frames, groups=["one"])
     with pytest.raises(MetricError, match="a source cannot be named 'x/y'"):
-        compute_figures(replace(find_decided(frames, source="b"), sources=["x/y"] * 120))
+        compute_set_metrics(replace(find_decided(frames, source="b"), sources=["x/y"] * 120))
 
 
 def test_a_fake_of_no_name_is_told_as_such_and_the_name_of_a_real_is_not_read() -> None:
     frames = find_decided(draw_frames(has_undecided=False), source="b")
     kinds = ["" if label else "anything" for label in frames.labels]
-    assert "frame_auc@b/unnamed" in compute_figures(replace(frames, manipulations=kinds)).values
+    assert "frame_auc@b/unnamed" in compute_set_metrics(replace(frames, manipulations=kinds)).values
 
 
 def test_a_threshold_that_is_not_finite_is_refused() -> None:
     with pytest.raises(MetricError, match="threshold must be finite"):
-        compute_figures(draw_frames(), thresholds={"frame": {"eer": math.nan}})
+        compute_set_metrics(draw_frames(), thresholds={"frame": {"eer": math.nan}})

@@ -1,4 +1,4 @@
-"""All figures of a set: each is the one that its own function gives, in any order and sharing out of frames."""
+"""All metrics of a set: each is the one that its own function gives, in any order and sharing out of frames."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.metrics.curves import choose_thresholds
 from sharpstudent.metrics.metric import make_binary_metric
-from sharpstudent.tasks.deepfake.evaluation.figures import Resampling, choose_operating_points, compute_figures
+from sharpstudent.tasks.deepfake.evaluation.calibration import choose_operating_points
 from sharpstudent.tasks.deepfake.evaluation.frames import (
     MAX,
     MEAN,
     ScoredFrames,
     join_frames,
 )
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import Resampling, compute_set_metrics
 
 
 def find_worst(margins: NDArray[np.float64], labels: NDArray[np.int64], kinds: list[str], threshold: float) -> float:
@@ -73,11 +74,11 @@ def compute_by_hand(
     ("suffix", "source", "kind"),
     [("", None, None), ("@a", "a", None), ("@b", "b", None), ("@a/swap", "a", "swap"), ("@a/mask", "a", "mask")],
 )
-def test_each_figure_of_frames_is_that_of_its_function_on_the_part(
+def test_each_metric_of_frames_is_that_of_its_function_on_the_part(
     suffix: str, source: str | None, kind: str | None
 ) -> None:
     frames = draw_frames()
-    values = compute_figures(frames, thresholds=THRESHOLDS).values
+    values = compute_set_metrics(frames, thresholds=THRESHOLDS).values
     part = find_decided(frames, source=source, kind=kind)
     kinds = [f"{s}/{k}" for s, k in zip(part.sources, part.manipulations, strict=True)]
     expected = compute_by_hand(part.margins, part.labels, kinds, {"half": 0.0, "eer": 0.4})
@@ -89,9 +90,9 @@ def test_each_figure_of_frames_is_that_of_its_function_on_the_part(
 
 
 @pytest.mark.parametrize("rule", ["mean", "max", "top10"])
-def test_each_figure_of_videos_is_that_of_its_function_on_the_clips(rule: str) -> None:
+def test_each_metric_of_videos_is_that_of_its_function_on_the_clips(rule: str) -> None:
     frames = draw_frames()
-    values = compute_figures(frames, thresholds=THRESHOLDS).values
+    values = compute_set_metrics(frames, thresholds=THRESHOLDS).values
     part = find_decided(frames, source="a")
     clips, margins, labels = score_clips(part.margins, part.labels, part.clip_ids, rule)
     kind_of = dict(zip(part.clip_ids, part.manipulations, strict=True))
@@ -101,14 +102,14 @@ def test_each_figure_of_videos_is_that_of_its_function_on_the_clips(rule: str) -
     assert (f"video_accuracy_at_eer_{rule}" in values) == (rule == "mean")
 
 
-def test_frames_are_figures_of_accuracy_at_a_probability_of_one_half() -> None:
+def test_frames_are_metrics_of_accuracy_at_a_probability_of_one_half() -> None:
     frames = draw_frames(has_undecided=False)
     probability = 1 / (1 + np.exp(-frames.margins))
     expected = compute_accuracy(probability, frames.labels, threshold=0.5)
-    assert compute_figures(frames).values["frame_accuracy_at_half"] == expected
+    assert compute_set_metrics(frames).values["frame_accuracy_at_half"] == expected
 
 
-def test_every_figure_but_counts_and_the_worst_kind_has_an_interval_around_it() -> None:
+def test_every_metric_but_counts_and_the_worst_kind_has_an_interval_around_it() -> None:
     found = compute(draw_frames())
     without = {name for name in found.values if "count" in name or "worst" in name}
     assert set(found.intervals) == set(found.values) - without
@@ -152,9 +153,9 @@ def test_people_and_clips_of_two_sources_are_never_the_same() -> None:
 
 def test_intervals_are_made_only_where_asked() -> None:
     frames = draw_frames()
-    assert compute_figures(frames).intervals == {}
-    some = Resampling(rounds=20, figures=("auc", "ece"), of_parts=False)
-    assert set(compute_figures(frames, aggregations=[MEAN], resampling=some).intervals) == {
+    assert compute_set_metrics(frames).intervals == {}
+    some = Resampling(rounds=20, metrics=("auc", "ece"), of_parts=False)
+    assert set(compute_set_metrics(frames, aggregations=[MEAN], resampling=some).intervals) == {
         "frame_auc",
         "frame_ece",
         "video_auc_mean",
@@ -165,7 +166,7 @@ def test_intervals_are_made_only_where_asked() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_neither_the_order_of_frames_nor_their_sharing_out_changes_a_bit_of_any_figure(seed: int) -> None:
+def test_neither_the_order_of_frames_nor_their_sharing_out_changes_a_bit_of_any_metric(seed: int) -> None:
     frames = draw_frames(seed=seed)
     expected = compute(frames)
     order = np.random.default_rng(seed).permutation(len(frames))
@@ -194,20 +195,20 @@ def test_names_do_not_depend_on_what_the_scores_are() -> None:
     json.dumps(one.values, allow_nan=False)
 
 
-def test_one_source_with_one_kind_of_fake_has_the_same_figures_three_times() -> None:
+def test_one_source_with_one_kind_of_fake_has_the_same_metrics_three_times() -> None:
     frames = find_decided(draw_frames(has_undecided=False), source="b")
     found = compute(frames)
     for name in ("frame_auc", "video_eer_mean", "frame_ece"):
         assert len({found.values[f"{name}{s}"] for s in ("", "@b", "@b/swap")}) == 1
         assert len({found.intervals[f"{name}{s}"] for s in ("", "@b", "@b/swap")}) == 1
-    whole_only = compute_figures(frames, resampling=Resampling(rounds=5, of_parts=False))
+    whole_only = compute_set_metrics(frames, resampling=Resampling(rounds=5, of_parts=False))
     assert all("@" not in name for name in whole_only.intervals)
 
 
 def test_the_same_kind_of_fake_in_two_sources_is_two_kinds() -> None:
     frames = draw_frames(has_undecided=False)
     margins = np.where(np.array(frames.sources) == "a", 5.0, -5.0)
-    values = compute_figures(replace(frames, margins=margins)).values
+    values = compute_set_metrics(replace(frames, margins=margins)).values
     assert values["frame_worst_apcer_at_half"] == values["frame_worst_apcer_at_half@b"] == 1.0
     assert values["frame_worst_apcer_at_half@a"] == values["frame_apcer_at_half@a/swap"] == 0.0
 
@@ -222,8 +223,8 @@ def test_operating_points_are_those_of_each_level_and_serve_as_thresholds() -> N
     _, margins, labels = score_clips(part.margins, part.labels, names, "max")
     assert points["video_max"]["fpr_1pct"] == choose_thresholds(margins, labels, fprs=[0.01])["fpr_1pct"]
     thresholds = {level: {n: point.threshold for n, point in named.items()} for level, named in points.items()}
-    on_validation = compute_figures(validation, thresholds=thresholds, aggregations=[MEAN, MAX]).values
+    on_validation = compute_set_metrics(validation, thresholds=thresholds, aggregations=[MEAN, MAX]).values
     assert on_validation["video_bpcer_at_fpr_1pct_max"] == points["video_max"]["fpr_1pct"].fpr
     assert on_validation["frame_apcer_at_eer"] == pytest.approx(1 - points["frame"]["eer"].tpr, abs=1e-12)
-    on_test = compute_figures(test, thresholds=thresholds, aggregations=[MEAN, MAX]).values
+    on_test = compute_set_metrics(test, thresholds=thresholds, aggregations=[MEAN, MAX]).values
     assert "video_apcer_at_fpr_0.1pct_mean" in on_test

@@ -1,7 +1,9 @@
-"""All figures of a set of scored frames, by frame and by video, as one flat table with stable names: of the set, of
-each source, and of each kind of fake against all reals of its source; and the thresholds that validation chooses.
+"""All metrics of a set of scored frames, as one flat table with stable names, and thresholds chosen on validation.
 
-Legend: N rows; labels real 0, fake 1.
+The metrics are of frames and of videos; each is of the whole set, of each source, and of each kind of fake against all
+reals of its source.
+
+Legend: N rows; labels real 0, fake 1; margins are log-odds of fake.
 """
 
 from __future__ import annotations
@@ -37,19 +39,18 @@ from sharpstudent.metrics.bootstrap import (
     resample,
 )
 from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
-from sharpstudent.metrics.checks import check_threshold, number_pairs
-from sharpstudent.metrics.curves import OperatingPoint, choose_thresholds
+from sharpstudent.metrics.checks import MetricError, check_threshold, number_pairs
 from sharpstudent.tasks.deepfake.evaluation.frames import (
     MAX,
     MEAN,
+    REAL,
     TOP10,
     Aggregation,
     FrameTable,
+    Names,
     ScoredFrames,
-    Slice,
     build_clip_table,
     build_frame_table,
-    list_slices,
 )
 
 FPRS = (0.01, 0.001)
@@ -60,9 +61,15 @@ Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """needs: the labels that must occur; compute: of margins (N,) and labels (N,); of_draws or of_sums: the same on
-    resamples.
+class SetMetric:
+    """One metric of scored rows.
+
+    Attributes:
+        name: Without level, rule and part.
+        needs: The labels that must occur.
+        compute: Its value, of margins (N,) and labels (N,).
+        of_draws: Its values on resamples, where it is made of the ROC.
+        of_sums: Its values on resamples, where it is made of sums over groups.
     """
 
     name: str
@@ -75,31 +82,31 @@ class Figure:
 ANY, FAKES, REALS, BOTH = frozenset[int](), frozenset({1}), frozenset({0}), frozenset({0, 1})
 
 
-def list_figures(thresholds: Mapping[str, float]) -> list[Figure]:
-    """All of them, `thresholds` [log-odds] by name besides `half`; the order is that of reports."""
+def list_set_metrics(thresholds: Mapping[str, float]) -> list[SetMetric]:
+    """List all metrics in the order of reports. thresholds: log-odds by name, besides `half`."""
     return [
-        Figure("auc", BOTH, compute_auc, drawn.compute_aucs),
-        Figure("ap", BOTH, compute_average_precision, drawn.compute_average_precisions),
-        Figure("eer", BOTH, compute_eer, drawn.compute_eers),
+        SetMetric("auc", BOTH, compute_auc, drawn.compute_aucs),
+        SetMetric("ap", BOTH, compute_average_precision, drawn.compute_average_precisions),
+        SetMetric("eer", BOTH, compute_eer, drawn.compute_eers),
         *(_build_at_fpr(wanted) for wanted in FPRS),
-        *(figure for name, value in {**HALF, **thresholds}.items() for figure in _build_at_threshold(name, value)),
-        Figure("brier", ANY, lambda m, y: compute_brier(to_logits(m), y), of_sums=drawn.build_briers),
-        Figure("ece", ANY, lambda m, y: compute_ece(to_logits(m), y), of_sums=drawn.build_eces),
-        Figure("log_loss", ANY, lambda m, y: compute_log_loss(to_logits(m), y), of_sums=drawn.build_log_losses),
+        *(metric for name, value in {**HALF, **thresholds}.items() for metric in _build_at_threshold(name, value)),
+        SetMetric("brier", ANY, lambda m, y: compute_brier(to_logits(m), y), of_sums=drawn.build_briers),
+        SetMetric("ece", ANY, lambda m, y: compute_ece(to_logits(m), y), of_sums=drawn.build_eces),
+        SetMetric("log_loss", ANY, lambda m, y: compute_log_loss(to_logits(m), y), of_sums=drawn.build_log_losses),
     ]
 
 
 def name_at_fpr(wanted: float) -> str:
-    """`tpr_at_fpr_1pct`, `tpr_at_fpr_0.1pct`."""
+    """Name the TPR at a wanted FPR: `tpr_at_fpr_1pct`, `tpr_at_fpr_0.1pct`."""
     return f"tpr_at_fpr_{100 * wanted:g}pct"
 
 
-def _build_at_fpr(wanted: float) -> Figure:
+def _build_at_fpr(wanted: float) -> SetMetric:
     on_draws = partial(drawn.compute_tprs_at_fpr, wanted=wanted)
-    return Figure(name_at_fpr(wanted), BOTH, partial(compute_tpr_at_fpr, wanted=wanted), on_draws)
+    return SetMetric(name_at_fpr(wanted), BOTH, partial(compute_tpr_at_fpr, wanted=wanted), on_draws)
 
 
-def _build_at_threshold(name: str, threshold: float) -> list[Figure]:
+def _build_at_threshold(name: str, threshold: float) -> list[SetMetric]:
     forms = (
         ("accuracy", ANY, compute_accuracy, drawn.compute_accuracies),
         ("balanced_accuracy", BOTH, compute_balanced_accuracy, drawn.compute_balanced_accuracies),
@@ -107,21 +114,29 @@ def _build_at_threshold(name: str, threshold: float) -> list[Figure]:
         ("bpcer", REALS, compute_fpr, drawn.compute_fprs),
     )
     return [
-        Figure(f"{what}_at_{name}", needs, partial(plain, threshold=threshold), partial(on_draws, threshold=threshold))
+        SetMetric(
+            f"{what}_at_{name}", needs, partial(plain, threshold=threshold), partial(on_draws, threshold=threshold)
+        )
         for what, needs, plain, on_draws in forms
     ]
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made: whole people are drawn. figures: of which figures, None for all that have one; of_parts:
-    also of each source and kind of fake.
+    """How intervals are made, by drawing whole people with replacement.
+
+    Attributes:
+        rounds: Draws.
+        level: Share of the draws between the ends of an interval.
+        seed: Of the draws.
+        metrics: Names of those that get an interval; None for all that can have one.
+        of_parts: Whether each source and kind of fake gets intervals, too.
     """
 
     rounds: int = 1000
     level: float = 0.95
     seed: int = 0
-    figures: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] | None = None
     of_parts: bool = True
 
     def __post_init__(self) -> None:
@@ -129,9 +144,13 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """By name. notes: what to say beside a figure: why it has no value or no interval, or that it stands at the limit
-    of resolution.
+class SetMetrics:
+    """Metrics by name.
+
+    Attributes:
+        values: Those that are defined.
+        intervals: Those that were resampled.
+        notes: Why a metric has no value or no interval, or that it is at the limit of resolution.
     """
 
     values: dict[str, float] = field(default_factory=dict[str, float])
@@ -139,25 +158,22 @@ class Figures:
     notes: dict[str, str] = field(default_factory=dict[str, str])
 
 
-def compute_slice_figures(rows: FrameTable, thresholds: Mapping[str, float], resampling: Resampling | None) -> Figures:
-    """The figures of rows that all have a decision, by their own names; of no rows at all, every figure is absent.
-
-    thresholds: log-odds by name, without `half`.
-    """
-    found = Figures()
-    figures = list_figures(thresholds)
+def _compute_slice(rows: FrameTable, thresholds: Mapping[str, float], resampling: Resampling | None) -> SetMetrics:
+    """Compute the metrics of rows that all have a decision, by their own names; of no rows, every metric is absent."""
+    found = SetMetrics()
+    metrics = list_set_metrics(thresholds)
     occurring = frozenset(np.unique(rows.labels).tolist())
-    for figure in figures:
-        if len(rows) and figure.needs <= occurring:
-            found.values[figure.name] = figure.compute(rows.margins, rows.labels)
+    for metric in metrics:
+        if len(rows) and metric.needs <= occurring:
+            found.values[metric.name] = metric.compute(rows.margins, rows.labels)
         else:
-            found.notes[figure.name] = f"no value: {_tell_missing(occurring)}"
+            found.notes[metric.name] = f"no value: {_tell_missing(occurring)}"
     if 1 in occurring:
         found.values.update(_find_worst(rows, {**HALF, **thresholds}))
     _note_resolution(found, reals=int((rows.labels == 0).sum()))
     if resampling is not None:
-        chosen = {figure.name for figure in figures} if resampling.figures is None else set(resampling.figures)
-        _add_intervals(found, rows, [f for f in figures if f.name in chosen & found.values.keys()], resampling)
+        chosen = {metric.name for metric in metrics} if resampling.metrics is None else set(resampling.metrics)
+        _add_intervals(found, rows, [f for f in metrics if f.name in chosen & found.values.keys()], resampling)
     return found
 
 
@@ -176,7 +192,7 @@ def _find_worst(rows: FrameTable, thresholds: Mapping[str, float]) -> dict[str, 
     }
 
 
-def _note_resolution(found: Figures, *, reals: int) -> None:
+def _note_resolution(found: SetMetrics, *, reals: int) -> None:
     for wanted in FPRS:
         name = name_at_fpr(wanted)
         note = describe_resolution(wanted, reals, called="reals") if name in found.values else None
@@ -184,27 +200,28 @@ def _note_resolution(found: Figures, *, reals: int) -> None:
             found.notes[name] = note
 
 
-def _add_intervals(found: Figures, rows: FrameTable, figures: Sequence[Figure], resampling: Resampling) -> None:
+def _add_intervals(found: SetMetrics, rows: FrameTable, metrics: Sequence[SetMetric], resampling: Resampling) -> None:
     people, group_of = np.unique(rows.people, return_inverse=True)
-    if not figures:
+    if not metrics:
         return
     if len(people) < 2 or len(np.unique(rows.labels)) < 2:
         why = "no interval: fewer than two people" if len(people) < 2 else "no interval: one class only"
-        for figure in figures:
-            found.notes[figure.name] = "; ".join(filter(None, (found.notes.get(figure.name), why)))
+        for metric in metrics:
+            found.notes[metric.name] = "; ".join(filter(None, (found.notes.get(metric.name), why)))
         return
-    for name, values in resample_figures(figures, rows, group_of.astype(np.int64), resampling).items():
+    for name, values in _resample(metrics, rows, group_of.astype(np.int64), resampling).items():
         found.intervals[name] = find_percentile_interval(found.values[name], values, level=resampling.level)
 
 
-def resample_figures(
-    figures: Sequence[Figure], rows: FrameTable, group_of: NDArray[np.int64], resampling: Resampling
+def _resample(
+    metrics: Sequence[SetMetric], rows: FrameTable, group_of: NDArray[np.int64], resampling: Resampling
 ) -> dict[str, NDArray[np.float64]]:
-    """The R values of each figure (R,), all from one set of draws: the scores are sorted once, and the counts of each
-    round summed up once. rows: of both classes; group_of: 0..G-1 (N,).
+    """Compute R values of each metric (R,), all on the same draws of the groups, whose numbers are group_of (N,).
+
+    The scores are sorted once, and the counts of each draw are summed once. Rows of both classes are needed.
     """
-    of_draws = {figure.name: figure.of_draws for figure in figures if figure.of_draws is not None}
-    of_sums = {f.name: f.of_sums(rows.margins, rows.labels, group_of) for f in figures if f.of_sums is not None}
+    of_draws = {metric.name: metric.of_draws for metric in metrics if metric.of_draws is not None}
+    of_sums = {f.name: f.of_sums(rows.margins, rows.labels, group_of) for f in metrics if f.of_sums is not None}
     grouped = drawn.GroupedScores(rows.margins, rows.labels, group_of)
 
     def on_block(counts: GroupCounts) -> NDArray[np.float64]:
@@ -217,26 +234,64 @@ def resample_figures(
     return dict(zip((*of_draws, *of_sums), values, strict=True))
 
 
+@dataclass(frozen=True)
+class _Slice:
+    """A part of a set whose metrics are computed.
+
+    Attributes:
+        suffix: The end of its metrics' names: "", "@SOURCE" or "@SOURCE/MANIPULATION".
+        source: Number of the source, None for all.
+        manipulation: Number of the kind of fake, None for all.
+    """
+
+    suffix: str
+    source: int | None = None
+    manipulation: int | None = None
+
+    def find_rows(self, table: FrameTable) -> NDArray[np.bool_]:
+        """Find which rows (N,) are in it."""
+        rows = np.ones(len(table), np.bool_)
+        if self.source is not None:
+            rows &= table.sources == self.source
+        if self.manipulation is not None:
+            rows &= (table.manipulations == self.manipulation) | (table.manipulations == REAL)
+        return rows
+
+
+def _list_slices(frames: FrameTable, names: Names) -> list[_Slice]:
+    """List the whole set, and then each source with its kinds of fake, in the order of their names.
+
+    Raises MetricError for a source with a / in its name: its metrics could be taken for those of a kind of fake.
+    """
+    slices = [_Slice("")]
+    for source, source_name in enumerate(names.sources):
+        if "/" in source_name:
+            raise MetricError(f"a source cannot be named {source_name!r}: / stands between source and kind of fake")
+        suffix = f"@{source_name}"
+        slices.append(_Slice(suffix, source))
+        for kind in np.unique(frames.manipulations[frames.sources == source]).tolist():
+            if kind != REAL:
+                slices.append(_Slice(f"{suffix}/{names.manipulations[kind]}", source, kind))
+    return slices
+
+
 AGGREGATIONS = (MEAN, MAX, TOP10)
 FRAME, VIDEO = "frame", "video"
 T = TypeVar("T")
 
 
-def compute_figures(
+def compute_set_metrics(
     frames: ScoredFrames,
     *,
     thresholds: Mapping[str, Mapping[str, float]] | None = None,
     aggregations: Sequence[Aggregation] = AGGREGATIONS,
     resampling: Resampling | None = None,
-) -> Figures:
-    """Figures of a set, of each of its sources, and of each kind of fake against all reals of its source.
+) -> SetMetrics:
+    """Compute the metrics of a set, of each of its sources, and of each kind of fake against all reals of its source.
 
-    thresholds: log-odds chosen on validation (`choose_operating_points`), by level, `frame` or `video_RULE`, and name;
-    a threshold of frames is none of videos. aggregations: none of them where frames make no clips. resampling: whether
-    and how to make intervals. Raises MetricError where `build_frame_table` does, and for a threshold that is no
-    finite number. A name is
+    A name is
 
-        LEVEL_FIGURE[_RULE][@SOURCE[/MANIPULATION]]
+        LEVEL_METRIC[_RULE][@SOURCE[/MANIPULATION]]
 
     such as `frame_auc`, `video_auc_mean`, `video_eer_top10@celebdf`, `frame_ap@ffpp/Deepfakes`.
 
@@ -246,7 +301,7 @@ def compute_figures(
     | RULE | `mean`, `max`, `top10`, ... | of videos: how frames are made one score (`Aggregation`) |
     | SOURCE | the data set's name | its samples alone; without: all of them together |
     | MANIPULATION | the kind of fake | its fakes and all reals of the source |
-    | FIGURE | `auc` | area under the ROC curve |
+    | METRIC | `auc` | area under the ROC curve |
     | | `ap` | average precision of fakes |
     | | `eer` | equal error rate |
     | | `tpr_at_fpr_1pct`, `tpr_at_fpr_0.1pct` | share of fakes found with at most 1 %, 0.1 % of reals called fake |
@@ -257,19 +312,32 @@ def compute_figures(
     | T | `half` | a probability of one half |
     | | a name from `thresholds` | that threshold |
     | counts | `frame_count`, `video_count` | samples with a decision; `_real`, `_fake`: of each class |
-    | | `frame_count_without_decision`, `video_...` | no face found, in any frame of a video; part of no figure |
+    | | `frame_count_without_decision`, `video_...` | no face found, in any frame of a video; part of no metric |
     | | `people_count` | of samples with a decision |
 
-    Counts have no RULE. A figure that a part of the set does not have (one class only) is absent, and a note says why.
+    Counts have no RULE. A metric that a part of the set does not have (one class only) is absent, and a note says why.
+
+    Args:
+        frames: The set with the scores of one model.
+        thresholds: Log-odds chosen on validation (`choose_operating_points`), by level (`frame` or `video_RULE`) and
+            name. A threshold of frames is not used for videos.
+        aggregations: The rules by which videos are scored; none where frames make no clips.
+        resampling: How intervals are made; None for none.
+
+    Returns:
+        The metrics by their full names.
+
+    Raises:
+        MetricError: As `build_frame_table`, and for a threshold that is not finite.
     """
     frame_table, names = build_frame_table(frames, has_clips=bool(aggregations))
     levels = {FRAME: frame_table} | {name_level(how): build_clip_table(frame_table, how) for how in aggregations}
     chosen = thresholds or {}
     for threshold in chain.from_iterable(named.values() for named in chosen.values()):
         check_threshold(threshold)
-    found = Figures()
-    done: dict[tuple[str, bytes], Figures] = {}
-    for part in list_slices(frame_table, names):
+    found = SetMetrics()
+    done: dict[tuple[str, bytes], SetMetrics] = {}
+    for part in _list_slices(frame_table, names):
         of_part = resampling if resampling is not None and (resampling.of_parts or not part.suffix) else None
         for level, table in levels.items():
             rows = part.find_rows(table)
@@ -277,20 +345,29 @@ def compute_figures(
             found.values.update(_count(level, here, part.suffix))
             key = level, rows.tobytes()  # the same rows again, as where there is one source or kind of fake
             if key not in done:
-                done[key] = compute_slice_figures(here.take(here.decided), chosen.get(level, {}), of_part)
+                done[key] = _compute_slice(here.take(here.decided), chosen.get(level, {}), of_part)
             _add(found, done[key], level, part, with_intervals=of_part is not None)
     return found
 
 
 def name_level(how: Aggregation) -> str:
-    """The level of videos made by a rule, as thresholds are kept under: `video_mean`."""
+    """Name the level of videos that a rule makes, as thresholds are stored under: `video_mean`."""
     return f"{VIDEO}_{how.name}"
 
 
-def name_figure(level: str, figure: str, suffix: str = "") -> str:
-    """`frame_auc` of `frame`, `video_auc_mean` of `video_mean`; suffix: of the part of the set."""
+def name_metric(level: str, metric: str, suffix: str = "") -> str:
+    """Put a metric's full name together: `frame_auc` of the level `frame`, `video_auc_mean` of `video_mean`.
+
+    Args:
+        level: `frame` or `video_RULE`.
+        metric: Its own name.
+        suffix: Of the part of the set: "", "@SOURCE" or "@SOURCE/MANIPULATION".
+
+    Returns:
+        The full name.
+    """
     unit, _, rule = level.partition("_")
-    return f"{unit}_{figure}{'_' if rule else ''}{rule}{suffix}"
+    return f"{unit}_{metric}{'_' if rule else ''}{rule}{suffix}"
 
 
 def _count(level: str, here: FrameTable, suffix: str) -> dict[str, float]:
@@ -306,24 +383,11 @@ def _count(level: str, here: FrameTable, suffix: str) -> dict[str, float]:
     return {f"{name}{suffix}": count for name, count in counts.items()}
 
 
-def _add(found: Figures, made: Figures, level: str, part: Slice, *, with_intervals: bool) -> None:
+def _add(found: SetMetrics, made: SetMetrics, level: str, part: _Slice, *, with_intervals: bool) -> None:
     def rename(by_name: Mapping[str, T]) -> dict[str, T]:
-        return {name_figure(level, name, part.suffix): figure for name, figure in by_name.items()}
+        return {name_metric(level, name, part.suffix): metric for name, metric in by_name.items()}
 
     is_one_kind = part.manipulation is not None  # then there is no worst kind
     found.values.update(rename({n: v for n, v in made.values.items() if not (is_one_kind and n.startswith("worst_"))}))
     found.intervals.update(rename(made.intervals) if with_intervals else {})
     found.notes.update(rename(made.notes))
-
-
-def choose_operating_points(
-    frames: ScoredFrames, *, fprs: Sequence[float] = FPRS, aggregations: Sequence[Aggregation] = AGGREGATIONS
-) -> dict[str, dict[str, OperatingPoint]]:
-    """By level (`frame`, `video_mean`, ...) and name: `eer`, `youden`, `fpr_1pct`, `fpr_0.1pct`; thresholds [log-odds].
-
-    Raises MetricError as `compute_figures` does.
-    """
-    table, _ = build_frame_table(frames, has_clips=bool(aggregations))
-    levels = {FRAME: table} | {name_level(how): build_clip_table(table, how) for how in aggregations}
-    decided = {level: rows.take(rows.decided) for level, rows in levels.items()}
-    return {level: choose_thresholds(rows.margins, rows.labels, fprs=fprs) for level, rows in decided.items()}
