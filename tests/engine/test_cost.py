@@ -169,8 +169,8 @@ def test_the_child_is_told_all_that_the_file_does_not_say(tmp_path: Path, monkey
     found, note = cost._measure_in_child(open_file(save_ours(tmp_path / "a.pth")))
     assert (found, note) == (None, "memory: not measured, its process could not be started (no more processes)")
     threads = torch.get_num_threads()
-    again = {"architecture": "test_resnet", "image_size": SIDE, "classes": ["real", "fake"]}
-    assert asked == [{"path": str((tmp_path / "a.pth").resolve()), "again": again, "threads": threads}]
+    reopen = {"architecture": "test_resnet", "image_size": SIDE, "classes": ["real", "fake"]}
+    assert asked == [{"path": str((tmp_path / "a.pth").resolve()), "reopen": reopen, "threads": threads}]
 
 
 def test_of_an_onnx_file_its_numbers_are_counted_and_its_macs_are_not(

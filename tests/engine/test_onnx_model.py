@@ -125,7 +125,7 @@ def test_an_exported_classifier_gives_its_logits_for_any_number_of_pictures(expo
     opened = open_file(exported)
     assert (opened.kind, opened.input_key, opened.architecture, opened.name) == ("onnx", SIDE, None, "small")
     assert opened.sha256 == compute_sha256(exported)
-    assert any("judged as: RGB in 0..1, as it is; 32 px; logits in the order real, fake" in n for n in opened.notes)
+    assert any("evaluated as: RGB in 0..1, as it is; 32 px; logits in the order real, fake" in n for n in opened.notes)
     for count in (1, 2, 5):
         pictures = make_pictures(count)
         torch.testing.assert_close(judge(opened.model, pictures), judge(build(), pictures), atol=1e-4, rtol=0)

@@ -132,7 +132,7 @@ def test_a_plain_timm_state_dict_with_a_head_of_the_tasks_classes_gives_timms_lo
     opened = open_file(path, architecture=SMALL, image_size=SIDE)
     assert (opened.kind, opened.about, opened.name) == ("weights", {}, "teacher")
     torch.testing.assert_close(judge(opened.model, make_pictures()), source(make_pictures()).detach())
-    assert any("judged as: RGB in 0..1, as it is; 32 px; logits in the order real, fake" in n for n in opened.notes)
+    assert any("evaluated as: RGB in 0..1, as it is; 32 px; logits in the order real, fake" in n for n in opened.notes)
 
 
 def test_the_published_teacher_is_recognised_by_its_tensors(tmp_path: Path) -> None:

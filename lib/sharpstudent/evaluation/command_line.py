@@ -44,13 +44,13 @@ _MOST_HEADER = 2**20  # bytes of the description in a .safetensors file
 class ModelRequest:
     """One model as it was named: NAME=PATH or PATH, a file or a run folder, and its role in a comparison.
 
-    told: what the command line says of a file that does not say it itself; `config`: a file with the task's keys.
+    options: what the command line says of a file that does not say it itself; `config`: a file with the task's keys.
     """
 
     path: Path
     name: str | None = None
     role: Role = "model"
-    told: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -267,6 +267,6 @@ def parse_request(argv: Sequence[str], *, script: str, task: type[Task]) -> Eval
     group.add_argument("--name", dest="title", metavar="TITLE", help="of the report")
     add_running_options(parser.add_argument_group("running"), script=script, unit="sample")
     read = parser.read(argv)
-    told = {} if read.config is None else {"config": str(read.config)}
-    models = tuple(replace(model, told=told) for model in read_models(read, script=script))
+    options = {} if read.config is None else {"config": str(read.config)}
+    models = tuple(replace(model, options=options) for model in read_models(read, script=script))
     return fill(EvaluationRequest, read, models=models, data=name_data(read.data))

@@ -34,8 +34,20 @@ MOST_CELLS = 32  # of a row's values in tables.csv: larger ones, such as maps, a
 def build_results(
     task: type[Task], session: Session, evaluation: Evaluation, measured: Measured, heading: Heading
 ) -> EvaluationResults:
-    """The results of a task that has no form of its own. Raises UserError where models were evaluated on different
-    rows.
+    """Build the results of a task that has no form of its own.
+
+    Args:
+        task: The class of the task.
+        session: With the request.
+        evaluation: The tables of all models.
+        measured: Calibrations and costs.
+        heading: Title and circumstances.
+
+    Returns:
+        The results, with the verdict.
+
+    Raises:
+        UserError: Where models were evaluated on different rows.
     """
     sets = [one for one in evaluation.sets if isinstance(one, SplitSet)]
     parts = [list_parts(one, sets) for one in evaluation.models]
@@ -52,7 +64,7 @@ def build_results(
         )
     except MetricError as error:
         named = ", ".join(one.name for one in sets)
-        raise UserError.about(f"--data: {named}", "has no figures", got=str(error)) from None
+        raise UserError.about(f"--data: {named}", "cannot be evaluated", got=str(error)) from None
     results = EvaluationResults(
         task=_name_task(task, evaluation),
         unit=task.unit,
@@ -72,9 +84,16 @@ def build_results(
 
 
 def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
-    """What a model said of all sets together, by "", and of each set, by `@SET`, where there are several.
+    """List the tables of a model of which metrics are computed.
 
-    Groups of different sets are different ones, whatever they are called.
+    Groups of different sets are different groups, whatever their names.
+
+    Args:
+        model: With its table of each set.
+        sets: In the order of these tables.
+
+    Returns:
+        The table of all sets together, by "", and where there are several sets, that of each, by `@SET`.
     """
     tables = [
         {**table, "id": _put_before(one.name, table["id"]), "group": _put_before(one.name, table["group"])}
@@ -86,7 +105,16 @@ def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
 
 
 def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int) -> dict[str, MetricValue]:
-    """Every metric of the task with its interval, of each part: NAME and NAME@SET."""
+    """Compute every metric of a task with its interval.
+
+    Args:
+        task: The class of the task.
+        parts: The tables, as `list_parts` gives them.
+        rounds: Of the bootstrap.
+
+    Returns:
+        The metrics, by NAME of all sets together and by NAME@SET.
+    """
     return {
         f"{name}{part}": to_metric_value(compute_interval(metric, table, rounds=rounds, group_unit=task.group_unit))
         for part, table in parts.items()
@@ -97,7 +125,20 @@ def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int
 def compare_models(
     task: type[Task], a: tuple[str, Mapping[str, Table]], b: tuple[str, Mapping[str, Table]], *, rounds: int
 ) -> list[PairResult]:
-    """Every metric of two models (name, parts) on the same rows, paired over groups. Raises MetricError for others."""
+    """Compute the differences of two models in every metric, paired over groups.
+
+    Args:
+        task: The class of the task.
+        a: Name and tables of the first model.
+        b: Name and tables of the second.
+        rounds: Of the bootstrap.
+
+    Returns:
+        The difference a - b in each metric, of all sets together and of each set.
+
+    Raises:
+        MetricError: Where the models were evaluated on different rows.
+    """
     found: list[PairResult] = []
     for part in a[1]:
         for name, metric in task.metrics.items():
@@ -113,10 +154,17 @@ def compare_models(
 
 
 def write_tables(folder: Path, evaluation: Evaluation) -> None:
-    """tables.npz, all that the models said to the last bit, and tables.csv, a row a model and row, without columns of
-    many values. In tables.npz a column is called MODEL/SET/COLUMN by numbers, and `models` and `sets` name these.
+    """Write the tables of all models as tables.npz and tables.csv.
 
-    Raises UserError where the disk refuses.
+    tables.npz holds every column to the last bit, under MODEL/SET/COLUMN with the numbers of model and set; `models`
+    and `sets` hold their names. tables.csv has a line for each model and row, without columns of many values.
+
+    Args:
+        folder: Where they go.
+        evaluation: The tables.
+
+    Raises:
+        UserError: Where the disk refuses.
     """
     arrays: dict[str, NDArray[Any]] = {
         "models": np.array([one.name for one in evaluation.models]),
@@ -146,7 +194,7 @@ def _render_csv(evaluation: Evaluation) -> str:
 
 
 def _flatten(table: Table) -> dict[str, list[Any]]:
-    """A column for each value of a row: `logits.0`, `logits.1`; of columns with MOST_CELLS at most."""
+    """Make a column of each value of a row, such as `logits.0`; columns of more than MOST_CELLS are left out."""
     found: dict[str, list[Any]] = {}
     for name, column in table.items():
         size = math.prod(column.shape[1:])
@@ -176,9 +224,9 @@ def _describe_model(
 
 
 def _name_task(task: type[Task], evaluation: Evaluation) -> str:
-    """As the first checkpoint that says it calls it."""
-    said = (one.about.get("task") for one in evaluation.models)
-    return next((name for name in said if isinstance(name, str)), f"{task.__module__}:{task.__qualname__}")
+    """The task's name in the first checkpoint that has one."""
+    names = (one.about.get("task") for one in evaluation.models)
+    return next((name for name in names if isinstance(name, str)), f"{task.__module__}:{task.__qualname__}")
 
 
 def _describe_metric(task: type[Task], name: str) -> MetricAbout:
@@ -187,6 +235,7 @@ def _describe_metric(task: type[Task], name: str) -> MetricAbout:
 
 
 def to_metric_value(found: Estimate) -> MetricValue:
+    """Turn an estimate into the form of results, where NaN is None."""
     value = None if math.isnan(found.value) else found.value
     return MetricValue(value=value, low=found.low, high=found.high, note=found.note)
 
@@ -205,5 +254,5 @@ def _describe_protocol(task: type[Task], sets: Sequence[SplitSet], rounds: int, 
         "intervals": f"{LEVEL:.0%}, percentile bootstrap over the {task.group_unit} of each row, {rounds} rounds, seed "
         f"{SEED}",
         "comparisons": f"paired bootstrap, {rounds} rounds: both models see the same draws",
-        "checkpoints": f"chosen {chosen}{'' if is_validation else ', never on the data judged here'}",
+        "checkpoints": f"chosen {chosen}{'' if is_validation else ', never on the data evaluated here'}",
     }

@@ -1,4 +1,4 @@
-"""What one sample costs with a model: parameters, multiply-accumulates, bytes on disk, time and memory at batch 1."""
+"""The cost of one sample with a model: parameters, multiply-accumulates, bytes on disk, time and memory at batch 1."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds
 
 
 def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device) -> CostResult:
-    """times: of single samples [ms]."""
+    """Put together the cost of one model; times: of single samples [ms]."""
     onnx = _find_onnx(opened.model)
     file_bytes, notes = opened.path.stat().st_size, list[str]()
     if onnx is None:
@@ -86,8 +86,16 @@ def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device)
 
 @torch.no_grad()
 def count_macs(model: nn.Module, inputs: Any) -> int:
-    """Multiply-accumulates for these inputs: those of convolutions, matrix products and attention, as torch counts them
-    (two floating-point operations each); norms and activations count nothing.
+    """Count multiply-accumulates, as torch counts floating-point operations (two each).
+
+    Those of convolutions, matrix products and attention count; norms and activations count nothing.
+
+    Args:
+        model: On the device of the inputs.
+        inputs: Of one sample.
+
+    Returns:
+        The number of multiply-accumulates.
     """
     with evaluation_mode(model), FlopCounterMode(display=False) as counter:
         run_model(model, inputs)
@@ -111,7 +119,7 @@ def _describe_device(device: torch.device, onnx: OnnxClassifier | None) -> str:
 def _measure_memory(
     opened: OpenedModel, onnx: OnnxClassifier | None, device: torch.device
 ) -> tuple[int | None, str | None]:
-    """Bytes, or None with the reason."""
+    """Measure the memory of one sample [bytes]; None with the reason where that is not possible."""
     if device.type == "cuda" and onnx is None:
         return _measure_cuda_memory(opened, device), None
     if device.type != "cpu" and (onnx is None or onnx.graph.runs_on != "cpu"):
@@ -121,7 +129,7 @@ def _measure_memory(
 
 @torch.inference_mode()
 def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
-    """The model's own tensors and the most that is held beside them while it judges one sample."""
+    """Measure the model's own tensors and the peak of what is held beside them while one sample goes through."""
     inputs = opened.example(1, device)
     held = sum(tensor.nbytes for tensor in (*opened.model.parameters(), *opened.model.buffers()))
     torch.cuda.synchronize(device)
@@ -133,13 +141,13 @@ def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
 
 
 def _measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
-    """As evaluation/cost_child.py measures it. A child that fails costs the figure only."""
-    asked = {"path": str(opened.path.resolve()), "again": opened.again, "threads": torch.get_num_threads()}
+    """Measure memory by evaluation/cost_child.py; where that process fails, memory is None with the reason."""
+    request = {"path": str(opened.path.resolve()), "reopen": opened.reopen, "threads": torch.get_num_threads()}
     root = str(Path(sharpstudent.__file__).resolve().parent.parent)
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", "sharpstudent.evaluation.cost_child", json.dumps(asked)],
+            [sys.executable, "-m", "sharpstudent.evaluation.cost_child", json.dumps(request)],
             capture_output=True,
             text=True,
             timeout=CHILD_TIMEOUT_S,
@@ -150,17 +158,24 @@ def _measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
         return None, f"memory: not measured, its process took longer than {CHILD_TIMEOUT_S:.0f} s"
     except OSError as error:
         return None, f"memory: not measured, its process could not be started ({error})"
-    said = ended.stdout.strip().splitlines()
-    if ended.returncode == 0 and said and said[-1].isdecimal():
-        return int(said[-1]), None
+    printed = ended.stdout.strip().splitlines()
+    if ended.returncode == 0 and printed and printed[-1].isdecimal():
+        return int(printed[-1]), None
     why = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
     return None, f"memory: not measured, its process failed ({why[:200]})"
 
 
 @torch.inference_mode()
 def measure_latencies_ms(model: nn.Module, inputs: Any, *, rounds: int) -> list[float]:
-    """Times of one sample (batch 1), from the inputs on the model's device to its outputs on the CPU [ms], `rounds` of
-    them after some to warm up; the model in evaluation mode, its own mode is put back after.
+    """Measure the time of one sample (batch 1), from inputs on the model's device to outputs on the CPU.
+
+    Args:
+        model: It is put in evaluation mode for this.
+        inputs: Of one sample.
+        rounds: How many times it is measured, after some runs to warm up.
+
+    Returns:
+        The times [ms].
     """
     times: list[float] = []
     with evaluation_mode(model):

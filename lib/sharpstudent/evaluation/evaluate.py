@@ -1,5 +1,6 @@
-"""Evaluation of models on data sets: every model on every set. A sample is loaded once for all models that read it in
-one form.
+"""Evaluation of models on data sets: every model on every set.
+
+A sample is loaded once for all models that read inputs of the same form.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class EvalResult:
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def describe(self) -> dict[str, Any]:
-        """What every form of results says of a model, by the names of the fields."""
+        """Return what every form of results says of a model, by the names of the fields."""
         named = {name: getattr(self, name) for name in ("name", "role", "file", "sha256", "architecture")}
         return {**named, "trained": read_trained(self.about), "validation": read_validation(self.about)}
 
@@ -99,7 +100,7 @@ def evaluate_models(session: Session, sets: Sequence[EvalSet]) -> Evaluation:
     """Compute the table of each opened model on each set.
 
     Args:
-        session: With the models, their roles and what was asked for.
+        session: With the models and the request.
         sets: In the order of the tables.
 
     Returns:
@@ -134,12 +135,12 @@ def evaluate_models(session: Session, sets: Sequence[EvalSet]) -> Evaluation:
                 _check_finite(models[number], one.name, table)
                 tables[number].append(table)
         for path, reason in unreadable.items():
-            session.say(f"not judged: {path}: {reason}")
+            session.say(f"not evaluated: {path}: {reason}")
         left_out.append(unreadable)
     results = [
         EvalResult(
             name=opened.name,
-            role=asked.role,
+            role=wanted.role,
             file=opened.path.name,
             sha256=opened.sha256,
             architecture=opened.architecture,
@@ -147,7 +148,7 @@ def evaluate_models(session: Session, sets: Sequence[EvalSet]) -> Evaluation:
             input_key=opened.input_key,
             about=opened.about,
         )
-        for opened, asked, of_sets in zip(models, request.models, tables, strict=True)
+        for opened, wanted, of_sets in zip(models, request.models, tables, strict=True)
     ]
     return Evaluation(tuple(results), tuple(sets), tuple(left_out))
 
@@ -158,7 +159,7 @@ def _check_finite(opened: OpenedModel, of_set: str, table: Table) -> None:
     except MetricError as error:
         raise UserError.about(
             where=f"{opened.name} ({opened.path})",
-            what=f"cannot be judged: its answers to samples of {of_set} are not numbers",
+            what=f"cannot be evaluated: its outputs for samples of {of_set} are not numbers",
             got=str(error),
             remedy="its weights are damaged, or were made for other inputs: train or export it again",
         ) from None

@@ -1,7 +1,7 @@
-"""Any trained classifier of pictures as one thing to evaluate: checkpoints, exports, published weights, ONNX files.
+"""Opening of any trained classifier of pictures: checkpoints, exports, published weights, ONNX files.
 
-What a file says of itself is believed and cannot be contradicted; what it does not say comes from the caller, or is an
-assumption that the notes tell.
+What a file says of itself is taken as true, and the caller may not contradict it. What it does not say comes from the
+caller, or is an assumption that the notes name.
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ Colours = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What the command line says of one model.
+    """One model as the caller describes it.
 
-    path: a file, or a run folder, whose best model is meant; name: as reports call it, by default the run folder's
-    name, else the file's without its ending. The rest is for a file that does not say it itself: architecture,
-    image_size [pixels], classes in the order of the file's logits, and mean and std of each colour for RGB in 0..1.
+    Attributes:
+        path: A file, or a run folder, whose best model is meant.
+        name: What reports call it; None for the run folder's name, or the file's without its ending.
+        architecture: For a file that does not say it itself, as are all that follow.
+        image_size: Side of its pictures [pixels].
+        classes: In the order of the file's logits.
+        mean: Subtracted from each colour of RGB in 0..1.
+        std: What each colour is then divided by.
     """
 
     path: Path
@@ -49,7 +54,7 @@ class ModelFile:
 
 
 class Description(BaseModel):
-    """What a file says of itself, as far as a model is built from it; None where it does not say."""
+    """What a file says of itself, as far as a model is built from it; None for what it does not say."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -60,7 +65,18 @@ class Description(BaseModel):
 
 
 def read_description(about: Mapping[str, Any], path: Path) -> Description:
-    """What `about` says of the model. Raises UserError for values of another form than ours."""
+    """Read what a file says of its model.
+
+    Args:
+        about: The description in the file.
+        path: Of the file.
+
+    Returns:
+        The description, checked.
+
+    Raises:
+        UserError: For values of another form than ours.
+    """
     try:
         return Description.model_validate(dict(about))
     except ValidationError as error:
@@ -74,22 +90,49 @@ def read_description(about: Mapping[str, Any], path: Path) -> Description:
         ) from None
 
 
-def settle(what: str, said: Any, asked: Any, path: Path, *, asker: str = "the command") -> Any:
-    """What the file says, else what is asked for. Raises UserError where both speak and differ."""
-    if said is not None and asked is not None and said != asked:
+def resolve_setting(what: str, stated: Any, given: Any, path: Path, *, giver: str = "the command") -> Any:
+    """Choose between what a file says and what was given.
+
+    Args:
+        what: The name of the setting.
+        stated: What the file says; None where it does not.
+        given: What was given; None where nothing was.
+        path: Of the file.
+        giver: Who gave it.
+
+    Returns:
+        What the file says, else what was given.
+
+    Raises:
+        UserError: Where both are there and differ.
+    """
+    if stated is not None and given is not None and stated != given:
         raise UserError.about(
             where=str(path),
-            what=f"says its {what} itself, and {asker} says another",
-            expected=f"{what} {said}",
-            got=f"{what} {asked}",
+            what=f"says its {what} itself, and {giver} says another",
+            expected=f"{what} {stated}",
+            got=f"{what} {given}",
             remedy=f"leave {what} out for this file",
         )
-    return asked if said is None else said
+    return given if stated is None else stated
 
 
-def settle_classes(says: Description, spec: ModelFile, path: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The order of the file's logits. Raises UserError for other classes than the task's."""
-    order: tuple[str, ...] = settle("classes", says.classes, spec.classes, path) or classes
+def resolve_classes(described: Description, spec: ModelFile, path: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Find the order of the file's logits.
+
+    Args:
+        described: What the file described.
+        spec: What the caller described.
+        path: Of the file.
+        classes: Of the task; their order is taken where neither says one.
+
+    Returns:
+        The classes in the order of the logits.
+
+    Raises:
+        UserError: For other classes than the task's.
+    """
+    order: tuple[str, ...] = resolve_setting("classes", described.classes, spec.classes, path) or classes
     if sorted(order) != sorted(classes):
         raise UserError.about(
             where=str(path),
@@ -101,9 +144,22 @@ def settle_classes(says: Description, spec: ModelFile, path: Path, classes: tupl
     return order
 
 
-def settle_size(said: int | None, spec: ModelFile, path: Path, default: int | None) -> int:
-    """Pixels a side. Raises UserError where neither the file nor the caller says them and there is no default."""
-    size: int | None = settle("image_size", said, spec.image_size, path)
+def resolve_image_size(stated: int | None, spec: ModelFile, path: Path, default: int | None) -> int:
+    """Find the side of a model's pictures.
+
+    Args:
+        stated: What the file says [pixels].
+        spec: What the caller described.
+        path: Of the file.
+        default: For a file that does not say it.
+
+    Returns:
+        Pixels a side.
+
+    Raises:
+        UserError: Where neither says it and there is no default.
+    """
+    size: int | None = resolve_setting("image_size", stated, spec.image_size, path)
     size = default if size is None else size
     if size is None or size < 1:
         raise UserError.about(
@@ -159,8 +215,8 @@ def note_assumptions(
     scale += "" if spec.mean is None else f", minus {', '.join(map(str, spec.mean))}"
     scale += "" if spec.std is None else f", divided by {', '.join(map(str, spec.std))}"
     return [
-        f"{path.name} does not say what it takes and gives; judged as: RGB in 0..1{scale}; {image_size} px; logits in "
-        f"the order {', '.join(classes)}"
+        f"{path.name} does not say what it takes and gives; evaluated as: RGB in 0..1{scale}; {image_size} px; logits "
+        f"in the order {', '.join(classes)}"
     ]
 
 
@@ -169,12 +225,13 @@ B4_IMAGE_SIZE = 380  # that the published weights of EfficientNet-B4 were traine
 
 
 class OpenedClassifier(FrozenTeacher):
-    """A frozen model that sees pictures at its own size and scale, and answers in the task's order of classes.
+    """A frozen model that scales pictures as it needs, and gives logits in the task's order of classes.
 
-    Unlike a teacher it keeps a graph where the images ask for a gradient, as heat maps do.
+    Unlike a teacher it keeps a graph where the images require a gradient, as heat maps do.
     """
 
     def forward(self, image: Tensor) -> Outputs:
+        """Compute the outputs of images (B, 3, H, W) float32 RGB in 0..1."""
         outputs = self.model(image)
         return outputs if self.order is None else {**outputs, "logits": outputs["logits"][:, list(self.order)]}
 
@@ -193,10 +250,19 @@ class _Found:
 
 
 def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device) -> OpenedModel:
-    """Open one model of the task's `classes`, on `device`.
+    """Open one model.
 
-    Raises UserError for a file that is missing, damaged or does not fit; for one that does not say its architecture or
-    image size where `spec` does not either; and where `spec` contradicts the file.
+    Args:
+        spec: Its file, and what the caller says of it.
+        classes: Of the task.
+        device: Where the model goes.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        UserError: For a file that is missing, damaged or does not fit; for one that does not say its architecture or
+            image size where `spec` does not either; and where `spec` contradicts the file.
     """
     path = find_file(spec.path)
     check_scale(spec)
@@ -218,26 +284,45 @@ def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device)
         classes=found.classes,
         input_key=found.image_size,
         input_words=f" at {found.image_size} px",
-        again={"architecture": found.architecture, "image_size": found.image_size, "classes": found.classes},
+        reopen={"architecture": found.architecture, "image_size": found.image_size, "classes": found.classes},
     )
 
 
 def make_pictures(side: int, count: int, device: torch.device) -> dict[str, Tensor]:
-    """Random pictures of `side` pixels. Their own generator: measuring must not shift the run's dropout."""
+    """Make random pictures, always the same ones.
+
+    They have a generator of their own, because measuring must not change the random numbers of a run.
+
+    Args:
+        side: Pixels a side.
+        count: How many.
+        device: Where they go.
+
+    Returns:
+        The input `image` (count, 3, side, side) float32, 0 to 1.
+    """
     return {"image": torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)}
 
 
-def prepare_again(path: Path, again: Mapping[str, Any]) -> Callable[[], tuple[nn.Module, dict[str, Tensor]]]:
-    """Imports what a classifier of pictures needs; the result opens it once more, with a picture for it."""
-    classes, side, cpu = tuple(again["classes"]), again["image_size"], torch.device("cpu")
-    library = "timm" if again["architecture"] != EFFICIENTNET_B4 else "efficientnet_pytorch"
+def prepare_reopening(path: Path, reopen: Mapping[str, Any]) -> Callable[[], tuple[nn.Module, dict[str, Tensor]]]:
+    """Import what a classifier of pictures needs, so that memory can be measured without its libraries.
+
+    Args:
+        path: Of the file.
+        reopen: As in `OpenedModel`.
+
+    Returns:
+        A function that opens the model, and makes a picture for it.
+    """
+    classes, side, cpu = tuple(reopen["classes"]), reopen["image_size"], torch.device("cpu")
+    library = "timm" if reopen["architecture"] != EFFICIENTNET_B4 else "efficientnet_pytorch"
     importlib.import_module("onnxruntime" if path.suffix == ONNX else library)
     picture = make_pictures(side, 1, cpu)
 
     def build() -> tuple[nn.Module, dict[str, Tensor]]:
         if path.suffix == ONNX:  # not through open_model, which tries four pictures at once
             return OnnxClassifier(read_graph(path, device=cpu), classes=classes), picture
-        file = ModelFile(path, architecture=again["architecture"], image_size=side)
+        file = ModelFile(path, architecture=reopen["architecture"], image_size=side)
         return open_model(file, classes=classes, device=cpu).model, picture
 
     return build
@@ -245,29 +330,31 @@ def prepare_again(path: Path, again: Mapping[str, Any]) -> Callable[[], tuple[nn
 
 def _open_tensors(spec: ModelFile, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
     file = read_tensor_file(path)
-    says = read_description(file.about, path)
+    described = read_description(file.about, path)
     notes = list(file.notes)
-    architecture = settle("architecture", says.architecture, spec.architecture, path)
+    architecture = resolve_setting("architecture", described.architecture, spec.architecture, path)
     architecture = architecture or _guess_architecture(file, notes)
-    order = settle_classes(says, spec, path, classes)
-    classifier, line = load_classifier(file, architecture=architecture, dropout=says.dropout, classes=order)
+    order = resolve_classes(described, spec, path, classes)
+    classifier, line = load_classifier(file, architecture=architecture, dropout=described.dropout, classes=order)
     notes.append(line)
-    image_size = settle_size(says.image_size, spec, path, B4_IMAGE_SIZE if architecture == EFFICIENTNET_B4 else None)
+    image_size = resolve_image_size(
+        described.image_size, spec, path, B4_IMAGE_SIZE if architecture == EFFICIENTNET_B4 else None
+    )
     notes += note_assumptions(spec, path, image_size, order, describes_itself=file.kind != "weights")
     return _Found(classifier, file.kind, architecture, image_size, order, file.about, notes)
 
 
 def _open_onnx(spec: ModelFile, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
     graph = read_graph(path, device=device)
-    says = read_description(graph.about, path)
-    order = settle_classes(says, spec, path, classes)
-    said_size = settle("image_size", graph.side, says.image_size, path, asker="its metadata")
-    image_size = settle_size(said_size, spec, path, None)
+    described = read_description(graph.about, path)
+    order = resolve_classes(described, spec, path, classes)
+    stated_size = resolve_setting("image_size", graph.side, described.image_size, path, giver="its metadata")
+    image_size = resolve_image_size(stated_size, spec, path, None)
     classifier = OnnxClassifier(graph, classes=order)
     classifier.check_outputs(image_size)
-    is_told = says.architecture is not None and says.classes is not None
-    notes = [*graph.notes, *note_assumptions(spec, path, image_size, order, describes_itself=is_told)]
-    architecture = settle("architecture", says.architecture, spec.architecture, path)
+    is_complete = described.architecture is not None and described.classes is not None
+    notes = [*graph.notes, *note_assumptions(spec, path, image_size, order, describes_itself=is_complete)]
+    architecture = resolve_setting("architecture", described.architecture, spec.architecture, path)
     return _Found(classifier, "onnx", architecture, image_size, order, graph.about, notes)
 
 

@@ -1,8 +1,7 @@
-"""Trained models from files of tensors, our own, which describe themselves, and bare weights of others; and what a
-checkpoint's own description says of its training and its selection.
+"""Reading of trained models from files of tensors: our own, which describe themselves, and bare weights of others.
 
 Everything is loaded strictly (models/weights.py): the whole backbone and a head of the task's classes, or an error
-that shows the names of both sides.
+that shows the names of both sides. The last functions read what a checkpoint's description says of its training.
 """
 
 from __future__ import annotations
@@ -31,8 +30,14 @@ _STEM = "_conv_stem.weight"  # efficientnet-pytorch's first tensor, under any pr
 
 @dataclass(frozen=True)
 class TensorFile:
-    """The weights of a file, unwrapped, and what else it holds. kind: `weights` where it does not name its
-    architecture; notes: what was odd about it.
+    """The content of a file of tensors.
+
+    Attributes:
+        path: Of the file.
+        kind: `weights` where the file does not name its architecture.
+        tensors: The weights, out of their wrapper.
+        about: What the file says of itself.
+        notes: What was odd about it.
     """
 
     path: Path
@@ -45,7 +50,14 @@ class TensorFile:
 def read_tensor_file(path: Path) -> TensorFile:
     """Read a .pth, .tar, .pt or .safetensors file onto the CPU; never runs code from it.
 
-    Raises UserError for a missing, damaged or foreign file, and for one whose weights are no numbers.
+    Args:
+        path: Of the file.
+
+    Returns:
+        Its weights and description.
+
+    Raises:
+        UserError: For a missing, damaged or foreign file, and for weights that are NaN or infinite.
     """
     if path.suffix == SAFETENSORS:
         tensors, about, notes = read_tensors(path), _read_metadata(path), ()
@@ -60,12 +72,12 @@ def read_tensor_file(path: Path) -> TensorFile:
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """A description that was stored as strings: texts as they are or in quotes, everything else as JSON."""
+    """Parse a description that was stored as strings: texts as they are or in quotes, everything else as JSON."""
     return {key: _parse(key, text) for key, text in metadata.items()}
 
 
 def find_architecture(tensors: Mapping[str, Tensor]) -> str | None:
-    """The architecture that these tensors can only be of, or None: EfficientNet-B4 of efficientnet-pytorch."""
+    """Recognise EfficientNet-B4 of efficientnet-pytorch by its tensors; None for any other architecture."""
     if not any(key.endswith(_STEM) for key in tensors):
         return None
     match = match_tensors(_build(EFFICIENTNET_B4, classes=2, dropout=None), tensors)
@@ -75,10 +87,20 @@ def find_architecture(tensors: Mapping[str, Tensor]) -> str | None:
 def load_classifier(
     file: TensorFile, *, architecture: str, dropout: float | None, classes: Sequence[str]
 ) -> tuple[Classifier, str]:
-    """The classifier in evaluation mode with the file's weights, and the line that counts them.
+    """Build a classifier with the weights of a file.
 
-    Raises UserError for an architecture that is not known, weights of another one, and a head that is missing or tells
-    another number of classes apart.
+    Args:
+        file: The weights.
+        architecture: Its name.
+        dropout: Of the head; None for the default.
+        classes: Of the task.
+
+    Returns:
+        The classifier in evaluation mode, and a line that counts its tensors.
+
+    Raises:
+        UserError: For an unknown architecture, weights of another one, and a head that is missing or has another
+            number of classes.
     """
     model = _build(architecture, classes=len(classes), dropout=dropout)
     match = match_tensors(model, file.tensors)
@@ -86,7 +108,7 @@ def load_classifier(
         _check_head(file, classes)
     try:
         line = load_weights(model, file.tensors, where=file.path.name, needs_head=True)
-    except UserError as error:  # here nobody may take a part of the weights
+    except UserError as error:  # here nobody may load a part of the weights, as the first remedy says
         remedy = f"give weights of {architecture}, or the architecture that these are of"
         raise UserError(*(replace(p, where=str(file.path), remedy=remedy) for p in error.problems)) from None
     return model.eval(), f"{line} of {architecture}"
@@ -127,7 +149,7 @@ def _check_head(file: TensorFile, classes: Sequence[str]) -> None:
     found = count_head_classes(file.tensors)
     if found == len(classes):
         return
-    what = "holds no classification head, and a random one would judge at random"
+    what = "holds no classification head, and a random one would give random results"
     if found is not None:
         outputs = "1 output (a single logit)" if found == 1 else f"{found} outputs"
         what = f"does not fit the task: its head has {outputs}, and the task has {len(classes)} classes"
@@ -143,12 +165,12 @@ TRAINED = ("stage", "run", "seed", "epoch", "task", "input", "selection_metric")
 
 
 def read_trained(about: Mapping[str, Any]) -> dict[str, Any]:
-    """How it was trained."""
+    """Read how a model was trained, from its description."""
     return {name: about[name] for name in TRAINED if name in about}
 
 
 def read_validation(about: Mapping[str, Any]) -> dict[str, float]:
-    """Its figures on the validation data of its run, those of averaged weights with `_ema`."""
+    """Read a model's metrics on the validation data of its run; those of averaged weights end in `_ema`."""
     return {
         name: float(value)
         for name, value in about.items()
@@ -157,13 +179,27 @@ def read_validation(about: Mapping[str, Any]) -> dict[str, float]:
 
 
 def read_selection_metric(about: Mapping[str, Any], *, default: str) -> str:
-    """What ranked the epochs of its run. default: for versions that do not say, which knew one metric only."""
+    """Read which metric selected the epoch.
+
+    Args:
+        about: The description of the checkpoint.
+        default: For earlier versions, which knew one metric only and do not say it.
+
+    Returns:
+        Its name, such as `val_auc`.
+    """
     return str(about.get("selection_metric", default))
 
 
 def read_selection(about: Mapping[str, Any], *, default: str) -> dict[str, object]:
-    """Epoch, value and metric, as an export of the best model says them: of the student or of its average, whichever
-    was saved.
+    """Read what an export of the best model says of the selection.
+
+    Args:
+        about: The description of the checkpoint.
+        default: As in `read_selection_metric`.
+
+    Returns:
+        Epoch, value and metric; the value is that of the student or of its average, whichever was saved.
     """
     metric = read_selection_metric(about, default=default)
     value = about.get(f"{metric}_ema" if about.get("selected") == "ema" else metric)

@@ -1,6 +1,6 @@
-"""An ONNX file as a classifier like any other: pictures in, one logit for each class out.
+"""ONNX files as classifiers: pictures in, one logit for each class out.
 
-The file is read as a session of onnxruntime (extra `onnx`) whose input and output have been understood.
+The file is opened as a session of onnxruntime (extra `onnx`), and its input and output are checked.
 
 Legend: N or B pictures, C classes, H x W pixels or S a side.
 """
@@ -30,8 +30,18 @@ _EXPORT_ANEW = "export it anew, as a classifier of one picture tensor: torch.onn
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """An ONNX file, ready to run. batch, side: None where the graph leaves them free; about: its metadata;
-    runs_on: `cpu` or `cuda`.
+    """An ONNX file, ready to run.
+
+    Attributes:
+        path: Of the file.
+        session: Of onnxruntime.
+        input_name: The input of pictures.
+        output_name: The output of logits.
+        batch: How many pictures go in at once; None where the graph leaves it free.
+        side: Pixels a side; None where the graph leaves it free.
+        about: Its metadata.
+        runs_on: `cpu` or `cuda`.
+        notes: What a user should know of the file.
     """
 
     path: Path
@@ -48,8 +58,16 @@ class OnnxGraph:
 def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
     """Open an ONNX file on the CPU, or with CUDA where `device` has it and onnxruntime can.
 
-    Raises UserError without onnxruntime, for a missing or damaged file, and for a graph that does not take one tensor
-    of pictures or does not say which of its outputs are the logits.
+    Args:
+        path: Of the file.
+        device: Where it is to run.
+
+    Returns:
+        The graph.
+
+    Raises:
+        UserError: Without onnxruntime, for a missing or damaged file, and for a graph that does not take one tensor of
+            pictures or does not say which of its outputs are the logits.
     """
     session = _start_session(path, device)
     image = _find_input(session, path)
@@ -57,7 +75,7 @@ def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
     runs_on = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
     notes: list[str] = []
     if device.type == "cuda" and runs_on == "cpu":
-        notes.append(f"{path.name}: this onnxruntime has no CUDA, so it is judged on the CPU")
+        notes.append(f"{path.name}: this onnxruntime has no CUDA, so it runs on the CPU")
     if path.with_name(f"{path.name}.data").is_file():
         notes.append(f"{path.name}: its weights lie in {path.name}.data beside it, which its sha256 does not cover")
     return OnnxGraph(
@@ -74,8 +92,19 @@ def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
 
 
 def run_graph(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The output for (N, 3, H, W) float32, of N rows; a fixed batch is filled up with copies of the last picture, whose
-    rows are dropped. Raises UserError where the graph cannot judge such pictures.
+    """Run a graph on pictures.
+
+    A fixed batch is filled up with copies of the last picture, whose rows are dropped.
+
+    Args:
+        graph: The graph.
+        pictures: (N, 3, H, W) float32.
+
+    Returns:
+        The output, of N rows.
+
+    Raises:
+        UserError: Where the graph cannot take such pictures, or does not give one row for each.
     """
     step = graph.batch or len(pictures)
     parts: list[NDArray[np.float32]] = []
@@ -83,21 +112,21 @@ def run_graph(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.flo
         chunk = pictures[start : start + step]
         spare = step - len(chunk)
         full = chunk if spare == 0 else np.concatenate([chunk, np.repeat(chunk[-1:], spare, axis=0)])
-        said = _run_once(graph, full)
-        if said.ndim == 0 or len(said) != len(full):
+        output = _run_once(graph, full)
+        if output.ndim == 0 or len(output) != len(full):
             rows = f"{len(full)} row{'s' if len(full) > 1 else ''} for a batch of {len(full)}"
-            raise _refuse(graph.path, "does not give one row for each picture", rows, f"{said.shape}")
-        parts.append(said[: len(chunk)])
+            raise _refuse(graph.path, "does not give one row for each picture", rows, f"{output.shape}")
+        parts.append(output[: len(chunk)])
     return np.concatenate(parts)
 
 
 def _run_once(graph: OnnxGraph, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
     try:
-        (said,) = graph.session.run([graph.output_name], {graph.input_name: pictures})
+        (output,) = graph.session.run([graph.output_name], {graph.input_name: pictures})
     except _list_errors() as error:
-        what = f"could not judge pictures of shape {tuple(pictures.shape)}"
+        what = f"could not run on pictures of shape {tuple(pictures.shape)}"
         raise _refuse(graph.path, what, None, _first_words(error)) from None
-    return np.asarray(said, dtype=np.float32)
+    return np.asarray(output, dtype=np.float32)
 
 
 def _start_session(path: Path, device: torch.device) -> Any:
@@ -119,7 +148,7 @@ def _start_session(path: Path, device: torch.device) -> Any:
 
 
 def _list_errors() -> tuple[type[Exception], ...]:
-    """onnxruntime's exceptions, which share no base of their own."""
+    """List onnxruntime's exceptions, which have no base class of their own."""
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     return (*own, RuntimeError, ValueError)
@@ -139,7 +168,7 @@ def _find_input(session: Any, path: Path) -> Any:
 
 
 def _read_shape(image: Any, path: Path) -> tuple[int | None, int | None]:
-    """Batch and side, where they are fixed."""
+    """Read batch and side, where they are fixed."""
     batch, _, height, width = (size if isinstance(size, int) and size > 0 else None for size in image.shape)
     if height != width and None not in (height, width):
         raise _refuse(path, "takes images that are not square", _TAKES, f"{image.name}: {image.shape}")
@@ -163,15 +192,16 @@ def _refuse(
 
 
 def _first_words(error: Exception) -> str:
-    """onnxruntime's own words without their code, on one line."""
+    """Return onnxruntime's own words without their code, on one line."""
     text = " ".join(str(error).split()).rpartition("[ONNXRuntimeError] : ")[2]
     return text[:300] or type(error).__name__
 
 
 def count_weights(path: Path) -> tuple[int, int]:
-    """How many numbers the graph's floating-point initialisers hold, and how many bytes lie in files beside it.
+    """Count the numbers in the graph's floating-point initialisers, and the bytes in files beside it.
 
-    Raises ImportError without the package `onnx`.
+    Raises:
+        ImportError: Without the package `onnx`.
     """
     import onnx  # pyright: ignore[reportMissingImports]
 
@@ -188,50 +218,61 @@ _SUM_TOLERANCE = 1e-3  # of probabilities; half precision rounds to 5e-4
 
 
 class OnnxClassifier(Classifier):
-    """Runs on onnxruntime; logits come back on the device of the images, and no gradient passes through.
+    """A classifier that runs on onnxruntime.
 
-    graph: its output is (B, C) logits or, of two classes, (B, 1) or (B,) log-odds of the second.
+    Logits come back on the device of the images, and no gradient passes through.
     """
 
     def __init__(self, graph: OnnxGraph, *, classes: Sequence[str]) -> None:
+        """Take a graph as a classifier.
+
+        Args:
+            graph: Its output is (B, C) logits or, of two classes, (B, 1) or (B,) log-odds of the second.
+            classes: In the order of its logits.
+        """
         super().__init__()
         self.graph, self.classes = graph, tuple(classes)
 
     def compute_logits(self, image: Tensor) -> Tensor:
+        """Compute the logits (B, C) of images (B, 3, H, W)."""
         pictures = np.ascontiguousarray(image.detach().cpu().numpy(), dtype=np.float32)
         return torch.from_numpy(self._to_logits(run_graph(self.graph, pictures))).to(image.device)
 
     def get_features(self, image: Tensor) -> NoReturn:
+        """Raise UserError: an ONNX file has no feature maps."""
         what = "gives logits alone: an ONNX file has no feature maps"
         raise _refuse(self.graph.path, what, remedy="give the checkpoint that it was exported from")
 
     def enable_gradient_checkpointing(self) -> NoReturn:
+        """Raise UserError: an ONNX file cannot be trained."""
         raise _refuse(self.graph.path, "cannot be trained: it is an ONNX file", remedy="train the checkpoint")
 
     def check_outputs(self, side: int) -> None:
-        """Judge a few very different pictures of S = side. Raises UserError for outputs of another shape, and
-        for probabilities: as logits they would be squeezed a second time.
+        """Run the graph on a few very different pictures of S = side.
+
+        Raises:
+            UserError: For outputs of another shape, and for probabilities: a softmax would be applied to them twice.
         """
         pictures = _make_varied(side)
-        said = run_graph(self.graph, pictures)
-        self._to_logits(said)
-        if _is_share(said):
+        output = run_graph(self.graph, pictures)
+        self._to_logits(output)
+        if _is_share(output):
             # One number in 0..1 may be a weak model's log-odds; far beyond 0..1 only a sigmoid stays in there.
-            alone = said.ndim == 1 or said.shape[1] == 1
+            alone = output.ndim == 1 or output.shape[1] == 1
             if alone and _is_share(run_graph(self.graph, 200.0 * pictures - 100.0)):
                 self._refuse_probabilities("every output for 8 very different pictures is within 0 and 1")
-            if not alone and np.all(np.abs(said.sum(axis=1) - 1.0) <= _SUM_TOLERANCE):
+            if not alone and np.all(np.abs(output.sum(axis=1) - 1.0) <= _SUM_TOLERANCE):
                 self._refuse_probabilities("for 4 very different pictures the outputs of each add up to 1")
 
-    def _to_logits(self, said: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, C) from what the graph gave."""
+    def _to_logits(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn the output of the graph into logits (B, C)."""
         count = len(self.classes)
-        if said.ndim == 2 and said.shape[1] == count:
-            return said
-        if count == 2 and (said.ndim == 1 or (said.ndim == 2 and said.shape[1] == 1)):
-            odds = said.reshape(-1)
+        if output.ndim == 2 and output.shape[1] == count:
+            return output
+        if count == 2 and (output.ndim == 1 or (output.ndim == 2 and output.shape[1] == 1)):
+            odds = output.reshape(-1)
             return np.stack([np.zeros_like(odds), odds], axis=1)
-        shape = ", ".join(["N", *(str(size) for size in said.shape[1:])])
+        shape = ", ".join(["N", *(str(size) for size in output.shape[1:])])
         raise _refuse(
             self.graph.path,
             f"gives another number of outputs than the task has classes ({', '.join(self.classes)})",
@@ -251,7 +292,7 @@ class OnnxClassifier(Classifier):
 
 
 def _make_varied(side: int) -> NDArray[np.float32]:
-    """Four pictures (4, 3, S, S) in 0..1 that have nothing in common: black, white, a slope of each colour, noise."""
+    """Make four very different pictures (4, 3, S, S) in 0..1: black, white, a gradient of each colour, noise."""
     pictures = np.zeros((4, 3, side, side), np.float32)
     pictures[1] = 1.0
     slope = np.linspace(0.0, 1.0, side, dtype=np.float32)
@@ -260,5 +301,5 @@ def _make_varied(side: int) -> NDArray[np.float32]:
     return pictures
 
 
-def _is_share(said: NDArray[np.float32]) -> bool:
-    return bool(np.all((said >= 0.0) & (said <= 1.0)))
+def _is_share(output: NDArray[np.float32]) -> bool:
+    return bool(np.all((output >= 0.0) & (output <= 1.0)))

@@ -1,4 +1,7 @@
-"""A trained model as one thing to evaluate; checkpoints of this program are opened with the task that they are of."""
+"""Trained models, opened for an evaluation.
+
+Checkpoints of this program are opened with the task they were trained for.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,22 @@ MOST_NAMES = 5  # of tensors in a message
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A model, ready to judge.
+    """A trained model, ready to be evaluated.
 
-    model: gives what the task's metrics read, of a batch's inputs, in evaluation mode; about: what the file says of
-    itself, {} where it says nothing; notes: what was matched, guessed or assumed; example: inputs for so many samples,
-    on a device; classes: the order of the file's own logits, where it has classes. input_key: models of the same key
-    read inputs of the same form, so that a sample is made once for all of them; input_words: that form in words that
-    follow a number of samples; again: what a fresh process needs to open it again, JSON values.
+    Attributes:
+        name: What reports call it.
+        path: Of its file.
+        sha256: Of its file.
+        kind: Of its file.
+        model: In evaluation mode; gives what the task's metrics read, of a batch's inputs.
+        architecture: None where it is not known.
+        about: What the file says of itself; {} where it says nothing.
+        notes: What was matched, guessed or assumed.
+        example: Makes inputs for a number of samples on a device.
+        reopen: What a fresh process needs to open it again, as JSON values.
+        classes: The order of the file's own logits, where it has classes.
+        input_key: Models of the same key read inputs of the same form, so that a sample is made once for all of them.
+        input_words: That form in words that follow a number of samples.
     """
 
     name: str
@@ -42,19 +54,19 @@ class OpenedModel:
     about: Mapping[str, Any]
     notes: tuple[str, ...]
     example: Callable[[int, torch.device], Mapping[str, Tensor]]
-    again: Mapping[str, Any]
+    reopen: Mapping[str, Any]
     classes: tuple[str, ...] = ()
     input_key: Hashable = None
     input_words: str = ""
 
 
-def open_checkpoint(request: ModelRequest, kind: type[Task], device: torch.device) -> OpenedModel:
+def open_checkpoint(request: ModelRequest, task_class: type[Task], device: torch.device) -> OpenedModel:
     """Open a checkpoint of this program, or its export, with the task that it was trained for.
 
     Args:
-        request: Its file or run folder, and its name; `told` may name a config with the task's keys, where it lies in
-            no run folder. The checkpoint's own facts say the rest.
-        kind: The class of the task.
+        request: Its file or run folder, and its name. For a file in no run folder, `options` may name a config with the
+            task's keys; the checkpoint's own facts say the rest.
+        task_class: The class of the task.
         device: Where the model goes.
 
     Returns:
@@ -64,20 +76,20 @@ def open_checkpoint(request: ModelRequest, kind: type[Task], device: torch.devic
         UserError: For a file that is missing or damaged, that does not say which model it holds, or whose weights are
             not those of that model.
     """
-    config = read_run_config(request.path, kind)
-    if config is None and "config" in request.told:
-        config = load_config(Path(request.told["config"]), kind)
+    config = read_run_config(request.path, task_class)
+    if config is None and "config" in request.options:
+        config = load_config(Path(request.options["config"]), task_class)
     file = read_tensor_file(find_file(request.path))
-    says = file.about
-    if not isinstance(says.get("architecture"), str):
+    about = file.about
+    if not isinstance(about.get("architecture"), str):
         raise UserError.about(
             where=str(file.path),
             what="does not say which model its weights are of",
             expected="a checkpoint that this program wrote, or the .safetensors beside one",
             remedy="name a run folder, or a file in its weights/",
         )
-    task = kind(None if config is None else config.task_section, says.get("facts"))
-    spec = ModelSpec(name=says["architecture"], options=says.get("options") or {}, dropout=says.get("dropout"))
+    task = task_class(None if config is None else config.task_section, about.get("facts"))
+    spec = ModelSpec(name=about["architecture"], options=about.get("options") or {}, dropout=about.get("dropout"))
     with torch.random.fork_rng(devices=[]):  # a model may be opened in the middle of a run, whose draws go on
         model = task.build_student(spec)
     _load_strictly(model, file)
@@ -88,19 +100,19 @@ def open_checkpoint(request: ModelRequest, kind: type[Task], device: torch.devic
         kind=file.kind,
         model=model.to(device).eval(),
         architecture=spec.name,
-        about=says,
+        about=about,
         notes=file.notes,
         example=lambda count, device: task.example_batch(count).to(device).inputs,
-        again={
-            "task": f"{kind.__module__}:{kind.__qualname__}",
+        reopen={
+            "task": f"{task_class.__module__}:{task_class.__qualname__}",
             "folders": sys.path,
-            "told": {word: str(Path(path).resolve()) for word, path in request.told.items()},
+            "options": {word: str(Path(path).resolve()) for word, path in request.options.items()},
         },
     )
 
 
 def _load_strictly(model: nn.Module, file: TensorFile) -> None:
-    """Raises UserError where names or shapes are not those of the model."""
+    """Load the weights; raise UserError where names or shapes are not those of the model."""
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
     if own != given:
@@ -118,7 +130,18 @@ def _load_strictly(model: nn.Module, file: TensorFile) -> None:
 
 
 def choose_device(name: str, *, remedy: str = "--set device=auto") -> torch.device:
-    """The device of that name, `auto` being the best there is. Raises UserError for one that torch does not see."""
+    """Choose a device by its name.
+
+    Args:
+        name: `cpu`, `cuda`, `mps`, or `auto` for the best there is.
+        remedy: What the error advises.
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: For a device that torch does not see.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
@@ -134,7 +157,7 @@ def choose_device(name: str, *, remedy: str = "--set device=auto") -> torch.devi
 
 
 def find_file(path: Path) -> Path:
-    """The file that is meant: the path itself, or a run folder's best model. Raises UserError where it is absent."""
+    """Return the file that is meant: the path itself, or a run folder's best model. UserError where it is absent."""
     found = path / BEST if path.is_dir() else path
     if found.is_file():
         return found
@@ -147,7 +170,7 @@ def find_file(path: Path) -> Path:
 
 
 def name_model(path: Path) -> str:
-    """A run folder's name, also where its best model is named as a file; else the file's without its ending."""
+    """Name a model after its run folder, also where its best model is given as a file; else after the file."""
     run = path if path.is_dir() else path.parent.parent
     if (path.is_dir() or (path.parent.name, path.stem) == (BEST.parent.name, BEST.stem)) and run.resolve().name:
         return run.resolve().name

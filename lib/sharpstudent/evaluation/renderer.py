@@ -1,7 +1,7 @@
-"""What draws and reports for a task: the general form, of which a task's own renderer overrides what it knows better.
+"""Renderers: what a task opens, draws and reports in its own way. This is the general one; a task may override it.
 
-A task names its renderer as `module:Class`; it is loaded when it is needed. Importing this loads no torch: a renderer
-reads the command line, too.
+A task names its renderer as `module:Class`, which is loaded when it is needed. Importing this file loads no torch,
+because a renderer also reads the command line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def load_renderer(task: Task | type[Task]) -> Renderer:
-    """The renderer of a task: the one that it names, else the general one."""
+    """Load the renderer of a task: the one that it names, else the general one."""
     named = task.renderer
     if named is None:
         return Renderer(task)
@@ -41,10 +41,17 @@ def load_renderer(task: Task | type[Task]) -> Renderer:
 class StageEnd:
     """How a stage of training ended, for the lines that say what to do next.
 
-    metric, value: of the selected epoch, `val_accuracy` and 0.91; best: all metrics of its model; start: those of the
-    student that stage 2 began with, {} where they are not known; checkpoint: its path. For the command of stage 2:
-    config: path of the file to name; options: further words, with a space before each; finds_weights: whether the file
-    finds the checkpoint. settings: of the distillation, None where its loss is not written in the guide's keys.
+    Attributes:
+        stage: 1 or 2.
+        metric: That selected the epoch, such as `val_accuracy`.
+        value: Of that metric in the selected epoch.
+        best: All metrics of the selected model.
+        start: All metrics of the student that stage 2 began with; {} where they are not known.
+        checkpoint: Path of the selected model.
+        config: For the command of stage 2: path of the config to name.
+        options: Further words of that command, with a space before each.
+        finds_weights: Whether that config finds the checkpoint.
+        settings: Of the distillation; None where its loss is not written in the guide's keys.
     """
 
     stage: Stage
@@ -63,9 +70,14 @@ class StageEnd:
 class FinishedRun:
     """A training run that ends with a report.
 
-    folder: its own; checkpoint: of the best model; metric: that selected it, as logs name it; data: the validation
-    samples as the run opened them; device; read_others: gives the models that the best one is held against, for its
-    table.
+    Attributes:
+        config: Resolved.
+        folder: Of the run.
+        checkpoint: Of the best model.
+        metric: That selected it, as logs name it.
+        data: The validation samples, as the run opened them.
+        device: Where models run.
+        read_others: From the best model's table, the results of the models that it is compared with.
     """
 
     config: RunConfig
@@ -79,8 +91,15 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Session:
-    """An evaluation under way: what was asked for, who is told, and what has been opened for it. run: whose report it
-    is, None for an evaluation of its own.
+    """An evaluation in progress.
+
+    Attributes:
+        request: The command line.
+        device: Where the models are.
+        models: As opened, in the order of the request.
+        sets: As opened.
+        console: For the user's lines; None for none.
+        run: The run whose report this is; None for an evaluation of its own.
     """
 
     request: EvaluationRequest
@@ -91,16 +110,21 @@ class Session:
     run: FinishedRun | None = None
 
     def say(self, line: str) -> None:
-        """A line for the user, where there is a console."""
+        """Print a line for the user, where there is a console."""
         if self.console is not None:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluation found beside its tables, as far as the task's renderer looks for it.
+    """What an evaluation finds besides its tables, as far as the task's renderer looks for it.
 
-    calibrations, costs: of each opened model; mistakes, with pictures, and robustness: in the renderer's own form.
+    Attributes:
+        calibrations: Of each opened model.
+        costs: Of each opened model; None where they were not measured.
+        mistakes: In the renderer's own form.
+        pictures: Of the mistakes, in the renderer's own form.
+        robustness: By the model's name, in the renderer's own form.
     """
 
     calibrations: Sequence[Any] = ()
@@ -111,19 +135,25 @@ class Measured:
 
 
 class Renderer:
-    """One for each run of a script. task: the task of a run, or its class where only that is known."""
+    """What draws and reports for a task; a script makes one."""
 
     def __init__(self, task: Task | type[Task]) -> None:
+        """Keep the task of a run, or its class where only that is known."""
         self.task = task
-        self.kind: type[Task] = task if isinstance(task, type) else type(task)
+        self.task_class: type[Task] = task if isinstance(task, type) else type(task)
 
     # While a run trains and at its end.
 
     def draw_batch(self, path: Path, batch: Batch) -> None:
-        """Draw one batch as the student sees it, for a person to look at; where there is nothing to see, no file."""
+        """Draw one batch as the student sees it, where a task has something to see.
+
+        Args:
+            path: Of the picture.
+            batch: After augmentation.
+        """
 
     def describe_next(self, end: StageEnd) -> list[str]:
-        """What to do after a stage of training, as lines."""
+        """Say what to do after a stage of training, line by line."""
         from sharpstudent.report.guide import Gain, describe_next_after_stage1, describe_next_after_stage2
 
         best = f"{end.metric} {end.value:.4f}"
@@ -140,73 +170,128 @@ class Renderer:
             return describe_next_after_stage2(best=best, checkpoint=end.checkpoint, gain=gain, settings=end.settings)
         name = end.metric.removeprefix("val_")
         sign = 1.0 if self.task.metrics[name].direction == "higher" else -1.0
-        told = f"Against stage 1 ({start:.4f}): {end.value - start:+.4f}"
-        found = Gain(sign * (end.value - start), told, what=self.kind.title(name))
+        sentence = f"Against stage 1 ({start:.4f}): {end.value - start:+.4f}"
+        found = Gain(sign * (end.value - start), sentence, what=self.task_class.title(name))
         return describe_next_after_stage2(best=best, checkpoint=end.checkpoint, gain=found, settings=end.settings)
 
-    # What is asked for, and opened.
+    # The command line, models and data.
 
     def parse(self, argv: Sequence[str], *, script: str) -> EvaluationRequest:
-        """The command line of evaluate_model.py or compare_models.py, without the program's name."""
-        return parse_request(argv, script=script, task=self.kind)
+        """Read a command line.
+
+        Args:
+            argv: Without the program's name.
+            script: `evaluate_model.py` or `compare_models.py`.
+
+        Returns:
+            The request.
+
+        Raises:
+            UserError: For a command line that is wrong.
+        """
+        return parse_request(argv, script=script, task=self.task_class)
 
     def default_request(self, models: tuple[ModelRequest, ...], **more: Any) -> EvaluationRequest:
-        """What the report at the end of a run asks for. more: fields that every request has."""
+        """Build the request of the report at the end of a run; more: other fields of `EvaluationRequest`."""
         return EvaluationRequest(models, **more)
 
     def check(self, session: Session) -> None:
-        """Raise UserError for what is wrong with a request before anything long is begun."""
+        """Check a request before anything slow begins; raise UserError for what is wrong."""
 
     def open_model(self, request: ModelRequest, device: torch.device) -> OpenedModel:
-        """A model, on the device. Raises UserError for one that cannot be evaluated."""
+        """Open a model.
+
+        Args:
+            request: Its file, and what the command line says of it.
+            device: Where it goes.
+
+        Returns:
+            The model, on the device.
+
+        Raises:
+            UserError: For one that cannot be evaluated.
+        """
         from sharpstudent.evaluation.opened import open_checkpoint
 
-        return open_checkpoint(request, self.kind, device)
+        return open_checkpoint(request, self.task_class, device)
 
     def open_sets(self, session: Session) -> Sequence[EvalSet]:
-        """The data sets that were asked for, or the validation data of the run that made the last model that has one.
+        """Open the data sets of the request; without any, the validation data of the last model's run.
 
-        Raises UserError for data that is not there.
+        Raises:
+            UserError: For data that is not there.
         """
         from sharpstudent.evaluation.tables import open_sets
 
-        return open_sets(session, self.kind)
+        return open_sets(session, self.task_class)
 
     def open_run_data(self, run: FinishedRun) -> EvalSet:
-        """The validation data of a run, as the run opened it."""
+        """Return the validation data of a run, as the run opened it."""
         from sharpstudent.evaluation.tables import build_validation_set
 
         assert isinstance(self.task, Task)
         return build_validation_set(self.task, run.data, run.config)
 
-    # What is looked for.
+    # Measurements.
 
     def calibrate(self, session: Session) -> Sequence[Any]:
-        """What each opened model's checkpoint keeps of its own validation, or what other data gives."""
+        """Return the calibration of each opened model, as its checkpoint keeps it."""
         return [opened.about.get("calibration") for opened in session.models]
 
     def find_mistakes(self, session: Session, evaluation: Evaluation) -> tuple[Sequence[Any], Sequence[Any]]:
-        """The samples that models are most wrong about, and pictures of them."""
+        """Find the samples that models are most wrong about.
+
+        Args:
+            session: With the opened models.
+            evaluation: Their tables.
+
+        Returns:
+            The mistakes, and pictures of them.
+        """
         return (), ()
 
     def measure_robustness(self, session: Session) -> Mapping[str, Any]:
-        """What worse samples do to each model, by its name."""
+        """Measure how corrupted samples change each model's metrics, by the model's name."""
         return {}
 
-    # What is told.
+    # Results.
 
     def build_results(self, session: Session, evaluation: Evaluation, measured: Measured, heading: Heading) -> Any:
-        """The results as data, the verdict among them. Raises UserError for data that has no figures."""
+        """Build the results as data, with the verdict.
+
+        Args:
+            session: With the request.
+            evaluation: The tables of all models.
+            measured: What else was found.
+            heading: Title and circumstances.
+
+        Returns:
+            The results, in the form of this renderer.
+
+        Raises:
+            UserError: For data on which no metric has a value.
+        """
         from sharpstudent.evaluation.compare import build_results
 
-        return build_results(self.kind, session, evaluation, measured, heading)
+        return build_results(self.task_class, session, evaluation, measured, heading)
 
     def write(
         self, folder: Path, results: Any, evaluation: Evaluation, measured: Measured, *, run: FinishedRun | None
     ) -> list[Path]:
-        """Write all files of a report into its folder; returns them, the page first.
+        """Write all files of a report.
 
-        Raises UserError where the disk refuses.
+        Args:
+            folder: Where they go.
+            results: As `build_results` gave them.
+            evaluation: The tables of all models.
+            measured: What else was found.
+            run: The run whose report it is; None for an evaluation of its own.
+
+        Returns:
+            The files of the report, the page first.
+
+        Raises:
+            UserError: Where the disk refuses.
         """
         from sharpstudent.evaluation.compare import write_tables
         from sharpstudent.report.evaluation import write_report
@@ -219,10 +304,21 @@ class Renderer:
         return written
 
     def store(self, session: Session, measured: Measured) -> None:
-        """Keep what was chosen, where the request asks for it."""
+        """Store chosen thresholds in checkpoints, where the request wants it.
+
+        Args:
+            session: With the opened models.
+            measured: With their calibrations.
+        """
 
     def say_results(self, session: Session, results: Any, folder: Path) -> None:
-        """The tables, the verdict, and where the rest is."""
+        """Print the tables, the verdict, and where the report is.
+
+        Args:
+            session: With the console.
+            results: As `build_results` gave them.
+            folder: Of the report.
+        """
         from sharpstudent.report.evaluation import list_console_tables
 
         assert session.console is not None
@@ -239,7 +335,12 @@ SENTENCES = 5  # of the verdict that the console shows after its first line
 
 
 def say_verdict(session: Session, verdict: Sequence[str]) -> None:
-    """The first sentences."""
+    """Print the first sentences of a verdict.
+
+    Args:
+        session: With the console.
+        verdict: The headline and the sentences after it.
+    """
     headline, *sentences = verdict
     for line in (headline, *(f"- {sentence}" for sentence in sentences[:SENTENCES])):
         session.say(line)

@@ -1,4 +1,4 @@
-"""evaluate_model.py, compare_models.py and the report at the end of a run: open, evaluate, compare, write."""
+"""What evaluate_model.py, compare_models.py and the end of a run do: open, evaluate, compare, write a report."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from sharpstudent.report.results import TrainingResult
 
 ROOT = Path("output")
 RESULTS = "results.json"
-ALL_PAIRS = 4  # up to so many models without roles, each is held against each; of more, each against the first
+ALL_PAIRS = 4  # up to so many models without roles, each pair is compared; of more, each with the first
 
 
 def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Console) -> Path:
-    """Do what was asked; write nothing before all models have been evaluated.
+    """Evaluate the models of a request and write a report; nothing is written before all have been evaluated.
 
     Args:
         renderer: Of the task.
@@ -91,8 +91,10 @@ def write_run_report(renderer: Renderer, run: FinishedRun) -> Path:
 
 
 def list_pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
-    """Which models are held against which, by number, first minus second: those of the two-stage comparison, in the
-    order of what they tell, then every further model against the first of all.
+    """List which models are compared, by number, first minus second.
+
+    The pairs of the two-stage comparison come first, the most important one before the others; then every further
+    model is compared with the first of all.
     """
     place = {role: number for number, role in enumerate(roles) if role != "model"}
     wanted = (
@@ -110,7 +112,7 @@ def list_pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any, Evaluation, Measured]:
-    """What both an evaluation and the end of a run come to: everything found, as results."""
+    """Evaluate and measure, and build the results: the common part of an evaluation and of the end of a run."""
     calibrations = renderer.calibrate(session)
     evaluation = evaluate_models(session, session.sets)
     mistakes, pictures = renderer.find_mistakes(session, evaluation)
@@ -131,7 +133,7 @@ def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any
 
 
 def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> Session:
-    """Models, data and the folder to write to; all problems are raised together."""
+    """Open models and data, and check the folder to write to; all problems are raised together."""
     problems = ProblemList()
     device = choose_device(request.device, remedy="--device auto")
     models: list[OpenedModel] = []
@@ -156,7 +158,7 @@ def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> S
 
 
 def note_equal_weights(models: Sequence[OpenedModel]) -> list[OpenedModel]:
-    """Each model with a note where it holds the weights of one before it: the comparison would say nothing."""
+    """Add a note to each model that has the weights of one before it: comparing the two says nothing."""
     first: dict[str, str] = {}
     noted: list[OpenedModel] = []
     for opened in models:
@@ -197,7 +199,7 @@ def _check_folder(wanted: Path | None) -> None:
 
 
 def _make_out_folder(wanted: Path | None) -> Path:
-    """The folder of the report: `wanted`, or a new one under output/."""
+    """Make the folder of the report: `wanted`, or a new one under output/."""
     if wanted is None:
         return make_new_folder(ROOT / f"evaluation_{datetime.now():%m_%d_%H_%M_%S}")
     make_folder(wanted)
@@ -212,16 +214,16 @@ def _measure_costs(session: Session) -> list[Any]:
 
 
 def _find_subject(roles: Sequence[str]) -> int:
-    """The model that the report is about."""
+    """Find the model that the report is about."""
     if "distilled" in roles:
         return roles.index("distilled")
     return len(roles) - 1 if any(role != "model" for role in roles) else 0
 
 
 def _read_run(opened: OpenedModel, default: str) -> tuple[TrainingResult | None, dict[str, Any] | None]:
-    """metrics.csv and the resolved config of the run that the model lies in; None for a file elsewhere.
+    """Read metrics.csv and the resolved config of the run that the model lies in; None for a file elsewhere.
 
-    default: the metric that selected its epoch, where the checkpoint does not say.
+    default: The metric that selected its epoch, where the checkpoint does not say.
     """
     folder = find_run_folder(opened.path)
     if folder is None:

@@ -49,10 +49,10 @@ def compute_tables(
     timeout_s: float = 300.0,
     between_batches: Callable[[], None] = lambda: None,
 ) -> tuple[tuple[Table, ...], tuple[Replaced, ...]]:
-    """What each of the models says of every sample, in order; a batch is loaded once and goes through all of them.
+    """Compute the rows of each model on every sample, in order; a batch is loaded once and goes through all models.
 
     Args:
-        models: In evaluation mode while they are asked; their modes are put back after.
+        models: They are put in evaluation mode for this; their own modes are restored after.
         samples: One split; their `seed` keys the randomness.
         task: Makes batches of samples and rows of outputs.
         batch_size: Samples a batch.
@@ -81,7 +81,19 @@ def compute_tables(
 
 
 def make_table(task: Task, outputs: Outputs, batch: Batch) -> Table:
-    """The rows of one batch, as copies: a view would hold the batch's shared memory, and file descriptors."""
+    """Build the rows of one batch, as copies: a view would keep the batch's shared memory and file descriptors.
+
+    Args:
+        task: Whose columns they have.
+        outputs: Of the model.
+        batch: What it was given.
+
+    Returns:
+        The table of the batch.
+
+    Raises:
+        ValueError: For a column of the task that has another number of rows.
+    """
     rows: dict[str, Any] = {"id": np.array(batch.rows["id"]), "group": np.array(batch.rows["group"])}
     if "key" in batch.rows:
         rows["key"] = np.array(batch.rows["key"], np.int64).reshape(-1, 3)
@@ -93,7 +105,7 @@ def make_table(task: Task, outputs: Outputs, batch: Batch) -> Table:
 
 
 def join_parts(parts: Sequence[Table]) -> Table:
-    """One table of several, one below the other."""
+    """Join tables of the same columns, one below the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -107,18 +119,17 @@ def check_finite(table: Table) -> None:
     for name, column in table.items():
         if column.dtype.kind != "f":
             continue
-        bad = ~np.isfinite(column) if column.ndim > 1 else np.isinf(column)
-        rows = np.flatnonzero(bad.reshape(len(column), -1).any(axis=1)).tolist()
+        values = column.reshape(len(column), -1)
+        bad = ~np.isfinite(values) if column.ndim > 1 else np.isinf(values)
+        rows = np.flatnonzero(bad.any(axis=1)).tolist()
         if rows:
-            values = column.reshape(len(column), -1)
-            told = [f"{table['id'][row]} ({values[row][bad.reshape(len(column), -1)[row]][0]})" for row in rows[:SHOWN]]
-            raise MetricError(
-                f"{len(rows)} of {len(column)} samples with {name} that are not finite: {name_some(told, of=len(rows))}"
-            )
+            shown = [f"{table['id'][row]} ({values[row][bad[row]][0]})" for row in rows[:SHOWN]]
+            named = name_some(shown, of=len(rows))
+            raise MetricError(f"{len(rows)} of {len(column)} samples with {name} that are not finite: {named}")
 
 
 def table_to_json(table: Table) -> dict[str, Any]:
-    """A table as JSON values; float32 as the shortest text of its float64 value: read back, it is the same bits."""
+    """Turn a table into JSON values; a float32 is written as float64, and read back it is the same bits."""
     return {name: {"type": column.dtype.kind, "values": column.tolist()} for name, column in table.items()}
 
 
@@ -128,7 +139,17 @@ _EARLIER = {"logits": "logits", "labels": "label", "sample_ids": "id", "clip_ids
 
 
 def table_from_json(stored: Mapping[str, Any]) -> Table:
-    """What `table_to_json` made, and what earlier versions kept. Raises KeyError, TypeError or ValueError otherwise."""
+    """Build a table from what `table_to_json` or an earlier version made.
+
+    Args:
+        stored: JSON values.
+
+    Returns:
+        The table.
+
+    Raises:
+        KeyError: For other values; also TypeError and ValueError.
+    """
     if "sample_ids" in stored:
         types = {"logits": np.float32, "labels": np.int64}
         return {name: np.array(stored[key], types.get(key)) for key, name in _EARLIER.items()}
@@ -139,7 +160,7 @@ def table_from_json(stored: Mapping[str, Any]) -> Table:
 
 
 def compute_digest(plain: Any) -> str:
-    """sha256 of JSON values."""
+    """Compute the sha256 of JSON values."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -151,30 +172,41 @@ class EvalSet(ABC):
 
     @abstractmethod
     def open(self, input_key: Hashable) -> Samples:
-        """Its samples for models that read inputs of one form, see `OpenedModel.input_key`; always the same ones."""
+        """Return its samples for models of one `OpenedModel.input_key`; always the same samples."""
 
 
 class SplitSet(EvalSet):
-    """Samples that a task has opened.
-
-    kind: `split` of a task's data, or `validation` of a run; split: its name or path; notes: what else a report says.
-    """
+    """A set of samples that a task has opened."""
 
     def __init__(
         self, name: str, task: Task, samples: Samples, *, kind: str, split: str, notes: Sequence[str] = ()
     ) -> None:
+        """Keep the samples.
+
+        Args:
+            name: What reports call the set.
+            task: Makes rows of what models give.
+            samples: As the task opened them.
+            kind: `split` of a task's data, or `validation` of a run.
+            split: Its name or path.
+            notes: What else a report says of it.
+        """
         self.name, self.task, self.kind, self.split = name, task, kind, split
         self._samples, self._notes = samples, tuple(notes)
 
     def open(self, input_key: Hashable) -> Samples:
+        """Return the samples, which are the same for all models."""
         return self._samples
 
     def describe(self, table: Table, unreadable: Mapping[str, str]) -> EvaluatedSet:
-        """What a report tells of it.
+        """Describe the set for a report.
 
         Args:
-            table: of any of the models: its ids and groups are those of all.
-            unreadable: samples that others were taken for, by name with the reason.
+            table: Of any of the models: all have the same ids and groups.
+            unreadable: The samples that others were taken for, by name with the reason.
+
+        Returns:
+            The description.
         """
         ids, groups = table["id"].tolist(), table["group"].tolist()
         text = "\n".join(f"{name}\0{group}" for name, group in zip(ids, groups, strict=True))
@@ -194,7 +226,7 @@ class SplitSet(EvalSet):
 
 
 def _count_classes(task: Task, table: Table) -> dict[str, int]:
-    """Rows of each class, where the task has classes."""
+    """Count the rows of each class, where the task has classes."""
     classes, labels = getattr(task, "classes", ()), table.get("label")
     if not classes or labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
         return {}
@@ -204,12 +236,12 @@ def _count_classes(task: Task, table: Table) -> dict[str, int]:
 VALIDATION = "validation"  # the split that chooses checkpoints
 
 
-def open_sets(session: Session, kind: type[Task]) -> list[SplitSet]:
+def open_sets(session: Session, task_class: type[Task]) -> list[SplitSet]:
     """Open the data sets of an evaluation.
 
     Args:
-        session: What was asked for.
-        kind: The class of the task.
+        session: With the request.
+        task_class: The class of the task.
 
     Returns:
         The sets of the request; without any, the validation data of the run that made the last model that has one.
@@ -218,8 +250,8 @@ def open_sets(session: Session, kind: type[Task]) -> list[SplitSet]:
         UserError: For data that is not there.
     """
     request = session.request
-    config = find_config(request, kind)
-    task = kind() if config is None else kind(config.task_section, allow=config.allow)
+    config = find_config(request, task_class)
+    task = task_class() if config is None else task_class(config.task_section, allow=config.allow)
     if request.data:
         words = [str(one.path) for one in request.data]
         names = choose_names([one.name or word for one, word in zip(request.data, words, strict=True)], words)
@@ -254,21 +286,21 @@ def build_validation_set(task: Task, samples: Samples, config: RunConfig) -> Spl
 
 
 def _note(config: RunConfig | None, split: str) -> list[str]:
-    """What a report says of a split that chose the checkpoint."""
+    """The note on a split that chose the checkpoint."""
     return [] if config is None or split != VALIDATION else [note_validation(config.name)]
 
 
 def note_validation(run: str) -> str:
-    """Say what a report must of the validation data of a run, which chose the run's checkpoint."""
-    return f"the validation data of the run {run}: it chose the checkpoint, so its figures flatter it"
+    """Say that the validation data of a run chose the run's checkpoint."""
+    return f"the validation data of the run {run}: it chose the checkpoint, so its metrics are optimistic"
 
 
-def find_config(request: EvaluationRequest, kind: type[Task]) -> RunConfig | None:
+def find_config(request: EvaluationRequest, task_class: type[Task]) -> RunConfig | None:
     """Find the config that names the task's data.
 
     Args:
         request: What is evaluated.
-        kind: The class of the task.
+        task_class: The class of the task.
 
     Returns:
         The user's own config, or that of the run of the last model that lies in a run folder; None without either.
@@ -277,17 +309,17 @@ def find_config(request: EvaluationRequest, kind: type[Task]) -> RunConfig | Non
         UserError: For a config that cannot be read, and a run of another task.
     """
     if request.config is not None:
-        return load_config(request.config, kind)
-    found = (read_run_config(model.path, kind) for model in reversed(request.models))
+        return load_config(request.config, task_class)
+    found = (read_run_config(model.path, task_class) for model in reversed(request.models))
     return next((config for config in found if config is not None), None)
 
 
-def read_run_config(path: Path, kind: type[Task]) -> RunConfig | None:
+def read_run_config(path: Path, task_class: type[Task]) -> RunConfig | None:
     """Read the config of the run that a model lies in.
 
     Args:
         path: Of the model, a file or a run folder.
-        kind: The class of the task.
+        task_class: The class of the task.
 
     Returns:
         The config; None for a file elsewhere.
@@ -296,53 +328,65 @@ def read_run_config(path: Path, kind: type[Task]) -> RunConfig | None:
         UserError: For a run of another task.
     """
     folder = find_run_folder(path)
-    return None if folder is None else load_config(folder, kind)
+    return None if folder is None else load_config(folder, task_class)
 
 
 def find_run_folder(checkpoint: Path) -> Path | None:
-    """The run whose weights/ a checkpoint lies in, or that `checkpoint` itself is; None for a file elsewhere."""
+    """Find the run folder that a checkpoint lies in, or that `checkpoint` itself is; None for a file elsewhere."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.absolute().parent.parent
     return folder if (folder / STORED_NAME).is_file() else None
 
 
-def load_config(path: Path, kind: type[Task]) -> RunConfig:
-    """The config of a run by its folder, or a config file of the user's. kind: the class of the task, which is known:
-    what the file says of it is never imported. Raises UserError for a run of another task.
+def load_config(path: Path, task_class: type[Task]) -> RunConfig:
+    """Load the config of a run, or a config file of the user's.
+
+    Args:
+        path: A run folder, or a config file.
+        task_class: The class of the task; what the file says of it is never imported.
+
+    Returns:
+        The config, resolved.
+
+    Raises:
+        UserError: For a config that cannot be read, and for a run of another task.
     """
     if path.is_dir():
-        _check_task(path, kind)
-        return load_run_config(path, lambda *_, **__: kind)
-    keys = validate_keys(read_config_file(path), kind)
+        _check_task(path, task_class)
+        return load_run_config(path, lambda *_, **__: task_class)
+    keys = validate_keys(read_config_file(path), task_class)
     name = clean_name(path.stem)
-    return resolve(keys, stage=1, name=name, config_name=name, task=kind)
+    return resolve(keys, stage=1, name=name, config_name=name, task=task_class)
 
 
-def _check_task(folder: Path, kind: type[Task]) -> None:
+def _check_task(folder: Path, task_class: type[Task]) -> None:
     name = read_task_name(read_config_file(folder / STORED_NAME))
-    if ":" not in name and find_task(name, where=f"{folder / STORED_NAME}: task") is not kind:
+    if ":" not in name and find_task(name, where=f"{folder / STORED_NAME}: task") is not task_class:
         raise UserError.about(
             str(folder),
             f"is a run of the task {name}",
-            expected=f"a run of {kind.__module__}:{kind.__qualname__}",
+            expected=f"a run of {task_class.__module__}:{task_class.__qualname__}",
             remedy="leave --task out, or name another run",
         )
 
 
 def choose_names(wanted: Sequence[str], words: Sequence[str], *, sign: str = "@") -> list[str]:
-    """The names with which data sets stand in results.
+    """Check the names of data sets in results.
 
     Args:
         wanted: The names that were given.
-        words: What is asked for by each data set.
-        sign: What stands beside a set's name in results, and so not in it.
+        words: The word on the command line that named each data set.
+        sign: What separates a set's name from a metric's in results, and so must not be in it.
+
+    Returns:
+        The names.
 
     Raises:
-        UserError: For a name that is empty, there twice, or holds that sign, and for a set that is asked for twice.
+        UserError: For a name that is empty, there twice, or holds that sign, and for a set that was named twice.
     """
     problems = ProblemList()
     for word in dict.fromkeys(words):
         if words.count(word) > 1:
-            problems.add(Problem(word, "is asked for twice: its rows would count twice", remedy="name it once"))
+            problems.add(Problem(word, "is named twice: its rows would count twice", remedy="name it once"))
     for name in dict.fromkeys(wanted):
         if not name.strip() or sign in name or wanted.count(name) > 1:
             what = "names two data sets" if wanted.count(name) > 1 else "cannot name a data set"

@@ -70,7 +70,7 @@ def tell_models(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelR
             problems.add(Problem(_name_option(key), what, got=got, remedy=f"call it {name}=MODEL"))
     problems.raise_if_any()
     return tuple(
-        replace(model, told={key: named.get(model.name, named.get(None)) for key, named in values.items()})
+        replace(model, options={key: named.get(model.name, named.get(None)) for key, named in values.items()})
         for model in models
     )
 

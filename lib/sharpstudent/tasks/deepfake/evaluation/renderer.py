@@ -80,7 +80,7 @@ class FaceRenderer(Renderer):
         from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
         cv2.setNumThreads(1)  # a loader process that is forked beside OpenCV's threads hangs
-        file = ModelFile(path=request.path, name=request.name, **request.told)
+        file = ModelFile(path=request.path, name=request.name, **request.options)
         return open_model(file, classes=DeepfakeTask.classes, device=device)
 
     def check(self, session: Session) -> None:
@@ -92,7 +92,7 @@ class FaceRenderer(Renderer):
         from sharpstudent.evaluation.tables import find_config
         from sharpstudent.tasks.deepfake.evaluation.datasets import open_data
 
-        sets, self._validation = open_data(session, find_config(session.request, self.kind))
+        sets, self._validation = open_data(session, find_config(session.request, self.task_class))
         return sets
 
     def open_run_data(self, run: FinishedRun) -> ValidationSet:
