@@ -130,8 +130,9 @@ def read_number(
             value = math.nan
         if not low <= value <= high or (above and value == low) or (below and value == high):
             noun = "a whole number" if kind is int else "a number"
-            start, end = f"above {low:g}" if above else f"from {low:g}", f"{'below ' if below else ''}{high:g}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {start} to {end}")
+            limits = f"{'above' if above else 'from'} {low:g} to {'below ' if below else ''}{high:g}"
+            limits = f"between {low:g} and {high:g}" if above and below else limits
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {limits}")
         return value
 
     return read

@@ -186,7 +186,7 @@ def read_selection_metric(about: Mapping[str, Any], *, default: str) -> str:
         default: For earlier versions, which knew one metric only and do not say it.
 
     Returns:
-        Its name, such as `val_auc`.
+        Its name, such as `val_accuracy`.
     """
     return str(about.get("selection_metric", default))
 
