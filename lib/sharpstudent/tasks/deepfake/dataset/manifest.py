@@ -197,7 +197,7 @@ def write_manifest(path: Path, rows: Iterable[FaceRow], about: Mapping[str, Any]
     Args:
         path: The file.
         rows: The rows, sorted by SPLITS.
-        about: What the manifest says of its preparation, as plain JSON.
+        about: Facts about the preparation, as plain JSON.
         is_part: The rows are those of one finished clip, with splits in any order.
 
     Raises:
@@ -227,7 +227,7 @@ def _crc(text: str) -> str:
 
 
 def _crc_of_batch(batch: pa.RecordBatch, first_row: int) -> str:
-    """Return the checksum of all that a batch holds, column by column, and of where it stands."""
+    """Return the checksum of all values of a batch, column by column, and of its place in the file."""
     crc32 = zlib.crc32(f"{first_row} {len(batch)}".encode())
     for column in batch.columns:
         for buffer in column.buffers():
@@ -243,7 +243,7 @@ class Manifest:
     Attributes:
         path: Its file.
         folder: Where the rows' paths start.
-        about: What the preparation says of itself.
+        about: Facts about its preparation.
         is_part: Whether it holds one clip's rows, with splits in any order.
     """
 

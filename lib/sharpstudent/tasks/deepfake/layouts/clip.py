@@ -1,4 +1,4 @@
-"""Defines what every layout gives: clips by reference, and what was left out.
+"""Defines the result of every layout: clips by reference, and what was left out.
 
 `ClipCollector` gathers both while a layout reads a folder.
 """
@@ -72,11 +72,11 @@ class RawClip:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Something that gives no face, with the reason.
+    """A file, frame or entry that cannot be used, with the reason.
 
     Attributes:
         source: The file (or clip) as the user knows it.
-        reason: Why it gives none.
+        reason: Why it cannot be used.
         frame: Its number in the video; None for a whole file.
     """
 

@@ -43,7 +43,7 @@ def assemble(
         clips: All clips, sorted by key, each with a part.
         rejected: What the layout left out.
         request: What the user asked for: shares, seed, shards.
-        settings: What the manifest says of its preparation.
+        settings: What decides the set; the manifest keeps it.
         digest: Identifies all that the set is made of.
         tick: Called now and then with what is going on.
 

@@ -31,13 +31,13 @@ from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_F
 
 @dataclass(frozen=True)
 class CroppedFrame:
-    """What one frame gave. Its people have no numbers yet.
+    """The crops of one frame; its people have no numbers yet.
 
     Attributes:
         source: The file as the user knows it.
         index: The frame's number in the video, None for a photo.
         faces: Its crops, the largest face first.
-        reason: What the quarantine says of it, "" for nothing.
+        reason: Why the quarantine names it, "" where it does not.
     """
 
     source: str
@@ -66,7 +66,7 @@ class ClipCropper:
         self._frames = FrameCropper(settings, networks or load_networks, version=VERSION)
 
     def crop(self, clip: RawClip) -> ClipCrops:
-        """Return the clip's faces by frame and person, and what gave none, with the reasons.
+        """Return the clip's faces by frame and person, and the frames without any, with the reasons.
 
         Never raises for bad data. Raises UserError where a face has to be found and a model file is missing.
         """

@@ -122,7 +122,7 @@ class Networks:
     Attributes:
         detector: Finds them.
         mesh: Locates their landmarks.
-        found_by: What the manifest says of faces that these two found.
+        found_by: Their names and versions, for the manifest.
     """
 
     detector: Detector

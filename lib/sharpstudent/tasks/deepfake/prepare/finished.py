@@ -29,7 +29,7 @@ class Cropper(Protocol):
     """A pure function of a clip and the settings that it was made with; see `prepare.crop_clip`."""
 
     def crop(self, clip: RawClip) -> ClipCrops:
-        """Return the clip's faces, and what gave none."""
+        """Return the clip's faces, and the frames without any."""
         ...
 
 
@@ -48,11 +48,11 @@ class Job:
 
 @dataclass(frozen=True)
 class ClipDone:
-    """What one clip gave, as counts.
+    """The counts of one finished clip.
 
     Attributes:
-        faces: Faces.
-        rejected: Files and frames that gave none.
+        faces: Its faces.
+        rejected: Files and frames without a usable face.
         frames_read: Frames that were read.
     """
 
@@ -115,7 +115,7 @@ def build_broken_part(job: Job, how: str, reason: str, root: Path, clip_timeout:
         how: "crashed", "too slow" or "failed".
         reason: The same in words.
         root: SOURCE, whose path no output may contain.
-        clip_timeout: What the clip had, where it was too slow [s].
+        clip_timeout: The time limit that it exceeded [s]; None where it did not.
 
     Returns:
         The part.
@@ -136,7 +136,7 @@ class Finished:
     Attributes:
         digest: Identifies all that decided the set.
         shards: How many hold its crops, 0 for loose files.
-        shortest_timeout: The least that a clip had which was too slow [s]; None where none was.
+        shortest_timeout: The shortest time limit that a clip exceeded [s]; None where none did.
         counts: What the set holds.
     """
 
@@ -187,7 +187,7 @@ def write_finished(dest: Path, finished: Finished) -> None:
     write_text_atomically(dest / FINISHED, json.dumps(asdict(finished), allow_nan=False) + "\n")
 
 
-def is_whole(dest: Path) -> bool:
+def is_complete(dest: Path) -> bool:
     """Return whether all files of a finished set are there, the crops in their sizes."""
     if not (dest / QUARANTINE).is_file() or not (read_preparation(dest) or {}).get("is_finished"):
         return False

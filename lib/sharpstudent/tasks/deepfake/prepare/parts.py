@@ -42,11 +42,11 @@ class FaceCrop(FaceRow):
 
 @dataclass(frozen=True)
 class ClipCrops:
-    """What one clip gave.
+    """The crops of one clip.
 
     Attributes:
         faces: Its crops, by frame and person.
-        rejected: The file, or frames of it, that gave none.
+        rejected: The file, or frames of it, without a usable face.
         frames_read: How many frames were read.
         frames_with_face: In how many of them a face was found.
     """
@@ -59,7 +59,7 @@ class ClipCrops:
 
 @dataclass(frozen=True)
 class Part:
-    """What is known of a finished clip beside its rows.
+    """The facts about a finished clip that its rows do not hold.
 
     label and the fields after it are as in `FaceRow`, for a clip without any face has no row. Parts that an older
     version wrote have None and "" there.
@@ -69,9 +69,9 @@ class Part:
         fingerprint: Identifies all that decided its crops.
         frames_read: How many frames were read.
         frames_with_face: In how many of them a face was found.
-        rejected: The file, or frames of it, that gave no face.
+        rejected: The file, or frames of it, without a usable face.
         broken: How its worker was lost ("crashed", "too slow", "failed"), else None.
-        clip_timeout: What it had, where it was too slow [s].
+        clip_timeout: The time limit that it exceeded [s]; None where it did not.
         label: Real 0, fake 1.
         identity: The person whose face is seen.
         source_set: The data set's name.
@@ -179,7 +179,7 @@ def write_clip(dest: Path, clip: RawClip, part: Part, crops: ClipCrops, settings
     Args:
         dest: The set's folder.
         clip: The clip.
-        part: What is known of it beside its rows.
+        part: The facts that its rows do not hold.
         crops: Its crops.
         settings: How they were made.
         root: SOURCE, whose path no output may contain.
@@ -323,7 +323,7 @@ class StoredPart:
 
     Attributes:
         rows: The clip's rows.
-        about: What is known of the clip beside them.
+        about: The facts that they do not hold.
     """
 
     def __init__(self, dest: Path, key: str) -> None:

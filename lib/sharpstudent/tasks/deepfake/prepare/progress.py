@@ -1,4 +1,4 @@
-"""Shows how far a preparation is, and sums up what it gave.
+"""Shows the progress of a preparation, and sums up its result.
 
 A terminal gets a bar, a log gets a plain line now and then.
 """
@@ -67,7 +67,7 @@ class ClipProgress:
 
         Args:
             faces: Its faces.
-            rejected: Its files and frames that gave none.
+            rejected: Its files and frames without a usable face.
             frames: Its frames that were read.
         """
         self._done += 1
@@ -126,7 +126,7 @@ class Counts:
         by_split: Faces, clips and people of each split.
         reasons: For each reason (numbers in it left out) how many files and frames it rejected, the reason, and the
             first of them by name.
-        rejected: Files and frames that gave no face.
+        rejected: Files and frames without a usable face.
     """
 
     clips: int = 0
@@ -142,7 +142,7 @@ class Counts:
     rejected: int = 0
 
     def reject(self, rejection: Rejected) -> None:
-        """Count something that gave no face."""
+        """Count a file or frame without a usable face."""
         self.rejected += 1
         name = rejection.source if rejection.frame is None else f"{rejection.source} frame {rejection.frame}"
         known = self.reasons.setdefault(_NUMBER.sub("N", rejection.reason), [0, rejection.reason, []])

@@ -131,7 +131,7 @@ class _Preparation:
         """Do what is missing, and return what was counted."""
         request, dest = self._request, self._dest
         before = finished.read_finished(dest)
-        if before is not None and self._is_unchanged(before) and finished.is_whole(dest):
+        if before is not None and self._is_unchanged(before) and finished.is_complete(dest):
             self._say("everything is done already: nothing was changed")
             self._remove_other_form(before.shards)
             return before.counts

@@ -41,7 +41,7 @@ class Request:
         validation_share: The share of people held out for validation, where no list says it.
         test_share: The share of people kept for the test.
         split_seed: Draws these people.
-        clip_timeout: What one clip may take [s].
+        clip_timeout: The time limit of one clip [s].
         overwrite: What is finished in dest may be replaced or removed.
         retry: Clips whose worker was lost are tried again.
     """
