@@ -83,13 +83,13 @@ def render_model_card(
 
 
 def _show_code(name: str) -> str:
-    """As code on one line, whatever backticks are in it."""
+    """Format a name as code on one line, whatever backticks are in it."""
     line, ticks = " ".join(name.split()), "`" * (_count_backticks(name) + 1)
     return f"{ticks}{line}{ticks}" if len(ticks) == 1 else f"{ticks} {line} {ticks}"
 
 
 def _count_backticks(name: str) -> int:
-    """Backticks in a row, the longest."""
+    """The longest run of backticks."""
     return max(map(len, re.findall("`+", name)), default=0)
 
 
@@ -123,7 +123,7 @@ _TERMS: tuple[tuple[str, str], ...] = (
 
 
 def _list_terms(results: Results, model: ModelResult, training_data: str | None) -> list[str]:
-    """Sentences, for what is named in the training data, in what the checkpoint says and in the run's config."""
+    """List the terms of others that apply, by names in the training data, the checkpoint and the run's config."""
     config = {} if results.config is None else dict(results.config)
     told = [training_data or "", model.file, json.dumps(dict(model.trained), default=str, ensure_ascii=False)]
     told += [json.dumps(config.get(key), default=str) for key in ("student", "teachers", "task_section")]
@@ -146,7 +146,7 @@ _ROWS: tuple[tuple[str, str, text.Unit], ...] = (
 
 
 def _list_metrics(dataset: ReportSet, model: ModelResult) -> list[tuple[str, str]]:
-    """The metrics of a set with their intervals, then the frame AUC of each kind of fake."""
+    """List the metrics of a set with their intervals, then the frame AUC of each kind of fake."""
     rows = [(title, format_estimate(dataset.find(model, name), unit)) for title, name, unit in _ROWS]
     rows += [(f"Frame AUC, {kind}", format_estimate(one, "share")) for kind, one in dataset.list_kinds(model).items()]
     return [row for row in rows if row[1] != DASH]
@@ -166,7 +166,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def _render_front(results: Results, model: ModelResult, *, licence: str, training_data: str | None) -> str:
-    """Between two lines of `---`, ending in a newline."""
+    """Write the front matter: YAML between two lines of `---`, ending in a newline."""
     index = _list_results(results, model)
     front: dict[str, Any] = {"license": licence}
     if licence == OTHER:
@@ -187,7 +187,7 @@ def _list_tags(model: ModelResult) -> list[str]:
 
 
 def _list_results(results: Results, model: ModelResult) -> list[dict[str, Any]]:
-    """One entry a set, then one for each of its kinds of fake."""
+    """List the entries of the model index: one a set, then one for each of its kinds of fake."""
     found: list[dict[str, Any]] = []
     for dataset in list_sets(results):
         of_set = {estimate: dataset.find(model, estimate) for estimate, _, _ in METRICS}

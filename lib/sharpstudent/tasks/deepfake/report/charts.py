@@ -1,7 +1,7 @@
 """All charts of a report, in groups: the curves of each level and part, robustness, training.
 
-The curves show the scores of several models on the samples of one level and one part of the set: ROC,
-precision-recall and DET curves, a reliability diagram, and histograms of both classes.
+The curves show the scores of several models on the samples of one level and one part of the data: ROC, precision-recall
+and DET curves, a reliability diagram, and histograms of both classes.
 
 Legend: K severities of a corruption, P points of a curve.
 """
@@ -47,7 +47,13 @@ Points = tuple[NDArray[np.float64], NDArray[np.float64]]  # x (P,) and y (P,)
 
 @dataclass(frozen=True)
 class ReportCharts:
-    """curves: frames of all data first; robustness and training may have no charts. Names of charts are unique."""
+    """All charts of a report; no two have the same name.
+
+    Attributes:
+        curves: a group for each level and part, frames of all data first.
+        robustness: a chart for each corruption, which may be none.
+        training: the training curves, which may be none.
+    """
 
     curves: tuple[ChartGroup, ...]
     robustness: ChartGroup
@@ -59,7 +65,7 @@ class ReportCharts:
 
 
 def build_charts(results: Results) -> ReportCharts:
-    """The charts of everything that the results hold."""
+    """Build the charts of everything that the results hold."""
     places = _list_places(results.models)
     stems = make_unique(f"{make_slug(level)}-{make_slug(part) if part else 'all'}" for level, part in places)
     training = [] if results.training is None else build_training(results.training)
@@ -95,8 +101,18 @@ def _build_group(models: Sequence[ModelResult], level: str, part: str, stem: str
 
 @dataclass(frozen=True)
 class CurveKind:
-    """A kind of curve. metric, unit: the number said beside each model, and how it is written; x, y: names of the axes;
-    columns: those of its CSV, after the model's name; has_reference: whether the diagonal is drawn.
+    """A kind of curve.
+
+    Attributes:
+        name: of its files and in the results.
+        title: of the chart.
+        metric: whose value stands beside each model.
+        unit: how that value is formatted.
+        x: name of the x axis.
+        y: name of the y axis.
+        hint: how to read the chart.
+        columns: of its CSV, after the model's name.
+        has_reference: whether the diagonal is drawn.
     """
 
     name: str
@@ -174,6 +190,12 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
     every = None if kind.name == "reliability" else MARKERS_APART
 
     def draw(figure: Any, palette: Palette) -> None:
+        """Draw the curve of each model.
+
+        Args:
+            figure: of matplotlib.
+            palette: the colours.
+        """
         axes = figure.add_subplot()
         if kind.has_reference:
             draw_reference(axes, palette, ends, ends)
@@ -208,19 +230,22 @@ def _read_columns(kind: str, drawing: Drawing) -> Sequence[Sequence[Any]]:
 
 
 def _list_rows(models: Drawn, read: Callable[[Drawing], Sequence[Sequence[Any]]]) -> tuple[tuple[Any, ...], ...]:
-    """The rows of a CSV: the model's name, then a value of each of its columns."""
+    """Rows of a CSV: the model's name, then the values of its columns."""
     return tuple((name, *row) for _, name, drawing in models for row in zip(*read(drawing), strict=True))
 
 
 def _read_points(kind: str, drawing: Drawing) -> Points:
-    """Of a reliability diagram a point a bin that is not empty."""
+    """Read the points of a curve; a reliability diagram has one for each bin that is not empty."""
     *_, x, y = (np.array(column, np.float64) for column in _read_columns(kind, drawing))
     filled = ~np.isnan(x) & ~np.isnan(y)
     return x[filled], y[filled]
 
 
 def _scale_det(models: Drawn) -> tuple[Callable[[Drawing], Points], Callable[[Any], None], tuple[float, float]]:
-    """Axes of normal deviates (Martin et al. 1997): the curve of a drawing there, how axes are set, and their ends."""
+    """Scale a DET chart by normal deviates (Martin et al. 1997).
+
+    Returns a function that gives the curve of a drawing, one that sets the axes, and the lower and upper end of both.
+    """
     curves = {id(drawing): _find_deviates(drawing) for _, _, drawing in models}
     low = min(float(min(x.min(), y.min())) for x, y in curves.values())
     low = max(low, float(find_deviates(np.array([LEAST_RATE]), 10**9)[0])) - 0.05
@@ -239,13 +264,13 @@ def _scale_det(models: Drawn) -> tuple[Callable[[Drawing], Points], Callable[[An
 
 
 def _find_deviates(drawing: Drawing) -> Points:
-    """Rates of 0 and 1 count as half a sample; the histogram says how many samples there are."""
+    """Convert error rates to normal deviates; rates of 0 and 1 count as half a sample."""
     reals, fakes = max(1, sum(drawing.histogram.real)), max(1, sum(drawing.histogram.fake))
     return find_deviates(np.array(drawing.det.x), reals), find_deviates(np.array(drawing.det.y), fakes)
 
 
 def _cut(x: NDArray[np.float64], y: NDArray[np.float64], low: float, high: float) -> Points:
-    """The part of a curve, x rising and y falling, that lies in low..high of both; its ends where it crosses them."""
+    """Clip a curve, x rising and y falling, to low..high; it ends where it crosses these limits."""
     x, y = np.maximum(x, low), np.maximum(y, low)
     places = np.arange(len(x))
     first, last = np.interp(-high, -y, places), np.interp(high, x, places)
@@ -255,10 +280,25 @@ def _cut(x: NDArray[np.float64], y: NDArray[np.float64], low: float, high: float
 
 
 def build_histograms(models: Drawn, *, place: str, stem: str) -> Chart:
-    """A row a model: reals as an area, fakes as a line, each as shares of its class."""
+    """Build a chart with a row a model: reals as an area, fakes as a line, each as shares of its class.
+
+    Args:
+        models: the drawings of each model, at least one.
+        place: which samples these are, such as `frames of all data`.
+        stem: what tells this chart's file from those of other places.
+
+    Returns:
+        The chart.
+    """
     short = shorten_names([name for _, name, _ in models], 30)
 
     def draw(figure: Any, palette: Palette) -> None:
+        """Draw the histograms of each model.
+
+        Args:
+            figure: of matplotlib.
+            palette: the colours.
+        """
         rows = figure.subplots(len(models), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (_, name, drawing) in zip(rows, models, strict=True):
             counted = drawing.histogram
@@ -293,7 +333,7 @@ def build_histograms(models: Drawn, *, place: str, stem: str) -> Chart:
 
 
 def build_robustness(models: Sequence[ModelResult]) -> list[Chart]:
-    """One chart for each corruption that any model was tested with, in the order in which they are met."""
+    """Build one chart for each corruption that any model was tested with."""
     names = list_corruptions(models)
     points = [point.auc for model in models for curve in model.robustness for point in curve.points]
     low = find_least(value for auc in points for value in (auc.value, auc.low))
@@ -302,12 +342,12 @@ def build_robustness(models: Sequence[ModelResult]) -> list[Chart]:
 
 
 def list_corruptions(models: Sequence[ModelResult]) -> list[str]:
-    """Their names, in the order in which they are met."""
+    """The names of the corruptions, in the order of their first appearance."""
     return list(dict.fromkeys(curve.name for model in models for curve in model.robustness))
 
 
 def find_least(aucs: Iterable[float | None]) -> float:
-    """Where a scale of AUCs begins: .5, or the tenth below the lowest one where a model is worse than guessing."""
+    """Where a scale of AUCs begins: .5, or lower, at a multiple of .1, where a model is worse than guessing."""
     return math.floor(10 * min([0.5, *(value for value in aucs if value is not None)])) / 10
 
 
@@ -317,6 +357,12 @@ def _build_robustness(models: Sequence[ModelResult], name: str, stem: str, low: 
     ticks = name_severities(longest)
 
     def draw(figure: Any, palette: Palette) -> None:
+        """Draw the AUC of each model by severity, with intervals.
+
+        Args:
+            figure: of matplotlib.
+            palette: the colours.
+        """
         axes = figure.add_subplot()
         draw_reference(axes, palette, [0, max(1, len(ticks) - 1)], [0.5, 0.5])
         for number, _, curve in curves:
@@ -356,13 +402,13 @@ def _build_robustness(models: Sequence[ModelResult], name: str, stem: str, low: 
 
 
 def name_corruption(name: str) -> str:
-    """`jpeg` -> "JPEG", `crop_jitter` -> "Crop jitter"."""
+    """Name a corruption for readers: `jpeg` gives "JPEG", `crop_jitter` "Crop jitter"."""
     plain = name.replace("_", " ")
     return {"jpeg": "JPEG", "h264": "H.264"}.get(plain, plain[:1].upper() + plain[1:])
 
 
 def name_severities(curve: CorruptionCurve) -> list[str]:
-    """A short name for each severity (K,): the number, where its label is the unit with that number; else the label."""
+    """Short names of the severities (K,): the number where a label is the unit with that number, else the label."""
     names = [point.label for point in curve.points]
     numbers = [f"{point.strength:g}" for point in curve.points]
     told = all(number in name for number, name in zip(numbers[1:], names[1:], strict=True))

@@ -1,9 +1,7 @@
-"""What a verdict says of one model: whether it separates the classes, and how its decisions fare.
+"""Sentences of the verdict about one model.
 
-What a verdict says of one model's ranking: does it separate real from fake, which, and under which disturbances.
-
-What a verdict says of one model's decisions: false alarms, how far its probabilities may be believed, what was not
-judged.
+They say whether the model separates real from fake, which kinds of fake it misses, which corruptions harm it, how many
+false alarms it gives, how far its probabilities can be trusted, and which frames have no decision.
 """
 
 from __future__ import annotations
@@ -32,7 +30,15 @@ _AGAINST_CHANCE = {
 
 
 def describe_separation(model: ModelResult, sets: list[ReportSet]) -> list[str]:
-    """Frame and video AUC on each set, and whether they are better than chance."""
+    """State frame and video AUC on each set, and whether they are better than chance.
+
+    Args:
+        model: one of the results' models.
+        sets: the sets of the results.
+
+    Returns:
+        A sentence for each set.
+    """
     lines: list[str] = []
     for dataset in sets:
         where = f"On {dataset.title}{' (which chose its checkpoint, and flatters it)' if dataset.is_validation else ''}"
@@ -56,7 +62,15 @@ def describe_separation(model: ModelResult, sets: list[ReportSet]) -> list[str]:
 
 
 def describe_kinds(model: ModelResult, sets: list[ReportSet]) -> list[str]:
-    """The kind of fake that it finds hardest against the easiest; nothing where there are not two."""
+    """Compare the kind of fake that the model finds hardest with the easiest one.
+
+    Args:
+        model: one of the results' models.
+        sets: the sets of the results.
+
+    Returns:
+        One text, or none where there are fewer than two kinds.
+    """
     kinds = [
         (f"{say_name(kind)} ({dataset.title}{_say_novelty(kind, dataset, sets)})", estimate)
         for dataset in sets
@@ -80,7 +94,7 @@ def describe_kinds(model: ModelResult, sets: list[ReportSet]) -> list[str]:
 
 
 def describe_robustness(model: ModelResult) -> list[str]:
-    """The corruption and severity at which its frame AUC is lowest, beside the clean pictures."""
+    """Name the corruption and severity with the lowest frame AUC, beside the AUC on clean pictures."""
     worst: tuple[CorruptionCurve, CorruptionPoint] | None = None
     lowest = float("inf")
     for curve in model.robustness:
@@ -107,13 +121,13 @@ def describe_robustness(model: ModelResult) -> list[str]:
 
 
 def _say_novelty(kind: str, dataset: ReportSet, sets: list[ReportSet]) -> str:
-    """Whether the validation that chose the model held such fakes, where that is known."""
+    """Say so where the validation data that selected the model held no such fakes."""
     known = {one for each in sets if each.is_validation and each.about is not None for one in each.about.manipulations}
     return "" if not known or dataset.is_validation or kind in known else "; no such fakes chose the model"
 
 
 def _is_apart(lower: MetricValue, higher: MetricValue) -> bool:
-    """Whether the intervals leave a gap: stricter than a test of the difference, which takes paired samples."""
+    """Whether two intervals leave a gap; this is stricter than a paired test of the difference."""
     return lower.high is not None and higher.low is not None and lower.high < higher.low
 
 
@@ -124,7 +138,17 @@ RULE_OF_THREE = 3.0  # none seen in n: up to 3 / n, at 95 % (Hanley & Lippman-Ha
 
 
 def describe_false_alarms(model: ModelResult, sets: list[ReportSet]) -> list[str]:
-    """Reals called fake and fakes missed, at the stored threshold or, without one, at a probability of one half."""
+    """State how many reals are called fake and how many fakes are missed.
+
+    Decisions are made at the stored threshold or, without one, at a probability of one half.
+
+    Args:
+        model: one of the results' models.
+        sets: the sets of the results.
+
+    Returns:
+        A sentence for each set that has these rates.
+    """
     name = choose_threshold(model.calibration)
     lines: list[str] = []
     for dataset in sets:
@@ -142,12 +166,13 @@ def describe_false_alarms(model: ModelResult, sets: list[ReportSet]) -> list[str
 
 
 def choose_threshold(calibration: CalibrationResult | None) -> str:
-    """The name of the stored threshold of frames that is told of; `half` where none is stored."""
+    """Choose the stored threshold of frames that the verdict speaks of; `half` where none is stored."""
     stored = {} if calibration is None else calibration.operating_points.get("frame", {})
     return next((name for name in (*PREFERRED, *stored) if name in stored), HALF)
 
 
 def say_threshold(name: str) -> str:
+    """Describe a threshold in words."""
     if name == HALF:
         return "a probability of one half (no threshold is stored with it)"
     if found := re.fullmatch(r"fpr_([\d.]+)pct", name):
@@ -157,7 +182,15 @@ def say_threshold(name: str) -> str:
 
 
 def describe_probabilities(model: ModelResult, sets: list[ReportSet]) -> list[str]:
-    """ECE, after the stored temperature where there is one, and what may be made of it."""
+    """State the ECE, after the stored temperature where there is one, and whether probabilities can be trusted.
+
+    Args:
+        model: one of the results' models.
+        sets: the sets of the results.
+
+    Returns:
+        A sentence for each set that has an ECE.
+    """
     lines: list[str] = []
     for dataset in sets:
         after, before = (dataset.find(model, f"frame_ece{end}") for end in ("_calibrated", ""))
@@ -180,7 +213,15 @@ def describe_probabilities(model: ModelResult, sets: list[ReportSet]) -> list[st
 
 
 def describe_undecided(models: tuple[ModelResult, ...], sets: list[ReportSet]) -> list[str]:
-    """Frames without a face, or that could not be read: they are part of no metric."""
+    """Count the frames without a face, or that could not be read; they are part of no metric.
+
+    Args:
+        models: those of the results.
+        sets: the sets of the results.
+
+    Returns:
+        A sentence for each set that has such frames, and one for all other sets.
+    """
     lines: list[str] = []
     whole: list[str] = []
     for dataset in sets:
@@ -201,7 +242,7 @@ def describe_undecided(models: tuple[ModelResult, ...], sets: list[ReportSet]) -
 def _count_undecided(
     models: tuple[ModelResult, ...], dataset: ReportSet
 ) -> tuple[int | None, int | None, dict[str, int]]:
-    """Frames without a decision, all frames, reasons. Where models differ, the one with most of them."""
+    """Count frames without a decision and all frames, with the reasons; of several models the one with most of them."""
     if dataset.about is not None:
         reasons = dict(dataset.about.without_decision)
         return sum(reasons.values()), dataset.about.frames, reasons
@@ -211,7 +252,7 @@ def _count_undecided(
 
 
 def _say_errors(estimate: MetricValue, dataset: ReportSet, model: ModelResult, kind: str) -> str:
-    """`2.3 % (...) of the real frames`; of none at all, how many there may still be."""
+    """Format an error rate, `2.3 % (...) of the real frames`; where it is 0, also how many there may still be."""
     count = dataset.count(model, f"frame_count_{kind}")
     frames = f"{kind} frames" if count is None else f"{count:,} {kind} frames"
     people = dataset.count(model, "people_count")
@@ -226,7 +267,7 @@ def _say_errors(estimate: MetricValue, dataset: ReportSet, model: ModelResult, k
 
 
 def _hold_against_wanted(alarms: MetricValue, name: str) -> str:
-    """Whether the false alarms are those that the threshold was chosen for."""
+    """Compare the false alarms with the rate that the threshold was chosen for."""
     wanted = re.fullmatch(r"fpr_([\d.]+)pct", name)
     side = "open" if wanted is None else find_side(alarms, float(wanted[1]) / 100)
     return {"above": ", more than it was chosen for", "below": ", fewer than it was chosen for"}.get(side, "")

@@ -1,6 +1,6 @@
-"""From scored frames to parts of `Results`: metrics with intervals, points of pictures, two models on the same frames.
+"""From scored frames to parts of `Results`: metrics with intervals, points of curves, comparisons of two models.
 
-Numbers in, plain data out; nothing here knows a model. Legend: N frames.
+These functions take scores and know no model. Legend: N frames.
 """
 
 from __future__ import annotations
@@ -56,7 +56,15 @@ _BELIEVED_NAME = re.compile(rf"^(frame)_({'|'.join(_BELIEVED)})(?=$|@)")
 
 
 def choose_rules(frames: ScoredFrames, wanted: Sequence[Aggregation] = AGGREGATIONS) -> tuple[Aggregation, ...]:
-    """The rules by which videos are scored; none where no clip has two frames: its metrics would be those of frames."""
+    """Choose how the frames of a video are aggregated.
+
+    Args:
+        frames: scored frames.
+        wanted: the rules to choose from.
+
+    Returns:
+        All of them, or none where no clip has two frames: its metrics would be those of frames.
+    """
     clips = set(zip(frames.sources, frames.clip_ids, strict=True))
     return tuple(wanted) if len(clips) < len(frames) else ()
 
@@ -69,11 +77,23 @@ def build_metrics(
     rounds: int = ROUNDS,
     seed: int = SEED,
 ) -> dict[str, MetricValue]:
-    """All metrics of `compute_set_metrics`, intervals over people, at the thresholds that the calibration has stored.
-    rules: by which videos are scored.
+    """Compute all metrics with their intervals over people.
 
-    With a calibration also `frame_ece_calibrated`, `frame_brier_calibrated` and `frame_log_loss_calibrated`: of the
-    probabilities that its temperature gives. Raises MetricError as `compute_set_metrics`.
+    With a calibration these include `frame_ece_calibrated`, `frame_brier_calibrated` and `frame_log_loss_calibrated`:
+    of the probabilities after its temperature.
+
+    Args:
+        frames: scored frames.
+        calibration: its thresholds are where decisions are made.
+        rules: how the frames of a video are aggregated.
+        rounds: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        Estimates by name of the metric.
+
+    Raises:
+        MetricError: as `compute_set_metrics`.
     """
     used = choose_rules(frames, rules)
     levels = [FRAME, *map(name_level, used)]
@@ -111,9 +131,12 @@ def _to_results(found: SetMetrics) -> dict[str, MetricValue]:
 
 
 def build_drawings(frames: ScoredFrames) -> tuple[Drawing, ...]:
-    """Of frames, and of videos by the mean rule where there are any: of all, and of each source that has both classes.
+    """Compute the curves and histograms of frames, and of videos by the mean rule where there are any.
 
-    Raises MetricError as `build_frame_table`.
+    They cover all data, and each source that has both classes.
+
+    Raises:
+        MetricError: as `build_frame_table`.
     """
     rules = choose_rules(frames)
     table, names = build_frame_table(frames, has_clips=bool(rules))
@@ -166,7 +189,7 @@ def _to_points(curve: Curve) -> CurvePoints:
 
 
 def _to_plain(values: NDArray[np.float64]) -> tuple[float | None, ...]:
-    """Numbers that JSON has; the others are None."""
+    """Replace what JSON has no number for by None."""
     return tuple(value if np.isfinite(value) else None for value in values.tolist())
 
 
@@ -176,8 +199,21 @@ PAIRED_ROUNDS = 2000
 def build_comparisons(
     a: tuple[str, ScoredFrames], b: tuple[str, ScoredFrames], *, rounds: int = PAIRED_ROUNDS, seed: int = SEED
 ) -> tuple[ComparisonResult, ...]:
-    """Two models (name, scores) on the same frames in the same order: AUC of a minus that of b, paired over people, of
-    frames and of videos by the mean rule, of all and of each source. ValueError where the frames are not the same.
+    """Compare the AUC of two models on the same frames, paired over people.
+
+    It is compared for frames, and for videos by the mean rule, on all data and on each source.
+
+    Args:
+        a: name and scored frames of the first model.
+        b: name and scored frames of the second model, the same frames in the same order.
+        rounds: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        A comparison for each level and part; the difference is a minus b.
+
+    Raises:
+        ValueError: the frames are not the same.
     """
     (name_a, frames_a), (name_b, frames_b) = a, b
     for column in ("sample_ids", "clip_ids", "sources"):
@@ -203,7 +239,7 @@ def _take(rows: _Pairs, wanted: NDArray[Any]) -> _Pairs:
 
 
 def _list_parts(rows: _Pairs) -> list[tuple[str, _Pairs]]:
-    """All, then each source where there are several; parts of one class are left out."""
+    """All rows, then those of each source where there are several; parts of one class are left out."""
     names = np.unique(rows["source"]).tolist()
     parts = [("", rows)] + [(f"@{name}", _take(rows, rows["source"] == name)) for name in names if len(names) > 1]
     return [(part, some) for part, some in parts if len(np.unique(some["label"])) == 2]
@@ -219,7 +255,7 @@ def _pair(frames: ScoredFrames, b: NDArray[np.float64]) -> _Pairs:
 
 
 def _make_videos(frames: _Pairs) -> _Pairs:
-    """A row a clip, scored by the mean rule."""
+    """Aggregate frames to one row a clip, by the mean rule."""
     _, first, clip_of = np.unique(frames["clip"], return_index=True, return_inverse=True)
     scores = {name: aggregate(frames[name], clip_of.astype(np.int64), MEAN) for name in ("a", "b")}
     return _take(frames, first) | scores

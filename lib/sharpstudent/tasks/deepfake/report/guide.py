@@ -1,8 +1,8 @@
-"""What the two-stage guide (seed 001) expects of a detector, beside the run's own figures.
+"""What the two-stage guide (seed 001) expects of a detector, beside what the run measured.
 
-The guide's bands hold for FaceForensics++ at 380 px and for a machine that it does not name; `bands=False` leaves them
-out for any other data, or shows them beside the measurement without holding the two against each other. They and its
-gains are AUCs of single pictures: where another metric selects, they are held against the AUC of the epoch selected.
+The guide's bands hold for FaceForensics++ at 380 px and for a machine that it does not name. `bands=False` leaves them
+out for any other data, or shows them without comparing. Bands and gains are AUCs of single pictures; where another
+metric selects, the AUC of the selected epoch is compared.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _tell_gain(val_auc: float | None, stage1_auc: float | None, *, bands: bool, 
 
 
 def _tell_best(val_auc: float | None, selected: str | None) -> str:
-    """`validation AUC 0.9000`, or `val_eer 0.0812 (validation AUC 0.9000)`."""
+    """Format the best value: `validation AUC 0.9000`, or `val_eer 0.0812 (validation AUC 0.9000)`."""
     auc = None if val_auc is None else f"validation AUC {val_auc:.4f}"
     if selected is None:
         return auc or "epoch"
@@ -88,7 +88,7 @@ def _tell_best(val_auc: float | None, selected: str | None) -> str:
 
 
 def _hold_against(value: float, band: tuple[float, float]) -> str:
-    """Whether a measured AUC lies in one of the guide's bands."""
+    """Say whether a measured AUC lies in one of the guide's bands."""
     return f"measured {value:.4f}, the guide expects {band[0]:.2f}-{band[1]:.2f}: {_place(value, band)} the band"
 
 
@@ -116,10 +116,16 @@ def list_bands(
     is_guides_data: bool = False,
     epoch_seconds: Mapping[str, float] | None = None,
 ) -> tuple[Band, ...]:
-    """One band for each figure that the guide expects of a model that is here; nothing without roles.
+    """Compare each value that the guide expects with what was measured.
 
-    is_guides_data: trained on FaceForensics++ at 380 px; epoch_seconds: seconds an epoch of training took, by model
-    name. Of several models of a role the first one is taken. What was not measured is said so.
+    Args:
+        models: those of the results; of several models of a role the first one counts, models without a role are left
+            out.
+        is_guides_data: whether they were trained on FaceForensics++ at 380 px.
+        epoch_seconds: seconds that an epoch of training took, by model name.
+
+    Returns:
+        One band for each value; what was not measured is stated.
     """
     first: dict[Role, ModelResult] = {}
     for model in models:
@@ -139,7 +145,7 @@ def list_bands(
 
 
 def find_validation_auc(model: ModelResult) -> float | None:
-    """The frame AUC on validation that the checkpoint says of itself."""
+    """The frame AUC on validation that is kept in the checkpoint."""
     return next((model.validation[name] for name in VALIDATION_AUCS if name in model.validation), None)
 
 
@@ -148,7 +154,7 @@ Measured = tuple[str, tuple[float, float], float | None, Callable[[float], str]]
 
 
 def _list_measured(role: Role, model: ModelResult, epoch_seconds: Mapping[str, float]) -> dict[str, Measured]:
-    """What the guide says of a model, by what it is."""
+    """What the guide says of a model of a role, by what is measured."""
     auc, cost, seconds = _AUC[role], model.cost, epoch_seconds.get(model.name)
     parameters, latency = (TEACHER_PARAMETERS, TEACHER_MS) if role == "teacher" else (STUDENT_PARAMETERS, STUDENT_MS)
     found: dict[str, Measured] = {

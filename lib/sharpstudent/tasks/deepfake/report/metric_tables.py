@@ -1,7 +1,8 @@
-"""The metrics of all models as tables (a row a metric, a column a model), the first table of a report (a row a model,
-the metrics that matter most, their intervals drawn), and robustness in numbers.
+"""The metrics of all models as tables.
 
-Where there are several data sets each has its rows, so that "the same kind of fake" stands beside "another kind".
+There is a row a metric and a column a model; the first table of a report has a row a model and the most important
+metrics, with their intervals drawn; and two tables hold robustness in numbers. With several data sets each has rows of
+its own, so that known kinds of fake stand beside unknown ones.
 
 Legend: M models.
 """
@@ -50,7 +51,13 @@ _MAIN = (_KINDS["ranking"], _AT_HALF, _KINDS["probability"], _KINDS["other"], _K
 
 @dataclass(frozen=True)
 class MetricTables:
-    """Of one level and one part: main, and the decisions at thresholds chosen on validation, which may have no rows."""
+    """The tables of one level and one part.
+
+    Attributes:
+        title: of both.
+        main: all metrics but the decisions at further thresholds.
+        at_thresholds: decisions at thresholds chosen on validation; it may have no rows.
+    """
 
     title: str
     main: TextTable
@@ -59,13 +66,18 @@ class MetricTables:
 
 @dataclass(frozen=True)
 class AllMetrics:
-    """Of every level and part: level and suffix -> figures by model and name, in the order in which they were met."""
+    """The metrics of every level and part.
+
+    Attributes:
+        models: those of the results (M,).
+        found: level and suffix, then model, then name: the estimate.
+    """
 
     models: tuple[ModelResult, ...]
     found: Mapping[tuple[str, str], Found]
 
     def list_levels(self, suffix: str) -> list[str]:
-        """Levels that have figures of a part: `frame`, `video_mean`, ..., without those that only have counts."""
+        """Levels that have metrics of a part: `frame`, `video_mean`, ...; levels with counts alone are left out."""
         levels = [level for level, part in self.found if part == suffix and level not in ("", "video")]
         return list(dict.fromkeys(levels))
 
@@ -78,12 +90,22 @@ class AllMetrics:
         return list(dict.fromkeys(part for _, part in self.found if part.startswith(f"{source}/")))
 
     def find(self, level: str, suffix: str, model: str, base: str) -> MetricValue | None:
-        """A model's estimate, None where it has none."""
+        """Find one estimate.
+
+        Args:
+            level: such as `frame`.
+            suffix: of the part, "" for all data.
+            model: name of the model.
+            base: name of the metric without level and part.
+
+        Returns:
+            The estimate, None where the model has none.
+        """
         return self.found.get((level, suffix), {}).get(model, {}).get(base)
 
 
 def collect_metrics(models: Sequence[ModelResult]) -> AllMetrics:
-    """All figures by their place."""
+    """Sort all metrics by level and part."""
     found: dict[tuple[str, str], dict[str, dict[str, MetricValue]]] = {}
     for model in models:
         for name, estimate in model.figures.items():
@@ -93,7 +115,16 @@ def collect_metrics(models: Sequence[ModelResult]) -> AllMetrics:
 
 
 def build_metric_tables(metrics: AllMetrics, level: str, suffix: str) -> MetricTables:
-    """The table of a level and part, with the counts that belong to it."""
+    """Build the tables of one level and part, with its counts.
+
+    Args:
+        metrics: of all models.
+        level: such as `frame`.
+        suffix: of the part, "" for all data.
+
+    Returns:
+        The tables.
+    """
     title = f"Per {level.partition('_')[0]}" + _tell_rule(level)
     place = f"{describe_level(level)}, {describe_part(suffix)}"
     found = _merge_counts(metrics, level, suffix)
@@ -101,6 +132,15 @@ def build_metric_tables(metrics: AllMetrics, level: str, suffix: str) -> MetricT
     titles = {base: _title_group(one) for base, one in words.items()}
 
     def build(caption: str, wanted: Iterable[str]) -> TextTable:
+        """Build the table of some groups of metrics.
+
+        Args:
+            caption: of the table.
+            wanted: titles of the groups.
+
+        Returns:
+            The table; groups without rows are left out.
+        """
         notes, groups = Notes(), list[Group]()
         for title in wanted:
             own = [(base, one) for base, one in words.items() if titles[base] == title]
@@ -113,7 +153,17 @@ def build_metric_tables(metrics: AllMetrics, level: str, suffix: str) -> MetricT
 
 
 def build_kinds_table(metrics: AllMetrics, source: str, level: str, bases: Sequence[str]) -> TextTable:
-    """A row a kind of fake, for each of the metrics named; each kind against all reals of its source."""
+    """Build a table with a row a kind of fake, each against all reals of its source.
+
+    Args:
+        metrics: of all models.
+        source: suffix of the source.
+        level: such as `frame`.
+        bases: names of the metrics, a group each.
+
+    Returns:
+        The table.
+    """
     notes, groups = Notes(), list[Group]()
     for base in bases:
         rows: list[Row] = []
@@ -127,7 +177,16 @@ def build_kinds_table(metrics: AllMetrics, source: str, level: str, bases: Seque
 
 
 def build_cell(estimate: MetricValue | None, word: Word, notes: Notes) -> Cell:
-    """A figure with its interval below, and the mark of its note."""
+    """Build the cell of an estimate, with its interval below it.
+
+    Args:
+        estimate: None where it was not measured.
+        word: how the metric is named and formatted.
+        notes: takes the estimate's note.
+
+    Returns:
+        The cell.
+    """
     if estimate is None:
         return Cell(DASH, title="not measured")
     return Cell(
@@ -147,7 +206,7 @@ def _tell_rule(level: str) -> str:
 
 
 def _merge_counts(metrics: AllMetrics, level: str, suffix: str) -> Found:
-    """Figures of a level with the counts of its unit, and of people."""
+    """The metrics of a level together with the counts of its unit, and of people."""
     unit = level.partition("_")[0]
     places = dict.fromkeys(((level, suffix), (unit, suffix), ("", suffix)))
     return {
@@ -182,7 +241,7 @@ _MOST_ROWS = 24
 
 
 def build_glance(metrics: AllMetrics) -> TextTable:
-    """Of all data together, and of each source where there are several and not too many."""
+    """Build the first table: all data together, and each source where there are several and not too many."""
     sources = metrics.list_sources()
     parts = [""] if len(sources) < 2 or len(sources) * len(metrics.models) > _MOST_ROWS else ["", *sources]
     parts = [part for part in parts if metrics.list_levels(part)]
@@ -224,7 +283,7 @@ def _build_head(level: str, base: str) -> Cell:
 
 
 def find_scale(metrics: AllMetrics) -> float:
-    """Where the scale of areas begins."""
+    """Where the scale of the drawn AUCs begins."""
     areas = [
         estimate
         for part in ("", *metrics.list_sources())
@@ -244,7 +303,7 @@ def _build(estimate: MetricValue | None, base: str, notes: Notes, least: float) 
 
 
 def build_areas(models: Sequence[ModelResult]) -> TextTable:
-    """A row a corruption, a column a model (M)."""
+    """Build the table of areas: a row a corruption, a column a model (M)."""
     rows = [
         Row(
             Cell(name_corruption(name), kind="words"),
@@ -256,7 +315,7 @@ def build_areas(models: Sequence[ModelResult]) -> TextTable:
 
 
 def build_severities(models: Sequence[ModelResult]) -> TextTable:
-    """A group a corruption, a row a severity, a column a model (M)."""
+    """Build the table of AUCs: a group a corruption, a row a severity, a column a model (M)."""
     notes = Notes()
     groups = tuple(Group(name_corruption(name), _build_rows(models, name, notes)) for name in list_corruptions(models))
     return TextTable("Frame AUC at each severity", "Severity", list_heads(models), groups, notes.list_all())

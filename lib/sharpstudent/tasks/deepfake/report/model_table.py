@@ -1,5 +1,6 @@
-"""The models side by side: the two-stage guide's table (Model | Parameters | Val AUC | Inference time) first, then what
-else was measured; for a console of 80 columns, as Markdown, and as CSV in full precision.
+"""The models side by side, for a console of 80 columns, as Markdown, and as CSV in full precision.
+
+First comes the two-stage guide's table (Model | Parameters | Val AUC | Inference time), then what else was measured.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ WORDS = ("Model", "Set")  # heads of columns of names
 
 
 def render_tables(results: Results) -> tuple[Table, ...]:
-    """For the console, each at most 80 columns wide: the guide's table; AUC with intervals by model and set; the rest
-    of the cost, and how often a model calls what its teacher calls (at a probability of one half, first set).
+    """Build the tables for the console: the guide's; AUC with intervals by model and set; further costs and agreement.
+
+    Agreement is how often a model decides as its teacher, at a probability of one half, on the first set.
     """
     guide, aucs, further = _list_guide(results), _list_aucs(results), _list_further(results)
     tables = [guide, aucs, {"Model": guide["Model"], **further} if further else {}]
@@ -42,7 +44,7 @@ def render_tables(results: Results) -> tuple[Table, ...]:
 
 
 def render_markdown(results: Results) -> str:
-    """All columns in one table, ending in a newline; names that users gave stay without effect."""
+    """Write all columns into one Markdown table, ending in a newline; names that users gave are escaped."""
     aucs = {
         f"{escape_markdown(dataset.title)}: {title} AUC [95 %]": [
             format_estimate(_find(dataset, model, name), "share") for model in results.models
@@ -54,7 +56,7 @@ def render_markdown(results: Results) -> str:
 
 
 def render_csv(results: Results) -> str:
-    """A line a model, numbers in full; what is not known is empty. Columns of a set end in @SET, as figures do."""
+    """Write a line a model with numbers in full; what is not known is empty, and columns of a set end in @SET."""
     lines = [_list_values(results, model) for model in results.models]
     file = io.StringIO()
     writer = csv.DictWriter(file, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
@@ -69,7 +71,7 @@ def _list_guide(results: Results) -> dict[str, list[str]]:
 
 
 def _list_aucs(results: Results) -> dict[str, Sequence[str]]:
-    """A line a model and set."""
+    """List the AUCs, a line a model and set."""
     lines = [
         (say_name(model.name), dataset.title, *(format_estimate(estimate, "share") for estimate in (frame, video)))
         for model in results.models
@@ -82,23 +84,23 @@ def _list_aucs(results: Results) -> dict[str, Sequence[str]]:
 
 
 def _list_further(results: Results) -> dict[str, Sequence[str]]:
-    """The rest of the cost, and the agreement with the teacher: the columns in which any model has something."""
+    """List the rest of the cost and the agreement with the teacher, without empty columns."""
     agreement = [format_value(_find_agreement(results, model), "percent") for model in results.models]
     return drop_empty(list_costs(results.models, "MACs", "File", "Peak memory", "p95") | {"As teacher": agreement})
 
 
 def format_auc(value: float | None) -> str:
-    """`0.8123`, or a dash."""
+    """Format an AUC, `0.8123`, or a dash."""
     return DASH if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def _find(dataset: ReportSet, model: ModelResult, metric: str) -> MetricValue | None:
-    """A figure of the set; none of videos where each is a single frame: it would be that of frames once more."""
+    """Find a metric of a set; video metrics are left out where each video is a single frame."""
     return None if metric == VIDEO_AUC and not dataset.has_videos(model) else dataset.find(model, metric)
 
 
 def _find_agreement(results: Results, model: ModelResult, dataset: ReportSet | None = None) -> float | None:
-    """With the first teacher, on the first set where they were compared."""
+    """The agreement with the first teacher, on the first set where the two were compared."""
     teacher = next((one for one in results.models if one.role == "teacher"), None)
     if teacher is None or teacher.name == model.name:
         return None

@@ -1,7 +1,7 @@
-"""report.html of an evaluation of detectors: the results put into the page's templates, and the files beside it.
+"""report.html of an evaluation of detectors, and the files beside it.
 
-Its tables are what was chosen on validation (temperatures, operating points), which files were evaluated, how models
-differ from each other, what the guide expects, and the data sets.
+This file builds the tables of what was chosen on validation (temperatures, operating points), of what the guide
+expects and of the data, and puts all tables and charts into the page's template.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ from sharpstudent.tasks.deepfake.report.words import (
 
 
 def build_temperatures(models: Sequence[ModelResult]) -> TextTable:
-    """A row a model with a calibration."""
+    """Build the table of temperatures, a row a model with a calibration."""
     notes = Notes()
     rows = [
         Row(head, _build_temperature(model.calibration, notes))
@@ -95,7 +95,7 @@ def _build_temperature(one: CalibrationResult, notes: Notes) -> tuple[Cell, ...]
 
 
 def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
-    """A group a model and level, a row a threshold."""
+    """Build the table of thresholds: a group a model and level, a row a threshold."""
     groups = tuple(
         Group(
             f"{model.name}: {describe_level(level)}",
@@ -134,7 +134,7 @@ _PAIR_COLUMNS = (
 
 
 def build_comparisons(comparisons: Sequence[ComparisonResult]) -> TextTable:
-    """A group a figure, a row a pair of models; figures in the order in which they come."""
+    """Build the table of pairs: a group a metric, a row a pair of models."""
     pairs: dict[str, list[ComparisonResult]] = {}
     for one in comparisons:
         pairs.setdefault(describe_metric(one.figure), []).append(one)
@@ -146,14 +146,14 @@ def _find_better(one: ComparisonResult) -> str | None:
 
 
 def build_bands(bands: Sequence[Band]) -> TextTable:
-    """What the guide expects beside what was measured."""
+    """Build the table of what the guide expects beside what was measured."""
     rows = [Row(word(band.what), (word(band.expected), word(band.measured))) for band in bands]
     caption = "What the two-stage guide expects on FaceForensics++ at 380 px, beside what was measured here"
     return build_list(caption, "What", [word("Expected there"), word("Measured here")], rows, Notes())
 
 
 def build_data(data: Sequence[DataResult]) -> TextTable:
-    """A row a set: what was counted."""
+    """Build the table of data sets with their counts."""
     names = ("frames", "faces", "real", "fake", "videos", "people")
     counts: dict[Cell, Callable[[Any], int]] = {Cell(capitalize_first(name)): attrgetter(name) for name in names}
     counts[Cell("Without decision", link="word-counts")] = lambda one: sum(one.without_decision.values())
@@ -161,7 +161,17 @@ def build_data(data: Sequence[DataResult]) -> TextTable:
 
 
 def build_counts(data: Sequence[DataResult], caption: str, head: str, name: str) -> TextTable:
-    """A row a set and name that is counted in it. name: the field of a set that holds the counts."""
+    """Build a table of counts, a row a set and counted name.
+
+    Args:
+        data: the sets.
+        caption: of the table.
+        head: of the column of names.
+        name: the field of a set that holds the counts.
+
+    Returns:
+        The table.
+    """
     rows = [
         Row(word(one.name), (word(counted), Cell(format_count(count))))
         for one in data
@@ -181,7 +191,13 @@ SOURCE_LEVELS = ("frame", "video_mean")
 
 @dataclass(frozen=True)
 class SourceTables:
-    """A source's tables: of all its fakes, where there are several sources, and by kind of fake."""
+    """The tables of one source.
+
+    Attributes:
+        name: of the source.
+        tables: of all its fakes, where there are several sources.
+        kinds: by kind of fake.
+    """
 
     name: str
     tables: tuple[MetricTables, ...]
@@ -189,10 +205,19 @@ class SourceTables:
 
 
 def write_report(folder: Path, results: Results, pictures: Sequence[ReportPicture] = ()) -> list[Path]:
-    """Write all files of the report into `folder`, which is made, as `write_files` does; returns them.
+    """Write all files of the report.
 
-    pictures: N of them, which `MistakeResult.picture` numbers. Raises UserError where the disk refuses, ValueError for
-    a picture of another form or one that is not there.
+    Args:
+        folder: where the files go; it is made.
+        results: of the evaluation.
+        pictures: the pictures that `MistakeResult.picture` numbers.
+
+    Returns:
+        The files, report.html first.
+
+    Raises:
+        UserError: the disk refuses.
+        ValueError: a picture is missing or has a wrong form.
     """
     charts = build_charts(results)
     page = render_page(results, charts, pictures)
@@ -200,7 +225,19 @@ def write_report(folder: Path, results: Results, pictures: Sequence[ReportPictur
 
 
 def render_page(results: Results, charts: ReportCharts, pictures: Sequence[ReportPicture]) -> str:
-    """The page as text. Raises ValueError where `build_mistakes` does."""
+    """Render report.html.
+
+    Args:
+        results: of the evaluation.
+        charts: of the results.
+        pictures: the pictures that `MistakeResult.picture` numbers.
+
+    Returns:
+        HTML.
+
+    Raises:
+        ValueError: as in `build_mistakes`.
+    """
     whole = _list_whole(results)
     metrics = collect_metrics(results.models)
     mistakes = build_mistakes(results.mistakes, pictures)
@@ -234,7 +271,7 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
 
 
 def _list_whole(results: Results) -> set[str]:
-    """Figures compared on all data; those of sources too, where nothing else was compared."""
+    """Names of the metrics that were compared on all data; where there are none, those of sources."""
     names = {one.figure for one in results.comparisons}
     return {name for name in names if not split_name(name).suffix} or names
 

@@ -1,8 +1,9 @@
-"""Pictures of a report: the worst mistakes as cards (the face, where the model looked, what it said), those without a
-picture as a table; and one augmented batch, what the student really sees, as pairs real | fake | mask or a labelled
-grid.
+"""Pictures of a report and of a run.
 
-matplotlib's objects only, no pyplot, so that nothing global is touched. Legend: N images of H x W pixels.
+A report shows the worst mistakes as cards (the face, where the model looked, its score), and those without a picture as
+a table. A run shows one augmented batch as the student sees it: pairs real | fake | mask, or a labelled grid.
+
+Only matplotlib's objects are used, never pyplot, so that no global state is touched. Legend: N images of H x W pixels.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ MOST_HEAT = 0.62  # of the colour over the face, where it is hottest
 
 @dataclass(frozen=True)
 class ReportPicture:
-    """A face for the report; MistakeResult.picture is its place among them.
+    """A face for the report; `MistakeResult.picture` is its place among them.
 
-    image: uint8 (H, W, 3) RGB; heat: where the model looked, Grad-CAM, float32 in 0..1, of any size with the picture's
-    sides in proportion, or None.
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        heat: where the model looked (Grad-CAM), float32 in 0..1, of any size with the picture's proportions; or None.
     """
 
     image: NDArray[np.uint8]
@@ -43,7 +45,17 @@ class ReportPicture:
 
 @dataclass(frozen=True)
 class Card:
-    """A mistake; face and heat: data URIs, empty where there is no picture."""
+    """A mistake as the page shows it.
+
+    Attributes:
+        mistake: from the results.
+        said: the formatted probability of fake.
+        truth: `real` or `fake`.
+        face: data URI of the face.
+        heat: data URI of the heat map, empty where there is none.
+        width: of both, in pixels.
+        height: of both, in pixels.
+    """
 
     mistake: MistakeResult
     said: str
@@ -56,7 +68,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """Cards of those with pictures, by model; rest: those for which there is no picture or no room."""
+    """The mistakes of a report.
+
+    Attributes:
+        by_model: names of models with their cards.
+        rest: mistakes without a picture, or for which there is no room.
+    """
 
     by_model: tuple[tuple[str, tuple[Card, ...]], ...]
     rest: tuple[MistakeResult, ...]
@@ -68,8 +85,17 @@ class Mistakes:
 
 
 def build_mistakes(mistakes: Sequence[MistakeResult], pictures: Sequence[ReportPicture]) -> Mistakes:
-    """The first of each model in turn, at most MOST_CARDS in all. Raises ValueError for a picture that is not there or
-    has another form than ReportPicture says.
+    """Choose the mistakes that are shown as cards: the first of each model in turn, at most `MOST_CARDS`.
+
+    Args:
+        mistakes: of all models, the worst first.
+        pictures: the pictures that `MistakeResult.picture` numbers.
+
+    Returns:
+        The cards and the rest.
+
+    Raises:
+        ValueError: a picture is missing or has a wrong form.
     """
     shown = _choose(mistakes)
     models = dict.fromkeys(mistake.model for mistake in mistakes if id(mistake) in shown)
@@ -107,7 +133,7 @@ def _build_card(mistake: MistakeResult, pictures: Sequence[ReportPicture]) -> Ca
 
 
 def _draw(picture: ReportPicture) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """The thumbnail, and the thumbnail with the heat over it."""
+    """Make the thumbnail, and the thumbnail with the heat map over it."""
     from PIL import Image
 
     image = picture.image
@@ -126,7 +152,7 @@ def _draw(picture: ReportPicture) -> tuple[NDArray[np.uint8], NDArray[np.uint8] 
 
 
 def _lay_over(face: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The face in grey, coloured the more the hotter: cold places stay to be seen."""
+    """Colour the face by the heat map and leave cold places grey."""
     from matplotlib import colormaps
 
     grey = (face @ np.array([0.299, 0.587, 0.114], np.float32))[..., np.newaxis]
@@ -147,7 +173,7 @@ MOST_ROWS = 200
 
 
 def build_mistakes_table(mistakes: Sequence[MistakeResult]) -> TextTable:
-    """A group a model, a row a sample; the first MOST_ROWS, and a note where there are more."""
+    """Build the table of mistakes: a group a model, a row a sample, at most `MOST_ROWS`."""
     shown = mistakes[:MOST_ROWS]
     groups = tuple(
         Group(model, tuple(_build_row(mistake) for mistake in shown if mistake.model == model))
@@ -173,7 +199,12 @@ GridCell = tuple[np.ndarray, str, str, str]  # picture, name, colour, id
 
 
 def draw_first_batch(path: Path, batch: Batch) -> None:
-    """A batch as the student sees it, see `draw_batch`."""
+    """Draw a batch as the student sees it, with `draw_batch`.
+
+    Args:
+        path: of the PNG.
+        batch: of face crops.
+    """
     masks = batch.rows.get("mask")
     draw_batch(
         path,
@@ -194,10 +225,23 @@ def draw_batch(
     max_items: int = 8,
     title: str = "one augmented training batch",
 ) -> None:
-    """Draw images (N, H, W, 3) uint8 RGB with labels (N,) and ids (N,) to a PNG.
+    """Draw images with their labels to a PNG.
 
-    With masks (N, H, W) in 0..1 and images in pairs of a real and a fake, each pair is shown as real | fake | mask of
-    the fake; else the first images with their labels.
+    With masks, and images in pairs of a real and a fake, each pair is drawn as real | fake | mask of the fake; else the
+    first images are drawn in a grid.
+
+    Args:
+        path: of the PNG.
+        images: uint8 (N, H, W, 3) RGB.
+        labels: (N,), real 0, fake 1.
+        ids: names (N,).
+        masks: (N, H, W) in 0..1, None for none.
+        max_items: the most pairs, or half the most images.
+        title: stands above the images.
+
+    Raises:
+        ValueError: the arrays have a wrong form or do not belong together.
+        UserError: the disk refuses.
     """
     labels = np.asarray(labels)
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
@@ -217,7 +261,7 @@ def draw_batch(
 
 
 def _find_pairs(labels: Sequence[int]) -> list[tuple[int, int]] | None:
-    """Where the real and the fake of each two images stand; None unless all are such pairs."""
+    """Find the real and the fake of each two images; None unless all images are such pairs."""
     starts = range(0, len(labels), 2)
     if any(sorted(labels[start : start + 2]) != [0, 1] for start in starts):
         return None

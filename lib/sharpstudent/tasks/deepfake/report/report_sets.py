@@ -1,4 +1,4 @@
-"""The data sets of some results as sentences speak of them, and where the figures of each are found."""
+"""The data sets of an evaluation as sentences speak of them, and access to the metrics of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ CHANCE = 0.5  # AUC
 
 
 def say_auc(estimate: MetricValue, *more: str) -> str:
-    """`.902 (95 % interval .880 to .927; 336 frames of 42 people)`; more: what follows in the brackets."""
+    """Format an AUC with its interval: `.902 (95 % interval .880 to .927; 336 frames of 42 people)`.
+
+    Args:
+        estimate: the AUC.
+        more: texts that follow the interval in the brackets.
+
+    Returns:
+        The text.
+    """
     return say_estimate(estimate, *more, references=(CHANCE, 1.0))
 
 
@@ -23,8 +31,12 @@ VALIDATION = ("val", "validation")
 
 @dataclass(frozen=True)
 class ReportSet:
-    """name: of the source, "" where no part has one; is_alone: its figures may stand without a name; about: where the
-    results hold it.
+    """A data set of the results.
+
+    Attributes:
+        name: of the source; "" where metrics have no part.
+        is_alone: whether its metrics may stand without its name.
+        about: what the results say of it.
     """
 
     name: str
@@ -33,36 +45,61 @@ class ReportSet:
 
     @property
     def title(self) -> str:
-        """As sentences say it."""
+        """Its name in sentences."""
         return say_name(self.name) if self.name else "the evaluated data"
 
     @property
     def is_validation(self) -> bool:
-        """Whether it chose the checkpoint or the thresholds."""
+        """Whether it selected the checkpoint or the thresholds."""
         return self.about is not None and (self.about.kind == "validation" or self.about.split in VALIDATION)
 
     def find(self, model: ModelResult, metric: str) -> MetricValue | None:
-        """A figure of this set by its name without a part; None where it is absent."""
+        """Find a metric of this set.
+
+        Args:
+            model: one of the results' models.
+            metric: its name without a part.
+
+        Returns:
+            The estimate, None where it is absent.
+        """
         found = model.figures.get(f"{metric}@{self.name}") if self.name else None
         return model.figures.get(metric) if found is None and self.is_alone else found
 
     def count(self, model: ModelResult, metric: str) -> int | None:
+        """Find a count of this set.
+
+        Args:
+            model: one of the results' models.
+            metric: its name without a part.
+
+        Returns:
+            The count, None where it is absent.
+        """
         found = self.find(model, metric)
         return None if found is None or found.value is None else round(found.value)
 
     def has_videos(self, model: ModelResult) -> bool:
-        """Whether any video has more than one frame: else its figures are those of frames once more."""
+        """Whether any video has more than one frame; else video metrics are those of frames."""
         frames, videos = self.count(model, "frame_count"), self.count(model, "video_count")
         return frames is None or videos is None or videos < frames
 
     def list_kinds(self, model: ModelResult) -> dict[str, MetricValue]:
-        """Frame AUC by kind of fake, of those that have one."""
+        """The frame AUC by kind of fake, of those that have one."""
         start = f"frame_auc@{self.name}/"
         found = {name.removeprefix(start): one for name, one in model.figures.items() if name.startswith(start)}
         return {kind: value for kind, value in found.items() if value.value is not None}
 
     def say_over(self, model: ModelResult, unit: str = "frame") -> str:
-        """`336 frames of 42 people`; unit: frame or video; "" where nothing was counted."""
+        """What a metric is computed over: `336 frames of 42 people`.
+
+        Args:
+            model: one of the results' models.
+            unit: `frame` or `video`.
+
+        Returns:
+            The text, "" where nothing was counted.
+        """
         samples, people = self.count(model, f"{unit}_count"), self.count(model, "people_count")
         if samples is None and self.about is not None:
             samples = self.about.videos if unit == "video" else self.about.real + self.about.fake
@@ -74,7 +111,7 @@ class ReportSet:
 
 
 def list_sets(results: Results) -> list[ReportSet]:
-    """Those that the results name; else those in the names of figures; else one without a name. Validation last."""
+    """List the sets, validation last: those of the results, else those in names of metrics, else one without a name."""
     abouts = {about.name: about for about in results.data}
     names = list(abouts) or _read_sources(results)
     if not names:
@@ -84,14 +121,25 @@ def list_sets(results: Results) -> list[ReportSet]:
 
 
 def take_telling(sets: list[ReportSet]) -> list[ReportSet]:
-    """Sets that chose nothing; all of them where there is no other."""
+    """The sets that selected nothing; all of them where there is no other."""
     return [one for one in sets if not one.is_validation] or sets
 
 
 def find_comparison(
     results: Results, a: ModelResult, b: ModelResult, metric: str, dataset: ReportSet
 ) -> ComparisonResult | None:
-    """a minus b on this set, whichever way round it was made."""
+    """Find the comparison of two models on a set, whichever way round it was made.
+
+    Args:
+        results: of the evaluation.
+        a: the first model.
+        b: the second model.
+        metric: its name without a part.
+        dataset: one of the sets.
+
+    Returns:
+        The comparison, with the difference a minus b; None where there is none.
+    """
     names = [f"{metric}@{dataset.name}", *([metric] if dataset.is_alone else [])]
     for name in names:
         for one in results.comparisons:

@@ -1,7 +1,7 @@
-"""The verdict: plain sentences for a reader who reads nothing else, the most important first.
+"""The verdict on detectors: plain sentences for a reader who reads nothing else, the most important first.
 
-Every number stands with its interval and with what it is over, and no sentence claims more than the interval allows:
-an interval that covers 0, or chance, is said to leave the question open.
+Every number stands with its interval and with what it is computed over. No sentence claims more than the interval
+allows: an interval that covers 0, or chance, leaves the question open, and the sentence says so.
 """
 
 from __future__ import annotations
@@ -36,13 +36,20 @@ FEW_PEOPLE = 20
 
 
 def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
-    """One sentence or two a line, without markup; `results.verdict` itself is not read.
+    """Write the verdict, without markup, one or two sentences a line.
 
-    lighter: the width of the student's family that is lighter than the teacher (`find_lighter_width`), named where the
-    student is not. With roles: did distillation help, the cost, the distance to the teacher. Without: each model
-    against each other. Then, of the distilled student and of each model without a role (of all where there is none):
-    how well it separates, which fakes, corruptions, false alarms, probabilities. Then how well the others separate;
-    last what was not evaluated.
+    With roles: did distillation help, the cost, the distance to the teacher. Without roles: each model against each
+    other. Then, of the distilled student and of each model without a role (of all models where there is none): how well
+    it separates, which fakes, corruptions, false alarms, probabilities. Then how well the others separate, and last
+    which frames have no decision.
+
+    Args:
+        results: of the evaluation; its own `verdict` is not read.
+        lighter: the widest student of the family that is lighter than the teacher (`find_lighter_width`), named where
+            this one is not.
+
+    Returns:
+        The lines.
     """
     if not results.models:
         return ("No model was evaluated.",)
@@ -62,7 +69,15 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
 
 
 def write_headed_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
-    """A headline, then the sentences of `write_verdict`: what reports and the console show."""
+    """Write a headline and the sentences of `write_verdict`, as reports and the console show them.
+
+    Args:
+        results: of the evaluation.
+        lighter: as in `write_verdict`.
+
+    Returns:
+        The lines.
+    """
     return (write_headline(results, list_sets(results)), *write_verdict(results, lighter=lighter))
 
 
@@ -82,7 +97,7 @@ def _describe_model(model: ModelResult, sets: list[ReportSet]) -> list[str]:
 
 
 def _warn_of_few(results: Results, sets: list[ReportSet]) -> list[str]:
-    """A percentile bootstrap over few groups is too narrow (Davison & Hinkley 1997, section 5.2)."""
+    """Warn of few people: a percentile bootstrap is then too narrow (Davison & Hinkley 1997, section 5.2)."""
     counts = {dataset.title: dataset.count(results.models[0], "people_count") for dataset in sets}
     few = {title: count for title, count in counts.items() if count is not None and count < FEW_PEOPLE}
     return [
@@ -106,7 +121,15 @@ _VIDEO_WORDS = {"above": "above 0", "below": "below 0", "open": "not told from 0
 
 
 def describe_gain(results: Results, sets: list[ReportSet]) -> list[str]:
-    """Did distillation help? One sentence for each distilled model and set that nothing was chosen on."""
+    """Say whether distillation helped, for each distilled model and each set that selected nothing.
+
+    Args:
+        results: of the evaluation.
+        sets: the sets of the results.
+
+    Returns:
+        Sentences.
+    """
     controls, befores = find_role(results.models, "control"), find_role(results.models, "before")
     lines: list[str] = []
     for student in find_role(results.models, "distilled"):
@@ -135,7 +158,15 @@ def describe_gain(results: Results, sets: list[ReportSet]) -> list[str]:
 
 
 def describe_teacher_gap(results: Results, sets: list[ReportSet]) -> list[str]:
-    """How far each distilled student is from each teacher, and how often they agree."""
+    """Say how far each distilled student is from each teacher, and how often the two agree.
+
+    Args:
+        results: of the evaluation.
+        sets: the sets of the results.
+
+    Returns:
+        Sentences.
+    """
     pairs = product(find_role(results.models, "distilled"), find_role(results.models, "teacher"), take_telling(sets))
     return [
         _tell_gap(results, student, teacher, dataset, found)
@@ -145,7 +176,15 @@ def describe_teacher_gap(results: Results, sets: list[ReportSet]) -> list[str]:
 
 
 def describe_pairs(results: Results, sets: list[ReportSet]) -> list[str]:
-    """Which of two models separates better, for all pairs that the roles say nothing of."""
+    """Say which of two models separates better, for all pairs that the roles say nothing about.
+
+    Args:
+        results: of the evaluation.
+        sets: the sets of the results.
+
+    Returns:
+        Sentences.
+    """
     lines = [
         _tell_pair(results, a, b, dataset, found)
         for (a, b), dataset in product(combinations(results.models, 2), sets)
@@ -227,8 +266,14 @@ MOST_SETS = 3  # that a headline names
 
 
 def write_headline(results: Results, sets: list[ReportSet]) -> str:
-    """Whether distillation helped (against a control), or stage 2 as a whole; else how well the model separates, or of
-    several models the highest AUC on each set.
+    """Write one line: whether distillation helped, or stage 2 as a whole; else how well the models separate.
+
+    Args:
+        results: of the evaluation.
+        sets: the sets of the results.
+
+    Returns:
+        The line.
     """
     telling = take_telling(sets)[:MOST_SETS]
     for role, (subject, _) in _AGAINST.items():
@@ -279,5 +324,5 @@ def _tell_highest(results: Results, sets: list[ReportSet]) -> str:
 
 
 def _say_short(value: float) -> str:
-    """`.902`; 1 is `1.000`."""
+    """Format an AUC, `.902`; 1 gives `1.000`."""
     return f"{value:.3f}".removeprefix("0")

@@ -1,7 +1,4 @@
-"""The names of figures in words: `video_tpr_at_fpr_1pct_mean@celebdf` is "TPR at 1 % FPR", of videos, of celebdf.
-
-And what each of them means, in plain words, for a reader who has never met it.
-"""
+"""The names of metrics in words: `video_tpr_at_fpr_1pct_mean@celebdf` is "TPR at 1 % FPR", of videos, of celebdf."""
 
 from __future__ import annotations
 
@@ -42,8 +39,12 @@ _AT: dict[str, tuple[str, bool, str]] = {
 
 @dataclass(frozen=True)
 class MetricName:
-    """A figure's name in its parts. level: `frame`, `video_RULE`, `video` for counts of videos, "" for people; suffix:
-    the part of the set, "", `@SOURCE` or `@SOURCE/MANIPULATION`.
+    """The parts of a metric's name.
+
+    Attributes:
+        level: `frame`, `video_RULE`, `video` for counts of videos, "" for people.
+        base: the metric.
+        suffix: the part of the data: "", `@SOURCE` or `@SOURCE/MANIPULATION`.
     """
 
     level: str
@@ -53,8 +54,15 @@ class MetricName:
 
 @dataclass(frozen=True)
 class Word:
-    """title: as a reader says it; rises: whether more is better, None where neither is; threshold: which one a decision
-    was made at; entry: of the glossary.
+    """How a metric is named and formatted.
+
+    Attributes:
+        title: its name for readers.
+        unit: how values are formatted.
+        rises: whether more is better, None where neither is.
+        kind: the group that it belongs to.
+        entry: of the glossary.
+        threshold: where its decisions are made, None where there are none.
     """
 
     title: str
@@ -66,7 +74,7 @@ class Word:
 
 
 def split_name(name: str) -> MetricName:
-    """The parts of LEVEL_FIGURE[_RULE][@SOURCE[/MANIPULATION]] (metrics/figures.py)."""
+    """Split LEVEL_METRIC[_RULE][@SOURCE[/MANIPULATION]] into its parts (see evaluation/set_metrics.py)."""
     whole, at, part = name.partition("@")
     suffix = at + part
     if whole == "people_count":
@@ -78,7 +86,7 @@ def split_name(name: str) -> MetricName:
 
 
 def find_word(base: str) -> Word:
-    """What a figure is called; one that is not known keeps its name."""
+    """Find how a metric is named; an unknown one keeps its name."""
     plain = base.removesuffix("_calibrated")
     after = "" if plain == base else ", after temperature"
     if plain in _PLAIN:
@@ -93,7 +101,7 @@ def find_word(base: str) -> Word:
 
 
 def name_threshold(name: str) -> str:
-    """`half` -> "a probability of one half"; the others are those chosen on validation."""
+    """Name a threshold: `half` gives "a probability of one half"; the others were chosen on validation."""
     if name == "half":
         return "a probability of one half"
     if found := re.fullmatch(r"fpr_([\d.]+)pct", name):
@@ -102,18 +110,18 @@ def name_threshold(name: str) -> str:
 
 
 def describe_level(level: str) -> str:
-    """`frame` -> "frames"; `video_mean` -> "videos (mean of their frames)"."""
+    """Name a level: `frame` gives "frames", `video_mean` "videos (mean of their frames)"."""
     unit, _, rule = level.partition("_")
     return f"{unit}s" if not rule else f"{unit}s ({_describe_rule(rule)})"
 
 
 def describe_part(suffix: str) -> str:
-    """`@celebdf/swap` -> "celebdf, swap"; "" -> "all data"."""
+    """Name a part of the data: `@celebdf/swap` gives "celebdf, swap", "" gives "all data"."""
     return suffix.removeprefix("@").replace("/", ", ", 1) or "all data"
 
 
 def describe_metric(name: str) -> str:
-    """The whole name in words: "AUC of frames, all data"."""
+    """Name a metric with level and part: "AUC of frames, all data"."""
     parts = split_name(name)
     return f"{find_word(parts.base).title} of {describe_level(parts.level)}, {describe_part(parts.suffix)}"
 
