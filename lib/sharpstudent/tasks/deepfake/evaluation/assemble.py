@@ -1,7 +1,7 @@
-"""Put together what was measured of detectors: `Results`, as the report, the JSON and the console tell it; and the
-files that an evaluation leaves in its folder.
+"""The results of an evaluation of detectors, and the files that it leaves in its folder.
 
-scores.csv: what every model said of every frame, so that any other figure can be made of it.
+`assemble` builds `Results`, from which the report, results.json and the console are made. scores.csv holds the score of
+every model for every frame, so that any other metric can be computed from it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from sharpstudent.tasks.deepfake.report.verdict import write_headed_verdict
 
 
 def collect_frames(evaluation: Evaluation) -> list[ScoredFrames]:
-    """What each model says of the frames of all sets together."""
+    """Collect the scored frames of all sets together, for each model."""
     parts = [
         [
             one.to_frames(table, unreadable)
@@ -58,9 +58,21 @@ def collect_frames(evaluation: Evaluation) -> list[ScoredFrames]:
 def assemble(
     session: Session, evaluation: Evaluation, frames: Sequence[ScoredFrames], measured: Measured, heading: Heading
 ) -> Results:
-    """Figures, pictures' points, comparisons and the verdict. Raises UserError for data that has no figures.
+    """Build the results: metrics, curves, comparisons and the verdict.
 
-    frames: of each model, as `collect_frames` gives them.
+    Args:
+        session: The evaluation under way.
+        evaluation: What the models gave for each set.
+        frames: Of each model, as `collect_frames` gives them.
+        measured: Calibrations, costs, mistakes and robustness.
+        heading: Title, time, command and environment.
+
+    Returns:
+        The results.
+
+    Raises:
+        UserError: For data that has no metrics, such as data of one class.
+        MetricError: The same, at the end of a training run.
     """
     data = tuple(
         one.describe(table, unreadable)
@@ -83,7 +95,7 @@ def assemble(
             raise
         named = ", ".join(one.name for one in data)
         raise UserError.about(
-            f"--data: {named}", "has no figures", got=str(error), remedy="give real and fake faces, each once"
+            f"--data: {named}", "cannot be evaluated", got=str(error), remedy="give real and fake faces, each once"
         ) from None
     has_roles = session.run is None and any(model.role != "model" for model in models)
     results = Results(
@@ -100,14 +112,14 @@ def assemble(
 
 
 def list_sets(evaluation: Evaluation) -> list[FaceSet]:
-    """The sets of an evaluation: those of faces, as all of this task are."""
+    """List the sets of an evaluation, which are of faces in this task."""
     return [one for one in evaluation.sets if isinstance(one, FaceSet)]
 
 
 def _describe_model(
     session: Session, number: int, model: EvalResult, frames: ScoredFrames, measured: Measured
 ) -> ModelResult:
-    """number: of the model; only those that were opened have a calibration, a cost and robustness."""
+    """Describe a model by its number; only the models that were opened have a calibration, a cost and robustness."""
     request, is_opened = session.request, number < len(session.models)
     assert isinstance(request, FaceRequest)
     calibration = measured.calibrations[number] if is_opened else None
@@ -130,7 +142,10 @@ def _describe_model(
 
 
 def find_lighter(results: Results) -> Lighter | None:
-    """None where there is no such pair, where the student is lighter already, and where no width of its family is."""
+    """Find the width of the student's family that would be lighter than the teacher.
+
+    None where there is no such pair, where the student is lighter already, and where no width of its family is.
+    """
     by_role = {model.role: model for model in reversed(results.models)}
     student, teacher = by_role.get("distilled") or by_role.get("before"), by_role.get("teacher")
     if student is None or teacher is None or student.architecture is None or student.image_size is None:
@@ -144,13 +159,13 @@ def find_lighter(results: Results) -> Lighter | None:
 
 
 def _count(model: ModelResult) -> tuple[int, int] | None:
-    """Parameters and MACs."""
+    """Parameters and multiply-accumulates of a model; None where one of them was not measured."""
     cost = model.cost
     return None if cost is None or cost.parameters is None or cost.macs is None else (cost.parameters, cost.macs)
 
 
 def _is_guides_data(config: Mapping[str, Any] | None) -> bool:
-    """Whether a run was made with what the guide's figures speak of: FaceForensics++ at 380 px."""
+    """Whether a run was made with the data that the guide's values are of: FaceForensics++ at 380 px."""
     section = (config or {}).get("task_section", {})
     return (section.get("data_source"), section.get("image_size")) == ("ffpp", 380)
 
@@ -164,28 +179,28 @@ def _describe_protocol(
     if session.run is not None:
         return _describe_run_protocol(bool(rules))
     return {
-        "samples": "frames and videos, told apart in every figure's name"
+        "samples": "frames and videos, kept apart in every metric's name"
         if rules
-        else "frames; every clip is a single picture, so figures of videos would be the same",
+        else "frames; every clip is a single picture, so metrics of videos would be the same",
         "videos": f"scored by {', '.join(request.rules)} of their frames (top10: mean of the highest 10 %)"
         if rules
         else "none",
         "faces": "; ".join(dict.fromkeys(data.faces_rule for data in data)),
-        "no decision": "frames without a face are counted, and are part of no figure",
+        "no decision": "frames without a face are counted, and are part of no metric",
         "intervals": f"{LEVEL:.0%}, percentile bootstrap over people (clips where people are not known), "
         f"{request.rounds} rounds, seed {SEED}",
         "comparisons": f"paired bootstrap over people, {PAIRED_ROUNDS} rounds: both models see the same drawn people",
         "thresholds": _tell_thresholds(calibrations),
         "checkpoints": "chosen on the validation data of their own runs"
-        + ("" if any(data.kind == "validation" for data in data) else ", never on the data judged here"),
+        + ("" if any(data.kind == "validation" for data in data) else ", never on the data evaluated here"),
         "preprocessing": "; ".join(dict.fromkeys(_PREPROCESSING[data.kind] for data in data)),
     }
 
 
 def _describe_run_protocol(has_videos: bool) -> dict[str, str]:
     return {
-        "data": "the run's own validation data: it chose the checkpoint, so these figures flatter it; "
-        "evaluate_model.py --data judges on data that nothing was chosen on",
+        "data": "the run's own validation data: it chose the checkpoint, so these metrics flatter it; "
+        "evaluate_model.py --data evaluates on data that nothing was chosen on",
         "videos": "the mean of their frames' probabilities, their maximum, the mean of the highest tenth"
         if has_videos
         else "none: every clip is a single picture",
@@ -195,10 +210,10 @@ def _describe_run_protocol(has_videos: bool) -> dict[str, str]:
     }
 
 
-_CUT = "each face is cut with 12.5 % around its box and resized to the network's input; no augmentation"
+_CROP = "each face is cropped with 12.5 % around its box and resized to the network's input; no augmentation"
 _PREPROCESSING = {
-    "manifest": _CUT,
-    "folder": _CUT,
+    "manifest": _CROP,
+    "folder": _CROP,
     "crops": "each picture is one face, resized to the network's input as a whole; no augmentation",
     "validation": "as in the run's own validation: the same faces, blends and sizes in every epoch",
 }
@@ -215,8 +230,16 @@ COLUMNS = ("model", "source", "sample_id", "clip_id", "person", "manipulation", 
 
 
 def write_scores(path: Path, models: Sequence[tuple[str, ScoredFrames]]) -> None:
-    """A row a model and frame: margin, log-odds of fake, to its last digit; fake, its probability; both empty where no
-    face was found. Atomic; raises UserError where the disk refuses.
+    """Write scores.csv: a row for each model and frame.
+
+    `margin` is the log-odds of fake to its last digit, `fake` its probability; both are empty where no face was found.
+
+    Args:
+        path: Of the file, which is replaced as a whole.
+        models: The name of each model and its scored frames.
+
+    Raises:
+        UserError: Where the disk refuses.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -225,11 +248,11 @@ def write_scores(path: Path, models: Sequence[tuple[str, ScoredFrames]]) -> None
         margins = np.asarray(frames.margins, np.float64)
         probability = 0.5 * (1.0 + np.tanh(0.5 * margins))
         for row in range(len(frames)):
-            said = [repr(float(margins[row])), f"{probability[row]:.6f}"] if frames.decided[row] else ["", ""]
+            score = [repr(float(margins[row])), f"{probability[row]:.6f}"] if frames.decided[row] else ["", ""]
             table.writerow(
                 [
                     *(name, frames.sources[row], frames.sample_ids[row], frames.clip_ids[row], frames.groups[row]),
-                    *(frames.manipulations[row], int(frames.labels[row]), int(frames.decided[row]), *said),
+                    *(frames.manipulations[row], int(frames.labels[row]), int(frames.decided[row]), *score),
                 ]
             )
     write_text_atomically(path, text.getvalue())
@@ -241,9 +264,19 @@ RESULTS, SCORES, CARD, TABLE = "results.json", "scores.csv", "model_card", "mode
 def write_evaluation(
     folder: Path, results: Results, pictures: Sequence[ReportPicture], models: Sequence[tuple[str, ScoredFrames]]
 ) -> list[Path]:
-    """The table, scores.csv, a model card for each model, and the report, whose files it returns, the page first.
+    """Write the files of an evaluation: tables, scores.csv, a model card for each model, and the report.
 
-    models: names, and what each says of all frames. Raises UserError where the disk refuses.
+    Args:
+        folder: Where they go.
+        results: What they tell.
+        pictures: Of the mistakes.
+        models: The name of each model and its scored frames.
+
+    Returns:
+        The files of the report, the page first.
+
+    Raises:
+        UserError: Where the disk refuses.
     """
     write_text_atomically(folder / f"{TABLE}.md", render_markdown(results))
     write_text_atomically(folder / f"{TABLE}.csv", render_csv(results))
@@ -257,12 +290,26 @@ def write_evaluation(
 
 
 def name_card(models: Sequence[ModelResult], number: int) -> str:
-    """model_card.md, or model_card_2.md and so on where there are several."""
+    """Name a model's card: model_card.md, or model_card_2.md and so on where there are several models.
+
+    Args:
+        models: All models of the results.
+        number: Of the model.
+
+    Returns:
+        The file's name.
+    """
     return f"{CARD}.md" if len(models) == 1 else f"{CARD}_{number + 1}.md"
 
 
 def say_results(session: Session, results: Results, folder: Path) -> None:
-    """The tables, the verdict, and where the rest is."""
+    """Print the tables, the verdict, and where the files are.
+
+    Args:
+        session: The evaluation, which has a console.
+        results: What is printed.
+        folder: Where the files are.
+    """
     assert session.console is not None
     for table in render_tables(results):
         session.console.print(table)

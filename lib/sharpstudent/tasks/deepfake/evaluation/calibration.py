@@ -1,5 +1,6 @@
-"""The temperature that mends the scores of a model and the thresholds to decide by: chosen on the validation of its run
-and kept in its checkpoint, or chosen on other validation data.
+"""The temperature of a detector's scores and the thresholds to decide by.
+
+They are chosen on the validation data of its run and stored in its checkpoint, or chosen on other validation data.
 """
 
 from __future__ import annotations
@@ -33,13 +34,23 @@ MOST_KINDS = 4  # of fakes that are named
 def calibrate_on_validation(
     frames: ScoredFrames, *, where: str = "validation of this run", fprs: Sequence[float] = FPRS
 ) -> CalibrationResult:
-    """Temperature scaling (Guo et al. 2017) of single frames, and operating points of frames; of videos too where a
-    clip has more frames than one. Thresholds are log-odds before the temperature.
+    """Fit a temperature on single frames (Guo et al. 2017) and choose operating points.
 
-    where: what the frames are; fprs: wanted shares of reals called fake, 0..1, that get a threshold each. Raises
-    MetricError as `choose_operating_points` does: for scores that are not finite, one class, no decision at all.
+    Operating points are of frames, and of videos where a clip has more frames than one. Their thresholds are log-odds
+    before the temperature.
+
+    Args:
+        frames: Validation data with the scores of the model.
+        where: What the frames are, for readers.
+        fprs: Wanted shares of reals called fake, 0..1, that get a threshold each.
+
+    Returns:
+        Temperature, thresholds, and how well calibrated the scores are before and after.
+
+    Raises:
+        MetricError: As `choose_operating_points`: for scores that are not finite, one class, or no decision at all.
     """
-    # First: it checks the frames.
+    # This comes first, because it checks the frames.
     points = choose_operating_points(frames, fprs=fprs, aggregations=choose_rules(frames))
     logits, labels = to_logits(frames.margins[frames.decided]), frames.labels[frames.decided]
     temperature = fit_temperature(logits, labels)
@@ -57,7 +68,10 @@ def calibrate_on_validation(
 
 
 def describe_frames(frames: ScoredFrames) -> str:
-    """`640 frames of 26 people, 320 real, 320 fake (self-blend)`; without a decision: counted too."""
+    """Describe frames in words: `640 frames of 26 people, 320 real, 320 fake (self-blend)`.
+
+    Frames without a decision are counted, too.
+    """
     fakes = Counter(kind for kind, label in zip(frames.manipulations, frames.labels, strict=True) if label == 1)
     named = [kind for kind, _ in fakes.most_common(MOST_KINDS) if kind not in ("", "fake")]
     more = [f"{len(fakes) - MOST_KINDS} more kinds"] if len(fakes) > MOST_KINDS else []
@@ -94,7 +108,10 @@ KEY = "calibration"  # in a checkpoint's description
 
 
 def read_calibration(opened: OpenedModel) -> CalibrationResult | None:
-    """As the model's own file says; None where it says none. Raises UserError for one that cannot be understood."""
+    """Read what the model's own file stores; None where it stores nothing.
+
+    Raises UserError for a calibration that cannot be read.
+    """
     stored = opened.about.get(KEY)
     if stored is None:
         return None
@@ -113,10 +130,18 @@ def read_calibration(opened: OpenedModel) -> CalibrationResult | None:
 def choose_calibrations(
     frames: Sequence[ScoredFrames], *, named: str, fprs: Sequence[float]
 ) -> list[CalibrationResult]:
-    """Of each model, by what it says of other frames; named: what these are; fprs: wanted shares of false alarms,
-    besides 1 % and 0.1 %.
+    """Choose the calibration of each model on validation data.
 
-    Raises UserError where these frames cannot tell: one class only, no face.
+    Args:
+        frames: The data with the scores of each model.
+        named: What the data is, for readers.
+        fprs: Wanted shares of reals called fake, besides 1 % and 0.1 %.
+
+    Returns:
+        A calibration for each model.
+
+    Raises:
+        UserError: Where the data does not allow it: one class only, or no face.
     """
     wanted = sorted({*FPRS, *fprs}, reverse=True)
     try:
@@ -131,7 +156,7 @@ def choose_calibrations(
 
 
 def check_storable(models: Sequence[OpenedModel]) -> None:
-    """Raise UserError for models whose files have no place for thresholds, before anything is judged."""
+    """Raise UserError for models whose files cannot store thresholds, before anything is evaluated."""
     problems = [
         Problem(
             str(opened.path),
@@ -150,7 +175,13 @@ def check_storable(models: Sequence[OpenedModel]) -> None:
 def store_calibrations(
     models: Sequence[OpenedModel], calibrations: Sequence[CalibrationResult], say: Callable[[str], None]
 ) -> None:
-    """Write them into the checkpoints, and into the .safetensors beside those; atomically, the tensors as they were."""
+    """Write calibrations into checkpoints, and into the .safetensors beside them. The tensors stay as they are.
+
+    Args:
+        models: Opened checkpoints.
+        calibrations: Of each of them.
+        say: Takes lines for the user.
+    """
     for opened, calibration in zip(models, calibrations, strict=True):
         checkpoint = load_checkpoint(opened.path)
         about = {**checkpoint.about, KEY: calibration.model_dump(mode="json")}

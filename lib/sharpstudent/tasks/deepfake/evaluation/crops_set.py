@@ -1,10 +1,10 @@
 """Folders as data sets: of face crops, those of make_swaps.py included, and of whole pictures or videos.
 
-Face crops: ROOT/{real,fake}/[PERSON_OR_CLIP/]*.png, each picture taken whole. A subfolder is a person and a clip, a
-picture on its own stands for itself. Where make_swaps.py has written the folder, its swaps.csv tells whose photo each
-picture is: intervals are over these people, and every picture is a clip of its own, for they are photos.
+Face crops are ROOT/{real,fake}/[PERSON_OR_CLIP/]*.png, each picture taken whole. A subfolder is a person and a clip; a
+picture on its own is both. Where make_swaps.py has written the folder, its swaps.csv says whose photo each picture is:
+intervals are over these people, and every picture is a clip of its own, because they are photos.
 
-Of whole pictures or videos the faces are cut exactly as for training, once, and kept under data/evaluation_faces/ of
+Faces of whole pictures or videos are cropped once, exactly as for training, and kept under data/evaluation_faces/ of
 the working folder for the next evaluation.
 """
 
@@ -46,26 +46,39 @@ CACHE = Path("data/evaluation_faces")
 def read_folder_set(
     request: SetRequest, *, name: str, say: Callable[[str], None], console: Console | None
 ) -> EvaluationSet:
-    """All faces of the folder; those that are cut already are not cut again, nor is any training split made.
+    """Crop the faces of a folder, and read them as a set.
 
-    Raises UserError for what run_preparation refuses (no layout, no face model, no face at all), where nothing tells
-    real from fake, and where the folder is a preparation that was never finished; RunInterrupted for Ctrl-C and
-    SIGTERM: the next evaluation goes on where it was.
+    Faces that are cropped already are not cropped again, and no training split is made.
+
+    Args:
+        request: The folder and how it is read.
+        name: Of the set.
+        say: Takes lines for the user.
+        console: Draws the progress bar, where there is one.
+
+    Returns:
+        The set.
+
+    Raises:
+        UserError: For what `run_preparation` refuses (no layout, no face model, no face at all), where nothing says
+            what is real and what is fake, and where the folder is a preparation that was never finished.
+        RunInterrupted: At Ctrl-C and SIGTERM; the next evaluation resumes where it was.
     """
     source = request.path
     _check_folder(source)
     wanted = build_request(request)
     say(f"{name}: faces of {source} are kept in {wanted.dest}")
     run_preparation(wanted, console or Console(quiet=True), find=_find_labelled, for_training=False)
-    notes = [f"cut for this evaluation from whole pictures or videos, {request.frames} frames of each video"]
+    notes = [f"cropped for this evaluation from whole pictures or videos, {request.frames} frames of each video"]
     if (source / TABLE).is_file():
-        notes.append(f"{TABLE} says that these pictures are face crops already: judge them with --crops")
+        notes.append(f"{TABLE} says that these pictures are face crops already: evaluate them with --crops")
     return read_manifest_set(wanted.dest, name=name, split="all", faces=request.faces, kind="folder", notes=notes)
 
 
 def build_request(request: SetRequest) -> Request:
-    """The preparation of a folder, with nobody held out. What lies in the cache is never worth more than its source:
-    clips that the source no longer has go, so that none of them is judged.
+    """Build the preparation of a folder, with nobody held out.
+
+    The cache follows its source: clips that the source no longer has are deleted, so that none of them is evaluated.
     """
     source = request.path
     crop = CropSettings(
@@ -109,7 +122,10 @@ def _check_folder(source: Path) -> None:
 
 
 def _find_labelled(root: Path, *, layout: str | None, label: int | None) -> tuple[str, Found]:
-    """As `find_clips`, which calls everything real where nothing else is said: a figure must not rest on that."""
+    """Find clips as `find_clips` does, but refuse a folder that does not say what is real and what is fake.
+
+    `find_clips` takes everything for real then, and no metric may rest on that.
+    """
     name, found = find_clips(root, layout=layout, label=label)
     folders = read_folder(root).folders
     if LAYOUTS[name].data_set or label is not None or any(folder.lower() in CLASSES for folder in folders):
@@ -125,8 +141,9 @@ def _find_labelled(root: Path, *, layout: str | None, label: int | None) -> tupl
 
 
 def read_swaps(root: Path) -> dict[str, SwapRow]:
-    """The lines of swaps.csv by file, '/' between parts; none where there is no such table. Raises UserError for one
-    that cannot be read as such.
+    """Read the lines of swaps.csv by file, with '/' between the parts of a path; none where there is no such table.
+
+    Raises UserError for a table of another form.
     """
     path = root / TABLE
     if not path.is_file():
@@ -150,7 +167,7 @@ def read_swaps(root: Path) -> dict[str, SwapRow]:
 
 
 def _describe_swaps(swaps: Mapping[str, SwapRow], names: Sequence[str]) -> tuple[str, ...]:
-    """What is to be said of pictures with these names."""
+    """Describe the swaps among pictures with these names, as lines for the user."""
     if not swaps:
         return ()
     splits = Counter(swaps[name].split or "no split" for name in names if name in swaps)
@@ -169,7 +186,18 @@ RULE = "each picture is one face, taken whole"
 
 
 def read_crops_set(root: Path, *, name: str) -> EvaluationSet:
-    """Every picture below real/ and fake/. Raises UserError where neither is there or both are empty."""
+    """Read every picture below real/ and fake/ as a face.
+
+    Args:
+        root: The folder.
+        name: Of the set.
+
+    Returns:
+        The set.
+
+    Raises:
+        UserError: Where neither folder is there or both are empty.
+    """
     inside = _find_pictures(root)
     swaps = read_swaps(root)
     frames = _build_frames(name, inside, swaps)
@@ -194,7 +222,7 @@ def read_crops_set(root: Path, *, name: str) -> EvaluationSet:
 
 
 def _find_pictures(root: Path) -> list[str]:
-    """Below the root, '/' between parts, reals first."""
+    """Find the pictures below the root, reals first, as paths with '/' between their parts."""
     if not root.is_dir():
         raise UserError.about(str(root), "is a file, not a folder of face crops", LAYOUT, remedy="name the folder")
     folders = [root / label for label in LABELS if (root / label).is_dir()]
@@ -235,7 +263,7 @@ def _build_frames(set_name: str, names: Sequence[str], swaps: Mapping[str, SwapR
 
 
 def _sum_up(path: Path) -> int | str:
-    """crc32 of a file; an unreadable one has none, and is told when it is to be judged."""
+    """Compute the crc32 of a file. For an unreadable one it is the reason, which is reported when the face is read."""
     try:
         return zlib.crc32(path.read_bytes())
     except OSError as error:

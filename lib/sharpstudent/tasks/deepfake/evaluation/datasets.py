@@ -1,5 +1,6 @@
-"""Data sets to judge models on, opened: prepared sets, folders whose faces are cut first, and face crops. What cannot
-be met of a request is refused before anything is judged.
+"""Open the data sets to evaluate models on: prepared sets, folders whose faces are cropped first, and face crops.
+
+What a request asks for and the data cannot give is refused before anything is evaluated.
 """
 
 from __future__ import annotations
@@ -35,11 +36,21 @@ from sharpstudent.tasks.deepfake.swaps.folder import TABLE
 def open_sets(
     requests: Sequence[SetRequest], *, say: Callable[[str], None], console: Console | None = None
 ) -> list[EvaluationSet]:
-    """The sets in the order asked for. say: takes lines for the user; console: draws the bar of a long cutting, where
-    there is one.
+    """Open data sets in the order of the requests.
 
-    Raises UserError for no set, bad names and paths, a set that cannot be used, and where all sets together hold one
-    class only. What costs nothing is opened first: a mistake in the last set does not come after hours of cutting.
+    Sets that cost nothing are opened first, so that a mistake in the last set does not come after hours of cropping.
+
+    Args:
+        requests: The sets.
+        say: Takes lines for the user.
+        console: Draws the progress bar of a long cropping, where there is one.
+
+    Returns:
+        The opened sets.
+
+    Raises:
+        UserError: For no set, bad names and paths, a set that cannot be used, and where all sets together hold one
+            class only.
     """
     names = choose_names(requests)
     opened: dict[int, EvaluationSet] = {}
@@ -54,10 +65,10 @@ def open_sets(
 
 
 def choose_names(requests: Sequence[SetRequest]) -> list[str]:
-    """A name for each set, all different: the one given, else that of its folder.
+    """Choose a name for each set: the one given, else that of its folder, made unique.
 
-    Raises UserError for no set at all, a path that does not exist or is there twice, and a name that is empty, holds a
-    / (it stands between set and kind of fake in metrics' names) or is there twice.
+    Raises UserError for no set at all, a path that does not exist or is there twice, and a name that is empty, is there
+    twice, or holds a / (which stands between set and kind of fake in metrics' names).
     """
     if not requests:
         raise UserError.about(
@@ -84,7 +95,7 @@ def choose_names(requests: Sequence[SetRequest]) -> list[str]:
 
 
 def find_kind(request: SetRequest) -> str:
-    """`crops`, `manifest`, or `folder` of what has to be cut first."""
+    """Find the kind of a set: `crops`, `manifest`, or `folder` where faces have to be cropped first."""
     if request.crops:
         return "crops"
     path = request.path
@@ -101,7 +112,7 @@ def _open(request: SetRequest, name: str, say: Callable[[str], None], console: C
     if (request.path / TABLE).is_file():
         raise UserError.about(
             str(request.path),
-            f"holds face crops, as its {TABLE} says: cutting faces out of them would cut them twice",
+            f"holds face crops, as its {TABLE} says: they would be cropped twice",
             remedy="say --crops",
         )
     return read_folder_set(request, name=name, say=say, console=console)
@@ -115,12 +126,12 @@ def _describe(found: EvaluationSet) -> list[str]:
         f"{about.real:,} real and {about.fake:,} fake, of {about.videos:,} videos and {about.people:,} people"
     )
     reasons = "; ".join(f"{count:,} x {reason}" for reason, count in about.without_decision.items())
-    told = [f"without a decision: {left_out:,} ({reasons})"] if left_out else []
-    return [line, *(f"  {further}" for further in (*told, *about.notes))]
+    undecided = [f"without a decision: {left_out:,} ({reasons})"] if left_out else []
+    return [line, *(f"  {further}" for further in (*undecided, *about.notes))]
 
 
 def _check_both_classes(sets: Sequence[EvaluationSet]) -> None:
-    """Of frames with a face; a set alone may hold one class."""
+    """Raise UserError where all frames with a face are of one class; a single set may hold one class only."""
     labels = {label for found in sets for label in np.unique(found.labels).tolist()}
     if len(labels) == len(CLASSES):
         return
@@ -139,7 +150,7 @@ def _check_both_classes(sets: Sequence[EvaluationSet]) -> None:
 
 
 def check_request(session: Session) -> None:
-    """Raise UserError for options that cannot be met by what was opened."""
+    """Raise UserError for options that the opened models cannot meet."""
     request = session.request
     assert isinstance(request, FaceRequest)
     if request.store:
@@ -150,9 +161,17 @@ def check_request(session: Session) -> None:
 
 
 def open_data(session: Session, config: RunConfig | None) -> tuple[list[FaceSet], list[EvaluationSet]]:
-    """The sets to judge on, and those to choose thresholds on. config: of the run of the last model that lies in one.
+    """Open the sets to evaluate on, and those to choose thresholds on.
 
-    Raises UserError for what cannot be used.
+    Args:
+        session: The evaluation, with its models.
+        config: Of the run of the last model that lies in one; its validation data is used where no set is named.
+
+    Returns:
+        The sets of --data and those of --validation.
+
+    Raises:
+        UserError: For data that cannot be used.
     """
     request = session.request
     assert isinstance(request, FaceRequest)
@@ -188,10 +207,10 @@ def _open_sets(
     return open_sets(requests, say=session.say, console=session.console)
 
 
-def _check_choices(asked: Sequence[SetRequest]) -> None:
-    """Raise UserError for an option that none of these sets has a use for: it would be ignored without a word."""
-    kinds = {find_kind(request) for request in asked if request.path.exists()}
-    one, default = asked[0], DataChoices()
+def _check_choices(requests: Sequence[SetRequest]) -> None:
+    """Raise UserError for an option that none of these sets can use: it would be ignored without a word."""
+    kinds = {find_kind(request) for request in requests if request.path.exists()}
+    one, default = requests[0], DataChoices()
     wanted: list[tuple[str, object, set[str], str]] = [
         ("--layout", one.layout, {"folder"}, "folders of whole pictures or videos"),
         ("--label", one.label, {"folder"}, "folders of whole pictures or videos"),
@@ -213,13 +232,13 @@ def _check_choices(asked: Sequence[SetRequest]) -> None:
 
 
 def _check_apart(sets: Sequence[FaceSet], validation: Sequence[EvaluationSet]) -> None:
-    """Thresholds that were chosen on the data that they are judged on would say nothing."""
+    """Raise UserError where thresholds would be chosen on the data that they are evaluated on."""
     known = {one.fingerprint: one.name for one in sets if isinstance(one, EvaluationSet)}
     for one in validation:
         if one.fingerprint in known:
             raise UserError.about(
                 f"--validation {one.name}",
                 f"holds the very faces of --data {known[one.fingerprint]}",
-                expected="other people: thresholds are chosen on one set and judged on another",
+                expected="other people: thresholds are chosen on one set and evaluated on another",
                 remedy="give another set, or another --split",
             )

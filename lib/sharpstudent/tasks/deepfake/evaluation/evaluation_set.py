@@ -185,7 +185,15 @@ class EvaluationSet(FaceSet):
         return LabelledFaces(self.faces, image_size=input_key, train=False)
 
     def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
-        """Make the set's M frames with their scores; the arguments are those of `FaceSet.to_frames`."""
+        """Make the set's M frames with their scores.
+
+        Args:
+            table: What a model gave for the faces.
+            unreadable: Faces that could not be read, by name with the reason.
+
+        Returns:
+            The frames.
+        """
         return self.build_frames(compute_margins(table), unreadable)
 
     def list_faces(self, table: Table) -> ScoredFrames:
@@ -194,7 +202,15 @@ class EvaluationSet(FaceSet):
         return replace(of_faces, margins=compute_margins(table), sample_ids=self.name_faces())
 
     def describe(self, table: Table, unreadable: Mapping[str, str]) -> DataResult:
-        """Describe the set as `about` does, and count frames that could not be read among those without a decision."""
+        """Describe the set as `about` does, and count frames that could not be read among those without a decision.
+
+        Args:
+            table: Not used: the set knows its faces.
+            unreadable: Faces that could not be read, by name with the reason.
+
+        Returns:
+            Names, counts and notes.
+        """
         return self._describe(unreadable)
 
     def build_frames(

@@ -1,7 +1,6 @@
-"""A prepared set as a data set: rows of one split, and the frames in which no face was found.
+"""A prepared set as a data set: the rows of one split, and the frames in which no face was found.
 
-The columns of its manifest are held as numbers: no row of it is ever an object. The manifest has no row of a frame
-without a face; the clips' parts name them.
+The manifest has no row of a frame without a face; such frames are named in the files of the clips under parts/.
 
 Legend: R rows (all of the manifest's, or the chosen ones), M frames, N faces.
 """
@@ -12,17 +11,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.metrics.checks import name_some
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, Manifest
-from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import (
     AGGREGATIONS,
     EvaluationSet,
@@ -31,95 +27,24 @@ from sharpstudent.tasks.deepfake.evaluation.evaluation_set import (
     name_frame,
 )
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
+from sharpstudent.tasks.deepfake.evaluation.manifest_rows import ManifestRows, name_faces, read_rows
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS, Part, find_part_file, read_part
-from sharpstudent.tasks.deepfake.sources.manifest import ManifestFaces, open_manifest, read_labels
-
-
-@dataclass(frozen=True)
-class Texts:
-    """One column: names, each once in the order of their first row; codes: which of them each row has, int32 (R,)."""
-
-    names: list[str]
-    codes: NDArray[np.int32]
-
-    def at(self, row: int) -> str:
-        """The text of one row."""
-        return self.names[self.codes[row]]
-
-    def read(self, rows: NDArray[np.int64]) -> list[str]:
-        """The texts of some rows; equal ones are one object."""
-        return [self.names[code] for code in self.codes[rows].tolist()]
-
-
-@dataclass(frozen=True)
-class ManifestRows:
-    """R of each; clips, people, groups, manipulations: texts; the others as `FaceRow` has them."""
-
-    clips: Texts
-    people: Texts
-    groups: Texts
-    manipulations: Texts
-    labels: NDArray[np.int8]
-    frame_index: NDArray[np.int32]
-    face_index: NDArray[np.int32]
-    crc32: NDArray[np.uint32]
-    split_ends: tuple[int, ...]
-
-    def find_split(self, row: int) -> str:
-        """The split that a row is in."""
-        return SPLITS[int(np.searchsorted(self.split_ends, row, side="right"))]
-
-
-def read_rows(manifest: Manifest) -> ManifestRows:
-    """Raises UserError for damaged columns, and for labels other than 0 and 1."""
-    rows = ManifestRows(
-        clips=_read_texts(manifest, "clip_id"),
-        people=_read_texts(manifest, "identity"),
-        groups=_read_texts(manifest, "group"),
-        manipulations=_read_texts(manifest, "manipulation"),
-        labels=read_labels(manifest),
-        frame_index=_read_numbers(manifest, "frame_index"),
-        face_index=_read_numbers(manifest, "face_index"),
-        crc32=_read_numbers(manifest, "crc32"),
-        split_ends=tuple(manifest.rows_of(split).stop for split in SPLITS),
-    )
-    manifest.release()
-    pa.default_memory_pool().release_unused()  # the loader's processes are forked from this one
-    return rows
-
-
-def name_faces(manifest: Manifest, rows: range | NDArray[np.int32]) -> list[str]:
-    """What `Manifest.name_of` calls these rows, read by column: a million rows one by one would take minutes."""
-    numbers = np.asarray(rows, np.int64)
-    paths, clips = (_read_texts(manifest, name).read(numbers) for name in ("path", "clip_id"))
-    places = [_read_numbers(manifest, name)[numbers].tolist() for name in ("frame_index", "face_index")]
-    above = str(manifest.folder / "x")[:-1]  # as pathlib writes it, without its price for each of a million paths
-    return [
-        f"{above}{path}:{clip}/{frame:06d}_{face}" if path.endswith(SHARD_SUFFIX) else above + path
-        for path, clip, frame, face in zip(paths, clips, *places, strict=True)
-    ]
-
-
-def _read_texts(manifest: Manifest, name: str) -> Texts:
-    column: Any = manifest.column(name)
-    coded: pa.DictionaryArray = column.dictionary_encode().unify_dictionaries().combine_chunks()
-    return Texts(coded.dictionary.to_pylist(), coded.indices.to_numpy())
-
-
-def _read_numbers(manifest: Manifest, name: str) -> NDArray:
-    column = manifest.column(name)
-    assert isinstance(column, np.ndarray)
-    return column
-
+from sharpstudent.tasks.deepfake.sources.manifest import ManifestFaces, open_manifest
 
 EMPTY = "the clip has no frames"
 
 
 @dataclass(frozen=True)
 class ClipAbout:
-    """What is known of a clip. split: None where it is of no known one; label: real 0, fake 1, None where nobody kept
-    it; group: of its person; has_rows: whether some frame of it holds a face.
+    """What is known of a clip.
+
+    Attributes:
+        split: None where it is of no known one.
+        label: Real 0, fake 1; None where it was not stored.
+        group: Of its person.
+        manipulation: The kind of fake.
+        has_rows: Whether some frame of it holds a face.
     """
 
     split: str | None
@@ -131,7 +56,14 @@ class ClipAbout:
 
 @dataclass(frozen=True)
 class FacelessFrame:
-    """A frame without a face, and why."""
+    """A frame without a face.
+
+    Attributes:
+        clip_id: Its clip.
+        frame_index: Its number in the clip.
+        reason: Why there is no face.
+        clip: What is known of the clip.
+    """
 
     clip_id: str
     frame_index: int
@@ -141,19 +73,32 @@ class FacelessFrame:
 
 @dataclass(frozen=True)
 class Faceless:
-    """The frames, and lines to be said of them."""
+    """Frames without a face.
+
+    Attributes:
+        frames: The frames.
+        notes: Lines for the user.
+    """
 
     frames: tuple[FacelessFrame, ...]
     notes: tuple[str, ...]
 
 
 def find_faceless(folder: Path, rows: ManifestRows, split: str, *, has_row: Callable[[str, int], bool]) -> Faceless:
-    """The frames without a face of the clips of a split ("all": of every clip). folder: the manifest's; has_row:
-    whether a frame of a clip, by its number, has a row.
+    """Find the frames without a face of the clips of a split.
 
-    A clip with rows is in their split. One without any goes where its person is, if that is one split, else where all
-    rows are, if that is one split; else only "all" counts it, and a note says how many were passed over. Such a clip is
-    one frame where nothing of it could be read.
+    A clip with rows is in their split. A clip without any goes where its person is, if that is one split, else where
+    all rows are, if that is one split; else only "all" counts it, and a note says how many were passed over. Such a
+    clip counts as one frame where nothing of it could be read.
+
+    Args:
+        folder: The manifest's.
+        rows: Its columns.
+        split: One of SPLITS, or "all" for every clip.
+        has_row: Whether a frame of a clip, by its number, has a row.
+
+    Returns:
+        The frames, with notes.
     """
     if not (folder / PARTS).is_dir():
         return Faceless((), (f"no {PARTS}/ beside the manifest: frames without a face are not known, nor counted",))
@@ -198,11 +143,20 @@ class _Clips:
             self._of_person[person].append(clip)
 
     def list_parts(self, folder: Path, split: str) -> list[Path]:
-        """All parts but those that are known to be of another split: each costs the opening of a file."""
+        """List the files of all clips but those that are known to be of another split.
+
+        Args:
+            folder: The manifest's.
+            split: One of SPLITS, or "all".
+
+        Returns:
+            The files in a fixed order.
+        """
         others = {find_part_file(folder, key) for key, clip in self._known.items() if split not in ("all", clip.split)}
         return sorted(path for path in (folder / PARTS).glob("*.arrow") if path not in others)
 
     def find(self, part: Part) -> ClipAbout:
+        """Find what is known of the clip of a part."""
         if part.key in self._known:
             return self._known[part.key]
         same = self._of_person.get(part.identity, [])
@@ -213,11 +167,14 @@ class _Clips:
 
 
 def _list_frames(part: Part, clip: ClipAbout, has_row: Callable[[str, int], bool]) -> Iterator[FacelessFrame]:
-    """Each frame once, with the first reason against it. What is said of a frame with a face is a remark only."""
+    """List each frame without a face once, with the first reason.
+
+    A reason against a frame that has a face is a remark, and is left out.
+    """
     reasons: dict[int, str] = {}
-    for item in part.rejected:
-        if item.frame is not None or not clip.has_rows:
-            reasons.setdefault(item.frame or 0, item.reason)
+    for rejected in part.rejected:
+        if rejected.frame is not None or not clip.has_rows:
+            reasons.setdefault(rejected.frame or 0, rejected.reason)
     if not clip.has_rows and not reasons:
         reasons[0] = EMPTY
     for index, reason in sorted(reasons.items()):
@@ -228,15 +185,19 @@ def _list_frames(part: Part, clip: ClipAbout, has_row: Callable[[str, int], bool
 NOT_LARGEST = "the clip's largest person is not in it"
 RULES: dict[str, str] = {
     "largest": "the largest person of each clip, one face a frame; a frame that shows only others has no decision",
-    "max": "all faces of a frame, which is as fake as the one that is judged most likely fake",
+    "max": "all faces of a frame, which is as fake as the face that is most likely fake",
     "mean": "all faces of a frame, by the mean of their probabilities of fake",
 }
 
 
 @dataclass(frozen=True)
 class _Framed:
-    """first: a row of each frame (M,), int64; frame_of: the frame of each of R rows, int64; keys: of the frames, (M,),
-    rising.
+    """The frames of some rows.
+
+    Attributes:
+        first: A row of each frame (M,), int64.
+        frame_of: The frame of each of R rows, int64.
+        keys: Of the frames (M,), rising, see `_make_keys`.
     """
 
     first: NDArray[np.int64]
@@ -247,8 +208,22 @@ class _Framed:
 def read_manifest_set(
     root: Path, *, name: str, split: str, faces: FacesRule, kind: str = "manifest", notes: Sequence[str] = ()
 ) -> EvaluationSet:
-    """root: the manifest or its folder; split: one of SPLITS, or "all". Raises UserError where there is no usable
-    manifest, no row of that split, two labels for one frame, or two largest faces in one.
+    """Read a prepared set.
+
+    Args:
+        root: The manifest or its folder.
+        name: Of the set.
+        split: One of SPLITS, or "all".
+        faces: Which faces of a frame count.
+        kind: As reports call it.
+        notes: Lines for the user that come first.
+
+    Returns:
+        The set.
+
+    Raises:
+        UserError: Where there is no usable manifest, no row of that split, two labels for one frame, or two largest
+            faces in one.
     """
     manifest = open_manifest(root)
     rows = read_rows(manifest)
@@ -257,19 +232,19 @@ def read_manifest_set(
     labels = rows.labels[chosen.start : chosen.stop]
     mixed = framed.frame_of[labels != rows.labels[framed.first][framed.frame_of]]
     _check_none(manifest, rows, framed, np.unique(mixed), "frames are real and fake at once")
-    is_judged = np.ones(len(chosen), np.bool_)
+    is_scored = np.ones(len(chosen), np.bool_)
     if faces == "largest":
-        is_judged = rows.face_index[chosen.start : chosen.stop] == 0
-        twice = np.flatnonzero(np.bincount(framed.frame_of[is_judged], minlength=1) > 1)
+        is_scored = rows.face_index[chosen.start : chosen.stop] == 0
+        twice = np.flatnonzero(np.bincount(framed.frame_of[is_scored], minlength=1) > 1)
         _check_none(manifest, rows, framed, twice, "frames have more than one largest face (face_index 0)")
-    frame_of = framed.frame_of[is_judged]
-    judged = chosen if is_judged.all() else (np.flatnonzero(is_judged) + chosen.start).astype(np.int32)
+    frame_of = framed.frame_of[is_scored]
+    scored = chosen if is_scored.all() else (np.flatnonzero(is_scored) + chosen.start).astype(np.int32)
     missing = find_faceless(manifest.folder, rows, split, has_row=_build_finder(rows, framed))
     frames, reasons = _build_frames(name, rows, framed, frame_of, missing)
-    numbers = np.asarray(judged, np.int64)
+    numbers = np.asarray(scored, np.int64)
     return EvaluationSet(
         name,
-        ManifestFaces(manifest, judged),
+        ManifestFaces(manifest, scored),
         frames,
         frame_of,
         AGGREGATIONS[faces],
@@ -279,7 +254,7 @@ def read_manifest_set(
             frames.take(frame_of).sample_ids, rows.labels[numbers].tolist(), rows.crc32[numbers].tolist()
         ),
         faces_rule=RULES[faces],
-        name_faces=lambda: name_faces(manifest, judged),
+        name_faces=lambda: name_faces(manifest, scored),
         faceless=reasons,
         uncounted=tuple(frame.reason for frame in missing.frames if frame.clip.label is None),
         notes=(*notes, *missing.notes, *_describe_preparation(manifest, faces)),
@@ -302,7 +277,7 @@ def _choose_rows(manifest: Manifest, split: str) -> range:
 
 
 def _make_keys(clips: NDArray[np.int32], frames: NDArray[np.int32]) -> NDArray[np.int64]:
-    """One number for each pair of a clip's number and a frame's, rising with the clip and then with the frame."""
+    """Make one number of each pair of a clip's and a frame's number, rising with the clip and then with the frame."""
     return clips.astype(np.int64) * 2**32 + frames
 
 
@@ -317,6 +292,15 @@ def _build_finder(rows: ManifestRows, framed: _Framed) -> Callable[[str, int], b
     number_of = {clip: number for number, clip in enumerate(rows.clips.names)}
 
     def has_row(clip_id: str, frame_index: int) -> bool:
+        """Whether a frame of a clip has a row.
+
+        Args:
+            clip_id: The clip.
+            frame_index: The frame's number in it.
+
+        Returns:
+            True where some face of it was found.
+        """
         key = _make_keys(np.array([number_of[clip_id]], np.int32), np.array([frame_index], np.int32))[0]
         place = int(np.searchsorted(framed.keys, key))
         return place < len(framed.keys) and bool(framed.keys[place] == key)
@@ -327,7 +311,7 @@ def _build_finder(rows: ManifestRows, framed: _Framed) -> Callable[[str, int], b
 def _build_frames(
     name: str, rows: ManifestRows, framed: _Framed, frame_of: NDArray[np.int64], missing: Faceless
 ) -> tuple[ScoredFrames, dict[int, str]]:
-    """Frames with rows, then those without; and why some of them have no face to judge, by number."""
+    """Build the frames with rows, then those without; and say, by number, why some of them have no face to score."""
     clip_ids = rows.clips.read(framed.first)
     others = [frame for frame in missing.frames if frame.clip.label is not None]
     has_face = np.zeros(len(framed.first), np.bool_)
@@ -346,7 +330,7 @@ def _build_frames(
 
 
 def _name_frames(rows: ManifestRows, some: NDArray[np.int64]) -> list[str]:
-    """The names of the frames of some rows."""
+    """Name the frames of some rows."""
     indices = rows.frame_index[some].tolist()
     return [name_frame(clip, index) for clip, index in zip(rows.clips.read(some), indices, strict=True)]
 

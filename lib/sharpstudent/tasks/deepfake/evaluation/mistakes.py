@@ -1,4 +1,4 @@
-"""The samples that a model judged worst, with their pictures: what to look at first."""
+"""The faces that a model is most wrong about, with their pictures: what to look at first."""
 
 from __future__ import annotations
 
@@ -31,9 +31,20 @@ def find_mistakes(
     heat_maps: HeatMaps | None = None,
     most: int = MOST,
 ) -> tuple[list[MistakeResult], list[ReportPicture]]:
-    """The samples furthest on the wrong side of one half, worst first; none that was judged right.
+    """Find the faces furthest on the wrong side of a probability of one half, the worst first.
 
-    first_picture: number of this model's first picture in the report. Of equally wrong samples the first by name.
+    Args:
+        opened: The model.
+        tables: What it gave for each set.
+        sets: The data sets.
+        unreadable: Faces of each set that could not be read, by name with the reason; their substitutes are passed
+            over.
+        first_picture: Number of this model's first picture in the report.
+        heat_maps: Shows where the model looked; None for no heat maps.
+        most: How many faces at most. Of equally wrong ones the first by name are taken.
+
+    Returns:
+        The mistakes, and the pictures of those that could be read again.
     """
     samples = [one.list_faces(table) for one, table in zip(sets, tables, strict=True)]
     spare = most + sum(map(len, unreadable))  # substitutes are passed over
@@ -66,8 +77,9 @@ def find_mistakes(
 
 
 def _list_wrong(samples: ScoredFrames, most: int) -> list[tuple[int, float]]:
-    """The most wrong rows, and those that tie with the last of them, each with how far it lies on the wrong side of one
-    half [log-odds].
+    """List the most wrong rows, and those that tie with the last of them.
+
+    Each comes with how far it is on the wrong side of one half [log-odds].
     """
     distances = np.where(samples.labels == 1, -samples.margins, samples.margins)
     wrong = np.flatnonzero(np.where(samples.labels == 1, samples.margins < 0.0, samples.margins >= 0.0))
@@ -78,12 +90,12 @@ def _list_wrong(samples: ScoredFrames, most: int) -> list[tuple[int, float]]:
 
 
 def _load(of_set: FaceSet, input_key: Hashable, key: Sequence[int], name: str) -> NDArray[np.uint8] | None:
-    """The picture of this name as the model saw it; None where it cannot be read again. key: as in the table."""
+    """Load the picture of this name as the model saw it; None where it cannot be read again. key: as in the table."""
     source = of_set.open(input_key)
     index, visit, place = key
     try:
         sample = source.make(index, build_generator(source.seed, 0, index + visit * len(source)))
-    except UnreadableSample:  # gone since it was judged
+    except UnreadableSample:  # gone since it was evaluated
         return None
     return sample.inputs["image"][place] if sample.rows["id"][place] == name else None
 

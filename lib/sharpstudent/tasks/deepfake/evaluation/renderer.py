@@ -1,6 +1,4 @@
-"""What draws and reports for detectors of deepfakes: figures of frames and videos, thresholds, mistakes with pictures,
-corrupted pictures, model cards.
-"""
+"""The renderer of the deepfake task: what training and evaluation draw, measure and report for detectors."""
 
 from __future__ import annotations
 
@@ -30,19 +28,27 @@ FAKE = 1  # its place among the classes
 
 
 class FaceRenderer(Renderer):
-    """Heavy imports are made where they are needed: the command line is read by this class."""
+    """What is drawn and reported for detectors of deepfakes.
+
+    Heavy imports are made where they are needed, because the command line is read through this class.
+    """
 
     _validation: Sequence[EvaluationSet] = ()
     _frames: Sequence[ScoredFrames] = ()
 
     def draw_batch(self, path: Path, batch: Batch) -> None:
-        """What teacher and student see, and where each fake was blended."""
+        """Draw what teacher and student see, and where each fake was blended.
+
+        Args:
+            path: Of the picture.
+            batch: The batch.
+        """
         from sharpstudent.tasks.deepfake.report.pictures import draw_first_batch
 
         draw_first_batch(path, batch)
 
     def describe_next(self, end: StageEnd) -> list[str]:
-        """With the two-stage guide's bands, which speak of the AUC of single pictures."""
+        """Say what to do next, with the two-stage guide's bands, which are of the AUC of single pictures."""
         from sharpstudent.tasks.deepfake.report.guide import describe_next_after_stage1, describe_next_after_stage2
 
         selected = None if end.metric == "val_auc" else f"{end.metric} {end.value:.4f}"
@@ -67,13 +73,31 @@ class FaceRenderer(Renderer):
         )
 
     def parse(self, argv: Sequence[str], *, script: str) -> FaceRequest:
+        """Read the options for detectors.
+
+        Args:
+            argv: The command line without the program's name.
+            script: The program's name.
+
+        Returns:
+            The request.
+        """
         return parse_request(argv, script=script)
 
     def default_request(self, models: tuple[ModelRequest, ...], **more: Any) -> FaceRequest:
+        """Build what the report at the end of a run asks for."""
         return FaceRequest(models, **more)
 
     def open_model(self, request: ModelRequest, device: torch.device) -> OpenedModel:
-        """Any classifier of pictures: what the file does not say of itself, the request tells."""
+        """Open any classifier of pictures; the request says what the file does not say of itself.
+
+        Args:
+            request: The model.
+            device: Where it goes.
+
+        Returns:
+            The model.
+        """
         import cv2
 
         from sharpstudent.evaluation.load_model import ModelFile, open_model
@@ -84,11 +108,13 @@ class FaceRenderer(Renderer):
         return open_model(file, classes=DeepfakeTask.classes, device=device)
 
     def check(self, session: Session) -> None:
+        """Raise UserError for options that the opened models cannot meet."""
         from sharpstudent.tasks.deepfake.evaluation.datasets import check_request
 
         check_request(session)
 
     def open_sets(self, session: Session) -> Sequence[FaceSet]:
+        """Open the sets of --data, and keep those of --validation."""
         from sharpstudent.evaluation.tables import find_config
         from sharpstudent.tasks.deepfake.evaluation.datasets import open_data
 
@@ -96,13 +122,14 @@ class FaceRenderer(Renderer):
         return sets
 
     def open_run_data(self, run: FinishedRun) -> ValidationSet:
+        """Take the validation data of a run as the run opened it."""
         from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
 
         task: Any = self.task
         return ValidationSet(run.config.name, task.image_size, lambda _: (task, run.data))
 
     def calibrate(self, session: Session) -> Sequence[Any]:
-        """What the checkpoints have stored, or what the sets of --validation give."""
+        """Read what the checkpoints store, or choose calibrations on the sets of --validation."""
         from sharpstudent.evaluation.evaluate import evaluate_models
         from sharpstudent.tasks.deepfake.evaluation.assemble import collect_frames
         from sharpstudent.tasks.deepfake.evaluation.calibration import choose_calibrations, read_calibration
@@ -116,6 +143,15 @@ class FaceRenderer(Renderer):
         return choose_calibrations(frames, named=named, fprs=request.fprs)
 
     def find_mistakes(self, session: Session, evaluation: Evaluation) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Find the faces that each model is most wrong about.
+
+        Args:
+            session: The evaluation under way.
+            evaluation: What the models gave.
+
+        Returns:
+            The mistakes of all models, and their pictures.
+        """
         from sharpstudent.tasks.deepfake.evaluation.assemble import list_sets
         from sharpstudent.tasks.deepfake.evaluation.mistakes import find_mistakes
 
@@ -137,6 +173,7 @@ class FaceRenderer(Renderer):
         return mistakes, pictures
 
     def measure_robustness(self, session: Session) -> Mapping[str, Any]:
+        """Measure the curves of corrupted pictures, where the request asks for them."""
         from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
         from sharpstudent.tasks.deepfake.evaluation.robustness import measure_robustness
 
@@ -162,6 +199,17 @@ class FaceRenderer(Renderer):
         return found
 
     def build_results(self, session: Session, evaluation: Evaluation, measured: Measured, heading: Heading) -> Results:
+        """Build the results.
+
+        Args:
+            session: The evaluation under way.
+            evaluation: What the models gave.
+            measured: What else was found.
+            heading: Title, time, command and environment.
+
+        Returns:
+            The results with the verdict.
+        """
         from sharpstudent.tasks.deepfake.evaluation.assemble import assemble, collect_frames
 
         self._frames = collect_frames(evaluation)
@@ -170,6 +218,18 @@ class FaceRenderer(Renderer):
     def write(
         self, folder: Path, results: Any, evaluation: Evaluation, measured: Measured, *, run: FinishedRun | None
     ) -> list[Path]:
+        """Write the files of an evaluation, or of the report at the end of a run.
+
+        Args:
+            folder: Where they go.
+            results: What they tell.
+            evaluation: What the models gave.
+            measured: What else was found.
+            run: The run; None for an evaluation of its own.
+
+        Returns:
+            The files of the report, the page first.
+        """
         from sharpstudent.core.io import write_text_atomically
         from sharpstudent.tasks.deepfake.evaluation import assemble as output
         from sharpstudent.tasks.deepfake.report.card import render_model_card
@@ -182,6 +242,12 @@ class FaceRenderer(Renderer):
         return output.write_report(folder, results, measured.pictures)
 
     def store(self, session: Session, measured: Measured) -> None:
+        """Write the chosen calibrations into the checkpoints, where the request asks for it.
+
+        Args:
+            session: The evaluation under way.
+            measured: The calibrations.
+        """
         from sharpstudent.tasks.deepfake.evaluation.calibration import store_calibrations
 
         request = session.request
@@ -191,6 +257,13 @@ class FaceRenderer(Renderer):
             store_calibrations(session.models, chosen, session.say)
 
     def say_results(self, session: Session, results: Any, folder: Path) -> None:
+        """Print the tables, the verdict, and where the files are.
+
+        Args:
+            session: The evaluation under way.
+            results: What is printed.
+            folder: Where the files are.
+        """
         from sharpstudent.tasks.deepfake.evaluation.assemble import say_results
 
         say_results(session, results, folder)

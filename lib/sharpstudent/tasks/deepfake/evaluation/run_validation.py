@@ -1,4 +1,4 @@
-"""The validation data of a run, found by one of its checkpoints: where no other data is named."""
+"""The validation data of a run, which an evaluation without named data uses."""
 
 from __future__ import annotations
 
@@ -26,40 +26,64 @@ Build = Callable[[int], tuple[DeepfakeTask, Samples]]
 
 
 class ValidationSet(FaceSet):
-    """run: its name; image_size: of its pictures [px]; build: the task and its data at a size of input."""
+    """The validation data of a run."""
 
     def __init__(self, run: str, image_size: int, build: Build) -> None:
+        """Keep how the data is built.
+
+        Args:
+            run: Name of the run.
+            image_size: Side of its pictures [px].
+            build: Gives the task and its data at a size of input.
+        """
         self._run, self._image_size, self._build = run, image_size, functools.cache(build)
         self.name = f"validation of {run}".replace("/", "-")
 
     @property
     def task(self) -> DeepfakeTask:
-        """The run's."""
+        """The run's task."""
         return self._build(self._image_size)[0]
 
     def open(self, input_key: Hashable) -> Samples:
-        """Its items at the size of a network's input [px]. Raises UserError where the run's data is no longer there."""
+        """Open the samples at the size of a network's input [px]. Raises UserError where it is no longer there."""
         assert isinstance(input_key, int)
         return self._build(input_key)[1]
 
     def to_frames(self, table: Table, unreadable: Mapping[str, str]) -> ScoredFrames:
-        """As the run itself was judged: items that could not be read were replaced there too; `describe` names them."""
+        """Make frames as the run itself did.
+
+        Args:
+            table: What a model gave for the samples.
+            unreadable: Not used: such samples were replaced in the run, too, and `describe` names them.
+
+        Returns:
+            The frames with their scores.
+        """
         return build_frames(table, source=self.name, is_blended=self.task.is_blended)
 
     def list_faces(self, table: Table) -> ScoredFrames:
+        """Make a row for each row of the table."""
         frames, names = self.to_frames(table, {}), table["id"].tolist()
         place = {name: number for number, name in enumerate(frames.sample_ids)}  # a substitute's frame is there once
         of_rows = frames.take(np.array([place[name] for name in names]))
         return replace(of_rows, margins=compute_margins(table), labels=table["label"])
 
     def describe(self, table: Table, unreadable: Mapping[str, str]) -> DataResult:
-        """The fingerprint is over names, labels and the seed of the items' randomness."""
+        """Describe the data; its fingerprint is over names, labels and the seed of the samples' randomness.
+
+        Args:
+            table: What any of the models gave for the samples.
+            unreadable: Samples that were replaced, by name with the reason.
+
+        Returns:
+            Names, counts and notes.
+        """
         frames = self.to_frames(table, {})
         seed = self.open(self._image_size).seed
         text = "\n".join(
             f"{name} {label}" for name, label in zip(frames.sample_ids, frames.labels.tolist(), strict=True)
         )
-        notes = [f"{name} could not be read ({reason}); another item stood in" for name, reason in unreadable.items()]
+        notes = [f"{name} could not be read ({reason}); another sample is used" for name, reason in unreadable.items()]
         return build_data_result(
             frames,
             name=self.name,
@@ -73,8 +97,17 @@ class ValidationSet(FaceSet):
 
 
 def open_validation(config: RunConfig | None, paths: Sequence[Path]) -> ValidationSet:
-    """The validation data of the run with this config. Raises UserError where its data is no longer there, and where
-    there is no config, as none of the models with these paths lies in a run folder.
+    """Open the validation data of a run.
+
+    Args:
+        config: Of the run; None where none of the models lies in a run folder.
+        paths: Of the models, for the message.
+
+    Returns:
+        The data.
+
+    Raises:
+        UserError: Where there is no config, and where the data is no longer there.
     """
     if config is None:
         raise UserError.about(
@@ -92,5 +125,5 @@ def open_validation(config: RunConfig | None, paths: Sequence[Path]) -> Validati
         return task, validation
 
     found = ValidationSet(config.name, section.image_size, build)
-    found.open(section.image_size)  # what is missing is told before anything is judged
+    found.open(section.image_size)  # what is missing is reported before anything is evaluated
     return found

@@ -1,4 +1,4 @@
-"""What a user asks to be judged: one data set each, and what is wrong with such a list before anything is opened."""
+"""What a user asks to be evaluated on: how data sets are read, and each data set. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ Split = Literal["test", "val", "train", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataChoices:
-    """How data sets are read. split: of a prepared set, `all` being every row, those kept out of all splits too; crops:
-    the folders hold face crops; layout, label (real 0, fake 1): as prepare_faces.py takes them; faces: which of a
-    frame's count; frames: of a video; min_face: narrower or lower ones are none [px].
+    """How data sets are read.
+
+    Attributes:
+        split: Of a prepared set; `all` is every row, those kept out of all splits too.
+        crops: Whether the folders hold face crops.
+        layout: As prepare_faces.py takes it.
+        label: Of everything in the folders, real 0, fake 1; None where folders or lists say it.
+        faces: Which faces of a frame count.
+        frames: Of each video.
+        min_face: Narrower or lower faces are passed over [px].
     """
 
     split: Split = "test"
@@ -28,9 +35,14 @@ class DataChoices:
 
 @dataclass(frozen=True)
 class SetRequest(DataChoices):
-    """One data set. path: a prepared set's folder or its manifest.arrow, a folder of whole pictures or videos, or with
-    crops a folder of face crops; name: as reports call it, by default the folder's; workers: processes that cut;
-    image_size: the largest network input of all models that judge the set [px].
+    """One data set.
+
+    Attributes:
+        path: A prepared set's folder or its manifest.arrow, a folder of whole pictures or videos, or with crops a
+            folder of face crops.
+        name: As reports call it, by default the folder's.
+        workers: Processes that crop.
+        image_size: The largest network input of all models that are evaluated on the set [px].
     """
 
     path: Path
@@ -40,7 +52,7 @@ class SetRequest(DataChoices):
 
 
 def find_folder(path: Path) -> Path:
-    """The folder that a set lies in: its own, or its manifest's."""
+    """Find the folder that a set is in: its own, or its manifest's."""
     return path.parent if path.is_file() else path
 
 

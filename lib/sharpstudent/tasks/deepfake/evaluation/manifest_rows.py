@@ -1,0 +1,119 @@
+"""The columns of a prepared set's manifest, held as numbers: no row ever becomes an object.
+
+Legend: R rows (all of the manifest's, or the chosen ones).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, Manifest
+from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX
+from sharpstudent.tasks.deepfake.sources.manifest import read_labels
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One column of texts.
+
+    Attributes:
+        names: Each text once, in the order of its first row.
+        codes: Which of them each row has, int32 (R,).
+    """
+
+    names: list[str]
+    codes: NDArray[np.int32]
+
+    def at(self, row: int) -> str:
+        """The text of one row."""
+        return self.names[self.codes[row]]
+
+    def read(self, rows: NDArray[np.int64]) -> list[str]:
+        """The texts of some rows; equal ones are one object."""
+        return [self.names[code] for code in self.codes[rows].tolist()]
+
+
+@dataclass(frozen=True)
+class ManifestRows:
+    """The columns of a manifest, R rows of each; they are those of `FaceRow`.
+
+    Attributes:
+        clips: Clips.
+        people: People.
+        groups: Groups.
+        manipulations: Kinds of fake.
+        labels: Real 0, fake 1.
+        frame_index: Numbers of the frames in their clips.
+        face_index: Numbers of the people in their clips, 0 for the largest.
+        crc32: Of the crops.
+        split_ends: Where the rows of each split end.
+    """
+
+    clips: Texts
+    people: Texts
+    groups: Texts
+    manipulations: Texts
+    labels: NDArray[np.int8]
+    frame_index: NDArray[np.int32]
+    face_index: NDArray[np.int32]
+    crc32: NDArray[np.uint32]
+    split_ends: tuple[int, ...]
+
+    def find_split(self, row: int) -> str:
+        """Find the split that a row is in."""
+        return SPLITS[int(np.searchsorted(self.split_ends, row, side="right"))]
+
+
+def read_rows(manifest: Manifest) -> ManifestRows:
+    """Read the columns. Raises UserError for damaged ones, and for labels other than 0 and 1."""
+    rows = ManifestRows(
+        clips=_read_texts(manifest, "clip_id"),
+        people=_read_texts(manifest, "identity"),
+        groups=_read_texts(manifest, "group"),
+        manipulations=_read_texts(manifest, "manipulation"),
+        labels=read_labels(manifest),
+        frame_index=_read_numbers(manifest, "frame_index"),
+        face_index=_read_numbers(manifest, "face_index"),
+        crc32=_read_numbers(manifest, "crc32"),
+        split_ends=tuple(manifest.rows_of(split).stop for split in SPLITS),
+    )
+    manifest.release()
+    pa.default_memory_pool().release_unused()  # the loader's processes are forked from this one
+    return rows
+
+
+def name_faces(manifest: Manifest, rows: range | NDArray[np.int32]) -> list[str]:
+    """Name rows as `Manifest.name_of` does. Columns are read as a whole: a million rows one by one would take minutes.
+
+    Args:
+        manifest: The set.
+        rows: Numbers of the rows.
+
+    Returns:
+        The names.
+    """
+    numbers = np.asarray(rows, np.int64)
+    paths, clips = (_read_texts(manifest, name).read(numbers) for name in ("path", "clip_id"))
+    places = [_read_numbers(manifest, name)[numbers].tolist() for name in ("frame_index", "face_index")]
+    above = str(manifest.folder / "x")[:-1]  # as pathlib writes it, without its price for each of a million paths
+    return [
+        f"{above}{path}:{clip}/{frame:06d}_{face}" if path.endswith(SHARD_SUFFIX) else above + path
+        for path, clip, frame, face in zip(paths, clips, *places, strict=True)
+    ]
+
+
+def _read_texts(manifest: Manifest, name: str) -> Texts:
+    column: Any = manifest.column(name)
+    coded: pa.DictionaryArray = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    return Texts(coded.dictionary.to_pylist(), coded.indices.to_numpy())
+
+
+def _read_numbers(manifest: Manifest, name: str) -> NDArray:
+    column = manifest.column(name)
+    assert isinstance(column, np.ndarray)
+    return column
