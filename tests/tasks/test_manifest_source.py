@@ -21,7 +21,7 @@ from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifes
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources import manifest as source
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
-from sharpstudent.train.alarms import stop_if_too_many, take_in
+from sharpstudent.train.alarms import note_unreadable, stop_if_too_many
 from sharpstudent.train.build import TrainingData, open_training_data
 
 ROOT = Path("made set")
@@ -92,12 +92,12 @@ def test_damaged_crops_are_replaced_alike_from_files_and_shards_and_named_with_t
     batches = load(loose)
     assert to_bytes(load(shards_data)) == to_bytes(batches) == to_bytes(load(shards_data, workers=2))
     unreadable: dict[str, str] = {}
-    lines = take_in([r for b in batches for r in b.replaced], unreadable)
+    lines = note_unreadable([r for b in batches for r in b.replaced], unreadable)
     assert len(lines) == len(unreadable) == 1
     assert "made set/crops/clip 1/000003_0.png" in lines[0]
     assert "checksum" in lines[0]
     assert "cut from videos/clip 1.mp4, frame 3" in lines[0]
-    take_in([r for b in load(shards_data) for r in b.replaced], unreadable)
+    note_unreadable([r for b in load(shards_data) for r in b.replaced], unreadable)
     assert "shards/shards/000000.tar:clip 1/000003_0" in unreadable
 
 
@@ -115,7 +115,7 @@ def test_too_many_damaged_crops_stop_the_run() -> None:
     for index in (0, 3, 6):
         damage(ROOT, index)
     unreadable: dict[str, str] = {}
-    take_in([r for b in load(data, workers=2) for r in b.replaced], unreadable)
+    note_unreadable([r for b in load(data, workers=2) for r in b.replaced], unreadable)
     assert len(unreadable) == 3
     with pytest.raises(TrainingStopped, match=r"3 of 12 items cannot be read"):
         stop_if_too_many(unreadable, len(data.train) + len(data.validation))

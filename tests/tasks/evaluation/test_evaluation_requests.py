@@ -68,7 +68,7 @@ def test_each_mistake_is_one_clear_error(tmp_path: Path) -> None:
     make_set(root)
     check_refused(says=("--data", "names no data set"))
     check_refused(SetRequest(tmp_path / "nowhere"), says=("nowhere", "does not exist"))
-    check_refused(SetRequest(root), SetRequest(root / "manifest.arrow"), says=("set", "asked for twice"))
+    check_refused(SetRequest(root), SetRequest(root / "manifest.arrow"), says=("set", "named twice"))
     check_refused(SetRequest(root, name="a/b"), says=("'a/b'", "cannot name a data set"))
     check_refused(SetRequest(root, name=" "), says=("' '", "cannot name a data set"))
     make_set(tmp_path / "other")
