@@ -216,6 +216,6 @@ def plural(unit: str) -> str:
     return {"person": "people"}.get(unit, f"{unit}s")
 
 
-def say_count(count: int, unit: str) -> str:
+def format_count_of(count: int, unit: str) -> str:
     """`1 person`, `1,200 people`."""
     return f"{count:,} {unit if count == 1 else plural(unit)}"

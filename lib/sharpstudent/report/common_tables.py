@@ -122,7 +122,7 @@ def _build_pair(one: PairBase, names: Mapping[str, str], columns: Sequence[PairC
 P_VALUE: PairColumn = (Cell("p"), lambda one: Cell(format_p_value(one.p_value)))
 
 
-def tell_better(found: MetricValue, better: str | None) -> str:
+def describe_better(found: MetricValue, better: str | None) -> str:
     """Say in words how a difference reads.
 
     Args:
@@ -138,14 +138,14 @@ def tell_better(found: MetricValue, better: str | None) -> str:
 
 
 def build_sets(
-    data: Sequence[Any], counts: Mapping[Cell, Callable[[Any], int | None]], *, tell_kind: Callable[[Any], str]
+    data: Sequence[Any], counts: Mapping[Cell, Callable[[Any], int | None]], *, describe_kind: Callable[[Any], str]
 ) -> TextTable:
     """Build the table of data sets, a row a set with its counts.
 
     Args:
         data: the sets.
         counts: by head of a column, how it is read from a set.
-        tell_kind: gives the line below the name of a set.
+        describe_kind: gives the line below the name of a set.
 
     Returns:
         The table.
@@ -153,7 +153,7 @@ def build_sets(
     notes = Notes()
     rows = [
         Row(
-            Cell(one.name, small=tell_kind(one), mark=notes.mark(" ".join(one.notes)), kind="words"),
+            Cell(one.name, small=describe_kind(one), mark=notes.mark(" ".join(one.notes)), kind="words"),
             tuple(Cell(format_count(read(one))) for read in counts.values()),
         )
         for one in data

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from sharpstudent.core.errors import say_count
+from sharpstudent.core.errors import format_count_of
 
 DRAW_SECONDS = 0.2  # between two drawings of the bar
 LINE_SECONDS = 30.0  # between two plain lines where there is no terminal
@@ -78,7 +78,7 @@ class ProgressLine:
             self._live.start()
             self._draw(self._started)
         else:
-            epochs, steps = say_count(self._epochs, "epoch"), say_count(self._steps, "step")
+            epochs, steps = format_count_of(self._epochs, "epoch"), format_count_of(self._steps, "step")
             self._print(f"{self._title}: {epochs} of {steps}")
         return self
 

@@ -118,14 +118,14 @@ def _count_usable_cpus() -> int | None:
 
 def _read_commit(folder: Path) -> tuple[str | None, bool | None]:
     """Read the commit of the source and whether it was changed since; None, None outside a clone or without git."""
-    commit = _ask_git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
+    commit = _run_git(folder, "rev-parse", "HEAD") if (folder / ".git").exists() else None
     if commit is None:
         return None, None
-    status = _ask_git(folder, "status", "--porcelain", "--untracked-files=no")
+    status = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
     return commit, None if status is None else bool(status)
 
 
-def _ask_git(folder: Path, *words: str) -> str | None:
+def _run_git(folder: Path, *words: str) -> str | None:
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -19,7 +19,7 @@ from sharpstudent.report.common_tables import (
     build_models,
     build_pairs,
     build_sets,
-    tell_better,
+    describe_better,
 )
 from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import draw_group, name_apart, render_template, write_files
@@ -33,10 +33,10 @@ from sharpstudent.report.text import (
     Row,
     TextTable,
     capitalize_first,
+    clean_name,
     draw_console_table,
     list_guide_columns,
     list_heads,
-    say_name,
     word,
 )
 
@@ -89,7 +89,7 @@ def list_console_tables(results: EvaluationResults) -> list[Any]:
     if len(results.models[0].metrics) > 1:
         heads = ("Model", "Metric", "Set", "[95 %]")
         lines = [
-            (say_name(model.name), _title(of), say_name(part) if part else "all", format_metric(estimate, of))
+            (clean_name(model.name), _title(of), clean_name(part) if part else "all", format_metric(estimate, of))
             for model in results.models
             for name, estimate in model.metrics.items()
             for base, _, part in [name.partition("@")]
@@ -158,7 +158,7 @@ def _build_pairs(results: EvaluationResults) -> TextTable:
     for one in results.comparisons:
         base, _, part = one.metric.partition("@")
         pairs.setdefault(f"{_title(results.metrics[base])}{f', {part}' if part else ''}", []).append(one)
-    columns = [(word("Reads as"), lambda one: word(tell_better(one.difference, one.better))), P_VALUE]
+    columns = [(word("Reads as"), lambda one: word(describe_better(one.difference, one.better))), P_VALUE]
     return build_pairs("Pairs of models on the same rows", pairs, columns)
 
 
@@ -171,7 +171,7 @@ def _build_data(results: EvaluationResults) -> TextTable:
     for name in dict.fromkeys(name for one in results.data for name in one.counts):
         counts[Cell(name)] = partial(_read_count, name)
     counts[Cell("Not readable")] = lambda one: len(one.unreadable)
-    return build_sets(results.data, counts, tell_kind=attrgetter("kind"))
+    return build_sets(results.data, counts, describe_kind=attrgetter("kind"))
 
 
 def _read_count(name: str, one: EvaluatedSet) -> int | None:

@@ -36,7 +36,7 @@ def show(text: str) -> str:
     return "".join(f"⟨U+{ord(c):04X}⟩" if _is_hidden(c) else c for c in text)
 
 
-def say_name(name: str) -> str:
+def clean_name(name: str) -> str:
     """A name that users gave, on one line."""
     return " ".join(show(name).split()) or "unnamed"
 
@@ -428,7 +428,7 @@ def list_guide_columns(models: Sequence[ModelBase], values: Sequence[str], *, me
     """
     costs = list_costs(models, "Parameters", "Latency")
     return {
-        "Model": [say_name(model.name) for model in models],
+        "Model": [clean_name(model.name) for model in models],
         "Parameters": costs["Parameters"],
         metric: list(values),
         "Inference time": costs["Latency"],

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Literal, TypeVar
 
-from sharpstudent.core.errors import say_count
+from sharpstudent.core.errors import format_count_of
 from sharpstudent.models.widths import Lighter, is_clearly_less
 from sharpstudent.report.results import (
     CostResult,
@@ -26,12 +26,12 @@ from sharpstudent.report.results import (
 from sharpstudent.report.text import (
     MINUS,
     capitalize_first,
+    clean_name,
     format_bytes,
     format_macs,
     format_milliseconds,
     format_parameters,
     lower_first,
-    say_name,
 )
 
 Model = TypeVar("Model", bound=ModelBase)
@@ -58,7 +58,7 @@ def find_side(estimate: MetricValue | None, reference: float) -> Side:
     return "below" if round(estimate.high, MOST_DIGITS) < reference else "open"
 
 
-def say_estimate(estimate: MetricValue, *more: str, references: tuple[float, ...] = ()) -> str:
+def describe_estimate(estimate: MetricValue, *more: str, references: tuple[float, ...] = ()) -> str:
     """Format a value with its interval: `.902 (95 % interval .880 to .927; 336 frames of 42 people)`.
 
     Args:
@@ -69,10 +69,10 @@ def say_estimate(estimate: MetricValue, *more: str, references: tuple[float, ...
     Returns:
         The text.
     """
-    return _say(estimate, more, lambda value: _round(value, references))
+    return _describe(estimate, more, lambda value: _round(value, references))
 
 
-def say_difference(estimate: MetricValue, *more: str) -> str:
+def describe_difference(estimate: MetricValue, *more: str) -> str:
     """Format a difference: `+.107 (95 % interval +.074 to +.142)`. An end beside 0 is never rounded to 0.
 
     Args:
@@ -82,10 +82,10 @@ def say_difference(estimate: MetricValue, *more: str) -> str:
     Returns:
         The text.
     """
-    return _say(estimate, more, _round_difference)
+    return _describe(estimate, more, _round_difference)
 
 
-def say_rate(estimate: MetricValue, *more: str) -> str:
+def describe_rate(estimate: MetricValue, *more: str) -> str:
     """Format a rate in 0..1 as a percentage: `2.3 % (95 % interval 1.0 % to 4.1 %)`.
 
     Args:
@@ -95,10 +95,10 @@ def say_rate(estimate: MetricValue, *more: str) -> str:
     Returns:
         The text.
     """
-    return _say(estimate, more, lambda value: f"{_round(100 * value, (0.0, 100.0), digits=1)} %")
+    return _describe(estimate, more, lambda value: f"{_round(100 * value, (0.0, 100.0), digits=1)} %")
 
 
-def say_share(share: float) -> str:
+def describe_share(share: float) -> str:
     """Format a share in 0..1 as a percentage, `3.4 %`; it is never rounded to 0 or 100 %."""
     return f"{_round(100 * share, (0.0, 100.0), digits=1)} %"
 
@@ -114,11 +114,11 @@ def join(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _say(estimate: MetricValue, more: tuple[str, ...], to_text: Callable[[float], str]) -> str:
+def _describe(estimate: MetricValue, more: tuple[str, ...], to_text: Callable[[float], str]) -> str:
     if estimate.value is None:
-        return f"no value ({say_name(estimate.note or 'nobody said why')})"
+        return f"no value ({clean_name(estimate.note or 'nobody said why')})"
     if estimate.low is None or estimate.high is None:
-        inside = say_name(estimate.note) if estimate.note else "no interval"
+        inside = clean_name(estimate.note) if estimate.note else "no interval"
     else:
         inside = f"95 % interval {to_text(estimate.low)} to {to_text(estimate.high)}"
     return f"{to_text(estimate.value)} ({'; '.join([inside, *filter(None, more)])})"
@@ -173,7 +173,10 @@ def describe_weight(
     Returns:
         Sentences.
     """
-    is_lighter, names = "student is lighter than its teacher", f"({say_name(student.name)}, {say_name(teacher.name)})"
+    is_lighter, names = (
+        "student is lighter than its teacher",
+        f"({clean_name(student.name)}, {clean_name(teacher.name)})",
+    )
     if student.cost is None or teacher.cost is None:
         return [f"Whether the {is_lighter} cannot be told, no cost was measured of both {names}."]
     less, not_less, unknown, said = _sort_aspects(student.cost, teacher.cost)
@@ -192,8 +195,9 @@ def describe_weight(
     if not_less and lighter is not None:
         lines.insert(
             1,
-            f"The widest of the student's family that is lighter than the teacher in both is {say_name(lighter.name)}: "
-            f"{format_parameters(lighter.parameters)} parameters, {format_macs(lighter.macs)} multiply-accumulates.",
+            "The widest of the student's family that is lighter than the teacher in both is "
+            f"{clean_name(lighter.name)}: {format_parameters(lighter.parameters)} parameters, "
+            f"{format_macs(lighter.macs)} multiply-accumulates.",
         )
     return [line for line in lines if line]
 
@@ -238,7 +242,7 @@ def describe_costs(
     *,
     unit: str,
     lighter: Lighter | None = None,
-    say_inputs: Callable[[Model, Model], str] = lambda _student, _other: "",
+    describe_inputs: Callable[[Model, Model], str] = lambda _student, _other: "",
 ) -> list[str]:
     """Compare the cost of each distilled student with that of each teacher, and with its own before stage 2.
 
@@ -246,7 +250,7 @@ def describe_costs(
         models: those of the results.
         unit: what was timed, such as `picture`.
         lighter: the widest student of the family that is lighter than the teacher.
-        say_inputs: gives the `inputs` of `describe_weight` for two models.
+        describe_inputs: gives the `inputs` of `describe_weight` for two models.
 
     Returns:
         Sentences; none where no cost was measured.
@@ -255,11 +259,11 @@ def describe_costs(
         return []
     students = find_role(models, "distilled")
     lines = [
-        describe_weight(student, teacher, lighter, unit=unit, inputs=say_inputs(student, teacher))
+        describe_weight(student, teacher, lighter, unit=unit, inputs=describe_inputs(student, teacher))
         for student, teacher in product(students, find_role(models, "teacher"))
     ]
     lines += [
-        describe_same_speed(student, before, unit=unit, inputs=say_inputs(student, before))
+        describe_same_speed(student, before, unit=unit, inputs=describe_inputs(student, before))
         for student, before in product(students, find_role(models, "before"))
     ]
     return [line for part in lines for line in part]
@@ -274,14 +278,14 @@ def _sort_aspects(student: CostResult, teacher: CostResult) -> tuple[list[str], 
             said.append(f"{name} not known of {'both' if own is other else 'one of them'}")
             side = unknown
         else:
-            said.append(f"{name} {tell(own)} against {tell(other)} ({_say_ratio(own, other)})")
+            said.append(f"{name} {tell(own)} against {tell(other)} ({_describe_ratio(own, other)})")
             side = less if is_clearly_less(own, other) else not_less
         if name in _DECIDING:
             side.append(name)
     return less, not_less, unknown, said
 
 
-def _say_ratio(own: float, other: float) -> str:
+def _describe_ratio(own: float, other: float) -> str:
     if is_clearly_less(own, other):
         return f"{100 * (1 - own / other):.0f} % less"
     if not is_clearly_less(other, own):
@@ -294,15 +298,15 @@ def _describe_latency(one: ModelBase, other: ModelBase, unit: str, inputs: str) 
     a, b = one.cost, other.cost
     if a is None or b is None or a.latency_ms is None or b.latency_ms is None:
         return ""
-    names = f"{say_name(one.name)} and {say_name(other.name)}"
+    names = f"{clean_name(one.name)} and {clean_name(other.name)}"
     times = f"{format_milliseconds(a.latency_ms)} and {format_milliseconds(b.latency_ms)}"
     details = f"{times} a {unit} (median, batch 1{inputs})"
     if a.device != b.device:
         return (
-            f"Latencies of {names}: {details}, on different devices ({say_name(a.device)}; {say_name(b.device)}): they "
-            "say nothing of which is faster."
+            f"Latencies of {names}: {details}, on different devices ({clean_name(a.device)}; "
+            f"{clean_name(b.device)}): they say nothing of which is faster."
         )
-    end = f"{details}, on {say_name(a.device)}"
+    end = f"{details}, on {clean_name(a.device)}"
     words = {
         "same": f"are equal within noise: {end}.",
         "noisy": f"cannot be told apart, for single {unit}s vary too much: {end}; measure on a quiet machine.",
@@ -344,9 +348,9 @@ def write_verdict(results: EvaluationResults) -> tuple[str, ...]:
     first = next(iter(results.metrics))
     by_role = {model.role: model for model in reversed(results.models)}
     pairs = [one for one in results.comparisons if "@" not in one.metric]
-    lines = [_tell_pair(results, one, by_role) for one in pairs if one.metric == first]
-    others = [_tell_pair(results, one, by_role) for one in pairs if one.metric != first]
-    alone = [line for model in results.models for line in _tell_model(results, model)]
+    lines = [_describe_pair(results, one, by_role) for one in pairs if one.metric == first]
+    others = [_describe_pair(results, one, by_role) for one in pairs if one.metric != first]
+    alone = [line for model in results.models for line in _describe_metrics(results, model)]
     costs = describe_costs(results.models, unit=results.unit)
     return (_write_headline(results, first, pairs, by_role), *lines, *_warn_of_few(results), *costs, *alone, *others)
 
@@ -369,42 +373,42 @@ def _write_headline(
     value, model = (max if about.direction == "higher" else min)(known, key=lambda one: one[0])
     title = capitalize_first(about.title)
     if len(results.models) == 1:
-        return f"{title} {value:{about.format}}{_say_chance(model, first, about)}."
-    return f"Best {about.title}: {say_name(model.name)} ({value:{about.format}})."
+        return f"{title} {value:{about.format}}{_describe_chance(model, first, about)}."
+    return f"Best {about.title}: {clean_name(model.name)} ({value:{about.format}})."
 
 
-def _tell_pair(results: EvaluationResults, pair: PairResult, by_role: Mapping[str, EvaluatedModel]) -> str:
-    about, over = results.metrics[pair.metric], _say_over(results)
-    names = (say_name(pair.a), say_name(pair.b))
+def _describe_pair(results: EvaluationResults, pair: PairResult, by_role: Mapping[str, EvaluatedModel]) -> str:
+    about, over = results.metrics[pair.metric], _describe_size(results)
+    names = (clean_name(pair.a), clean_name(pair.b))
     if (pair.a, pair.b) == tuple(by_role[role].name if role in by_role else "" for role in ("distilled", "teacher")):
         names = (f"the student {names[0]}", f"its teacher {names[1]}")
     end = "" if about.direction == "higher" else ", where lower is better"
     if pair.better is None:
         why = "there is no interval" if pair.difference.low is None else "the interval covers 0"
-        said = f"difference in {about.title} {say_difference(pair.difference, over)}{end}"
+        said = f"difference in {about.title} {describe_difference(pair.difference, over)}{end}"
         return f"Which of {names[0]} and {names[1]} is better cannot be told, {why}: {said}."
     better, worse = names if pair.better == "a" else names[::-1]
     difference = pair.difference if pair.better == "a" else turn(pair.difference)
-    said = f"difference in {about.title} {say_difference(difference, over)}{end}"
+    said = f"difference in {about.title} {describe_difference(difference, over)}{end}"
     sentence = f"{better} is better than {worse}: {said}."
     return capitalize_first(sentence) if better.startswith(("the student ", "its teacher ")) else sentence
 
 
-def _tell_model(results: EvaluationResults, model: EvaluatedModel) -> list[str]:
+def _describe_metrics(results: EvaluationResults, model: EvaluatedModel) -> list[str]:
     """State each metric over all sets, and whether it is better than chance."""
     lines: list[str] = []
     for name, about in results.metrics.items():
-        estimate, subject = model.metrics[name], f"The {about.title} of {say_name(model.name)}"
+        estimate, subject = model.metrics[name], f"The {about.title} of {clean_name(model.name)}"
         if estimate.value is None:
-            lines.append(f"{subject} has {say_name(estimate.note or 'no value')}.")
+            lines.append(f"{subject} has {clean_name(estimate.note or 'no value')}.")
             continue
         references = () if about.chance is None else (about.chance,)
-        said = say_estimate(estimate, _say_over(results), references=references)
-        lines.append(f"{subject} is {said}{_say_chance(model, name, about)}.")
+        said = describe_estimate(estimate, _describe_size(results), references=references)
+        lines.append(f"{subject} is {said}{_describe_chance(model, name, about)}.")
     return lines
 
 
-def _say_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> str:
+def _describe_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> str:
     """Whether a value is better than guessing, where the level of guessing is known."""
     if about.chance is None:
         return ""
@@ -417,10 +421,10 @@ def _say_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> str:
     return f", {'better' if side == good else 'worse'} than {guess}"
 
 
-def _say_over(results: EvaluationResults) -> str:
+def _describe_size(results: EvaluationResults) -> str:
     """What the metrics are computed over: `400 samples of 40 people`."""
     rows, groups = sum(one.rows for one in results.data), sum(one.groups for one in results.data)
-    return f"{say_count(rows, results.unit)} of {say_count(groups, results.group_unit)}"
+    return f"{format_count_of(rows, results.unit)} of {format_count_of(groups, results.group_unit)}"
 
 
 def _warn_of_few(results: EvaluationResults) -> list[str]:
@@ -428,5 +432,5 @@ def _warn_of_few(results: EvaluationResults) -> list[str]:
     groups = sum(one.groups for one in results.data)
     if groups >= FEW_GROUPS:
         return []
-    told = say_count(groups, results.group_unit)
+    told = format_count_of(groups, results.group_unit)
     return [f"There are {told} only: intervals over so few are narrower than the doubt is."]

@@ -17,7 +17,7 @@ import yaml
 from sharpstudent.report import text
 from sharpstudent.report.page import build_templates, format_json_value
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import DASH, escape_markdown, format_estimate, say_name
+from sharpstudent.report.text import DASH, clean_name, escape_markdown, format_estimate
 from sharpstudent.tasks.deepfake.report.decisions import (
     describe_false_alarms,
     describe_kinds,
@@ -62,7 +62,7 @@ def render_model_card(
         "kinds": describe_kinds(model, sets),
         "robustness": describe_robustness(model),
         "undecided": describe_undecided((model,), sets),
-        "notes": [*model.notes, *_take_own(results, model)],
+        "notes": [*model.notes, *_select_own(results, model)],
     }
     card: str = templates.get_template("card.md.j2").render(
         {name: [escape_markdown(line) for line in lines] for name, lines in sentences.items()},
@@ -93,7 +93,7 @@ def _count_backticks(name: str) -> int:
     return max(map(len, re.findall("`+", name)), default=0)
 
 
-def _take_own(results: Results, model: ModelResult) -> list[str]:
+def _select_own(results: Results, model: ModelResult) -> list[str]:
     """The notes of the results without those of other models, which begin with their names."""
     others = tuple(f"{other.name}: " for other in results.models if other is not model)
     return [note for note in results.notes if not note.startswith(others or "\0")]
@@ -176,14 +176,14 @@ def _render_front(results: Results, model: ModelResult, *, licence: str, trainin
         front["datasets"] = [training_data]
     if index:
         front["metrics"] = list(dict.fromkeys(one["type"] for part in index for one in part["metrics"]))
-        front["model-index"] = [{"name": say_name(model.name), "results": index}]
+        front["model-index"] = [{"name": clean_name(model.name), "results": index}]
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)}---\n"
 
 
 def _list_tags(model: ModelResult) -> list[str]:
     tags = ["deepfake-detection", "pytorch"]
     tags += ["knowledge-distillation"] if model.role == "distilled" else []
-    return tags + ([] if model.architecture is None else [say_name(model.architecture)])
+    return tags + ([] if model.architecture is None else [clean_name(model.architecture)])
 
 
 def _list_results(results: Results, model: ModelResult) -> list[dict[str, Any]]:
@@ -201,7 +201,7 @@ def _make_entry(
     dataset: ReportSet, kind: str | None, estimates: Mapping[str, MetricValue | None]
 ) -> list[dict[str, Any]]:
     metrics = [
-        {"type": hub_type, "value": estimate.value, "name": f"{title}{_say_interval(estimate)}", "verified": False}
+        {"type": hub_type, "value": estimate.value, "name": f"{title}{_format_interval(estimate)}", "verified": False}
         for name, hub_type, title in METRICS
         if (estimate := estimates.get(name)) is not None and estimate.value is not None
     ]
@@ -209,13 +209,13 @@ def _make_entry(
         return []
     about: dict[str, Any] = {"name": dataset.title, "type": _to_slug(dataset.title)}
     if kind is not None:
-        about |= {"name": f"{dataset.title}: {say_name(kind)} against all reals", "config": say_name(kind)}
+        about |= {"name": f"{dataset.title}: {clean_name(kind)} against all reals", "config": clean_name(kind)}
     if dataset.about is not None and dataset.about.split:
-        about["split"] = say_name(dataset.about.split)
+        about["split"] = clean_name(dataset.about.split)
     return [{"task": {"type": TASK, "name": "Real or fake"}, "dataset": about, "metrics": metrics}]
 
 
-def _say_interval(estimate: MetricValue) -> str:
+def _format_interval(estimate: MetricValue) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
     return f" (95 % interval {estimate.low:.4f} to {estimate.high:.4f})"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 
-from sharpstudent.core.errors import say_count
+from sharpstudent.core.errors import format_count_of
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import say_name
-from sharpstudent.report.verdict import find_side, join, say_rate, say_share
-from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, ReportSet, say_auc
+from sharpstudent.report.text import clean_name
+from sharpstudent.report.verdict import describe_rate, describe_share, find_side, join
+from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, ReportSet, describe_auc
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
     CorruptionCurve,
@@ -44,17 +44,19 @@ def describe_separation(model: ModelResult, sets: list[ReportSet]) -> list[str]:
         where = f"On {dataset.title}{' (which chose its checkpoint, and flatters it)' if dataset.is_validation else ''}"
         found = dataset.find(model, FRAME_AUC)
         if found is None or found.value is None:
-            why = f": {say_name(found.note)}" if found is not None and found.note else ""
-            lines.append(f"{where} nothing is known of how well {say_name(model.name)} separates real from fake{why}.")
+            why = f": {clean_name(found.note)}" if found is not None and found.note else ""
+            lines.append(
+                f"{where} nothing is known of how well {clean_name(model.name)} separates real from fake{why}."
+            )
             continue
         text = (
-            f"{where} {say_name(model.name)} separates real from fake with a frame AUC of "
-            f"{say_auc(found, dataset.say_over(model))}, {_AGAINST_CHANCE[find_side(found, CHANCE)]}"
+            f"{where} {clean_name(model.name)} separates real from fake with a frame AUC of "
+            f"{describe_auc(found, dataset.describe_size(model))}, {_AGAINST_CHANCE[find_side(found, CHANCE)]}"
         )
         video = dataset.find(model, VIDEO_AUC)
         if video is not None and video.value is not None and dataset.has_videos(model):
             text += (
-                f"; by video (mean of its frames) {say_auc(video, dataset.say_over(model, 'video'))}, "
+                f"; by video (mean of its frames) {describe_auc(video, dataset.describe_size(model, 'video'))}, "
                 f"{_AGAINST_CHANCE[find_side(video, CHANCE)]}"
             )
         lines.append(f"{text}.")
@@ -72,19 +74,21 @@ def describe_kinds(model: ModelResult, sets: list[ReportSet]) -> list[str]:
         One text, or none where there are fewer than two kinds.
     """
     kinds = [
-        (f"{say_name(kind)} ({dataset.title}{_say_novelty(kind, dataset, sets)})", estimate)
+        (f"{clean_name(kind)} ({dataset.title}{_describe_novelty(kind, dataset, sets)})", estimate)
         for dataset in sets
         for kind, estimate in dataset.list_kinds(model).items()
     ]
     if len(kinds) < 2:
         return []
     (hard, lowest), (easy, highest) = (find(kinds, key=lambda kind: kind[1].value or 0.0) for find in (min, max))
-    hard, easy = (f"{title}, frame AUC {say_auc(auc)}" for title, auc in ((hard, lowest), (easy, highest)))
+    hard, easy = (f"{title}, frame AUC {describe_auc(auc)}" for title, auc in ((hard, lowest), (easy, highest)))
     if _is_apart(lowest, highest):
-        text = f"{say_name(model.name)} is worse at some kinds of fake than at others: worst at {hard}, best at {easy}."
+        text = (
+            f"{clean_name(model.name)} is worse at some kinds of fake than at others: worst at {hard}, best at {easy}."
+        )
     else:
         text = (
-            f"Whether {say_name(model.name)} is worse at some kinds of fake than at others cannot be told from these "
+            f"Whether {clean_name(model.name)} is worse at some kinds of fake than at others cannot be told from these "
             f"intervals: lowest for {hard}, highest for {easy}."
         )
     blind = [title for title, auc in kinds if find_side(auc, CHANCE) in ("open", "below")]
@@ -105,14 +109,14 @@ def describe_robustness(model: ModelResult) -> list[str]:
         return []
     curve, point = worst
     without = curve.points[0].auc
-    details = f"frame AUC {say_auc(point.auc)}, against {say_auc(without)} on clean pictures"
-    where = f"{say_name(curve.name)} at {say_name(point.label)}"
+    details = f"frame AUC {describe_auc(point.auc)}, against {describe_auc(without)} on clean pictures"
+    where = f"{clean_name(curve.name)} at {clean_name(point.label)}"
     tried = f"of {len(model.robustness)} corruption{'s' if len(model.robustness) > 1 else ''} tried"
     if _is_apart(point.auc, without):
-        text = f"{where} harms {say_name(model.name)} most {tried}: {details}"
+        text = f"{where} harms {clean_name(model.name)} most {tried}: {details}"
     else:
         text = (
-            f"That any corruption harms {say_name(model.name)} is not shown by these intervals; lowest {tried} is "
+            f"That any corruption harms {clean_name(model.name)} is not shown by these intervals; lowest {tried} is "
             f"{where}: {details}"
         )
     if find_side(point.auc, CHANCE) in ("open", "below"):
@@ -120,7 +124,7 @@ def describe_robustness(model: ModelResult) -> list[str]:
     return [f"{text}."]
 
 
-def _say_novelty(kind: str, dataset: ReportSet, sets: list[ReportSet]) -> str:
+def _describe_novelty(kind: str, dataset: ReportSet, sets: list[ReportSet]) -> str:
     """Say so where the validation data that selected the model held no such fakes."""
     known = {one for each in sets if each.is_validation and each.about is not None for one in each.about.manipulations}
     return "" if not known or dataset.is_validation or kind in known else "; no such fakes chose the model"
@@ -156,11 +160,12 @@ def describe_false_alarms(model: ModelResult, sets: list[ReportSet]) -> list[str
         if alarms is None or alarms.value is None:
             continue
         text = (
-            f"At {say_threshold(name)} {say_name(model.name)} calls {_say_errors(alarms, dataset, model, 'real')} on "
-            f"{dataset.title} fake{_hold_against_wanted(alarms, name)}"
+            f"At {describe_threshold(name)} {clean_name(model.name)} calls "
+            f"{_describe_errors(alarms, dataset, model, 'real')} on {dataset.title} "
+            f"fake{_compare_with_wanted(alarms, name)}"
         )
         if missed is not None and missed.value is not None:
-            text += f", and misses {_say_errors(missed, dataset, model, 'fake')}"
+            text += f", and misses {_describe_errors(missed, dataset, model, 'fake')}"
         lines.append(f"{text}.")
     return lines
 
@@ -171,14 +176,14 @@ def choose_threshold(calibration: CalibrationResult | None) -> str:
     return next((name for name in (*PREFERRED, *stored) if name in stored), HALF)
 
 
-def say_threshold(name: str) -> str:
+def describe_threshold(name: str) -> str:
     """Describe a threshold in words."""
     if name == HALF:
         return "a probability of one half (no threshold is stored with it)"
     if found := re.fullmatch(r"fpr_([\d.]+)pct", name):
         return f"the threshold stored with it, chosen on validation for {found[1]} % false alarms,"
     kind = {"eer": "equally many errors of both kinds", "youden": "the fewest errors of both kinds together"}.get(name)
-    return f"the threshold stored with it, chosen on validation {f'for {kind}' if kind else f'as {say_name(name)}'},"
+    return f"the threshold stored with it, chosen on validation {f'for {kind}' if kind else f'as {clean_name(name)}'},"
 
 
 def describe_probabilities(model: ModelResult, sets: list[ReportSet]) -> list[str]:
@@ -199,11 +204,11 @@ def describe_probabilities(model: ModelResult, sets: list[ReportSet]) -> list[st
             continue
         how = ", after the stored temperature" if found is after else ""
         text = (
-            f"The probabilities of {say_name(model.name)} on {dataset.title} are off by {say_auc(found)} on average "
-            f"(ECE{how})"
+            f"The probabilities of {clean_name(model.name)} on {dataset.title} are off by {describe_auc(found)} on "
+            f"average (ECE{how})"
         )
         if found.high is not None and found.high <= BELIEVABLE:
-            text += f": they may be read as probabilities{_say_prevalence(model, dataset)}"
+            text += f": they may be read as probabilities{_describe_prevalence(model, dataset)}"
         elif find_side(found, UNBELIEVABLE) == "above":
             text += ": do not read them as probabilities"
         else:
@@ -231,9 +236,9 @@ def describe_undecided(models: tuple[ModelResult, ...], sets: list[ReportSet]) -
         if count == 0:
             whole.append(dataset.title)
         else:
-            why = "; ".join(f"{say_name(reason)}: {number:,}" for reason, number in reasons.items())
+            why = "; ".join(f"{clean_name(reason)}: {number:,}" for reason, number in reasons.items())
             lines.append(
-                f"On {dataset.title} {count:,} of {total:,} frames ({say_share(count / max(total, 1))}) have no "
+                f"On {dataset.title} {count:,} of {total:,} frames ({describe_share(count / max(total, 1))}) have no "
                 f"decision{f' ({why})' if why else ''}: they are part of no metric."
             )
     return lines + ([f"Every frame of {join(whole)} has a decision."] if whole else [])
@@ -251,30 +256,30 @@ def _count_undecided(
     return (*max(known), {}) if known else (None, None, {})
 
 
-def _say_errors(estimate: MetricValue, dataset: ReportSet, model: ModelResult, kind: str) -> str:
+def _describe_errors(estimate: MetricValue, dataset: ReportSet, model: ModelResult, kind: str) -> str:
     """Format an error rate, `2.3 % (...) of the real frames`; where it is 0, also how many there may still be."""
     count = dataset.count(model, f"frame_count_{kind}")
     frames = f"{kind} frames" if count is None else f"{count:,} {kind} frames"
     people = dataset.count(model, "people_count")
     is_flat = estimate.low is not None and estimate.low == estimate.high == estimate.value
     if not is_flat or estimate.value not in (0.0, 1.0):
-        return f"{say_rate(estimate)} of {'the ' if count is None else ''}{frames}"
+        return f"{describe_rate(estimate)} of {'the ' if count is None else ''}{frames}"
     which = f"none of the {frames}" if estimate.value == 0.0 else f"all of the {frames}"
     if people is None or people <= RULE_OF_THREE:
         return f"{which} (too few to say how rare the other case is)"
-    over = say_count(people, "person")
-    return f"{which} (of {over}: up to {say_share(RULE_OF_THREE / people)} of others cannot be ruled out)"
+    over = format_count_of(people, "person")
+    return f"{which} (of {over}: up to {describe_share(RULE_OF_THREE / people)} of others cannot be ruled out)"
 
 
-def _hold_against_wanted(alarms: MetricValue, name: str) -> str:
+def _compare_with_wanted(alarms: MetricValue, name: str) -> str:
     """Compare the false alarms with the rate that the threshold was chosen for."""
     wanted = re.fullmatch(r"fpr_([\d.]+)pct", name)
     side = "open" if wanted is None else find_side(alarms, float(wanted[1]) / 100)
     return {"above": ", more than it was chosen for", "below": ", fewer than it was chosen for"}.get(side, "")
 
 
-def _say_prevalence(model: ModelResult, dataset: ReportSet) -> str:
+def _describe_prevalence(model: ModelResult, dataset: ReportSet) -> str:
     real, fake = (dataset.count(model, f"frame_count_{kind}") for kind in ("real", "fake"))
     if real is None or fake is None or real + fake == 0:
         return ", where fakes are as frequent as here"
-    return f", where fakes are as frequent as here ({say_share(fake / (real + fake))})"
+    return f", where fakes are as frequent as here ({describe_share(fake / (real + fake))})"

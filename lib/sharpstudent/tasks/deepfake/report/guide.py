@@ -40,10 +40,10 @@ def describe_next_after_stage1(
     advice: list[str] = []
     if bands and val_auc is not None:
         elsewhere = f"{STAGE1_BAND_ELSEWHERE[0]:.2f}-{STAGE1_BAND_ELSEWHERE[1]:.2f}"
-        remarks.append(f"  {_hold_against(val_auc, STAGE1_BAND)} (the guide also says {elsewhere})")
+        remarks.append(f"  {_compare_with_band(val_auc, STAGE1_BAND)} (the guide also says {elsewhere})")
         if val_auc < STAGE1_BAND_ELSEWHERE[0]:
             advice.append(f"  Before that, longer pre-training is worth it: `stage1.epoch` of {STAGE1_EPOCHS} or more.")
-    best = _tell_best(val_auc, selected)
+    best = _format_best(val_auc, selected)
     return guide.describe_next_after_stage1(best=best, remarks=remarks, advice=advice, **told)
 
 
@@ -63,14 +63,14 @@ def describe_next_after_stage2(
         The lines at the end of stage 2.
     """
     return guide.describe_next_after_stage2(
-        best=_tell_best(val_auc, selected),
-        gain=_tell_gain(val_auc, stage1_auc, bands=bands, is_selected=selected is None),
-        remarks=[f"  {_hold_against(val_auc, STAGE2_BAND)}"] if bands and val_auc is not None else (),
+        best=_format_best(val_auc, selected),
+        gain=_describe_gain(val_auc, stage1_auc, bands=bands, is_selected=selected is None),
+        remarks=[f"  {_compare_with_band(val_auc, STAGE2_BAND)}"] if bands and val_auc is not None else (),
         **told,
     )
 
 
-def _tell_gain(val_auc: float | None, stage1_auc: float | None, *, bands: bool, is_selected: bool) -> Gain | str:
+def _describe_gain(val_auc: float | None, stage1_auc: float | None, *, bands: bool, is_selected: bool) -> Gain | str:
     if stage1_auc is None or val_auc is None:
         return "its validation AUC" if stage1_auc is None else "the validation AUC of this epoch"
     gain = val_auc - stage1_auc
@@ -79,7 +79,7 @@ def _tell_gain(val_auc: float | None, stage1_auc: float | None, *, bands: bool, 
     return Gain(gain, f"{against} ({stage1_auc:.4f}): {gain:+.4f}{wanted}", least=STAGE2_GAIN[0], what="AUC")
 
 
-def _tell_best(val_auc: float | None, selected: str | None) -> str:
+def _format_best(val_auc: float | None, selected: str | None) -> str:
     """Format the best value: `validation AUC 0.9000`, or `val_eer 0.0812 (validation AUC 0.9000)`."""
     auc = None if val_auc is None else f"validation AUC {val_auc:.4f}"
     if selected is None:
@@ -87,7 +87,7 @@ def _tell_best(val_auc: float | None, selected: str | None) -> str:
     return selected if auc is None else f"{selected} ({auc})"
 
 
-def _hold_against(value: float, band: tuple[float, float]) -> str:
+def _compare_with_band(value: float, band: tuple[float, float]) -> str:
     """Say whether a measured AUC lies in one of the guide's bands."""
     return f"measured {value:.4f}, the guide expects {band[0]:.2f}-{band[1]:.2f}: {_place(value, band)} the band"
 
@@ -175,7 +175,7 @@ def _list_measured(role: Role, model: ModelResult, epoch_seconds: Mapping[str, f
     if role in _HOURS:
         hours = None if seconds is None else seconds * GUIDES_EPOCHS / 3600
         expected = f"{_HOURS[role][0]:.0f}-{_HOURS[role][1]:.0f} hours"
-        found[f"{GUIDES_EPOCHS} epochs of training"] = (expected, _HOURS[role], hours, _tell_hours)
+        found[f"{GUIDES_EPOCHS} epochs of training"] = (expected, _HOURS[role], hours, _format_hours)
     return found
 
 
@@ -183,7 +183,7 @@ def _widen(value: float) -> tuple[float, float]:
     return value * (1 - ABOUT), value * (1 + ABOUT)
 
 
-def _tell_hours(hours: float) -> str:
+def _format_hours(hours: float) -> str:
     return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
 
 

@@ -125,7 +125,7 @@ def build_metric_tables(metrics: AllMetrics, level: str, suffix: str) -> MetricT
     Returns:
         The tables.
     """
-    title = f"Per {level.partition('_')[0]}" + _tell_rule(level)
+    title = f"Per {level.partition('_')[0]}" + _describe_rule(level)
     place = f"{describe_level(level)}, {describe_part(suffix)}"
     found = _merge_counts(metrics, level, suffix)
     words = {base: find_word(base) for of_model in found.values() for base in of_model}
@@ -201,7 +201,7 @@ def _title_group(one: Word) -> str:
     return _KINDS[one.kind] if one.threshold is None else f"Decisions at {name_threshold(one.threshold)}"
 
 
-def _tell_rule(level: str) -> str:
+def _describe_rule(level: str) -> str:
     return describe_level(level).partition("s (")[2].removesuffix(")").join((": ", "")) if "_" in level else ""
 
 

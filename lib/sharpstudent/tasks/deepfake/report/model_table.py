@@ -15,6 +15,7 @@ from rich.table import Table
 from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import (
     DASH,
+    clean_name,
     draw_console_table,
     drop_empty,
     escape_markdown,
@@ -22,7 +23,6 @@ from sharpstudent.report.text import (
     format_value,
     list_costs,
     list_guide_columns,
-    say_name,
     to_markdown,
 )
 from sharpstudent.tasks.deepfake.report.guide import find_validation_auc
@@ -73,7 +73,7 @@ def _list_guide(results: Results) -> dict[str, list[str]]:
 def _list_aucs(results: Results) -> dict[str, Sequence[str]]:
     """List the AUCs, a line a model and set."""
     lines = [
-        (say_name(model.name), dataset.title, *(format_estimate(estimate, "share") for estimate in (frame, video)))
+        (clean_name(model.name), dataset.title, *(format_estimate(estimate, "share") for estimate in (frame, video)))
         for model in results.models
         for dataset in list_sets(results)
         if (frame := dataset.find(model, FRAME_AUC)) is not None

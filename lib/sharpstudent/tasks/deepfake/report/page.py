@@ -19,7 +19,7 @@ from sharpstudent.report.common_tables import (
     build_models,
     build_pairs,
     build_sets,
-    tell_better,
+    describe_better,
 )
 from sharpstudent.report.page import draw_group, draw_within, render_template, write_files
 from sharpstudent.report.text import (
@@ -127,7 +127,7 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
 
 
 _PAIR_COLUMNS = (
-    (word("Reads as"), lambda one: word(tell_better(one.difference, _find_better(one)))),
+    (word("Reads as"), lambda one: word(describe_better(one.difference, _find_better(one)))),
     (Cell("p", link="word-p"), P_VALUE[1]),
     (Cell("Agreement", link="word-agreement"), lambda one: Cell(format_value(one.agreement, "percent"))),
 )
@@ -157,7 +157,7 @@ def build_data(data: Sequence[DataResult]) -> TextTable:
     names = ("frames", "faces", "real", "fake", "videos", "people")
     counts: dict[Cell, Callable[[Any], int]] = {Cell(capitalize_first(name)): attrgetter(name) for name in names}
     counts[Cell("Without decision", link="word-counts")] = lambda one: sum(one.without_decision.values())
-    return build_sets(data, counts, tell_kind=_tell_kind)
+    return build_sets(data, counts, describe_kind=_describe_kind)
 
 
 def build_counts(data: Sequence[DataResult], caption: str, head: str, name: str) -> TextTable:
@@ -181,7 +181,7 @@ def build_counts(data: Sequence[DataResult], caption: str, head: str, name: str)
     return build_list(caption, "Set", [word(head), Cell("Frames")], rows, Notes())
 
 
-def _tell_kind(one: DataResult) -> str:
+def _describe_kind(one: DataResult) -> str:
     return one.kind if one.split is None else f"{one.kind}, split {one.split}"
 
 

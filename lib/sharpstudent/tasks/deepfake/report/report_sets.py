@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sharpstudent.core.errors import say_count
+from sharpstudent.core.errors import format_count_of
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import say_name
-from sharpstudent.report.verdict import say_estimate, turn
+from sharpstudent.report.text import clean_name
+from sharpstudent.report.verdict import describe_estimate, turn
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, DataResult, ModelResult, Results
 
 CHANCE = 0.5  # AUC
 
 
-def say_auc(estimate: MetricValue, *more: str) -> str:
+def describe_auc(estimate: MetricValue, *more: str) -> str:
     """Format an AUC with its interval: `.902 (95 % interval .880 to .927; 336 frames of 42 people)`.
 
     Args:
@@ -23,7 +23,7 @@ def say_auc(estimate: MetricValue, *more: str) -> str:
     Returns:
         The text.
     """
-    return say_estimate(estimate, *more, references=(CHANCE, 1.0))
+    return describe_estimate(estimate, *more, references=(CHANCE, 1.0))
 
 
 VALIDATION = ("val", "validation")
@@ -46,7 +46,7 @@ class ReportSet:
     @property
     def title(self) -> str:
         """Its name in sentences."""
-        return say_name(self.name) if self.name else "the evaluated data"
+        return clean_name(self.name) if self.name else "the evaluated data"
 
     @property
     def is_validation(self) -> bool:
@@ -90,7 +90,7 @@ class ReportSet:
         found = {name.removeprefix(start): one for name, one in model.figures.items() if name.startswith(start)}
         return {kind: value for kind, value in found.items() if value.value is not None}
 
-    def say_over(self, model: ModelResult, unit: str = "frame") -> str:
+    def describe_size(self, model: ModelResult, unit: str = "frame") -> str:
         """What a metric is computed over: `336 frames of 42 people`.
 
         Args:
@@ -107,7 +107,7 @@ class ReportSet:
             people = self.about.people
         if samples is None:
             return ""
-        return f"{samples:,} {unit}s" + ("" if people is None else f" of {say_count(people, 'person')}")
+        return f"{samples:,} {unit}s" + ("" if people is None else f" of {format_count_of(people, 'person')}")
 
 
 def list_sets(results: Results) -> list[ReportSet]:
@@ -120,7 +120,7 @@ def list_sets(results: Results) -> list[ReportSet]:
     return sorted(sets, key=lambda one: one.is_validation)
 
 
-def take_telling(sets: list[ReportSet]) -> list[ReportSet]:
+def exclude_validation(sets: list[ReportSet]) -> list[ReportSet]:
     """The sets that selected nothing; all of them where there is no other."""
     return [one for one in sets if not one.is_validation] or sets
 

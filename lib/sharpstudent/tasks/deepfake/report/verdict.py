@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from itertools import combinations, product
 
-from sharpstudent.core.errors import say_count
+from sharpstudent.core.errors import format_count_of
 from sharpstudent.models.widths import Lighter
 from sharpstudent.report.results import Role
-from sharpstudent.report.text import lower_first, say_name
+from sharpstudent.report.text import clean_name, lower_first
 from sharpstudent.report.verdict import (
     NO_DIFFERENCE,
     describe_costs,
+    describe_difference,
+    describe_share,
     find_role,
     find_side,
     join,
-    say_difference,
-    say_share,
 )
 from sharpstudent.tasks.deepfake.report.decisions import (
     describe_false_alarms,
@@ -29,7 +29,13 @@ from sharpstudent.tasks.deepfake.report.decisions import (
     describe_separation,
     describe_undecided,
 )
-from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, ReportSet, find_comparison, list_sets, take_telling
+from sharpstudent.tasks.deepfake.report.report_sets import (
+    CHANCE,
+    ReportSet,
+    exclude_validation,
+    find_comparison,
+    list_sets,
+)
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelResult, Results
 
 FEW_PEOPLE = 20
@@ -55,7 +61,7 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
         return ("No model was evaluated.",)
     sets = list_sets(results)
     few, gain = _warn_of_few(results, sets), describe_gain(results, sets)
-    costs = describe_costs(results.models, unit="picture", lighter=lighter, say_inputs=_say_sizes)
+    costs = describe_costs(results.models, unit="picture", lighter=lighter, describe_inputs=_describe_sizes)
     compared = [*gain, *(few if gain else [])]
     compared += [*costs, *describe_teacher_gap(results, sets)]
     compared += describe_pairs(results, sets)
@@ -87,12 +93,12 @@ def _choose_main(results: Results) -> list[ModelResult]:
 
 
 def _describe_model(model: ModelResult, sets: list[ReportSet]) -> list[str]:
-    telling = take_telling(sets)
+    independent = exclude_validation(sets)
     return [
         *describe_kinds(model, sets),
         *describe_robustness(model),
-        *describe_false_alarms(model, telling),
-        *describe_probabilities(model, telling),
+        *describe_false_alarms(model, independent),
+        *describe_probabilities(model, independent),
     ]
 
 
@@ -101,12 +107,12 @@ def _warn_of_few(results: Results, sets: list[ReportSet]) -> list[str]:
     counts = {dataset.title: dataset.count(results.models[0], "people_count") for dataset in sets}
     few = {title: count for title, count in counts.items() if count is not None and count < FEW_PEOPLE}
     return [
-        f"{title} has {say_count(count, 'person')} only: intervals over so few are narrower than the doubt is."
+        f"{title} has {format_count_of(count, 'person')} only: intervals over so few are narrower than the doubt is."
         for title, count in few.items()
     ]
 
 
-def _say_sizes(one: ModelResult, other: ModelResult) -> str:
+def _describe_sizes(one: ModelResult, other: ModelResult) -> str:
     return "" if one.image_size == other.image_size else f", of {one.image_size} and {other.image_size} px"
 
 
@@ -135,15 +141,15 @@ def describe_gain(results: Results, sets: list[ReportSet]) -> list[str]:
     for student in find_role(results.models, "distilled"):
         if not controls and not befores:
             lines.append(
-                f"Whether distillation is worth anything for {say_name(student.name)} cannot be told: neither the "
+                f"Whether distillation is worth anything for {clean_name(student.name)} cannot be told: neither the "
                 "student before stage 2 nor a control was evaluated beside it."
             )
             continue
-        for dataset in take_telling(sets):
+        for dataset in exclude_validation(sets):
             for role, (subject, which) in _AGAINST.items():
                 for other in find_role(results.models, role):
-                    who = f"{say_name(student.name)} minus {say_name(other.name)}, which {which}"
-                    lines.append(_say_answer(subject, who, results, student, other, dataset))
+                    who = f"{clean_name(student.name)} minus {clean_name(other.name)}, which {which}"
+                    lines.append(_describe_help(subject, who, results, student, other, dataset))
         if not controls:
             lines.append(
                 "What of that is the teacher's doing cannot be told, for stage 2 also trained longer: a control with "
@@ -167,9 +173,11 @@ def describe_teacher_gap(results: Results, sets: list[ReportSet]) -> list[str]:
     Returns:
         Sentences.
     """
-    pairs = product(find_role(results.models, "distilled"), find_role(results.models, "teacher"), take_telling(sets))
+    pairs = product(
+        find_role(results.models, "distilled"), find_role(results.models, "teacher"), exclude_validation(sets)
+    )
     return [
-        _tell_gap(results, student, teacher, dataset, found)
+        _describe_gap(results, student, teacher, dataset, found)
         for student, teacher, dataset in pairs
         if (found := find_comparison(results, student, teacher, FRAME_AUC, dataset)) is not None
     ]
@@ -186,7 +194,7 @@ def describe_pairs(results: Results, sets: list[ReportSet]) -> list[str]:
         Sentences.
     """
     lines = [
-        _tell_pair(results, a, b, dataset, found)
+        _describe_pair(results, a, b, dataset, found)
         for (a, b), dataset in product(combinations(results.models, 2), sets)
         if "model" in (a.role, b.role) and (found := find_comparison(results, a, b, FRAME_AUC, dataset)) is not None
     ]
@@ -198,15 +206,15 @@ def describe_pairs(results: Results, sets: list[ReportSet]) -> list[str]:
     return lines
 
 
-def _say_answer(subject: str, who: str, results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet) -> str:
+def _describe_help(subject: str, who: str, results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet) -> str:
     found, question = find_comparison(results, a, b, FRAME_AUC, dataset), lower_first(subject)
     if found is None:
         return (
-            f"Did {question} help on {_name_set(dataset)}? This cannot be told: {say_name(a.name)} and "
-            f"{say_name(b.name)} were not compared on the same samples."
+            f"Did {question} help on {_name_set(dataset)}? This cannot be told: {clean_name(a.name)} and "
+            f"{clean_name(b.name)} were not compared on the same samples."
         )
-    details = f"frame AUC of {who}: {say_difference(found.difference, dataset.say_over(a))}"
-    video = _say_video(results, a, b, dataset)
+    details = f"frame AUC of {who}: {describe_difference(found.difference, dataset.describe_size(a))}"
+    video = _describe_video(results, a, b, dataset)
     side = find_side(found.difference, NO_DIFFERENCE)
     if side in ("above", "below"):
         return f"{subject} {'helped' if side == 'above' else 'hurt'} on {_name_set(dataset)}: {details}{video}."
@@ -214,11 +222,11 @@ def _say_answer(subject: str, who: str, results: Results, a: ModelResult, b: Mod
     return f"Did {question} help on {_name_set(dataset)}? This cannot be told, {why}: {details}{video}."
 
 
-def _tell_gap(
+def _describe_gap(
     results: Results, student: ModelResult, teacher: ModelResult, dataset: ReportSet, found: ComparisonResult
 ) -> str:
-    pair = f"{say_name(student.name)} minus {say_name(teacher.name)}"
-    details = f"frame AUC of {pair}: {say_difference(found.difference, dataset.say_over(student))}"
+    pair = f"{clean_name(student.name)} minus {clean_name(teacher.name)}"
+    details = f"frame AUC of {pair}: {describe_difference(found.difference, dataset.describe_size(student))}"
     words = {
         "above": "The student is ahead of its teacher",
         "below": "The student is behind its teacher",
@@ -228,34 +236,40 @@ def _tell_gap(
     limit = ""
     if (side := find_side(found.difference, NO_DIFFERENCE)) == "open":
         limit = ", which is not to say that they are equal"
-    text = f"{words[side]} on {_name_set(dataset)}{limit}: {details}{_say_video(results, student, teacher, dataset)}."
-    return f"{text} They call {say_share(found.agreement)} of the frames alike, at a probability of one half."
+    text = (
+        f"{words[side]} on {_name_set(dataset)}{limit}: {details}{_describe_video(results, student, teacher, dataset)}."
+    )
+    return f"{text} They call {describe_share(found.agreement)} of the frames alike, at a probability of one half."
 
 
-def _tell_pair(results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet, found: ComparisonResult) -> str:
+def _describe_pair(
+    results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet, found: ComparisonResult
+) -> str:
     side = find_side(found.difference, NO_DIFFERENCE)
     if side == "below":
         a, b = b, a
         turned = find_comparison(results, a, b, FRAME_AUC, dataset)
         assert turned is not None
         found = turned
-    details = f"difference in frame AUC {say_difference(found.difference, dataset.say_over(a))}"
-    video = _say_video(results, a, b, dataset)
-    names, where = (say_name(a.name), say_name(b.name)), _name_set(dataset)
+    details = f"difference in frame AUC {describe_difference(found.difference, dataset.describe_size(a))}"
+    video = _describe_video(results, a, b, dataset)
+    names, where = (clean_name(a.name), clean_name(b.name)), _name_set(dataset)
     if side in ("above", "below"):
         text = f"{names[0]} separates real from fake better than {names[1]} on {where}: {details}{video}."
     else:
         why = "there is no interval" if side == "unknown" else "the interval covers 0"
         text = f"Which of {names[0]} and {names[1]} is better on {where} cannot be told, {why}: {details}{video}."
-    return f"{text} They call {say_share(found.agreement)} of the frames alike."
+    return f"{text} They call {describe_share(found.agreement)} of the frames alike."
 
 
-def _say_video(results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet) -> str:
+def _describe_video(results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet) -> str:
     found = find_comparison(results, a, b, VIDEO_AUC, dataset)
     if found is None or not dataset.has_videos(a):
         return ""
     side = find_side(found.difference, NO_DIFFERENCE)
-    return f"; by video {say_difference(found.difference, dataset.say_over(a, 'video'))}, {_VIDEO_WORDS[side]}"
+    return (
+        f"; by video {describe_difference(found.difference, dataset.describe_size(a, 'video'))}, {_VIDEO_WORDS[side]}"
+    )
 
 
 def _name_set(dataset: ReportSet) -> str:
@@ -275,16 +289,16 @@ def write_headline(results: Results, sets: list[ReportSet]) -> str:
     Returns:
         The line.
     """
-    telling = take_telling(sets)[:MOST_SETS]
+    independent = exclude_validation(sets)[:MOST_SETS]
     for role, (subject, _) in _AGAINST.items():
         if pairs := list(product(find_role(results.models, "distilled"), find_role(results.models, role))):
-            return _tell_gain(subject, results, *pairs[0], telling)
+            return _headline_gain(subject, results, *pairs[0], independent)
     if len(results.models) == 1:
-        return _tell_one(results.models[0], telling)
-    return _tell_highest(results, telling)
+        return _headline_single(results.models[0], independent)
+    return _headline_highest(results, independent)
 
 
-def _tell_gain(subject: str, results: Results, a: ModelResult, b: ModelResult, sets: list[ReportSet]) -> str:
+def _headline_gain(subject: str, results: Results, a: ModelResult, b: ModelResult, sets: list[ReportSet]) -> str:
     words: dict[str, list[str]] = {"helped": [], "hurt": [], "open": []}
     for dataset in sets:
         found = find_comparison(results, a, b, FRAME_AUC, dataset)
@@ -297,19 +311,19 @@ def _tell_gain(subject: str, results: Results, a: ModelResult, b: ModelResult, s
     return f"{subject} {' and '.join(told)}{left}."
 
 
-def _tell_one(model: ModelResult, sets: list[ReportSet]) -> str:
+def _headline_single(model: ModelResult, sets: list[ReportSet]) -> str:
     parts: list[str] = []
     for dataset in sets:
         found = dataset.find(model, FRAME_AUC)
         if found is not None and found.value is not None:
             weak = ", not shown to be better than chance" if find_side(found, CHANCE) in ("open", "below") else ""
-            parts.append(f"{_say_short(found.value)} on {dataset.title}{weak}")
+            parts.append(f"{_format_short(found.value)} on {dataset.title}{weak}")
     if not parts:
-        return f"Nothing is known of how well {say_name(model.name)} separates real from fake."
+        return f"Nothing is known of how well {clean_name(model.name)} separates real from fake."
     return f"Frame AUC {'; '.join(parts)}."
 
 
-def _tell_highest(results: Results, sets: list[ReportSet]) -> str:
+def _headline_highest(results: Results, sets: list[ReportSet]) -> str:
     parts: list[str] = []
     for dataset in sets:
         known = [
@@ -319,10 +333,10 @@ def _tell_highest(results: Results, sets: list[ReportSet]) -> str:
         ]
         if known:
             value, model = max(known, key=lambda one: one[0])
-            parts.append(f"{say_name(model.name)} on {dataset.title} ({_say_short(value)})")
+            parts.append(f"{clean_name(model.name)} on {dataset.title} ({_format_short(value)})")
     return f"Highest frame AUC: {'; '.join(parts)}." if parts else "No model has an AUC on this data."
 
 
-def _say_short(value: float) -> str:
+def _format_short(value: float) -> str:
     """Format an AUC, `.902`; 1 gives `1.000`."""
     return f"{value:.3f}".removeprefix("0")
