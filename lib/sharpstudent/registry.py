@@ -1,19 +1,18 @@
-"""The class of a task, found by its name or by where it is. Importing this loads neither torch nor NumPy.
+"""Finds the class of a task by its name or by its place. Importing this loads neither torch nor NumPy.
 
-A name comes from the entry-point group `sharpstudent.tasks`; whoever installs a package with tasks of its own
-registers them so, and the built-in ones are registered in the same way:
+A name comes from the entry-point group `sharpstudent.tasks`. A package with its own tasks registers them there, and the
+built-in ones are registered in the same way:
 
     [project.entry-points."sharpstudent.tasks"]
     digits = "digits.task:Digits"
 
-A checkout is installed from its pyproject.toml, and what an editable install knows of it is as old as the last
-installation. So the built-in names are read from the pyproject.toml of the checkout where there is one, and from the
-installed package otherwise: one table, in one place, that is never out of date.
+The metadata of an editable installation is as old as the installation. So the built-in names are read from the
+pyproject.toml of the checkout where there is one, and from the installed package otherwise.
 
-`package.module:Class` names a class without any installation. Only the user's own words do that, a config or `--task`:
-a checkpoint, a model file and the stored config of a run name registered tasks, and nothing that they say is imported.
-The folders in which the module is looked up come last in `sys.path` and stay there: a module of theirs never stands in
-for an installed one, its own imports are found, and so are those of the processes that load data.
+`package.module:Class` names a class without any installation. Only the user's own words may do that, in a config or by
+`--task`. A checkpoint, a model file and the stored config of a run name registered tasks, and nothing that they say is
+imported. The folders in which such a module is looked up come last in `sys.path` and stay there: their modules never
+replace installed ones, the imports of the module work, and so do those of the processes that load data.
 """
 
 from __future__ import annotations
@@ -50,14 +49,20 @@ def find_task(
     where: str = "task",
     remedy: str | None = None,
 ) -> type[Task]:
-    """The class of a task. Raises UserError that says what is wrong with the name, the module or the class.
+    """Find the class of a task.
 
     Args:
-        name: of a registered task, or `package.module:Class`.
-        beside: folders in which such a module is looked up, the first one first; installed ones are found, too.
-        trusted: whether the name is the user's own word. If not, `package.module:Class` is refused unseen.
-        where: what messages call the place of the name.
-        remedy: what they advise where a name that is not trusted is refused; default: to pass `--task`.
+        name: Of a registered task, or `package.module:Class`.
+        beside: Folders in which such a module is looked up, in this order, beside the installed packages.
+        trusted: Whether the name is the user's own word. If not, `package.module:Class` is refused without an import.
+        where: What messages call the place of the name.
+        remedy: What messages advise where a name that is not trusted is refused; None to advise `--task`.
+
+    Returns:
+        The class.
+
+    Raises:
+        UserError: That says what is wrong with the name, the module or the class.
     """
     if ":" in name:
         if not trusted:
@@ -83,7 +88,15 @@ def list_tasks() -> list[str]:
 
 
 def build_task(config: RunConfig, task: type[Task] | None = None) -> Any:
-    """The task of a run. task: its class, where the user has named it; a stored config finds registered ones only."""
+    """Build the task of a run.
+
+    Args:
+        config: Of the run.
+        task: The class of the task, where the user has named it; None to find a registered one.
+
+    Returns:
+        The task.
+    """
     built = (find_task(config.task) if task is None else task)(config.task_section, allow=config.allow)
     setattr(built, "selection_metric", f"val_{config.training.selection_metric}")  # noqa: B010, the engine asks the task
     return built
@@ -135,7 +148,7 @@ def _load_local(reference: str, beside: Sequence[Path], where: str) -> type[Task
 
 
 def _refuse_hidden(top: str, folders: Sequence[Path], where: str) -> None:
-    """A module beside the config that Python does not find, because an installed one has the same name."""
+    """Refuse a module beside the config that Python does not find, because another one has its name."""
     local = next((spec for folder in folders if (spec := _find_in(top, folder)) is not None), None)
     if local is None:
         return
@@ -192,7 +205,7 @@ def _check(found: object, where: str) -> type[Task]:
 
 
 def _find_gaps(found: type[Task], name: str, where: str) -> Iterator[Problem]:
-    """What a task needs and this class lacks."""
+    """A problem for each thing that a task needs and this class lacks."""
     missing = sorted(cast(frozenset[str], getattr(found, "__abstractmethods__", frozenset())))
     if missing:
         what = f"names {name}, which lacks {', '.join(missing)}"

@@ -1,5 +1,6 @@
-"""What a task is: all that a task, or a repository of somebody's own, imports. Importing this loads neither torch nor
-NumPy, so that a mistake in a command line is told at once.
+"""What a task is: all that a task, or a repository with its own tasks, imports.
+
+Importing this loads neither torch nor NumPy, so that a mistake in a command line is reported at once.
 
 *A config names a task; the task opens samples and builds models; batches pass teacher, student and terms into one SAM
 step; outputs become a table; its metrics choose the checkpoint; the report says what it was worth.*
@@ -50,13 +51,18 @@ __all__ = [
 
 
 class Task(ABC):
-    """One kind of thing to learn. It holds its section and its facts, and no state that changes.
+    """One kind of thing to learn. It has its section and its facts, and no state that changes.
 
-    Section: the task's own keys in a config. metrics: by name; the first one chooses checkpoints unless the config
-    says otherwise. unit, group_unit: what reports call a row and a group. terms: loss terms of the task's own, by name,
-    beside those of `config.terms`. renderer: `module:Class` of what draws and reports for this task, loaded when it is
-    needed; None for the general one. pretrained: for a word of `student_init`, `module:function` that loads such
-    weights into a model, as `models.pretrained.load_imagenet`. allow: what the user has permitted by `--allow`.
+    Attributes:
+        Section: The class of the task's own keys in a config.
+        metrics: By name. The first one chooses checkpoints, unless the config names another.
+        unit: What reports call a row.
+        group_unit: What reports call a group.
+        terms: The task's own loss terms by name, beside those of `config.terms`.
+        renderer: `module:Class` that draws and reports for this task, loaded when needed; None for the general one.
+        pretrained: For a word of `student_init`, the `module:function` that loads such weights into a model, as
+            `models.pretrained.load_imagenet` does.
+        allow: Words of `--allow`: what the user has permitted.
     """
 
     Section: ClassVar[type[TaskSection]]
@@ -83,51 +89,76 @@ class Task(ABC):
 
     @abstractmethod
     def open_data(self, *splits: str) -> tuple[Samples, ...]:
-        """The samples of these splits, in this order. A training run opens `train` and `validation`, nothing else.
+        """Open the samples of these splits, in this order.
 
-        Raises UserError that names what is missing or wrong, and for a split that this data does not have.
+        A training run opens `train` and `validation` and no other split. Raises UserError that names what is missing or
+        wrong, also for a split that the data does not have.
         """
 
     @abstractmethod
     def build_student(self, spec: ModelSpec) -> nn.Module:
-        """A model with random weights. The parameters of its `forward` are named as the inputs that it reads, and its
-        outputs are a dictionary of tensors. Opens no file. Raises UserError for a name or an option that it has not.
+        """Build a model with random weights; this opens no file.
+
+        The parameters of its `forward` have the names of the inputs that it reads, and it returns a dictionary of
+        tensors. Raises UserError for a name or an option that the task does not know.
         """
 
     @abstractmethod
     def rows(self, outputs: Outputs, batch: Batch) -> Table:
-        """What the metrics need of a batch: R values a column, as NumPy arrays. The engine adds `id` and `group`."""
+        """What the metrics need of a batch.
+
+        Args:
+            outputs: What the model returned for the batch.
+            batch: The batch.
+
+        Returns:
+            Columns of R values, as NumPy arrays. The engine adds `id` and `group`.
+        """
 
     # From here on, defaults.
 
     def build_teacher(self, spec: ModelSpec) -> nn.Module:
-        """As `build_student`; a teacher may have no parameters at all."""
+        """Build a teacher, as `build_student` does; it may have no parameters at all."""
         return self.build_student(spec)
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint keeps so that the task can be built again without its data, as JSON values."""
+        """JSON values that a checkpoint keeps, so that the task can be built again without its data."""
         return dict(self._facts or {})
 
     def collate(self, samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
-        """One batch, rows in the order of the samples; draws nothing. groups: that of each sample."""
+        """Put samples into one batch, with the rows in their order; this draws nothing.
+
+        Args:
+            samples: The samples.
+            groups: The group of each sample.
+
+        Returns:
+            The batch.
+        """
         from sharpstudent.data.loader import collate
 
         return collate(samples, groups)
 
     def example_batch(self, count: int) -> Batch:
-        """A batch of `count` samples for shapes and costs, with the targets that the terms read; opens no file."""
+        """A batch of `count` samples with the targets that the terms read, for shapes and costs.
+
+        It opens no file.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no example_batch: shapes and costs need one")
 
     def calibrate(self, table: Table) -> dict[str, Any]:
-        """What a checkpoint keeps of its own validation, such as a temperature, as JSON values; {} for nothing."""
+        """What a checkpoint keeps of its own validation, as JSON values, such as a temperature; {} for nothing."""
         return {}
 
     def check_student(self, name: str, metrics: Mapping[str, float]) -> list[str]:
-        """Before stage 2: a sentence for each thing that this task knows to go wrong with a student of these metrics.
+        """Say what this task knows to go wrong in stage 2 with a student of these metrics.
 
         Args:
             name: What messages call the student.
-            metrics: Of the student that stage 2 begins with, on the validation samples.
+            metrics: Of the student before stage 2, on the validation samples.
+
+        Returns:
+            Sentences for the log.
         """
         return []
 
@@ -138,12 +169,12 @@ class Task(ABC):
 
     @classmethod
     def title(cls, metric: str) -> str:
-        """What readers call a metric."""
+        """The name of a metric for readers."""
         return cls.metrics[metric].title or metric.replace("_", " ")
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:
-        """Those that a line on the console tells; all of a task that does not choose."""
+        """The metrics of a line on the console; all of them unless the task chooses."""
         return tuple(self.metrics)
 
 
@@ -162,9 +193,10 @@ def _compute_log_loss(table: Table, counts: Counts) -> float:
 
 
 class ClassificationTask(Task):
-    """A task whose models give `logits` (R, C) and whose rows have the target `label` (R,) int64, 0..C-1.
+    """A task whose models return `logits` (R, C), and whose rows have the target `label` (R,) int64, 0..C-1.
 
-    classes: their names in the order of the logits; an attribute of the class, or a fact that the data tells.
+    Attributes:
+        classes: The names of the classes in the order of the logits: of the class, or a fact of the data.
     """
 
     classes: Sequence[str] = ()
@@ -176,30 +208,47 @@ class ClassificationTask(Task):
     def __init__(
         self, section: Any = None, facts: Mapping[str, Any] | None = None, *, allow: Sequence[str] = ()
     ) -> None:
-        """As `Task`; classes that are no attribute of the class come from the facts."""
+        """Build the task as `Task` does; classes that the class does not name come from the facts.
+
+        Args:
+            section: An instance of `Section`; None for the defaults of its keys.
+            facts: What `facts()` gave when the checkpoint was written; None in a training run.
+            allow: Words of `--allow`.
+        """
         super().__init__(section, facts, allow=allow)
         if not self.classes and facts is not None:
             self.classes = tuple(facts.get("classes", ()))
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """With names of classes of its own, a task knows what guessing gives."""
+        """A task that names its classes knows the accuracy of guessing."""
         super().__init_subclass__(**more)
         if cls.classes and "metrics" not in vars(cls):
             accuracy, *rest = cls.metrics.items()
             cls.metrics = dict([(accuracy[0], replace(accuracy[1], chance=1.0 / len(cls.classes))), *rest])
 
     def rows(self, outputs: Outputs, batch: Batch) -> Table:
+        """Logits and labels.
+
+        Args:
+            outputs: What the model returned for the batch.
+            batch: The batch.
+
+        Returns:
+            The columns `logits` (R, C) and `label` (R,).
+        """
         return {
             "logits": outputs["logits"].detach().float().cpu().numpy(),
             "label": batch.targets["label"].cpu().numpy(),
         }
 
     def facts(self) -> dict[str, Any]:
+        """The names of the classes, and the facts of the task."""
         return {"classes": list(self.classes), **super().facts()}
 
     def calibrate(self, table: Table) -> dict[str, Any]:
-        """The temperature that fits the logits to the labels (Guo et al. 2017, "On Calibration of Modern Neural
-        Networks").
+        """The temperature that fits the logits to the labels.
+
+        Guo et al. 2017, "On Calibration of Modern Neural Networks".
         """
         from sharpstudent.metrics.calibration import fit_temperature
 

@@ -1,1 +1,1 @@
-"""What a user may write and what a run is: keys of the JSON file, the resolved native form, the command line."""
+"""The config: keys, validation, the command line of training, and one stage of one run, resolved."""

@@ -1,5 +1,7 @@
-"""The command line of both training scripts: which config and task, which name, which changes, and what is only shown.
-Every mistake is a `UserError` with a remedy.
+"""The command line of both training scripts.
+
+It names the config, the task, the run and single changes, or what is only shown. Every mistake is a `UserError` with a
+remedy.
 """
 
 from __future__ import annotations
@@ -68,14 +70,14 @@ class CommandLine:
 
     Attributes:
         config: One stage of one run, resolved.
-        task: The class of the config's task.
+        task: The class of the task.
         config_path: CONFIG as it was named; None where the run's own config is used.
-        resume: The folder of the run to continue; None for a new one.
+        resume: The folder of the run to continue; None for a new run.
         print_config: Whether the resolved config is printed, and nothing else done.
         dry_run: Whether one batch is taken through everything, and nothing written.
         notes: Sentences for the log.
         overrides: The values of `--set`, for the commands that messages advise.
-        replay: A skipped step to take again.
+        replay: A skipped step to repeat; None for none.
         list_layers: Whether the layers of the models are printed, and nothing else done.
     """
 
@@ -92,7 +94,20 @@ class CommandLine:
 
 
 def read_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask) -> CommandLine:
-    """As `parse_command_line`; for `--print-config` it prints the resolved config and exits 0, as `--help` does."""
+    """Read the command line, and print the config where `--print-config` asks for that alone.
+
+    Args:
+        argv: The arguments, without the program's name.
+        stage: Of the script.
+        find_task: `sharpstudent.registry.find_task`.
+
+    Returns:
+        What the script shall do.
+
+    Raises:
+        UserError: For every mistake.
+        SystemExit: With 0, after `--print-config` and `--help`.
+    """
     command = parse_command_line(argv, stage=stage, find_task=find_task)
     if command.print_config:
         print(print_resolved(command.config))
@@ -101,10 +116,10 @@ def read_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask)
 
 
 def parse_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask) -> CommandLine:
-    """Read the arguments (without the program's name) and the files that they name.
+    """Read the command line and the files that it names.
 
     Args:
-        argv: The arguments.
+        argv: The arguments, without the program's name.
         stage: Of the script.
         find_task: `sharpstudent.registry.find_task`.
 
@@ -112,7 +127,8 @@ def parse_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask
         What the script shall do.
 
     Raises:
-        UserError: For every mistake. `--help` exits 0.
+        UserError: For every mistake.
+        SystemExit: With 0, after `--help`.
     """
     read = _build_parser(stage).read(argv, lambda read: _list_keys(read, find_task))
     _check_combination(read, stage)
@@ -200,7 +216,7 @@ class _Asked:
 
 
 class _Command:
-    """The way from the options to the run that they mean."""
+    """Turns the options of a command line into the run that they mean."""
 
     def __init__(self, read: Namespace, stage: Stage, find_task: FindTask) -> None:
         self.read, self.find_task = read, find_task
@@ -208,7 +224,7 @@ class _Command:
         self.asked = None if read.config_path is None else self._read_config(read.config_path)
 
     def build(self) -> CommandLine:
-        """A new run, one to continue, or a step to replay."""
+        """A new run, a run to continue, or a step to replay."""
         if self.read.replay is not None:
             return self._replay(self.read.replay)
         if self.read.resume is None:
@@ -240,7 +256,10 @@ class _Command:
         return self._finish(config, self.asked.task, None, describe_choices(self.asked.keys, self.stage))
 
     def _resume_or_start(self) -> CommandLine:
-        """`--resume auto`: the run that this very command made before, or a new one; the notes say which, and why."""
+        """For `--resume auto`: the run that this very command made before, or a new one.
+
+        The notes say which of the two it is, and why.
+        """
         fresh = self._start()
         own, notes = find_own_run(fresh.config, fresh.task)
         if own is not None:
@@ -292,8 +311,9 @@ class _Command:
         return stored
 
     def _find_stored(self, name: str, *, where: str = "task", **others: Any) -> type[TaskKind]:
-        """The task of a run to continue. A class that its config names must be named by the user, too: by CONFIG or
-        `--task`.
+        """The task of a run to continue.
+
+        A class that the stored config names must be named by the user, too: in CONFIG or by `--task`.
         """
         task = self.read.task
         if self.asked is not None and (":" in name or name == self.asked.keys.task):
@@ -343,6 +363,7 @@ class _Command:
 
 
 def _explain_no_skip(file: Path, folder: Path) -> Problem:
+    """Why a file cannot be replayed."""
     return Problem(
         f"--replay {file}",
         f"has no {STORED_NAME} of a run two folders above it: {folder}" if file.is_file() else "does not exist",
@@ -352,6 +373,7 @@ def _explain_no_skip(file: Path, folder: Path) -> Problem:
 
 
 def _explain_changes(folder: Path, changes: Sequence[str]) -> Problem:
+    """The difference between a run and its command."""
     return Problem(
         str(folder / STORED_NAME),
         f"differs in {len(changes)} value{'s' if len(changes) > 1 else ''} from what is asked for now",
@@ -362,5 +384,5 @@ def _explain_changes(folder: Path, changes: Sequence[str]) -> Problem:
 
 
 def clean_name(stem: str) -> str:
-    """A file's stem as part of a folder's name: what means something in a path or a glob becomes '-'."""
+    """A file stem as a part of a folder name: characters with a meaning in a path or a glob become "-"."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip(".-")[:60] or "config"

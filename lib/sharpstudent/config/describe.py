@@ -1,5 +1,6 @@
-"""What `--print-config` shows: the resolved config, the loss weights by epoch in the two-stage guide's layout where
-they follow it, and one line for every number that follows a schedule.
+"""What `--print-config` prints: the resolved config, and how each scheduled number changes.
+
+Where the loss follows the two-stage guide, the weights by epoch are printed as the guide prints them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ HEADINGS = ("Epoch", "Alpha", "Hard Labels", "Soft Labels (Teacher)")
 
 @dataclass(frozen=True)
 class WeightRange:
-    """Epochs first..last with constant weights; `last` is None where the weights stay for ever."""
+    """Epochs with constant weights of the loss.
+
+    Attributes:
+        first: The first epoch.
+        last: The last epoch; None where the weights never change again.
+        hard: Weight of the hard labels.
+        soft: Weight of the teacher.
+    """
 
     first: int
     last: int | None
@@ -33,7 +41,7 @@ class WeightRange:
 
 
 def print_resolved(config: RunConfig) -> str:
-    """A header line, the config as JSON, the table of alpha by epoch where there is an alpha, and a line a schedule."""
+    """The config as JSON under a heading, the table of alpha where there is an alpha, and its schedules."""
     header = f"Resolved config of stage {config.stage} ({SCRIPTS[config.stage]}), run {config.name}:"
     parts = [header, config.model_dump_json(indent=2)]
     if _has_alpha(config):
@@ -80,7 +88,7 @@ def _show(value: float) -> str:
 
 
 def _has_alpha(config: RunConfig) -> bool:
-    """Whether the loss is alpha * hard + (1 - alpha) * kd, alpha moving from epoch to epoch if at all."""
+    """Whether the loss is alpha * hard + (1 - alpha) * kd, where alpha can change between epochs only."""
     if config.stage != 2 or [term.name for term in config.criterion] != ["hard", "kd"]:
         return False
     hard, kd = (term.weight for term in config.criterion)

@@ -1,9 +1,8 @@
-"""What may stand in a config file: the flat keys, the groups `stage1`, `stage2` and `teachers`, and the task's own keys
-in the group `data`; all of them typed and frozen.
+"""The keys of a config file: flat keys, the groups `stage1`, `stage2` and `teachers`, and the group `data` of the task.
 
-A key is declared once: here, or in the section of the resolved config that has it, too (run_config.py). `resolve.py`
-turns the keys into the sections of one stage. The task's keys come from its section (`build_file_model`); this package
-imports no task.
+All of them are typed and frozen. A key is declared once: here, or in run_config.py if the resolved config has it, too.
+`resolve.py` turns the keys into the sections of one stage. The keys of a task come from its section
+(`build_file_model`); this package imports no task.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ else:
 
 
 def split_model(model: str | ModelKeys) -> tuple[str, dict[str, JsonValue]]:
-    """The name of a model and its options."""
+    """The name of a model, and its options."""
     return (model, {}) if isinstance(model, str) else (model.name, dict(model.model_extra or {}))
 
 
@@ -208,9 +207,9 @@ class FileKeys(FlatKeys):
 
 
 def build_file_model(task: type[TaskKind]) -> type[FileKeys]:
-    """FileKeys plus a task's own keys, as one model: what a file of that task may hold.
+    """The model of a config file: FileKeys and the keys of a task.
 
-    The keys are in the group `data`, and beside the shared ones too where the section says so.
+    The task's keys are in the group `data`, and also beside the shared keys where its section says so.
     """
     section = task.Section
     fields = _narrow_fields(FileKeys, task)
@@ -226,8 +225,15 @@ def build_file_model(task: type[TaskKind]) -> type[FileKeys]:
 
 
 def narrow(keys: type[Keys], task: type[TaskKind]) -> type[Keys]:
-    """A model of keys as one task has them: `selection_metric` is one of its metrics, `terms` are those that it knows,
-    and defaults are its own where it has some.
+    """Adapt a model of keys to one task.
+
+    Args:
+        keys: FileKeys, or the keys of a stage.
+        task: The class of the task.
+
+    Returns:
+        A model in which `selection_metric` is one of the task's metrics, `terms` are those that it has, and defaults
+        are those of the task where it has some.
     """
     fields = _narrow_fields(keys, task)
     return create_model(keys.__name__, __base__=keys, __module__=keys.__module__, __doc__=keys.__doc__, **fields)
@@ -262,7 +268,15 @@ def _drop_none(kind: Any) -> Any:
 
 
 def take_section(keys: FileKeys, section: type[TaskSection]) -> TaskSection:
-    """The task's own keys, from the group `data` and from beside the shared keys; no key stands in both."""
+    """Collect the task's keys from the group `data` and from beside the shared keys.
+
+    Args:
+        keys: Of a file; no key stands in both places.
+        section: The class of the task's section.
+
+    Returns:
+        The section.
+    """
     if not section.flat_keys:
         return keys.data
     own = {name: getattr(keys, name) for name in section.model_fields}

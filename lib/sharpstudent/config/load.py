@@ -1,5 +1,6 @@
-"""From a config file (JSON with comments) to typed keys: read, changed by `--set a.b=value`, checked. Every mistake is
-reported at once, in one `UserError`.
+"""Reads a config file (JSON with comments), applies `--set a.b=value`, and validates the result.
+
+All mistakes are reported at once, in one `UserError`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,18 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def parse_json5(text: str, source: str) -> Any:
-    """The value that `text` holds; `source` names it in messages. Refuses duplicate keys and numbers not finite."""
+    """Parse JSON5, without duplicate keys and without numbers that are not finite.
+
+    Args:
+        text: The text.
+        source: What messages call it.
+
+    Returns:
+        Its value.
+
+    Raises:
+        UserError: For text that is empty or not valid.
+    """
     if not text.strip():
         raise UserError.about(source, "is empty", remedy="see configs/config_SBI.json for a complete file")
     try:
@@ -158,9 +170,19 @@ DEEPEST_KEY = 8  # names in a dotted key; the shared keys need two
 
 
 def apply_overrides(keys: dict[str, Any], items: Sequence[str]) -> dict[str, Any]:
-    """A copy of `keys` with every `a.b=value` applied in order; the last one for a key wins.
+    """Apply the values of `--set` to the keys, in order; the last one for a key wins.
 
-    A value that reads as JSON5 is that value; anything else (`1.pth`, `nan`, `weights/x.pth`) is the text itself.
+    A value that can be read as JSON5 is that value; anything else (`1.pth`, `nan`, `weights/x.pth`) is text.
+
+    Args:
+        keys: Of a config file.
+        items: Words of the form `a.b=value`.
+
+    Returns:
+        A changed copy.
+
+    Raises:
+        UserError: For words of another form.
     """
     changed = copy.deepcopy(keys)
     problems: list[Problem] = []
@@ -175,7 +197,7 @@ def apply_overrides(keys: dict[str, Any], items: Sequence[str]) -> dict[str, Any
 
 
 def parse_value(text: str) -> Any:
-    """JSON5 where it parses, else the text. No comments: `1//2` is text, and so are NaN and 1e999."""
+    """The value of text that is JSON5, else the text. Comments are not allowed: `1//2` is text, and so is 1e999."""
     quoted = text.lstrip()[:1] in ("'", '"', "{", "[")
     if not text.strip() or (not quoted and ("//" in text or "/*" in text)):
         return text
@@ -217,7 +239,16 @@ def _split(item: str) -> tuple[list[str], Any]:
 
 
 def drop_overridden(keys: dict[str, Any], items: Sequence[str], section: type[TaskSection]) -> dict[str, Any]:
-    """`keys` where a `--set` of a task's key in one of its two places wins over the file's in the other."""
+    """Drop the places of a task's key that a `--set` of its other place overrides.
+
+    Args:
+        keys: Of a config file, with every `--set`.
+        items: The words of `--set`.
+        section: Of the task, whose keys may stand in `data` or beside it.
+
+    Returns:
+        The keys that are left.
+    """
     said = {item.partition("=")[0].strip() for item in items}
     group: Any = keys.get("data")
     if not section.flat_keys or not isinstance(group, dict):
@@ -231,9 +262,17 @@ def drop_overridden(keys: dict[str, Any], items: Sequence[str], section: type[Ta
 
 
 def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileKeys:
-    """The keys of a file as a model; `keys` holds JSON values only. Raises one `UserError` with all problems.
+    """Validate the keys of a config file.
 
-    task: whose keys may be among them; None for the keys of every task alone.
+    Args:
+        keys: JSON values.
+        task: The task whose keys may be among them; None for the keys of every task alone.
+
+    Returns:
+        The typed keys.
+
+    Raises:
+        UserError: With all problems.
     """
     unwritable = find_unwritable_text(keys)
     if unwritable:
@@ -256,7 +295,7 @@ def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileK
 
 
 def _find_twins(keys: Mapping[str, Any], section: type[TaskSection]) -> list[Problem]:
-    """The keys of a task that stand both in the group `data` and outside it."""
+    """A problem for each task key that stands both in the group `data` and outside of it."""
     group: Any = keys.get("data")
     inner = cast(dict[str, Any], group) if isinstance(group, dict) else {}
     names = [name for name in section.model_fields if section.flat_keys and name in keys and name in inner]
@@ -272,7 +311,7 @@ def _find_twins(keys: Mapping[str, Any], section: type[TaskSection]) -> list[Pro
 
 
 def read_task_name(keys: Mapping[str, Any]) -> str:
-    """The task that the keys name. Raises UserError for what is no name."""
+    """The name of the task in the keys. Raises UserError where it is misspelt or no name."""
     near = difflib.get_close_matches("task", [key for key in keys if key not in FileKeys.model_fields], n=1, cutoff=0.7)
     if near and "task" not in keys:  # before the keys of another task than the one that is meant are found wrong
         raise UserError.about(near[0], "is not a known key", got=show(keys[near[0]]), remedy='did you mean "task"?')

@@ -1,5 +1,6 @@
-"""Plain words for what is wrong with the keys of a config: key, what was expected, what came, remedy. The words for
-types and values are those of the generated page, too.
+"""Messages about wrong keys of a config: the key, what was expected, what was found, a remedy.
+
+The words for types and values are those of docs/config.md.
 """
 
 from __future__ import annotations
@@ -86,7 +87,16 @@ def _find_member(place: dict[str, Any], name: str | int) -> dict[str, Any] | Non
 
 
 def list_members(schema: dict[str, Any], path: Path, keys: Any = None) -> list[str]:
-    """The keys that the object at a path may hold; none where the path leads to no object."""
+    """The keys that an object may have.
+
+    Args:
+        schema: The JSON schema of a model.
+        path: The keys and places that lead to the object.
+        keys: As in `find_property`.
+
+    Returns:
+        Their names; none where the path leads to no object.
+    """
     place = find_property(schema, path, keys)
     for name in path:
         keys = _step_into(keys, name)
@@ -95,7 +105,16 @@ def list_members(schema: dict[str, Any], path: Path, keys: Any = None) -> list[s
 
 
 def list_options(schema: dict[str, Any], place: dict[str, Any], keys: Any = None) -> list[dict[str, Any]]:
-    """A property without references and unions: itself, or its options, without those that `keys` do not choose."""
+    """The alternatives of a property, without references and unions.
+
+    Args:
+        schema: The JSON schema of a model.
+        place: The property in it.
+        keys: What the user wrote there, which excludes the members of a union that it does not name; None for all.
+
+    Returns:
+        The property itself, or the members of its union.
+    """
     if "$ref" in place:
         return list_options(schema, schema["$defs"][place["$ref"].rsplit("/", 1)[-1]], keys)
     union = place.get("anyOf") or place.get("oneOf")
@@ -108,7 +127,16 @@ def list_options(schema: dict[str, Any], place: dict[str, Any], keys: Any = None
 
 
 def list_keys(schema: dict[str, Any], prefix: str = "", place: dict[str, Any] | None = None) -> list[str]:
-    """Every dotted key that a file may hold, groups before their members."""
+    """Every dotted key that a file may have, groups before their members.
+
+    Args:
+        schema: The JSON schema of a model.
+        prefix: Of the keys, `stage1.`.
+        place: The object in the schema whose keys are listed; None for the top.
+
+    Returns:
+        The keys.
+    """
     keys: list[str] = []
     for name, found in (place or schema).get("properties", {}).items():
         keys.append(prefix + name)
@@ -134,7 +162,16 @@ OTHER_NAMES = {
 
 
 def explain(error: ValidationError, model: type[BaseModel], keys: Mapping[str, Any]) -> UserError:
-    """One `Problem` a key, in the order of the file. `keys` is what was validated."""
+    """Turn an error of pydantic into problems: one for each key, in the order of the file.
+
+    Args:
+        error: The error.
+        model: The model that was validated.
+        keys: What was validated.
+
+    Returns:
+        The error with these problems.
+    """
     schema = model.model_json_schema()
     details = {_trim(detail, keys): detail for detail in error.errors(include_url=False)}
     order = {path: place for place, path in enumerate(_walk(keys))}
@@ -143,8 +180,10 @@ def explain(error: ValidationError, model: type[BaseModel], keys: Mapping[str, A
 
 
 def find_bare_alpha(keys: Mapping[str, Any]) -> list[Problem]:
-    """A key that is called just `alpha`, anywhere: two dialects read it in opposite ways, so it is never guessed. The
-    task's own keys and options of models are no business of the loss.
+    """A problem for each key that is called just `alpha`.
+
+    Recipes use it in two opposite ways, so its meaning is never guessed. The keys of a task and options of models are
+    not searched.
     """
     found = [path for path in _walk(keys) if str(path[-1]).lower() == "alpha"]
     return [_refuse_alpha(path, keys) for path in found if path[0] not in _NOT_OF_THE_LOSS or len(path) == 1]
@@ -154,7 +193,7 @@ _NOT_OF_THE_LOSS = ("data", "student", "teacher", "teachers")
 
 
 def find_unwritable_text(keys: Mapping[str, Any]) -> list[Problem]:
-    """Keys or texts that no UTF-8 file can hold (lone surrogates) or no path can (NUL)."""
+    """A problem for each text that no UTF-8 file (lone surrogates) or no path (NUL) can hold."""
     return [
         Problem(_join(path), "holds characters that are not valid text", got=show(text), remedy="retype the text")
         for path in _walk(keys)

@@ -1,6 +1,6 @@
-"""The loss of one stage: the native list of terms, or the flat keys that other recipes write, as sugar for it.
+"""The loss of one stage: the native list of terms, or flat keys of other recipes that stand for such a list.
 
-Each preset declares its keys; the keys that a config has decide which preset is meant, and the key `dialect` may name
+Each preset declares its keys. The keys that a config has decide which preset is meant, and the key `dialect` may name
 it. Keys of two presets, or of one beside native `terms`, contradict each other and are refused.
 """
 
@@ -22,7 +22,13 @@ DEFAULT_TASK = "deepfake"  # of a config that names none: it is written as the t
 
 @dataclass(frozen=True)
 class Preset:
-    """keys: those that only this preset has; resolve: the terms that they stand for."""
+    """Flat keys that stand for a list of terms.
+
+    Attributes:
+        meaning: What they say, for messages and docs/config.md.
+        keys: The keys that only this preset has.
+        resolve: Gives the terms that they stand for.
+    """
 
     meaning: str
     keys: tuple[str, ...]
@@ -30,7 +36,7 @@ class Preset:
 
 
 def _resolve_two_stage(own: FileKeys) -> tuple[TermSection, ...]:
-    """alpha * hard + (1 - alpha) * T^2 * KL, alpha by epoch."""
+    """Terms of alpha * hard + (1 - alpha) * T^2 * KL, where alpha changes by epoch."""
     if own.use_progressive_distillation:
         alpha: ConfigSchedule = Staircase(own.alpha_start, own.alpha_end, own.progressive_epochs)
     else:
@@ -42,7 +48,7 @@ def _resolve_two_stage(own: FileKeys) -> tuple[TermSection, ...]:
 
 
 def _resolve_additive(own: FileKeys) -> tuple[TermSection, ...]:
-    """hard + distill_weight * T^2 * KL, T from start to end by a cosine over all steps."""
+    """Terms of hard + distill_weight * T^2 * KL, where T goes from start to end by a cosine."""
     start = 1.0 if own.distill_temp_start is None else own.distill_temp_start
     end = 4.0 if own.distill_temp_end is None else own.distill_temp_end
     return (
@@ -119,7 +125,21 @@ def _explain_two_presets(named: Mapping[str, list[str]], declared: str | None) -
 def resolve_loss(
     keys: FileKeys, own: FileKeys, stage: Stage, task: type[TaskKind], problems: list[Problem]
 ) -> tuple[TermSection, ...]:
-    """Stage 1: hard labels. Stage 2: what the flat keys of a preset stand for. In both, native terms where given."""
+    """The terms of the loss of one stage.
+
+    Stage 1 learns from hard labels, and stage 2 from what the flat keys of a preset stand for; in both, native terms
+    win.
+
+    Args:
+        keys: Those of the file.
+        own: The keys as the stage reads them.
+        stage: The stage.
+        task: The class of the task, which may have terms of its own.
+        problems: Problems are added to it.
+
+    Returns:
+        The terms.
+    """
     if own.terms is None and stage == 1:
         return (build_constant_term("hard", Constant(1.0)),)
     preset, contradictions = find_preset(keys, own, stage)
@@ -134,7 +154,16 @@ def resolve_loss(
 
 
 def describe_idle(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
-    """For the log: the flat keys of the loss that stage 2 does not read, because its own group describes the loss."""
+    """Name the flat keys of the loss that stage 2 ignores, because its own group describes the loss.
+
+    Args:
+        keys: Those of the file.
+        own: The keys as the stage reads them.
+        stage: The stage.
+
+    Returns:
+        One sentence for the log, or none.
+    """
     preset = find_preset(keys, own, stage)[0]
     used = {"terms"} if preset == NATIVE else {*PRESETS[preset].keys}
     said = [key for key in LOSS_KEYS if key in keys.model_fields_set and getattr(keys, key) is not None]

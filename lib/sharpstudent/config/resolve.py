@@ -1,5 +1,6 @@
-"""From the keys of a file to one stage of one run, its teachers included: out of the list, or of the two flat keys that
-stand for a list of one. Pure: opens no file, so weights and data are checked elsewhere.
+"""Resolves the keys of a file into one stage of one run.
+
+This opens no file: weights and data are checked elsewhere.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from sharpstudent.core.schedules import ConfigSchedule
 
 
 def check_teachers(keys: FileKeys) -> Iterator[Problem]:
-    """What contradicts itself in the list of teachers. Stage 1 says so too: before the hours, not after."""
+    """What contradicts itself in the list of teachers.
+
+    Stage 1 checks it, too, so that a mistake is found before the hours of training and not after.
+    """
     if keys.teachers is None:
         return
     if not keys.teachers:
@@ -93,6 +97,15 @@ def _check_fitted(teacher: TeacherKeys, where: str) -> Iterator[Problem]:
 
 
 def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
+    """The teachers of a stage.
+
+    Args:
+        own: The keys as the stage reads them.
+        stage: The stage; stage 1 has no teachers.
+
+    Returns:
+        Those of the list, or the one that the two flat keys name.
+    """
     if stage == 1:
         return ()
     teachers = own.teachers
@@ -105,7 +118,15 @@ def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
 
 
 def name_weights_key(config: RunConfig, index: int) -> str:
-    """The key that names a teacher's file: the flat one where it can say all that the list says."""
+    """The key that names the file of a teacher.
+
+    Args:
+        config: The resolved config.
+        index: Of the teacher.
+
+    Returns:
+        The flat key where it can say all that the list says, else the key in the list.
+    """
     if len(config.teachers) == 1:
         only = config.teachers[0]
         if only == TeacherSection(name=only.name, weights=only.weights, options=only.options):
@@ -126,7 +147,24 @@ def resolve(
     task: type[TaskKind],
     allow: Sequence[str] = (),
 ) -> RunConfig:
-    """One stage of one run. The same file serves both stages unedited; `stage1.*`/`stage2.*` win over the flat keys."""
+    """Resolve one stage of one run.
+
+    The same file serves both stages: `stage1.*` and `stage2.*` win over the flat keys in their stage.
+
+    Args:
+        keys: Of the file.
+        stage: The stage.
+        name: Of the run.
+        config_name: Of the config, as a part of the run folder's name.
+        task: The class of the task.
+        allow: Words of `--allow`.
+
+    Returns:
+        The resolved config.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
     own = take_stage(keys, stage)
     problems = [*check_name(name), *check_allow(allow), *_check_models(own), *_check_order(keys, stage)]
     problems += [*check_teachers(keys), *check_moving(keys, own, stage)]
@@ -166,7 +204,15 @@ def resolve(
 
 
 def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
-    """The flat keys as one stage reads them: the guide's rules first, then what `stage1` or `stage2` says itself."""
+    """The flat keys as one stage reads them.
+
+    Args:
+        keys: Of the file.
+        stage: The stage.
+
+    Returns:
+        The keys after the rules of the guide, and then after the group `stage1` or `stage2`.
+    """
     group = keys.get_group(stage)
     said: dict[str, Any] = {name: getattr(group, name) for name in type(group).model_fields}
     said = {name: value for name, value in said.items() if value is not None}
@@ -178,7 +224,15 @@ def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
 
 
 def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
-    """One sentence for each value that a stage does not take straight from the flat key; for the log."""
+    """Explain each value that a stage does not take directly from its flat key.
+
+    Args:
+        keys: Of the file.
+        stage: The stage.
+
+    Returns:
+        Sentences for the log.
+    """
     own = take_stage(keys, stage)
     group = keys.get_group(stage)
     batch_rule = "the flat batch_size" if stage == 1 else f"max(1, {keys.batch_size} // 4) of the flat batch_size"
@@ -200,7 +254,7 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
 
 
 def check_name(name: str) -> list[Problem]:
-    """The name becomes part of a folder's name, so it may hold nothing that means something in a path or a glob."""
+    """The name becomes a part of a folder name, so it may have no character with a meaning in a path or a glob."""
     if len(name) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         return []
     return [
@@ -227,7 +281,7 @@ def check_allow(allow: Sequence[str]) -> list[Problem]:
 
 
 def _check_models(own: FileKeys) -> list[Problem]:
-    """Models that a task has no usual name for."""
+    """A problem for each model that is not named, and that the task has no default for."""
     wanted = {"student": own.student}
     if own.teachers is None and own.teacher_weights is not None:
         wanted["teacher"] = own.teacher
@@ -244,10 +298,10 @@ def _check_models(own: FileKeys) -> list[Problem]:
 
 
 def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
-    """Alpha never rises and a warm-up ends before the decline.
+    """Alpha may not rise, and a warm-up must end before the decline.
 
     A rising alpha contradicts the guide (a gradual shift towards the teacher), and nearly always means that the two
-    numbers were copied from a recipe whose alpha weighs the teacher. Stage 1 says so too: before the hours, not after.
+    numbers come from a recipe whose alpha weighs the teacher. Stage 1 checks it, too, before the hours of training.
     """
     two, own = take_stage(keys, 2), take_stage(keys, stage)
     is_two_stage = find_preset(keys, two, 2)[0] == "two_stage"
@@ -301,7 +355,7 @@ def _check_weights(own: FileKeys, allow: Sequence[str]) -> Iterator[Problem]:
 
 
 def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
-    """Where a schedule stands in the place of a number, the keys that shape a number are idle."""
+    """The section of the optimiser. Keys that shape a plain number are idle where there is a schedule."""
     schedules = {name: getattr(own, name) for name in SHAPED_BY if isinstance(getattr(own, name), ConfigSchedule)}
     idle: dict[str, Any] = {key: value for name in schedules for key, value in SHAPED_BY[name].items()}
     return OptimizerSection(
@@ -319,7 +373,7 @@ def _name_source(key: str, said: bool, rule: str) -> str:
 
 
 def _describe_radius(own: FileKeys) -> list[str]:
-    """What is likely a slip of the pen about rho."""
+    """A value of rho that is probably a mistake."""
     rho = compute_peak(own.rho, own.epoch)
     if own.asam and 0.0 < rho < USUAL_ASAM_RHO:
         return [f"asam measures rho in units of |w| + 0.01: 0.5 to 1.0 is usual, and {show(rho)} does next to nothing"]

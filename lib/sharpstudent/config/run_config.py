@@ -1,6 +1,4 @@
-"""Frozen typed models of what a run is made of (`RunConfig`), in native form, and the types that they share with the
-keys of a file (`keys.py`).
-"""
+"""Typed, frozen models of a run: the sections of `RunConfig`, and the keys that they share with a config file."""
 
 from __future__ import annotations
 
@@ -61,10 +59,14 @@ class Frozen(BaseModel):
 
 
 class TaskSection(Frozen):
-    """Base of a task's own keys, the group `data` of a config. A task subclasses it without importing torch.
+    """Base of a task's own keys, the group `data` of a config.
 
-    flat_keys: whether the keys may also stand outside the group, beside the keys of every task; then each needs a
-    default. shared_defaults: other defaults for keys of every task, such as `student`.
+    A task subclasses it without importing torch.
+
+    Attributes:
+        flat_keys: Whether the keys may also stand outside the group, beside the keys of every task. Each then needs a
+            default.
+        shared_defaults: The task's own defaults for keys of every task, such as `student`.
     """
 
     flat_keys: ClassVar[bool] = False
@@ -72,7 +74,7 @@ class TaskSection(Frozen):
 
 
 class TaskKind(Protocol):
-    """What the config reads of the class of a task, `sharpstudent.task.Task`: its keys, metrics and terms by name."""
+    """What the config reads of the class of a task (`sharpstudent.task.Task`): keys, metrics and terms by name."""
 
     Section: ClassVar[type[TaskSection]]
     metrics: ClassVar[Mapping[str, Any]]
@@ -80,7 +82,7 @@ class TaskKind(Protocol):
 
 
 class FindTask(Protocol):
-    """How the class of a task is found by its name, `sharpstudent.registry.find_task`."""
+    """How the class of a task is found by its name: `sharpstudent.registry.find_task`."""
 
     def __call__(
         self,
@@ -90,7 +92,9 @@ class FindTask(Protocol):
         trusted: bool = False,
         where: str = "task",
         remedy: str | None = None,
-    ) -> type[TaskKind]: ...
+    ) -> type[TaskKind]:
+        """The class of the task of this name."""
+        ...
 
 
 # Begins the branch of a union in the place of an error; no key of a user does, for NUL is refused in them.
@@ -99,11 +103,14 @@ UNKNOWN_MEMBER = "unknown_member"  # the error of an object that is of none of t
 
 
 def build_union(key: str, members: Mapping[str, Any]) -> Any:
-    """A type for JSON objects that say by one of their keys which of several models reads them.
+    """A type for JSON objects, one key of which says which model reads them.
 
     Args:
-        key: The key that says it, such as `kind`.
-        members: The model for each value of that key.
+        key: That key, such as `kind`.
+        members: The model for each value of the key.
+
+    Returns:
+        The type, as an annotation for pydantic.
     """
 
     def find_branch(value: Any) -> str | None:
@@ -116,7 +123,15 @@ def build_union(key: str, members: Mapping[str, Any]) -> Any:
 
 
 def either(scalar: Any, group: Any) -> Any:
-    """A type for a plain value, or for a JSON object in its place."""
+    """A type for a plain value, or for a JSON object in its place.
+
+    Args:
+        scalar: The type of the plain value.
+        group: The type of the object.
+
+    Returns:
+        The type, as an annotation for pydantic.
+    """
 
     def find_branch(value: Any) -> str:
         return f"{BRANCH}group" if isinstance(value, dict | BaseModel | ConfigSchedule) else BRANCH
@@ -135,8 +150,14 @@ else:  # by its name, it is built once and not in every place
 
 
 class StudentSection(Frozen):
-    """The model that learns. `weights` is the stage-1 checkpoint that stage 2 starts from; `options` are what the
-    config says of the model beside its name.
+    """The model that learns.
+
+    Attributes:
+        name: Of the architecture.
+        init: Where its first weights come from: `imagenet`, `random`, or a file.
+        dropout: Before the head.
+        weights: The stage-1 checkpoint that stage 2 starts from.
+        options: What the config says of the model beside its name.
     """
 
     name: str
@@ -237,8 +258,12 @@ class OptimizerSection(OptimizerKeys):
 class TermSection(Frozen):
     """One term of the loss with its absolute weight.
 
-    name: what logs call it, unique; term: which one (config/terms.py); numbers: settings that are numbers, each a
-    schedule; choices: settings that are words.
+    Attributes:
+        name: Its name in logs, which no other term has.
+        term: Its kind (config/terms.py).
+        weight: Its factor.
+        numbers: Settings that are numbers, each a schedule.
+        choices: Settings that are words.
     """
 
     name: str
@@ -343,5 +368,13 @@ class RunConfig(RunKeys):
 
 
 def take_fields(source: BaseModel, model: type[BaseModel]) -> dict[str, Any]:
-    """The values of `source` for all fields of `model`, which have the same names there."""
+    """The values that a source has for the fields of a section.
+
+    Args:
+        source: An object with attributes of these names, such as the keys of a file.
+        model: The section.
+
+    Returns:
+        Values by field.
+    """
     return {name: getattr(source, name) for name in model.model_fields}

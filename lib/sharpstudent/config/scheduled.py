@@ -1,7 +1,7 @@
-"""Schedules in a config: what one does in a run of so many epochs, and what is wrong with it.
+"""What a schedule of the config does in a run of so many epochs, and what is wrong with it.
 
-Values are computed at the epochs where a schedule can turn, at their first and last step: between those every kind goes
-one way only.
+Values are computed at the first and last step of the epochs at which a schedule can turn: between those, every kind
+goes in one direction only.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from sharpstudent.core.schedules import (
 
 
 def build_lr_schedule(section: OptimizerSection) -> Schedule:
-    """The learning rate: the config's schedule, else as the reference flat, then linear to 0, rising first if asked."""
+    """The learning rate: the config's schedule, else flat, then linear to 0, after a warm-up if there is one."""
     if section.lr_schedule is not None:
         return section.lr_schedule
     return FlatThenLinear(section.lr, flat=section.flat, warmup=section.warmup)
 
 
 def build_rho_schedule(section: OptimizerSection) -> Schedule:
-    """The SAM radius: the config's schedule, else constant unless it shall rise from 0 first or move to `rho_end`."""
+    """The SAM radius: the config's schedule, else constant unless it has a warm-up or moves to `rho_end`."""
     if section.rho_schedule is not None:
         return section.rho_schedule
     end = section.rho if section.rho_end is None else section.rho_end
@@ -49,12 +49,28 @@ SHAPED_BY: dict[str, dict[str, float | None]] = {
 
 
 def scale(number: float | ConfigSchedule, factor: float) -> float | ConfigSchedule:
-    """`factor` times a number, or times every value of a schedule; its epochs stay."""
+    """Multiply a number, or every value of a schedule.
+
+    Args:
+        number: The number or the schedule.
+        factor: The factor.
+
+    Returns:
+        The product; a schedule keeps its epochs.
+    """
     return number.scale(factor) if isinstance(number, ConfigSchedule) else number * factor
 
 
 def show_moving(number: float | ConfigSchedule, epochs: int) -> str:
-    """A number, or where a schedule begins and ends within the run: `0.1 to 0.001 (cosine)`."""
+    """A number, or the two ends of a schedule within a run, as text.
+
+    Args:
+        number: The number or the schedule.
+        epochs: Of the run.
+
+    Returns:
+        Text such as `0.1 to 0.001 (cosine)`.
+    """
     if not isinstance(number, ConfigSchedule):
         return show(number)
     values = [value for _, value in probe(number, epochs)]
@@ -63,14 +79,30 @@ def show_moving(number: float | ConfigSchedule, epochs: int) -> str:
 
 
 def compute_peak(number: float | ConfigSchedule, epochs: int) -> float:
-    """The highest value within the run."""
+    """The highest value within a run.
+
+    Args:
+        number: The number or the schedule.
+        epochs: Of the run.
+
+    Returns:
+        The value.
+    """
     if not isinstance(number, ConfigSchedule):
         return number
     return max(value for _, value in probe(number, epochs))
 
 
 def probe(schedule: ConfigSchedule, epochs: int) -> list[tuple[int, float]]:
-    """(epoch, value) wherever the lowest and the highest value of the run can lie."""
+    """The points of a run at which a schedule can have its lowest and its highest value.
+
+    Args:
+        schedule: The schedule.
+        epochs: Of the run.
+
+    Returns:
+        Pairs (epoch, value).
+    """
     turns = sorted(epoch for epoch in {1, epochs, *schedule.turns} if epoch <= epochs)
     steps = [Progress(epoch, step, epochs, 2) for epoch in turns for step in (0, 1)]
     return [(progress.epoch, schedule(progress)) for progress in steps]
@@ -80,16 +112,19 @@ _FITS = {"at_least": operator.ge, "above": operator.gt, "below": operator.lt, "a
 
 
 def check_schedule(section: ConfigSchedule, epochs: int, where: str, **bounds: float | None) -> list[Problem]:
-    """At most one problem: the first value out of range in a run of `epochs` epochs, at the field that it comes from.
+    """Check that a schedule stays in its range throughout a run.
 
-    A value that only a longer run would reach is no problem; neither is the 0 that a ramp rises from, for its first
-    step is above it.
+    A value that only a longer run would reach is no problem. Neither is the 0 from which a ramp rises, because its
+    first step is above it.
 
     Args:
         section: The schedule.
         epochs: Of the run.
         where: The key path of the schedule.
-        bounds: `at_least`, `above`, `below`, `at_most`, as far as there are any.
+        bounds: `at_least`, `above`, `below` and `at_most`, as far as there are any.
+
+    Returns:
+        At most one problem: the first value out of range, at the field that it comes from.
     """
     given = {name: bound for name, bound in bounds.items() if bound is not None}
     expected = " and ".join(f"{name.replace('_', ' ')} {_show(bound)}" for name, bound in given.items())
@@ -109,7 +144,16 @@ def check_schedule(section: ConfigSchedule, epochs: int, where: str, **bounds: f
 
 
 def describe_schedule(schedule: ConfigSchedule, epochs: int, where: str) -> list[str]:
-    """One sentence for what the run is too short to reach; none where it reaches everything."""
+    """Say what a run is too short to reach.
+
+    Args:
+        schedule: The schedule.
+        epochs: Of the run.
+        where: The key path of the schedule.
+
+    Returns:
+        One sentence, or none where the run reaches everything.
+    """
     begin = f"the run ends after epoch {epochs}, "
     match schedule:
         case Staircase(end=value, epochs=last) | TwoStage(end=value, epochs=last) if epochs <= last:
@@ -125,10 +169,18 @@ def describe_schedule(schedule: ConfigSchedule, epochs: int, where: str) -> list
 
 
 def check_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Problem]:
-    """Schedules of lr and rho: within range throughout, no complement, and no other key that shapes the same number.
+    """Check the schedules of lr and rho.
 
-    own: the keys as the stage reads them. A key that shapes it from farther out than the schedule itself (a flat `flat`
-    beside `stage1.lr`) is for the other stage: `describe_moving` says that it is idle.
+    They must stay in range, have no complement, and stand alone: no other key may shape the same number. A key outside
+    the group of the schedule (a flat `flat` beside `stage1.lr`) is for the other stage, and `describe_moving` says so.
+
+    Args:
+        keys: Those of the file.
+        own: The keys as the stage reads them.
+        stage: The stage.
+
+    Returns:
+        The problems.
     """
     for name, where, section in _list_moving(keys, own, stage):
         if section.complement:
@@ -153,7 +205,16 @@ def check_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Proble
 
 
 def describe_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
-    """For the log: what the schedules of lr and rho never reach, and which keys they make idle."""
+    """Say what the schedules of lr and rho never reach, and which keys they make idle.
+
+    Args:
+        keys: Those of the file.
+        own: The keys as the stage reads them.
+        stage: The stage.
+
+    Returns:
+        Sentences for the log.
+    """
     notes: list[str] = []
     for name, where, section in _list_moving(keys, own, stage):
         notes += describe_schedule(section, own.epoch, where)
@@ -188,7 +249,7 @@ def _is_said(keys: object, key: str) -> bool:
 
 
 def _find_field(schedule: ConfigSchedule, value: float, fits: Callable[[float], bool]) -> str:
-    """`.start`, `.points.10` and so on: what to change for a value to fit; nothing where it is the only one."""
+    """The field to change for a value to fit, such as `.start` or `.points.10`; "" where there is only one."""
     if schedule.kind == "constant" or schedule.complement:
         return ""
     equal = [f".{name}" for name, number in schedule.numbers.items() if number == value]

@@ -1,4 +1,4 @@
-"""The config that a run folder keeps: found again, loaded, compared with what is asked for now."""
+"""The config that a run folder keeps: how it is found, loaded, and compared with what a command says now."""
 
 from __future__ import annotations
 
@@ -31,7 +31,18 @@ OF_TRAINING = ("patience",)  # those of the free keys that a run's config keeps 
 
 
 def find_run(run: str, output_root: str) -> Path:
-    """The run folder that `--resume RUN` means: a folder, its name under `output_root`, or a glob or prefix of one."""
+    """Find the run folder that `--resume RUN` means.
+
+    Args:
+        run: A folder, its name under `output_root`, or a glob or prefix of one.
+        output_root: The folder of the run folders.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: If none or several fit.
+    """
     if not run.strip():
         raise UserError(_explain_none(run, output_root))
     roots = [Path(), Path(output_root)]  # an absolute `run` ignores both
@@ -46,11 +57,21 @@ def find_run(run: str, output_root: str) -> Path:
 
 
 def find_own_run(wanted: RunConfig, task: type[TaskKind]) -> tuple[Path | None, list[str]]:
-    """The newest run under `output_root` that `wanted` would have made, for `--resume auto`; None where there is none.
+    """Find the newest run under `output_root` that a config would have made, for `--resume auto`.
 
-    Of the same name, config name and stage, without any difference, and with a saved state; newest by the time of that
-    state. The notes name each folder of this name that was passed over, and why; none of them is an error. Raises
-    UserError only where `output_root` cannot be listed. task: the class of the task of `wanted`.
+    It has the same name, config name and stage, no difference in its config, and a saved state. The newest is the one
+    whose state was saved last.
+
+    Args:
+        wanted: The config.
+        task: The class of its task.
+
+    Returns:
+        The run folder, None where there is none; and notes that name each folder of this name that was passed over, and
+        why.
+
+    Raises:
+        UserError: If `output_root` cannot be listed.
     """
     found: list[tuple[int, str, Path]] = []
     notes: list[str] = []
@@ -110,7 +131,15 @@ def _judge(folder: Path, wanted: RunConfig, task: type[TaskKind]) -> tuple[int |
 
 
 def only_task(task: type[TaskKind], known: str) -> FindTask:
-    """Finds this one task, so that a folder that lies about decides nothing of what is imported."""
+    """A function that finds a single task, so that no folder decides what is imported.
+
+    Args:
+        task: The class of the task.
+        known: Its name.
+
+    Returns:
+        The function; it raises UserError for another name.
+    """
 
     def find(name: str, *, where: str = "task", **others: Any) -> type[TaskKind]:
         if name == known:
@@ -129,10 +158,18 @@ def _find_beginning(path: str) -> list[str]:
 
 
 def load_run_config(path: Path, find_task: FindTask) -> RunConfig:
-    """The resolved config of a run; `path` is its folder or the file itself.
+    """Load the resolved config of a run.
 
-    find_task: `sharpstudent.registry.find_task`. A run of a task that is no registered one raises UserError: its config
-    does not decide what is imported.
+    Args:
+        path: The run folder, or the file itself.
+        find_task: `sharpstudent.registry.find_task`.
+
+    Returns:
+        The config.
+
+    Raises:
+        UserError: If the file cannot be read, or if its task is not a registered one: a stored config does not decide
+            what is imported.
     """
     file = path / STORED_NAME if path.is_dir() else path
     stored = read_config_file(file)
@@ -155,14 +192,30 @@ def load_run_config(path: Path, find_task: FindTask) -> RunConfig:
 
 
 def take_free(stored: RunConfig, free: Mapping[str, Any]) -> RunConfig:
-    """A run's config with other values for some of FREE_KEYS."""
+    """Change those values of a run's config that may change freely.
+
+    Args:
+        stored: The config.
+        free: Values of FREE_KEYS.
+
+    Returns:
+        A changed copy.
+    """
     training = {name: value for name, value in free.items() if name in OF_TRAINING}
     plain = {name: value for name, value in free.items() if name not in OF_TRAINING}
     return stored.model_copy(update={**plain, "training": stored.training.model_copy(update=training)})
 
 
 def compare_configs(old: RunConfig, new: RunConfig) -> list[str]:
-    """One line for each value that differs, `key: old -> new`; the keys that may change freely are left out."""
+    """List the differences between two configs, without the keys that may change freely.
+
+    Args:
+        old: The config of the run.
+        new: That of the command.
+
+    Returns:
+        A line `key: old -> new` for each value that differs.
+    """
     before, after = _flatten(old), _flatten(new)
     return [
         f"{key}: {_show(before, key)} -> {_show(after, key)}"
@@ -176,8 +229,9 @@ def _show(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _flatten(config: RunConfig) -> dict[str, Any]:
-    """Dotted key -> value; terms go by their names, teachers by their place. Whole values: a text that is cut for a
-    message would hide a difference at its end.
+    """Dotted key -> value, where terms go by their names and teachers by their place.
+
+    Values are whole: text that is shortened for a message would hide a difference at its end.
     """
     plain: dict[str, Any] = config.model_dump(mode="json")
     plain["criterion"] = {term["name"]: term for term in plain["criterion"]}

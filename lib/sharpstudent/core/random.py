@@ -1,7 +1,8 @@
-"""Randomness with one owner: counter-based generators for samples, and the global states of a run.
+"""Random generators for samples, and the random states of a run.
 
-Every sample draws from a Philox generator keyed on (seed, epoch, index), so an item does not depend on the number of
-workers, on the order of loading or on a restart (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+Each sample draws from its own Philox generator, keyed on (seed, epoch, index). So a sample does not depend on the
+number of workers, on the order of loading, or on a restart (Salmon et al. 2011, "Parallel random numbers: as easy as 1,
+2, 3").
 """
 
 from __future__ import annotations
@@ -15,9 +16,18 @@ STREAMS = {"sample": 0, "order": 1, "replacement": 2}
 
 
 def build_generator(seed: int, epoch: int, index: int, stream: str = "sample") -> np.random.Generator:
-    """Generator for one (seed, epoch, index); all integers >= 0. `stream` separates independent uses of one key.
+    """The generator of one (seed, epoch, index).
 
-    The counter's lowest word is left at 0 for the generator's own draws, so two keys never overlap.
+    The lowest word of the counter is left at 0 for the draws of the generator itself, so that two keys never overlap.
+
+    Args:
+        seed: The seed of the run, >= 0.
+        epoch: The epoch, >= 0.
+        index: The number of the sample, >= 0.
+        stream: The name of the use, one of STREAMS; it separates uses of one key that must be independent.
+
+    Returns:
+        A NumPy generator.
     """
     if min(seed, epoch, index) < 0:
         raise ValueError(f"seed, epoch and index must be >= 0, got {(seed, epoch, index)}")
@@ -25,7 +35,7 @@ def build_generator(seed: int, epoch: int, index: int, stream: str = "sample") -
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (all devices): model initialisation and dropout depend on these."""
+    """Seed Python, NumPy and torch (all devices), which initialisation and dropout draw from."""
     import torch
 
     python_random.seed(seed)
@@ -34,9 +44,10 @@ def seed_everything(seed: int) -> None:
 
 
 def capture_rng_state(*, device_type: str = "cpu") -> dict[str, Any]:
-    """The states that a training step can advance, in a form that `torch.load(weights_only=True)` accepts.
+    """The random states that a training step can advance.
 
-    NumPy's legacy state is not among them: `weights_only` refuses it and nothing in a step draws from it.
+    They are in a form that `torch.load(weights_only=True)` accepts. The legacy state of NumPy is not among them:
+    `weights_only` refuses it, and nothing in a step draws from it.
     """
     import torch
 
@@ -49,7 +60,7 @@ def capture_rng_state(*, device_type: str = "cpu") -> dict[str, Any]:
 
 
 def restore_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `capture_rng_state` returned."""
+    """Restore the states that `capture_rng_state` returned."""
     import torch
 
     torch.set_rng_state(state["torch"].cpu())  # a checkpoint read onto a device brings the state along

@@ -1,7 +1,7 @@
-"""Scalar schedules: a value as a function of where the run stands. Pure; for weights, temperature and learning rate.
+"""Scalar schedules: a value as a function of the progress of a run, for weights, temperature and learning rate.
 
-A config can write the schedules that have a `kind`: pydantic reads them from JSON, with these fields and their bounds.
-Epochs count from 1, as in the logs and in the published table of the two-stage guide.
+A config can write the schedules that have a `kind`; pydantic reads them from JSON, with these fields and bounds. Epochs
+count from 1, as in the logs and in the published table of the two-stage guide.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: epoch 1..epochs, step 0..steps_per_epoch-1 within it."""
+    """How far a run is.
+
+    Attributes:
+        epoch: 1 to `epochs`.
+        step: 0 to `steps_per_epoch` - 1, within the epoch.
+        epochs: Of the run.
+        steps_per_epoch: Steps in each epoch.
+    """
 
     epoch: int
     step: int
@@ -27,24 +34,26 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of all steps already done, in [0, 1)."""
+        """Share of all steps that are done, in [0, 1)."""
         return self.done / (self.epochs * self.steps_per_epoch)
 
     @property
     def done(self) -> int:
-        """Steps already done, from 0."""
+        """How many steps are done, from 0."""
         return (self.epoch - 1) * self.steps_per_epoch + self.step
 
     @property
     def way(self) -> float:
-        """Share of the way from the first step, 0, to the last, 1; a run of one step stays at the start, 0."""
+        """Share of the way from the first step (0) to the last (1); 0 in a run of one step."""
         return self.done / max(1, self.epochs * self.steps_per_epoch - 1)
 
 
 class Schedule(Protocol):
-    """A scalar that depends on nothing but the progress of the run."""
+    """A scalar that depends on the progress of the run alone."""
 
-    def __call__(self, progress: Progress) -> float: ...
+    def __call__(self, progress: Progress) -> float:
+        """The value at a step of the run."""
+        ...
 
 
 def _check_points(points: dict[str, float]) -> dict[str, float]:
@@ -106,7 +115,7 @@ class ConfigSchedule:
 
 @dataclass(frozen=True)
 class Constant(ConfigSchedule):
-    """The same value for ever."""
+    """The same value throughout."""
 
     value: float
     kind: Literal["constant"] = field(default="constant", kw_only=True)
@@ -117,10 +126,10 @@ class Constant(ConfigSchedule):
 
 @dataclass(frozen=True)
 class Linear(ConfigSchedule):
-    """From `start` at the first step of the run to `end` at the last, along a straight line, a little each step.
+    """From `start` at the first step of the run to `end` at the last, along a straight line, in each step.
 
-    value = (1 - s) start + s end, s = step / (total steps - 1), so that both ends are met to the bit. A run of one
-    step takes `start`.
+    value = (1 - s) start + s end, s = step / (total steps - 1), so that both ends are reached to the bit. A run of one
+    step has `start`.
     """
 
     start: float
@@ -133,10 +142,10 @@ class Linear(ConfigSchedule):
 
 @dataclass(frozen=True)
 class Cosine(ConfigSchedule):
-    """From `start` at the first step of the run to `end` at the last, along half a cosine: slow, quick, slow.
+    """From `start` at the first step of the run to `end` at the last, along half a cosine, in each step.
 
     value = start + 0.5 (1 - cos(pi s)) (end - start), s = step / (total steps - 1): the annealing of Loshchilov and
-    Hutter, "SGDR" (2017), equation 5, without restarts and in steps. A run of one step takes `start`.
+    Hutter, "SGDR" (2017), equation 5, without restarts. A run of one step has `start`.
     """
 
     start: float
@@ -151,9 +160,9 @@ class Cosine(ConfigSchedule):
 class Staircase(ConfigSchedule):
     """Equal stairs from `start` over `epochs` epochs, then `end`: the progressive table of the two-stage guide.
 
-    k = floor(4 (e - 1) / epochs), value = start - k (2/9) (start - end) for e <= epochs, then end; 2/9 is 2 / (2
-    stairs + 1), so that the drop to `end` is one and a half stairs high, whatever their number. With 0.95, 0.5, 20:
-    .95 .85 .75 .65, then .50.
+    k = floor(stairs (e - 1) / epochs), value = start - k 2 / (2 stairs + 1) (start - end) for e <= epochs, then end. So
+    the drop to `end` is one and a half stairs high, whatever their number. With 0.95, 0.5, 20 and 4 stairs: .95 .85 .75
+    .65, then .50.
     """
 
     start: float
@@ -176,8 +185,8 @@ class Staircase(ConfigSchedule):
 class Ramp(ConfigSchedule):
     """From 0 to `value` over the first `epochs` epochs, in equal steps, then `value`.
 
-    value_k = value min(1, (k + 1) / (epochs * steps per epoch)) at step k, counted from 0: as with the warm-ups, the
-    first step is above 0, for a step of weight 0 would be lost, and the last step of the ramp has the full value.
+    value_k = value min(1, (k + 1) / (epochs * steps per epoch)) at step k, counted from 0. As in the warm-ups, the
+    first step is above 0, because a step of weight 0 would be lost, and the last step of the ramp has the full value.
     """
 
     value: float
@@ -190,7 +199,11 @@ class Ramp(ConfigSchedule):
 
 @dataclass(frozen=True)
 class Table(ConfigSchedule):
-    """Epoch -> value, the epochs as text: each value holds from its epoch on, until the next. Epoch 1 is among them."""
+    """Values from given epochs on: each one is valid until the epoch of the next.
+
+    Attributes:
+        points: Epoch (as text, from 1 on, "1" among them) -> value.
+    """
 
     points: Annotated[dict[str, float], AfterValidator(_check_points)]
     kind: Literal["table"] = field(default="table", kw_only=True)
@@ -215,7 +228,7 @@ class Table(ConfigSchedule):
 
 @dataclass(frozen=True)
 class TwoStage(ConfigSchedule):
-    """`start` in the epochs 1 to `epochs`, then `end`: one drop, and nothing in between."""
+    """The value `start` in the epochs 1 to `epochs`, then `end`."""
 
     start: float
     end: float
@@ -233,13 +246,20 @@ KINDS: dict[str, type[ConfigSchedule]] = {
 
 @dataclass(frozen=True)
 class FlatThenLinear:
-    """`value` until `flat` (a share of all steps), then linearly to 0 at the end; over `warmup` (a share) it rises."""
+    """A constant, then linearly to 0 at the end; with a warm-up, the value first rises from 0.
+
+    Attributes:
+        value: The constant.
+        flat: Share of all steps after which the value begins to fall.
+        warmup: Share of all steps over which the value rises.
+    """
 
     value: float
     flat: float = 0.75
     warmup: float = 0.0
 
     def __call__(self, progress: Progress) -> float:
+        """The value at a step of the run."""
         done = progress.fraction
         if done < self.warmup:
             step = 1 / (progress.epochs * progress.steps_per_epoch)
@@ -251,13 +271,20 @@ class FlatThenLinear:
 
 @dataclass(frozen=True)
 class RiseThenLinear:
-    """From 0 to `value` over `rise` (a share of all steps), then linearly to `end`; constant when both are idle."""
+    """From 0 to `value` over `rise`, then linearly to `end`; constant when neither is used.
+
+    Attributes:
+        value: The value after the rise.
+        end: The value at the end of the run.
+        rise: Share of all steps over which the value rises.
+    """
 
     value: float
     end: float
     rise: float = 0.0
 
     def __call__(self, progress: Progress) -> float:
+        """The value at a step of the run."""
         done = progress.fraction
         if done < self.rise:
             step = 1 / (progress.epochs * progress.steps_per_epoch)
@@ -268,6 +295,9 @@ class RiseThenLinear:
 
 
 def _mix(start: float, end: float, share: float) -> float:
-    """`start` at share 0, `end` at share 1, to the bit; never past either, and no sum of both that could overflow."""
+    """`start` at share 0 and `end` at share 1, to the bit.
+
+    The result never leaves the range of the two, and no sum of both can overflow.
+    """
     value = (1.0 - share) * start + share * end
     return max(min(start, end), min(max(start, end), value))

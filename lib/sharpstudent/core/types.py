@@ -1,7 +1,7 @@
 """The few values that every package exchanges. Importing this loads neither torch nor NumPy.
 
 Legend: R rows of a batch, I inputs that several rows share, N rows of a table. A row is what a loss term and a metric
-look at: a picture, a sound, a head in a picture. A sample is what one index of a data set gives; it owns 0, 1 or more
+work on: a picture, a sound, a head in a picture. A sample is what one index of a data set gives; it has 0, 1 or more
 rows.
 """
 
@@ -31,13 +31,17 @@ FEATURES = "features/"  # what the name of a layer's output begins with, among t
 
 @dataclass(frozen=True)
 class Batch:
-    """R rows in the order of their samples.
+    """R rows, in the order of their samples.
 
-    inputs: what models read, (R, ...), or (I, ...) where `shared` names it. targets: (R, ...). weights: (R,) float32 by
-    name; 0 says that the row lacks that target, and an absent name says 1. rows: R values each, "id", "group" and
-    "sample" among them: the name of the row, the unit that resampling draws whole (a person, a speaker), and the
-    number of the sample that owns it, 0, 1, 2 and so on within the batch. shared: for an input that several rows read,
-    the name of the input (R,) int64 that says which of the I each row reads.
+    Attributes:
+        inputs: What models read, (R, ...), or (I, ...) for a name in `shared`.
+        targets: What the terms compare outputs with, (R, ...).
+        weights: Weights of the rows, (R,) float32, by the name of a target. 0 means that the row lacks that target; a
+            name that is absent means 1 for all rows.
+        rows: R values each. "id" is the name of the row, "group" the unit that resampling draws as a whole (a person, a
+            speaker), and "sample" the number of the sample within the batch.
+        shared: For an input that several rows read, the name of the input (R,) int64 that says which of the I each row
+            reads.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -52,11 +56,19 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        """That of the inputs."""
+        """The device of the inputs."""
         return next(iter(self.inputs.values())).device
 
     def to(self, device: torch.device, *, memory_format: torch.memory_format | None = None) -> Batch:
-        """On `device`, four-dimensional inputs in a memory format where one is given. Rows stay where they are."""
+        """The batch on another device; the columns of `rows` stay as they are.
+
+        Args:
+            device: The device.
+            memory_format: A memory format for inputs of four dimensions; None to leave it as it is.
+
+        Returns:
+            The batch there.
+        """
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
         if memory_format is not None:
             inputs = {
@@ -68,7 +80,10 @@ class Batch:
         return replace(self, inputs=inputs, targets=targets, weights=weights)
 
     def __getitem__(self, rows: slice) -> Batch:
-        """A run of rows, as a batch: step 1 only. A shared input keeps what these rows read, and is numbered anew."""
+        """A run of rows (a slice of step 1) as a batch.
+
+        A shared input keeps the elements that these rows read, and is numbered anew.
+        """
         inputs = {name: tensor[rows] for name, tensor in self.inputs.items() if name not in self.shared}
         for name, index in self.shared.items():
             read, places = _renumber(inputs[index])
@@ -82,9 +97,10 @@ class Batch:
         )
 
     def split(self, parts: int) -> list[Batch]:
-        """The batch in at most `parts` runs of whole samples, of nearly as many samples each, the larger ones first.
+        """The batch in at most `parts` runs of whole samples.
 
-        The rows of one sample are never parted: they are normalised together.
+        The parts have nearly the same number of samples, the larger ones first. Rows of one sample stay together,
+        because they are normalised together.
         """
         starts = self._find_starts()
         count = min(parts, len(starts))
@@ -95,18 +111,18 @@ class Batch:
         return [self[start:end] for start, end in pairwise([*bounds, len(self)])]
 
     def _find_starts(self) -> list[int]:
-        """The first row of each sample that owns any; without the column, each row is a sample."""
+        """The first row of each sample that has rows; without the column "sample", each row is a sample."""
         owners = self.rows.get("sample", range(len(self)))
         return [row for row in range(len(self)) if row == 0 or owners[row] != owners[row - 1]]
 
     def tensors(self) -> Iterator[Any]:
-        """Every tensor of the batch; those among the rows, too."""
+        """Every tensor of the batch, including those among the rows."""
         for part in (self.inputs, self.targets, self.weights, self.rows):
             yield from (value for value in part.values() if hasattr(value, "share_memory_"))
 
 
 def _renumber(indices: Any) -> tuple[Any, Any]:
-    """The shared inputs that are read, in rising order, and which of those each row reads."""
+    """The shared inputs that are read, in rising order, and which of them each row reads."""
     return indices.unique(return_inverse=True)
 
 
@@ -114,8 +130,12 @@ def _renumber(indices: Any) -> tuple[Any, Any]:
 class Sample:
     """What one index of a data set gives: the fields of a `Batch` for its k rows, as arrays.
 
-    inputs: (k, ...), or (i, ...) where `shared` names it, with the row's number within this sample. targets, weights:
-    (k, ...) and (k,). rows: k values each, "id" among them; "group" where the rows' differ from the sample's own.
+    Attributes:
+        inputs: (k, ...), or (i, ...) for a name in `shared`.
+        targets: (k, ...).
+        weights: (k,) float32.
+        rows: k values each, "id" among them; "group" where it differs between the rows.
+        shared: As in `Batch`, with numbers within this sample.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -127,10 +147,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model a task is asked to build.
+    """Which model a task shall build.
 
-    name: of the architecture; options: what else the config says of it, as JSON values; dropout: before the head, 0..1,
-    None for the architecture's own; role: whether it learns or teaches.
+    Attributes:
+        name: Of the architecture.
+        options: What else the config says of the model, as JSON values.
+        dropout: Before the head, 0..1; None for the architecture's own.
+        role: Whether the model is the student or a teacher.
     """
 
     name: str
@@ -143,11 +166,18 @@ class ModelSpec:
 class StepResult:
     """What one training step did.
 
-    status `ok`, or `skipped` with the reason: then weights, buffers, optimiser, average and random states are those
-    before the step. loss and terms are those of pass 1 (at the unperturbed weights), perturbed_loss is that of pass 2
-    (at w + e; None in a plain step); grad_norm is the L2 norm of the gradient that was applied, before clipping.
-    agreement: share of the rows, 0..1, in which student (pass 1) and teacher prefer the same class; None without one.
-    is_overflow: skipped because the loss scale of fp16 was too large; it is smaller now.
+    A skipped step leaves weights, buffers, optimiser, average and random states as they were.
+
+    Attributes:
+        status: `ok` or `skipped`.
+        reason: Why the step was skipped.
+        loss: The loss of pass 1, at the unperturbed weights.
+        perturbed_loss: The loss of pass 2, at w + e; None in a plain step.
+        terms: The terms of the loss in pass 1, without their weights.
+        grad_norm: The L2 norm of the gradient that was applied, before clipping.
+        agreement: Share of the rows, 0..1, in which student (pass 1) and teacher prefer the same class; None without
+            one.
+        is_overflow: Whether the step was skipped because the loss scale of fp16 was too large; it is smaller now.
     """
 
     status: Literal["ok", "skipped"]
@@ -161,4 +191,5 @@ class StepResult:
 
     @property
     def ok(self) -> bool:
+        """Whether the step was taken."""
         return self.status == "ok"

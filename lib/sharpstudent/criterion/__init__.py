@@ -1,1 +1,1 @@
-"""What the training loss is made of: one pure term a file, and their weighted sum. Import the module you need."""
+"""The training loss: pure terms, and their weighted sum."""

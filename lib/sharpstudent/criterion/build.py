@@ -1,7 +1,8 @@
-"""From the config's terms to the criterion, and whether each of its terms can teach at all.
+"""Builds the criterion of the config's terms, and checks that each term has a gradient.
 
-Each term is built by the file that config/terms.py names for it. Some terms that serve a thousand classes are constant
-at two: their value looks like a loss, and their gradient is 0. So each is tried on drawn outputs before a run begins.
+Each term is built by the function that config/terms.py names for it. Some terms that work with a thousand classes are
+constant with two: their value looks like a loss, and their gradient is 0. So each term is tried on random outputs
+before a run begins.
 """
 
 from __future__ import annotations
@@ -30,12 +31,19 @@ START = Progress(epoch=1, step=0, epochs=1, steps_per_epoch=1)
 
 
 def check_liveness(term: WeightedTerm, shapes: Shapes, example: Batch | None = None) -> None:
-    """Raise UserError where the gradient of the term vanishes, or is not finite, at these shapes; ValueError where it
-    does not give a value a row.
+    """Check that the gradient of a term does not vanish, and that its values have the right shape.
 
-    Judged by the median over several draws, so that one row of rounding, or one batch that a term has nothing to say
-    of, decides nothing. Draws from generators of its own, and leaves no gradient behind. example: a batch whose targets
-    the term may read; labels of as many classes as there are logits where there is none.
+    The check takes the median over several draws, so that the rounding of one row decides nothing. It draws from its
+    own generators, and leaves no gradient behind.
+
+    Args:
+        term: The term.
+        shapes: Of the outputs of the models.
+        example: A batch whose targets the term may read; None for labels of as many classes as there are logits.
+
+    Raises:
+        UserError: If the gradient vanishes or is not finite.
+        ValueError: If the term does not give a value for each row.
     """
     share = compute_liveness(term, shapes, example)
     if not share >= LEAST_SHARE:  # a nan is refused, too
@@ -51,10 +59,18 @@ def check_liveness(term: WeightedTerm, shapes: Shapes, example: Batch | None = N
 
 
 def compute_liveness(term: WeightedTerm, shapes: Shapes, example: Batch | None = None) -> float:
-    """Median over seeds of the term's sensitivity, as a share of that of kd (T = 3) on logits of the same size.
+    """Measure how sensitive a term is to the outputs of the student, relative to kd (T = 3).
 
-    Sensitivity: |gradient| |input| for the student's outputs and feature maps together (L2 norms), that is how far the
-    loss would move if they moved by their own size. Maps of any size can be compared by it.
+    The sensitivity is |gradient| |input| for the outputs and feature maps of the student together (L2 norms): how far
+    the loss would change if they changed by their own size. So maps of any size can be compared.
+
+    Args:
+        term: The term.
+        shapes: Of the outputs of the models.
+        example: As in `check_liveness`.
+
+    Returns:
+        The median over several seeds of the sensitivity, as a share of that of kd on logits of the same size.
     """
     return statistics.median(_compute_share(term, shapes, seed, example) for seed in SEEDS)
 
@@ -97,7 +113,7 @@ def _make_batch(classes: int) -> Batch:
 def _draw_outputs(
     shapes: Mapping[str, tuple[int, ...]], logits: Tensor, rows: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """An output of each name for these rows: `logits` are those given, anything else is drawn."""
+    """An output of each name for these rows: the logits that are given, and random values for the others."""
     outputs: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         if name == "logits" and len(logits) == rows:
@@ -109,15 +125,21 @@ def _draw_outputs(
 
 @dataclass(frozen=True)
 class Layers:
-    """Names of the layers whose feature maps the terms read, each once, in the order of the terms."""
+    """Names of the layers whose feature maps the terms read, each once, in the order of the terms.
+
+    Attributes:
+        student: Layers of the student.
+        teacher: Layers of the teacher.
+    """
 
     student: tuple[str, ...]
     teacher: tuple[str, ...]
 
 
 def find_layers(sections: Sequence[TermSection]) -> Layers:
-    """What must be tapped before the shapes are known that `build_criterion` needs: the choices `student_layer` and
-    `teacher_layer` of the terms.
+    """The layers that need hooks before the shapes are known which `build_criterion` needs.
+
+    They are the choices `student_layer` and `teacher_layer` of the terms.
     """
     names = (
         tuple(dict.fromkeys(section.choices[choice] for section in sections if choice in section.choices))
@@ -132,12 +154,22 @@ def build_criterion(
     example: Batch | None = None,
     more: Mapping[str, TermSpec] | None = None,
 ) -> WeightedSum:
-    """The weighted sum of the config's terms, in their order; projections on the CPU, in fp32. example: a batch with
-    the targets that the terms read; more: terms of the task's own, by name.
+    """Build the weighted sum of the config's terms, in their order.
 
-    Raises UserError, with every problem, for terms that do not fit these shapes or cannot teach at them. Projections
-    draw their first weights as the seed says; the random state is left as it was, so that a run without them and a run
-    with them see the same pictures and masks.
+    Projections are on the CPU, in fp32. Their first weights follow the seed, and the random state is left as it was, so
+    that runs with and without projections see the same samples and dropout masks.
+
+    Args:
+        sections: The terms of the config.
+        shapes: Of the outputs of the models.
+        example: A batch with the targets that the terms read; None for labels.
+        more: The task's own terms, by name.
+
+    Returns:
+        The criterion.
+
+    Raises:
+        UserError: With every problem, for terms that do not fit these shapes or whose gradient vanishes.
     """
     problems: list[Problem] = []
     terms: list[WeightedTerm] = []
@@ -167,7 +199,7 @@ def _build_term(
 
 
 def _find_builder(name: str, builder: str) -> Callable[[TermSection, Shapes], WeightedTerm]:
-    """The function of a term: of a file beside this one, or of a module of the task whose own term it is."""
+    """The function that makes a term: of a file beside this one, or of a module of the task."""
     module, function = builder.split(":")
     try:
         return getattr(importlib.import_module(f"{__package__}.{module}" if name in TERMS else module), function)

@@ -1,25 +1,18 @@
-"""Terms of the hard labels of a classification.
+"""Terms of the hard labels of a classification. Legend: B rows, C classes, y label.
 
-The hard-label term, with label smoothing (Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer
-Vision", section 7).
+Cross-entropy with label smoothing s (Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision",
+section 7):
 
-    CE = - sum_c q(c) log p(c),   q(c) = (1 - s) [c is the label] + s / C
+    CE = - sum_c q(c) log p(c),   q(c) = (1 - s) [c = y] + s / C
 
-Legend: B images, C classes, s the smoothing.
-
-Binary cross-entropy of one margin a picture.
+Binary cross-entropy of the margin m. With two outputs, m = z1 - z0, and it is the cross-entropy over both classes:
 
     BCE = log(1 + exp(m)) - y m
 
-With two outputs, m = z1 - z0, it is the cross-entropy over both classes. Legend: B images, m margin, y label.
-
-The focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4), over classes.
+Focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4), over classes. With gamma 0 it is the
+cross-entropy:
 
     FL = - (1 - p_y)^gamma log p_y,   p = softmax(logits)
-
-gamma 0 is the cross-entropy. Legend: B images, C classes, y label.
-
-One number a picture out of the logits of two classes: how much more they say the second than the first.
 """
 
 from __future__ import annotations
@@ -35,7 +28,18 @@ from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 
 def build_cross_entropy(section: TermSection, shapes: Shapes) -> WeightedTerm:
-    """The term of this section. Raises UserError for a head of one output."""
+    """Build the term `hard`.
+
+    Args:
+        section: The term in the config.
+        shapes: Of the outputs of the models.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: For a head of one output.
+    """
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
     smoothing = take_constant(section, "label_smoothing")
 
@@ -46,7 +50,19 @@ def build_cross_entropy(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross entropy (B,) of logits (B, C) against class indices labels (B,) int64, computed in fp32."""
+    """Cross-entropy with label smoothing, computed in fp32.
+
+    Args:
+        logits: (B, C).
+        labels: Class indices (B,) int64.
+        label_smoothing: s, 0 <= s < 1.
+
+    Returns:
+        The loss of each row (B,).
+
+    Raises:
+        ValueError: For other shapes.
+    """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.shape[0] == 0:
         raise ValueError(
             f"cross entropy needs logits (B, C) and labels (B,) with B >= 1, "
@@ -56,8 +72,10 @@ def compute_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: fl
 
 
 def compute_margin(logits: Tensor) -> Tensor:
-    """m (B,) in fp32: z1 - z0 of logits (B, 2), or the only column of logits (B, 1), or logits (B,) themselves;
-    sigmoid(m) is the probability of class 1. Raises ValueError for other shapes.
+    """How much more the logits say class 1 than class 0, in fp32.
+
+    sigmoid(m) is the probability of class 1. Logits (B, 2) give m = z1 - z0; logits (B, 1) or (B,) are the margins
+    themselves. Returns m (B,). Raises ValueError for other shapes.
     """
     if logits.ndim == 1 and len(logits):
         return logits.float()
@@ -69,13 +87,35 @@ def compute_margin(logits: Tensor) -> Tensor:
 
 
 def build_binary(section: TermSection, shapes: Shapes) -> WeightedTerm:
-    """The term of this section. Raises UserError for a head of more than two outputs."""
+    """Build the term `binary`.
+
+    Args:
+        section: The term in the config.
+        shapes: Of the outputs of the models.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: For a head of more than two outputs.
+    """
     check_outputs(section, shapes, most=2, why="tells two classes apart and no more")
     return make_target_term(section, shapes, compute_binary)
 
 
 def compute_binary(logits: Tensor, labels: Tensor) -> Tensor:
-    """BCE (B,) of logits (B, 2) or (B, 1) against labels (B,) int64 of 0 and 1, computed in fp32."""
+    """Binary cross-entropy of the margins, computed in fp32.
+
+    Args:
+        logits: (B, 2) or (B, 1).
+        labels: 0 or 1, (B,) int64.
+
+    Returns:
+        The loss of each row (B,).
+
+    Raises:
+        ValueError: For other shapes.
+    """
     margin = compute_margin(logits)
     if labels.shape != margin.shape:
         raise ValueError(f"labels must be (B,) = {tuple(margin.shape)}, got {tuple(labels.shape)}")
@@ -83,7 +123,18 @@ def compute_binary(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def build_focal(section: TermSection, shapes: Shapes) -> WeightedTerm:
-    """The term of this section. Raises UserError for a head of one output."""
+    """Build the term `focal`.
+
+    Args:
+        section: The term in the config.
+        shapes: Of the outputs of the models.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: For a head of one output.
+    """
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
     gamma = take_constant(section, "gamma")
 
@@ -94,9 +145,18 @@ def build_focal(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Focal loss (B,) of logits (B, C), C >= 2, against class indices labels (B,) int64, computed in fp32.
+    """Focal loss, computed in fp32.
 
-    Raises ValueError for other shapes, and unless gamma is finite and >= 0.
+    Args:
+        logits: (B, C), C >= 2.
+        labels: Class indices (B,) int64.
+        gamma: How much less the easy rows count, >= 0.
+
+    Returns:
+        The loss of each row (B,).
+
+    Raises:
+        ValueError: For other shapes, and for a gamma that is negative or not finite.
     """
     if not (math.isfinite(gamma) and gamma >= 0.0):
         raise ValueError(f"gamma must be a finite number >= 0, got {gamma}")

@@ -1,22 +1,19 @@
-"""Terms of soft labels: what the student learns from a teacher's logits, or from its own average's.
+"""Terms of soft labels: the student learns from the logits of a teacher, or of its own averaged weights.
 
-The soft-label term (Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2).
+Legend: B rows, C classes, T temperature, t teacher, s student.
+
+Over classes (Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", section 2). The factor T^2
+keeps the size of the gradient when T changes:
 
     KD = T^2 * sum_c p_t(c) (log p_t(c) - log p_s(c)),   p = softmax(logits / T)
 
-T^2 keeps the gradient's size when T changes. Legend: B images, C classes, T temperature.
-
-The soft-label term for one logit: what `distillation` is for classes.
+For one logit, with m = z1 - z0 or the only logit. With two outputs it equals the divergence over both classes, so a
+teacher of one output can teach a student of two, and the other way round:
 
     KD = T^2 * KL(Bernoulli(sigmoid(m_t / T)) || Bernoulli(sigmoid(m_s / T)))
 
-m is z1 - z0, or the only logit of a head of one output; with two outputs it equals the divergence over both classes.
-So a teacher of one output can teach a student of two, and the other way round. Legend: B images, T temperature.
-
-Distillation from the student's own averaged weights: the soft-label term of `distillation`, with another teacher.
-
-The average of weights along a run is usually the better model (Tarvainen, Valpola 2017, "Mean teachers are better role
-models", equation 1); its outputs are data, as those of any teacher.
+Self-distillation takes the student's own averaged weights for the teacher: they are usually the better model
+(Tarvainen, Valpola 2017, "Mean teachers are better role models", equation 1).
 """
 
 from __future__ import annotations
@@ -33,7 +30,18 @@ from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 
 def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
-    """The term of this section. Raises UserError for a head of one output."""
+    """Build the term `kd`.
+
+    Args:
+        section: The term in the config.
+        shapes: Of the outputs of the models.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: For a head of one output.
+    """
     if take_choice(section, "over") == "pixels":
         return make_teacher_term(section, shapes, compute_kd_over_pixels)
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
@@ -41,14 +49,32 @@ def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_kd_over_pixels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """As `compute_kd` of maps (B, H, W) or (B, 1, H, W), each one distribution over its pixels."""
+    """As `compute_kd`, of maps that are each one distribution over its pixels.
+
+    Args:
+        student: Maps of logits (B, H, W) or (B, 1, H, W).
+        teacher: Maps of as many pixels. No gradient reaches them.
+        temperature: T > 0.
+
+    Returns:
+        The loss of each row (B,).
+    """
     return compute_kd(student.flatten(1), teacher.flatten(1), temperature)
 
 
 def compute_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) (B,) of logits (B, C) at temperature T > 0, computed in fp32.
+    """T^2 * KL(teacher || student), computed in fp32.
 
-    The teacher's logits are data: no gradient reaches them.
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C). No gradient reaches them.
+        temperature: T > 0.
+
+    Returns:
+        The loss of each row (B,).
+
+    Raises:
+        ValueError: For other shapes or temperatures.
     """
     _check(student_logits, teacher_logits, temperature)
     # fp32 before the division: half precision loses the small differences that T leaves. Logarithms on both sides: the
@@ -77,15 +103,35 @@ def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -
 
 
 def build_sigmoid_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
-    """The term of this section. Raises UserError for a head of more than two outputs."""
+    """Build the term `kd_sigmoid`.
+
+    Args:
+        section: The term in the config.
+        shapes: Of the outputs of the models.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: For a head of more than two outputs.
+    """
     check_outputs(section, shapes, most=2, why="tells two classes apart and no more")
     return make_teacher_term(section, shapes, compute_kd_sigmoid)
 
 
 def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) (B,) of the margins of logits (B, 1) or (B, 2) at T > 0, computed in fp32.
+    """T^2 * KL(teacher || student) of the margins, computed in fp32.
 
-    The teacher's logits are data: no gradient reaches them. Raises ValueError for other shapes and temperatures.
+    Args:
+        student_logits: (B, 1) or (B, 2).
+        teacher_logits: (B, 1) or (B, 2). No gradient reaches them.
+        temperature: T > 0.
+
+    Returns:
+        The loss of each row (B,).
+
+    Raises:
+        ValueError: For other shapes or temperatures.
     """
     if not (math.isfinite(temperature) and temperature > 0.0):
         raise ValueError(f"the distillation temperature must be a finite number > 0, got {temperature}")
@@ -103,6 +149,17 @@ def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperatu
 
 
 def build_self_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
-    """The term of this section. Raises UserError for a head of one output."""
+    """Build the term `self`.
+
+    Args:
+        section: The term in the config.
+        shapes: Of the outputs of the models.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: For a head of one output.
+    """
     check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
     return make_teacher_term(section, shapes, compute_kd)

@@ -1,11 +1,13 @@
-"""Feature distillation (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3): a feature map of the
-student, through a learnable projection to the teacher's channels, shall be one of the teacher.
+"""Feature distillation (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3).
+
+A feature map of the student, through a learnable projection P to the channels of the teacher, shall match a map of the
+teacher:
 
     mse:    mean over places and channels of (P f_s - f_t)^2
     cosine: mean over places of 1 - cos(P f_s, f_t), the angle over channels
 
-P is a 1x1 convolution between maps (B, C, h, w), and a linear layer between token maps (B, N, D). The projection is
-learnt with the student and is no part of it. Legend: B images, C or D channels, h x w grid, N tokens.
+P is a 1x1 convolution between maps (B, C, h, w), and a linear layer between token maps (B, N, D). It is trained with
+the student and is no part of it. Legend: B rows, C or D channels, h x w grid, N tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +28,18 @@ SMALLEST_LENGTH = 1e-6  # below it a vector has no direction: the cosine's gradi
 
 
 def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
-    """The term of this section. Raises UserError for two layers that cannot be matched."""
+    """Build the term `features`.
+
+    Args:
+        section: The term in the config, with the names of the two layers.
+        shapes: Of the outputs of the models, these layers among them.
+
+    Returns:
+        The term, with its projection.
+
+    Raises:
+        UserError: For two layers that cannot be compared.
+    """
     ours, theirs = take_choice(section, "student_layer"), take_choice(section, "teacher_layer")
     distance = cast(Distance, take_choice(section, "distance"))
     projection = _build_projection(section, shapes, ours, theirs)
@@ -40,10 +53,20 @@ def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
-    """Distance (B,) between maps (B, C, h, w), or (B, N, D), of as many channels; computed in fp32, 0 when equal.
+    """Distance between two feature maps of as many channels, computed in fp32; 0 when they are equal.
 
-    A grid of the teacher that differs is brought to the student's by adaptive average pooling. The teacher's map is
-    data: no gradient reaches it. Raises ValueError for maps of different kinds, images, channels or tokens.
+    A grid of the teacher that differs is brought to that of the student by adaptive average pooling.
+
+    Args:
+        projected: The student's map after the projection, (B, C, h, w) or (B, N, D).
+        teacher: The map of the teacher. No gradient reaches it.
+        distance: `mse` or `cosine`.
+
+    Returns:
+        The distance of each row (B,).
+
+    Raises:
+        ValueError: For maps of different kinds, rows, channels or tokens.
     """
     if projected.ndim != teacher.ndim or projected.ndim not in (3, 4):
         raise ValueError(
@@ -77,7 +100,7 @@ def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: s
 
 
 def _explain_misfit(student: tuple[int, ...], teacher: tuple[int, ...], images: int) -> str | None:
-    """Why no projection between maps of these shapes means anything; None where one does."""
+    """Why a projection between maps of these shapes would mean nothing; None where it means something."""
     for whose, shape in (("student", student), ("teacher", teacher)):
         if len(shape) not in (3, 4):
             return f"that of the {whose} is no map"

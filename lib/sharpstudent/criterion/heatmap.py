@@ -1,4 +1,4 @@
-"""The hard-label term of heat maps: pixel by pixel, how far a map of logits is from the target map.
+"""The hard-label term of heat maps: how far each pixel of a map of logits is from the target map.
 
     BCE = mean over the pixels of log(1 + exp(z)) - y z
 
@@ -16,14 +16,32 @@ from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 
 def build_heatmap(section: TermSection, shapes: Shapes) -> WeightedTerm:
-    """The term of this section; it reads the output and the target `heatmap` unless told otherwise."""
+    """Build the term `heatmap`.
+
+    It reads the output and the target called `heatmap`, unless the config names others.
+
+    Args:
+        section: The term in the config.
+        shapes: Of the outputs of the models.
+
+    Returns:
+        The term.
+    """
     return make_target_term(section, shapes, compute_heatmap, on="heatmap", target="heatmap")
 
 
 def compute_heatmap(maps: Tensor, target: Tensor) -> Tensor:
-    """BCE (B,) of logits (B, H, W) or (B, 1, H, W) against maps of as many pixels in 0..1; computed in fp32.
+    """Mean binary cross-entropy of the pixels, computed in fp32.
 
-    Raises ValueError for other shapes.
+    Args:
+        maps: Logits (B, H, W) or (B, 1, H, W).
+        target: Maps of as many pixels, values in 0..1.
+
+    Returns:
+        The loss of each row (B,).
+
+    Raises:
+        ValueError: For other shapes.
     """
     logits, wanted = maps.flatten(1), target.flatten(1)
     if logits.shape != wanted.shape:

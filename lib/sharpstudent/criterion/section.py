@@ -1,6 +1,4 @@
-"""What the file of a term makes itself from: its section of the config, read by the settings that config/terms.py
-lists for it, and the shapes of the models' outputs.
-"""
+"""What the builder of a term needs: its section of the config, and the shapes of what the models return."""
 
 from __future__ import annotations
 
@@ -22,9 +20,14 @@ from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of the models' outputs for `rows` rows, by the names of the outputs.
+    """Shapes of what the models return for `rows` rows, by the names of their outputs.
 
-    Such as `logits` (rows, classes), `heatmap`, and feature maps `features/LAYER` (rows, C, h, w) or (rows, N, D).
+    `logits` has (rows, classes); feature maps are called `features/LAYER` and have (rows, C, h, w) or (rows, N, D).
+
+    Attributes:
+        student: Of the outputs of the student.
+        teacher: Of those of the teacher; empty without one.
+        rows: How many rows they were computed for.
     """
 
     student: Mapping[str, tuple[int, ...]]
@@ -32,7 +35,7 @@ class Shapes:
     rows: int = 2
 
     def count_classes(self, output: str = "logits") -> int:
-        """How many outputs the student has there a row: (R, C) has C, anything else 1."""
+        """How many values the student gives per row in an output: C of (rows, C), and 1 for other shapes."""
         names = find_matches(output, self.student)
         shape = self.student[names[0]] if names else ()
         return shape[1] if len(shape) == 2 else 1
@@ -45,7 +48,18 @@ class KnownTerm(TermSection):
 
 
 def complete_term(section: TermSection, spec: TermSpec) -> KnownTerm:
-    """The section with defaults for what it leaves out. Raises UserError for a setting that has none."""
+    """Fill in the defaults of the settings that a section leaves out.
+
+    Args:
+        section: The term in the config.
+        spec: What is known of its kind.
+
+    Returns:
+        The section with a value for each setting.
+
+    Raises:
+        UserError: For a setting that is missing and has no default.
+    """
     settings = {name: one.default for name, one in spec.settings.items()} | section.numbers | section.choices
     missing = [name for name, value in settings.items() if value is None]
     if missing:
@@ -56,7 +70,15 @@ def complete_term(section: TermSection, spec: TermSpec) -> KnownTerm:
 
 
 def find_matches(pattern: str, outputs: Mapping[str, Any]) -> list[str]:
-    """The outputs that a term reads: that of this name, or all that the pattern matches, such as `aux.*`."""
+    """The outputs that a term reads.
+
+    Args:
+        pattern: The name of an output, or a pattern such as `aux.*`.
+        outputs: The outputs by name.
+
+    Returns:
+        The output of this name alone, or all names that match, sorted.
+    """
     return [pattern] if pattern in outputs else sorted(fnmatch.filter(outputs, pattern))
 
 
@@ -70,10 +92,19 @@ def make_term(
     couples_rows: bool = False,
     where: str | None = None,
 ) -> WeightedTerm:
-    """The term of this section: name, weight, source, and its numbers that may move are read here.
+    """Make a term: its name, weight, source and scheduled numbers come from the section.
 
-    compute, module, layers and couples_rows: as in `WeightedTerm`. Numbers that may not move are bound before:
-    `take_constant`. where: the weights by which rows count unless the section names others.
+    Args:
+        section: The term in the config.
+        compute: As in `WeightedTerm`. Numbers that cannot be scheduled are bound in it before, with `take_constant`.
+        module: What the term learns itself.
+        student_layers: Layers of the student that it reads.
+        teacher_layers: Layers of the teacher that it reads.
+        couples_rows: Whether it gives one scalar for all rows.
+        where: The weights of the rows, unless the section names others.
+
+    Returns:
+        The term.
     """
     spec = cast(KnownTerm, section).spec
     moving = [name for name, one in spec.settings.items() if isinstance(one, NumberSetting) and one.may_move]
@@ -99,10 +130,20 @@ def make_target_term(
     on: str = "logits",
     target: str = "label",
 ) -> WeightedTerm:
-    """A term of one output of the student and one target of the batch.
+    """Make a term of one output of the student and one target of the batch.
 
-    compute(output, target) gives (R,). The section's `on` and `target` win over those given here; an `on` such as
-    `aux.*` takes the mean over all outputs that match. Rows count by the weights of the target's name.
+    An `on` such as `aux.*` takes the mean over all outputs that match. Rows count by the weights of the name of the
+    target.
+
+    Args:
+        section: The term in the config; its `on` and `target` win over those given here.
+        shapes: Of the outputs of the models.
+        compute: Gives the loss of each row (R,) from the output and the target.
+        on: The output.
+        target: The target.
+
+    Returns:
+        The term.
     """
     on, target = check_output(section, shapes, on), section.choices.get("target") or target
 
@@ -113,10 +154,16 @@ def make_target_term(
 
 
 def make_teacher_term(section: TermSection, shapes: Shapes, compute: Callable[..., Tensor]) -> WeightedTerm:
-    """A term of one output of the student and one of its source, such as the teacher.
+    """Make a term of one output of the student and one output of its source.
 
-    compute(output, teacher_output, **settings) gives (R,). `on` as in `make_target_term`; `of` names the teacher's
-    output, by default the one of the same name, or `logits` where `on` is a pattern.
+    Args:
+        section: The term in the config. `on` is the output as in `make_target_term`. `of` is that of the source, by
+            default the one of the same name, or `logits` where `on` is a pattern.
+        shapes: Of the outputs of the models.
+        compute: Gives the loss of each row (R,) from both outputs and the scheduled numbers.
+
+    Returns:
+        The term.
     """
     on = check_output(section, shapes)
     of = section.choices.get("of") or ("logits" if "*" in on else on)
@@ -132,7 +179,19 @@ def make_teacher_term(section: TermSection, shapes: Shapes, compute: Callable[..
 
 
 def check_output(section: TermSection, shapes: Shapes, default: str = "logits") -> str:
-    """The student's output that the section reads. Raises UserError for one that the student does not give."""
+    """Find the output of the student that a term reads.
+
+    Args:
+        section: The term in the config.
+        shapes: Of the outputs of the models.
+        default: The output where the section names none.
+
+    Returns:
+        Its name, or a pattern.
+
+    Raises:
+        UserError: If the student has no such output.
+    """
     on = section.choices.get("on") or default
     if not find_matches(on, shapes.student):
         raise UserError.about(
@@ -150,7 +209,18 @@ def _average(values: Sequence[Tensor]) -> Tensor:
 
 
 def take_constant(section: TermSection, name: str) -> float:
-    """A number that never changes. Raises UserError for a schedule."""
+    """Read a setting that is a number and cannot be scheduled.
+
+    Args:
+        section: The term in the config.
+        name: The setting.
+
+    Returns:
+        The number.
+
+    Raises:
+        UserError: For a schedule.
+    """
     value = section.numbers[name].constant
     if value is None:
         raise UserError.about(name_term(section), f"has a schedule for {name}, which cannot move", expected="a number")
@@ -158,12 +228,31 @@ def take_constant(section: TermSection, name: str) -> float:
 
 
 def take_choice(section: TermSection, name: str) -> str:
-    """A setting that is a word."""
+    """Read a setting that is a word.
+
+    Args:
+        section: The term in the config.
+        name: The setting.
+
+    Returns:
+        The word.
+    """
     return section.choices[name]
 
 
 def check_outputs(section: TermSection, shapes: Shapes, *, least: int = 1, most: int | None = None, why: str) -> None:
-    """Raise UserError unless the head has `least` to `most` outputs. why: what would go wrong, as half a sentence."""
+    """Check how many outputs the head has.
+
+    Args:
+        section: The term in the config.
+        shapes: Of the outputs of the models.
+        least: The smallest number that works.
+        most: The largest number that works; None for any.
+        why: What would go wrong otherwise, as half a sentence.
+
+    Raises:
+        UserError: For a head of fewer or more outputs.
+    """
     classes = shapes.count_classes(check_output(section, shapes))
     if classes < least or (most is not None and classes > most):
         wanted = f"{least} or more" if most is None else f"{least} to {most}"
@@ -177,5 +266,5 @@ def check_outputs(section: TermSection, shapes: Shapes, *, least: int = 1, most:
 
 
 def name_term(section: TermSection) -> str:
-    """The term as messages call it."""
+    """The name of the term in messages."""
     return f"term {section.name!r}" if section.name == section.term else f"term {section.name!r} ({section.term})"

@@ -1,7 +1,7 @@
 """The criterion: a list of pure terms, each with an absolute weight that follows a schedule.
 
-An absent term is absent from the list; there are no switches and no counters here. SAM calls it twice a step, with the
-same progress.
+A term that is not used is not in the list; there are no switches and no counters here. SAM calls the criterion twice in
+a step, with the same progress.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ class WeightedTerm:
     """One term of the loss.
 
     Attributes:
-        name: Of the term in logs.
-        compute: compute(outputs, batch, teacher_outputs, **settings) gives a value a row (R,), whose weighted mean is
-            the term. teacher_outputs are those of the `source` for the same batch, None without one.
-        weight: Factor of the term.
-        settings: Further schedules, such as `temperature`; they reach `compute` as numbers.
-        source: The model whose outputs are the targets, the teacher or the student's averaged weights (`ema`); None for
-            a term that learns from the batch alone.
-        where: Name of the batch's weights by which rows count; None, or a name that the batch does not have, counts
-            every row.
-        couples_rows: The value is a scalar over all rows together, which cannot be computed in parts.
-        module: What the term itself learns, such as a projection; parameters only, for a step that fails does not
-            restore buffers.
+        name: Its name in logs and checkpoints.
+        compute: `compute(outputs, batch, teacher_outputs, **settings)` gives a value per row (R,), whose weighted mean
+            is the term. `teacher_outputs` has the outputs of the source for the same batch; it is None where there is
+            none.
+        weight: The factor of the term.
+        settings: Scheduled numbers, such as `temperature`; `compute` gets their values by name.
+        source: The model whose outputs are the targets: the teacher, or the student's averaged weights (`ema`); None
+            for neither.
+        where: The name of the weights of the batch by which rows count. None, or a name that the batch lacks, counts
+            every row as 1.
+        couples_rows: Whether the value is one scalar for all rows together, which cannot be computed in parts.
+        module: What the term learns itself, such as a projection. It may have parameters only: buffers would not be
+            restored with a step that fails.
         student_layers: Layers of the student whose feature maps it reads, as `features/LAYER`.
-        teacher_layers: Those of the teacher.
+        teacher_layers: The same for the teacher.
     """
 
     name: str
@@ -56,14 +57,19 @@ class WeightedTerm:
 
 @dataclass(frozen=True)
 class LossValue:
-    """total: scalar with its graph; terms: each term without its weight and detached; one of weight 0 is absent."""
+    """A value of the criterion.
+
+    Attributes:
+        total: The weighted sum, a scalar with its graph.
+        terms: Each term without its weight, detached; a term of weight 0 is absent.
+    """
 
     total: Tensor
     terms: Mapping[str, Tensor]
 
 
 class WeightedSum:
-    """total = sum over terms of weight(progress) * term. Pure: the same arguments give the same value."""
+    """The sum over terms of weight(progress) * term. It is pure: the same arguments give the same value."""
 
     def __init__(self, terms: Sequence[WeightedTerm]) -> None:
         names = [term.name for term in terms]
@@ -76,7 +82,7 @@ class WeightedSum:
 
     @property
     def sources(self) -> frozenset[TargetSource]:
-        """The sources of the terms that can ever have a weight other than 0."""
+        """The sources of those terms that can ever have a weight other than 0."""
         return frozenset(
             term.source
             for term in self.terms
@@ -94,7 +100,7 @@ class WeightedSum:
         return tuple(dict.fromkeys(layer for term in self.terms for layer in term.teacher_layers))
 
     def count(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """For each term the sum of the weights of all rows of these parts of a batch: what its sum is divided by."""
+        """For each term, the sum of the weights of all rows in these parts of a batch: its denominator."""
         return {
             term.name: sum(
                 float(len(batch) if weights is None else weights.sum())
@@ -145,7 +151,7 @@ class WeightedSum:
         return LossValue(total=total, terms=values)
 
     def describe(self, progress: Progress) -> dict[str, float]:
-        """Every number that steers the loss, for logs: `hard/weight`, `kd/weight`, `kd/temperature`, in order."""
+        """Every number of the loss at this progress, for logs: `hard/weight`, `kd/temperature` and so on."""
         numbers: dict[str, float] = {}
         for term in self.terms:
             numbers[f"{term.name}/weight"] = _compute_weight(term, progress)
@@ -162,7 +168,16 @@ def _compute_weight(term: WeightedTerm, progress: Progress) -> float:
 
 
 def check_values(term: WeightedTerm, values: Tensor, rows: int) -> None:
-    """Raise ValueError unless a term gives a value a row, or one scalar where it couples the rows."""
+    """Check the shape of the values of a term.
+
+    Args:
+        term: The term.
+        values: What its `compute` gave.
+        rows: Of the batch.
+
+    Raises:
+        ValueError: Unless there is one value per row, or one scalar where the term couples the rows.
+    """
     if values.shape != (() if term.couples_rows else (rows,)):
         wanted = "one scalar" if term.couples_rows else "one value"
         raise ValueError(
@@ -172,12 +187,12 @@ def check_values(term: WeightedTerm, values: Tensor, rows: int) -> None:
 
 
 def _find_weights(term: WeightedTerm, batch: Batch) -> Tensor | None:
-    """(R,), None where every row counts as 1."""
+    """The weights of the rows (R,) for a term; None where every row counts as 1."""
     return None if term.where is None else batch.weights.get(term.where)
 
 
 def _reduce(term: WeightedTerm, values: Tensor, batch: Batch, total: float) -> Tensor:
-    """sum(w l) / total: this part's share of the weighted mean over the rows of the whole batch."""
+    """sum(w l) / total: the share of this part in the weighted mean over the rows of the whole batch."""
     check_values(term, values, len(batch))
     if term.couples_rows:
         return values

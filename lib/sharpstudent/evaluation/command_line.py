@@ -1,8 +1,7 @@
-"""The command lines of evaluate_model.py and compare_models.py. Torch-free, so that a slip costs no seconds.
+"""The command lines of evaluate_model.py and compare_models.py. Importing this loads no torch.
 
-They are read in two passes: the first one finds the task, by `--task`, by a config of the user's own or by what the
-models say of themselves; then that task's renderer reads the options that it knows. Every mistake is a `UserError` with
-a remedy.
+They are read in two passes. The first one finds the task: by `--task`, by a config of the user, or by what the models
+say of themselves. Then the renderer of that task reads its own options. Every mistake is a `UserError` with a remedy.
 """
 
 from __future__ import annotations
@@ -42,9 +41,13 @@ _MOST_HEADER = 2**20  # bytes of the description in a .safetensors file
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """One model as it was named: NAME=PATH or PATH, a file or a run folder, and its role in a comparison.
+    """One model as the user names it.
 
-    options: what the command line says of a file that does not say it itself; `config`: a file with the task's keys.
+    Attributes:
+        path: A file or a run folder.
+        name: Of the model in reports; None for one that is made of the path.
+        role: In a comparison.
+        told: What the command line says of a file that does not say it itself. `config` is a file with the task's keys.
     """
 
     path: Path
@@ -55,7 +58,12 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class DataRequest:
-    """One data set as it was named, NAME=PATH or PATH; a task may take the name of a split for the path."""
+    """One data set as the user names it.
+
+    Attributes:
+        path: Of the data; a task may take it for the name of a split.
+        name: Of the data set in reports; None for one that is made of the path.
+    """
 
     path: Path
     name: str | None = None
@@ -63,11 +71,19 @@ class DataRequest:
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What an evaluation of any task is asked for.
+    """The request for an evaluation, of any task.
 
-    data: none of them means the validation data of the last model's own run; config: of the user, for the task's keys;
-    title: of the report, None for one that counts the models; costs: whether parameters, time and memory are measured;
-    rounds: of the bootstrap; out: a folder of its own, None for a new one under output/.
+    Attributes:
+        models: The models.
+        data: The data sets; none for the validation data of the last model's own run.
+        config: A config of the user with the task's keys.
+        title: Of the report; None for one that counts the models.
+        costs: Whether parameters, time and memory are measured.
+        rounds: Of the bootstrap.
+        device: A word of `--device`.
+        workers: Loader processes.
+        batch_size: Samples at once.
+        out: The folder of the report; None for a new one under output/.
     """
 
     models: tuple[ModelRequest, ...]
@@ -83,9 +99,18 @@ class EvaluationRequest:
 
 
 def parse_command_line(argv: Sequence[str], *, script: str) -> tuple[Renderer, EvaluationRequest]:
-    """What is asked for (without the program's name), and what draws and reports for its task.
+    """Read the command line of a script.
 
-    Raises UserError; `--help` exits 0.
+    Args:
+        argv: The arguments, without the program's name.
+        script: EVALUATE or COMPARE.
+
+    Returns:
+        The renderer of the task, and the request.
+
+    Raises:
+        UserError: For every mistake.
+        SystemExit: With 0, after `--help`.
     """
     from sharpstudent.evaluation.renderer import load_renderer
 
@@ -94,11 +119,11 @@ def parse_command_line(argv: Sequence[str], *, script: str) -> tuple[Renderer, E
 
 
 def choose_task(argv: Sequence[str]) -> type[Task]:
-    """The class of the task that the command line is about: `--task`, else that of `--config`, else what the models say
-    of themselves, else the default.
+    """Find the class of the task that a command line is about.
 
-    Raises UserError for models of different tasks, and for a task that cannot be found. What a model file says is never
-    imported by the name of a module: it names registered tasks only.
+    It is that of `--task`, else that of `--config`, else what the models say of themselves, else the default. What a
+    model file says is never imported as a module: it may name registered tasks only. Raises UserError for models of
+    different tasks, and for a task that cannot be found.
     """
     parser = Parser("", "", add_help=False)
     parser.add_argument("--task")
@@ -123,7 +148,7 @@ def choose_task(argv: Sequence[str]) -> type[Task]:
 
 
 def _read_task(word: str) -> tuple[Path, str | None]:
-    """The task that a model says it is of; None for what is no model, or says nothing. Opens no tensors."""
+    """The path of a model, and the task that it says it is of; None for no model, or one that says nothing."""
     _, path = split_name(word)
     file = path / BEST if path.is_dir() else path
     try:
@@ -144,7 +169,7 @@ def _read_metadata(file: Path) -> Any:
 
 
 def split_name(word: str) -> tuple[str | None, Path]:
-    """NAME=PATH in its parts; a path that is there with a = in it is meant as it stands."""
+    """The parts of NAME=PATH; a path that exists with a "=" in it is taken as it is."""
     found = _NAMED.fullmatch(word)
     if found is None or Path(word).exists():
         return None, Path(word)
@@ -152,7 +177,7 @@ def split_name(word: str) -> tuple[str | None, Path]:
 
 
 def _add_models(group: Any, *, script: str) -> None:
-    """MODEL, and the roles of a comparison."""
+    """Add MODEL, and the roles of a comparison."""
     if script == EVALUATE:
         group.add_argument("models", metavar="MODEL", nargs="+", help="models to evaluate, see below")
         return
@@ -162,7 +187,18 @@ def _add_models(group: Any, *, script: str) -> None:
 
 
 def read_models(read: Namespace, *, script: str) -> list[ModelRequest]:
-    """The models in the order of their roles. Raises UserError for a comparison of fewer than two."""
+    """Collect the models, in the order of their roles.
+
+    Args:
+        read: The options.
+        script: EVALUATE or COMPARE.
+
+    Returns:
+        The models.
+
+    Raises:
+        UserError: For a comparison of fewer than two.
+    """
     found: list[ModelRequest] = []
     for option, (role, _) in ROLES.items() if script == COMPARE else ():
         word: str | None = getattr(read, option.removeprefix("--"))
@@ -186,13 +222,16 @@ def _build_request(word: str, role: Role) -> ModelRequest:
 
 
 def build_parser(script: str, purpose: str, more: str, *, data: str) -> Parser:
-    """The parser of either script, with its models.
+    """Make the parser of a script, with its models.
 
     Args:
         script: EVALUATE or COMPARE.
         purpose: What it does.
         more: What stands below the options.
         data: A data set for the examples.
+
+    Returns:
+        The parser.
     """
     examples = {
         EVALUATE: (f"{EVALUATE} output/RUN", f"{EVALUATE} output/RUN --data {data}"),
@@ -208,7 +247,13 @@ def build_parser(script: str, purpose: str, more: str, *, data: str) -> Parser:
 
 
 def add_running_options(group: Any, *, script: str, unit: str) -> None:
-    """Options of every task: costs, device, loader processes, batch, folder of the report, task."""
+    """Add the options of every task: costs, device, loader processes, batch, folder of the report, task.
+
+    Args:
+        group: The group that shows them.
+        script: EVALUATE or COMPARE.
+        unit: What the task calls a row.
+    """
     add, default = group.add_argument, EvaluationRequest(())
     if script == COMPARE:
         add("--no-costs", dest="costs", action="store_false", help="leave out MACs, memory and latency")
@@ -225,19 +270,19 @@ def add_running_options(group: Any, *, script: str, unit: str) -> None:
 
 
 def add_rounds(group: Any) -> None:
-    """How often the bootstrap draws."""
+    """Add the number of bootstrap rounds."""
     text = "bootstrap rounds of the intervals (%(default)s)"
     rounds = read_number(int, 10, 100_000)
     group.add_argument("--rounds", metavar="N", type=rounds, default=EvaluationRequest(()).rounds, help=text)
 
 
 def add_data(group: Any) -> None:
-    """The data sets."""
+    """Add the data sets."""
     group.add_argument("--data", metavar="SET", nargs="+", action="extend", default=[], help="data sets, see below")
 
 
 def name_data(words: Sequence[str]) -> tuple[DataRequest, ...]:
-    """Data sets as they were named."""
+    """Data sets as the user names them."""
     return tuple(DataRequest(path, name) for name, path in map(split_name, words))
 
 
@@ -255,7 +300,20 @@ metrics of their task with cost, paired differences over {groups} and plain sent
 
 
 def parse_request(argv: Sequence[str], *, script: str, task: type[Task]) -> EvaluationRequest:
-    """Arguments of a task that has no options of its own. Raises UserError; `--help` exits 0."""
+    """Read the arguments of a task that has no options of its own.
+
+    Args:
+        argv: The arguments, without the program's name.
+        script: EVALUATE or COMPARE.
+        task: The class of the task.
+
+    Returns:
+        The request.
+
+    Raises:
+        UserError: For every mistake.
+        SystemExit: With 0, after `--help`.
+    """
     purpose = _PURPOSES[script].format(groups=f"{task.group_unit}s")
     parser = build_parser(script, purpose, _MORE, data="test")
     group = parser.add_argument_group("data")

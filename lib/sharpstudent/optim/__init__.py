@@ -1,1 +1,1 @@
-"""SAM over a base optimiser, parameter groups, clipping. Import the module you need; this file stays empty."""
+"""SAM over a base optimiser, parameter groups, clipping, averaged weights and the loss scale of fp16."""

@@ -1,4 +1,4 @@
-"""An exponential moving average of the student's weights and buffers (timm's), with the count that its decay needs."""
+"""An exponential moving average of the student's weights and buffers (that of timm), with its count of updates."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """average = d average + (1 - d) student after each update; buffers of whole numbers are copied.
+    """The moving average of the weights of a model.
 
-    d rises to `decay`: d(k) = min(decay, 1 - k^(-2/3)) at the k-th update, k from 1 on, so that the first copies the
-    student. Otherwise a short run's average would be that of its first weights.
+    average = d average + (1 - d) student after each update; buffers of integers are copied.
+
+    d rises to `decay`: d(k) = min(decay, 1 - k^(-2/3)) at the k-th update, counted from 1, so that the first update
+    copies the student. Otherwise the average of a short run would be that of its first weights.
     """
 
     def __init__(self, student: nn.Module, *, decay: float) -> None:
@@ -31,19 +33,21 @@ class WeightAverage:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """What an update changes."""
+        """The tensors that an update changes."""
         return list(self.model.state_dict().values())
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
-        """Take the student's weights in."""
+        """Update the average with the weights of the student."""
         # timm counts from 1 past `update_after_step` and returns decay 0 (a copy) for the first.
         self._average.update(student, step=self.updates + 1)
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
+        """The averaged model and the number of updates."""
         return {"model": self.model.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self.updates = int(state["updates"])

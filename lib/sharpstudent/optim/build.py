@@ -1,7 +1,6 @@
-"""From the config's optimiser section to SAM over SGD or AdamW, and the loss scale of fp16.
+"""Builds SAM over SGD or AdamW from the optimiser's section of the config, and scales the loss of fp16.
 
-The loss scale is torch's GradScaler as a value that a transaction can put back; the schedules of lr and rho are made
-here, too.
+The schedules of lr and rho can be imported from here, too.
 """
 
 from __future__ import annotations
@@ -19,10 +18,18 @@ __all__ = ["build_lr_schedule", "build_optimizer", "build_rho_schedule", "find_w
 
 
 def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Module | None = None) -> SAM:
-    """SAM over the base optimiser, for every parameter of `model` and `extra` that learns; decay on weights only.
+    """Build SAM over the base optimiser; weight decay acts on weights only.
 
-    extra: what the loss itself learns; in groups of its own behind the model's, so that the state of a run without any
-    is laid out as ever. rho 0 is the base optimiser alone: the baseline that SAM is held against.
+    With rho 0 it is the base optimiser alone: the baseline for SAM.
+
+    Args:
+        section: The optimiser in the config.
+        model: The student.
+        extra: What the criterion learns; None for nothing. It has its own parameter groups behind those of the model,
+            so that the state of a run without it is laid out the same way.
+
+    Returns:
+        The optimiser, for every parameter that requires a gradient.
     """
     modules = [model] if extra is None else [model, extra]
     groups = [group for module in modules for group in group_parameters(module, weight_decay=section.weight_decay)]
@@ -35,15 +42,23 @@ def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Mo
 
 
 def find_weights(model: nn.Module) -> list[Tensor]:
-    """What ASAM's T measures: every learning parameter that is no bias, scales of norm layers included, as in the
-    authors' code.
+    """The parameters that ASAM scales: all that learn, except biases.
+
+    Scales of norm layers are among them, as in the code of the authors.
     """
     return [p for name, p in model.named_parameters() if p.requires_grad and not name.endswith("bias")]
 
 
 def group_parameters(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: weights (decayed) and vectors, that is biases and norm layers (not decayed). Empty ones are left
-    out.
+    """Put the parameters that learn into two groups.
+
+    Args:
+        model: The model.
+        weight_decay: Of the first group.
+
+    Returns:
+        The group of weights (decayed) and that of vectors, which are biases and norm layers (not decayed); empty groups
+        are left out.
     """
     learning = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -54,8 +69,10 @@ def group_parameters(model: nn.Module, *, weight_decay: float) -> list[dict[str,
 
 
 class LossScale:
-    """Multiplies the loss so that small fp16 gradients survive; halves itself after an overflow, doubles after 2000
-    steps without one (Micikevicius et al. 2018, "Mixed Precision Training").
+    """Multiplies the loss so that small fp16 gradients survive.
+
+    It halves itself after an overflow, and doubles after 2000 steps without one (Micikevicius et al. 2018, "Mixed
+    Precision Training"). It is the GradScaler of torch, as a value that a transaction can restore.
     """
 
     def __init__(self, device_type: str, *, initial: float = 2.0**16) -> None:
@@ -72,16 +89,16 @@ class LossScale:
         return self._scaler.scale(loss)
 
     def unscale(self, optimizer: SAM) -> None:
-        """Divide the gradients in place; once a step."""
+        """Divide the gradients by the scale, in place; once per step."""
         self._scaler.unscale_(optimizer.base_optimizer)
 
     def step(self, optimizer: SAM) -> None:
-        """The base step on unscaled, finite gradients, and one step nearer to a larger scale."""
+        """Take the base step with unscaled, finite gradients, and count it for the next larger scale."""
         self._scaler.step(optimizer.base_optimizer)
         self._scaler.update()
 
     def back_off(self) -> float:
-        """Halve the scale after an overflow and begin to count anew; returns the new scale."""
+        """Halve the scale after an overflow, and restart the count; returns the new scale."""
         state = self.state_dict()
         self.load_state_dict({**state, "scale": state["scale"] * state["backoff_factor"], "_growth_tracker": 0})
         return self.value
@@ -91,7 +108,7 @@ class LossScale:
         return self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put `state_dict` back, and forget what was unscaled in a step that was not finished."""
+        """Restore what `state_dict` gave, and forget the unscaling of a step that was not finished."""
         scaler = torch.amp.GradScaler(self._device_type)
         scaler.load_state_dict(state)
         self._scaler = scaler  # whole or not at all

@@ -1,11 +1,13 @@
-"""Sharpness-aware minimisation over a base optimiser (Foret et al. 2021, "Sharpness-Aware Minimization for Efficiently
-Improving Generalization", algorithm 1), and its adaptive form (Kwon et al. 2021, "ASAM: Adaptive Sharpness-Aware
-Minimization for Scale-Invariant Learning of Deep Neural Networks", equation 5).
+"""Sharpness-aware minimisation over a base optimiser, and its adaptive form.
+
+SAM: Foret et al. 2021, "Sharpness-Aware Minimization for Efficiently Improving Generalization", algorithm 1. ASAM: Kwon
+et al. 2021, "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural Networks",
+equation 5.
 
     g = grad L(w);  e = rho T^2 g / ||T g||;  g' = grad L(w + e);  restore w;  the base optimiser steps with g'.
 
-T is 1 in SAM; in ASAM it is |w| + 0.01 on weights and 1 on biases. The ascent is a context manager: whatever ends it,
-the weights come back as copies of those saved, bit for bit.
+T is 1 in SAM. In ASAM it is |w| + 0.01 for weights and 1 for biases. The ascent is a context manager: whatever ends it,
+the weights are restored from copies, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,13 +24,19 @@ ETA = 0.01  # ASAM's floor of T: without it a weight that is 0 would never be pe
 
 
 class SAM:
-    """A base optimiser and a radius `rho` [L2 norm over all parameters]; rho 0 is the base optimiser alone.
+    """A base optimiser and a radius `rho` [L2 norm over all parameters]; with rho 0 it is the base optimiser alone.
 
-    adaptive: the parameters whose radius is relative to their own size (ASAM); none of them in plain SAM. e is the same
-    for g and for any positive multiple of it, so that a scaled loss needs no unscaling before the ascent.
+    e is the same for g and for any positive multiple of it, so a scaled loss needs no unscaling before the ascent.
     """
 
     def __init__(self, base_optimizer: torch.optim.Optimizer, *, rho: float, adaptive: Collection[Tensor] = ()) -> None:
+        """Wrap a base optimiser.
+
+        Args:
+            base_optimizer: Of torch, with its parameter groups.
+            rho: The radius of the first step.
+            adaptive: The parameters whose radius is relative to their own size (ASAM); none of them in plain SAM.
+        """
         self.base_optimizer = base_optimizer
         self._adaptive = {id(p) for p in adaptive}
         strangers = self._adaptive - {id(p) for p in self.parameters}
@@ -47,13 +55,13 @@ class SAM:
         return self._rho
 
     def set_rho(self, rho: float) -> None:
-        """The radius of the next step; 0 takes plain steps. Raises ValueError unless finite and >= 0."""
+        """Set the radius of the next step; 0 takes plain steps. Raises ValueError unless it is finite and >= 0."""
         if not 0.0 <= rho < float("inf"):
             raise ValueError(f"rho must be a finite number >= 0, got {rho}")
         self._rho = rho
 
     def set_lr(self, lr: float) -> None:
-        """The learning rate of every group for the next step."""
+        """Set the learning rate of every group for the next step."""
         for group in self.base_optimizer.param_groups:
             group["lr"] = lr
 
@@ -63,10 +71,13 @@ class SAM:
 
     @contextlib.contextmanager
     def perturbed(self, grad_norm: Tensor, weights: Sequence[Tensor] | None = None) -> Generator[None]:
-        """Weights at w + e inside, at w, exactly, after: also when the body raises.
+        """Have the weights at w + e in the body, and at exactly w after it, also when the body raises.
 
-        `grad_norm` is what `compute_grad_norm` gave for the gradients now in place; they are dropped here, so that the
-        body accumulates those of w + e. `weights`: copies that `copy_parameters` made, where the caller has them.
+        The gradients in place are dropped, so that the body accumulates those of w + e.
+
+        Args:
+            grad_norm: What `compute_grad_norm` gave for the gradients that are in place.
+            weights: Copies that `copy_parameters` made; None to make them now.
         """
         parameters = self.parameters
         saved = self.copy_parameters() if weights is None else list(weights)
@@ -85,7 +96,7 @@ class SAM:
 
     @torch.no_grad()
     def _ascend(self, moved: list[Tensor], grad_norm: Tensor) -> None:
-        """w += e."""
+        """Add e to the weights."""
         directions = [p.grad for p in moved if p.grad is not None]
         if not directions:
             return
@@ -99,7 +110,12 @@ class SAM:
 
     @torch.no_grad()
     def clip(self, grad_norm: Tensor, max_norm: float) -> None:
-        """Scale all gradients so that their L2 norm is at most `max_norm`."""
+        """Scale all gradients so that their L2 norm is at most `max_norm`.
+
+        Args:
+            grad_norm: The L2 norm of the gradients that are in place.
+            max_norm: The largest norm.
+        """
         grads = [p.grad for p in self.parameters if p.grad is not None]
         if grads:
             torch._foreach_mul_(grads, torch.clamp(max_norm / (grad_norm + 1e-6), max=1.0))
@@ -109,13 +125,15 @@ class SAM:
         self.base_optimizer.step()
 
     def zero_grad(self) -> None:
+        """Drop all gradients."""
         self.base_optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimiser's state, its momentum included: SAM itself remembers nothing between steps."""
+        """The state of the base optimiser, its momentum included; SAM itself has no state between steps."""
         return {"base": self.base_optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
         self.base_optimizer.load_state_dict(state["base"])
 
 

@@ -1,7 +1,6 @@
-"""The options of evaluate_model.py and compare_models.py for detectors, and what they ask for. Torch-free.
+"""The options of evaluate_model.py and compare_models.py for detectors of deepfakes. Importing this loads no torch.
 
-[NAME=]VALUE options are what is said of a model whose file does not say it itself. Every mistake is a `UserError` with
-a remedy.
+[NAME=]VALUE options say what the file of a model does not say itself. Every mistake is a `UserError` with a remedy.
 """
 
 from __future__ import annotations
@@ -33,11 +32,17 @@ from sharpstudent.tasks.deepfake.options import OPTIONS, read_label
 
 @dataclass(frozen=True)
 class FaceRequest(EvaluationRequest):
-    """What an evaluation of detectors is asked for, beside what every evaluation is.
+    """The request for an evaluation of detectors.
 
-    validation: where temperature and thresholds are chosen, instead of what the checkpoints have stored; fprs: wanted
-    rates of false alarms, 0..1; store: write them into the checkpoints. rules: by which videos are scored, as in
-    `metrics.aggregation`. robustness: corruptions to run (none: all), None for no robustness.
+    Attributes:
+        choices: How the data sets are read.
+        validation: Where temperature and thresholds are chosen, instead of what the checkpoints have stored.
+        fprs: Wanted rates of false alarms, 0..1.
+        store: Whether what was chosen is written into the checkpoints.
+        robustness: Corruptions to run (none: all); None for no robustness.
+        robustness_faces: How many faces are drawn for it; None for all.
+        heat_maps: Whether the worst mistakes are shown with heat maps.
+        rules: How videos are scored, as in `metrics.aggregation`.
     """
 
     choices: DataChoices = field(default_factory=DataChoices)
@@ -51,9 +56,17 @@ class FaceRequest(EvaluationRequest):
 
 
 def tell_models(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelRequest, ...]:
-    """Each model with the values that are meant for it: those with its name, else those without a name.
+    """Give each model the values that are meant for it: those with its name, else those without a name.
 
-    Raises UserError, all problems together, for values that are none and for names that no model has.
+    Args:
+        read: The options.
+        models: The models.
+
+    Returns:
+        The models with these values.
+
+    Raises:
+        UserError: With all problems, for values that are none and for names that no model has.
     """
     problems = ProblemList()
     values: dict[str, dict[str | None, Any]] = {}
@@ -76,7 +89,7 @@ def tell_models(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelR
 
 
 def _read_named(key: str, words: Sequence[str]) -> dict[str | None, Any]:
-    """[NAME=]VALUE by name, None for that of all others."""
+    """The values of a [NAME=]VALUE option by name; None is the name of the value for all others."""
     reader, _, _, example = _OF_MODELS[key]
     option = _name_option(key)
     found: dict[str | None, Any] = {}
@@ -167,7 +180,19 @@ def _add_judging_options(group: Any) -> None:
 
 
 def parse_request(argv: Sequence[str], *, script: str) -> FaceRequest:
-    """Arguments of a script (without its name). Raises UserError; `--help` exits 0."""
+    """Read the arguments of a script.
+
+    Args:
+        argv: The arguments, without the program's name.
+        script: EVALUATE or COMPARE.
+
+    Returns:
+        The request.
+
+    Raises:
+        UserError: For every mistake.
+        SystemExit: With 0, after `--help`.
+    """
     parser = build_parser(script, _PURPOSES[script], _MORE, data="data/mine")
     _add_data_options(parser.add_argument_group("data"))
     _add_judging_options(parser.add_argument_group("evaluation"))

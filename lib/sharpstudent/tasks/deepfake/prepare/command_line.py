@@ -1,4 +1,4 @@
-"""The command line of prepare_faces.py; every mistake is a `UserError` with a remedy."""
+"""The command line of prepare_faces.py. Every mistake is a `UserError` with a remedy."""
 
 from __future__ import annotations
 
@@ -51,7 +51,13 @@ INSPECTIONS = {
 
 @dataclass(frozen=True)
 class Inspection:
-    """`check` or `describe` of a manifest's file; full: `check` looks at everything, however large the set."""
+    """A look at a prepared set.
+
+    Attributes:
+        what: `check` or `describe`.
+        manifest: The manifest of the set.
+        full: Whether `check` reads everything, however large the set is.
+    """
 
     what: Literal["check", "describe"]
     manifest: Path
@@ -59,7 +65,10 @@ class Inspection:
 
 
 def parse_command_line(argv: Sequence[str]) -> Request | Inspection:
-    """Read the arguments (without the program's name). Raises UserError; `--help` exits 0."""
+    """Read the arguments, without the program's name.
+
+    Raises UserError for every mistake; `--help` exits with 0.
+    """
     if argv and argv[0] in INSPECTIONS:
         return _parse_inspection(argv[0], argv[1:])
     read = _build_parser().read(argv)
@@ -124,5 +133,5 @@ def _list_layouts() -> tuple[str, ...]:
 
 
 def count_processors() -> int:
-    """Those that this process may use."""
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
