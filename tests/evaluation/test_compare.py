@@ -16,7 +16,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.command_line import EvaluationRequest
 from sharpstudent.evaluation.compare import build_results, write_tables
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
-from sharpstudent.evaluation.renderer import Measured, Session
+from sharpstudent.evaluation.renderer import Measurements, Session
 from sharpstudent.evaluation.run import list_pairs
 from sharpstudent.evaluation.tables import SplitSet, choose_names
 from sharpstudent.report.evaluation import list_console_tables, write_report
@@ -65,7 +65,7 @@ def build(evaluation: Evaluation, costs: tuple[CostResult, ...] = ()) -> Evaluat
     session = Session(EvaluationRequest((), rounds=200), torch.device("cpu"), ())
     heading = Heading("Signs", made_at="2026-12-01T00:00:00+00:00", command="evaluate", environment={})
     evaluation = replace(evaluation, pairs=list_pairs(roles))
-    measured = Measured(calibrations=[None for _ in costs], costs=costs)
+    measured = Measurements(calibrations=[None for _ in costs], costs=costs)
     return build_results(SignTask, session, evaluation, measured, heading)
 
 

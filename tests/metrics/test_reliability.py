@@ -20,8 +20,8 @@ def test_a_case_worked_by_hand() -> None:
     found = compute_reliability_of_positive(logits, [0, 1, 1, 1], bins=4)
     assert found.edges.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert found.counts.tolist() == [2, 0, 1, 1]
-    np.testing.assert_allclose(found.said, [0.125, math.nan, 0.7, 0.9])
-    np.testing.assert_allclose(found.true, [0.5, math.nan, 1.0, 1.0])
+    np.testing.assert_allclose(found.predicted, [0.125, math.nan, 0.7, 0.9])
+    np.testing.assert_allclose(found.observed, [0.5, math.nan, 1.0, 1.0])
 
 
 def test_of_class_1_it_is_scikit_learns_curve() -> None:
@@ -30,8 +30,8 @@ def test_of_class_1_it_is_scikit_learns_curve() -> None:
     labels = (generator.random(500) < 0.5).astype(np.int64)
     found = compute_reliability_of_positive(to_logits(margins.tolist()), labels, bins=10)
     true, said = calibration_curve(labels, 1 / (1 + np.exp(-margins)), n_bins=10)
-    np.testing.assert_allclose(found.true[found.counts > 0], true, atol=1e-12)
-    np.testing.assert_allclose(found.said[found.counts > 0], said, atol=1e-12)
+    np.testing.assert_allclose(found.observed[found.counts > 0], true, atol=1e-12)
+    np.testing.assert_allclose(found.predicted[found.counts > 0], said, atol=1e-12)
 
 
 def test_swapped_classes_turn_the_diagram_round() -> None:
@@ -39,8 +39,8 @@ def test_swapped_classes_turn_the_diagram_round() -> None:
     margins, labels = generator.normal(0, 2, 300), generator.integers(0, 2, 300)
     found = compute_reliability_of_positive(to_logits(margins.tolist()), labels, bins=5)
     turned = compute_reliability_of_positive(to_logits((-margins).tolist()), 1 - labels, bins=5)
-    np.testing.assert_allclose(turned.said[::-1], 1 - found.said, atol=1e-12)
-    np.testing.assert_allclose(turned.true[::-1], 1 - found.true, atol=1e-12)
+    np.testing.assert_allclose(turned.predicted[::-1], 1 - found.predicted, atol=1e-12)
+    np.testing.assert_allclose(turned.observed[::-1], 1 - found.observed, atol=1e-12)
 
 
 def test_bad_logits_and_no_bins_are_refused() -> None:

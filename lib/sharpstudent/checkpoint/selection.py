@@ -139,8 +139,8 @@ class BestCheckpoints:
         notes: list[str] = []
         self._kept = [kept for kept in table if self._has_file(kept, kept == table[0], notes)][: self.keep]
         if self._kept:
-            self._mend_best(self._kept[0], notes)
-            self._mend_export(self._kept[0], notes)
+            self._repair_best(self._kept[0], notes)
+            self._repair_export(self._kept[0], notes)
         notes += self._describe_strays()
         return notes
 
@@ -162,7 +162,7 @@ class BestCheckpoints:
     def _best_holds(self, kept: KeptEpoch) -> bool:
         return kept.sha256 is not None and self.best_path.is_file() and read_sha256(self.best_path) == kept.sha256
 
-    def _mend_best(self, best: KeptEpoch, notes: list[str]) -> None:
+    def _repair_best(self, best: KeptEpoch, notes: list[str]) -> None:
         if not self.best_path.is_file():
             notes.append(f"{BEST_NAME} was missing and was made again from {best.file_name}")
         elif not self._best_holds(best):
@@ -171,7 +171,7 @@ class BestCheckpoints:
             return
         copy_checkpoint(self.folder / best.file_name, self.best_path)
 
-    def _mend_export(self, best: KeptEpoch, notes: list[str]) -> None:
+    def _repair_export(self, best: KeptEpoch, notes: list[str]) -> None:
         """Make the .safetensors again where it is not that of `best_model.pth`; a damaged .pth is a note only."""
         name = self.best_path.with_suffix(SUFFIX).name
         was_there = self.best_path.with_suffix(SUFFIX).is_file()

@@ -1,1 +1,1 @@
-"""Trained models, and what they say of sets of samples."""
+"""Evaluation and comparison of trained models on data sets."""

@@ -19,7 +19,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
-from sharpstudent.evaluation.renderer import Measured, Session
+from sharpstudent.evaluation.renderer import Measurements, Session
 from sharpstudent.evaluation.tables import SplitSet, join_parts
 from sharpstudent.metrics.bootstrap import LEVEL, SEED, Estimate, compute_interval, compute_paired
 from sharpstudent.metrics.checks import MetricError
@@ -32,7 +32,7 @@ MOST_CELLS = 32  # of a row's values in tables.csv: larger ones, such as maps, a
 
 
 def build_results(
-    task: type[Task], session: Session, evaluation: Evaluation, measured: Measured, heading: Heading
+    task: type[Task], session: Session, evaluation: Evaluation, measured: Measurements, heading: Heading
 ) -> EvaluationResults:
     """Build the results of a task that has no form of its own.
 
@@ -211,7 +211,7 @@ def _put_before(name: str, column: NDArray[Any]) -> NDArray[Any]:
 
 
 def _describe_model(
-    task: type[Task], one: EvalResult, parts: Mapping[str, Table], measured: Measured, number: int, rounds: int
+    task: type[Task], one: EvalResult, parts: Mapping[str, Table], measured: Measurements, number: int, rounds: int
 ) -> EvaluatedModel:
     """number: of the model; only those that were opened have a calibration and a cost."""
     is_opened = number < len(measured.costs)
@@ -246,7 +246,9 @@ def _find_better(difference: MetricValue, metric: Metric) -> Literal["a", "b"] |
     return "a" if (difference.low > 0.0) == (metric.direction == "higher") else "b"
 
 
-def _describe_protocol(task: type[Task], sets: Sequence[SplitSet], rounds: int, measured: Measured) -> dict[str, str]:
+def _describe_protocol(
+    task: type[Task], sets: Sequence[SplitSet], rounds: int, measured: Measurements
+) -> dict[str, str]:
     is_validation = any(one.kind == "validation" for one in sets)
     chosen = "on the validation data of their own runs"
     return {

@@ -129,15 +129,15 @@ def _measure_memory(
 
 @torch.inference_mode()
 def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
-    """Measure the model's own tensors and the peak of what is held beside them while one sample goes through."""
+    """Measure the model's own tensors and the peak of memory beside them while one sample goes through."""
     inputs = opened.example(1, device)
-    held = sum(tensor.nbytes for tensor in (*opened.model.parameters(), *opened.model.buffers()))
+    own = sum(tensor.nbytes for tensor in (*opened.model.parameters(), *opened.model.buffers()))
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device) - sum(tensor.nbytes for tensor in inputs.values())
     torch.cuda.reset_peak_memory_stats(device)
     for output in run_model(opened.model, inputs).values():
         output.cpu()
-    return held + torch.cuda.max_memory_allocated(device) - before
+    return own + torch.cuda.max_memory_allocated(device) - before
 
 
 def _measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:

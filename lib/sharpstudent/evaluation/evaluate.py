@@ -28,7 +28,7 @@ from sharpstudent.report.results import Role, TrainingResult
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What one model gave, and what reports say of the model.
+    """The outputs of one model on each set, and what reports say of the model.
 
     Attributes:
         name: Unique among the models.

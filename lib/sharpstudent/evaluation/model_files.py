@@ -66,8 +66,8 @@ def read_tensor_file(path: Path) -> TensorFile:
         tensors, notes = unwrap_tensors(checkpoint.tensors, where=str(path)), checkpoint.notes
         about = checkpoint.about if isinstance(checkpoint.about, dict) else {}  # of a program that is not ours
     _check_finite(tensors, path)
-    says = "architecture" in about
-    kind: Kind = "weights" if not says else "safetensors" if path.suffix == SAFETENSORS else "checkpoint"
+    kind: Kind = "safetensors" if path.suffix == SAFETENSORS else "checkpoint"
+    kind = kind if "architecture" in about else "weights"
     return TensorFile(path, kind, tensors, about, notes)
 
 
@@ -108,7 +108,7 @@ def load_classifier(
         _check_head(file, classes)
     try:
         line = load_weights(model, file.tensors, where=file.path.name, needs_head=True)
-    except UserError as error:  # here nobody may load a part of the weights, as the first remedy says
+    except UserError as error:  # its remedy, --allow partial-weights, is of training
         remedy = f"give weights of {architecture}, or the architecture that these are of"
         raise UserError(*(replace(p, where=str(file.path), remedy=remedy) for p in error.problems)) from None
     return model.eval(), f"{line} of {architecture}"

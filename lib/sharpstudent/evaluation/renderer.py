@@ -116,7 +116,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurements:
     """What an evaluation finds besides its tables, as far as the task's renderer looks for it.
 
     Attributes:
@@ -256,7 +256,7 @@ class Renderer:
 
     # Results.
 
-    def build_results(self, session: Session, evaluation: Evaluation, measured: Measured, heading: Heading) -> Any:
+    def build_results(self, session: Session, evaluation: Evaluation, measured: Measurements, heading: Heading) -> Any:
         """Build the results as data, with the verdict.
 
         Args:
@@ -276,7 +276,7 @@ class Renderer:
         return build_results(self.task_class, session, evaluation, measured, heading)
 
     def write(
-        self, folder: Path, results: Any, evaluation: Evaluation, measured: Measured, *, run: FinishedRun | None
+        self, folder: Path, results: Any, evaluation: Evaluation, measured: Measurements, *, run: FinishedRun | None
     ) -> list[Path]:
         """Write all files of a report.
 
@@ -303,7 +303,7 @@ class Renderer:
         remove_earlier(folder, FIGURE_FILES, written)
         return written
 
-    def store(self, session: Session, measured: Measured) -> None:
+    def store(self, session: Session, measured: Measurements) -> None:
         """Store chosen thresholds in checkpoints, where the request wants it.
 
         Args:

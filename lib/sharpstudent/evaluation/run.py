@@ -20,7 +20,7 @@ from sharpstudent.evaluation.cost import measure_costs
 from sharpstudent.evaluation.evaluate import Evaluation, Heading, evaluate_models
 from sharpstudent.evaluation.model_files import read_selection_metric
 from sharpstudent.evaluation.opened import OpenedModel, choose_device
-from sharpstudent.evaluation.renderer import FinishedRun, Measured, Renderer, Session
+from sharpstudent.evaluation.renderer import FinishedRun, Measurements, Renderer, Session
 from sharpstudent.evaluation.tables import find_run_folder
 from sharpstudent.models.weights import compute_weights_hash
 from sharpstudent.report.console import format_duration
@@ -111,12 +111,12 @@ def list_pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
     return pairs + [(number, 0) for number in others if number != 0]
 
 
-def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any, Evaluation, Measured]:
+def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any, Evaluation, Measurements]:
     """Evaluate and measure, and build the results: the common part of an evaluation and of the end of a run."""
     calibrations = renderer.calibrate(session)
     evaluation = evaluate_models(session, session.sets)
     mistakes, pictures = renderer.find_mistakes(session, evaluation)
-    measured = Measured(
+    measured = Measurements(
         calibrations=calibrations,
         costs=_measure_costs(session),
         mistakes=mistakes,

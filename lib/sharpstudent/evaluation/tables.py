@@ -1,4 +1,4 @@
-"""Data sets as models are evaluated on them, and what models say of their samples, as tables of rows.
+"""Data sets of an evaluation, and the outputs of models on their samples, as tables of rows.
 
 Legend: N rows. A table has the columns `id` and `group` (text), `key` int64 (N, 3), index and visit of the sample and
 the row's place in it, and those of `Task.rows`.
@@ -112,7 +112,7 @@ def join_parts(parts: Sequence[Table]) -> Table:
 def check_finite(table: Table) -> None:
     """Raise MetricError, naming rows, for a column that holds a value that is not finite, and for no rows at all.
 
-    NaN in a column of one value a row may say that the row has none (see `Metric.each`): infinity may not.
+    NaN in a column of one value a row may mean that the row has none (see `Metric.each`); infinity may not.
     """
     if len(table["id"]) == 0:
         raise MetricError(NO_SAMPLES)
@@ -165,7 +165,12 @@ def compute_digest(plain: Any) -> str:
 
 
 class EvalSet(ABC):
-    """One data set, as an evaluation sees it. name: as reports call it; task: makes rows of what models say of it."""
+    """A data set of an evaluation.
+
+    Attributes:
+        name: What reports call it.
+        task: Makes rows of the outputs of models.
+    """
 
     name: str
     task: Task
@@ -342,7 +347,7 @@ def load_config(path: Path, task_class: type[Task]) -> RunConfig:
 
     Args:
         path: A run folder, or a config file.
-        task_class: The class of the task; what the file says of it is never imported.
+        task_class: The class of the task; a class that the file names is never imported.
 
     Returns:
         The config, resolved.

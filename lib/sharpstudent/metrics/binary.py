@@ -106,7 +106,7 @@ def compute_accuracy(scores: ArrayLike, labels: ArrayLike, *, threshold: float =
 def compute_balanced_accuracy(scores: ArrayLike, labels: ArrayLike, *, threshold: float = 0.5) -> float:
     """Compute the mean of the accuracies of positives and of negatives.
 
-    A model that says one thing of all samples has 0.5.
+    A model that gives the same score to all samples has 0.5.
 
     Args:
         scores: (N,).

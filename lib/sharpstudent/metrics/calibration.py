@@ -1,7 +1,7 @@
 """Calibration: expected calibration error, log loss, Brier score, temperature scaling and the reliability diagram.
 
 Temperature scaling is that of Guo et al. 2017, "On calibration of modern neural networks". The reliability diagram
-tells, of the samples with about the same probability, the share that it was true of (DeGroot & Fienberg 1983).
+shows, of the samples with about the same probability, the share that are of the class (DeGroot & Fienberg 1983).
 
 All functions take logits (N, C), never probabilities: near 0 and 1 these are rounded, and their logarithm is lost.
 
@@ -123,10 +123,10 @@ def compute_brier(logits: ArrayLike, labels: ArrayLike) -> float:
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """Find the T for which logits / T have the smallest log loss (temperature scaling, Guo et al., section 4.2).
 
-    In 1/T the log loss is convex, so its slope has one root at most. Where there is none within the bounds, the nearer
-    bound is the answer: LOWEST_TEMPERATURE for a model that is always right (any T could be smaller still),
-    HIGHEST_TEMPERATURE for one that is wrong more than it is right. Logits that say nothing, the classes of each sample
-    all equal, give 1.
+    In 1/T the log loss is convex, so its slope has one root at most. Where there is none within the bounds, the result
+    is the nearer bound: LOWEST_TEMPERATURE for a model that is always right (any T could be smaller still),
+    HIGHEST_TEMPERATURE for one that is wrong more than it is right. Where the logits of each sample are all equal, the
+    result is 1.
 
     Args:
         logits: (N, C).
@@ -183,14 +183,14 @@ class Reliability:
     Attributes:
         edges: float64 (M + 1,), 0 to 1.
         counts: int64 (M,), the samples in each bin.
-        said: float64 (M,), their mean probability; NaN in an empty bin.
-        true: float64 (M,), the share of them that it was true of; NaN in an empty bin.
+        predicted: float64 (M,), their mean probability of class 1; NaN in an empty bin.
+        observed: float64 (M,), the share of them that are of class 1; NaN in an empty bin.
     """
 
     edges: NDArray[np.float64]
     counts: NDArray[np.int64]
-    said: NDArray[np.float64]
-    true: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
 
 
 def compute_reliability_of_positive(logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> Reliability:
@@ -210,13 +210,13 @@ def compute_reliability_of_positive(logits: ArrayLike, labels: ArrayLike, *, bin
     if bins < 1:
         raise ValueError(f"bins must be >= 1, got {bins}")
     values, classes = check_logits(logits, labels)
-    said = np.exp(compute_log_softmax(values)[:, 1])
-    bin_of = find_bins(said, bins)
+    predicted = np.exp(compute_log_softmax(values)[:, 1])
+    bin_of = find_bins(predicted, bins)
     counts = np.bincount(bin_of, minlength=bins)
     some = np.where(counts > 0, counts, np.nan)
     return Reliability(
         edges=np.linspace(0.0, 1.0, bins + 1),
         counts=counts,
-        said=np.bincount(bin_of, said, minlength=bins) / some,
-        true=np.bincount(bin_of, (classes == 1).astype(np.float64), minlength=bins) / some,
+        predicted=np.bincount(bin_of, predicted, minlength=bins) / some,
+        observed=np.bincount(bin_of, (classes == 1).astype(np.float64), minlength=bins) / some,
     )

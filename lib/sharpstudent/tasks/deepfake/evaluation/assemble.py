@@ -17,7 +17,7 @@ import numpy as np
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_text_atomically
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
-from sharpstudent.evaluation.renderer import Measured, Session, say_verdict
+from sharpstudent.evaluation.renderer import Measurements, Session, say_verdict
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_less
 from sharpstudent.report.page import FIGURE_FILES, remove_earlier
@@ -56,7 +56,7 @@ def collect_frames(evaluation: Evaluation) -> list[ScoredFrames]:
 
 
 def assemble(
-    session: Session, evaluation: Evaluation, frames: Sequence[ScoredFrames], measured: Measured, heading: Heading
+    session: Session, evaluation: Evaluation, frames: Sequence[ScoredFrames], measured: Measurements, heading: Heading
 ) -> Results:
     """Build the results: metrics, curves, comparisons and the verdict.
 
@@ -117,7 +117,7 @@ def list_sets(evaluation: Evaluation) -> list[FaceSet]:
 
 
 def _describe_model(
-    session: Session, number: int, model: EvalResult, frames: ScoredFrames, measured: Measured
+    session: Session, number: int, model: EvalResult, frames: ScoredFrames, measured: Measurements
 ) -> ModelResult:
     """Describe a model by its number; only the models that were opened have a calibration, a cost and robustness."""
     request, is_opened = session.request, number < len(session.models)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpstudent.evaluation.command_line import ModelRequest
-from sharpstudent.evaluation.renderer import FinishedRun, Measured, Renderer, Session, StageEnd
+from sharpstudent.evaluation.renderer import FinishedRun, Measurements, Renderer, Session, StageEnd
 from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest, parse_request
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class FaceRenderer(Renderer):
             )
         return found
 
-    def build_results(self, session: Session, evaluation: Evaluation, measured: Measured, heading: Heading) -> Results:
+    def build_results(self, session: Session, evaluation: Evaluation, measured: Measurements, heading: Heading) -> Results:
         """Build the results.
 
         Args:
@@ -216,7 +216,7 @@ class FaceRenderer(Renderer):
         return assemble(session, evaluation, self._frames, measured, heading)
 
     def write(
-        self, folder: Path, results: Any, evaluation: Evaluation, measured: Measured, *, run: FinishedRun | None
+        self, folder: Path, results: Any, evaluation: Evaluation, measured: Measurements, *, run: FinishedRun | None
     ) -> list[Path]:
         """Write the files of an evaluation, or of the report at the end of a run.
 
@@ -241,7 +241,7 @@ class FaceRenderer(Renderer):
         write_text_atomically(folder / CARD, render_model_card(results, results.models[0]))
         return output.write_report(folder, results, measured.pictures)
 
-    def store(self, session: Session, measured: Measured) -> None:
+    def store(self, session: Session, measured: Measurements) -> None:
         """Write the chosen calibrations into the checkpoints, where the request asks for it.
 
         Args:

@@ -171,8 +171,8 @@ def _draw(level: str, part: str, margins: NDArray[np.float64], labels: NDArray[n
         reliability=ReliabilityBins(
             edges=tuple(reliability.edges.tolist()),
             counts=tuple(reliability.counts.tolist()),
-            said=_to_plain(reliability.said),
-            true=_to_plain(reliability.true),
+            said=_to_plain(reliability.predicted),
+            true=_to_plain(reliability.observed),
         ),
         histogram=ScoreHistogram(edges=tuple(edges.tolist()), real=tuple(real.tolist()), fake=tuple(fake.tolist())),
     )
