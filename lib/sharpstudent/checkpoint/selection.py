@@ -73,8 +73,8 @@ class BestCheckpoints:
         """Save an epoch if it is among the best.
 
         Args:
-            epoch: Its number; an epoch that is done again replaces itself.
-            value: Of the metric.
+            epoch: The number of the epoch; one that is done again replaces itself.
+            value: The value of the metric.
             save: Writes the checkpoint to a path.
 
         Returns:

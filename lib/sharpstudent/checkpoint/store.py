@@ -75,7 +75,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Any], *, about: Mapping[st
     The bytes depend on the arguments only, not on the time or the process.
 
     Args:
-        path: Of the .pth.
+        path: The path of the .pth.
         tensors: Tensors and plain containers, by part.
         about: The description, as JSON values.
 
@@ -104,7 +104,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU, always under `weights_only`: a file can never run code.
 
     Args:
-        path: Of the .pth.
+        path: The path of the .pth.
 
     Returns:
         What the file holds.

@@ -110,7 +110,7 @@ def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int
     Args:
         task: The class of the task.
         parts: The tables, as `list_parts` gives them.
-        rounds: Of the bootstrap.
+        rounds: How many resamples the bootstrap draws.
 
     Returns:
         The metrics, by NAME of all sets together and by NAME@SET.
@@ -131,7 +131,7 @@ def compare_models(
         task: The class of the task.
         a: Name and tables of the first model.
         b: Name and tables of the second.
-        rounds: Of the bootstrap.
+        rounds: How many resamples the bootstrap draws.
 
     Returns:
         The difference a - b in each metric, of all sets together and of each set.

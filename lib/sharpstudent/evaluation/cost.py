@@ -92,7 +92,7 @@ def count_macs(model: nn.Module, inputs: Any) -> int:
 
     Args:
         model: On the device of the inputs.
-        inputs: Of one sample.
+        inputs: The inputs of one sample.
 
     Returns:
         The number of multiply-accumulates.
@@ -171,7 +171,7 @@ def measure_latencies_ms(model: nn.Module, inputs: Any, *, rounds: int) -> list[
 
     Args:
         model: It is put in evaluation mode for this.
-        inputs: Of one sample.
+        inputs: The inputs of one sample.
         rounds: How many times it is measured, after some runs to warm up.
 
     Returns:

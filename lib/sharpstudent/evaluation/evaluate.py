@@ -34,9 +34,9 @@ class EvalResult:
         name: Unique among the models.
         role: In the two-stage comparison; `model` outside it.
         file: The name of its file, without folders.
-        sha256: Of that file; None where only its outputs are kept.
+        sha256: The sha256 of that file; None where only the model's outputs are kept.
         architecture: None where it is not known.
-        tables: Its outputs on each set.
+        tables: The model's outputs on each set, in the order of the sets.
         input_key: As in `OpenedModel`.
         about: What the file says of itself.
     """
@@ -63,7 +63,7 @@ class Evaluation:
     Attributes:
         models: In the order in which they were named.
         sets: In the order of each model's tables.
-        unreadable: Of each set, the samples that could not be read, by name with the reason.
+        unreadable: For each set, the samples that could not be read, by name with the reason.
         pairs: Which models are compared, by number, first minus second.
     """
 
@@ -78,9 +78,9 @@ class Heading:
     """What a report says beside its metrics, by the names of the results' fields.
 
     Attributes:
-        title: Of the report.
-        training: Of the model that it is about.
-        config: Of that model's run.
+        title: The title of the report.
+        training: The training history of the model that the report is about.
+        config: The resolved config of that model's run.
         notes: On the models.
         made_at: ISO 8601, UTC.
         command: The command line.

@@ -37,7 +37,7 @@ class ModelFile:
     Attributes:
         path: A file, or a run folder, whose best model is meant.
         name: What reports call it; None for the run folder's name, or the file's without its ending.
-        architecture: For a file that does not say it itself, as are all that follow.
+        architecture: The name of the architecture. This and what follows is for a file that does not say it itself.
         image_size: Side of its pictures [pixels].
         classes: In the order of the file's logits.
         mean: Subtracted from each colour of RGB in 0..1.
@@ -69,7 +69,7 @@ def read_description(about: Mapping[str, Any], path: Path) -> Description:
 
     Args:
         about: The description in the file.
-        path: Of the file.
+        path: The path of the file, for error messages.
 
     Returns:
         The description, checked.
@@ -97,7 +97,7 @@ def resolve_setting(what: str, stated: Any, given: Any, path: Path, *, giver: st
         what: The name of the setting.
         stated: What the file says; None where it does not.
         given: What was given; None where nothing was.
-        path: Of the file.
+        path: The path of the file, for error messages.
         giver: Who gave it.
 
     Returns:
@@ -123,8 +123,8 @@ def resolve_classes(described: Description, spec: ModelFile, path: Path, classes
     Args:
         described: What the file described.
         spec: What the caller described.
-        path: Of the file.
-        classes: Of the task; their order is taken where neither says one.
+        path: The path of the file, for error messages.
+        classes: The task's classes; their order is taken where neither says one.
 
     Returns:
         The classes in the order of the logits.
@@ -150,8 +150,8 @@ def resolve_image_size(stated: int | None, spec: ModelFile, path: Path, default:
     Args:
         stated: What the file says [pixels].
         spec: What the caller described.
-        path: Of the file.
-        default: For a file that does not say it.
+        path: The path of the file, for error messages.
+        default: The side where neither says it [pixels]; None for an error.
 
     Returns:
         Pixels a side.
@@ -192,7 +192,7 @@ def note_assumptions(
 
     Args:
         spec: What the caller says of it.
-        path: Of the file.
+        path: The path of the file.
         image_size: Pixels a side.
         classes: In the order of its logits.
         describes_itself: Whether the file says what it takes: RGB in 0..1.
@@ -253,8 +253,8 @@ def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device)
     """Open one model.
 
     Args:
-        spec: Its file, and what the caller says of it.
-        classes: Of the task.
+        spec: The file, and what the caller says of it.
+        classes: The task's classes, in the order that the logits shall have.
         device: Where the model goes.
 
     Returns:
@@ -308,7 +308,7 @@ def prepare_reopening(path: Path, reopen: Mapping[str, Any]) -> Callable[[], tup
     """Import what a classifier of pictures needs, so that memory can be measured without its libraries.
 
     Args:
-        path: Of the file.
+        path: The path of the file.
         reopen: As in `OpenedModel`.
 
     Returns:

@@ -33,7 +33,7 @@ class TensorFile:
     """The content of a file of tensors.
 
     Attributes:
-        path: Of the file.
+        path: The path of the file.
         kind: `weights` where the file does not name its architecture.
         tensors: The weights, out of their wrapper.
         about: What the file says of itself.
@@ -51,7 +51,7 @@ def read_tensor_file(path: Path) -> TensorFile:
     """Read a .pth, .tar, .pt or .safetensors file onto the CPU; never runs code from it.
 
     Args:
-        path: Of the file.
+        path: The path of the file.
 
     Returns:
         Its weights and description.
@@ -91,9 +91,9 @@ def load_classifier(
 
     Args:
         file: The weights.
-        architecture: Its name.
-        dropout: Of the head; None for the default.
-        classes: Of the task.
+        architecture: The name of the architecture.
+        dropout: The dropout of the head; None for the architecture's default.
+        classes: The task's classes.
 
     Returns:
         The classifier in evaluation mode, and a line that counts its tensors.
@@ -183,7 +183,7 @@ def read_selection_metric(about: Mapping[str, Any], *, default: str) -> str:
 
     Args:
         about: The description of the checkpoint.
-        default: For earlier versions, which knew one metric only and do not say it.
+        default: The name for checkpoints of earlier versions, which knew one metric only and do not say it.
 
     Returns:
         Its name, such as `val_accuracy`.

@@ -33,13 +33,13 @@ class OnnxGraph:
     """An ONNX file, ready to run.
 
     Attributes:
-        path: Of the file.
-        session: Of onnxruntime.
+        path: The path of the file.
+        session: The session of onnxruntime.
         input_name: The input of pictures.
         output_name: The output of logits.
         batch: How many pictures go in at once; None where the graph leaves it free.
         side: Pixels a side; None where the graph leaves it free.
-        about: Its metadata.
+        about: The metadata of the file.
         runs_on: `cpu` or `cuda`.
         notes: What a user should know of the file.
     """
@@ -59,7 +59,7 @@ def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
     """Open an ONNX file on the CPU, or with CUDA where `device` has it and onnxruntime can.
 
     Args:
-        path: Of the file.
+        path: The path of the file.
         device: Where it is to run.
 
     Returns:
@@ -227,7 +227,7 @@ class OnnxClassifier(Classifier):
         """Take a graph as a classifier.
 
         Args:
-            graph: Its output is (B, C) logits or, of two classes, (B, 1) or (B,) log-odds of the second.
+            graph: The graph; its output is (B, C) logits or, of two classes, (B, 1) or (B,) log-odds of the second.
             classes: In the order of its logits.
         """
         super().__init__()

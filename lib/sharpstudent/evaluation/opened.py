@@ -31,9 +31,9 @@ class OpenedModel:
 
     Attributes:
         name: What reports call it.
-        path: Of its file.
-        sha256: Of its file.
-        kind: Of its file.
+        path: The path of the file.
+        sha256: The sha256 of the file.
+        kind: The kind of the file.
         model: In evaluation mode; gives what the task's metrics read, of a batch's inputs.
         architecture: None where it is not known.
         about: What the file says of itself; {} where it says nothing.

@@ -44,14 +44,14 @@ class StageEnd:
     Attributes:
         stage: 1 or 2.
         metric: That selected the epoch, such as `val_accuracy`.
-        value: Of that metric in the selected epoch.
+        value: The value of that metric in the selected epoch.
         best: All metrics of the selected model.
         start: All metrics of the student that stage 2 began with; {} where they are not known.
         checkpoint: Path of the selected model.
-        config: For the command of stage 2: path of the config to name.
+        config: The path of the config to name in the command of stage 2.
         options: Further words of that command, with a space before each.
         finds_weights: Whether that config finds the checkpoint.
-        settings: Of the distillation; None where its loss is not written in the guide's keys.
+        settings: The settings of the distillation; None where its loss is not written in the guide's keys.
     """
 
     stage: Stage
@@ -72,8 +72,8 @@ class FinishedRun:
 
     Attributes:
         config: Resolved.
-        folder: Of the run.
-        checkpoint: Of the best model.
+        folder: The run's folder.
+        checkpoint: The path of the best model's checkpoint.
         metric: That selected it, as logs name it.
         data: The validation samples, as the run opened them.
         device: Where models run.
@@ -98,7 +98,7 @@ class Session:
         device: Where the models are.
         models: As opened, in the order of the request.
         sets: As opened.
-        console: For the user's lines; None for none.
+        console: The console for lines to the user; None to print nothing.
         run: The run whose report this is; None for an evaluation of its own.
     """
 
@@ -120,10 +120,10 @@ class Measurements:
     """What an evaluation finds besides its tables, as far as the task's renderer looks for it.
 
     Attributes:
-        calibrations: Of each opened model.
-        costs: Of each opened model; None where they were not measured.
+        calibrations: The calibration of each opened model; None for a model without one.
+        costs: The cost of each opened model; None where it was not measured.
         mistakes: In the renderer's own form.
-        pictures: Of the mistakes, in the renderer's own form.
+        pictures: Pictures of the mistakes, in the renderer's own form.
         robustness: By the model's name, in the renderer's own form.
     """
 
@@ -148,7 +148,7 @@ class Renderer:
         """Draw one batch as the student sees it, where a task has something to see.
 
         Args:
-            path: Of the picture.
+            path: Where the picture is written.
             batch: After augmentation.
         """
 
@@ -202,7 +202,7 @@ class Renderer:
         """Open a model.
 
         Args:
-            request: Its file, and what the command line says of it.
+            request: The file, and what the command line says of it.
             device: Where it goes.
 
         Returns:
@@ -243,7 +243,7 @@ class Renderer:
 
         Args:
             session: With the opened models.
-            evaluation: Their tables.
+            evaluation: The tables of the models.
 
         Returns:
             The mistakes, and pictures of them.
@@ -317,7 +317,7 @@ class Renderer:
         Args:
             session: With the console.
             results: As `build_results` gave them.
-            folder: Of the report.
+            folder: The folder of the report.
         """
         from sharpstudent.report.evaluation import list_console_tables
 

@@ -37,9 +37,9 @@ def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Cons
     """Evaluate the models of a request and write a report; nothing is written before all have been evaluated.
 
     Args:
-        renderer: Of the task.
+        renderer: The task's renderer.
         request: The command line.
-        console: For the user's lines and tables.
+        console: The console for lines and tables.
 
     Returns:
         The folder with the report.
@@ -68,7 +68,7 @@ def write_run_report(renderer: Renderer, run: FinishedRun) -> Path:
     """Evaluate the best model of a run on the run's validation data and write the report into its folder.
 
     Args:
-        renderer: Of the task.
+        renderer: The task's renderer.
         run: The run that has ended.
 
     Returns:

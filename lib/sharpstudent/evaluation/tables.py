@@ -85,7 +85,7 @@ def make_table(task: Task, outputs: Outputs, batch: Batch) -> Table:
 
     Args:
         task: Whose columns they have.
-        outputs: Of the model.
+        outputs: The model's outputs for the batch.
         batch: What it was given.
 
     Returns:
@@ -193,7 +193,7 @@ class SplitSet(EvalSet):
             task: Makes rows of what models give.
             samples: As the task opened them.
             kind: `split` of a task's data, or `validation` of a run.
-            split: Its name or path.
+            split: The name or path of the split.
             notes: What else a report says of it.
         """
         self.name, self.task, self.kind, self.split = name, task, kind, split
@@ -207,7 +207,7 @@ class SplitSet(EvalSet):
         """Describe the set for a report.
 
         Args:
-            table: Of any of the models: all have the same ids and groups.
+            table: The table of any of the models: all have the same ids and groups.
             unreadable: The samples that others were taken for, by name with the reason.
 
         Returns:
@@ -279,9 +279,9 @@ def build_validation_set(task: Task, samples: Samples, config: RunConfig) -> Spl
     """Build the set of a run's validation data.
 
     Args:
-        task: Of the run.
-        samples: Its validation samples, opened.
-        config: Of the run.
+        task: The task of the run.
+        samples: The run's validation samples, as opened.
+        config: The config of the run.
 
     Returns:
         The set, with a note that it chose the checkpoint.
@@ -323,7 +323,7 @@ def read_run_config(path: Path, task_class: type[Task]) -> RunConfig | None:
     """Read the config of the run that a model lies in.
 
     Args:
-        path: Of the model, a file or a run folder.
+        path: The model's file or run folder.
         task_class: The class of the task.
 
     Returns:

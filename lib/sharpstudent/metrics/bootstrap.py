@@ -39,7 +39,7 @@ class Estimate:
         low: The lower end; None without an interval.
         high: The upper end; None without an interval.
         note: Why there is no value or no interval.
-        p_value: Of a difference: two-sided, of there being none; None without an interval.
+        p_value: The two-sided p-value of a difference; None without an interval.
     """
 
     value: float
@@ -67,7 +67,7 @@ def compute_interval(
         rounds: How many resamples are drawn. Those without a value are left out; with more than 5 % of them there is
             no interval.
         level: The share of the resamples between the ends, 0 to 1.
-        seed: Of the draws.
+        seed: The seed of the draws.
         group_unit: What the note calls a group where there are fewer than two.
 
     Returns:
@@ -97,7 +97,7 @@ def compute_paired(
         table_b: The rows of model b.
         rounds: How many resamples are drawn.
         level: The share of the resamples between the ends, 0 to 1.
-        seed: Of the draws.
+        seed: The seed of the draws.
         group_unit: What the note calls a group where there are fewer than two.
 
     Returns:
@@ -127,7 +127,7 @@ def resample(
         on_block: The metric on a block of draws; it may give K values a draw, (K, B).
         group_of: The group of each row (N,), 0 to G - 1.
         rounds: How many draws, R.
-        seed: Of the draws.
+        seed: The seed of the draws.
         must_hold: Sets of groups of which every draw must hold one, as in `draw_counts`.
 
     Returns:
@@ -161,7 +161,7 @@ def draw_counts(
     Args:
         group_of: The group of each row (N,), 0 to G - 1.
         rounds: How many draws, R.
-        seed: Of the generator.
+        seed: The seed of the draws.
         must_hold: Sets of groups; a draw that holds none of one of the sets is drawn again.
 
     Yields:
@@ -190,7 +190,7 @@ def draw_blocks(
     Args:
         group_of: The group of each row (N,), 0 to G - 1.
         rounds: How many draws, R.
-        seed: Of the generator.
+        seed: The seed of the draws.
         must_hold: As in `draw_counts`.
 
     Yields:
@@ -259,7 +259,7 @@ def join_tables(tables: Sequence[Table], *, same: str | None = None) -> list[Tab
     Of rows with equal ids, the first is matched with the first.
 
     Args:
-        tables: Of the same rows.
+        tables: The tables, which must hold the same rows.
         same: Another column that must be equal in all tables.
 
     Returns:

@@ -167,7 +167,7 @@ def find_deviates(rates: NDArray[np.float64], samples: int) -> NDArray[np.float6
 
     Args:
         rates: (P,), 0 to 1; 0 and 1 are taken as half a sample away from them.
-        samples: Of how many samples the rates are.
+        samples: How many samples the rates are computed from.
 
     Returns:
         The deviates (P,).

@@ -33,7 +33,7 @@ class Metric:
         direction: Which values are better.
         chance: What guessing gives; None where that is not known. It scales the limits of alarms and of weak teachers.
         perfect: The best value there is; None where there is none.
-        format: Of a value in tables, as Python's `format` takes it.
+        format: How a value is written in tables, as Python's `format` takes it.
         title: What readers call it; "" for its name.
         each: For a mean over rows, the value of each row (N,), NaN for a row without one. Draws are faster with it.
         on_groups: For any other metric, a faster form of draws: (table, number of each row's group) -> `OnBlock`.
