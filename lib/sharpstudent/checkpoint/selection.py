@@ -49,7 +49,7 @@ class BestCheckpoints:
         """Begin with an empty table.
 
         Args:
-            folder: Where the files are.
+            folder: The folder of the files.
             keep: How many epochs are kept, 1 or more.
             metric: The name of the metric that ranks them.
             direction: Which of its values are better.

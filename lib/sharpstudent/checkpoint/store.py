@@ -59,7 +59,7 @@ class Checkpoint:
     """The content of a checkpoint file.
 
     Attributes:
-        tensors: By part, `model` and others.
+        tensors: The tensors by part, `model` and others.
         about: The description that was saved with them, as JSON values; {} where there was none.
         notes: What to tell the user where something was odd.
     """
@@ -241,7 +241,7 @@ def render_model(checkpoint: Path, selection: Mapping[str, object]) -> bytes:
 
     Args:
         checkpoint: Path of the .pth.
-        selection: As in `export_model`.
+        selection: Metadata, as in `export_model`.
 
     Returns:
         The whole file.
@@ -284,7 +284,7 @@ def save_run_state(folder: Path, *, tensors: Mapping[str, Any], progress: Mappin
 
     Args:
         folder: The folder of both files.
-        tensors: By part (model, optimizer, criterion, rng).
+        tensors: The tensors by part (model, optimizer, criterion, rng).
         progress: Where the run stands, as JSON values; `load_run_state` returns it as `about`.
 
     Raises:

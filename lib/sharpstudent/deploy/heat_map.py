@@ -72,7 +72,7 @@ def explain_no_heat_maps(model: nn.Module, *, side: int, target: int) -> str | N
     """Say why a model can have no heat maps.
 
     Args:
-        model: As in `compute_heat_maps`.
+        model: The model, as in `compute_heat_maps`.
         side: Pixels a side of its pictures.
         target: The number of the class.
 

@@ -38,7 +38,7 @@ def build_results(
 
     Args:
         task: The class of the task.
-        session: With the request.
+        session: The session, with the request.
         evaluation: The tables of all models.
         measured: Calibrations and costs.
         heading: Title and circumstances.
@@ -89,8 +89,8 @@ def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
     Groups of different sets are different groups, whatever their names.
 
     Args:
-        model: With its table of each set.
-        sets: In the order of these tables.
+        model: The model, with its table of each set.
+        sets: The sets, in the order of the model's tables.
 
     Returns:
         The table of all sets together, by "", and where there are several sets, that of each, by `@SET`.
@@ -160,7 +160,7 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
     and `sets` hold their names. tables.csv has a line for each model and row, without columns of many values.
 
     Args:
-        folder: Where they go.
+        folder: The folder that the files go to.
         evaluation: The tables.
 
     Raises:

@@ -37,8 +37,8 @@ def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds
     with a note; nothing is raised for it.
 
     Args:
-        models: On `device`.
-        device: Where the models are.
+        models: The opened models, on `device`.
+        device: The device of the models.
         rounds: Samples timed of each.
 
     Returns:
@@ -91,7 +91,7 @@ def count_macs(model: nn.Module, inputs: Any) -> int:
     Those of convolutions, matrix products and attention count; norms and activations count nothing.
 
     Args:
-        model: On the device of the inputs.
+        model: The model, on the device of the inputs.
         inputs: The inputs of one sample.
 
     Returns:

@@ -31,13 +31,13 @@ class EvalResult:
     """The outputs of one model on each set, and what reports say of the model.
 
     Attributes:
-        name: Unique among the models.
-        role: In the two-stage comparison; `model` outside it.
+        name: The name of the model, which no other has.
+        role: The role in the two-stage comparison; `model` for a model without one.
         file: The name of its file, without folders.
         sha256: The sha256 of that file; None where only the model's outputs are kept.
-        architecture: None where it is not known.
+        architecture: The name of the architecture; None where it is not known.
         tables: The model's outputs on each set, in the order of the sets.
-        input_key: As in `OpenedModel`.
+        input_key: The form of its inputs, as in `OpenedModel`.
         about: What the file says of itself.
     """
 
@@ -61,8 +61,8 @@ class Evaluation:
     """All models on all sets.
 
     Attributes:
-        models: In the order in which they were named.
-        sets: In the order of each model's tables.
+        models: The results of all models, in the order in which they were named.
+        sets: The data sets, in the order of each model's tables.
         unreadable: For each set, the samples that could not be read, by name with the reason.
         pairs: Which models are compared, by number, first minus second.
     """
@@ -81,7 +81,7 @@ class Heading:
         title: The title of the report.
         training: The training history of the model that the report is about.
         config: The resolved config of that model's run.
-        notes: On the models.
+        notes: Remarks on the models.
         made_at: ISO 8601, UTC.
         command: The command line.
         environment: Machine and versions.
@@ -100,8 +100,8 @@ def evaluate_models(session: Session, sets: Sequence[EvalSet]) -> Evaluation:
     """Compute the table of each opened model on each set.
 
     Args:
-        session: With the models and the request.
-        sets: In the order of the tables.
+        session: The session, with the opened models and the request.
+        sets: The data sets, in the order of the tables.
 
     Returns:
         The tables, and the samples that could not be read.

@@ -39,7 +39,7 @@ class ModelFile:
         name: What reports call it; None for the run folder's name, or the file's without its ending.
         architecture: The name of the architecture. This and what follows is for a file that does not say it itself.
         image_size: Side of its pictures [pixels].
-        classes: In the order of the file's logits.
+        classes: The names of the classes, in the order of the file's logits.
         mean: Subtracted from each colour of RGB in 0..1.
         std: What each colour is then divided by.
     """
@@ -98,7 +98,7 @@ def resolve_setting(what: str, stated: Any, given: Any, path: Path, *, giver: st
         stated: What the file says; None where it does not.
         given: What was given; None where nothing was.
         path: The path of the file, for error messages.
-        giver: Who gave it.
+        giver: Who gave the other value, for the error message.
 
     Returns:
         What the file says, else what was given.
@@ -194,7 +194,7 @@ def note_assumptions(
         spec: What the caller says of it.
         path: The path of the file.
         image_size: Pixels a side.
-        classes: In the order of its logits.
+        classes: The names of the classes, in the order of its logits.
         describes_itself: Whether the file says what it takes: RGB in 0..1.
 
     Returns:
@@ -255,7 +255,7 @@ def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device)
     Args:
         spec: The file, and what the caller says of it.
         classes: The task's classes, in the order that the logits shall have.
-        device: Where the model goes.
+        device: The device that the model goes to.
 
     Returns:
         The model, in evaluation mode.
@@ -296,7 +296,7 @@ def make_pictures(side: int, count: int, device: torch.device) -> dict[str, Tens
     Args:
         side: Pixels a side.
         count: How many.
-        device: Where they go.
+        device: The device that they go to.
 
     Returns:
         The input `image` (count, 3, side, side) float32, 0 to 1.
@@ -309,7 +309,7 @@ def prepare_reopening(path: Path, reopen: Mapping[str, Any]) -> Callable[[], tup
 
     Args:
         path: The path of the file.
-        reopen: As in `OpenedModel`.
+        reopen: What the model was opened with, as in `OpenedModel`.
 
     Returns:
         A function that opens the model, and makes a picture for it.

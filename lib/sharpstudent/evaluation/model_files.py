@@ -196,7 +196,7 @@ def read_selection(about: Mapping[str, Any], *, default: str) -> dict[str, objec
 
     Args:
         about: The description of the checkpoint.
-        default: As in `read_selection_metric`.
+        default: The name for checkpoints of earlier versions, as in `read_selection_metric`.
 
     Returns:
         Epoch, value and metric; the value is that of the student or of its average, whichever was saved.

@@ -60,7 +60,7 @@ def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
 
     Args:
         path: The path of the file.
-        device: Where it is to run.
+        device: The device that it should run on.
 
     Returns:
         The graph.
@@ -228,7 +228,7 @@ class OnnxClassifier(Classifier):
 
         Args:
             graph: The graph; its output is (B, C) logits or, of two classes, (B, 1) or (B,) log-odds of the second.
-            classes: In the order of its logits.
+            classes: The names of the classes, in the order of its logits.
         """
         super().__init__()
         self.graph, self.classes = graph, tuple(classes)

@@ -34,15 +34,15 @@ class OpenedModel:
         path: The path of the file.
         sha256: The sha256 of the file.
         kind: The kind of the file.
-        model: In evaluation mode; gives what the task's metrics read, of a batch's inputs.
-        architecture: None where it is not known.
+        model: The model, in evaluation mode; from a batch's inputs it gives what the task's metrics read.
+        architecture: The name of the architecture; None where it is not known.
         about: What the file says of itself; {} where it says nothing.
         notes: What was matched, guessed or assumed.
         example: Makes inputs for a number of samples on a device.
         reopen: What a fresh process needs to open it again, as JSON values.
         classes: The order of the file's own logits, where it has classes.
         input_key: Models of the same key read inputs of the same form, so that a sample is made once for all of them.
-        input_words: That form in words that follow a number of samples.
+        input_words: Words for that form, which follow a number of samples.
     """
 
     name: str
@@ -67,7 +67,7 @@ def open_checkpoint(request: ModelRequest, task_class: type[Task], device: torch
         request: Its file or run folder, and its name. For a file in no run folder, `options` may name a config with the
             task's keys; the checkpoint's own facts say the rest.
         task_class: The class of the task.
-        device: Where the model goes.
+        device: The device that the model goes to.
 
     Returns:
         The model, on the device.

@@ -43,7 +43,7 @@ class StageEnd:
 
     Attributes:
         stage: 1 or 2.
-        metric: That selected the epoch, such as `val_accuracy`.
+        metric: The metric that selected the epoch, such as `val_accuracy`.
         value: The value of that metric in the selected epoch.
         best: All metrics of the selected model.
         start: All metrics of the student that stage 2 began with; {} where they are not known.
@@ -74,10 +74,10 @@ class FinishedRun:
         config: Resolved.
         folder: The run's folder.
         checkpoint: The path of the best model's checkpoint.
-        metric: That selected it, as logs name it.
+        metric: The metric that selected it, as logs name it.
         data: The validation samples, as the run opened them.
-        device: Where models run.
-        read_others: From the best model's table, the results of the models that it is compared with.
+        device: The device that models run on.
+        read_others: Takes the best model's table; gives the results of the models that it is compared with.
     """
 
     config: RunConfig
@@ -95,9 +95,9 @@ class Session:
 
     Attributes:
         request: The command line.
-        device: Where the models are.
-        models: As opened, in the order of the request.
-        sets: As opened.
+        device: The device of the models.
+        models: The opened models, in the order of the request.
+        sets: The opened data sets.
         console: The console for lines to the user; None to print nothing.
         run: The run whose report this is; None for an evaluation of its own.
     """
@@ -122,9 +122,9 @@ class Measurements:
     Attributes:
         calibrations: The calibration of each opened model; None for a model without one.
         costs: The cost of each opened model; None where it was not measured.
-        mistakes: In the renderer's own form.
+        mistakes: The samples that models are most wrong about, in the renderer's own form.
         pictures: Pictures of the mistakes, in the renderer's own form.
-        robustness: By the model's name, in the renderer's own form.
+        robustness: What corruptions do, by the model's name, in the renderer's own form.
     """
 
     calibrations: Sequence[Any] = ()
@@ -180,7 +180,7 @@ class Renderer:
         """Read a command line.
 
         Args:
-            argv: Without the program's name.
+            argv: The arguments, without the program's name.
             script: `evaluate_model.py` or `compare_models.py`.
 
         Returns:
@@ -203,7 +203,7 @@ class Renderer:
 
         Args:
             request: The file, and what the command line says of it.
-            device: Where it goes.
+            device: The device that it goes to.
 
         Returns:
             The model, on the device.
@@ -242,7 +242,7 @@ class Renderer:
         """Find the samples that models are most wrong about.
 
         Args:
-            session: With the opened models.
+            session: The session, with the opened models.
             evaluation: The tables of the models.
 
         Returns:
@@ -260,7 +260,7 @@ class Renderer:
         """Build the results as data, with the verdict.
 
         Args:
-            session: With the request.
+            session: The session, with the request.
             evaluation: The tables of all models.
             measured: What else was found.
             heading: Title and circumstances.
@@ -281,8 +281,8 @@ class Renderer:
         """Write all files of a report.
 
         Args:
-            folder: Where they go.
-            results: As `build_results` gave them.
+            folder: The folder that the files go to.
+            results: The results, as `build_results` gave them.
             evaluation: The tables of all models.
             measured: What else was found.
             run: The run whose report it is; None for an evaluation of its own.
@@ -307,16 +307,16 @@ class Renderer:
         """Store chosen thresholds in checkpoints, where the request wants it.
 
         Args:
-            session: With the opened models.
-            measured: With their calibrations.
+            session: The session, with the opened models.
+            measured: The measurements, with the calibrations.
         """
 
     def say_results(self, session: Session, results: Any, folder: Path) -> None:
         """Print the tables, the verdict, and where the report is.
 
         Args:
-            session: With the console.
-            results: As `build_results` gave them.
+            session: The session, with the console.
+            results: The results, as `build_results` gave them.
             folder: The folder of the report.
         """
         from sharpstudent.report.evaluation import list_console_tables
@@ -338,7 +338,7 @@ def say_verdict(session: Session, verdict: Sequence[str]) -> None:
     """Print the first sentences of a verdict.
 
     Args:
-        session: With the console.
+        session: The session, with the console.
         verdict: The headline and the sentences after it.
     """
     headline, *sentences = verdict

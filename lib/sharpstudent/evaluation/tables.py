@@ -53,12 +53,12 @@ def compute_tables(
 
     Args:
         models: They are put in evaluation mode for this; their own modes are restored after.
-        samples: One split; their `seed` keys the randomness.
+        samples: The samples of one split; their `seed` is the key of all randomness.
         task: Makes batches of samples and rows of outputs.
         batch_size: Samples a batch.
         num_workers: Loader processes.
-        device: Where the models are.
-        timeout_s: Without a batch for so long, a loader process counts as hung.
+        device: The device of the models.
+        timeout_s: After so many seconds without a batch, a loader process counts as hung.
         between_batches: May raise to stop.
 
     Returns:
@@ -84,7 +84,7 @@ def make_table(task: Task, outputs: Outputs, batch: Batch) -> Table:
     """Build the rows of one batch, as copies: a view would keep the batch's shared memory and file descriptors.
 
     Args:
-        task: Whose columns they have.
+        task: The task, which makes the rows.
         outputs: The model's outputs for the batch.
         batch: What it was given.
 
@@ -191,7 +191,7 @@ class SplitSet(EvalSet):
         Args:
             name: What reports call the set.
             task: Makes rows of what models give.
-            samples: As the task opened them.
+            samples: The samples, as the task opened them.
             kind: `split` of a task's data, or `validation` of a run.
             split: The name or path of the split.
             notes: What else a report says of it.
@@ -245,7 +245,7 @@ def open_sets(session: Session, task_class: type[Task]) -> list[SplitSet]:
     """Open the data sets of an evaluation.
 
     Args:
-        session: With the request.
+        session: The session, with the request.
         task_class: The class of the task.
 
     Returns:

@@ -191,7 +191,7 @@ def draw_blocks(
         group_of: The group of each row (N,), 0 to G - 1.
         rounds: How many draws, R.
         seed: The seed of the draws.
-        must_hold: As in `draw_counts`.
+        must_hold: Sets of groups of which every draw must hold one, as in `draw_counts`.
 
     Yields:
         How often each group was drawn (B, G).
@@ -231,8 +231,8 @@ def find_percentile_interval(value: float, values: NDArray[np.float64], *, level
     """Find the percentile interval of a metric.
 
     Args:
-        value: On all rows.
-        values: On R resamples (R,).
+        value: The value on all rows.
+        values: The values on R resamples (R,).
         level: The share of the resamples between the ends, 0 to 1.
 
     Returns:
