@@ -132,7 +132,7 @@ def test_without_data_the_runs_own_validation_is_judged_and_gives_its_own_auc(pl
     about = load_checkpoint(place.find_run("second") / "weights/best_model.pth").about
     assert results["models"][0]["figures"]["frame_auc"]["value"] == pytest.approx(about["val_auc"], abs=1e-9)
     assert results["data"][0]["kind"] == "validation"
-    assert any("flatter" in note for note in results["data"][0]["notes"])
+    assert any("optimistic" in note for note in results["data"][0]["notes"])
 
 
 def test_the_two_stages_and_the_teacher_are_compared_with_cost_bands_and_sentences(place: Workplace, out: Path) -> None:

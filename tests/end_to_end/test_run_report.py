@@ -49,7 +49,7 @@ def test_both_stages_end_with_a_report_whose_figures_are_the_runs_own(place: Wor
         about = load_checkpoint(folder / "weights/best_model.pth").about
         assert results["models"][0]["figures"]["frame_auc"]["value"] == pytest.approx(about["val_auc"], abs=1e-9)
         assert results["training"]["best_epoch"] == about["epoch"]
-        assert any("flatter" in note for note in results["data"][0]["notes"])
+        assert any("optimistic" in note for note in results["data"][0]["notes"])
     results = read_results(place, "second")
     assert [model["role"] for model in results["models"]] == ["distilled", "before", "teacher"]
     assert [(one["a"], one["b"]) for one in results["comparisons"] if one["figure"] == "frame_auc"] == [

@@ -198,7 +198,9 @@ class FaceRenderer(Renderer):
             )
         return found
 
-    def build_results(self, session: Session, evaluation: Evaluation, measured: Measurements, heading: Heading) -> Results:
+    def build_results(
+        self, session: Session, evaluation: Evaluation, measured: Measurements, heading: Heading
+    ) -> Results:
         """Build the results.
 
         Args:
