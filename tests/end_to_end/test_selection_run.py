@@ -261,7 +261,7 @@ def test_a_run_killed_right_after_its_last_epoch_stops_all_the_same(
 
     with monkeypatch.context() as patch:
         script_metric(patch, "val_eer", VALUES)
-        patch.setattr(trainer, "build_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(trainer, "explain_early_stop", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert start(tiny, *EARLY).code == 130
     assert f"nothing left to do: {REASON}" in tiny.call(STAGE_1, "--resume", "first").out
     assert len(read_rows(tiny.find_run("first"))) == 5
