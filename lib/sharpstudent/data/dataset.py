@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 
 class UnreadableSample(Exception):
-    """A file that cannot be used, with the reason. The loader takes another sample in its place and reports it once."""
+    """A file that cannot be used. The loader takes another sample in its place and reports it once."""
 
     def __init__(self, path: str, reason: str) -> None:
+        """Name the file.
+
+        Args:
+            path: Of the file.
+            reason: Why it cannot be used.
+        """
         self.path = path
         self.reason = reason
         super().__init__(f"{path}: {reason}")
@@ -28,9 +34,12 @@ class UnreadableSample(Exception):
 class Samples(ABC):
     """One split of a data set, by index.
 
-    notes: lines that a run says of it; depends_on: files beside the samples' own that decide what the samples are, such
-    as a manifest; seed: keys the randomness of samples that are evaluated, so that runs of other seeds are evaluated on
-    the same ones; repeats: visits of each sample an epoch of training.
+    Attributes:
+        notes: Lines that a run prints about it.
+        depends_on: Files beside the samples' own that decide what the samples are, such as a manifest.
+        seed: Keys the randomness of samples that are evaluated, so that runs of other seeds are evaluated on the same
+            ones.
+        repeats: Visits of each sample in an epoch of training.
     """
 
     notes: Sequence[str] = ()
@@ -39,24 +48,29 @@ class Samples(ABC):
     repeats: int = 1
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of samples."""
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What the user calls this sample: its path, where it has one."""
+        """The name of a sample for users: its path, where it has one."""
 
     @abstractmethod
     def group(self, index: int) -> str:
-        """Whom or what it is of: a person, a speaker. Known without opening a file; no group stands in two splits."""
+        """The group of a sample, such as a person or a speaker, without opening a file. No group is in two splits."""
 
     @abstractmethod
     def make(self, index: int, rng: np.random.Generator) -> Sample:
-        """The sample. The same index and state of the generator give the same bytes in any process.
+        """Make a sample. The same index and state of the generator give the same bytes in any process.
 
-        All randomness is drawn from `rng`, that of a partner for mixing, too. Raises UnreadableSample where its files
-        cannot be used.
+        Args:
+            index: Of the sample, from 0.
+            rng: From which all randomness is drawn, that of a partner for mixing, too.
+
+        Raises:
+            UnreadableSample: Where its files cannot be used.
         """
 
     def find_groups(self) -> frozenset[str]:
-        """All groups of the split. A large set overrides this with something faster."""
+        """Find all groups of the split. A large set overrides this with something faster."""
         return frozenset(self.group(index) for index in range(len(self)))

@@ -49,12 +49,12 @@ def collate(samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
 
 
 def count_rows(sample: Sample) -> int:
-    """How many rows a sample owns."""
+    """Count the rows of a sample."""
     return len(sample.rows["id"])
 
 
 def pictures_to_tensor(pictures: Tensor) -> Tensor:
-    """uint8 (R, H, W, 3) to float32 (R, 3, H, W) in 0..1, without mean or standard deviation."""
+    """Convert pictures from uint8 (R, H, W, 3) to float32 (R, 3, H, W) in 0..1."""
     return pictures.permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
@@ -98,14 +98,24 @@ Collate = Callable[[Sequence[Sample], Sequence[str]], Batch]
 
 @dataclass(frozen=True)
 class Replaced:
-    """A sample that could not be read and was replaced: its path and the reason."""
+    """A sample that could not be read and was replaced.
+
+    Attributes:
+        path: Of the file.
+        reason: Why it cannot be used.
+    """
 
     path: str
     reason: str
 
 
 class LoadedBatch(NamedTuple):
-    """A batch and the unreadable samples that others were taken for."""
+    """A batch, and the samples that could not be read and were replaced.
+
+    Attributes:
+        batch: The batch.
+        replaced: Those samples.
+    """
 
     batch: Batch
     replaced: tuple[Replaced, ...]
@@ -128,8 +138,12 @@ class BatchMaker:
     is_shared: bool = False
 
     def __call__(self, keys: Sequence[ItemKey]) -> LoadedBatch:
-        """The batch of these keys. Its rows also have the column `key`: index and visit of the sample, and the place of
-        the row in it.
+        """Make the batch of these keys.
+
+        Its rows also have the column `key`: index and visit of the sample, and the place of the row in it.
+
+        Raises:
+            UserError: For samples that cannot be made, or make no batch.
         """
         replaced: list[Replaced] = []
         made = [self.make(key, replaced) for key in keys]
@@ -152,8 +166,9 @@ class BatchMaker:
         return LoadedBatch(batch, tuple(replaced))
 
     def make(self, key: ItemKey, replaced: list[Replaced]) -> tuple[int, Sample]:
-        """A sample with its index. One that cannot be read is replaced by another, drawn from the same key: every
-        process agrees.
+        """Make a sample; returns its index, too.
+
+        One that cannot be read is replaced by another, drawn from the same key: every process agrees.
 
         Args:
             key: Of the sample.
@@ -295,7 +310,7 @@ def load_batches(
 
 
 def _share(batch: Batch) -> None:
-    """Move a batch to shared memory. Raises UserError where that is full."""
+    """Move a batch to shared memory; raises UserError where that is full."""
     tensors = list(batch.tensors())
     try:
         for tensor in tensors:

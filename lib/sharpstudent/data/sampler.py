@@ -1,5 +1,6 @@
-"""In which order an epoch visits its items, as a pure function of (seed, epoch): nothing to save, nothing to
-restore, and nothing that grows with the set.
+"""The sampler: the order in which an epoch visits its samples, as a pure function of (seed, epoch).
+
+There is nothing to save and to restore, and nothing that grows with the set.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # splitmi
 
 @dataclass(frozen=True)
 class ItemKey:
-    """Which item, and which randomness: `visit` counts the visits of one index within an epoch, from 0."""
+    """Which sample, and which randomness.
+
+    Attributes:
+        epoch: From 1; 0 for samples that are evaluated.
+        index: Of the sample.
+        visit: Counts the visits of one index within an epoch, from 0.
+    """
 
     epoch: int
     index: int
@@ -27,10 +34,16 @@ class ItemKey:
 
 @dataclass(frozen=True)
 class TrainSampler:
-    """Batches of keys for one epoch: every item `repeats` times, each pass shuffled by itself, the last batch full or
-    dropped.
+    """Batches of keys for one epoch.
 
-    items, batch_size, repeats >= 1. A set smaller than a batch gives one batch of all there is.
+    Each pass over the samples is shuffled by itself, and the last batch is full or dropped. A set smaller than a batch
+    gives one batch of all there is.
+
+    Attributes:
+        items: Samples that there are, at least 1.
+        batch_size: Samples of a batch, at least 1.
+        repeats: Passes over the samples in an epoch, at least 1.
+        seed: Of the run.
     """
 
     items: int
@@ -40,10 +53,16 @@ class TrainSampler:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
         return max(1, self.items * self.repeats // self.batch_size)
 
     def batches(self, epoch: int, *, start_step: int = 0) -> Iterator[list[ItemKey]]:
-        """Key lists of steps start_step, start_step + 1, ... of an epoch (from 1)."""
+        """Yield the keys of each batch of an epoch.
+
+        Args:
+            epoch: From 1.
+            start_step: The first batch that is wanted, from 0.
+        """
         visits = self.items * self.repeats
         for step in range(start_step, self.steps_per_epoch):
             places = np.arange(step * self.batch_size, min((step + 1) * self.batch_size, visits))
@@ -58,13 +77,22 @@ class TrainSampler:
 
 
 class Shuffle:
-    """A pseudo-random permutation of 0..size-1, computed place by place: a Feistel network over the next power of 4,
-    walked until it lands inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", section 3).
+    """A pseudo-random permutation of 0..size-1, computed place by place; it holds a few numbers whatever the size.
 
-    rng gives its keys. It holds a few numbers whatever the size, 1 to 2^62.
+    It is a Feistel network over the next power of 4, applied until the number lies inside (Black and Rogaway 2002,
+    "Ciphers with arbitrary finite domains", section 3).
     """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
+        """Draw the keys of the network.
+
+        Args:
+            size: 1 to 2^62.
+            rng: Gives the keys.
+
+        Raises:
+            ValueError: For another size.
+        """
         if not 1 <= size <= 2**62:
             raise ValueError(f"size must lie between 1 and 2^62, got {size}")
         self._size = np.uint64(size)
@@ -73,7 +101,7 @@ class Shuffle:
         self._keys = rng.integers(0, 2**64, size=ROUNDS, dtype=np.uint64)
 
     def __call__(self, places: NDArray[np.integer]) -> list[int]:
-        """The items at these places (n,), each 0..size-1."""
+        """Find the indices at these places (n,), each 0..size-1."""
         found = self._permute(places.astype(np.uint64))
         while (outside := found >= self._size).any():
             found[outside] = self._permute(found[outside])
@@ -87,7 +115,12 @@ class Shuffle:
 
 
 def evaluation_batches(items: int, batch_size: int) -> Iterator[list[ItemKey]]:
-    """Every item once, in order, always with the randomness of epoch 0: each evaluation sees the same pictures."""
+    """Yield the keys of each batch of an evaluation: every sample once, in order, always with the same randomness.
+
+    Args:
+        items: Samples that there are.
+        batch_size: Samples of a batch.
+    """
     for start in range(0, items, batch_size):
         yield [ItemKey(0, index) for index in range(start, min(start + batch_size, items))]
 

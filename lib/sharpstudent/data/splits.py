@@ -1,4 +1,4 @@
-"""Splits that keep people apart."""
+"""Splits that keep people apart: nobody is in training and in validation at once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ KEPT_OUT = "none"
 
 
 def choose_validation_identities(identities: Collection[str], *, share: float, seed: int) -> frozenset[str]:
-    """A `share` of the distinct identities, at least one and never all of them, drawn by `seed` alone.
+    """Draw the people who are held out for validation: at least one and never all of them.
 
-    Raises UserError when there are fewer than two people: nobody could be held out.
+    Args:
+        identities: People, each as often as there are pictures of them.
+        share: Of the distinct people, 0..1.
+        seed: Alone decides the draw.
+
+    Raises:
+        UserError: When there are fewer than two people: nobody could be held out.
     """
     people = sorted(set(identities))
     if len(people) < 2:
@@ -35,8 +41,11 @@ def choose_validation_identities(identities: Collection[str], *, share: float, s
 
 @dataclass(frozen=True)
 class Assigned:
-    """split: train, val, test, or none (kept out of all three); group: the first name, in sorted order, of the people
-    who are linked to this clip's by appearing together.
+    """Where a clip goes.
+
+    Attributes:
+        split: train, val, test, or none (kept out of all three).
+        group: The first name, in sorted order, of the people who are linked to the clip's by appearing together.
     """
 
     split: str
@@ -51,15 +60,23 @@ def assign_splits(
     test_share: float,
     seed: int,
 ) -> list[Assigned]:
-    """A split and a group for each clip, given its people and what the data set's own lists say of it (or None).
+    """Assign a split and a group to each clip.
 
     People who appear together, directly or over others, are one group. A clip with an official split keeps it. A group
-    without any goes whole to train, val or test, drawn by `seed`: the given shares of these groups, at least one where
-    a share is above 0 and no list fills that split, as long as somebody is left to train on. A clip without official
-    split in a group that has one goes there too if that is train or val alone, else to none: no person is in two
-    splits unless the lists say so themselves. The order of the clips changes nothing.
+    without any goes whole to train, val or test: the given shares of these groups, at least one where a share is above
+    0 and no list fills that split, as long as somebody is left to train on. A clip without official split in a group
+    that has one goes there too if that is train or val alone, else to none: no person is in two splits unless the lists
+    say so themselves. The order of the clips changes nothing.
 
-    Raises ValueError for clips without people, unknown splits, and shares below 0 or of 1 or more together.
+    Args:
+        people: Of each clip, one or more.
+        official: The split of each clip in the data set's own lists; None where they do not name it.
+        validation_share: Of the groups without official split, 0 or more, below 1 together with the next.
+        test_share: Of the groups without official split, 0 or more.
+        seed: Of the draw.
+
+    Raises:
+        ValueError: For clips without people, unknown splits, and other shares.
     """
     _check_arguments(people, official, validation_share, test_share)
     groups = find_groups(people)
@@ -76,8 +93,15 @@ def assign_splits(
 
 
 def open_train_where_no_validation(official: Sequence[str | None]) -> list[str | None]:
-    """Where a data set's lists have a train but no val part, its train part is open to the draw of `assign_splits`;
-    else what came. Its test part stays closed either way.
+    """Open the official train part to the draw of `assign_splits` where there is no val part.
+
+    The test part stays closed.
+
+    Args:
+        official: The split of each clip in the data set's own lists.
+
+    Returns:
+        The lists with None in place of train, or as they came.
     """
     if "val" in official:
         return list(official)
@@ -99,8 +123,13 @@ def _check_arguments(
 
 
 def find_groups(people: Sequence[tuple[str, ...]]) -> list[str]:
-    """The group of each clip, by its first name in sorted order: people who appear together, directly or over others,
-    are one group.
+    """Name the group of each clip: people who appear together, directly or over others, are one group.
+
+    Args:
+        people: Of each clip, one or more.
+
+    Returns:
+        For each clip the first name, in sorted order, of the people of its group.
     """
     names = sorted({person for clip in people for person in clip})
     linked, first = DisjointSet(names), dict[str, str]()
@@ -115,7 +144,7 @@ def find_groups(people: Sequence[tuple[str, ...]]) -> list[str]:
 def _draw(
     groups: Sequence[str], official: Collection[str], validation_share: float, test_share: float, seed: int
 ) -> dict[str, str]:
-    """A split for each group without an official one; official: the splits that have members already."""
+    """Draw a split for each group without an official one; official: the splits that have members already."""
     total = len(groups)
     counts = _share_out(total, official, validation_share, test_share)
     order: list[int] = np.random.default_rng(seed).permutation(total).tolist()
@@ -125,8 +154,10 @@ def _draw(
 
 
 def _share_out(total: int, official: Collection[str], validation_share: float, test_share: float) -> dict[str, int]:
-    """How many of `total` groups each split gets: one where `assign_splits` promises so, as far as they go round (train
-    first, then val), and each further one to the split that lacks most of its share.
+    """Count the groups that each split gets.
+
+    It is one where `assign_splits` promises so, as far as there are groups (train first, then val), and each further
+    one goes to the split that lacks most of its share.
     """
     shares = {"train": 1 - validation_share - test_share, "val": validation_share, "test": test_share}
     counts: dict[str, int] = {}

@@ -176,7 +176,7 @@ def _no_threads_of_opencv() -> Generator[None]:
 
 
 def choose_start_method() -> str | None:
-    """How workers start: forked where that is safe, else as Python does by itself."""
+    """Choose how workers start: forked where that is safe, else as Python does by itself."""
     return "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux" else None
 
 
@@ -184,7 +184,7 @@ _loading: list[Callable[[Any], Any]] = []  # in a worker: the function that it c
 
 
 def _begin(load: Callable[[Any], Any]) -> None:
-    """Begin a worker: one thread, since the processes are the parallelism, and deaf to signals.
+    """Begin a worker: it ignores signals and has one thread, since the processes are the parallelism.
 
     Ctrl-C and the SIGTERM of a job scheduler reach all processes alike: workers go on until the training process has
     saved.
@@ -205,6 +205,9 @@ def _load(argument: Any) -> Any:
 def _tell_all_but_lost_connections(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """For the thread that hands batches over: a training process that ends in the middle of it tells why itself."""
+    """Print an error of the thread that hands batches over, unless it lost its connection.
+
+    A training process that ends in the middle of it says why itself.
+    """
     if not issubclass(kind, EOFError | ConnectionError):
         sys.__excepthook__(kind, error, trace)

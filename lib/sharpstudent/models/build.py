@@ -35,18 +35,27 @@ from sharpstudent.models.weights import (
 class ModelSource(Protocol):
     """What builds models: a task, as this package sees it.
 
-    pretrained: for a word of `student_init`, `module:function` that loads such weights, as `pretrained.load_imagenet`
-    does.
+    Attributes:
+        pretrained: For a word of `student_init`, `module:function` that loads such weights, as
+            `pretrained.load_imagenet` does.
     """
 
     @property
-    def pretrained(self) -> Mapping[str, str]: ...
+    def pretrained(self) -> Mapping[str, str]:
+        """See the class."""
+        ...
 
-    def build_student(self, spec: ModelSpec) -> nn.Module: ...
+    def build_student(self, spec: ModelSpec) -> nn.Module:
+        """Build a model with random weights that learns."""
+        ...
 
-    def build_teacher(self, spec: ModelSpec) -> nn.Module: ...
+    def build_teacher(self, spec: ModelSpec) -> nn.Module:
+        """Build a model with random weights that teaches."""
+        ...
 
-    def example_batch(self, count: int) -> Batch: ...
+    def example_batch(self, count: int) -> Batch:
+        """Make a batch of `count` samples for shapes."""
+        ...
 
 
 def build_student(
@@ -127,21 +136,21 @@ def build_teachers(config: RunConfig, task: ModelSource, *, say: Callable[[str],
 
 
 def make_teacher_spec(section: TeacherSection) -> ModelSpec:
-    """What a task is asked to build for this teacher: with the form of pictures that it expects, where it has one."""
+    """Describe a teacher for the task that builds it, with the form of pictures that it expects, where it has one."""
     form = {"input_size": section.input_size, "mean": section.mean, "std": section.std}
     options = {**section.options, **{name: value for name, value in form.items() if value is not None}}
     return ModelSpec(section.name, options, role="teacher")
 
 
 def list_class_names(task: object) -> tuple[str, ...]:
-    """The task's classes in the order of its logits; () for a task without classes."""
+    """List the task's classes in the order of its logits; () for a task without classes."""
     return tuple(getattr(task, "classes", ()))
 
 
 def _build_teacher(
     config: RunConfig, index: int, task: ModelSource, say: Callable[[str], None]
 ) -> tuple[FrozenTeacher, Path | None]:
-    """One teacher and the file it came from."""
+    """Build one teacher; returns the file it came from, too."""
     section, key = config.teachers[index], name_weights_key(config, index)
     classes = list_class_names(task)
     order = _find_order(section, classes, key.removesuffix(".weights"))
@@ -166,8 +175,10 @@ def _build_teacher(
 
 @contextlib.contextmanager
 def _own_draws(seed: int) -> Generator[None]:
-    """Draw weights from a seed of their own: a random head must be the same in a run that is resumed, whatever else
-    was drawn before it. Other draws go on as if nothing had happened here. (Models are built on the CPU.)
+    """Draw weights from a seed of their own, without a trace in other draws.
+
+    A random head must be the same in a run that is resumed, whatever was drawn before it. (Models are built on the
+    CPU.)
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -175,7 +186,7 @@ def _own_draws(seed: int) -> Generator[None]:
 
 
 def _find_order(section: TeacherSection, classes: Sequence[str], where: str) -> list[int] | None:
-    """For each class of the task its place in the teacher's logits."""
+    """Find the place of each class of the task in the teacher's logits."""
     if section.classes is None:
         return None
     if sorted(section.classes) != sorted(classes):
@@ -190,7 +201,7 @@ def _find_order(section: TeacherSection, classes: Sequence[str], where: str) -> 
 
 
 def _warn_of_twins(config: RunConfig, paths: Sequence[Path | None], teachers: Sequence[FrozenTeacher]) -> list[str]:
-    """Teachers from which little can be learnt: the student's architecture, its very file, or each other's."""
+    """Warn of teachers from which little can be learnt: of the student's architecture, its file, or each other's."""
     notes: list[str] = []
     for index, (section, path) in enumerate(zip(config.teachers, paths, strict=True)):
         key = name_weights_key(config, index)
@@ -209,12 +220,12 @@ def _warn_of_twins(config: RunConfig, paths: Sequence[Path | None], teachers: Se
 
 
 def _find_student_file(config: RunConfig, model: nn.Module) -> Path | None:
-    """The stage-1 file that the student starts from; `model` has its architecture."""
+    """Find the stage-1 file that the student starts from; `model` has its architecture."""
     if config.student.weights is None:
         return None
     try:
         return find_fitting_weights(config.student.weights, model, key="pretrained_student_weights")[0]
-    except UserError:  # told where the student is built; a resumed run needs no such file
+    except UserError:  # reported where the student is built; a resumed run needs no such file
         return None
 
 
@@ -261,8 +272,9 @@ def _load_trained(
     needs_head: bool = True,
     classes: Sequence[str] = (),
 ) -> Path:
-    """Load trained weights, and say which; returns their file. With `classes`, a head that is needed and has another
-    number of them is refused by name.
+    """Load trained weights, and say which; returns their file.
+
+    With `classes`, a head that is needed and has another number of them is refused by name.
     """
     path, notes = find_fitting_weights(pattern, model, key=key)
     for note in notes:

@@ -26,7 +26,15 @@ def _read_signature(kind: type[nn.Module]) -> tuple[tuple[str, ...], frozenset[s
 
 
 def select_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the model reads of these inputs. Raises UserError, with the names, where one is missing."""
+    """Select the inputs that the model's `forward` names.
+
+    Args:
+        model: The model.
+        inputs: Of a batch, (R, ...) each.
+
+    Raises:
+        UserError: With the names, where one is missing.
+    """
     names, required, takes_all = _read_signature(type(model))
     missing = [name for name in names if name in required and name not in inputs]
     if missing:
@@ -39,7 +47,18 @@ def select_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, T
 
 
 def run_model(model: nn.Module, inputs: Mapping[str, Tensor]) -> Outputs:
-    """The model's outputs, each with R rows. Raises UserError for a model that gives no dictionary of them."""
+    """Run the model on what it reads of a batch.
+
+    Args:
+        model: The model.
+        inputs: Of a batch, (R, ...) each.
+
+    Returns:
+        Its outputs by name, (R, ...) each.
+
+    Raises:
+        UserError: For a missing input, and for a model that gives no dictionary.
+    """
     outputs = model(**select_inputs(model, inputs))
     if not isinstance(outputs, Mapping):
         raise UserError.about(
@@ -65,5 +84,5 @@ def evaluation_mode(*models: nn.Module) -> Generator[None]:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable and frozen parameters."""
+    """Count trainable and frozen parameters."""
     return sum(p.numel() for p in model.parameters())

@@ -1,4 +1,4 @@
-"""Outputs of layers by name, taken with forward hooks while the model runs; nothing is kept between two forwards.
+"""Feature hooks: outputs of layers by name, recorded while the model runs; nothing is kept between two forwards.
 
 Legend: B images, C channels, h x w the grid of a feature map, N tokens, D their width.
 """
@@ -94,17 +94,22 @@ class FeatureHooks:
 
 
 def hook_features(model: nn.Module, layers: Sequence[str]) -> None:
-    """From now on each forward of the model also gives the outputs of these layers, as `features/LAYER`.
+    """Let each forward of the model, from now on, also give the outputs of some layers, as `features/LAYER`.
 
-    layers: names as in `named_modules()`, such as `backbone.stages.3` or `net._blocks.31`; they replace those of an
-    earlier call, and none ends it. State keys stay as they are. The tensors are those that flow on: with a graph in
+    State keys stay as they are. The tensors are those that flow on: with a graph in
     training, and changed with them where the next layer works in place, as an activation after a norm does (a block's
     own output is safe). Under `torch.compile` call this before the first forward; a later call compiles anew, and each
     hooked layer keeps its output from being fused away. Under gradient checkpointing a hooked layer inside a
     checkpointed block costs the memory of its output.
 
-    Raises UserError for a name the model does not have, with the nearest ones; the forward raises it for a layer that
-    gives no tensor or is never called.
+    Args:
+        model: The model.
+        layers: Names as in `named_modules()`, such as `backbone.stages.3` or `net._blocks.31`. They replace those of an
+            earlier call; an empty list ends the recording.
+
+    Raises:
+        UserError: For a name the model does not have, with the nearest ones; the forward raises it for a layer that
+            gives no tensor or is never called.
     """
     hooks = FeatureHooks(model, layers)
     earlier = find_feature_hooks(model)
@@ -114,14 +119,15 @@ def hook_features(model: nn.Module, layers: Sequence[str]) -> None:
 
 
 def find_feature_hooks(model: nn.Module) -> FeatureHooks | None:
-    """The hooks that a model has, None without any."""
+    """The feature hooks of a model, None without any."""
     hooks = model.__dict__.get("_feature_hooks")
     return hooks if hooks is not None and hooks.layers else None
 
 
 def _find_ends(module: nn.Module) -> list[nn.Module]:
-    """The module, and what its output comes from if it is a plain sequence: timm's gradient checkpointing runs the
-    members of a stage without calling the stage.
+    """The module, and the last member of a plain sequence, from which its output comes.
+
+    timm's gradient checkpointing runs the members of a stage without calling the stage.
     """
     ends = [module]
     while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
@@ -131,21 +137,28 @@ def _find_ends(module: nn.Module) -> list[nn.Module]:
 
 
 def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and output shape of the model's stages and blocks, for these inputs of a batch.
+    """List the stages and blocks of a model with the shapes of their outputs.
 
-    Listed is what has layers of its own, an output (B, C, h, w) or (B, N, D), and at most a stage's and a block's
-    number in its name; of a model without such, every layer with such an output. Any other name of `named_modules()`
-    can be tapped, too. One forward in evaluation mode without a graph; modes, statistics and random states are those
-    from before.
+    A layer is listed when it has layers of its own, an output (B, C, h, w) or (B, N, D), and at most a stage's and a
+    block's number in its name; of a model without such, every layer with such an output. Any other name of
+    `named_modules()` can be tapped, too. One forward runs in evaluation mode without a graph; modes, statistics and
+    random states stay as they are.
+
+    Args:
+        model: The model.
+        inputs: Of a batch.
+
+    Returns:
+        Name and shape of each layer, in the order of the model.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def _note(name: str, module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim in (3, 4):
             shapes[name] = tuple(output.shape)
 
     listed = [(name, module) for name, module in model.named_modules() if name]
-    handles = [module.register_forward_hook(functools.partial(note, name)) for name, module in listed]
+    handles = [module.register_forward_hook(functools.partial(_note, name)) for name, module in listed]
     weight = next(iter(model.parameters()))
     devices = [weight.device] if weight.device.type == "cuda" else []
     try:
@@ -160,13 +173,13 @@ def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[st
 
 
 def describe_layers(layers: Sequence[tuple[str, tuple[int, ...]]]) -> list[str]:
-    """One line a layer: its name, then its shape for a batch of B."""
+    """Write a line for each layer: its name, then its shape for a batch of B."""
     width = max((len(name) for name, _ in layers), default=0)
     return [f"{name:<{width}}  {describe_shape(shape)}" for name, shape in layers]
 
 
 def describe_shape(shape: Sequence[int]) -> str:
-    """`(B, 24, 7, 7)`."""
+    """Write a shape for a batch of B, as `(B, 24, 7, 7)`."""
     return f"({', '.join(['B', *map(str, shape[1:])])})"
 
 

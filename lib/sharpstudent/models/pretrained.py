@@ -18,7 +18,7 @@ WEIGHTS_FOLDER = Path("weights")
 
 
 def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_fetch: bool = True) -> str:
-    """Load the backbone's ImageNet weights; returns the line that tells where they came from.
+    """Load the backbone's ImageNet weights.
 
     Args:
         model: A classifier of this name.
@@ -26,6 +26,9 @@ def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_f
         key: The config's key that asks for them, for messages.
         partial: Whether weights that do not match every tensor of the backbone are permitted.
         may_fetch: Whether a hub may be asked; stage 2 never asks one.
+
+    Returns:
+        The line that says where they came from.
 
     Raises:
         UserError: Where there are none, or they do not fit.
@@ -43,14 +46,15 @@ def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_f
 
 
 def find_local_weights(name: str) -> Path | None:
-    """`weights/NAME.imagenet.{pth,safetensors}`, the place where `student_init: imagenet` looks first."""
+    """Find `weights/NAME.imagenet.{pth,safetensors}`, where `student_init: imagenet` looks first."""
     paths = [WEIGHTS_FOLDER / f"{name}.imagenet{suffix}" for suffix in (".safetensors", ".pth")]
     return next(filter(Path.is_file, paths), None)
 
 
 def _load_from_hub(model: Any, name: str, key: str) -> str:
-    """timm's pretrained weights from its hub. The hub is asked first, briefly: timm itself retries for most of a
-    minute.
+    """Load timm's pretrained weights from its hub.
+
+    A short request finds out whether the hub answers: timm itself retries for most of a minute.
     """
     import timm
 

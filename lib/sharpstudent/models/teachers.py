@@ -1,4 +1,4 @@
-"""Frozen teachers: what they read of a batch, how their answers are averaged, and what messages call them.
+"""Frozen teachers: what they read of a batch, how their outputs are averaged, and what messages call them.
 
 Legend: R rows of a batch, C classes, D what a head takes in.
 """
@@ -22,11 +22,13 @@ Average = Literal["logits", "probabilities"]
 
 
 class FrozenTeacher(nn.Module):
-    """A model that is only read: `train()` leaves it in evaluation mode, its forward keeps no graph.
+    """A model that is not trained: `train()` leaves it in evaluation mode, its forward keeps no graph.
 
-    order: for each class of the task, its place in the teacher's logits; None for the same order. reads: for an input
-    of the teacher, the input of the batch that it is given, such as {"image": "image_clean"}. calibration: what its
-    logits are divided by, found by the preflight; None: they stay as they are.
+    Attributes:
+        model: The model itself.
+        order: For each class of the task, its place in the teacher's logits; None for the same order.
+        reads: For an input of the teacher, the input of the batch that it gets, such as {"image": "image_clean"}.
+        calibration: The temperature by which its logits are divided, chosen by the preflight; None for no division.
     """
 
     calibration: float | None = None
@@ -34,6 +36,13 @@ class FrozenTeacher(nn.Module):
     def __init__(
         self, model: nn.Module, *, order: Sequence[int] | None = None, reads: Mapping[str, str] | None = None
     ) -> None:
+        """Freeze a model.
+
+        Args:
+            model: Becomes the teacher.
+            order: See the class.
+            reads: See the class.
+        """
         super().__init__()
         self.model = model
         self.order = None if order is None or list(order) == sorted(order) else tuple(order)
@@ -42,14 +51,16 @@ class FrozenTeacher(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> FrozenTeacher:
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def hook_features(self, layers: Sequence[str]) -> None:
-        """As `models.hooks.hook_features`, of the model itself."""
+        """Let the forward also give the outputs of these layers, see `models.hooks.hook_features`."""
         hook_features(self.model, layers)
 
     @torch.no_grad()
     def forward(self, **inputs: Tensor) -> Outputs:
+        """Compute the outputs for the inputs of a batch, logits in the task's order of classes."""
         outputs = run_model(self.model, self.select(inputs))
         if "logits" not in outputs or (self.order is None and self.calibration is None):
             return outputs
@@ -58,7 +69,11 @@ class FrozenTeacher(nn.Module):
         return {**outputs, "logits": logits}
 
     def select(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The inputs of a batch under the names that the model has for them. Raises ValueError where one is missing."""
+        """Give the inputs of a batch the names that the model has for them.
+
+        Raises:
+            ValueError: Where one is missing.
+        """
         missing = [source for source in self.reads.values() if source not in inputs]
         if missing:
             raise ValueError(
@@ -69,7 +84,11 @@ class FrozenTeacher(nn.Module):
 
     @property
     def head(self) -> nn.Linear:
-        """The layer that gives the logits, whatever its library calls it. Raises ValueError where there is not one."""
+        """The layer that gives the logits, whatever its library calls it.
+
+        Raises:
+            ValueError: Unless there is exactly one such layer.
+        """
         layers = [
             module
             for name, module in self.model.named_modules()
@@ -81,7 +100,7 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """What the head takes in, (R, D), of the inputs of a batch: pooled as this architecture pools."""
+        """Compute the features (R, D) that the head takes in: pooled as this architecture pools."""
         taken: list[Tensor] = []
         handle = self.head.register_forward_pre_hook(lambda _, values: taken.append(values[0]))
         try:
@@ -92,18 +111,26 @@ class FrozenTeacher(nn.Module):
 
     @torch.no_grad()
     def replace_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Give the head these weights (C, D) and (C,), on its own device; they stay frozen."""
+        """Replace the weights of the head; they stay frozen.
+
+        Args:
+            weight: (C, D).
+            bias: (C,).
+        """
         self.head.weight.copy_(weight)
         self.head.bias.copy_(bias)
 
 
 class TeacherEnsemble(nn.Module):
-    """Frozen teachers that answer with one voice. Stays in evaluation mode, keeps no graph.
+    """The weighted average of frozen teachers. Stays in evaluation mode, keeps no graph.
 
-    weights: the share of each teacher, divided by their sum. average: `logits` gives their weighted mean,
-    `probabilities` the logarithm of the weighted mean of their softmaxes; one teacher alone answers for itself in both.
-    Features go by the names of the layers: the first teacher's as they are, the second's after `2.`, the third's after
-    `3.`, and so on.
+    Feature maps are not averaged. They go by the names of the layers: the first teacher's as they are, the second's
+    after `2.`, the third's after `3.`, and so on.
+
+    Attributes:
+        shares: The weight of each teacher, divided by their sum, (teachers, 1, 1).
+        average: `logits` gives the weighted mean of the logits, `probabilities` the logarithm of the weighted mean of
+            the softmaxes.
     """
 
     shares: Tensor
@@ -111,6 +138,16 @@ class TeacherEnsemble(nn.Module):
     def __init__(
         self, teachers: Sequence[FrozenTeacher], *, weights: Sequence[float] | None = None, average: Average = "logits"
     ) -> None:
+        """Join teachers.
+
+        Args:
+            teachers: One or more.
+            weights: Above 0, one for each teacher; equal ones where None.
+            average: See the class.
+
+        Raises:
+            ValueError: For other weights.
+        """
         super().__init__()
         weights = [1.0] * len(teachers) if weights is None else list(weights)
         if not teachers or len(weights) != len(teachers) or min(weights) <= 0.0:
@@ -123,10 +160,15 @@ class TeacherEnsemble(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> TeacherEnsemble:
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def hook_features(self, layers: Sequence[str]) -> None:
-        """As `models.hooks.hook_features`, by the names under which the features come. Raises UserError as it does."""
+        """Let the forward also give the outputs of these layers, see `models.hooks.hook_features`.
+
+        Raises:
+            UserError: For a name that the teacher does not have.
+        """
         named = [_split_name(layer, len(self.teachers)) for layer in layers]
         for number, teacher in enumerate(self.members, 1):
             teacher.hook_features([layer for place, layer in named if place == number])
@@ -138,28 +180,34 @@ class TeacherEnsemble(nn.Module):
 
     @torch.no_grad()
     def forward(self, **inputs: Tensor) -> Outputs:
-        """inputs: of a batch -> the outputs that all teachers give, averaged; logits in the task's order of classes."""
-        answers: list[Outputs] = [teacher(**inputs) for teacher in self.teachers]
-        if len(answers) == 1:
-            return answers[0]
+        """Average the outputs that all teachers give for a batch; logits in the task's order of classes."""
+        given: list[Outputs] = [teacher(**inputs) for teacher in self.teachers]
+        if len(given) == 1:
+            return given[0]
         averaged = {
-            name: self.combine([answer[name] for answer in answers], name)
-            for name in answers[0]
-            if not name.startswith(FEATURES) and all(name in answer for answer in answers)
+            name: self.combine([outputs[name] for outputs in given], name)
+            for name in given[0]
+            if not name.startswith(FEATURES) and all(name in outputs for outputs in given)
         }
         features = {
             f"{FEATURES}{name_layer(number, name.removeprefix(FEATURES))}": tensor
-            for number, answer in enumerate(answers, 1)
-            for name, tensor in answer.items()
+            for number, outputs in enumerate(given, 1)
+            for name, tensor in outputs.items()
             if name.startswith(FEATURES)
         }
         return {**averaged, **features}
 
-    def combine(self, answers: Sequence[Tensor], name: str = "logits") -> Tensor:
-        """The average (R, ...) of what each teacher gives, (R, ...) each, on one device. At least in fp32: teachers may
-        answer in several precisions. `probabilities` are those of `logits`; any other output has its mean taken.
+    def combine(self, outputs: Sequence[Tensor], name: str = "logits") -> Tensor:
+        """Average one output of all teachers, in fp32 at least: teachers may compute in several precisions.
+
+        Args:
+            outputs: Of each teacher, (R, ...), on one device.
+            name: Of the output. Only `logits` are averaged as `probabilities`; of any other output the mean is taken.
+
+        Returns:
+            The average (R, ...).
         """
-        stacked = torch.stack([each.to(torch.promote_types(each.dtype, torch.float32)) for each in answers])
+        stacked = torch.stack([each.to(torch.promote_types(each.dtype, torch.float32)) for each in outputs])
         shares = self.shares.reshape(-1, *[1] * (stacked.ndim - 1))
         if self.average == "logits" or name != "logits":
             return (stacked * shares).sum(0)
@@ -168,7 +216,12 @@ class TeacherEnsemble(nn.Module):
 
 
 def name_layer(number: int, layer: str) -> str:
-    """What the layer of the n-th teacher (from 1) is called among the features of all."""
+    """Name a layer among the features of all teachers.
+
+    Args:
+        number: Of the teacher, from 1.
+        layer: Its name in the teacher's model.
+    """
     return layer if number == 1 else f"{number}.{layer}"
 
 
@@ -184,12 +237,17 @@ Named = tuple[str, nn.Module]
 
 
 def name_teacher(config: RunConfig, number: int) -> str:
-    """What messages call the n-th teacher (from 1): `teacher` where it is alone, else `teacher 2`."""
+    """Name a teacher in messages: `teacher` where it is alone, else `teacher 2`.
+
+    Args:
+        config: Of the run.
+        number: Of the teacher, from 1.
+    """
     return "teacher" if len(config.teachers) == 1 else f"teacher {number}"
 
 
 def name_teachers(config: RunConfig, teachers: nn.Module | None) -> list[Named]:
-    """The teachers of stage 2 in their order, as `teacher NAME`, or `teacher 1 NAME`, `teacher 2 NAME` and so on.
+    """List the teachers of stage 2 in their order, as `teacher NAME`, or `teacher 1 NAME`, `teacher 2 NAME` and so on.
 
     Args:
         config: Of the run.

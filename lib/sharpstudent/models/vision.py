@@ -23,10 +23,9 @@ PREPROCESS_OPTIONS = ("input_size", "mean", "std")
 
 
 class PicturePreprocess(nn.Module):
-    """Pictures as one model expects them: resized to a side of its own, and normalised.
+    """Brings pictures into the form that one model expects: resized to a side of its own, and normalised.
 
-    input_size: side in pixels that the pictures are resized to (bilinear with antialiasing); mean, std: of each colour,
-    for RGB in 0..1. What is None leaves the tensor as it is; without any of them it is the caller's very tensor.
+    What is not given leaves the tensor as it is; without any of it, `forward` returns the caller's very tensor.
     """
 
     mean: Tensor | None
@@ -39,6 +38,13 @@ class PicturePreprocess(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
+        """Set the form of the pictures.
+
+        Args:
+            input_size: Side in pixels that pictures are resized to (bilinear with antialiasing).
+            mean: Subtracted from each colour, for RGB in 0..1.
+            std: By which each colour is divided.
+        """
         super().__init__()
         self.input_size = input_size
         # Not persistent: settings are no weights.
@@ -46,6 +52,7 @@ class PicturePreprocess(nn.Module):
         self.register_buffer("std", _per_colour(std), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) float32 RGB in 0..1 in the model's form."""
         size = self.input_size
         if size is not None and tuple(image.shape[-2:]) != (size, size):
             image = F.interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -57,7 +64,11 @@ class PicturePreprocess(nn.Module):
 
 
 class Classifier(nn.Module, ABC):
-    """What every student and teacher of pictures can do. preprocess: where it expects pictures of another form."""
+    """What every student and teacher of pictures can do.
+
+    Attributes:
+        preprocess: Where the model expects pictures of another form; None where it does not.
+    """
 
     preprocess: PicturePreprocess | None
 
@@ -67,30 +78,31 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def compute_logits(self, image: Tensor) -> Tensor:
-        """Logits (B, C) of pictures (B, 3, H, W) float32 RGB in 0..1, preprocessed already."""
+        """Compute logits (B, C) of pictures (B, 3, H, W) float32 RGB in 0..1, preprocessed already."""
 
     def forward(self, image: Tensor) -> Outputs:
-        """`logits` (B, C) of pictures (B, 3, H, W) float32 RGB in 0..1."""
+        """Compute `logits` (B, C) of pictures (B, 3, H, W) float32 RGB in 0..1."""
         return {"logits": self.compute_logits(self.prepare(image))}
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Pictures as this model expects them; the same object where it expects no other."""
+        """Preprocess pictures; returns the same object where the model expects no other form."""
         return image if self.preprocess is None else self.preprocess(image)
 
     @abstractmethod
     def get_features(self, image: Tensor) -> Tensor:
-        """Last feature map (B, D, h, w) of pictures (B, 3, H, W) float32 RGB in 0..1."""
+        """Compute the last feature map (B, D, h, w) of pictures (B, 3, H, W) float32 RGB in 0..1."""
 
     @abstractmethod
     def enable_gradient_checkpointing(self) -> None:
         """Keep the activations between blocks only, and compute those within again during `backward`.
 
-        Raises UserError for an architecture that cannot.
+        Raises:
+            UserError: For an architecture that cannot.
         """
 
 
 class TimmClassifier(Classifier):
-    """A timm backbone without its head, and our own head, so that its keys are the same in training and inference.
+    """A timm backbone without its head, and a head of ours, so that its keys are the same in training and inference.
 
     State keys: `backbone.*` (timm's own) and `head.1.weight`, `head.1.bias`.
     """
@@ -106,9 +118,11 @@ class TimmClassifier(Classifier):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooled, classes))
 
     def get_features(self, image: Tensor) -> Tensor:
+        """See `Classifier`."""
         return self.backbone.forward_features(self.prepare(image))
 
     def enable_gradient_checkpointing(self) -> None:
+        """See `Classifier`."""
         enable = getattr(self.backbone, "set_grad_checkpointing", None)
         try:
             if enable is None:
@@ -123,6 +137,7 @@ class TimmClassifier(Classifier):
             ) from None
 
     def compute_logits(self, image: Tensor) -> Tensor:
+        """See `Classifier`."""
         return self.head(self.backbone(image))
 
 
@@ -141,26 +156,29 @@ class EfficientNetClassifier(Classifier):
         self.net = EfficientNet.from_name(name, num_classes=classes, **overrides)
 
     def get_features(self, image: Tensor) -> Tensor:
+        """See `Classifier`."""
         return self.net.extract_features(self.prepare(image))
 
     def enable_gradient_checkpointing(self) -> None:
+        """See `Classifier`."""
         for block in self.net._blocks:  # the library has no switch of its own
             block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
 
     def compute_logits(self, image: Tensor) -> Tensor:
+        """See `Classifier`."""
         return self.net(image)
 
 
 def build_classifier(
     name: str, *, classes: int, dropout: float | None, options: Mapping[str, Any] | None = None
 ) -> Classifier:
-    """A classifier with random weights.
+    """Build a classifier with random weights.
 
     Args:
         name: `efficientnet-b4` or any timm model name.
         classes: Outputs of its head.
         dropout: Before the head; None for the architecture's own.
-        options: Of `PicturePreprocess`: the form of pictures that it expects.
+        options: Arguments of `PicturePreprocess`: the form of pictures that it expects.
 
     Raises:
         UserError: For a name that neither library knows, with the nearest ones, and for any other option.

@@ -1,8 +1,8 @@
 """Strict loading of weights: every tensor of the backbone matches, or it is an error with example keys of both sides.
 
 A file may wrap its tensors (`model`, `state_dict`, `model_state_dict`) and prefix its keys (see PREFIXES); both are
-undone on both sides before comparing. The head may bear another library's name, such as `last_layer` for
-efficientnet-pytorch's `_fc`, and a pair that is alone on both sides and fits is taken for the same.
+removed on both sides before the names are compared. The head may have another library's name, such as `last_layer` for
+efficientnet-pytorch's `_fc`; where each side has one head that is not matched, and they fit, they count as the same.
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Match:
-    """How a file's tensors fit a model. matched: model key -> file key; the other two name what is left on either
-    side.
+    """How the tensors of a file fit a model.
+
+    Attributes:
+        matched: The file's key for each key of the model.
+        missing: Keys of the model that the file lacks or has in another shape.
+        unexpected: Keys of the file that the model lacks.
+        wrong_shape: A text for each tensor that has another shape in the file.
     """
 
     matched: Mapping[str, str]
@@ -45,26 +50,29 @@ class Match:
         return f"{len(self.matched)} tensors matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
 
     def missing_in_backbone(self) -> list[str]:
+        """The missing keys, without those of the head."""
         return [key for key in self.missing if not is_head(key)]
 
     def unexpected_in_backbone(self) -> list[str]:
+        """The unexpected keys, without those of a head."""
         return [key for key in self.unexpected if not is_head(key)]
 
 
 def is_head(key: str) -> bool:
-    """Whether a state key belongs to the classification head, in any of the forms we read.
+    """Whether a state key belongs to the classification head, in any of the forms that are read.
 
-    timm calls some last layers of a backbone `head.norm`: what our classifier holds as `backbone.*` is none of the
-    head.
+    timm calls some last layers of a backbone `head.norm`: keys of our classifier that begin with `backbone.` are never
+    of the head.
     """
     name = _normalise(key)
     return name in RENAMED.values() or ("backbone." not in key and name.startswith(HEAD_NAMES))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth/.tar/.pt or .safetensors file, unwrapped. Never runs code from the file.
+    """Read the tensors of a .pth/.tar/.pt or .safetensors file. Never runs code from the file.
 
-    Raises UserError for a missing, damaged or foreign file.
+    Raises:
+        UserError: For a missing, damaged or foreign file.
     """
     if not path.is_file():
         raise UserError.about(where=str(path), what="does not exist", remedy="check the path")
@@ -74,7 +82,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def unwrap_tensors(found: Any, *, where: str) -> dict[str, Tensor]:
-    """The named tensors of what was read from a file, out of their wrapper. Raises UserError where there are none."""
+    """Take the named tensors out of their wrapper.
+
+    Args:
+        found: What was read from a file.
+        where: The file, for messages.
+
+    Raises:
+        UserError: Where there are no tensors.
+    """
     for wrapper in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
@@ -91,7 +107,12 @@ def unwrap_tensors(found: Any, *, where: str) -> dict[str, Tensor]:
 
 
 def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
-    """Compare names and shapes; nothing is loaded."""
+    """Compare names and shapes; nothing is loaded.
+
+    Args:
+        model: The model.
+        tensors: Those of a file, by name.
+    """
     wanted = model.state_dict()
     offered = {_normalise(key): key for key in tensors}
     if len(offered) != len(tensors):  # prefixes tell two tensors apart: compare the names as they are
@@ -116,7 +137,7 @@ def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
 def _pair_heads(
     wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], by_name: Mapping[str, str]
 ) -> dict[str, str]:
-    """A head whose name differs on both sides: weight and bias, where either side has one such pair and shapes agree.
+    """Match a head whose name differs on both sides: weight and bias, where each side has one pair of equal shapes.
 
     Heads of other shapes (ImageNet's 1000 classes) stay unmatched.
     """
@@ -131,7 +152,7 @@ def _pair_heads(
 
 
 def count_head_classes(tensors: Mapping[str, Tensor]) -> int | None:
-    """How many classes the head of a file tells apart; None where it holds no head."""
+    """Count the classes of the head in a file; None where it holds no head."""
     sizes = [int(t.shape[0]) for key, t in tensors.items() if is_head(key) and key.endswith("weight") and t.ndim == 2]
     return sizes[-1] if sizes else None
 
@@ -182,10 +203,20 @@ def load_weights(
 
 
 def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[Path, list[str]]:
-    """The file that a path or glob means: of several, the newest whose tensors all fit `model`.
+    """Find the file that a path or pattern means: of several, the newest whose tensors all fit the model.
 
-    Returns the path and notes on the choice. Never ranks runs by their AUC: runs differ in data. Raises UserError
-    that lists what is there when nothing fits.
+    Runs are never ranked by their metrics: they differ in data.
+
+    Args:
+        pattern: A path, or a pattern as of `glob`.
+        model: Which the file must fit.
+        key: The config's key, for messages.
+
+    Returns:
+        The path, and notes on the choice.
+
+    Raises:
+        UserError: Where no file fits, with a list of what is there.
     """
     if not glob.has_magic(pattern) or Path(pattern).is_file():
         return Path(pattern), []
@@ -242,7 +273,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def compute_weights_hash(model: nn.Module) -> str:
-    """sha256 (hex) over name, dtype, shape and bytes of every tensor of the state dict, in its order.
+    """Compute the sha256 (hex) over name, dtype, shape and bytes of every tensor of the state dict, in its order.
 
     The same on every device and in every memory layout; one changed bit or counter changes it.
     """
@@ -255,10 +286,14 @@ def compute_weights_hash(model: nn.Module) -> str:
 
 
 def rename_by_order(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Tensors of another library, renamed to those of the timm model `name`: both list the same layers in the same
-    order.
+    """Rename tensors of another library to those of a timm model that lists the same layers in the same order.
 
-    Raises ValueError unless there are as many tensors and every shape agrees.
+    Args:
+        tensors: By their names in the other library.
+        name: Of the timm model.
+
+    Raises:
+        ValueError: Unless there are as many tensors and every shape agrees.
     """
     import timm
 

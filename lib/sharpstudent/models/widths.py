@@ -14,7 +14,13 @@ CLEARLY = 0.95  # a model is lighter from 5 % below: 17.43 M against 17.55 M par
 
 @dataclass(frozen=True)
 class Lighter:
-    """A timm model name with its parameters and its multiply-accumulates for one picture."""
+    """A model that is lighter than another one.
+
+    Attributes:
+        name: Of the timm model.
+        parameters: How many it has.
+        macs: Multiply-accumulates for one picture.
+    """
 
     name: str
     parameters: int
@@ -22,12 +28,17 @@ class Lighter:
 
 
 def is_clearly_less(one: float, other: float) -> bool:
-    """Whether `one` is at least 5 % below `other`."""
+    """Whether a number is at least 5 % below another.
+
+    Args:
+        one: Above 0.
+        other: Above 0.
+    """
     return one <= CLEARLY * other
 
 
 def list_widths(name: str) -> list[str]:
-    """The models of timm whose names differ from this one's in its last number only, `name` among them, by that number.
+    """List the timm models whose names differ from this one's in the last number only, sorted by that number.
 
     `mobilevitv2_200` gives `mobilevitv2_050` ... `mobilevitv2_200`, `tf_efficientnet_lite2` its five indices. Empty for
     a name that timm does not have or that ends in no number.
@@ -44,10 +55,18 @@ def list_widths(name: str) -> list[str]:
 
 
 def find_lighter_width(name: str, *, side: int, below_parameters: int, below_macs: int) -> Lighter | None:
-    """The width of `name` with the most parameters that is at least 5 % below both numbers; None where there is none.
+    """Find the largest width of a model that is at least 5 % below two numbers.
 
-    side: side of the pictures [px]. Counted with two outputs. No weights are read or made: the models are built
-    on torch's meta device, which knows shapes only.
+    No weights are read or made: the models are built on torch's meta device, which knows shapes only, with two outputs.
+
+    Args:
+        name: Of a timm model.
+        side: Side of the pictures [px].
+        below_parameters: Parameters of the model that it has to be lighter than.
+        below_macs: Multiply-accumulates of that model.
+
+    Returns:
+        None where no width is lighter.
     """
     counted = [found for width in list_widths(name) if (found := _count(width, side)) is not None]
     fitting = [
@@ -60,7 +79,7 @@ def find_lighter_width(name: str, *, side: int, below_parameters: int, below_mac
 
 @functools.cache
 def _count(name: str, side: int) -> Lighter | None:
-    """None for a model that does not take pictures of this size: then its number is a size and no width."""
+    """Count one width; None for a model that does not take this size: then its number is a size and no width."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

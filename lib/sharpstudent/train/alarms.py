@@ -1,5 +1,7 @@
-"""Warnings during training: a model at chance, terms of the loss that are out of balance, samples that cannot be read,
-and a training that collapses (SAM with too large a radius takes models to chance, without a NaN).
+"""Warnings during training.
+
+They are about a model at chance, terms of the loss that are out of balance, samples that cannot be read, and a training
+that collapses: SAM with too large a radius takes models to chance, without a NaN.
 """
 
 from __future__ import annotations
@@ -114,7 +116,15 @@ def stop_if_too_many(unreadable: dict[str, str], known: int) -> None:
 
 @dataclass
 class CollapseWatch:
-    """Counts epochs at chance, and follows the losses at w and at w + e; each warning is given once until it clears."""
+    """Counts epochs at chance, and follows the losses at w and at w + e; each warning is given once until it clears.
+
+    Attributes:
+        epochs_at_chance: How many in a row.
+        steps: Steps with two losses so far.
+        loss: Running mean at w.
+        perturbed_loss: Running mean at w + e.
+        is_jumping: Whether the second stands far above the first.
+    """
 
     epochs_at_chance: int = 0
     steps: int = 0

@@ -1,6 +1,4 @@
-"""From the config to a training: its samples (training and validation, opened together, which share no group), its
-criterion and optimiser, and how a step is computed on this device.
-"""
+"""Builds a training from the config: samples, criterion, optimiser, and the step on this device."""
 
 from __future__ import annotations
 
@@ -32,14 +30,19 @@ MOST_NAMES = 5  # of groups in a message
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Samples to learn from and to validate on; they share no group."""
+    """Samples to learn from and to validate on; they share no group.
+
+    Attributes:
+        train: The training split.
+        validation: The validation split.
+    """
 
     train: Samples
     validation: Samples
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a run says of its data, each line once."""
+        """The lines that a run prints about its data, each once."""
         return tuple(dict.fromkeys((*self.train.notes, *self.validation.notes)))
 
     @property
@@ -51,8 +54,9 @@ class TrainingData:
 def open_training_data(task: Task) -> TrainingData:
     """Open the splits `train` and `validation` of a task, and no other.
 
-    Raises UserError where the task does, for a split without samples, and for groups that stand in both, unless
-    `--allow shared-people` permits it: validation would be a test of memory.
+    Raises:
+        UserError: Where the task does, for a split without samples, and for groups that are in both, unless
+            `--allow shared-people` permits it: validation would be a test of memory.
     """
     train, validation = task.open_data("train", "validation")
     for name, samples in (("train", train), ("validation", validation)):
@@ -88,10 +92,17 @@ def build_step(
     *,
     task: Task,
 ) -> TrainStep:
-    """Models on the device, in the memory format asked for, and everything that one update needs.
+    """Build everything that one update needs, on the device and in the memory format of the config.
 
-    task: the models are shown its example batch to see what they answer. Raises UserError for what this device or this
-    student cannot do, and for terms that do not fit the models.
+    Args:
+        config: Of the run.
+        student: The model that learns.
+        teacher: Frozen; None in stage 1.
+        device: On which the step is computed.
+        task: Its example batch shows what the models give.
+
+    Raises:
+        UserError: For what this device or this student cannot do, and for terms that do not fit the models.
     """
     compute = config.compute
     _check_precision(compute, device)
@@ -129,10 +140,18 @@ def hook_layers(
     teacher: TeacherEnsemble | FrozenTeacher | None,
     example: Batch,
 ) -> Shapes:
-    """Make the models give the feature maps that the terms read, and see what they answer to a batch.
+    """Let the models give the feature maps that the terms read, and find the shapes of all outputs.
 
-    Moves neither weights nor buffers nor random states. Raises UserError for a layer that a model does not have, and
-    where the teacher's are read and there is none.
+    Changes neither weights nor buffers nor random states.
+
+    Args:
+        sections: The terms in the config.
+        student: The model that learns.
+        teacher: Frozen; None in stage 1.
+        example: A batch that the models are run on.
+
+    Raises:
+        UserError: For a layer that a model does not have.
     """
     layers = find_layers(sections)
     try:
@@ -152,7 +171,7 @@ def hook_layers(
 
 
 def _probe(model: nn.Module, example: Batch) -> Outputs:
-    """One forward in evaluation mode, after which the model and the random states are as before."""
+    """Run the model once in evaluation mode; the model and the random states stay as they are."""
     rng = capture_rng_state(device_type=example.device.type)
     try:
         with evaluation_mode(model), torch.no_grad():
@@ -185,12 +204,18 @@ def _check_micro_batches(config: RunConfig, criterion: WeightedSum) -> None:
 
 
 def choose_memory_format(compute: ComputeSection) -> torch.memory_format:
-    """How images and weights lie in memory."""
+    """Choose how images and weights lie in memory."""
     return torch.channels_last if compute.channels_last else torch.contiguous_format
 
 
 def move_model(model: nn.Module, device: torch.device, memory_format: torch.memory_format) -> None:
-    """To the device, in that memory format, in place."""
+    """Move a model, in place.
+
+    Args:
+        model: The model.
+        device: Where to.
+        memory_format: Of its weights.
+    """
     model.to(device)
     if memory_format != torch.contiguous_format:
         model.to(memory_format=memory_format)  # type: ignore[call-overload]

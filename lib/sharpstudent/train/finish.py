@@ -146,8 +146,10 @@ def _read_others(run: Run, own: Table) -> list[EvalResult]:
 
 
 def _describe_options(run: Run, checkpoint: Path) -> dict[str, Any]:
-    """After stage 2 the settings of the distillation. After stage 1, for the command of stage 2: the config file to
-    name, whether its pattern of stage-1 weights finds the checkpoint, and the `--set` words of this command without
+    """Collect what the advice after a stage needs.
+
+    After stage 2 these are the settings of the distillation. After stage 1, for the command of stage 2: the config file
+    to name, whether its pattern of stage-1 weights finds the checkpoint, and the `--set` words of this command without
     which stage 2 would build another student.
 
     A run that was resumed without its CONFIG knows the config's name only; its own config.json is of another form.

@@ -1,5 +1,6 @@
-"""Steps that are tried again in more micro-batches when memory runs out, and what users read when a step cannot be
-taken: memory, a batch too small for BatchNorm, a compiler that is missing.
+"""Steps that are retried in more micro-batches when memory runs out, and the errors of a step that cannot be taken.
+
+Such errors are about memory, a batch too small for BatchNorm, a missing compiler, and targets of a task.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def advise_on_memory(config: RunConfig, device: torch.device, *, items: int, parts: int) -> list[str]:
-    """What to try, the mildest change first; what is in use already is left out.
+    """List what to try, the mildest change first; what is in use already is left out.
 
     Args:
         config: Of the run.
@@ -56,8 +57,9 @@ class OutOfMemory(Exception):
 
 
 class MemoryRetry:
-    """Takes steps in as many micro-batches as the config asks for, and again in more of them when memory runs out and
-    the config permits it.
+    """Takes steps in the config's number of micro-batches, and retries in more of them when memory runs out.
+
+    The config has to permit the retry.
     """
 
     def __init__(self, run: Run, step: TrainStep, items: int, example: Batch | None = None) -> None:
@@ -75,11 +77,11 @@ class MemoryRetry:
 
     @property
     def raised_parts(self) -> int | None:
-        """Micro-batches of a batch, where memory has forced more of them than the config asks for."""
+        """Micro-batches of a batch, where memory has forced more of them than the config sets."""
         return self._step.parts if self._step.parts > self._wanted else None
 
     def restore_parts(self, parts: int | None) -> None:
-        """Go on with a resumed run's `raised_parts`."""
+        """Restore the `raised_parts` of a resumed run."""
         if parts is not None and self._run.config.compute.halve_on_out_of_memory:
             self._step.parts = max(self._wanted, parts)
 
@@ -107,7 +109,7 @@ class MemoryRetry:
             self._raise_parts(reason)
 
     def _raise_parts(self, reason: str) -> None:
-        """Twice as many micro-batches, or OutOfMemory when that is not permitted or not possible."""
+        """Double the micro-batches; raises OutOfMemory when that is not permitted or not possible."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what other sizes left in pieces
         parts = self._step.parts
@@ -121,7 +123,7 @@ class MemoryRetry:
         )
 
     def _explain(self, error: Exception, batch: Batch) -> None:
-        """Raise what a user can mend as a UserError; return where it is a defect."""
+        """Raise what a user can correct as a UserError; return where it is a defect."""
         stage, parts = self._run.config.stage, self._step.parts
         if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
             key, size, more = f"stage{stage}.batch_size", 2 * len(batch), ", or larger inputs"
@@ -195,5 +197,5 @@ def check_labels(batch: Batch, classes: int) -> None:
 
 
 def describe_shapes(batch: Batch) -> str:
-    """`image (16, 3, 112, 112)`."""
+    """Write the inputs of a batch as `image (16, 3, 112, 112)`."""
     return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in batch.inputs.items())

@@ -1,4 +1,4 @@
-"""One run: its device, seed, folder, console, and the signals that ask it to stop."""
+"""One run: its device, seed, folder, console, and the signals that stop it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,22 @@ CONFIG_NAME = "config.json"
 
 @dataclass
 class Run:
-    """What the stages of a script share. The folder is made by `create_folder`, after everything has been checked."""
+    """One run of a script. The folder is made by `create_folder`, after everything has been checked.
+
+    Attributes:
+        config: As it was resolved.
+        device: On which models run.
+        console: Where lines are printed.
+        resumed_from: The folder of a resumed run, None for a new one.
+        dry_run: Whether one batch is tried and nothing written.
+        replay: The skipped batch to replay, None without one.
+        config_path: The config file, None for a run that was resumed without it.
+        overrides: The words of `--set`.
+        notes: Lines printed so far, for the log.
+        folder: Of the run.
+        lock: Keeps other processes out of the folder.
+        started: When the run began, by the monotonic clock [s].
+    """
 
     config: RunConfig
     device: torch.device
@@ -54,14 +69,17 @@ class Run:
 
     @property
     def is_resumed(self) -> bool:
+        """Whether the run goes on from a saved state."""
         return self.resumed_from is not None
 
     @property
     def weights_folder(self) -> Path:
+        """Where checkpoints are."""
         return self.folder / "weights"
 
     @property
     def logs_folder(self) -> Path:
+        """Where logs are."""
         return self.folder / "logs"
 
     def say(self, line: str) -> None:
@@ -70,13 +88,21 @@ class Run:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def lock_folder(self) -> None:
-        """Keep other processes out of the run folder until this one ends. Raises UserError where one is in it."""
+        """Keep other processes out of the run folder until this one ends.
+
+        Raises:
+            UserError: Where another process has it.
+        """
         if self.lock is None:
             self.lock = lock_folder(self.folder, self.say)
 
     def create_folder(self) -> None:
-        """Make the run folder (never an existing one, also when two runs of one name start at once), lock it, and
-        describe the run in it. Raises UserError where the disk refuses.
+        """Make the run folder, lock it, and describe the run in it.
+
+        It is never an existing one, also when two runs of one name start at once.
+
+        Raises:
+            UserError: Where the disk refuses.
         """
         if self.resumed_from is None:
             self.folder = _make_run_folder(self.config)
@@ -90,9 +116,12 @@ class Run:
 
 
 def open_run(command: CommandLine) -> Run:
-    """Choose the device, seed everything, say what will be done, and lock the folder of a run that is resumed: before
-    its state is read, and before a minute of checks. Writes nothing else. Raises UserError for an absent device and for
-    a run that another process trains.
+    """Choose the device, seed everything, and say what will be done. Writes nothing.
+
+    The folder of a resumed run is locked before its state is read, and before a minute of checks.
+
+    Raises:
+        UserError: For an absent device and for a run that another process trains.
     """
     run = Run(
         config=command.config,
@@ -118,7 +147,7 @@ def open_run(command: CommandLine) -> Run:
 
 @contextlib.contextmanager
 def checking(run: Run) -> Iterator[ProblemList]:
-    """Collect the problems of data, weights and output folder; raise them as one message at the end of the block."""
+    """Collect problems of data, weights and output folder; they are raised as one error at the end of the block."""
     problems = ProblemList()
     if not run.dry_run:
         root = Path(run.config.output_root)
@@ -156,6 +185,7 @@ class Interrupts:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def raise_if_asked(self) -> None:
+        """Raise StopRequested after a signal."""
         if self._asked is not None:
             raise StopRequested(self._asked)
 
@@ -168,6 +198,6 @@ class Interrupts:
 
 
 def _make_run_folder(config: RunConfig) -> Path:
-    """`output/<name>_<config>_<mm_dd_HH_MM_SS>`."""
+    """Make `output/<name>_<config>_<mm_dd_HH_MM_SS>`."""
     stamp = datetime.now().strftime("%m_%d_%H_%M_%S")
     return make_new_folder(Path(config.output_root) / f"{config.name}_{config.config_name}_{stamp}")

@@ -1,5 +1,7 @@
-"""One update of the student as a transaction: it happens as a whole, or weights, buffers, optimiser, average, loss
-scale and random states are bit for bit as before.
+"""One update of the student as a transaction: it happens as a whole, or not at all.
+
+After a step that does not happen, weights, buffers, optimiser, average, loss scale and random states are bit for bit as
+before.
 
 With SAM (rho > 0) a step is: forward of the criterion's sources (once), pass 1 at w, pass 2 at w + e on the same
 batch with the same dropout masks, restore, clip, base step. BatchNorm statistics are those of pass 1. A batch may pass
@@ -37,7 +39,7 @@ class _Overflow(_NotFinite):
 
 @dataclass(frozen=True)
 class _Part:
-    """A micro-batch, and the outputs of the criterion's sources for it."""
+    """A micro-batch with the outputs of the teacher, and of the average, for it."""
 
     batch: Batch
     source_outputs: Mapping[TargetSource, Outputs]
@@ -47,11 +49,18 @@ class _Part:
 class TrainStep:
     """Everything one update needs.
 
-    teacher: a frozen model, or None in stage 1. average: of the student's weights, updated with each step; a term may
-    learn from it. What the criterion itself learns is among the optimizer's parameters. autocast:
-    the dtype to compute in (bf16, fp16), None for that of the weights; fp16 wants a loss_scale. parts: micro-batches a
-    batch passes in. recomputes: whether the student computes activations again during `backward` (gradient
-    checkpointing), which must not move BatchNorm's statistics a second time.
+    Attributes:
+        student: The model that learns.
+        teacher: A frozen model, None in stage 1.
+        criterion: The loss. What it learns itself is among the optimizer's parameters.
+        optimizer: SAM over the base optimiser.
+        clip_norm: Largest L2 norm of the gradient that is applied.
+        average: Of the student's weights, updated with each step; a term may learn from it.
+        autocast: The dtype to compute in (bf16, fp16), None for that of the weights.
+        loss_scale: Needed for fp16.
+        parts: Micro-batches of a batch.
+        recomputes: Whether the student computes activations again during `backward` (gradient checkpointing), which
+            must not update BatchNorm's statistics a second time.
     """
 
     student: nn.Module
@@ -66,19 +75,28 @@ class TrainStep:
     recomputes: bool = False
 
     def __call__(self, batch: Batch, progress: Progress) -> StepResult:
-        """Take one step on `batch`. Non-finite values give a `skipped` result; exceptions pass through. Both after the
-        rollback.
+        """Take one step.
+
+        Args:
+            batch: On the device of the models.
+            progress: When the step is; schedules read it.
+
+        Returns:
+            What the step did. Values that are not finite give a `skipped` result, after the rollback.
+
+        Raises:
+            Exception: Any other one as it was, after the rollback.
         """
         device_type = batch.device.type
-        held = Transaction(self.student, self.optimizer, self.average, self.loss_scale, device_type)
+        snapshot = Transaction(self.student, self.optimizer, self.average, self.loss_scale, device_type)
         try:
             try:
-                return self._update(batch, progress, held)
+                return self._update(batch, progress, snapshot)
             except _NotFinite as fault:
-                held.roll_back()
+                snapshot.roll_back()
                 return self._skip(fault)
         except BaseException:  # an interrupt of the three lines above, too: then from the start again
-            held.roll_back()
+            snapshot.roll_back()
             raise
 
     def _skip(self, fault: _NotFinite) -> StepResult:
@@ -90,7 +108,7 @@ class TrainStep:
         reason = f"{fault}; loss scale {scale:g} -> {self.loss_scale.back_off():g}"
         return StepResult(status="skipped", reason=reason, is_overflow=True)
 
-    def _update(self, batch: Batch, progress: Progress, held: Transaction) -> StepResult:
+    def _update(self, batch: Batch, progress: Progress, snapshot: Transaction) -> StepResult:
         _check_finite(find_floats(batch.inputs), "the input batch")
         # Once a step: both passes look at the same rows, and learn from the same outputs.
         parts = [_Part(part, self._run_sources(part)) for part in batch.split(self.parts)]
@@ -100,10 +118,10 @@ class TrainStep:
         self._check_gradient(grad_norm, "pass 1")
         perturbed_loss = None
         if self.optimizer.rho > 0.0:
-            weights = held.hold_weights()
+            weights = snapshot.copy_weights()
             rng_after = capture_rng_state(device_type=batch.device.type)
             with self.optimizer.perturbed(grad_norm, weights), batchnorm_statistics_frozen(self.student):
-                restore_rng_state(held.rng_before)  # the same dropout and stochastic-depth masks as in pass 1
+                restore_rng_state(snapshot.rng_before)  # the same dropout and stochastic-depth masks as in pass 1
                 perturbed_loss, _, _ = self._forward_backward(parts, progress, "pass 2")
             restore_rng_state(rng_after)
         self._check_buffers()
@@ -115,7 +133,7 @@ class TrainStep:
             grad_norm=self._unscale_and_clip(),
             agreement=None if agreement is None else float(agreement),
         )
-        held.hold_update()
+        snapshot.copy_update()
         if self.loss_scale is None:
             self.optimizer.step()
         else:
@@ -148,8 +166,9 @@ class TrainStep:
     def _forward_backward(
         self, parts: list[_Part], progress: Progress, which: str
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """Accumulate the gradient of the whole batch's loss; returns that loss, its terms, and the share of rows in
-        which student and teacher prefer the same class.
+        """Accumulate the gradient of the whole batch's loss.
+
+        Returns that loss, its terms, and the share of rows in which student and teacher prefer the same class.
         """
         loss: Tensor | None = None
         agreement: Tensor | None = None
@@ -175,7 +194,7 @@ class TrainStep:
         return loss, terms, agreement
 
     def _unscale_and_clip(self) -> float:
-        """Gradients of the true loss, their norm at most `clip_norm`; returns the norm before clipping."""
+        """Unscale the gradients and clip their norm to `clip_norm`; returns the norm before clipping."""
         if self.loss_scale is not None:
             self.loss_scale.unscale(self.optimizer)
         grad_norm = self.optimizer.compute_grad_norm()
@@ -195,7 +214,7 @@ class TrainStep:
             raise _NotFinite(f"the buffer {worst} is not finite")
 
     def autocasting(self, batch: Batch) -> contextlib.AbstractContextManager[object]:
-        """Inside, models compute as the step has them compute on this batch's device."""
+        """Give the context in which models compute, on this batch's device, with the dtype of the step."""
         if self.autocast is None:
             return contextlib.nullcontext()
         # No cache of cast weights: each is used once a forward, and a cache that an interrupt left behind would be of
@@ -204,7 +223,7 @@ class TrainStep:
 
 
 def to_precise(outputs: Outputs) -> Outputs:
-    """Outputs in fp32 at least, whatever the network computed in, for the loss. Feature maps stay as they are."""
+    """Convert outputs to fp32 at least for the loss, whatever the network computed in, but not feature maps."""
     return {
         name: value
         if name.startswith(FEATURES) or not value.is_floating_point()
@@ -214,13 +233,13 @@ def to_precise(outputs: Outputs) -> Outputs:
 
 
 def find_floats(tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """Those that can hold a value that is not finite."""
+    """Find the tensors of floating point: those that can hold a value that is not finite."""
     return [tensor for tensor in tensors.values() if tensor.is_floating_point()]
 
 
 @torch.no_grad()
 def _compare_choices(outputs: Outputs, teacher_outputs: Outputs | None) -> Tensor | None:
-    """In how many rows both prefer the same class, a scalar; None where they cannot be compared."""
+    """Count the rows in which both prefer the same class, as a scalar; None where they cannot be compared."""
     ours, theirs = outputs.get("logits"), None if teacher_outputs is None else teacher_outputs.get("logits")
     if ours is None or theirs is None or theirs.shape != ours.shape or ours.ndim != 2 or ours.shape[1] < 2:
         return None
@@ -228,7 +247,7 @@ def _compare_choices(outputs: Outputs, teacher_outputs: Outputs | None) -> Tenso
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
-    """One answer for all tensors, and one wait for the device.
+    """Check all tensors at once, with one wait for the device.
 
     The sum of squares is the fast way (a tenth of the time on a CPU); where it is not finite, large values may have
     overflowed it, and the largest magnitude decides.
@@ -243,9 +262,9 @@ def _check_finite(tensors: list[Tensor], what: str) -> None:
 
 @contextlib.contextmanager
 def batchnorm_statistics_frozen(model: nn.Module) -> Generator[None]:
-    """Inside, BatchNorm layers normalise by the batch as in training but leave their running statistics alone; the
-    buffers of other layers are put back at the end. (InstanceNorm moves its statistics whatever its flag says.)
+    """Inside, BatchNorm layers normalise by the batch as in training but leave their running statistics alone.
 
+    The buffers of other layers are restored at the end. (InstanceNorm updates its statistics whatever its flag says.)
     Switching to `eval()` would change the function that is differentiated. Nesting is harmless.
     """
     layers = find_norm_layers(model)
@@ -267,7 +286,7 @@ def batchnorm_statistics_frozen(model: nn.Module) -> Generator[None]:
 
 @contextlib.contextmanager
 def batchnorm_statistics_kept(model: nn.Module) -> Generator[None]:
-    """BatchNorm's statistics after are those before, whatever is computed again inside.
+    """Restore BatchNorm's statistics at the end, whatever is computed again inside.
 
     Freezing would not do: a recomputation must save the very tensors that the forward saved, running statistics too.
     """

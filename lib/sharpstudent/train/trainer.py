@@ -150,8 +150,9 @@ class Trainer:
         return is_over(self._run.config.training, self._state, None if best is None else best.epoch)
 
     def _settle_teachers(self) -> None:
-        """Fit, evaluate and calibrate the teachers before the first step. In a resumed run they are restored, or
-        settled anew where a change was permitted and there is something new.
+        """Fit, evaluate and calibrate the teachers before the first step.
+
+        In a resumed run they are restored, or settled anew where a change was permitted and there is something new.
         """
         state, config, teachers = self._state, self._run.config, self._step.teacher
         named = name_teachers(config, teachers)

@@ -1,7 +1,7 @@
-"""What a step may change, copied before it changes, so that a step that fails has not happened.
+"""The snapshot of a step: what the step may change is copied before, so that a step that fails has not happened.
 
-Copies are taken as late as they can be: buffers, random states and the loss scale before the first forward, weights
-before the ascent, optimiser and average just before the update, when no activations are held any more.
+Copies are made as late as possible: buffers, random states and the loss scale before the first forward, weights before
+the ascent, optimiser and average just before the update, when no activations are in memory any more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from sharpstudent.optim.sam import SAM
 
 @dataclass(frozen=True)
 class _Update:
-    """What the base step and the average change. optimizer: by parameter, its state's values."""
+    """A copy of what the base step and the average change.
+
+    Attributes:
+        optimizer: The values of the optimiser's state, by parameter.
+        average: The averaged weights.
+        average_updates: How often they were updated.
+    """
 
     optimizer: dict[Tensor, dict[str, Any]]
     average: list[Tensor]
@@ -29,7 +35,7 @@ class _Update:
 
 
 class Transaction:
-    """One step's copies. `roll_back` puts everything back, bit for bit, whatever has happened in between."""
+    """The copies of one step. `roll_back` restores everything, bit for bit, whatever has happened in between."""
 
     def __init__(
         self,
@@ -39,6 +45,15 @@ class Transaction:
         loss_scale: LossScale | None,
         device_type: str,
     ) -> None:
+        """Copy what the forwards change.
+
+        Args:
+            student: The model that learns.
+            optimizer: Of its weights.
+            average: Of its weights, None without one.
+            loss_scale: Of fp16, None without one.
+            device_type: `cpu`, `cuda` or `mps`, on which the step is computed.
+        """
         self._student, self._optimizer, self._average, self._loss_scale = student, optimizer, average, loss_scale
         self._buffers = [buffer.detach().clone() for buffer in student.buffers()]
         self._tracking = [(layer, layer.track_running_stats) for layer in find_norm_layers(student)]
@@ -48,18 +63,19 @@ class Transaction:
         self._modes = _TorchModes(device_type)
         self.rng_before = capture_rng_state(device_type=device_type)
 
-    def hold_weights(self) -> list[Tensor]:
-        """Before the first change of a weight. Once: between the ascent's restore and the update they are the same.
+    def copy_weights(self) -> list[Tensor]:
+        """Copy the weights before they first change; a second call returns the same copies.
 
-        Returns the copies, for SAM to restore from: two of them would be one too many.
+        Between the end of the ascent and the update the weights are the same. SAM restores from these copies, too: two
+        sets of them would be one too many.
         """
         if self._weights is None:
             self._weights = self._optimizer.copy_parameters()
         return self._weights
 
-    def hold_update(self) -> None:
-        """Before the base step."""
-        self.hold_weights()
+    def copy_update(self) -> None:
+        """Copy what the base step and the average change, just before."""
+        self.copy_weights()
         state = self._optimizer.base_optimizer.state
         self._update = _Update(
             optimizer={p: {name: _copy(value) for name, value in state[p].items()} for p in list(state)},
@@ -68,7 +84,7 @@ class Transaction:
         )
 
     def roll_back(self) -> None:
-        """Everything as it was when the transaction began; gradients are dropped. May be called again."""
+        """Restore everything as it was when the transaction began, without gradients. May be called again."""
         torch.set_grad_enabled(False)
         self._optimizer.zero_grad()
         for layer, tracks in self._tracking:
@@ -77,17 +93,17 @@ class Transaction:
         if self._weights is not None:
             _copy_back(self._optimizer.parameters, self._weights)
         if self._update is not None:
-            self._put_optimizer_back(self._update.optimizer)
+            self._restore_optimizer(self._update.optimizer)
         if self._update is not None and self._average is not None:
             _copy_back(self._average.tensors, self._update.average)
             self._average.updates = self._update.average_updates
         if self._loss_scale is not None and self._scale_state is not None:
             self._loss_scale.load_state_dict(self._scale_state)
         restore_rng_state(self.rng_before)
-        self._modes.put_back()
+        self._modes.restore()
 
-    def _put_optimizer_back(self, saved: dict[Tensor, dict[str, Any]]) -> None:
-        """Its values are put back in place; entries that the step made are taken out."""
+    def _restore_optimizer(self, saved: dict[Tensor, dict[str, Any]]) -> None:
+        """Restore the values of the optimiser's state; entries that the step made are deleted."""
         state = self._optimizer.base_optimizer.state
         for parameter in list(state):
             if parameter in saved:
@@ -97,22 +113,24 @@ class Transaction:
 
 
 class _TorchModes:
-    """Torch's switches of this thread. An interrupt can fall between the end of a `with` block and its exit."""
+    """Torch's switches of this thread; an interrupt can come between the end of a `with` block and its exit."""
 
     def __init__(self, device_type: str) -> None:
         self._device_type = device_type
         self._grad = torch.is_grad_enabled()
         self._autocast = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
+        """Set the switches as they were."""
         torch.set_autocast_enabled(self._device_type, self._autocast[0])
         torch.set_autocast_dtype(self._device_type, self._autocast[1])
         torch.set_grad_enabled(self._grad)
 
 
 def find_norm_layers(model: nn.Module) -> list[_BatchNorm]:
-    """Every layer that keeps its running statistics to itself when told so: BatchNorm of any dimension, synchronised or
-    not. InstanceNorm does not.
+    """Find the BatchNorm layers of any dimension, synchronised or not.
+
+    They leave their running statistics alone when `track_running_stats` is off; InstanceNorm does not.
     """
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 

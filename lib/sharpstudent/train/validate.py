@@ -85,8 +85,9 @@ class Validator:
         return compute_metrics(self.task, table, self.run.config.training.selection_metric), table
 
     def validate_epoch(self, step: TrainStep) -> ValidationResult:
-        """Validate the student, and where its weights are averaged, the average too. The better one is selected, of
-        equal ones the student.
+        """Validate the student, and where its weights are averaged, the average too.
+
+        The better one is selected, of equal ones the student.
         """
         metric = self.run.config.training.selection_metric
         name, model = f"{PREFIX}{metric}", step.student

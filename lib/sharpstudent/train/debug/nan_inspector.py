@@ -186,11 +186,23 @@ class _Recorder:
         return torch.cat(self.outputs) if self.outputs else None
 
     def begin(self, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """Before a module."""
+        """Note the inputs of a module; a forward pre-hook with keyword arguments.
+
+        Args:
+            _: The module.
+            args: Its positional arguments.
+            named: Its keyword arguments.
+        """
         self._inputs.append(measure(*_find_floats((*args, *named.values()))))
 
     def end(self, name: str, module: nn.Module, output: Any) -> None:
-        """After a module."""
+        """Note the output of a module.
+
+        Args:
+            name: Of the module, empty for the model itself.
+            module: The module.
+            output: Of the module.
+        """
         inputs = self.inputs[name] = self._inputs.pop()
         if not name and isinstance(output, Mapping):
             said = find_floats({key: value for key, value in output.items() if not key.startswith(FEATURES)})

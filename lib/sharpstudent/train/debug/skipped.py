@@ -177,7 +177,7 @@ def load_skipped(path: Path) -> Skipped:
 
 
 def pack_batch(batch: Batch) -> tuple[dict[str, Tensor], dict[str, list[Any]]]:
-    """The tensors of a batch as `inputs/NAME`, `targets/NAME` and so on, on the CPU; and its other columns as JSON."""
+    """Pack a batch: tensors as `inputs/NAME`, `targets/NAME` and so on, on the CPU; its other columns as JSON."""
     parts = {"inputs": batch.inputs, "targets": batch.targets, "weights": batch.weights, "rows": batch.rows}
     every = {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
     tensors = {name: value.detach().cpu() for name, value in every.items() if isinstance(value, Tensor)}
@@ -191,7 +191,15 @@ def pack_batch(batch: Batch) -> tuple[dict[str, Tensor], dict[str, list[Any]]]:
 
 
 def unpack_batch(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Batch:
-    """What `pack_batch` packed, and what earlier versions kept. Raises KeyError, TypeError or ValueError otherwise."""
+    """Unpack what `pack_batch` packed, and what earlier versions kept.
+
+    Args:
+        tensors: By `PART/NAME`.
+        about: The JSON beside them.
+
+    Raises:
+        ValueError: For other files, as KeyError and TypeError do.
+    """
     if "rows" not in about:
         names = {"id": "sample_ids", "clip": "clip_ids", "group": "identities"}
         rows: dict[str, Any] = {name: tuple(about[key]) for name, key in names.items()}
@@ -210,8 +218,9 @@ def unpack_batch(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bat
 
 
 def _deal(images: Tensor, labels: Tensor, rows: Mapping[str, Any], parts: int) -> Batch:
-    """A batch of runs of before November 2026, which dealt their rows out, one to each micro-batch in turn: its rows in
-    the order in which `Batch.split` cuts the very same micro-batches.
+    """Order a batch of runs of before November 2026, which gave its rows to the micro-batches in turn.
+
+    In the new order `Batch.split` cuts the very same micro-batches.
     """
     order = [row for start in range(min(parts, len(labels))) for row in range(start, len(labels), parts)]
     rows = {
@@ -226,7 +235,7 @@ def _read_settings(about: Mapping[str, Any]) -> dict[str, float]:
 
 
 def describe_computer(device: torch.device) -> dict[str, Any]:
-    """What bit-identical results need beside the same state: device, torch's version, and on a CPU its threads."""
+    """Describe what bit-identical results need beside the same state: device, torch's version, threads of a CPU."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
     return {"device": name, "torch": torch.__version__, **threads}

@@ -1,5 +1,4 @@
-"""Checks of the student and the teachers before stage 2: metrics of each model, and a warning for each thing that would
-go wrong.
+"""Preflight checks of the student and the teachers: metrics of each model, and a warning for what would go wrong.
 
 Whether a model is at chance or weak is decided by the task's first metric. Legend: N rows, C classes.
 """
@@ -310,8 +309,9 @@ def find_weak_teachers(
 
 
 def _compare_spreads(teacher: CheckedModel, student: CheckedModel) -> list[str]:
-    """Warn of logits of very different spreads: the softened distributions of one side are all but one-hot where the
-    other's are flat.
+    """Warn of logits of very different spreads.
+
+    The softened distributions of one side are then all but one-hot where the other's are flat.
     """
     if teacher.logits is None or student.logits is None:
         return []

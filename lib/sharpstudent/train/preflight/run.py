@@ -1,5 +1,6 @@
-"""Before the first step of stage 2: the student and every teacher are evaluated on the validation samples, and what
-would go wrong is said plainly.
+"""The preflight of stage 2: student and teachers are evaluated on the validation samples before the first step.
+
+Warnings say what would go wrong; metrics and warnings are kept in `logs/preflight.json`.
 """
 
 from __future__ import annotations
@@ -157,13 +158,23 @@ def _refuse_weak(validator: Validator, evaluated: Sequence[CheckedModel]) -> Non
 
 
 def describe_work(items: int, teachers: int) -> str:
-    """What the preflight of a run would do, for a dry run."""
+    """Say what the preflight of a run would do, for a dry run.
+
+    Args:
+        items: Samples of the validation set.
+        teachers: How many teachers there are.
+    """
     others = "the teacher" if teachers == 1 else f"{teachers} teachers"
     return f"the preflight would take {items} validation items through the student and {others}"
 
 
 def format_table(rows: Sequence[CheckedModel], task: Task) -> list[str]:
-    """Aligned plain lines of at most WIDTH characters; a name that is too long loses its middle."""
+    """Write the models as a table: aligned lines of at most WIDTH characters.
+
+    Args:
+        rows: The models; a name that is too long loses its middle.
+        task: Whose metrics the columns show.
+    """
     shown = task.headline_metrics
     titles = [task.title(name)[:1].upper() + task.title(name)[1:] for name in shown]
     header = ["Model", f"Val {titles[0]}", *titles[1:]]
@@ -179,7 +190,7 @@ def format_table(rows: Sequence[CheckedModel], task: Task) -> list[str]:
 
 
 def _compute_tables(validator: Validator, models: Sequence[Named], say: Callable[[str], None]) -> list[Table]:
-    """The table of each model: those kept from an earlier run, or of one pass for all that have none."""
+    """Compute the table of each model; those of an earlier run serve again, the others are made in one pass."""
     cache = build_table_cache(validator.run.config, validator.task, validator.data, validator.run.device, say)
     paths = [cache.find(model) for _, model in models]
     tables = [None if path is None else cache.load(path) for path in paths]

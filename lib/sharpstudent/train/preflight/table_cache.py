@@ -68,7 +68,7 @@ class TableCache:
         return self.folder / f"{compute_digest(parts)}.json"
 
     def load(self, path: Path) -> Table | None:
-        """What `save` wrote; None where there is nothing, or nothing whole: a note says which."""
+        """Read what `save` wrote; None where there is nothing, or, with a note, a damaged file."""
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["digest"] != compute_digest(stored["table"]):
@@ -83,7 +83,12 @@ class TableCache:
             return None
 
     def save(self, path: Path, table: Table) -> None:
-        """Keep a table. A disk that refuses costs a note and nothing else: it can be computed again."""
+        """Write a table. A disk that refuses costs a note and nothing else: the table can be computed again.
+
+        Args:
+            path: Of `find`.
+            table: Of the model.
+        """
         plain = table_to_json(table)
         try:
             write_text_atomically(path, json.dumps({"digest": compute_digest(plain), "table": plain}) + "\n")
@@ -117,9 +122,7 @@ class TableCache:
 
     @torch.inference_mode()
     def _compute_answer(self, model: nn.Module) -> str:
-        """A digest of the model's outputs for one fixed row: they depend on what no weight shows, such as the order of
-        its classes.
-        """
+        """Digest the model's outputs for one fixed row: they show what no weight does, such as the order of classes."""
         generator = torch.Generator().manual_seed(0)
         inputs = {
             name: torch.rand(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
@@ -151,7 +154,15 @@ def build_table_cache(
 
 
 def save_tables(path: Path, tables: Sequence[Table]) -> None:
-    """Write the tables of several models. Raises UserError where the disk refuses."""
+    """Write the tables of several models.
+
+    Args:
+        path: The file.
+        tables: In the order of the models.
+
+    Raises:
+        UserError: Where the disk refuses.
+    """
     write_text_atomically(path, json.dumps([table_to_json(each) for each in tables]) + "\n")
 
 
@@ -166,8 +177,10 @@ def load_tables(path: Path) -> list[Table]:
 
 
 def _fingerprint(config: RunConfig, task: Task, data: TrainingData) -> str | None:
-    """A digest of what decides the validation samples: names, sizes and times of their files, the task's settings, and
-    the first sample's arrays, which change when the making of samples does. None where that sample cannot be read.
+    """Digest what decides the validation samples; None where the first of them cannot be read.
+
+    That is names, sizes and times of their files, the task's settings, and the first sample's arrays, which change when
+    the making of samples does.
     """
     samples = data.validation
     try:

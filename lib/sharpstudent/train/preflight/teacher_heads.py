@@ -178,7 +178,7 @@ def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], groups: S
 
 
 def _split(labels: NDArray[np.int64], groups: Sequence[str]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Folds that share no person, each with every class on both sides; none where there are too few people for that."""
+    """Split into folds that share no person, each with every class on both sides; [] with too few people for that."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     if len(set(groups)) < FOLDS or np.unique(labels, return_counts=True)[1].min() < FOLDS:
@@ -278,8 +278,9 @@ def settle_heads(
 def restore_heads(
     config: RunConfig, teachers: Sequence[Named], weights_folder: Path, *, say: Callable[[str], None]
 ) -> None:
-    """Give the teachers of a replay the heads that their run fitted; one that was fitted to other features is loaded
-    with a warning.
+    """Give the teachers of a replay the heads that their run fitted.
+
+    A head that was fitted to other features is loaded with a warning.
 
     Args:
         config: Of the run.

@@ -1,5 +1,6 @@
-"""The temperature by which a teacher's logits are divided (`calibrate`): chosen by the preflight, kept in the run's
-`logs/preflight.json`, and read from there by a resumed run and a replay.
+"""The temperature by which a teacher's logits are divided (`calibrate`).
+
+The preflight chooses it and keeps it in the run's `logs/preflight.json`, from where a resumed run and a replay read it.
 """
 
 from __future__ import annotations
@@ -100,8 +101,9 @@ def restore_calibrations(config: RunConfig, teachers: Sequence[Named], logs_fold
 
 
 def _refuse(evaluated: CheckedModel, temperature: float, note: str | None) -> None:
-    """Refuse what no temperature mends: swapped classes and ignorance, since every order stays. A temperature at a
-    bound of the search was not found, and says nothing of the teacher.
+    """Refuse what no temperature corrects: swapped classes and a model that knows nothing, since every order stays.
+
+    A temperature at a bound of the search was not found, and says nothing about the teacher.
     """
     unit = plural(evaluated.task.unit)
     if evaluated.is_below_chance:
