@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from drawn_faces import draw_face  # noqa: E402
 from sharpstudent.core.random import build_generator  # noqa: E402
-from sharpstudent.modalities.faces.item import make_pair  # noqa: E402
+from sharpstudent.modalities.faces.sample import make_pair  # noqa: E402
 from sharpstudent.tasks.deepfake.report.pictures import draw_batch  # noqa: E402
 
 from demo.compare import OUT, ROLES  # noqa: E402

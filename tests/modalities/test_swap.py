@@ -32,7 +32,7 @@ from sharpstudent.modalities.faces.swap.swap import (
     PointedFace,
     Swap,
     UnfitPair,
-    cut_face,
+    crop_face,
     draft_swap,
     finish_swap,
     keep_picture,
@@ -287,8 +287,8 @@ def test_a_bar_across_the_nose_shows_in_the_bridge():
 def test_real_and_fake_are_cut_alike_and_differ_only_where_the_swap_is(image_size):
     (source, target) = find_pairs(1)[0]
     box = compute_landmark_box(target.points[:68])
-    cut = cut_face(target.image, target.points, box, image_size)
-    own = cut_face(source.image, source.points, compute_landmark_box(source.points[:68]), image_size)
+    cut = crop_face(target.image, target.points, box, image_size)
+    own = crop_face(source.image, source.points, compute_landmark_box(source.points[:68]), image_size)
     swap = finish_swap(draft_swap(own.face, cut.face))
     real, fake = (keep_picture(image, cut.final_xyxy, image_size) for image in (cut.face.image, swap.image))
     assert real.shape == fake.shape == (image_size, image_size, 3)

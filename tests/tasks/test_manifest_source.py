@@ -16,7 +16,7 @@ from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import LoadedBatch, load_batches
 from sharpstudent.data.sampler import TrainSampler
-from sharpstudent.modalities.faces.item import make_single
+from sharpstudent.modalities.faces.sample import make_single
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources import manifest as source

@@ -17,12 +17,12 @@ from sharpstudent.modalities.faces.corruptions import (
     blur,
     change_light,
     corrupt,
-    cut_face,
+    crop_face,
     find_obstacle,
     lose_resolution,
     share_online,
 )
-from sharpstudent.modalities.faces.item import make_single
+from sharpstudent.modalities.faces.sample import make_single
 
 BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 needs_h264 = pytest.mark.skipif(find_obstacle() is not None, reason=find_obstacle() or "")
@@ -38,7 +38,7 @@ print(json.dumps(sum_up(reverse=True)))
 
 def cut_drawn(seed=3, side=200):
     image, landmarks = draw_face(seed, side)
-    return cut_face(image, np.concatenate([landmarks[:68].min(axis=0), landmarks[:68].max(axis=0)]))
+    return crop_face(image, np.concatenate([landmarks[:68].min(axis=0), landmarks[:68].max(axis=0)]))
 
 
 def sum_up(*, reverse):
@@ -86,7 +86,7 @@ def test_the_cut_is_that_of_evaluation():
     image, landmarks = draw_face(3, 200)
     box = np.concatenate([landmarks[:68].min(axis=0), landmarks[:68].max(axis=0)])
     for given in (box, None):
-        side = cut_face(image, given).picture
+        side = crop_face(image, given).picture
         alone = make_single(side, None, np.random.default_rng(0), 64, train=False)
         np.testing.assert_array_equal(alone, make_single(image, given, np.random.default_rng(0), 64, train=False))
 
@@ -185,7 +185,7 @@ def test_jitter_moves_and_scales_the_box_by_exactly_its_share():
 
 def test_jitter_of_a_picture_taken_as_it_is_shows_its_mirror_image_beyond_the_border():
     x = np.arange(100, dtype=np.uint8)[None, :, None].repeat(100, axis=0).repeat(3, axis=2)
-    face = cut_face(x, None)
+    face = crop_face(x, None)
     wide = [cut for i in range(40) if (cut := face.jitter(0.2, np.random.default_rng(i))).shape[1] == 120]
     assert wide
     for cut in wide:
@@ -202,4 +202,4 @@ def test_the_smallest_pictures_are_corrupted_too(shape):
         if corruption.name == "h264" and find_obstacle() is not None:
             continue
         for level in range(len(corruption.severities)):
-            assert 0 not in corrupt(cut_face(image, None), corruption, level, seed=0, index=0).shape
+            assert 0 not in corrupt(crop_face(image, None), corruption, level, seed=0, index=0).shape

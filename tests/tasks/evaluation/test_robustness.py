@@ -10,7 +10,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.evaluation.tables import compute_tables
-from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, blur, corrupt, cut_face, find_obstacle
+from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, blur, corrupt, crop_face, find_obstacle
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, make_unscored
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX
 from sharpstudent.tasks.deepfake.evaluation.robustness import (
@@ -121,7 +121,7 @@ def test_the_clean_pixels_are_those_of_validation_and_each_variant_is_its_corrup
     plain = make_set().open(SIZE).make(5, np.random.default_rng(1)).inputs["image"][0]
     np.testing.assert_array_equal(item.inputs["image"][0], plain)
     loaded = faces[5].load()
-    cut = cut_face(loaded.image, loaded.boxes[0])
+    cut = crop_face(loaded.image, loaded.boxes[0])
     for variant, image in zip(variants, item.inputs["image"], strict=True):
         picture = corrupt(cut, variant.corruption, variant.level, seed=4, index=5)
         whole = CorruptedFaces(

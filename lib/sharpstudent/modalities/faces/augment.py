@@ -1,8 +1,8 @@
-"""The one adapter to albumentations: the augmentation that real and fake share, and the colour shift of self-blending.
+"""The adapter to albumentations: the augmentation that real and fake share, and the colour shift of self-blending.
 
-albumentations draws from its own generators. Here they are replaced before every call by ones derived from the caller's
-generator, so that the same generator state gives the same bytes and no global state is touched. (`set_random_seed` will
-not do: it gives every transform the same seed, so that all of them would be applied, or not, together.)
+albumentations draws from generators of its own. Before every call they are replaced by ones that are derived from the
+caller's generator, so that the same generator state gives the same bytes and no global state is touched.
+(`set_random_seed` does not do: it gives every transform the same seed, so that all of them would be applied, or none.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHARPEN_ALPHA, SHARPEN_LIGHTNESS = (0.2, 0.5), (0.5, 1.0)
 
 
 class _Pipelines(threading.local):
-    """The two pipelines, built once a thread: they carry the generator of the call that uses them."""
+    """The two pipelines, built once a thread, because they hold the generator of the call that uses them."""
 
     def __init__(self) -> None:
         # Both images have one size by contract; checking it again costs time.
@@ -77,24 +77,45 @@ def _seed(pipeline: A.Compose, rng: np.random.Generator) -> A.Compose:
 def augment_pair(
     real: NDArray[np.uint8], fake: NDArray[np.uint8], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Augment two images with one draw of parameters: RGB shift, HSV shift, brightness/contrast, JPEG.
+    """Augment two images with the same parameters: RGB shift, HSV shift, brightness and contrast, JPEG.
 
-    real, fake: uint8 (H, W, 3) RGB of one shape. Returns two new arrays of that shape and dtype.
+    Args:
+        real: uint8 (H, W, 3) RGB.
+        fake: Of the same shape.
+        rng: Draws the parameters.
+
+    Returns:
+        Two new images of that shape.
     """
     out = _seed(_PIPELINES.shared, rng)(image=real, fake=fake)
     return out["image"], out["fake"]
 
 
 def augment_single(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The same augmentation for one image, uint8 (H, W, 3) RGB; the same generator state draws the same parameters."""
+    """Augment one image as `augment_pair` does; the same generator state draws the same parameters.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        rng: Draws the parameters.
+
+    Returns:
+        A new image of that shape.
+    """
     return _seed(_PIPELINES.shared, rng)(image=image)["image"]
 
 
 def color_shift_source(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The statistical difference between source and target of a self-blend.
+    """Give one side of a self-blend statistics of its own.
 
-    RGB shift p=.3, HSV shift, brightness/contrast, then either a loss of resolution or sharpening. image: uint8 (H, W,
-    3) RGB; the same comes back. One with a side below 8 px is too small for this: it is returned unchanged.
+    RGB shift with probability 0.3, HSV shift, brightness and contrast, and then either a loss of resolution or
+    sharpening.
+
+    Args:
+        image: uint8 (H, W, 3) RGB. With a side below 8 px it is too small for this and comes back unchanged.
+        rng: Draws the parameters.
+
+    Returns:
+        A new image of that shape.
     """
     if min(image.shape[:2]) < 8:
         return image.copy()

@@ -214,7 +214,7 @@ class BoxedCrop:
         return np.asarray(whole, np.uint8)
 
 
-def cut_face(image: NDArray[np.uint8], box: NDArray[np.generic] | None) -> BoxedCrop:
+def crop_face(image: NDArray[np.uint8], box: NDArray[np.generic] | None) -> BoxedCrop:
     """Find the crop that evaluation uses.
 
     Args:

@@ -1,9 +1,10 @@
-"""Boxes and crops: which box belongs to the landmarks, the loose crop for blending, the final crop with margins; how
-sharp a crop is, and a perceptual hash of it.
+"""Boxes and crops of faces; how sharp a crop is, and its perceptual hash.
 
-The hash has 64 bits: pictures that look alike have hashes that differ in few of them. They are the signs of the lowest
-frequencies of the picture's discrete cosine transform, after Zauner, "Implementation and Benchmarking of Perceptual
-Image Hash Functions" (2010). The figure for sharpness compares faces of different sizes.
+There are two crops: the loose one, which self-blending works on, and the final one with margins, which a network sees.
+
+The hash has 64 bits: pictures that look alike have hashes that differ in few of them. The bits are the signs of the
+lowest frequencies of the picture's discrete cosine transform (Zauner, "Implementation and Benchmarking of Perceptual
+Image Hash Functions", 2010).
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ EVALUATION_MARGIN = 0.5  # 12.5 % of the box each side
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image with the geometry that moved with it.
+    """A part of an image, with the points and boxes in it.
 
-    image: uint8 (h, w, 3), a view; landmarks: float32 (n, 2) and boxes: float32 (n, 4), both in the crop's pixels.
+    Attributes:
+        image: uint8 (h, w, 3), a view.
+        landmarks: float32 (n, 2) in the crop's pixels.
+        boxes: float32 (n, 4) in the crop's pixels.
     """
 
     image: NDArray[np.uint8]
@@ -36,18 +40,26 @@ class Crop:
 
 
 def compute_landmark_box(landmarks: NDArray[np.generic]) -> NDArray[np.float32]:
-    """The tight box of (n, 2) points: float32 (4,)."""
+    """Compute the tight box (4,), float32, of (n, 2) points."""
     points = np.asarray(landmarks, np.float32)
     return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
 def compute_areas(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The areas (n,) of boxes (n, 4) [px^2]; 0 of a box that is turned inside out."""
+    """Compute the areas (n,) of boxes (n, 4) [px^2]; a box that is turned inside out has 0."""
     return np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1)
 
 
 def compute_ious(one: NDArray[np.generic], two: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Intersection over union, 0..1, of every pair of boxes (n, 4) and (m, 4): (n, m); 0 where both are empty."""
+    """Compute the intersection over union of every pair of boxes.
+
+    Args:
+        one: Boxes (n, 4).
+        two: Boxes (m, 4).
+
+    Returns:
+        Values in 0..1, (n, m); 0 where both boxes are empty.
+    """
     first, second = (np.asarray(boxes, np.float64) for boxes in (one, two))
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
@@ -57,16 +69,35 @@ def compute_ious(one: NDArray[np.generic], two: NDArray[np.generic]) -> NDArray[
 
 
 def compute_iou(box_xyxy: NDArray[np.generic], other_xyxy: NDArray[np.generic]) -> float:
-    """Intersection over union of two boxes (4,), 0..1; 0 when both are empty."""
+    """Compute the intersection over union of two boxes.
+
+    Args:
+        box_xyxy: (4,).
+        other_xyxy: (4,).
+
+    Returns:
+        A value in 0..1; 0 where both are empty.
+    """
     return float(compute_ious(np.atleast_2d(box_xyxy), np.atleast_2d(other_xyxy))[0, 0])
 
 
 def choose_box(
     boxes: Sequence[NDArray[np.generic]] | NDArray[np.generic], landmarks: NDArray[np.generic]
 ) -> NDArray[np.float32]:
-    """Of the two largest detector boxes the one with the best IoU with the landmarks' box; on a tie the larger.
+    """Choose the detector's box that belongs to the landmarks.
 
-    boxes: (n, 4), n >= 1; landmarks: (68 or 81, 2). Returns float32 (4,). Raises ValueError when there is no box.
+    It is the one of the two largest boxes that has the higher intersection over union with the landmarks' box; on a tie
+    the larger one.
+
+    Args:
+        boxes: (n, 4), n >= 1.
+        landmarks: (68 or 81, 2).
+
+    Returns:
+        The box, float32 (4,).
+
+    Raises:
+        ValueError: Where there is no box.
     """
     candidates = np.asarray(boxes, np.float32).reshape(-1, 4)
     if len(candidates) == 0:
@@ -76,9 +107,17 @@ def choose_box(
 
 
 def compute_loose_box(landmarks: NDArray[np.generic], height: int, width: int) -> NDArray[np.int64]:
-    """The loose box: 0.5 w each side, 1.0 h above and 0.4 h below the box of landmarks 0-67.
+    """Compute the box of the loose crop.
 
-    Returns int64 (4,) clipped to the image of (height, width) pixels.
+    It is the box of landmarks 0-67 with 0.5 of its width added on each side, 1.0 of its height above and 0.4 below.
+
+    Args:
+        landmarks: (68 or 81, 2) [px].
+        height: Of the image [px].
+        width: Of the image [px].
+
+    Returns:
+        The box in whole pixels, clipped to the image, int64 (4,).
     """
     left, top, right, bottom = compute_landmark_box(np.asarray(landmarks)[:68])
     box_width, box_height = right - left, bottom - top
@@ -89,9 +128,16 @@ def compute_loose_box(landmarks: NDArray[np.generic], height: int, width: int) -
 def compute_box_margins(
     box_xyxy: NDArray[np.generic], height: int, width: int, rng: np.random.Generator | None
 ) -> NDArray[np.int64]:
-    """The final crop box: each side moved out by a quarter of the box times U(.2, .8), independently.
+    """Compute the box of the final crop. Each side moves out by a quarter of the box times a factor.
 
-    rng: None for evaluation, where every side moves by 12.5 % of the box. Returns int64 (4,) clipped to the image.
+    Args:
+        box_xyxy: The detector's box (4,) [px].
+        height: Of the image [px].
+        width: Of the image [px].
+        rng: Draws the factor of each side from U(0.2, 0.8); None for evaluation, where it is 0.5.
+
+    Returns:
+        The box in whole pixels, clipped to the image, int64 (4,).
     """
     left, top, right, bottom = (float(value) for value in box_xyxy)
     factors = np.full(4, EVALUATION_MARGIN) if rng is None else rng.uniform(*TRAIN_MARGIN_RANGE, size=4)
@@ -107,7 +153,17 @@ def crop(
     landmarks: NDArray[np.generic],
     boxes: NDArray[np.generic],
 ) -> Crop:
-    """Cut a box with whole-pixel edges out of an image and shift landmarks (n, 2) and boxes (n, 4) with it."""
+    """Crop an image, and move landmarks and boxes with it.
+
+    Args:
+        image: uint8 (H, W, 3).
+        box_xyxy: Whole-pixel edges (4,).
+        landmarks: (n, 2) [px of the image].
+        boxes: (n, 4) [px of the image].
+
+    Returns:
+        The crop.
+    """
     left, top, right, bottom = (int(value) for value in box_xyxy)
     shift = np.array([left, top], np.float32)
     return Crop(
@@ -118,7 +174,10 @@ def crop(
 
 
 def _move_out(box: Sequence[float], outward: Sequence[float], height: int, width: int) -> NDArray[np.int64]:
-    """Move the four edges out, round to pixels and clip; a box that leaves nothing of the image gives all of it."""
+    """Move the four edges out, round them to pixels and clip them.
+
+    A box that leaves nothing of the image gives all of it.
+    """
     if not (np.isfinite(box).all() and np.isfinite(outward).all()):
         return np.array([0, 0, width, height])
     left, top = round(box[0] - outward[0]), round(box[1] - outward[1])
@@ -137,10 +196,10 @@ LEAST = 0.01  # grey levels; smaller coefficients are rounding, and must not dec
 
 
 def compute_phash(picture: NDArray[np.uint8]) -> int:
-    """The hash, 0 .. 2^64 - 1; 0 for a picture of one colour.
+    """Compute the perceptual hash of a picture, uint8 (H, W, 3) RGB: 0 .. 2^64 - 1, and 0 for a picture of one colour.
 
-    picture: uint8 (H, W, 3) RGB. Each bit tells whether a coefficient is above the median of all 64. The mean of the
-    picture is none of them: the hash says nothing of brightness.
+    Each bit tells whether a coefficient is above the median of all 64. The picture's mean is not among them, so that
+    the hash does not depend on brightness.
     """
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (HASH_SIDE, HASH_SIDE), interpolation=cv2.INTER_AREA)
@@ -155,11 +214,11 @@ SHARPNESS_SIDE = 100  # px
 
 
 def compute_sharpness(face: NDArray[np.uint8]) -> float:
-    """The variance of the Laplacian of the face, brought to 100 x 100 px in grey [grey levels squared]; 0 for one
-    colour.
+    """Compute the sharpness of a face: the variance of its Laplacian [grey levels squared]; 0 for one colour.
 
-    face: uint8 (H, W, 3) RGB, the face's box only: a sharp background says nothing of the face. After Pech-Pacheco et
-    al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
+    face: uint8 (H, W, 3) RGB, the face's box only, because a sharp background says nothing of the face. It is resized
+    to 100 x 100 px in grey first, so that faces of different sizes compare (Pech-Pacheco et al., "Diatom autofocusing
+    in brightfield microscopy", ICPR 2000).
     """
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     interpolation = cv2.INTER_AREA if min(grey.shape) > SHARPNESS_SIDE else cv2.INTER_LINEAR

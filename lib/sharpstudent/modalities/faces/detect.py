@@ -1,9 +1,10 @@
-"""Find faces with YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023) through OpenCV, and follow
-them from one sampled frame to the next by their boxes, so that a clip stays one person.
+"""Detection of faces, and tracking of people from one sampled frame of a video to the next.
 
-Sampled frames lie far apart (seconds, not 40 ms), so a face may have moved off its old box: then the nearest face of
-about the same size within a face's width or so is taken for the same person. Boxes cannot tell people apart: who takes
-another's place between two sampled frames, such as at a cut from one speaker to the other, is taken for them.
+Faces are detected with YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023) through OpenCV.
+
+Sampled frames are seconds apart, not 40 ms, so that a face may have left its old box. Then the nearest face of about
+the same size, within about a face's width, is taken for the same person. Boxes cannot tell people apart: somebody who
+takes another's place between two sampled frames, such as at a cut to another speaker, is taken for that person.
 """
 
 from __future__ import annotations
@@ -24,10 +25,18 @@ Network = TypeVar("Network")
 
 
 def load_model(model_file: str | Path, what: str, build: Callable[[str], Network]) -> Network:
-    """Build a network from a file.
+    """Load a network from a file.
 
-    what: the file's role, for the message; build: makes the network from the path. Raises UserError when the file is
-    missing, empty or not such a model.
+    Args:
+        model_file: The file.
+        what: Its role, for messages.
+        build: Makes the network of the path.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: Where the file is missing, empty or not such a model.
     """
     path = Path(model_file)
     if not path.is_file() or path.stat().st_size == 0:
@@ -55,7 +64,7 @@ def load_model(model_file: str | Path, what: str, build: Callable[[str], Network
 # YuNet is trained for faces of about 10 to 300 px. The longer side is brought into this range [px].
 SHORTEST_INPUT = 320
 LONGEST_INPUT = 640
-# A face that fills the picture is found more surely at a smaller scale and with room around it.
+# A face that fills the picture is found more surely at a smaller scale and with a border around it.
 CLOSE_UP_INPUT = 256
 CLOSE_UP_BORDER = 0.25
 NMS_THRESHOLD = 0.3
@@ -63,10 +72,13 @@ NMS_THRESHOLD = 0.3
 
 @dataclass(frozen=True)
 class DetectedFace:
-    """One detected face.
+    """One detected face, in the image's pixels.
 
-    box_xyxy: float32 (4,), may reach beyond the image; score: 0..1; points: float32 (5, 2): the person's right eye,
-    left eye, nose tip, right and left mouth corner (the person's right is at the viewer's left). In the image's pixels.
+    Attributes:
+        box_xyxy: float32 (4,), may reach beyond the image.
+        score: 0..1.
+        points: The person's right eye, left eye, nose tip, right and left corner of the mouth, float32 (5, 2). The
+            person's right is at the viewer's left.
     """
 
     box_xyxy: NDArray[np.float32]
@@ -86,14 +98,19 @@ class DetectedFace:
 
 
 class FaceDetector:
-    """Detects faces; the network is loaded once. One instance serves one thread at a time.
-
-    model_file: face_detection_yunet_2023mar.onnx; score_threshold: least score 0..1; min_side: a face whose box is
-    narrower or lower than this is dropped [px of the given image]. Raises UserError when the file is missing or
-    broken.
-    """
+    """Detects faces; the network is loaded once. One instance serves one thread at a time."""
 
     def __init__(self, model_file: str | Path, *, score_threshold: float = 0.6, min_side: float = 40) -> None:
+        """Load the network.
+
+        Args:
+            model_file: face_detection_yunet_2023mar.onnx.
+            score_threshold: Lowest score, 0..1.
+            min_side: A face whose box is narrower or lower is dropped [px of the given image].
+
+        Raises:
+            UserError: Where the file is missing or broken.
+        """
         self._net = load_model(
             model_file,
             "face detector",
@@ -102,7 +119,7 @@ class FaceDetector:
         self._min_side = min_side
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
-        """Faces of an RGB uint8 (H, W, 3) image, the largest box first; an empty list when there is none."""
+        """Find the faces of an RGB uint8 (H, W, 3) image, the largest box first; an empty list where there is none."""
         height, width = image.shape[:2]
         if min(height, width) == 0:
             return []
@@ -115,7 +132,7 @@ class FaceDetector:
         return sorted(faces, key=lambda face: -face.area)
 
     def _detect_at(self, image: NDArray[np.uint8], *, scale: float, border: int) -> list[DetectedFace]:
-        """Detect after adding a border [px of the image] and scaling; coordinates come back in the image's pixels."""
+        """Detect after adding a border [px of the image] and scaling; the faces come back in the image's pixels."""
         if border:
             image = np.pad(image, ((border, border), (border, border), (0, 0)), mode="edge")
         height, width = image.shape[:2]
@@ -131,7 +148,7 @@ class FaceDetector:
 
 
 def _read_row(row: NDArray[np.float32], factor: NDArray[np.float32], border: int) -> DetectedFace:
-    """One of YuNet's rows: x, y, width, height, five points, score."""
+    """Read one of YuNet's rows: x, y, width, height, five points, score."""
     top_left = row[:2] * factor - border
     box = np.concatenate([top_left, top_left + row[2:4] * factor]).astype(np.float32)
     return DetectedFace(box, float(row[14]), (row[4:14].reshape(5, 2) * factor - border).astype(np.float32))
@@ -143,11 +160,13 @@ LARGEST_GROWTH = 2.0  # side of the larger / side of the smaller
 
 
 def number_tracks(frames: Sequence[NDArray[np.generic]]) -> list[NDArray[np.int64]]:
-    """The person's number of every box, 0 for the one whose boxes have the largest summed area, and so on.
+    """Number the people of a video by their boxes, 0 for the one whose boxes have the largest summed area, and so on.
 
-    frames: the boxes (n, 4) xyxy [px] of each frame, in order; n may be 0. Returns an int64 (n,) array a frame; no
-    number comes twice in a frame. A person who is missing in some frames keeps the number. Equal areas: who was seen
-    first, and stood first in that frame, has the lower number.
+    A person who is missing in some frames keeps the number; no number occurs twice in a frame. Of equal areas, the
+    person who was seen first, or stood first in that frame, has the lower number.
+
+    frames: The boxes (n, 4) xyxy [px] of each frame, in order; n may be 0. An int64 (n,) array comes back for each
+    frame.
     """
     last = np.empty((0, 4))  # each track's latest box
     areas: list[float] = []
@@ -169,11 +188,11 @@ def number_tracks(frames: Sequence[NDArray[np.generic]]) -> list[NDArray[np.int6
 
 
 def _match(tracks: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The track of each box, -1 where there is none: pairs are taken by falling overlap, then by rising distance."""
+    """Find the track of each box, -1 for none: pairs are taken by falling overlap, then by rising distance."""
     chosen = np.full(len(boxes), -1, np.int64)
     iou, step = compute_ious(tracks, boxes), _compute_step(tracks, boxes)
     overlapping = iou >= LEAST_IOU
-    # One figure to sort by: below 0 for pairs that overlap, above it for those that are only near.
+    # One number to sort by: below 0 for pairs that overlap, above it for those that are only near.
     cost = np.where(overlapping, -iou, step)
     track_of, box_of = np.nonzero(overlapping | (step <= LARGEST_STEP))
     taken: set[int] = set()
@@ -186,7 +205,7 @@ def _match(tracks: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[n
 
 
 def _compute_step(one: NDArray[np.float64], two: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance of the centres in face sides of every pair; infinite where the sizes differ too much."""
+    """Compute the distance of the centres of every pair in face sides; infinite where the sizes differ too much."""
     sides = [np.sqrt(np.maximum(compute_areas(boxes), 1e-9)) for boxes in (one, two)]
     distance = np.linalg.norm((one[:, None, :2] + one[:, None, 2:] - two[None, :, :2] - two[None, :, 2:]) / 2, axis=2)
     growth = sides[0][:, None] / sides[1][None]

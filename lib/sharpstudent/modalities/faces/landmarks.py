@@ -1,10 +1,12 @@
-"""Facial points: located with the 468-point face mesh (Kartynnik et al., "Real-time Facial Surface Geometry from
-Monocular Video on Mobile GPUs", 2019) through OpenCV's TFLite reader; and index tables of their layouts, dlib's 68
-points, its 81-point extension, and the face mesh.
+"""Facial landmarks: how they are located, the index tables of their layouts, and the hulls that are drawn of them.
 
-"Left" and "right" are the viewer's: point 0 is the jaw's end at the image's left edge (the person's right ear).
-Points 0-67 are the scheme of Sagonas et al., "300 Faces in-the-Wild Challenge" (ICCV workshops 2013); 68-80 are the
-forehead points of the 81-point predictor, in no spatial order of their own.
+They are located with the 468-point face mesh (Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video
+on Mobile GPUs", 2019) through OpenCV's TFLite reader. The layouts are dlib's 68 points, its 81-point extension, and the
+face mesh.
+
+"Left" and "right" are the viewer's: point 0 is the jaw's end at the image's left edge (the person's right ear). Points
+0-67 are the scheme of Sagonas et al., "300 Faces in-the-Wild Challenge" (ICCV workshops 2013). Points 68-80 are the
+forehead points of the 81-point predictor, in no spatial order.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ MESH_OVAL_TOP = np.array([162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251
 
 
 def _build_flip_order(count: int) -> NDArray[np.intp]:
-    """For each point, the index of the point that takes its place in the mirrored face."""
+    """Build, for each point, the index of the point that takes its place in the mirrored face."""
     order = np.arange(count)
     # Each row runs from left to right, so mirroring reverses it.
     rows = [JAW, BROWS, NOSE_BASE, np.r_[48:55], np.r_[60:65]]
@@ -66,10 +68,7 @@ FLIP_ORDER_81 = _build_flip_order(81)
 
 
 def check_landmarks(landmarks: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return the landmarks as a float32 (68 or 81, 2) array.
-
-    Raises ValueError for any other shape: a layout cannot be guessed.
-    """
+    """Turn landmarks into a float32 (68 or 81, 2) array. Raises ValueError for any other shape."""
     array = np.asarray(landmarks, dtype=np.float32)
     if array.shape not in ((68, 2), (81, 2)):
         raise ValueError(f"landmarks: expected shape (68, 2) or (81, 2) in dlib's order, got {array.shape}")
@@ -77,9 +76,16 @@ def check_landmarks(landmarks: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def flip_landmarks(landmarks: NDArray[np.generic], width: int) -> NDArray[np.float32]:
-    """Mirror landmarks with their image: x -> width - 1 - x and every point takes its mirror partner's index.
+    """Mirror landmarks with their image. Applied twice, it gives the input back.
 
-    landmarks: (68, 2) or (81, 2) pixels. Returns float32 of the same shape; applied twice it gives the input back.
+    Every x becomes width - 1 - x, and every point takes its mirror partner's index.
+
+    Args:
+        landmarks: (68 or 81, 2) [px].
+        width: Of the image [px].
+
+    Returns:
+        float32 of the same shape.
     """
     array = check_landmarks(landmarks)
     order = FLIP_ORDER_68 if len(array) == 68 else FLIP_ORDER_81
@@ -89,7 +95,15 @@ def flip_landmarks(landmarks: NDArray[np.generic], width: int) -> NDArray[np.flo
 
 
 def flip_box(box_xyxy: NDArray[np.generic], width: int) -> NDArray[np.float32]:
-    """Mirror a box (4,) or boxes (n, 4) with the image: x -> width - 1 - x, left and right edges swap."""
+    """Mirror boxes with their image: x becomes width - 1 - x, and the left and right edges swap.
+
+    Args:
+        box_xyxy: A box (4,) or boxes (n, 4) [px].
+        width: Of the image [px].
+
+    Returns:
+        float32 of the same shape.
+    """
     boxes = np.asarray(box_xyxy, dtype=np.float32)
     flipped = boxes.copy()
     flipped[..., 0] = width - 1 - boxes[..., 2]
@@ -98,10 +112,7 @@ def flip_box(box_xyxy: NDArray[np.generic], width: int) -> NDArray[np.float32]:
 
 
 def convert_mesh_to_81(points: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Read dlib's 81 points off the 468-point mesh.
-
-    points: (468, 2) pixels. Returns float32 (81, 2).
-    """
+    """Take dlib's 81 points, float32 (81, 2), from the 468-point mesh, (468, 2) pixels."""
     mesh = np.asarray(points, dtype=np.float32)
     if mesh.shape != (468, 2):
         raise ValueError(f"points: expected shape (468, 2), got {mesh.shape}")
@@ -115,7 +126,15 @@ def convert_mesh_to_81(points: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def raise_brows(landmarks: NDArray[np.float32], share: float) -> NDArray[np.float64]:
-    """The ten brow points moved up by a share of their way to the forehead's: (10, 2). landmarks: (81, 2)."""
+    """Move the ten brow points towards the forehead.
+
+    Args:
+        landmarks: (81, 2).
+        share: Of the way to the forehead's points, 0..1.
+
+    Returns:
+        The moved points (10, 2).
+    """
     brows, above = landmarks[BROWS], landmarks[FOREHEAD]
     # The forehead's 13 points and the brows' 10 both run from left to right.
     steps = np.linspace(1, len(above) - 2, len(brows))
@@ -157,13 +176,11 @@ POINTS_OUTPUT, PRESENCE_OUTPUT = "conv2d_20", "conv2d_30"
 
 
 class LandmarkMesh:
-    """Locates the mesh's points; the network is loaded once. One instance serves one thread at a time.
-
-    model_file: face_landmark.tflite. Raises UserError when the file is missing or broken.
-    """
+    """Locates the mesh's points; the network is loaded once. One instance serves one thread at a time."""
 
     def __init__(self, model_file: str | Path) -> None:
         # OpenCV 5's new engine keeps only one of the network's two outputs; the classic one gives both in one pass.
+        """Load face_landmark.tflite. Raises UserError where the file is missing or broken."""
         self._net = load_model(
             model_file, "landmark model", lambda path: cv2.dnn.readNetFromTFLite(path, cv2.dnn.ENGINE_CLASSIC)
         )
@@ -171,11 +188,15 @@ class LandmarkMesh:
     def locate(
         self, image: NDArray[np.uint8], box_xyxy: NDArray[np.generic], *, roll: float = 0.0
     ) -> tuple[NDArray[np.float32], float]:
-        """Points of the face in a detector's box.
+        """Locate the points of the face in a detector's box.
 
-        image: uint8 (H, W, 3) RGB; box_xyxy: (4,) pixels; roll: the angle of the line through the eyes [rad], turned
-        level for the network. Returns points float32 (468, 2) in the image's pixels and presence, the network's
-        probability that a face is there.
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            box_xyxy: (4,) [px].
+            roll: Angle of the line through the eyes [rad]; the face is turned level for the network.
+
+        Returns:
+            The points, float32 (468, 2) in the image's pixels, and the network's probability that there is a face.
         """
         to_input = _compute_crop_matrix(np.asarray(box_xyxy, np.float32), roll)
         crop = cv2.warpAffine(image, to_input, (INPUT_SIZE, INPUT_SIZE), flags=cv2.INTER_LINEAR)
@@ -188,13 +209,21 @@ class LandmarkMesh:
         return points.astype(np.float32), float(presence)
 
     def locate_81(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.float32]:
-        """The 81 points in dlib's order of one detected face, levelled by its eyes: float32 (81, 2) pixels."""
+        """Locate the 81 points of a detected face in dlib's order, levelled by its eyes.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            face: The face.
+
+        Returns:
+            float32 (81, 2) [px].
+        """
         points, _ = self.locate(image, face.box_xyxy, roll=face.roll)
         return convert_mesh_to_81(points)
 
 
 def _compute_crop_matrix(box_xyxy: NDArray[np.float32], roll: float) -> NDArray[np.float64]:
-    """The affine (2, 3) that brings the square around the box, turned by roll, to the network's input."""
+    """Compute the affine (2, 3) that maps the square around the box, turned by roll, to the network's input."""
     side = max(float(np.max(box_xyxy[2:] - box_xyxy[:2])), 1.0) * CROP_SCALE
     centre = (box_xyxy[:2] + box_xyxy[2:]).astype(np.float64) / 2
     scale = INPUT_SIZE / side

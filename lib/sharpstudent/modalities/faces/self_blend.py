@@ -1,12 +1,12 @@
-"""Self-blended images: a fake made of one real face, after Shiohara and Yamasaki, "Detecting Deepfakes with
-Self-Blended Images", CVPR 2022 (arXiv:2204.08376).
+"""Self-blended images: fakes that are made of one real face.
 
-The face is blended with a slightly moved, slightly recoloured copy of itself through a soft mask, which leaves the
-traces that face swaps share (blending boundary, mismatch of colour, of sharpness, of landmarks) and no others.
+After Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022 (arXiv:2204.08376). The face is
+blended with a slightly moved, slightly recoloured copy of itself through a soft mask. This leaves the traces that face
+swaps share (a blending boundary, mismatches of colour, sharpness and landmarks) and no others.
 
-The mask is one of four regions drawn from landmarks. Their names are those of the paper's training item; the shapes are
-this project's own. Lengths that are not landmarks themselves are shares of the face's width, so that a region scales
-with the face.
+The mask is one of four regions drawn from landmarks. Their names are those of the paper's code; the shapes are this
+project's own. Lengths that are not landmarks themselves are shares of the face's width, so that a region scales with
+the face.
 """
 
 from __future__ import annotations
@@ -44,13 +44,22 @@ COMPONENT_DILATION = 0.1
 
 
 def draw_hull(kind: str, landmarks: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
-    """Draw one region.
+    """Draw one region of the face.
 
-    kind: one of HULL_KINDS: `full`, the convex hull of all points; `extended`, the hull of points 0-67 with the brows
-    raised; `components`, widened patches of eyes with brows, nose and mouth; `parts`, a union of part-wise convex
-    hulls that follows the face's outline more closely than one hull. landmarks: (68 or 81, 2) pixels, may lie outside
-    the image. Returns uint8 (height, width), 0 or 255; all zero where no part of the region is inside the image or a
-    landmark is not finite. Raises ValueError for an unknown kind.
+    Args:
+        kind: One of HULL_KINDS. `full` is the convex hull of all points; `extended` the hull of points 0-67 with the
+            brows raised; `components` widened patches of eyes with brows, nose and mouth; `parts` a union of part-wise
+            convex hulls, which follows the face's outline more closely than one hull.
+        landmarks: (68 or 81, 2) [px], which may lie outside the image.
+        height: Of the image [px].
+        width: Of the image [px].
+
+    Returns:
+        uint8 (height, width), 0 or 255; all zero where no part of the region is inside the image or a landmark is not
+        finite.
+
+    Raises:
+        ValueError: For an unknown kind.
     """
     if kind not in HULL_KINDS:
         raise ValueError(f"kind: expected one of {HULL_KINDS}, got {kind!r}")
@@ -68,7 +77,7 @@ def draw_hull(kind: str, landmarks: NDArray[np.float32], height: int, width: int
 
 
 def compute_raised_brows(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The ten brow points moved up the face: float32 (10, 2)."""
+    """Move the ten brow points up the face: float32 (10, 2)."""
     if len(landmarks) > 68:
         return raise_brows(landmarks, BROW_TO_FOREHEAD).astype(np.float32)
     return landmarks[BROWS] + BROW_RAISE * (landmarks[BROWS] - landmarks[8])
@@ -80,7 +89,7 @@ def _list_components(landmarks: NDArray[np.float32]) -> list[NDArray[np.float32]
 
 
 def _list_parts(landmarks: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Cheeks with the nose, chin with the mouth, brows with the nose and, where it is known, with the forehead."""
+    """List cheeks with the nose, chin with the mouth, brows with the nose and, where it is known, with the forehead."""
     groups = [
         np.r_[JAW[:7], LEFT_BROW, NOSE_BRIDGE, NOSE_BASE],
         np.r_[JAW[10:], RIGHT_BROW, NOSE_BRIDGE, NOSE_BASE],
@@ -93,7 +102,7 @@ def _list_parts(landmarks: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 def _compute_radius(landmarks: NDArray[np.float32], height: int, width: int) -> int:
-    """How far the components are widened [px]; bounded by the image's size where landmarks lie far outside."""
+    """Compute how far the components are widened [px], at most an eighth of the image's longer side."""
     face_width = float(np.linalg.norm(landmarks[16] - landmarks[0]))
     return int(np.clip(round(COMPONENT_DILATION * face_width), 1, max(1, max(height, width) // 8)))
 
@@ -119,10 +128,20 @@ def self_blend(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
     """Make a real and a fake of one face.
 
-    image: uint8 (H, W, 3) RGB; landmarks: (68 or 81, 2) pixels. Returns the target (the real face: the image itself
-    or, half of the time, its recoloured copy) and the fake, both uint8 (H, W, 3), and the mask float32 (H, W) in 0..1,
-    the share of the source in each pixel. Where the mask is 0 the two are equal bit for bit: only the blend tells them
-    apart, never the recolouring of a whole picture. Raises ValueError for another shape of landmarks.
+    Where the mask is 0, the two are equal bit for bit: only the blend tells them apart, never the recolouring of a
+    whole picture.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        landmarks: (68 or 81, 2) [px].
+        rng: Draws everything that is random.
+
+    Returns:
+        The target, which is the real face (the image itself or, half of the time, its recoloured copy), and the fake,
+        both uint8 (H, W, 3); and the share of the source in each pixel, 0..1, float32 (H, W).
+
+    Raises:
+        ValueError: For another shape of landmarks.
     """
     height, width = image.shape[:2]
     points = check_landmarks(landmarks)
@@ -146,7 +165,16 @@ def self_blend(
 
 
 def blend(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """mask * source + (1 - mask) * target, rounded to uint8 (H, W, 3)."""
+    """Compute mask * source + (1 - mask) * target, rounded to uint8.
+
+    Args:
+        source: uint8 (H, W, 3).
+        target: uint8 (H, W, 3).
+        mask: float32 (H, W) in 0..1.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
     fake = target.copy()
     left, top, width, height = cv2.boundingRect((mask > 0).view(np.uint8))
     if width == 0:
@@ -158,10 +186,18 @@ def blend(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np
 
 
 def deform_elastically(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Shift every point of a 0/255 mask by smooth noise, after Simard et al., ICDAR 2003.
+    """Shift every point of a mask by smooth noise (Simard et al., ICDAR 2003).
 
-    The field is uniform noise in -1..1, smoothed with a Gaussian of ELASTIC_SIGMA and multiplied by ELASTIC_ALPHA [px].
-    On a grid s times coarser the noise of a cell stands for s^2 pixels, so its smoothed deviation is s times larger.
+    The displacement field is uniform noise in -1..1, smoothed with a Gaussian of ELASTIC_SIGMA and multiplied by
+    ELASTIC_ALPHA [px]. It is drawn on a grid that is s times coarser: there the noise of a cell stands for s^2 pixels,
+    so that its smoothed deviation is s times larger.
+
+    Args:
+        mask: uint8 (H, W), 0 or 255.
+        rng: Draws the noise.
+
+    Returns:
+        uint8 (H, W).
     """
     height, width = mask.shape
     left, top, box_width, box_height = cv2.boundingRect(mask)
@@ -183,7 +219,15 @@ def deform_elastically(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDA
 
 
 def soften(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Shrink a 0/255 mask by a blur and blur what is left: float32 (H, W) in 0..1, 1 at its strongest."""
+    """Shrink a mask by a blur, and blur what is left.
+
+    Args:
+        mask: uint8 (H, W), 0 or 255.
+        rng: Draws sizes and blurs.
+
+    Returns:
+        float32 (H, W) in 0..1, 1 at its highest.
+    """
     height, width = mask.shape
     low, high = SOFTEN_SIDES
     size = (int(rng.integers(low, high + 1)), int(rng.integers(low, high + 1)))
@@ -199,7 +243,7 @@ def soften(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.floa
 
 
 def _keep_plateau(mask: NDArray[np.uint8], kernel: int) -> NDArray[np.uint8]:
-    """Where a Gaussian blur of the mask, normalised by its maximum, is 1: uint8, 0 or 1.
+    """Find where a Gaussian blur of the mask, normalised by its maximum, is 1: uint8, 0 or 1.
 
     Where a whole kernel fits into the region the blur is 1 exactly there, which is an erosion by the kernel's square
     (in floating point the blur would leave holes). A region too thin for that keeps the blur's highest points.
@@ -212,7 +256,7 @@ def _keep_plateau(mask: NDArray[np.uint8], kernel: int) -> NDArray[np.uint8]:
 
 
 def _draw_affine(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float64]:
-    """A random translation and a scaling about the image's centre, (2, 3)."""
+    """Draw a random translation and a scaling about the image's centre, (2, 3)."""
     shift_x = rng.uniform(-TRANSLATE_X, TRANSLATE_X) * width
     shift_y = rng.uniform(-TRANSLATE_Y, TRANSLATE_Y) * height
     scale = rng.uniform(*SCALE_RANGE)

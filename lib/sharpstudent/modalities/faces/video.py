@@ -1,12 +1,11 @@
-"""Chosen frames of a video, decoded forward: seeking is unreliable, and a container's own count of frames may lie.
+"""Chosen frames of a video, decoded forward through OpenCV, or through torchcodec where that is installed and loads.
 
-Decode a video frame by frame: through OpenCV, or through torchcodec where that is installed and loads.
+Seeking is unreliable, and a container's own count of frames may be wrong. So both backends step forward with `grab`,
+which decodes, and make pixels only where `retrieve` is called. Each uses one thread: workers side by side share the
+cores, and a damaged file gives the same frames every time.
 
-Both walk forward with `grab`, which decodes, and turn into pixels only what `retrieve` asks for. One thread each: side
-by side workers share the cores, and a damaged file gives the same frames every time.
-
-Frames are evenly spread (linspace) over those that can really be decoded. The claimed count is trusted until decoding
-shows another: in the ordinary case a video is decoded once, and only the chosen frames are turned into pixels.
+Frames are evenly spread (linspace) over those that can be decoded. The claimed count is trusted until decoding shows
+another: in the ordinary case a video is decoded once, and only the chosen frames are made pixels.
 """
 
 from __future__ import annotations
@@ -41,7 +40,18 @@ class StreamError(Exception):
 
 @contextlib.contextmanager
 def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream]:
-    """The video at `path`. backend: "opencv", "torchcodec", or None for the best that loads. Raises StreamError."""
+    """Open a video.
+
+    Args:
+        path: The file.
+        backend: "opencv", "torchcodec", or None for torchcodec where it loads and OpenCV elsewhere.
+
+    Yields:
+        The open video.
+
+    Raises:
+        StreamError: Where the backend cannot read it.
+    """
     chosen = backend or ("torchcodec" if torchcodec_loads() else "opencv")
     stream = (TorchcodecStream if chosen == "torchcodec" else OpenCvStream)(path)
     try:
@@ -52,9 +62,10 @@ def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream
 
 @contextlib.contextmanager
 def silence_opencv() -> Generator[None]:
-    """Inside, OpenCV and its FFmpeg report damaged files by their results only.
+    """Keep OpenCV and its FFmpeg from printing messages about damaged files.
 
-    FFmpeg's level is read once a process, when OpenCV first opens a video: who opened one before has set it for all.
+    FFmpeg's level is read once a process, when OpenCV first opens a video: code that opened one before has set it for
+    all.
     """
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     before = os.environ.get("OPENCV_FFMPEG_LOGLEVEL")
@@ -70,9 +81,12 @@ def silence_opencv() -> Generator[None]:
 
 
 class OpenCvStream:
-    """An open video through OpenCV's FFmpeg, which turns frames upright by itself.
+    """A video that is decoded by OpenCV's FFmpeg, which turns frames upright by itself.
 
-    claimed: the container's count of frames, 0 where it has none; width, height: [px] as the container has them.
+    Attributes:
+        claimed: The container's count of frames, 0 where it has none.
+        width: As the container has it [px].
+        height: As the container has it [px].
     """
 
     backend = "opencv"
@@ -98,7 +112,7 @@ class OpenCvStream:
             return False
 
     def retrieve(self) -> NDArray[np.uint8] | None:
-        """The grabbed frame, RGB uint8 (H, W, 3), upright; None when it gives no pixels."""
+        """Make pixels of the grabbed frame, RGB uint8 (H, W, 3), upright; None where there are none."""
         try:
             found, image = self._capture.retrieve()
         except cv2.error:
@@ -108,6 +122,7 @@ class OpenCvStream:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
     def close(self) -> None:
+        """Close the file."""
         self._capture.release()
 
     def _read_number(self, key: int) -> int:
@@ -116,17 +131,18 @@ class OpenCvStream:
 
 
 class TorchcodecStream:
-    """A video through torchcodec's packet decoder. Whatever it stumbles over is a StreamError: OpenCV, which goes on
-    behind damage, then reads the file instead.
+    """A video that is decoded by torchcodec's packet decoder; its attributes are those of `OpenCvStream`.
+
+    Any failure is a StreamError: OpenCV, which continues behind damage, then reads the file instead.
     """
 
     backend = "torchcodec"
 
     def __init__(self, path: Path) -> None:
-        # Imported here: it brings torch along, which the rest of this room does without.
+        # Imported here, because it imports torch, which nothing else in this package needs.
         from torchcodec.decoders import ColorConverter, Demuxer  # pyright: ignore[reportMissingImports]
 
-        with self._told():
+        with self._raise_stream_errors():
             demuxer = Demuxer(os.path.abspath(path))
             video: Any = demuxer.streams[0]
             self._frames = _decode_packets(demuxer, video.make_decoder(num_ffmpeg_threads=1))
@@ -137,19 +153,22 @@ class TorchcodecStream:
         self._frame: Any = None
 
     def grab(self) -> bool:
-        with self._told():
+        """Decode the next frame; False at the end."""
+        with self._raise_stream_errors():
             self._frame = next(self._frames, None)
         return self._frame is not None
 
     def retrieve(self) -> NDArray[np.uint8] | None:
-        with self._told():
+        """Make pixels of the grabbed frame, RGB uint8 (H, W, 3), upright."""
+        with self._raise_stream_errors():
             return np.ascontiguousarray(self._converter.convert(self._frame).data.permute(1, 2, 0).numpy())
 
     def close(self) -> None:
+        """Let go of the file."""
         self._frame, self._frames = None, iter(())
 
     @contextlib.contextmanager
-    def _told(self) -> Generator[None]:
+    def _raise_stream_errors(self) -> Generator[None]:
         try:
             yield
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
@@ -168,7 +187,7 @@ def _decode_packets(demuxer: Any, decoder: Any) -> Iterator[Any]:
 
 @functools.cache
 def torchcodec_loads() -> bool:
-    """Whether torchcodec is installed and finds FFmpeg's libraries; asked once a process."""
+    """Whether torchcodec is installed and finds FFmpeg's libraries; it is tried once a process."""
     if sys.platform == "linux" and not any(_loads(f"libavutil.so.{number}") for number in LIBAVUTIL_VERSIONS):
         return False  # it could not load, and trying imports torch: two seconds and 200 MB in every worker
     try:
@@ -207,9 +226,14 @@ class UnreadableVideo(Exception):
 
 @dataclass(frozen=True)
 class SampledVideo(Generic[Result]):
-    """What `sample_video` gives. frames: how many can be decoded; indices: the chosen ones, rising; results: what `use`
-    made of them; failed: the chosen ones that were decoded and gave no pixels, with the reason (the others are in
-    results); backend: "opencv" or "torchcodec".
+    """The chosen frames of a video.
+
+    Attributes:
+        frames: How many frames can be decoded.
+        indices: The chosen ones, rising.
+        results: What `use` made of them, by index.
+        failed: The chosen ones that gave no pixels, with the reason; the others are in results.
+        backend: "opencv" or "torchcodec".
     """
 
     frames: int
@@ -220,7 +244,15 @@ class SampledVideo(Generic[Result]):
 
 
 def choose_frames(frames: int, count: int) -> tuple[int, ...]:
-    """`count` of so many frames, evenly spread from the first to the last; all of them when there are no more."""
+    """Choose evenly spread frames, from the first to the last.
+
+    Args:
+        frames: How many there are.
+        count: How many are wanted; all are chosen where there are no more.
+
+    Returns:
+        Their numbers, rising.
+    """
     if frames < 1 or count < 1:
         return ()
     spread = np.linspace(0, frames - 1, min(frames, count)).round().astype(np.int64)
@@ -228,12 +260,22 @@ def choose_frames(frames: int, count: int) -> tuple[int, ...]:
 
 
 def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | None = None) -> SampledVideo[Result]:
-    """Give `count` frames of a video to `use`, one at a time and in order, so that no two are in memory at once.
+    """Give chosen frames of a video to a function, one at a time and in order, so that no two are in memory at once.
 
-    use: called with a frame's index and its RGB pixels, uint8 (H, W, 3), upright (the rotation in the file is applied).
-    Where the container lied about its count, `use` has seen frames that are not in the result. backend: None takes
-    torchcodec where it loads and OpenCV elsewhere. Both choose the same frames: on damaged files, where they would not
-    count alike, torchcodec leaves the file to OpenCV. Raises UnreadableVideo.
+    Both backends choose the same frames: torchcodec leaves damaged files, where they would not count alike, to OpenCV.
+
+    Args:
+        path: The file.
+        count: How many frames, evenly spread.
+        use: Called with a frame's index and its RGB pixels, uint8 (H, W, 3), upright (the file's rotation is applied).
+            Where the container's count was wrong, it has also seen frames that are not in the result.
+        backend: As in `open_stream`.
+
+    Returns:
+        What `use` made of the frames.
+
+    Raises:
+        UnreadableVideo: Where the file gives no frames.
     """
     _check_file(path)
     with silence_opencv():
@@ -246,7 +288,7 @@ def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | Non
 
 
 def _check_file(path: Path) -> None:
-    """Opening a pipe would wait for ever, so what is no plain file is refused before."""
+    """Raise UnreadableVideo for anything but a plain file: opening a pipe would wait for ever."""
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
@@ -268,6 +310,12 @@ def _sample(path: Path, count: int, use: Use[Result], backend: str | None) -> Sa
     failed: dict[int, str] = {}
 
     def keep(stream: FrameStream, index: int) -> None:
+        """Use the grabbed frame, or note why it gives no pixels.
+
+        Args:
+            stream: The video.
+            index: Number of the frame.
+        """
         image = stream.retrieve()
         if image is None:
             failed[index] = "cannot be turned into pixels"
@@ -307,7 +355,7 @@ def _decode(
     *,
     to_end: bool,
 ) -> int:
-    """Decode forward and keep the wanted frames; to_end: go on after the last of them. Returns the frames decoded."""
+    """Decode forward, and keep the wanted frames; to_end: go on after the last of them. Returns the frames decoded."""
     chosen, last = frozenset(wanted), max(wanted, default=-1)
     index = 0
     while (to_end or index <= last) and stream.grab():

@@ -1,8 +1,8 @@
 """The metrics of the deepfake task, of pictures and of clips; scikit-learn is imported where it is used.
 
-Legend: N rows of a table with `logits` (N, 2), `label`, real 0 and fake 1, `clip`, `manipulation`, `group` and `id`. A
-margin is logits[:, 1] - logits[:, 0], the log-odds of fake: it ranks as the probability does, without its rounding to
-ties near 0 and 1.
+Legend: N rows of a table with `logits` (N, 2), `label` (real 0, fake 1), `clip`, `manipulation`, `group` and `id`. A
+margin is logits[:, 1] - logits[:, 0], the log-odds of fake: it ranks as the probability does, without rounding to ties
+near 0 and 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def compute_margins(table: Table) -> NDArray[np.float64]:
-    """(N,), log-odds of fake."""
+    """Compute the log-odds of fake, (N,)."""
     import numpy as np
 
     logits = table["logits"]
@@ -26,19 +26,19 @@ def compute_margins(table: Table) -> NDArray[np.float64]:
 
 
 def compute_fake_probability(table: Table) -> NDArray[np.float64]:
-    """(N,), the softmax of two classes."""
+    """Compute the probability of fake, (N,): the softmax of two classes."""
     import numpy as np
 
     return 0.5 * (1.0 + np.tanh(0.5 * compute_margins(table)))
 
 
 def _find_right(table: Table) -> NDArray[np.float64]:
-    """(N,): 1 of each row that a probability of one half tells apart, else 0."""
+    """Find which rows a probability of one half tells right: 1 for those, else 0 (N,)."""
     return ((compute_fake_probability(table) >= 0.5) == (table["label"] == 1)).astype("float64")
 
 
 def _compute_video_auc(table: Table, counts: Counts) -> float:
-    """Of clips, by the mean probability of their frames; a clip is drawn as often as its frames are."""
+    """Compute the AUC of clips by the mean probability of their frames; a clip is drawn as often as its frames are."""
     import numpy as np
 
     from sharpstudent.metrics.binary import compute_auc

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sharpstudent.core.types import Sample
 from sharpstudent.data.dataset import Samples, UnreadableSample
-from sharpstudent.modalities.faces.item import make_pair, make_single
+from sharpstudent.modalities.faces.sample import make_pair, make_single
 from sharpstudent.tasks.deepfake.sources.face import Face
 
 

@@ -1,6 +1,6 @@
-"""Make one face's pixels match another's: colour and shading in CIELAB, then sharpness.
+"""Matching the pixels of one face to another's: colour and shading in CIELAB, then sharpness.
 
-Legend: picture uint8 (H, W, 3) RGB; lab float32 (H, W, 3), L 0..100; skin: bool (H, W), where both pictures show skin;
+Legend: picture uint8 (H, W, 3) RGB; lab float32 (H, W, 3), L 0..100; skin bool (H, W), where both pictures show skin;
 face_width [px]. Lengths are shares of the face's width.
 """
 
@@ -30,11 +30,21 @@ SHARPEN_SHARES, SHARPEN_SIGMA = (0.25, 0.5, 0.75, 1.0, 1.3, 1.6), 1.2  # no more
 
 
 def to_lab(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Convert a picture to CIELAB."""
     return np.asarray(cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
 
 
 def find_covered(picture: NDArray[np.uint8], cheeks: NDArray[np.bool_], face_width: float) -> NDArray[np.bool_]:
-    """Where a picture does not have the colour of its cheeks: bool (H, W). cheeks: where they are, at least a pixel."""
+    """Find where a picture does not have the colour of its cheeks.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        cheeks: Where the cheeks are, bool (H, W), at least a pixel.
+        face_width: [px].
+
+    Returns:
+        bool (H, W).
+    """
     blurred = cv2.GaussianBlur(to_lab(picture), (0, 0), max(0.5, SKIN_BLUR * face_width))
     lab = np.asarray(blurred, np.float32)
     middle, spread = _measure_colour(lab[cheeks])
@@ -45,8 +55,19 @@ def find_covered(picture: NDArray[np.uint8], cheeks: NDArray[np.bool_], face_wid
 def match_colour(
     face: Picture, like: Picture, skin: NDArray[np.bool_], whites: NDArray[np.bool_], face_width: float
 ) -> Picture:
-    """Give a face the skin colour and the soft light and shade of another: median and spread of L, a and b over the
-    skin, then the blurred difference that is left. whites: bool (H, W), eyeballs and teeth, changed less.
+    """Give a face the skin colour and the soft light and shade of another.
+
+    Median and spread of L, a and b over the skin are matched, and then the blurred difference that is left.
+
+    Args:
+        face: uint8 (H, W, 3) RGB.
+        like: The other face, of the same shape.
+        skin: Where both show skin, bool (H, W).
+        whites: Eyeballs and teeth, which are changed less, bool (H, W).
+        face_width: [px].
+
+    Returns:
+        The changed face, uint8 (H, W, 3).
     """
     own, wanted = to_lab(face), to_lab(like)
     (middle, spread), (wanted_middle, wanted_spread) = _measure_colour(own[skin]), _measure_colour(wanted[skin])
@@ -65,7 +86,16 @@ def match_colour(
 
 
 def match_sharpness(face: NDArray[np.uint8], like: NDArray[np.uint8], skin: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Blur or sharpen a face until its skin has as much fine detail as another's."""
+    """Blur or sharpen a face until its skin has as much fine detail as another's.
+
+    Args:
+        face: uint8 (H, W, 3) RGB.
+        like: The other face, of the same shape.
+        skin: Where both show skin, bool (H, W).
+
+    Returns:
+        The changed face, uint8 (H, W, 3).
+    """
     wanted = measure_detail(like, skin)
     candidates = [face]
     if measure_detail(face, skin) > wanted:
@@ -79,20 +109,28 @@ def match_sharpness(face: NDArray[np.uint8], like: NDArray[np.uint8], skin: NDAr
 
 
 def measure_detail(picture: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:
-    """The median size of the fine texture [grey levels of 255]: stubble, freckles and edges do not move it."""
+    """Measure the median size of the fine texture. Stubble, freckles and edges do not change it.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        where: Pixels that count, bool (H, W).
+
+    Returns:
+        The size [grey levels of 255].
+    """
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     fine = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), DETAIL_SIGMA))
     return float(np.median(fine[where]))
 
 
 def _measure_colour(lab: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Median and median absolute deviation of (n, 3) colours: beard, spots and highlights do not move them."""
+    """Compute median and median absolute deviation of (n, 3) colours; beard and highlights do not change them."""
     middle = np.median(lab, axis=0)
     return middle, np.median(np.abs(lab - middle), axis=0)
 
 
 def _blur_within(values: NDArray[np.floating], where: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
-    """The Gaussian mean of values (H, W, 3) over the chosen pixels only, at every pixel."""
+    """Compute the Gaussian mean of values (H, W, 3) over the chosen pixels only, at every pixel."""
     height, width = where.shape
     step = SHADING_STEP if sigma >= 2 * SHADING_STEP else 1
     size = (max(1, width // step), max(1, height // step))

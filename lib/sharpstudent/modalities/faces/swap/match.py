@@ -1,4 +1,4 @@
-"""Whose face goes with whose: the same pose, expression and face shape, the same light, skin and sharpness first."""
+"""How well two faces match for a swap: pose, expression and face shape; light, skin and sharpness."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHAPE_UNIT = 0.05  # of the face's size
 LOOK_UNIT = 10.0  # CIELAB
 TURN_UNIT = 0.06  # of the way of the nose's tip from one end of the jaw to the other
 # Height of the inner lips / width of the mouth. An open mouth that is closed leaves a slit of teeth; a target's own
-# teeth stay where the source has none, so that way matters less.
+# teeth stay where the source has none, so that direction matters less.
 CLOSING_UNIT, OPENING_UNIT = 0.06, 0.15
 HALVING = 2.0  # units for a source of half the target's width
 # Two photos closer than this in both are copies of one: re-encoded and resized copies measured below 0.023 and 3.8 in
@@ -35,10 +35,13 @@ COPY_SHAPE, COPY_LOOK = 0.025, 4.0
 
 @dataclass(frozen=True)
 class FaceLook:
-    """What decides who goes with whom.
+    """What decides how well a face matches another.
 
-    shape: float32 (81, 2), the landmarks centred, levelled and scaled; look: float32 (n, 3), the face in n coarse
-    pixels, CIELAB; width [px]; bridge: the strongest edge across the nose's bridge [L a pixel].
+    Attributes:
+        shape: The landmarks centred, levelled and scaled, float32 (81, 2).
+        look: The face in n coarse pixels, CIELAB, float32 (n, 3).
+        width: [px].
+        bridge: The strongest edge across the nose's bridge [L a pixel].
     """
 
     shape: NDArray[np.float32]
@@ -48,7 +51,15 @@ class FaceLook:
 
 
 def describe_look(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> FaceLook:
-    """image: uint8 (H, W, 3) RGB; landmarks: (81, 2) pixels."""
+    """Measure a face for matching.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        landmarks: (81, 2) [px].
+
+    Returns:
+        Its shape, look, width and bridge.
+    """
     lab = to_lab(_align(image, landmarks))
     small = cv2.resize(lab, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
     light = cv2.GaussianBlur(np.ascontiguousarray(lab[..., 0]), (0, 0), 1.0)
@@ -62,10 +73,10 @@ def describe_look(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> F
 
 
 class LookTable:
-    """Many faces at once: whose face goes with a given one."""
+    """Many faces at once, to be compared with a given one."""
 
     def __init__(self, looks: Sequence[FaceLook]) -> None:
-        """At least one look."""
+        """Stack the looks, of which there is at least one."""
         self._shapes = np.stack([look.shape for look in looks])
         self._looks = np.stack([look.look for look in looks])
         self._widths = np.array([look.width for look in looks])
@@ -73,7 +84,10 @@ class LookTable:
         self._openings = np.array([measure_opening(look.shape) for look in looks])
 
     def compute_distances(self, target: FaceLook) -> NDArray[np.float64]:
-        """How badly each face goes with the target, float64 (n,): 0 is best, infinite for copies of the same photo."""
+        """Compute how badly each face matches the target, float64 (n,).
+
+        0 is best; copies of the same photo are infinite.
+        """
         shape = _compute_rms(self._shapes, target.shape)
         look = _compute_rms(self._looks, target.look)
         halvings = np.maximum(np.log2(target.width / self._widths), 0)
@@ -86,13 +100,13 @@ class LookTable:
 
 
 def measure_turn(landmarks: NDArray[np.float32]) -> float:
-    """Where the nose's tip stands between the jaw's ends: 0.5 in a face seen from the front."""
+    """Measure where the nose's tip lies between the jaw's ends: 0.5 in a face seen from the front."""
     across = (landmarks[16] - landmarks[0]).astype(np.float64)
     return float((landmarks[30] - landmarks[0]) @ across / max(float(across @ across), 1e-9))
 
 
 def measure_opening(landmarks: NDArray[np.float32]) -> float:
-    """Height of the inner lips / width of the mouth."""
+    """Measure the height of the inner lips / width of the mouth."""
     width = float(np.linalg.norm(landmarks[54] - landmarks[48]))
     return float(np.linalg.norm(landmarks[66] - landmarks[62])) / max(width, 1e-9)
 
@@ -102,7 +116,7 @@ def _compute_rms(many: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray
 
 
 def _normalise(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points with their mean at 0, the eyes level and a mean square distance of 1 from 0."""
+    """Centre points at 0, level the eyes, and scale to a mean square distance of 1 from 0."""
     centred = (landmarks - landmarks.mean(axis=0)).astype(np.float64)
     centred /= max(float(np.sqrt(np.square(centred).sum(axis=1).mean())), 1e-6)
     across = landmarks[RIGHT_EYE].mean(axis=0) - landmarks[LEFT_EYE].mean(axis=0)
@@ -111,7 +125,7 @@ def _normalise(landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _align(image: NDArray[np.uint8], landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The face in the square: uint8 (SIDE, SIDE, 3)."""
+    """Map the face to the square: uint8 (SIDE, SIDE, 3)."""
     places = np.stack([landmarks[group].mean(axis=0) for group in (LEFT_EYE, RIGHT_EYE, OUTER_MOUTH)])
     matrix = cv2.getAffineTransform(places.astype(np.float32), EYES_AND_MOUTH)
     shrink = 1 / max(float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))), 1e-6)

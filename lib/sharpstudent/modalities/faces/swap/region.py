@@ -1,4 +1,6 @@
-"""Which part of the target a face swap replaces: brows to chin, inside the outline, less the hair that hangs over it.
+"""The part of the target that a face swap replaces.
+
+It goes from brows to chin, inside the outline, less the hair that hangs over it.
 
 Legend: landmarks float32 (81, 2) pixels in dlib's order; region and every other drawn mask uint8 (H, W), 0 or 255;
 face_width: the distance of the jaw's two ends [px]. Lengths in this file are shares of it.
@@ -36,12 +38,23 @@ CHEEK_SHARE = 0.75  # of the triangle-like patch between eye, nose and jaw
 
 
 def measure_face_width(landmarks: NDArray[np.generic]) -> float:
-    """The distance of the jaw's two ends [px], at least 1."""
+    """Measure the distance of the jaw's two ends [px], at least 1."""
     return max(1.0, float(np.linalg.norm(np.asarray(landmarks[16], np.float64) - landmarks[0])))
 
 
 def draw_region(landmarks: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
-    """All that may be replaced; never the picture's outermost pixels, so that the blend has a border everywhere."""
+    """Draw all that may be replaced.
+
+    The picture's outermost pixels are never part of it, so that the blend has a border everywhere.
+
+    Args:
+        landmarks: float32 (81, 2) [px].
+        height: Of the picture [px].
+        width: Of the picture [px].
+
+    Returns:
+        uint8 (height, width), 0 or 255.
+    """
     raised = raise_brows(landmarks, BROW_TO_FOREHEAD)
     mask = fill_hulls([np.concatenate([landmarks[JAW], raised])], height, width)
     mask[[0, -1]] = 0
@@ -50,26 +63,62 @@ def draw_region(landmarks: NDArray[np.float32], height: int, width: int) -> NDAr
 
 
 def draw_features(landmarks: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
-    """Eyes, brows, nostrils and mouth, a little widened: what is in a face and is not skin."""
+    """Draw eyes, brows, nostrils and mouth, a little widened: what is in a face and is not skin.
+
+    Args:
+        landmarks: float32 (81, 2) [px].
+        height: Of the picture [px].
+        width: Of the picture [px].
+
+    Returns:
+        uint8 (height, width), 0 or 255.
+    """
     groups = (LEFT_EYE, RIGHT_EYE, LEFT_BROW, RIGHT_BROW, OUTER_MOUTH, NOSE_BASE)
     mask = fill_hulls([landmarks[group] for group in groups], height, width)
     return _widen(mask, FEATURE_WIDENING * measure_face_width(landmarks))
 
 
 def draw_core(landmarks: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
-    """What is always replaced, as a half of it would show: eyes with brows, nose, mouth."""
+    """Draw what is always replaced, because a half of it would show: eyes with brows, nose, mouth.
+
+    Args:
+        landmarks: float32 (81, 2) [px].
+        height: Of the picture [px].
+        width: Of the picture [px].
+
+    Returns:
+        uint8 (height, width), 0 or 255.
+    """
     groups = (np.r_[LEFT_EYE, RIGHT_EYE, BROWS], np.r_[NOSE, 39, 42, OUTER_MOUTH])
     mask = fill_hulls([landmarks[group] for group in groups], height, width)
     return _widen(mask, CORE_WIDENING * measure_face_width(landmarks))
 
 
 def draw_whites(landmarks: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
-    """Inside the lids and the lips: eyeballs and teeth, which do not share the skin's colour."""
+    """Draw the inside of lids and lips: eyeballs and teeth, which do not share the skin's colour.
+
+    Args:
+        landmarks: float32 (81, 2) [px].
+        height: Of the picture [px].
+        width: Of the picture [px].
+
+    Returns:
+        uint8 (height, width), 0 or 255.
+    """
     return fill_hulls([landmarks[group] for group in (LEFT_EYE, RIGHT_EYE, INNER_MOUTH)], height, width)
 
 
 def draw_cheeks(landmarks: NDArray[np.float32], height: int, width: int) -> NDArray[np.uint8]:
-    """Where skin is seen most surely: from the eyes down to the nose's level, and the nose."""
+    """Draw where skin is seen most surely: from the eyes down to the nose's level, and the nose.
+
+    Args:
+        landmarks: float32 (81, 2) [px].
+        height: Of the picture [px].
+        width: Of the picture [px].
+
+    Returns:
+        uint8 (height, width), 0 or 255.
+    """
     patches = [landmarks[[36, 39, 31, 2]], landmarks[[45, 42, 35, 14]], landmarks[[31, 35, 27]]]
     middles = [patch.mean(axis=0) for patch in patches]
     smaller = [middle + CHEEK_SHARE * (patch - middle) for patch, middle in zip(patches, middles, strict=True)]
@@ -79,9 +128,16 @@ def draw_cheeks(landmarks: NDArray[np.float32], height: int, width: int) -> NDAr
 def remove_from_rim(
     region: NDArray[np.uint8], covered: NDArray[np.bool_], core: NDArray[np.uint8], face_width: float
 ) -> NDArray[np.uint8]:
-    """The region without those covered parts that reach its outline (hair, beard, a hand), and with all of the core.
+    """Remove covered parts that reach the region's outline (hair, beard, a hand), but nothing of the core.
 
-    covered: bool (H, W), where no skin is seen. What is left is one smooth piece.
+    Args:
+        region: uint8 (H, W), 0 or 255.
+        covered: Where no skin is seen, bool (H, W).
+        core: What stays, uint8 (H, W), 0 or 255.
+        face_width: [px].
+
+    Returns:
+        One smooth piece, uint8 (H, W), 0 or 255.
     """
     rim = (region > 0) & (_shrink(region, RIM * face_width) == 0)
     speck = _make_disc(SPECK * face_width)
@@ -92,14 +148,22 @@ def remove_from_rim(
     kept = cv2.bitwise_and(cv2.bitwise_or(cv2.bitwise_not(gone), core), region)
     disc = _make_disc(SMOOTHING * face_width)
     kept = cv2.bitwise_or(cv2.morphologyEx(kept, cv2.MORPH_OPEN, disc), cv2.bitwise_and(core, region))
-    count, parts, figures, _ = cv2.connectedComponentsWithStats(kept, connectivity=4)
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(kept, connectivity=4)
     if count > 2:
-        kept = (parts == 1 + np.argmax(figures[1:, cv2.CC_STAT_AREA])).astype(np.uint8) * 255
+        kept = (parts == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])).astype(np.uint8) * 255
     return np.asarray(kept, np.uint8)
 
 
 def feather(region: NDArray[np.uint8], reach: float) -> NDArray[np.float32]:
-    """float32 (H, W): 0 outside the region, rising smoothly from its outline to 1 at a depth of reach [px]."""
+    """Compute a soft mask that rises smoothly from the region's outline inwards.
+
+    Args:
+        region: uint8 (H, W), 0 or 255.
+        reach: Depth at which it reaches 1 [px].
+
+    Returns:
+        float32 (H, W), 0 outside the region.
+    """
     inside = np.pad((region > 0).astype(np.uint8), 1)
     # Not DIST_MASK_PRECISE: OpenCV 5 gives two answers to it, one bit apart, for the same mask.
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]

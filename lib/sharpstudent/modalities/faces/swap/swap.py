@@ -1,9 +1,9 @@
-"""Classical face swaps: one person's face warped onto another's photo, matched in colour and blended in.
+"""Classical face swaps: one person's face is warped onto another's photo, matched in colour and blended in.
 
-The warp is piecewise affine: triangles over the target's points, each pulled from the source's. Colour follows Reinhard
+The warp is piecewise affine: triangles over the target's points, each taken from the source's. Colour follows Reinhard
 et al., "Color Transfer between Images" (2001), blending Pérez et al., "Poisson Image Editing" (2003). There is no
-learned generator and no self-blending: it is another kind of fake, made of nothing but photos. A photo's face as a swap
-needs it and the picture that is kept take one path for real and fake.
+learned generator and no self-blending: it is another kind of fake, made of nothing but photos. Real and fake pictures
+are cropped and stored in the same way.
 
 Legend: points float (n, 2) x, y in pixels, the same n >= 3 points in the same order on both faces.
 """
@@ -44,13 +44,22 @@ class FaceWarp:
     """Where each pixel of the target face comes from in the source."""
 
     def __init__(self, source_points: NDArray[np.generic], target_points: NDArray[np.generic]) -> None:
-        """Raises ValueError where the points are not n >= 3 pairs of finite points that span a plane."""
+        """Build the warp.
+
+        Args:
+            source_points: (n, 2) [px of the source].
+            target_points: (n, 2) [px of the target].
+
+        Raises:
+            ValueError: Where the points are not n >= 3 pairs of finite points that span a plane.
+        """
         source, target = (np.asarray(points, np.float64) for points in (source_points, target_points))
         if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2 or len(source) < 3:
             raise ValueError(f"points: expected the same (n, 2) twice, n >= 3, got {source.shape} and {target.shape}")
         if not (np.isfinite(source).all() and np.isfinite(target).all()):
             raise ValueError("points: must be finite")
-        affine = fit_affine(target, source)
+        # The affine (2, 3) that maps the target's points closest to the source's, by least squares.
+        affine = np.linalg.lstsq(np.column_stack([target, np.ones(len(target))]), source, rcond=None)[0].T
         outline = cv2.convexHull(target.astype(np.float32))[:, 0].astype(np.float64)
         middle = target.mean(axis=0)
         ring = middle + RING_REACH * (outline - middle)
@@ -62,11 +71,11 @@ class FaceWarp:
         self.scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))  # source pixels / target pixel
 
     def locate(self, points: NDArray[np.generic]) -> NDArray[np.float64]:
-        """The source's place of points (m, 2) of the target: float64 (m, 2), NaN far outside the face."""
+        """Find the source's place of points (m, 2) of the target: float64 (m, 2), NaN far outside the face."""
         return LinearNDInterpolator(self._triangles, self._to)(np.asarray(points, np.float64))
 
     def measure_folds(self) -> float:
-        """The share of the target's triangles, by area, that are pulled from a triangle turned inside out: 0..1."""
+        """Measure the share of the target's triangles, by area, that come from a triangle turned inside out: 0..1."""
         areas = [_compute_areas(points[self._triangles.simplices]) for points in (self._from, self._to)]
         folded = areas[0] * areas[1] <= 0
         return float(np.abs(areas[0])[folded].sum() / np.abs(areas[0]).sum())
@@ -74,9 +83,16 @@ class FaceWarp:
     def apply(
         self, image: NDArray[np.uint8], box_xyxy: NDArray[np.integer] | tuple[int, int, int, int]
     ) -> NDArray[np.uint8]:
-        """Pull the source's picture, uint8 (H, W, 3), into a box of the target with whole-pixel edges: uint8 (h, w, 3).
+        """Warp the source's picture into a box of the target.
 
         Beyond the source's border its outermost pixels are repeated.
+
+        Args:
+            image: The source, uint8 (H, W, 3).
+            box_xyxy: Whole-pixel edges in the target (4,).
+
+        Returns:
+            uint8 (h, w, 3).
         """
         left, top, right, bottom = (int(value) for value in box_xyxy)
         grid = np.stack(np.meshgrid(np.arange(left, right), np.arange(top, bottom)), axis=-1).reshape(-1, 2)
@@ -90,14 +106,8 @@ class FaceWarp:
         return np.asarray(cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def fit_affine(points: NDArray[np.floating], onto: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The affine (2, 3) that brings points (n, 2) closest to others (n, 2), by least squares."""
-    solution, *_ = np.linalg.lstsq(np.column_stack([points, np.ones(len(points))]), onto, rcond=None)
-    return np.asarray(solution.T, np.float64)
-
-
 def _compute_areas(triangles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Twice the signed areas of (n, 3, 2) triangles."""
+    """Compute twice the signed areas of (n, 3, 2) triangles."""
     one, two = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     return one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
 
@@ -125,26 +135,38 @@ class UnfitPair(Exception):
 
 @dataclass(frozen=True)
 class PointedFace:
-    """image: uint8 (H, W, 3) RGB; points: float32 (468, 2) of the face mesh, or (81, 2) in dlib's order, in pixels."""
+    """A picture with the points of a face.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        points: float32 (468, 2) of the face mesh, or (81, 2) in dlib's order [px].
+    """
 
     image: NDArray[np.uint8]
     points: NDArray[np.float32]
 
     @cached_property
     def landmarks(self) -> NDArray[np.float32]:
-        """float32 (81, 2) in dlib's order."""
+        """The points in dlib's order, float32 (81, 2)."""
         return convert_mesh_to_81(self.points) if len(self.points) == 468 else check_landmarks(self.points)
 
 
 @dataclass(frozen=True)
 class SwapDraft:
-    """A swap before its blend: enough to tell how good it would be.
+    """A swap before its blend: enough to estimate how good it would be.
 
-    box_xyxy: the part of the target that the rest is about, h x w; own, face: uint8 (h, w, 3), the target's face and
-    the source's in its place and colours; region: uint8 (h, w), 0 or 255, what is replaced; share: float32 (h, w), how
-    much of each pixel; skin: bool (h, w); teeth: float32 (h, w), the target's share inside its lips, or None. kept:
-    share of the face's region that no hair or hand covers; covered: share of the middle of one of the two faces that
-    something covers; seam: mean difference of the two along the region's rim [CIELAB units].
+    Attributes:
+        target: The target's picture.
+        box_xyxy: The part of the target that the rest is about, h x w.
+        own: The target's face in it, uint8 (h, w, 3).
+        face: The source's face in its place and colours, uint8 (h, w, 3).
+        region: What is replaced, uint8 (h, w), 0 or 255.
+        share: The source's share of each pixel, float32 (h, w).
+        skin: Where both show skin, bool (h, w).
+        teeth: The target's share inside its lips, float32 (h, w), or None.
+        kept: Share of the face's region that no hair or hand covers.
+        covered: Share of the middle of one of the two faces that something covers.
+        seam: Mean difference of the two along the region's rim [CIELAB units].
     """
 
     target: NDArray[np.uint8]
@@ -161,14 +183,21 @@ class SwapDraft:
 
     @property
     def flaw(self) -> float:
-        """How much would be seen, 0 for nothing; weighed by looking at some hundred swaps (docs/swaps.md)."""
+        """How much would be seen, 0 for nothing.
+
+        The weights were found by looking at some hundred swaps (docs/swaps.md).
+        """
         return self.seam / 3 + 4 * (1 - self.kept) + 5 * self.covered
 
 
 @dataclass(frozen=True)
 class Swap:
-    """image: uint8 (H, W, 3) RGB; mask: float32 (H, W), the source's share of each pixel: where it is 0, image is the
-    target bit for bit. method: `poisson` or `feather`.
+    """A finished swap.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        mask: The source's share of each pixel, float32 (H, W); where it is 0, the image is the target bit for bit.
+        method: `poisson` or `feather`.
     """
 
     image: NDArray[np.uint8]
@@ -177,7 +206,18 @@ class Swap:
 
 
 def draft_swap(source: PointedFace, target: PointedFace) -> SwapDraft:
-    """Warp, region and colour. Raises UnfitPair where the poses differ too much, or no skin is seen in both."""
+    """Warp the source's face, choose the region, and match the colour.
+
+    Args:
+        source: Whose face is used.
+        target: Whose picture it is put into.
+
+    Returns:
+        The draft.
+
+    Raises:
+        UnfitPair: Where the poses differ too much, or no skin is seen in both.
+    """
     _check_in_picture(source)
     _check_in_picture(target)
     landmarks = target.landmarks
@@ -187,14 +227,14 @@ def draft_swap(source: PointedFace, target: PointedFace) -> SwapDraft:
     inside = np.s_[box[1] : box[3], box[0] : box[2]]
     own, region = np.ascontiguousarray(target.image[inside]), np.ascontiguousarray(region[inside])
     landmarks = landmarks - np.array(box[:2], np.float32)
-    pulled = _pull(source, target, box)
+    warped = _warp(source, target, box)
 
     not_skin = draw_features(landmarks, *region.shape) > 0
     cheeks = (draw_cheeks(landmarks, *region.shape) > 0) & ~not_skin & (region > 0)
     if np.count_nonzero(cheeks) < LEAST_SKIN:
         raise UnfitPair("too little of the cheeks is in the picture")
     core = draw_core(landmarks, *region.shape)
-    covered = [find_covered(picture, cheeks, face_width) for picture in (own, pulled)]
+    covered = [find_covered(picture, cheeks, face_width) for picture in (own, warped)]
     chosen = remove_from_rim(region, covered[0] | covered[1], core, face_width)
     skin = (chosen > 0) & ~not_skin
     middle = skin & (core > 0)
@@ -202,7 +242,7 @@ def draft_swap(source: PointedFace, target: PointedFace) -> SwapDraft:
     rim = (share > 0) & (share < SEAM_BELOW)
     if min(np.count_nonzero(middle), np.count_nonzero(rim)) < LEAST_SKIN:
         raise UnfitPair("too little skin is seen in both")
-    face = match_colour(pulled, own, skin, draw_whites(landmarks, *region.shape) > 0, face_width)
+    face = match_colour(warped, own, skin, draw_whites(landmarks, *region.shape) > 0, face_width)
     return SwapDraft(
         target=target.image,
         box_xyxy=box,
@@ -251,7 +291,7 @@ def _find_box(region: NDArray[np.uint8], margin: float) -> tuple[int, int, int, 
     )
 
 
-def _pull(source: PointedFace, target: PointedFace, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+def _warp(source: PointedFace, target: PointedFace, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
     try:
         warp = FaceWarp(source.points, target.points)
     except ValueError as error:
@@ -270,13 +310,13 @@ def _find_teeth(
 
 
 def _mix(one: NDArray[np.uint8], other: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """share * one + (1 - share) * other; bit for bit the other where share is 0."""
+    """Compute share * one + (1 - share) * other; it is the other bit for bit where share is 0."""
     part = share[..., None]
     return np.where(part > 0, np.rint(part * one + (1 - part) * other), other).astype(np.uint8)
 
 
 def _blend(face: NDArray[np.uint8], draft: SwapDraft) -> tuple[NDArray[np.uint8], str]:
-    """The face with the target's colours at the region's border, and how that was reached."""
+    """Blend the face into the target's colours at the region's border, and name the method."""
     left, top, width, height = cv2.boundingRect(draft.region)
     middle = (left + width // 2, top + height // 2)
     # seamlessClone writes into the mask that it is given.
@@ -288,31 +328,44 @@ def _blend(face: NDArray[np.uint8], draft: SwapDraft) -> tuple[NDArray[np.uint8]
     return blended, POISSON
 
 
-ROOM = 0.15  # around the face's points and the final crop, share of their box
+CONTEXT = 0.15  # around the face's points and the final crop, share of their box
 SPARE = 1.5  # the final crop is at most this times the wanted size when the swap is made
 
 
 @dataclass(frozen=True)
 class PhotoFace:
-    """face: the photo's part around a face, scaled down (never up); final_xyxy: int (4,), the crop to keep, in it."""
+    """A face in the part of a photo that a swap needs.
+
+    Attributes:
+        face: The photo's part around the face, scaled down (never up).
+        final_xyxy: The crop that is stored, (4,) whole pixels in it.
+    """
 
     face: PointedFace
     final_xyxy: tuple[int, int, int, int]
 
 
-def cut_face(
+def crop_face(
     image: NDArray[np.uint8], points: NDArray[np.float32], box_xyxy: NDArray[np.float32], image_size: int
 ) -> PhotoFace:
-    """image: uint8 (H, W, 3) RGB, the photo; points: (468 or 81, 2) and box_xyxy: (4,) of the detector, in its pixels;
-    image_size: side of the picture to keep [px]. The crop to keep is that of evaluation: 12.5 % around the box.
+    """Crop a photo to what a swap needs of it. The crop that is stored is that of evaluation: 12.5 % around the box.
+
+    Args:
+        image: The photo, uint8 (H, W, 3) RGB.
+        points: (468 or 81, 2) [px].
+        box_xyxy: The detector's (4,) [px].
+        image_size: Side of the picture to store [px].
+
+    Returns:
+        The face.
     """
     height, width = image.shape[:2]
     final = compute_box_margins(box_xyxy, height, width, None)
     spread = compute_landmark_box(points)
     low, high = np.minimum(spread[:2], final[:2]), np.maximum(spread[2:], final[2:])
-    room = ROOM * (high - low)
-    left, top = (int(value) for value in np.clip(np.floor(low - room), 0, (width - 1, height - 1)))
-    right, bottom = (int(value) for value in np.clip(np.ceil(high + room), (left + 1, top + 1), (width, height)))
+    context = CONTEXT * (high - low)
+    left, top = (int(value) for value in np.clip(np.floor(low - context), 0, (width - 1, height - 1)))
+    right, bottom = (int(value) for value in np.clip(np.ceil(high + context), (left + 1, top + 1), (width, height)))
     part = image[top:bottom, left:right]
     factor = min(1.0, SPARE * image_size / float(max(final[2] - final[0], final[3] - final[1])))
     scale = np.ones(2)
@@ -327,7 +380,16 @@ def cut_face(
 
 
 def keep_picture(image: NDArray[np.uint8], final_xyxy: tuple[int, int, int, int], image_size: int) -> NDArray[np.uint8]:
-    """The crop as a square of image_size [px], real and fake alike: uint8 (S, S, 3)."""
+    """Resize the crop to a square, real and fake alike.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        final_xyxy: Edges of the crop in it (4,).
+        image_size: Side S of the square [px].
+
+    Returns:
+        uint8 (S, S, 3).
+    """
     left, top, right, bottom = final_xyxy
     part = image[top:bottom, left:right]
     smaller = max(part.shape[:2]) > image_size

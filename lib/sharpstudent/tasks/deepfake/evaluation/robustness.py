@@ -27,7 +27,7 @@ from sharpstudent.evaluation.compare import to_metric_value
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.metrics.bootstrap import compute_interval
 from sharpstudent.metrics.metric import make_binary_metric
-from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, Corruption, corrupt, cut_face, find_obstacle
+from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, Corruption, corrupt, crop_face, find_obstacle
 from sharpstudent.report.results import MetricValue
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, join_frames
@@ -138,7 +138,7 @@ class CorruptedFaces(FaceSamples):
         """
         face, side = self._faces[index], self._image_size
         loaded = face.load()
-        cut = cut_face(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
+        cut = crop_face(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
         count = len(self._variants)
         images = np.empty((count, side, side, 3), np.uint8)
         for place, variant in enumerate(self._variants):

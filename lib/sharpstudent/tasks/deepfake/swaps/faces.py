@@ -16,7 +16,7 @@ from sharpstudent.core.random import build_generator
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.splits import find_groups
 from sharpstudent.modalities.faces.swap.match import FaceLook, LookTable, describe_look
-from sharpstudent.modalities.faces.swap.swap import PhotoFace, PointedFace, SwapDraft, UnfitPair, cut_face, draft_swap
+from sharpstudent.modalities.faces.swap.swap import PhotoFace, PointedFace, SwapDraft, UnfitPair, crop_face, draft_swap
 from sharpstudent.tasks.deepfake.sources.face import read_picture
 from sharpstudent.tasks.deepfake.sources.face_crops import load_face_models
 from sharpstudent.tasks.deepfake.sources.photos import Photo
@@ -27,13 +27,19 @@ LARGEST_BRIDGE = 7.0  # glasses measured from 7.4 up (thin wire 3.7), bare faces
 NEAREST, TRIED = 12, 8
 # flaw + distance / 2 of the worst swap that is kept; found by looking (docs/swaps.md).
 LARGEST_FLAW = 5.5
-KEPT_PICTURES = 64  # cut faces that stay in memory
+KEPT_PICTURES = 64  # cropped faces that stay in memory
 
 
 @dataclass(frozen=True)
 class FoundFace:
-    """photo; group: its person, or the first of several people who share a file; points: (468, 2) and box_xyxy: (4,)
-    in the photo's pixels.
+    """The face of a photo.
+
+    Attributes:
+        photo: The photo.
+        group: Its person; people who share a file are one group.
+        points: float32 (468, 2) in the photo's pixels.
+        box_xyxy: The detector's (4,) in the photo's pixels.
+        look: For matching.
     """
 
     photo: Photo
@@ -44,14 +50,30 @@ class FoundFace:
 
 
 class FaceFinder:
-    """Finds the largest face of each photo. left_out: what gives none, with the reason."""
+    """Finds the largest face of each photo.
+
+    Attributes:
+        left_out: Photos without a usable face, with the reason.
+        digests: sha256 of the photos that were read.
+    """
 
     def __init__(self) -> None:
         self.left_out: dict[Path, str] = {}
         self.digests: dict[Path, str] = {}
 
     def find(self, photos: Sequence[Photo], say: Callable[[str], None]) -> list[FoundFace]:
-        """In the order of the photos. Raises UserError where the model files are missing."""
+        """Find the faces, in the order of the photos.
+
+        Args:
+            photos: The photos.
+            say: Takes lines for the user.
+
+        Returns:
+            The faces; `left_out` names the photos without one.
+
+        Raises:
+            UserError: Where the model files are missing.
+        """
         detector, mesh = load_face_models()
         found: dict[Path, tuple[NDArray[np.float32], NDArray[np.float32], FaceLook]] = {}
         for number, photo in enumerate(photos, 1):
@@ -94,11 +116,20 @@ class PartnerChoice:
     def __init__(self, faces: Sequence[FoundFace], image_size: int, seed: int) -> None:
         self._faces, self._image_size, self._seed = faces, image_size, seed
         self._table = LookTable([face.look for face in faces])
-        self.cut = functools.lru_cache(KEPT_PICTURES)(self._cut)
+        self.crop = functools.lru_cache(KEPT_PICTURES)(self._crop)
 
     def choose(self, index: int, count: int) -> list[tuple[FoundFace, SwapDraft]]:
-        """Up to count swaps onto one face, best first, each from another person. Raises UnreadableSample where no face
-        fits.
+        """Choose swaps onto one face, the best first, each from another person.
+
+        Args:
+            index: Of the face.
+            count: How many swaps at most.
+
+        Returns:
+            The faces that are swapped in, with the drafts.
+
+        Raises:
+            UnreadableSample: Where no face fits.
         """
         target = self._faces[index]
         nearest = self._list_nearest(index, max(NEAREST, 3 * count))
@@ -108,7 +139,7 @@ class PartnerChoice:
         reasons: list[str] = []
         for distance, source in (nearest[place] for place in tried):
             try:
-                draft = draft_swap(self.cut(source).face, self.cut(index).face)
+                draft = draft_swap(self.crop(source).face, self.crop(index).face)
                 drafts.append((draft.flaw + distance / 2, source, draft))
             except UnfitPair as error:
                 reasons.append(str(error))
@@ -121,7 +152,7 @@ class PartnerChoice:
         return good
 
     def _list_nearest(self, index: int, count: int) -> list[tuple[float, int]]:
-        """The nearest face of each of the nearest people; nobody with a copy of this very photo."""
+        """List the nearest face of each of the nearest people; nobody who has a copy of this very photo."""
         target = self._faces[index]
         distances = self._table.compute_distances(target.look)
         groups = np.array([face.group for face in self._faces])
@@ -135,6 +166,6 @@ class PartnerChoice:
                     break
         return list(nearest.values())
 
-    def _cut(self, index: int) -> PhotoFace:
+    def _crop(self, index: int) -> PhotoFace:
         face = self._faces[index]
-        return cut_face(read_picture(face.photo.path), face.points, face.box_xyxy, self._image_size)
+        return crop_face(read_picture(face.photo.path), face.points, face.box_xyxy, self._image_size)

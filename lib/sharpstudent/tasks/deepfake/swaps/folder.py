@@ -1,4 +1,4 @@
-"""DEST of make_swaps.py: whether it may be written, what it was made with, and which swaps in it are finished."""
+"""The folder that make_swaps.py writes: whether it may be written, its settings, and which swaps in it are finished."""
 
 from __future__ import annotations
 
@@ -23,8 +23,18 @@ _OF_A_START = (".lock", f".{SETTINGS}")  # what a run that was killed in its fir
 
 @dataclass(frozen=True)
 class SwapRow:
-    """A line of swaps.csv. file: below DEST; label: real or fake; target: whose photo it is, source: whose face was
-    put there ("" for real); files: the photos below PEOPLE; method: how it was blended ("" for real).
+    """A line of swaps.csv.
+
+    Attributes:
+        file: Below the folder.
+        label: real or fake.
+        split: Of the people.
+        source_person: Whose face was put in; "" for a real picture.
+        target_person: Whose photo it is.
+        source_file: The source's photo below PEOPLE; "" for a real picture.
+        target_file: The target's photo below PEOPLE.
+        method: How it was blended; "" for a real picture.
+        seed: Of the choice of partners.
     """
 
     file: str
@@ -42,7 +52,16 @@ COLUMNS = tuple(field.name for field in fields(SwapRow))
 
 
 def check_places(people: Path, dest: Path, photos: Sequence[Path]) -> None:
-    """Raise UserError where writing dest would touch what is not ours, or people are swaps already."""
+    """Refuse a destination that would touch other files, and people that are swaps already.
+
+    Args:
+        people: The folder or CSV file of the people.
+        dest: The folder to write.
+        photos: The people's photos.
+
+    Raises:
+        UserError: In these cases.
+    """
     outer, inner = people.resolve(), dest.resolve()
     if people.is_dir() and (inner.is_relative_to(outer) or outer.is_relative_to(inner)):
         what = "lies in PEOPLE: its fakes would be taken for people" if inner.is_relative_to(outer) else "holds PEOPLE"
@@ -62,7 +81,15 @@ def check_places(people: Path, dest: Path, photos: Sequence[Path]) -> None:
 
 
 def open_folder(dest: Path, settings: Mapping[str, Any]) -> None:
-    """Claim dest for these settings. Raises UserError where it holds something else, or swaps made otherwise."""
+    """Claim a folder for swaps with these settings.
+
+    Args:
+        dest: The folder.
+        settings: What decides the pictures, as plain JSON.
+
+    Raises:
+        UserError: Where it holds something else, or swaps with other settings.
+    """
     before = read_settings(dest)
     if before is None:
         names = sorted(entry.name for entry in dest.iterdir()) if dest.is_dir() else []
@@ -92,7 +119,7 @@ def open_folder(dest: Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
-    """What `open_folder` wrote; None where there is no such file of ours."""
+    """Read what `open_folder` wrote; None where there is no such file."""
     try:
         stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         return stored["settings"] if stored["made_by"] == MADE_BY and isinstance(stored["settings"], dict) else None
@@ -101,7 +128,10 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
 
 
 def read_finished(dest: Path) -> dict[str, tuple[SwapRow, ...]]:
-    """By target file, the rows of those faces whose pictures are all there. A face's last row is its real picture."""
+    """Read, by target file, the rows of the faces whose pictures are all there.
+
+    A face's last row is its real picture.
+    """
     try:
         text = (dest / TABLE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -120,17 +150,32 @@ def read_finished(dest: Path) -> dict[str, tuple[SwapRow, ...]]:
 
 
 def write_table(dest: Path, rows: Iterable[SwapRow]) -> None:
-    """swaps.csv as a whole."""
+    """Write swaps.csv as a whole.
+
+    Args:
+        dest: The folder.
+        rows: All rows.
+    """
     write_text_atomically(dest / TABLE, _to_csv([COLUMNS, *(astuple(row) for row in rows)]))
 
 
 def add_rows(dest: Path, rows: Iterable[SwapRow]) -> None:
-    """The rows of one finished face, at the end of swaps.csv."""
+    """Append the rows of one finished face to swaps.csv.
+
+    Args:
+        dest: The folder.
+        rows: The rows.
+    """
     append_text(dest / TABLE, _to_csv([astuple(row) for row in rows]))
 
 
 def write_left_out(dest: Path, left_out: Mapping[str, str]) -> None:
-    """left_out.csv: photo and reason."""
+    """Write left_out.csv.
+
+    Args:
+        dest: The folder.
+        left_out: Photos with the reason.
+    """
     write_text_atomically(dest / LEFT_OUT, _to_csv([("file", "reason"), *left_out.items()]))
 
 

@@ -1,4 +1,4 @@
-"""What make_swaps.py is asked for, and the people it swaps: photos by person, within one split."""
+"""What make_swaps.py is asked for, and the people whom it swaps: photos by person, within one split."""
 
 from __future__ import annotations
 
@@ -21,9 +21,18 @@ _SAFE = re.compile(r"(?!.*__)[\w(][\w() ,.+-]*(?<![ .])", re.ASCII)
 
 @dataclass(frozen=True)
 class SwapRequest:
-    """people: ROOT/PERSON/*.jpg or a CSV file; per_face: fakes for each real face; split: which part of the people;
-    image_size: side of the pictures [px]; picture: `png` or `jpg`. validation_share and split_seed: who is held out
-    where the people come without a split, as data_source photos does it.
+    """What the command line asks for.
+
+    Attributes:
+        people: ROOT/PERSON/*.jpg or a CSV file.
+        dest: The folder to write.
+        per_face: Fakes for each real face.
+        seed: Of the choice of partners.
+        split: Which part of the people.
+        image_size: Side of the pictures [px].
+        picture: `png` or `jpg`.
+        validation_share: Share of people held out where they come without a split, as data_source photos does it.
+        split_seed: Decides who is held out.
     """
 
     people: Path
@@ -38,8 +47,9 @@ class SwapRequest:
 
 
 def list_photos(request: SwapRequest) -> list[Photo]:
-    """The photos of the wanted split, each with its split ("" where there is none). Raises UserError for another
-    layout, a split that is not there, a person in two splits, or fewer than two people.
+    """List the photos of the wanted split, each with its split ("" where there is none).
+
+    Raises UserError for another layout, a split that is not there, a person in two splits, or fewer than two people.
     """
     remedy = "name such a folder or file; `make demo` fetches portraits to try it (data/demo/faces.csv)"
     photos = read_photos(request.people, remedy=remedy)
@@ -70,7 +80,11 @@ def list_photos(request: SwapRequest) -> list[Photo]:
 
 
 def name_safely(names: Sequence[str]) -> dict[str, str]:
-    """A file name, without suffix, for each distinct name: itself where it can be, else with a part of its sha256."""
+    """Choose a file name, without suffix, for each distinct name.
+
+    It is the name itself where that is safe on every file system, else it is made readable and gets a part of its
+    sha256.
+    """
     distinct = sorted(set(names))
     clashes = Counter(name.casefold() for name in distinct)
     return {
@@ -82,7 +96,7 @@ def name_safely(names: Sequence[str]) -> dict[str, str]:
 
 
 def show_path(path: Path) -> str:
-    """A path of any bytes as printable text."""
+    """Show a path of any bytes as printable text."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,7 +1,7 @@
-"""Make a folder of face swaps: real and fake pictures that only the swap tells apart, and swaps.csv.
+"""Make a folder of face swaps: real and fake pictures that differ in the swap alone, and swaps.csv.
 
-Deterministic: the same photos, settings and versions give the same bytes. What is finished is kept, so a run that was
-stopped goes on.
+It is deterministic: the same photos, settings and versions give the same bytes. What is finished is kept, so that a run
+that was stopped resumes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,14 @@ TOLD_EVERY = 100  # faces
 
 @dataclass(frozen=True)
 class SwapCounts:
-    """real, fake: pictures in DEST; people: whose photos they are; left_out: photos without a swap."""
+    """What was made.
+
+    Attributes:
+        real: Real pictures in the folder.
+        fake: Fakes in the folder.
+        people: Whose photos they are.
+        left_out: Photos without a swap.
+    """
 
     real: int
     fake: int
@@ -54,7 +61,18 @@ class SwapCounts:
 
 
 def run_swaps(request: SwapRequest, say: Callable[[str], None]) -> SwapCounts:
-    """Make what is missing in DEST. Raises UserError for what the user must mend."""
+    """Make what is missing in the folder.
+
+    Args:
+        request: What is wanted.
+        say: Takes lines for the user.
+
+    Returns:
+        The counts.
+
+    Raises:
+        UserError: For what the user must mend.
+    """
     photos = list_photos(request)
     check_places(request.people, request.dest, [photo.path for photo in photos])
     check_model_files()
@@ -83,7 +101,7 @@ def _make_all(
     left_out: dict[str, str],
     say: Callable[[str], None],
 ) -> list[SwapRow]:
-    """The rows of all faces in the order of the photos; left_out grows."""
+    """Make the swaps of all faces; the rows come in the order of the photos, and left_out grows."""
     finished = read_finished(request.dest)
     write_table(request.dest, [row for own in finished.values() for row in own])
     by_split: dict[str, list[FoundFace]] = defaultdict(list)
@@ -108,16 +126,19 @@ def _make_all(
 def _make_one(
     request: SwapRequest, names: _Names, choice: PartnerChoice, index: int, target: FoundFace
 ) -> list[SwapRow]:
-    """Write the fakes of one face, its real picture, and then their rows. Raises UnreadableSample without a face."""
+    """Write the fakes of one face, its real picture, and then their rows.
+
+    Raises UnreadableSample where no face fits.
+    """
     rows: list[SwapRow] = []
-    cut = choice.cut(index)
+    crop = choice.crop(index)
     for source, draft in choice.choose(index, request.per_face):
         swap = finish_swap(draft)
         row = names.build_row(target.photo, source.photo, swap.method)
-        _write(request, row, keep_picture(swap.image, cut.final_xyxy, request.image_size))
+        _write(request, row, keep_picture(swap.image, crop.final_xyxy, request.image_size))
         rows.append(row)
     row = names.build_row(target.photo, None, "")
-    _write(request, row, keep_picture(cut.face.image, cut.final_xyxy, request.image_size))
+    _write(request, row, keep_picture(crop.face.image, crop.final_xyxy, request.image_size))
     rows.append(row)
     add_rows(request.dest, rows)
     return rows
@@ -130,7 +151,7 @@ def _write(request: SwapRequest, row: SwapRow, picture: NDArray[np.uint8]) -> No
 
 
 class _Names:
-    """What files and people are called in DEST."""
+    """The names of files and people in the folder."""
 
     def __init__(self, request: SwapRequest, photos: Sequence[Photo]) -> None:
         self._request = request
@@ -143,7 +164,16 @@ class _Names:
             self._stems |= _name_stems(request, paths)
 
     def build_row(self, target: Photo, source: Photo | None, method: str) -> SwapRow:
-        """source: None for the real picture."""
+        """Build a line of swaps.csv.
+
+        Args:
+            target: Whose picture it is.
+            source: Whose face is put in; None for the real picture.
+            method: How it was blended.
+
+        Returns:
+            The row.
+        """
         label = LABELS[source is not None]
         stem = self._stems[target.path] + (f"__{self._people[source.person]}" if source else "")
         return SwapRow(
@@ -160,7 +190,10 @@ class _Names:
 
 
 def _name_stems(request: SwapRequest, paths: Sequence[Path]) -> dict[Path, str]:
-    """A file name for each photo of one person: its own where no other photo has it, else made of its whole path."""
+    """Name the file of each photo of one person.
+
+    It is the photo's own name where no other photo has it, else a name made of its whole path.
+    """
     stems = [path.stem.casefold() for path in paths]
     wanted = {
         path: path.stem if stems.count(stem) == 1 else _name_file(request, path)
@@ -171,13 +204,13 @@ def _name_stems(request: SwapRequest, paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _name_file(request: SwapRequest, path: Path) -> str:
-    """A photo by its path below PEOPLE, with '/', as printable text: the same on every machine."""
+    """Name a photo by its path below PEOPLE, with '/', as printable text: the same on every machine."""
     root = request.people if request.people.is_dir() else request.people.parent
     return show_path(Path(os.path.relpath(path, root))).replace(os.sep, "/")
 
 
 def _describe(request: SwapRequest, photos: Sequence[Photo], digests: Mapping[Path, str]) -> dict[str, Any]:
-    """What decides the pictures, as plain JSON."""
+    """Describe what decides the pictures, as plain JSON."""
     people = hashlib.sha256()
     for photo in photos:
         line = (_name_file(request, photo.path), show_path(Path(photo.person)), photo.split, digests.get(photo.path))

@@ -1,4 +1,7 @@
-"""One training item: a real face and the fake made of it, cut, augmented and resized alike."""
+"""Samples of faces: a real face and the fake blended from it, or one labelled face, processed alike.
+
+Legend: S side of the pictures that come out [px].
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,13 @@ Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
 @dataclass(frozen=True)
 class FacePair:
-    """real, fake: uint8 (S, S, 3) RGB; mask: float32 (S, S) in 0..1, the share of foreign pixels in the fake."""
+    """A real face and the fake made of it.
+
+    Attributes:
+        real: uint8 (S, S, 3) RGB.
+        fake: uint8 (S, S, 3) RGB.
+        mask: Share of the blended-in face in each pixel of the fake, 0..1, float32 (S, S).
+    """
 
     real: NDArray[np.uint8]
     fake: NDArray[np.uint8]
@@ -44,12 +53,22 @@ def make_pair(
     train: bool,
     boxes: Sequence[NDArray[np.generic]] | NDArray[np.generic] | None = None,
 ) -> FacePair:
-    """Make a real and a self-blended face from one image.
+    """Make a real and a self-blended face from one image. The blend is always random.
 
-    image: uint8 (H, W, 3) RGB, a frame or a stored loose crop; landmarks: (68 or 81, 2) pixels of the face; boxes: (n,
-    4) the detector's boxes in this image, the landmarks' own box where there are none; image_size: S [px]. train:
-    flip, augment and draw the crop's margins; otherwise none of it, with margins of 12.5 %. The blend is always drawn
-    from rng. Raises ValueError for another shape of image or landmarks.
+    Args:
+        image: A frame or a stored loose crop, uint8 (H, W, 3) RGB.
+        landmarks: Of the face, (68 or 81, 2) [px].
+        rng: Draws everything that is random.
+        image_size: S [px].
+        train: Whether to flip and augment the pair and to draw the crop's margins. Otherwise none of this is done, and
+            the margins are 12.5 %.
+        boxes: The detector's boxes in this image, (n, 4). Without one, the box of the landmarks is used.
+
+    Returns:
+        The pair.
+
+    Raises:
+        ValueError: For another shape of image or landmarks.
     """
     _check_image(image)
     points = check_landmarks(landmarks)
@@ -64,7 +83,7 @@ def make_pair(
     height, width = real.shape[:2]
     final = compute_box_margins(loose.boxes[0], height, width, rng if train else None)
     return FacePair(
-        real=_cut(real, final, image_size), fake=_cut(fake, final, image_size), mask=_cut(mask, final, image_size)
+        real=_crop(real, final, image_size), fake=_crop(fake, final, image_size), mask=_crop(mask, final, image_size)
     )
 
 
@@ -76,10 +95,20 @@ def make_single(
     *,
     train: bool,
 ) -> NDArray[np.uint8]:
-    """Prepare one already labelled face: the same flip, augmentation, crop and resize, and no blending.
+    """Prepare one labelled face: the same flip, augmentation, crop and resize as in `make_pair`, without blending.
 
-    image: uint8 (H, W, 3) RGB; box_xyxy: (4,) in pixels, to crop around with the margins of `make_pair`, or None to
-    take the image as it is. Returns uint8 (S, S, 3) RGB.
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        box_xyxy: To crop around with margins, (4,) [px]; None to take the image as it is.
+        rng: Draws everything that is random.
+        image_size: S [px].
+        train: Whether to flip and augment the face and to draw the crop's margins.
+
+    Returns:
+        The face, uint8 (S, S, 3) RGB.
+
+    Raises:
+        ValueError: For another shape of image.
     """
     _check_image(image)
     height, width = image.shape[:2]
@@ -100,11 +129,11 @@ def _check_image(image: NDArray[np.generic]) -> None:
         raise ValueError(f"image: expected uint8 (H, W, 3) RGB, got {image.dtype} {image.shape}")
 
 
-def _cut(image: NDArray[Pixel], box_xyxy: NDArray[np.integer], size: int) -> NDArray[Pixel]:
+def _crop(image: NDArray[Pixel], box_xyxy: NDArray[np.integer], size: int) -> NDArray[Pixel]:
     left, top, right, bottom = (int(value) for value in box_xyxy)
     return _resize(image[top:bottom, left:right], size)
 
 
 def _resize(image: NDArray[Pixel], size: int) -> NDArray[Pixel]:
-    """Bilinear to (size, size): the reference's interpolation, also downwards, with no smoothing before it."""
+    """Resize bilinearly to (size, size), also downwards, with no smoothing before it, as the reference does."""
     return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR), image.dtype)

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-from sharpstudent.modalities.faces import item
+from sharpstudent.modalities.faces import sample
 from sharpstudent.modalities.faces.crop import compute_box_margins, compute_landmark_box, compute_loose_box, crop
-from sharpstudent.modalities.faces.item import make_pair, make_single
+from sharpstudent.modalities.faces.sample import make_pair, make_single
 
 
 def _pairs_equal(one, two):
@@ -30,7 +30,7 @@ def test_evaluation_cuts_exactly_the_box_with_an_eighth_each_side(monkeypatch):
     image, landmarks = draw_face(1, 400)
     box = np.array([120.0, 100, 280, 300], np.float32)
     monkeypatch.setattr(
-        item, "self_blend", lambda image, landmarks, rng: (image, image, np.zeros(image.shape[:2], "f4"))
+        sample, "self_blend", lambda image, landmarks, rng: (image, image, np.zeros(image.shape[:2], "f4"))
     )
     pair = make_pair(image, landmarks, np.random.default_rng(0), 112, train=False, boxes=[box])
     loose = compute_loose_box(landmarks, 400, 400)
@@ -73,7 +73,7 @@ def test_a_pair_depends_on_its_own_generator_only(drawn):
 
 def test_real_and_fake_share_flip_crop_and_augmentation(drawn, monkeypatch):
     monkeypatch.setattr(
-        item, "self_blend", lambda image, landmarks, rng: (image, image.copy(), np.zeros(image.shape[:2], "f4"))
+        sample, "self_blend", lambda image, landmarks, rng: (image, image.copy(), np.zeros(image.shape[:2], "f4"))
     )
     for seed in range(60):
         pair = make_pair(*drawn, np.random.default_rng(seed), 64, train=True)
@@ -87,7 +87,7 @@ def test_half_of_the_training_pairs_are_flipped_and_the_blend_gets_flipped_landm
         seen.append((image, landmarks))
         return image, image.copy(), np.zeros(image.shape[:2], np.float32)
 
-    monkeypatch.setattr(item, "self_blend", remember)
+    monkeypatch.setattr(sample, "self_blend", remember)
     image, landmarks = drawn
     straight = crop(image, compute_loose_box(landmarks, 200, 200), landmarks=landmarks, boxes=np.empty((0, 4)))
     flips = 0
