@@ -214,7 +214,7 @@ A config is a JSON file; `//` and `/* */` comments and trailing commas are allow
 
 | | Stage 1 (`train_student_only.py`) | Stage 2 (`main_distillation.py`) |
 |---|---|---|
-| items a batch | `stage1.batch_size`, else `batch_size` | `stage2.batch_size`, else max(1, `batch_size` // 4) |
+| samples a batch | `stage1.batch_size`, else `batch_size` | `stage2.batch_size`, else max(1, `batch_size` // 4) |
 | learning rate | `stage1.lr`, else 2 x `lr` | `stage2.lr`, else `lr` |
 | loss | hard labels | alpha x hard labels + (1 - alpha) x T^2 x KL to the teacher |
 | starts from | `student_init` | `pretrained_student_weights` |

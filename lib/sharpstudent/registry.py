@@ -74,9 +74,9 @@ def find_task(
     registered = _list_registered()
     found = sorted(registered.get(name, {}))
     if len(found) > 1:
-        told = "; ".join(f"{reference} of {registered[name][reference]}" for reference in found)
+        shown = "; ".join(f"{reference} of {registered[name][reference]}" for reference in found)
         what = "is the name of several installed tasks"
-        raise UserError.about(where, what, got=told, remedy="uninstall all but one, or name package.module:Class")
+        raise UserError.about(where, what, got=shown, remedy="uninstall all but one, or name package.module:Class")
     if not found:
         raise UserError(_explain_unknown(name, {**builtin, **registered}, where))
     return _check(_import(found[0], where, f"the task {show(name)} of {registered[name][found[0]]}"), where)
@@ -98,7 +98,7 @@ def build_task(config: RunConfig, task: type[Task] | None = None) -> Any:
         The task.
     """
     built = (find_task(config.task) if task is None else task)(config.task_section, allow=config.allow)
-    setattr(built, "selection_metric", f"val_{config.training.selection_metric}")  # noqa: B010, the engine asks the task
+    setattr(built, "selection_metric", f"val_{config.training.selection_metric}")  # noqa: B010, the engine reads it from the task
     return built
 
 
@@ -108,7 +108,7 @@ def _read_builtin() -> Mapping[str, str]:
         text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     except OSError:
         text = ""
-    # As text, because the parser of TOML takes longer to load than the rest of the command line's look at it.
+    # As text, because the parser of TOML takes longer to load than the rest of the command line needs.
     if f'\nname = "{PROJECT}"\n' in text:
         table = text.partition(f'\n[project.entry-points."{GROUP}"]\n')[2].partition("\n[")[0]
         return dict(re.findall(r'(?m)^([\w.-]+)\s*=\s*"([^"]*)"', table))
@@ -251,7 +251,7 @@ def _explain_no_module(module: str, missing: str, where: str, folders: Sequence[
         where,
         f"names the module {module}, and there is no {missing}",
         expected=f"{missing.replace('.', '/')}.py or a folder of that name in {', or in '.join(places)}",
-        remedy="mend the name, run from the folder that holds the module, or install its package",
+        remedy="correct the name, run from the folder of the module, or install its package",
     )
 
 
@@ -270,7 +270,7 @@ def _explain_broken(error: Exception, module: str, where: str, who: str) -> Prob
         f"{where}: {file or module}",
         f"{who} cannot be imported: {type(error).__name__}: {error}",
         got="".join([*traceback.format_list(frames), *words]).rstrip(),
-        remedy="mend that file, or install what it needs",
+        remedy="correct that file, or install what it needs",
     )
 
 
@@ -278,10 +278,10 @@ def _explain_no_class(module: Any, name: str, where: str) -> Problem:
     tasks = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Task)]
     tasks = [key for key in tasks if vars(module)[key].__module__ == module.__name__]
     near = difflib.get_close_matches(name, [*tasks, *vars(module)], n=1)
-    remedy = f"did you mean {module.__name__}:{near[0]}?" if near else "mend the name"
+    remedy = f"did you mean {module.__name__}:{near[0]}?" if near else "correct the name"
     place = module.__file__
     if place is None:  # a folder without __init__.py
-        place = f"{next(iter(module.__path__))}, a folder that holds modules"
+        place = f"{next(iter(module.__path__))}, a folder of modules"
         remedy = f"name the module in it, too: {module.__name__}.MODULE:{name}"
     return Problem(
         where,

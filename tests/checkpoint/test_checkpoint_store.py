@@ -226,10 +226,10 @@ def test_the_payloads_of_these_tests_do_run_where_they_are_let(function: str, tm
 
 def test_the_refusal_names_what_the_file_asks_for(tmp_path: Path) -> None:
     torch.save({"model": Payload(tmp_path / "m", "os.system")}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match=r"it asks for (posix|os|nt)\.system"):
+    with pytest.raises(UserError, match=r"it needs (posix|os|nt)\.system"):
         load_checkpoint(tmp_path / "evil.pth")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "whole_model.pth")
-    with pytest.raises(UserError, match=r"it asks for torch\.nn\.modules\.linear\.Linear"):
+    with pytest.raises(UserError, match=r"it needs torch\.nn\.modules\.linear\.Linear"):
         load_checkpoint(tmp_path / "whole_model.pth")
 
 

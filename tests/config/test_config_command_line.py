@@ -56,7 +56,7 @@ def test_the_guides_own_command_lines_are_understood(stage: Stage, name: str):
     assert line.config.stage == stage
     assert line.config_path == SHIPPED
     assert (line.resume, line.print_config, line.dry_run) == (None, False, False)
-    assert line.notes[0].startswith(f"stage {stage} takes batches of {16 if stage == 1 else 4} items")
+    assert line.notes[0].startswith(f"stage {stage} takes batches of {16 if stage == 1 else 4} samples")
 
 
 def test_set_changes_flat_keys_and_groups():

@@ -72,7 +72,7 @@ def test_a_key_with_too_many_dots_is_refused():
 
 
 def test_a_dot_into_a_single_value_is_refused_by_name():
-    with pytest.raises(UserError, match="student holds a single value"):
+    with pytest.raises(UserError, match="student has a single value"):
         apply_overrides({"student": "x"}, ["student.init=random"])
 
 

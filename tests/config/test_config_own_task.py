@@ -148,7 +148,7 @@ def test_schema_and_page_follow_the_task() -> None:
     assert schema["properties"]["data"]["$ref"] == "#/$defs/Keys"
     assert schema["properties"]["selection_metric"]["enum"] == ["error", "accuracy"]
     assert "root" not in schema["properties"]
-    assert "| `hinge` | a hinge on the lead | nobody | `lead` (1.0): the lead |" in page
+    assert "| `hinge` | a hinge on the lead | the targets | `lead` (1.0): the lead |" in page
     assert "| `length` | a whole number, at least 8 | `64` | samples of a recording |" in page
 
 
@@ -363,7 +363,7 @@ def test_resume_auto_passes_over_a_run_of_another_task_and_imports_nothing_of_it
     Path("trap.py").write_text("raise SystemExit('sprung')")
     command = parse("mine.json", "-n", "run", "--resume", "auto")
     assert command.resume is None
-    assert any('is "trap:Signals", and "signals:Signals" is asked for' in note for note in command.notes)
+    assert any('is "trap:Signals", and "signals:Signals" is expected' in note for note in command.notes)
 
 
 def test_a_step_is_taken_again_with_the_class_named() -> None:

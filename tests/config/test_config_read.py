@@ -63,7 +63,7 @@ def test_numbers_that_are_not_finite_are_refused_by_key(tmp_path: Path, number: 
 
 @pytest.mark.parametrize("content", ["[]", "3", '"text"', "null", "true", "[{}]"])
 def test_anything_but_an_object_at_the_top_is_refused(tmp_path: Path, content: str):
-    assert "does not hold a JSON object" in refuse(write(tmp_path, content))
+    assert "does not contain a JSON object" in refuse(write(tmp_path, content))
 
 
 @pytest.mark.parametrize("content", ["", "  \n\t ", "\ufeff"])

@@ -132,11 +132,11 @@ def test_print_config_shows_the_table_in_stage_2_only():
 def test_the_log_says_where_batch_size_and_lr_come_from():
     keys = validate_keys(GUIDE, DeepfakeTask)
     assert describe_choices(keys, 2)[0] == (
-        "stage 2 takes batches of 4 items: max(1, 16 // 4) of the flat batch_size; set stage2.batch_size to choose"
+        "stage 2 takes batches of 4 samples: max(1, 16 // 4) of the flat batch_size; set stage2.batch_size to choose"
     )
     assert describe_choices(keys, 1)[1].startswith("stage 1 learns at lr 0.0001: twice the flat lr 0.00005")
     own = validate_keys(GUIDE | {"stage2": {"batch_size": 9}}, DeepfakeTask)
-    assert describe_choices(own, 2)[0] == "stage 2 takes batches of 9 items: stage2.batch_size says so"
+    assert describe_choices(own, 2)[0] == "stage 2 takes batches of 9 samples: stage2.batch_size says so"
 
 
 def test_stage_2_without_teacher_or_stage_1_weights_is_refused_naming_both():

@@ -128,7 +128,7 @@ def test_stage_2_starts_at_the_auc_that_stage_1_ended_with(small: TwoStages) -> 
 
 
 def test_the_log_says_that_stage_2_takes_smaller_batches(small: TwoStages) -> None:
-    assert "stage 2 takes batches of 1 item: max(1, 1 // 4) of the flat batch_size" in small.second.out
+    assert "stage 2 takes batches of 1 sample: max(1, 1 // 4) of the flat batch_size" in small.second.out
     assert "stage 2 takes batches" in (small.runs[1] / "logs/losses.logs").read_text()
 
 

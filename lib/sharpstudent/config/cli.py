@@ -163,7 +163,7 @@ def _build_parser(stage: Stage) -> Parser:
 
 
 def _list_keys(read: Namespace, find_task: FindTask) -> list[str]:
-    """The keys that CONFIG may hold: those of every task, and of its own task where that can be told."""
+    """The keys that CONFIG may have: those of every task, and of its own task where the task can be found."""
     try:
         task = _find_named(read, {} if read.config_path is None else read_config_file(read.config_path), find_task)[1]
     except UserError:
@@ -208,7 +208,7 @@ def _check_combination(read: Namespace, stage: Stage) -> None:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Given:
     """The keys of CONFIG with every `--set`, and the class of their task."""
 
     keys: FileKeys
@@ -221,7 +221,7 @@ class _Command:
     def __init__(self, read: Namespace, stage: Stage, find_task: FindTask) -> None:
         self.read, self.find_task = read, find_task
         self.stage: Stage = stage
-        self.asked = None if read.config_path is None else self._read_config(read.config_path)
+        self.given = None if read.config_path is None else self._read_config(read.config_path)
 
     def build(self) -> CommandLine:
         """A new run, a run to continue, or a step to replay."""
@@ -231,29 +231,29 @@ class _Command:
             return self._start()
         if self.read.resume == AUTO:
             return self._resume_or_start()
-        free = self._read_free() if self.asked is None else self.asked.keys
+        free = self._read_free() if self.given is None else self.given.keys
         return self._continue(find_run(self.read.resume, free.output_root), self._find_stored)
 
-    def _read_config(self, path: Path) -> _Asked:
+    def _read_config(self, path: Path) -> _Given:
         """CONFIG with every `--set`; its problems are reported together with those of the command line."""
         try:
             keys = apply_overrides(read_config_file(path), self.read.overrides)
             name, task = _find_named(self.read, keys, self.find_task)
             keys = drop_overridden({**keys, "task": name}, self.read.overrides, task.Section)
-            return _Asked(validate_keys(keys, task), task)
+            return _Given(validate_keys(keys, task), task)
         except UserError as error:
             problems = (*check_name(self.read.name or "unnamed"), *check_allow(self.read.allow))
             raise UserError(*problems, *error.problems) from None
 
-    def _resolve(self, asked: _Asked, name: str, config_name: str, allow: Sequence[str]) -> RunConfig:
-        return resolve(asked.keys, stage=self.stage, name=name, config_name=config_name, task=asked.task, allow=allow)
+    def _resolve(self, given: _Given, name: str, config_name: str, allow: Sequence[str]) -> RunConfig:
+        return resolve(given.keys, stage=self.stage, name=name, config_name=config_name, task=given.task, allow=allow)
 
     def _start(self) -> CommandLine:
-        assert self.asked is not None
+        assert self.given is not None
         config_name = clean_name(self.read.config_path.stem)
         name = config_name if self.read.name is None else self.read.name
-        config = self._resolve(self.asked, name, config_name, self.read.allow)
-        return self._finish(config, self.asked.task, None, describe_choices(self.asked.keys, self.stage))
+        config = self._resolve(self.given, name, config_name, self.read.allow)
+        return self._finish(config, self.given.task, None, describe_choices(self.given.keys, self.stage))
 
     def _resume_or_start(self) -> CommandLine:
         """For `--resume auto`: the run that this very command made before, or a new one.
@@ -273,16 +273,16 @@ class _Command:
     def _continue(self, folder: Path, find: FindTask) -> CommandLine:
         """Continue a run with the config it was started with; CONFIG, where given, must say the same."""
         stored = self._load_stored(folder, "--resume", folder, find)
-        # A permission to change the config holds for one command; the others belong to the run.
+        # A permission to change the config is valid for one command; the others belong to the run.
         kept = [name for name in stored.allow if name != "changed-config"]
         allow = tuple(dict.fromkeys((*kept, *self.read.allow)))
         name = stored.name if self.read.name is None else self.read.name
-        if self.asked is None:
+        if self.given is None:
             config = self._take_free(stored).model_copy(update={"name": name, "allow": allow})
             notes = [f"continuing {folder} with its own config, {folder / STORED_NAME}"]
         else:
-            config = self._resolve(self.asked, name, stored.config_name, allow)
-            notes = [f"continuing {folder}", *describe_choices(self.asked.keys, self.stage)]
+            config = self._resolve(self.given, name, stored.config_name, allow)
+            notes = [f"continuing {folder}", *describe_choices(self.given.keys, self.stage)]
         for problem in (*check_name(config.name), *check_allow(allow)):
             raise UserError(problem)
         changes = compare_configs(stored, config)
@@ -316,9 +316,9 @@ class _Command:
         A class that the stored config names must be named by the user, too: in CONFIG or by `--task`.
         """
         task = self.read.task
-        if self.asked is not None and (":" in name or name == self.asked.keys.task):
-            return self.asked.task
-        if self.asked is None and task is not None:
+        if self.given is not None and (":" in name or name == self.given.keys.task):
+            return self.given.task
+        if self.given is None and task is not None:
             if ":" not in name and name != task:
                 what = f"names another task than the run, which learns {show(name)}"
                 raise UserError.about("--task", what, got=show(task), remedy="leave --task out")
@@ -376,7 +376,7 @@ def _explain_changes(folder: Path, changes: Sequence[str]) -> Problem:
     """The difference between a run and its command."""
     return Problem(
         str(folder / STORED_NAME),
-        f"differs in {len(changes)} value{'s' if len(changes) > 1 else ''} from what is asked for now",
+        f"differs in {len(changes)} value{'s' if len(changes) > 1 else ''} from the command",
         expected="the config that the run was started with",
         got="\n".join(("run -> now", *changes)),
         remedy="leave CONFIG and --set out to continue as it was, or permit the change with --allow changed-config",

@@ -81,7 +81,7 @@ class OptionalKeys(Frozen):
     )
     selection_metric: Text | None = Field(
         default=None,
-        description="validation metric that ranks epochs; the task tells which there are and which way is better",
+        description="validation metric that ranks epochs; the task says which there are and which direction is better",
     )
 
 
@@ -160,13 +160,13 @@ _BOTH_STAGES = (
 _OWN_RULES = {
     "stage1": {
         "epoch": "epochs of stage 1; default: the flat `epoch`",
-        "batch_size": "items a batch in stage 1; default: the flat `batch_size`",
+        "batch_size": "samples a batch in stage 1; default: the flat `batch_size`",
         "lr": "learning rate of stage 1; default: twice the flat `lr`",
         "terms": "the loss of this stage as a list of terms; stage 1 learns from hard labels otherwise",
     },
     "stage2": {
         "epoch": "epochs of stage 2; default: the flat `epoch`",
-        "batch_size": "items a batch in stage 2; default: max(1, flat `batch_size` // 4)",
+        "batch_size": "samples a batch in stage 2; default: max(1, flat `batch_size` // 4)",
         "lr": "learning rate of stage 2; default: the flat `lr`",
     },
 }

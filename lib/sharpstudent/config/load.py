@@ -31,7 +31,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(keys, dict):
         raise UserError.about(
             str(path),
-            "does not hold a JSON object",
+            "does not contain a JSON object",
             expected='keys and values in braces, like { "epoch": 100 }',
             got=f"a JSON {_name_kind(keys)}",
             remedy="see configs/config_SBI.json for a complete file",
@@ -218,7 +218,7 @@ def _apply(keys: dict[str, Any], item: str) -> None:
             parent = ".".join(names[: depth + 1])
             raise UserError.about(
                 f"--set {item}",
-                f"{parent} holds a single value, so it has no key {names[depth + 1]}",
+                f"{parent} has a single value, so it has no key {names[depth + 1]}",
                 remedy=f"write --set {parent}=VALUE",
             )
         group = cast(dict[str, Any], inner)
@@ -249,14 +249,14 @@ def drop_overridden(keys: dict[str, Any], items: Sequence[str], section: type[Ta
     Returns:
         The keys that are left.
     """
-    said = {item.partition("=")[0].strip() for item in items}
+    given = {item.partition("=")[0].strip() for item in items}
     group: Any = keys.get("data")
     if not section.flat_keys or not isinstance(group, dict):
         return keys
     inner = cast(dict[str, Any], group)
     twins = [name for name in section.model_fields if name in keys and name in inner]
-    flat_wins = {name for name in twins if name in said and f"data.{name}" not in said}
-    group_wins = {name for name in twins if f"data.{name}" in said and name not in said}
+    flat_wins = {name for name in twins if name in given and f"data.{name}" not in given}
+    group_wins = {name for name in twins if f"data.{name}" in given and name not in given}
     kept: dict[str, Any] = {name: value for name, value in keys.items() if name not in group_wins}
     return {**kept, "data": {name: value for name, value in inner.items() if name not in flat_wins}}
 
@@ -279,7 +279,7 @@ def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileK
         raise UserError(*unwritable)
     problems = find_bare_alpha(keys)
     if task is not None:
-        keys = {"data": {}, **keys} if not task.Section.flat_keys else keys  # what is missing in it is told by its name
+        keys = {"data": {}, **keys} if not task.Section.flat_keys else keys  # so that a missing key has its path
         problems += _find_twins(keys, task.Section)
     model = FileKeys if task is None else build_file_model(task)
     try:

@@ -195,7 +195,7 @@ _NOT_OF_THE_LOSS = ("data", "student", "teacher", "teachers")
 def find_unwritable_text(keys: Mapping[str, Any]) -> list[Problem]:
     """A problem for each text that no UTF-8 file (lone surrogates) or no path (NUL) can hold."""
     return [
-        Problem(_join(path), "holds characters that are not valid text", got=show(text), remedy="retype the text")
+        Problem(_join(path), "has characters that are not valid text", got=show(text), remedy="retype the text")
         for path in _walk(keys)
         for text in (_look_up(keys, path), path[-1])
         if isinstance(text, str) and re.search("[\ud800-\udfff\0]", text)

@@ -90,36 +90,36 @@ def find_preset(keys: FileKeys, own: FileKeys, stage: Stage) -> tuple[str, list[
         The name of a preset, or NATIVE; and a problem where the loss is written in two ways.
     """
     flat = keys.model_fields_set if stage == 2 else set[str]()
-    said = {*LOSS_KEYS} & keys.get_group(stage).model_fields_set or {*LOSS_KEYS} & flat
-    named = {name: [key for key in preset.keys if key in said] for name, preset in PRESETS.items()}
+    given = {*LOSS_KEYS} & keys.get_group(stage).model_fields_set or {*LOSS_KEYS} & flat
+    named = {name: [key for key in preset.keys if key in given] for name, preset in PRESETS.items()}
     named = {name: found for name, found in named.items() if found}
-    if own.terms is not None and "terms" in said:
-        sugar = ", ".join(key for found in named.values() for key in found)
-        return NATIVE, [_explain_native_and_sugar(sugar)] if sugar else []
+    if own.terms is not None and "terms" in given:
+        flat_keys = ", ".join(key for found in named.values() for key in found)
+        return NATIVE, [_explain_native_and_flat(flat_keys)] if flat_keys else []
     if len(named) > 1 or (own.dialect is not None and set(named) - {own.dialect}):
         return own.dialect or "two_stage", [_explain_two_presets(named, own.dialect)]
     return own.dialect or next(iter(named), "two_stage"), []
 
 
-def _explain_native_and_sugar(sugar: str) -> Problem:
+def _explain_native_and_flat(flat_keys: str) -> Problem:
     return Problem(
         "terms",
         "stands beside keys that weigh the loss in another way",
         expected="either the list of terms, or the flat keys",
-        got=f"terms, and also {sugar}",
-        remedy=f"remove {sugar}, or remove terms",
+        got=f"terms, and also {flat_keys}",
+        remedy=f"remove {flat_keys}, or remove terms",
     )
 
 
 def _explain_two_presets(named: Mapping[str, list[str]], declared: str | None) -> Problem:
-    told = "; ".join(f"{', '.join(keys)} ({name}: {PRESETS[name].meaning})" for name, keys in named.items())
+    shown = "; ".join(f"{', '.join(keys)} ({name}: {PRESETS[name].meaning})" for name, keys in named.items())
     what = (
         "the loss is described in two ways at once"
         if declared is None
         else f"{show(declared)} does not know these keys"
     )
     remedy = "keep the keys of one, or write the native list `terms`"
-    return Problem("dialect", what, expected="the keys of one preset", got=told, remedy=remedy)
+    return Problem("dialect", what, expected="the keys of one preset", got=shown, remedy=remedy)
 
 
 def resolve_loss(
@@ -166,8 +166,8 @@ def describe_idle(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
     """
     preset = find_preset(keys, own, stage)[0]
     used = {"terms"} if preset == NATIVE else {*PRESETS[preset].keys}
-    said = [key for key in LOSS_KEYS if key in keys.model_fields_set and getattr(keys, key) is not None]
-    idle = ", ".join(key for key in said if key not in used)
+    given = [key for key in LOSS_KEYS if key in keys.model_fields_set and getattr(keys, key) is not None]
+    idle = ", ".join(key for key in given if key not in used)
     if stage == 1 or not idle:
         return []
     source = "stage2.terms" if preset == NATIVE else f"the keys of {preset} in stage2"

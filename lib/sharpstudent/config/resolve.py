@@ -28,7 +28,14 @@ from sharpstudent.config.run_config import (
     TrainingSection,
     take_fields,
 )
-from sharpstudent.config.scheduled import SHAPED_BY, check_moving, compute_peak, describe_moving, scale, show_moving
+from sharpstudent.config.scheduled import (
+    SHAPED_BY,
+    check_schedules,
+    compute_peak,
+    describe_schedules,
+    scale,
+    show_number,
+)
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.schedules import ConfigSchedule
 
@@ -135,7 +142,7 @@ def name_weights_key(config: RunConfig, index: int) -> str:
 
 
 USUAL_ASAM_RHO = 0.4  # papers use 0.5 to 1.0 with asam and 0.02 to 0.1 without
-LONGEST_NAME = 100  # characters; a folder's name holds 255 bytes, and ours adds the config's name and the date
+LONGEST_NAME = 100  # characters; a folder's name may have 255 bytes, and ours adds the config's name and the date
 
 
 def resolve(
@@ -167,7 +174,7 @@ def resolve(
     """
     own = take_stage(keys, stage)
     problems = [*check_name(name), *check_allow(allow), *_check_models(own), *_check_order(keys, stage)]
-    problems += [*check_teachers(keys), *check_moving(keys, own, stage)]
+    problems += [*check_teachers(keys), *check_schedules(keys, own, stage)]
     if stage == 2:
         problems += _check_weights(own, allow)
     criterion = resolve_loss(keys, own, stage, task, problems)
@@ -214,13 +221,13 @@ def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
         The keys after the rules of the guide, and then after the group `stage1` or `stage2`.
     """
     group = keys.get_group(stage)
-    said: dict[str, Any] = {name: getattr(group, name) for name in type(group).model_fields}
-    said = {name: value for name, value in said.items() if value is not None}
-    # The flat lr is stage 2's, half of stage 1's; a batch of stage 2 also carries the teacher, so it holds a quarter.
+    given: dict[str, Any] = {name: getattr(group, name) for name in type(group).model_fields}
+    given = {name: value for name, value in given.items() if value is not None}
+    # The flat lr is stage 2's, half of stage 1's; a batch of stage 2 also carries the teacher, so it has a quarter.
     rules: dict[str, Any] = (
         {"lr": scale(keys.lr, 2.0), "terms": None} if stage == 1 else {"batch_size": max(1, keys.batch_size // 4)}
     )
-    return keys.model_copy(update=rules | said)
+    return keys.model_copy(update=rules | given)
 
 
 def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
@@ -236,17 +243,17 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
     own = take_stage(keys, stage)
     group = keys.get_group(stage)
     batch_rule = "the flat batch_size" if stage == 1 else f"max(1, {keys.batch_size} // 4) of the flat batch_size"
-    flat_lr = show_moving(keys.lr, own.epoch)
+    flat_lr = show_number(keys.lr, own.epoch)
     lr_rule = f"twice the flat lr {flat_lr}, which is stage 2's" if stage == 1 else "the flat lr"
     batch_source = _name_source(f"stage{stage}.batch_size", group.batch_size is not None, batch_rule)
     lr_source = _name_source(f"stage{stage}.lr", group.lr is not None, lr_rule)
     notes = [
-        f"stage {stage} takes batches of {own.batch_size} item{'s' if own.batch_size > 1 else ''}: {batch_source}",
-        f"stage {stage} learns at lr {show_moving(own.lr, own.epoch)}: {lr_source}",
+        f"stage {stage} takes batches of {own.batch_size} sample{'s' if own.batch_size > 1 else ''}: {batch_source}",
+        f"stage {stage} learns at lr {show_number(own.lr, own.epoch)}: {lr_source}",
     ]
     return (
         notes
-        + describe_moving(keys, own, stage)
+        + describe_schedules(keys, own, stage)
         + describe_idle(keys, own, stage)
         + _describe_radius(own)
         + (_describe_alpha(own) if stage == 2 and find_preset(keys, own, 2)[0] == "two_stage" else [])
@@ -368,8 +375,8 @@ def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
     )
 
 
-def _name_source(key: str, said: bool, rule: str) -> str:
-    return f"{key} says so" if said else f"{rule}; set {key} to choose"
+def _name_source(key: str, is_given: bool, rule: str) -> str:
+    return f"{key} says so" if is_given else f"{rule}; set {key} to choose"
 
 
 def _describe_radius(own: FileKeys) -> list[str]:

@@ -197,7 +197,7 @@ class TeacherSettings(Frozen):
     )
     head: Literal["loaded", "fitted", "random-ok"] = Field(
         default="loaded",
-        description="loaded: the file must hold the classification head; fitted: one is fitted to the training set "
+        description="loaded: the file must have the classification head; fitted: one is fitted to the training set "
         "before stage 2; random-ok: without one it stays random, which serves feature terms only",
     )
     reads: dict[Text, Text] = Field(
@@ -208,7 +208,7 @@ class TeacherSettings(Frozen):
     )
     calibrate: bool = Field(
         default=False,
-        description="divide its logits by the temperature that fits them to validation; the preflight tells it",
+        description="divide its logits by the temperature that fits them to validation; the preflight reports it",
     )
 
 
@@ -276,12 +276,12 @@ class TermSection(Frozen):
 class TrainingKeys(Frozen):
     """What the file and the section of the training have in common."""
 
-    batch_size: Count = Field(default=16, description="items a batch; the task says what an item is")
+    batch_size: Count = Field(default=16, description="samples a batch; the task says what a sample is")
     weak_teacher_margin: NotNegative | None = Field(
         default=None,
         exclude_if=lambda margin: margin is None,
         description="in units of `selection_metric`: before stage 2, a teacher that is worse than the student of "
-        "stage 1 by more than this is refused; default: such a teacher is told and taken",
+        "stage 1 by more than this is refused; default: such a teacher is used, with a warning",
     )
     patience: Count | None = Field(
         default=None,
@@ -333,7 +333,7 @@ class RunKeys(Frozen):
     num_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=2, description="loader processes; 0 loads in the training process"
     )
-    output_root: Text = Field(default="output", description="folder that holds the run folders")
+    output_root: Text = Field(default="output", description="folder of the run folders")
     save_every_steps: Count | None = Field(
         default=None, description="save the state to resume from every so many steps too, not only after each epoch"
     )

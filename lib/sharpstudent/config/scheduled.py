@@ -61,7 +61,7 @@ def scale(number: float | ConfigSchedule, factor: float) -> float | ConfigSchedu
     return number.scale(factor) if isinstance(number, ConfigSchedule) else number * factor
 
 
-def show_moving(number: float | ConfigSchedule, epochs: int) -> str:
+def show_number(number: float | ConfigSchedule, epochs: int) -> str:
     """A number, or the two ends of a schedule within a run, as text.
 
     Args:
@@ -168,11 +168,11 @@ def describe_schedule(schedule: ConfigSchedule, epochs: int, where: str) -> list
     return [f"{begin}before {where} {late}; lower {where}.epochs or raise epoch to get there"]
 
 
-def check_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Problem]:
+def check_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Problem]:
     """Check the schedules of lr and rho.
 
     They must stay in range, have no complement, and stand alone: no other key may shape the same number. A key outside
-    the group of the schedule (a flat `flat` beside `stage1.lr`) is for the other stage, and `describe_moving` says so.
+    the group of the schedule (a flat `flat` beside `stage1.lr`) is for the other stage; `describe_schedules` says so.
 
     Args:
         keys: Those of the file.
@@ -182,7 +182,7 @@ def check_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Proble
     Returns:
         The problems.
     """
-    for name, where, section in _list_moving(keys, own, stage):
+    for name, where, section in _list_schedules(keys, own, stage):
         if section.complement:
             yield Problem(
                 f"{where}.complement",
@@ -204,7 +204,7 @@ def check_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Proble
             )
 
 
-def describe_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
+def describe_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
     """Say what the schedules of lr and rho never reach, and which keys they make idle.
 
     Args:
@@ -216,15 +216,15 @@ def describe_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
         Sentences for the log.
     """
     notes: list[str] = []
-    for name, where, section in _list_moving(keys, own, stage):
+    for name, where, section in _list_schedules(keys, own, stage):
         notes += describe_schedule(section, own.epoch, where)
-        idle = [key for key in SHAPED_BY[name] if _is_said(keys, key)]
+        idle = [key for key in SHAPED_BY[name] if _is_given(keys, key)]
         if idle:
             notes.append(f"in stage {stage} the schedule {where} stands in the place of {' and '.join(idle)}")
     return notes
 
 
-def _list_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[tuple[str, str, ConfigSchedule]]:
+def _list_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> list[tuple[str, str, ConfigSchedule]]:
     """(name, key path, schedule) of lr and rho, as far as they are schedules."""
     group = keys.get_group(stage)
     places = {name: name if getattr(group, name) is None else f"stage{stage}.{name}" for name in SHAPED_BY}
@@ -235,17 +235,17 @@ def _list_moving(keys: FileKeys, own: FileKeys, stage: Stage) -> list[tuple[str,
 def _list_rivals(keys: FileKeys, stage: Stage, name: str, *, within: str) -> Sequence[str]:
     """The keys set beside the schedule, or in a group inside its reach, that would shape the same number."""
     group = keys.get_group(stage)
-    inner = [f"stage{stage}.{key}" for key in SHAPED_BY[name] if _is_said(group, key)]
-    outer = [key for key in SHAPED_BY[name] if within == name and _is_said(keys, key)]
+    inner = [f"stage{stage}.{key}" for key in SHAPED_BY[name] if _is_given(group, key)]
+    outer = [key for key in SHAPED_BY[name] if within == name and _is_given(keys, key)]
     return outer + inner
 
 
-def _is_said(keys: object, key: str) -> bool:
+def _is_given(keys: object, key: str) -> bool:
     """Whether a key was written, with a value that shapes anything."""
     idle = {name: value for shapes in SHAPED_BY.values() for name, value in shapes.items()}
-    said: set[str] = getattr(keys, "model_fields_set")  # noqa: B009, of either model
+    given: set[str] = getattr(keys, "model_fields_set")  # noqa: B009, of either model
     value = getattr(keys, key)
-    return key in said and value is not None and value != idle[key]
+    return key in given and value is not None and value != idle[key]
 
 
 def _find_field(schedule: ConfigSchedule, value: float, fits: Callable[[float], bool]) -> str:

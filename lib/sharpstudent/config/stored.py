@@ -120,10 +120,10 @@ def _judge(folder: Path, wanted: RunConfig, task: type[TaskKind]) -> tuple[int |
         return None, None
     changes = compare_configs(stored, wanted)
     if changes:
-        told = "; ".join(changes[:MOST_CHANGES]) + (
+        shown = "; ".join(changes[:MOST_CHANGES]) + (
             f"; {len(changes) - MOST_CHANGES} more" * (len(changes) > MOST_CHANGES)
         )
-        return None, f"its config differs (run -> now): {told}"
+        return None, f"its config differs (run -> now): {shown}"
     states = [path for path in (folder / "weights" / name for name in STATE_NAMES) if path.is_file()]
     if not states:
         return None, "it has no saved state, as when a run is killed in its first instant"
@@ -144,7 +144,7 @@ def only_task(task: type[TaskKind], known: str) -> FindTask:
     def find(name: str, *, where: str = "task", **others: Any) -> type[TaskKind]:
         if name == known:
             return task
-        raise UserError.about(where, f"is {show(name)}, and {show(known)} is asked for")
+        raise UserError.about(where, f"is {show(name)}, and {show(known)} is expected")
 
     return find
 
@@ -264,7 +264,7 @@ def _explain_none(run: str, output_root: str) -> Problem:
     return Problem(
         f"--resume {run}",
         "is no run folder",
-        expected=f"a folder that holds {STORED_NAME}, its name under {output_root}, or a beginning that fits one",
+        expected=f"a folder with {STORED_NAME}, its name under {output_root}, or a beginning that fits one",
         got=f"runs there: {', '.join(str(file.parent) for file in runs[:10])}" if runs else f"no run in {output_root}",
         remedy="name one of the runs, or leave --resume out to start a new one",
     )

@@ -71,7 +71,7 @@ class ChoiceSetting:
     is_silent: bool = False
 
 
-# What any term may be told, unless it says otherwise. An empty default stands for what the meaning says.
+# Settings of every term, unless its spec names fewer. An empty default stands for what the meaning says.
 SHARED_SETTINGS: Mapping[str, ChoiceSetting] = {
     "on": ChoiceSetting(
         "the output of the student that the term reads; `aux.*`: the mean over all that match",
@@ -79,7 +79,7 @@ SHARED_SETTINGS: Mapping[str, ChoiceSetting] = {
         is_silent=True,
     ),
     "of": ChoiceSetting(
-        "the output of the teacher that it reads; default: the name in `on`, or logits where that holds `*`",
+        "the output of the teacher that it reads; default: the name in `on`, or logits where that has a `*`",
         default="",
         is_silent=True,
     ),
@@ -222,11 +222,11 @@ def check_own_terms(own: Mapping[str, TermSpec], where: str) -> Iterator[Problem
         The problems.
     """
     for name, spec in own.items():
-        taken = sorted({*OWN_KEYS, *SHARED_SETTINGS} & set(spec.settings))
+        clashes = sorted({*OWN_KEYS, *SHARED_SETTINGS} & set(spec.settings))
         if name in TERMS:
             yield Problem(f"{where}.terms", f"redefines the term {show(name)}", remedy="give it another name")
-        if taken:
-            what = f"has settings that every term has: {', '.join(taken)}"
+        if clashes:
+            what = f"has settings that every term has: {', '.join(clashes)}"
             yield Problem(f"{where}.terms[{show(name)}]", what, remedy="give them other names")
         if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", spec.builder) is None:
             yield Problem(
@@ -239,7 +239,7 @@ def check_own_terms(own: Mapping[str, TermSpec], where: str) -> Iterator[Problem
 
 
 class TermKeys(Frozen):
-    """What an entry of `terms` may hold, whatever its kind; the settings of a kind are further fields."""
+    """What an entry of `terms` may have, whatever its kind; the settings of a kind are further fields."""
 
     term: str
     name: str | None = None

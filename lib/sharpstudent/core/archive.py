@@ -20,7 +20,7 @@ _BAD_ARCHIVE = (
     zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, struct.error, zlib.error
 )  # fmt: skip
 
-# How torch words a pickle that asks for more than tensors and plain containers.
+# How torch words a pickle that needs more than tensors and plain containers.
 _CODE = re.compile(
     r"(?i:unsupported global):? (?:GLOBAL )?(\S+)|unrecognized function (.+)|create new object .* got (.+)"
 )
@@ -93,8 +93,8 @@ def _explain(path: Path, text: str) -> UserError:
     name = next((group for group in code.groups() if group), None) if code else None
     return UserError.about(
         str(path),
-        "was refused: it holds more than tensors and plain containers; nothing in it was run",
-        got=reason if name is None else f"it asks for {name}",
+        "was refused: it has more than tensors and plain containers; nothing in it was run",
+        got=reason if name is None else f"it needs {name}",
         remedy="ask its author for a plain state_dict, or convert it where you trust it: "
         "torch.save(model.state_dict(), FILE)",
     )

@@ -118,8 +118,8 @@ class Parser(argparse.ArgumentParser):
         if not word.startswith("-"):
             return Problem(word, "is one argument too many", remedy=f"python {self.prog} --help")
         near = difflib.get_close_matches(name, self._option_string_actions, n=1)
-        told = f"did you mean {near[0]}?" if near else f"known options: {', '.join(self._option_string_actions)};"
-        return Problem(word, "is not a known option", remedy=f"{told} See python {self.prog} --help")
+        hint = f"did you mean {near[0]}?" if near else f"known options: {', '.join(self._option_string_actions)};"
+        return Problem(word, "is not a known option", remedy=f"{hint} See python {self.prog} --help")
 
 
 def read_number(

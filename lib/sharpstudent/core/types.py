@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     # What a model says of a batch, by name: "logits", "heatmap", "aux.0", and feature maps as "features/LAYER".
     Outputs = Mapping[str, torch.Tensor]
-    # What a model said of a data set: N rows in every column, "id" and "group" (text) among them.
+    # What a model returned for a data set: N rows in every column, "id" and "group" (text) among them.
     Table = Mapping[str, NDArray[Any]]
 else:
     Outputs = Table = Mapping

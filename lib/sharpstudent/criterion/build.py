@@ -204,5 +204,5 @@ def _find_builder(name: str, builder: str) -> Callable[[TermSection, Shapes], We
     try:
         return getattr(importlib.import_module(f"{__package__}.{module}" if name in TERMS else module), function)
     except (ImportError, AttributeError) as error:
-        remedy = f"mend `terms` of the task: {name!r} is made by module.of.yours:function"
+        remedy = f"correct `terms` of the task: {name!r} is made by module.of.yours:function"
         raise UserError.about(f"term {name}", f"cannot be made: {error}", got=builder, remedy=remedy) from error

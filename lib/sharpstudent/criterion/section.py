@@ -107,12 +107,12 @@ def make_term(
         The term.
     """
     spec = cast(KnownTerm, section).spec
-    moving = [name for name, one in spec.settings.items() if isinstance(one, NumberSetting) and one.may_move]
+    scheduled = [name for name, one in spec.settings.items() if isinstance(one, NumberSetting) and one.may_move]
     return WeightedTerm(
         section.name,
         compute,
         section.weight,
-        settings={name: section.numbers[name] for name in moving},
+        settings={name: section.numbers[name] for name in scheduled},
         source=spec.source,
         where=section.choices.get("where") or where,
         couples_rows=couples_rows,

@@ -47,7 +47,8 @@ class ModelRequest:
         path: A file or a run folder.
         name: Of the model in reports; None for one that is made of the path.
         role: In a comparison.
-        told: What the command line says of a file that does not say it itself. `config` is a file with the task's keys.
+        options: What the command line says of a file that does not say it itself. `config` is a file with the
+            task's keys.
     """
 
     path: Path
@@ -139,7 +140,7 @@ def choose_task(argv: Sequence[str]) -> type[Task]:
             return find_task(keys["task"], beside=folders, trusted=True, where=f"{named.config}: task")
     said = {str(path): task for path, task in map(_read_task, words) if task is not None}
     if len(set(said.values())) > 1:
-        what = "names models of different tasks, which have no figures in common"
+        what = "names models of different tasks, which have no metrics in common"
         got = "; ".join(f"{path}: {task}" for path, task in said.items())
         raise UserError.about("command line", what, got=got, remedy="compare models of one task")
     for path, task in said.items():
