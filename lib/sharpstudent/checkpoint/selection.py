@@ -102,7 +102,7 @@ class BestCheckpoints:
             self._export(ranked[0])
         staying = {kept.file_name for kept in ranked}
         leaving = {kept.file_name for kept in before}
-        leaving |= {path.name for path in self.folder.glob(f"{epoch}_*_val.pth")}  # one file an epoch
+        leaving |= {path.name for path in self.folder.glob(f"{epoch}_*_val.pth")}  # an epoch has one file
         for name in sorted(leaving - staying):
             delete_checkpoint(self.folder / name)
 
@@ -125,7 +125,7 @@ class BestCheckpoints:
         Raises:
             UserError: For the table of another metric, and where the disk refuses.
         """
-        theirs = (state["metric"], state.get("direction", "higher"))  # of a version that knew no other direction
+        theirs = (state["metric"], state.get("direction", "higher"))  # earlier versions knew one direction only
         if theirs != (self.metric, self.direction):
             raise UserError.about(
                 where=str(self.folder),

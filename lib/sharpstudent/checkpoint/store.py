@@ -168,7 +168,9 @@ def delete_checkpoint(path: Path) -> None:
 
 def _refuse_unreadable(path: Path, buffer: IO[bytes]) -> None:
     buffer.seek(0)
-    strangers = torch.serialization.get_unsafe_globals_in_checkpoint(buffer)  # reads the pickle's names, runs nothing
+    strangers = torch.serialization.get_unsafe_globals_in_checkpoint(
+        buffer
+    )  # reads the names in the pickle, runs nothing
     if strangers:
         names = ", ".join(sorted(strangers))
         raise ValueError(f"{path.name}: these types cannot be read back under weights_only: {names}")
@@ -212,7 +214,7 @@ def _check_whole(path: Path, record: Mapping[str, Any] | None) -> tuple[str, ...
 
 
 SUFFIX = ".safetensors"
-_ALIGNMENT = 8  # bytes; the format wants the tensors to begin at a multiple
+_ALIGNMENT = 8  # bytes; the format requires the tensors to begin at a multiple of it
 
 
 def export_model(checkpoint: Path, selection: Mapping[str, object]) -> bool:

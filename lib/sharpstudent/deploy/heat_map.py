@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.forward import evaluation_mode
 
-# The layer whose output is looked at, and how that becomes (B, C, h, w): None where it is so already.
+# The layer whose output is used, and what turns that output into (B, C, h, w); None where it has this shape already.
 _Layer = tuple[nn.Module, Callable[[Tensor], Tensor] | None]
 
 
@@ -58,7 +58,7 @@ def compute_heat_maps(
         module, to_grid = layer
         targets = [lambda log_odds: log_odds] * batch_size
         cam = grad_cam(model=evidence, target_layers=[module], reshape_transform=to_grid)
-        try:  # not as its own context manager, which swallows an IndexError
+        try:  # not by `with cam`, which swallows an IndexError
             maps = [
                 cam(input_tensor=part.clone().to(device).requires_grad_(), targets=targets[: len(part)])
                 for part in images.detach().split(batch_size)
@@ -112,7 +112,7 @@ def _find_layer(evidence: _Evidence, image: Tensor) -> _Layer | str:
     ends_in_channels = any(getattr(module, "output_fmt", None) == "NHWC" for module in evidence.modules())
     for module, found in reversed(calls):
         is_map = len(found) == 4 and min(found[1:3] if ends_in_channels else found[2:]) > 1
-        # A layer that runs more than once, as a shared activation, has more than one output to look at.
+        # A layer that runs more than once, such as a shared activation, has several outputs.
         if is_map and shape in (None, found) and [one for one, _ in calls].count(module) == 1:
             return module, (lambda features: features.permute(0, 3, 1, 2)) if ends_in_channels else None
     return "none of its layers gives a grid of features"

@@ -28,7 +28,7 @@ from sharpstudent.report.results import EvaluatedModel, EvaluationResults, Metri
 from sharpstudent.report.verdict import write_verdict
 from sharpstudent.task import Task
 
-MOST_CELLS = 32  # of a row's values in tables.csv: larger ones, such as maps, are in tables.npz only
+MOST_CELLS = 32  # values a row of a column in tables.csv; wider columns, such as maps, are in tables.npz only
 
 
 def build_results(

@@ -26,7 +26,7 @@ from sharpstudent.report.results import CostResult
 
 CHILD_TIMEOUT_S = 120.0
 WARM_UP_ROUNDS = 3
-TURNS = 5  # of every model, in which its latency is taken
+TURNS = 5  # the latency of each model is measured in so many turns
 
 
 def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds: int = 50) -> list[CostResult]:

@@ -73,7 +73,9 @@ def _prepare(path: Path, reopen: dict[str, Any]) -> Callable[[], tuple[Any, Any]
 def _release() -> None:
     """Return free memory to the system: reading a file leaves as much free memory behind as the model needs."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # of glibc alone; elsewhere the result is a little larger
+    with contextlib.suppress(
+        OSError, AttributeError
+    ):  # malloc_trim is of glibc; without it the result is a little larger
         ctypes.CDLL(None).malloc_trim(0)
 
 

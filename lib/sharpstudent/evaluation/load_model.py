@@ -221,7 +221,7 @@ def note_assumptions(
 
 
 ONNX = ".onnx"
-B4_IMAGE_SIZE = 380  # that the published weights of EfficientNet-B4 were trained at
+B4_IMAGE_SIZE = 380  # the side at which the published weights of EfficientNet-B4 were trained
 
 
 class OpenedClassifier(FrozenTeacher):
@@ -320,7 +320,7 @@ def prepare_reopening(path: Path, reopen: Mapping[str, Any]) -> Callable[[], tup
     picture = make_pictures(side, 1, cpu)
 
     def build() -> tuple[nn.Module, dict[str, Tensor]]:
-        if path.suffix == ONNX:  # not through open_model, which tries four pictures at once
+        if path.suffix == ONNX:  # not by open_model, which runs four pictures at once and so needs more memory
             return OnnxClassifier(read_graph(path, device=cpu), classes=classes), picture
         file = ModelFile(path, architecture=reopen["architecture"], image_size=side)
         return open_model(file, classes=classes, device=cpu).model, picture

@@ -23,7 +23,7 @@ from sharpstudent.models.weights import count_head_classes, load_weights, match_
 
 Kind = Literal["checkpoint", "safetensors", "weights", "onnx"]
 
-# Of a checkpoint's description, those that are texts: in metadata they stand without quotes.
+# The keys of a checkpoint's description whose values are texts: in metadata they have no quotes.
 _TEXTS = ("architecture", "input", "task", "run", "metric", "source", "source_sha256", "format")
 _STEM = "_conv_stem.weight"  # efficientnet-pytorch's first tensor, under any prefix
 
@@ -64,7 +64,7 @@ def read_tensor_file(path: Path) -> TensorFile:
     else:
         checkpoint = load_checkpoint(path)
         tensors, notes = unwrap_tensors(checkpoint.tensors, where=str(path)), checkpoint.notes
-        about = checkpoint.about if isinstance(checkpoint.about, dict) else {}  # of a program that is not ours
+        about = checkpoint.about if isinstance(checkpoint.about, dict) else {}  # another program's
     _check_finite(tensors, path)
     kind: Kind = "safetensors" if path.suffix == SAFETENSORS else "checkpoint"
     kind = kind if "architecture" in about else "weights"
@@ -108,14 +108,14 @@ def load_classifier(
         _check_head(file, classes)
     try:
         line = load_weights(model, file.tensors, where=file.path.name, needs_head=True)
-    except UserError as error:  # its remedy, --allow partial-weights, is of training
+    except UserError as error:  # its remedy, --allow partial-weights, is for training only
         remedy = f"give weights of {architecture}, or the architecture that these are of"
         raise UserError(*(replace(p, where=str(file.path), remedy=remedy) for p in error.problems)) from None
     return model.eval(), f"{line} of {architecture}"
 
 
 def _build(architecture: str, *, classes: int, dropout: float | None) -> Classifier:
-    with torch.random.fork_rng(devices=[]):  # a model may be opened in the middle of a run, whose draws go on
+    with torch.random.fork_rng(devices=[]):  # opening a model within a run must not change the run's random numbers
         return build_classifier(architecture, classes=classes, dropout=dropout)
 
 

@@ -23,7 +23,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.model_files import parse_metadata
 from sharpstudent.models.vision import Classifier
 
-LOGITS = "logits"  # the output that is meant where a file has several
+LOGITS = "logits"  # the output that is taken where a file has several
 _TAKES = "one input of images, (N, 3, H, W) float32, N and square H = W fixed or free"
 _EXPORT_ANEW = "export it anew, as a classifier of one picture tensor: torch.onnx.export(model, (images,), dynamo=True)"
 
@@ -135,7 +135,7 @@ def _start_session(path: Path, device: torch.device) -> Any:
     except ImportError:
         raise _refuse(path, "needs onnxruntime, which is not installed", remedy='pip install ".[onnx]"') from None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: they come as exceptions too
+    options.log_severity_level = 3  # errors only, which are raised as exceptions as well
     options.intra_op_num_threads = torch.get_num_threads()  # as many as torch, so that times can be compared
     providers = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -257,7 +257,7 @@ class OnnxClassifier(Classifier):
         output = run_graph(self.graph, pictures)
         self._to_logits(output)
         if _is_share(output):
-            # One number in 0..1 may be a weak model's log-odds; far beyond 0..1 only a sigmoid stays in there.
+            # A number in 0..1 may be a weak model's log-odds. For pictures far outside 0..1, only a sigmoid stays there.
             alone = output.ndim == 1 or output.shape[1] == 1
             if alone and _is_share(run_graph(self.graph, 200.0 * pictures - 100.0)):
                 self._refuse_probabilities("every output for 8 very different pictures is within 0 and 1")

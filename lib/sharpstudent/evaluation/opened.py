@@ -90,7 +90,7 @@ def open_checkpoint(request: ModelRequest, task_class: type[Task], device: torch
         )
     task = task_class(None if config is None else config.task_section, about.get("facts"))
     spec = ModelSpec(name=about["architecture"], options=about.get("options") or {}, dropout=about.get("dropout"))
-    with torch.random.fork_rng(devices=[]):  # a model may be opened in the middle of a run, whose draws go on
+    with torch.random.fork_rng(devices=[]):  # opening a model within a run must not change the run's random numbers
         model = task.build_student(spec)
     _load_strictly(model, file)
     return OpenedModel(

@@ -153,7 +153,7 @@ def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> S
     for opened in models:
         for note in opened.notes:
             session.say(f"{opened.name}: {note}")
-    problems.raise_if_any()  # opening data may take long: first everything else must be right
+    problems.raise_if_any()  # opening data may take long, so everything else is checked first
     return replace(session, sets=tuple(renderer.open_sets(session)))
 
 

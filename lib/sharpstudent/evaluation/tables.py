@@ -134,7 +134,7 @@ def table_to_json(table: Table) -> dict[str, Any]:
 
 
 _TYPES: Mapping[str, Any] = {"f": np.float32, "i": np.int64, "U": np.str_, "b": np.bool_}
-# The names that tables had before November 2026, when they were those of one task.
+# The columns of tables that were stored before November 2026, and their names today.
 _EARLIER = {"logits": "logits", "labels": "label", "sample_ids": "id", "clip_ids": "clip", "identities": "group"}
 
 

@@ -63,7 +63,9 @@ def rank_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Ranke
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # of the samples that are tied
+    last = np.append(
+        np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1
+    )  # the last of the samples with the same score
     positives = np.concatenate([[0], np.cumsum(labels[order])[last]])
     return Ranked(order, ranked[last], positives, np.concatenate([[0], last + 1]) - positives)
 

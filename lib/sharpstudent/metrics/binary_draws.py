@@ -96,7 +96,7 @@ class Drawn:
     def count_called_positive(self, threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Count the positives (B,) and the negatives (B,) of each resample at the threshold or above."""
         ranked = self.of.ranked
-        place = bisect_right(ranked.thresholds, -threshold, key=neg)  # they fall
+        place = bisect_right(ranked.thresholds, -threshold, key=neg)  # thresholds fall
         return self.positives_among[:, ranked.positives[place]], self.negatives_among[:, ranked.negatives[place]]
 
 
@@ -113,7 +113,7 @@ def compute_aucs(drawn: Drawn) -> NDArray[np.float64]:
     """Compute AUCs (B,) by the Mann-Whitney U, to the last bit: the pairs won are whole numbers."""
     positives, negatives = drawn.positives, drawn.negatives
     twice_won = np.vecdot(negatives[:, 1:] - negatives[:, :-1], positives[:, 1:] + positives[:, :-1])
-    # Above: pairs of each step to the right with the positives before it, and half of those that are tied with it.
+    # The sum counts, for each step to the right, the positives before it, and half of those that are tied with it.
     return twice_won / (2 * positives[:, -1] * negatives[:, -1])
 
 
@@ -258,7 +258,7 @@ def build_eces(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of
     return lambda counts: np.abs(counts @ gaps).sum(axis=1) / (counts @ samples)
 
 
-# Of a whole table, None for the form on draws there, too; and on draws.
+# Each metric of a whole table (None: as on draws), and on draws.
 _FORMS: Mapping[BinaryMetric, tuple[Callable[..., float] | None, DrawStatistic]] = {
     "auc": (compute_auc, compute_aucs),
     "auc_by_rank": (None, compute_aucs),

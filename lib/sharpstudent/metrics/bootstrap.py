@@ -23,11 +23,11 @@ from sharpstudent.metrics.metric import Metric, OnBlock
 
 # How often each group was drawn (B, G). The integers are as narrow as they can be: they are read N times a round.
 GroupCounts = NDArray[np.unsignedinteger[Any] | np.int64]
-LEVEL, SEED = 0.95, 0  # unless a caller says otherwise
+LEVEL, SEED = 0.95, 0  # the defaults
 BLOCK_CELLS = 2**18  # draws times rows of a block: memory does not grow with the rounds
 MOST_TRIES = 1000  # to draw a round that holds every stratum
 MOST_UNDEFINED = 0.05  # share of the rounds without a value, above which there is no interval
-Tables = Table | Sequence[Table]  # of one model: one, or one a seed, of the same rows
+Tables = Table | Sequence[Table]  # one model's table, or one table a seed, of the same rows
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def compute_log_loss(logits: ArrayLike, labels: ArrayLike, counts: Counts | None
     values, classes = check_logits(logits, labels)
     of_label = compute_log_softmax(values)[np.arange(len(classes)), classes]
     drawn = of_label if counts is None else np.repeat(of_label, counts)
-    # `0.0 -`: a sure and right model has 0, not -0.
+    # `0.0 -`: the loss of a certain and correct model is 0, not -0.
     return 0.0 - float(drawn.mean()) if drawn.size else float("nan")
 
 
@@ -144,7 +144,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     values, classes = check_logits(logits, labels)
     if bool((values == values[:, :1]).all()):
         return 1.0
-    ahead = values - values[np.arange(len(classes)), classes, np.newaxis]  # of the label's logit: its own is 0
+    ahead = values - values[np.arange(len(classes)), classes, np.newaxis]  # the label's own is 0
 
     def slope(log_temperature: float) -> float:
         """Of the log loss along 1/T: the mean over samples of the expected logit minus that of the label."""

@@ -55,7 +55,7 @@ def thin_curve(planes: Sequence[Axes]) -> NDArray[np.int64]:
 def _keep(planes: list[NDArray[np.float64]], tolerance: float) -> NDArray[np.int64]:
     last = len(planes[0]) - 1
     kept, waiting = {0, last}, [(0, last)]
-    while waiting and len(kept) <= MOST_POINTS:  # more of them are too many, whichever they are
+    while waiting and len(kept) <= MOST_POINTS:  # beyond that the result is not used
         start, end = waiting.pop()
         if end - start < 2:
             continue

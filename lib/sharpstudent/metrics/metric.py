@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Counts = NDArray[np.int64]  # (N,): how often each row was drawn; ones are the set itself
+    Counts = NDArray[np.int64]  # (N,): how often each row was drawn; all ones for the set itself
     OnBlock = Callable[[NDArray[Any]], NDArray[np.float64]]  # draws of groups (B, G) -> a value each (B,)
 else:
     Counts, OnBlock = object, Callable
