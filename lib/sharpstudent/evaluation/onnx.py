@@ -257,7 +257,7 @@ class OnnxClassifier(Classifier):
         output = run_graph(self.graph, pictures)
         self._to_logits(output)
         if _is_share(output):
-            # A number in 0..1 may be a weak model's log-odds. For pictures far outside 0..1, only a sigmoid stays there.
+            # A number in 0..1 may be a weak model's log-odds. For pictures far outside 0..1, only a sigmoid stays so.
             alone = output.ndim == 1 or output.shape[1] == 1
             if alone and _is_share(run_graph(self.graph, 200.0 * pictures - 100.0)):
                 self._refuse_probabilities("every output for 8 very different pictures is within 0 and 1")

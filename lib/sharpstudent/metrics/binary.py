@@ -3,12 +3,12 @@
 Scores rise with class 1: a sample is called positive where its score is at the threshold or above. The metrics are
 plain functions of scores (N,) and labels (N,); `metrics.binary_draws` has the same on many resamples at once.
 
-The ROC is kept in whole numbers: how many positives and negatives score at or above each threshold. The equal error
-rate takes it as the line from each of its points straight to the next, one point for each distinct score and (0, 0)
-where nothing is called positive, and is the false positive rate where that line meets FPR = 1 - TPR; it is not the EER
-of the ROC's convex hull, which is never larger. The TPR at a wanted FPR is conservative: never interpolated, the
-highest among the thresholds whose FPR is at most the wanted one. Average precision is the area under precision over
-recall as a staircase; a model that guesses has the share of positives.
+A ROC is stored as counts: how many positives and negatives score at or above each threshold. It has a point for each
+distinct score, and (0, 0), where nothing is called positive; between points it is a straight line. The equal error rate
+(EER) is the false positive rate where this line meets FPR = 1 - TPR. The EER of the ROC's convex hull, which some
+authors report, is never larger. The TPR at a wanted FPR is not interpolated: it is the highest one among the thresholds
+whose FPR is at most the wanted one. Average precision is the area under the staircase of precision over recall; a model
+that guesses has the share of positives.
 
 Legend: N samples, K distinct scores, B resamples.
 """
@@ -35,7 +35,7 @@ from sharpstudent.metrics.checks import (
 
 @dataclass(frozen=True)
 class Ranked:
-    """The ROC in whole numbers.
+    """A ROC as counts.
 
     Attributes:
         order: int64 (N,), the samples from the highest score down.
@@ -236,7 +236,7 @@ def compute_eer(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def find_eer(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Find the equal error rates of B ROCs in whole numbers.
+    """Find the equal error rates of B ROCs.
 
     Args:
         positives: (B, K + 1), as in `Ranked`, present in each ROC.
@@ -319,7 +319,7 @@ def find_place_at_fpr(negatives: NDArray[np.int64], wanted: float) -> NDArray[np
 
 
 def find_tpr_at_fpr(positives: NDArray[np.int64], negatives: NDArray[np.int64], wanted: float) -> NDArray[np.float64]:
-    """Find the TPR of B ROCs in whole numbers at a wanted FPR.
+    """Find the TPR of B ROCs at a wanted FPR.
 
     Args:
         positives: (B, K + 1), as in `Ranked`.

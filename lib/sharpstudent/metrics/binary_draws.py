@@ -1,12 +1,15 @@
 """Metrics of two classes on many resamples at once.
 
-Scores are sorted once, and each metric equals its plain function on the samples as often as they were drawn, to 1e-12.
+Scores are sorted once. Each metric equals its plain function on the samples, repeated as often as they were drawn, to
+1e-12.
 
-A resample that holds some group twice is the same samples, each counted twice: two running sums of the counts, over
-positives and negatives from the highest score down, are its ROC in whole numbers. Nothing is sorted or copied again,
-and a round takes time in proportion to the samples. Brier score, log loss and calibration error are made of sums over
-each group. Legend: N samples, P of them positives and N - P negatives, G groups, B resamples; labels: the negatives 0,
-the positives 1; margins: log-odds of class 1.
+A resample that holds a group twice consists of the same samples, each counted twice. So two running sums of the counts,
+over positives and over negatives from the highest score down, are its ROC. Nothing is sorted or copied again, and the
+time of a resample is proportional to the samples. Brier score, log loss and calibration error are computed from sums
+over each group.
+
+Legend: N samples, P of them positives and N - P negatives, G groups, B resamples; labels: the negatives 0, the
+positives 1; margins: log-odds of class 1.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """ROC, precision-recall and DET curves as points for pictures, and thresholds chosen on them.
 
-A curve has one point for each threshold, thinned by Ramer-Douglas-Peucker (1972, 1973) in one or more pairs of axes: a
-point is kept where leaving it out would move the curve by more than a tolerance. Of a curve that only rises or only
-falls within the unit square, at most 2 / tolerance points are kept: each is further than the tolerance from the next,
-and the straight parts together are no longer than 2 in width and height. Metrics are never made of these points. They
-are scikit-learn's, but from the ranks that thresholds and resamples use, too, so that scores are sorted once.
+A curve has one point for each threshold. It is thinned by the algorithm of Ramer, Douglas and Peucker (1972, 1973) in
+one or more pairs of axes: a point is kept where leaving it out would move the curve by more than a tolerance. Of a
+curve that only rises or only falls within the unit square, at most 2 / tolerance points are kept: each is further than
+the tolerance from the next, and the straight parts together are no longer than 2 in width and height. Metrics are never
+computed from these points. They equal scikit-learn's, but are made of the ranks that thresholds and resamples also use,
+so that scores are sorted once.
 
-A threshold is chosen on validation scores, for use on other ones; what scores at it or above is called positive. Each
-rule chooses one of the ROC's points; the threshold itself is put half-way between the lowest score that is then called
-positive and the next one below, as far from both as can be. Of points that a rule finds equally good it takes the one
-with the fewest false alarms.
+A threshold is chosen on validation scores, for use on other scores; a sample at the threshold or above is called
+positive. Each rule chooses a point of the ROC. The threshold lies half-way between the lowest score that is then called
+positive and the next lower score. Of points that a rule finds equally good, the one with the fewest false alarms is
+taken.
 
 Legend: N samples, P points; scores rise with class 1; labels: the negatives 0, the positives 1.
 """
