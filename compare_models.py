@@ -1,4 +1,4 @@
-"""Hold models against each other on the same samples: did distillation help, and is the student lighter at all?
+"""Compare models on the same samples: did distillation help, and is the student lighter at all?
 
 python compare_models.py --teacher weights/FFc23.tar --before output/FIRST --distilled output/SECOND --data data/mine
 """
@@ -12,6 +12,7 @@ from sharpstudent.evaluation.command_line import COMPARE, parse_command_line
 
 
 def main() -> None:
+    """Run the comparison that the command line asks for."""
     renderer, request = parse_command_line(sys.argv[1:], script=COMPARE)
 
     # torch is imported only now: a mistake in the command line costs no seconds.

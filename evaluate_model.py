@@ -1,4 +1,4 @@
-"""Judge trained models on data sets: the figures of their task with intervals, as a report, JSON and tables.
+"""Evaluate trained models on data sets: the metrics of their task with intervals, as a report, JSON and tables.
 
 python evaluate_model.py output/RUN --data data/mine
 """
@@ -12,6 +12,7 @@ from sharpstudent.evaluation.command_line import EVALUATE, parse_command_line
 
 
 def main() -> None:
+    """Run the evaluation that the command line asks for."""
     renderer, request = parse_command_line(sys.argv[1:], script=EVALUATE)
 
     # torch is imported only now: a mistake in the command line costs no seconds.

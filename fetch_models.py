@@ -20,6 +20,7 @@ MANIFEST = Path(__file__).resolve().parent / "weights" / "MANIFEST.json"
 
 
 def main() -> None:
+    """Fetch the files of one group of weights/MANIFEST.json."""
     entries: list[dict[str, Any]] = json.loads(MANIFEST.read_text(encoding="utf-8"))["files"]
     groups = sorted({group for entry in entries for group in entry["groups"]})
     examples = [f"fetch_models.py {group}" for group in groups]

@@ -13,6 +13,7 @@ from sharpstudent.registry import build_task, find_task
 
 
 def main() -> None:
+    """Run stage 2, resume it, or replay one of its steps."""
     command = read_command_line(sys.argv[1:], stage=2, find_task=find_task)
     config = command.config
 

@@ -2,7 +2,7 @@
 
 python make_swaps.py PEOPLE DEST        PEOPLE: ROOT/PERSON/*.jpg, or a CSV file with path,person[,split]
 
-DEST gets real/ and fake/ (face crops, one folder a person) and swaps.csv. The same command goes on where it stopped.
+DEST gets real/ and fake/ (face crops, one folder a person) and swaps.csv. The same command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sharpstudent.tasks.deepfake.swaps.people import ALL, CHOICES, SwapRequest
 
 
 def main() -> None:
+    """Make the swaps and print their counts."""
     request = _parse_command_line(sys.argv[1:])
 
     from sharpstudent.tasks.deepfake.swaps.run import run_swaps  # after the arguments are checked: it costs a second

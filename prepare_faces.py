@@ -1,4 +1,4 @@
-"""From raw videos and photos to face crops with a manifest; and what is in such a set.
+"""Prepare face crops with a manifest from videos and photos, and check or describe such a set.
 
 python prepare_faces.py my_videos data/mine
 python prepare_faces.py check data/mine
@@ -13,6 +13,7 @@ from sharpstudent.tasks.deepfake.prepare.command_line import FOUND, Inspection, 
 
 
 def main() -> None:
+    """Prepare a set, or check or describe one."""
     command = parse_command_line(sys.argv[1:])
 
     # OpenCV and Arrow are imported only now: a mistake in the command line costs no seconds.

@@ -13,6 +13,7 @@ from sharpstudent.registry import build_task, find_task
 
 
 def main() -> None:
+    """Run stage 1, resume it, or replay one of its steps."""
     command = read_command_line(sys.argv[1:], stage=1, find_task=find_task)
     config = command.config
 

@@ -1,5 +1,7 @@
-"""How many files a newcomer opens who follows one epoch of stage 2: the Python files of the package with a function
-that the epoch enters, from its first batch to its saved state.
+"""Count the files that one epoch of stage 2 enters.
+
+These are the Python files of the package with a function that runs in the epoch, from its first batch to its saved
+state: so many files a newcomer opens who follows it.
 
     python benchmarks/epoch_files.py
 

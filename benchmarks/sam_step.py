@@ -1,5 +1,7 @@
-"""Cost of one SAM distillation step over its floor (two student forward+backward, one teacher forward), and of making
-it a transaction: against the bare step, which checks nothing and can put nothing back.
+"""Measure what one SAM distillation step costs.
+
+The floor is two student forward and backward passes and one teacher forward pass. The bare step checks nothing and can
+roll back nothing; against it stands the step as a transaction.
 
     python benchmarks/sam_step.py                              the demo's sizes, 24 images
     python benchmarks/sam_step.py --size real --images 4       380 px, EfficientNet-B4 -> mobilevitv2_200

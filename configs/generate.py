@@ -1,5 +1,7 @@
-"""Writes configs/schema.json, docs/config.md, docs/evaluation.schema.json and docs/results.schema.json from the models:
-`python configs/generate.py`, after changing a key.
+"""Write the files that are generated from the keys of configs and results.
+
+`python configs/generate.py` writes configs/schema.json, docs/config.md, docs/evaluation.schema.json and
+docs/results.schema.json, after a key was changed.
 """
 
 from __future__ import annotations

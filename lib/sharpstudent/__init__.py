@@ -1,4 +1,4 @@
-"""The rooms of SharpStudent; docs/architecture.md is the map."""
+"""SharpStudent trains small students from frozen teachers; docs/architecture.md is the map of its packages."""
 
 import os
 

@@ -1,1 +1,1 @@
-"""From items to batches: order, splits, loading. Import the module you need; this file stays empty."""
+"""Samples, their order, batches and splits; workers that make samples in other processes."""

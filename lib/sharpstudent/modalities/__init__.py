@@ -1,1 +1,1 @@
-"""One room per kind of raw material. A modality knows neither config nor models: it turns files into arrays."""
+"""Kinds of raw material, a package each: files become arrays. A modality knows neither config nor models."""

@@ -1,1 +1,1 @@
-"""Students, frozen teachers and the strict loading of weights. Import the module you need; this file stays empty."""
+"""Students, frozen teachers, feature hooks and the strict loading of weights."""

@@ -1,4 +1,4 @@
-"""What a run tells its user: the console, logs and metrics files, TensorBoard, pictures, tables, and what to do next.
+"""The output of runs and evaluations: console, logs, TensorBoard, charts, tables, report.html, advice.
 
-Nothing here is imported by the package itself, so that a table of results does not load matplotlib or TensorBoard.
+The package imports none of its modules, so that a table of results loads neither matplotlib nor TensorBoard.
 """

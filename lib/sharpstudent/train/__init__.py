@@ -1,1 +1,1 @@
-"""The step, the loop, the evaluation, the run. Import the module you need; this file stays empty."""
+"""One stage of training: the step, the loop, validation, saving, resuming and finishing."""

@@ -1,1 +1,1 @@
-
+"""Deepfake detection: real faces against fakes, by default self-blended ones."""
