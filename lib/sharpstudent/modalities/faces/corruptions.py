@@ -179,7 +179,7 @@ class BoxedCrop:
         return self.image[top:bottom, left:right]
 
     def jitter(self, share: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Cut the crop as a less exact detector would have.
+        """Crop the face as a less exact detector would have.
 
         The box moves by a share of its sides in a random direction, and grows or shrinks by the same share with equal
         chances. Where it reaches beyond the picture, the picture is mirrored.
@@ -197,10 +197,10 @@ class BoxedCrop:
         centre = (self.box[2:] + self.box[:2]) / 2 + share * sides * np.array([np.cos(angle), np.sin(angle)])
         # At least a pixel, wherever it is rounded to.
         corner = np.rint(centre - factor * sides / 2).astype(np.int64)
-        return self._cut_beyond(corner, corner + np.maximum(np.rint(factor * sides), 1).astype(np.int64))
+        return self._crop_beyond(corner, corner + np.maximum(np.rint(factor * sides), 1).astype(np.int64))
 
-    def _cut_beyond(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Cut a box that may reach beyond the picture.
+    def _crop_beyond(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Crop a box that may reach beyond the picture.
 
         Its corners are start and end, int64 (2,) x, y; at least a pixel of it is inside.
         """

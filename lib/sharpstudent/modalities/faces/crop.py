@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# The loose crop around the box of landmarks 0-67, as shares of that box's sides (the SBI training item).
+# The loose crop around the box of landmarks 0-67, as shares of that box's sides (as in the SBI reference).
 LOOSE_SIDE, LOOSE_ABOVE, LOOSE_BELOW = 0.5, 1.0, 0.4
 # The final crop: each side is moved out by box / 4 times a factor, drawn in training, fixed for evaluation.
 MARGIN_SHARE = 0.25

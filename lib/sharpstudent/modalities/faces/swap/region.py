@@ -165,7 +165,7 @@ def feather(region: NDArray[np.uint8], reach: float) -> NDArray[np.float32]:
         float32 (H, W), 0 outside the region.
     """
     inside = np.pad((region > 0).astype(np.uint8), 1)
-    # Not DIST_MASK_PRECISE: OpenCV 5 gives two answers to it, one bit apart, for the same mask.
+    # Not DIST_MASK_PRECISE: OpenCV 5 gives two results with it, one bit apart, for the same mask.
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
     share = np.clip(depth / max(reach, 1.0), 0, 1)
     return (share * share * (3 - 2 * share)).astype(np.float32)

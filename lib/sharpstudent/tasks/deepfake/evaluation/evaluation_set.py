@@ -96,7 +96,7 @@ def compute_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], conten
     return digest.hexdigest()
 
 
-MOST = 20  # reasons told one by one
+MOST = 20  # reasons reported one by one
 OTHERS = "other reasons"
 _NUMBER = re.compile(r"\d[\d.,]*")
 _SOURCE = re.compile(r" \(cut from .*\)$", re.DOTALL)  # which file it was: not another reason
@@ -117,8 +117,8 @@ def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
         for form, wordings in alike.items()
     }
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    told, others = dict(ordered[:MOST]), sum(count for _, count in ordered[MOST:])
-    return told | ({OTHERS: others} if others else {})
+    shown, others = dict(ordered[:MOST]), sum(count for _, count in ordered[MOST:])
+    return shown | ({OTHERS: others} if others else {})
 
 
 # How the faces of a frame are made one score. The largest is alone in its frame, and a maximum leaves it as it is.

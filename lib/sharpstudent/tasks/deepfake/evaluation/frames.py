@@ -255,12 +255,12 @@ def build_frame_table(frames: ScoredFrames, *, has_clips: bool = True) -> tuple[
     )
     names = Names(source_names, ["real", *(name or "unnamed" for name in kind_names)])
     if has_clips:
-        for what, values, told in (
+        for what, values, value_names in (
             ("label", labels, ["real", "fake"]),
             ("manipulation", table.manipulations, names.manipulations),
             ("person", people, people_names),
         ):
-            _check_constant(frames, table.clips, values, what, told)
+            _check_constant(frames, table.clips, values, what, value_names)
     return table.take(_find_order(table)), names
 
 
@@ -285,11 +285,13 @@ def _check_constant(
     def tell(row: int) -> str:
         return f"{frames.sample_ids[row]} {value_names[values[row]]}"
 
-    told = [
+    shown = [
         f"{frames.sources[one]}/{frames.clip_ids[one]} ({tell(one)} and {tell(other)})"
         for one, other in zip(first[clips[:SHOWN]].tolist(), others[places[:SHOWN]].tolist(), strict=True)
     ]
-    raise MetricError(f"{len(clips)} of {len(first)} clips have more than one {what}: {name_some(told, of=len(clips))}")
+    raise MetricError(
+        f"{len(clips)} of {len(first)} clips have more than one {what}: {name_some(shown, of=len(clips))}"
+    )
 
 
 def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:

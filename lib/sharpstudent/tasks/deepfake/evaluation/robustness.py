@@ -1,7 +1,7 @@
-"""How models stand corrupted pictures: a curve of frame AUC for each corruption, and the area under it.
+"""How robust models are to corrupted pictures: a curve of frame AUC for each corruption, and the area under it.
 
-A face is read and cut once for all of its variants, and many pictures go through a model at once, in the parts and the
-memory layout that are fastest for it.
+A face is read and cropped once for all of its variants, and many pictures go through a model at once, in the parts and
+the memory layout that are fastest for it.
 
 Legend: n chosen faces of a set, V variants of each, K severities of a corruption.
 """
@@ -104,8 +104,8 @@ class CorruptedFaces(FaceSamples):
     """Samples of V pictures of one face each, uint8 (V, S, S, 3) RGB, in the order of the variants.
 
     The randomness of a face is keyed on its number in the whole set, so that it does not depend on which others were
-    chosen. The pixels of the clean variant are those of validation, cut around the detector's first box where there is
-    one (`LabelledFaces`).
+    chosen. The pixels of the clean variant are those of validation, cropped around the detector's first box where there
+    is one (`LabelledFaces`).
     """
 
     def __init__(
@@ -138,11 +138,11 @@ class CorruptedFaces(FaceSamples):
         """
         face, side = self._faces[index], self._image_size
         loaded = face.load()
-        cut = crop_face(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
+        crop = crop_face(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
         count = len(self._variants)
         images = np.empty((count, side, side, 3), np.uint8)
         for place, variant in enumerate(self._variants):
-            picture = corrupt(cut, variant.corruption, variant.level, seed=self.seed, index=self._numbers[index])
+            picture = corrupt(crop, variant.corruption, variant.level, seed=self.seed, index=self._numbers[index])
             # Bilinear, with no smoothing before it: as all samples are resized.
             images[place] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
         return build_sample(face, images, labels=(0,) * count, ids=(face.name,) * count)

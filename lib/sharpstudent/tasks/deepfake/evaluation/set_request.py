@@ -1,4 +1,4 @@
-"""What a user asks to be evaluated on: how data sets are read, and each data set. Torch-free."""
+"""The data sets that a user names, and how they are read. Torch-free."""
 
 from __future__ import annotations
 

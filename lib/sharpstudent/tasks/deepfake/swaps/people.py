@@ -1,4 +1,4 @@
-"""What make_swaps.py is asked for, and the people whom it swaps: photos by person, within one split."""
+"""The arguments of make_swaps.py, and the people whom it swaps: photos by person, within one split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAFE = re.compile(r"(?!.*__)[\w(][\w() ,.+-]*(?<![ .])", re.ASCII)
 
 @dataclass(frozen=True)
 class SwapRequest:
-    """What the command line asks for.
+    """The arguments of make_swaps.py.
 
     Attributes:
         people: ROOT/PERSON/*.jpg or a CSV file.
