@@ -23,7 +23,7 @@ from sharpstudent.data.loader import (
     load_batches,
     pictures_to_tensor,
 )
-from sharpstudent.data.sampler import ItemKey, TrainSampler
+from sharpstudent.data.sampler import SampleKey, TrainSampler
 
 
 def load(
@@ -87,7 +87,7 @@ def test_pictures_become_float32_rgb_in_0_to_1_channels_first_and_contiguous() -
 
 
 def make_batch(source: MadeItems, *indices: int) -> Batch:
-    return BatchMaker(source, seed=0)([ItemKey(1, index, visit=7) for index in indices]).batch
+    return BatchMaker(source, seed=0)([SampleKey(1, index, visit=7) for index in indices]).batch
 
 
 def test_samples_of_different_sizes_make_one_batch_and_say_whose_each_row_is() -> None:
@@ -260,7 +260,7 @@ def test_an_unreadable_item_is_replaced_by_a_readable_one_and_reported_with_the_
 def test_the_stand_in_depends_on_the_items_key_alone() -> None:
     """Not on its place in a batch, nor on what was read before."""
     source = MadeItems(30, broken=(2, 3))
-    keys = [ItemKey(epoch, 2) for epoch in range(1, 5)]
+    keys = [SampleKey(epoch, 2) for epoch in range(1, 5)]
     fresh = [BatchMaker(source, seed=5).make(key, []) for key in keys]
     used = BatchMaker(source, seed=5)
     again = [used.make(key, []) for key in reversed(keys)][::-1]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sharpstudent.data.sampler import ItemKey, Shuffle, TrainSampler, evaluation_batches
+from sharpstudent.data.sampler import SampleKey, Shuffle, TrainSampler, evaluation_batches
 
 sizes = st.integers(1, 40)
 
@@ -75,7 +75,7 @@ def test_an_evaluation_visits_every_item_once_in_order_with_the_randomness_of_ep
     items: int, batch_size: int
 ) -> None:
     batches = list(evaluation_batches(items, batch_size))
-    assert [key for batch in batches for key in batch] == [ItemKey(0, i) for i in range(items)]
+    assert [key for batch in batches for key in batch] == [SampleKey(0, i) for i in range(items)]
     assert max(len(batch) for batch in batches) <= batch_size
 
 

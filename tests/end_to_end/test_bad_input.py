@@ -276,7 +276,7 @@ def test_many_corrupt_pictures_stop_the_run_with_their_list(tiny: Workplace) -> 
 def test_a_batch_larger_than_the_set_works_and_is_said(tiny: Workplace) -> None:
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "batch_size=1000", "--set", "epoch=1")
     assert ended.code == 0, ended.err
-    assert "a batch of 1000 items is more than there are: every batch holds all 16" in ended.out
+    assert "a batch of 1000 samples is more than there are: every batch holds all 16" in ended.out
 
 
 def test_a_batch_too_small_for_batchnorm_is_refused_with_the_remedy(tiny: Workplace) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import broken_data
 import pytest
 from sharpstudent.data.dataset import Samples
-from sharpstudent.data.sampler import ItemKey
+from sharpstudent.data.sampler import SampleKey
 from workplace import STAGE_1, TINY, Ended, Workplace, wait_for
 
 CONFIG = "configs/tiny.json"
@@ -112,7 +112,7 @@ def test_a_worker_killed_in_validation_stops_the_run_which_goes_on_as_if_nothing
     open_batches = tables.load_batches
     killed = []
 
-    def open_small_ones_and_kill(samples: Samples, batches: Iterable[list[ItemKey]], **settings: Any) -> object:
+    def open_small_ones_and_kill(samples: Samples, batches: Iterable[list[SampleKey]], **settings: Any) -> object:
         for loaded in open_batches(samples, [[key] for keys in batches for key in keys], **settings):
             if not killed:
                 killed.append(1)
@@ -249,8 +249,8 @@ class BrokenRun:
         assert sorted(self.list_named()) == sorted(self.broken)
 
     def assert_stopped_with_counts_and_paths(self, pictures: int) -> None:
-        assert_stopped(self.ended, 3, f"of {pictures} items cannot be read (more than 5%)", "mend or remove them")
-        counted = re.search(r"(\d+) of \d+ items", self.ended.err)
+        assert_stopped(self.ended, 3, f"of {pictures} samples cannot be read (more than 5%)", "repair or remove them")
+        counted = re.search(r"(\d+) of \d+ samples", self.ended.err)
         assert counted is not None
         named = self.list_named()
         assert len(named) == len(set(named)) == int(counted[1]) > pictures // 20

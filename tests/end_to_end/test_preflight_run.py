@@ -274,7 +274,7 @@ def test_a_dry_run_says_what_it_would_take_and_takes_nothing(taught: Workplace) 
     before = taught.list_output()
     ended = start(taught, "x", "--dry-run")
     assert ended.code == 0, ended.err
-    assert "dry run: the preflight would take 8 validation items through the student and the teacher" in ended.out
+    assert "dry run: the preflight would take 8 validation samples through the student and the teacher" in ended.out
     assert "Val AUC" not in ended.out
     assert taught.list_output() == before
 

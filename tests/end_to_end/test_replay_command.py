@@ -118,7 +118,7 @@ def test_an_image_that_is_not_finite_is_named(with_teacher: Workplace, monkeypat
     again = with_teacher.call(*find_command(ended))
     assert_same(ended, again)
     assert f"inputs not finite: data/labelled/{BAD}\n" in again.out
-    assert "to mend: the samples named above" in again.out
+    assert "to fix: the samples named above" in again.out
     log = (with_teacher.find_run("x") / "logs/losses.logs").read_text()
     assert f"python {' '.join(find_command(ended))}" in log
 
@@ -144,7 +144,7 @@ def test_a_teacher_that_overflows_is_named(with_teacher: Workplace, monkeypatch:
     assert_same(ended, again)
     assert "first output that is not finite: teachers.0.model.backbone.layer2.0.conv1 (Conv2d)" in again.out
     assert "weights not finite: teachers.0.model.backbone.layer2.0.conv1.weight" in again.out
-    assert "to mend: the weights of the teacher, teacher_weights = 'weights/tiny_teacher.pth'" in again.out
+    assert "to fix: the weights of the teacher, teacher_weights = 'weights/tiny_teacher.pth'" in again.out
     write_teacher(tiny)  # mended: now the step goes well, which is not the same
     mended = tiny.call(*command)
     assert mended.code == 0

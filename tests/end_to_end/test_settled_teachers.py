@@ -135,13 +135,13 @@ def test_a_teacher_without_a_head_is_fitted_judged_and_teaches_and_stays_out_of_
     ended = start(place, **FITTED)
     assert ended.code == 0, ended.err
     told = re.search(
-        r"^teacher test_resnet: head fitted on 16 items \(16 pictures\) .*accuracy there 100\.0%", ended.out, re.M
+        r"^teacher test_resnet: head fitted on 16 samples \(16 pictures\) .*accuracy there 100\.0%", ended.out, re.M
     )
     assert told is not None, ended.out
-    assert told.start() < ended.out.index("preflight: 8 validation items") < ended.out.index("Epoch 1/1")
+    assert told.start() < ended.out.index("preflight: 8 validation samples") < ended.out.index("Epoch 1/1")
     assert float(find_row(ended, "teacher test_resnet")[1]) > 0.5
     run = place.find_run("run")
-    assert "head fitted on 16 items" in (run / "logs/losses.logs").read_text()
+    assert "head fitted on 16 samples" in (run / "logs/losses.logs").read_text()
     student = set(torch.load(run / "weights/best_model.pth", weights_only=True)["model"])
     for path in run.rglob("*.pth"):
         if path != run / HEAD:
@@ -214,7 +214,7 @@ def test_weights_of_imagenet_without_a_file_of_its_own_are_enough(place: Workpla
     ended = start(place, **FITTED, weights=None, init="imagenet")
     assert ended.code == 0, ended.err
     assert "teacher weights/test_resnet.imagenet.pth: " in ended.out
-    assert "teacher test_resnet: head fitted on 16 items" in ended.out
+    assert "teacher test_resnet: head fitted on 16 samples" in ended.out
 
 
 def test_a_run_that_is_complete_asks_for_nothing_more(place: Workplace) -> None:
@@ -262,7 +262,7 @@ def test_training_pictures_of_one_class_are_refused_before_the_first_step(place:
 def test_a_dry_run_fits_nothing_and_says_what_it_would(place: Workplace) -> None:
     ended = start(place, "x", "--dry-run", **FITTED)
     assert ended.code == 0, ended.err
-    assert "dry run: the head of teacher test_resnet would be fitted on the 16 training items" in ended.out
+    assert "dry run: the head of teacher test_resnet would be fitted on the 16 training samples" in ended.out
     assert place.list_output() == []
 
 
@@ -276,7 +276,7 @@ def stop_after_a_step(place: Workplace, monkeypatch: pytest.MonkeyPatch, **teach
 @pytest.mark.parametrize(
     ("teacher", "file", "told"),
     [
-        (FITTED, HEAD, "head fitted on 16 items"),
+        (FITTED, HEAD, "head fitted on 16 samples"),
         (CALIBRATED, "logs/preflight.json", "its logits are divided by"),
     ],
 )
@@ -313,7 +313,7 @@ def test_a_permitted_change_of_the_config_settles_the_teacher_as_it_is_now(
     assert "teachers.0.calibrate: false -> true" in refused.err
     ended = place.call(STAGE_2, CONFIG, "--resume", str(run), *listed, "--allow", "changed-config")
     assert ended.code == 0, ended.err
-    assert "head fitted on 16 items" in ended.out
+    assert "head fitted on 16 samples" in ended.out
     assert "its logits are divided by" in ended.out
 
 

@@ -72,7 +72,7 @@ def test_the_head_knows_what_the_training_set_shows(place: Place) -> None:
     assert (table["logits"].argmax(1) == table["label"]).all()
     (line,) = settled.lines
     assert line.startswith(
-        "teacher 1: head fitted on 20 items (40 pictures) of the training set, accuracy there 100.0%, strength "
+        "teacher 1: head fitted on 20 samples (40 pictures) of the training set, accuracy there 100.0%, strength "
     )
     assert line.endswith(" s")
     assert "chosen on people left out" in line
@@ -146,9 +146,9 @@ def test_what_is_kept_says_what_it_was_fitted_to(place: Place) -> None:
 def test_of_a_large_set_the_line_says_how_many_were_drawn(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     from sharpstudent.train.preflight import teacher_heads as head_fit
 
-    monkeypatch.setattr(head_fit, "MOST_ITEMS", 8)
+    monkeypatch.setattr(head_fit, "MOST_SAMPLES", 8)
     settled = Settled(place)
-    assert "head fitted on 8 of 20 training items, drawn by the seed (16 pictures)" in settled.lines[0]
+    assert "head fitted on 8 of 20 training samples, drawn by the seed (16 pictures)" in settled.lines[0]
     assert len(place.source.made) == 8
 
 
@@ -288,14 +288,14 @@ def test_a_dry_run_says_what_would_be_fitted(place: Place) -> None:
     named = [("teacher 1 a", FrozenTeacher(Body())), ("teacher 2 b", FrozenTeacher(Body()))]
     (line,) = describe_fits(place.make_validator().run.config, named, 20)
     assert line == (
-        "the head of teacher 2 b would be fitted on the 20 training items; this batch met one of zeros in its place"
+        "the head of teacher 2 b would be fitted on the 20 training samples; this batch met one of zeros in its place"
     )
 
 
 def test_of_a_dry_run_of_a_large_set_the_number_is_that_of_the_items_that_are_drawn(place: Place) -> None:
     named = [("teacher", FrozenTeacher(Body()))]
     (line,) = describe_fits(place.make_validator().run.config, named, 100_000)
-    assert "on 4096 of the 100000 training items" in line
+    assert "on 4096 of the 100000 training samples" in line
 
 
 def test_pictures_of_epoch_0_are_those_of_every_start(place: Place) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sharpstudent.metrics.calibration import compute_ece, compute_log_loss
-from sharpstudent.train.preflight.teacher_heads import MOST_ITEMS, STRENGTH, STRENGTHS, draw_keys, fit_head
+from sharpstudent.train.preflight.teacher_heads import MOST_SAMPLES, STRENGTH, STRENGTHS, draw_keys, fit_head
 
 Drawn = tuple[NDArray[np.float32], NDArray[np.int64], list[str]]
 
@@ -106,7 +106,7 @@ class Items:
         return self.count
 
 
-@pytest.mark.parametrize("count", [1, 5, MOST_ITEMS])
+@pytest.mark.parametrize("count", [1, 5, MOST_SAMPLES])
 def test_a_small_set_is_taken_whole_and_in_order(count: int) -> None:
     keys = draw_keys(Items(count), 3)  # type: ignore[arg-type]
     assert [key.index for key in keys] == list(range(count))
@@ -116,6 +116,6 @@ def test_a_small_set_is_taken_whole_and_in_order(count: int) -> None:
 def test_of_a_large_set_some_are_drawn_by_the_seed() -> None:
     drawn = [[key.index for key in draw_keys(Items(20_000), seed)] for seed in (3, 3, 4)]  # type: ignore[arg-type]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert len(set(drawn[0])) == MOST_ITEMS
+    assert len(set(drawn[0])) == MOST_SAMPLES
     assert drawn[0] == sorted(drawn[0])
     assert 0.4 < np.mean(np.array(drawn[0]) < 10_000) < 0.6

@@ -288,7 +288,7 @@ def test_a_new_student_beside_a_known_teacher_is_judged_alone(place: Place) -> N
     place.fly((3.0, 1.0), teacher)
     assert place.was_judged
     assert teacher.calls == 2  # a picture that tells what it gives, and the one that tells models apart
-    assert "20 validation items through student s ..." in place.lines[1]
+    assert "20 validation samples through student s ..." in place.lines[1]
 
 
 def change_seed(place: Place) -> None:
@@ -411,5 +411,5 @@ def test_no_search_for_runs_takes_the_folder_of_kept_scores_for_one(place: Place
 
 
 def test_a_dry_run_says_what_it_would_take() -> None:
-    assert describe_work(20, 1) == "the preflight would take 20 validation items through the student and the teacher"
+    assert describe_work(20, 1) == "the preflight would take 20 validation samples through the student and the teacher"
     assert "and 3 teachers" in describe_work(20, 3)

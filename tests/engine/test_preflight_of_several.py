@@ -215,7 +215,7 @@ def test_an_average_that_is_weaker_than_its_best_member_is_told(place: Place) ->
 def test_an_average_below_chance_is_told_without_advice_on_one_teacher(place: Place) -> None:
     findings = place.fly_together(STUDENT, GOOD, (-40.0, 3.0)).findings
     (told,) = [finding for finding in findings if finding.startswith("average of 2 teachers has")]
-    assert "below chance: leave out the teacher that spoils it, or mend its `classes`" in told
+    assert "below chance: leave out the teacher that spoils it, or correct its `classes`" in told
 
 
 def test_an_average_that_cancels_out_says_one_thing_of_everything(place: Place) -> None:

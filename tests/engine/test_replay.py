@@ -191,7 +191,7 @@ def test_a_step_that_goes_well_now_is_told_with_what_differs(tmp_path: Path) -> 
     assert float(taken[1]) == pytest.approx(float(looked_at[1]), abs=1e-4)  # the look is at the step, not at the next
     assert "In the run: skipped because the loss of pass 1 is not finite" in told
     assert "the teacher's file or this program may have changed" in told
-    assert "nothing to mend here" in told
+    assert "nothing to fix here" in told
     assert "--set" not in told
 
 
@@ -268,7 +268,7 @@ def test_images_that_are_not_finite_are_named_and_are_what_to_mend(tmp_path: Pat
     assert "batch: 8 rows, image (8, 3, 9, 9), values 0." in told
     assert "2 of 1944 not finite" in told
     assert "inputs not finite: image 2, image 5" in told
-    assert told.splitlines()[-1].startswith("to mend: the samples named above")
+    assert told.splitlines()[-1].startswith("to fix: the samples named above")
     assert "pass 1" not in told  # it was never computed
 
 
@@ -347,7 +347,7 @@ def test_a_teacher_that_answers_nonsense_is_told_by_layer_weight_and_file(tmp_pa
     assert "not finite for all 8 rows" in told
     assert "first output that is not finite: model.net.branch (Conv2d)" in told
     assert "weights not finite: model.net.branch.weight" in told
-    assert told.splitlines()[-1] == "to mend: the weights of the teacher, teacher_weights = 't.tar'"
+    assert told.splitlines()[-1] == "to fix: the weights of the teacher, teacher_weights = 't.tar'"
 
 
 def make_averaging(*, factor: float = 1.0, parts: int = 1, **settings: Any) -> TrainStep:

@@ -47,7 +47,7 @@ def test_damaged_crops_stop_a_run_and_are_named(place: Path) -> None:
         crop.write_bytes(crop.read_bytes()[:50])
     ended = Workplace(place).call(STAGE_1, "tiny.json", "-n", "run")
     assert ended.code == 3, ended.err
-    assert "items cannot be read (more than 5%)" in ended.err
+    assert "samples cannot be read (more than 5%)" in ended.err
     assert "50 bytes, expected" in ended.out
     assert "cut from videos/clip" in ended.out
 

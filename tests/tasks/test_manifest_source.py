@@ -117,7 +117,7 @@ def test_too_many_damaged_crops_stop_the_run() -> None:
     unreadable: dict[str, str] = {}
     note_unreadable([r for b in load(data, workers=2) for r in b.replaced], unreadable)
     assert len(unreadable) == 3
-    with pytest.raises(TrainingStopped, match=r"3 of 12 items cannot be read"):
+    with pytest.raises(TrainingStopped, match=r"3 of 12 samples cannot be read"):
         stop_if_too_many(unreadable, len(data.train) + len(data.validation))
 
 

@@ -16,7 +16,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import Batch, Sample
 from sharpstudent.data.dataset import Samples, UnreadableSample
-from sharpstudent.data.sampler import ItemKey
+from sharpstudent.data.sampler import SampleKey
 from sharpstudent.data.workers import SHARED_MEMORY_REMEDY, Workers
 
 
@@ -137,7 +137,7 @@ class BatchMaker:
     collate: Collate = collate
     is_shared: bool = False
 
-    def __call__(self, keys: Sequence[ItemKey]) -> LoadedBatch:
+    def __call__(self, keys: Sequence[SampleKey]) -> LoadedBatch:
         """Make the batch of these keys.
 
         Its rows also have the column `key`: index and visit of the sample, and the place of the row in it.
@@ -165,7 +165,7 @@ class BatchMaker:
             _share(batch)
         return LoadedBatch(batch, tuple(replaced))
 
-    def make(self, key: ItemKey, replaced: list[Replaced]) -> tuple[int, Sample]:
+    def make(self, key: SampleKey, replaced: list[Replaced]) -> tuple[int, Sample]:
         """Make a sample; returns its index, too.
 
         One that cannot be read is replaced by another, drawn from the same key: every process agrees.
@@ -196,12 +196,12 @@ class BatchMaker:
                     where=f"sample {self.samples.name(index)}",
                     what=f"cannot be made: {type(self.samples).__name__}.make raised {type(error).__name__}",
                     got=f"{error}\n{_find_place(error)}",
-                    remedy="mend `make` there; for a file that cannot be used, let it raise UnreadableSample: another "
-                    "sample is taken in its place",
+                    remedy="correct `make` there; for a file that cannot be used, let it raise UnreadableSample: then "
+                    "another sample is taken in its place",
                 ) from error
         raise UserError.about(
             where=self.samples.name(key.index),
-            what=f"and {REPLACEMENT_TRIES - 1} items drawn in its place could not be read",
+            what=f"and {REPLACEMENT_TRIES - 1} samples drawn in its place could not be read",
             got="\n".join(f"{one.path}: {one.reason}" for one in replaced[-REPLACEMENT_TRIES:][:5]),
             remedy="the data folder is missing or broken (an unmounted disk?): check it. What a run has saved is "
             "intact: go on with --resume",
@@ -268,7 +268,7 @@ def explain_collation(samples: Sequence[Sample], names: Sequence[str], error: Ex
         where=f"the batch of {', '.join(names)}",
         what=f"cannot be put together: `collate` raised {type(error).__name__}",
         got=f"{error}\n{_find_place(error)}",
-        remedy="mend `collate`, or the samples that `make` gives",
+        remedy="correct `collate`, or the samples that `make` gives",
     )
 
 
@@ -280,7 +280,7 @@ def _find_place(error: Exception) -> str:
 
 def load_batches(
     samples: Samples,
-    batches: Iterable[list[ItemKey]],
+    batches: Iterable[list[SampleKey]],
     *,
     seed: int,
     num_workers: int,

@@ -18,7 +18,7 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # splitmi
 
 
 @dataclass(frozen=True)
-class ItemKey:
+class SampleKey:
     """Which sample, and which randomness.
 
     Attributes:
@@ -56,7 +56,7 @@ class TrainSampler:
         """Batches of an epoch."""
         return max(1, self.items * self.repeats // self.batch_size)
 
-    def batches(self, epoch: int, *, start_step: int = 0) -> Iterator[list[ItemKey]]:
+    def batches(self, epoch: int, *, start_step: int = 0) -> Iterator[list[SampleKey]]:
         """Yield the keys of each batch of an epoch.
 
         Args:
@@ -67,7 +67,7 @@ class TrainSampler:
         for step in range(start_step, self.steps_per_epoch):
             places = np.arange(step * self.batch_size, min((step + 1) * self.batch_size, visits))
             yield [
-                ItemKey(epoch, index, visit)
+                SampleKey(epoch, index, visit)
                 for visit in np.unique(places // self.items).tolist()
                 for index in self._shuffle(epoch, visit)(places[places // self.items == visit] % self.items)
             ]
@@ -114,7 +114,7 @@ class Shuffle:
         return (left << self._half) | right
 
 
-def evaluation_batches(items: int, batch_size: int) -> Iterator[list[ItemKey]]:
+def evaluation_batches(items: int, batch_size: int) -> Iterator[list[SampleKey]]:
     """Yield the keys of each batch of an evaluation: every sample once, in order, always with the same randomness.
 
     Args:
@@ -122,7 +122,7 @@ def evaluation_batches(items: int, batch_size: int) -> Iterator[list[ItemKey]]:
         batch_size: Samples of a batch.
     """
     for start in range(0, items, batch_size):
-        yield [ItemKey(0, index) for index in range(start, min(start + batch_size, items))]
+        yield [SampleKey(0, index) for index in range(start, min(start + batch_size, items))]
 
 
 def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

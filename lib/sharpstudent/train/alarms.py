@@ -94,7 +94,7 @@ def note_unreadable(replaced: Iterable[Replaced], unreadable: dict[str, str]) ->
     """
     new = {one.path: one.reason for one in replaced if one.path not in unreadable}
     unreadable |= new
-    return [f"left out {path}: {reason}; another item takes its place" for path, reason in new.items()]
+    return [f"left out {path}: {reason}; another sample takes its place" for path, reason in new.items()]
 
 
 def stop_if_too_many(unreadable: dict[str, str], known: int) -> None:
@@ -109,8 +109,8 @@ def stop_if_too_many(unreadable: dict[str, str], known: int) -> None:
     """
     if len(unreadable) > max(1, UNREADABLE_LIMIT * known):
         raise TrainingStopped(
-            f"{len(unreadable)} of {known} items cannot be read (more than {UNREADABLE_LIMIT:.0%}); "
-            "the list is above: mend or remove them"
+            f"{len(unreadable)} of {known} samples cannot be read (more than {UNREADABLE_LIMIT:.0%}); "
+            "the list is above: repair or remove them"
         )
 
 

@@ -42,7 +42,7 @@ def try_one_batch(
         task: Makes the batch.
         data: The training and validation samples.
         step: Models and optimiser.
-        sampler: Says which samples are in the step.
+        sampler: Chooses the samples of the step.
         retry: Takes the step.
         report_unreadable: Gets the samples that could not be read.
 
@@ -92,7 +92,7 @@ def _try_metrics(run: Run, task: Task, step: TrainStep, batch: Batch) -> str:
             where=f"{type(task).__name__}.{'rows' if current == 'rows' else f'metrics[{current!r}]'}",
             what=f"raised {type(error).__name__} on the rows of the first batch",
             got=str(error),
-            remedy="mend it: the columns that a metric reads are those that `rows` gives",
+            remedy="correct it: the columns that a metric reads are those that `rows` gives",
         ) from error
     known = ", ".join(f"{name} {format(value, task.metrics[name].format)}" for name, value in values.items())
     line = f"metrics on these {len(batch)} training rows, to see that they can be computed: {known}"

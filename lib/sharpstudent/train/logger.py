@@ -265,8 +265,8 @@ class RunLogger:
             stage1_accuracy: Of the student that stage 2 began with, 0..1; None where it is not known.
         """
         stage1 = self._run.config.student.weights
-        told = advise_on_nan(checkpoint=stage1, stage1_accuracy=stage1_accuracy)
-        advice = told if self._run.config.stage == 2 else _ADVICE_STAGE_1
+        guide = advise_on_nan(checkpoint=stage1, stage1_accuracy=stage1_accuracy)
+        advice = guide if self._run.config.stage == 2 else _ADVICE_STAGE_1
         intact = [name for name in ("best_model.pth", "last.pth") if (self._run.weights_folder / name).is_file()]
         left = f"intact in {self._run.weights_folder}: {' and '.join(intact)}, as of the last whole epoch"
         return "\n".join([f"{in_a_row} steps in a row were skipped; the last because {last.reason}.", *advice, left])

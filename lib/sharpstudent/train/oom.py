@@ -119,7 +119,7 @@ class MemoryRetry:
         self._step.parts = min(self._items, 2 * parts)
         self._run.say(
             f"out of memory: the step is taken again in {self._step.parts} micro-batches instead of {parts}; the batch "
-            f"stays {self._items} items. BatchNorm sees fewer rows at once."
+            f"stays {self._items} samples. BatchNorm sees fewer rows at once."
         )
 
     def _explain(self, error: Exception, batch: Batch) -> None:
@@ -192,7 +192,7 @@ def check_labels(batch: Batch, classes: int) -> None:
             what="is none of the task's classes",
             expected=f"0 to {classes - 1}: the task names {classes} classes",
             got=", ".join(str(labels[row].tolist()) for row in rows),
-            remedy="mend `make`, or the task's `classes`",
+            remedy="correct `make`, or the task's `classes`",
         )
 
 

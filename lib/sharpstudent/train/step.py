@@ -156,8 +156,8 @@ class TrainStep:
                 continue
             with torch.no_grad(), self.autocasting(part):
                 outputs = run_model(model, part.inputs)
-            said = {name: value for name, value in outputs.items() if not name.startswith(FEATURES)}
-            _check_finite(find_floats(said), f"the {SOURCES[source]}'s {' and '.join(said)}")
+            checked = {name: value for name, value in outputs.items() if not name.startswith(FEATURES)}
+            _check_finite(find_floats(checked), f"the {SOURCES[source]}'s {' and '.join(checked)}")
             source_outputs[source] = outputs
         read = [f"{FEATURES}{layer}" for layer in self.criterion.teacher_layers if "teacher" in source_outputs]
         _check_finite([source_outputs["teacher"][name] for name in read], "the teacher's feature maps")

@@ -75,7 +75,7 @@ class Trainer:
         for note in data.notes:
             run.say(note)
         if items < size:
-            run.say(f"a batch of {size} items is more than there are: every batch holds all {items}")
+            run.say(f"a batch of {size} samples is more than there are: every batch holds all {items}")
 
     def fit(self) -> FitResult | None:
         """Train to the end.

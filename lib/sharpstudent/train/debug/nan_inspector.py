@@ -205,8 +205,8 @@ class _Recorder:
         """
         inputs = self.inputs[name] = self._inputs.pop()
         if not name and isinstance(output, Mapping):
-            said = find_floats({key: value for key, value in output.items() if not key.startswith(FEATURES)})
-            self.outputs += [torch.cat([value.detach().float().flatten(1) for value in said], 1)] if said else []
+            floats = find_floats({key: value for key, value in output.items() if not key.startswith(FEATURES)})
+            self.outputs += [torch.cat([value.detach().float().flatten(1) for value in floats], 1)] if floats else []
         # A module ends before the one it is part of: the first that turns finite into not finite is the innermost.
         if self.fault is None and not inputs.not_finite:
             outputs = measure(*_find_floats(output))

@@ -192,22 +192,22 @@ def _describe_gradients(gradients: Mapping[str, float]) -> str:
 def _advise(config: RunConfig, batch: Batch, result: StepResult, bad_weights: Sequence[str]) -> list[str]:
     """Say what to try; the first cause hides those after it."""
     if result.ok:
-        return ["nothing to mend here: the step goes well. Replay it where the run was made."]
+        return ["nothing to fix here: the step goes well. Replay it where the run was made."]
     reason, stage, optimizer = result.reason or "", f"stage{config.stage}", config.optimizer
     if find_bad_rows(find_floats(batch.inputs)):
         return [
-            "to mend: the samples named above are not finite before any model sees them; repair or remove their files"
+            "to fix: the samples named above are not finite before any model sees them; repair or remove their files"
         ]
     if bad_weights:
         start = f"student_init = {config.student.init!r}"
         if config.stage == 2 and config.student.weights is not None:
             start = f"pretrained_student_weights = {config.student.weights!r}"
-        return [f"to mend: the student's weights were not finite before this step; it began with {start}"]
+        return [f"to fix: the student's weights were not finite before this step; it began with {start}"]
     precision = config.compute.precision
     precise = [] if precision == "fp32" else [f"  --set precision=fp32  (now {precision})"]
     if config.teachers and "teacher" in reason:
         files = [f"{name_weights_key(config, i)} = {one.weights!r}" for i, one in enumerate(config.teachers)]
-        return [f"to mend: the weights of the teacher, {' or '.join(files)}", *precise]
+        return [f"to fix: the weights of the teacher, {' or '.join(files)}", *precise]
     lines = ["to try, one at a time, in a new run:", *precise]
     if "pass 2" in reason:  # the weights themselves serve: the move by rho is too far
         rho = min(0.05, optimizer.rho / 2)

@@ -216,7 +216,7 @@ def _check_average(average: CheckedModel, teachers: Sequence[CheckedModel], stud
     if average.is_below_chance:
         return [
             f"{average.name} has a validation {average.describe(estimate(average))}, below chance: leave out the "
-            "teacher that spoils it, or mend its `classes`"
+            "teacher that spoils it, or correct its `classes`"
         ]
     pick = max if average.metric.direction == "higher" else min
     best = pick(teachers, key=lambda teacher: teacher.value)

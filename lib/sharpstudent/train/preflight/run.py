@@ -83,7 +83,7 @@ def preflight(
     """Evaluate the models on the validation samples, print a table and the warnings, and write `logs/preflight.json`.
 
     A batch is loaded once for all models, and the tables of earlier runs serve again where model and data are the same.
-    Teachers that the config asks to calibrate are calibrated from now on. A teacher that does not give the outputs that
+    Teachers with `calibrate` in the config are calibrated from now on. A teacher that does not give the outputs that
     the task's metrics read is left out, with a line that says so. Modes and random states stay as they are.
 
     Args:
@@ -165,7 +165,7 @@ def describe_work(items: int, teachers: int) -> str:
         teachers: How many teachers there are.
     """
     others = "the teacher" if teachers == 1 else f"{teachers} teachers"
-    return f"the preflight would take {items} validation items through the student and {others}"
+    return f"the preflight would take {items} validation samples through the student and {others}"
 
 
 def format_table(rows: Sequence[CheckedModel], task: Task) -> list[str]:
@@ -200,13 +200,13 @@ def _compute_tables(validator: Validator, models: Sequence[Named], say: Callable
     missing = [index for index, known in enumerate(tables) if known is None]
     if missing:
         names = ", ".join(models[index][0] for index in missing)
-        say(f"preflight: {len(validator.data.validation)} validation items through {names} ...")
+        say(f"preflight: {len(validator.data.validation)} validation samples through {names} ...")
         computed, replaced = validator.compute_tables([models[index][1] for index in missing])
         for index, found in zip(missing, computed, strict=True):
             _check_finite(models[index][0], found, validator.task, is_student=index == 0)
             tables[index] = found
             path = paths[index]
-            if path is not None and not replaced:  # a sample that is mended would be another's for ever
+            if path is not None and not replaced:  # a sample that is repaired later would stay another's
                 cache.save(path, found)
     cache.prune([path for path in paths if path is not None])
     return [known for known in tables if known is not None]
@@ -228,9 +228,9 @@ def _check_finite(name: str, table: Table, task: Task, *, is_student: bool) -> N
 def _to_cells(row: CheckedModel, task: Task) -> list[str]:
     cells = [row.name, *(format(row.metrics[name], task.metrics[name].format) for name in task.headline_metrics)]
     if row.logits is not None:
-        figures = row.logits
-        cells.append(f"{figures.ece:.3f}")
-        cells.append(f"{figures.logits_mean:.3g} +- {figures.logits_sd:.3g}, {figures.logits_largest:.3g}")
+        logits = row.logits
+        cells.append(f"{logits.ece:.3f}")
+        cells.append(f"{logits.logits_mean:.3g} +- {logits.logits_sd:.3g}, {logits.logits_largest:.3g}")
     return cells
 
 

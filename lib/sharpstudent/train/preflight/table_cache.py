@@ -50,7 +50,7 @@ class TableCache:
         folder: Where they are.
         data: A digest of the validation samples, None where nothing may be kept.
         device: On which models run.
-        task: Gives the example by which models are told apart.
+        task: Gives the example by which models are distinguished.
         say: Prints a line.
     """
 

@@ -31,14 +31,14 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.data.dataset import Samples
 from sharpstudent.data.loader import load_batches
-from sharpstudent.data.sampler import ItemKey, Shuffle
+from sharpstudent.data.sampler import SampleKey, Shuffle
 from sharpstudent.models.teachers import FrozenTeacher, Named
 from sharpstudent.models.weights import compute_weights_hash, find_fitting_weights, is_head, match_tensors, read_tensors
 from sharpstudent.train.validate import EVALUATION_SAMPLES, Validator
 
 # A linear layer needs no more: some 4 pictures a weight of EfficientNet-B4's head (1792 features), 60 MB of them, and
 # no more time than two or three epochs of a small set.
-MOST_ITEMS = 4096
+MOST_SAMPLES = 4096
 FOLDS = 3
 # Inverse regularisation (C of scikit-learn), from strong to weak. Chosen on people left out: with more features than
 # people the weakest regularisation is right on all pictures of the training set, and overconfident on all others.
@@ -89,8 +89,8 @@ class FittedHead:
     has_converged: bool
 
 
-def draw_keys(source: Samples, seed: int) -> list[ItemKey]:
-    """Choose the training samples to fit to: all of them, or MOST_ITEMS drawn by the seed.
+def draw_keys(source: Samples, seed: int) -> list[SampleKey]:
+    """Choose the training samples to fit to: all of them, or MOST_SAMPLES drawn by the seed.
 
     Args:
         source: The training split.
@@ -100,8 +100,8 @@ def draw_keys(source: Samples, seed: int) -> list[ItemKey]:
         Keys with the randomness of epoch 0, which no training epoch has.
     """
     shuffle = Shuffle(len(source), build_generator(seed, 0, 0, "order"))
-    drawn = shuffle(np.arange(min(len(source), MOST_ITEMS)))
-    return [ItemKey(0, index) for index in sorted(drawn)]
+    drawn = shuffle(np.arange(min(len(source), MOST_SAMPLES)))
+    return [SampleKey(0, index) for index in sorted(drawn)]
 
 
 @torch.inference_mode()
@@ -307,9 +307,9 @@ def describe_fits(config: RunConfig, teachers: Sequence[Named], items: int) -> l
         teachers: All teachers of the run, in the order of the config.
         items: Samples of the training set.
     """
-    on = f"the {items}" if items <= MOST_ITEMS else f"{MOST_ITEMS} of the {items}"
+    on = f"the {items}" if items <= MOST_SAMPLES else f"{MOST_SAMPLES} of the {items}"
     return [
-        f"the head of {kept.name} would be fitted on {on} training items; this batch met one of zeros in its place"
+        f"the head of {kept.name} would be fitted on {on} training samples; this batch met one of zeros in its place"
         for kept in _find_heads(config, teachers, Path())
     ]
 
@@ -351,7 +351,9 @@ def _fit(validator: Validator, missing: Sequence[_KeptHead], say: Callable[[str]
 
 def _describe(fitted: FittedHead, pooled: Pooled, items: int) -> str:
     """What was fitted to what; `{seconds}` stands for the time it took."""
-    drawn = f"{pooled.items} of {items} training items, drawn by the seed" if pooled.items < items else f"{items} items"
+    drawn = (
+        f"{pooled.items} of {items} training samples, drawn by the seed" if pooled.items < items else f"{items} samples"
+    )
     how = "chosen on people left out" if fitted.was_chosen else "too few people to choose it"
     more = "" if fitted.has_converged else "; the fit stopped before it had converged"
     return (

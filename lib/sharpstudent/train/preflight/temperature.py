@@ -23,7 +23,7 @@ REPORT_NAME = "preflight.json"  # in the run's logs/
 
 
 def find_calibrated(config: RunConfig, teachers: Sequence[Named]) -> dict[int, FrozenTeacher]:
-    """Find the teachers that the config asks to calibrate.
+    """Find the teachers with `calibrate` in the config.
 
     Args:
         config: Of the run.
