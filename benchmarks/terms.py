@@ -95,12 +95,12 @@ def build_section(name: str, size: str) -> TermSection:
 
 def ask_all(setup: Setup) -> None:
     """What the loss asks of others, as the step asks it."""
-    setup.step._collect_answers(setup.batch)
+    setup.step._run_sources(setup.batch)
 
 
 def build_term(setup: Setup) -> Callable[[Setup], None]:
     """The loss alone, twice: from what the models said, which are leaves here, to the gradient of logits and maps."""
-    answers = setup.step._collect_answers(setup.batch)
+    answers = setup.step._run_sources(setup.batch)
     with torch.no_grad():
         said = run_model(setup.step.student, setup.batch.inputs)
 

@@ -132,7 +132,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_save(
 ) -> None:
     from sharpstudent.train.step import TrainStep
 
-    collect = TrainStep._collect_answers
+    collect = TrainStep._run_sources
     asked: list[int] = []
 
     def interrupt_twice(self: TrainStep, batch: object) -> object:
@@ -143,7 +143,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_save(
         return collect(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainStep, "_collect_answers", interrupt_twice)
+        patch.setattr(TrainStep, "_run_sources", interrupt_twice)
         stopped = start_tiny(tiny)
     run = tiny.find_run("first")
     assert stopped.code == 130

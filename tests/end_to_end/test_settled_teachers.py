@@ -367,7 +367,7 @@ def test_a_replay_asks_the_teacher_as_it_taught(
 
     change_teacher(place, enlarge_head)
     said: list[torch.Tensor] = []
-    ask = TrainStep._collect_answers
+    ask = TrainStep._run_sources
 
     def ask_and_note(self: TrainStep, part: Any) -> Any:
         answers = ask(self, part)
@@ -375,7 +375,7 @@ def test_a_replay_asks_the_teacher_as_it_taught(
         return answers
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainStep, "_collect_answers", ask_and_note)
+        patch.setattr(TrainStep, "_run_sources", ask_and_note)
         ended = start(place, "run", "--set", "rho=1e30", **teacher)
     file = find_file(ended)
     again = place.call(STAGE_2, "--replay", file)
