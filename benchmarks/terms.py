@@ -155,7 +155,7 @@ def measure_all(setups: dict[str, Setup], rounds: int, measure: Clock) -> Measur
     ways: dict[str, dict[str, Callable[[Setup], None]]] = {}
     for name, setup in setups.items():
         ways[name] = {"step": take_step, "loss": build_term(setup)}
-        if setup.step.criterion.asked:
+        if setup.step.criterion.sources:
             ways[name]["forward"] = ask_all
         for way in ways[name].values():  # warm-up
             measure(way, setup)
