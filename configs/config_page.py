@@ -100,7 +100,7 @@ def _describe_settings(spec: TermSpec) -> str:
     parts: list[str] = []
     for name, setting in spec.settings.items():
         default = "" if setting.default is None else f" ({show(setting.default)})"
-        fixed = ", no schedule" if isinstance(setting, NumberSetting) and not setting.may_move else ""
+        fixed = ", no schedule" if isinstance(setting, NumberSetting) and not setting.is_schedulable else ""
         parts.append(f"`{name}`{default}: {setting.meaning}{fixed}")
     return _escape("; ".join(parts))
 

@@ -72,7 +72,7 @@ def test_a_bare_alpha_is_refused_on_the_command_line_too(workplace: Workplace) -
 def test_help_explains_every_option_and_exit_code(workplace: Workplace, script: str) -> None:
     ended = workplace.run(script, "--help")
     assert ended.code == 0
-    for word in ("CONFIG", "--set", "--resume", "--dry-run", "--print-config", "--allow", "130, 143", "example:"):
+    for word in ("CONFIG", "--set", "--resume", "--dry-run", "--print-config", "--allow", "130, 143", "examples:"):
         assert word in ended.out
 
 

@@ -47,7 +47,7 @@ def real_place(workplace: Workplace) -> Workplace:
     [
         (("nope", "dest"), ("nope", "does not exist", "ROOT/PERSON")),
         (("nope", "dest", "--per-face", "0"), ("--per-face", "1 to 100")),
-        (("nope", "dest", "--image-size", "9", "--seed", "-1"), ("2 problems", "--image-size", "--seed")),
+        (("nope", "dest", "--image-size", "9", "--seed", "-1"), ("--image-size", "from 32 to 2048")),
         (("nope", "dest", "--split", "dev"), ("--split", "dev")),
         (("nope",), ("DEST",)),
     ],

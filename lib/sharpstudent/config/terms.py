@@ -38,15 +38,21 @@ class NumberSetting:
         above: A bound that the number must exceed.
         at_least: The lowest number.
         below: A bound that the number must stay under.
-        may_move: Whether a schedule may stand in its place.
+        is_schedulable: Whether a schedule may stand in its place.
+        may_move: The earlier name of `is_schedulable`.
     """
 
     meaning: str
     default: float | None = None
-    above: float | None = None  # strictly
+    above: float | None = None
     at_least: float | None = None
-    below: float | None = None  # strictly
-    may_move: bool = True  # whether a schedule may stand in its place
+    below: float | None = None
+    is_schedulable: bool = True
+    may_move: InitVar[bool | None] = None
+
+    def __post_init__(self, may_move: bool | None) -> None:
+        if may_move is not None:
+            object.__setattr__(self, "is_schedulable", may_move)
 
     @property
     def bounds(self) -> dict[str, float | None]:
@@ -135,7 +141,11 @@ TERMS: dict[str, TermSpec] = {
         "cross-entropy with the labels",
         settings={
             "label_smoothing": NumberSetting(
-                "share of the target spread over all classes", default=0.0, at_least=0.0, below=1.0, may_move=False
+                "share of the target spread over all classes",
+                default=0.0,
+                at_least=0.0,
+                below=1.0,
+                is_schedulable=False,
             )
         },
         shared=_OF_LABELS,
@@ -149,7 +159,7 @@ TERMS: dict[str, TermSpec] = {
         "classification:build_focal",
         "cross-entropy with the labels, weighted down for what is easy (Lin et al. 2017)",
         settings={
-            "gamma": NumberSetting("how much less the easy ones weigh", default=2.0, at_least=0.0, may_move=False)
+            "gamma": NumberSetting("how much less the easy ones weigh", default=2.0, at_least=0.0, is_schedulable=False)
         },
         shared=_OF_LABELS,
     ),
@@ -316,7 +326,7 @@ def _find_type(setting: NumberSetting | ChoiceSetting) -> Any:
         words: Any = Literal[setting.choices]  # pyright: ignore[reportInvalidTypeForm]
         return words if setting.choices else str if setting.default == "" else Text
     number = Annotated[float, Field(gt=setting.above, ge=setting.at_least, lt=setting.below)]
-    return either(number, AnySchedule) if setting.may_move else number
+    return either(number, AnySchedule) if setting.is_schedulable else number
 
 
 def build_constant_term(term: str, weight: ConfigSchedule, **numbers: ConfigSchedule | float) -> TermSection:

@@ -107,7 +107,7 @@ def make_term(
         The term.
     """
     spec = cast(KnownTerm, section).spec
-    scheduled = [name for name, one in spec.settings.items() if isinstance(one, NumberSetting) and one.may_move]
+    scheduled = [name for name, one in spec.settings.items() if isinstance(one, NumberSetting) and one.is_schedulable]
     return WeightedTerm(
         section.name,
         compute,
