@@ -72,13 +72,13 @@ class Gain:
 
     Attributes:
         value: positive where stage 2 is better.
-        told: the sentence that states it.
+        sentence: the sentence that states it.
         least: a smaller gain counts as none.
         what: name of the metric for readers.
     """
 
     value: float
-    told: str
+    sentence: str
     least: float = 0.0
     what: str = ""
 
@@ -106,7 +106,7 @@ def describe_next_after_stage2(
     lines = [f"Stage 2 is done: best {best}, {checkpoint}", *remarks]
     if isinstance(gain, str):
         return [*lines, f"  Not compared with stage 1: {gain} is not known."]
-    lines.append(f"  {gain.told}")
+    lines.append(f"  {gain.sentence}")
     if gain.value < 0:
         if settings is not None:
             return [*lines, *advise_on_decline(settings, what=gain.what)]

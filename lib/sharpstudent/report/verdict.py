@@ -116,7 +116,7 @@ def join(parts: list[str]) -> str:
 
 def _describe(estimate: MetricValue, more: tuple[str, ...], to_text: Callable[[float], str]) -> str:
     if estimate.value is None:
-        return f"no value ({clean_name(estimate.note or 'nobody said why')})"
+        return f"no value ({clean_name(estimate.note or 'no reason is given')})"
     if estimate.low is None or estimate.high is None:
         inside = clean_name(estimate.note) if estimate.note else "no interval"
     else:
@@ -161,7 +161,7 @@ def describe_weight(
 ) -> list[str]:
     """Say whether the student is lighter than the teacher, in parameters and in multiply-accumulates.
 
-    File size and latency are told beside them, but do not decide.
+    File size and latency are stated beside them, but do not decide.
 
     Args:
         student: the model that should be lighter.
@@ -179,8 +179,8 @@ def describe_weight(
     )
     if student.cost is None or teacher.cost is None:
         return [f"Whether the {is_lighter} cannot be told, no cost was measured of both {names}."]
-    less, not_less, unknown, said = _sort_aspects(student.cost, teacher.cost)
-    details = f"{'; '.join(said)}."
+    less, not_less, unknown, parts = _sort_aspects(student.cost, teacher.cost)
+    details = f"{'; '.join(parts)}."
     if not less and not not_less:
         text = f"Whether the {is_lighter} cannot be told, {join(unknown)} are not known of both {names}: {details}"
     elif not not_less:
@@ -271,18 +271,18 @@ def describe_costs(
 
 def _sort_aspects(student: CostResult, teacher: CostResult) -> tuple[list[str], list[str], list[str], list[str]]:
     """Sort the deciding aspects by whether the student has clearly less; also say all aspects in words."""
-    less, not_less, unknown, said = list[str](), list[str](), list[str](), list[str]()
+    less, not_less, unknown, parts = list[str](), list[str](), list[str](), list[str]()
     for name, field, tell in _ASPECTS:
         own, other = getattr(student, field), getattr(teacher, field)
         if own is None or other is None:
-            said.append(f"{name} not known of {'both' if own is other else 'one of them'}")
+            parts.append(f"{name} not known of {'both' if own is other else 'one of them'}")
             side = unknown
         else:
-            said.append(f"{name} {tell(own)} against {tell(other)} ({_describe_ratio(own, other)})")
+            parts.append(f"{name} {tell(own)} against {tell(other)} ({_describe_ratio(own, other)})")
             side = less if is_clearly_less(own, other) else not_less
         if name in _DECIDING:
             side.append(name)
-    return less, not_less, unknown, said
+    return less, not_less, unknown, parts
 
 
 def _describe_ratio(own: float, other: float) -> str:
@@ -385,12 +385,12 @@ def _describe_pair(results: EvaluationResults, pair: PairResult, by_role: Mappin
     end = "" if about.direction == "higher" else ", where lower is better"
     if pair.better is None:
         why = "there is no interval" if pair.difference.low is None else "the interval covers 0"
-        said = f"difference in {about.title} {describe_difference(pair.difference, over)}{end}"
-        return f"Which of {names[0]} and {names[1]} is better cannot be told, {why}: {said}."
+        text = f"difference in {about.title} {describe_difference(pair.difference, over)}{end}"
+        return f"Which of {names[0]} and {names[1]} is better cannot be told, {why}: {text}."
     better, worse = names if pair.better == "a" else names[::-1]
     difference = pair.difference if pair.better == "a" else turn(pair.difference)
-    said = f"difference in {about.title} {describe_difference(difference, over)}{end}"
-    sentence = f"{better} is better than {worse}: {said}."
+    text = f"difference in {about.title} {describe_difference(difference, over)}{end}"
+    sentence = f"{better} is better than {worse}: {text}."
     return capitalize_first(sentence) if better.startswith(("the student ", "its teacher ")) else sentence
 
 
@@ -403,8 +403,8 @@ def _describe_metrics(results: EvaluationResults, model: EvaluatedModel) -> list
             lines.append(f"{subject} has {clean_name(estimate.note or 'no value')}.")
             continue
         references = () if about.chance is None else (about.chance,)
-        said = describe_estimate(estimate, _describe_size(results), references=references)
-        lines.append(f"{subject} is {said}{_describe_chance(model, name, about)}.")
+        text = describe_estimate(estimate, _describe_size(results), references=references)
+        lines.append(f"{subject} is {text}{_describe_chance(model, name, about)}.")
     return lines
 
 
@@ -432,5 +432,5 @@ def _warn_of_few(results: EvaluationResults) -> list[str]:
     groups = sum(one.groups for one in results.data)
     if groups >= FEW_GROUPS:
         return []
-    told = format_count_of(groups, results.group_unit)
-    return [f"There are {told} only: intervals over so few are narrower than the doubt is."]
+    count = format_count_of(groups, results.group_unit)
+    return [f"There are {count} only: intervals over so few are narrower than the doubt is."]

@@ -1,1 +1,1 @@
-"""Results and reports of evaluations of detectors: figures, sentences, charts, pages and model cards."""
+"""Results and reports of evaluations of detectors: metrics, sentences, charts, pages and model cards."""

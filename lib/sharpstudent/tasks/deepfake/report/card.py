@@ -125,11 +125,11 @@ _TERMS: tuple[tuple[str, str], ...] = (
 def _list_terms(results: Results, model: ModelResult, training_data: str | None) -> list[str]:
     """List the terms of others that apply, by names in the training data, the checkpoint and the run's config."""
     config = {} if results.config is None else dict(results.config)
-    told = [training_data or "", model.file, json.dumps(dict(model.trained), default=str, ensure_ascii=False)]
-    told += [json.dumps(config.get(key), default=str) for key in ("student", "teachers", "task_section")]
-    told += [data.name for data in results.data if data.kind == "validation"]
-    told += [one.file for one in results.models if one.role == "teacher" and model.role == "distilled"]
-    text = " ".join(told).lower().replace("_", " ")
+    texts = [training_data or "", model.file, json.dumps(dict(model.trained), default=str, ensure_ascii=False)]
+    texts += [json.dumps(config.get(key), default=str) for key in ("student", "teachers", "task_section")]
+    texts += [data.name for data in results.data if data.kind == "validation"]
+    texts += [one.file for one in results.models if one.role == "teacher" and model.role == "distilled"]
+    text = " ".join(texts).lower().replace("_", " ")
     return [sentence for pattern, sentence in _TERMS if re.search(pattern, text)]
 
 

@@ -163,8 +163,8 @@ CURVES = {
         "Reliability",
         "ece",
         "share",
-        "said: probability of fake",
-        "true: share that is fake",
+        "predicted probability of fake",
+        "observed share of fakes",
         "On the dashed line, 80 % fake is true of 80 % of samples. Below it, too much is called fake.",
         ("bin_low", "bin_high", "count", "said", "true"),
     ),
@@ -177,7 +177,7 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
     Args:
         kind: one of `CURVES`.
         models: the drawings of each model, at least one.
-        values: by name of a model, the number said beside it.
+        values: by name of a model, the number shown beside it.
         place: which samples these are, such as `frames of all data`.
         stem: what tells this chart's file from those of other places.
 
@@ -204,11 +204,11 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
         set_scale(axes)
         style_axes(axes, palette, x=kind.x, y=kind.y)
 
-    said, short = ", ".join(f"{name} {values[name]}" for _, name, _ in models if name in values), kind.metric.upper()
+    numbers, short = ", ".join(f"{name} {values[name]}" for _, name, _ in models if name in values), kind.metric.upper()
     return Chart(
         name=f"{kind.name}-{stem}",
         title=kind.title,
-        alt=f"{kind.title} curves, {place}. {short}: {said or 'not known'}.",
+        alt=f"{kind.title} curves, {place}. {short}: {numbers or 'not known'}.",
         hint=kind.hint,
         draw=draw,
         columns=("model", *kind.columns),
@@ -411,5 +411,5 @@ def name_severities(curve: CorruptionCurve) -> list[str]:
     """Short names of the severities (K,): the number where a label is the unit with that number, else the label."""
     names = [point.label for point in curve.points]
     numbers = [f"{point.strength:g}" for point in curve.points]
-    told = all(number in name for number, name in zip(numbers[1:], names[1:], strict=True))
-    return [names[0], *(numbers if told else names)[1:]] if names else []
+    are_numbers = all(number in name for number, name in zip(numbers[1:], names[1:], strict=True))
+    return [names[0], *(numbers if are_numbers else names)[1:]] if names else []

@@ -23,7 +23,7 @@ STAGE2_GAIN = (0.01, 0.03)  # AUC gained over stage 1
 
 
 def describe_next_after_stage1(
-    *, val_auc: float | None, bands: bool, selected: str | None = None, **told: Any
+    *, val_auc: float | None, bands: bool, selected: str | None = None, **others: Any
 ) -> list[str]:
     """As the general guide's, with the bands.
 
@@ -31,7 +31,7 @@ def describe_next_after_stage1(
         val_auc: of the best epoch, None where it is not known.
         bands: whether the guide's bands hold for this data.
         selected: metric and best value, where that is another metric than the AUC.
-        told: what else the general guide's function takes: `checkpoint`, `config` and so on.
+        others: what else the general guide's function takes: `checkpoint`, `config` and so on.
 
     Returns:
         The lines at the end of stage 1.
@@ -44,11 +44,11 @@ def describe_next_after_stage1(
         if val_auc < STAGE1_BAND_ELSEWHERE[0]:
             advice.append(f"  Before that, longer pre-training is worth it: `stage1.epoch` of {STAGE1_EPOCHS} or more.")
     best = _format_best(val_auc, selected)
-    return guide.describe_next_after_stage1(best=best, remarks=remarks, advice=advice, **told)
+    return guide.describe_next_after_stage1(best=best, remarks=remarks, advice=advice, **others)
 
 
 def describe_next_after_stage2(
-    *, val_auc: float | None, stage1_auc: float | None, bands: bool, selected: str | None = None, **told: Any
+    *, val_auc: float | None, stage1_auc: float | None, bands: bool, selected: str | None = None, **others: Any
 ) -> list[str]:
     """As the general guide's, with the bands.
 
@@ -57,7 +57,7 @@ def describe_next_after_stage2(
         stage1_auc: of the checkpoint that stage 2 started from, on the same validation data; None if not known.
         bands: whether the guide's bands hold for this data.
         selected: metric and best value, where that is another metric than the AUC.
-        told: what else the general guide's function takes: `checkpoint` and `settings`.
+        others: what else the general guide's function takes: `checkpoint` and `settings`.
 
     Returns:
         The lines at the end of stage 2.
@@ -66,7 +66,7 @@ def describe_next_after_stage2(
         best=_format_best(val_auc, selected),
         gain=_describe_gain(val_auc, stage1_auc, bands=bands, is_selected=selected is None),
         remarks=[f"  {_compare_with_band(val_auc, STAGE2_BAND)}"] if bands and val_auc is not None else (),
-        **told,
+        **others,
     )
 
 

@@ -38,7 +38,7 @@ from sharpstudent.tasks.deepfake.report.words import (
     split_name,
 )
 
-Found = Mapping[str, Mapping[str, MetricValue]]  # name of a model -> name of a figure without level and part -> it
+Found = Mapping[str, Mapping[str, MetricValue]]  # model -> metric without level and part
 _KINDS = {
     "ranking": "Telling fakes from reals",
     "probability": "Probabilities",

@@ -49,7 +49,7 @@ class Card:
 
     Attributes:
         mistake: from the results.
-        said: the formatted probability of fake.
+        score: the formatted probability of fake.
         truth: `real` or `fake`.
         face: data URI of the face.
         heat: data URI of the heat map, empty where there is none.
@@ -58,7 +58,7 @@ class Card:
     """
 
     mistake: MistakeResult
-    said: str
+    score: str
     truth: str
     face: str
     heat: str
@@ -123,7 +123,7 @@ def _build_card(mistake: MistakeResult, pictures: Sequence[ReportPicture]) -> Ca
     height, width = face.shape[:2]
     return Card(
         mistake=mistake,
-        said=format_probability(mistake.probability),
+        score=format_probability(mistake.probability),
         truth="fake" if mistake.label else "real",
         face=_to_uri(face),
         heat="" if heat is None else _to_uri(heat),
@@ -188,8 +188,8 @@ def build_mistakes_table(mistakes: Sequence[MistakeResult]) -> TextTable:
 def _build_row(mistake: MistakeResult) -> Row:
     kind = mistake.manipulation if mistake.label and mistake.manipulation else DASH
     truth = "fake" if mistake.label else "real"
-    said = Cell(format_probability(mistake.probability))
-    return Row(word(mistake.sample_id), (said, word(truth), word(mistake.source), word(kind)))
+    score = Cell(format_probability(mistake.probability))
+    return Row(word(mistake.sample_id), (score, word(truth), word(mistake.source), word(kind)))
 
 
 CELL_INCHES = 1.5

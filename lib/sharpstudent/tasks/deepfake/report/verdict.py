@@ -123,7 +123,12 @@ _AGAINST: dict[Role, tuple[str, str]] = {
     "control": ("Distillation", "took as many further steps with hard labels"),
     "before": ("Stage 2 as a whole", "has taken fewer steps"),
 }
-_VIDEO_WORDS = {"above": "above 0", "below": "below 0", "open": "not told from 0", "unknown": "without an interval"}
+_VIDEO_WORDS = {
+    "above": "above 0",
+    "below": "below 0",
+    "open": "which cannot be told from 0",
+    "unknown": "without an interval",
+}
 
 
 def describe_gain(results: Results, sets: list[ReportSet]) -> list[str]:
@@ -304,11 +309,11 @@ def _headline_gain(subject: str, results: Results, a: ModelResult, b: ModelResul
         found = find_comparison(results, a, b, FRAME_AUC, dataset)
         side = "unknown" if found is None else find_side(found.difference, NO_DIFFERENCE)
         words[{"above": "helped", "below": "hurt"}.get(side, "open")].append(dataset.title)
-    told = [f"{word} on {join(words[word])}" for word in ("helped", "hurt") if words[word]]
-    if not told:
+    parts = [f"{word} on {join(words[word])}" for word in ("helped", "hurt") if words[word]]
+    if not parts:
         return f"Whether {lower_first(subject)} helped cannot be told from this data."
     left = f"; on {join(words['open'])} it cannot be told" if words["open"] else ""
-    return f"{subject} {' and '.join(told)}{left}."
+    return f"{subject} {' and '.join(parts)}{left}."
 
 
 def _headline_single(model: ModelResult, sets: list[ReportSet]) -> str:
