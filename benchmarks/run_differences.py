@@ -26,6 +26,7 @@ ADDED = frozenset({"facts", "start"})
 
 RUNS = ("teacher", "first", "second", "cut")
 EVALUATIONS = ("evaluated", "compared")
+SHOWN = 20  # differences of one file
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def read_log(path: Path) -> list[list[str]]:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """A JSON file; the order of its keys says nothing."""
+    return sort_keys(json.loads(path.read_text(encoding="utf-8")))
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -131,13 +133,12 @@ def neutral(text: str) -> str:
 
 
 def find_difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The first leaf that is not the same to the bit, in words, and how many there are; empty where all are."""
+    """The first leaves that are not the same to the bit, in words, and how many there are; empty where all are."""
     different = [name for name in dict.fromkeys((*old, *new)) if to_bits(old.get(name)) != to_bits(new.get(name))]
     if not different:
         return ""
-    name = different[0]
-    more = f" ({len(different)} of {len(old)} values)" if len(different) > 1 else ""
-    return f"{name} {describe_pair(old.get(name), new.get(name))}{more}"
+    lines = [f"{name} {describe_pair(old.get(name), new.get(name))}" for name in different[:SHOWN]]
+    return "\n    ".join([f"{len(different)} of {len(old)} values", *lines])
 
 
 def to_bits(value: Any) -> Any:
@@ -151,4 +152,4 @@ def to_bits(value: Any) -> Any:
 def describe_pair(old: Any, new: Any) -> str:
     if hasattr(old, "numpy") and hasattr(new, "numpy") and old.shape == new.shape:
         return f"by up to {(old.double() - new.double()).abs().max().item():.3g}"
-    return " -> ".join(text if len(text := repr(value)) <= 120 else f"{text[:117]}..." for value in (old, new))
+    return " -> ".join(text if len(text := repr(value)) <= 300 else f"{text[:297]}..." for value in (old, new))
