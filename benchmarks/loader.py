@@ -82,7 +82,7 @@ def measure(root: Path, options: argparse.Namespace, workers: int) -> float:
 
 def write_sets(folder: Path, options: argparse.Namespace) -> str:
     """FOLDER/loose and FOLDER/shards of the same crops; says what kind of faces they are."""
-    from tests.tasks.made_manifest import MadeFace, write_set
+    from tests.tasks.deepfake.made_manifest import MadeFace, write_set
 
     pictures = sorted(path for path in options.faces.rglob("*") if path.suffix in (".jpg", ".png"))
     has_models = Path("weights/face_landmark.tflite").is_file()

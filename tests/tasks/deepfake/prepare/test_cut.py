@@ -27,7 +27,7 @@ from sharpstudent.tasks.deepfake.prepare.parts import FaceCrop
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 from sharpstudent.tasks.deepfake.sources import face_crops
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 CLIPS = ROOT.parent / "shared" / "data" / "videos"
 PHOTOS = ROOT.parent / "shared" / "data" / "faces"
 BOX = (100, 60, 180, 160)

@@ -170,7 +170,7 @@ def test_another_picture_in_a_prepared_set_gives_another_fingerprint(tmp_path: P
 
 # --- Real videos ----------------------------------------------------------------------------------------------------
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 VIDEOS, MODELS = ROOT.parent / "shared" / "data" / "videos", ROOT / "weights"
 
 

@@ -19,8 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-TESTS = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TESTS / "tasks" / "report")] if str(TESTS / "tasks" / "report") not in sys.path else []
+ROOT = Path(__file__).resolve().parents[4]
 
 from made_results import PROTOCOL, make_mistakes, make_pictures, make_results
 from sharpstudent.core.errors import UserError
@@ -402,8 +401,8 @@ def test_the_same_results_give_the_same_bytes_whatever_the_settings_of_the_user(
         WRITE,
         str(here / "results.json"),
         str(there),
-        str(TESTS.parent),
-        str(TESTS / "tasks" / "report"),
+        str(ROOT),
+        str(Path(__file__).resolve().parent),
     ]
     environment = {**os.environ, "PYTHONHASHSEED": "77", "MATPLOTLIBRC": str(tmp_path)}
     subprocess.run(command, check=True, cwd=tmp_path, env=environment, timeout=300)
@@ -485,6 +484,6 @@ def test_results_are_read_without_drawing_libraries() -> None:
         "print([name for name in ('matplotlib', 'jinja2', 'PIL', 'torch') if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=TESTS.parent, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+sys.path[:0] = [str(HERE.parents[3]), str(HERE.parent)]
 
 from block_clips import build_cropper
 from sharpstudent.core.errors import UserError

@@ -17,7 +17,7 @@ from block_clips import place_landmarks, write_picture
 from drawn_faces import draw_face
 from made_videos import write_video
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 SHARED = ROOT.parent / "shared" / "data"
 LARGEST_CLIP = 1_100_000  # bytes
 

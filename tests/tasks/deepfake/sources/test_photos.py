@@ -17,8 +17,8 @@ from sharpstudent.tasks.deepfake.sources.face import FaceSplits
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from sharpstudent.train.build import open_training_data
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "faces"
-MODELS = Path(__file__).resolve().parents[2] / "weights"
+REAL = Path(__file__).resolve().parents[5] / "shared" / "data" / "faces"
+MODELS = Path(__file__).resolve().parents[4] / "weights"
 ROOT = Path("photos")
 
 

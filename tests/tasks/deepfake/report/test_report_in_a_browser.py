@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-TESTS = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TESTS / "tasks" / "report")] if str(TESTS / "tasks" / "report") not in sys.path else []
-
 from browser import NAMES, Browser, find_browser, start_browser
 from made_results import make_pictures, make_results
+from PIL import Image
 from sharpstudent.report.chart import DARK_PAPER, LIGHT_PAPER
 from sharpstudent.tasks.deepfake.report.page import write_report
 

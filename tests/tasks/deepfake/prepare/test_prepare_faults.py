@@ -99,7 +99,7 @@ def test_a_second_run_into_the_same_folder_is_refused(source: Path, tmp_path: Pa
     before = read_all(dest)
     program = f"""
 import sys, time
-sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})
+sys.path.insert(0, {str(Path(__file__).resolve().parents[4])!r})
 from pathlib import Path
 from sharpstudent.core.io import lock_folder
 lock = lock_folder(Path({str(dest)!r}), print)

@@ -26,7 +26,7 @@ from sharpstudent.tasks.deepfake.prepare.check_near import ALIKE, describe_face
 from sharpstudent.tasks.deepfake.prepare.crop_frame import crop_face, measure_face
 from sharpstudent.tasks.deepfake.sources.face import read_picture
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 SIDE = 192
 ABOUT: dict[str, Any] = {"image_size": 128, "min_face": 40, "layout": "folder"}
 Picture = tuple[NDArray[np.uint8], NDArray[np.float32]]

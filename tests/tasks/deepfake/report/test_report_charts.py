@@ -6,21 +6,15 @@ import csv
 import io
 import itertools
 import re
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from made_results import make_results, make_training
 from PIL import Image
 from scipy.special import ndtri
-
-TESTS = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TESTS / "tasks" / "report")] if str(TESTS / "tasks" / "report") not in sys.path else []
-
-from made_results import make_results, make_training
 from sharpstudent.report.chart import (
     DARK_PAPER,
     DARK_SERIES,
