@@ -44,10 +44,10 @@ class ModelRequest:
     """One model as the user names it.
 
     Attributes:
-        path: A file or a run folder.
-        name: Of the model in reports; None for one that is made of the path.
-        role: In a comparison.
-        options: What the command line says of a file that does not say it itself. `config` is a file with the
+        path: The model's file, or a run folder.
+        name: The model's name in reports; None to derive it from the path.
+        role: The model's role in a comparison.
+        options: What the command line says of a file that does not describe itself. `config` is a file with the
             task's keys.
     """
 
@@ -62,8 +62,8 @@ class DataRequest:
     """One data set as the user names it.
 
     Attributes:
-        path: Of the data; a task may take it for the name of a split.
-        name: Of the data set in reports; None for one that is made of the path.
+        path: The path of the data; a task may take it for the name of a split.
+        name: The data set's name in reports; None to derive it from the path.
     """
 
     path: Path
@@ -75,15 +75,15 @@ class EvaluationRequest:
     """The request for an evaluation, of any task.
 
     Attributes:
-        models: The models.
-        data: The data sets; none for the validation data of the last model's own run.
-        config: A config of the user with the task's keys.
-        title: Of the report; None for one that counts the models.
+        models: The models to evaluate.
+        data: The data sets to evaluate on; empty for the validation data of the last model's own run.
+        config: A config file of the user's with the task's keys.
+        title: The title of the report; None for a default that counts the models.
         costs: Whether parameters, time and memory are measured.
-        rounds: Of the bootstrap.
-        device: A word of `--device`.
-        workers: Loader processes.
-        batch_size: Samples at once.
+        rounds: How many resamples the bootstrap draws.
+        device: The value of `--device`, such as `auto`.
+        workers: How many loader processes run.
+        batch_size: How many samples form a batch.
         out: The folder of the report; None for a new one under output/.
     """
 
@@ -191,7 +191,7 @@ def read_models(read: Namespace, *, script: str) -> list[ModelRequest]:
     """Collect the models, in the order of their roles.
 
     Args:
-        read: The options.
+        read: The parsed options.
         script: EVALUATE or COMPARE.
 
     Returns:
@@ -227,9 +227,9 @@ def build_parser(script: str, purpose: str, more: str, *, data: str) -> Parser:
 
     Args:
         script: EVALUATE or COMPARE.
-        purpose: What it does.
-        more: What stands below the options.
-        data: A data set for the examples.
+        purpose: What the script does, for `--help`.
+        more: The text below the options in `--help`.
+        data: The data set that the examples name.
 
     Returns:
         The parser.
@@ -251,7 +251,7 @@ def add_running_options(group: Any, *, script: str, unit: str) -> None:
     """Add the options of every task: costs, device, loader processes, batch, folder of the report, task.
 
     Args:
-        group: The group that shows them.
+        group: The group of options that they are added to.
         script: EVALUATE or COMPARE.
         unit: What the task calls a row.
     """

@@ -40,8 +40,8 @@ def build_results(
         task: The class of the task.
         session: The session, with the request.
         evaluation: The tables of all models.
-        measured: Calibrations and costs.
-        heading: Title and circumstances.
+        measured: The calibrations and costs of the models.
+        heading: Title, time, command and environment.
 
     Returns:
         The results, with the verdict.
@@ -129,8 +129,8 @@ def compare_models(
 
     Args:
         task: The class of the task.
-        a: Name and tables of the first model.
-        b: Name and tables of the second.
+        a: The name and the tables of the first model.
+        b: The name and the tables of the second model.
         rounds: How many resamples the bootstrap draws.
 
     Returns:

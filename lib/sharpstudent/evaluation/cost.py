@@ -39,7 +39,7 @@ def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds
     Args:
         models: The opened models, on `device`.
         device: The device of the models.
-        rounds: Samples timed of each.
+        rounds: How many samples are timed for each model.
 
     Returns:
         The cost of each.
@@ -170,9 +170,9 @@ def measure_latencies_ms(model: nn.Module, inputs: Any, *, rounds: int) -> list[
     """Measure the time of one sample (batch 1), from inputs on the model's device to outputs on the CPU.
 
     Args:
-        model: It is put in evaluation mode for this.
+        model: The model, which runs in evaluation mode.
         inputs: The inputs of one sample.
-        rounds: How many times it is measured, after some runs to warm up.
+        rounds: How many passes are timed, after a few that warm up.
 
     Returns:
         The times [ms].

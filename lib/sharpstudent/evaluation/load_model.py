@@ -35,13 +35,13 @@ class ModelFile:
     """One model as the caller describes it.
 
     Attributes:
-        path: A file, or a run folder, whose best model is meant.
+        path: A file, or a run folder, which stands for its best model.
         name: What reports call it; None for the run folder's name, or the file's without its ending.
-        architecture: The name of the architecture. This and what follows is for a file that does not say it itself.
-        image_size: Side of its pictures [pixels].
+        architecture: The name of the architecture. This field and the next ones are for files without a description.
+        image_size: The side of the pictures that it takes [px].
         classes: The names of the classes, in the order of the file's logits.
-        mean: Subtracted from each colour of RGB in 0..1.
-        std: What each colour is then divided by.
+        mean: What is subtracted from each colour channel of RGB in 0..1.
+        std: What each colour channel is then divided by.
     """
 
     path: Path
@@ -95,10 +95,10 @@ def resolve_setting(what: str, stated: Any, given: Any, path: Path, *, giver: st
 
     Args:
         what: The name of the setting.
-        stated: What the file says; None where it does not.
-        given: What was given; None where nothing was.
+        stated: The file's own value; None where it has none.
+        given: The caller's value; None where it gave none.
         path: The path of the file, for error messages.
-        giver: Who gave the other value, for the error message.
+        giver: Who gave that value, for the error message.
 
     Returns:
         What the file says, else what was given.
@@ -121,8 +121,8 @@ def resolve_classes(described: Description, spec: ModelFile, path: Path, classes
     """Find the order of the file's logits.
 
     Args:
-        described: What the file described.
-        spec: What the caller described.
+        described: The file's own description.
+        spec: The caller's description.
         path: The path of the file, for error messages.
         classes: The task's classes; their order is taken where neither says one.
 
@@ -148,8 +148,8 @@ def resolve_image_size(stated: int | None, spec: ModelFile, path: Path, default:
     """Find the side of a model's pictures.
 
     Args:
-        stated: What the file says [pixels].
-        spec: What the caller described.
+        stated: The side by the file's own description [px].
+        spec: The caller's description.
         path: The path of the file, for error messages.
         default: The side where neither says it [pixels]; None for an error.
 
@@ -191,9 +191,9 @@ def note_assumptions(
     """Say how a file is evaluated that does not say it itself.
 
     Args:
-        spec: What the caller says of it.
+        spec: The caller's description.
         path: The path of the file.
-        image_size: Pixels a side.
+        image_size: The side of the pictures [px].
         classes: The names of the classes, in the order of its logits.
         describes_itself: Whether the file says what it takes: RGB in 0..1.
 
@@ -253,7 +253,7 @@ def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device)
     """Open one model.
 
     Args:
-        spec: The file, and what the caller says of it.
+        spec: The file, with the caller's description of it.
         classes: The task's classes, in the order that the logits shall have.
         device: The device that the model goes to.
 
@@ -294,8 +294,8 @@ def make_pictures(side: int, count: int, device: torch.device) -> dict[str, Tens
     They have a generator of their own, because measuring must not change the random numbers of a run.
 
     Args:
-        side: Pixels a side.
-        count: How many.
+        side: The side of the pictures [px].
+        count: How many pictures are made.
         device: The device that they go to.
 
     Returns:

@@ -71,13 +71,13 @@ class FinishedRun:
     """A training run that ends with a report.
 
     Attributes:
-        config: Resolved.
+        config: The resolved config of the run.
         folder: The run's folder.
         checkpoint: The path of the best model's checkpoint.
         metric: The metric that selected it, as logs name it.
         data: The validation samples, as the run opened them.
         device: The device that models run on.
-        read_others: Takes the best model's table; gives the results of the models that it is compared with.
+        read_others: Takes the best model's table and returns the results of the models to compare it with.
     """
 
     config: RunConfig
@@ -149,7 +149,7 @@ class Renderer:
 
         Args:
             path: Where the picture is written.
-            batch: After augmentation.
+            batch: The batch, after augmentation.
         """
 
     def describe_next(self, end: StageEnd) -> list[str]:
@@ -262,8 +262,8 @@ class Renderer:
         Args:
             session: The session, with the request.
             evaluation: The tables of all models.
-            measured: What else was found.
-            heading: Title and circumstances.
+            measured: Calibrations, costs, mistakes and robustness.
+            heading: Title, time, command and environment.
 
         Returns:
             The results, in the form of this renderer.
@@ -284,7 +284,7 @@ class Renderer:
             folder: The folder that the files go to.
             results: The results, as `build_results` gave them.
             evaluation: The tables of all models.
-            measured: What else was found.
+            measured: Calibrations, costs, mistakes and robustness.
             run: The run whose report it is; None for an evaluation of its own.
 
         Returns:

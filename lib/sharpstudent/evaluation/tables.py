@@ -52,14 +52,14 @@ def compute_tables(
     """Compute the rows of each model on every sample, in order; a batch is loaded once and goes through all models.
 
     Args:
-        models: They are put in evaluation mode for this; their own modes are restored after.
+        models: The models. They run in evaluation mode; their own modes are restored afterwards.
         samples: The samples of one split; their `seed` is the key of all randomness.
-        task: Makes batches of samples and rows of outputs.
-        batch_size: Samples a batch.
-        num_workers: Loader processes.
+        task: The task, which turns samples into batches and outputs into rows.
+        batch_size: How many samples form a batch.
+        num_workers: How many loader processes run.
         device: The device of the models.
         timeout_s: After so many seconds without a batch, a loader process counts as hung.
-        between_batches: May raise to stop.
+        between_batches: Called once for each batch; it stops the loop by raising.
 
     Returns:
         A table for each model, and the samples that could not be read, for which others were taken.
@@ -86,7 +86,7 @@ def make_table(task: Task, outputs: Outputs, batch: Batch) -> Table:
     Args:
         task: The task, which makes the rows.
         outputs: The model's outputs for the batch.
-        batch: What it was given.
+        batch: The batch that the model was given.
 
     Returns:
         The table of the batch.
@@ -142,7 +142,7 @@ def table_from_json(stored: Mapping[str, Any]) -> Table:
     """Build a table from what `table_to_json` or an earlier version made.
 
     Args:
-        stored: JSON values.
+        stored: The JSON values.
 
     Returns:
         The table.
@@ -169,7 +169,7 @@ class EvalSet(ABC):
 
     Attributes:
         name: What reports call it.
-        task: Makes rows of the outputs of models.
+        task: The task, which turns outputs into rows.
     """
 
     name: str
@@ -190,11 +190,11 @@ class SplitSet(EvalSet):
 
         Args:
             name: What reports call the set.
-            task: Makes rows of what models give.
+            task: The task, which turns outputs into rows.
             samples: The samples, as the task opened them.
             kind: `split` of a task's data, or `validation` of a run.
             split: The name or path of the split.
-            notes: What else a report says of it.
+            notes: Further remarks on the set for the report.
         """
         self.name, self.task, self.kind, self.split = name, task, kind, split
         self._samples, self._notes = samples, tuple(notes)
@@ -208,7 +208,7 @@ class SplitSet(EvalSet):
 
         Args:
             table: The table of any of the models: all have the same ids and groups.
-            unreadable: The samples that others were taken for, by name with the reason.
+            unreadable: The samples that could not be read and were substituted, by name with the reason.
 
         Returns:
             The description.
@@ -304,7 +304,7 @@ def find_config(request: EvaluationRequest, task_class: type[Task]) -> RunConfig
     """Find the config that names the task's data.
 
     Args:
-        request: What is evaluated.
+        request: The request, with the models and the user's config.
         task_class: The class of the task.
 
     Returns:

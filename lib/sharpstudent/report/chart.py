@@ -39,11 +39,11 @@ class Palette:
     """The colours that a chart is drawn with, as #rrggbb.
 
     Attributes:
-        text: of letters and axes.
-        grid: of the grid.
-        series: of the lines, one after another.
-        first: of the first of two classes that are drawn over each other.
-        second: of the second one.
+        text: The colour of letters and axes.
+        grid: The colour of the grid.
+        series: The colours of the series, in order.
+        first: The colour of the first of two classes that are drawn over each other.
+        second: The colour of the second class.
     """
 
     text: str
@@ -107,10 +107,10 @@ def style_axes(axes: Any, palette: Palette, *, x: str, y: str) -> None:
     """Style frame, grid and ticks, and name both axes.
 
     Args:
-        axes: of matplotlib.
-        palette: the colours.
-        x: name of the x axis.
-        y: name of the y axis.
+        axes: The axes of matplotlib to draw on.
+        palette: The colours to draw with.
+        x: Name of the x axis.
+        y: Name of the y axis.
     """
     axes.set_xlabel(x, fontsize=LETTERS, color=palette.text)
     axes.set_ylabel(y, fontsize=LETTERS, color=palette.text)
@@ -130,13 +130,13 @@ def draw_line(
     """Draw the line of one series.
 
     Args:
-        axes: of matplotlib.
-        palette: the colours.
-        number: of the series, from 0.
-        x: values (N,).
-        y: values (N,).
-        every: where markers stand, as matplotlib's `markevery`; None for each point.
-        steps: whether a value holds from half before its place to half after it.
+        axes: The axes of matplotlib to draw on.
+        palette: The colours to draw with.
+        number: The number of the series, from 0.
+        x: Values (N,).
+        y: Values (N,).
+        every: Which points get markers, as in matplotlib's `markevery`; None for all.
+        steps: Whether to draw a step function, constant from half a place before each point to half a place after it.
     """
     style = palette.line(number) | ({} if len(x) == 0 else palette.marker(number))
     style |= {"drawstyle": "steps-mid"} if steps else {}
@@ -147,10 +147,10 @@ def draw_reference(axes: Any, palette: Palette, x: Any, y: Any) -> None:
     """Draw a thin dashed line to compare with, such as chance.
 
     Args:
-        axes: of matplotlib.
-        palette: the colours.
-        x: values (N,).
-        y: values (N,).
+        axes: The axes of matplotlib to draw on.
+        palette: The colours to draw with.
+        x: Values (N,).
+        y: Values (N,).
     """
     axes.plot(x, y, color=palette.text, alpha=0.45, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, clip_on=False)
 
@@ -181,9 +181,9 @@ def make_inline_svg(drawn: str, *, name: str, label: str) -> str:
     Coordinates are rounded to a hundredth of a point. matplotlib's style sheet is removed, as it would style the page.
 
     Args:
-        drawn: the SVG file that matplotlib wrote.
-        name: put before each id, so that no two charts of a page share one.
-        label: description for readers who cannot see the chart.
+        drawn: The SVG file that matplotlib wrote.
+        name: A prefix for each id, so that no two charts of a page share one.
+        label: Description for readers who cannot see the chart.
 
     Returns:
         The element as text.
@@ -236,10 +236,10 @@ class Key:
     """A line of the legend.
 
     Attributes:
-        number: of the series.
-        name: of the series.
-        value: the number beside the name.
-        shape: how the series is drawn.
+        number: The number of the series.
+        name: The name of the series.
+        value: The number beside the name.
+        shape: How the series is drawn.
     """
 
     number: int
@@ -253,16 +253,16 @@ class Chart:
     """A chart as data.
 
     Attributes:
-        name: of its files, without ending.
-        title: what it shows.
-        alt: the chart in words, with its main number.
-        hint: how to read it.
-        draw: draws it on a figure of matplotlib, in the colours of a palette.
-        columns: names of the columns of its CSV.
-        rows: the numbers of its CSV.
-        keys: the legend.
-        height: in inches, without title and legend.
-        subject: what the PNG, which stands alone, adds to the title.
+        name: The name of its files, without suffix.
+        title: What it shows.
+        alt: The chart in words, with its main number.
+        hint: How to read it.
+        draw: Draws the chart on a figure of matplotlib, in the colours of a palette.
+        columns: The names of the columns of its CSV.
+        rows: The numbers of its CSV.
+        keys: The legend.
+        height: The height without title and legend [inches].
+        subject: What the PNG, which stands alone, adds to the title.
     """
 
     name: str
@@ -296,8 +296,8 @@ def render_sheet(charts: Sequence[Chart], title: str = "") -> bytes:
     """Draw several charts side by side, each with title and legend, on white.
 
     Args:
-        charts: at least one.
-        title: stands above all of them.
+        charts: At least one.
+        title: The title above all of them.
 
     Returns:
         A PNG.

@@ -34,9 +34,9 @@ def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> Te
     """Build the table of costs, a row a model that was measured.
 
     Args:
-        models: those of the results (M,).
-        unit: what one input is called.
-        link: id of the place in the page that explains costs.
+        models: The models of the results (M,).
+        unit: What one row is called, such as `picture`.
+        link: The id of the page's entry that explains costs.
 
     Returns:
         The table.
@@ -60,8 +60,8 @@ def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> Tex
     """Build the table of models: file, architecture, and what the file says of its training.
 
     Args:
-        models: those of the results (M,).
-        inputs: what each model reads, one text each (M,); without them the column is left out.
+        models: The models of the results (M,).
+        inputs: What each model reads, a text for each (M,); the column is left out where this is empty.
 
     Returns:
         The table.
@@ -94,10 +94,10 @@ def build_pairs(
     """Build the table of pairs: a group a metric, a row a pair of models.
 
     Args:
-        caption: of the table.
-        pairs: by title of the metric.
-        columns: the columns after the difference.
-        link: id of the place in the page that explains differences.
+        caption: The caption of the table.
+        pairs: The pairs of models, by the title of the metric.
+        columns: The columns after the difference.
+        link: The id of the page's entry that explains differences.
 
     Returns:
         The table.
@@ -126,7 +126,7 @@ def describe_better(found: MetricValue, better: str | None) -> str:
     """Say in words how a difference reads.
 
     Args:
-        found: the difference with its interval.
+        found: The difference with its interval.
         better: `a` or `b` where the interval leaves 0 out, else None.
 
     Returns:
@@ -143,9 +143,9 @@ def build_sets(
     """Build the table of data sets, a row a set with its counts.
 
     Args:
-        data: the sets.
-        counts: by head of a column, how it is read from a set.
-        describe_kind: gives the line below the name of a set.
+        data: The data sets.
+        counts: For each column, by its head, a function that reads the count from a set.
+        describe_kind: Returns the line below the name of a set.
 
     Returns:
         The table.

@@ -96,11 +96,11 @@ class ProgressLine:
         """Report that a step is done.
 
         Args:
-            epoch: from 1.
-            step: from 0 within the epoch.
-            loss: of this step.
-            lr: learning rate of this step.
-            skipped: how many steps were skipped so far.
+            epoch: The epoch, from 1.
+            step: The step, from 0 within the epoch.
+            loss: The loss of this step.
+            lr: The learning rate of this step.
+            skipped: How many steps were skipped so far.
         """
         done = (epoch - 1) * self._steps + step + 1
         if self._first_done is None:

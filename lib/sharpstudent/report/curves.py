@@ -23,15 +23,15 @@ def draw_curves(path: Path, metrics: Path, *, best_epoch: int | None, metric: st
     """Draw the charts of a training as one PNG.
 
     Args:
-        path: of the PNG.
-        metrics: the run's metrics.csv.
-        best_epoch: the epoch that was selected, None where there is none.
-        metric: the column that selects.
-        title: stands above the charts.
+        path: The path of the PNG.
+        metrics: The run's metrics.csv.
+        best_epoch: The epoch that was selected, None where there is none.
+        metric: The column whose value selects the epoch.
+        title: The title above the charts.
 
     Raises:
-        ValueError: no column has a value.
-        UserError: the disk refuses.
+        ValueError: No column has a value.
+        UserError: The disk refuses.
     """
     training = read_training(metrics, best_epoch=best_epoch, metric=metric)
     charts = [] if training is None else build_training(training)
@@ -45,9 +45,9 @@ def read_training(path: Path, *, best_epoch: int | None, metric: str) -> Trainin
     """Read the columns of numbers of metrics.csv.
 
     Args:
-        path: of the file.
-        best_epoch: the epoch that was selected, None where there is none.
-        metric: the column that selects.
+        path: The path of the file.
+        best_epoch: The epoch that was selected, None where there is none.
+        metric: The column whose value selects the epoch.
 
     Returns:
         The columns, or None where there is no file or no epoch in it.
@@ -122,8 +122,8 @@ def _build(
         """Draw a line a column, with the selected epoch marked.
 
         Args:
-            figure: of matplotlib.
-            palette: the colours.
+            figure: The figure of matplotlib to draw on.
+            palette: The colours to draw with.
         """
         from matplotlib.ticker import MaxNLocator
 

@@ -48,14 +48,14 @@ def save_environment(path: Path, command: Sequence[str] | None = None) -> dict[s
     """Write `describe_environment()` to a file.
 
     Args:
-        path: of the file.
-        command: the command line, `sys.argv` unless given.
+        path: The path of the file.
+        command: The command line, `sys.argv` unless given.
 
     Returns:
         What was written.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: The disk refuses.
     """
     description = describe_environment(command)
     write_text_atomically(path, json.dumps(description, indent=2, ensure_ascii=False) + "\n")

@@ -45,14 +45,14 @@ def write_report(folder: Path, results: EvaluationResults) -> list[Path]:
     """Write report.html, results.json and the charts.
 
     Args:
-        folder: where the files go; it is made.
-        results: of the evaluation.
+        folder: Where the files go; it is made.
+        results: The results of the evaluation.
 
     Returns:
         The files, report.html first.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: The disk refuses.
     """
     charts = () if results.training is None else name_apart(build_training(results.training))
     return write_files(folder, page=render_page(results, charts), results=results.to_json(), charts=charts)
@@ -62,8 +62,8 @@ def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
     """Render report.html.
 
     Args:
-        results: of the evaluation.
-        charts: of the training.
+        results: The results of the evaluation.
+        charts: The charts of the training.
 
     Returns:
         HTML.
@@ -103,8 +103,8 @@ def format_metric(estimate: MetricValue | None, about: MetricAbout) -> str:
     """Format a metric with its interval: `0.9021 [0.8800, 0.9270]`.
 
     Args:
-        estimate: None gives a dash.
-        about: the metric's format.
+        estimate: The value with its interval; None gives a dash.
+        about: The description of the metric, with its number format.
 
     Returns:
         The text.

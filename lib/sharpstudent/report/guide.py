@@ -17,11 +17,11 @@ class DistillationSettings:
     """The settings of stage 2 that the advice changes.
 
     Attributes:
-        alpha_start: weight of the hard labels in the first epoch.
-        alpha_end: weight of the hard labels at the end.
-        progressive_epochs: how many epochs alpha takes to get there; None where it is constant.
-        temperature: of the soft labels.
-        epochs: of stage 2.
+        alpha_start: The weight of the hard labels in the first epoch.
+        alpha_end: The weight of the hard labels at the end.
+        progressive_epochs: How many epochs alpha takes to reach its end; None where it is constant.
+        temperature: The temperature of the soft labels.
+        epochs: How many epochs stage 2 has.
     """
 
     alpha_start: float
@@ -45,14 +45,14 @@ def describe_next_after_stage1(
     """Say what to do after stage 1.
 
     Args:
-        best: metric and value of the best epoch, `val_accuracy 0.9000`.
-        checkpoint: path to show.
-        config: path to show.
-        name: of the run of stage 2.
-        options: further words of its command, with a space before each.
-        weights_key_set: whether the config already names stage-1 weights.
-        remarks: lines on the best value.
-        advice: lines on what to do before stage 2.
+        best: The metric and value of the best epoch, such as `val_accuracy 0.9000`.
+        checkpoint: The path of the checkpoint, as it is shown.
+        config: The path of the config, as it is shown.
+        name: The name of the run of stage 2.
+        options: Further words of that run's command, with a space before each.
+        weights_key_set: Whether the config already names stage-1 weights.
+        remarks: Lines about the best value.
+        advice: Lines about what to do before stage 2.
 
     Returns:
         Lines of text.
@@ -71,10 +71,10 @@ class Gain:
     """What stage 2 has gained over the student that it began with.
 
     Attributes:
-        value: positive where stage 2 is better.
-        sentence: the sentence that states it.
-        least: a smaller gain counts as none.
-        what: name of the metric for readers.
+        value: The gain in the metric, positive where stage 2 is better.
+        sentence: The sentence that states it.
+        least: The smallest gain that counts; a smaller one is treated as none.
+        what: The name of the metric for readers.
     """
 
     value: float
@@ -94,11 +94,13 @@ def describe_next_after_stage2(
     """Say what to do after stage 2.
 
     Args:
-        best: metric and value of the best epoch.
-        checkpoint: path to show.
-        gain: over stage 1 on the same validation data, or a text that names what is missing for it.
-        settings: None where the loss is not written in the guide's keys; the advice then names none of them.
-        remarks: lines on the best value.
+        best: The metric and value of the best epoch.
+        checkpoint: The path of the checkpoint, as it is shown.
+        gain: The gain over stage 1 on the same validation data; where it is not known, a text that names what is
+            missing.
+        settings: The settings of stage 2; None where the config does not use the guide's keys: the advice then names
+            no key.
+        remarks: Lines about the best value.
 
     Returns:
         Lines of text.
@@ -130,8 +132,8 @@ def advise_on_decline(settings: DistillationSettings, *, what: str) -> list[str]
     """Advise where stage 2 made the student worse: the soft labels came too early or too strongly.
 
     Args:
-        settings: of stage 2.
-        what: name of the metric for readers.
+        settings: The settings of stage 2.
+        what: The name of the metric for readers.
 
     Returns:
         Lines of text.
@@ -166,9 +168,9 @@ def advise_on_nan(
     """Advise where losses are not finite.
 
     Args:
-        checkpoint: the stage-1 weights in use, None for none.
-        stage1_accuracy: accuracy of stage 1 in 0..1, None where it is not known.
-        stage1_epochs: epochs of stage 1, None where it is not known.
+        checkpoint: The stage-1 weights in use; None where there are none.
+        stage1_accuracy: The accuracy of stage 1 in 0..1; None where it is not known.
+        stage1_epochs: How many epochs stage 1 had; None where it is not known.
 
     Returns:
         Lines of text.

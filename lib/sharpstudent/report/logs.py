@@ -34,13 +34,13 @@ def format_epoch_line(
     `Epoch 3/100 | train loss 0.6100 | val_accuracy 0.8123 | hard w=0.95 T=3.0 | best 0.8123 (epoch 3, new)`
 
     Args:
-        epoch: from 1.
-        total_epochs: of the stage.
-        values: by name; None is left out.
-        best: epoch and value of the best one.
-        new_best: whether this epoch is the best.
-        best_name: what the best value is called.
-        steering: weights and temperatures of the terms, as `format_steering` takes them.
+        epoch: The epoch, from 1.
+        total_epochs: How many epochs the stage has.
+        values: The values by name; None is left out.
+        best: The best epoch and its value.
+        new_best: Whether this epoch is the best.
+        best_name: What the best value is called.
+        steering: The weights and temperatures of the terms, as `format_steering` takes them.
 
     Returns:
         The line.
@@ -84,7 +84,7 @@ class LossesLog:
         """Write one line.
 
         Raises:
-            UserError: the disk refuses; the log is then as before.
+            UserError: The disk refuses; the log is then as before.
         """
         append_text(self.path, line.rstrip("\n") + "\n")
 
@@ -96,8 +96,8 @@ class LossesLog:
         """Forget, on a resume, what will be written again; other lines stay.
 
         Args:
-            epoch: lines of this epoch and later ones go.
-            step: notes of steps skipped from (epoch, step) on go.
+            epoch: The lines of this epoch and of later ones are removed.
+            step: The notes of steps skipped at (epoch, step) or later are removed.
         """
         if not self.path.is_file():
             return
@@ -129,7 +129,7 @@ class MetricsFile:
         """Add an epoch's row.
 
         Raises:
-            ValueError: the columns differ, or the epoch is there already (call `drop_after` first).
+            ValueError: The columns differ, or the epoch is there already (call `drop_after` first).
         """
         table = self._read_table()
         columns = table[0] if table else list(self._columns or row)

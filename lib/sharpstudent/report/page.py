@@ -58,11 +58,11 @@ def render_template(
     """Render a page.
 
     Args:
-        template: its name: `base.html.j2`, or one that extends it.
-        results: of the evaluation.
-        models: those of the results (M,).
-        package: the Python package whose folder `templates` holds the template; None for this one's.
-        parts: what else the template reads.
+        template: The name of the template: `base.html.j2`, or one that extends it.
+        results: The results of the evaluation.
+        models: The models of the results (M,).
+        package: The Python package whose folder `templates` holds the template; None for this one's.
+        parts: Further values that the template reads, by name.
 
     Returns:
         HTML.
@@ -113,16 +113,16 @@ def write_files(folder: Path, *, page: str, results: str, charts: Sequence[Chart
     so that it never refers to files that are missing. The same results give the same bytes.
 
     Args:
-        folder: where the files go; it is made.
-        page: content of report.html.
-        results: content of results.json.
-        charts: with unique names.
+        folder: Where the files go; it is made.
+        page: The content of report.html.
+        results: The content of results.json.
+        charts: The charts, whose names are unique.
 
     Returns:
         The files, report.html first.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: The disk refuses.
     """
     files: dict[Path, bytes] = {}
     for chart in charts:
@@ -139,9 +139,9 @@ def remove_earlier(folder: Path, patterns: Sequence[str], written: Sequence[Path
     """Remove files of an earlier evaluation, which a reader would take for results of this one.
 
     Args:
-        folder: of the report.
-        patterns: globs of files that an evaluation writes.
-        written: the files of this evaluation, which stay.
+        folder: The folder of the report.
+        patterns: Globs that match the files of an evaluation.
+        written: The files of this evaluation, which stay.
     """
     for path in {path for pattern in patterns for path in folder.glob(pattern)} - {*written}:
         path.unlink(missing_ok=True)
@@ -169,8 +169,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Pairs:
     """Turn nested mappings into pairs of a dotted name and a formatted value.
 
     Args:
-        values: nested mappings.
-        prefix: put before each name.
+        values: Nested mappings.
+        prefix: A prefix for each name.
 
     Returns:
         The pairs in order.
@@ -194,8 +194,8 @@ def build_templates(package: str | None = None, *, is_html: bool = True) -> Any:
     """Build the Jinja environment for the templates of this package.
 
     Args:
-        package: a package whose folder `templates` is searched first.
-        is_html: whether values are escaped for HTML.
+        package: A package whose folder `templates` is searched first.
+        is_html: Whether values are escaped for HTML.
 
     Returns:
         The environment, a `jinja2.Environment`.

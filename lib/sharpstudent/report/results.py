@@ -32,10 +32,10 @@ class MetricValue(Plain):
     """The value of a metric with the ends of its interval.
 
     Attributes:
-        value: null where it cannot be computed.
-        low: lower end of the interval, null where there is none.
-        high: upper end of the interval, null where there is none.
-        note: why there is no value or no interval, or what to keep in mind.
+        value: The value; null where it cannot be computed.
+        low: The lower end of the interval; null where there is none.
+        high: The upper end of the interval; null where there is none.
+        note: Why there is no value or no interval, or what to keep in mind.
     """
 
     value: float | None
@@ -48,14 +48,14 @@ class CostResult(Plain):
     """What one sample costs at batch size 1.
 
     Attributes:
-        parameters: number of parameters.
-        macs: multiply-accumulates.
-        file_bytes: size of the file.
-        latency_ms: median latency.
+        parameters: Number of parameters.
+        macs: Number of multiply-accumulates.
+        file_bytes: Size of the file.
+        latency_ms: Median latency.
         latency_p95_ms: 95th percentile of the latency.
-        memory_bytes: peak while a sample is evaluated, beyond what the process held before the model was built.
-        device: where this was measured.
-        notes: what to keep in mind.
+        memory_bytes: Peak memory while a sample is evaluated, beyond what the process held before the model was built.
+        device: The device on which this was measured.
+        notes: What to keep in mind.
     """
 
     parameters: int | None
@@ -72,9 +72,9 @@ class TrainingResult(Plain):
     """The columns of metrics.csv of a run.
 
     Attributes:
-        columns: by name, one value an epoch (E,), null where there was none.
-        best_epoch: the epoch that was selected, from 1.
-        metric: the column that selected it.
+        columns: The columns by name, one value an epoch (E,); null where there was none.
+        best_epoch: The epoch that was selected, from 1.
+        metric: The column that selected it.
     """
 
     columns: Mapping[str, tuple[float | None, ...]]
@@ -86,10 +86,10 @@ class MetricAbout(Plain):
     """What a metric is.
 
     Attributes:
-        title: its name for readers.
-        direction: which values are better.
-        chance: the value of guessing, null where it is not known.
-        format: how values are formatted, as Python's `format` takes it.
+        title: The metric's name for readers.
+        direction: Which values are better.
+        chance: The value that guessing gives; null where it is not known.
+        format: How values are formatted, as Python's `format` takes it.
     """
 
     title: str
@@ -154,16 +154,16 @@ class EvaluatedSet(SetBase):
     """One data set that models were evaluated on.
 
     Attributes:
-        name: unique among the sets.
+        name: The name of the set, unique among the sets.
         kind: `split` of the task's data, or `validation` of a run.
-        split: which split of the data, null where there are none.
-        fingerprint: sha256 over ids, groups and targets.
-        samples: number of samples.
-        rows: number of rows; a sample may have several.
-        groups: number of groups.
-        counts: the task's own counts.
-        unreadable: samples that could not be read and were substituted, by name with the reason.
-        notes: what to keep in mind.
+        split: The split of the data; null where the data has no splits.
+        fingerprint: A sha256 over the seed of the samples and the ids and groups of the rows.
+        samples: Number of samples.
+        rows: Number of rows; a sample may have several.
+        groups: Number of groups.
+        counts: The task's own counts.
+        unreadable: Samples that could not be read and were substituted, by name with the reason.
+        notes: What to keep in mind.
     """
 
     samples: int
@@ -177,17 +177,17 @@ class EvaluatedModel(ModelBase):
     """One model of an evaluation.
 
     Attributes:
-        name: as reports call it, unique.
-        role: its part in the comparison of two stages, `model` where it has none.
-        file: name of its file, without folders.
-        sha256: of that file, null where only its outputs are kept.
-        architecture: null where it is not known.
-        trained: what the checkpoint says of its training (stage, run, epoch, seed, ...).
-        validation: the validation metrics in the checkpoint.
-        metrics: by NAME over all sets, and by NAME@SET where there are several.
-        calibration: what the checkpoint keeps of its own validation, such as a temperature.
-        cost: null where it was not measured.
-        notes: what to keep in mind.
+        name: The name in reports, unique among the models.
+        role: The role in the comparison of two stages; `model` for a model without one.
+        file: The name of its file, without folders.
+        sha256: The sha256 of that file; null where only the model's outputs are kept.
+        architecture: The name of the architecture; null where it is not known.
+        trained: What the checkpoint says of its training (stage, run, epoch, seed, ...).
+        validation: The validation metrics in the checkpoint.
+        metrics: The metrics: NAME over all sets and, where there are several sets, NAME@SET for each.
+        calibration: What the checkpoint keeps of its own validation, such as a temperature.
+        cost: The cost of one sample; null where it was not measured.
+        notes: What to keep in mind.
     """
 
     metrics: Mapping[str, MetricValue] = Field(default_factory=dict[str, MetricValue])
@@ -198,11 +198,11 @@ class PairResult(PairBase):
     """Two models on the same rows.
 
     Attributes:
-        a: name of the first model.
-        b: name of the second model.
-        metric: NAME or NAME@SET.
-        difference: the metric of a minus that of b, paired.
-        p_value: two-sided.
+        a: Name of the first model.
+        b: Name of the second model.
+        metric: The metric that is compared, NAME or NAME@SET.
+        difference: The metric of a minus that of b, paired.
+        p_value: The two-sided p-value of the difference.
         better: `a` or `b` where the interval leaves 0 out, else null.
     """
 
@@ -214,22 +214,22 @@ class EvaluationResults(ResultsBase):
     """Everything that one evaluation found.
 
     Attributes:
-        title: of the report.
-        made_at: time in ISO 8601, UTC.
-        command: the command line.
-        task: name of the task.
-        unit: what a row is called.
-        group_unit: what a group is called.
-        verdict: plain sentences, the most important first.
-        protocol: how it was done, by aspect (`intervals`, `selection`, ...).
-        metrics: by name; the first one selects checkpoints.
-        data: the data sets.
-        models: the models.
-        comparisons: pairs of models.
-        training: curves of a run, null where no run was evaluated.
-        config: config of the run.
-        environment: machine and versions.
-        notes: what to keep in mind.
+        title: The title of the report.
+        made_at: The time in ISO 8601, UTC.
+        command: The command line.
+        task: The name of the task.
+        unit: What a row is called.
+        group_unit: What a group is called.
+        verdict: Plain sentences, the most important first.
+        protocol: How the evaluation was done, by aspect (`intervals`, `comparisons`, ...).
+        metrics: The metrics by name; the first one selects checkpoints.
+        data: The data sets.
+        models: The models.
+        comparisons: Pairs of models.
+        training: The curves of a run; null where no run was evaluated.
+        config: The resolved config of the run.
+        environment: Machine and versions.
+        notes: What to keep in mind.
     """
 
     schema_: str = Field(default=SCHEMA, alias="schema")

@@ -23,7 +23,7 @@ class TensorBoardLog:
     full.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: The disk refuses.
     """
 
     def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
@@ -48,9 +48,9 @@ class TensorBoardLog:
         """Log one value.
 
         Args:
-            tag: its name.
-            value: any number.
-            step: the global step.
+            tag: The tag of the value.
+            value: The value.
+            step: The global step.
         """
         self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=tag, simple_value=float(value))]))
 
@@ -65,8 +65,8 @@ class TensorBoardLog:
         """Log several values at one step.
 
         Args:
-            values: by tag; None is left out.
-            step: the global step.
+            values: The values by tag; None is left out.
+            step: The global step.
         """
         for tag, value in values.items():
             if value is not None:

@@ -59,8 +59,8 @@ def shorten(text: str, length: int) -> str:
     """Cut a text in the middle: its begin and its end, with an ellipsis between.
 
     Args:
-        text: any text.
-        length: the most characters of the result.
+        text: Any text.
+        length: The largest number of characters of the result.
 
     Returns:
         The text itself where it is short enough.
@@ -75,8 +75,8 @@ def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
     """Shorten names so that no two become alike.
 
     Args:
-        names: the names, which may repeat.
-        length: the most characters of a short one.
+        names: The names, which may repeat.
+        length: The largest number of characters of a short name.
 
     Returns:
         The short form of each name.
@@ -114,9 +114,9 @@ class Strip:
     """An interval drawn within a cell.
 
     Attributes:
-        low: lower end, in per cent of the cell's scale, like the other two.
-        value: the estimate.
-        high: upper end.
+        low: The lower end, in per cent of the cell's scale, like the other two.
+        value: The estimate.
+        high: The upper end.
     """
 
     low: float
@@ -129,14 +129,14 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: what is read.
-        small: a second, fainter line.
-        title: a longer text, shown when pointing at the cell.
-        mark: mark of a note below the table.
-        link: id of a place in the page.
-        series: number of the model's colour.
-        strip: an interval to draw.
-        kind: numbers stand to the right, words to the left.
+        text: The text of the cell.
+        small: A second, fainter line.
+        title: A longer text, shown when pointing at the cell.
+        mark: The mark of a note below the table.
+        link: The id of the page's entry that the text links to.
+        series: The number of the model's colour.
+        strip: An interval to draw.
+        kind: `number` is aligned to the right, `words` to the left.
     """
 
     text: str
@@ -170,11 +170,11 @@ class TextTable:
     """A table as data.
 
     Attributes:
-        caption: its title.
-        corner: head of the first column.
-        columns: heads of the other columns.
-        groups: the rows.
-        notes: mark and text of each note.
+        caption: The title of the table.
+        corner: The head of the first column.
+        columns: The heads of the other columns.
+        groups: The rows, in groups.
+        notes: The mark and the text of each note.
     """
 
     caption: str
@@ -207,8 +207,8 @@ def word(text: str, *, title: str = "") -> Cell:
     """A cell of words.
 
     Args:
-        text: what is read.
-        title: a longer text, shown when pointing at the cell.
+        text: The text of the cell.
+        title: A longer text, shown when pointing at the cell.
 
     Returns:
         The cell.
@@ -220,11 +220,11 @@ def build_list(caption: str, corner: str, columns: Sequence[Cell], rows: Sequenc
     """Build a table without groups.
 
     Args:
-        caption: its title.
-        corner: head of the first column.
-        columns: heads of the other columns.
-        rows: all rows.
-        notes: the notes that the cells refer to.
+        caption: The title of the table.
+        corner: The head of the first column.
+        columns: The heads of the other columns.
+        rows: All rows.
+        notes: The notes that the cells refer to.
 
     Returns:
         The table.
@@ -241,8 +241,8 @@ def format_value(value: float | None, unit: Unit) -> str:
     """Format a number: `.893`, `18.6 %`, `0.412`, `1,168`.
 
     Args:
-        value: None gives a dash.
-        unit: `share` and `percent` of a value in 0..1, `nats`, or `count`.
+        value: The number; None gives a dash.
+        unit: `share` or `percent` for a value in 0..1, `nats`, or `count`.
 
     Returns:
         The text.
@@ -254,9 +254,9 @@ def format_interval(low: float | None, high: float | None, unit: Unit) -> str:
     """Format an interval: `[.871, .914]`, `[17.0, 20.3] %`.
 
     Args:
-        low: lower end, None where there is none.
-        high: upper end, None where there is none.
-        unit: as in `format_value`.
+        low: The lower end; None where there is none.
+        high: The upper end; None where there is none.
+        unit: As in `format_value`.
 
     Returns:
         The text, empty where an end is None.
@@ -272,8 +272,8 @@ def format_estimate(estimate: MetricValue | None, unit: Unit) -> str:
     """Format a value with its interval: `.902 [.880, .927]`.
 
     Args:
-        estimate: None gives a dash.
-        unit: as in `format_value`.
+        estimate: The value with its interval; None gives a dash.
+        unit: As in `format_value`.
 
     Returns:
         The text.
@@ -406,8 +406,8 @@ def list_costs(models: Sequence[ModelBase], *names: str) -> dict[str, list[str]]
     """Columns with one cost each.
 
     Args:
-        models: a cell each.
-        names: keys of `COSTS`.
+        models: The models, one cell each.
+        names: The wanted costs, keys of `COSTS`.
 
     Returns:
         Cells by name of the cost.
@@ -419,9 +419,9 @@ def list_guide_columns(models: Sequence[ModelBase], values: Sequence[str], *, me
     """The columns of the two-stage guide's table: model, parameters, a metric, inference time.
 
     Args:
-        models: a row each.
-        values: the formatted metric of each model.
-        metric: title of the column of values.
+        models: The models, one row each.
+        values: The formatted metric of each model.
+        metric: The title of the column of values.
 
     Returns:
         Cells by title.
@@ -444,8 +444,8 @@ def to_markdown(columns: Columns, *, words: Sequence[str]) -> str:
     """Write a table as Markdown.
 
     Args:
-        columns: cells by head, in order.
-        words: heads of the columns of names; these are escaped and stand to the left.
+        columns: The cells of each column, by its head, in order.
+        words: The heads of the columns of names, which are escaped and aligned to the left.
 
     Returns:
         The table, ending in a newline.
@@ -467,8 +467,8 @@ def draw_console_table(columns: Columns, *, words: Sequence[str]) -> ConsoleTabl
     """Build a table for a console of 80 columns.
 
     Args:
-        columns: cells by head, in order.
-        words: heads of the columns of names; a long name is wrapped, while numbers stay whole.
+        columns: The cells of each column, by its head, in order.
+        words: The heads of the columns of names. A long name is wrapped, while numbers stay whole.
 
     Returns:
         The table.

@@ -44,8 +44,8 @@ def find_side(estimate: MetricValue | None, reference: float) -> Side:
     """Where an interval lies beside a reference value.
 
     Args:
-        estimate: a value with its interval; None for one that does not exist.
-        reference: the value to compare with, such as chance.
+        estimate: A value with its interval; None for one that does not exist.
+        reference: The value to compare with, such as chance.
 
     Returns:
         `above` or `below` where the whole interval lies there, `open` where it covers, touches or nearly touches the
@@ -62,9 +62,9 @@ def describe_estimate(estimate: MetricValue, *more: str, references: tuple[float
     """Format a value with its interval: `.902 (95 % interval .880 to .927; 336 frames of 42 people)`.
 
     Args:
-        estimate: a value with its interval.
-        more: texts that follow the interval in the brackets.
-        references: values that no other one is ever rounded to, such as chance.
+        estimate: A value with its interval.
+        more: Texts that follow the interval in the brackets.
+        references: Values, such as chance, that no other value may be rounded to.
 
     Returns:
         The text.
@@ -76,8 +76,8 @@ def describe_difference(estimate: MetricValue, *more: str) -> str:
     """Format a difference: `+.107 (95 % interval +.074 to +.142)`. An end beside 0 is never rounded to 0.
 
     Args:
-        estimate: the difference with its interval.
-        more: texts that follow the interval in the brackets.
+        estimate: The difference with its interval.
+        more: Texts that follow the interval in the brackets.
 
     Returns:
         The text.
@@ -89,8 +89,8 @@ def describe_rate(estimate: MetricValue, *more: str) -> str:
     """Format a rate in 0..1 as a percentage: `2.3 % (95 % interval 1.0 % to 4.1 %)`.
 
     Args:
-        estimate: the rate with its interval.
-        more: texts that follow the interval in the brackets.
+        estimate: The rate with its interval.
+        more: Texts that follow the interval in the brackets.
 
     Returns:
         The text.
@@ -164,11 +164,11 @@ def describe_weight(
     File size and latency are stated beside them, but do not decide.
 
     Args:
-        student: the model that should be lighter.
-        teacher: the model that it is compared with.
-        lighter: the widest student of the family that is lighter, named where this one is not.
-        unit: what was timed, such as `picture`.
-        inputs: where the two read inputs of different sizes, words that say so, after a comma.
+        student: The model that should be lighter.
+        teacher: The model that it is compared with.
+        lighter: The widest student of the same family that is lighter; it is named where this student is not.
+        unit: What was timed, such as `picture`.
+        inputs: Where the two models read inputs of different sizes, words that say so, with a comma before them.
 
     Returns:
         Sentences.
@@ -206,10 +206,10 @@ def describe_same_speed(student: ModelBase, before: ModelBase, *, unit: str = "s
     """Compare the latency of a student after and before distillation, which changes no layer.
 
     Args:
-        student: the distilled model.
-        before: the model before stage 2.
-        unit: what was timed, such as `picture`.
-        inputs: where the two read inputs of different sizes, words that say so, after a comma.
+        student: The distilled model.
+        before: The model before stage 2.
+        unit: What was timed, such as `picture`.
+        inputs: Where the two models read inputs of different sizes, words that say so, with a comma before them.
 
     Returns:
         One sentence, or none where there is no latency.
@@ -228,8 +228,8 @@ def find_role(models: Sequence[Model], role: Role) -> list[Model]:
     """The models of one role, in their order.
 
     Args:
-        models: those of the results.
-        role: the role in the comparison of two stages.
+        models: The models of the results.
+        role: The role in the comparison of two stages.
 
     Returns:
         The models that have it.
@@ -247,10 +247,10 @@ def describe_costs(
     """Compare the cost of each distilled student with that of each teacher, and with its own before stage 2.
 
     Args:
-        models: those of the results.
-        unit: what was timed, such as `picture`.
-        lighter: the widest student of the family that is lighter than the teacher.
-        describe_inputs: gives the `inputs` of `describe_weight` for two models.
+        models: The models of the results.
+        unit: What was timed, such as `picture`.
+        lighter: The widest student of the same family that is lighter than the teacher.
+        describe_inputs: Returns the `inputs` of `describe_weight` for two models.
 
     Returns:
         Sentences; none where no cost was measured.

@@ -301,7 +301,7 @@ class Corruption:
 
     Attributes:
         name: As the command line and reports call it.
-        unit: Of the severities.
+        unit: The unit of the severities.
         severities: In `unit`, from no damage at all to the most.
         label: Format of a severity as a reader says it.
         change: Gives the crop, uint8 (h, w, 3), at a severity other than none.

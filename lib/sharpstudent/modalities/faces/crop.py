@@ -113,8 +113,8 @@ def compute_loose_box(landmarks: NDArray[np.generic], height: int, width: int) -
 
     Args:
         landmarks: (68 or 81, 2) [px].
-        height: Of the image [px].
-        width: Of the image [px].
+        height: The height of the image [px].
+        width: The width of the image [px].
 
     Returns:
         The box in whole pixels, clipped to the image, int64 (4,).
@@ -132,8 +132,8 @@ def compute_box_margins(
 
     Args:
         box_xyxy: The detector's box (4,) [px].
-        height: Of the image [px].
-        width: Of the image [px].
+        height: The height of the image [px].
+        width: The width of the image [px].
         rng: Draws the factor of each side from U(0.2, 0.8); None for evaluation, where it is 0.5.
 
     Returns:

@@ -82,7 +82,7 @@ def flip_landmarks(landmarks: NDArray[np.generic], width: int) -> NDArray[np.flo
 
     Args:
         landmarks: (68 or 81, 2) [px].
-        width: Of the image [px].
+        width: The width of the image [px].
 
     Returns:
         float32 of the same shape.
@@ -99,7 +99,7 @@ def flip_box(box_xyxy: NDArray[np.generic], width: int) -> NDArray[np.float32]:
 
     Args:
         box_xyxy: A box (4,) or boxes (n, 4) [px].
-        width: Of the image [px].
+        width: The width of the image [px].
 
     Returns:
         float32 of the same shape.
@@ -153,8 +153,8 @@ def fill_hulls(
 
     Args:
         groups: Points (n, 2) of each hull [px], which may lie outside the picture.
-        height: Of the picture [px].
-        width: Of the picture [px].
+        height: The height of the picture [px].
+        width: The width of the picture [px].
         radius: By which every hull is widened [px]: a thick outline is a fast dilation by a disc.
     """
     mask = np.zeros((height, width), np.uint8)

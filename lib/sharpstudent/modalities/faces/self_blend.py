@@ -51,8 +51,8 @@ def draw_hull(kind: str, landmarks: NDArray[np.float32], height: int, width: int
             brows raised; `components` widened patches of eyes with brows, nose and mouth; `parts` a union of part-wise
             convex hulls, which follows the face's outline more closely than one hull.
         landmarks: (68 or 81, 2) [px], which may lie outside the image.
-        height: Of the image [px].
-        width: Of the image [px].
+        height: The height of the image [px].
+        width: The width of the image [px].
 
     Returns:
         uint8 (height, width), 0 or 255; all zero where no part of the region is inside the image or a landmark is not

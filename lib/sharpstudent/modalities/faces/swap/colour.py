@@ -40,7 +40,7 @@ def find_covered(picture: NDArray[np.uint8], cheeks: NDArray[np.bool_], face_wid
     Args:
         picture: uint8 (H, W, 3) RGB.
         cheeks: Where the cheeks are, bool (H, W), at least a pixel.
-        face_width: [px].
+        face_width: The distance of the jaw's two ends [px].
 
     Returns:
         bool (H, W).
@@ -64,7 +64,7 @@ def match_colour(
         like: The other face, of the same shape.
         skin: Where both show skin, bool (H, W).
         whites: Eyeballs and teeth, which are changed less, bool (H, W).
-        face_width: [px].
+        face_width: The distance of the jaw's two ends [px].
 
     Returns:
         The changed face, uint8 (H, W, 3).

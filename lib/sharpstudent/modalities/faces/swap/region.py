@@ -49,8 +49,8 @@ def draw_region(landmarks: NDArray[np.float32], height: int, width: int) -> NDAr
 
     Args:
         landmarks: float32 (81, 2) [px].
-        height: Of the picture [px].
-        width: Of the picture [px].
+        height: The height of the picture [px].
+        width: The width of the picture [px].
 
     Returns:
         uint8 (height, width), 0 or 255.
@@ -67,8 +67,8 @@ def draw_features(landmarks: NDArray[np.float32], height: int, width: int) -> ND
 
     Args:
         landmarks: float32 (81, 2) [px].
-        height: Of the picture [px].
-        width: Of the picture [px].
+        height: The height of the picture [px].
+        width: The width of the picture [px].
 
     Returns:
         uint8 (height, width), 0 or 255.
@@ -83,8 +83,8 @@ def draw_core(landmarks: NDArray[np.float32], height: int, width: int) -> NDArra
 
     Args:
         landmarks: float32 (81, 2) [px].
-        height: Of the picture [px].
-        width: Of the picture [px].
+        height: The height of the picture [px].
+        width: The width of the picture [px].
 
     Returns:
         uint8 (height, width), 0 or 255.
@@ -99,8 +99,8 @@ def draw_whites(landmarks: NDArray[np.float32], height: int, width: int) -> NDAr
 
     Args:
         landmarks: float32 (81, 2) [px].
-        height: Of the picture [px].
-        width: Of the picture [px].
+        height: The height of the picture [px].
+        width: The width of the picture [px].
 
     Returns:
         uint8 (height, width), 0 or 255.
@@ -113,8 +113,8 @@ def draw_cheeks(landmarks: NDArray[np.float32], height: int, width: int) -> NDAr
 
     Args:
         landmarks: float32 (81, 2) [px].
-        height: Of the picture [px].
-        width: Of the picture [px].
+        height: The height of the picture [px].
+        width: The width of the picture [px].
 
     Returns:
         uint8 (height, width), 0 or 255.
@@ -134,7 +134,7 @@ def remove_from_rim(
         region: uint8 (H, W), 0 or 255.
         covered: Where no skin is seen, bool (H, W).
         core: What stays, uint8 (H, W), 0 or 255.
-        face_width: [px].
+        face_width: The distance of the jaw's two ends [px].
 
     Returns:
         One smooth piece, uint8 (H, W), 0 or 255.

@@ -61,11 +61,11 @@ def assemble(
     """Build the results: metrics, curves, comparisons and the verdict.
 
     Args:
-        session: The evaluation under way.
+        session: The evaluation in progress.
         evaluation: What the models gave for each set.
         frames: Of each model, as `collect_frames` gives them.
         measured: Calibrations, costs, mistakes and robustness.
-        heading: Title, time, command and environment.
+        heading: The title, time, command and environment.
 
     Returns:
         The results.

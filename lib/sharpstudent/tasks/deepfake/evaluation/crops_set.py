@@ -52,7 +52,7 @@ def read_folder_set(
 
     Args:
         request: The folder and how it is read.
-        name: Of the set.
+        name: The name of the set.
         say: Takes lines for the user.
         console: Draws the progress bar, where there is one.
 
@@ -190,7 +190,7 @@ def read_crops_set(root: Path, *, name: str) -> EvaluationSet:
 
     Args:
         root: The folder.
-        name: Of the set.
+        name: The name of the set.
 
     Returns:
         The set.

@@ -91,7 +91,7 @@ def name_faces(manifest: Manifest, rows: range | NDArray[np.int32]) -> list[str]
     """Name rows as `Manifest.name_of` does. Columns are read as a whole: a million rows one by one would take minutes.
 
     Args:
-        manifest: The set.
+        manifest: The prepared set.
         rows: Numbers of the rows.
 
     Returns:

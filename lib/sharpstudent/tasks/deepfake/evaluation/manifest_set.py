@@ -212,7 +212,7 @@ def read_manifest_set(
 
     Args:
         root: The manifest or its folder.
-        name: Of the set.
+        name: The name of the set.
         split: One of SPLITS, or "all".
         faces: Which faces of a frame count.
         kind: As reports call it.

@@ -146,7 +146,7 @@ class FaceRenderer(Renderer):
         """Find the faces that each model is most wrong about.
 
         Args:
-            session: The evaluation under way.
+            session: The evaluation in progress.
             evaluation: What the models gave.
 
         Returns:
@@ -204,10 +204,10 @@ class FaceRenderer(Renderer):
         """Build the results.
 
         Args:
-            session: The evaluation under way.
+            session: The evaluation in progress.
             evaluation: What the models gave.
             measured: What else was found.
-            heading: Title, time, command and environment.
+            heading: The title, time, command and environment.
 
         Returns:
             The results with the verdict.
@@ -247,7 +247,7 @@ class FaceRenderer(Renderer):
         """Write the chosen calibrations into the checkpoints, where the request asks for it.
 
         Args:
-            session: The evaluation under way.
+            session: The evaluation in progress.
             measured: The calibrations.
         """
         from sharpstudent.tasks.deepfake.evaluation.calibration import store_calibrations
@@ -262,7 +262,7 @@ class FaceRenderer(Renderer):
         """Print the tables, the verdict, and where the files are.
 
         Args:
-            session: The evaluation under way.
+            session: The evaluation in progress.
             results: What is printed.
             folder: Where the files are.
         """

@@ -39,7 +39,7 @@ def assemble(
     """Write quarantine.csv, the shards if they are wanted, then manifest.arrow.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         clips: All clips, sorted by key, each with a part.
         rejected: What the layout left out.
         request: What the user asked for: shares, seed, shards.

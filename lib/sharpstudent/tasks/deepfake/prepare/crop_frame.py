@@ -294,8 +294,8 @@ def read_landmarks(path: Path, height: int, width: int) -> NDArray[np.float32]:
 
     Args:
         path: The .npy file.
-        height: Of the picture [px].
-        width: Of the picture [px].
+        height: The height of the picture [px].
+        width: The width of the picture [px].
 
     Returns:
         float32 (faces, 68 or 81, 2) [px].

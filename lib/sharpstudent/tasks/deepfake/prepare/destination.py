@@ -79,7 +79,7 @@ def write_preparation(dest: Path, settings: dict[str, Any], counts: dict[str, An
     """Record what DEST is prepared with.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         settings: What decides the set.
         counts: What it holds; None until it is finished.
     """
@@ -99,7 +99,7 @@ def check_settings(dest: Path, settings: dict[str, Any], *, overwrite: bool, say
     """Print what differs from the settings that DEST was prepared with.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         settings: What decides the set now.
         overwrite: Finished crops may be replaced.
         say: Prints a line.
@@ -131,7 +131,7 @@ def check_gone(dest: Path, gone: list[Path], *, overwrite: bool) -> None:
     """Check that finished clips are still in SOURCE: a disk that is not mounted must cost nothing.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         gone: Parts of clips that SOURCE no longer has.
         overwrite: Their crops may be removed.
 

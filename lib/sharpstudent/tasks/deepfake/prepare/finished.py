@@ -70,7 +70,7 @@ class ClipWorker:
         """Make the cropper.
 
         Args:
-            dest: The set's folder.
+            dest: The folder of the prepared set.
             root: SOURCE, whose path no output may contain.
             settings: How faces are cropped.
             build: Makes the cropper.
@@ -181,7 +181,7 @@ def write_finished(dest: Path, finished: Finished) -> None:
     """Write the record.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         finished: The record.
     """
     write_text_atomically(dest / FINISHED, json.dumps(asdict(finished), allow_nan=False) + "\n")

@@ -88,7 +88,7 @@ def remove_other_shards(dest: Path, keep: int) -> None:
     """Remove the shards of a set that was larger before, and their folder when it is empty.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         keep: How many shards the set has now.
     """
     wanted = {Path(name_shard(number)).name for number in range(keep)}
@@ -105,7 +105,7 @@ def unpack(dest: Path, picture: str, say: Callable[[str], None]) -> None:
     A crop that is broken in its shard is left out: its clip is then cropped again.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         picture: How crops are stored, "png" or "jpg".
         say: Prints a line.
 

@@ -65,7 +65,7 @@ class Part:
     version wrote have None and "" there.
 
     Attributes:
-        key: The clip.
+        key: The key of the clip.
         fingerprint: Identifies all that decided its crops.
         frames_read: How many frames were read.
         frames_with_face: In how many of them a face was found.
@@ -105,8 +105,8 @@ def find_part_file(dest: Path, key: str) -> Path:
     """Return the path of a clip's part.
 
     Args:
-        dest: The set's folder.
-        key: The clip.
+        dest: The folder of the prepared set.
+        key: The key of the clip.
 
     Returns:
         The path.
@@ -118,7 +118,7 @@ def name_crop(key: str, frame_index: int, face_index: int, picture: str) -> str:
     """Return a crop's path below DEST.
 
     Args:
-        key: The clip.
+        key: The key of the clip.
         frame_index: The frame's number.
         face_index: The person's number.
         picture: "png" or "jpg".
@@ -138,7 +138,7 @@ def compute_fingerprint(clip: RawClip, settings: CropSettings, root: Path, *, ve
         clip: The clip.
         settings: How faces are cropped.
         root: SOURCE, whose path must not matter.
-        version: Of the cropper.
+        version: The version of the cropper.
 
     Returns:
         Hexadecimal sha256.
@@ -177,7 +177,7 @@ def write_clip(dest: Path, clip: RawClip, part: Part, crops: ClipCrops, settings
     """Write a clip's crops, then its part.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         clip: The clip.
         part: The facts that its rows do not hold.
         crops: Its crops.
@@ -198,7 +198,7 @@ def write_broken_part(dest: Path, part: Part) -> None:
     """Record a clip whose worker was lost: it gives nothing, and is tried again on request only.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         part: The part to write.
     """
     clear_crops(dest, part.key)
@@ -231,7 +231,7 @@ def write_crops(dest: Path, contents: Mapping[str, bytes]) -> None:
     """Write all crops whole and to the disk.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         contents: Path below DEST and bytes of each.
 
     Raises:
@@ -258,8 +258,8 @@ def list_crops(dest: Path, key: str) -> dict[str, int]:
     """List the crops of one clip that are there, and temporary files of killed writers.
 
     Args:
-        dest: The set's folder.
-        key: The clip.
+        dest: The folder of the prepared set.
+        key: The key of the clip.
 
     Returns:
         Path below DEST and size of each [bytes].
@@ -278,8 +278,8 @@ def clear_crops(dest: Path, key: str, keep: Mapping[str, int] | None = None) -> 
     """Remove a clip's crops, then the folders that are empty.
 
     Args:
-        dest: The set's folder.
-        key: The clip.
+        dest: The folder of the prepared set.
+        key: The key of the clip.
         keep: Paths below DEST that stay.
     """
     folder = dest / CROPS / key
@@ -296,7 +296,7 @@ def clear_other_crops(dest: Path, keys: frozenset[str]) -> None:
     """Remove the crops of all clips but these.
 
     Args:
-        dest: The set's folder.
+        dest: The folder of the prepared set.
         keys: The clips that stay.
     """
     for folder, _, files in os.walk(dest / CROPS, topdown=False):
@@ -330,8 +330,8 @@ class StoredPart:
         """Read a part.
 
         Args:
-            dest: The set's folder.
-            key: The clip.
+            dest: The folder of the prepared set.
+            key: The key of the clip.
 
         Raises:
             UnreadableSample: If there is none, or none that can be read.
@@ -360,7 +360,7 @@ class StoredPart:
         """Write the part anew where the source describes the clip differently now; no crop is made again.
 
         Args:
-            dest: The set's folder.
+            dest: The folder of the prepared set.
             clip: The clip as the source has it.
         """
         updated = self.about.with_clip(clip)

@@ -45,10 +45,10 @@ def render_model_card(
     """README.md of a model on a hub. Names that users gave stay without effect in Markdown and YAML.
 
     Args:
-        results: of the evaluation that the model was part of.
-        model: one of the results' models.
-        licence: of the weights, as hubs name it.
-        training_data: what the model learnt from, in words or as a hub's name of a data set.
+        results: The results of an evaluation of the model.
+        model: The model, one of the results'.
+        licence: The licence of the weights, as hubs name it.
+        training_data: What the model was trained on, in words or as the name of a data set on a hub.
 
     Returns:
         The card, ending in a newline.

@@ -50,9 +50,9 @@ class ReportCharts:
     """All charts of a report; no two have the same name.
 
     Attributes:
-        curves: a group for each level and part, frames of all data first.
-        robustness: a chart for each corruption, which may be none.
-        training: the training curves, which may be none.
+        curves: A group for each level and part, frames of all data first.
+        robustness: A chart for each corruption; the group may be empty.
+        training: The training curves; the group may be empty.
     """
 
     curves: tuple[ChartGroup, ...]
@@ -104,15 +104,15 @@ class CurveKind:
     """A kind of curve.
 
     Attributes:
-        name: of its files and in the results.
-        title: of the chart.
-        metric: whose value stands beside each model.
-        unit: how that value is formatted.
-        x: name of the x axis.
-        y: name of the y axis.
-        hint: how to read the chart.
-        columns: of its CSV, after the model's name.
-        has_reference: whether the diagonal is drawn.
+        name: The kind's name in files and in the results.
+        title: The title of the chart.
+        metric: The metric whose value is shown beside each model.
+        unit: How that value is formatted.
+        x: Name of the x axis.
+        y: Name of the y axis.
+        hint: How to read the chart.
+        columns: The columns of its CSV, after the model's name.
+        has_reference: Whether the diagonal is drawn.
     """
 
     name: str
@@ -175,11 +175,11 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
     """One chart with a curve a model.
 
     Args:
-        kind: one of `CURVES`.
-        models: the drawings of each model, at least one.
-        values: by name of a model, the number shown beside it.
-        place: which samples these are, such as `frames of all data`.
-        stem: what tells this chart's file from those of other places.
+        kind: The kind of curve, one of `CURVES`.
+        models: The drawings of each model, at least one.
+        values: The number that is shown beside each model, by the model's name.
+        place: The samples in words, such as `frames of all data`.
+        stem: The end of the file's name, which differs for each place.
 
     Returns:
         The chart.
@@ -193,8 +193,8 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
         """Draw the curve of each model.
 
         Args:
-            figure: of matplotlib.
-            palette: the colours.
+            figure: The figure of matplotlib to draw on.
+            palette: The colours to draw with.
         """
         axes = figure.add_subplot()
         if kind.has_reference:
@@ -283,9 +283,9 @@ def build_histograms(models: Drawn, *, place: str, stem: str) -> Chart:
     """Build a chart with a row a model: reals as an area, fakes as a line, each as shares of its class.
 
     Args:
-        models: the drawings of each model, at least one.
-        place: which samples these are, such as `frames of all data`.
-        stem: what tells this chart's file from those of other places.
+        models: The drawings of each model, at least one.
+        place: The samples in words, such as `frames of all data`.
+        stem: The end of the file's name, which differs for each place.
 
     Returns:
         The chart.
@@ -296,8 +296,8 @@ def build_histograms(models: Drawn, *, place: str, stem: str) -> Chart:
         """Draw the histograms of each model.
 
         Args:
-            figure: of matplotlib.
-            palette: the colours.
+            figure: The figure of matplotlib to draw on.
+            palette: The colours to draw with.
         """
         rows = figure.subplots(len(models), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (_, name, drawing) in zip(rows, models, strict=True):
@@ -360,8 +360,8 @@ def _build_robustness(models: Sequence[ModelResult], name: str, stem: str, low: 
         """Draw the AUC of each model by severity, with intervals.
 
         Args:
-            figure: of matplotlib.
-            palette: the colours.
+            figure: The figure of matplotlib to draw on.
+            palette: The colours to draw with.
         """
         axes = figure.add_subplot()
         draw_reference(axes, palette, [0, max(1, len(ticks) - 1)], [0.5, 0.5])

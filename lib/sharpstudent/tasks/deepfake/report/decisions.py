@@ -33,8 +33,8 @@ def describe_separation(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     """State frame and video AUC on each set, and whether they are better than chance.
 
     Args:
-        model: one of the results' models.
-        sets: the sets of the results.
+        model: The model, one of the results'.
+        sets: The sets of the results.
 
     Returns:
         A sentence for each set.
@@ -67,8 +67,8 @@ def describe_kinds(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     """Compare the kind of fake that the model finds hardest with the easiest one.
 
     Args:
-        model: one of the results' models.
-        sets: the sets of the results.
+        model: The model, one of the results'.
+        sets: The sets of the results.
 
     Returns:
         One text, or none where there are fewer than two kinds.
@@ -147,8 +147,8 @@ def describe_false_alarms(model: ModelResult, sets: list[ReportSet]) -> list[str
     Decisions are made at the stored threshold or, without one, at a probability of one half.
 
     Args:
-        model: one of the results' models.
-        sets: the sets of the results.
+        model: The model, one of the results'.
+        sets: The sets of the results.
 
     Returns:
         A sentence for each set that has these rates.
@@ -190,8 +190,8 @@ def describe_probabilities(model: ModelResult, sets: list[ReportSet]) -> list[st
     """State the ECE, after the stored temperature where there is one, and whether probabilities can be trusted.
 
     Args:
-        model: one of the results' models.
-        sets: the sets of the results.
+        model: The model, one of the results'.
+        sets: The sets of the results.
 
     Returns:
         A sentence for each set that has an ECE.
@@ -221,8 +221,8 @@ def describe_undecided(models: tuple[ModelResult, ...], sets: list[ReportSet]) -
     """Count the frames without a face, or that could not be read; they are part of no metric.
 
     Args:
-        models: those of the results.
-        sets: the sets of the results.
+        models: The models of the results.
+        sets: The sets of the results.
 
     Returns:
         A sentence for each set that has such frames, and one for all other sets.

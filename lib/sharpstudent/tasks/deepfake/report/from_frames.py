@@ -59,8 +59,8 @@ def choose_rules(frames: ScoredFrames, wanted: Sequence[Aggregation] = AGGREGATI
     """Choose how the frames of a video are aggregated.
 
     Args:
-        frames: scored frames.
-        wanted: the rules to choose from.
+        frames: The scored frames.
+        wanted: The rules to choose from.
 
     Returns:
         All of them, or none where no clip has two frames: its metrics would be those of frames.
@@ -83,17 +83,17 @@ def build_metrics(
     of the probabilities after its temperature.
 
     Args:
-        frames: scored frames.
-        calibration: its thresholds are where decisions are made.
-        rules: how the frames of a video are aggregated.
-        rounds: of the bootstrap.
-        seed: of the bootstrap.
+        frames: The scored frames.
+        calibration: The calibration, at whose thresholds decisions are made; None for a probability of one half only.
+        rules: The rules that aggregate the frames of a video.
+        rounds: How many resamples the bootstrap draws.
+        seed: The seed of the bootstrap.
 
     Returns:
         Estimates by name of the metric.
 
     Raises:
-        MetricError: as `compute_set_metrics`.
+        MetricError: As `compute_set_metrics`.
     """
     used = choose_rules(frames, rules)
     levels = [FRAME, *map(name_level, used)]
@@ -136,7 +136,7 @@ def build_drawings(frames: ScoredFrames) -> tuple[Drawing, ...]:
     They cover all data, and each source that has both classes.
 
     Raises:
-        MetricError: as `build_frame_table`.
+        MetricError: As `build_frame_table`.
     """
     rules = choose_rules(frames)
     table, names = build_frame_table(frames, has_clips=bool(rules))
@@ -204,16 +204,16 @@ def build_comparisons(
     It is compared for frames, and for videos by the mean rule, on all data and on each source.
 
     Args:
-        a: name and scored frames of the first model.
-        b: name and scored frames of the second model, the same frames in the same order.
-        rounds: of the bootstrap.
-        seed: of the bootstrap.
+        a: The name and the scored frames of the first model.
+        b: The name and the scored frames of the second model: the same frames in the same order.
+        rounds: How many resamples the bootstrap draws.
+        seed: The seed of the bootstrap.
 
     Returns:
         A comparison for each level and part; the difference is a minus b.
 
     Raises:
-        ValueError: the frames are not the same.
+        ValueError: The frames are not the same.
     """
     (name_a, frames_a), (name_b, frames_b) = a, b
     for column in ("sample_ids", "clip_ids", "sources"):

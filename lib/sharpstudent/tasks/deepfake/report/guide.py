@@ -28,10 +28,10 @@ def describe_next_after_stage1(
     """As the general guide's, with the bands.
 
     Args:
-        val_auc: of the best epoch, None where it is not known.
-        bands: whether the guide's bands hold for this data.
-        selected: metric and best value, where that is another metric than the AUC.
-        others: what else the general guide's function takes: `checkpoint`, `config` and so on.
+        val_auc: The validation AUC of the best epoch; None where it is not known.
+        bands: Whether the guide's bands hold for this data.
+        selected: The metric and its best value, where another metric than the AUC selects; else None.
+        others: Further arguments of the general guide's function: `checkpoint`, `config` and so on.
 
     Returns:
         The lines at the end of stage 1.
@@ -53,11 +53,11 @@ def describe_next_after_stage2(
     """As the general guide's, with the bands.
 
     Args:
-        val_auc: of the best epoch, None where it is not known.
-        stage1_auc: of the checkpoint that stage 2 started from, on the same validation data; None if not known.
-        bands: whether the guide's bands hold for this data.
-        selected: metric and best value, where that is another metric than the AUC.
-        others: what else the general guide's function takes: `checkpoint` and `settings`.
+        val_auc: The validation AUC of the best epoch; None where it is not known.
+        stage1_auc: The AUC of the checkpoint that stage 2 started from, on the same data; None where it is not known.
+        bands: Whether the guide's bands hold for this data.
+        selected: The metric and its best value, where another metric than the AUC selects; else None.
+        others: Further arguments of the general guide's function: `checkpoint` and `settings`.
 
     Returns:
         The lines at the end of stage 2.
@@ -119,10 +119,10 @@ def list_bands(
     """Compare each value that the guide expects with what was measured.
 
     Args:
-        models: those of the results; of several models of a role the first one counts, models without a role are left
-            out.
-        is_guides_data: whether they were trained on FaceForensics++ at 380 px.
-        epoch_seconds: seconds that an epoch of training took, by model name.
+        models: The models of the results. Of several models with one role the first counts; models without a role
+            are left out.
+        is_guides_data: Whether the models were trained on FaceForensics++ at 380 px.
+        epoch_seconds: How many seconds an epoch of training took, by the model's name.
 
     Returns:
         One band for each value; what was not measured is stated.

@@ -54,9 +54,9 @@ class MetricTables:
     """The tables of one level and one part.
 
     Attributes:
-        title: of both.
-        main: all metrics but the decisions at further thresholds.
-        at_thresholds: decisions at thresholds chosen on validation; it may have no rows.
+        title: The title of both tables.
+        main: All metrics except the decisions at further thresholds.
+        at_thresholds: Decisions at thresholds chosen on validation; it may have no rows.
     """
 
     title: str
@@ -69,8 +69,8 @@ class AllMetrics:
     """The metrics of every level and part.
 
     Attributes:
-        models: those of the results (M,).
-        found: level and suffix, then model, then name: the estimate.
+        models: The models of the results (M,).
+        found: The estimates: by level and suffix, then by model, then by metric.
     """
 
     models: tuple[ModelResult, ...]
@@ -93,10 +93,10 @@ class AllMetrics:
         """Find one estimate.
 
         Args:
-            level: such as `frame`.
-            suffix: of the part, "" for all data.
-            model: name of the model.
-            base: name of the metric without level and part.
+            level: The level, such as `frame`.
+            suffix: The suffix of the part of the data, such as `@SOURCE`; "" for all data.
+            model: The name of the model.
+            base: The name of the metric without level and part.
 
         Returns:
             The estimate, None where the model has none.
@@ -118,9 +118,9 @@ def build_metric_tables(metrics: AllMetrics, level: str, suffix: str) -> MetricT
     """Build the tables of one level and part, with its counts.
 
     Args:
-        metrics: of all models.
-        level: such as `frame`.
-        suffix: of the part, "" for all data.
+        metrics: The metrics of all models.
+        level: The level, such as `frame`.
+        suffix: The suffix of the part of the data, such as `@SOURCE`; "" for all data.
 
     Returns:
         The tables.
@@ -135,8 +135,8 @@ def build_metric_tables(metrics: AllMetrics, level: str, suffix: str) -> MetricT
         """Build the table of some groups of metrics.
 
         Args:
-            caption: of the table.
-            wanted: titles of the groups.
+            caption: The caption of the table.
+            wanted: The titles of the groups.
 
         Returns:
             The table; groups without rows are left out.
@@ -156,10 +156,10 @@ def build_kinds_table(metrics: AllMetrics, source: str, level: str, bases: Seque
     """Build a table with a row a kind of fake, each against all reals of its source.
 
     Args:
-        metrics: of all models.
-        source: suffix of the source.
-        level: such as `frame`.
-        bases: names of the metrics, a group each.
+        metrics: The metrics of all models.
+        source: The suffix of the source.
+        level: The level, such as `frame`.
+        bases: The names of the metrics, each of which gets a group of rows.
 
     Returns:
         The table.
@@ -180,9 +180,9 @@ def build_cell(estimate: MetricValue | None, word: Word, notes: Notes) -> Cell:
     """Build the cell of an estimate, with its interval below it.
 
     Args:
-        estimate: None where it was not measured.
-        word: how the metric is named and formatted.
-        notes: takes the estimate's note.
+        estimate: The value with its interval; None where it was not measured.
+        word: How the metric is named and formatted.
+        notes: Takes the estimate's note.
 
     Returns:
         The cell.

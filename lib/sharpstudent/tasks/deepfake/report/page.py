@@ -164,10 +164,10 @@ def build_counts(data: Sequence[DataResult], caption: str, head: str, name: str)
     """Build a table of counts, a row a set and counted name.
 
     Args:
-        data: the sets.
-        caption: of the table.
-        head: of the column of names.
-        name: the field of a set that holds the counts.
+        data: The data sets.
+        caption: The caption of the table.
+        head: The head of the column of names.
+        name: The field of `DataResult` that holds the counts.
 
     Returns:
         The table.
@@ -194,9 +194,9 @@ class SourceTables:
     """The tables of one source.
 
     Attributes:
-        name: of the source.
-        tables: of all its fakes, where there are several sources.
-        kinds: by kind of fake.
+        name: The name of the source.
+        tables: The tables over all its fakes; empty where there is one source only.
+        kinds: The tables by kind of fake.
     """
 
     name: str
@@ -208,16 +208,16 @@ def write_report(folder: Path, results: Results, pictures: Sequence[ReportPictur
     """Write all files of the report.
 
     Args:
-        folder: where the files go; it is made.
-        results: of the evaluation.
-        pictures: the pictures that `MistakeResult.picture` numbers.
+        folder: Where the files go; it is made.
+        results: The results of the evaluation.
+        pictures: The faces; `MistakeResult.picture` is an index into them.
 
     Returns:
         The files, report.html first.
 
     Raises:
-        UserError: the disk refuses.
-        ValueError: a picture is missing or has a wrong form.
+        UserError: The disk refuses.
+        ValueError: A picture is missing or has a wrong form.
     """
     charts = build_charts(results)
     page = render_page(results, charts, pictures)
@@ -228,15 +228,15 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
     """Render report.html.
 
     Args:
-        results: of the evaluation.
-        charts: of the results.
-        pictures: the pictures that `MistakeResult.picture` numbers.
+        results: The results of the evaluation.
+        charts: The charts of the results.
+        pictures: The faces; `MistakeResult.picture` is an index into them.
 
     Returns:
         HTML.
 
     Raises:
-        ValueError: as in `build_mistakes`.
+        ValueError: As in `build_mistakes`.
     """
     whole = _list_whole(results)
     metrics = collect_metrics(results.models)

@@ -36,7 +36,7 @@ class ReportPicture:
 
     Attributes:
         image: uint8 (H, W, 3) RGB.
-        heat: where the model looked (Grad-CAM), float32 in 0..1, of any size with the picture's proportions; or None.
+        heat: The heat map (Grad-CAM), float32 in 0..1, of any size with the picture's proportions; or None.
     """
 
     image: NDArray[np.uint8]
@@ -48,13 +48,13 @@ class Card:
     """A mistake as the page shows it.
 
     Attributes:
-        mistake: from the results.
-        score: the formatted probability of fake.
+        mistake: The mistake, as the results hold it.
+        score: The formatted probability of fake.
         truth: `real` or `fake`.
-        face: data URI of the face.
-        heat: data URI of the heat map, empty where there is none.
-        width: of both, in pixels.
-        height: of both, in pixels.
+        face: The data URI of the face.
+        heat: The data URI of the heat map; empty where there is none.
+        width: The width of both pictures [px].
+        height: The height of both pictures [px].
     """
 
     mistake: MistakeResult
@@ -71,8 +71,8 @@ class Mistakes:
     """The mistakes of a report.
 
     Attributes:
-        by_model: names of models with their cards.
-        rest: mistakes without a picture, or for which there is no room.
+        by_model: The name of each model, with its cards.
+        rest: The mistakes without a picture, and those for which there is no room.
     """
 
     by_model: tuple[tuple[str, tuple[Card, ...]], ...]
@@ -88,14 +88,14 @@ def build_mistakes(mistakes: Sequence[MistakeResult], pictures: Sequence[ReportP
     """Choose the mistakes that are shown as cards: the first of each model in turn, at most `MOST_CARDS`.
 
     Args:
-        mistakes: of all models, the worst first.
-        pictures: the pictures that `MistakeResult.picture` numbers.
+        mistakes: The mistakes of all models, the worst first.
+        pictures: The faces; `MistakeResult.picture` is an index into them.
 
     Returns:
         The cards and the rest.
 
     Raises:
-        ValueError: a picture is missing or has a wrong form.
+        ValueError: A picture is missing or has a wrong form.
     """
     shown = _choose(mistakes)
     models = dict.fromkeys(mistake.model for mistake in mistakes if id(mistake) in shown)
@@ -202,8 +202,8 @@ def draw_first_batch(path: Path, batch: Batch) -> None:
     """Draw a batch as the student sees it, with `draw_batch`.
 
     Args:
-        path: of the PNG.
-        batch: of face crops.
+        path: The path of the PNG.
+        batch: The batch of face crops.
     """
     masks = batch.rows.get("mask")
     draw_batch(
@@ -231,17 +231,17 @@ def draw_batch(
     first images are drawn in a grid.
 
     Args:
-        path: of the PNG.
+        path: The path of the PNG.
         images: uint8 (N, H, W, 3) RGB.
         labels: (N,), real 0, fake 1.
-        ids: names (N,).
+        ids: The names of the images (N,).
         masks: (N, H, W) in 0..1, None for none.
-        max_items: the most pairs, or half the most images.
-        title: stands above the images.
+        max_items: The largest number of pairs that are drawn; without masks, twice as many images.
+        title: The title above the images.
 
     Raises:
-        ValueError: the arrays have a wrong form or do not belong together.
-        UserError: the disk refuses.
+        ValueError: The arrays have a wrong form or do not belong together.
+        UserError: The disk refuses.
     """
     labels = np.asarray(labels)
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:

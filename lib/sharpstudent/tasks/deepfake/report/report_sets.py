@@ -17,8 +17,8 @@ def describe_auc(estimate: MetricValue, *more: str) -> str:
     """Format an AUC with its interval: `.902 (95 % interval .880 to .927; 336 frames of 42 people)`.
 
     Args:
-        estimate: the AUC.
-        more: texts that follow the interval in the brackets.
+        estimate: The AUC.
+        more: Texts that follow the interval in the brackets.
 
     Returns:
         The text.
@@ -34,9 +34,9 @@ class ReportSet:
     """A data set of the results.
 
     Attributes:
-        name: of the source; "" where metrics have no part.
-        is_alone: whether its metrics may stand without its name.
-        about: what the results say of it.
+        name: The name of the source; "" where metrics have no part.
+        is_alone: Whether it is the only set, so that metrics without a set's name are its own.
+        about: The description of the set in the results.
     """
 
     name: str
@@ -57,8 +57,8 @@ class ReportSet:
         """Find a metric of this set.
 
         Args:
-            model: one of the results' models.
-            metric: its name without a part.
+            model: The model, one of the results'.
+            metric: The name of the metric without a part.
 
         Returns:
             The estimate, None where it is absent.
@@ -70,8 +70,8 @@ class ReportSet:
         """Find a count of this set.
 
         Args:
-            model: one of the results' models.
-            metric: its name without a part.
+            model: The model, one of the results'.
+            metric: The name of the metric without a part.
 
         Returns:
             The count, None where it is absent.
@@ -94,7 +94,7 @@ class ReportSet:
         """What a metric is computed over: `336 frames of 42 people`.
 
         Args:
-            model: one of the results' models.
+            model: The model, one of the results'.
             unit: `frame` or `video`.
 
         Returns:
@@ -131,11 +131,11 @@ def find_comparison(
     """Find the comparison of two models on a set, whichever way round it was made.
 
     Args:
-        results: of the evaluation.
-        a: the first model.
-        b: the second model.
-        metric: its name without a part.
-        dataset: one of the sets.
+        results: The results of the evaluation.
+        a: The first model.
+        b: The second model.
+        metric: The name of the metric without a part.
+        dataset: One of the sets.
 
     Returns:
         The comparison, with the difference a minus b; None where there is none.

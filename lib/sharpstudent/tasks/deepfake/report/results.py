@@ -23,11 +23,11 @@ class CurvePoints(Plain):
     """A curve from the highest threshold down.
 
     Attributes:
-        x_name: name of the x axis.
-        y_name: name of the y axis.
-        x: in 0..1 (P,).
-        y: in 0..1 (P,).
-        thresholds: log-odds (P,), null where nothing is called fake.
+        x_name: The name of the x axis.
+        y_name: The name of the y axis.
+        x: The x values in 0..1 (P,).
+        y: The y values in 0..1 (P,).
+        thresholds: The thresholds, log-odds (P,); null where nothing is called fake.
     """
 
     x_name: str
@@ -41,10 +41,10 @@ class ReliabilityBins(Plain):
     """A reliability diagram of the probability of fake.
 
     Attributes:
-        edges: in 0..1 (M + 1,).
-        counts: samples in each bin (M,).
-        said: mean probability (M,), null in an empty bin.
-        true: share that is fake (M,), null in an empty bin.
+        edges: The edges of the bins, in 0..1 (M + 1,).
+        counts: The number of samples in each bin (M,).
+        said: The mean predicted probability in each bin (M,); null in an empty bin.
+        true: The observed share of fakes in each bin (M,); null in an empty bin.
     """
 
     edges: Numbers
@@ -57,9 +57,9 @@ class ScoreHistogram(Plain):
     """Samples by their probability of fake.
 
     Attributes:
-        edges: in 0..1 (M + 1,).
-        real: counts of reals (M,).
-        fake: counts of fakes (M,).
+        edges: The edges of the bins, in 0..1 (M + 1,).
+        real: The number of reals in each bin (M,).
+        fake: The number of fakes in each bin (M,).
     """
 
     edges: Numbers
@@ -74,10 +74,10 @@ class Drawing(Plain):
         level: `frame` or `video_mean`.
         part: "" for all data, or "@SOURCE".
         roc: ROC curve.
-        pr: precision-recall curve.
+        pr: Precision-recall curve.
         det: DET curve.
-        reliability: reliability diagram.
-        histogram: histogram of both classes.
+        reliability: Reliability diagram.
+        histogram: Histogram of both classes.
     """
 
     level: str
@@ -96,9 +96,9 @@ class OperatingPointResult(Plain):
     """A threshold with its rates on the data where it was chosen.
 
     Attributes:
-        threshold: log-odds before temperature.
-        tpr: true positive rate.
-        fpr: false positive rate.
+        threshold: The threshold, log-odds before the temperature.
+        tpr: The true positive rate: the share of fakes that are found.
+        fpr: The false positive rate: the share of reals that are called fake.
     """
 
     threshold: float
@@ -110,12 +110,12 @@ class CalibrationResult(Plain):
     """Temperature and thresholds, chosen on `fitted_on` and on nothing else.
 
     Attributes:
-        fitted_on: the data, in words.
-        temperature: what logits are divided by.
-        note: why the search found none.
-        log_loss: before and after, in nats.
-        ece: before and after.
-        operating_points: by level (`frame`, `video_mean`, ...) and name (`eer`, `youden`, `fpr_1pct`, ...).
+        fitted_on: The data, in words.
+        temperature: What logits are divided by.
+        note: A warning where the search for the temperature ended at one of its bounds; else null.
+        log_loss: The log loss before and after the temperature [nats].
+        ece: The expected calibration error before and after the temperature.
+        operating_points: The thresholds by level (`frame`, `video_mean`, ...) and name (`eer`, `fpr_1pct`, ...).
     """
 
     fitted_on: str
@@ -130,9 +130,9 @@ class CorruptionPoint(Plain):
     """The AUC at one severity.
 
     Attributes:
-        strength: the severity, in the corruption's unit.
-        label: the severity for readers, `quality 50`.
-        auc: frame AUC.
+        strength: The severity, in the corruption's unit.
+        label: The severity for readers, such as `quality 50`.
+        auc: The frame AUC.
     """
 
     strength: float
@@ -144,10 +144,10 @@ class CorruptionCurve(Plain):
     """The AUC under one corruption at rising severities, the first of them none at all (K,).
 
     Attributes:
-        name: of the corruption.
-        unit: of the severities.
-        points: (K,).
-        area: mean AUC along the curve in 0..1, by the trapezoid rule over equally spaced severities.
+        name: The name of the corruption.
+        unit: The unit of the severities.
+        points: The points of the curve (K,).
+        area: The mean AUC along the curve in 0..1, by the trapezoid rule over equally spaced severities.
     """
 
     name: str
@@ -160,20 +160,20 @@ class ModelResult(ModelBase):
     """One model of an evaluation.
 
     Attributes:
-        name: as reports call it, unique.
-        role: its part in the comparison of two stages, `model` where it has none.
-        file: name of its file, without folders.
-        sha256: of that file, null where only its scores are kept.
-        architecture: null where it is not known.
-        image_size: side of the input in pixels, null where it is not known.
-        trained: what the checkpoint says of its training (stage, run, epoch, seed, ...).
-        validation: the validation metrics in the checkpoint.
-        figures: metrics by name, LEVEL_METRIC[_RULE][@SOURCE[/MANIPULATION]], as in evaluation/set_metrics.py.
-        drawings: curves of each level and part.
-        calibration: null where none was fitted.
-        cost: null where it was not measured.
-        robustness: a curve for each corruption.
-        notes: what to keep in mind.
+        name: The name in reports, unique among the models.
+        role: The role in the comparison of two stages; `model` for a model without one.
+        file: The name of its file, without folders.
+        sha256: The sha256 of that file; null where only the model's scores are kept.
+        architecture: The name of the architecture; null where it is not known.
+        image_size: The side of the input [px]; null where it is not known.
+        trained: What the checkpoint says of its training (stage, run, epoch, seed, ...).
+        validation: The validation metrics in the checkpoint.
+        figures: Metrics by name, LEVEL_METRIC[_RULE][@SOURCE[/MANIPULATION]], as in evaluation/set_metrics.py.
+        drawings: The curves of each level and part.
+        calibration: The temperature and thresholds; null where none were fitted.
+        cost: The cost of one picture; null where it was not measured.
+        robustness: A curve for each corruption.
+        notes: What to keep in mind.
     """
 
     image_size: int | None
@@ -187,20 +187,20 @@ class DataResult(SetBase):
     """One data set that detectors were evaluated on.
 
     Attributes:
-        name: unique among the sets.
-        kind: manifest, folder (cropped for this evaluation), crops or validation.
-        split: of a manifest, else null.
-        fingerprint: sha256 over names, labels and contents of all faces.
-        frames: number of frames.
-        faces: number of faces.
-        real: frames that are real.
-        fake: frames that are fake.
-        videos: number of videos.
-        people: number of people.
-        faces_rule: which of a frame's faces count.
-        without_decision: frames in which no face was found or that could not be read, by reason.
-        manipulations: fakes of each kind, in frames.
-        notes: what to keep in mind.
+        name: The name of the set, unique among the sets.
+        kind: `manifest`, `folder` (cropped for this evaluation), `crops` or `validation`.
+        split: The split that was read; null for sets without splits.
+        fingerprint: A sha256 over the names, labels and contents of all faces.
+        frames: Number of frames.
+        faces: Number of faces.
+        real: Frames that are real.
+        fake: Frames that are fake.
+        videos: Number of videos.
+        people: Number of people.
+        faces_rule: Which faces of a frame count, in words.
+        without_decision: The number of frames in which no face was found or that could not be read, by reason.
+        manipulations: The number of fake frames of each kind.
+        notes: What to keep in mind.
     """
 
     frames: int
@@ -218,12 +218,12 @@ class ComparisonResult(PairBase):
     """Two models on the same samples.
 
     Attributes:
-        a: name of the first model.
-        b: name of the second model.
-        figure: name of the metric.
-        difference: the metric of a minus that of b, paired.
-        p_value: two-sided.
-        agreement: share of samples that both call the same at log-odds 0.
+        a: Name of the first model.
+        b: Name of the second model.
+        figure: The name of the metric.
+        difference: The metric of a minus that of b, paired.
+        p_value: The two-sided p-value of the difference.
+        agreement: The share of samples that both models call the same at log-odds 0.
     """
 
     figure: str
@@ -234,14 +234,14 @@ class MistakeResult(Plain):
     """One of a model's worst mistakes.
 
     Attributes:
-        model: name of the model.
-        source: name of the data set.
-        sample_id: name of the sample.
-        clip_id: name of its clip.
-        manipulation: kind of fake, "" for a real.
-        label: real 0, fake 1.
-        probability: of fake.
-        picture: its number among the report's pictures, null where it could not be read again.
+        model: Name of the model.
+        source: Name of the data set.
+        sample_id: Name of the sample.
+        clip_id: Name of its clip.
+        manipulation: Kind of fake, "" for a real.
+        label: Real 0, fake 1.
+        probability: The model's probability of fake.
+        picture: The index of its picture in the report; null where the face could not be read again.
     """
 
     model: str
@@ -258,9 +258,9 @@ class Band(Plain):
     """A value that the two-stage guide expects on FaceForensics++ at 380 px.
 
     Attributes:
-        what: what it is a value of.
-        expected: what the guide expects.
-        measured: what was measured here.
+        what: The quantity, such as `Teacher: parameters`.
+        expected: The value that the guide expects, in words.
+        measured: The value that was measured here, in words.
     """
 
     what: str
@@ -272,20 +272,20 @@ class Results(ResultsBase):
     """Everything that one evaluation of detectors found.
 
     Attributes:
-        title: of the report.
-        made_at: time in ISO 8601, UTC.
-        command: the command line.
-        verdict: plain sentences, the most important first.
-        protocol: how it was done, by aspect (`samples`, `intervals`, `selection`, ...).
-        data: the data sets.
-        models: the models.
-        comparisons: pairs of models.
-        mistakes: the worst ones of each model.
-        training: curves of a run, null where no run was evaluated.
-        bands: what the guide expects, where models have roles.
-        config: config of the run.
-        environment: machine and versions.
-        notes: what to keep in mind.
+        title: The title of the report.
+        made_at: The time in ISO 8601, UTC.
+        command: The command line.
+        verdict: Plain sentences, the most important first.
+        protocol: How it was done, by aspect (`samples`, `intervals`, `selection`, ...).
+        data: The data sets.
+        models: The models.
+        comparisons: Pairs of models.
+        mistakes: The worst mistakes of each model.
+        training: The curves of a run; null where no run was evaluated.
+        bands: The values that the guide expects, where models have roles; else empty.
+        config: The resolved config of the run.
+        environment: Machine and versions.
+        notes: What to keep in mind.
     """
 
     schema_: str = Field(default=SCHEMA, alias="schema")

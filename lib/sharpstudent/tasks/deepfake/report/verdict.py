@@ -50,9 +50,9 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
     which frames have no decision.
 
     Args:
-        results: of the evaluation; its own `verdict` is not read.
-        lighter: the widest student of the family that is lighter than the teacher (`find_lighter_width`), named where
-            this one is not.
+        results: The results of the evaluation; their own `verdict` is not read.
+        lighter: The widest student of the same family that is lighter than the teacher (`find_lighter_width`); it is
+            named where this student is not.
 
     Returns:
         The lines.
@@ -78,8 +78,8 @@ def write_headed_verdict(results: Results, *, lighter: Lighter | None = None) ->
     """Write a headline and the sentences of `write_verdict`, as reports and the console show them.
 
     Args:
-        results: of the evaluation.
-        lighter: as in `write_verdict`.
+        results: The results of the evaluation.
+        lighter: As in `write_verdict`.
 
     Returns:
         The lines.
@@ -135,8 +135,8 @@ def describe_gain(results: Results, sets: list[ReportSet]) -> list[str]:
     """Say whether distillation helped, for each distilled model and each set that selected nothing.
 
     Args:
-        results: of the evaluation.
-        sets: the sets of the results.
+        results: The results of the evaluation.
+        sets: The sets of the results.
 
     Returns:
         Sentences.
@@ -172,8 +172,8 @@ def describe_teacher_gap(results: Results, sets: list[ReportSet]) -> list[str]:
     """Say how far each distilled student is from each teacher, and how often the two agree.
 
     Args:
-        results: of the evaluation.
-        sets: the sets of the results.
+        results: The results of the evaluation.
+        sets: The sets of the results.
 
     Returns:
         Sentences.
@@ -192,8 +192,8 @@ def describe_pairs(results: Results, sets: list[ReportSet]) -> list[str]:
     """Say which of two models separates better, for all pairs that the roles say nothing about.
 
     Args:
-        results: of the evaluation.
-        sets: the sets of the results.
+        results: The results of the evaluation.
+        sets: The sets of the results.
 
     Returns:
         Sentences.
@@ -288,8 +288,8 @@ def write_headline(results: Results, sets: list[ReportSet]) -> str:
     """Write one line: whether distillation helped, or stage 2 as a whole; else how well the models separate.
 
     Args:
-        results: of the evaluation.
-        sets: the sets of the results.
+        results: The results of the evaluation.
+        sets: The sets of the results.
 
     Returns:
         The line.

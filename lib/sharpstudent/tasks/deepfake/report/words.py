@@ -43,8 +43,8 @@ class MetricName:
 
     Attributes:
         level: `frame`, `video_RULE`, `video` for counts of videos, "" for people.
-        base: the metric.
-        suffix: the part of the data: "", `@SOURCE` or `@SOURCE/MANIPULATION`.
+        base: The name of the metric.
+        suffix: The part of the data: "", `@SOURCE` or `@SOURCE/MANIPULATION`.
     """
 
     level: str
@@ -57,12 +57,12 @@ class Word:
     """How a metric is named and formatted.
 
     Attributes:
-        title: its name for readers.
-        unit: how values are formatted.
-        rises: whether more is better, None where neither is.
-        kind: the group that it belongs to.
-        entry: of the glossary.
-        threshold: where its decisions are made, None where there are none.
+        title: The metric's name for readers.
+        unit: How values are formatted.
+        rises: Whether higher values are better; None where neither direction is.
+        kind: The group that it belongs to.
+        entry: The entry of the glossary that explains it.
+        threshold: The name of the threshold at which decisions are made; None for metrics without decisions.
     """
 
     title: str

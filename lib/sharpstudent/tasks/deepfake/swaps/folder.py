@@ -34,7 +34,7 @@ class SwapRow:
         source_file: The source's photo below PEOPLE; "" for a real picture.
         target_file: The target's photo below PEOPLE.
         method: How it was blended; "" for a real picture.
-        seed: Of the choice of partners.
+        seed: The seed of the choice of partners.
     """
 
     file: str

@@ -27,7 +27,7 @@ class SwapRequest:
         people: ROOT/PERSON/*.jpg or a CSV file.
         dest: The folder to write.
         per_face: Fakes for each real face.
-        seed: Of the choice of partners.
+        seed: The seed of the choice of partners.
         split: Which part of the people.
         image_size: Side of the pictures [px].
         picture: `png` or `jpg`.
