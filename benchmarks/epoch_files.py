@@ -109,7 +109,7 @@ def main() -> int:
     checkout: Path = parser.parse_args().checkout.resolve()
     package = checkout / "lib" / "sharpstudent"
     package = package if package.is_dir() else checkout / "lib"  # as it was called before November 2026
-    sys.path[:0] = [str(package.parent), str(ROOT / "tests")]
+    sys.path[:0] = [str(package.parent), str(ROOT / "tests" / "helpers")]
     profile = watch_epoch(checkout, package)
     print(*sorted(profile.files), "", sep="\n")
     print(f"{len(profile.of_command)} files entered by the whole command of stage 2, checks and closing included")

@@ -23,8 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(TESTS)]
+HELPERS = Path(__file__).resolve().parents[1] / "tests" / "helpers"
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(HELPERS)]
 
 from run_differences import compare, find
 

@@ -99,7 +99,7 @@ def write_sets(folder: Path, options: argparse.Namespace) -> str:
 
 def draw(size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Drawn faces in the box that self-blending cuts, and their landmarks."""
-    from tests.drawn_faces import draw_face
+    from tests.helpers.drawn_faces import draw_face
 
     seed = 0
     while True:

@@ -65,7 +65,7 @@ def write(folder: Path, count: int) -> None:
     import cv2
     from sharpstudent.tasks.deepfake.dataset.manifest import write_manifest
 
-    from tests.drawn_faces import draw_face
+    from tests.helpers.drawn_faces import draw_face
 
     image, landmarks = draw_face(0, CROP_SIDE)
     content = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
@@ -204,7 +204,7 @@ def _find_faces(kind: str, manifest: Any) -> Sequence[Any]:
     from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace
     from sharpstudent.tasks.deepfake.sources.manifest import find_faces
 
-    from tests.drawn_faces import draw_face
+    from tests.helpers.drawn_faces import draw_face
 
     if kind != "empty":
         return find_faces(manifest.path, fakes="blend").train

@@ -115,7 +115,7 @@ def read_crops(options: argparse.Namespace) -> list[tuple[str, NDArray[np.uint8]
     if found:
         pictures = [(name, read_picture(path)) for name, path in found]
     else:
-        from tests.drawn_faces import draw_face
+        from tests.helpers.drawn_faces import draw_face
 
         print(f"no pictures at {options.crops}: drawn faces, which no model knows")
         pictures = [(("real", "fake")[i % 2], draw_face(i, 256)[0]) for i in range(40)]

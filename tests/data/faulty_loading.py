@@ -9,16 +9,17 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "helpers"), str(HERE)]
 
-import faulty_items
+import faulty_samples
 from sharpstudent.core.errors import exit_codes
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import evaluation_batches
 
 if __name__ == "__main__":
-    fault, fails = getattr(faulty_items, sys.argv[1]), "fail" in sys.argv[2:]
-    source = faulty_items.Faulty(40, fault, at=8)
+    fault, fails = getattr(faulty_samples, sys.argv[1]), "fail" in sys.argv[2:]
+    source = faulty_samples.Faulty(40, fault, at=8)
     batches = load_batches(source, evaluation_batches(40, 4), seed=0, num_workers=2, timeout_s=100 if fails else 1)
     try:
         with exit_codes():

@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "helpers"), str(HERE)]
 
-from made_items import MadeItems
+from made_samples import MadeItems
 from sharpstudent.core.types import Sample
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import TrainSampler

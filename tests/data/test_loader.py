@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_items import Crashing, MadeItems, collate_pictures
+from made_samples import Crashing, MadeItems, collate_pictures
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.core.types import Batch, Sample
 from sharpstudent.data.dataset import UnreadableSample
@@ -284,7 +284,7 @@ def test_a_set_beyond_saving_is_the_users_error_also_from_a_worker(workers: int)
 def test_what_make_raises_names_the_sample_and_the_place_also_from_a_worker(workers: int) -> None:
     with pytest.raises(UserError, match=r"sample photos/\d\.jpg: .* raised ZeroDivisionError") as caught:
         load(Crashing(4, dies=False), workers=workers)
-    assert re.search(r"a defect\n +.*made_items\.py, line \d+, in make", caught.value.as_text())
+    assert re.search(r"a defect\n +.*made_samples\.py, line \d+, in make", caught.value.as_text())
 
 
 def test_a_worker_that_dies_is_noticed() -> None:

@@ -15,16 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import faulty_items
+import faulty_samples
 import pytest
-from faulty_items import Faulty, do_nothing
-from made_items import MadeItems
+from faulty_samples import Faulty, do_nothing
+from made_samples import MadeItems
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.data.loader import LoadedBatch, load_batches
 from sharpstudent.data.sampler import evaluation_batches
 from sharpstudent.data.workers import _tell_all_but_lost_connections
 
 PROGRAM = Path(__file__).with_name("faulty_loading.py")
+FOLDERS = [str(PROGRAM.parents[2]), str(PROGRAM.parents[1] / "helpers"), str(PROGRAM.parent)]
 
 
 def open_batches(source: MadeItems, *, workers: int = 2, timeout_s: float = 30.0) -> Iterator[LoadedBatch]:
@@ -69,7 +70,7 @@ def _no_process_is_left() -> Iterator[None]:
 
 @pytest.mark.parametrize("fault", ["sleep", "block_in_a_system_call", "halt"])
 def test_a_worker_that_hangs_is_told_after_the_timeout_with_the_batch_and_the_remedy(fault: str) -> None:
-    batches = open_batches(Faulty(40, getattr(faulty_items, fault), at=8), timeout_s=0.8)
+    batches = open_batches(Faulty(40, getattr(faulty_samples, fault), at=8), timeout_s=0.8)
     start = time.monotonic()
     with pytest.raises(TrainingStopped) as caught:
         list(batches)
@@ -154,8 +155,8 @@ def _kill_group(process: subprocess.Popen[str]) -> None:
 def test_a_program_that_was_suspended_has_not_waited() -> None:
     """Ctrl-Z for longer than the timeout."""
     program = (
-        f"import sys; sys.path[:0] = {[str(PROGRAM.parents[2]), str(PROGRAM.parent)]}\n"
-        "from faulty_items import Faulty, do_nothing\n"
+        f"import sys; sys.path[:0] = {FOLDERS}\n"
+        "from faulty_samples import Faulty, do_nothing\n"
         "from sharpstudent.data.loader import load_batches\n"
         "from sharpstudent.data.sampler import evaluation_batches\n"
         "source = Faulty(40, do_nothing, seconds=0.4)\n"
@@ -186,7 +187,7 @@ def test_a_program_that_was_suspended_has_not_waited() -> None:
 
 
 def test_a_worker_killed_while_a_batch_is_waited_for_is_told_at_once() -> None:
-    batches = open_batches(Faulty(40, faulty_items.sleep, at=4))
+    batches = open_batches(Faulty(40, faulty_samples.sleep, at=4))
     next(batches)
     victim = list_workers()[0]
     threading.Timer(0.5, os.kill, [victim, signal.SIGKILL]).start()
@@ -201,7 +202,7 @@ def test_a_worker_killed_while_a_batch_is_waited_for_is_told_at_once() -> None:
 def test_a_worker_killed_while_the_training_process_computes_is_told_at_the_next_batch_not_in_the_step(
     number: signal.Signals,
 ) -> None:
-    batches = open_batches(Faulty(40, faulty_items.sleep, at=4))
+    batches = open_batches(Faulty(40, faulty_samples.sleep, at=4))
     next(batches)
     os.kill(list_workers()[0], number)
     end = time.monotonic() + 0.5
@@ -216,7 +217,7 @@ def test_a_worker_killed_while_the_training_process_computes_is_told_at_the_next
 def test_a_worker_that_dies_as_soon_as_it_starts_is_told() -> None:
     start = time.monotonic()
     with pytest.raises(TrainingStopped, match="a loader process died"):
-        next(open_batches(Faulty(8, faulty_items.be_killed), workers=1))
+        next(open_batches(Faulty(8, faulty_samples.be_killed), workers=1))
     assert time.monotonic() - start < 5.5  # a death before torch has begun to look is seen at its next look
 
 
@@ -225,7 +226,7 @@ def test_a_worker_that_dies_is_told_in_another_than_the_main_thread_too() -> Non
 
     def load() -> None:
         try:
-            list(open_batches(Faulty(40, faulty_items.be_killed, at=8)))
+            list(open_batches(Faulty(40, faulty_samples.be_killed, at=8)))
         except TrainingStopped as error:
             told.append(str(error))
 
@@ -238,7 +239,7 @@ def test_a_worker_that_dies_is_told_in_another_than_the_main_thread_too() -> Non
 
 def test_a_death_changes_nothing_for_the_next_loading() -> None:
     with pytest.raises(TrainingStopped):
-        list(open_batches(Faulty(40, faulty_items.be_killed, at=8)))
+        list(open_batches(Faulty(40, faulty_samples.be_killed, at=8)))
     assert len(list(open_batches(MadeItems(40)))) == 10
 
 
@@ -267,7 +268,7 @@ def test_workers_leave_ctrl_c_and_sigterm_to_the_training_process() -> None:
 @pytest.mark.parametrize(("fault", "kind"), [("raise_a_runtime_error", RuntimeError), ("raise_an_os_error", OSError)])
 def test_what_make_raises_in_a_worker_is_told_with_its_kind_and_its_place(fault: str, kind: type[Exception]) -> None:
     with pytest.raises(UserError, match=f"make raised {kind.__name__}") as caught:
-        list(open_batches(Faulty(8, getattr(faulty_items, fault))))
+        list(open_batches(Faulty(8, getattr(faulty_samples, fault))))
     assert "a defect, not" in str(caught.value)
     assert f"in {fault}" in str(caught.value)
 
@@ -276,7 +277,7 @@ def test_shared_memory_that_is_full_is_the_users_error_with_the_remedy() -> None
     """torch would print a traceback in the worker, lose the batch, and wait for it for ever."""
     start = time.monotonic()
     with pytest.raises(UserError) as caught:
-        list(open_batches(Faulty(40, faulty_items.run_out_of_shared_memory)))
+        list(open_batches(Faulty(40, faulty_samples.run_out_of_shared_memory)))
     assert time.monotonic() - start < 5
     for word in ("/dev/shm", "--shm-size", "--set num_workers=0", "MB"):
         assert word in caught.value.as_text()
@@ -284,7 +285,7 @@ def test_shared_memory_that_is_full_is_the_users_error_with_the_remedy() -> None
 
 def test_a_bus_error_of_a_worker_points_to_shared_memory() -> None:
     with pytest.raises(TrainingStopped, match=r"killed by SIGBUS.*--shm-size"):
-        list(open_batches(Faulty(40, faulty_items.have_a_bus_error, at=8)))
+        list(open_batches(Faulty(40, faulty_samples.have_a_bus_error, at=8)))
 
 
 def test_a_worker_that_cannot_be_started_is_told_and_those_that_started_are_ended(
@@ -306,7 +307,7 @@ def test_a_worker_that_cannot_be_started_is_told_and_those_that_started_are_ende
 
 
 def test_a_keyboard_interrupt_while_a_batch_is_waited_for_ends_the_workers() -> None:
-    batches = open_batches(Faulty(40, faulty_items.block_in_a_system_call, at=4))
+    batches = open_batches(Faulty(40, faulty_samples.block_in_a_system_call, at=4))
     next(batches)
     threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
@@ -316,7 +317,7 @@ def test_a_keyboard_interrupt_while_a_batch_is_waited_for_ends_the_workers() -> 
 
 @pytest.mark.parametrize("fault", ["sleep", "block_in_a_system_call"])
 def test_an_iterator_that_is_closed_early_ends_its_workers_at_once_even_if_they_hang(fault: str) -> None:
-    batches = open_batches(Faulty(40, getattr(faulty_items, fault), at=4))
+    batches = open_batches(Faulty(40, getattr(faulty_samples, fault), at=4))
     next(batches)
     workers = list_workers()
     assert len(workers) == 2
@@ -372,10 +373,10 @@ def test_fifty_epochs_use_no_more_files_shared_memory_or_threads_than_two(stops:
 
 def test_a_program_that_has_loaded_several_epochs_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
     program = (
-        f"import sys; sys.path[:0] = {[str(PROGRAM.parents[2]), str(PROGRAM.parent)]}\n"
+        f"import sys; sys.path[:0] = {FOLDERS}\n"
         "import tempfile\n"
         "from pathlib import Path\n"
-        "from faulty_items import Faulty, do_nothing\n"
+        "from faulty_samples import Faulty, do_nothing\n"
         "from sharpstudent.data.loader import load_batches\n"
         "from sharpstudent.data.sampler import evaluation_batches\n"
         "for _ in range(3):\n"

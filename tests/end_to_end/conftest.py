@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-for _folder in (ROOT, ROOT / "tests"):  # the package, and the builders of data, for whichever way pytest was started
+for _folder in (
+    ROOT,
+    ROOT / "tests" / "helpers",
+):
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))
 

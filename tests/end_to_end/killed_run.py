@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers"), str(Path(__file__).resolve().parent)]
 
 WAYS = ("clock", "save", "save", "passes")  # half of the kills fall inside a save
 

@@ -179,7 +179,7 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path, tin
         text=True,
         timeout=300,
         check=False,
-        env={**ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
+        env={**ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests" / "helpers")))},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout.splitlines()[-1])

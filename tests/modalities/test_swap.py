@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-for folder in (ROOT, ROOT / "tests"):
+for folder in (ROOT, ROOT / "tests" / "helpers"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

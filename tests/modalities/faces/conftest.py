@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-for folder in (ROOT, ROOT / "tests"):  # the package, and drawn_faces.py, for whichever way pytest was started
+for folder in (
+    ROOT,
+    ROOT / "tests" / "helpers",
+):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

@@ -30,7 +30,7 @@ EVERY = [pytest.param(d, id=d.name, marks=[needs_h264] if d.name == "h264" else 
 ROOT = Path(__file__).resolve().parents[3]
 TELL_SUMS = """
 import json, sys
-sys.path[:0] = ["tests", "tests/modalities/faces"]
+sys.path[:0] = ["tests/helpers", "tests/modalities/faces"]
 from test_faces_corruptions import sum_up
 print(json.dumps(sum_up(reverse=True)))
 """

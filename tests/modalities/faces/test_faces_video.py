@@ -178,7 +178,7 @@ def test_nothing_is_printed_about_damage_and_logging_is_as_before() -> None:
     """In a process of its own: FFmpeg's level is read once a process."""
     code = f"""
 import os, sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "helpers")!r}]
 import cv2
 from pathlib import Path
 from sharpstudent.modalities.faces.video import UnreadableVideo, sample_video

@@ -1,15 +1,10 @@
-"""Makes tests/drawn_faces.py importable, and gives every test of the tasks a folder of its own to stand in."""
+"""Gives every test of the tasks a folder of its own to stand in."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-TESTS = Path(__file__).resolve().parents[2]
-if str(TESTS) not in sys.path:
-    sys.path.insert(0, str(TESTS))
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from drawn_faces import draw_face
-from end_to_end.workplace import STAGE_1, Ended, Workplace
 from made_manifest import MadeFace, write_set
+from workplace import STAGE_1, Ended, Workplace
 
 CONFIG = """{
   "data_source": "manifest", "data_root": "set", "image_size": 32, "student": "test_efficientnet",

@@ -17,7 +17,6 @@ from typing import Any
 import ffpp_tree
 import pytest
 from drawn_faces import draw_face
-from end_to_end.workplace import STAGE_1, STAGE_2, Workplace
 from made_manifest import MadeFace, write_set
 from made_sources import KnowingDetector, KnowingMesh, draw_known, write_picture
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
@@ -25,6 +24,7 @@ from sharpstudent.tasks.deepfake.sources import face_crops
 from sharpstudent.tasks.deepfake.sources.face import FaceSplits
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from sharpstudent.train.build import TrainingData
+from workplace import STAGE_1, STAGE_2, Workplace
 
 CONFIG = {
     "image_size": 32,

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-TESTS = Path(__file__).resolve().parents[3]
-if str(TESTS) not in sys.path:
-    sys.path.insert(0, str(TESTS))
+HELPERS = Path(__file__).resolve().parents[3] / "helpers"
+if str(HELPERS) not in sys.path:
+    sys.path.insert(0, str(HELPERS))
 
 from drawn_faces import draw_face
 from sharpstudent.report.results import CostResult, MetricValue, Role, TrainingResult

@@ -178,7 +178,7 @@ def test_of_an_onnx_file_its_numbers_are_counted_and_its_macs_are_not(
 ) -> None:
     onnx = pytest.importorskip("onnx", reason="makes an ONNX file: pip install '.[onnx]'")
     pytest.importorskip("onnxruntime", reason="runs an ONNX file: pip install '.[onnx]'")
-    from test_onnx_model import write_graph
+    from test_onnx import write_graph
 
     path = write_graph(tmp_path / "a.onnx", shape=(8, 3, SIDE, SIDE))
     found = measure_cost(open_file(path), rounds=3)

@@ -64,7 +64,7 @@ def test_a_compiled_student_draws_the_same_masks_in_both_passes_and_others_in_th
 
 WITHOUT_COMPILER = """
 import sys, torch
-sys.path[:0] = [".", "tests/engine"]
+sys.path[:0] = [".", "tests/helpers"]
 from tiny_models import START, are_identical, make_batch, make_step, make_student, take_snapshot
 from tiny_runs import make_run
 from sharpstudent.train.oom import MemoryRetry

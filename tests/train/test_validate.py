@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from preflight_place import SIDE, Place, Reader
+from preflight_setup import SIDE, Place, Reader
 from sharpstudent.core.types import Direction
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.tasks.deepfake.metrics import compute_margins

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from made_items import MadeItems
+from made_samples import MadeItems
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import Samples
 from sharpstudent.task import ClassificationTask, ModelSpec, TaskSection

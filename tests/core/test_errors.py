@@ -17,7 +17,7 @@ from sharpstudent.core.errors import (
     exit_codes,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MISSING = Problem(
     where="weights/FFc23.tar",
     what="does not exist",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from preflight_place import Pictures, Place
+from preflight_setup import Pictures, Place
 from sharpstudent.config.run_config import TeacherSection
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import capture_rng_state

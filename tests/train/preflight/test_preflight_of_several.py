@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from preflight_place import GOOD, STUDENT, Place, Reader
+from preflight_setup import GOOD, STUDENT, Place, Reader
 from sharpstudent.config.run_config import TeacherSection
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Table

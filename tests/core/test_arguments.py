@@ -11,7 +11,7 @@ import pytest
 from sharpstudent.core.arguments import Parser, read_number
 from sharpstudent.core.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = {
     "train_student_only.py": ("--nmae", "--name"),
     "main_distillation.py": ("--resum", "--resume"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from preflight_place import GOOD, STUDENT, Pictures, Place, make_task
+from preflight_setup import GOOD, STUDENT, Pictures, Place, make_task
 from sharpstudent.core.types import Table
 from sharpstudent.metrics.bootstrap import join_tables
 from sharpstudent.metrics.checks import MetricError

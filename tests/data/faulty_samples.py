@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from made_items import MadeItems
+from made_samples import MadeItems
 from sharpstudent.core.types import Sample
 
 

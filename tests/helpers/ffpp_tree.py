@@ -18,7 +18,7 @@ import numpy as np
 from drawn_faces import draw_face
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = ROOT.parent / "shared" / "data" / "faces"
 MODEL_FILES = (ROOT / "weights" / "face_detection_yunet_2023mar.onnx", ROOT / "weights" / "face_landmark.tflite")
 FRAME_HEIGHT, FRAME_WIDTH, FACE_SIDE = 360, 480, 300  # [px]

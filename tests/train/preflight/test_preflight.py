@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from preflight_place import GOOD, SIDE, STUDENT, Pictures, Place, Reader, make_task
+from preflight_setup import GOOD, SIDE, STUDENT, Pictures, Place, Reader, make_task
 from sharpstudent.config.run_config import TeacherSection
 from sharpstudent.config.stored import find_own_run, find_run
 from sharpstudent.core.errors import UserError

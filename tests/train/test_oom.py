@@ -95,7 +95,7 @@ def test_other_errors_are_not(error: BaseException) -> None:
 
 STARVED = """
 import resource, sys, torch
-sys.path[:0] = [".", "tests/engine"]
+sys.path[:0] = [".", "tests/helpers"]
 from tiny_models import START, are_identical, build_batch, make_full_step, make_student, take_snapshot
 from tiny_runs import make_run
 from sharpstudent.train.oom import MemoryRetry

@@ -18,7 +18,7 @@ from sharpstudent.core import io as lock
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import LOCK_NAME, lock_folder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # Takes the folder, leaves a forked child behind as a loader process is left, says both numbers, and waits.
 HOLDER = """
