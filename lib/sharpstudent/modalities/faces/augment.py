@@ -81,7 +81,7 @@ def augment_pair(
 
     Args:
         real: uint8 (H, W, 3) RGB.
-        fake: Of the same shape.
+        fake: An image of the same shape.
         rng: Draws the parameters.
 
     Returns:

@@ -70,7 +70,7 @@ def lose_resolution(picture: Picture, share: float) -> Picture:
 
     Args:
         picture: uint8 (H, W, 3) RGB.
-        share: Of each side that is left in between, 0..1.
+        share: The share of each side that is left in between, 0..1.
 
     Returns:
         The picture at its first size, uint8 (H, W, 3).
@@ -115,7 +115,7 @@ def change_light(picture: Picture, change: float) -> Picture:
 
     Args:
         picture: uint8 (H, W, 3) RGB.
-        change: Of the light, -1..; negative makes the picture darker.
+        change: The relative change of the light, at least -1; a negative one makes the picture darker.
 
     Returns:
         The changed picture, uint8 (H, W, 3).
@@ -132,7 +132,7 @@ def share_online(picture: Picture, passes: float) -> Picture:
 
     Args:
         picture: uint8 (H, W, 3) RGB.
-        passes: How many times, rounded to a whole number.
+        passes: The number of passes, rounded to a whole number.
 
     Returns:
         The picture at its first size, uint8 (H, W, 3).
@@ -185,7 +185,7 @@ class BoxedCrop:
         chances. Where it reaches beyond the picture, the picture is mirrored.
 
         Args:
-            share: Of the box's sides, 0..0.5.
+            share: The size of the jitter as a share of the box's sides, 0..0.5.
             rng: Draws the direction and whether the box grows.
 
         Returns:
@@ -254,7 +254,7 @@ def recompress_h264(picture: NDArray[np.uint8], crf: float) -> NDArray[np.uint8]
 
     Args:
         picture: uint8 (H, W, 3) RGB.
-        crf: The constant rate factor, 0 (nearly lossless) to 51 (worst).
+        crf: The constant rate factor, from 0 (nearly lossless) to 51 (worst).
 
     Returns:
         The decoded picture, uint8 (H, W, 3).
@@ -300,11 +300,11 @@ class Corruption:
     """One kind of damage at several severities.
 
     Attributes:
-        name: As the command line and reports call it.
+        name: The name on the command line and in reports.
         unit: The unit of the severities.
-        severities: In `unit`, from no damage at all to the most.
-        label: Format of a severity as a reader says it.
-        change: Gives the crop, uint8 (h, w, 3), at a severity other than none.
+        severities: The severities in `unit`; the first is no damage at all, the last the most.
+        label: The format string of a severity for readers.
+        change: Applies a severity other than none; returns the crop, uint8 (h, w, 3).
     """
 
     name: str
@@ -353,10 +353,10 @@ def corrupt(face: BoxedCrop, corruption: Corruption, level: int, *, seed: int, i
 
     Args:
         face: The crop in its picture.
-        corruption: What is done to it.
-        level: Place of the severity among the corruption's, 0 for none.
-        seed: Of the randomness.
-        index: Number of the face in its set, >= 0; it keys the randomness, too.
+        corruption: The corruption to apply.
+        level: The index of the severity among the corruption's severities; 0 changes nothing.
+        seed: The seed of the randomness.
+        index: The number of the face in its set, >= 0; the randomness is keyed on it, too.
 
     Returns:
         The crop, uint8 (h, w, 3) RGB, of the same shape but for jitter. Do not write to it.

@@ -28,9 +28,9 @@ def load_model(model_file: str | Path, what: str, build: Callable[[str], Network
     """Load a network from a file.
 
     Args:
-        model_file: The file.
-        what: Its role, for messages.
-        build: Makes the network of the path.
+        model_file: The path of the file.
+        what: The role of the network, for messages.
+        build: Builds the network from the path.
 
     Returns:
         The network.
@@ -75,8 +75,8 @@ class DetectedFace:
     """One detected face, in the image's pixels.
 
     Attributes:
-        box_xyxy: float32 (4,), may reach beyond the image.
-        score: 0..1.
+        box_xyxy: The box, float32 (4,), which may reach beyond the image.
+        score: The network's score, 0..1.
         points: The person's right eye, left eye, nose tip, right and left corner of the mouth, float32 (5, 2). The
             person's right is at the viewer's left.
     """
@@ -104,8 +104,8 @@ class FaceDetector:
         """Load the network.
 
         Args:
-            model_file: face_detection_yunet_2023mar.onnx.
-            score_threshold: Lowest score, 0..1.
+            model_file: The path of face_detection_yunet_2023mar.onnx.
+            score_threshold: Faces with a lower score are dropped, 0..1.
             min_side: A face whose box is narrower or lower is dropped [px of the given image].
 
         Raises:

@@ -130,7 +130,7 @@ def raise_brows(landmarks: NDArray[np.float32], share: float) -> NDArray[np.floa
 
     Args:
         landmarks: (81, 2).
-        share: Of the way to the forehead's points, 0..1.
+        share: How far they move, as a share of the way to the forehead's points, 0..1.
 
     Returns:
         The moved points (10, 2).
@@ -155,7 +155,7 @@ def fill_hulls(
         groups: Points (n, 2) of each hull [px], which may lie outside the picture.
         height: The height of the picture [px].
         width: The width of the picture [px].
-        radius: By which every hull is widened [px]: a thick outline is a fast dilation by a disc.
+        radius: How far every hull is widened [px]; it is drawn as a thick outline, a fast dilation by a disc.
     """
     mask = np.zeros((height, width), np.uint8)
     limit = 4 * max(height, width)  # points far outside would overflow the drawing call's fixed point

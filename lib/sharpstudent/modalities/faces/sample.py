@@ -57,9 +57,9 @@ def make_pair(
 
     Args:
         image: A frame or a stored loose crop, uint8 (H, W, 3) RGB.
-        landmarks: Of the face, (68 or 81, 2) [px].
+        landmarks: The landmarks of the face, (68 or 81, 2) [px].
         rng: Draws everything that is random.
-        image_size: S [px].
+        image_size: The side S of the pictures that come out [px].
         train: Whether to flip and augment the pair and to draw the crop's margins. Otherwise none of this is done, and
             the margins are 12.5 %.
         boxes: The detector's boxes in this image, (n, 4). Without one, the box of the landmarks is used.
@@ -99,9 +99,9 @@ def make_single(
 
     Args:
         image: uint8 (H, W, 3) RGB.
-        box_xyxy: To crop around with margins, (4,) [px]; None to take the image as it is.
+        box_xyxy: The box to crop around, with margins, (4,) [px]; None to take the image as it is.
         rng: Draws everything that is random.
-        image_size: S [px].
+        image_size: The side S of the pictures that come out [px].
         train: Whether to flip and augment the face and to draw the crop's margins.
 
     Returns:

@@ -85,8 +85,8 @@ class OpenCvStream:
 
     Attributes:
         claimed: The container's count of frames, 0 where it has none.
-        width: As the container has it [px].
-        height: As the container has it [px].
+        width: The width by the container [px].
+        height: The height by the container [px].
     """
 
     backend = "opencv"
@@ -229,10 +229,10 @@ class SampledVideo(Generic[Result]):
     """The chosen frames of a video.
 
     Attributes:
-        frames: How many frames can be decoded.
-        indices: The chosen ones, rising.
+        frames: The number of frames that can be decoded.
+        indices: The indices of the chosen frames, ascending.
         results: What `use` made of them, by index.
-        failed: The chosen ones that gave no pixels, with the reason; the others are in results.
+        failed: The chosen frames without pixels, by index with the reason; the others are in results.
         backend: "opencv" or "torchcodec".
     """
 
@@ -247,8 +247,8 @@ def choose_frames(frames: int, count: int) -> tuple[int, ...]:
     """Choose evenly spread frames, from the first to the last.
 
     Args:
-        frames: How many there are.
-        count: How many are wanted; all are chosen where there are no more.
+        frames: How many frames there are.
+        count: How many frames are wanted; all are chosen where there are fewer.
 
     Returns:
         Their numbers, rising.
@@ -266,10 +266,10 @@ def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | Non
 
     Args:
         path: The file.
-        count: How many frames, evenly spread.
+        count: How many frames are chosen, evenly spread.
         use: Called with a frame's index and its RGB pixels, uint8 (H, W, 3), upright (the file's rotation is applied).
             Where the container's count was wrong, it has also seen frames that are not in the result.
-        backend: As in `open_stream`.
+        backend: The backend, as in `open_stream`.
 
     Returns:
         What `use` made of the frames.
@@ -314,7 +314,7 @@ def _sample(path: Path, count: int, use: Use[Result], backend: str | None) -> Sa
 
         Args:
             stream: The video.
-            index: Number of the frame.
+            index: The index of the frame.
         """
         image = stream.retrieve()
         if image is None:

@@ -45,7 +45,7 @@ class _Band:
     """Some of the 64 bits.
 
     Attributes:
-        bits: Which they are.
+        bits: The positions of the bits.
         radius: The most bits in which two near hashes may differ in this band.
     """
 
@@ -71,7 +71,7 @@ class NearPairs:
         Args:
             hashes: uint64 (n,).
             distance: The most bits in which the hashes of a pair differ, 0..64.
-            most_equal: Of more rows with one hash, only the first that many take part.
+            most_equal: Where more rows than this share a hash, only the first of them take part.
             most_compared: After so many comparisons the search ends.
         """
         if not 0 <= distance <= BITS:

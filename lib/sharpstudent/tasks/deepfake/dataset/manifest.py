@@ -53,7 +53,7 @@ class FaceRow:
         source: The file that the face was cut out of, as the user knows it.
         frame_index: The frame's number in its video, 0 for a photo.
         face_index: 0 for the largest person of the clip, and so on.
-        score: The detector's, 0..1; 1 where the source brought its own landmarks.
+        score: The detector's score, 0..1; 1 where the source brought its own landmarks.
         sharpness: Variance of the Laplacian of the face, scaled to 100 px.
         face_size: The shorter side of its box [px of the frame].
         frame_size: Width and height of the frame [px].
@@ -198,7 +198,7 @@ def write_manifest(path: Path, rows: Iterable[FaceRow], about: Mapping[str, Any]
         path: The file.
         rows: The rows, sorted by SPLITS.
         about: Facts about the preparation, as plain JSON.
-        is_part: The rows are those of one finished clip, with splits in any order.
+        is_part: Whether the rows are those of one finished clip, with splits in any order.
 
     Raises:
         UserError: If the disk refuses, or a name is no text.
@@ -241,9 +241,9 @@ class Manifest:
     A forked or pickled copy reads the same file.
 
     Attributes:
-        path: Its file.
-        folder: Where the rows' paths start.
-        about: Facts about its preparation.
+        path: The path of the file.
+        folder: The folder that the rows' paths are relative to.
+        about: Facts about the preparation.
         is_part: Whether it holds one clip's rows, with splits in any order.
     """
 

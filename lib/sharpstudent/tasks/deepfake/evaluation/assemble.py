@@ -62,9 +62,9 @@ def assemble(
 
     Args:
         session: The evaluation in progress.
-        evaluation: What the models gave for each set.
-        frames: Of each model, as `collect_frames` gives them.
-        measured: Calibrations, costs, mistakes and robustness.
+        evaluation: The tables of all models on each set.
+        frames: The scored frames of each model, as `collect_frames` returns them.
+        measured: The calibrations, costs, mistakes and robustness.
         heading: The title, time, command and environment.
 
     Returns:
@@ -235,7 +235,7 @@ def write_scores(path: Path, models: Sequence[tuple[str, ScoredFrames]]) -> None
     `margin` is the log-odds of fake to its last digit, `fake` its probability; both are empty where no face was found.
 
     Args:
-        path: Of the file, which is replaced as a whole.
+        path: The path of the file, which is replaced as a whole.
         models: The name of each model and its scored frames.
 
     Raises:
@@ -267,9 +267,9 @@ def write_evaluation(
     """Write the files of an evaluation: tables, scores.csv, a model card for each model, and the report.
 
     Args:
-        folder: Where they go.
-        results: What they tell.
-        pictures: Of the mistakes.
+        folder: The folder that the files go to.
+        results: The results.
+        pictures: The pictures of the mistakes.
         models: The name of each model and its scored frames.
 
     Returns:
@@ -294,7 +294,7 @@ def name_card(models: Sequence[ModelResult], number: int) -> str:
 
     Args:
         models: All models of the results.
-        number: Of the model.
+        number: The number of the model, from 0.
 
     Returns:
         The file's name.
@@ -306,9 +306,9 @@ def say_results(session: Session, results: Results, folder: Path) -> None:
     """Print the tables, the verdict, and where the files are.
 
     Args:
-        session: The evaluation, which has a console.
-        results: What is printed.
-        folder: Where the files are.
+        session: The evaluation in progress, with its console.
+        results: The results.
+        folder: The folder of the files.
     """
     assert session.console is not None
     for table in render_tables(results):

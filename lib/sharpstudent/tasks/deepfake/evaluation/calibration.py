@@ -40,9 +40,9 @@ def calibrate_on_validation(
     before the temperature.
 
     Args:
-        frames: Validation data with the scores of the model.
-        where: What the frames are, for readers.
-        fprs: Wanted shares of reals called fake, 0..1, that get a threshold each.
+        frames: The validation data with the model's scores.
+        where: The data in words, for readers.
+        fprs: Wanted false positive rates (reals called fake), 0..1; each gets a threshold.
 
     Returns:
         Temperature, thresholds, and how well calibrated the scores are before and after.
@@ -87,7 +87,7 @@ def choose_operating_points(
 
     Args:
         frames: The validation data with the scores of one model.
-        fprs: Wanted shares of reals called fake, 0..1, that get a threshold each.
+        fprs: Wanted false positive rates (reals called fake), 0..1; each gets a threshold.
         aggregations: The rules by which videos are scored; none where frames make no clips.
 
     Returns:
@@ -134,8 +134,8 @@ def choose_calibrations(
 
     Args:
         frames: The data with the scores of each model.
-        named: What the data is, for readers.
-        fprs: Wanted shares of reals called fake, besides 1 % and 0.1 %.
+        named: The data in words, for readers.
+        fprs: Wanted false positive rates (reals called fake), besides 1 % and 0.1 %.
 
     Returns:
         A calibration for each model.
@@ -178,9 +178,9 @@ def store_calibrations(
     """Write calibrations into checkpoints, and into the .safetensors beside them. The tensors stay as they are.
 
     Args:
-        models: Opened checkpoints.
-        calibrations: Of each of them.
-        say: Takes lines for the user.
+        models: The opened checkpoints.
+        calibrations: The calibration of each model.
+        say: Prints a line for the user.
     """
     for opened, calibration in zip(models, calibrations, strict=True):
         checkpoint = load_checkpoint(opened.path)

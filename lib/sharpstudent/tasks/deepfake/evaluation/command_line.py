@@ -36,13 +36,13 @@ class FaceRequest(EvaluationRequest):
 
     Attributes:
         choices: How the data sets are read.
-        validation: Where temperature and thresholds are chosen, instead of what the checkpoints have stored.
-        fprs: Wanted rates of false alarms, 0..1.
-        store: Whether what was chosen is written into the checkpoints.
-        robustness: Corruptions to run (none: all); None for no robustness.
-        robustness_faces: How many faces are drawn for it; None for all.
+        validation: The data sets on which temperature and thresholds are chosen; empty to use the stored ones.
+        fprs: Wanted false positive rates (reals called fake), 0..1, besides 1 % and 0.1 %.
+        store: Whether the chosen temperature and thresholds are written into the checkpoints.
+        robustness: The names of the corruptions to measure, empty for all; None to measure no robustness.
+        robustness_faces: How many faces are drawn to measure robustness; None for all.
         heat_maps: Whether the worst mistakes are shown with heat maps.
-        rules: How videos are scored, as in `metrics.aggregation`.
+        rules: The names of the rules that score videos, as in `frames.Aggregation`.
     """
 
     choices: DataChoices = field(default_factory=DataChoices)
@@ -59,7 +59,7 @@ def tell_models(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelR
     """Give each model the values that are meant for it: those with its name, else those without a name.
 
     Args:
-        read: The options.
+        read: The parsed options.
         models: The models.
 
     Returns:

@@ -51,9 +51,9 @@ def read_folder_set(
     Faces that are cropped already are not cropped again, and no training split is made.
 
     Args:
-        request: The folder and how it is read.
+        request: The folder, and how it is read.
         name: The name of the set.
-        say: Takes lines for the user.
+        say: Prints a line for the user.
         console: Draws the progress bar, where there is one.
 
     Returns:
@@ -189,7 +189,7 @@ def read_crops_set(root: Path, *, name: str) -> EvaluationSet:
     """Read every picture below real/ and fake/ as a face.
 
     Args:
-        root: The folder.
+        root: The folder of face crops.
         name: The name of the set.
 
     Returns:

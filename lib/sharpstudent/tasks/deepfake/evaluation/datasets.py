@@ -41,8 +41,8 @@ def open_sets(
     Sets that cost nothing are opened first, so that a mistake in the last set does not come after hours of cropping.
 
     Args:
-        requests: The sets.
-        say: Takes lines for the user.
+        requests: The requested data sets.
+        say: Prints a line for the user.
         console: Draws the progress bar of a long cropping, where there is one.
 
     Returns:
@@ -164,8 +164,9 @@ def open_data(session: Session, config: RunConfig | None) -> tuple[list[FaceSet]
     """Open the sets to evaluate on, and those to choose thresholds on.
 
     Args:
-        session: The evaluation, with its models.
-        config: Of the run of the last model that lies in one; its validation data is used where no set is named.
+        session: The evaluation in progress, with its models.
+        config: The config of the run that the last model lies in; the run's validation data is used where no set is
+            named. None where no model lies in a run folder.
 
     Returns:
         The sets of --data and those of --validation.

@@ -40,7 +40,7 @@ class FaceSet(EvalSet):
         """Make frames of the scores that a model gave to the faces.
 
         Args:
-            table: What the model gave for the set's faces, in their order.
+            table: The model's outputs for the faces of the set, in their order.
             unreadable: Faces that could not be read, by name with the reason.
 
         Returns:
@@ -69,7 +69,7 @@ def name_frame(clip_id: str, frame_index: int) -> str:
 
     Args:
         clip_id: The clip; a photo is a clip of its own.
-        frame_index: Number of the frame in the clip, 0 for a photo.
+        frame_index: The number of the frame in the clip; 0 for a photo.
 
     Returns:
         The name.
@@ -83,9 +83,9 @@ def compute_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], conten
     The folder that the set is in and the packing of its crops do not enter.
 
     Args:
-        sample_ids: Names of the frames.
-        labels: Real 0, fake 1.
-        contents: The crc32 of each face's picture file, or why there is none.
+        sample_ids: The names of the frames.
+        labels: The labels, real 0 and fake 1.
+        contents: The crc32 of each face's picture file; for an unreadable file the reason.
 
     Returns:
         Hexadecimal digits.
@@ -130,20 +130,20 @@ class EvaluationSet(FaceSet):
     """Faces with labels of their own. Nothing about them is random.
 
     Attributes:
-        name: The `source` of its frames.
-        faces: N faces to score.
-        frames: All M frames, with those that hold no face; none of them is scored.
-        frame_of: The frame that each face is in, int64 (N,).
-        how: Makes one score of the faces of a frame.
+        name: The name of the set; its frames have it as their source.
+        faces: The N faces to score.
+        frames: All M frames, those without a face included, before they are scored.
+        frame_of: The number of the frame that each face is in, int64 (N,).
+        how: The rule that makes one score of the faces of a frame.
         kind: As in `DataResult`.
         split: As in `DataResult`.
         fingerprint: As in `DataResult`.
         faces_rule: As in `DataResult`.
-        name_faces: Gives the names of the N faces without opening any.
+        name_faces: Returns the names of the N faces without opening any.
         faceless: Frames that hold no face to score, by number, with the reason.
-        uncounted: Reasons of frames whose label is not known; these frames are not in `frames`.
+        uncounted: For each frame whose label is not known, why it has no face; such frames are not in `frames`.
         notes: Lines for the user.
-        task: Makes the rows of outputs.
+        task: The task, which turns outputs into rows.
     """
 
     name: str
@@ -188,7 +188,7 @@ class EvaluationSet(FaceSet):
         """Make the set's M frames with their scores.
 
         Args:
-            table: What a model gave for the faces.
+            table: A model's outputs for the faces.
             unreadable: Faces that could not be read, by name with the reason.
 
         Returns:
@@ -222,7 +222,7 @@ class EvaluationSet(FaceSet):
             margins: Log-odds of fake of the faces (n,).
             unreadable: Faces that could not be read, by name with the reason. The margin in the place of such a face is
                 that of its substitute, and is not used.
-            chosen: The numbers of the n faces, where they are not all.
+            chosen: The numbers of the n scored faces; None for all faces.
 
         Returns:
             The frames.
@@ -294,7 +294,7 @@ def make_unscored(
     """Make the frames of a set before any model has scored them.
 
     Args:
-        name: Of the set, which is the source of its frames.
+        name: The name of the set, which becomes the source of its frames.
         sample_ids: As in `ScoredFrames`.
         clip_ids: As in `ScoredFrames`.
         groups: As in `ScoredFrames`.

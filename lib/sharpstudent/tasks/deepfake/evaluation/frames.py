@@ -93,7 +93,7 @@ def aggregate(margins: NDArray[np.float64], key_of: NDArray[np.int64], how: Aggr
     Args:
         margins: Finite log-odds of fake (N,).
         key_of: The key of each sample, 0..C-1 (N,), each key at least once.
-        how: The rule.
+        how: The rule to aggregate by.
 
     Returns:
         Log-odds of each key (C,).
@@ -122,15 +122,15 @@ class ScoredFrames:
     """Frames with the scores of one model: a row a frame, in any order, N of each column.
 
     Attributes:
-        margins: Log-odds of fake, log(p / (1 - p)), float64: 0 is a probability of one half.
+        margins: Log-odds of fake, log(p / (1 - p)), float64; 0 means a probability of one half.
         labels: Real 0, fake 1, int64.
-        sample_ids: The frames' names, each once in a source.
-        clip_ids: The videos, whose names are their source's own.
-        groups: The person, or the people who appear together.
-        sources: The data set.
-        manipulations: The kind of fake; not read for reals.
-        decided: False where no face was found, so that the model gave no score: the margin is not read then. Left out,
-            all are True.
+        sample_ids: The names of the frames, unique within a source.
+        clip_ids: The names of the videos, unique within a source.
+        groups: The person in each frame, or the group of people who appear together.
+        sources: The data set of each frame.
+        manipulations: The kind of fake of each frame; not read for reals.
+        decided: Whether the model gave a score; False where no face was found, and the margin is then not read. By
+            default all are True.
     """
 
     margins: NDArray[np.float64]
@@ -214,8 +214,8 @@ class Names:
     """What the numbers of a table stand for.
 
     Attributes:
-        sources: By number.
-        manipulations: By number.
+        sources: The name of each source, by its number.
+        manipulations: The name of each kind of fake, by its number.
     """
 
     sources: list[str]
@@ -227,7 +227,7 @@ def build_frame_table(frames: ScoredFrames, *, has_clips: bool = True) -> tuple[
 
     Args:
         frames: The frames of one or more sources.
-        has_clips: Whether frames make clips, so that those of a clip must agree.
+        has_clips: Whether frames form clips; the frames of a clip must then agree in label, kind of fake and person.
 
     Returns:
         The table, in an order of its own, and the names of its numbers.
@@ -270,11 +270,11 @@ def _check_constant(
     """Raise MetricError where the frames of a clip have two values. It names such clips, with a frame of each value.
 
     Args:
-        frames: N frames.
-        clip_of: Number of the clip of each, 0..C-1 (N,).
-        values: Of each (N,).
-        what: What the values are of.
-        value_names: What the values are called.
+        frames: The N frames.
+        clip_of: The number of each frame's clip, 0..C-1 (N,).
+        values: A value for each frame (N,).
+        what: What the values are, such as `label`.
+        value_names: The name of each value, by its number.
     """
     _, first = np.unique(clip_of, return_index=True)
     others = np.flatnonzero(values != values[first][clip_of])
@@ -298,8 +298,8 @@ def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:
     """Make a row for each clip. A clip without any frame that has a decision has none itself.
 
     Args:
-        frames: Built with has_clips.
-        how: Makes the score of a clip of those of its frames.
+        frames: The table of frames, built with has_clips.
+        how: The rule that makes one score of a clip's frames.
 
     Returns:
         The table of the clips.
@@ -349,9 +349,9 @@ def build_frames(table: Table, *, source: str = "", is_blended: bool = False) ->
     Groups are people, and people whose faces are seen in one clip are one group.
 
     Args:
-        table: Of N rows with the columns of the deepfake task.
+        table: A table of N rows with the columns of the deepfake task.
         source: The name of the source of all frames.
-        is_blended: Whether fakes are blends in a table of before November 2026, which does not say it.
+        is_blended: Whether fakes are blends; read only for tables from before November 2026, which do not say it.
 
     Returns:
         M <= N frames.

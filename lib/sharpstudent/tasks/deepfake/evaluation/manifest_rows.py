@@ -22,8 +22,8 @@ class Texts:
     """One column of texts.
 
     Attributes:
-        names: Each text once, in the order of its first row.
-        codes: Which of them each row has, int32 (R,).
+        names: The distinct texts, in the order of their first rows.
+        codes: For each row the index of its text in `names`, int32 (R,).
     """
 
     names: list[str]
@@ -43,15 +43,15 @@ class ManifestRows:
     """The columns of a manifest, R rows of each; they are those of `FaceRow`.
 
     Attributes:
-        clips: Clips.
-        people: People.
-        groups: Groups.
-        manipulations: Kinds of fake.
-        labels: Real 0, fake 1.
-        frame_index: Numbers of the frames in their clips.
-        face_index: Numbers of the people in their clips, 0 for the largest.
-        crc32: Of the crops.
-        split_ends: Where the rows of each split end.
+        clips: The clip of each row.
+        people: The person of each row.
+        groups: The group of each row.
+        manipulations: The kind of fake of each row.
+        labels: The label of each row, real 0 and fake 1.
+        frame_index: The number of each row's frame in its clip.
+        face_index: The number of each row's person in its clip, 0 for the largest.
+        crc32: The crc32 of each crop.
+        split_ends: The end of the rows of each split, in the order of SPLITS.
     """
 
     clips: Texts
@@ -92,7 +92,7 @@ def name_faces(manifest: Manifest, rows: range | NDArray[np.int32]) -> list[str]
 
     Args:
         manifest: The prepared set.
-        rows: Numbers of the rows.
+        rows: The numbers of the rows.
 
     Returns:
         The names.

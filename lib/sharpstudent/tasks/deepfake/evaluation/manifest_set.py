@@ -40,11 +40,11 @@ class ClipAbout:
     """What is known of a clip.
 
     Attributes:
-        split: None where it is of no known one.
-        label: Real 0, fake 1; None where it was not stored.
-        group: Of its person.
+        split: The split of the clip; None where it is not known.
+        label: The label, real 0 or fake 1; None where it was not stored.
+        group: The group of its person.
         manipulation: The kind of fake.
-        has_rows: Whether some frame of it holds a face.
+        has_rows: Whether a face was found in any of its frames.
     """
 
     split: str | None
@@ -59,8 +59,8 @@ class FacelessFrame:
     """A frame without a face.
 
     Attributes:
-        clip_id: Its clip.
-        frame_index: Its number in the clip.
+        clip_id: The clip that it is in.
+        frame_index: The frame's number in the clip.
         reason: Why there is no face.
         clip: What is known of the clip.
     """
@@ -92,10 +92,10 @@ def find_faceless(folder: Path, rows: ManifestRows, split: str, *, has_row: Call
     clip counts as one frame where nothing of it could be read.
 
     Args:
-        folder: The manifest's.
-        rows: Its columns.
+        folder: The folder of the manifest.
+        rows: The columns of the manifest.
         split: One of SPLITS, or "all" for every clip.
-        has_row: Whether a frame of a clip, by its number, has a row.
+        has_row: Takes a clip and a frame's number; returns whether the manifest has a row of that frame.
 
     Returns:
         The frames, with notes.
@@ -146,7 +146,7 @@ class _Clips:
         """List the files of all clips but those that are known to be of another split.
 
         Args:
-            folder: The manifest's.
+            folder: The folder of the manifest.
             split: One of SPLITS, or "all".
 
         Returns:
@@ -195,9 +195,9 @@ class _Framed:
     """The frames of some rows.
 
     Attributes:
-        first: A row of each frame (M,), int64.
-        frame_of: The frame of each of R rows, int64.
-        keys: Of the frames (M,), rising, see `_make_keys`.
+        first: The first row of each frame (M,), int64.
+        frame_of: The number of the frame of each row (R,), int64.
+        keys: A key for each frame (M,), ascending, as `_make_keys` makes them.
     """
 
     first: NDArray[np.int64]
@@ -214,9 +214,9 @@ def read_manifest_set(
         root: The manifest or its folder.
         name: The name of the set.
         split: One of SPLITS, or "all".
-        faces: Which faces of a frame count.
-        kind: As reports call it.
-        notes: Lines for the user that come first.
+        faces: The rule which faces of a frame count, a key of RULES.
+        kind: The kind of the set in reports.
+        notes: Lines for the user, put before the set's own.
 
     Returns:
         The set.

@@ -34,14 +34,14 @@ def find_mistakes(
     """Find the faces furthest on the wrong side of a probability of one half, the worst first.
 
     Args:
-        opened: The model.
-        tables: What it gave for each set.
+        opened: The opened model.
+        tables: The model's table of each set.
         sets: The data sets.
         unreadable: Faces of each set that could not be read, by name with the reason; their substitutes are passed
             over.
-        first_picture: Number of this model's first picture in the report.
-        heat_maps: Shows where the model looked; None for no heat maps.
-        most: How many faces at most. Of equally wrong ones the first by name are taken.
+        first_picture: The index that this model's first picture gets in the report.
+        heat_maps: Computes heat maps of the model; None for no heat maps.
+        most: The largest number of mistakes. Of equally wrong faces the first by name are taken.
 
     Returns:
         The mistakes, and the pictures of those that could be read again.

@@ -40,7 +40,7 @@ class FaceRenderer(Renderer):
         """Draw what teacher and student see, and where each fake was blended.
 
         Args:
-            path: Of the picture.
+            path: The path of the picture.
             batch: The batch.
         """
         from sharpstudent.tasks.deepfake.report.pictures import draw_first_batch
@@ -77,7 +77,7 @@ class FaceRenderer(Renderer):
 
         Args:
             argv: The command line without the program's name.
-            script: The program's name.
+            script: The name of the script.
 
         Returns:
             The request.
@@ -92,8 +92,8 @@ class FaceRenderer(Renderer):
         """Open any classifier of pictures; the request says what the file does not say of itself.
 
         Args:
-            request: The model.
-            device: Where it goes.
+            request: The requested model.
+            device: The device that the model goes to.
 
         Returns:
             The model.
@@ -147,7 +147,7 @@ class FaceRenderer(Renderer):
 
         Args:
             session: The evaluation in progress.
-            evaluation: What the models gave.
+            evaluation: The tables of the models.
 
         Returns:
             The mistakes of all models, and their pictures.
@@ -205,8 +205,8 @@ class FaceRenderer(Renderer):
 
         Args:
             session: The evaluation in progress.
-            evaluation: What the models gave.
-            measured: What else was found.
+            evaluation: The tables of the models.
+            measured: The calibrations, costs, mistakes and robustness.
             heading: The title, time, command and environment.
 
         Returns:
@@ -223,11 +223,11 @@ class FaceRenderer(Renderer):
         """Write the files of an evaluation, or of the report at the end of a run.
 
         Args:
-            folder: Where they go.
-            results: What they tell.
-            evaluation: What the models gave.
-            measured: What else was found.
-            run: The run; None for an evaluation of its own.
+            folder: The folder that the files go to.
+            results: The results.
+            evaluation: The tables of the models.
+            measured: The calibrations, costs, mistakes and robustness.
+            run: The run whose report it is; None for an evaluation of its own.
 
         Returns:
             The files of the report, the page first.
@@ -248,7 +248,7 @@ class FaceRenderer(Renderer):
 
         Args:
             session: The evaluation in progress.
-            measured: The calibrations.
+            measured: The measurements, with the calibrations.
         """
         from sharpstudent.tasks.deepfake.evaluation.calibration import store_calibrations
 
@@ -263,8 +263,8 @@ class FaceRenderer(Renderer):
 
         Args:
             session: The evaluation in progress.
-            results: What is printed.
-            folder: Where the files are.
+            results: The results.
+            folder: The folder of the files.
         """
         from sharpstudent.tasks.deepfake.evaluation.assemble import say_results
 

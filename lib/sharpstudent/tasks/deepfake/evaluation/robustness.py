@@ -61,9 +61,9 @@ def take_in_parts(models: Sequence[nn.Module], *, image_size: int, device: torch
     On a CPU the weights are kept with channels last meanwhile, which halves the time.
 
     Args:
-        models: On `device`.
-        image_size: Side of the pictures [px].
-        device: Where the models are.
+        models: The models, on `device`.
+        image_size: The side of the pictures [px].
+        device: The device of the models.
 
     Yields:
         The wrapped models, in the same order.
@@ -85,8 +85,8 @@ class Variant:
     """A corruption at one of its severities.
 
     Attributes:
-        corruption: What is done to the picture.
-        level: Place of the severity among the corruption's, 0 for none.
+        corruption: The corruption of the picture.
+        level: The index of the severity among the corruption's severities; 0 is the clean picture.
     """
 
     corruption: Corruption
@@ -115,10 +115,10 @@ class CorruptedFaces(FaceSamples):
 
         Args:
             faces: All faces of the set.
-            chosen: The numbers of those to read, n.
-            variants: V corruptions with their severities.
-            image_size: Side of the pictures [px].
-            seed: Of the randomness of the corruptions.
+            chosen: The numbers of the n faces to read.
+            variants: The V corruptions with their severities.
+            image_size: The side of the pictures [px].
+            seed: The seed of the corruptions' randomness.
         """
         super().__init__([faces[number] for number in chosen], image_size=image_size, train=False)
         self._numbers, self._variants, self.seed = chosen, variants, seed
@@ -127,7 +127,7 @@ class CorruptedFaces(FaceSamples):
         """Read a face and make its variants.
 
         Args:
-            index: Place of the face among the chosen ones.
+            index: The index of the face among the chosen ones.
             rng: Not used: the corruptions have generators of their own.
 
         Returns:
@@ -154,8 +154,8 @@ def choose_corruptions(names: Sequence[str] | None, say: Callable[[str], None]) 
     H.264 is left out where it cannot be had.
 
     Args:
-        names: Of corruptions; None or empty for all.
-        say: Takes a line for the user that says why H.264 is left out.
+        names: The names of the corruptions; None or empty for all.
+        say: Prints a line for the user, where H.264 is left out.
 
     Returns:
         The corruptions.
@@ -193,10 +193,10 @@ def choose_faces(
     the seed alone.
 
     Args:
-        labels: Of the faces of each set, real 0 and fake 1, int64 (N,) each.
-        most: How many of all sets together; None for all.
-        seed: Of the draw.
-        say: Takes a line for the user that says what was drawn.
+        labels: The labels of each set's faces, real 0 and fake 1, int64 (N,) each.
+        most: The largest number of faces over all sets together; None for all.
+        seed: The seed of the draw.
+        say: Prints a line for the user that says what was drawn.
 
     Returns:
         The numbers of the chosen faces of each set, rising.
@@ -250,15 +250,15 @@ def measure_robustness(
     A face that cannot be read has no decision. Intervals are over people: 95 %, percentile bootstrap.
 
     Args:
-        models: By name, each name once; images (B, 3, S, S) -> Outputs with logits (B, 2), on `device`.
+        models: The models with unique names, on `device`: images (B, 3, S, S) -> Outputs with logits (B, 2).
         sets: The data sets.
         image_size: Side S of the models' input [px].
-        num_workers: Loader processes.
-        device: Where the models are.
-        names: Of `CORRUPTIONS`; None or empty for all.
-        most_faces: How many faces of all sets together, see `choose_faces`.
-        seed: Of the choice and of the corruptions.
-        say: Takes lines for the user.
+        num_workers: How many loader processes run.
+        device: The device of the models.
+        names: The names of the corruptions, of `CORRUPTIONS`; None or empty for all.
+        most_faces: The largest number of faces over all sets together, see `choose_faces`.
+        seed: The seed of the choice of faces and of the corruptions.
+        say: Prints a line for the user.
 
     Returns:
         The curves of each model by its name.
@@ -277,8 +277,8 @@ def measure_robustness(
             """Evaluate all models on some faces of a set, given by number.
 
             Args:
-                of_set: The set.
-                faces: Numbers of the faces, int64.
+                of_set: The data set.
+                faces: The numbers of the faces, int64.
 
             Returns:
                 A table for each model, and the faces that could not be read.

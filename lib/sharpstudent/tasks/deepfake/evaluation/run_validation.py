@@ -32,9 +32,9 @@ class ValidationSet(FaceSet):
         """Keep how the data is built.
 
         Args:
-            run: Name of the run.
-            image_size: Side of its pictures [px].
-            build: Gives the task and its data at a size of input.
+            run: The name of the run.
+            image_size: The side of the run's pictures [px].
+            build: Takes a side of the input [px] and returns the task with its data at that size.
         """
         self._run, self._image_size, self._build = run, image_size, functools.cache(build)
         self.name = f"validation of {run}".replace("/", "-")
@@ -53,7 +53,7 @@ class ValidationSet(FaceSet):
         """Make frames as the run itself did.
 
         Args:
-            table: What a model gave for the samples.
+            table: A model's table of the samples.
             unreadable: Not used: such samples were replaced in the run, too, and `describe` names them.
 
         Returns:
@@ -72,7 +72,7 @@ class ValidationSet(FaceSet):
         """Describe the data; its fingerprint is over names, labels and the seed of the samples' randomness.
 
         Args:
-            table: What any of the models gave for the samples.
+            table: The table of any of the models.
             unreadable: Samples that were replaced, by name with the reason.
 
         Returns:
@@ -100,8 +100,8 @@ def open_validation(config: RunConfig | None, paths: Sequence[Path]) -> Validati
     """Open the validation data of a run.
 
     Args:
-        config: Of the run; None where none of the models lies in a run folder.
-        paths: Of the models, for the message.
+        config: The config of the run; None where none of the models lies in a run folder.
+        paths: The paths of the models, for the message.
 
     Returns:
         The data.

@@ -65,11 +65,11 @@ class SetMetric:
     """One metric of scored rows.
 
     Attributes:
-        name: Without level, rule and part.
-        needs: The labels that must occur.
-        compute: Its value, of margins (N,) and labels (N,).
-        of_draws: Its values on resamples, where it is made of the ROC.
-        of_sums: Its values on resamples, where it is made of sums over groups.
+        name: The metric's name, without level, rule and part.
+        needs: The labels that must occur for it to have a value.
+        compute: Computes its value from margins (N,) and labels (N,).
+        of_draws: Computes its values on resamples, for a metric that is computed from the ROC; else None.
+        of_sums: Builds a function of its values on resamples, for a metric made of sums over groups; else None.
     """
 
     name: str
@@ -126,11 +126,11 @@ class Resampling:
     """How intervals are made, by drawing whole people with replacement.
 
     Attributes:
-        rounds: Draws.
-        level: Share of the draws between the ends of an interval.
-        seed: Of the draws.
-        metrics: Names of those that get an interval; None for all that can have one.
-        of_parts: Whether each source and kind of fake gets intervals, too.
+        rounds: How many resamples are drawn.
+        level: The confidence level: the share of the resamples between the ends of an interval.
+        seed: The seed of the draws.
+        metrics: The names of the metrics that get an interval; None for all that can have one.
+        of_parts: Whether the metrics of each source and kind of fake get intervals, too.
     """
 
     rounds: int = 1000
@@ -148,8 +148,8 @@ class SetMetrics:
     """Metrics by name.
 
     Attributes:
-        values: Those that are defined.
-        intervals: Those that were resampled.
+        values: The values of the metrics that are defined.
+        intervals: The intervals of the metrics that were resampled.
         notes: Why a metric has no value or no interval, or that it is at the limit of resolution.
     """
 
@@ -240,8 +240,8 @@ class _Slice:
 
     Attributes:
         suffix: The end of its metrics' names: "", "@SOURCE" or "@SOURCE/MANIPULATION".
-        source: Number of the source, None for all.
-        manipulation: Number of the kind of fake, None for all.
+        source: The number of the source; None for all sources.
+        manipulation: The number of the kind of fake; None for all kinds.
     """
 
     suffix: str
@@ -318,7 +318,7 @@ def compute_set_metrics(
     Counts have no RULE. A metric that a part of the set does not have (one class only) is absent, and a note says why.
 
     Args:
-        frames: The set with the scores of one model.
+        frames: The frames of the set, with the scores of one model.
         thresholds: Log-odds chosen on validation (`choose_operating_points`), by level (`frame` or `video_RULE`) and
             name. A threshold of frames is not used for videos.
         aggregations: The rules by which videos are scored; none where frames make no clips.
@@ -360,8 +360,8 @@ def name_metric(level: str, metric: str, suffix: str = "") -> str:
 
     Args:
         level: `frame` or `video_RULE`.
-        metric: Its own name.
-        suffix: Of the part of the set: "", "@SOURCE" or "@SOURCE/MANIPULATION".
+        metric: The metric's own name.
+        suffix: The suffix of the part: "", "@SOURCE" or "@SOURCE/MANIPULATION".
 
     Returns:
         The full name.

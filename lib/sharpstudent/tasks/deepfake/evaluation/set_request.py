@@ -15,13 +15,13 @@ class DataChoices:
     """How data sets are read.
 
     Attributes:
-        split: Of a prepared set; `all` is every row, those kept out of all splits too.
+        split: Which split of a prepared set is read; `all` is every row, also those kept out of all splits.
         crops: Whether the folders hold face crops.
-        layout: As prepare_faces.py takes it.
-        label: Of everything in the folders, real 0, fake 1; None where folders or lists say it.
+        layout: The layout of a folder, as prepare_faces.py names it; None to recognise it.
+        label: The label of everything in a folder, real 0 or fake 1; None where its folders or lists say it.
         faces: Which faces of a frame count.
-        frames: Of each video.
-        min_face: Narrower or lower faces are passed over [px].
+        frames: How many frames of each video are read.
+        min_face: Faces whose box is narrower or lower are passed over [px].
     """
 
     split: Split = "test"
@@ -40,8 +40,8 @@ class SetRequest(DataChoices):
     Attributes:
         path: A prepared set's folder or its manifest.arrow, a folder of whole pictures or videos, or with crops a
             folder of face crops.
-        name: As reports call it, by default the folder's.
-        workers: Processes that crop.
+        name: The name in reports; None for that of the folder.
+        workers: How many processes crop faces.
         image_size: The largest network input of all models that are evaluated on the set [px].
     """
 

@@ -120,9 +120,9 @@ class Networks:
     """What finds faces.
 
     Attributes:
-        detector: Finds them.
-        mesh: Locates their landmarks.
-        found_by: Their names and versions, for the manifest.
+        detector: Finds faces.
+        mesh: Locates the landmarks of a face.
+        found_by: The names and versions of both, for the manifest.
     """
 
     detector: Detector
@@ -151,8 +151,8 @@ class _Found:
 
     Attributes:
         box_xyxy: float32 (4,) [px of the picture].
-        score: The detector's, 0..1.
-        locate: Returns its landmarks.
+        score: The detector's score, 0..1.
+        locate: Returns the landmarks of the face.
     """
 
     box_xyxy: NDArray[np.float32]
@@ -175,7 +175,7 @@ class FrameCropper:
             settings: How faces are cropped.
             networks: Loads what finds faces. It is called when the first face has to be found, never where others gave
                 the landmarks.
-            version: Of the code, for the manifest.
+            version: The version of the code, for the manifest.
         """
         self._settings, self._networks, self._version = settings, cache(networks), version
 
@@ -188,7 +188,7 @@ class FrameCropper:
             picture: The picture.
             files: Where the frame is on disk, with what others found in it; None for a frame of a video.
             most: How many faces are wanted; None for all.
-            whole: The picture is a face crop already and is kept as it is.
+            whole: Whether the picture is a face crop already, which is kept as it is.
 
         Returns:
             The crops, the largest box first, and a remark for the quarantine, mostly "".

@@ -71,7 +71,7 @@ class Part:
         frames_with_face: In how many of them a face was found.
         rejected: The file, or frames of it, without a usable face.
         broken: How its worker was lost ("crashed", "too slow", "failed"), else None.
-        clip_timeout: The time limit that it exceeded [s]; None where it did not.
+        clip_timeout: The time limit that the clip exceeded [s]; None where it exceeded none.
         label: Real 0, fake 1.
         identity: The person whose face is seen.
         source_set: The data set's name.
@@ -179,9 +179,9 @@ def write_clip(dest: Path, clip: RawClip, part: Part, crops: ClipCrops, settings
     Args:
         dest: The folder of the prepared set.
         clip: The clip.
-        part: The facts that its rows do not hold.
-        crops: Its crops.
-        settings: How they were made.
+        part: The facts about the clip that its rows do not hold.
+        crops: The crops of the clip.
+        settings: The settings that the crops were made with.
         root: SOURCE, whose path no output may contain.
 
     Raises:
@@ -323,7 +323,7 @@ class StoredPart:
 
     Attributes:
         rows: The clip's rows.
-        about: The facts that they do not hold.
+        about: The facts about the clip that the rows do not hold.
     """
 
     def __init__(self, dest: Path, key: str) -> None:

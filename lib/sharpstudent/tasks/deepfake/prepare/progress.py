@@ -66,9 +66,9 @@ class ClipProgress:
         """Count one clip as done.
 
         Args:
-            faces: Its faces.
-            rejected: Its files and frames without a usable face.
-            frames: Its frames that were read.
+            faces: The number of its faces.
+            rejected: The number of its files and frames without a usable face.
+            frames: The number of its frames that were read.
         """
         self._done += 1
         self._faces += faces
@@ -115,18 +115,18 @@ class Counts:
     """What is counted while the parts are read.
 
     Attributes:
-        clips: Clips.
-        clips_with_face: Clips with at least one face.
-        frames_read: Frames that were read.
-        frames_with_face: Frames in which a face was found.
-        faces: Faces that were kept.
-        real: Of these, real ones.
-        fake: Of these, fake ones.
-        people: People.
-        by_split: Faces, clips and people of each split.
-        reasons: For each reason (numbers in it left out) how many files and frames it rejected, the reason, and the
-            first of them by name.
-        rejected: Files and frames without a usable face.
+        clips: The number of clips.
+        clips_with_face: The number of clips with at least one face.
+        frames_read: The number of frames that were read.
+        frames_with_face: The number of frames in which a face was found.
+        faces: The number of faces that were kept.
+        real: The number of these faces that are real.
+        fake: The number of these faces that are fake.
+        people: The number of people.
+        by_split: The numbers of faces, clips and people of each split.
+        reasons: By reason, with the numbers in it left out: how many files and frames it rejected, the reason in full,
+            and the names of the first few.
+        rejected: The number of files and frames without a usable face.
     """
 
     clips: int = 0

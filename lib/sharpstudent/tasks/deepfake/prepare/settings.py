@@ -14,7 +14,7 @@ class CropSettings:
     Attributes:
         frames: Frames sampled from each video, evenly over its decodable frames.
         faces: "largest" for the largest person of a clip, or "all".
-        image_size: The network's input that the crops are for [px]; larger faces are scaled down to 1.25 times it.
+        image_size: The side of the network's input [px]; faces larger than 1.25 times this are scaled down to it.
         min_face: Faces whose box is narrower or lower are rejected [px of the frame].
         picture: How crops are stored, "png" or "jpg".
     """
@@ -40,10 +40,10 @@ class Request:
         workers: How many processes crop clips.
         validation_share: The share of people held out for validation, where no list says it.
         test_share: The share of people kept for the test.
-        split_seed: Draws these people.
+        split_seed: The seed that draws these people.
         clip_timeout: The time limit of one clip [s].
-        overwrite: What is finished in dest may be replaced or removed.
-        retry: Clips whose worker was lost are tried again.
+        overwrite: Whether finished clips in dest may be replaced or removed.
+        retry: Whether clips whose worker crashed, failed or hung are tried again.
     """
 
     source: Path

@@ -36,10 +36,10 @@ class FoundFace:
 
     Attributes:
         photo: The photo.
-        group: Its person; people who share a file are one group.
-        points: float32 (468, 2) in the photo's pixels.
-        box_xyxy: The detector's (4,) in the photo's pixels.
-        look: For matching.
+        group: The group of its person: people who share a file are one group.
+        points: The points of the face mesh, float32 (468, 2) [px of the photo].
+        box_xyxy: The detector's box, float32 (4,) [px of the photo].
+        look: What the face is matched by.
     """
 
     photo: Photo
@@ -53,8 +53,8 @@ class FaceFinder:
     """Finds the largest face of each photo.
 
     Attributes:
-        left_out: Photos without a usable face, with the reason.
-        digests: sha256 of the photos that were read.
+        left_out: The photos without a usable face, with the reason.
+        digests: The sha256 of each photo that was read.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class FaceFinder:
 
         Args:
             photos: The photos.
-            say: Takes lines for the user.
+            say: Prints a line for the user.
 
         Returns:
             The faces; `left_out` names the photos without one.
@@ -122,8 +122,8 @@ class PartnerChoice:
         """Choose swaps onto one face, the best first, each from another person.
 
         Args:
-            index: Of the face.
-            count: How many swaps at most.
+            index: The index of the face.
+            count: The largest number of swaps.
 
         Returns:
             The faces that are swapped in, with the drafts.

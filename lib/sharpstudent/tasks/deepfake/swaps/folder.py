@@ -26,14 +26,14 @@ class SwapRow:
     """A line of swaps.csv.
 
     Attributes:
-        file: Below the folder.
-        label: real or fake.
-        split: Of the people.
-        source_person: Whose face was put in; "" for a real picture.
-        target_person: Whose photo it is.
+        file: The picture's path below the folder.
+        label: `real` or `fake`.
+        split: The split of the people.
+        source_person: The person whose face was put in; "" for a real picture.
+        target_person: The person whose photo it is.
         source_file: The source's photo below PEOPLE; "" for a real picture.
         target_file: The target's photo below PEOPLE.
-        method: How it was blended; "" for a real picture.
+        method: The blend, `poisson` or `feather`; "" for a real picture.
         seed: The seed of the choice of partners.
     """
 
@@ -56,7 +56,7 @@ def check_places(people: Path, dest: Path, photos: Sequence[Path]) -> None:
 
     Args:
         people: The folder or CSV file of the people.
-        dest: The folder to write.
+        dest: The folder that is written.
         photos: The people's photos.
 
     Raises:
@@ -84,8 +84,8 @@ def open_folder(dest: Path, settings: Mapping[str, Any]) -> None:
     """Claim a folder for swaps with these settings.
 
     Args:
-        dest: The folder.
-        settings: What decides the pictures, as plain JSON.
+        dest: The folder of the swaps.
+        settings: The settings that decide the pictures, as plain JSON.
 
     Raises:
         UserError: Where it holds something else, or swaps with other settings.
@@ -153,7 +153,7 @@ def write_table(dest: Path, rows: Iterable[SwapRow]) -> None:
     """Write swaps.csv as a whole.
 
     Args:
-        dest: The folder.
+        dest: The folder of the swaps.
         rows: All rows.
     """
     write_text_atomically(dest / TABLE, _to_csv([COLUMNS, *(astuple(row) for row in rows)]))
@@ -163,7 +163,7 @@ def add_rows(dest: Path, rows: Iterable[SwapRow]) -> None:
     """Append the rows of one finished face to swaps.csv.
 
     Args:
-        dest: The folder.
+        dest: The folder of the swaps.
         rows: The rows.
     """
     append_text(dest / TABLE, _to_csv([astuple(row) for row in rows]))
@@ -173,8 +173,8 @@ def write_left_out(dest: Path, left_out: Mapping[str, str]) -> None:
     """Write left_out.csv.
 
     Args:
-        dest: The folder.
-        left_out: Photos with the reason.
+        dest: The folder of the swaps.
+        left_out: The photos that were left out, each with the reason.
     """
     write_text_atomically(dest / LEFT_OUT, _to_csv([("file", "reason"), *left_out.items()]))
 

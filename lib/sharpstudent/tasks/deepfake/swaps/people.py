@@ -24,15 +24,16 @@ class SwapRequest:
     """The arguments of make_swaps.py.
 
     Attributes:
-        people: ROOT/PERSON/*.jpg or a CSV file.
-        dest: The folder to write.
-        per_face: Fakes for each real face.
+        people: The folder ROOT of ROOT/PERSON/*.jpg, or a CSV file.
+        dest: The folder that is written.
+        per_face: How many fakes are made for each real face.
         seed: The seed of the choice of partners.
-        split: Which part of the people.
-        image_size: Side of the pictures [px].
-        picture: `png` or `jpg`.
-        validation_share: Share of people held out where they come without a split, as data_source photos does it.
-        split_seed: Decides who is held out.
+        split: The split whose people are swapped; `all` for everybody.
+        image_size: The side of the pictures [px].
+        picture: The format of the pictures, `png` or `jpg`.
+        validation_share: The share of people held out for validation where they come without a split, as for
+            `data_source: photos`.
+        split_seed: The seed that decides who is held out.
     """
 
     people: Path

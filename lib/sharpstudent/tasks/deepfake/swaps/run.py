@@ -48,10 +48,10 @@ class SwapCounts:
     """What was made.
 
     Attributes:
-        real: Real pictures in the folder.
-        fake: Fakes in the folder.
-        people: Whose photos they are.
-        left_out: Photos without a swap.
+        real: The number of real pictures in the folder.
+        fake: The number of fakes in the folder.
+        people: The number of people whose photos they are.
+        left_out: The number of photos without a swap.
     """
 
     real: int
@@ -64,8 +64,8 @@ def run_swaps(request: SwapRequest, say: Callable[[str], None]) -> SwapCounts:
     """Make what is missing in the folder.
 
     Args:
-        request: What is wanted.
-        say: Takes lines for the user.
+        request: The arguments of the command.
+        say: Prints a line for the user.
 
     Returns:
         The counts.
@@ -167,9 +167,9 @@ class _Names:
         """Build a line of swaps.csv.
 
         Args:
-            target: Whose picture it is.
-            source: Whose face is put in; None for the real picture.
-            method: How it was blended.
+            target: The photo that the picture is made of.
+            source: The photo whose face is put in; None for the real picture.
+            method: The blend, `poisson` or `feather`; "" for the real picture.
 
         Returns:
             The row.
