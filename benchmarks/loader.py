@@ -82,15 +82,15 @@ def measure(root: Path, options: argparse.Namespace, workers: int) -> float:
 
 def write_sets(folder: Path, options: argparse.Namespace) -> str:
     """FOLDER/loose and FOLDER/shards of the same crops; says what kind of faces they are."""
-    from tests.tasks.deepfake.made_manifest import MadeFace, write_set
+    from tests.tasks.deepfake.prepared_set import SetFace, write_set
 
     pictures = sorted(path for path in options.faces.rglob("*") if path.suffix in (".jpg", ".png"))
     has_models = Path("weights/face_landmark.tflite").is_file()
     kind = "real faces" if pictures and has_models else "drawn faces"
     found = cut_real(pictures, options.size) if kind == "real faces" else draw(options.size)
-    faces: list[MadeFace] = []
+    faces: list[SetFace] = []
     for i, (image, landmarks) in enumerate(itertools.islice(found, options.crops + 1)):
-        faces.append(MadeFace(image, landmarks, "val" if i == 0 else "train", 0, f"clip {i}", f"person {i}", {}))
+        faces.append(SetFace(image, landmarks, "val" if i == 0 else "train", 0, f"clip {i}", f"person {i}", {}))
     for storage in ("loose", "shards"):
         write_set(folder / storage, faces, shards=storage == "shards", per_shard=1000)
     sides = [face.image.shape[:2] for face in faces]

@@ -1,4 +1,4 @@
-"""Pictures with plain blocks for faces, and networks that find them: cutting without the model files."""
+"""Pictures with plain blocks for faces, and networks that find them: cropping without the model files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def place_landmarks(box: Sequence[float] | NDArray[np.float32], points: int = 81
 
 
 def build_cropper(settings: CropSettings | None = None) -> ClipCropper:
-    return ClipCropper(settings or CropSettings(), networks=lambda: Networks(BlockDetector(), BlockMesh(), "stand-ins"))
+    return ClipCropper(settings or CropSettings(), networks=lambda: Networks(BlockDetector(), BlockMesh(), "blocks"))
 
 
 def write_picture(path: Path, image: NDArray[np.uint8]) -> Path:
@@ -68,16 +68,16 @@ def read_picture(content: bytes) -> NDArray[np.uint8]:
     return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
-def check_every_frame_is_told(cut: ClipCrops) -> None:
-    """A frame gives crops or a reason, and is named once."""
-    told = [(item.source, item.frame) for item in cut.rejected]
-    assert len(told) == len(set(told))
-    crops = {(face.source, face.frame_index) for face in cut.faces}
-    assert not crops & set(told)
-    assert cut.frames_with_face <= cut.frames_read
-    assert len(crops) <= cut.frames_with_face
+def check_each_frame_has_crops_or_a_reason(clip_crops: ClipCrops) -> None:
+    """Each frame has crops or one reason of rejection, never both."""
+    rejected = [(one.source, one.frame) for one in clip_crops.rejected]
+    assert len(rejected) == len(set(rejected))
+    crops = {(face.source, face.frame_index) for face in clip_crops.faces}
+    assert not crops & set(rejected)
+    assert clip_crops.frames_with_face <= clip_crops.frames_read
+    assert len(crops) <= clip_crops.frames_with_face
 
 
-def reasons(cut: ClipCrops) -> list[str]:
-    check_every_frame_is_told(cut)
-    return [item.reason for item in cut.rejected]
+def reasons(clip_crops: ClipCrops) -> list[str]:
+    check_each_frame_has_crops_or_a_reason(clip_crops)
+    return [one.reason for one in clip_crops.rejected]

@@ -1,4 +1,4 @@
-"""Gives every test of the tasks a folder of its own to stand in."""
+"""Runs every test of the task in a working folder of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Crops are kept under data/face_crops of the current folder."""
+    """The current folder while a test runs; crops are cached in its data/face_crops."""
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from drawn_faces import draw_face
-from made_manifest import MadeFace, write_set
+from prepared_set import SetFace, write_set
 from workplace import STAGE_1, Ended, Workplace
 
 CONFIG = """{
@@ -21,7 +21,7 @@ CONFIG = """{
 def place(tmp_path: Path) -> Path:
     (tmp_path / "tiny.json").write_text(CONFIG)
     faces = [
-        MadeFace(*draw_face(i, 100), "train" if i < 14 else "val", i % 2, f"clip {i // 2}", f"person {i // 2}", {})
+        SetFace(*draw_face(i, 100), "train" if i < 14 else "val", i % 2, f"clip {i // 2}", f"person {i // 2}", {})
         for i in range(20)
     ]
     for root, shards in (("set", False), ("shards", True)):

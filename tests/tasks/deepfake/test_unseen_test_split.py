@@ -17,8 +17,8 @@ from typing import Any
 import ffpp_tree
 import pytest
 from drawn_faces import draw_face
-from made_manifest import MadeFace, write_set
-from made_sources import KnowingDetector, KnowingMesh, draw_known, write_picture
+from drawn_sources import LookupDetector, LookupMesh, draw_registered_face, write_picture
+from prepared_set import SetFace, write_set
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
 from sharpstudent.tasks.deepfake.sources import face_crops
 from sharpstudent.tasks.deepfake.sources.face import FaceSplits
@@ -78,7 +78,7 @@ class Source:
 def build_manifest(place: Path, *, shards: bool = False) -> Source:
     splits = ["train"] * 8 + ["val"] * 6 + ["test"] * 6
     faces = [
-        MadeFace(*draw_face(i, 100), split, i % 2, f"clip {i // 2}", f"person {i // 2}", {})
+        SetFace(*draw_face(i, 100), split, i % 2, f"clip {i // 2}", f"person {i // 2}", {})
         for i, split in enumerate(splits)
     ]
     # A shard holds faces of one split only, so that one of the test split can be taken away.
@@ -102,7 +102,7 @@ def build_ffpp(place: Path) -> Source:
 def build_photos(place: Path) -> Source:
     lines = ["path,person,split"]
     for i, split in enumerate(["train"] * 4 + ["val"] * 3 + ["test"] * 3):
-        write_picture(place / f"data/photos/{i}.png", draw_known(i))
+        write_picture(place / f"data/photos/{i}.png", draw_registered_face(i))
         lines.append(f"{i}.png,person {i},{split}")
     (place / "data/photos/faces.csv").write_text("\n".join(lines) + "\n")
     tests = [place / f"data/photos/{i}.png" for i in range(7, 10)]
@@ -131,7 +131,7 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
 
 @pytest.fixture(autouse=True)
 def _networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(face_crops, "load_face_models", lambda: (KnowingDetector(), KnowingMesh()))
+    monkeypatch.setattr(face_crops, "load_face_models", lambda: (LookupDetector(), LookupMesh()))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -197,7 +197,7 @@ def test_without_the_test_split_everything_is_the_same_to_the_last_bit(tmp_path:
     assert [file for file in wanted if found[file] != wanted[file]] == []
 
 
-def test_whoever_touched_the_test_split_would_be_caught(tmp_path: Path) -> None:
+def test_the_guard_catches_any_access_to_the_test_split(tmp_path: Path) -> None:
     """The guard itself: without it the test above would say nothing of reads."""
     _, source = make_place(tmp_path / "place", build_labelled)
     picture = next(source.tests[0].rglob("*.png"))
@@ -210,24 +210,24 @@ def test_whoever_touched_the_test_split_would_be_caught(tmp_path: Path) -> None:
     assert picture.read_bytes()
 
 
-def test_what_a_task_hands_to_the_trainer_has_no_place_for_a_test_split() -> None:
+def test_training_data_has_no_field_for_a_test_split() -> None:
     """A field more is a decision: it may not be one for test data."""
     assert [field.name for field in fields(TrainingData)] == ["train", "validation"]
     assert [field.name for field in fields(FaceSplits)] == ["train", "validation", "notes", "depends_on"]
 
 
 @pytest.mark.parametrize("name", list(SOURCES))
-def test_a_training_run_asks_for_the_splits_train_and_validation_and_no_other(
+def test_a_training_run_opens_only_the_splits_train_and_validation(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, ...]] = []
+    opened: list[tuple[str, ...]] = []
     open_data = DeepfakeTask.open_data
 
     def record(self: DeepfakeTask, *splits: str) -> Any:
-        asked.append(splits)
+        opened.append(splits)
         return open_data(self, *splits)
 
     monkeypatch.setattr(DeepfakeTask, "open_data", record)
     place, _ = make_place(tmp_path / "place", SOURCES[name])
     run_both(place)
-    assert asked == [("train", "validation")] * 2
+    assert opened == [("train", "validation")] * 2

@@ -1,4 +1,4 @@
-"""Frames made clips: each rule by hand, in any order of frames, and far beyond where probabilities round."""
+"""Scores of clips from those of frames: each rule by hand, in any order of frames, also where probabilities round."""
 
 from __future__ import annotations
 
@@ -90,19 +90,19 @@ def test_a_share_is_rounded_up_and_exact(frames: int, kept: int) -> None:
     assert TOP10.count_kept(np.array([frames])).tolist() == [kept]
 
 
-def test_the_highest_of_a_hundred_percent_are_all() -> None:
+def test_the_highest_100_percent_are_all_frames() -> None:
     margins, clips = np.array([0.1, 2.0, -3.0, 0.4]), np.array([0, 0, 0, 1])
     assert aggregate(margins, clips, Aggregation("top100")).tolist() == aggregate(margins, clips, MEAN).tolist()
     assert aggregate(margins, clips, MAX).tolist() == [2.0, 0.4]
 
 
 @pytest.mark.parametrize("name", ["median", "", "top", "top0", "top-1", "top1.5", "max_margin", "mean_", "Mean"])
-def test_other_rules_are_refused_with_those_that_there_are(name: str) -> None:
+def test_unknown_rules_are_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(MetricError, match="known: mean, max, top10"):
         Aggregation(name)
 
 
-def test_more_than_all_is_refused_with_what_was_probably_meant() -> None:
+def test_a_share_above_100_percent_is_refused_with_a_suggestion() -> None:
     with pytest.raises(MetricError, match="for a number write top101frames"):
         Aggregation("top101")
 

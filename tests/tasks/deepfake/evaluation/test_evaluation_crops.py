@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sets import write_crops
+from block_sets import write_crops
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
@@ -44,8 +44,8 @@ def test_moved_crops_have_the_same_fingerprint_and_one_byte_gives_another(tmp_pa
 def test_crops_are_taken_whole_with_their_folders_as_people_and_clips(tmp_path: Path) -> None:
     found = open_one(write_crops(tmp_path / "crops", CROPS))
     frames = found.build_frames(np.arange(5.0), {})
-    told = dict(zip(frames.sample_ids, zip(frames.clip_ids, frames.groups, frames.labels, strict=True), strict=True))
-    assert told == {
+    columns = dict(zip(frames.sample_ids, zip(frames.clip_ids, frames.groups, frames.labels, strict=True), strict=True))
+    assert columns == {
         "real/alone.png": ("real/alone.png", "real/alone", 0),
         "real/ann/1.png": ("real/ann", "ann", 0),
         "real/ann/2.png": ("real/ann", "ann", 0),
@@ -59,7 +59,7 @@ def test_crops_are_taken_whole_with_their_folders_as_people_and_clips(tmp_path: 
     compute_set_metrics(frames)  # nobody's clip is real and fake at once
 
 
-def test_a_crop_that_is_no_picture_is_no_decision(tmp_path: Path) -> None:
+def test_an_unreadable_crop_is_a_frame_without_decision(tmp_path: Path) -> None:
     root = write_crops(tmp_path / "crops", CROPS)
     (root / CROPS[0]).write_bytes(b"no picture")
     found = open_one(root)
@@ -79,14 +79,14 @@ real/ben/2.png,real,val,,ben,,b.jpg,,0
 """
 
 
-def test_swaps_are_grouped_by_whose_photo_it_is_and_each_is_a_clip_of_its_own(tmp_path: Path) -> None:
+def test_swaps_are_grouped_by_the_person_of_the_photo_and_each_is_a_clip_of_its_own(tmp_path: Path) -> None:
     names = ["fake/ann/1__ben.png", "real/ann/1.png", "fake/ben/2__ann.png", "real/ben/2.png", "fake/zoe/3.png"]
     root = write_crops(tmp_path / "swaps", names)
     (root / "swaps.csv").write_text(SWAPS)
     found = open_one(root)
     frames = found.build_frames(np.zeros(5), {})
-    told = dict(zip(frames.sample_ids, zip(frames.groups, frames.manipulations, strict=True), strict=True))
-    assert told == {
+    columns = dict(zip(frames.sample_ids, zip(frames.groups, frames.manipulations, strict=True), strict=True))
+    assert columns == {
         "fake/ann/1__ben.png": ("ann", "swap-poisson"),
         "real/ann/1.png": ("ann", ""),
         "fake/ben/2__ann.png": ("ben", "swap-feather"),

@@ -1,4 +1,4 @@
-"""Several faces in a frame: which of them count, and how they are made one score."""
+"""Several faces in a frame: which of them count, and how their scores become one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from block_clips import draw_blocks, write_picture
-from made_manifest import write_set
-from made_sets import LARGE, SMALL, TWO_FACES, make_face, prepare, use_stand_ins, write_clip, write_tree
+from block_sets import LARGE, SMALL, TWO_FACES, make_face, prepare, use_block_networks, write_clip, write_tree
+from prepared_set import write_set
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.evaluation.crops_set import CACHE
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
@@ -18,8 +18,8 @@ from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_stand_ins(monkeypatch)
+def block_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_block_networks(monkeypatch)
 
 
 def open_one(path: Path, *, split: Split = "all", faces: FacesRule = "largest") -> EvaluationSet:
@@ -53,7 +53,7 @@ def test_faces_of_a_frame_are_combined_by_the_rule(
         np.testing.assert_allclose(probabilities[2], of_other, rtol=0, atol=1e-15)
 
 
-def test_a_frame_keeps_its_decision_while_one_of_its_faces_is_readable(tmp_path: Path) -> None:
+def test_a_frame_has_a_decision_as_long_as_one_of_its_faces_is_readable(tmp_path: Path) -> None:
     write_set(tmp_path / "set", TWO_FACES)
     found = open_one(tmp_path / "set", split="test", faces="max")
     names = found.name_faces()
@@ -75,7 +75,7 @@ def test_all_faces_unreadable_leave_no_decision_at_all(tmp_path: Path) -> None:
     assert found.describe({}, dict.fromkeys(found.name_faces(), "is empty")).without_decision == {"is empty": 3}
 
 
-def test_two_faces_are_cut_where_all_count_and_one_where_the_largest_does(tmp_path: Path) -> None:
+def test_both_faces_are_cropped_if_all_count_and_one_if_only_the_largest_does(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "videos")
     assert (len(open_one(source)), len(open_one(source, faces="mean"))) == (11, 14)
     prepare(source, tmp_path / "set", crop=CropSettings(faces="largest"))
@@ -94,7 +94,7 @@ def test_two_largest_faces_and_two_labels_in_a_frame_are_refused_by_name(tmp_pat
         open_one(tmp_path / "both", split="test")
 
 
-def test_what_is_said_of_a_frame_with_a_face_is_a_remark_and_no_missing_decision(tmp_path: Path) -> None:
+def test_a_reason_for_a_frame_that_has_a_face_is_a_remark_and_no_missing_decision(tmp_path: Path) -> None:
     source = tmp_path / "mixed"
     write_clip(source / "real/ann/a.avi", "BB")
     write_picture(source / "fake/ben/b.png", draw_blocks(LARGE, SMALL))

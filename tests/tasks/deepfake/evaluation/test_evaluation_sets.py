@@ -1,4 +1,4 @@
-"""Data sets as they are judged: every frame has a score or a reason, and what says so is true of its faces."""
+"""Data sets as they are evaluated: every frame has a score or a reason why it has none."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_manifest import write_set
-from made_sets import NOBODY, TWO_FACES, InProcess, make_face, prepare, use_stand_ins, write_tree
+from block_sets import NOBODY, TWO_FACES, InProcessPool, make_face, prepare, use_block_networks, write_tree
+from prepared_set import write_set
 from sharpstudent.core.types import Outputs
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
@@ -27,8 +27,8 @@ SIDE = 32
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_stand_ins(monkeypatch)
+def block_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_block_networks(monkeypatch)
 
 
 def open_one(path: Path, *, split: Split = "all", faces: FacesRule = "largest", crops: bool = False) -> EvaluationSet:
@@ -53,7 +53,7 @@ def score(found: EvaluationSet, *, batch_size: int = 5) -> tuple[np.ndarray, dic
         num_workers=0,
         device=torch.device("cpu"),
     )
-    return compute_margins(table), {item.path: item.reason for item in replaced}
+    return compute_margins(table), {one.path: one.reason for one in replaced}
 
 
 # --- Frames without a face ------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def test_frames_without_a_face_are_counted_by_reason_and_never_scored(tmp_path: 
     assert (values["video_count"], values["video_count_without_decision"]) == (3, 2)
 
 
-def test_loose_and_packed_crops_a_moved_set_and_a_folder_give_the_same_frames(tmp_path: Path) -> None:
+def test_files_shards_a_moved_set_and_a_folder_give_the_same_frames(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "videos")
     prepare(source, tmp_path / "loose")
     prepare(source, tmp_path / "packed", shards=True)
@@ -109,9 +109,7 @@ def test_a_manifest_without_its_parts_says_that_frames_without_a_face_are_not_kn
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 9])
-def test_the_scores_of_mixed_labels_and_stand_ins_come_in_the_order_of_the_faces(
-    tmp_path: Path, batch_size: int
-) -> None:
+def test_scores_of_mixed_labels_and_substitutes_come_in_the_order_of_the_faces(tmp_path: Path, batch_size: int) -> None:
     """A substitute of the other class shifts no score after it."""
     faces = [make_face(i, i % 2, f"clip {i}", 0, 0) for i in range(9)]
     manifest = Manifest.open(write_set(tmp_path / "set", faces))
@@ -132,7 +130,7 @@ def test_the_scores_of_mixed_labels_and_stand_ins_come_in_the_order_of_the_faces
     assert "cut from" not in reason
 
 
-def test_no_row_becomes_an_object_before_its_face_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_not_parsed_before_their_face_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(tmp_path / "set", [make_face(i, i % 2, f"clip {i}", 0, 0) for i in range(4)], shards=True)
 
     def refuse(*_: object) -> None:
@@ -155,13 +153,13 @@ def test_some_of_the_faces_score_the_frames_that_they_are_in(tmp_path: Path) -> 
     assert whole.frame_of.tolist() == [0, 1, 1, 2]
 
 
-def test_another_number_of_scores_is_a_defect(tmp_path: Path) -> None:
+def test_a_wrong_number_of_scores_raises_an_error(tmp_path: Path) -> None:
     write_set(tmp_path / "set", TWO_FACES)
     with pytest.raises(ValueError, match="4 faces"):
         open_one(tmp_path / "set", split="test", faces="max").build_frames(np.zeros(3), {})
 
 
-def test_another_picture_in_a_prepared_set_gives_another_fingerprint(tmp_path: Path) -> None:
+def test_a_changed_picture_in_a_prepared_set_changes_the_fingerprint(tmp_path: Path) -> None:
     write_set(tmp_path / "one", TWO_FACES)
     write_set(tmp_path / "other", [make_face(9, 0, "alone", 4, 0), *TWO_FACES[1:]])
     one, other = (open_one(tmp_path / name, faces="max").about.fingerprint for name in ("one", "other"))
@@ -176,10 +174,10 @@ VIDEOS, MODELS = ROOT.parent / "shared" / "data" / "videos", ROOT / "weights"
 
 @pytest.mark.skipif(not (VIDEOS / "d18.mp4").is_file(), reason="the real videos are not on this machine")
 @pytest.mark.skipif(not (MODELS / "face_landmark.tflite").is_file(), reason="weights/ lacks the two face models")
-def test_real_videos_are_cut_as_for_training_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # the stand-ins
+def test_real_videos_are_cropped_as_for_training_and_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real networks
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "WorkerPool", InProcess)
+    monkeypatch.setattr(run, "WorkerPool", InProcessPool)
     (tmp_path / "weights").symlink_to(MODELS)
     for name, folder in (("d18", "real/ann"), ("s29", "fake/ben")):
         (tmp_path / "videos" / folder).mkdir(parents=True)

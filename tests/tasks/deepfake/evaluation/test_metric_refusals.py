@@ -65,7 +65,7 @@ def test_a_part_of_one_person_has_metrics_and_no_interval() -> None:
     assert "frame_auc" in found.intervals
 
 
-def test_too_few_reals_for_a_rate_are_told_beside_it() -> None:
+def test_a_rate_over_too_few_reals_has_a_note() -> None:
     found = compute_set_metrics(draw_frames(has_undecided=False))
     assert found.values["frame_count_real"] == 100
     assert "frame_tpr_at_fpr_1pct" not in found.notes
@@ -83,7 +83,7 @@ def test_too_few_reals_for_a_rate_are_told_beside_it() -> None:
         ("sample_ids", "000/0", r"1 of 240 samples are there twice: a: 000/0$"),
     ],
 )
-def test_what_cannot_be_is_an_error_that_names_samples(column: str, value: object, words: str) -> None:
+def test_impossible_columns_are_an_error_that_names_samples(column: str, value: object, words: str) -> None:
     frames = draw_frames(has_undecided=False)
     changed = getattr(frames, column).copy()
     changed[1] = value
@@ -121,7 +121,7 @@ def test_an_empty_set_one_class_and_columns_that_differ_are_refused() -> None:
         compute_set_metrics(replace(find_decided(frames, source="b"), sources=["x/y"] * 120))
 
 
-def test_a_fake_of_no_name_is_told_as_such_and_the_name_of_a_real_is_not_read() -> None:
+def test_a_fake_without_manipulation_is_reported_as_unnamed_and_that_of_a_real_is_ignored() -> None:
     frames = find_decided(draw_frames(has_undecided=False), source="b")
     kinds = ["" if label else "anything" for label in frames.labels]
     assert "frame_auc@b/unnamed" in compute_set_metrics(replace(frames, manipulations=kinds)).values

@@ -1,4 +1,4 @@
-"""Robustness curves: what is measured on which faces, and that it is the same however it is loaded."""
+"""Robustness curves: what is measured on which faces, the same for any number of loader processes."""
 
 import sys
 
@@ -96,9 +96,9 @@ def measure(sets, *, models=None, lines=None, **choices):
     return measure_robustness(models or [("sharpness", Sharpness())], sets, say=said.append, **chosen)
 
 
-def test_every_curve_begins_with_the_auc_that_the_set_has_elsewhere():
-    judged, model = make_set(), Sharpness()
-    for faces in (judged, make_set(boxes=False)):
+def test_every_curve_begins_with_the_auc_of_the_clean_set():
+    face_set, model = make_set(), Sharpness()
+    for faces in (face_set, make_set(boxes=False)):
         (table,), _ = compute_tables(
             [model], faces.open(SIZE), DeepfakeTask(), batch_size=3, num_workers=0, device=torch.device("cpu")
         )
@@ -117,13 +117,13 @@ def test_the_clean_pixels_are_those_of_validation_and_each_variant_is_its_corrup
     variants = list_variants([BY_NAME[name] for name in QUICK])
     assert len(variants) == 1 + sum(len(BY_NAME[name].severities) - 1 for name in QUICK)
     source = CorruptedFaces(faces, [2, 5], variants, image_size=SIZE, seed=4)
-    item = source.make(1, np.random.default_rng(0))
+    sample = source.make(1, np.random.default_rng(0))
     plain = make_set().open(SIZE).make(5, np.random.default_rng(1)).inputs["image"][0]
-    np.testing.assert_array_equal(item.inputs["image"][0], plain)
+    np.testing.assert_array_equal(sample.inputs["image"][0], plain)
     loaded = faces[5].load()
-    cut = crop_face(loaded.image, loaded.boxes[0])
-    for variant, image in zip(variants, item.inputs["image"], strict=True):
-        picture = corrupt(cut, variant.corruption, variant.level, seed=4, index=5)
+    crop = crop_face(loaded.image, loaded.boxes[0])
+    for variant, image in zip(variants, sample.inputs["image"], strict=True):
+        picture = corrupt(crop, variant.corruption, variant.level, seed=4, index=5)
         whole = CorruptedFaces(
             [Face("", "", "", 0, lambda p=picture: LoadedFace(p))], [0], variants[:1], image_size=SIZE, seed=0
         )
@@ -136,7 +136,7 @@ def test_no_and_two_loader_processes_give_the_same_curves():
     assert alone == together  # equal to the last bit, intervals too
 
 
-def test_models_are_judged_side_by_side_as_each_by_itself():
+def test_models_get_the_same_curves_together_as_each_alone():
     sets, models = [make_set()], [("one", Sharpness()), ("other", Sharpness(-60.0))]
     both = measure(sets, models=models)
     assert list(both) == ["one", "other"]
@@ -146,7 +146,7 @@ def test_models_are_judged_side_by_side_as_each_by_itself():
         assert one.area + other.area == pytest.approx(1, abs=1e-12)
 
 
-def test_a_curve_does_not_depend_on_which_others_are_asked_for():
+def test_a_curve_does_not_depend_on_the_other_corruptions():
     sets = [make_set()]
     assert measure(sets, names=("noise",))["sharpness"][0] == measure(sets)["sharpness"][2]
 
@@ -159,7 +159,7 @@ def test_the_area_is_the_mean_height_by_the_trapezoid_rule():
         assert curve.area == compute_area([point.auc.value for point in curve.points])
 
 
-def test_blur_takes_away_what_the_model_looks_at():
+def test_blur_lowers_the_auc_of_a_model_that_relies_on_sharpness():
     (curve,) = measure([make_set(24)], names=("blur",))["sharpness"]
     assert curve.points[0].auc.value > 0.9
     assert curve.area < curve.points[0].auc.value
@@ -178,7 +178,7 @@ def test_faces_that_cannot_be_read_are_undecided_and_counted():
     assert broken[0] == measure([kept])["sharpness"][0]
 
 
-def test_a_choice_of_faces_is_balanced_fixed_and_said():
+def test_a_choice_of_faces_is_balanced_deterministic_and_reported():
     labels = [np.array([0] * 50 + [1] * 10), np.array([1] * 40)]
     said = []
     chosen = choose_faces(labels, 30, seed=3, say=said.append)
@@ -194,14 +194,14 @@ def test_a_choice_of_faces_is_balanced_fixed_and_said():
 
 
 @pytest.mark.parametrize(("reals", "fakes", "most", "expected"), [(3, 90, 20, 3), (90, 4, 21, 17), (50, 50, 21, 11)])
-def test_a_rare_class_is_taken_whole_and_the_other_fills_up(reals, fakes, most, expected):
+def test_a_rare_class_is_used_entirely_and_the_other_fills_up(reals, fakes, most, expected):
     labels = np.array([0] * reals + [1] * fakes)
     (chosen,) = choose_faces([labels], most, seed=0, say=lambda _: None)
     assert len(chosen) == most
     assert (labels[chosen] == 0).sum() == expected
 
 
-def test_as_many_faces_as_there_are_are_all_taken_and_nothing_is_said():
+def test_a_set_within_the_limit_is_used_entirely_without_a_message():
     said = []
     (chosen,) = choose_faces([np.array([0, 1, 1])], 3, seed=0, say=said.append)
     assert chosen.tolist() == [0, 1, 2]
@@ -210,26 +210,26 @@ def test_as_many_faces_as_there_are_are_all_taken_and_nothing_is_said():
         choose_faces([np.array([0, 1, 1])], 1, seed=0, say=said.append)
 
 
-def test_chosen_faces_have_the_pictures_that_they_have_among_all():
-    judged = make_set(20)
-    (numbers,) = choose_faces([judged.labels], 8, seed=0, say=lambda _: None)
+def test_chosen_faces_are_corrupted_as_in_the_whole_set():
+    face_set = make_set(20)
+    (numbers,) = choose_faces([face_set.labels], 8, seed=0, say=lambda _: None)
     variants = list_variants([BY_NAME["noise"]])
-    few = CorruptedFaces(judged.faces, numbers.tolist(), variants, image_size=SIZE, seed=0)
-    every = CorruptedFaces(judged.faces, range(20), variants, image_size=SIZE, seed=0)
+    few = CorruptedFaces(face_set.faces, numbers.tolist(), variants, image_size=SIZE, seed=0)
+    every = CorruptedFaces(face_set.faces, range(20), variants, image_size=SIZE, seed=0)
     rng = np.random.default_rng(0)
     for place, number in enumerate(numbers.tolist()):
         np.testing.assert_array_equal(few.make(place, rng).inputs["image"], every.make(number, rng).inputs["image"])
-    curves = measure([judged, make_set(6, name="more")], most_faces=8, names=("jpeg",))["sharpness"]
+    curves = measure([face_set, make_set(6, name="more")], most_faces=8, names=("jpeg",))["sharpness"]
     assert all(point.auc.value is not None for point in curves[0].points)
 
 
-def test_several_chunks_are_one_set(monkeypatch):
+def test_faces_in_several_chunks_give_the_same_curves(monkeypatch):
     whole = measure([make_set(11)])
     monkeypatch.setattr("sharpstudent.tasks.deepfake.evaluation.robustness.CHUNK", 3)
     assert measure([make_set(11)]) == whole
 
 
-def test_without_the_video_package_h264_is_left_out_in_words(monkeypatch):
+def test_without_the_video_package_h264_is_left_out_with_a_note(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     said = []
     left = choose_corruptions(None, said.append)
@@ -249,13 +249,13 @@ def test_h264_is_a_curve_like_the_others():
     assert [point.label for point in curve.points] == ["none", "CRF 23", "CRF 28", "CRF 35", "CRF 40"]
 
 
-def test_a_name_that_no_corruption_has_is_told_with_those_that_there_are():
+def test_an_unknown_corruption_is_refused_with_the_known_names():
     with pytest.raises(UserError, match="fog") as caught:
         choose_corruptions(["jpeg", "fog"], lambda _: None)
     assert all(name in str(caught.value) for name in BY_NAME)
 
 
-def test_one_class_has_no_auc_and_no_area_and_says_why():
+def test_one_class_has_no_auc_and_no_area_and_a_note_says_why():
     for curve in measure([make_set([0, 2, 4])])["sharpness"]:
         assert curve.area is None
         for point in curve.points:
@@ -273,7 +273,7 @@ def test_a_model_keeps_its_mode_and_its_weights_their_layout():
     assert model.convolution.weight.is_contiguous()
 
 
-def test_parts_say_what_the_whole_does():
+def test_pictures_in_parts_give_the_same_logits_as_all_together():
     torch.manual_seed(0)
     model, images = Sharpness(), torch.rand(7, 3, 224, 224)
     with take_in_parts([model], image_size=224, device=torch.device("cpu")) as (parts,), torch.inference_mode():

@@ -1,4 +1,4 @@
-"""All metrics of a set: each is the one that its own function gives, in any order and sharing out of frames."""
+"""All metrics of a set: each equals its own function, whatever the order of frames and their split over sets."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def compute_by_hand(
     ("suffix", "source", "kind"),
     [("", None, None), ("@a", "a", None), ("@b", "b", None), ("@a/swap", "a", "swap"), ("@a/mask", "a", "mask")],
 )
-def test_each_metric_of_frames_is_that_of_its_function_on_the_part(
-    suffix: str, source: str | None, kind: str | None
-) -> None:
+def test_each_frame_metric_equals_its_function_on_the_subset(suffix: str, source: str | None, kind: str | None) -> None:
     frames = draw_frames()
     values = compute_set_metrics(frames, thresholds=THRESHOLDS).values
     part = find_decided(frames, source=source, kind=kind)
@@ -90,7 +88,7 @@ def test_each_metric_of_frames_is_that_of_its_function_on_the_part(
 
 
 @pytest.mark.parametrize("rule", ["mean", "max", "top10"])
-def test_each_metric_of_videos_is_that_of_its_function_on_the_clips(rule: str) -> None:
+def test_each_video_metric_equals_its_function_on_the_clips(rule: str) -> None:
     frames = draw_frames()
     values = compute_set_metrics(frames, thresholds=THRESHOLDS).values
     part = find_decided(frames, source="a")
@@ -131,8 +129,8 @@ def make_table(frames: ScoredFrames, groups: Sequence[str]) -> Table:
 def test_the_interval_of_a_source_is_that_of_the_plain_bootstrap_over_its_people() -> None:
     frames = draw_frames()
     part = find_decided(frames, source="b")
-    told = {"rounds": 20, "seed": 0}
-    expected = compute_interval(AUC, make_table(part, part.groups), **told)
+    options = {"rounds": 20, "seed": 0}
+    expected = compute_interval(AUC, make_table(part, part.groups), **options)
     found = compute(frames).intervals["frame_auc@b"]
     assert (found.value, found.low, found.high) == pytest.approx(
         (expected.value, expected.low, expected.high), abs=1e-12
@@ -151,7 +149,7 @@ def test_people_and_clips_of_two_sources_are_never_the_same() -> None:
     assert compute(frames).values["people_count"] == 24
 
 
-def test_intervals_are_made_only_where_asked() -> None:
+def test_intervals_are_computed_only_on_request() -> None:
     frames = draw_frames()
     assert compute_set_metrics(frames).intervals == {}
     some = Resampling(rounds=20, metrics=("auc", "ece"), of_parts=False)
@@ -189,7 +187,7 @@ def test_parts_that_say_nothing_of_decisions_are_decided() -> None:
         join_frames([])
 
 
-def test_names_do_not_depend_on_what_the_scores_are() -> None:
+def test_metric_names_do_not_depend_on_the_scores() -> None:
     one, other = compute(draw_frames(seed=0)), compute(draw_frames(seed=1))
     assert list(one.values) == list(other.values)
     json.dumps(one.values, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Validation scores as scored frames: clips and people that figures of videos can be made of, whatever the source."""
+"""Validation scores as scored frames: clips and people for the metrics of videos, whatever the source."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_video_auc_is_that_of_the_mean_probability_of_each_clip() -> None:
     assert found != compute_auc(compute_margins(table), table["label"])
 
 
-def test_figures_of_pictures_are_those_of_all_scores_and_come_in_a_fixed_order() -> None:
+def test_frame_metrics_are_those_of_all_scores_and_come_in_a_fixed_order() -> None:
     table = make_blended(seed=5)
     margins, labels = compute_margins(table), table["label"]
     assert compute(table) == {
@@ -90,14 +90,14 @@ def test_figures_of_pictures_are_those_of_all_scores_and_come_in_a_fixed_order()
     assert list(compute(table)) == ["val_auc", "val_accuracy", "val_ap", "val_eer", "val_video_auc"]
 
 
-def test_the_order_of_the_scores_changes_no_figure() -> None:
+def test_the_order_of_the_scores_changes_no_metric() -> None:
     table, order = make_blended(seed=1), np.random.default_rng(2).permutation(36)
     mixed = {name: column[order] for name, column in table.items()}
     assert mixed["id"].tolist() != table["id"].tolist()
     assert compute(mixed) == pytest.approx(compute(table), abs=1e-12)
 
 
-def test_a_picture_that_stands_in_for_an_unreadable_one_counts_once() -> None:
+def test_a_substitute_for_an_unreadable_picture_counts_once() -> None:
     table = make_blended(clips=3)
     rows = np.append(np.arange(len(table["id"])), 0)
     twice = {name: column[rows] for name, column in table.items()}
@@ -115,7 +115,7 @@ def test_labelled_clips_keep_their_names_but_for_the_fakes_of_a_clip_with_reals(
     assert choose_operating_points(frames)["video_mean"]
 
 
-def test_people_who_are_seen_in_one_clip_are_one_group_and_videos_have_figures() -> None:
+def test_people_of_one_clip_are_one_group_and_videos_have_metrics() -> None:
     """A bystander has a name of its own; a video is still one sample, and an interval is over both people at once."""
     rows = [
         ("a", "x", "ann", 0, 0.1),
@@ -130,7 +130,7 @@ def test_people_who_are_seen_in_one_clip_are_one_group_and_videos_have_figures()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_score_that_is_no_number_is_an_error_that_names_the_sample(value: float) -> None:
+def test_a_nan_score_is_an_error_that_names_the_sample(value: float) -> None:
     table = make_blended()
     logits = table["logits"].copy()
     logits[7, 1] = value
@@ -138,14 +138,14 @@ def test_a_score_that_is_no_number_is_an_error_that_names_the_sample(value: floa
         compute({**table, "logits": logits})
 
 
-def test_one_class_is_an_error_and_no_figure() -> None:
+def test_one_class_is_an_error() -> None:
     one_class = make_table(LABELLED, [("a", "x", "p", 0, 0.1), ("b", "y", "q", 0, 0.3)])
     for word in ("auc", "ap", "eer", "video_auc"):
         with pytest.raises(MetricError, match="one class only"):
             compute_metrics(LABELLED, one_class, word)
 
 
-def test_what_can_select_is_among_the_metrics_and_an_error_rate_falls() -> None:
+def test_the_selection_metrics_exist_and_an_error_rate_is_minimised() -> None:
     metrics = compute(make_blended())
     assert {f"val_{word}" for word in DeepfakeTask.metrics} == set(metrics)
     assert {word for word, metric in DeepfakeTask.metrics.items() if metric.direction == "lower"} == {"eer"}

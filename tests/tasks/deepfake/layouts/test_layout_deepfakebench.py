@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_trees import list_bench_frames, make_bench, touch, touch_bench, write_json
+from dataset_trees import list_bench_frames, make_bench, touch, touch_bench, write_json
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
@@ -90,13 +90,13 @@ def test_missing_frames_are_counted_once_a_video(tmp_path: Path) -> None:
     assert reasons["FaceForensics++/FF-real/train/c23/003"].startswith("3 of 3 frames left out")
 
 
-def test_missing_landmarks_are_told_by_their_absence(tmp_path: Path) -> None:
+def test_missing_landmarks_are_left_empty(tmp_path: Path) -> None:
     touch(tmp_path, "UADFV/real/frames/0000/000.png")
     write_one(tmp_path, ["UADFV/real/frames/0000/000.png"])
     assert find(tmp_path).clips[0].frames[0].landmarks is None
 
 
-def test_files_that_name_nothing_that_is_there_are_an_error_with_reasons(tmp_path: Path) -> None:
+def test_files_that_list_nothing_on_disk_are_an_error_with_reasons(tmp_path: Path) -> None:
     write_one(tmp_path, list_bench_frames("UADFV/real/frames/0000"))
     with pytest.raises(UserError, match=r"nothing that layout deepfakebench(.|\n)*3 of 3 frames left out: 3 not in"):
         find(tmp_path)
@@ -122,7 +122,7 @@ def test_files_that_name_nothing_that_is_there_are_an_error_with_reasons(tmp_pat
         ["000.png"],
     ],
 )
-def test_a_path_out_of_the_folder_or_of_no_sense_is_rejected_and_the_rest_is_kept(path: Any, tmp_path: Path) -> None:
+def test_a_path_outside_the_folder_or_invalid_is_rejected_and_the_rest_is_kept(path: Any, tmp_path: Path) -> None:
     root = tmp_path / "a" / "b"
     touch(tmp_path, "secret/000.png")
     touch_bench(root, "UADFV/real/frames/0000")
@@ -136,7 +136,7 @@ def test_a_path_out_of_the_folder_or_of_no_sense_is_rejected_and_the_rest_is_kep
     assert str(root / "UADFV.json") in found.rejected[0].source
 
 
-def test_an_absolute_path_below_the_root_is_taken(tmp_path: Path) -> None:
+def test_an_absolute_path_below_the_root_is_accepted(tmp_path: Path) -> None:
     touch_bench(tmp_path, "UADFV/real/frames/0000")
     write_one(tmp_path, list_bench_frames(f"{tmp_path}/UADFV/real/frames/0000"))
     assert len(find(tmp_path).clips[0].frames) == 3

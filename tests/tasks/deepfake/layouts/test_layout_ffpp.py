@@ -6,8 +6,8 @@ import itertools
 from pathlib import Path
 
 import pytest
+from dataset_trees import COMPRESSIONS, PAIRS, REENACTMENTS, SWAPS, make_ffpp, make_sbi, touch, write_json
 from ffpp_tree import build_tree
-from made_trees import COMPRESSIONS, PAIRS, REENACTMENTS, SWAPS, make_ffpp, make_sbi, touch, write_json
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.splits import assign_splits
 from sharpstudent.tasks.deepfake.layouts.clip import Found
@@ -84,7 +84,7 @@ def test_a_broken_list_is_one_error_with_file_and_place(content: str, words: str
     assert "remedy" in caught.value.as_text()
 
 
-def test_other_names_and_other_folders_are_told(tmp_path: Path) -> None:
+def test_unexpected_names_and_folders_are_reported(tmp_path: Path) -> None:
     root = make_ffpp(tmp_path, compressions=["c23"])
     touch(root, "original_sequences/youtube/c23/videos/my holiday.mp4", "manipulated_sequences/Mine/c23/videos/1.mp4")
     found = find(root)
@@ -121,7 +121,7 @@ def test_frames_with_one_array_only_are_counted_once_a_clip(tmp_path: Path) -> N
     }
 
 
-def test_the_tree_that_training_reads_today_is_found_too(tmp_path: Path) -> None:
+def test_the_tree_that_training_reads_is_recognised(tmp_path: Path) -> None:
     found = find(build_tree(tmp_path))
     assert {clip.split for clip in found.clips} == {"train", "val"}
     assert all(len(clip.frames) == 2 for clip in found.clips)

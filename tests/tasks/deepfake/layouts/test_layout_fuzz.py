@@ -6,10 +6,10 @@ import random
 from pathlib import Path
 
 import pytest
-from made_trees import MAKERS
+from dataset_trees import MAKERS
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
-from test_layout_registry import check_promises
+from test_layout_registry import check_layout_contract
 
 LISTS = (".json", ".csv", ".txt")
 SNIPPETS = (
@@ -48,13 +48,13 @@ def test_mutated_lists_never_give_a_traceback_or_a_path_out_of_the_tree(name: st
     for _ in range(100):
         path = draw.choice(lists)
         path.write_bytes(mutate(good[path], draw))
-        told = ""
+        message = ""
         try:
             found = find_clips(root, layout=name, label=None)[1]
         except UserError as error:
-            told = error.as_text()
+            message = error.as_text()
         else:
-            check_promises(root, found)
+            check_layout_contract(root, found)
             assert all(entry.source.encode("utf-8") and entry.reason.encode("utf-8") for entry in found.rejected)
-        assert not told or str(root) in told
+        assert not message or str(root) in message
         path.write_bytes(good[path])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_trees import make_celebdf, make_dfdc, make_dfdc_preview, make_ffiw, touch, write_json
+from dataset_trees import make_celebdf, make_dfdc, make_dfdc_preview, make_ffiw, touch, write_json
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
@@ -70,8 +70,8 @@ def test_a_celeb_df_list_that_is_no_text_is_an_error(tmp_path: Path) -> None:
 
 def test_dfdc_takes_labels_splits_and_originals_from_its_lists(tmp_path: Path) -> None:
     clips, found = find(make_dfdc(tmp_path))
-    told = {key: (clip.label, clip.split, clip.identities) for key, clip in clips.items()}
-    assert told == {
+    fields = {key: (clip.label, clip.split, clip.identities) for key, clip in clips.items()}
+    assert fields == {
         "dfdc_train_part_0/aaaa": (0, "train", ("aaaa",)),
         "dfdc_train_part_0/bbbb": (1, "train", ("aaaa",)),
         "dfdc_train_part_1/cccc": (0, "train", ("cccc",)),
@@ -152,10 +152,10 @@ def test_dfdc_metadata_of_another_form_is_an_error(tmp_path: Path) -> None:
         find(root)
 
 
-def test_the_preview_tells_both_people(tmp_path: Path) -> None:
+def test_the_preview_gives_both_people_of_a_clip(tmp_path: Path) -> None:
     clips, found = find(make_dfdc_preview(tmp_path))
-    told = {key.split("/")[0]: (clip.label, clip.split, clip.identities) for key, clip in clips.items()}
-    assert told == {
+    fields = {key.split("/")[0]: (clip.label, clip.split, clip.identities) for key, clip in clips.items()}
+    assert fields == {
         "original_videos": (0, "train", ("643049",)),
         "method_A": (1, "train", ("1075594", "643049")),
         "method_B": (1, "test", ("1044085", "1224068")),

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from made_trees import touch
+from dataset_trees import touch
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
@@ -17,7 +17,7 @@ def find(root: Path, *, layout: str | None = None, label: int | None = None) -> 
     return {clip.key: clip for clip in find_clips(root, layout=layout, label=label)[1].clips}
 
 
-def test_photos_and_videos_are_taken_alike_and_either_can_be_asked_for(tmp_path: Path) -> None:
+def test_photos_and_videos_are_found_alike_and_either_can_be_selected(tmp_path: Path) -> None:
     touch(tmp_path, "Ann/1.jpg", "Ann/deep/2.PNG", "Ann/3.MOV", "Bob/4.m4v", "alone.webp", "notes.txt", "Bob/x.npy")
     clips = find(tmp_path)
     assert {key: (clip.kind, clip.identities) for key, clip in clips.items()} == {
@@ -51,7 +51,7 @@ def test_real_and_fake_folders_are_the_labels(tmp_path: Path) -> None:
     assert clips["real/alone"].identities != clips["Fake/alone"].identities
 
 
-def test_what_lies_beside_the_labels_is_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_files_beside_the_label_folders_are_left_out_with_the_reason(tmp_path: Path) -> None:
     touch(tmp_path, "real/1.jpg", "fake/2.jpg", "other/3.jpg", "4.jpg")
     found = find_clips(tmp_path, layout=None, label=None)[1]
     assert [clip.key for clip in found.clips] == ["fake/2", "real/1"]
@@ -59,7 +59,7 @@ def test_what_lies_beside_the_labels_is_left_out_with_the_reason(tmp_path: Path)
     assert all("beside fake/ and real/" in rejected.reason for rejected in found.rejected)
 
 
-def test_a_label_is_taken_and_is_refused_beside_real_and_fake(tmp_path: Path) -> None:
+def test_a_label_option_is_used_and_is_refused_beside_real_and_fake_folders(tmp_path: Path) -> None:
     touch(tmp_path, "mine/1.jpg", "labelled/real/1.jpg")
     assert find(tmp_path / "mine", label=1)["1"].label == 1
     assert find(tmp_path / "mine", label=0)["1"].label == 0
@@ -68,7 +68,7 @@ def test_a_label_is_taken_and_is_refused_beside_real_and_fake(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("place", ["manipulated_sequences", "data/Deepfakes", "Celeb-synthesis"])
-def test_the_fakes_of_a_data_set_are_not_taken_for_real(place: str, tmp_path: Path) -> None:
+def test_the_fakes_of_a_data_set_are_not_labelled_real(place: str, tmp_path: Path) -> None:
     touch(tmp_path / place, "videos/000_003.mp4")
     for root in (tmp_path, tmp_path / place):
         with pytest.raises(UserError, match=r"would be taken for real faces(.|\n)*--label fake"):

@@ -1,4 +1,4 @@
-"""Which layout a folder has, and what every layout promises."""
+"""Recognition of the layout of a folder, and the contract of every layout."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from pathlib import Path, PurePosixPath
 
 import pytest
-from made_trees import MAKERS, make_celebdf, make_ffpp, make_sbi, touch, write_json
+from dataset_trees import MAKERS, make_celebdf, make_ffpp, make_sbi, touch, write_json
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.clip import Found
 from sharpstudent.tasks.deepfake.layouts.registry import LAYOUTS, find_clips
 
 
-def check_promises(root: Path, found: Found) -> None:
+def check_layout_contract(root: Path, found: Found) -> None:
     keys = [clip.key for clip in found.clips]
     assert keys == sorted(keys)
     assert len({key.casefold() for key in keys}) == len(keys)
@@ -33,7 +33,7 @@ def check_promises(root: Path, found: Found) -> None:
         for path in [clip.file, *(frame.picture for frame in clip.frames)]:
             assert path is None or (path.is_file() and path.is_relative_to(root))
     sources = [rejected.source for rejected in found.rejected]
-    assert len(set(sources)) == len(sources), "every rejected item is named once"
+    assert len(set(sources)) == len(sources), "every rejected file is named once"
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -43,7 +43,7 @@ def test_each_tree_is_recognised_as_what_it_is(name: str, tmp_path: Path) -> Non
     assert found_name == name
     assert not found.rejected
     assert [key for key, layout in LAYOUTS.items() if layout.data_set and layout.form.recognise(root)] == [name]
-    check_promises(root, found)
+    check_layout_contract(root, found)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -87,7 +87,7 @@ def test_a_tree_of_two_layouts_names_both_and_the_option(tmp_path: Path) -> None
     assert find_clips(tmp_path, layout="ffpp_sbi", label=None)[1].clips[0].kind == "frames"
 
 
-def test_an_unknown_tree_tells_what_was_looked_for_and_what_is_there(tmp_path: Path) -> None:
+def test_an_unknown_tree_is_refused_with_the_known_layouts_and_what_was_found(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt", "tables/a.csv")
     with pytest.raises(UserError) as caught:
         find_clips(tmp_path, layout=None, label=None)
@@ -105,7 +105,7 @@ def test_a_named_layout_that_finds_nothing_is_an_error(name: str, tmp_path: Path
     assert caught.value.as_text().startswith(str(tmp_path))
 
 
-def test_a_wrong_name_a_file_and_a_missing_folder_are_told(tmp_path: Path) -> None:
+def test_an_unknown_layout_a_file_and_a_missing_folder_are_user_errors(tmp_path: Path) -> None:
     touch(tmp_path, "x.mp4")
     for root, layout, words in (
         (tmp_path, "faceforensics", "ffpp or ffpp_sbi"),
@@ -116,7 +116,7 @@ def test_a_wrong_name_a_file_and_a_missing_folder_are_told(tmp_path: Path) -> No
             find_clips(root, layout=layout, label=None)
 
 
-def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_celebdf(tmp_path)
     scan = os.scandir
 
@@ -139,7 +139,7 @@ def test_a_link_that_the_user_made_is_followed_and_not_resolved(tmp_path: Path) 
     name, found = find_clips(root, layout=None, label=None)
     assert name == "ffpp"
     assert len(found.clips) == 39
-    check_promises(root, found)
+    check_layout_contract(root, found)
 
 
 def test_recognising_does_not_walk_a_large_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_recognising_does_not_walk_a_large_folder(tmp_path: Path, monkeypatch: p
     assert len(listed) < 80
 
 
-def test_a_broken_bench_file_is_recognised_and_told(tmp_path: Path) -> None:
+def test_a_broken_bench_file_is_recognised_and_named(tmp_path: Path) -> None:
     path = write_json(tmp_path / "UADFV.json", {"UADFV": {"UADFV_Real": {"train": {}}}})
     path.write_text(path.read_text()[:-4], encoding="utf-8")
     with pytest.raises(UserError, match=r"UADFV\.json: cannot be read as JSON"):

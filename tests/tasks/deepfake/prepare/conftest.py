@@ -1,4 +1,4 @@
-"""Makes the stand-ins of this folder importable, for worker processes too."""
+"""Makes the helpers of this folder importable, for worker processes too."""
 
 from __future__ import annotations
 

@@ -27,15 +27,15 @@ WAYS = ("group", "parent", "save", "save")
 
 
 def main(folder: Path, kills: int, seed: int, workers: int, shards: bool) -> None:
-    import made_clips
     import sharpstudent.core.io  # noqa: F401 loads torch, once for all launches
+    import text_clips
 
-    source, dest = made_clips.write_many(folder / "source", 24, slow=0.02), folder / "set"
+    source, dest = text_clips.write_many(folder / "source", 24, slow=0.02), folder / "set"
     draw = random.Random(seed)
     started = time.monotonic()
     assert launch(source, dest, workers, shards, None, draw) == (True, "")
     seconds = time.monotonic() - started
-    reference = made_clips.read_all(dest)
+    reference = text_clips.read_all(dest)
     ways, failures, sets, killed = dict.fromkeys(WAYS, 0), [], 0, 0
     shutil.rmtree(dest)
     while killed < kills or dest.exists():
@@ -48,7 +48,7 @@ def main(folder: Path, kills: int, seed: int, workers: int, shards: bool) -> Non
             ways[str(way)] += 1
             continue
         sets += 1
-        found = made_clips.read_all(dest)
+        found = text_clips.read_all(dest)
         names = found.keys() ^ reference.keys() | {name for name in found if found[name] != reference.get(name)}
         failures += [f"set {sets}: {name} differs" for name in sorted(names)]
         shutil.rmtree(dest)
@@ -96,16 +96,16 @@ def find_left(group: int) -> str:
 def run(source: Path, dest: Path, workers: int, shards: bool, log: Path) -> int:
     import traceback
 
-    import made_clips
     import sharpstudent.tasks.deepfake.prepare.packing as packing
     import sharpstudent.tasks.deepfake.prepare.run as preparation
+    import text_clips
 
     preparation.check_models = lambda clips: None
     packing.SHARD_MEMBERS = 10
     try:
-        made_clips.prepare(source, dest, workers=workers, shards=shards)
+        text_clips.prepare(source, dest, workers=workers, shards=shards)
         return 0
-    except BaseException:  # noqa: BLE001 the parent compares and tells
+    except BaseException:  # noqa: BLE001 the parent reads the log
         log.write_text(traceback.format_exc())
         return 1
 

@@ -1,4 +1,4 @@
-"""Every fault of a prepared set is provoked, and named once; a sound set is left in peace."""
+"""The checks of a prepared set: each problem is provoked and named once; a sound set has none."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class PreparedSet:
         """One crop of its own clip and person, unless `fields` say otherwise. picture: another one than the seed's."""
         image, landmarks = picture or draw_face(seed, SIDE)
         corners = (landmarks[:68].min(axis=0), landmarks[:68].max(axis=0))
-        cut = crop_face(image, landmarks, np.concatenate(corners), largest_face=SIDE)
-        sharpness, phash = measure_face(cut)
-        content = cv2.imencode(".png", cv2.cvtColor(cut.image, cv2.COLOR_RGB2BGR))[1].tobytes()
+        crop = crop_face(image, landmarks, np.concatenate(corners), largest_face=SIDE)
+        sharpness, phash = measure_face(crop)
+        content = cv2.imencode(".png", cv2.cvtColor(crop.image, cv2.COLOR_RGB2BGR))[1].tobytes()
         row = FaceRow(
             path=f"crops/clip {seed} é/{len(self.rows):06d}_0.png",
             offset=0,
@@ -68,9 +68,9 @@ class PreparedSet:
             face_size=float((corners[1] - corners[0]).min()),
             frame_size=(image.shape[1], image.shape[0]),
             box_xyxy=np.concatenate(corners).astype(np.float32),
-            crop_xyxy=cut.crop_xyxy,
-            scale=cut.scale,
-            landmarks=cut.landmarks,
+            crop_xyxy=crop.crop_xyxy,
+            scale=crop.scale,
+            landmarks=crop.landmarks,
             detector="drawn",
             phash=phash,
         )
@@ -105,7 +105,7 @@ def sound(tmp_path: Path) -> PreparedSet:
 
 
 def check(made: PreparedSet, **options: bool) -> tuple[bool, list[str], list[str]]:
-    """The verdict, the faults as texts, and the notes."""
+    """Whether the set passed, the problems as texts, and the notes."""
     said: list[str] = []
     verdict = run_check(made.write(), say=said.append, **options)
     return (
@@ -115,7 +115,7 @@ def check(made: PreparedSet, **options: bool) -> tuple[bool, list[str], list[str
     )
 
 
-def test_a_sound_set_passes_without_a_word_of_warning(sound: PreparedSet) -> None:
+def test_a_sound_set_passes_without_problems_or_notes(sound: PreparedSet) -> None:
     assert check(sound) == (True, [], [])
 
 
@@ -128,7 +128,7 @@ def blur(picture: Picture, quality: int = 60, shrink: float = 0.75) -> Picture:
 
 
 def put_shard(made: PreparedSet, members: Callable[[tarfile.TarFile, bytes], None]) -> None:
-    """The first crop into a shard, with what a stranger has put behind it."""
+    """Put the first crop into a shard, followed by the members that `members` adds."""
     content = (made.folder / made.rows[0].path).read_bytes()
     path = made.folder / "shards/000000.tar"
     ((offset, size),) = write_shard(path, [("clip/000000_0.png", content)])
@@ -224,7 +224,7 @@ FAULTS: dict[str, tuple[Callable[[PreparedSet], object], str, str]] = {
         "No such file",
     ),
     "a flipped bit": (save_other_bytes, "1 crop is missing or not what was prepared", "checksum"),
-    "a cut crop": (
+    "a truncated crop": (
         lambda made: (made.folder / made.rows[5].path).write_bytes(b"cut"),
         "1 crop is missing or not what was prepared",
         "has 3 bytes",
@@ -243,7 +243,7 @@ FAULTS: dict[str, tuple[Callable[[PreparedSet], object], str, str]] = {
         "1 face has its landmarks outside the crop",
         "100% of the points",
     ),
-    "a face smaller than asked for": (
+    "a face smaller than min_face": (
         lambda made: made.change(1, face_size=39.0),
         "1 face is smaller than the 40 px that were asked for",
         "39 px",
@@ -348,7 +348,7 @@ def test_no_more_than_five_examples_are_shown_and_the_rest_is_counted(sound: Pre
     assert "and 2 more" in fault
 
 
-def test_a_large_set_is_sampled_and_says_so_unless_all_is_wanted(
+def test_a_large_set_is_sampled_with_a_note_unless_full_is_set(
     sound: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_crops, "MOST_READ", 3)
@@ -361,7 +361,7 @@ def test_a_large_set_is_sampled_and_says_so_unless_all_is_wanted(
     assert notes == []
 
 
-def test_equal_checksums_are_no_copies_until_the_bytes_say_so(
+def test_equal_checksums_count_as_copies_only_if_the_bytes_are_equal(
     sound: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_copies, "encode_content", lambda faces: np.zeros(len(faces), np.int64))
@@ -369,13 +369,13 @@ def test_equal_checksums_are_no_copies_until_the_bytes_say_so(
     assert check(sound)[0]
 
 
-def test_near_hashes_are_no_copies_until_the_pixels_say_so(sound: PreparedSet) -> None:
+def test_near_hashes_count_as_copies_only_if_the_pixels_are_alike(sound: PreparedSet) -> None:
     for place in range(12):
         sound.change(place, phash=place % 3)
     assert check(sound)[0]
 
 
-def test_too_many_near_hashes_are_looked_at_from_the_nearest_on(
+def test_too_many_near_hashes_are_compared_from_the_nearest_on(
     sound: PreparedSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check_near, "MOST_COMPARED", 1)
@@ -389,7 +389,7 @@ def test_too_many_near_hashes_are_looked_at_from_the_nearest_on(
     assert "the nearest 1 were compared" in "".join(notes)
 
 
-def test_copies_are_told_from_other_faces_with_room_on_both_sides() -> None:
+def test_the_threshold_separates_copies_from_other_faces_with_a_margin_on_both_sides() -> None:
     faces = [draw_face(seed, SIDE) for seed in range(8)]
     vectors = np.stack([describe_face(*face) for face in faces])
     saved = np.stack([describe_face(*blur(face)) for face in faces])
@@ -398,8 +398,8 @@ def test_copies_are_told_from_other_faces_with_room_on_both_sides() -> None:
     assert others.max() < ALIKE - 0.05
 
 
-@pytest.mark.parametrize("what", ["missing", "empty file", "text", "cut", "part", "no rows", "damaged"])
-def test_a_manifest_that_cannot_be_used_is_the_users_to_mend(what: str, sound: PreparedSet) -> None:
+@pytest.mark.parametrize("what", ["missing", "empty file", "text", "truncated", "part", "no rows", "damaged"])
+def test_an_unusable_manifest_is_a_user_error(what: str, sound: PreparedSet) -> None:
     path = sound.write()
     content = path.read_bytes()
     if what == "missing":
@@ -412,20 +412,20 @@ def test_a_manifest_that_cannot_be_used_is_the_users_to_mend(what: str, sound: P
         middle = len(content) // 2
         damaged = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
         path.write_bytes(
-            {"empty file": b"", "text": b"path,label\n", "cut": content[:middle], "damaged": damaged}[what]
+            {"empty file": b"", "text": b"path,label\n", "truncated": content[:middle], "damaged": damaged}[what]
         )
     with pytest.raises(UserError) as caught:
         run_check(path, say=lambda _: None)
     assert all(problem.where and problem.remedy for problem in caught.value.problems)
 
 
-def test_the_folder_stands_for_its_manifest(sound: PreparedSet) -> None:
+def test_a_folder_is_accepted_in_place_of_its_manifest(sound: PreparedSet) -> None:
     sound.write()
     assert run_check(sound.folder, say=lambda _: None)
 
 
 @pytest.mark.slow
-def test_real_photos_of_different_people_are_apart_and_saved_again_they_are_found() -> None:
+def test_recompressed_real_photos_are_found_as_copies_and_different_people_are_not() -> None:
     photos, weights = ROOT.parent / "shared/data/faces", ROOT / "weights"
     if not (photos / "index.csv").is_file() or not (weights / "face_landmark.tflite").is_file():
         pytest.skip(f"no photos at {photos}, or no face models in {weights}")
@@ -437,8 +437,8 @@ def test_real_photos_of_different_people_are_apart_and_saved_again_they_are_foun
 
     def describe(image: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32]]:
         face = detector.detect(image)[0]
-        cut = crop_face(image, mesh.locate_81(image, face), face.box_xyxy, largest_face=475)
-        return measure_face(cut)[1], describe_face(cut.image, cut.landmarks)
+        crop = crop_face(image, mesh.locate_81(image, face), face.box_xyxy, largest_face=475)
+        return measure_face(crop)[1], describe_face(crop.image, crop.landmarks)
 
     def save_again(image: NDArray[np.uint8], shrink: float, quality: int) -> NDArray[np.uint8]:
         return blur((image, np.zeros((68, 2), np.float32)), quality, shrink)[0]

@@ -1,4 +1,4 @@
-"""The bar of a terminal and the lines of a log."""
+"""Progress of a preparation: a bar in a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def show(*, is_terminal: bool) -> str:
     return file.getvalue()
 
 
-def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
+def test_a_log_gets_a_line_every_30_seconds_and_one_at_the_end() -> None:
     lines = show(is_terminal=False).splitlines()
     assert lines == [
         "30 of 100 clips done in 0:30, 4.0 frames/s, 90 faces, 30 rejected, 1:10 left",
@@ -32,7 +32,7 @@ def test_a_log_gets_a_line_now_and_then_and_one_at_the_end() -> None:
     ]
 
 
-def test_a_terminal_gets_a_bar() -> None:
+def test_a_terminal_gets_a_progress_bar() -> None:
     text = show(is_terminal=True)
     assert "50/100" in text
     assert "0:50 left" in text

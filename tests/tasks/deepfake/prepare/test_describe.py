@@ -1,4 +1,4 @@
-"""What `describe` says and draws; pictures are looked at through their pixels."""
+"""What `describe` says and draws; pictures are checked by their pixels."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_faces_that_cannot_be_read_are_empty_tiles_counted_by_reason(sound: Prep
     assert [tile.picture is None for tile in tiles].count(True) == 3
 
 
-def test_the_sheet_takes_a_turn_of_every_manipulation_person_and_clip(sound: PreparedSet) -> None:
+def test_the_sheet_shows_each_manipulation_person_and_clip_in_turn(sound: PreparedSet) -> None:
     first = sound.rows[2]
     for frame in range(100, 130):  # one clip with most of the frames
         sound.rows.append(first.__class__(**{**vars(first), "frame_index": frame, "phash": frame}))
@@ -90,7 +90,7 @@ def test_the_sheet_takes_a_turn_of_every_manipulation_person_and_clip(sound: Pre
     assert sorted(choose_faces(faces, rows, 1000)) == rows.tolist()
 
 
-def test_a_tile_shows_the_face_in_its_middle_and_paper_beyond_the_crop() -> None:
+def test_a_tile_shows_the_face_in_its_middle_and_background_beyond_the_crop() -> None:
     image = np.zeros((200, 200, 3), np.uint8)
     landmarks = np.stack(np.meshgrid([160.0, 200.0], np.linspace(80, 120, 34)), axis=-1).reshape(-1, 2)
     tile = draw_tile(image, landmarks.astype(np.float32))
@@ -99,7 +99,7 @@ def test_a_tile_shows_the_face_in_its_middle_and_paper_beyond_the_crop() -> None
 
 
 @pytest.mark.parametrize("points", [np.full((81, 2), np.nan), np.full((68, 2), 1e9), np.zeros((68, 2))])
-def test_landmarks_of_no_use_give_the_whole_crop(points: np.ndarray) -> None:
+def test_a_tile_with_unusable_landmarks_shows_the_whole_crop(points: np.ndarray) -> None:
     image, _ = draw_face(3, SIDE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -107,7 +107,7 @@ def test_landmarks_of_no_use_give_the_whole_crop(points: np.ndarray) -> None:
     assert np.abs(tile.astype(int) - cv2.resize(image, (TILE, TILE))).mean() < 12
 
 
-def test_strange_names_and_values_are_drawn_without_a_word(sound: PreparedSet) -> None:
+def test_strange_names_and_values_are_drawn_without_warnings(sound: PreparedSet) -> None:
     names = ("$x_1$ & \\frac", "[red]名前[/red]", "a" * 200, "%s {0} \n line")
     for place, name in enumerate(names):
         sound.change(place, clip_id=name, identity=name, group=name)
@@ -120,13 +120,13 @@ def test_strange_names_and_values_are_drawn_without_a_word(sound: PreparedSet) -
     assert "[bold]" in "\n".join(said)
 
 
-def test_one_face_is_a_set_too(sound: PreparedSet) -> None:
+def test_a_set_of_one_face_can_be_described(sound: PreparedSet) -> None:
     del sound.rows[1:]
     path, _ = describe(sound)
     assert path.is_file()
 
 
-def test_a_set_without_faces_or_without_a_manifest_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_set_without_faces_or_without_a_manifest_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="manifest"):
         run_describe(tmp_path, say=lambda _: None)
     write_manifest(tmp_path / "manifest.arrow", [], {})

@@ -1,4 +1,4 @@
-"""What the user types, and what they are told about it."""
+"""The command line of prepare_faces.py and its messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_defaults_are_those_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ("", "SOURCE, DEST"),
         ("in", "DEST"),
@@ -52,10 +52,10 @@ def test_the_defaults_are_those_of_the_settings() -> None:
         ("describe a b", "b"),
     ],
 )
-def test_a_wrong_word_is_told_with_what_is_wanted(words: str, told: str) -> None:
+def test_a_wrong_argument_is_named_with_what_is_expected(words: str, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_command_line(words.split())
-    assert told in caught.value.as_text()
+    assert expected in caught.value.as_text()
     assert "--help" in caught.value.as_text() or "lower them" in caught.value.as_text()
 
 

@@ -1,4 +1,4 @@
-"""Full and unwritable disks, two runs at once, and the crops' two forms: nothing is lost, nothing is half-written."""
+"""Full and unwritable disks, two runs at once, and the change between files and shards: nothing is half-written."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_clips import prepare, read_all, write_clips, write_many
-from made_pool import NoProcesses
+from in_process_pool import InProcessPool
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
 from sharpstudent.tasks.deepfake.dataset.shards import check_shard
+from text_clips import prepare, read_all, write_clips, write_many
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sharpstudent.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
-    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", NoProcesses)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", InProcessPool)
     monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.packing.SHARD_MEMBERS", 4)
 
 
@@ -83,7 +83,7 @@ def test_a_write_that_fails_anywhere_loses_nothing(
     assert read_all(tmp_path / "set") == read_all(tmp_path / "fresh")
 
 
-def test_a_folder_that_cannot_be_written_is_told(source: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_a_user_error(source: Path, tmp_path: Path) -> None:
     if os.geteuid() == 0:
         parent = Path("/proc")
     else:
@@ -136,7 +136,7 @@ def test_a_set_changes_from_files_to_shards_and_back(source: Path, tmp_path: Pat
         assert read_all(tmp_path / "set") == read_all(tmp_path / f"fresh {shards}")
 
 
-def test_a_packed_set_takes_new_clips_without_cutting_the_old_ones(source: Path, tmp_path: Path) -> None:
+def test_new_clips_join_a_packed_set_without_cropping_the_old_ones_again(source: Path, tmp_path: Path) -> None:
     prepare(source, tmp_path / "set", shards=True)
     write_clips(source, {"new": "face face"})
     _, text = prepare(source, tmp_path / "set", shards=True)
@@ -146,7 +146,7 @@ def test_a_packed_set_takes_new_clips_without_cutting_the_old_ones(source: Path,
     assert read_all(tmp_path / "set") == read_all(tmp_path / "fresh")
 
 
-def test_clips_of_a_broken_shard_are_cut_again(source: Path, tmp_path: Path) -> None:
+def test_clips_of_a_broken_shard_are_cropped_again(source: Path, tmp_path: Path) -> None:
     prepare(source, tmp_path / "set", shards=True)
     before = read_all(tmp_path / "set")
     shard = tmp_path / "set/shards/000001.tar"
@@ -156,10 +156,10 @@ def test_clips_of_a_broken_shard_are_cut_again(source: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("at", range(1, 14))
-def test_a_change_of_form_that_is_killed_anywhere_goes_on(
+def test_a_killed_change_between_files_and_shards_can_be_resumed(
     at: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception that nobody catches stands in for the kill: no clearing up is tested by it, only what is on disk."""
+    """An uncaught exception replaces the kill: the test is of what is on disk, not of any clean-up."""
     prepare(source, tmp_path / "set", shards=True)
     write_clips(source, {"new": "face"})
     calls = [0]

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from made_clips import prepare, read_all, write_clips, write_many
-from made_pool import NoProcesses
+from in_process_pool import InProcessPool
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
 from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
+from text_clips import prepare, read_all, write_clips, write_many
 
 POOL = "sharpstudent.tasks.deepfake.prepare.run.WorkerPool"
 MODELS = "sharpstudent.tasks.deepfake.sources.face_crops.check_model_files"
@@ -23,9 +23,9 @@ MODELS = "sharpstudent.tasks.deepfake.sources.face_crops.check_model_files"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in needs no models, and most of these tests need no processes."""
+    """TextCropper needs no models, and most of these tests need no processes."""
     monkeypatch.setattr(MODELS, lambda: None)
-    monkeypatch.setattr(POOL, NoProcesses)
+    monkeypatch.setattr(POOL, InProcessPool)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_second_run_changes_nothing_and_starts_no_worker(
     assert after == before
 
 
-def test_only_new_and_changed_clips_are_cut(source: Path, tmp_path: Path) -> None:
+def test_only_new_and_changed_clips_are_cropped(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "set"
     prepare(source, dest)
     parts = {path: path.stat().st_mtime_ns for path in (dest / "parts").glob("*.arrow")}
@@ -103,7 +103,7 @@ def test_only_new_and_changed_clips_are_cut(source: Path, tmp_path: Path) -> Non
     assert counts.clips == 9
 
 
-def test_a_crop_that_is_lost_or_cut_is_made_again(source: Path, tmp_path: Path) -> None:
+def test_a_missing_or_truncated_crop_is_made_again(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "set"
     prepare(source, dest)
     before = read_all(dest)
@@ -127,7 +127,7 @@ def test_a_damaged_part_is_made_again(source: Path, tmp_path: Path) -> None:
     assert read_all(dest) == before
 
 
-def test_other_splits_write_only_the_manifest_anew(source: Path, tmp_path: Path) -> None:
+def test_changed_splits_rewrite_only_the_manifest(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "set"
     prepare(source, dest)
     kept = {name: value for name, value in read_all(dest).items() if name.endswith(".png")}
@@ -143,7 +143,7 @@ def test_other_splits_write_only_the_manifest_anew(source: Path, tmp_path: Path)
     assert read_all(dest) == read_all(tmp_path / "fresh")
 
 
-def test_other_cut_settings_are_refused_unless_permitted(source: Path, tmp_path: Path) -> None:
+def test_changed_crop_settings_are_refused_without_overwrite(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "set"
     prepare(source, dest)
     before = read_all(dest)
@@ -155,7 +155,7 @@ def test_other_cut_settings_are_refused_unless_permitted(source: Path, tmp_path:
     assert read_all(dest) == read_all(tmp_path / "fresh")
 
 
-def test_a_source_that_lost_finished_clips_costs_nothing_unless_permitted(source: Path, tmp_path: Path) -> None:
+def test_clips_that_the_source_lost_are_removed_only_with_overwrite(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "set"
     prepare(source, dest)
     before = read_all(dest)
@@ -186,7 +186,7 @@ def test_a_clip_inside_another_clips_folder_keeps_its_crops(tmp_path: Path) -> N
         ("fail", "failed (ValueError: a strange file)"),
     ],
 )
-def test_a_clip_that_takes_its_worker_with_it_is_named_and_the_others_are_done(
+def test_a_clip_that_crashes_or_hangs_its_worker_is_named_and_the_others_are_prepared(
     word: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(POOL, WorkerPool)
@@ -232,7 +232,7 @@ def test_nothing_with_a_face_is_an_error_with_the_reasons_and_no_manifest(tmp_pa
     assert not json.loads((tmp_path / "set/preparation.json").read_text())["is_finished"]
 
 
-def test_missing_models_are_told_before_anything_starts(
+def test_missing_models_are_reported_before_anything_starts(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
@@ -244,7 +244,7 @@ def test_missing_models_are_told_before_anything_starts(
     assert not (tmp_path / "set/parts").exists()
 
 
-def test_places_that_would_touch_what_is_not_ours_are_refused(source: Path, tmp_path: Path) -> None:
+def test_a_destination_that_holds_other_files_is_refused(source: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     (photos / "sub").mkdir(parents=True)
     (photos / "me.jpg").write_bytes(b"precious")

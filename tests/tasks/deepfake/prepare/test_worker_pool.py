@@ -1,4 +1,4 @@
-"""Workers that crash, hang or lose their parent: one task is lost, nobody waits, no process is left."""
+"""Workers that crash, hang or lose their parent: one task is lost, nothing waits for ever, no process is left."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import sys
 import time
 from pathlib import Path
 
-import made_work
 import pytest
+import worker_tasks
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.prepare.pool import Lost, WorkerPool
 
-PROGRAM = Path(__file__).with_name("held_pool.py")
+PROGRAM = Path(__file__).with_name("hanging_pool.py")
 
 
 def run_tasks(tasks: list[str], *, count: int = 2, timeout_s: float = 60.0) -> dict[str, str | Lost]:
-    with WorkerPool(made_work.build, count, timeout_s=timeout_s) as pool:
+    with WorkerPool(worker_tasks.build, count, timeout_s=timeout_s) as pool:
         return dict(pool.run(tasks, lambda: None))
 
 
@@ -44,7 +44,7 @@ def test_each_task_is_done_once_and_no_process_is_left() -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_crashes_cost_their_tasks_only() -> None:
+def test_a_crash_loses_only_its_own_task() -> None:
     tasks = ["a", f"signal {signal.SIGSEGV}", "b", "exit 0", f"signal {signal.SIGABRT}", "c"]
     results = run_tasks(tasks)
     assert [task for task in tasks if not isinstance(results[task], Lost)] == ["a", "b", "c"]
@@ -52,7 +52,7 @@ def test_crashes_cost_their_tasks_only() -> None:
     assert results["exit 0"] == Lost("crashed", "the decoder ended its process (exit code 0)")
 
 
-def test_a_worker_that_is_killed_from_outside_is_told_as_that() -> None:
+def test_a_worker_that_is_killed_from_outside_is_reported_as_killed() -> None:
     results = run_tasks([f"signal {signal.SIGKILL}"], count=1)
     (lost,) = results.values()
     assert isinstance(lost, Lost)
@@ -67,26 +67,29 @@ def test_a_hung_worker_is_killed_after_the_timeout_and_the_others_go_on() -> Non
     assert multiprocessing.active_children() == []
 
 
-def test_a_users_error_in_a_worker_arrives_whole_and_ends_all() -> None:
+def test_a_user_error_in_a_worker_reaches_the_parent_and_stops_the_pool() -> None:
     with pytest.raises(UserError, match="could not be written") as caught:
         run_tasks(["hang", "refuse"])
     assert caught.value.problems[0].got == "0 bytes free"
     assert multiprocessing.active_children() == []
 
 
-def test_a_defect_in_a_worker_arrives_with_its_traceback() -> None:
-    with pytest.raises(RuntimeError, match=r"made_work.py(?s:.*)KeyError: 'a defect'"):
+def test_an_exception_in_a_worker_reaches_the_parent_with_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match=r"worker_tasks.py(?s:.*)KeyError: 'a defect'"):
         run_tasks(["fail"])
 
 
-def test_a_worker_that_cannot_start_is_told_at_once() -> None:
-    with pytest.raises(UserError, match="make face-models"), WorkerPool(made_work.build_badly, 1, timeout_s=9) as pool:
+def test_a_worker_that_cannot_start_is_reported_at_once() -> None:
+    with (
+        pytest.raises(UserError, match="make face-models"),
+        WorkerPool(worker_tasks.build_badly, 1, timeout_s=9) as pool,
+    ):
         list(pool.run(["a"], lambda: None))
-    with pytest.raises(UserError, match="exit code 3"), WorkerPool(made_work.build_and_die, 1, timeout_s=9) as pool:
+    with pytest.raises(UserError, match="exit code 3"), WorkerPool(worker_tasks.build_and_die, 1, timeout_s=9) as pool:
         list(pool.run(["a"], lambda: None))
 
 
-def test_a_workers_noise_does_not_reach_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_worker_prints_does_not_reach_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     run_tasks(["print"], count=1)
     assert "noise" not in capfd.readouterr().err
 
@@ -98,7 +101,7 @@ def test_opencv_keeps_to_one_thread_in_a_worker() -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=lambda one: str(one)
 )
-def test_a_parent_that_ends_takes_a_hung_worker_with_it(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_parent_that_ends_leaves_no_hung_worker(number: signal.Signals, code: int, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     parent = subprocess.Popen(
         [sys.executable, str(PROGRAM), str(file)], stderr=subprocess.PIPE, text=True, start_new_session=True

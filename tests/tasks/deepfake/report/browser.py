@@ -1,4 +1,4 @@
-"""A headless Chromium driven through its DevTools pipe: what a page asks for, says and looks like, at any width.
+"""A headless Chromium driven through its DevTools pipe: requests, console and screenshots of a page, at any width.
 
 Nothing but the standard library: messages are JSON between zero bytes on file descriptors 3 and 4.
 """
@@ -43,7 +43,7 @@ def find_browser() -> str | None:
 
 @dataclass
 class Page:
-    """A page that is open. events: what the browser told of it, since it was opened."""
+    """A page that is open. events: what the browser sent about it since it was opened."""
 
     browser: Browser
     session: str
@@ -83,10 +83,10 @@ class Page:
         path.write_bytes(base64.b64decode(done["data"]))
 
     def list_requests(self) -> list[str]:
-        """Addresses that were asked for, data: left out."""
+        """Requested addresses, without data: URLs."""
         events = self.browser.read_events(self.session)
-        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        return [address for address in asked if not address.startswith("data:")]
+        requested = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [address for address in requested if not address.startswith("data:")]
 
     def list_complaints(self) -> list[str]:
         """Errors and warnings of the console, and of the browser about the page."""
@@ -103,7 +103,7 @@ class Browser:
         self._process, self._read, self._write = process, read, write
         self._number = 0
         self._rest = b""
-        self._answers: dict[int, dict[str, Any]] = {}
+        self._responses: dict[int, dict[str, Any]] = {}
         self._events: dict[str, list[dict[str, Any]]] = {}
 
     def open_page(self) -> Page:
@@ -113,11 +113,11 @@ class Browser:
         return Page(self, attached["sessionId"])
 
     def read_events(self, session: str) -> list[dict[str, Any]]:
-        """What was told of a page so far."""
+        """The events of a page so far."""
         return self._events.get(session, [])
 
     def call(self, method: str, session: str | None, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Send a command and wait for its answer."""
+        """Send a command and wait for its response."""
         self._number += 1
         number = self._number
         message: dict[str, Any] = {"id": number, "method": method, "params": parameters}
@@ -125,11 +125,11 @@ class Browser:
             message["sessionId"] = session
         os.write(self._write, json.dumps(message).encode() + b"\0")
         end = time.monotonic() + 60
-        while number not in self._answers:
+        while number not in self._responses:
             self._take(end)
-        answer = self._answers.pop(number)
-        assert "error" not in answer, (method, answer["error"])
-        return answer["result"]
+        response = self._responses.pop(number)
+        assert "error" not in response, (method, response["error"])
+        return response["result"]
 
     def _take(self, end: float) -> None:
         ready, _, _ = select.select([self._read], [], [], max(0.0, end - time.monotonic()))
@@ -140,7 +140,7 @@ class Browser:
         for text in whole:
             message = json.loads(text)
             if "id" in message:
-                self._answers[message["id"]] = message
+                self._responses[message["id"]] = message
             else:
                 self._events.setdefault(message.get("sessionId", ""), []).append(message)
 

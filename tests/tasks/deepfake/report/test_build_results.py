@@ -1,4 +1,4 @@
-"""From scored frames to results: the figures are those of the metrics, and two models are held against each other."""
+"""From scored frames to results: values of metrics, and comparisons of two models."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def make_calibration(temperature: float = 2.0, threshold: float = 0.3) -> Calibr
     )
 
 
-def test_figures_are_those_of_the_metrics_with_intervals_around_them() -> None:
+def test_metrics_have_the_values_of_their_functions_and_intervals_around_them() -> None:
     frames = make_frames()
     found = build_metrics(frames, rounds=ROUNDS)
     values = compute_set_metrics(frames).values
@@ -68,7 +68,7 @@ def test_figures_are_those_of_the_metrics_with_intervals_around_them() -> None:
     assert auc.low <= auc.value <= auc.high
 
 
-def test_frames_shared_out_over_two_holders_in_any_order_give_the_same_figures() -> None:
+def test_frames_split_over_two_sets_in_any_order_give_the_same_metrics() -> None:
     frames = make_frames()
     order = np.random.default_rng(1).permutation(len(frames))
     halves = join_frames([frames.take(order[::2]), frames.take(order[1::2])])
@@ -81,7 +81,7 @@ def test_frames_shared_out_over_two_holders_in_any_order_give_the_same_figures()
             assert a is None or math.isclose(a, b, rel_tol=0.0, abs_tol=1e-12)
 
 
-def test_stored_thresholds_and_the_temperature_have_figures_of_their_own() -> None:
+def test_stored_thresholds_and_the_temperature_have_metrics_of_their_own() -> None:
     frames, calibration = make_frames(), make_calibration(temperature=2.5, threshold=0.3)
     found = build_metrics(frames, calibration=calibration, rounds=ROUNDS)
     called_fake = frames.margins >= 0.3
@@ -91,18 +91,18 @@ def test_stored_thresholds_and_the_temperature_have_figures_of_their_own() -> No
     assert found["frame_ece_calibrated"].value == pytest.approx(compute_ece(logits, frames.labels), abs=1e-12)
     assert found["frame_log_loss_calibrated"].value == pytest.approx(compute_log_loss(logits, frames.labels), abs=1e-12)
     assert found["frame_ece_calibrated@north"].low is not None
-    # A temperature moves no rank: nothing else is told twice.
+    # A temperature changes no rank: no other metric is given twice.
     assert not [name for name in found if "auc" in name and "calibrated" in name]
 
 
-def test_where_every_clip_is_one_picture_there_are_no_figures_of_videos() -> None:
+def test_clips_of_one_picture_have_no_video_metrics() -> None:
     frames = make_frames(frames_a_clip=1)
     assert choose_rules(frames) == ()
     assert not [name for name in build_metrics(frames, rounds=ROUNDS) if name.startswith("video")]
     assert {drawing.level for drawing in build_drawings(frames)} == {"frame"}
 
 
-def test_drawings_are_of_all_and_of_each_source_and_end_where_curves_end() -> None:
+def test_curves_cover_all_data_and_each_source_and_end_at_the_corners() -> None:
     drawings = build_drawings(make_frames())
     assert [(one.level, one.part) for one in drawings] == [
         (level, part) for level in ("frame", "video_mean") for part in ("", "@north", "@south")
@@ -114,7 +114,7 @@ def test_drawings_are_of_all_and_of_each_source_and_end_where_curves_end() -> No
         assert samples == sum(one.reliability.counts)
 
 
-def test_a_comparison_is_the_difference_of_both_models_figures() -> None:
+def test_a_comparison_is_the_difference_of_the_metrics_of_both_models() -> None:
     good, weak = make_frames(strength=2.0), make_frames(strength=0.5, seed=3)
     found = {one.figure: one for one in build_comparisons(("good", good), ("weak", weak), rounds=ROUNDS)}
     assert set(found) == {
@@ -131,14 +131,14 @@ def test_a_comparison_is_the_difference_of_both_models_figures() -> None:
     assert found["video_auc_mean"].difference.value == pytest.approx(aucs[0] - aucs[1], abs=1e-12)
 
 
-def test_a_model_held_against_itself_differs_by_nothing_and_agrees_always() -> None:
+def test_a_model_compared_with_itself_differs_by_0_and_always_agrees() -> None:
     frames = make_frames()
     for one in build_comparisons(("a", frames), ("b", frames), rounds=ROUNDS):
         assert (one.difference.value, one.difference.low, one.difference.high) == (0.0, 0.0, 0.0)
         assert (one.agreement, one.p_value) == (1.0, 1.0)
 
 
-def test_frames_that_one_model_could_not_judge_are_left_out_for_both() -> None:
+def test_frames_without_a_score_of_one_model_are_left_out_for_both() -> None:
     whole = make_frames()
     decided = np.ones(len(whole), np.bool_)
     decided[:5] = False

@@ -1,4 +1,4 @@
-"""What to do next: exact config changes beside what was measured."""
+"""The advice after a stage: exact config changes beside the measured values."""
 
 import pytest
 from sharpstudent.report.guide import (
@@ -47,7 +47,7 @@ def test_a_config_that_finds_the_weights_itself_needs_no_edit() -> None:
 
 
 @pytest.mark.parametrize(("auc", "where"), [(0.87, "below"), (0.88, "inside"), (0.92, "inside"), (0.921, "above")])
-def test_stage_1_is_held_against_the_guides_band_on_the_real_data_only(auc: float, where: str) -> None:
+def test_stage_1_is_compared_with_the_guides_band_on_the_published_data_only(auc: float, where: str) -> None:
     text = "\n".join(describe_next_after_stage1(val_auc=auc, checkpoint="b", config="c", bands=True))
     assert f"measured {auc:.4f}, the guide expects 0.88-0.92: {where} the band (the guide also says 0.85-0.90)" in text
     assert "band" not in "\n".join(describe_next_after_stage1(val_auc=auc, checkpoint="b", config="c", bands=False))
@@ -66,7 +66,7 @@ def test_stage_2_names_its_gain_and_the_guides_band() -> None:
     assert "guide" not in after_stage2(0.93, 0.91, bands=False)
 
 
-def test_a_loss_against_stage_1_brings_the_advice_for_low_auc() -> None:
+def test_a_lower_auc_than_stage_1_brings_the_advice_for_low_auc() -> None:
     assert "stage2.alpha_start=0.98" in after_stage2(0.80, 0.85, bands=False)
 
 
@@ -74,7 +74,7 @@ def test_no_gain_over_stage_1_brings_the_advice_for_more_teacher() -> None:
     assert "stage2.alpha_end=0.3" in after_stage2(0.851, 0.85, bands=False)
 
 
-def test_an_unknown_stage_1_is_said_to_be_unknown() -> None:
+def test_an_unknown_auc_of_stage_1_is_reported_as_unknown() -> None:
     assert "its validation AUC is not known" in after_stage2(0.9, None, bands=False)
 
 
@@ -96,7 +96,7 @@ def test_the_exact_changes_for_no_gain() -> None:
     ]
 
 
-def test_a_change_that_is_made_already_is_not_advised_again() -> None:
+def test_a_change_that_the_config_already_has_is_not_advised() -> None:
     done = DistillationSettings(alpha_start=0.98, alpha_end=0.3, progressive_epochs=30, temperature=2.0, epochs=100)
     assert advise_on_decline(done, what="AUC") == [
         "  The guide's changes for this case are all made already; more or other data is what is left."
@@ -115,7 +115,7 @@ def test_advice_on_nan_checks_accuracy_file_and_epochs() -> None:
 
 
 @pytest.mark.parametrize(("ratio", "words"), [(0.05, "below 0.1"), (20.0, "above 10"), (0.1, ""), (10.0, "")])
-def test_terms_that_are_out_of_balance_are_told_with_the_key_to_turn(ratio: float, words: str) -> None:
+def test_terms_out_of_balance_are_reported_with_the_key_to_change(ratio: float, words: str) -> None:
     lines = advise_on_ratio(ratio, stage=2)
     assert bool(lines) == bool(words)
     assert all(words in line and "stage2.alpha_end" in line for line in lines)
@@ -130,7 +130,7 @@ def test_a_loss_in_native_terms_gets_advice_without_the_guides_keys() -> None:
 
 
 @pytest.mark.parametrize(("settings", "words"), [(DEFAULTS, "alpha_end=1"), (None, "stage2.terms=[")])
-def test_the_control_is_named_in_the_keys_that_the_loss_is_written_in(
+def test_the_advice_for_a_control_uses_the_keys_of_the_config(
     settings: DistillationSettings | None, words: str
 ) -> None:
     lines = describe_next_after_stage2(

@@ -1,4 +1,4 @@
-"""The model card: front matter that hubs read, code that runs, and names that do nothing."""
+"""The model card: front matter that hubs read, code that runs, and hostile names without effect."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_front_matter_is_what_hubs_expect() -> None:
     assert of_kind["dataset"]["config"] == "warp"
 
 
-def test_the_hubs_own_reader_takes_the_card() -> None:
+def test_the_hubs_own_parser_accepts_the_card() -> None:
     hub = pytest.importorskip("huggingface_hub", reason="timm brings huggingface_hub")
     model = make_model()
     card = hub.ModelCard(render_model_card(make_results(model), model, licence="cc-by-nc-4.0"))
@@ -120,7 +120,7 @@ def test_the_hubs_own_reader_takes_the_card() -> None:
     assert again.data.to_dict() == card.data.to_dict()
 
 
-def test_every_part_of_a_card_is_there() -> None:
+def test_a_card_has_every_section() -> None:
     model = make_model()
     card = render_model_card(make_results(model), model)
     heads = re.findall(r"^## (.*)$", card, flags=re.M)
@@ -152,7 +152,7 @@ def test_every_part_of_a_card_is_there() -> None:
         assert re.search(rf"- {author}.*{year}", card)
 
 
-def test_thresholds_cost_and_robustness_are_told_where_they_are_known() -> None:
+def test_thresholds_cost_and_robustness_are_listed_where_they_are_known() -> None:
     def point(strength: int, value: float) -> CorruptionPoint:
         auc = MetricValue(value=value, low=value - 0.02, high=value + 0.02)
         return CorruptionPoint(strength=strength, label=f"quality {strength}", auc=auc)
@@ -196,13 +196,15 @@ def test_thresholds_cost_and_robustness_are_told_where_they_are_known() -> None:
         ({"task_section": {"data_source": "photos"}}, "my own photos", "No terms of others were recognised"),
     ],
 )
-def test_terms_of_others_are_named(config: dict[str, Any] | None, training_data: str | None, words: str) -> None:
+def test_licence_terms_of_third_parties_are_named(
+    config: dict[str, Any] | None, training_data: str | None, words: str
+) -> None:
     model = make_model()
     card = render_model_card(make_results(model, config=config), model, licence="mit", training_data=training_data)
     assert words in " ".join(card.split())
 
 
-def test_what_users_named_has_no_effect() -> None:
+def test_hostile_names_do_not_change_the_card() -> None:
     figures = {f"frame_auc@{HOSTILE}": MetricValue(value=0.6, low=0.5, high=0.7)}
     model = make_model(name=HOSTILE, file=HOSTILE, architecture=HOSTILE, figures=figures, trained={HOSTILE: HOSTILE})
     results = make_results(model, data=(), notes=(HOSTILE,))
@@ -223,14 +225,14 @@ def test_what_users_named_has_no_effect() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=40))
-def test_any_name_leaves_one_card(name: str) -> None:
+def test_any_name_gives_a_well_formed_card(name: str) -> None:
     model = make_model(name=name, architecture=name)
     front = read_front(render_model_card(make_results(model), model))
     assert isinstance(front["model-index"][0]["name"], str)
     assert "\n" not in escape_markdown(name)
 
 
-def test_a_model_without_figures_has_no_index() -> None:
+def test_a_model_without_metrics_has_no_model_index() -> None:
     model = ModelResult(name="m", file="f.onnx", sha256="0", architecture=None, image_size=None)
     front = read_front(render_model_card(make_results(model, data=()), model))
     assert "model-index" not in front

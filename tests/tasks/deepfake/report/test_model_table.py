@@ -1,4 +1,4 @@
-"""The table of models and the guide's bands: every figure in its place, within 80 columns."""
+"""The table of models and the guide's bands: every value in its column, within 80 columns."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_guides_table_comes_first_and_the_rest_behind_it() -> None:
 @pytest.mark.parametrize(
     "name", ["student", "x" * 60, "Student (mobilevitv2_200) + distillation [seed 5] of a long name"]
 )
-def test_nothing_is_wider_than_80_columns_and_no_number_is_cut(name: str) -> None:
+def test_nothing_is_wider_than_80_columns_and_no_number_is_truncated(name: str) -> None:
     figures = {
         f"{level}@{data}": MetricValue(value=0.9021, low=0.8803, high=0.9274)
         for level in ("frame_auc", "video_auc_mean")
@@ -123,7 +123,7 @@ def test_csv_has_every_number_in_full() -> None:
     assert float(student["val_auc"]) == 0.9123
 
 
-def test_names_with_markup_stay_names() -> None:
+def test_names_with_markup_are_printed_literally() -> None:
     results = make_results(make_model("a|b[red]<b>\nc"))
     assert r"| a\|b\[red\]\<b\> c | 17.43 M |" in render_markdown(results)
     assert "a|b[red]<b>" in draw(results)
@@ -139,7 +139,7 @@ def three() -> tuple[ModelResult, ...]:
     )
 
 
-def test_on_the_guides_data_each_figure_is_held_against_its_band() -> None:
+def test_on_the_guides_data_each_metric_is_compared_with_its_band() -> None:
     bands = {
         band.what: band for band in list_bands(three(), is_guides_data=True, epoch_seconds={"s": 90.0, "d": 150.0})
     }
@@ -160,13 +160,13 @@ def test_on_the_guides_data_each_figure_is_held_against_its_band() -> None:
         assert bands[what].measured == measured
 
 
-def test_on_other_data_nothing_is_held_against_a_band() -> None:
+def test_on_other_data_nothing_is_compared_with_a_band() -> None:
     bands = list_bands(three())
     assert all(band.measured == "not measured" or band.measured.endswith("(another data set)") for band in bands)
     assert all("FaceForensics++, 380 px" in band.expected for band in bands)
 
 
-def test_what_was_not_measured_is_said_and_models_without_roles_have_no_band() -> None:
+def test_missing_measurements_are_named_and_models_without_roles_have_no_band() -> None:
     assert list_bands([make_model("m")]) == ()
     bare = make_model("t", "teacher", cost=None, validation={})
     assert [band.measured for band in list_bands([bare], is_guides_data=True)] == ["not measured"] * 3

@@ -1,4 +1,4 @@
-"""The charts of a report: what they show is what was measured, in every form, for every reader."""
+"""The charts of a report: they show the measured values, as SVG, PNG and CSV, readable for everyone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from made_results import make_results, make_training
+from example_results import make_results, make_training
 from PIL import Image
 from scipy.special import ndtri
 from sharpstudent.report.chart import (
@@ -105,7 +105,7 @@ def find_contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize(("colours", "paper"), [(LIGHT_SERIES, LIGHT_PAPER), (DARK_SERIES, DARK_PAPER)])
-def test_every_colour_can_be_seen_on_its_paper(colours: tuple[str, ...], paper: str) -> None:
+def test_every_colour_has_enough_contrast_with_its_background(colours: tuple[str, ...], paper: str) -> None:
     assert len(set(colours)) == 8
     assert min(find_contrast(colour, paper) for colour in colours) >= 3.0
 
@@ -162,7 +162,7 @@ def test_the_charts_of_a_page_share_no_id_and_every_reference_is_met() -> None:
         assert "http" not in svg
 
 
-def test_what_stands_in_a_drawing_as_text_is_never_taken_for_its_code() -> None:
+def test_text_in_a_drawing_is_never_parsed_as_markup() -> None:
     drawn = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><style>*{}</style>'
         '<text style="font: 10px sans-serif; fill: #00fe80">id="a" href="#a" &lt;b&gt; #00fe80</text></svg>'
@@ -229,7 +229,7 @@ def test_curves_of_the_best_and_the_worst_models_are_drawn(fpr: list[float], fnr
         assert np.asarray(Image.open(io.BytesIO(render_png(chart)))).std() > 5
 
 
-def test_the_alt_text_says_the_main_number_of_each_model() -> None:
+def test_the_alt_text_gives_the_main_number_of_each_model() -> None:
     charts = build_charts(made())
     for chart, figure in zip(charts.curves[0].charts[:4], ("auc", "ap", "eer", "ece"), strict=True):
         for model, key in zip(made().models, chart.keys, strict=True):
@@ -266,20 +266,20 @@ def test_histograms_are_shares_of_each_class() -> None:
         np.testing.assert_allclose(values[0], real / real.sum())
 
 
-def make_curve(labels: list[str], strengths: list[float], aucs: list[float | None]) -> CorruptionCurve:
+def make_curve(labels: list[str], severities: list[float], aucs: list[float | None]) -> CorruptionCurve:
     points = tuple(
         CorruptionPoint(strength=s, label=name, auc=MetricValue(value=auc))
-        for s, name, auc in zip(strengths, labels, aucs, strict=True)
+        for s, name, auc in zip(severities, labels, aucs, strict=True)
     )
     return CorruptionCurve(name="jpeg", unit="quality", points=points, area=None)
 
 
-def test_strengths_are_numbers_where_labels_only_add_the_unit() -> None:
+def test_severities_are_numbers_if_labels_only_add_the_unit() -> None:
     assert name_severities(make_curve(["none", "quality 50"], [100, 50], [1, 1])) == ["none", "50"]
     assert name_severities(make_curve(["none", "one messenger"], [0, 2], [1, 1])) == ["none", "one messenger"]
 
 
-def test_robustness_charts_have_one_scale_and_say_the_area() -> None:
+def test_robustness_charts_share_one_scale_and_give_the_area() -> None:
     charts = build_robustness(made().models)
     assert len(charts) == len(made().models[0].robustness)
     assert len({draw(chart).axes[0].get_ylim() for chart in charts}) == 1
@@ -288,7 +288,7 @@ def test_robustness_charts_have_one_scale_and_say_the_area() -> None:
     assert charts[0].keys[0].value == f"area {f'{area:.3f}'[1:]}"
 
 
-def test_a_strength_without_a_value_leaves_a_gap_and_no_error() -> None:
+def test_a_severity_without_a_value_leaves_a_gap_and_no_error() -> None:
     curve = make_curve(["none", "quality 50", "quality 30"], [100, 50, 30], [0.9, None, 0.2])
     chart = build_robustness([made().models[0].model_copy(update={"robustness": (curve,)})])[0]
     axes = draw(chart).axes[0]
@@ -305,9 +305,9 @@ def test_training_shows_alpha_and_temperature_and_only_what_there_is() -> None:
         "distillation weight",
     ]
     assert charts["Temperature"].columns == ("epoch", "kd/temperature")
-    told = [column for chart in charts.values() for column in chart.columns if column != "epoch"]
-    assert len(told) == len(set(told))
-    assert "val_never" not in told
+    columns = [column for chart in charts.values() for column in chart.columns if column != "epoch"]
+    assert len(columns) == len(set(columns))
+    assert "val_never" not in columns
     alone = build_training(TrainingResult(columns={"val_auc": (0.5,)}, best_epoch=1, metric="val_auc"))
     assert [chart.title for chart in alone] == ["Validation AUC and AP"]
     assert build_training(TrainingResult(columns={}, best_epoch=None, metric="val_auc")) == []
@@ -329,7 +329,7 @@ def test_columns_are_named_in_words() -> None:
     assert name_column("kd/temperature") == "distillation temperature"
 
 
-def test_pngs_are_on_white_paper_and_name_every_series() -> None:
+def test_pngs_have_a_white_background_and_name_every_series() -> None:
     charts = [find_chart("roc-frame-all", made().model_copy(update={"models": made().models[:n]})) for n in (1, 2)]
     pictures = [np.asarray(Image.open(io.BytesIO(render_png(chart))).convert("RGB")) for chart in charts]
     assert all((picture[:4] == 255).all() for picture in pictures)

@@ -1,4 +1,4 @@
-"""The report's page and files: all that must be in it, nothing that must not, whatever names the data has."""
+"""The report's page and files: they are complete and safe, whatever names the data has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[4]
 
-from made_results import PROTOCOL, make_mistakes, make_pictures, make_results
+from example_results import PROTOCOL, make_mistakes, make_pictures, make_results
 from sharpstudent.core.errors import UserError
 from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import (
@@ -128,7 +128,7 @@ def make_bare(**more: object) -> Results:
 
 
 def rename_all(results: Results, name: str) -> Results:
-    """Every name that a user gives, made `name`: models, sources, kinds, samples, clips, corruptions, keys."""
+    """Results in which every name from a user is `name`: models, sources, kinds, samples, clips, corruptions, keys."""
     first = results.models[0]
     source = name.replace("/", " ")
     figures = {key: value for key, value in first.figures.items() if "@" not in key}
@@ -217,7 +217,7 @@ def test_headings_follow_each_other_without_a_gap_and_there_is_one_title() -> No
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
 
 
-def test_tables_and_pictures_are_told_to_those_who_cannot_see_them() -> None:
+def test_tables_and_pictures_have_texts_for_screen_readers() -> None:
     found = read(made_page())
     heads = found.list_of("th")
     assert heads
@@ -241,7 +241,7 @@ def test_sections_without_content_are_absent() -> None:
     assert "<svg" not in page
 
 
-def test_a_single_model_with_figures_alone_makes_a_report(tmp_path: Path) -> None:
+def test_a_single_model_with_metrics_alone_makes_a_report(tmp_path: Path) -> None:
     model = (
         made()
         .models[0]
@@ -255,7 +255,7 @@ def test_a_single_model_with_figures_alone_makes_a_report(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", [NASTY, "a" * 3000, "\x00\x07\x1b[31m", "']]>--><!--<svg/onload=x>", "@/=1+1"])
-def test_no_name_of_the_users_becomes_part_of_the_page(name: str) -> None:
+def test_names_never_become_markup_of_the_page(name: str) -> None:
     page = render(rename_all(small(), name), make_pictures(2))
     plain, found = read(made_page()), read(page)
     assert {tag for tag, _ in found.tags} <= {tag for tag, _ in plain.tags} | {"wbr"}
@@ -264,7 +264,7 @@ def test_no_name_of_the_users_becomes_part_of_the_page(name: str) -> None:
     assert show(name) in [a.get("title") for a in found.list_of("span")] or show(name) in found.text
 
 
-def test_no_name_of_the_users_becomes_part_of_a_file_name_or_breaks_a_chart(tmp_path: Path) -> None:
+def test_names_never_become_part_of_a_file_name_or_break_a_chart(tmp_path: Path) -> None:
     written = write_report(tmp_path, rename_all(small(), NASTY), make_pictures(2))
     assert len(written) > 15
     assert all(re.fullmatch(r"[a-z0-9.-]{1,90}", path.name) for path in written)
@@ -277,7 +277,7 @@ def test_a_hidden_character_is_shown_as_its_number() -> None:
     assert show("line\nnext\té 漢 \u05d0") == "line\nnext\té 漢 \u05d0"
 
 
-def test_long_names_are_shortened_and_still_told_apart() -> None:
+def test_long_names_are_shortened_and_stay_distinct() -> None:
     names = [f"student with a very long name and then some, seed {seed}" for seed in "1234"] + ["x" * 40 + "y" * 40]
     short = shorten_names([*names, names[-1][:-1] + "y", "x" * 41 + "y" * 39], 20)
     assert len(set(short.values())) == len(short)
@@ -294,7 +294,7 @@ def test_file_names_are_plain_and_differ() -> None:
     assert make_unique(["a-2", "a", "a"]) == ["a-2", "a", "a-3"]
 
 
-def test_what_has_no_value_is_a_dash_with_its_reason_beneath() -> None:
+def test_a_missing_value_is_a_dash_with_its_reason_beneath() -> None:
     figures = {
         "frame_auc": MetricValue(value=None, note="no value: no fake at all"),
         "frame_ap": MetricValue(value=0.5),
@@ -322,25 +322,25 @@ def test_numbers_are_written_as_readers_have_them() -> None:
     assert format_moment("yesterday") == "yesterday"
 
 
-def test_names_of_figures_are_taken_apart_as_they_were_made() -> None:
-    def tell(name: str) -> tuple[str, str, str]:
+def test_names_of_metrics_are_parsed_as_they_were_built() -> None:
+    def parse(name: str) -> tuple[str, str, str]:
         parts = split_name(name)
         return parts.level, parts.base, parts.suffix
 
-    assert tell("frame_auc") == ("frame", "auc", "")
-    assert tell("video_tpr_at_fpr_0.1pct_top10@a b/Deep@fakes") == (
+    assert parse("frame_auc") == ("frame", "auc", "")
+    assert parse("video_tpr_at_fpr_0.1pct_top10@a b/Deep@fakes") == (
         "video_top10",
         "tpr_at_fpr_0.1pct",
         "@a b/Deep@fakes",
     )
-    assert tell("video_accuracy_at_fpr_1pct_mean") == ("video_mean", "accuracy_at_fpr_1pct", "")
-    assert tell("video_auc_top5frames_margin") == ("video_top5frames_margin", "auc", "")
-    assert tell("video_count_without_decision@x") == ("video", "count_without_decision", "@x")
-    assert tell("people_count") == ("", "people_count", "")
+    assert parse("video_accuracy_at_fpr_1pct_mean") == ("video_mean", "accuracy_at_fpr_1pct", "")
+    assert parse("video_auc_top5frames_margin") == ("video_top5frames_margin", "auc", "")
+    assert parse("video_count_without_decision@x") == ("video", "count_without_decision", "@x")
+    assert parse("people_count") == ("", "people_count", "")
     assert describe_metric("video_auc_mean@celebdf") == "AUC of videos (mean of their frames), celebdf"
 
 
-def test_every_figure_that_is_computed_has_words_and_a_glossary_entry() -> None:
+def test_every_computed_metric_has_a_title_and_a_glossary_entry() -> None:
     ids = {attributes.get("id") for _, attributes in read(made_page()).tags}
     for name in made().models[0].figures:
         word = find_word(split_name(name).base)
@@ -348,7 +348,7 @@ def test_every_figure_that_is_computed_has_words_and_a_glossary_entry() -> None:
         assert f"word-{word.entry}" in ids, name
 
 
-def test_every_figure_of_all_data_is_in_a_table_with_its_interval() -> None:
+def test_every_metric_of_all_data_is_in_a_table_with_its_interval() -> None:
     page = "".join(made_page().split("<wbr>"))
     figures = made().models[0].figures
     for name, figure in figures.items():
@@ -358,7 +358,7 @@ def test_every_figure_of_all_data_is_in_a_table_with_its_interval() -> None:
             assert format_interval(figure.low, figure.high, unit) in page, name
 
 
-def test_the_protocol_and_the_fingerprints_are_there_whole() -> None:
+def test_the_protocol_and_the_fingerprints_are_complete() -> None:
     text = " ".join(read(made_page()).text)
     for words in PROTOCOL.values():
         assert words in text
@@ -366,7 +366,7 @@ def test_the_protocol_and_the_fingerprints_are_there_whole() -> None:
         assert data.fingerprint in text
 
 
-def test_no_form_of_python_is_shown_to_a_reader() -> None:
+def test_no_python_repr_is_shown_to_a_reader() -> None:
     text = " ".join(read(made_page()).text)
     assert not re.search(
         r"\bNone\b|\bTrue\b|\bFalse\b|MetricValue|value=|\(['\"]|mappingproxy|OrderedDict|<class", text
@@ -383,7 +383,7 @@ WRITE = """
 import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
-from made_results import make_pictures
+from example_results import make_pictures
 from sharpstudent.tasks.deepfake.report.page import write_report
 from sharpstudent.tasks.deepfake.report.results import Results
 results = Results.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -424,7 +424,7 @@ def test_a_page_of_usual_size_is_small() -> None:
     assert len(made_page().encode()) < 1_500_000
 
 
-def test_nothing_is_written_where_the_report_cannot_be_made(tmp_path: Path) -> None:
+def test_nothing_is_written_if_the_report_cannot_be_rendered(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has picture 0, of 0"):
         write_report(tmp_path / "out", made(), [])
     assert not (tmp_path / "out").exists()
@@ -456,7 +456,7 @@ def decode(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
 
 
-def test_at_most_so_many_mistakes_are_pictures_and_the_others_rows() -> None:
+def test_mistakes_beyond_the_limit_are_rows_without_a_picture() -> None:
     mistakes = make_mistakes(["a", "b", "c"], each=20, pictures=60)
     found = build_mistakes(mistakes, make_pictures(60, size=20))
     assert [len(cards) for _, cards in found.by_model] == [MOST_CARDS // 3] * 3
@@ -473,7 +473,7 @@ def test_at_most_so_many_mistakes_are_pictures_and_the_others_rows() -> None:
         ReportPicture(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 1), np.float32)),
     ],
 )
-def test_a_picture_of_another_form_is_refused(picture: ReportPicture) -> None:
+def test_a_picture_of_another_shape_or_dtype_is_refused(picture: ReportPicture) -> None:
     with pytest.raises(ValueError, match="must be"):
         build_mistakes(make_mistakes(["m"], each=1), [picture])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import NAMES, Browser, find_browser, start_browser
-from made_results import make_pictures, make_results
+from example_results import make_pictures, make_results
 from PIL import Image
 from sharpstudent.report.chart import DARK_PAPER, LIGHT_PAPER
 from sharpstudent.tasks.deepfake.report.page import write_report
@@ -64,7 +64,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_page_fits_asks_for_nothing_and_complains_of_nothing(
+def test_the_page_fits_requests_nothing_and_logs_no_errors(
     browser: Browser, report: Path, width: int, scheme: str
 ) -> None:
     page = browser.open_page()
@@ -80,7 +80,7 @@ def test_the_page_fits_asks_for_nothing_and_complains_of_nothing(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_light_and_dark_are_two_pictures_with_something_on_them(
+def test_light_and_dark_scheme_are_rendered_differently_and_not_blank(
     browser: Browser, report: Path, tmp_path: Path, width: int
 ) -> None:
     pictures: dict[str, np.ndarray] = {}

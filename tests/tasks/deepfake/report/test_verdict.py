@@ -1,4 +1,4 @@
-"""The verdict: what it says in each case, and that it never says more than an interval allows."""
+"""The verdict: its sentences in each case, and that none claims more than an interval allows."""
 
 from __future__ import annotations
 
@@ -132,12 +132,12 @@ def test_the_first_sentence_answers_whether_distillation_helped(difference: Trip
     assert "as many further steps with hard labels" in first
 
 
-def test_a_figure_stands_with_its_interval_and_with_what_it_is_over() -> None:
+def test_a_metric_is_given_with_its_interval_and_its_data() -> None:
     first = write_verdict(four((0.02, 0.004, 0.0361)))[0]
     assert "+.020 (95 % interval +.004 to +.036; 336 frames of 42 people)" in first
 
 
-def test_a_comparison_made_the_other_way_round_is_turned() -> None:
+def test_a_comparison_in_the_other_order_is_inverted() -> None:
     turned = results(
         model("student", "distilled"),
         model("hard", "control"),
@@ -160,18 +160,18 @@ def test_without_a_control_the_gain_is_that_of_stage_2_as_a_whole() -> None:
     assert not any(line.startswith("Distillation helped") for line in write_verdict(made))
 
 
-def test_with_neither_control_nor_stage_before_nothing_is_claimed() -> None:
+def test_without_control_and_stage_1_nothing_is_claimed() -> None:
     lines = write_verdict(results(model("student", "distilled")))
     assert "cannot be told" in lines[0]
     assert not any(claim in lines[0] for claim in CLAIMS)
 
 
-def test_models_that_were_not_compared_are_said_not_to_have_been() -> None:
+def test_models_without_a_comparison_are_reported_as_not_compared() -> None:
     first = write_verdict(results(model("student", "distilled"), model("hard", "control")))[0]
     assert "were not compared on the same samples" in first
 
 
-def test_videos_have_an_answer_of_their_own() -> None:
+def test_videos_have_a_result_of_their_own() -> None:
     made = four((0.02, 0.004, 0.036))
     video = compare("student", "hard", (0.01, -0.02, 0.04), of="video_auc_mean@test")
     first = write_verdict(made.model_copy(update={"comparisons": (*made.comparisons, video)}))[0]
@@ -179,7 +179,7 @@ def test_videos_have_an_answer_of_their_own() -> None:
     assert f"{by_video} from 0" in first
 
 
-def test_videos_of_one_frame_each_are_not_told_a_second_time() -> None:
+def test_videos_of_one_frame_each_are_not_reported_separately() -> None:
     figures = {**model("x").figures, "video_auc_mean@test": figure((0.9, 0.8, 0.95)), "video_count@test": figure(336.0)}
     assert "by video" not in write_verdict(results(model("one", figures=figures)))[0]
     fewer = figures | {"video_count@test": figure(30.0)}
@@ -187,7 +187,7 @@ def test_videos_of_one_frame_each_are_not_told_a_second_time() -> None:
     assert "by video (mean of its frames) .900 (95 % interval .800 to .950; 30 videos of 42 people)" in line
 
 
-def test_validation_chose_the_checkpoints_and_answers_only_where_nothing_else_does() -> None:
+def test_validation_data_is_used_only_if_there_is_no_other() -> None:
     chosen_on = data("val", kind="validation", split="val")
     both = four((0.02, 0.004, 0.036), data=(chosen_on, data()))
     assert not any("helped on val" in line for line in write_verdict(both))
@@ -231,7 +231,7 @@ HEAVY = {"parameters": 17_550_000, "macs": 4_390_000_000, "file_bytes": 70_600_0
 AS_HEAVY = {"parameters": 17_430_000, "macs": 15_960_000_000, "file_bytes": 70_000_000, "latency_ms": 80.0}
 
 
-def test_a_student_that_is_lighter_is_said_to_be_with_every_figure() -> None:
+def test_a_lighter_student_is_called_lighter_with_every_number() -> None:
     line, speed = with_costs(cost(), cost(**HEAVY, latency_p95_ms=52.0))
     assert line.startswith("The student is lighter than its teacher (student, teacher): ")
     for words in (
@@ -243,7 +243,7 @@ def test_a_student_that_is_lighter_is_said_to_be_with_every_figure() -> None:
     assert "differ, the first is faster: 10.4 ms and 50.0 ms a picture" in speed
 
 
-def test_a_student_that_is_not_lighter_is_told_so_with_the_width_that_is() -> None:
+def test_a_student_that_is_not_lighter_is_reported_with_a_width_that_is() -> None:
     width = Lighter("mobilevitv2_100", 4_390_000, 4_040_000_000)
     line, named, _ = with_costs(cost(**AS_HEAVY), cost(**HEAVY), width)
     assert line.startswith("The student is not lighter than its teacher ")
@@ -252,12 +252,12 @@ def test_a_student_that_is_not_lighter_is_told_so_with_the_width_that_is() -> No
     assert "mobilevitv2_100: 4.39 M parameters, 4.04 G multiply-accumulates" in named
 
 
-def test_lighter_in_one_of_two_is_said_of_that_one() -> None:
+def test_a_student_lighter_in_one_respect_is_called_lighter_in_that_one() -> None:
     line, *_ = with_costs(cost(**AS_HEAVY | {"parameters": 9_000_000}), cost(**HEAVY))
     assert line.startswith("The student is lighter than its teacher in parameters but not in multiply-accumulates ")
 
 
-def test_what_was_not_counted_or_measured_is_said_to_be_unknown() -> None:
+def test_cost_that_was_not_measured_is_reported_as_unknown() -> None:
     (line,) = with_costs(None, cost())
     assert "cannot be told, no cost was measured" in line
     line, *_ = with_costs(cost(parameters=None, macs=None), cost(**HEAVY))
@@ -296,17 +296,17 @@ def test_latencies_within_noise_are_called_equal() -> None:
         (0.9, "without an interval, so that whether it is better than chance cannot be told"),
     ],
 )
-def test_one_model_is_held_against_chance(auc: Triple | float, words: str) -> None:
+def test_a_single_model_is_compared_with_chance(auc: Triple | float, words: str) -> None:
     one = model("one", figures={**model("x").figures, "frame_auc@test": figure(auc)})
     assert words in write_verdict(results(one))[0]
 
 
-def test_figures_of_all_are_those_of_the_only_set() -> None:
+def test_metrics_of_all_data_are_those_of_the_only_set() -> None:
     plain = {name.removesuffix("@test"): value for name, value in model("x").figures.items()}
     assert write_verdict(results(model("one", figures=plain)))[0].startswith("On test one separates real from fake")
 
 
-def test_a_set_of_one_class_has_no_figure_and_the_reason_is_said() -> None:
+def test_a_set_of_one_class_has_no_metric_and_the_reason_is_given() -> None:
     one = model("one", figures={"frame_auc@test": figure(None, "no value: no fakes")})
     assert (
         "nothing is known of how well one separates real from fake: no value: no fakes"
@@ -314,7 +314,7 @@ def test_a_set_of_one_class_has_no_figure_and_the_reason_is_said() -> None:
     )
 
 
-def test_nothing_but_figures_is_enough_and_no_models_are_no_error() -> None:
+def test_metrics_alone_are_enough_and_no_models_are_no_error() -> None:
     one = ModelResult(name="m", file="f", sha256="0", architecture=None, image_size=None)
     assert write_verdict(results(one, data=()))[0].startswith("On the evaluated data nothing is known")
     named = one.model_copy(update={"figures": {"frame_auc@a": figure((0.9, 0.8, 0.95)), "frame_auc@b": figure(0.5)}})
@@ -336,7 +336,7 @@ def with_kinds(first: Triple, second: Triple, *sets: DataResult) -> str:
     return line
 
 
-def test_another_kind_of_fake_is_held_against_the_same_kind() -> None:
+def test_another_kind_of_fake_is_compared_with_the_same_kind() -> None:
     worse = with_kinds((0.902, 0.88, 0.927), (0.618, 0.52, 0.72))
     assert worse.startswith("one is worse at some kinds of fake than at others: worst at swap (swaps), frame AUC .618")
     assert "best at self-blend (test), frame AUC .902" in worse
@@ -345,7 +345,7 @@ def test_another_kind_of_fake_is_held_against_the_same_kind() -> None:
     assert with_kinds((0.7, 0.6, 0.8), (0.65, 0.5, 0.72)).startswith("Whether one is worse at some kinds")
 
 
-def test_a_kind_that_the_validation_had_not_is_named_as_such() -> None:
+def test_a_kind_that_validation_lacks_is_named_as_such() -> None:
     sets = (data(), data("swaps"), data("val", kind="validation", manipulations={"self-blend": 10}))
     line = with_kinds((0.902, 0.88, 0.927), (0.618, 0.52, 0.72), *sets)
     assert "swap (swaps; no such fakes chose the model)" in line
@@ -373,7 +373,7 @@ def decide(alarms: Triple, missed: Triple, name: str = "fpr_1pct", *, stored: bo
     return line
 
 
-def test_false_alarms_are_those_at_the_stored_threshold_and_held_against_what_it_was_chosen_for() -> None:
+def test_false_alarms_are_those_at_the_stored_threshold_and_compared_with_its_target() -> None:
     line = decide((0.06, 0.03, 0.09), (0.4, 0.3, 0.5))
     assert "chosen on validation for 1 % false alarms" in line
     assert (
@@ -385,7 +385,7 @@ def test_false_alarms_are_those_at_the_stored_threshold_and_held_against_what_it
     assert decide((0.1, 0.0, 0.2), (0.4, 0.3, 0.5), "half", stored=False).startswith("At a probability of one half")
 
 
-def test_no_error_seen_is_not_no_error() -> None:
+def test_zero_observed_errors_are_not_reported_as_an_error_rate_of_zero() -> None:
     line = decide((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     assert "calls none of the 168 real frames (of 42 people: up to 7.1 % of others cannot be ruled out)" in line
     assert "misses all of the 168 fake frames" in line
@@ -401,7 +401,7 @@ def test_no_error_seen_is_not_no_error() -> None:
         (0.03, "take them for an order, not for probabilities"),
     ],
 )
-def test_probabilities_are_believed_as_far_as_the_interval_goes(ece: Triple | float, words: str) -> None:
+def test_calibration_is_claimed_only_as_far_as_the_interval_allows(ece: Triple | float, words: str) -> None:
     figures = {**model("x").figures, "frame_ece@test": figure(0.3), "frame_ece_calibrated@test": figure(ece)}
     (line,) = [line for line in write_verdict(results(model("one", figures=figures))) if "(ECE" in line]
     assert words in line
@@ -418,7 +418,7 @@ def test_frames_without_a_face_are_counted_with_their_reasons() -> None:
     assert "Every frame of other has a decision." in lines
 
 
-def disturbed(worst: Triple) -> str:
+def write_corruption_sentence(worst: Triple) -> str:
     def curve(name: str, auc: Triple) -> CorruptionCurve:
         aucs = ((0.9, 0.88, 0.92), auc)
         points = [
@@ -433,11 +433,11 @@ def disturbed(worst: Triple) -> str:
 
 
 def test_the_worst_corruption_is_named_with_its_severity() -> None:
-    assert disturbed((0.7, 0.65, 0.75)).startswith(
+    assert write_corruption_sentence((0.7, 0.65, 0.75)).startswith(
         "JPEG at quality 30 harms one most of 2 corruptions tried: frame AUC .700"
     )
-    assert disturbed((0.88, 0.85, 0.9)).startswith("That any corruption harms one is not shown")
-    assert "not shown to be better than chance" in disturbed((0.53, 0.48, 0.58))
+    assert write_corruption_sentence((0.88, 0.85, 0.9)).startswith("That any corruption harms one is not shown")
+    assert "not shown to be better than chance" in write_corruption_sentence((0.53, 0.48, 0.58))
 
 
 def test_models_without_roles_are_compared_by_name() -> None:
@@ -481,7 +481,7 @@ def test_no_sentence_claims_a_difference_whose_interval_covers_0(
         comparisons.append(compare("hard", "student", (-control[0], -control[2], -control[1])))
     lines = write_verdict(results(*models, comparisons=tuple(comparisons)))
 
-    def is_told(starts: str) -> bool:
+    def has_line(starts: str) -> bool:
         return any(line.startswith(starts) for line in lines)
 
     for said, triple, up, down in (
@@ -490,12 +490,12 @@ def test_no_sentence_claims_a_difference_whose_interval_covers_0(
         (True, teacher, "The student is ahead", "The student is behind"),
     ):
         _, low, high = triple
-        assert is_told(up) <= (said and low > 0)
-        assert is_told(down) <= (said and high < 0)
+        assert has_line(up) <= (said and low > 0)
+        assert has_line(down) <= (said and high < 0)
         if said and low > 1e-5:
-            assert is_told(up)
+            assert has_line(up)
     helped = [line for line in lines if "helped" in line]
-    assert len(helped) == is_told("Distillation helped") + is_told("Stage 2 as a whole helped")
+    assert len(helped) == has_line("Distillation helped") + has_line("Stage 2 as a whole helped")
 
 
 @settings(max_examples=100, deadline=None)

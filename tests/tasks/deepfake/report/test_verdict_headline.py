@@ -52,8 +52,8 @@ def compare_stages(other: Role, **differences: Ends) -> str:
 
 
 def test_each_set_gets_the_word_that_its_interval_allows() -> None:
-    told = compare_stages("before", blends=(0.1, 0.07, 0.14), swaps=(0.06, -0.02, 0.16))
-    assert told == "Stage 2 as a whole helped on blends; on swaps it cannot be told."
+    sentence = compare_stages("before", blends=(0.1, 0.07, 0.14), swaps=(0.06, -0.02, 0.16))
+    assert sentence == "Stage 2 as a whole helped on blends; on swaps it cannot be told."
     assert compare_stages("control", blends=(-0.1, -0.14, -0.07)) == "Distillation hurt on blends."
     assert (
         compare_stages("control", a=(0.1, 0.05, 0.2), b=(-0.1, -0.2, -0.05))
@@ -70,16 +70,16 @@ def test_helped_and_hurt_are_said_only_where_the_interval_leaves_0_out(
     value: float, below: float, above: float, other: Role
 ) -> None:
     low, high = value - below, value + above
-    told = compare_stages(other, data=(value, low, high))
-    if "helped on" in told:
+    sentence = compare_stages(other, data=(value, low, high))
+    if "helped on" in sentence:
         assert low > 0.0
-    if "hurt on" in told:
+    if "hurt on" in sentence:
         assert high < 0.0
 
 
-def test_one_model_is_told_with_its_figure_on_each_set_and_where_it_may_be_chance() -> None:
-    told = write(make_results(make_model("M", "model", blends=(0.902, 0.88, 0.92), swaps=(0.55, 0.45, 0.65))))
-    assert told == "Frame AUC .902 on blends; .550 on swaps, not shown to be better than chance."
+def test_one_model_is_given_with_its_auc_on_each_set_and_where_it_may_be_chance() -> None:
+    sentence = write(make_results(make_model("M", "model", blends=(0.902, 0.88, 0.92), swaps=(0.55, 0.45, 0.65))))
+    assert sentence == "Frame AUC .902 on blends; .550 on swaps, not shown to be better than chance."
 
 
 def test_of_several_models_the_highest_is_named_for_each_set() -> None:
@@ -91,7 +91,7 @@ def test_of_several_models_the_highest_is_named_for_each_set() -> None:
 
 
 @pytest.mark.parametrize("role", ["model", "distilled"])
-def test_without_figures_nothing_is_claimed(role: Role) -> None:
+def test_without_metrics_nothing_is_claimed(role: Role) -> None:
     assert "Nothing is known" in write(make_results(make_model("M", role)))
 
 

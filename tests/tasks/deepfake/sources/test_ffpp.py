@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sources import SIDE, write_clip, write_splits
+from drawn_sources import SIDE, write_clip, write_splits
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.samples import BlendedPairs
@@ -63,7 +63,7 @@ def test_frames_are_spread_evenly_over_the_usable_ones(wanted: int, frames: list
 
 
 @pytest.mark.usefixtures("tree")
-def test_a_short_clip_gives_all_it_has_and_none_twice() -> None:
+def test_a_short_clip_gives_all_its_frames_once() -> None:
     train, _ = find(frames=32)
     assert frames_of(train, "001") == [0, 1, 2]
     assert frames_of(train, "002_sideways") == [7]
@@ -72,7 +72,7 @@ def test_a_short_clip_gives_all_it_has_and_none_twice() -> None:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("compression", ["raw", "c23", "c40"])
-def test_the_compression_is_the_one_asked_for(compression: str) -> None:
+def test_frames_have_the_compression_of_the_config(compression: str) -> None:
     for clip in ("000", "010"):
         write_clip(ROOT, clip, [0], compression=compression)
     write_splits(ROOT, train=[["000", "001"]], val=[["010", "011"]])
@@ -128,13 +128,13 @@ def test_every_missing_path_is_named_with_what_it_is_and_how_to_get_it() -> None
 
 @pytest.mark.usefixtures("tree")
 @pytest.mark.parametrize("content", ["", "{", '{"a": 1}', "3", '["000", "001"]', "[1, 2]", '"000"'])
-def test_a_split_file_of_another_form_is_refused_by_name(content: str) -> None:
+def test_a_malformed_split_file_is_refused_by_name(content: str) -> None:
     (ROOT / "val.json").write_text(content)
     with pytest.raises(UserError, match=r"val\.json(: cannot be read as JSON|, entry 0: is not a pair)"):
         find()
 
 
-def test_a_split_whose_videos_are_not_there_says_what_is(tree: Path) -> None:
+def test_a_split_without_its_videos_is_refused_with_those_that_are_there(tree: Path) -> None:
     write_splits(ROOT, val=[["500", "501"]])
     with pytest.raises(UserError) as caught:
         find()
@@ -199,8 +199,8 @@ def test_a_pickled_array_is_refused_and_does_not_run(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("points", [np.full((1, 81, 2), np.nan), np.full((1, 81, 2), 1e9), np.zeros((1, 81, 2))])
-def test_landmarks_that_are_no_face_never_crash_an_item(tree: Path, points: np.ndarray) -> None:
-    """Not numbers, far outside, or all in one place: an item or a clear reason, nothing else."""
+def test_impossible_landmarks_give_a_sample_or_a_reason(tree: Path, points: np.ndarray) -> None:
+    """Not numbers, far outside, or all in one place: a sample or a clear reason, nothing else."""
     np.save(tree / "original_sequences/youtube/c23/landmarks/000/000.npy", points)
     source = BlendedPairs(find()[0], image_size=48, train=True)
     for seed in range(4):
@@ -209,7 +209,7 @@ def test_landmarks_that_are_no_face_never_crash_an_item(tree: Path, points: np.n
 
 
 @pytest.mark.usefixtures("tree")
-def test_the_task_makes_pairs_of_a_real_and_a_blended_face_and_says_what_it_took() -> None:
+def test_the_task_makes_pairs_of_a_real_and_a_blended_face_and_reports_what_it_used() -> None:
     task = DeepfakeTask(DeepfakeSection(data_root=str(ROOT), image_size=64, repeats=3, split_seed=7))
     data = open_training_data(task)
     assert (len(data.train), len(data.validation)) == (10, 2)
@@ -218,11 +218,11 @@ def test_the_task_makes_pairs_of_a_real_and_a_blended_face_and_says_what_it_took
         "data (ffpp) train: 10 frames of 3 clips (c23)",
         "data (ffpp) validation: 2 frames of 1 clips (c23)",
     )
-    item = data.train.make(0, np.random.default_rng(0))
-    assert item.targets["label"].tolist() == [0, 1]
-    assert item.inputs["image"].shape == (2, 64, 64, 3)
-    assert item.rows["group"] == ("000", "000")
+    sample = data.train.make(0, np.random.default_rng(0))
+    assert sample.targets["label"].tolist() == [0, 1]
+    assert sample.inputs["image"].shape == (2, 64, 64, 3)
+    assert sample.rows["group"] == ("000", "000")
     assert data.train.group(0) == "000"
-    assert item.rows["id"][0].endswith("000.png#real")
-    assert not item.rows["mask"][0].any()
-    assert item.rows["mask"][1].any()
+    assert sample.rows["id"][0].endswith("000.png#real")
+    assert not sample.rows["mask"][0].any()
+    assert sample.rows["mask"][1].any()

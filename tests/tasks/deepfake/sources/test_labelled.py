@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sources import write_faces, write_picture
+from drawn_sources import write_faces, write_picture
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
@@ -42,7 +42,7 @@ def test_a_subfolder_is_a_person_under_both_classes_and_goes_to_one_split() -> N
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_file_on_its_own_stands_for_itself() -> None:
+def test_a_file_outside_a_subfolder_is_a_group_of_its_own() -> None:
     for i in range(10):
         for name in ("real", "fake"):
             write_picture(ROOT / name / f"{i}.png", np.full((8, 8, 3), i, np.uint8))
@@ -91,7 +91,7 @@ def test_a_missing_class_folder_is_named_with_what_is_there() -> None:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("present", ["train", "val"])
-def test_half_of_a_split_is_refused(present: str) -> None:
+def test_a_train_folder_without_a_val_folder_is_refused_and_vice_versa(present: str) -> None:
     write_classes(ROOT / present, ["ann"])
     with pytest.raises(UserError, match="is missing or empty"):
         find()
@@ -130,7 +130,7 @@ def test_one_person_only_cannot_be_split() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_items_are_single_pictures_with_their_label_and_no_blend() -> None:
+def test_samples_are_single_pictures_with_their_label_and_no_blend() -> None:
     write_classes(ROOT, ["ann", "bob"])
     task = DeepfakeTask(
         DeepfakeSection(data_source="labelled", data_root=str(ROOT), image_size=40, validation_share=0.5)
@@ -139,13 +139,13 @@ def test_items_are_single_pictures_with_their_label_and_no_blend() -> None:
     assert len(data.train) == len(data.validation) == 4
     labels = set()
     for i in range(4):
-        item = data.validation.make(i, np.random.default_rng(0))
-        assert item.inputs["image"].shape == (1, 40, 40, 3)
-        assert "mask" not in item.rows
-        assert item.rows["id"] == (data.validation.name(i),)
+        sample = data.validation.make(i, np.random.default_rng(0))
+        assert sample.inputs["image"].shape == (1, 40, 40, 3)
+        assert "mask" not in sample.rows
+        assert sample.rows["id"] == (data.validation.name(i),)
         again = data.validation.make(i, np.random.default_rng(99))
-        assert np.array_equal(item.inputs["image"], again.inputs["image"])  # validation pictures are not augmented
-        labels.update(item.targets["label"].tolist())
+        assert np.array_equal(sample.inputs["image"], again.inputs["image"])  # validation pictures are not augmented
+        labels.update(sample.targets["label"].tolist())
     assert labels == {0, 1}
 
 

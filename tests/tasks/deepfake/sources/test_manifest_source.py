@@ -1,4 +1,4 @@
-"""A prepared set as data source: the same batches from files and shards, lazily, and what stands in the way."""
+"""A prepared set as data source: the same batches from files and shards, read lazily, and its errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn_faces import draw_face
-from made_manifest import MadeFace, write_set
+from prepared_set import SetFace, write_set
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import LoadedBatch, load_batches
@@ -28,11 +28,11 @@ ROOT = Path("made set")
 SIZE = 48
 
 
-def make_face(seed: int, split: str = "train", label: int | None = None, **fields: Any) -> MadeFace:
+def make_face(seed: int, split: str = "train", label: int | None = None, **fields: Any) -> SetFace:
     """Every third is a fake unless `label` says otherwise; two faces a clip, of one person."""
     image, landmarks = draw_face(seed, 120)
     label = int(seed % 3 == 2) if label is None else label
-    return MadeFace(image, landmarks, split, label, f"clip {seed // 2}", f"person {seed // 2}", fields)
+    return SetFace(image, landmarks, split, label, f"clip {seed // 2}", f"person {seed // 2}", fields)
 
 
 FACES = [
@@ -131,7 +131,7 @@ def test_a_damaged_row_of_the_manifest_is_replaced_like_a_damaged_crop() -> None
         replaced = {r.path: r.reason for b in load(data, workers=workers) for r in b.replaced}
         assert list(replaced) == [f"{path}, row 3"]
         assert "is damaged" in next(iter(replaced.values()))
-    assert all(data.train.name(i) for i in range(len(data.train)))  # the engine names items without reading them
+    assert all(data.train.name(i) for i in range(len(data.train)))  # the engine names samples without reading them
 
 
 # --- Faces ----------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_rows_are_kept_as_a_range_where_all_are_used() -> None:
         faces[2]
 
 
-def test_labelled_faces_are_cut_around_the_detectors_box() -> None:
+def test_labelled_faces_are_cropped_around_the_detectors_box() -> None:
     write_set(ROOT, FACES)
     data = build(fakes="labels")
     face = source.find_faces(ROOT, fakes="labels").validation[2]
@@ -188,14 +188,14 @@ def test_labelled_faces_are_cut_around_the_detectors_box() -> None:
     rng = np.random.default_rng(0)
     expected = make_single(loaded.image, loaded.boxes[0], rng, SIZE, train=False)
     whole = make_single(loaded.image, None, rng, SIZE, train=False)
-    item = data.validation.make(2, np.random.default_rng(0))
-    assert np.array_equal(item.inputs["image"][0], expected)
-    assert not np.array_equal(item.inputs["image"][0], whole)
-    assert item.targets["label"].tolist() == [face.label]
+    sample = data.validation.make(2, np.random.default_rng(0))
+    assert np.array_equal(sample.inputs["image"][0], expected)
+    assert not np.array_equal(sample.inputs["image"][0], whole)
+    assert sample.targets["label"].tolist() == [face.label]
 
 
 @pytest.mark.parametrize("fakes", ["blend", "labels"])
-def test_a_damaged_box_in_the_manifest_still_gives_an_item_or_a_reason(fakes: str) -> None:
+def test_a_damaged_box_in_the_manifest_gives_a_sample_or_a_reason(fakes: str) -> None:
     nothing = np.full(4, np.nan, np.float32)
     write_set(
         ROOT,
@@ -222,7 +222,7 @@ def test_no_crop_of_the_test_split_is_opened() -> None:
             data.validation.make(index, np.random.default_rng(0))
 
 
-def test_the_notes_say_what_was_taken() -> None:
+def test_the_notes_say_which_faces_are_used() -> None:
     write_set(ROOT, FACES)
     train, validation = build().notes[1:]
     assert "8 real faces, fakes by self-blending; 6 clips, 6 people" in train
@@ -244,7 +244,7 @@ def test_people_or_clips_in_training_and_validation_are_refused_by_name(name: st
     assert len(build(allow=("shared-people",)).train) == 9
 
 
-def test_people_who_stand_in_training_and_test_do_not_concern_a_run() -> None:
+def test_people_in_training_and_test_are_no_error_for_a_run() -> None:
     write_set(ROOT, [*FACES, make_face(30, "train", group="twice"), make_face(40, "test", group="twice")])
     assert len(build().train) == 9
 
@@ -288,14 +288,14 @@ def test_a_label_that_is_neither_real_nor_fake_is_refused() -> None:
         build()
 
 
-def test_the_folder_and_the_file_are_the_same_source() -> None:
+def test_data_root_may_be_the_folder_or_its_manifest() -> None:
     path = write_set(ROOT, FACES)
     assert [f.name for f in source.find_faces(path, fakes="blend").train] == [
         f.name for f in source.find_faces(ROOT, fakes="blend").train
     ]
 
 
-def test_what_is_no_prepared_set_is_refused_with_the_command_that_makes_one() -> None:
+def test_a_folder_without_a_prepared_set_is_refused_with_the_command_that_makes_one() -> None:
     for root in (Path("absent"), Path("empty")):
         Path("empty").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=r"prepare_faces\.py SOURCE DEST"):

@@ -1,4 +1,4 @@
-"""Photos by person: folders or a CSV; faces are found once, people are kept apart, what is bad is named."""
+"""Photos by person: folders or a CSV; faces are found once, people are kept apart, unusable photos are named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_sources import KNOWN, KnowingDetector, KnowingMesh, draw_known, write_faces, write_picture
+from drawn_sources import (
+    LANDMARKS_BY_PICTURE,
+    LookupDetector,
+    LookupMesh,
+    draw_registered_face,
+    write_faces,
+    write_picture,
+)
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.samples import BlendedPairs
@@ -24,12 +31,12 @@ ROOT = Path("photos")
 
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Networks that know the drawn faces; the list grows when they are loaded."""
+    """Networks that look the drawn faces up; the list grows when they are loaded."""
     loaded: list[int] = []
 
-    def load() -> tuple[KnowingDetector, KnowingMesh]:
+    def load() -> tuple[LookupDetector, LookupMesh]:
         loaded.append(1)
-        return KnowingDetector(), KnowingMesh()
+        return LookupDetector(), LookupMesh()
 
     monkeypatch.setattr(face_crops, "load_face_models", load)
     return loaded
@@ -116,13 +123,13 @@ def test_a_crop_holds_the_face_its_landmarks_and_box() -> None:
 @pytest.mark.usefixtures("networks")
 def test_a_large_face_is_scaled_down_to_what_training_needs_and_a_small_one_never_up() -> None:
     for person, side in (("ann", 400), ("bob", 60)):
-        write_picture(ROOT / person / "0.png", draw_known(1 if person == "ann" else 2, side))
+        write_picture(ROOT / person / "0.png", draw_registered_face(1 if person == "ann" else 2, side))
     faces = {face.identity: face.load() for face in (*find(size=64).train, *find(size=64).validation)}
     box = faces["ann"].boxes[0]
     assert max(box[2] - box[0], box[3] - box[1]) == pytest.approx(80, abs=1)
     small = next(
         points
-        for points in KNOWN.values()
+        for points in LANDMARKS_BY_PICTURE.values()
         if abs(faces["bob"].boxes[0, 2] - faces["bob"].boxes[0, 0] - np.ptp(points[:68, 0])) < 1e-3
     )
     assert small is not None
@@ -223,7 +230,7 @@ def write_csv(*lines: str, name: str = "people.csv", bom: bool = False) -> Path:
 
 @pytest.mark.usefixtures("networks")
 @pytest.mark.parametrize("bom", [False, True])
-def test_a_csv_names_paths_beside_it_and_people(bom: bool) -> None:
+def test_a_csv_gives_paths_relative_to_itself_and_people(bom: bool) -> None:
     write_faces(ROOT, {"a": 2, "b": 1, "c": 1})
     path = write_csv("path,person,remark", "a/0.png,Ann,x", "a/1.png,Ann,", "b/0.png,Bob,", "c/0.png,Cy,", bom=bom)
     splits = find(path)
@@ -232,7 +239,7 @@ def test_a_csv_names_paths_beside_it_and_people(bom: bool) -> None:
 
 
 @pytest.mark.usefixtures("networks")
-def test_a_csv_may_bring_its_own_split_and_rows_of_test_are_never_opened() -> None:
+def test_a_csv_may_give_its_own_split_and_test_rows_are_never_opened() -> None:
     write_faces(ROOT, {"a": 1, "b": 1})
     (ROOT / "secret.png").write_bytes(b"not a picture")
     lines = ("path,person,split", "a/0.png,Ann,train", "b/0.png,Bob,val", "secret.png,Cy,test", "absent.png,Di,test")
@@ -281,7 +288,7 @@ def test_a_person_in_two_splits_of_a_csv_is_refused_unless_allowed() -> None:
         (("path,person", "a/0.png,Ann", "absent.png,Bob"), "absent.png"),
     ],
 )
-def test_a_csv_that_cannot_serve_is_refused_with_the_reason(lines: tuple[str, ...], words: str) -> None:
+def test_an_unusable_csv_is_refused_with_the_reason(lines: tuple[str, ...], words: str) -> None:
     write_faces(ROOT, {"a": 1, "b": 1})
     with pytest.raises(UserError) as caught:
         find(write_csv(*lines))
@@ -314,9 +321,9 @@ def test_real_photographs_give_real_crops_and_blends(folder: Path) -> None:
     splits = find(size=64)
     assert (len(splits.train), len(splits.validation)) == (3, 1)
     assert not [note for note in splits.notes if "left out" in note]
-    item = BlendedPairs(splits.train, image_size=64, train=False).make(0, np.random.default_rng(0))
-    real, fake = item.inputs["image"]
+    sample = BlendedPairs(splits.train, image_size=64, train=False).make(0, np.random.default_rng(0))
+    real, fake = sample.inputs["image"]
     difference = np.abs(real.astype(int) - fake).max(axis=2)
     assert difference.max() > 0
-    assert not difference[item.rows["mask"][1] == 0].max(initial=0) > 8  # resizing mixes the rim of the mask
-    assert set(item.rows["group"]) == {splits.train[0].identity}
+    assert not difference[sample.rows["mask"][1] == 0].max(initial=0) > 8  # resizing mixes the rim of the mask
+    assert set(sample.rows["group"]) == {splits.train[0].identity}

@@ -1,4 +1,4 @@
-"""make_swaps.py on drawn faces: who is swapped with whom, what is written, what is left out, going on after a stop."""
+"""make_swaps.py on drawn faces: who is swapped with whom, what is written, what is left out, and resuming."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from made_sources import KNOWN, KnowingDetector, draw_known, write_faces, write_picture
+from drawn_sources import LANDMARKS_BY_PICTURE, LookupDetector, draw_registered_face, write_faces, write_picture
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.sources.labelled import find_faces
 from sharpstudent.tasks.deepfake.swaps import faces as swaps_faces
@@ -24,20 +24,20 @@ PEOPLE, DEST = Path("people"), Path("swaps")
 SIZE = 64
 
 
-class KnowingMesh:
+class LookupMesh:
     def locate(self, image: np.ndarray, box: np.ndarray, *, roll: float = 0.0) -> tuple[np.ndarray, float]:
-        return KNOWN[image.tobytes()], 1.0
+        return LANDMARKS_BY_PICTURE[image.tobytes()], 1.0
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, networks that know the drawn faces, and no doubt about how their swaps look."""
+    """An empty folder, networks that look the drawn faces up, and no check for visible swaps."""
     monkeypatch.chdir(tmp_path)
     Path("model").write_bytes(b"model")
     monkeypatch.setattr(swaps, "check_model_files", lambda: None)
     monkeypatch.setattr(swaps, "DETECTOR_FILE", Path("model"))
     monkeypatch.setattr(swaps, "MESH_FILE", Path("model"))
-    monkeypatch.setattr(swaps_faces, "load_face_models", lambda: (KnowingDetector(), KnowingMesh()))
+    monkeypatch.setattr(swaps_faces, "load_face_models", lambda: (LookupDetector(), LookupMesh()))
     monkeypatch.setattr(swaps_faces, "LARGEST_FLAW", 100.0)
     monkeypatch.setattr(swaps_faces, "LARGEST_BRIDGE", 100.0)
     return tmp_path
@@ -93,7 +93,7 @@ def test_every_face_gives_one_real_and_one_fake_of_another_person() -> None:
     assert len({row["file"] for row in rows}) == 12
 
 
-def test_a_fake_is_its_real_picture_but_for_the_face() -> None:
+def test_a_fake_equals_its_real_picture_outside_the_face() -> None:
     write_faces(PEOPLE, {"ann": 1, "ben": 1, "cy": 1})
     make()
     for row in read_rows():
@@ -143,7 +143,7 @@ def test_partners_come_from_the_same_split_only_and_a_split_can_be_chosen() -> N
     assert {row["target_person"] for row in read_rows(Path("test"))} == {"p2", "p5", "p8"}
 
 
-def test_people_without_a_split_are_held_out_as_training_does_it() -> None:
+def test_people_without_a_split_are_split_as_in_training() -> None:
     from sharpstudent.data.splits import choose_validation_identities
 
     people = {f"p{i}": 1 for i in range(10)}
@@ -159,9 +159,9 @@ def test_one_person_under_two_names_is_never_swapped_with_themselves() -> None:
     write_faces(PEOPLE, {"ann": 2, "ben": 1, "cy": 1})
     (PEOPLE / "alias").mkdir()
     shutil.copy(PEOPLE / "ann" / "0.png", PEOPLE / "alias" / "x.png")  # the same file
-    write_picture(PEOPLE / "alias" / "y.png", draw_known(77))  # another photo of theirs
+    write_picture(PEOPLE / "alias" / "y.png", draw_registered_face(77))  # another photo of theirs
     # ben's photo once more, at another size: no byte is the same.
-    write_picture(PEOPLE / "double" / "small.png", draw_known(2, 90))
+    write_picture(PEOPLE / "double" / "small.png", draw_registered_face(2, 90))
     make(per_face=5)
     pairs = {(row["source_person"], row["target_person"]) for row in read_rows() if row["label"] == "fake"}
     for one, other in (("ann", "alias"), ("ben", "double")):
@@ -183,7 +183,7 @@ def test_unreadable_and_faceless_photos_are_listed_and_left_out() -> None:
     assert "0 bytes" in reasons["ben/empty.jpg"]
 
 
-def test_glasses_and_swaps_that_would_show_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_glasses_and_visible_swaps_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     write_faces(PEOPLE, {"ann": 1, "ben": 1})
     monkeypatch.setattr(swaps_faces, "LARGEST_BRIDGE", -1.0)
     with pytest.raises(UserError, match="gave no swap"):
@@ -196,7 +196,7 @@ def test_glasses_and_swaps_that_would_show_are_left_out_with_the_reason(monkeypa
     assert not list(Path("other").rglob("*.png"))
 
 
-def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_resumes_and_ends_with_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     write_faces(PEOPLE, dict.fromkeys(("ann", "ben", "cy"), 2))
     make(dest=Path("whole"), per_face=2)
     write = swaps.write_bytes_atomically
@@ -252,13 +252,13 @@ def test_other_settings_or_photos_are_refused_for_a_folder_that_holds_swaps() ->
         (lambda: None, {"dest": Path()}, ("holds PEOPLE",)),
         (lambda: None, {"dest": PEOPLE}, ("lies in PEOPLE",)),
         (lambda: DEST.write_text("x"), {}, ("is a file",)),
-        (lambda: write_picture(DEST / "mine.png", draw_known(1)), {}, ("holds something else", "mine.png")),
+        (lambda: write_picture(DEST / "mine.png", draw_registered_face(1)), {}, ("holds something else", "mine.png")),
         (lambda: shutil.rmtree(PEOPLE / "ann"), {}, ("of 1 people", "a swap takes two")),
         (lambda: None, {"split": "test"}, ("has no split", "--split test")),
         (lambda: (PEOPLE / "swaps.json").write_text('{"made_by": "make_swaps.py", "settings": {}}'), {}, ("written",)),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_is_written(
+def test_invalid_arguments_are_refused_before_anything_is_written(
     spoil: Callable[[], Any], changes: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     write_faces(PEOPLE, {"ann": 1, "ben": 1})
@@ -286,9 +286,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(
         ("path,person,split", [("a.png", "ann", "val"), ("b.png", "ben", "test")], ("of split val", "takes two")),
     ],
 )
-def test_a_csv_that_cannot_be_meant_is_refused(
-    columns: str, rows: list[tuple[str, ...]], words: tuple[str, ...]
-) -> None:
+def test_an_invalid_csv_is_refused(columns: str, rows: list[tuple[str, ...]], words: tuple[str, ...]) -> None:
     with pytest.raises(UserError) as caught:
         make(write_csv(rows, columns), split="val")
     for word in words:
@@ -303,7 +301,7 @@ def test_a_dest_around_the_photos_of_a_csv_is_refused() -> None:
         make(table, PEOPLE)
 
 
-def test_names_that_no_file_system_takes_become_names_that_all_take() -> None:
+def test_names_that_are_invalid_on_file_systems_become_valid_everywhere() -> None:
     write_faces(PEOPLE, {"ann": 2, "ben": 1})
     odd = ["../ann", "a/b", "CON:|?", "x" * 300, "", " ", "Ann", "ann", "a__b", "ünï", ".hidden", "a."]
     names = name_safely(odd)
@@ -328,7 +326,7 @@ def test_photos_of_one_name_in_two_folders_of_a_person_get_two_files() -> None:
     assert len(list((DEST / "real" / "ann").iterdir())) == 2
 
 
-def test_what_is_written_is_a_data_source_labelled() -> None:
+def test_the_output_can_be_read_by_the_source_labelled() -> None:
     write_faces(PEOPLE, {f"p{i}": 2 for i in range(4)})
     make()
     found = find_faces(DEST, validation_share=0.25, split_seed=0)

@@ -1,4 +1,4 @@
-"""Cutting frames and face crops on disk, with the landmarks and boxes that others found in them."""
+"""Cropping of frames and face crops that come with landmarks and boxes as files."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_given_landmarks_and_boxes_are_used_as_they_are(tmp_path: Path) -> None:
         def detect(self, image: np.ndarray) -> list:
             raise AssertionError("nothing is to be detected")
 
-    cropper = ClipCropper(CropSettings(frames=4), networks=lambda: Networks(Blind(), BlockMesh(), "stand-ins"))
-    cut = cropper.crop(frames_clip(write_frames(tmp_path, 10, boxes=True)))
-    assert [face.frame_index for face in cut.faces] == [0, 3, 6, 9]
-    assert reasons(cut) == []
-    for face in cut.faces:
+    cropper = ClipCropper(CropSettings(frames=4), networks=lambda: Networks(Blind(), BlockMesh(), "blocks"))
+    clip_crops = cropper.crop(frames_clip(write_frames(tmp_path, 10, boxes=True)))
+    assert [face.frame_index for face in clip_crops.faces] == [0, 3, 6, 9]
+    assert reasons(clip_crops) == []
+    for face in clip_crops.faces:
         assert face.score == 1
         assert face.detector == "given landmarks, cut 1"
         assert face.box_xyxy.tolist() == [98, 58, 182, 162]  # the box on the landmarks, not the largest
@@ -70,21 +70,21 @@ def test_given_landmarks_and_boxes_are_used_as_they_are(tmp_path: Path) -> None:
 
 
 def test_frames_without_arrays_are_detected(tmp_path: Path) -> None:
-    cut = build_cropper().crop(frames_clip(write_frames(tmp_path, 3, landmarks=False)))
-    assert [face.score for face in cut.faces] == [0.9] * 3
-    assert "given" not in cut.faces[0].detector
+    clip_crops = build_cropper().crop(frames_clip(write_frames(tmp_path, 3, landmarks=False)))
+    assert [face.score for face in clip_crops.faces] == [0.9] * 3
+    assert "given" not in clip_crops.faces[0].detector
 
 
 @pytest.mark.parametrize("missing", ["000.png", "000.npy", "000_boxes.npy"])
-def test_frames_are_sampled_from_those_on_disk_and_missing_files_are_told(missing: str, tmp_path: Path) -> None:
+def test_frames_are_sampled_from_those_on_disk_and_missing_files_are_rejected(missing: str, tmp_path: Path) -> None:
     frames = write_frames(tmp_path, 5, boxes=True)
     (tmp_path / missing).unlink()
-    cut = build_cropper(CropSettings(frames=2)).crop(frames_clip(frames))
-    assert [face.frame_index for face in cut.faces] == [1, 4]
-    (item,) = cut.rejected
-    assert (item.source, item.frame) == (str(tmp_path / "000.png"), 0)
-    assert "is no file" in item.reason
-    assert (missing in item.reason) == (missing != "000.png")
+    clip_crops = build_cropper(CropSettings(frames=2)).crop(frames_clip(frames))
+    assert [face.frame_index for face in clip_crops.faces] == [1, 4]
+    (rejected,) = clip_crops.rejected
+    assert (rejected.source, rejected.frame) == (str(tmp_path / "000.png"), 0)
+    assert "is no file" in rejected.reason
+    assert (missing in rejected.reason) == (missing != "000.png")
 
 
 def make_bad_array(kind: str) -> np.ndarray | bytes:
@@ -120,7 +120,7 @@ def make_bad_array(kind: str) -> np.ndarray | bytes:
      "garbage", "huge", "zip", "pickle"],
 )  # fmt: skip
 @pytest.mark.parametrize("clip_kind", ["frames", "crops"])
-def test_landmarks_that_cannot_be_are_rejected(kind: str, clip_kind: str, tmp_path: Path) -> None:
+def test_impossible_landmarks_are_rejected(kind: str, clip_kind: str, tmp_path: Path) -> None:
     frames = write_frames(tmp_path, 2)
     target = tmp_path / "001.npy"
     if kind == "pickle":
@@ -128,11 +128,11 @@ def test_landmarks_that_cannot_be_are_rejected(kind: str, clip_kind: str, tmp_pa
     else:
         bad = make_bad_array(kind)
         target.write_bytes(bad) if isinstance(bad, bytes) else np.save(target, bad)
-    cut = build_cropper().crop(frames_clip(frames, clip_kind))
-    assert [face.frame_index for face in cut.faces] == [0]
-    (item,) = cut.rejected
-    assert (item.source, item.frame) == (str(tmp_path / "001.png"), 1)
-    assert "001.npy" in item.reason or kind == "zeros"
+    clip_crops = build_cropper().crop(frames_clip(frames, clip_kind))
+    assert [face.frame_index for face in clip_crops.faces] == [0]
+    (rejected,) = clip_crops.rejected
+    assert (rejected.source, rejected.frame) == (str(tmp_path / "001.png"), 1)
+    assert "001.npy" in rejected.reason or kind == "zeros"
 
 
 def test_boxes_of_another_shape_are_rejected(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data sets to judge on: videos of plain blocks for faces, prepared or not, and crops; no model file is needed."""
+"""Data sets to evaluate on: videos of plain blocks for faces, prepared or not, and crops; no model file is needed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from block_clips import build_cropper, draw_blocks, write_picture
 from drawn_faces import draw_face
-from made_manifest import MadeFace
 from made_videos import write_video
+from prepared_set import SetFace
 from rich.console import Console
 from sharpstudent.tasks.deepfake.evaluation import crops_set as folder_set
 from sharpstudent.tasks.deepfake.prepare import run
@@ -23,13 +23,13 @@ LARGE, SMALL = (40, 40, 140, 160), (200, 60, 260, 130)  # boxes in pictures of 3
 NOBODY = "no face found"
 
 
-class InProcess:
-    """The pool without its processes, which cost a second or two."""
+class InProcessPool:
+    """Runs the tasks in this process; starting workers takes a second or two."""
 
     def __init__(self, build: Callable[[], Callable[[Any], Any]], count: int, *, timeout_s: float) -> None:
         self._build = build
 
-    def __enter__(self) -> InProcess:
+    def __enter__(self) -> InProcessPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,12 +41,12 @@ class InProcess:
             yield task, work(task)
 
 
-def use_stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks are faces, in this process."""
-    monkeypatch.setattr(run, "WorkerPool", InProcess)
+def use_block_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let preparations find blocks as faces, without worker processes."""
+    monkeypatch.setattr(run, "WorkerPool", InProcessPool)
     monkeypatch.setattr("sharpstudent.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
-    stand_in = functools.partial(run.run_preparation, build_cropper=build_cropper)
-    monkeypatch.setattr(folder_set, "run_preparation", stand_in)
+    prepare_blocks = functools.partial(run.run_preparation, build_cropper=build_cropper)
+    monkeypatch.setattr(folder_set, "run_preparation", prepare_blocks)
 
 
 def write_clip(path: Path, frames: str) -> None:
@@ -66,7 +66,7 @@ def write_tree(root: Path) -> Path:
 
 
 def prepare(source: Path, dest: Path, **settings: Any) -> None:
-    """run_preparation with the stand-ins; by default nobody is held out."""
+    """Run run_preparation with the block detector; by default nobody is held out."""
     request = Request(source, dest, **{"validation_share": 0.0, **settings})
     run.run_preparation(request, Console(file=io.StringIO()), build_cropper=build_cropper)
 
@@ -78,9 +78,9 @@ def write_crops(root: Path, names: Sequence[str], *, side: int = 24) -> Path:
     return root
 
 
-def make_face(seed: int, label: int, clip: str, frame: int, face: int, split: str = "test") -> MadeFace:
+def make_face(seed: int, label: int, clip: str, frame: int, face: int, split: str = "test") -> SetFace:
     fields = {"frame_index": frame, "face_index": face}
-    return MadeFace(*draw_face(seed, 80), split, label, clip, f"person of {clip}", fields)
+    return SetFace(*draw_face(seed, 80), split, label, clip, f"person of {clip}", fields)
 
 
 TWO_FACES = [

@@ -1,7 +1,7 @@
-"""Text files as clips, and a layout that finds them: for tests that need no pictures. See made_cutter.py.
+"""Text files as clips, and a layout that finds them: for tests that need no pictures. See text_cropper.py.
 
 A clip is a text file `KEY.txt` of lines: `face` gives one face of the next frame, `none` a frame without one; the
-first line may be `crash`, `hang`, `exit`, `fail`, or `slow SECONDS`, which is what cutting it does.
+first line may be `crash`, `hang`, `exit`, `fail`, or `slow SECONDS`, which is what happens when it is cropped.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from made_cutter import TextCropper
 from rich.console import Console
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.progress import Counts
 from sharpstudent.tasks.deepfake.prepare.run import run_preparation
 from sharpstudent.tasks.deepfake.prepare.settings import Request
+from text_cropper import TextCropper
 
 
 def write_clips(root: Path, clips: dict[str, str]) -> Path:
@@ -49,7 +49,7 @@ def find_texts(root: Path, *, layout: str | None, label: int | None) -> tuple[st
 
 
 def prepare(source: Path, dest: Path, **settings: object) -> tuple[Counts, str]:
-    """run_preparation with the stand-ins; what it counted and what it said."""
+    """Run run_preparation with TextCropper; returns its counts and what it printed."""
     console = Console(file=io.StringIO(), width=300)
     request = Request(source, dest, **{"clip_timeout": 60.0, **settings})  # type: ignore[arg-type]
     counts = run_preparation(request, console, find=find_texts, build_cropper=TextCropper)

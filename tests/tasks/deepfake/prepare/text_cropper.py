@@ -1,4 +1,4 @@
-"""A cropper that does what a text says; on its own, so that worker processes load nothing else."""
+"""A cropper that does what a text file says; a module of its own, so that worker processes import little."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 
 class TextCropper:
-    """Does what the text says; the bytes of a crop follow from clip, frame and settings alone."""
+    """Does what the text says. The bytes of a crop depend on clip, frame and settings only."""
 
     def __init__(self, settings: CropSettings) -> None:
         self._settings = settings

@@ -1,14 +1,14 @@
-"""A part says whose its clip is: of a clip without any face nothing else does."""
+"""A part stores label and person of its clip: for a clip without any face, nothing else does."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from made_clips import prepare, read_all, write_clips
-from made_pool import NoProcesses
+from in_process_pool import InProcessPool
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
 from sharpstudent.tasks.deepfake.prepare.parts import Part, find_part_file, read_part
+from text_clips import prepare, read_all, write_clips
 
 KEYS = ("label", "identity", "source_set", "manipulation")
 CLIPS = {"real/a": "face none", "real/b": "none", "fake/c": "fail", "fake/d": "face"}
@@ -17,7 +17,7 @@ CLIPS = {"real/a": "face none", "real/b": "none", "fake/c": "fail", "fake/d": "f
 @pytest.fixture
 def dest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("sharpstudent.tasks.deepfake.sources.face_crops.check_model_files", lambda: None)
-    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", NoProcesses)
+    monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", InProcessPool)
     write_clips(tmp_path / "source", CLIPS)
     prepare(tmp_path / "source", tmp_path / "set")
     return tmp_path / "set"
@@ -27,8 +27,8 @@ def read(dest: Path) -> dict[str, Part]:
     return {key: read_part(find_part_file(dest, key))[1] for key in CLIPS}
 
 
-def forget(dest: Path) -> None:
-    """The parts as they were written before these fields were kept."""
+def remove_label_fields(dest: Path) -> None:
+    """Rewrite the parts as earlier versions wrote them, without these fields."""
     for key in CLIPS:
         path = find_part_file(dest, key)
         rows = Manifest.open(path)
@@ -43,9 +43,11 @@ def test_clips_with_and_without_faces_and_broken_ones_have_their_labels_kept(des
     assert parts["fake/c"].broken == "failed"
 
 
-def test_older_parts_are_read_and_nothing_is_cut_again(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_earlier_versions_are_read_and_nothing_is_cropped_again(
+    dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = read_all(dest)
-    forget(dest)
+    remove_label_fields(dest)
     assert {part.label for part in read(dest).values()} == {None}
     monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", None)
     _, text = prepare(dest.parent / "source", dest)
@@ -55,7 +57,7 @@ def test_older_parts_are_read_and_nothing_is_cut_again(dest: Path, monkeypatch: 
     assert read_all(dest) == before
 
 
-def test_another_label_is_kept_without_cutting_anything_again(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_label_is_stored_without_cropping_again(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crops = {name: content for name, content in read_all(dest).items() if name.endswith(".png")}
     monkeypatch.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", None)
     prepare(dest.parent / "source", dest, label=1)

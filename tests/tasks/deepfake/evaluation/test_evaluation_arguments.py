@@ -1,4 +1,4 @@
-"""What is asked for: names, splits, the cache of what was cut, and one clear error for each mistake."""
+"""Arguments of an evaluation: names, splits, the cache of crops, and one clear error for each invalid one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from block_clips import draw_blocks, write_picture
+from block_sets import LARGE, NOBODY, prepare, use_block_networks, write_clip, write_crops, write_tree
 from drawn_faces import draw_face
-from made_manifest import MadeFace, write_set
-from made_sets import LARGE, NOBODY, prepare, use_stand_ins, write_clip, write_crops, write_tree
+from prepared_set import SetFace, write_set
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
 from sharpstudent.tasks.deepfake.evaluation import crops_set as folder_set
@@ -23,8 +23,8 @@ from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_stand_ins(monkeypatch)
+def block_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_block_networks(monkeypatch)
 
 
 def open_several(*requests: SetRequest) -> tuple[list[EvaluationSet], str]:
@@ -34,7 +34,7 @@ def open_several(*requests: SetRequest) -> tuple[list[EvaluationSet], str]:
 
 def make_set(root: Path, splits: str = "test", labels: tuple[int, ...] = (0, 1)) -> Path:
     faces = [
-        MadeFace(*draw_face(i, 60), split, label, f"{split} {label}", f"person {split} {label}", {})
+        SetFace(*draw_face(i, 60), split, label, f"{split} {label}", f"person {split} {label}", {})
         for split in splits.split()
         for i, label in enumerate(labels)
     ]
@@ -44,7 +44,7 @@ def make_set(root: Path, splits: str = "test", labels: tuple[int, ...] = (0, 1))
 # --- Names and mistakes ---------------------------------------------------------------------------------------------
 
 
-def test_sets_are_called_by_their_folders_or_as_asked_and_never_alike(tmp_path: Path) -> None:
+def test_sets_are_named_after_their_folders_or_as_given_and_names_are_unique(tmp_path: Path) -> None:
     for place in ("a/faces", "b/faces", "c/faces", "d/faces"):
         make_set(tmp_path / place)
     requests = [SetRequest(tmp_path / place / "faces") for place in "ab"]
@@ -63,7 +63,7 @@ def check_refused(*requests: SetRequest, says: tuple[str, ...]) -> None:
     assert "remedy" in text
 
 
-def test_each_mistake_is_one_clear_error(tmp_path: Path) -> None:
+def test_each_invalid_argument_is_one_clear_error(tmp_path: Path) -> None:
     root = tmp_path / "set"
     make_set(root)
     check_refused(says=("--data", "names no data set"))
@@ -92,7 +92,7 @@ def test_each_mistake_is_one_clear_error(tmp_path: Path) -> None:
     check_refused(SetRequest(tmp_path / "begun"), says=("begun", "not finished"))
 
 
-def test_a_split_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+def test_an_absent_split_is_refused_with_the_splits_that_exist(tmp_path: Path) -> None:
     make_set(tmp_path / "set", "train val")
     says = (
         "no face in its split test",
@@ -109,7 +109,7 @@ def test_a_split_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -
     assert len(whole) == 4
 
 
-def test_one_class_is_refused_over_all_sets_and_not_of_each(tmp_path: Path) -> None:
+def test_one_class_is_refused_only_if_all_sets_together_lack_the_other(tmp_path: Path) -> None:
     make_set(tmp_path / "real", labels=(0, 0))
     make_set(tmp_path / "fake", labels=(1,))
     sets, _ = open_several(SetRequest(tmp_path / "real"), SetRequest(tmp_path / "fake"))
@@ -119,17 +119,17 @@ def test_one_class_is_refused_over_all_sets_and_not_of_each(tmp_path: Path) -> N
     )
 
 
-def test_a_mistake_in_the_last_set_comes_before_anything_is_cut(tmp_path: Path) -> None:
+def test_an_error_in_the_last_set_is_raised_before_anything_is_cropped(tmp_path: Path) -> None:
     write_tree(tmp_path / "videos")
     (tmp_path / "empty").mkdir()
     check_refused(SetRequest(tmp_path / "videos"), SetRequest(tmp_path / "empty", crops=True), says=("neither real/",))
     assert not folder_set.CACHE.exists()
 
 
-# --- What was cut is kept -------------------------------------------------------------------------------------------
+# --- Cached crops ---------------------------------------------------------------------------------------------------
 
 
-def test_cut_faces_are_kept_for_the_next_evaluation_and_follow_their_source(
+def test_crops_are_cached_for_the_next_evaluation_and_follow_their_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_tree(tmp_path / "videos")
@@ -140,7 +140,7 @@ def test_cut_faces_are_kept_for_the_next_evaluation_and_follow_their_source(
     assert str(kept) in said
     assert "train" not in said
     with monkeypatch.context() as context:
-        context.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", None)  # nothing is left to cut
+        context.setattr("sharpstudent.tasks.deepfake.prepare.run.WorkerPool", None)  # nothing is left to crop
         (again,), _ = open_several(SetRequest(source))
     assert again.about == first.about
     shutil.rmtree(source / "real/ben")
@@ -154,7 +154,7 @@ def test_cut_faces_are_kept_for_the_next_evaluation_and_follow_their_source(
 @pytest.mark.parametrize(
     "other", [{"frames": 2}, {"faces": "max"}, {"image_size": 64}, {"min_face": 20}, {"layout": "videos"}]
 )
-def test_other_settings_are_kept_beside(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_crops_of_other_settings_are_cached_beside(tmp_path: Path, other: dict[str, Any]) -> None:
     source = write_tree(tmp_path / "videos")
     plain = SetRequest(source)
     requests = (plain, replace(plain, **other), replace(plain, workers=7, name="x"))
@@ -162,7 +162,7 @@ def test_other_settings_are_kept_beside(tmp_path: Path, other: dict[str, Any]) -
     assert len(places) == 2
 
 
-def test_a_folder_of_one_class_alone_needs_its_label_said(tmp_path: Path) -> None:
+def test_a_folder_of_one_class_needs_a_label(tmp_path: Path) -> None:
     write_clip(tmp_path / "people/ann/a.avi", "LL")
     write_clip(tmp_path / "others/real/x.avi", "L")
     sets, _ = open_several(SetRequest(tmp_path / "people", label=1), SetRequest(tmp_path / "others"))
@@ -193,7 +193,7 @@ def test_a_clip_without_any_face_is_counted_where_its_person_is(tmp_path: Path) 
     assert not whole.about.notes
 
 
-def test_where_all_rows_are_one_split_a_clip_without_any_face_is_of_it(tmp_path: Path) -> None:
+def test_a_clip_without_any_face_belongs_to_the_split_if_all_rows_do(tmp_path: Path) -> None:
     prepare(write_tree(tmp_path / "videos"), tmp_path / "set")
     (found,), _ = open_several(SetRequest(tmp_path / "set", split="train"))
     assert sum(found.about.without_decision.values()) == 5
@@ -207,7 +207,7 @@ def other(root: Path) -> SetRequest:
     return SetRequest(root / "both")
 
 
-def test_a_part_from_before_labels_were_kept_counts_its_frames_without_one(tmp_path: Path) -> None:
+def test_a_part_without_stored_label_counts_its_frames_without_a_label(tmp_path: Path) -> None:
     prepare(write_tree(tmp_path / "videos"), tmp_path / "set")
     for path in (tmp_path / "set/parts").glob("*.arrow"):
         rows = Manifest.open(path)
@@ -219,7 +219,7 @@ def test_a_part_from_before_labels_were_kept_counts_its_frames_without_one(tmp_p
     assert "2 clips without any face were prepared before labels" in said
 
 
-def test_a_part_that_is_broken_is_told(tmp_path: Path) -> None:
+def test_a_broken_part_is_reported(tmp_path: Path) -> None:
     prepare(write_tree(tmp_path / "videos"), tmp_path / "set", crop=CropSettings(faces="all"))
     path = sorted((tmp_path / "set/parts").glob("*.arrow"))[0]
     path.write_bytes(path.read_bytes()[:100])
@@ -231,7 +231,7 @@ def test_a_part_that_is_broken_is_told(tmp_path: Path) -> None:
 # --- Reasons --------------------------------------------------------------------------------------------------------
 
 
-def test_reasons_that_differ_in_numbers_or_source_are_one_and_rare_ones_are_summed() -> None:
+def test_reasons_that_differ_in_numbers_or_source_are_merged_and_rare_ones_are_summed() -> None:
     assert count_reasons([]) == {}
     assert count_reasons(["face of 12 px", "face of 12 px"]) == {"face of 12 px": 2}
     assert count_reasons(["face of 12 px", "face of 7.5 px", "none"]) == {"face of N px": 2, "none": 1}
@@ -241,7 +241,7 @@ def test_reasons_that_differ_in_numbers_or_source_are_one_and_rare_ones_are_summ
     assert many[OTHERS] == 26 - MOST
 
 
-def test_a_folder_of_swaps_is_not_cut_a_second_time_without_being_asked(tmp_path: Path) -> None:
+def test_a_folder_of_swaps_is_not_cropped_again_by_default(tmp_path: Path) -> None:
     (tmp_path / "swaps.csv").write_text("file,label\n")
     with pytest.raises(UserError, match="--crops"):
         open_sets([SetRequest(tmp_path)], say=print)

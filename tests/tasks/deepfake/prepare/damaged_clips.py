@@ -1,4 +1,4 @@
-"""Damaged videos, pictures and landmark files: seeded changes to whole ones; and a watch over who cuts them."""
+"""Fuzzing of cropping: seeded damage to videos, pictures and landmark files, which a watched process then crops."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGEST_CLIP = 1_100_000  # bytes
 
 
 def collect_originals(folder: Path) -> list[Path]:
-    """Whole files in every format: drawn ones, and real ones where they are."""
+    """Undamaged files in every format: drawn ones, and real ones where they are present."""
     faces = [draw_face(seed, 160)[0] for seed in range(3)]
     videos = [("FFV1", "avi"), ("FFV1", "mkv"), ("mp4v", "mp4"), ("MJPG", "avi"), ("VP80", "webm")]
     found = [
@@ -67,32 +67,34 @@ def mutate(original: Path, others: list[Path], rng: random.Random) -> bytes:
 
 @dataclass
 class Tally:
-    """What became of the mutants. died, hung: the seeds."""
+    """What became of the damaged files. died, hung: their numbers."""
 
-    cut: int = 0
+    cropped: int = 0
     rejected: int = 0
     died: list[int] = field(default_factory=list)
     hung: list[int] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-def cut_mutants(count: int, folder: Path, *, seed: int, seconds: float) -> Tally:
-    """Cut so many mutants in a child process, which is ended after `seconds` on one of them."""
+def crop_damaged_clips(count: int, folder: Path, *, seed: int, seconds: float) -> Tally:
+    """Crop `count` damaged files in a child process, which is killed after `seconds` on one of them."""
     originals = collect_originals(folder)
     tally, child = Tally(), _Child()
     for i in range(count):
         rng = random.Random(f"{seed} {i}")
         original = originals[i % len(originals)]
-        damaged = folder / f"mutant{original.suffix}"
+        damaged = folder / f"damaged{original.suffix}"
         damaged.write_bytes(mutate(original, originals, rng))
-        answer = child.ask(_describe(damaged, folder), seconds)
-        if isinstance(answer, dict):
-            tally.cut += answer["faces"] > 0
-            tally.rejected += answer["faces"] == 0
-            tally.reasons.update(reason.split("(")[0][:60] for reason in set(answer["rejected"]))
-            assert answer["faces"] > 0 or answer["rejected"], f"mutant {i} of {original.name}: neither face nor reason"
+        result = child.crop(_describe(damaged, folder), seconds)
+        if isinstance(result, dict):
+            tally.cropped += result["faces"] > 0
+            tally.rejected += result["faces"] == 0
+            tally.reasons.update(reason.split("(")[0][:60] for reason in set(result["rejected"]))
+            assert result["faces"] > 0 or result["rejected"], (
+                f"file {i}, damaged {original.name}: neither face nor reason"
+            )
         else:
-            (tally.hung if answer == "hung" else tally.died).append(i)
+            (tally.hung if result == "hung" else tally.died).append(i)
             child.end()
             child = _Child()
     child.end()
@@ -109,7 +111,7 @@ def _describe(damaged: Path, folder: Path) -> dict[str, str]:
 class _Child:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("cutting_child.py"))],
+            [sys.executable, str(Path(__file__).with_name("crop_process.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -117,8 +119,8 @@ class _Child:
             text=True,
         )
 
-    def ask(self, job: dict[str, str], seconds: float) -> dict[str, Any] | str:
-        """The answer, "died" or "hung"."""
+    def crop(self, job: dict[str, str], seconds: float) -> dict[str, Any] | str:
+        """The result, "died" or "hung"."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:

@@ -1,4 +1,4 @@
-"""Small data folders in the three layouts, drawn faces in them, and networks that know every drawn face."""
+"""Small data folders in the three layouts, drawn faces in them, and networks that look the drawn faces up."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sharpstudent.modalities.faces.crop import compute_landmark_box
 from sharpstudent.modalities.faces.detect import DetectedFace
 
 SIDE = 120  # [px]
-KNOWN: dict[bytes, NDArray[np.float32]] = {}  # a drawn picture's bytes: its landmarks
+LANDMARKS_BY_PICTURE: dict[bytes, NDArray[np.float32]] = {}  # a drawn picture's bytes: its landmarks
 
 
-def draw_known(seed: int, side: int = SIDE) -> NDArray[np.uint8]:
+def draw_registered_face(seed: int, side: int = SIDE) -> NDArray[np.uint8]:
     image, landmarks = draw_face(seed, side)
-    KNOWN[image.tobytes()] = landmarks
+    LANDMARKS_BY_PICTURE[image.tobytes()] = landmarks
     return image
 
 
@@ -35,24 +35,24 @@ def write_faces(root: Path, people: dict[str, int], *, start: int = 0) -> Path:
     seed = start
     for person, count in people.items():
         for i in range(count):
-            write_picture(root / person / f"{i}.png", draw_known(seed))
+            write_picture(root / person / f"{i}.png", draw_registered_face(seed))
             seed += 1
     return root
 
 
-class KnowingDetector:
-    """Finds the drawn faces by heart; in any other picture there is none."""
+class LookupDetector:
+    """Looks the drawn faces up; in any other picture it finds none."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
-        landmarks = KNOWN.get(image.tobytes())
+        landmarks = LANDMARKS_BY_PICTURE.get(image.tobytes())
         if landmarks is None:
             return []
         return [DetectedFace(compute_landmark_box(landmarks[:68]), 0.9, landmarks[:5])]
 
 
-class KnowingMesh:
+class LookupMesh:
     def locate_81(self, image: NDArray[np.uint8], face: DetectedFace) -> NDArray[np.float32]:
-        return KNOWN[image.tobytes()]
+        return LANDMARKS_BY_PICTURE[image.tobytes()]
 
 
 def write_clip(

@@ -1,4 +1,4 @@
-"""A program that waits for a worker that hangs; tests end it in several ways. python held_pool.py FILE"""
+"""A program that waits for a worker that hangs; tests end it in several ways. python hanging_pool.py FILE"""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[4]), str(Path(__file__).resolve().parent)]
-    import made_work
+    import worker_tasks
     from sharpstudent.core.errors import exit_codes
     from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
     from sharpstudent.tasks.deepfake.prepare.run import stop_signals_raised
 
-    with exit_codes(), stop_signals_raised(), WorkerPool(made_work.build, 1, timeout_s=600.0) as pool:
+    with exit_codes(), stop_signals_raised(), WorkerPool(worker_tasks.build, 1, timeout_s=600.0) as pool:
         for _ in pool.run([f"pid {sys.argv[1]}"], lambda: None):
             pass

@@ -1,4 +1,4 @@
-"""A process that cuts what it is told, one line a clip: {"kind": ..., "file": ..., "landmarks": ...} in, a line out.
+"""A process that crops clips: a JSON line {"kind": ..., "file": ..., "landmarks": ...} a clip in, a line out.
 
 A hang or a crash inside a decoder ends this process and not the test.
 """
@@ -23,10 +23,10 @@ from sharpstudent.tasks.deepfake.sources.face_crops import check_model_files
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
+    output = os.fdopen(os.dup(1), "w")
     settings = CropSettings(frames=8, faces="all")
     cropper = build_cropper(settings)
-    with contextlib.suppress(UserError):  # without the model files the stand-ins look for faces
+    with contextlib.suppress(UserError):  # without the model files, BlockDetector looks for faces
         check_model_files()
         cropper = ClipCropper(settings)
     for line in sys.stdin:
@@ -37,9 +37,13 @@ def main() -> None:
             clip = RawClip("a", "frames", 0, ("ann",), frames=frames)
         else:
             clip = RawClip("a", job["kind"], 0, ("ann",), file=file)
-        cut = cropper.crop(clip)
-        told = {"faces": len(cut.faces), "rejected": [item.reason for item in cut.rejected], "read": cut.frames_read}
-        print(json.dumps(told), file=answers, flush=True)
+        clip_crops = cropper.crop(clip)
+        result = {
+            "faces": len(clip_crops.faces),
+            "rejected": [one.reason for one in clip_crops.rejected],
+            "read": clip_crops.frames_read,
+        }
+        print(json.dumps(result), file=output, flush=True)
 
 
 if __name__ == "__main__":

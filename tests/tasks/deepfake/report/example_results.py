@@ -1,6 +1,6 @@
-"""A rich, plausible `Results` with its pictures, for tests of all that is made from results, and to look at.
+"""A rich, plausible `Results` with its pictures, for tests of everything that is rendered from results.
 
-Scores are drawn; figures, curves and comparisons are made of them as for a real evaluation, so that they agree.
+Scores are random; metrics, curves and comparisons are computed from them as in an evaluation, so that they agree.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MODELS: tuple[tuple[str, Role, float, float], ...] = (  # name, role, separation
     ("student + distillation", "distilled", 2.6, 1.4),
 )
 KINDS = {"demo_faces": ("", "self_blended"), "swaps": ("", "face_swap", "expression")}
-DISTURBANCES = (
+CORRUPTIONS = (
     ("jpeg", "quality", (100, 90, 70, 50, 30), "quality {:g}", 0.05),
     ("h264", "CRF", (0, 23, 28, 35, 40), "CRF {:g}", 0.07),
     ("resize", "% of the side kept", (100, 75, 50, 25), "to {:g} % and back", 0.09),
@@ -266,7 +266,7 @@ def _make_cost(number: int, role: Role) -> CostResult:
 
 def _make_robustness(number: int) -> tuple[CorruptionCurve, ...]:
     curves: list[CorruptionCurve] = []
-    for name, unit, strengths, label, loss in DISTURBANCES:
+    for name, unit, strengths, label, loss in CORRUPTIONS:
         aucs = [0.94 - 0.02 * number - loss * (1 + 0.15 * number) * 0.8 * k**1.2 / 1.6 for k in range(len(strengths))]
         points = tuple(
             CorruptionPoint(

@@ -1,4 +1,4 @@
-"""Cutting a clip: every frame looked at gives a crop or a reason, and what is said of a crop is true of its pixels."""
+"""Cropping a clip: every sampled frame gives a crop or a reason, and the fields of a crop agree with its pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from block_clips import (
     build_cropper,
-    check_every_frame_is_told,
+    check_each_frame_has_crops_or_a_reason,
     draw_blocks,
     place_landmarks,
     read_picture,
@@ -44,12 +44,12 @@ def photo_clip(path: Path) -> RawClip:
 # --- Videos ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_video_gives_one_crop_a_sampled_frame(tmp_path: Path) -> None:
+def test_a_video_gives_one_crop_per_sampled_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", [draw_blocks((80 + i, 60, 160 + i, 160)) for i in range(20)])
-    cut = build_cropper(CropSettings(frames=5)).crop(video_clip(path))
-    assert [face.frame_index for face in cut.faces] == [0, 5, 10, 14, 19]
-    assert (cut.frames_read, cut.frames_with_face, cut.rejected) == (5, 5, ())
-    for face in cut.faces:
+    clip_crops = build_cropper(CropSettings(frames=5)).crop(video_clip(path))
+    assert [face.frame_index for face in clip_crops.faces] == [0, 5, 10, 14, 19]
+    assert (clip_crops.frames_read, clip_crops.frames_with_face, clip_crops.rejected) == (5, 5, ())
+    for face in clip_crops.faces:
         assert face.source == str(path)
         assert face.frame_size == (320, 240)
         assert face.face_index == 0
@@ -59,7 +59,7 @@ def test_a_video_gives_one_crop_a_sampled_frame(tmp_path: Path) -> None:
         assert face.face_size == pytest.approx(80, abs=2)
 
 
-def test_the_same_clip_gives_the_same_bytes_in_another_cutter(tmp_path: Path) -> None:
+def test_the_same_clip_gives_the_same_bytes_in_another_cropper(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", [draw_blocks((80 + i, 60, 160 + i, 160)) for i in range(9)])
     one, two = (build_cropper(CropSettings(frames=4)).crop(video_clip(path)) for _ in range(2))
     for first, second in zip(one.faces, two.faces, strict=True):
@@ -68,7 +68,7 @@ def test_the_same_clip_gives_the_same_bytes_in_another_cutter(tmp_path: Path) ->
         assert np.array_equal(first.landmarks, second.landmarks)
 
 
-def test_the_largest_person_is_followed_and_frames_without_that_person_are_told(tmp_path: Path) -> None:
+def test_the_largest_person_is_followed_and_frames_without_that_person_are_rejected(tmp_path: Path) -> None:
     person, other = (40, 60, 130, 160), (220, 80, 280, 150)
     images = [
         draw_blocks(person, other),
@@ -78,76 +78,76 @@ def test_the_largest_person_is_followed_and_frames_without_that_person_are_told(
         draw_blocks((0, 0, 20, 20)),
     ]
     path = write_video(tmp_path / "a.avi", images)
-    cut = build_cropper(CropSettings(frames=5)).crop(video_clip(path))
-    assert [face.frame_index for face in cut.faces] == [0, 3]
-    assert (cut.frames_read, cut.frames_with_face) == (5, 3)
-    assert {item.frame: item.reason for item in cut.rejected} == {
+    clip_crops = build_cropper(CropSettings(frames=5)).crop(video_clip(path))
+    assert [face.frame_index for face in clip_crops.faces] == [0, 3]
+    assert (clip_crops.frames_read, clip_crops.frames_with_face) == (5, 3)
+    assert {one.frame: one.reason for one in clip_crops.rejected} == {
         1: "the clip's largest person is not in it",
         2: "no face found",
         4: "no face of at least 40 px (the largest has 20 px)",
     }
-    check_every_frame_is_told(cut)
+    check_each_frame_has_crops_or_a_reason(clip_crops)
 
 
 def test_all_people_are_numbered_by_their_summed_area(tmp_path: Path) -> None:
     person, other = (40, 60, 120, 160), (210, 60, 310, 170)  # the other is larger and seen once
     path = write_video(tmp_path / "a.avi", [draw_blocks(person), draw_blocks(person, other), draw_blocks(person)])
-    cut = build_cropper(CropSettings(faces="all")).crop(video_clip(path))
-    assert [(face.frame_index, face.face_index) for face in cut.faces] == [(0, 0), (1, 0), (1, 1), (2, 0)]
+    clip_crops = build_cropper(CropSettings(faces="all")).crop(video_clip(path))
+    assert [(face.frame_index, face.face_index) for face in clip_crops.faces] == [(0, 0), (1, 0), (1, 1), (2, 0)]
     assert build_cropper(CropSettings(faces="largest")).crop(video_clip(path)).faces[1].box_xyxy[0] < 50
 
 
-def test_small_faces_beside_a_large_one_are_told_when_all_are_wanted(tmp_path: Path) -> None:
+def test_small_faces_beside_a_large_one_are_counted_as_rejected_with_faces_all(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", draw_blocks(BOX, (0, 0, 20, 20), (280, 0, 300, 20)))
-    cut = build_cropper(CropSettings(faces="all")).crop(photo_clip(path))
-    assert len(cut.faces) == 1
-    assert [item.reason for item in cut.rejected] == ["2 more below 40 px"]
+    clip_crops = build_cropper(CropSettings(faces="all")).crop(photo_clip(path))
+    assert len(clip_crops.faces) == 1
+    assert [one.reason for one in clip_crops.rejected] == ["2 more below 40 px"]
     assert build_cropper().crop(photo_clip(path)).rejected == ()
 
 
 def test_a_video_of_one_colour_has_no_face_in_any_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", [np.full((120, 160, 3), 90, np.uint8)] * 6)
-    cut = build_cropper(CropSettings(frames=4)).crop(video_clip(path))
-    assert reasons(cut) == ["no face found"] * 4
-    assert [item.frame for item in cut.rejected] == [0, 2, 3, 5]
-    assert (cut.faces, cut.frames_read, cut.frames_with_face) == ((), 4, 0)
+    clip_crops = build_cropper(CropSettings(frames=4)).crop(video_clip(path))
+    assert reasons(clip_crops) == ["no face found"] * 4
+    assert [one.frame for one in clip_crops.rejected] == [0, 2, 3, 5]
+    assert (clip_crops.faces, clip_crops.frames_read, clip_crops.frames_with_face) == ((), 4, 0)
 
 
-def test_a_video_cut_in_the_middle_gives_the_frames_that_are_left(tmp_path: Path) -> None:
+def test_a_truncated_video_gives_the_frames_that_can_be_read(tmp_path: Path) -> None:
     path = cut_end(write_video(tmp_path / "a.mkv", [draw_blocks(BOX)] * 30), 0.5)
-    cut = build_cropper(CropSettings(frames=6)).crop(video_clip(path))
-    assert 1 <= len(cut.faces) <= 6
-    assert max(face.frame_index for face in cut.faces) < 29
-    check_every_frame_is_told(cut)
+    clip_crops = build_cropper(CropSettings(frames=6)).crop(video_clip(path))
+    assert 1 <= len(clip_crops.faces) <= 6
+    assert max(face.frame_index for face in clip_crops.faces) < 29
+    check_each_frame_has_crops_or_a_reason(clip_crops)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"<html>gone</html>" * 99, os.urandom(5000)])
 @pytest.mark.parametrize("kind", ["video", "photo"])
-def test_a_file_that_is_none_is_rejected_whole_with_the_reason(
+def test_a_file_that_is_no_video_or_photo_is_rejected_with_the_reason(
     kind: str, content: bytes | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "Ä b.mp4"
     if content is not None:
         path.write_bytes(content)
-    cut = build_cropper().crop(RawClip("a", kind, 0, ("ann",), file=path))  # type: ignore[arg-type]
-    assert cut.faces == ()
-    assert cut.frames_with_face == 0
-    (item,) = cut.rejected
-    assert (item.source, item.frame) == (str(path), None)
-    assert item.reason
+    clip_crops = build_cropper().crop(RawClip("a", kind, 0, ("ann",), file=path))  # type: ignore[arg-type]
+    assert clip_crops.faces == ()
+    assert clip_crops.frames_with_face == 0
+    (rejected,) = clip_crops.rejected
+    assert (rejected.source, rejected.frame) == (str(path), None)
+    assert rejected.reason
 
 
 def test_a_clip_without_file_or_frames_is_rejected_by_its_key() -> None:
     for kind in ("video", "photo", "frames", "crops"):
-        (item,) = build_cropper().crop(RawClip("a/b", kind, 0, ("ann",))).rejected  # type: ignore[arg-type]
-        assert item.source == "a/b"
+        (rejected,) = build_cropper().crop(RawClip("a/b", kind, 0, ("ann",))).rejected  # type: ignore[arg-type]
+        assert rejected.source == "a/b"
 
 
 # --- What is said of a crop -----------------------------------------------------------------------------------------
 
 
 def check_geometry(face: FaceCrop, image: np.ndarray) -> None:
-    """The crop is what was cut, scaled; landmarks and box moved along."""
+    """The crop is the scaled region of the frame; landmarks and box are moved along."""
     stored = read_picture(face.content)
     left, top, right, bottom = face.crop_xyxy
     assert stored.shape[1] == pytest.approx((right - left) * face.scale, abs=1)
@@ -193,7 +193,7 @@ def test_jpg_crops_are_jpeg_and_close(tmp_path: Path) -> None:
     assert plain.phash == packed.phash
 
 
-def test_the_least_size_counts_the_shorter_side(tmp_path: Path) -> None:
+def test_min_face_applies_to_the_shorter_side(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", draw_blocks((100, 60, 139, 160)))
     assert "39 px" in reasons(build_cropper(CropSettings(min_face=40)).crop(photo_clip(path)))[0]
     assert len(build_cropper(CropSettings(min_face=39)).crop(photo_clip(path)).faces) == 1
@@ -202,7 +202,7 @@ def test_the_least_size_counts_the_shorter_side(tmp_path: Path) -> None:
 # --- Bad pictures ---------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_too_large_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_is_too_large_is_rejected_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """30,000 x 30,000 px of one colour: 110 kB on disk, 2.7 GB in memory."""
     import zlib
 
@@ -221,18 +221,18 @@ def test_a_picture_too_large_is_refused_by_its_header(tmp_path: Path, monkeypatc
     assert "too large" in reasons(build_cropper().crop(photo_clip(path)))[0]
 
 
-def test_a_wide_picture_within_the_limit_is_looked_at(tmp_path: Path) -> None:
+def test_a_wide_picture_within_the_limit_is_read(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "wide.png", np.full((100, 30_000, 3), 90, np.uint8))
     assert reasons(build_cropper().crop(photo_clip(path))) == ["no face found"]
 
 
-def test_a_picture_that_is_cut_off_is_rejected(tmp_path: Path) -> None:
+def test_a_truncated_picture_is_rejected(tmp_path: Path) -> None:
     for suffix in (".png", ".jpg", ".webp", ".bmp"):
         path = cut_end(write_picture(tmp_path / f"a{suffix}", draw_blocks(BOX)), 0.6)
         assert "cut off" in reasons(build_cropper().crop(photo_clip(path)))[0]
 
 
-def test_missing_model_files_are_an_error_where_a_face_has_to_be_found(folder: Path, tmp_path: Path) -> None:
+def test_missing_model_files_are_an_error_where_faces_must_be_detected(folder: Path, tmp_path: Path) -> None:
     cropper = ClipCropper(CropSettings())  # clips that bring landmarks need no model
     path = write_picture(tmp_path / "a.png", draw_blocks(BOX))
     with pytest.raises(UserError) as caught:
@@ -258,16 +258,16 @@ def test_real_clips_give_a_face_in_every_sampled_frame(cropper: ClipCropper) -> 
     if not CLIPS.is_dir():
         pytest.skip(f"no clips at {CLIPS}")
     for name in ("cap13_edit2", "d18", "s32"):
-        cut = cropper.crop(video_clip(CLIPS / f"{name}.mp4"))
-        assert (cut.frames_read, cut.frames_with_face, len(cut.faces)) == (4, 4, 4)
-        for face in cut.faces:
+        clip_crops = cropper.crop(video_clip(CLIPS / f"{name}.mp4"))
+        assert (clip_crops.frames_read, clip_crops.frames_with_face, len(clip_crops.faces)) == (4, 4, 4)
+        for face in clip_crops.faces:
             stored = read_picture(face.content)
             assert (face.landmarks >= 0).all()
             assert (face.landmarks <= stored.shape[1::-1]).all()
             assert "yunet 2023mar" in face.detector
 
 
-def test_a_copy_of_a_photo_has_a_near_hash_and_another_person_has_not(cropper: ClipCropper, folder: Path) -> None:
+def test_a_copy_of_a_photo_has_a_nearer_hash_than_another_person(cropper: ClipCropper, folder: Path) -> None:
     photos = sorted(PHOTOS.glob("*/*neutral.jpg"))[:40:8]
     if not photos:
         pytest.skip(f"no photographs at {PHOTOS}")
@@ -285,7 +285,7 @@ def test_a_copy_of_a_photo_has_a_near_hash_and_another_person_has_not(cropper: C
 
 
 def test_a_photo_gives_the_crop_that_training_on_photos_makes(cropper: ClipCropper, folder: Path) -> None:
-    """One function cuts for both."""
+    """Both use one function."""
     photo = next(iter(sorted(PHOTOS.glob("canada/*.jpg"))), None)
     if photo is None:
         pytest.skip(f"no photographs at {PHOTOS}")

@@ -1,4 +1,4 @@
-"""The pool without its processes."""
+"""The worker pool without worker processes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 
-class NoProcesses:
-    """The pool without its processes, which cost a second or two."""
+class InProcessPool:
+    """Runs the tasks in this process; starting workers takes a second or two."""
 
     def __init__(self, build: Callable[[], Callable[[Any], Any]], count: int, *, timeout_s: float) -> None:
         self._build = build
 
-    def __enter__(self) -> NoProcesses:
+    def __enter__(self) -> InProcessPool:
         return self
 
     def __exit__(self, *_: object) -> None:

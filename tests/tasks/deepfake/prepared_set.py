@@ -16,7 +16,7 @@ from sharpstudent.tasks.deepfake.dataset.shards import write_shard
 
 
 @dataclass(frozen=True)
-class MadeFace:
+class SetFace:
     """One face of a set. image: uint8 (H, W, 3) RGB, a frame; landmarks: (68 or 81, 2) in it; fields: of FaceRow."""
 
     image: NDArray[np.uint8]
@@ -30,7 +30,7 @@ class MadeFace:
 
 def write_set(
     root: Path,
-    faces: Sequence[MadeFace],
+    faces: Sequence[SetFace],
     *,
     shards: bool = False,
     scale: float = 1.0,
@@ -69,7 +69,7 @@ def _encode(image: NDArray[np.uint8], scale: float, border: int) -> bytes:
 
 
 def _to_row(
-    face: MadeFace, index: int, content: bytes, place: tuple[str, int, int], scale: float, border: int
+    face: SetFace, index: int, content: bytes, place: tuple[str, int, int], scale: float, border: int
 ) -> FaceRow:
     height, width = face.image.shape[:2]
     box = np.concatenate([face.landmarks[:68].min(axis=0), face.landmarks[:68].max(axis=0)]).astype(np.float32)

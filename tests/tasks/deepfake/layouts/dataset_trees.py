@@ -140,7 +140,7 @@ def make_dfdc_preview(root: Path) -> Path:
     }
     touch(root, *content)
     names = ("label", "set", "target_id", "swapped_id")
-    entries = {path: {**dict(zip(names, told, strict=True)), "augmentations": []} for path, told in content.items()}
+    entries = {path: {**dict(zip(names, values, strict=True)), "augmentations": []} for path, values in content.items()}
     write_json(root / "dataset.json", entries)
     return root
 

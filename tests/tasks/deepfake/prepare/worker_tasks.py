@@ -1,4 +1,4 @@
-"""Work for the pool's tests: each task says what the worker does."""
+"""Functions for the workers of the pool's tests: the text of a task says what its worker does."""
 
 from __future__ import annotations
 

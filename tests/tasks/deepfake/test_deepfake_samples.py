@@ -1,4 +1,4 @@
-"""Items of the deepfake task, its metrics, and what stands in the way of a run."""
+"""Samples of the deepfake task, its metrics, and the errors that stop a run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pictures_of(sample: Sample) -> bytes:
     return sample.inputs["image"].tobytes()
 
 
-def test_a_training_item_is_augmented_anew_by_each_generator_and_alike_by_the_same() -> None:
+def test_augmentation_of_a_training_sample_depends_on_its_generator_only() -> None:
     source = BlendedPairs(FACES, image_size=SIZE, train=True)
     one, same, other = (source.make(0, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert pictures_of(one) == pictures_of(same)
@@ -69,16 +69,16 @@ def test_training_batches_are_the_same_bytes_for_any_number_of_workers_and_after
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_validation_gives_each_face_so_many_different_blends(repeats: int) -> None:
+def test_validation_gives_each_face_the_configured_number_of_different_blends(repeats: int) -> None:
     source = BlendedPairs(FACES, image_size=SIZE, train=False, times=repeats)
     assert len(source) == 3 * repeats
     fakes: dict[str, set[bytes]] = {}
     names: list[str] = []
     for (key,) in evaluation_batches(len(source), 1):
-        item = source.make(key.index, build_generator(0, key.epoch, key.index))
-        fakes.setdefault(source.group(key.index), set()).add(item.inputs["image"][-1].tobytes())
-        assert set(item.rows["group"]) == {source.group(key.index)}
-        names += item.rows["id"]
+        sample = source.make(key.index, build_generator(0, key.epoch, key.index))
+        fakes.setdefault(source.group(key.index), set()).add(sample.inputs["image"][-1].tobytes())
+        assert set(sample.rows["group"]) == {source.group(key.index)}
+        names += sample.rows["id"]
         assert source.name(key.index) == f"face {key.index % 3}"
     assert [len(blends) for blends in fakes.values()] == [repeats] * 3
     assert len(set(names)) == len(names)
@@ -129,7 +129,7 @@ def test_the_picture_of_a_batch_shows_each_real_face_beside_its_blend_and_mask(f
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
-def test_pictures_cut_off_anywhere_are_unreadable(folder: Path, suffix: str) -> None:
+def test_pictures_truncated_anywhere_are_unreadable(folder: Path, suffix: str) -> None:
     import cv2
 
     whole = cv2.imencode(suffix, draw_face(1, 100)[0][..., ::-1])[1].tobytes()
@@ -201,14 +201,14 @@ def test_the_metrics_are_auc_and_accuracy_of_the_fake_class() -> None:
 
 
 def test_a_non_finite_score_or_one_class_is_an_error_that_names_it() -> None:
-    """Defect 9 of the origin: NaN predictions became 0.5."""
+    """Defect 9 of the original project: NaN predictions became 0.5."""
     with pytest.raises(MetricError, match="face 1"):
         compute_metrics(TASK, make_table([[0, 1], [float("nan"), 1], [0, 1]], [0, 1, 1]), "auc")
     with pytest.raises(MetricError, match="one class only"):
         compute_metrics(TASK, make_table([[0, 1], [0, 2]], [1, 1]), "auc")
 
 
-def test_only_ffpp_has_published_figures() -> None:
+def test_only_ffpp_has_published_results() -> None:
     for source, expected in (("ffpp", True), ("photos", False), ("labelled", False)):
         assert DeepfakeTask(DeepfakeSection(data_source=source)).has_published_bands == expected  # type: ignore[arg-type]
 
