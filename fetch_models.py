@@ -46,10 +46,12 @@ def _convert(source: Path, name: str) -> None:
     if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
         return
     from safetensors.torch import save
+    from sharpstudent.core.digests import seal_safetensors
     from sharpstudent.core.io import write_bytes_atomically
     from sharpstudent.models.weights import read_tensors, rename_by_order
 
-    write_bytes_atomically(target, save(rename_by_order(read_tensors(source), name)))
+    content = save(rename_by_order(read_tensors(source), name))
+    write_bytes_atomically(target, seal_safetensors(content, {"format": "pt", "source": source.name}))
     print(f"wrote {target}: the same tensors under timm's names")
 
 

@@ -6,24 +6,10 @@ imported.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-
-def path_of_json(path: Path) -> Path:
-    """Return the path of the JSON that belongs to a checkpoint."""
-    return path.with_name(path.name + ".json")
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """Read the JSON beside `path`; None where there is none that can be read. Then the .pth is read alone."""
-    try:
-        record = json.loads(path_of_json(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    known = isinstance(record, dict) and {"sha256", "contents", "about"} <= set(record)
-    return record if known else None
+from sharpstudent.core.digests import read_record
 
 
 def read_about(path: Path) -> dict[str, Any] | None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.checkpoint.description import read_sha256
-from sharpstudent.checkpoint.store import SUFFIX, copy_checkpoint, delete_checkpoint, export_model
-from sharpstudent.core.archive import DamagedCheckpointError
+from sharpstudent.checkpoint.store import copy_checkpoint, delete_checkpoint, export_model
+from sharpstudent.core.digests import SAFETENSORS, DamagedCheckpointError
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import remove_stray_temporaries
 from sharpstudent.core.types import Direction
@@ -173,8 +173,8 @@ class BestCheckpoints:
 
     def _repair_export(self, best: KeptEpoch, notes: list[str]) -> None:
         """Make the .safetensors again where it is not that of `best_model.pth`; a damaged .pth is a note only."""
-        name = self.best_path.with_suffix(SUFFIX).name
-        was_there = self.best_path.with_suffix(SUFFIX).is_file()
+        name = self.best_path.with_suffix(SAFETENSORS).name
+        was_there = self.best_path.with_suffix(SAFETENSORS).is_file()
         try:
             made = self._export(best)
         except DamagedCheckpointError as error:

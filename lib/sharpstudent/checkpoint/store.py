@@ -7,20 +7,14 @@ The order of a save, and the rule that makes a kill harmless at any instant:
 1. `NAME.pth` is written to a temporary name, fsynced and renamed. It embeds `about`, so it is complete alone.
 2. `NAME.pth.json` follows in the same way: sha256 and size of the .pth, its `contents`, the format, and `about`.
 
-A kill between the two leaves a new .pth beside the JSON of the save before. `contents` tells the two cases apart: it
-digests the archive's own table (record names, sizes, CRC32), which changes with every tensor.
-
-    sha256 equal                                                 -> whole
-    sha256 differs, `contents` equal                             -> the JSON is of this save: bits have changed, refused
-    sha256 differs, `contents` differ, every record's CRC32 fits -> a whole file of a newer save: loaded, with a note
-    sha256 differs, any CRC32 does not fit                       -> damaged, refused
-    no JSON                                                      -> the CRC32 of every record is checked instead
+A kill between the two leaves a new .pth beside the JSON of the save before. `contents` tells the two cases apart;
+`core/digests.py` has the rule by which every reader checks a file.
 
 The best model is also written as `best_model.safetensors`: tensors without a pickle, for other programs.
 
 It is made from `best_model.pth` alone and its bytes depend on nothing else, so that making it again shows whether it
 belongs to that file. Its metadata are strings: the description of the checkpoint, `epoch`, `value` and `metric` of the
-selection, and `source_sha256`, the sha256 of the .pth.
+selection, `source_sha256`, the sha256 of the .pth, and `content_sha256`, the digest of its own content.
 
 A run resumes from `last.pth`; `last_previous.pth` is the state before it, in case the last one is damaged. A save
 makes `last_previous.pth` what `last.pth` is (a hard link), then `last.pth` is replaced. Both steps are atomic, so
@@ -34,8 +28,6 @@ import io
 import json
 import os
 import shutil
-import struct
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,8 +37,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sharpstudent.checkpoint.description import path_of_json, read_record
-from sharpstudent.core.archive import DamagedCheckpointError, compute_contents, has_whole_records, load_plain
+from sharpstudent.core.archive import load_plain
+from sharpstudent.core.digests import (
+    SAFETENSORS,
+    DamagedCheckpointError,
+    compute_contents,
+    path_of_json,
+    seal_safetensors,
+    verify_pth,
+)
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import atomic_path, compute_sha256, write_bytes_atomically, write_text_atomically
 
@@ -114,7 +113,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         DamagedCheckpointError: A UserError, for a file that is empty, cut off or changed.
     """
     _refuse_missing(path)
-    notes = _check_whole(path, read_record(path))
+    notes = verify_pth(path)
     payload = load_plain(path)
     if not isinstance(payload, dict):
         raise UserError.about(
@@ -187,36 +186,6 @@ def _refuse_missing(path: Path) -> None:
         raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
 
 
-def _check_whole(path: Path, record: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Compare the file with its JSON by the rule above; a note where the JSON is of the save before.
-
-    Without a JSON the archive's own checksums must do; torch's older format, no archive, has none.
-    """
-    if record is None:
-        if zipfile.is_zipfile(path) and not has_whole_records(path):
-            raise DamagedCheckpointError.of(path, "is damaged: a checksum inside it does not fit")
-        return ()
-    found = compute_sha256(path)
-    if found == record["sha256"]:
-        return ()
-    contents = compute_contents(path)
-    if contents is None or contents == record["contents"] or not has_whole_records(path):
-        raise DamagedCheckpointError.of(
-            path,
-            "is damaged: it is not the file that was saved",
-            expected=f"sha256 {record['sha256']}, {record.get('bytes', '?')} bytes",
-            got=f"sha256 {found}, {path.stat().st_size} bytes",
-        )
-    return (
-        f"{path.name} is whole, but {path_of_json(path).name} belongs to another save (one was interrupted "
-        "between the two files); the description inside the checkpoint is used",
-    )
-
-
-SUFFIX = ".safetensors"
-_ALIGNMENT = 8  # bytes; the format requires the tensors to begin at a multiple of it
-
-
 def export_model(checkpoint: Path, selection: Mapping[str, object]) -> bool:
     """Write the tensors of `model` in a checkpoint as .safetensors beside it, atomically.
 
@@ -230,7 +199,7 @@ def export_model(checkpoint: Path, selection: Mapping[str, object]) -> bool:
     Raises:
         UserError: For a checkpoint that is damaged or holds no `model`, and where the disk refuses.
     """
-    target = checkpoint.with_suffix(SUFFIX)
+    target = checkpoint.with_suffix(SAFETENSORS)
     content = render_model(checkpoint, selection)
     if target.is_file() and target.stat().st_size == len(content) and target.read_bytes() == content:
         return False
@@ -261,20 +230,7 @@ def render_model(checkpoint: Path, selection: Mapping[str, object]) -> bytes:
     # Cloned: the format refuses tensors that share memory, as tied weights do.
     tensors = {str(name): value.contiguous().clone() for name, value in model.items() if isinstance(value, Tensor)}
     texts = {name: one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for name, one in about.items()}
-    return _add_metadata(save(tensors), {"format": "pt", **texts})
-
-
-def _add_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
-    """Put metadata into a file that has none: the library itself writes them in a random order.
-
-    The format: 8 bytes little-endian length of the header, the header (JSON, padded with spaces), then the tensors,
-    whose offsets count from the end of the header. https://github.com/huggingface/safetensors#format
-    """
-    (length,) = struct.unpack("<Q", content[:8])
-    table = json.loads(content[8 : 8 + length])
-    header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":"), ensure_ascii=False).encode()
-    header += b" " * (-len(header) % _ALIGNMENT)
-    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+    return seal_safetensors(save(tensors), {"format": "pt", **texts})
 
 
 LAST_NAME = "last.pth"

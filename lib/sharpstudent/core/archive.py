@@ -1,24 +1,17 @@
-"""Reading a .pth as the zip archive that it is: its table of records, its checksums, and a load that runs no code."""
+"""Loading a .pth without running code from it; each error of torch becomes one message."""
 
 from __future__ import annotations
 
-import hashlib
 import pickletools
 import re
-import struct
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from sharpstudent.core.errors import Problem, UserError
-
-_BAD_ARCHIVE = (
-    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, struct.error, zlib.error
-)  # fmt: skip
+from sharpstudent.core.digests import DamagedCheckpointError, has_whole_records, is_archive
+from sharpstudent.core.errors import UserError
 
 # How torch words a pickle that needs more than tensors and plain containers.
 _CODE = re.compile(
@@ -26,47 +19,6 @@ _CODE = re.compile(
 )
 _CALLS = ("GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "NEWOBJ")
 _OTHER_FORMATS = ("TorchScript archives", "legacy .tar format")
-
-
-class DamagedCheckpointError(UserError):
-    """A checkpoint that is damaged: another copy of it may still be good."""
-
-    @classmethod
-    def of(
-        cls, path: Path, what: str, *, expected: str | None = None, got: str | None = None
-    ) -> DamagedCheckpointError:
-        """The error about one file.
-
-        Args:
-            path: The file.
-            what: What is wrong with it.
-            expected: What would be right.
-            got: What was found.
-
-        Returns:
-            The error, to be raised.
-        """
-        remedy = "restore it from a copy, or use another checkpoint of the run (output/RUN/weights/)"
-        return cls(Problem(where=str(path), what=what, expected=expected, got=got, remedy=remedy))
-
-
-def compute_contents(file: Path | IO[bytes]) -> str | None:
-    """Digest of the table of an archive (name, CRC32 and size of each record); None if it cannot be read."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            lines = [f"{i.filename} {i.CRC:08x} {i.file_size}" for i in archive.infolist()]
-    except _BAD_ARCHIVE:
-        return None
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def has_whole_records(path: Path) -> bool:
-    """Whether every record of the archive matches its CRC32, which torch does not check."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except _BAD_ARCHIVE:
-        return False
 
 
 def load_plain(path: Path) -> Any:
@@ -84,7 +36,7 @@ def load_plain(path: Path) -> Any:
 
 def _explain(path: Path, text: str) -> UserError:
     reason = _first_words(text)
-    if zipfile.is_zipfile(path) and not has_whole_records(path):
+    if is_archive(path) and not has_whole_records(path):
         # A changed bit in the pickle looks like a strange name; the checksum knows better.
         return DamagedCheckpointError.of(path, "is damaged: a checksum does not fit; nothing in it was run", got=reason)
     code = _CODE.search(text)

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sharpstudent.checkpoint.store import SUFFIX as SAFETENSORS
 from sharpstudent.checkpoint.store import load_checkpoint
+from sharpstudent.core.digests import SAFETENSORS
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, build_classifier
 from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors, read_tensors, unwrap_tensors
@@ -60,7 +60,9 @@ def read_tensor_file(path: Path) -> TensorFile:
         UserError: For a missing, damaged or foreign file, and for weights that are NaN or infinite.
     """
     if path.suffix == SAFETENSORS:
-        tensors, about, notes = read_tensors(path), _read_metadata(path), ()
+        found: list[str] = []
+        tensors, about = read_tensors(path, found.append), _read_metadata(path)
+        notes = tuple(found)
     else:
         checkpoint = load_checkpoint(path)
         tensors, notes = unwrap_tensors(checkpoint.tensors, where=str(path)), checkpoint.notes

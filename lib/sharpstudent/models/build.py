@@ -95,7 +95,7 @@ def build_student(
                 expected=f"{', '.join([*task.pretrained, 'random'])}, or a file of weights",
                 remedy="check the path; relative paths start at the current folder",
             )
-        tensors = read_tensors(path)
+        tensors = read_tensors(path, say)
         say(f"student {load_weights(model, tensors, where=str(path), needs_head=False, allow_partial=partial)}")
     return model
 
@@ -285,7 +285,7 @@ def _load_trained(
             what="does not exist",
             remedy=_REMEDIES["teacher_weights" if "teacher" in key else key],
         )
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, say)
     found, match = count_head_classes(tensors), match_tensors(model, tensors)
     is_ours = not match.missing_in_backbone() and not match.unexpected_in_backbone()
     if needs_head and is_ours and classes and found not in (None, len(classes)):

@@ -35,7 +35,10 @@ def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_f
     """
     local = find_local_weights(name)
     if local is not None:
-        return load_weights(model, read_tensors(local), where=str(local), needs_head=False, allow_partial=partial)
+        notes: list[str] = []
+        tensors = read_tensors(local, notes.append)
+        line = load_weights(model, tensors, where=str(local), needs_head=False, allow_partial=partial)
+        return "; ".join((line, *notes))
     if not may_fetch:
         raise UserError.about(
             where="student_init = 'imagenet'",

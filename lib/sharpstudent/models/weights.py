@@ -11,7 +11,7 @@ import glob
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpstudent.core.archive import load_plain
+from sharpstudent.core.digests import SAFETENSORS, verify
 from sharpstudent.core.errors import UserError
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -68,15 +69,25 @@ def is_head(key: str) -> bool:
     return name in RENAMED.values() or ("backbone." not in key and name.startswith(HEAD_NAMES))
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, say: Callable[[str], None] | None = None) -> dict[str, Tensor]:
     """Read the tensors of a .pth/.tar/.pt or .safetensors file. Never runs code from the file.
+
+    Args:
+        path: The file.
+        say: Receives a note where the file could not be verified, or belongs to another save than its JSON.
+
+    Returns:
+        The tensors by name, out of their wrapper.
 
     Raises:
         UserError: For a missing, damaged or foreign file.
     """
     if not path.is_file():
         raise UserError.about(where=str(path), what="does not exist", remedy="check the path")
-    if path.suffix == ".safetensors":
+    for note in verify(path):
+        if say is not None:
+            say(note)
+    if path.suffix == SAFETENSORS:
         return _read_safetensors(path)
     return unwrap_tensors(load_plain(path), where=str(path))
 

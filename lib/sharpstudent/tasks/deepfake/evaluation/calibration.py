@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
-from sharpstudent.checkpoint.store import SUFFIX, export_model, load_checkpoint, save_checkpoint
+from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
+from sharpstudent.core.digests import SAFETENSORS
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.evaluation.model_files import read_selection
 from sharpstudent.evaluation.opened import OpenedModel
@@ -187,7 +188,7 @@ def store_calibrations(
         about = {**checkpoint.about, KEY: calibration.model_dump(mode="json")}
         save_checkpoint(opened.path, checkpoint.tensors, about=about)
         say(f"stored in {opened.path}: temperature {calibration.temperature:.4g} and thresholds")
-        exported = opened.path.with_suffix(SUFFIX)
+        exported = opened.path.with_suffix(SAFETENSORS)
         if exported.is_file():
             export_model(opened.path, read_selection(about, default=SELECTS))
             say(f"and in {exported.name}")
