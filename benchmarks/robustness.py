@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, corrupt, crop_face, find_obstacle
+from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, corrupt, explain_no_h264, find_evaluation_crop
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
 from sharpstudent.tasks.deepfake.evaluation.robustness import measure_robustness
 from sharpstudent.tasks.deepfake.sources.face import list_pictures, read_picture
@@ -80,10 +80,10 @@ def time_corruptions(pictures: list[NDArray[np.uint8]], options: argparse.Namesp
     """Seconds that all the faces would take on one core, without reading them."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    some = [crop_face(picture, None) for picture in (pictures * TIMED)[:TIMED]]
+    some = [find_evaluation_crop(picture, None) for picture in (pictures * TIMED)[:TIMED]]
     size, total = (options.image_size, options.image_size), 0.0
     for corruption in CORRUPTIONS:
-        if corruption.name == "h264" and (obstacle := find_obstacle()):
+        if corruption.name == "h264" and (obstacle := explain_no_h264()):
             print(f"h264           left out: {obstacle}")
             continue
         begun = time.process_time()

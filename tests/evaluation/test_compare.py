@@ -18,7 +18,7 @@ from sharpstudent.evaluation.compare import build_results, write_tables
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measurements, Session
 from sharpstudent.evaluation.run import list_pairs
-from sharpstudent.evaluation.tables import SplitSet, choose_names
+from sharpstudent.evaluation.tables import SplitSet, check_names
 from sharpstudent.report.evaluation import list_console_tables, write_report
 from sharpstudent.report.results import CostResult, EvaluationResults, Role
 from sharpstudent.task import Samples
@@ -229,11 +229,11 @@ def test_all_that_models_said_lies_beside_the_report(tmp_path: Path) -> None:
 
 
 def test_a_set_has_a_name_of_its_own_and_is_asked_for_once() -> None:
-    assert choose_names(["day", "night"], ["a", "b"]) == ["day", "night"]
+    assert check_names(["day", "night"], ["a", "b"]) == ["day", "night"]
     for names, words, said in (
         (["x@y"], ["a"], "cannot name a data set"),
         (["x", "x"], ["a", "b"], "names two data sets"),
         (["x", "y"], ["a", "a"], "count twice"),
     ):
         with pytest.raises(UserError, match=said):
-            choose_names(names, words)
+            check_names(names, words)

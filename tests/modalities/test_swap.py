@@ -32,10 +32,10 @@ from sharpstudent.modalities.faces.swap.swap import (
     PointedFace,
     Swap,
     UnfitPair,
-    crop_face,
+    crop_photo,
     draft_swap,
     finish_swap,
-    keep_picture,
+    resize_crop,
 )
 
 PHOTOS = ROOT.parent / "shared" / "data" / "faces"
@@ -287,13 +287,13 @@ def test_a_bar_across_the_nose_shows_in_the_bridge():
 def test_real_and_fake_are_cut_alike_and_differ_only_where_the_swap_is(image_size):
     (source, target) = find_pairs(1)[0]
     box = compute_landmark_box(target.points[:68])
-    cut = crop_face(target.image, target.points, box, image_size)
-    own = crop_face(source.image, source.points, compute_landmark_box(source.points[:68]), image_size)
+    cut = crop_photo(target.image, target.points, box, image_size)
+    own = crop_photo(source.image, source.points, compute_landmark_box(source.points[:68]), image_size)
     swap = finish_swap(draft_swap(own.face, cut.face))
-    real, fake = (keep_picture(image, cut.final_xyxy, image_size) for image in (cut.face.image, swap.image))
+    real, fake = (resize_crop(image, cut.final_xyxy, image_size) for image in (cut.face.image, swap.image))
     assert real.shape == fake.shape == (image_size, image_size, 3)
     left, top, right, bottom = cut.final_xyxy
-    mask = keep_picture(
+    mask = resize_crop(
         np.repeat((swap.mask > 0)[..., None].astype(np.uint8) * 255, 3, axis=2), cut.final_xyxy, image_size
     )
     np.testing.assert_array_equal(real[mask == 0], fake[mask == 0])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sharpstudent.report.logs import LossesLog, format_epoch_line, format_steering
+from sharpstudent.report.logs import LossesLog, format_epoch_line, format_schedules
 
 
 def test_a_line_reads_as_promised() -> None:
@@ -34,7 +34,7 @@ def test_a_resume_forgets_what_is_done_again_and_nothing_else(tmp_path: Path) ->
 
 def test_the_numbers_that_steer_the_terms_stand_in_the_line_term_by_term() -> None:
     numbers = {"hard/weight": 0.95, "kd/weight": 0.05, "kd/temperature": 3.0}
-    assert format_steering(numbers) == "hard w=0.95 kd w=0.05 T=3.0"
-    assert format_epoch_line(2, 9, {"loss": 1.0}, steering=numbers) == (
+    assert format_schedules(numbers) == "hard w=0.95 kd w=0.05 T=3.0"
+    assert format_epoch_line(2, 9, {"loss": 1.0}, schedules=numbers) == (
         "Epoch 2/9 | loss 1.0000 | hard w=0.95 kd w=0.05 T=3.0"
     )

@@ -282,7 +282,7 @@ def add_data(group: Any) -> None:
     group.add_argument("--data", metavar="SET", nargs="+", action="extend", default=[], help="data sets, see below")
 
 
-def name_data(words: Sequence[str]) -> tuple[DataRequest, ...]:
+def build_data_requests(words: Sequence[str]) -> tuple[DataRequest, ...]:
     """Data sets as the user names them."""
     return tuple(DataRequest(path, name) for name, path in map(split_name, words))
 
@@ -328,4 +328,4 @@ def parse_request(argv: Sequence[str], *, script: str, task: type[Task]) -> Eval
     read = parser.read(argv)
     options = {} if read.config is None else {"config": str(read.config)}
     models = tuple(replace(model, options=options) for model in read_models(read, script=script))
-    return fill(EvaluationRequest, read, models=models, data=name_data(read.data))
+    return fill(EvaluationRequest, read, models=models, data=build_data_requests(read.data))

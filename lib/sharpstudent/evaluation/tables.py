@@ -259,7 +259,7 @@ def open_sets(session: Session, task_class: type[Task]) -> list[SplitSet]:
     task = task_class() if config is None else task_class(config.task_section, allow=config.allow)
     if request.data:
         words = [str(one.path) for one in request.data]
-        names = choose_names([one.name or word for one, word in zip(request.data, words, strict=True)], words)
+        names = check_names([one.name or word for one, word in zip(request.data, words, strict=True)], words)
         return [
             SplitSet(name, task, samples, kind="split", split=word, notes=_note(config, word))
             for name, word, samples in zip(names, words, task.open_data(*words), strict=True)
@@ -374,7 +374,7 @@ def _check_task(folder: Path, task_class: type[Task]) -> None:
         )
 
 
-def choose_names(wanted: Sequence[str], words: Sequence[str], *, sign: str = "@") -> list[str]:
+def check_names(wanted: Sequence[str], words: Sequence[str], *, sign: str = "@") -> list[str]:
     """Check the names of data sets in results.
 
     Args:

@@ -26,7 +26,7 @@ from sharpstudent.report.text import (
     format_p_value,
     list_heads,
     shorten_names,
-    word,
+    text_cell,
 )
 
 
@@ -45,7 +45,7 @@ def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> Te
     rows = [
         Row(
             replace(head, mark=notes.mark(" ".join(model.cost.notes))),
-            (*(Cell(tell(model.cost)) for tell in COSTS.values()), word(model.cost.device)),
+            (*(Cell(tell(model.cost)) for tell in COSTS.values()), text_cell(model.cost.device)),
         )
         for head, model in zip(list_heads(models), models, strict=True)
         if model.cost is not None
@@ -53,7 +53,7 @@ def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> Te
     titles = ("Parameters", "MACs", "File", "Memory", "Latency", "Latency")
     smalls = ("", f"one {unit}", "", "peak", "median", "p95")
     columns = [Cell(title, small=small, link=link) for title, small in zip(titles, smalls, strict=True)]
-    return build_list(f"Cost of one {unit} (batch 1)", "Model", [*columns, word("Device")], rows, notes)
+    return build_list(f"Cost of one {unit} (batch 1)", "Model", [*columns, text_cell("Device")], rows, notes)
 
 
 def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> TextTable:
@@ -71,17 +71,17 @@ def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> Tex
         Row(
             replace(head, mark=notes.mark(" ".join(model.notes))),
             (
-                word(model.file),
-                word(model.architecture or DASH),
+                text_cell(model.file),
+                text_cell(model.architecture or DASH),
                 *map(Cell, inputs[number : number + 1]),
-                word(format_pairs({**model.trained, **model.validation}) or DASH),
-                word(model.sha256 or DASH),
+                text_cell(format_pairs({**model.trained, **model.validation}) or DASH),
+                text_cell(model.sha256 or DASH),
             ),
         )
         for number, (head, model) in enumerate(zip(list_heads(models), models, strict=True))
     ]
     further = [Cell("Input")] if inputs else []
-    columns = [word("File"), word("Architecture"), *further, word("Its file says"), word("SHA-256")]
+    columns = [text_cell("File"), text_cell("Architecture"), *further, text_cell("Its file says"), text_cell("SHA-256")]
     return build_list("The evaluated models", "Model", columns, rows, notes)
 
 

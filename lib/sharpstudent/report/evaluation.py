@@ -22,7 +22,7 @@ from sharpstudent.report.common_tables import (
     describe_better,
 )
 from sharpstudent.report.curves import build_training
-from sharpstudent.report.page import draw_group, name_apart, render_template, write_files
+from sharpstudent.report.page import draw_group, make_chart_names_unique, render_template, write_files
 from sharpstudent.report.results import EvaluatedSet, EvaluationResults, MetricAbout, MetricValue, PairResult
 from sharpstudent.report.text import (
     DASH,
@@ -37,7 +37,7 @@ from sharpstudent.report.text import (
     draw_console_table,
     list_guide_columns,
     list_heads,
-    word,
+    text_cell,
 )
 
 
@@ -54,7 +54,7 @@ def write_report(folder: Path, results: EvaluationResults) -> list[Path]:
     Raises:
         UserError: The disk refuses.
     """
-    charts = () if results.training is None else name_apart(build_training(results.training))
+    charts = () if results.training is None else make_chart_names_unique(build_training(results.training))
     return write_files(folder, page=render_page(results, charts), results=results.to_json(), charts=charts)
 
 
@@ -132,7 +132,7 @@ def _build_metrics(results: EvaluationResults) -> TextTable:
     for part in parts:
         rows = [
             Row(
-                word(_title(about)),
+                text_cell(_title(about)),
                 tuple(
                     _build_metric(model.metrics.get(f"{name}@{part}" if part else name), about, notes)
                     for model in results.models
@@ -158,7 +158,7 @@ def _build_pairs(results: EvaluationResults) -> TextTable:
     for one in results.comparisons:
         base, _, part = one.metric.partition("@")
         pairs.setdefault(f"{_title(results.metrics[base])}{f', {part}' if part else ''}", []).append(one)
-    columns = [(word("Reads as"), lambda one: word(describe_better(one.difference, one.better))), P_VALUE]
+    columns = [(text_cell("Reads as"), lambda one: text_cell(describe_better(one.difference, one.better))), P_VALUE]
     return build_pairs("Pairs of models on the same rows", pairs, columns)
 
 

@@ -27,7 +27,7 @@ def format_epoch_line(
     best: tuple[int, float] | None = None,
     new_best: bool = False,
     best_name: str = "best",
-    steering: Mapping[str, float] | None = None,
+    schedules: Mapping[str, float] | None = None,
 ) -> str:
     """Format the line of an epoch.
 
@@ -40,20 +40,20 @@ def format_epoch_line(
         best: The best epoch and its value.
         new_best: Whether this epoch is the best.
         best_name: What the best value is called.
-        steering: The weights and temperatures of the terms, as `format_steering` takes them.
+        schedules: The weights and temperatures of the terms, as `format_schedules` takes them.
 
     Returns:
         The line.
     """
     parts = [f"Epoch {epoch}/{total_epochs}"]
     parts += [f"{name} {_format_value(value)}" for name, value in values.items() if value is not None]
-    parts += [format_steering(steering)] if steering else []
+    parts += [format_schedules(schedules)] if schedules else []
     if best is not None:
         parts.append(f"{best_name} {best[1]:.4f} (epoch {best[0]}{', new' if new_best else ''})")
     return " | ".join(parts)
 
 
-def format_steering(numbers: Mapping[str, float]) -> str:
+def format_schedules(numbers: Mapping[str, float]) -> str:
     """Format numbers of the terms: `hard w=0.95 kd w=0.05 T=3.0` from `hard/weight`, `kd/weight`, `kd/temperature`."""
     short = {"weight": "w", "temperature": "T"}
     words: list[str] = []

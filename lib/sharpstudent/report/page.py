@@ -100,7 +100,7 @@ def draw_group(group: ChartGroup) -> DrawnGroup:
     return DrawnGroup(group, tuple(render_svg(chart) for chart in group.charts))
 
 
-def name_apart(charts: Sequence[Chart]) -> tuple[Chart, ...]:
+def make_chart_names_unique(charts: Sequence[Chart]) -> tuple[Chart, ...]:
     """Rename charts so that no two share a name."""
     names = make_unique(chart.name for chart in charts)
     return tuple(replace(chart, name=name) for chart, name in zip(charts, names, strict=True))

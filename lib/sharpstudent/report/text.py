@@ -203,7 +203,7 @@ class Notes:
         return tuple((mark, text) for text, mark in self.marks.items())
 
 
-def word(text: str, *, title: str = "") -> Cell:
+def text_cell(text: str, *, title: str = "") -> Cell:
     """A cell of words.
 
     Args:

@@ -243,7 +243,7 @@ class RunLogger:
         )
         self._metrics.widen(row)  # a run that an earlier version began has fewer columns
         self._metrics.append(row)
-        self._losses.append(format_line({**every, **skipped}, steering=numbers))
+        self._losses.append(format_line({**every, **skipped}, schedules=numbers))
         validation = {f"val/{name.removeprefix('val_')}": row[name] for name in row if name.startswith("val_")}
         self._tensorboard.scalars(validation, row["epoch"])
         self._tensorboard.flush()
@@ -254,7 +254,7 @@ class RunLogger:
         shorter |= {f"{name}{end}": row.get(f"{name}{end}") for name in self._shown for end in ("", "_ema")}
         shorter |= {"agreement": row.get("train_agreement"), **skipped}
         is_plain = list(numbers) == ["hard/weight"]  # stage 1: hard labels alone
-        return format_line(shorter, steering={} if is_plain else numbers)
+        return format_line(shorter, schedules={} if is_plain else numbers)
 
     def explain_stop(self, in_a_row: int, last: StepResult, *, stage1_accuracy: float | None = None) -> str:
         """Say why training stopped itself, with the guide's advice and what is left intact.

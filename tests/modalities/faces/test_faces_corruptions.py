@@ -17,15 +17,15 @@ from sharpstudent.modalities.faces.corruptions import (
     blur,
     change_light,
     corrupt,
-    crop_face,
-    find_obstacle,
+    explain_no_h264,
+    find_evaluation_crop,
     lose_resolution,
     share_online,
 )
 from sharpstudent.modalities.faces.sample import make_single
 
 BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
-needs_h264 = pytest.mark.skipif(find_obstacle() is not None, reason=find_obstacle() or "")
+needs_h264 = pytest.mark.skipif(explain_no_h264() is not None, reason=explain_no_h264() or "")
 EVERY = [pytest.param(d, id=d.name, marks=[needs_h264] if d.name == "h264" else []) for d in CORRUPTIONS]
 ROOT = Path(__file__).resolve().parents[3]
 TELL_SUMS = """
@@ -38,12 +38,12 @@ print(json.dumps(sum_up(reverse=True)))
 
 def cut_drawn(seed=3, side=200):
     image, landmarks = draw_face(seed, side)
-    return crop_face(image, np.concatenate([landmarks[:68].min(axis=0), landmarks[:68].max(axis=0)]))
+    return find_evaluation_crop(image, np.concatenate([landmarks[:68].min(axis=0), landmarks[:68].max(axis=0)]))
 
 
 def sum_up(*, reverse):
     """sha256 of every variant of two faces that this machine can make, made in one order or in the other."""
-    wanted = [d for d in CORRUPTIONS if d.name != "h264" or find_obstacle() is None]
+    wanted = [d for d in CORRUPTIONS if d.name != "h264" or explain_no_h264() is None]
     keys = [(d, level, index) for d in wanted for level in range(len(d.severities)) for index in (0, 7)]
     face = cut_drawn()
     sums = {}
@@ -86,7 +86,7 @@ def test_the_cut_is_that_of_evaluation():
     image, landmarks = draw_face(3, 200)
     box = np.concatenate([landmarks[:68].min(axis=0), landmarks[:68].max(axis=0)])
     for given in (box, None):
-        side = crop_face(image, given).picture
+        side = find_evaluation_crop(image, given).picture
         alone = make_single(side, None, np.random.default_rng(0), 64, train=False)
         np.testing.assert_array_equal(alone, make_single(image, given, np.random.default_rng(0), 64, train=False))
 
@@ -117,7 +117,7 @@ def test_face_seed_and_severity_each_draw_afresh(name):
 def test_names_and_labels_tell_all_severities_apart():
     assert len(BY_NAME) == len(CORRUPTIONS)
     for corruption in CORRUPTIONS:
-        labels = [corruption.tell(level) for level in range(len(corruption.severities))]
+        labels = [corruption.name_severity(level) for level in range(len(corruption.severities))]
         assert labels[0] == "none"
         assert len(set(labels)) == len(labels) >= 4
 
@@ -185,7 +185,7 @@ def test_jitter_moves_and_scales_the_box_by_exactly_its_share():
 
 def test_jitter_of_a_picture_taken_as_it_is_shows_its_mirror_image_beyond_the_border():
     x = np.arange(100, dtype=np.uint8)[None, :, None].repeat(100, axis=0).repeat(3, axis=2)
-    face = crop_face(x, None)
+    face = find_evaluation_crop(x, None)
     wide = [cut for i in range(40) if (cut := face.jitter(0.2, np.random.default_rng(i))).shape[1] == 120]
     assert wide
     for cut in wide:
@@ -199,7 +199,7 @@ def test_jitter_of_a_picture_taken_as_it_is_shows_its_mirror_image_beyond_the_bo
 def test_the_smallest_pictures_are_corrupted_too(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     for corruption in CORRUPTIONS:
-        if corruption.name == "h264" and find_obstacle() is not None:
+        if corruption.name == "h264" and explain_no_h264() is not None:
             continue
         for level in range(len(corruption.severities)):
-            assert 0 not in corrupt(crop_face(image, None), corruption, level, seed=0, index=0).shape
+            assert 0 not in corrupt(find_evaluation_crop(image, None), corruption, level, seed=0, index=0).shape

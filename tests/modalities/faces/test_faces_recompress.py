@@ -8,7 +8,7 @@ import pytest
 from drawn_faces import draw_face
 from sharpstudent.core.errors import UserError
 from sharpstudent.modalities.faces import corruptions as recompress
-from sharpstudent.modalities.faces.corruptions import compress_jpeg, find_obstacle, recompress_h264
+from sharpstudent.modalities.faces.corruptions import compress_jpeg, explain_no_h264, recompress_h264
 
 IDR, SEQUENCE, PICTURE = 5, 7, 8  # types of NAL units, ITU-T H.264 table 7-1
 
@@ -16,8 +16,8 @@ IDR, SEQUENCE, PICTURE = 5, 7, 8  # types of NAL units, ITU-T H.264 table 7-1
 @pytest.fixture(scope="module")
 def face():
     pytest.importorskip("av", reason="H.264 needs the extra `video`")
-    if find_obstacle() is not None:
-        pytest.skip(find_obstacle() or "")
+    if explain_no_h264() is not None:
+        pytest.skip(explain_no_h264() or "")
     return draw_face(3, 200)[0]
 
 
@@ -70,7 +70,7 @@ def test_the_same_picture_gives_the_same_bytes(face):
 
 def test_without_the_package_the_obstacle_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    assert 'pip install ".[video]"' in (find_obstacle() or "")
+    assert 'pip install ".[video]"' in (explain_no_h264() or "")
     with pytest.raises(UserError, match=r"\[video\]"):
         recompress_h264(np.zeros((8, 8, 3), np.uint8), 23)
 
@@ -78,4 +78,4 @@ def test_without_the_package_the_obstacle_names_the_extra(monkeypatch):
 def test_a_package_without_the_encoder_is_an_obstacle_too(monkeypatch):
     av = pytest.importorskip("av", reason="H.264 needs the extra `video`")
     monkeypatch.setattr(av, "codecs_available", {"h264"})
-    assert "libx264" in (find_obstacle() or "")
+    assert "libx264" in (explain_no_h264() or "")

@@ -214,7 +214,7 @@ class BoxedCrop:
         return np.asarray(whole, np.uint8)
 
 
-def crop_face(image: NDArray[np.uint8], box: NDArray[np.generic] | None) -> BoxedCrop:
+def find_evaluation_crop(image: NDArray[np.uint8], box: NDArray[np.generic] | None) -> BoxedCrop:
     """Find the crop that evaluation uses.
 
     Args:
@@ -236,7 +236,7 @@ OPTIONS = {"preset": "medium", "x264-params": "threads=1:lookahead-threads=1:log
 PIXELS = "yuv420p"  # colour at half the resolution, as nearly all videos have it
 
 
-def find_obstacle() -> str | None:
+def explain_no_h264() -> str | None:
     """Tell why H.264 cannot be used here, in words that end with the remedy; None where it can be used."""
     try:
         import av  # pyright: ignore[reportMissingImports]
@@ -260,9 +260,9 @@ def recompress_h264(picture: NDArray[np.uint8], crf: float) -> NDArray[np.uint8]
         The decoded picture, uint8 (H, W, 3).
 
     Raises:
-        UserError: Where `find_obstacle` gives a reason.
+        UserError: Where `explain_no_h264` gives a reason.
     """
-    obstacle = find_obstacle()
+    obstacle = explain_no_h264()
     if obstacle is not None:
         raise UserError.about(where="h264", what=obstacle)
     height, width = picture.shape[:2]
@@ -313,7 +313,7 @@ class Corruption:
     label: str
     change: Change
 
-    def tell(self, level: int) -> str:
+    def name_severity(self, level: int) -> str:
         """Name a severity by its place among them: `none`, `quality 50`, ..."""
         return self.label.format(self.severities[level]) if level else "none"
 
@@ -362,7 +362,7 @@ def corrupt(face: BoxedCrop, corruption: Corruption, level: int, *, seed: int, i
         The crop, uint8 (h, w, 3) RGB, of the same shape but for jitter. Do not write to it.
 
     Raises:
-        UserError: For `h264` where the package av is absent (`find_obstacle`).
+        UserError: For `h264` where the package av is absent (`explain_no_h264`).
     """
     if level == 0:
         return face.picture

@@ -17,7 +17,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
 from sharpstudent.tasks.deepfake.evaluation import crops_set as folder_set
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import MOST, OTHERS, EvaluationSet, count_reasons
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import MOST, OTHERS, LabelledFaceSet, count_reasons
 from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest, Split
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
@@ -27,7 +27,7 @@ def block_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     use_block_networks(monkeypatch)
 
 
-def open_several(*requests: SetRequest) -> tuple[list[EvaluationSet], str]:
+def open_several(*requests: SetRequest) -> tuple[list[LabelledFaceSet], str]:
     said: list[str] = []
     return open_sets(requests, say=said.append), "\n".join(said)
 

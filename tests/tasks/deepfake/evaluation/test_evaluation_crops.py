@@ -11,12 +11,12 @@ from block_sets import write_crops
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest
 
 
-def open_one(path: Path) -> EvaluationSet:
+def open_one(path: Path) -> LabelledFaceSet:
     (found,) = open_sets([SetRequest(path, crops=True)], say=lambda _: None)
     return found
 

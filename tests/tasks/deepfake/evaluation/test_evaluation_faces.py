@@ -12,7 +12,7 @@ from prepared_set import write_set
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.evaluation.crops_set import CACHE
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
@@ -22,7 +22,7 @@ def block_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     use_block_networks(monkeypatch)
 
 
-def open_one(path: Path, *, split: Split = "all", faces: FacesRule = "largest") -> EvaluationSet:
+def open_one(path: Path, *, split: Split = "all", faces: FacesRule = "largest") -> LabelledFaceSet:
     (found,) = open_sets([SetRequest(path, split=split, faces=faces)], say=lambda _: None)
     return found
 

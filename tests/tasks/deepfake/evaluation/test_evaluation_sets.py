@@ -14,7 +14,7 @@ from sharpstudent.core.types import Outputs
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
 from sharpstudent.tasks.deepfake.evaluation.datasets import open_sets
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule, SetRequest, Split
 from sharpstudent.tasks.deepfake.metrics import compute_margins
@@ -31,7 +31,7 @@ def block_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     use_block_networks(monkeypatch)
 
 
-def open_one(path: Path, *, split: Split = "all", faces: FacesRule = "largest", crops: bool = False) -> EvaluationSet:
+def open_one(path: Path, *, split: Split = "all", faces: FacesRule = "largest", crops: bool = False) -> LabelledFaceSet:
     (found,) = open_sets([SetRequest(path, split=split, faces=faces, crops=crops)], say=lambda _: None)
     return found
 
@@ -44,7 +44,7 @@ class Brightness(nn.Module):
         return {"logits": torch.stack([torch.zeros_like(bright), bright], dim=1)}
 
 
-def score(found: EvaluationSet, *, batch_size: int = 5) -> tuple[np.ndarray, dict[str, str]]:
+def score(found: LabelledFaceSet, *, batch_size: int = 5) -> tuple[np.ndarray, dict[str, str]]:
     (table,), replaced = compute_tables(
         [Brightness()],
         found.open(SIDE),

@@ -10,17 +10,17 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Outputs
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.evaluation.tables import compute_tables
-from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, blur, corrupt, crop_face, find_obstacle
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, make_unscored
+from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, blur, corrupt, explain_no_h264, find_evaluation_crop
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet, make_unscored
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX
 from sharpstudent.tasks.deepfake.evaluation.robustness import (
     CorruptedFaces,
     choose_corruptions,
     choose_faces,
+    chunk_models,
     compute_area,
     list_variants,
     measure_robustness,
-    take_in_parts,
 )
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 from sharpstudent.tasks.deepfake.metrics import compute_margins
@@ -76,7 +76,7 @@ def make_set(numbers=16, *, name="drawn", broken=(), boxes=True):
         ["drawn" if face.label else "" for face in faces],
         np.array([face.label for face in faces]),
     )
-    return EvaluationSet(
+    return LabelledFaceSet(
         name,
         faces,
         frames,
@@ -121,7 +121,7 @@ def test_the_clean_pixels_are_those_of_validation_and_each_variant_is_its_corrup
     plain = make_set().open(SIZE).make(5, np.random.default_rng(1)).inputs["image"][0]
     np.testing.assert_array_equal(sample.inputs["image"][0], plain)
     loaded = faces[5].load()
-    crop = crop_face(loaded.image, loaded.boxes[0])
+    crop = find_evaluation_crop(loaded.image, loaded.boxes[0])
     for variant, image in zip(variants, sample.inputs["image"], strict=True):
         picture = corrupt(crop, variant.corruption, variant.level, seed=4, index=5)
         whole = CorruptedFaces(
@@ -243,8 +243,8 @@ def test_without_the_video_package_h264_is_left_out_with_a_note(monkeypatch):
 
 def test_h264_is_a_curve_like_the_others():
     pytest.importorskip("av", reason="H.264 needs the extra `video`")
-    if find_obstacle() is not None:
-        pytest.skip(find_obstacle() or "")
+    if explain_no_h264() is not None:
+        pytest.skip(explain_no_h264() or "")
     (curve,) = measure([make_set(8)], names=("h264",))["sharpness"]
     assert [point.label for point in curve.points] == ["none", "CRF 23", "CRF 28", "CRF 35", "CRF 40"]
 
@@ -276,5 +276,5 @@ def test_a_model_keeps_its_mode_and_its_weights_their_layout():
 def test_pictures_in_parts_give_the_same_logits_as_all_together():
     torch.manual_seed(0)
     model, images = Sharpness(), torch.rand(7, 3, 224, 224)
-    with take_in_parts([model], image_size=224, device=torch.device("cpu")) as (parts,), torch.inference_mode():
+    with chunk_models([model], image_size=224, device=torch.device("cpu")) as (parts,), torch.inference_mode():
         torch.testing.assert_close(parts(images)["logits"], model(images)["logits"], rtol=1e-5, atol=1e-5)

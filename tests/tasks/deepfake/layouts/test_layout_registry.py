@@ -42,7 +42,7 @@ def test_each_tree_is_recognised_as_what_it_is(name: str, tmp_path: Path) -> Non
     found_name, found = find_clips(root, layout=None, label=None)
     assert found_name == name
     assert not found.rejected
-    assert [key for key, layout in LAYOUTS.items() if layout.data_set and layout.form.recognise(root)] == [name]
+    assert [key for key, layout in LAYOUTS.items() if layout.data_set and layout.finder.recognise(root)] == [name]
     check_layout_contract(root, found)
 
 

@@ -43,7 +43,7 @@ from sharpstudent.tasks.deepfake.report.charts import build_charts
 from sharpstudent.tasks.deepfake.report.page import render_page, write_report
 from sharpstudent.tasks.deepfake.report.pictures import MOST_CARDS, SIDE, ReportPicture, build_mistakes
 from sharpstudent.tasks.deepfake.report.results import Results
-from sharpstudent.tasks.deepfake.report.words import describe_metric, find_word, split_name
+from sharpstudent.tasks.deepfake.report.words import describe_metric, find_label, split_name
 
 VOID = {"meta", "br", "img", "link", "input", "hr", "wbr", "path", "rect", "use", "line", "circle"}
 NASTY = "<script>alert(1)</script>\"'&`{{ 7*7 }}{% x %}$x$ 漢字 \u202eevil\u2066 \u05d0\u05d1 end"
@@ -343,7 +343,7 @@ def test_names_of_metrics_are_parsed_as_they_were_built() -> None:
 def test_every_computed_metric_has_a_title_and_a_glossary_entry() -> None:
     ids = {attributes.get("id") for _, attributes in read(made_page()).tags}
     for name in made().models[0].figures:
-        word = find_word(split_name(name).base)
+        word = find_label(split_name(name).base)
         assert word.kind != "other", name
         assert f"word-{word.entry}" in ids, name
 
@@ -353,7 +353,7 @@ def test_every_metric_of_all_data_is_in_a_table_with_its_interval() -> None:
     figures = made().models[0].figures
     for name, figure in figures.items():
         if "@" not in name and figure.value is not None:
-            unit = find_word(split_name(name).base).unit
+            unit = find_label(split_name(name).base).unit
             assert f">{format_value(figure.value, unit)}</span>" in page, name
             assert format_interval(figure.low, figure.high, unit) in page, name
 

@@ -345,7 +345,7 @@ class PhotoFace:
     final_xyxy: tuple[int, int, int, int]
 
 
-def crop_face(
+def crop_photo(
     image: NDArray[np.uint8], points: NDArray[np.float32], box_xyxy: NDArray[np.float32], image_size: int
 ) -> PhotoFace:
     """Crop a photo to what a swap needs of it. The crop that is stored is that of evaluation: 12.5 % around the box.
@@ -379,7 +379,7 @@ def crop_face(
     return PhotoFace(PointedFace(np.ascontiguousarray(part), moved.astype(np.float32)), tuple(corners.tolist()))
 
 
-def keep_picture(image: NDArray[np.uint8], final_xyxy: tuple[int, int, int, int], image_size: int) -> NDArray[np.uint8]:
+def resize_crop(image: NDArray[np.uint8], final_xyxy: tuple[int, int, int, int], image_size: int) -> NDArray[np.uint8]:
     """Resize the crop to a square, real and fake alike.
 
     Args:

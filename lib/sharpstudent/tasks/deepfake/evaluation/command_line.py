@@ -22,8 +22,8 @@ from sharpstudent.evaluation.command_line import (
     add_data,
     add_rounds,
     add_running_options,
+    build_data_requests,
     build_parser,
-    name_data,
     read_models,
 )
 from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, FacesRule, Split
@@ -55,7 +55,7 @@ class FaceRequest(EvaluationRequest):
     rules: tuple[str, ...] = ("mean", "max", "top10")
 
 
-def tell_models(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelRequest, ...]:
+def assign_model_options(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelRequest, ...]:
     """Give each model the values that are meant for it: those with its name, else those without a name.
 
     Args:
@@ -160,7 +160,7 @@ def _add_data_options(group: Any) -> None:
     add_option(group, OPTIONS, "--min-face", help="smaller faces are not evaluated, px (%(default)s)")
 
 
-def _add_judging_options(group: Any) -> None:
+def _add_evaluation_options(group: Any) -> None:
     add, default = group.add_argument, FaceRequest(())
     text = "choose temperature and thresholds on these, and not what checkpoints have stored"
     add("--validation", metavar="SET", nargs="+", action="extend", default=[], help=text)
@@ -195,13 +195,13 @@ def parse_request(argv: Sequence[str], *, script: str) -> FaceRequest:
     """
     parser = build_parser(script, _PURPOSES[script], _MORE, data="data/mine")
     _add_data_options(parser.add_argument_group("data"))
-    _add_judging_options(parser.add_argument_group("evaluation"))
+    _add_evaluation_options(parser.add_argument_group("evaluation"))
     group = parser.add_argument_group("models that do not describe themselves (NAME=: of that model alone)")
     for key, (_, value, text, _) in _OF_MODELS.items():
         group.add_argument(_name_option(key), metavar=f"[NAME=]{value}", action="append", default=[], help=text)
     add_running_options(parser.add_argument_group("running"), script=script, unit="face")
     read = parser.read(argv)
-    models = tell_models(read, read_models(read, script=script))
+    models = assign_model_options(read, read_models(read, script=script))
     if not read.validation and (read.store or read.fprs):
         option = "--store" if read.store else "--fpr"
         raise UserError.about(option, "needs --validation SET: thresholds are chosen there", remedy="add it")
@@ -209,9 +209,9 @@ def parse_request(argv: Sequence[str], *, script: str) -> FaceRequest:
         FaceRequest,
         read,
         models=models,
-        data=name_data(read.data),
+        data=build_data_requests(read.data),
         choices=fill(DataChoices, read, label=read_label(read)),
-        validation=name_data(read.validation),
+        validation=build_data_requests(read.validation),
         fprs=tuple(read.fprs),
         robustness=None if read.robustness is None else tuple(name for name in read.robustness if name != "all"),
         robustness_faces=read.robustness_faces or None,

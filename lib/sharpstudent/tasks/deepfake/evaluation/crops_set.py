@@ -25,7 +25,7 @@ from rich.console import Console
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, compute_fingerprint, make_unscored
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet, compute_fingerprint, make_unscored
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX, ScoredFrames
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
 from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest, name_folder
@@ -45,7 +45,7 @@ CACHE = Path("data/evaluation_faces")
 
 def read_folder_set(
     request: SetRequest, *, name: str, say: Callable[[str], None], console: Console | None
-) -> EvaluationSet:
+) -> LabelledFaceSet:
     """Crop the faces of a folder, and read them as a set.
 
     Faces that are cropped already are not cropped again, and no training split is made.
@@ -185,7 +185,7 @@ LAYOUT = f"ROOT/real, ROOT/fake or both, with {', '.join(PICTURE_SUFFIXES)} in t
 RULE = "each picture is one face, taken whole"
 
 
-def read_crops_set(root: Path, *, name: str) -> EvaluationSet:
+def read_crops_set(root: Path, *, name: str) -> LabelledFaceSet:
     """Read every picture below real/ and fake/ as a face.
 
     Args:
@@ -203,7 +203,7 @@ def read_crops_set(root: Path, *, name: str) -> EvaluationSet:
     frames = _build_frames(name, inside, swaps)
     paths = [root / part for part in inside]
     labels = frames.labels.tolist()
-    return EvaluationSet(
+    return LabelledFaceSet(
         name,
         [
             Face(str(path), clip, person, label, LabelledPicture(path).load)
@@ -214,7 +214,7 @@ def read_crops_set(root: Path, *, name: str) -> EvaluationSet:
         MAX,
         kind="crops",
         split=None,
-        fingerprint=compute_fingerprint(frames.sample_ids, labels, map(_sum_up, paths)),
+        fingerprint=compute_fingerprint(frames.sample_ids, labels, map(_compute_crc32, paths)),
         faces_rule=RULE,
         name_faces=lambda: list(map(str, paths)),
         notes=_describe_swaps(swaps, inside),
@@ -262,7 +262,7 @@ def _build_frames(set_name: str, names: Sequence[str], swaps: Mapping[str, SwapR
     return make_unscored(set_name, sample_ids, clips, groups, kinds, labels)
 
 
-def _sum_up(path: Path) -> int | str:
+def _compute_crc32(path: Path) -> int | str:
     """Compute the crc32 of a file. For an unreadable one it is the reason, which is reported when the face is read."""
     try:
         return zlib.crc32(path.read_bytes())

@@ -23,7 +23,7 @@ from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.evaluation.calibration import check_storable
 from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set, read_folder_set
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, FaceSet
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, LabelledFaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
 from sharpstudent.tasks.deepfake.evaluation.robustness import choose_corruptions
@@ -35,7 +35,7 @@ from sharpstudent.tasks.deepfake.swaps.folder import TABLE
 
 def open_sets(
     requests: Sequence[SetRequest], *, say: Callable[[str], None], console: Console | None = None
-) -> list[EvaluationSet]:
+) -> list[LabelledFaceSet]:
     """Open data sets in the order of the requests.
 
     Sets that cost nothing are opened first, so that a mistake in the last set does not come after hours of cropping.
@@ -53,7 +53,7 @@ def open_sets(
             class only.
     """
     names = choose_names(requests)
-    opened: dict[int, EvaluationSet] = {}
+    opened: dict[int, LabelledFaceSet] = {}
     for number in sorted(range(len(requests)), key=lambda number: find_kind(requests[number]) == "folder"):
         opened[number] = _open(requests[number], names[number], say, console)
     sets = [opened[number] for number in range(len(requests))]
@@ -84,7 +84,7 @@ def choose_names(requests: Sequence[SetRequest]) -> list[str]:
         raise UserError(*missing)
     folders = [find_folder(one.path).resolve() for one in requests]
     given = [one.name for one in requests if one.name is not None]
-    taken = tables.choose_names(given, list(map(str, folders)), sign="/")
+    taken = tables.check_names(given, list(map(str, folders)), sign="/")
     names: list[str] = []
     for one, folder in zip(requests, folders, strict=True):
         own = name_folder(folder)
@@ -103,7 +103,7 @@ def find_kind(request: SetRequest) -> str:
     return "manifest" if is_manifest else "folder"
 
 
-def _open(request: SetRequest, name: str, say: Callable[[str], None], console: Console | None) -> EvaluationSet:
+def _open(request: SetRequest, name: str, say: Callable[[str], None], console: Console | None) -> LabelledFaceSet:
     kind = find_kind(request)
     if kind == "crops":
         return read_crops_set(request.path, name=name)
@@ -118,7 +118,7 @@ def _open(request: SetRequest, name: str, say: Callable[[str], None], console: C
     return read_folder_set(request, name=name, say=say, console=console)
 
 
-def _describe(found: EvaluationSet) -> list[str]:
+def _describe(found: LabelledFaceSet) -> list[str]:
     about = found.about
     left_out = sum(about.without_decision.values())
     line = (
@@ -130,7 +130,7 @@ def _describe(found: EvaluationSet) -> list[str]:
     return [line, *(f"  {further}" for further in (*undecided, *about.notes))]
 
 
-def _check_both_classes(sets: Sequence[EvaluationSet]) -> None:
+def _check_both_classes(sets: Sequence[LabelledFaceSet]) -> None:
     """Raise UserError where all frames with a face are of one class; a single set may hold one class only."""
     labels = {label for found in sets for label in np.unique(found.labels).tolist()}
     if len(labels) == len(CLASSES):
@@ -160,7 +160,7 @@ def check_request(session: Session) -> None:
         choose_corruptions(request.robustness, lambda _: None)
 
 
-def open_data(session: Session, config: RunConfig | None) -> tuple[list[FaceSet], list[EvaluationSet]]:
+def open_data(session: Session, config: RunConfig | None) -> tuple[list[FaceSet], list[LabelledFaceSet]]:
     """Open the sets to evaluate on, and those to choose thresholds on.
 
     Args:
@@ -194,7 +194,7 @@ def _check_rules(names: Sequence[str]) -> None:
 
 def _open_sets(
     wanted: Sequence[DataRequest], session: Session, image_size: int, *, is_validation: bool = False
-) -> list[EvaluationSet]:
+) -> list[LabelledFaceSet]:
     if not wanted:
         return []
     request = session.request
@@ -232,9 +232,9 @@ def _check_choices(requests: Sequence[SetRequest]) -> None:
         raise UserError(*problems)
 
 
-def _check_apart(sets: Sequence[FaceSet], validation: Sequence[EvaluationSet]) -> None:
+def _check_apart(sets: Sequence[FaceSet], validation: Sequence[LabelledFaceSet]) -> None:
     """Raise UserError where thresholds would be chosen on the data that they are evaluated on."""
-    known = {one.fingerprint: one.name for one in sets if isinstance(one, EvaluationSet)}
+    known = {one.fingerprint: one.name for one in sets if isinstance(one, LabelledFaceSet)}
     for one in validation:
         if one.fingerprint in known:
             raise UserError.about(

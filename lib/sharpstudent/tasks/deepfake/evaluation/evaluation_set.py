@@ -126,7 +126,7 @@ AGGREGATIONS: dict[str, Aggregation] = {"largest": MAX, "max": MAX, "mean": MEAN
 
 
 @dataclass(frozen=True)
-class EvaluationSet(FaceSet):
+class LabelledFaceSet(FaceSet):
     """Faces with labels of their own. Nothing about them is random.
 
     Attributes:

@@ -21,7 +21,7 @@ from sharpstudent.metrics.checks import name_some
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, Manifest
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import (
     AGGREGATIONS,
-    EvaluationSet,
+    LabelledFaceSet,
     compute_fingerprint,
     make_unscored,
     name_frame,
@@ -207,7 +207,7 @@ class _Framed:
 
 def read_manifest_set(
     root: Path, *, name: str, split: str, faces: FacesRule, kind: str = "manifest", notes: Sequence[str] = ()
-) -> EvaluationSet:
+) -> LabelledFaceSet:
     """Read a prepared set.
 
     Args:
@@ -242,7 +242,7 @@ def read_manifest_set(
     missing = find_faceless(manifest.folder, rows, split, has_row=_build_finder(rows, framed))
     frames, reasons = _build_frames(name, rows, framed, frame_of, missing)
     numbers = np.asarray(scored, np.int64)
-    return EvaluationSet(
+    return LabelledFaceSet(
         name,
         ManifestFaces(manifest, scored),
         frames,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sharpstudent.core.types import Batch
     from sharpstudent.evaluation.evaluate import Evaluation, Heading
     from sharpstudent.evaluation.opened import OpenedModel
-    from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet, FaceSet
+    from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, LabelledFaceSet
     from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
     from sharpstudent.tasks.deepfake.evaluation.mistakes import HeatMaps
     from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
@@ -33,7 +33,7 @@ class FaceRenderer(Renderer):
     Heavy imports are made where they are needed, because the command line is read through this class.
     """
 
-    _validation: Sequence[EvaluationSet] = ()
+    _validation: Sequence[LabelledFaceSet] = ()
     _frames: Sequence[ScoredFrames] = ()
 
     def draw_batch(self, path: Path, batch: Batch) -> None:
@@ -174,10 +174,10 @@ class FaceRenderer(Renderer):
 
     def measure_robustness(self, session: Session) -> Mapping[str, Any]:
         """Measure the curves of corrupted pictures, where the request asks for them."""
-        from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+        from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet
         from sharpstudent.tasks.deepfake.evaluation.robustness import measure_robustness
 
-        request, faces = session.request, [one for one in session.sets if isinstance(one, EvaluationSet)]
+        request, faces = session.request, [one for one in session.sets if isinstance(one, LabelledFaceSet)]
         assert isinstance(request, FaceRequest)
         if request.robustness is None:
             return {}

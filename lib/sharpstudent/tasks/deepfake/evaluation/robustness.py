@@ -27,9 +27,15 @@ from sharpstudent.evaluation.compare import to_metric_value
 from sharpstudent.evaluation.tables import compute_tables
 from sharpstudent.metrics.bootstrap import compute_interval
 from sharpstudent.metrics.metric import make_binary_metric
-from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, Corruption, corrupt, crop_face, find_obstacle
+from sharpstudent.modalities.faces.corruptions import (
+    CORRUPTIONS,
+    Corruption,
+    corrupt,
+    explain_no_h264,
+    find_evaluation_crop,
+)
 from sharpstudent.report.results import MetricValue
-from sharpstudent.tasks.deepfake.evaluation.evaluation_set import EvaluationSet
+from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, join_frames
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, CorruptionPoint
@@ -40,7 +46,7 @@ from sharpstudent.tasks.deepfake.sources.face import Face
 CPU_PIXELS, DEVICE_PIXELS = 12 * 112 * 112, 64 * 224 * 224
 
 
-class InParts(nn.Module):
+class ChunkedModel(nn.Module):
     """A model that is given a few pictures at a time. Its outputs are the same but for rounding."""
 
     def __init__(self, model: nn.Module, most: int, layout: torch.memory_format) -> None:
@@ -55,7 +61,9 @@ class InParts(nn.Module):
 
 
 @contextlib.contextmanager
-def take_in_parts(models: Sequence[nn.Module], *, image_size: int, device: torch.device) -> Generator[list[InParts]]:
+def chunk_models(
+    models: Sequence[nn.Module], *, image_size: int, device: torch.device
+) -> Generator[list[ChunkedModel]]:
     """Wrap models so that they take batches of any size quickly.
 
     On a CPU the weights are kept with channels last meanwhile, which halves the time.
@@ -74,7 +82,7 @@ def take_in_parts(models: Sequence[nn.Module], *, image_size: int, device: torch
     try:
         for model in models:
             model.to(memory_format=layout)
-        yield [InParts(model, most, layout) for model in models]
+        yield [ChunkedModel(model, most, layout) for model in models]
     finally:
         for model in models:
             model.to(memory_format=torch.contiguous_format)
@@ -138,7 +146,7 @@ class CorruptedFaces(FaceSamples):
         """
         face, side = self._faces[index], self._image_size
         loaded = face.load()
-        crop = crop_face(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
+        crop = find_evaluation_crop(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
         count = len(self._variants)
         images = np.empty((count, side, side, 3), np.uint8)
         for place, variant in enumerate(self._variants):
@@ -174,7 +182,7 @@ def choose_corruptions(names: Sequence[str] | None, say: Callable[[str], None]) 
             remedy="name some of these, or none of them for all",
         )
     wanted = [corruption for corruption in CORRUPTIONS if not names or corruption.name in names]
-    obstacle = find_obstacle() if any(corruption.name == "h264" for corruption in wanted) else None
+    obstacle = explain_no_h264() if any(corruption.name == "h264" for corruption in wanted) else None
     if obstacle is None:
         return tuple(wanted)
     left = tuple(corruption for corruption in wanted if corruption.name != "h264")
@@ -235,7 +243,7 @@ Read = tuple[tuple[Table, ...], tuple[Replaced, ...]]  # a table for each model,
 
 def measure_robustness(
     models: Sequence[tuple[str, nn.Module]],
-    sets: Sequence[EvaluationSet],
+    sets: Sequence[LabelledFaceSet],
     *,
     image_size: int,
     num_workers: int,
@@ -271,9 +279,9 @@ def measure_robustness(
     chosen = choose_faces([one.labels for one in sets], most_faces, seed=seed, say=say)
     variants = list_variants(corruptions)
     scored: list[list[list[ScoredFrames]]] = []
-    with take_in_parts([model for _, model in models], image_size=image_size, device=device) as in_parts:
+    with chunk_models([model for _, model in models], image_size=image_size, device=device) as in_parts:
 
-        def read(of_set: EvaluationSet, faces: NDArray[np.int64]) -> Read:
+        def read(of_set: LabelledFaceSet, faces: NDArray[np.int64]) -> Read:
             """Evaluate all models on some faces of a set, given by number.
 
             Args:
@@ -305,9 +313,9 @@ def compute_area(values: Sequence[float]) -> float:
 
 
 def _score(
-    of_set: EvaluationSet,
+    of_set: LabelledFaceSet,
     faces: NDArray[np.int64],
-    read: Callable[[EvaluationSet, NDArray[np.int64]], Read],
+    read: Callable[[LabelledFaceSet, NDArray[np.int64]], Read],
     say: Say,
 ) -> list[list[ScoredFrames]]:
     """Score the frames of the chosen faces (n,) of a set: for each model and each variant those that have a score.
@@ -340,7 +348,7 @@ def _draw_curves(
     for one in corruptions:
         aucs = [plain, *(corrupted[one.name, level] for level in range(1, len(one.severities)))]
         points = tuple(
-            CorruptionPoint(strength=severity, label=one.tell(level), auc=auc)
+            CorruptionPoint(strength=severity, label=one.name_severity(level), auc=auc)
             for level, (severity, auc) in enumerate(zip(one.severities, aucs, strict=True))
         )
         values = [auc.value for auc in aucs if auc.value is not None]

@@ -23,7 +23,7 @@ from sharpstudent.tasks.deepfake.layouts.own_files import OwnFiles
 SHOWN = 12  # names in a message
 
 
-class Form(Protocol):
+class ClipFinder(Protocol):
     """What finds the clips of a layout: a module, or `own_files.OwnFiles`."""
 
     def recognise(self, root: Path) -> bool:
@@ -48,14 +48,14 @@ class Layout:
     """A layout that can be chosen by name.
 
     Attributes:
-        what: Its tree of folders in one line.
-        form: What finds its clips.
+        tree: Its tree of folders, in one line.
+        finder: Finds its clips: a module of this package, or an `OwnFiles`.
         data_set: Whether it is a published set, whose own files give the labels. The others are taken where no data set
             is recognised.
     """
 
-    what: str
-    form: Form
+    tree: str
+    finder: ClipFinder
     data_set: bool = True
 
 
@@ -103,7 +103,7 @@ def find_clips(root: Path, *, layout: str | None, label: int | None) -> tuple[st
             raise UserError.about(
                 "--label", f"was given, but the files of {name} give the labels", remedy="leave it out"
             )
-        found = LAYOUTS[name].form.find(root, label)
+        found = LAYOUTS[name].finder.find(root, label)
     except OSError as error:
         remedy = "make it readable, or move it away"
         raise UserError.about(
@@ -125,16 +125,16 @@ def _check_folder(root: Path) -> None:
 
 def _recognise(root: Path) -> str:
     """Return the one data set that the folder is, else the user's own photos and videos."""
-    names = [name for name, layout in LAYOUTS.items() if layout.data_set and layout.form.recognise(root)]
+    names = [name for name, layout in LAYOUTS.items() if layout.data_set and layout.finder.recognise(root)]
     if len(names) == 1:
         return names[0]
-    if not names and LAYOUTS[OWN_FILES].form.recognise(root):
+    if not names and LAYOUTS[OWN_FILES].finder.recognise(root):
         return OWN_FILES
     looked_for = names or list(LAYOUTS)
     raise UserError.about(
         where=str(root),
         what="has more than one layout" if names else "has no layout that is known",
-        expected="one of\n" + "\n".join(f"{name}: {LAYOUTS[name].what}" for name in looked_for),
+        expected="one of\n" + "\n".join(f"{name}: {LAYOUTS[name].tree}" for name in looked_for),
         got=_show_content(root),
         remedy=f"say --layout {'|'.join(names)}" if names else "say --layout NAME, or name the folder above or below",
     )
@@ -146,7 +146,7 @@ def _explain_empty(root: Path, name: str, found: Found) -> Problem:
     return Problem(
         where=str(root),
         what=f"holds nothing that layout {name} can use",
-        expected=LAYOUTS[name].what,
+        expected=LAYOUTS[name].tree,
         got="\n".join([*reasons, f"and {more} more"] if more > 0 else reasons) or _show_content(root),
         remedy="check the folder, or say another --layout NAME",
     )

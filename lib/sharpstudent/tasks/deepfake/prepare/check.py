@@ -22,8 +22,8 @@ from sharpstudent.tasks.deepfake.prepare.check_columns import (
     Finding,
     Named,
     count_of,
-    find_any,
     open_faces,
+    yield_finding,
 )
 from sharpstudent.tasks.deepfake.prepare.check_copies import check_copies, check_crops, encode_content
 from sharpstudent.tasks.deepfake.prepare.check_near import check_near
@@ -44,7 +44,7 @@ def check_balance(faces: Faces) -> Iterator[Finding | str]:
     else:
         what = count_of(len(lacking), "split that training needs is", "splits that training needs are") + " empty"
         remedy = "training needs faces in train and in val: add clips of more people, or raise the share of the split"
-        yield from find_any(what, len(lacking), lacking, remedy)
+        yield from yield_finding(what, len(lacking), lacking, remedy)
         if not counts[:, 1].any():
             yield "all faces are real: the fakes must come by self-blending"
     yield from _find_lone_class(by_split, ("test",) if is_for_testing else USED)
@@ -64,7 +64,7 @@ def _find_lone_class(by_split: dict[str, list[int]], splits: tuple[str, ...]) ->
             lacking.append(f"{split}: {real:,} real, no fake face")
     remedy = "neither training nor an AUC works with one class: add clips of the other one to this split"
     what = count_of(len(lacking), "split has", "splits have") + " faces of one class only"
-    return find_any(what, len(lacking), lacking, remedy)
+    return yield_finding(what, len(lacking), lacking, remedy)
 
 
 def _find_one_sided(faces: Faces, counts: np.ndarray, column: Named, kind: str) -> Iterator[Finding]:
@@ -83,7 +83,7 @@ def _find_one_sided(faces: Faces, counts: np.ndarray, column: Named, kind: str) 
     remedy = (
         f"a network learns the {kind} instead of what a fake is: add faces of the other label from it, or leave it out"
     )
-    return find_any(what, len(examples), examples, remedy)
+    return yield_finding(what, len(examples), examples, remedy)
 
 
 def check_leaks(faces: Faces) -> Iterator[Finding]:
@@ -103,13 +103,13 @@ def check_leaks(faces: Faces) -> Iterator[Finding]:
         shared = find_mixed(codes[left], faces.split[left])
         what = count_of(len(shared), f"{one} is", f"{many} are") + " in two splits"
         examples = (_show(faces, column, (codes == code) & left, faces.split, in_splits) for code in shared)
-        yield from find_any(what, len(shared), examples, remedy)
+        yield from yield_finding(what, len(shared), examples, remedy)
         left &= ~np.isin(codes, shared)
     mixed = find_mixed(faces.clip, faces.label)
     what = count_of(len(mixed), "clip has", "clips have") + " faces of both labels"
     remedy = "a clip is real or fake as a whole: mend the folders or the list that the labels come from"
     examples = (_show(faces, "clip_id", faces.clip == code, faces.label, LABELS) for code in mixed)
-    yield from find_any(what, len(mixed), examples, remedy)
+    yield from yield_finding(what, len(mixed), examples, remedy)
 
 
 _REMEDY = (

@@ -48,7 +48,7 @@ class Finding:
         return "\n".join([*lines, f"    what to do: {self.remedy}"])
 
 
-def find_any(what: str, count: int, examples: Iterable[str], remedy: str) -> Iterator[Finding]:
+def yield_finding(what: str, count: int, examples: Iterable[str], remedy: str) -> Iterator[Finding]:
     """Yield the finding with its first examples; nothing where the count is 0, and then no example is made.
 
     Args:

@@ -18,7 +18,7 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.duplicates import find_mixed
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow
 from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX, check_shard
-from sharpstudent.tasks.deepfake.prepare.check_columns import UNUSED, Codes, Faces, Finding, count_of, find_any
+from sharpstudent.tasks.deepfake.prepare.check_columns import UNUSED, Codes, Faces, Finding, count_of, yield_finding
 from sharpstudent.tasks.deepfake.sources.manifest import StoredCrop
 
 MOST_READ = 20_000  # crops; about 5 minutes on a slow disk
@@ -81,7 +81,7 @@ def _find_unusable(faces: Faces, rows: NDArray[np.int64]) -> Iterator[Finding]:
     what = (
         f"{count_of(len(reasons), 'crop is', 'crops are')} missing or not what was prepared ({len(rows):,} were read)"
     )
-    yield from find_any(what, len(reasons), reasons, f"is the folder whole, the disk sound? If so, {AGAIN}")
+    yield from yield_finding(what, len(reasons), reasons, f"is the folder whole, the disk sound? If so, {AGAIN}")
 
 
 def _check_sides(faces: Faces, row: FaceRow) -> None:
@@ -120,7 +120,7 @@ def _find_unsound_shards(faces: Faces) -> Iterator[Finding]:
         except UserError as error:
             examples.append("; ".join(f"{name} {problem.what}: {problem.got}" for problem in error.problems))
     what = count_of(len(examples), "shard holds", "shards hold") + " more than crops, or is broken"
-    yield from find_any(what, len(examples), examples, f"do not unpack it; {AGAIN}, with --shards")
+    yield from yield_finding(what, len(examples), examples, f"do not unpack it; {AGAIN}, with --shards")
 
 
 def _find_outside(faces: Faces) -> Iterator[Finding]:
@@ -129,7 +129,7 @@ def _find_outside(faces: Faces) -> Iterator[Finding]:
     what = f"{count_of(len(wrong), 'face has its', 'faces have their')} landmarks outside the crop"
     examples = (f"{faces.name_of(i)}: {shares[i]:.0%} of the points" for i in wrong.tolist())
     remedy = "the landmarks belong to another picture or another size: mend the source's files and prepare it again"
-    yield from find_any(what, len(wrong), examples, remedy)
+    yield from yield_finding(what, len(wrong), examples, remedy)
 
 
 def measure_outside(faces: Faces) -> NDArray[np.float64]:
@@ -157,7 +157,7 @@ def _find_small(faces: Faces) -> Iterator[Finding]:
     what = f"{count_of(len(small), 'face is', 'faces are')} smaller than the {least:g} px that were asked for"
     examples = (f"{faces.name_of(i)}: {faces.face_size[i]:.0f} px" for i in small.tolist())
     remedy = "prepare the set again, or with a lower --min-face if they are wanted"
-    yield from find_any(what, len(small), examples, remedy)
+    yield from yield_finding(what, len(small), examples, remedy)
 
 
 MOST_COMPARED = 2_000  # pictures whose copies are compared byte by byte
@@ -196,7 +196,7 @@ def check_copies(faces: Faces, content: Codes, *, full: bool) -> Iterator[Findin
             yield f"of {len(mixed):,} pictures that seem to be {where}, {len(compared):,} were compared"
         what = f"{count_of(len(confirmed), 'picture is', 'pictures are')} {where}, byte for byte"
         examples = (f"{faces.name_of(one)} = {faces.name_of(two)}" for one, two in confirmed)
-        yield from find_any(what, len(confirmed), examples, remedy)
+        yield from yield_finding(what, len(confirmed), examples, remedy)
     yield from _count_others(faces, content, crossing, used)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.duplicates import NearPairs
-from sharpstudent.tasks.deepfake.prepare.check_columns import UNUSED, Codes, Faces, Finding, count_of, find_any
+from sharpstudent.tasks.deepfake.prepare.check_columns import UNUSED, Codes, Faces, Finding, count_of, yield_finding
 from sharpstudent.tasks.deepfake.sources.manifest import StoredCrop
 
 SIDE = 64  # px of a face laid over another
@@ -172,7 +172,7 @@ def check_near(faces: Faces, content: Codes, *, full: bool) -> Iterator[Finding 
             continue
         what = f"{count_of(len(alike), 'pair of clips looks', 'pairs of clips look')} the same {where}"
         examples = (f"{faces.name_of(a)} ~ {faces.name_of(b)}: {share:.0%} alike" for a, b, share in alike)
-        yield from find_any(what, len(alike), examples, remedy)
+        yield from yield_finding(what, len(alike), examples, remedy)
         if len(pairs) > most:
             yield f"of {len(pairs):,} pairs of clips with near hashes {where}, the nearest {most:,} were compared"
         if pairs.has_forgotten:

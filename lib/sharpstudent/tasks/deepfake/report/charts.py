@@ -30,7 +30,7 @@ from sharpstudent.report.chart import (
     style_axes,
 )
 from sharpstudent.report.curves import build_training
-from sharpstudent.report.page import name_apart
+from sharpstudent.report.page import make_chart_names_unique
 from sharpstudent.report.text import DASH, Unit, format_value, make_slug, make_unique, shorten, shorten_names, show
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import name_metric
 from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, Drawing, ModelResult, Results
@@ -72,7 +72,7 @@ def build_charts(results: Results) -> ReportCharts:
     return ReportCharts(
         curves=tuple(_build_group(results.models, *place, stem) for place, stem in zip(places, stems, strict=True)),
         robustness=ChartGroup("Robustness", tuple(build_robustness(results.models))),
-        training=ChartGroup("Training", name_apart(training)),
+        training=ChartGroup("Training", make_chart_names_unique(training)),
     )
 
 

@@ -30,10 +30,10 @@ from sharpstudent.report.text import (
 from sharpstudent.tasks.deepfake.report.charts import find_least, list_corruptions, name_corruption
 from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, ModelResult
 from sharpstudent.tasks.deepfake.report.words import (
-    Word,
+    MetricLabel,
     describe_level,
     describe_part,
-    find_word,
+    find_label,
     name_threshold,
     split_name,
 )
@@ -128,7 +128,7 @@ def build_metric_tables(metrics: AllMetrics, level: str, suffix: str) -> MetricT
     title = f"Per {level.partition('_')[0]}" + _describe_rule(level)
     place = f"{describe_level(level)}, {describe_part(suffix)}"
     found = _merge_counts(metrics, level, suffix)
-    words = {base: find_word(base) for of_model in found.values() for base in of_model}
+    words = {base: find_label(base) for of_model in found.values() for base in of_model}
     titles = {base: _title_group(one) for base, one in words.items()}
 
     def build(caption: str, wanted: Iterable[str]) -> TextTable:
@@ -168,15 +168,15 @@ def build_kinds_table(metrics: AllMetrics, source: str, level: str, bases: Seque
     for base in bases:
         rows: list[Row] = []
         for suffix in metrics.list_kinds(source):
-            cells = _build_cells(metrics.models, metrics.found.get((level, suffix), {}), base, find_word(base), notes)
+            cells = _build_cells(metrics.models, metrics.found.get((level, suffix), {}), base, find_label(base), notes)
             if any(cell.text != DASH or cell.mark for cell in cells):
                 rows.append(Row(Cell(suffix.removeprefix(f"{source}/"), kind="words"), cells))
-        groups.append(Group(_title_with_direction(find_word(base)), tuple(rows)))
+        groups.append(Group(_title_with_direction(find_label(base)), tuple(rows)))
     caption = f"By kind of fake, {describe_level(level)} of {describe_part(source)}"
     return TextTable(caption, "Kind of fake", list_heads(metrics.models), _drop_empty(groups), notes.list_all())
 
 
-def build_cell(estimate: MetricValue | None, word: Word, notes: Notes) -> Cell:
+def build_cell(estimate: MetricValue | None, word: MetricLabel, notes: Notes) -> Cell:
     """Build the cell of an estimate, with its interval below it.
 
     Args:
@@ -197,7 +197,7 @@ def build_cell(estimate: MetricValue | None, word: Word, notes: Notes) -> Cell:
     )
 
 
-def _title_group(one: Word) -> str:
+def _title_group(one: MetricLabel) -> str:
     return _KINDS[one.kind] if one.threshold is None else f"Decisions at {name_threshold(one.threshold)}"
 
 
@@ -219,16 +219,18 @@ def _merge_counts(metrics: AllMetrics, level: str, suffix: str) -> Found:
     }
 
 
-def _build_row(models: Sequence[ModelResult], found: Found, base: str, one: Word, notes: Notes) -> Row:
+def _build_row(models: Sequence[ModelResult], found: Found, base: str, one: MetricLabel, notes: Notes) -> Row:
     head = Cell(_title_with_direction(one), link=f"word-{one.entry}" if one.entry != "other" else "", kind="words")
     return Row(head, _build_cells(models, found, base, one, notes))
 
 
-def _build_cells(models: Sequence[ModelResult], found: Found, base: str, one: Word, notes: Notes) -> tuple[Cell, ...]:
+def _build_cells(
+    models: Sequence[ModelResult], found: Found, base: str, one: MetricLabel, notes: Notes
+) -> tuple[Cell, ...]:
     return tuple(build_cell(found.get(model.name, {}).get(base), one, notes) for model in models)
 
 
-def _title_with_direction(one: Word) -> str:
+def _title_with_direction(one: MetricLabel) -> str:
     return one.title if one.rises is None else f"{one.title}{NARROW}{'↑' if one.rises else '↓'}"
 
 
@@ -272,7 +274,7 @@ def build_glance(metrics: AllMetrics) -> TextTable:
 
 
 def _build_head(level: str, base: str) -> Cell:
-    one = find_word(base)
+    one = find_label(base)
     unit, _, rule = level.partition("_")
     title = one.title if one.title[:2].isupper() else one.title[0].lower() + one.title[1:]
     return Cell(
@@ -295,7 +297,7 @@ def find_scale(metrics: AllMetrics) -> float:
 
 
 def _build(estimate: MetricValue | None, base: str, notes: Notes, least: float) -> Cell:
-    cell = build_cell(estimate, find_word(base), notes)
+    cell = build_cell(estimate, find_label(base), notes)
     if base != "auc" or estimate is None or estimate.value is None:
         return cell
     ends = (estimate.value if end is None else end for end in (estimate.low, estimate.value, estimate.high))
@@ -324,7 +326,7 @@ def build_severities(models: Sequence[ModelResult]) -> TextTable:
 def _build_rows(models: Sequence[ModelResult], name: str, notes: Notes) -> tuple[Row, ...]:
     curves = _find(models, name)
     labels = dict.fromkeys(point.label for curve in curves if curve is not None for point in curve.points)
-    auc = find_word("auc")
+    auc = find_label("auc")
     return tuple(
         Row(Cell(label, kind="words"), tuple(build_cell(_find_point(curve, label), auc, notes) for curve in curves))
         for label in labels

@@ -35,7 +35,7 @@ from sharpstudent.report.text import (
     format_probability,
     format_value,
     list_heads,
-    word,
+    text_cell,
 )
 from sharpstudent.report.verdict import NO_DIFFERENCE, find_side
 from sharpstudent.tasks.deepfake.report.charts import ReportCharts, build_charts
@@ -80,7 +80,7 @@ def build_temperatures(models: Sequence[ModelResult]) -> TextTable:
         Cell("Temperature", link="word-temperature"),
         Cell("Log loss", small="before → after", link="word-log-loss"),
         Cell("ECE", small="before → after", link="word-ece"),
-        word("Fitted on"),
+        text_cell("Fitted on"),
     ]
     return build_list("Temperatures, and what they change where they were fitted", "Model", columns, rows, notes)
 
@@ -90,7 +90,7 @@ def _build_temperature(one: CalibrationResult, notes: Notes) -> tuple[Cell, ...]
         Cell(f"{one.temperature:.3f}", title=one.note or "", mark=notes.mark(one.note)),
         Cell(" → ".join(format_value(value, "nats") for value in one.log_loss)),
         Cell(" → ".join(format_value(value, "share") for value in one.ece)),
-        word(one.fitted_on),
+        text_cell(one.fitted_on),
     )
 
 
@@ -101,7 +101,7 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
             f"{model.name}: {describe_level(level)}",
             tuple(
                 Row(
-                    word(capitalize_first(name_threshold(name))),
+                    text_cell(capitalize_first(name_threshold(name))),
                     (
                         Cell(f"{point.threshold:.3f}".replace("-", MINUS)),
                         Cell(format_probability(0.5 * (1.0 + math.tanh(0.5 * point.threshold)))),
@@ -127,7 +127,7 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
 
 
 _PAIR_COLUMNS = (
-    (word("Reads as"), lambda one: word(describe_better(one.difference, _find_better(one)))),
+    (text_cell("Reads as"), lambda one: text_cell(describe_better(one.difference, _find_better(one)))),
     (Cell("p", link="word-p"), P_VALUE[1]),
     (Cell("Agreement", link="word-agreement"), lambda one: Cell(format_value(one.agreement, "percent"))),
 )
@@ -147,9 +147,9 @@ def _find_better(one: ComparisonResult) -> str | None:
 
 def build_bands(bands: Sequence[Band]) -> TextTable:
     """Build the table of what the guide expects beside what was measured."""
-    rows = [Row(word(band.what), (word(band.expected), word(band.measured))) for band in bands]
+    rows = [Row(text_cell(band.what), (text_cell(band.expected), text_cell(band.measured))) for band in bands]
     caption = "What the two-stage guide expects on FaceForensics++ at 380 px, beside what was measured here"
-    return build_list(caption, "What", [word("Expected there"), word("Measured here")], rows, Notes())
+    return build_list(caption, "What", [text_cell("Expected there"), text_cell("Measured here")], rows, Notes())
 
 
 def build_data(data: Sequence[DataResult]) -> TextTable:
@@ -173,12 +173,12 @@ def build_counts(data: Sequence[DataResult], caption: str, head: str, name: str)
         The table.
     """
     rows = [
-        Row(word(one.name), (word(counted), Cell(format_count(count))))
+        Row(text_cell(one.name), (text_cell(counted), Cell(format_count(count))))
         for one in data
         for counted, count in getattr(one, name).items()
         if count
     ]
-    return build_list(caption, "Set", [word(head), Cell("Frames")], rows, Notes())
+    return build_list(caption, "Set", [text_cell(head), Cell("Frames")], rows, Notes())
 
 
 def _describe_kind(one: DataResult) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sharpstudent.core.io import atomic_path
 from sharpstudent.core.types import Batch
-from sharpstudent.report.text import DASH, Cell, Group, Row, TextTable, format_probability, word
+from sharpstudent.report.text import DASH, Cell, Group, Row, TextTable, format_probability, text_cell
 from sharpstudent.tasks.deepfake.report.results import MistakeResult
 
 MOST_CARDS = 24
@@ -181,7 +181,7 @@ def build_mistakes_table(mistakes: Sequence[MistakeResult]) -> TextTable:
     )
     left = len(mistakes) - len(shown)
     notes = (("1", f"{left:,} more are in results.json."),) if left else ()
-    columns = (Cell("Probability of fake"), word("Truth"), word("Source"), word("Kind of fake"))
+    columns = (Cell("Probability of fake"), text_cell("Truth"), text_cell("Source"), text_cell("Kind of fake"))
     return TextTable("Further mistakes", "Sample", columns, groups, notes)
 
 
@@ -189,7 +189,7 @@ def _build_row(mistake: MistakeResult) -> Row:
     kind = mistake.manipulation if mistake.label and mistake.manipulation else DASH
     truth = "fake" if mistake.label else "real"
     score = Cell(format_probability(mistake.probability))
-    return Row(word(mistake.sample_id), (score, word(truth), word(mistake.source), word(kind)))
+    return Row(text_cell(mistake.sample_id), (score, text_cell(truth), text_cell(mistake.source), text_cell(kind)))
 
 
 CELL_INCHES = 1.5

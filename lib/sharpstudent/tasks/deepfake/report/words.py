@@ -53,7 +53,7 @@ class MetricName:
 
 
 @dataclass(frozen=True)
-class Word:
+class MetricLabel:
     """How a metric is named and formatted.
 
     Attributes:
@@ -85,19 +85,19 @@ def split_name(name: str) -> MetricName:
     return MetricName(level, base, suffix)
 
 
-def find_word(base: str) -> Word:
+def find_label(base: str) -> MetricLabel:
     """Find how a metric is named; an unknown one keeps its name."""
     plain = base.removesuffix("_calibrated")
     after = "" if plain == base else ", after temperature"
     if plain in _PLAIN:
         title, unit, rises, kind, entry = _PLAIN[plain]
-        return Word(f"{title}{after}", unit, rises, kind, entry)
+        return MetricLabel(f"{title}{after}", unit, rises, kind, entry)
     if found := _AT_FPR.fullmatch(base):
-        return Word(f"TPR at {found['rate']}{NARROW}% FPR", "percent", True, "ranking", "tpr")
+        return MetricLabel(f"TPR at {found['rate']}{NARROW}% FPR", "percent", True, "ranking", "tpr")
     if found := _AT_THRESHOLD.fullmatch(base):
         title, rises, entry = _AT[found["what"]]
-        return Word(title, "percent", rises, "decision", entry, found["threshold"])
-    return Word(base.replace("_", " "), "share", None, "other", "other")
+        return MetricLabel(title, "percent", rises, "decision", entry, found["threshold"])
+    return MetricLabel(base.replace("_", " "), "share", None, "other", "other")
 
 
 def name_threshold(name: str) -> str:
@@ -123,7 +123,7 @@ def describe_part(suffix: str) -> str:
 def describe_metric(name: str) -> str:
     """Name a metric with level and part: "AUC of frames, all data"."""
     parts = split_name(name)
-    return f"{find_word(parts.base).title} of {describe_level(parts.level)}, {describe_part(parts.suffix)}"
+    return f"{find_label(parts.base).title} of {describe_level(parts.level)}, {describe_part(parts.suffix)}"
 
 
 def _describe_rule(rule: str) -> str:

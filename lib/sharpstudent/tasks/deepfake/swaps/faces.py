@@ -16,7 +16,7 @@ from sharpstudent.core.random import build_generator
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.splits import find_groups
 from sharpstudent.modalities.faces.swap.match import FaceLook, LookTable, describe_look
-from sharpstudent.modalities.faces.swap.swap import PhotoFace, PointedFace, SwapDraft, UnfitPair, crop_face, draft_swap
+from sharpstudent.modalities.faces.swap.swap import PhotoFace, PointedFace, SwapDraft, UnfitPair, crop_photo, draft_swap
 from sharpstudent.tasks.deepfake.sources.face import read_picture
 from sharpstudent.tasks.deepfake.sources.face_crops import load_face_models
 from sharpstudent.tasks.deepfake.sources.photos import Photo
@@ -168,4 +168,4 @@ class PartnerChoice:
 
     def _crop(self, index: int) -> PhotoFace:
         face = self._faces[index]
-        return crop_face(read_picture(face.photo.path), face.points, face.box_xyxy, self._image_size)
+        return crop_photo(read_picture(face.photo.path), face.points, face.box_xyxy, self._image_size)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256, lock_folder, make_folder, write_bytes_atomically
 from sharpstudent.data.dataset import UnreadableSample
-from sharpstudent.modalities.faces.swap.swap import finish_swap, keep_picture
+from sharpstudent.modalities.faces.swap.swap import finish_swap, resize_crop
 from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
 from sharpstudent.tasks.deepfake.sources.photos import Photo
 from sharpstudent.tasks.deepfake.swaps.faces import FaceFinder, FoundFace, PartnerChoice
@@ -135,10 +135,10 @@ def _make_one(
     for source, draft in choice.choose(index, request.per_face):
         swap = finish_swap(draft)
         row = names.build_row(target.photo, source.photo, swap.method)
-        _write(request, row, keep_picture(swap.image, crop.final_xyxy, request.image_size))
+        _write(request, row, resize_crop(swap.image, crop.final_xyxy, request.image_size))
         rows.append(row)
     row = names.build_row(target.photo, None, "")
-    _write(request, row, keep_picture(crop.face.image, crop.final_xyxy, request.image_size))
+    _write(request, row, resize_crop(crop.face.image, crop.final_xyxy, request.image_size))
     rows.append(row)
     add_rows(request.dest, rows)
     return rows
