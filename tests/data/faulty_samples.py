@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from made_samples import MadeItems
+from made_samples import MadeSamples
 from sharpstudent.core.types import Sample
 
 
@@ -52,7 +52,7 @@ def raise_an_os_error() -> None:
     raise OSError("a defect, not a lost connection")
 
 
-class Faulty(MadeItems):
+class Faulty(MadeSamples):
     """Items up to `at` are sound and take `seconds` each; from there on a worker does `fault` first."""
 
     def __init__(self, items: int, fault: Callable[[], None], *, at: int = 0, seconds: float = 0.0) -> None:

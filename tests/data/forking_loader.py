@@ -11,13 +11,13 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "helpers"), str(HERE)]
 
-from made_samples import MadeItems
+from made_samples import MadeSamples
 from sharpstudent.core.types import Sample
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import TrainSampler
 
 
-class Blurred(MadeItems):
+class Blurred(MadeSamples):
     """Samples that need OpenCV, as faces do."""
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:

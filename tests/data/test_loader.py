@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_samples import Crashing, MadeItems, collate_pictures
+from made_samples import Crashing, MadeSamples, collate_pictures
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.core.types import Batch, Sample
 from sharpstudent.data.dataset import UnreadableSample
@@ -27,7 +27,7 @@ from sharpstudent.data.sampler import SampleKey, TrainSampler
 
 
 def load(
-    source: MadeItems, *, workers: int = 0, epoch: int = 1, start: int = 0, batch_size: int = 3
+    source: MadeSamples, *, workers: int = 0, epoch: int = 1, start: int = 0, batch_size: int = 3
 ) -> list[LoadedBatch]:
     order = TrainSampler(len(source), batch_size, 2, seed=5)
     keys = order.batches(epoch, start_step=start)
@@ -51,7 +51,7 @@ def to_bytes(loaded: list[LoadedBatch]) -> list[object]:
 
 
 def test_a_batch_keeps_the_order_of_the_samples_and_everything_stays_together() -> None:
-    (first, *_) = load(MadeItems(9))
+    (first, *_) = load(MadeSamples(9))
     batch = first.batch
     keys = next(iter(TrainSampler(9, 3, 2, seed=5).batches(1)))
     assert batch.rows["id"] == tuple(f"{key.index}#{place}" for key in keys for place in range(2))
@@ -86,12 +86,12 @@ def test_pictures_become_float32_rgb_in_0_to_1_channels_first_and_contiguous() -
     assert "mask" not in batch.rows
 
 
-def make_batch(source: MadeItems, *indices: int) -> Batch:
+def make_batch(source: MadeSamples, *indices: int) -> Batch:
     return BatchMaker(source, seed=0)([SampleKey(1, index, visit=7) for index in indices]).batch
 
 
 def test_samples_of_different_sizes_make_one_batch_and_say_whose_each_row_is() -> None:
-    batch = make_batch(MadeItems(4, sizes=(2, 1, 3)), 3, 1, 2, 1)
+    batch = make_batch(MadeSamples(4, sizes=(2, 1, 3)), 3, 1, 2, 1)
     assert batch.rows["id"] == ("3#0", "3#1", "1#0", "2#0", "2#1", "2#2", "1#0")
     assert batch.targets["label"].tolist() == [0, 1, 0, 0, 1, 1, 0]
     assert batch.rows["sample"] == (0, 0, 1, 2, 2, 2, 3)  # a sample that is there twice is two
@@ -102,13 +102,13 @@ def test_samples_of_different_sizes_make_one_batch_and_say_whose_each_row_is() -
 
 
 def test_a_substitutes_key_tells_what_was_read_and_not_what_was_wanted() -> None:
-    for loaded in load(MadeItems(8, broken=(2, 5))):
+    for loaded in load(MadeSamples(8, broken=(2, 5))):
         indices = [int(name.split("#")[0]) for name in loaded.batch.rows["id"]]
         assert [key[0] for key in loaded.batch.rows["key"]] == indices
 
 
 def test_a_sample_without_rows_takes_no_place_in_a_batch_but_keeps_its_number() -> None:
-    batch = make_batch(MadeItems(3, sizes=(1, 0, 2)), 2, 1, 0)
+    batch = make_batch(MadeSamples(3, sizes=(1, 0, 2)), 2, 1, 0)
     assert batch.rows["id"] == ("2#0", "2#1", "0#0")
     assert batch.rows["sample"] == (0, 0, 2)
     assert batch.rows["key"] == ((2, 7, 0), (2, 7, 1), (0, 7, 0))
@@ -134,7 +134,7 @@ def test_a_weight_that_only_some_samples_have_is_1_for_the_others() -> None:
 
 @pytest.mark.parametrize("field", ["inputs", "targets"])
 def test_samples_that_do_not_have_the_same_fields_are_refused_with_their_names(field: str) -> None:
-    sample = MadeItems(1).make(0, np.random.default_rng(0))
+    sample = MadeSamples(1).make(0, np.random.default_rng(0))
     other = replace(sample, **{field: {**getattr(sample, field), "more": np.zeros((2, 1), np.float32)}})
     with pytest.raises(ValueError, match=f"the same {field}, got .*more"):
         collate([sample, other], ["a", "b"])
@@ -183,7 +183,7 @@ def test_a_part_of_a_batch_keeps_the_shared_inputs_that_its_rows_read_and_no_oth
 
 
 def test_a_slice_of_a_batch_keeps_what_is_known_of_its_rows() -> None:
-    batch = load(MadeItems(9))[0].batch
+    batch = load(MadeSamples(9))[0].batch
     part = batch[2:5]
     assert (len(part), part.rows["sample"], part.rows["id"]) == (3, (1, 1, 2), batch.rows["id"][2:5])
     assert torch.equal(part.rows["mask"], batch.rows["mask"][2:5])
@@ -194,7 +194,7 @@ def test_a_slice_of_a_batch_keeps_what_is_known_of_its_rows() -> None:
 
 
 def test_a_batch_is_cut_between_samples() -> None:
-    batch = make_batch(MadeItems(4, sizes=(2, 1, 3)), 3, 1, 2, 0)  # of 2, 1, 3 and 2 rows
+    batch = make_batch(MadeSamples(4, sizes=(2, 1, 3)), 3, 1, 2, 0)  # of 2, 1, 3 and 2 rows
     assert [part.rows["id"] for part in batch.split(2)] == [batch.rows["id"][:3], batch.rows["id"][3:]]
     assert [len(part) for part in batch.split(3)] == [3, 3, 2]
     assert [len(part) for part in batch.split(9)] == [2, 1, 3, 2]
@@ -206,12 +206,12 @@ def test_a_batch_is_cut_between_samples() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_are_the_same_for_any_number_of_workers(workers: int) -> None:
-    source = MadeItems(10, broken=(3,))
+    source = MadeSamples(10, broken=(3,))
     assert to_bytes(load(source, workers=workers)) == to_bytes(load(source))
 
 
 def test_batches_are_the_same_when_an_epoch_is_taken_up_in_its_middle_with_other_workers() -> None:
-    source = MadeItems(10, broken=(3,))
+    source = MadeSamples(10, broken=(3,))
     assert to_bytes(load(source, start=3, workers=2)) == to_bytes(load(source))[3:]
 
 
@@ -219,7 +219,7 @@ def test_each_visit_and_each_epoch_draws_afresh() -> None:
     drawn = set()
     count = 0
     for epoch in (1, 2):
-        for loaded in load(MadeItems(6), epoch=epoch):
+        for loaded in load(MadeSamples(6), epoch=epoch):
             for image, name in zip(loaded.batch.inputs["image"], loaded.batch.rows["id"], strict=True):
                 drawn.add((name, image[2].numpy().tobytes()))
                 count += 1
@@ -231,16 +231,16 @@ def test_loading_does_not_touch_the_global_random_states(workers: int) -> None:
     torch.manual_seed(3)
     np.random.seed(3)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].tobytes()
-    load(MadeItems(6), workers=workers)
+    load(MadeSamples(6), workers=workers)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tobytes() == numpy_before
 
 
 def test_the_global_random_states_do_not_reach_the_items() -> None:
     torch.manual_seed(1)
-    first = to_bytes(load(MadeItems(6)))
+    first = to_bytes(load(MadeSamples(6)))
     torch.manual_seed(2)
-    assert to_bytes(load(MadeItems(6))) == first
+    assert to_bytes(load(MadeSamples(6))) == first
 
 
 # --- What cannot be read --------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_the_global_random_states_do_not_reach_the_items() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_item_is_replaced_by_a_readable_one_and_reported_with_the_reason(workers: int) -> None:
-    loaded = load(MadeItems(8, broken=(2, 5)), workers=workers)
+    loaded = load(MadeSamples(8, broken=(2, 5)), workers=workers)
     replaced = [r for batch in loaded for r in batch.replaced]
     assert {(r.path, r.reason) for r in replaced} == {(f"photos/{i}.jpg", "is empty (0 bytes)") for i in (2, 5)}
     assert all(len(batch.batch) == 6 for batch in loaded)
@@ -259,7 +259,7 @@ def test_an_unreadable_item_is_replaced_by_a_readable_one_and_reported_with_the_
 
 def test_the_stand_in_depends_on_the_items_key_alone() -> None:
     """Not on its place in a batch, nor on what was read before."""
-    source = MadeItems(30, broken=(2, 3))
+    source = MadeSamples(30, broken=(2, 3))
     keys = [SampleKey(epoch, 2) for epoch in range(1, 5)]
     fresh = [BatchMaker(source, seed=5).make(key, []) for key in keys]
     used = BatchMaker(source, seed=5)
@@ -272,7 +272,7 @@ def test_the_stand_in_depends_on_the_items_key_alone() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_set_beyond_saving_is_the_users_error_also_from_a_worker(workers: int) -> None:
     with pytest.raises(UserError) as caught:
-        load(MadeItems(5, broken=range(5)), workers=workers)
+        load(MadeSamples(5, broken=range(5)), workers=workers)
     text = caught.value.as_text()
     assert "photos/" in text
     assert "could not be read" in text
@@ -295,7 +295,7 @@ def test_a_worker_that_dies_is_noticed() -> None:
 def test_no_worker_is_left_behind_when_the_caller_stops_in_the_middle() -> None:
     before = len(multiprocessing.active_children())
     order = TrainSampler(20, 2, 1, 0)
-    batches = load_batches(MadeItems(20), order.batches(1), seed=0, num_workers=2)
+    batches = load_batches(MadeSamples(20), order.batches(1), seed=0, num_workers=2)
     next(batches)
     batches.close()
     assert len(multiprocessing.active_children()) == before

@@ -18,7 +18,7 @@ from pathlib import Path
 import faulty_samples
 import pytest
 from faulty_samples import Faulty, do_nothing
-from made_samples import MadeItems
+from made_samples import MadeSamples
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.data.loader import LoadedBatch, load_batches
 from sharpstudent.data.sampler import evaluation_batches
@@ -28,7 +28,7 @@ PROGRAM = Path(__file__).with_name("faulty_loading.py")
 FOLDERS = [str(PROGRAM.parents[2]), str(PROGRAM.parents[1] / "helpers"), str(PROGRAM.parent)]
 
 
-def open_batches(source: MadeItems, *, workers: int = 2, timeout_s: float = 30.0) -> Iterator[LoadedBatch]:
+def open_batches(source: MadeSamples, *, workers: int = 2, timeout_s: float = 30.0) -> Iterator[LoadedBatch]:
     """Batches of 4 items."""
     keys = evaluation_batches(len(source), 4)
     return load_batches(source, keys, seed=0, num_workers=workers, timeout_s=timeout_s)
@@ -91,7 +91,7 @@ def test_batches_that_come_within_the_timeout_are_waited_for_however_long_all_of
 
 
 def test_time_that_the_training_process_spends_elsewhere_is_not_waiting() -> None:
-    batches = open_batches(MadeItems(8), timeout_s=0.4)
+    batches = open_batches(MadeSamples(8), timeout_s=0.4)
     next(batches)
     time.sleep(1.0)
     next(batches)
@@ -240,12 +240,12 @@ def test_a_worker_that_dies_is_told_in_another_than_the_main_thread_too() -> Non
 def test_a_death_changes_nothing_for_the_next_loading() -> None:
     with pytest.raises(TrainingStopped):
         list(open_batches(Faulty(40, faulty_samples.be_killed, at=8)))
-    assert len(list(open_batches(MadeItems(40)))) == 10
+    assert len(list(open_batches(MadeSamples(40)))) == 10
 
 
 def test_the_handler_of_child_signals_is_put_back() -> None:
     before = signal.getsignal(signal.SIGCHLD)
-    batches = open_batches(MadeItems(40))
+    batches = open_batches(MadeSamples(40))
     next(batches)
     assert signal.getsignal(signal.SIGCHLD) is before
     batches.close()
@@ -254,7 +254,7 @@ def test_the_handler_of_child_signals_is_put_back() -> None:
 
 def test_workers_leave_ctrl_c_and_sigterm_to_the_training_process() -> None:
     """A job scheduler sends SIGTERM to all processes: the training process needs its workers until it has saved."""
-    batches = open_batches(MadeItems(40))
+    batches = open_batches(MadeSamples(40))
     next(batches)
     for pid in list_workers():
         os.kill(pid, signal.SIGTERM)
@@ -301,7 +301,7 @@ def test_a_worker_that_cannot_be_started_is_told_and_those_that_started_are_ende
 
     monkeypatch.setattr(os, "fork", fork_once)
     with pytest.raises(TrainingStopped, match=r"could not be started \(Resource temp.*--set num_workers=1$") as caught:
-        next(open_batches(MadeItems(8)))
+        next(open_batches(MadeSamples(8)))
     assert list_workers() == []
     del caught  # until here torch's own objects live, too, which would end them in their own time
 
@@ -354,7 +354,7 @@ def test_fifty_epochs_use_no_more_files_shared_memory_or_threads_than_two(stops:
 
     def take(epochs: int) -> None:
         for _ in range(epochs):
-            batches = open_batches(MadeItems(16))
+            batches = open_batches(MadeSamples(16))
             next(batches)
             workers.update(list_workers())
             batches.close() if stops else list(batches)

@@ -19,14 +19,14 @@ def collate_pictures(samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
     return replace(batch, inputs={"image": pictures_to_tensor(batch.inputs["image"])})
 
 
-class MadeItems(Samples):
+class MadeSamples(Samples):
     """Pairs of 4 x 4 pictures: the first channel is the index, the second the label, the third is drawn."""
 
-    def __init__(self, items: int, *, broken: Collection[int] = (), sizes: tuple[int, ...] = (2,)) -> None:
-        self._items, self._broken, self._sizes = items, frozenset(broken), sizes
+    def __init__(self, count: int, *, broken: Collection[int] = (), sizes: tuple[int, ...] = (2,)) -> None:
+        self._count, self._broken, self._sizes = count, frozenset(broken), sizes
 
     def __len__(self) -> int:
-        return self._items
+        return self._count
 
     def name(self, index: int) -> str:
         return f"photos/{index}.jpg"
@@ -53,11 +53,11 @@ class MadeItems(Samples):
         )
 
 
-class Crashing(MadeItems):
-    """Its worker raises something that is nobody's mistake but ours, or dies."""
+class Crashing(MadeSamples):
+    """Its worker raises an exception that is a defect of this project, or dies."""
 
-    def __init__(self, items: int, *, dies: bool) -> None:
-        super().__init__(items)
+    def __init__(self, count: int, *, dies: bool) -> None:
+        super().__init__(count)
         self._dies = dies
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:

@@ -1,4 +1,4 @@
-"""Pictures that say their class in red, models that read it, and an output root in which preflights are made."""
+"""Pictures that say their class in red, models that read it, and an output folder in which the checks run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ SIDE = 8  # [px]
 
 @dataclass
 class Pictures(Samples):
-    """A real and a fake picture an item: red says which, green is drawn. Two items a person. `made` notes who asked."""
+    """One real and one fake picture a sample: red says which, green is random. Two samples a person. `made` lists the
+    indices that were made."""
 
-    items: int = 20
+    samples: int = 20
     folder: Path | None = None
     broken: tuple[int, ...] = ()
     shade: int = 0
@@ -41,10 +42,10 @@ class Pictures(Samples):
     depends_on: Sequence[Path] = ()
 
     def __len__(self) -> int:
-        return self.items
+        return self.samples
 
     def name(self, index: int) -> str:
-        return f"item {index}" if self.folder is None else str(self.folder / f"{index}.png")
+        return f"sample {index}" if self.folder is None else str(self.folder / f"{index}.png")
 
     def group(self, index: int) -> str:
         return f"person {index // 2}"
@@ -88,8 +89,8 @@ GOOD, STUDENT = (4.0, 3.0), (3.0, 2.0)  # gain and noise of two models that are 
 
 
 @dataclass
-class Place:
-    """An output root in which preflights are made; `lines` are those of the last one."""
+class PreflightSetup:
+    """An output folder, data and teachers for preflight checks; `lines` are those that the last run printed."""
 
     root: Path
     source: Pictures = field(default_factory=Pictures)
@@ -105,7 +106,7 @@ class Place:
         run = Run(config, torch.device("cpu"), Console(file=io.StringIO()), None, False, folder=self.root / "run")
         return Validator(run, self.task, TrainingData(self.source, self.source), self.stop, lambda _: None)
 
-    def fly(
+    def run_preflight(
         self, student: nn.Module | tuple[float, float] = STUDENT, *teachers: nn.Module | tuple[float, float]
     ) -> PreflightReport:
         models = [model if isinstance(model, nn.Module) else Reader(*model) for model in (student, *teachers)]
@@ -117,16 +118,16 @@ class Place:
         return sorted((self.root / ".preflight").glob("*"))
 
     @property
-    def was_judged(self) -> bool:
-        """Whether the last preflight took a pass over the items."""
-        return len(self.source.made) > 1  # the first item is always looked at
+    def has_evaluated(self) -> bool:
+        """Whether the last preflight evaluated a model on the samples."""
+        return len(self.source.made) > 1  # the first sample is always made
 
-    def fly_together(
+    def run_preflight_with_ensemble(
         self, student: tuple[float, float], *teachers: tuple[float, float], calibrate: Sequence[int] = (), **keys: Any
     ) -> PreflightReport:
-        """As `fly`, with teachers as a run has them. calibrate: the places of those that are; keys: of the ensemble."""
+        """As `run_preflight`, with an ensemble. calibrate: indices of calibrated teachers; keys: of the ensemble."""
         adapted = [FrozenTeacher(Reader(*teacher)) for teacher in teachers]
-        self.sections = tuple(TeacherSection(name="x", calibrate=place in calibrate) for place in range(len(adapted)))
+        self.sections = tuple(TeacherSection(name="x", calibrate=index in calibrate) for index in range(len(adapted)))
         self.ensemble = TeacherEnsemble(adapted, **keys)
         named = [(f"teacher {number}", model) for number, model in enumerate(adapted, 1)]
         self.lines, self.source.made = [], []

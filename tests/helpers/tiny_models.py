@@ -78,7 +78,7 @@ def make_student(seed: int = 0, **settings: Any) -> TinyStudent:
 
 
 def make_plain_student(seed: int = 0, *, dtype: torch.dtype = torch.float32) -> TinyStudent:
-    """Nothing in it looks at more than one image, and nothing draws: a batch may be cut anywhere."""
+    """No layer mixes images, and none draws random numbers: a batch may be split anywhere."""
     student = make_student(seed, norm=lambda width: nn.GroupNorm(2, width))
     student.depth, student.dropout = nn.Identity(), nn.Identity()
     return student.to(dtype)

@@ -73,7 +73,7 @@ def make_run(config: RunConfig | None = None, device: str = "cpu", **keys: Any) 
 
 
 class TinyTask(ClassificationTask):
-    """Pictures of 9 x 9 of two classes, for what asks a task for an example; it has no data and builds no model."""
+    """Pictures of 9 x 9 of two classes, for code that needs some task; it has no data and builds no model."""
 
     Section = TaskSection
     classes = ("one", "two")

@@ -1,4 +1,4 @@
-"""What an epoch's figures warn of, whichever metric selects."""
+"""What the metrics of an epoch warn of, whichever metric selects."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def make_result(**own: float) -> ValidationResult:
     return ValidationResult(dict(own), next(iter(own.values())), own, nothing, nothing)
 
 
-def see(
-    position: TrainState,
+def find(
+    state: TrainState,
     result: ValidationResult,
     *,
     task: TinyTask | None = None,
@@ -36,27 +36,27 @@ def see(
     settled: bool = True,
 ) -> str:
     task = AucTask() if task is None else task
-    return "\n".join(find_alarms(position, CONFIG, task, result, ratio=ratio, is_settled=settled))
+    return "\n".join(find_alarms(state, CONFIG, task, result, ratio=ratio, is_settled=settled))
 
 
-def test_chance_is_told_by_the_tasks_first_metric_whatever_selects() -> None:
-    position = TrainState()
-    told = [see(position, make_result(val_eer=0.1, val_auc=0.5)) for _ in range(3)]
-    assert told[:2] == ["", ""]
-    assert "val_auc has been within" in told[2]
-    position = TrainState()
-    assert [see(position, make_result(val_eer=0.5, val_auc=0.9)) for _ in range(3)] == ["", "", ""]
+def test_chance_is_detected_by_the_tasks_first_metric_whatever_selects() -> None:
+    state = TrainState()
+    alarms = [find(state, make_result(val_eer=0.1, val_auc=0.5)) for _ in range(3)]
+    assert alarms[:2] == ["", ""]
+    assert "val_auc has been within" in alarms[2]
+    state = TrainState()
+    assert [find(state, make_result(val_eer=0.5, val_auc=0.9)) for _ in range(3)] == ["", "", ""]
 
 
 def test_a_task_without_an_auc_is_watched_by_its_own_metric() -> None:
-    position = TrainState()
-    told = [see(position, make_result(val_accuracy=0.5), task=TinyTask()) for _ in range(3)]
-    assert told[:2] == ["", ""]
-    assert "val_accuracy has been within" in told[2]
+    state = TrainState()
+    alarms = [find(state, make_result(val_accuracy=0.5), task=TinyTask()) for _ in range(3)]
+    assert alarms[:2] == ["", ""]
+    assert "val_accuracy has been within" in alarms[2]
 
 
-def test_terms_out_of_balance_are_told_once_and_only_when_they_move_no_more() -> None:
-    position, fine = TrainState(), make_result(val_auc=0.9)
-    assert see(position, fine, ratio=0.01, settled=False) == ""
-    assert "little is distilled" in see(position, fine, ratio=0.01)
-    assert see(position, fine, ratio=0.01) == ""
+def test_terms_out_of_balance_are_reported_once_and_only_after_the_schedules_end() -> None:
+    state, fine = TrainState(), make_result(val_auc=0.9)
+    assert find(state, fine, ratio=0.01, settled=False) == ""
+    assert "little is distilled" in find(state, fine, ratio=0.01)
+    assert find(state, fine, ratio=0.01) == ""

@@ -63,7 +63,7 @@ def test_the_ratio_counts_from_three_on() -> None:
     assert see(CollapseWatch(), [take(1.0, 3.01)] * 200) == [WINDOW - 1]
 
 
-def test_skipped_and_plain_steps_are_not_looked_at() -> None:
+def test_skipped_and_plain_steps_are_ignored() -> None:
     watch = CollapseWatch()
     steps = [StepResult(status="skipped", reason="the loss of pass 1 is not finite"), take(0.6, None)] * 100
     assert see(watch, steps) == []
@@ -143,14 +143,14 @@ def test_the_advice_on_epochs_names_the_radius_only_where_there_is_one() -> None
 # --- State ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cut", [1, 30, WINDOW - 1, WINDOW, 120])
-def test_a_watch_that_was_stored_says_what_it_would_have_said(cut: int) -> None:
+@pytest.mark.parametrize("stored_at", [1, 30, WINDOW - 1, WINDOW, 120])
+def test_a_watch_that_was_stored_says_what_it_would_have_said(stored_at: int) -> None:
     steps = [take(0.6, 0.8)] * 40 + [take(0.6, 9.0)] * 100
     whole, first = CollapseWatch(), CollapseWatch()
     wanted = see(whole, steps)
-    said = see(first, steps[:cut])
+    said = see(first, steps[:stored_at])
     second = CollapseWatch(**json.loads(json.dumps(asdict(first))))
-    said += [cut + i for i in see(second, steps[cut:])]
+    said += [stored_at + i for i in see(second, steps[stored_at:])]
     assert said == wanted
     assert len(wanted) == 1
     assert second == whole

@@ -1,4 +1,4 @@
-"""Early stopping: a rule of three numbers that a saved state holds."""
+"""Early stopping: a rule of three numbers of the train state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tiny_runs import make_config
 def run_through(values: list[float], patience: int | None, epochs: int = 100) -> tuple[int, str | None]:
     """The epoch after which a run with these values ends, and the reason; a new best is a larger value."""
     training = make_config(epochs=epochs, patience=patience).training
-    position, best, best_epoch = TrainState(), float("-inf"), None
-    while not is_over(training, position, best_epoch):
-        value = values[position.epoch - 1]
+    state, best, best_epoch = TrainState(), float("-inf"), None
+    while not is_over(training, state, best_epoch):
+        value = values[state.epoch - 1]
         if value > best:
-            best, best_epoch = value, position.epoch
-        position.epoch += 1
-    return position.epoch - 1, explain_early_stop(training, position, best_epoch)
+            best, best_epoch = value, state.epoch
+        state.epoch += 1
+    return state.epoch - 1, explain_early_stop(training, state, best_epoch)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_stage_ends_after_so_many_epochs_without_a_new_best(
     assert run_through(values, patience, epochs=len(values))[0] == last
 
 
-def test_the_reason_tells_epoch_metric_and_patience() -> None:
+def test_the_reason_names_epoch_metric_and_patience() -> None:
     _, reason = run_through([0.5, 0.4, 0.3, 0.2], 2, epochs=100)
     assert reason == "stopped early after epoch 3 of 100: no new best auc in 2 epochs (patience 2)"
     assert run_through([0.5, 0.4], 1)[1] == (

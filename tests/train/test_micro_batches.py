@@ -1,4 +1,4 @@
-"""Batches that are cut: between samples, also where samples own unequal numbers of rows or share their inputs."""
+"""Batches that are split: between samples, also where samples own unequal numbers of rows or share their inputs."""
 
 import sys
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ def test_slicing_numbers_shared_inputs_anew() -> None:
     assert part.shared == {"image": "image_index"}
 
 
-def test_no_cut_is_the_very_batch() -> None:
+def test_one_part_is_the_batch_itself() -> None:
     batch = make_shared([2, 3])
     assert batch.split(1)[0] is batch
 

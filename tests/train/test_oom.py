@@ -28,7 +28,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-ITEMS = 4  # a batch of 8 images: each item is two
+SAMPLES = 4  # a batch of 8 images: each sample is two
 
 
 @pytest.fixture(autouse=True)
@@ -112,9 +112,9 @@ for mebibytes in (4, 110):
     pages = int(open("/proc/self/statm").read().split()[0])
     limit = pages * resource.getpagesize() + mebibytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-    attempt = MemoryRetry(run, step, 4)
+    retry = MemoryRetry(run, step, 4)
     try:
-        line = f"{attempt(batch, START).status} in {step.parts} parts"
+        line = f"{retry(batch, START).status} in {step.parts} parts"
     except Exception as error:
         line = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
@@ -150,25 +150,25 @@ def test_micro_batches_are_halved_until_they_fit_and_the_result_is_that_of_so_ma
     step, direct = make_full_step(parts=1), make_full_step(parts=parts)
     torch.manual_seed(7)
     wanted = direct(make_batch(), START)
-    attempt, seen = MemoryRetry(run, step, ITEMS), fail_over(step, images)
-    assert attempt.raised_parts is None
+    retry, seen = MemoryRetry(run, step, SAMPLES), fail_over(step, images)
+    assert retry.raised_parts is None
     torch.manual_seed(7)
-    assert attempt(make_batch(), START) == wanted
+    assert retry(make_batch(), START) == wanted
     assert seen == sizes
-    assert step.parts == attempt.raised_parts == parts
+    assert step.parts == retry.raised_parts == parts
     assert are_identical(take_snapshot(step), take_snapshot(direct))
     seen.clear()
-    assert attempt(make_batch(1), START).ok
+    assert retry(make_batch(1), START).ok
     assert set(seen) == {8 // parts}  # it stays so
     assert len(run.notes) == {2: 1, 4: 2}[parts]
     assert f"taken again in {parts} micro-batches instead of {parts // 2}" in run.notes[-1]
 
 
-def test_memory_that_runs_out_in_pass_2_is_the_same_matter() -> None:
+def test_running_out_of_memory_in_pass_2_is_handled_alike() -> None:
     run, step, direct = make_run(halve_on_out_of_memory=True), make_full_step(parts=1), make_full_step(parts=2)
     seen = fail_over(step, 4, passes=2)
     torch.manual_seed(7)
-    result = MemoryRetry(run, step, ITEMS)(make_batch(), START)
+    result = MemoryRetry(run, step, SAMPLES)(make_batch(), START)
     torch.manual_seed(7)
     assert result == direct(make_batch(), START)
     assert seen == [8, 8, 4, 4, 4, 4]
@@ -191,7 +191,7 @@ def test_the_activations_of_the_step_that_did_not_fit_are_gone_when_it_is_taken_
     gc.collect()
     gc.disable()  # by reference counts alone: a collection may come too late
     try:
-        assert MemoryRetry(run, step, ITEMS)(make_batch(), START).ok
+        assert MemoryRetry(run, step, SAMPLES)(make_batch(), START).ok
     finally:
         gc.enable()
     assert left[:2] == [0, 0]
@@ -200,20 +200,20 @@ def test_the_activations_of_the_step_that_did_not_fit_are_gone_when_it_is_taken_
 def test_the_config_says_in_how_many_parts_to_begin() -> None:
     for size, parts in ((None, 1), (1, 4), (2, 2), (3, 2), (4, 1), (100, 1)):
         step = make_step()
-        attempt = MemoryRetry(make_run(micro_batch_size=size), step, ITEMS)
+        retry = MemoryRetry(make_run(micro_batch_size=size), step, SAMPLES)
         assert step.parts == parts
-        assert attempt.raised_parts is None
+        assert retry.raised_parts is None
 
 
-def test_parts_are_never_more_than_items_and_there_it_ends() -> None:
+def test_there_are_never_more_parts_than_samples_and_there_the_run_ends() -> None:
     run, step = make_run(halve_on_out_of_memory=True, micro_batch_size=2), make_full_step()
     seen = fail_over(step, 0)
-    attempt = MemoryRetry(run, step, 5)
+    retry = MemoryRetry(run, step, 5)
     before = take_snapshot(step)
     batch = make_batch(images=10)
     batch = replace(batch, rows={**batch.rows, "sample": (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)})
     with pytest.raises(OutOfMemory, match="out of memory"):
-        attempt(batch, START)
+        retry(batch, START)
     assert seen == [4, 2]  # three parts of 10 images, then five: six would tear pairs apart
     assert step.parts == 5
     assert are_identical(take_snapshot(step), before)
@@ -223,7 +223,7 @@ def test_without_permission_the_first_failure_ends_it() -> None:
     run, step = make_run(), make_full_step(parts=1)
     seen, before = fail_over(step, 4), take_snapshot(step)
     with pytest.raises(OutOfMemory, match=r"out of memory \(\[enforce fail"):
-        MemoryRetry(run, step, ITEMS)(make_batch(), START)
+        MemoryRetry(run, step, SAMPLES)(make_batch(), START)
     assert seen == [8]
     assert step.parts == 1
     assert are_identical(take_snapshot(step), before)
@@ -238,7 +238,7 @@ def test_other_exceptions_pass_through_as_they_are() -> None:
 
     step.student.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="size mismatch") as caught:
-        MemoryRetry(make_run(halve_on_out_of_memory=True), step, ITEMS)(make_batch(), START)
+        MemoryRetry(make_run(halve_on_out_of_memory=True), step, SAMPLES)(make_batch(), START)
     assert caught.value is error
 
 
@@ -254,18 +254,18 @@ def test_other_exceptions_pass_through_as_they_are() -> None:
 )
 def test_a_resumed_run_goes_on_in_as_many_parts(may: bool, size: int | None, stored: int | None, parts: int) -> None:
     step = make_step()
-    attempt = MemoryRetry(make_run(halve_on_out_of_memory=may, micro_batch_size=size), step, ITEMS)
-    attempt.restore_parts(stored)
+    retry = MemoryRetry(make_run(halve_on_out_of_memory=may, micro_batch_size=size), step, SAMPLES)
+    retry.restore_parts(stored)
     assert step.parts == parts
-    asked = 1 if size is None else -(-ITEMS // size)
-    assert attempt.raised_parts == (parts if parts > asked else None)
+    configured = 1 if size is None else -(-SAMPLES // size)
+    assert retry.raised_parts == (parts if parts > configured else None)
 
 
 # --- Compiling --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_compiled", [True, False])
-def test_a_compiler_that_fails_is_a_users_mistake_where_a_compiler_was_asked_for(is_compiled: bool) -> None:
+def test_a_compiler_that_fails_is_a_users_mistake_where_compile_is_set(is_compiled: bool) -> None:
     from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 
     step = make_step()
@@ -279,7 +279,7 @@ def test_a_compiler_that_fails_is_a_users_mistake_where_a_compiler_was_asked_for
     step.student.register_forward_pre_hook(fail)
     before = take_snapshot(step)
     with pytest.raises(UserError if is_compiled else Failed) as caught:
-        MemoryRetry(make_run(compile=is_compiled), step, ITEMS)(make_batch(), START)
+        MemoryRetry(make_run(compile=is_compiled), step, SAMPLES)(make_batch(), START)
     assert ("--set compile=false" in str(caught.value)) == is_compiled
     assert are_identical(take_snapshot(step), before)
 
@@ -308,14 +308,14 @@ def list_keys(advice: list[str]) -> list[str]:
         (CUDA, {"precision": "bf16"}, 1, [*KEYS[:2], *KEYS[3:]]),
         (CUDA, {"precision": "fp16", "channels_last": True}, 1, [*KEYS[:2], KEYS[4]]),
         (CUDA, {"halve_on_out_of_memory": True}, 1, KEYS[:4]),
-        (CUDA, {}, ITEMS, KEYS[1:4]),  # one item at once already
-        (CPU, {"gradient_checkpointing": True, "halve_on_out_of_memory": True}, ITEMS, []),
+        (CUDA, {}, SAMPLES, KEYS[1:4]),  # one sample at once already
+        (CPU, {"gradient_checkpointing": True, "halve_on_out_of_memory": True}, SAMPLES, []),
     ],
 )
 def test_the_advice_names_what_is_not_in_use_yet(
     device: torch.device, used: dict[str, Any], parts: int, keys: list[str]
 ) -> None:
-    advice = advise_on_memory(make_config(**used), device, items=ITEMS, parts=parts)
+    advice = advise_on_memory(make_config(**used), device, items=SAMPLES, parts=parts)
     assert list_keys(advice) == keys
     assert advice[-1] == "smaller inputs, such as pictures of a smaller side, or a smaller student"
 
@@ -346,11 +346,11 @@ def test_the_keys_that_the_advice_names_are_keys_of_a_config() -> None:
 def test_a_batch_too_small_for_batchnorm_is_a_users_mistake(parts: int, key: str) -> None:
     step = make_step()
     size = None if parts == 1 else 1
-    attempt = MemoryRetry(make_run(micro_batch_size=size), step, parts)
+    retry = MemoryRetry(make_run(micro_batch_size=size), step, parts)
     batch = make_batch(images=parts)
     tiny = replace(batch, inputs={"image": batch.inputs["image"][:, :, :3, :3]})
     before = take_snapshot(step)
     with pytest.raises(UserError, match="is too small") as caught:
-        attempt(tiny, START)
+        retry(tiny, START)
     assert key in str(caught.value)
     assert are_identical(take_snapshot(step), before)

@@ -1,4 +1,4 @@
-"""The weight average in a step, and the state of a whole step taken and put back."""
+"""The weight average in a step, and the snapshot of a whole step, restored."""
 
 import copy
 from typing import Any
@@ -126,12 +126,12 @@ def test_a_captured_state_is_a_plain_step_where_nothing_is_switched_on() -> None
     assert set(capture_step(make_full_step(), CPU)) == {"model", "optimizer", "rng", "average", "loss_scale"}
 
 
-def test_a_position_survives_its_json() -> None:
+def test_a_train_state_survives_json() -> None:
     import json
 
-    position = TrainState(epoch=3, step=4, skipped=2, skipped_in_a_row=1, start={"auc": 0.7}, parts=4)
-    position.sums["loss"] = 1.5
-    position.watch.steps, position.watch.loss, position.watch.is_jumping = 7, 0.25, True
-    again = TrainState.from_json(json.loads(json.dumps(position.to_json())))
-    assert again == position
+    state = TrainState(epoch=3, step=4, skipped=2, skipped_in_a_row=1, start={"auc": 0.7}, parts=4)
+    state.sums["loss"] = 1.5
+    state.watch.steps, state.watch.loss, state.watch.is_jumping = 7, 0.25, True
+    again = TrainState.from_json(json.loads(json.dumps(state.to_json())))
+    assert again == state
     again.sums["new"] = 1.0

@@ -83,7 +83,7 @@ except UserError as error:
 
 
 @pytest.mark.slow
-def test_without_a_compiler_the_user_is_told_so(tmp_path) -> None:
+def test_a_missing_compiler_is_named_to_the_user(tmp_path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("CXX", "CC")}
     environment |= {"PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(

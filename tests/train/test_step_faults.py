@@ -164,7 +164,7 @@ def test_a_learning_rate_that_takes_the_weights_out_of_range_skips_the_step(base
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-def test_one_bad_pixel_of_any_kind_is_noticed_before_the_teacher_is_asked(value: float) -> None:
+def test_one_bad_pixel_of_any_kind_is_noticed_before_the_teacher_runs(value: float) -> None:
     teacher, batch = make_teacher(), make_batch()
     batch.inputs["image"][0, 0, 0, 0] = value
     result = make_step(teacher=teacher)(batch, START)

@@ -1,4 +1,4 @@
-"""A batch in micro-batches is the batch: same loss, terms, gradient and weights, one update, the teacher asked once."""
+"""A batch in micro-batches: same loss, terms, gradient and weights, one update, one forward pass of the teacher."""
 
 from dataclasses import replace
 
@@ -59,14 +59,14 @@ def make_plain_step(parts: int, dtype: torch.dtype, *, rho: float, asam: bool = 
     )
 
 
-def make_batch_of(dtype: torch.dtype, seed: int, images: int = 8, items: tuple[int, ...] = ()) -> Batch:
+def make_batch_of(dtype: torch.dtype, seed: int, images: int = 8, samples: tuple[int, ...] = ()) -> Batch:
     batch = make_batch(seed, images)
-    rows = {**batch.rows, "sample": list(items) or list(range(images))}
+    rows = {**batch.rows, "sample": list(samples) or list(range(images))}
     return replace(batch, inputs={"image": batch.inputs["image"].to(dtype)}, rows=rows)
 
 
-def take_two_steps(step: TrainStep, dtype: torch.dtype, images: int, items: tuple[int, ...] = ()) -> list[StepResult]:
-    results = [step(make_batch_of(dtype, seed, images, items), START) for seed in range(2)]
+def take_two_steps(step: TrainStep, dtype: torch.dtype, images: int, samples: tuple[int, ...] = ()) -> list[StepResult]:
+    results = [step(make_batch_of(dtype, seed, images, samples), START) for seed in range(2)]
     assert all(result.ok for result in results)
     return results
 
@@ -74,7 +74,7 @@ def take_two_steps(step: TrainStep, dtype: torch.dtype, images: int, items: tupl
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
 @pytest.mark.parametrize(("rho", "asam"), [(0.0, False), (0.05, False), (0.5, True)])
 @pytest.mark.parametrize(
-    ("parts", "images", "items"),
+    ("parts", "images", "samples"),
     [
         (2, 8, ()),
         (3, 8, ()),
@@ -89,10 +89,10 @@ def take_two_steps(step: TrainStep, dtype: torch.dtype, images: int, items: tupl
     ids=str,
 )
 def test_parts_give_what_the_whole_batch_gives(
-    parts: int, images: int, items: tuple[int, ...], rho: float, asam: bool, dtype: torch.dtype, tolerance: float
+    parts: int, images: int, samples: tuple[int, ...], rho: float, asam: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
-    whole, cut = (make_plain_step(n, dtype, rho=rho, asam=asam) for n in (1, parts))
-    ones, others = (take_two_steps(step, dtype, images, items) for step in (whole, cut))
+    whole, split = (make_plain_step(n, dtype, rho=rho, asam=asam) for n in (1, parts))
+    ones, others = (take_two_steps(step, dtype, images, samples) for step in (whole, split))
     for one, other in zip(ones, others, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=tolerance)
         assert other.perturbed_loss == (pytest.approx(one.perturbed_loss, rel=tolerance) if rho else None)
@@ -100,7 +100,7 @@ def test_parts_give_what_the_whole_batch_gives(
         assert other.terms == pytest.approx(one.terms, rel=tolerance)
         assert other.agreement == pytest.approx(one.agreement, abs=1e-6)
         assert list(other.terms) == ["hard", "kd"]
-    for p, q in zip(whole.student.parameters(), cut.student.parameters(), strict=True):
+    for p, q in zip(whole.student.parameters(), split.student.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=tolerance)
 
 
@@ -115,22 +115,22 @@ def test_one_part_is_the_very_batch() -> None:
     assert batch.split(1)[0] is batch
 
 
-def test_the_teacher_is_asked_once_a_micro_batch_and_never_again_in_pass_2() -> None:
+def test_the_teacher_runs_once_a_micro_batch_and_never_again_in_pass_2() -> None:
     step = make_plain_step(4, torch.float32, rho=0.05)
     seen: list[Tensor] = []
     step.student.register_forward_pre_hook(lambda _, args, given: seen.append(given["image"]), with_kwargs=True)
     batch = make_batch()
     assert step(batch, START).ok
-    asked = step.teacher.model.seen
-    assert [len(images) for images in asked] == [2, 2, 2, 2]
+    teacher_inputs = step.teacher.model.seen
+    assert [len(images) for images in teacher_inputs] == [2, 2, 2, 2]
     assert len(seen) == 8
     # The same tensors in the same order: first by the teacher, then in pass 1, then in pass 2.
-    for teachers, first, second in zip(asked, seen[:4], seen[4:], strict=True):
+    for teachers, first, second in zip(teacher_inputs, seen[:4], seen[4:], strict=True):
         assert teachers is first is second
-    assert torch.equal(torch.cat(asked), batch.inputs["image"])
+    assert torch.equal(torch.cat(teacher_inputs), batch.inputs["image"])
 
 
-def test_each_part_is_compared_with_the_teachers_answer_to_that_part() -> None:
+def test_each_part_is_compared_with_the_teachers_outputs_for_that_part() -> None:
     step = make_plain_step(3, torch.float32, rho=0.05)
     pairs: list[tuple[Batch, Outputs]] = []
     real = step.criterion
@@ -194,18 +194,18 @@ def test_a_gradient_that_was_left_in_place_is_no_part_of_the_step() -> None:
         assert are_identical(dirty.student.state_dict(), clean.student.state_dict())
 
 
-# --- Cutting the batch ----------------------------------------------------------------------------------------------
+# --- Splitting the batch --------------------------------------------------------------------------------------------
 
-SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=20)  # how many images each item gives
+SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=20)  # how many images each sample gives
 
 
 def make_sized(sizes: list[int]) -> Batch:
-    """Each image is its own number; an item's first is real, and the others are fakes."""
-    items = tuple(item for item, size in enumerate(sizes) for _ in range(size))
+    """Each image is its own number; a sample's first is real, and the others are fakes."""
+    samples = tuple(sample for sample, size in enumerate(sizes) for _ in range(size))
     labels = torch.tensor([int(place > 0) for size in sizes for place in range(size)])
-    names = tuple(str(i) for i in range(len(items)))
-    inputs = torch.arange(len(items), dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
-    rows = {"sample": items, "mask": inputs[:, 0]}
+    names = tuple(str(i) for i in range(len(samples)))
+    inputs = torch.arange(len(samples), dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
+    rows = {"sample": samples, "mask": inputs[:, 0]}
     return build_batch(inputs, labels, names, **rows)
 
 
@@ -226,7 +226,7 @@ def test_every_image_is_in_exactly_one_part_with_all_that_belongs_to_it(sizes: l
 
 @given(SIZES, st.integers(1, 25))
 @settings(deadline=None, max_examples=150)
-def test_no_item_is_parted_and_the_parts_have_nearly_as_many_items_each(sizes: list[int], parts: int) -> None:
+def test_no_sample_is_split_and_the_parts_have_nearly_equally_many_samples(sizes: list[int], parts: int) -> None:
     pieces = [set(piece.rows["sample"]) for piece in make_sized(sizes).split(parts)]
     assert len(pieces) == min(parts, len(sizes))
     assert sum(map(len, pieces)) == len(set.union(*pieces)) == len(sizes)
@@ -236,7 +236,7 @@ def test_no_item_is_parted_and_the_parts_have_nearly_as_many_items_each(sizes: l
     assert counts[0] == max(counts)  # where memory runs out, it does so at once
 
 
-def test_a_batch_with_unequal_items_is_cut_between_them() -> None:
+def test_a_batch_with_unequal_samples_is_split_between_them() -> None:
     batch = make_sized([1, 3, 2, 1])
     assert [piece.rows["id"] for piece in batch.split(2)] == [["0", "1", "2", "3"], ["4", "5", "6"]]
     assert [len(piece) for piece in batch.split(3)] == [4, 2, 1]
@@ -253,7 +253,7 @@ def test_parts_of_pairs_hold_as_many_reals_as_fakes(pairs: int, parts: int) -> N
 
 @given(st.integers(1, 40), st.integers(1, 40))
 @settings(deadline=None, max_examples=150)
-def test_images_that_are_items_of_their_own_are_cut_anywhere(images: int, parts: int) -> None:
+def test_a_batch_of_samples_of_one_image_is_split_anywhere(images: int, parts: int) -> None:
     batch = make_sized([1] * images)
     batch = replace(batch, rows={name: values for name, values in batch.rows.items() if name != "sample"})
     sizes = [len(piece) for piece in batch.split(parts)]

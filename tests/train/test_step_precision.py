@@ -82,7 +82,7 @@ def test_a_step_in_half_precision_is_close_to_that_in_fp32_and_not_the_same(
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**10, 2.0**14])
-def test_the_loss_scale_is_seen_in_no_figure_of_the_result(scale: float) -> None:
+def test_the_loss_scale_shows_in_no_number_of_the_result(scale: float) -> None:
     wanted = make_half_step(torch.float16, scale=64.0)(make_batch(), START)
     result = make_half_step(torch.float16, scale=scale)(make_batch(), START)
     assert result.loss == wanted.loss

@@ -1,4 +1,4 @@
-"""The teacher in a step: asked once, never moved, always in evaluation mode."""
+"""The teacher in a step: one forward pass, weights unchanged, always in evaluation mode."""
 
 import copy
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def seeded() -> None:
     torch.manual_seed(1234)
 
 
-def test_the_teacher_is_asked_once_a_step_and_gets_the_students_very_tensor() -> None:
+def test_the_teacher_runs_once_a_step_on_the_students_very_tensor() -> None:
     teacher, seen = make_teacher(), []
     step = make_step(teacher=teacher)
     step.student.register_forward_pre_hook(lambda _, args, given: seen.append(given["image"]), with_kwargs=True)
@@ -39,13 +39,13 @@ def test_the_teacher_is_asked_once_a_step_and_gets_the_students_very_tensor() ->
         assert all(tensor is batch.inputs["image"] for tensor in (teacher.model.seen[-1], *seen[-2:]))
 
 
-def test_stage_1_asks_no_teacher() -> None:
+def test_stage_1_runs_no_teacher() -> None:
     step = make_step(teacher=None)
     assert step.teacher is None
     assert "kd" not in step(make_batch(), START).terms
 
 
-def test_the_teachers_answer_of_pass_1_is_what_pass_2_is_compared_with() -> None:
+def test_pass_2_is_compared_with_the_teachers_outputs_of_pass_1() -> None:
     seen: list[Outputs] = []
 
     class Spy(WeightedSum):
@@ -68,7 +68,7 @@ def test_the_teachers_answer_of_pass_1_is_what_pass_2_is_compared_with() -> None
     assert not seen[0]["logits"].requires_grad
 
 
-def test_a_frozen_teacher_stays_in_evaluation_mode_whatever_is_asked_of_it() -> None:
+def test_a_frozen_teacher_stays_in_evaluation_mode_whatever_is_called() -> None:
     teacher = make_teacher()
     step = make_step(teacher=teacher)
     step.student.train()

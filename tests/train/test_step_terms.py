@@ -1,4 +1,4 @@
-"""Terms beyond hard and kd in a step: who is asked, what the criterion itself learns, and where its state goes."""
+"""Terms beyond hard and kd in a step: which models run, what the criterion itself learns, and where its state goes."""
 
 import copy
 from collections.abc import Mapping
@@ -68,11 +68,11 @@ class TappedStudent(Classifier):
         return self.branch(torch.relu(self.norm(self.stem(image))))
 
     def enable_gradient_checkpointing(self) -> None:
-        raise AssertionError("no test of this file asks for it")
+        raise AssertionError("no test of this file needs it")
 
 
 class FakeTeacher(FrozenTeacher):
-    """Answers with the features of its layers, in evaluation mode."""
+    """Returns the features of its layers, in evaluation mode."""
 
     def __init__(self, width: int = 5) -> None:
         super().__init__(TappedStudent(width))
@@ -109,7 +109,7 @@ def make_self_step(student: nn.Module | None = None, weight: float = 0.4, **sett
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_the_average_is_asked_once_a_micro_batch_in_evaluation_mode_without_a_graph(parts: int) -> None:
+def test_the_average_runs_once_a_micro_batch_in_evaluation_mode_without_a_graph(parts: int) -> None:
     step = make_self_step(parts=parts)
     assert step.average is not None
     seen: list[tuple[bool, bool, bool]] = []
@@ -125,7 +125,7 @@ def test_the_average_is_asked_once_a_micro_batch_in_evaluation_mode_without_a_gr
     assert are_identical(dict(step.average.model.named_buffers()), buffers)
 
 
-def test_both_passes_learn_from_the_averages_answer_to_the_weights_before_the_step() -> None:
+def test_both_passes_learn_from_the_averages_outputs_before_the_step() -> None:
     seen: list[Outputs] = []
 
     class Spy(WeightedSum):
@@ -152,7 +152,7 @@ def test_both_passes_learn_from_the_averages_answer_to_the_weights_before_the_st
     torch.testing.assert_close(seen[0]["logits"], expected)
 
 
-def test_asking_the_average_draws_no_random_number_and_a_weight_of_0_does_not_ask() -> None:
+def test_the_average_draws_no_random_number_and_does_not_run_at_a_weight_of_0() -> None:
     states = []
     for weight in (0.0, None):
         torch.manual_seed(7)
@@ -172,7 +172,7 @@ def test_asking_the_average_draws_no_random_number_and_a_weight_of_0_does_not_as
     assert not are_identical(asked.student.state_dict(), states[0]["student"])
 
 
-def test_an_average_that_answers_nonsense_skips_the_step_and_names_itself() -> None:
+def test_an_average_with_outputs_that_are_not_finite_skips_the_step_and_is_named() -> None:
     step = make_self_step()
     assert step.average is not None
     step.average.model.register_forward_hook(lambda _, args, out: {**out, "logits": out["logits"] / 0})
@@ -189,14 +189,14 @@ def test_a_missing_average_is_named() -> None:
         step(make_batch(), START)
 
 
-def test_teacher_and_average_are_both_asked_where_both_are_read() -> None:
+def test_teacher_and_average_both_run_where_terms_read_both() -> None:
     sections = [make_section("hard"), make_section("kd"), make_section("self")]
     step = replace(make_self_step(), teacher=make_teacher(), criterion=build_criterion(sections, TWO))
     assert list(step(make_batch(), START).terms) == ["hard", "kd", "self"]
     assert len(step.teacher.model.seen) == 1  # type: ignore[union-attr]
 
 
-def test_a_look_at_a_step_shows_the_averages_logits_and_changes_nothing() -> None:
+def test_inspecting_a_step_shows_the_averages_logits_and_changes_nothing() -> None:
     results, states = [], []
     for look in (False, True):
         torch.manual_seed(7)
@@ -243,7 +243,7 @@ def test_sam_moves_the_projection_with_the_student(asam: bool) -> None:
     assert not torch.equal(seen[1], before)
 
 
-def test_a_step_that_fails_puts_the_projection_back() -> None:
+def test_a_step_that_fails_restores_the_projection() -> None:
     step = build(make_section("hard"), make_section("features", **LAYERS), lr=3e38)
     step.clip_norm = 1e9
     step.criterion.module["features"].weight.register_hook(lambda gradient: gradient * 1e6)
@@ -284,7 +284,7 @@ def test_micro_batches_and_half_precision_reach_the_projection() -> None:
 # --- How it is built ------------------------------------------------------------------------------------------------
 
 
-def test_the_look_at_the_models_moves_nothing() -> None:
+def test_measuring_the_layers_of_the_models_changes_nothing() -> None:
     student, teacher = TappedStudent().train(), FakeTeacher()
     student.dropout.eval()  # a mode of its own, to be left as it is
     before = copy.deepcopy((student.state_dict(), teacher.state_dict()))
@@ -300,7 +300,7 @@ def test_the_look_at_the_models_moves_nothing() -> None:
     assert [m.training for m in student.modules()] == modes
 
 
-def test_the_teachers_of_this_program_can_be_tapped() -> None:
+def test_feature_hooks_fit_the_teachers_of_this_project() -> None:
     for count, layer in ((1, "branch"), (2, "2.branch")):
         teacher = TeacherEnsemble([FrozenTeacher(TappedStudent(5)) for _ in range(count)])
         step = build(
@@ -309,7 +309,7 @@ def test_the_teachers_of_this_program_can_be_tapped() -> None:
         assert list(step(make_batch(), START).terms) == ["hard", "features"]
 
 
-def test_a_run_without_feature_terms_taps_nothing() -> None:
+def test_a_run_without_feature_terms_hooks_no_layer() -> None:
     step = build(make_section("hard"), make_section("kd"))
     assert find_feature_hooks(step.student) is None
     assert find_feature_hooks(step.teacher.model) is None

@@ -1,4 +1,4 @@
-"""What a training run opens: the splits train and validation, which hold samples and share no group."""
+"""What a training run opens: the splits train and validation, which have samples and share no group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from made_samples import MadeItems
+from made_samples import MadeSamples
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import Samples
 from sharpstudent.task import ClassificationTask, ModelSpec, TaskSection
@@ -15,7 +15,7 @@ from sharpstudent.train.build import open_training_data
 from torch import nn
 
 
-class Part(MadeItems):
+class Part(MadeSamples):
     """Samples of the people of these numbers."""
 
     def __init__(self, *people: int, notes: tuple[str, ...] = (), depends_on: tuple[Path, ...] = ()) -> None:
@@ -27,7 +27,7 @@ class Part(MadeItems):
 
 
 class RecordingTask(ClassificationTask):
-    """Writes down which splits were asked for."""
+    """Records which splits were requested."""
 
     class Section(TaskSection):
         pass
@@ -37,15 +37,15 @@ class RecordingTask(ClassificationTask):
     splits: ClassVar[dict[str, Samples]] = {}
 
     def open_data(self, *splits: str) -> tuple[Samples, ...]:
-        self.asked.append(splits)
+        self.requested.append(splits)
         return tuple(self.splits[split] for split in splits)
 
     def build_student(self, spec: ModelSpec) -> nn.Module:
         raise NotImplementedError
 
     @property
-    def asked(self) -> list[tuple[str, ...]]:
-        return self.__dict__.setdefault("_asked", [])
+    def requested(self) -> list[tuple[str, ...]]:
+        return self.__dict__.setdefault("_requested", [])
 
 
 def make_task(train: Samples, validation: Samples, *, allow: tuple[str, ...] = ()) -> RecordingTask:
@@ -57,7 +57,7 @@ def make_task(train: Samples, validation: Samples, *, allow: tuple[str, ...] = (
 def test_training_opens_train_and_validation_at_once_and_nothing_else() -> None:
     task = make_task(Part(0, 1, 1), Part(2))
     data = open_training_data(task)
-    assert task.asked == [("train", "validation")]
+    assert task.requested == [("train", "validation")]
     assert (len(data.train), len(data.validation)) == (3, 1)
 
 
@@ -90,7 +90,7 @@ def test_a_split_without_samples_is_refused_by_name(split: str) -> None:
         open_training_data(make_task(parts["train"], parts["validation"]))
 
 
-def test_what_both_splits_say_and_depend_on_is_told_once() -> None:
+def test_notes_and_dependencies_of_both_splits_are_listed_once() -> None:
     listed = (Path("list.csv"),)
     train = Part(0, notes=("from list.csv", "2 left out"), depends_on=listed)
     validation = Part(1, notes=("from list.csv",), depends_on=(*listed, Path("more.csv")))

@@ -1,4 +1,4 @@
-"""Which of two models an epoch is judged by: the student or its averaged weights, by any metric and direction."""
+"""Which of two models is selected after an epoch: the student or its averaged weights, by any metric and direction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from preflight_setup import SIDE, Place, Reader
+from preflight_setup import SIDE, PreflightSetup, Reader
 from sharpstudent.core.types import Direction
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.tasks.deepfake.metrics import compute_margins
@@ -18,8 +18,8 @@ from sharpstudent.train.preflight.model_checks import CheckedModel
 from sharpstudent.train.validate import ValidationResult, drop_undefined
 
 
-def say_in_turn(values: list[float], direction: Direction) -> Metric:
-    """Says what it is told of the models in turn, student first."""
+def return_in_turn(values: list[float], direction: Direction) -> Metric:
+    """Returns these values one after another, that of the student first."""
     left = list(values)
     return Metric(lambda table, counts: left.pop(0), direction)
 
@@ -31,13 +31,13 @@ class Metrics(DeepfakeTask):
         super().__init__(facts={"image_size": SIDE})
         self.metrics = {  # type: ignore[misc]
             "auc": Metric(lambda table, counts: 0.9),
-            "up": say_in_turn(values, "higher"),
-            "down": say_in_turn(values, "lower"),
+            "up": return_in_turn(values, "higher"),
+            "down": return_in_turn(values, "lower"),
         }
 
 
 def validate(tmp_path: Path, metric: str, student: float, average: float) -> tuple[ValidationResult, Any]:
-    validator = Place(tmp_path, task=Metrics([student, average])).make_validator()
+    validator = PreflightSetup(tmp_path, task=Metrics([student, average])).make_validator()
     config = validator.run.config
     training = config.training.model_copy(update={"selection_metric": metric})
     run = replace(validator.run, config=config.model_copy(update={"training": training}))
@@ -56,7 +56,7 @@ def validate(tmp_path: Path, metric: str, student: float, average: float) -> tup
         ("down", 0.1, 0.1, "student"),
     ],
 )
-def test_the_better_of_the_two_counts_and_of_equal_ones_the_student(
+def test_the_better_of_the_two_is_selected_and_of_equal_ones_the_student(
     tmp_path: Path, metric: str, student: float, average: float, selected: str
 ) -> None:
     result, step = validate(tmp_path, metric, student, average)

@@ -139,8 +139,8 @@ def test_the_step_ends_as_it_ended_and_leaves_the_state_that_it_met(case: str, t
     with torch.no_grad():
         for p in other.student.parameters():
             p.add_(1.0)
-    told = replay(other, path)
-    assert f"epoch 1 step 3, taken again: the same, skipped because {kept.reason}" in told
+    output = replay(other, path)
+    assert f"epoch 1 step 3, taken again: the same, skipped because {kept.reason}" in output
     assert are_identical(dict(capture_step(other, CPU)), dict(kept.state))
 
 
@@ -149,8 +149,8 @@ def test_learning_rate_radius_and_parts_are_those_of_the_step(tmp_path: Path) ->
     step.optimizer.set_lr(0.007)
     path = skip(step, tmp_path, parts=3)
     other = make_step(make_blowing(on=(1, 2, 3)), rho=0.5)
-    told = replay(other, path)
-    assert "settings: lr 0.007, rho 0.03, hard weight 0.6, 3 micro-batches" in told
+    output = replay(other, path)
+    assert "settings: lr 0.007, rho 0.03, hard weight 0.6, 3 micro-batches" in output
     assert [group["lr"] for group in other.optimizer.base_optimizer.param_groups] == [0.007]
     assert (other.optimizer.rho, other.parts) == (0.03, 3)
 
@@ -181,24 +181,26 @@ def test_dropout_draws_the_same_masks(tmp_path: Path) -> None:
     assert outcomes == {"ok", "skipped"}
 
 
-def test_a_step_that_goes_well_now_is_told_with_what_differs(tmp_path: Path) -> None:
+def test_a_step_that_succeeds_now_is_reported_with_what_differs(tmp_path: Path) -> None:
     path = skip(make_step(make_blowing()), tmp_path)
-    told = replay(make_step(make_blowing(factor=1.0)), path)
-    taken = re.search(r"taken again: not the same\. Now: taken, with loss (0\.\d{4})\.", told)
-    looked_at = re.search(r"^  loss (0\.\d+) ", told, re.MULTILINE)
+    output = replay(make_step(make_blowing(factor=1.0)), path)
+    taken = re.search(r"taken again: not the same\. Now: taken, with loss (0\.\d{4})\.", output)
+    inspected = re.search(r"^  loss (0\.\d+) ", output, re.MULTILINE)
     assert taken is not None
-    assert looked_at is not None
-    assert float(taken[1]) == pytest.approx(float(looked_at[1]), abs=1e-4)  # the look is at the step, not at the next
-    assert "In the run: skipped because the loss of pass 1 is not finite" in told
-    assert "the teacher's file or this program may have changed" in told
-    assert "nothing to fix here" in told
-    assert "--set" not in told
+    assert inspected is not None
+    assert float(taken[1]) == pytest.approx(
+        float(inspected[1]), abs=1e-4
+    )  # the inspected step is this one, not at the next
+    assert "In the run: skipped because the loss of pass 1 is not finite" in output
+    assert "the teacher's file or this program may have changed" in output
+    assert "nothing to fix here" in output
+    assert "--set" not in output
 
 
 def test_a_step_that_is_skipped_for_another_reason_is_not_the_same(tmp_path: Path) -> None:
     path = skip(make_step(make_blowing()), tmp_path)
-    told = replay(make_step(make_blowing(on=(2,))), path)
-    assert "not the same. Now: skipped because the loss of pass 2 is not finite. In the run: skipped because" in told
+    output = replay(make_step(make_blowing(on=(2,))), path)
+    assert "not the same. Now: skipped because the loss of pass 2 is not finite. In the run: skipped because" in output
 
 
 def test_another_kind_of_computer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +210,8 @@ def test_another_kind_of_computer_is_named(tmp_path: Path, monkeypatch: pytest.M
             lambda device: {"device": "NVIDIA H100", "torch": torch.__version__},
         )
         path = skip(make_step(make_blowing()), tmp_path)
-    told = replay(make_step(make_blowing(factor=1.0)), path)
-    assert "computed differently from the run: device NVIDIA H100 -> cpu, threads None" in told
+    output = replay(make_step(make_blowing(factor=1.0)), path)
+    assert "computed differently from the run: device NVIDIA H100 -> cpu, threads None" in output
 
 
 def test_random_states_of_another_device_are_left_aside(tmp_path: Path) -> None:
@@ -218,15 +220,15 @@ def test_random_states_of_another_device_are_left_aside(tmp_path: Path) -> None:
 
     path = skip(make_step(make_blowing()), tmp_path)
     (state,) = path.parent.glob("state_*.pth")
-    held = load_checkpoint(state)
-    held.tensors["rng"] |= {"cuda": [torch.zeros(16, dtype=torch.uint8)], "mps": torch.zeros(16, dtype=torch.uint8)}
-    save_checkpoint(state, held.tensors, about={})
+    stored = load_checkpoint(state)
+    stored.tensors["rng"] |= {"cuda": [torch.zeros(16, dtype=torch.uint8)], "mps": torch.zeros(16, dtype=torch.uint8)}
+    save_checkpoint(state, stored.tensors, about={})
     batch = load_checkpoint(path)
     save_checkpoint(path, batch.tensors, about={**batch.about, "state_sha256": compute_sha256(state)})
     assert "the same, skipped because" in replay(make_step(make_blowing()), path)
 
 
-def test_memory_that_runs_out_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_running_out_of_memory_is_reported_with_the_remedy(tmp_path: Path) -> None:
     path = skip(make_step(make_blowing()), tmp_path)
     other = make_step(make_blowing())
 
@@ -263,37 +265,37 @@ def test_another_model_or_optimiser_is_refused(make_other: Callable[[], TrainSte
 # --- What is said ---------------------------------------------------------------------------------------------------
 
 
-def test_images_that_are_not_finite_are_named_and_are_what_to_mend(tmp_path: Path) -> None:
-    told = replay(make_step(), skip(make_step(), tmp_path, poison(make_batch(4), 2, 5)))
-    assert "batch: 8 rows, image (8, 3, 9, 9), values 0." in told
-    assert "2 of 1944 not finite" in told
-    assert "inputs not finite: image 2, image 5" in told
-    assert told.splitlines()[-1].startswith("to fix: the samples named above")
-    assert "pass 1" not in told  # it was never computed
+def test_images_that_are_not_finite_are_named_as_what_to_fix(tmp_path: Path) -> None:
+    output = replay(make_step(), skip(make_step(), tmp_path, poison(make_batch(4), 2, 5)))
+    assert "batch: 8 rows, image (8, 3, 9, 9), values 0." in output
+    assert "2 of 1944 not finite" in output
+    assert "inputs not finite: image 2, image 5" in output
+    assert output.splitlines()[-1].startswith("to fix: the samples named above")
+    assert "pass 1" not in output  # it was never computed
 
 
 def test_the_layer_where_it_begins_is_named_with_its_finite_input(tmp_path: Path) -> None:
-    told = replay(make_step(make_blowing()), skip(make_step(make_blowing()), tmp_path))
-    assert "pass 1, at the weights:\n  first output that is not finite: branch.1 (Blows), " in told
-    assert "its input was finite: " in told
-    assert "loss nan (hard nan)" in told
-    assert "gradient" not in told
-    assert "pass 2" not in told
-    assert "--set stage1.lr=1e-05  (now 0.0001; a lower learning rate)" in told
-    assert "--set stage1.warmup=0.05" in told
-    assert "rho=" not in told
+    output = replay(make_step(make_blowing()), skip(make_step(make_blowing()), tmp_path))
+    assert "pass 1, at the weights:\n  first output that is not finite: branch.1 (Blows), " in output
+    assert "its input was finite: " in output
+    assert "loss nan (hard nan)" in output
+    assert "gradient" not in output
+    assert "pass 2" not in output
+    assert "--set stage1.lr=1e-05  (now 0.0001; a lower learning rate)" in output
+    assert "--set stage1.warmup=0.05" in output
+    assert "rho=" not in output
 
 
 def test_a_fault_of_pass_2_alone_advises_a_smaller_radius(tmp_path: Path) -> None:
     step = make_step(make_blowing(on=(2,)))
-    told = replay(make_step(make_blowing(on=(2,))), skip(step, tmp_path))
-    first, second = told.split("pass 2, at the weights moved by rho:")
+    output = replay(make_step(make_blowing(on=(2,))), skip(step, tmp_path))
+    first, second = output.split("pass 2, at the weights moved by rho:")
     assert "the output of every layer is finite" in first
     assert "gradient: norm " in first
     assert "first output that is not finite: branch.1 (Blows)" in second
     assert "--set stage1.rho=0.025  (now 0.05; a smaller SAM radius)" in second
     assert "--set stage1.rho_warmup=0.1" in second
-    assert ".lr=" not in told
+    assert ".lr=" not in output
 
 
 def test_gradients_that_are_not_finite_are_named_from_the_loss_on(tmp_path: Path) -> None:
@@ -315,39 +317,39 @@ def test_gradients_that_are_not_finite_are_named_from_the_loss_on(tmp_path: Path
         student.norm = nn.Sequential(student.norm, Steep())
         return make_step(student)
 
-    told = replay(make(), skip(make(), tmp_path))
-    assert "skipped because the gradient of pass 1 is not finite" in told
+    output = replay(make(), skip(make(), tmp_path))
+    assert "skipped because the gradient of pass 1 is not finite" in output
     # Behind the steep place, the branch and the head are reached before it.
-    assert "gradient: norm nan; not finite in 3 of 7 weights, nearest to the loss norm.0.bias, norm.0.weight" in told
-    assert "the output of every layer is finite" in told
+    assert "gradient: norm nan; not finite in 3 of 7 weights, nearest to the loss norm.0.bias, norm.0.weight" in output
+    assert "the output of every layer is finite" in output
 
 
 def test_the_largest_gradients_are_named_where_all_are_finite(tmp_path: Path) -> None:
     step = make_step(make_blowing(on=(2,)))
     path = skip(step, tmp_path)
     other = make_step(make_blowing(on=(2,)))
-    told = replay(other, path)
+    output = replay(other, path)
     kept = load_skipped(path)
     torch.set_rng_state(kept.state["rng"]["torch"])
     other.student.branch[1].on = ()
     other.criterion(other.student(kept.batch.inputs["image"]), kept.batch, {}, AT).total.backward()
     sizes = {name: float(p.grad.abs().max()) for name, p in other.student.named_parameters() if p.grad is not None}
     expected = [f"{name} {sizes[name]:.4g}" for name in sorted(sizes, key=lambda name: -sizes[name])[:3]]
-    assert f"largest in {', '.join(expected)}" in told
+    assert f"largest in {', '.join(expected)}" in output
 
 
-def test_a_teacher_that_answers_nonsense_is_told_by_layer_weight_and_file(tmp_path: Path) -> None:
+def test_a_teacher_with_outputs_that_are_not_finite_is_reported_by_layer_weight_and_file(tmp_path: Path) -> None:
     def make() -> TrainStep:
         teacher: Any = make_teacher()
         teacher.model.net.branch.weight.data[0] = float("nan")
         return make_step(teacher=teacher)
 
-    told = replay(make(), skip(make(), tmp_path), make_run(stage=2))
-    assert "teacher: outputs not one finite value" in told
-    assert "not finite for all 8 rows" in told
-    assert "first output that is not finite: model.net.branch (Conv2d)" in told
-    assert "weights not finite: model.net.branch.weight" in told
-    assert told.splitlines()[-1] == "to fix: the weights of the teacher, teacher_weights = 't.tar'"
+    output = replay(make(), skip(make(), tmp_path), make_run(stage=2))
+    assert "teacher: outputs not one finite value" in output
+    assert "not finite for all 8 rows" in output
+    assert "first output that is not finite: model.net.branch (Conv2d)" in output
+    assert "weights not finite: model.net.branch.weight" in output
+    assert output.splitlines()[-1] == "to fix: the weights of the teacher, teacher_weights = 't.tar'"
 
 
 def make_averaging(*, factor: float = 1.0, parts: int = 1, **settings: Any) -> TrainStep:
@@ -363,65 +365,65 @@ def make_averaging(*, factor: float = 1.0, parts: int = 1, **settings: Any) -> T
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_what_the_averaged_weights_say_is_shown_where_the_run_keeps_them(parts: int, tmp_path: Path) -> None:
+def test_the_outputs_of_the_averaged_weights_are_shown_where_the_run_has_them(parts: int, tmp_path: Path) -> None:
     step = make_averaging()
     path = skip(step, tmp_path, parts=parts)
     assert step.average is not None
     with torch.no_grad():
         logits = step.average.model(**make_batch(4).inputs)["logits"]
-    told = replay(make_averaging(), path)
-    assert f"averaged weights: outputs {measure(logits)}\n" in told
+    output = replay(make_averaging(), path)
+    assert f"averaged weights: outputs {measure(logits)}\n" in output
     assert "averaged weights" not in replay(make_step(rho=1e38), skip(make_step(rho=1e38), tmp_path / "without"))
 
 
-def test_averaged_weights_that_answer_nonsense_are_told_by_layer_and_weight(tmp_path: Path) -> None:
-    told = replay(make_averaging(), skip(make_averaging(factor=float("inf")), tmp_path))
-    shown = told.split("averaged weights: ")[1].split("pass 1")[0]
+def test_averaged_weights_with_outputs_that_are_not_finite_are_reported_by_layer_and_weight(tmp_path: Path) -> None:
+    output = replay(make_averaging(), skip(make_averaging(factor=float("inf")), tmp_path))
+    shown = output.split("averaged weights: ")[1].split("pass 1")[0]
     assert "not finite for all 8 rows" in shown
     assert "first output that is not finite: head (Linear)" in shown
     assert "weights not finite: head.weight" in shown
 
 
-def test_nobody_is_shown_images_that_are_not_finite(tmp_path: Path) -> None:
-    told = replay(make_averaging(), skip(make_averaging(), tmp_path, poison(make_batch(4), 2)))
-    assert "inputs not finite: image 2" in told
-    assert "averaged weights" not in told
+def test_no_model_runs_on_images_that_are_not_finite(tmp_path: Path) -> None:
+    output = replay(make_averaging(), skip(make_averaging(), tmp_path, poison(make_batch(4), 2)))
+    assert "inputs not finite: image 2" in output
+    assert "averaged weights" not in output
 
 
-def test_weights_that_were_not_finite_before_are_what_to_mend(tmp_path: Path) -> None:
+def test_weights_that_were_not_finite_before_are_named_as_what_to_fix(tmp_path: Path) -> None:
     def make() -> TrainStep:
         step = make_step()
         step.student.head.bias.data[0] = float("nan")  # type: ignore[union-attr]
         return step
 
-    told = replay(make(), skip(make(), tmp_path), make_run(stage=2))
-    assert "student: weights not finite before the step: head.bias" in told
-    assert "it began with pretrained_student_weights = 's.pth'" in told
+    output = replay(make(), skip(make(), tmp_path), make_run(stage=2))
+    assert "student: weights not finite before the step: head.bias" in output
+    assert "it began with pretrained_student_weights = 's.pth'" in output
 
 
-def test_statistics_that_overflow_are_told_with_what_their_layer_took_in(tmp_path: Path) -> None:
+def test_statistics_that_overflow_are_reported_with_the_input_of_their_layer(tmp_path: Path) -> None:
     def make() -> TrainStep:
         student: Any = make_student()
         student.stem = nn.Sequential(student.stem, Blows())
         student.stem[1].factor = 1e20
         return make_step(student)
 
-    told = replay(make(), skip(make(), tmp_path))
-    assert "skipped because the buffer norm.running_var is not finite" in told
-    assert "  norm took in -" in told
+    output = replay(make(), skip(make(), tmp_path))
+    assert "skipped because the buffer norm.running_var is not finite" in output
+    assert "  norm took in -" in output
 
 
 def test_stage_2_gets_the_guides_advice_too(tmp_path: Path) -> None:
     step = make_step(make_blowing(), teacher=make_teacher())
-    told = replay(make_step(make_blowing(), teacher=make_teacher()), skip(step, tmp_path), make_run(stage=2))
-    assert "--set stage2.lr=5e-06" in told
-    assert "the stage-1 checkpoint exists and is the one loaded (here: s.pth" in told
-    assert "kd temperature 3" in told
+    output = replay(make_step(make_blowing(), teacher=make_teacher()), skip(step, tmp_path), make_run(stage=2))
+    assert "--set stage2.lr=5e-06" in output
+    assert "the stage-1 checkpoint exists and is the one loaded (here: s.pth" in output
+    assert "kd temperature 3" in output
 
 
 def test_half_precision_is_the_first_suspect(tmp_path: Path) -> None:
-    told = replay(make_step(make_blowing()), skip(make_step(make_blowing()), tmp_path), make_run(precision="bf16"))
-    assert "to try, one at a time, in a new run:\n  --set precision=fp32  (now bf16)" in told
+    output = replay(make_step(make_blowing()), skip(make_step(make_blowing()), tmp_path), make_run(precision="bf16"))
+    assert "to try, one at a time, in a new run:\n  --set precision=fp32  (now bf16)" in output
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -430,15 +432,13 @@ def test_all_of_it_is_short(case: str, tmp_path: Path) -> None:
     assert len(replay(CASES[case]()[0], skip(step, tmp_path, batch)).splitlines()) < 20
 
 
-# --- The look -------------------------------------------------------------------------------------------------------
+# --- The NaN inspector ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("averages", [False, True])
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("rho", [0.0, 0.05])
-def test_a_watched_step_is_the_step_bit_for_bit_and_the_watch_ends_with_it(
-    rho: float, parts: int, averages: bool
-) -> None:
+def test_an_inspected_step_is_the_step_bit_for_bit_and_leaves_no_hook(rho: float, parts: int, averages: bool) -> None:
     results, states, steps = [], [], []
     for take in (lambda step: step(make_batch(), AT), lambda step: inspect_step(step, make_batch(), AT).result):
         torch.manual_seed(5)
@@ -456,17 +456,17 @@ def test_a_watched_step_is_the_step_bit_for_bit_and_the_watch_ends_with_it(
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in hooked)
 
 
-def test_what_is_seen_of_a_good_step_are_its_own_figures() -> None:
+def test_the_inspector_reports_the_numbers_of_a_good_step() -> None:
     step = make_step(teacher=make_teacher())
     step.parts = 3
-    look = inspect_step(step, make_batch(), AT)
-    first, second = look.passes
-    assert first.loss == pytest.approx(look.result.loss)
-    assert first.terms == pytest.approx(dict(look.result.terms))
-    assert second.loss == pytest.approx(look.result.perturbed_loss)
-    assert second.grad_norm == pytest.approx(look.result.grad_norm)
+    inspection = inspect_step(step, make_batch(), AT)
+    first, second = inspection.passes
+    assert first.loss == pytest.approx(inspection.result.loss)
+    assert first.terms == pytest.approx(dict(inspection.result.terms))
+    assert second.loss == pytest.approx(inspection.result.perturbed_loss)
+    assert second.grad_norm == pytest.approx(inspection.result.grad_norm)
     assert first.outputs.shape == (8, 2)
-    assert (first.fault, second.fault, look.teacher_fault) == (None, None, None)
+    assert (first.fault, second.fault, inspection.teacher_fault) == (None, None, None)
 
 
 def test_a_fault_between_the_parts_of_a_module_is_the_modules_own() -> None:
@@ -489,7 +489,7 @@ def test_a_fault_between_the_parts_of_a_module_is_the_modules_own() -> None:
     assert fault.output.not_finite > 0
 
 
-def test_a_module_that_changes_its_input_in_place_is_told_with_the_input_it_met() -> None:
+def test_a_module_that_changes_its_input_in_place_is_reported_with_the_input_it_received() -> None:
     class Spoils(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.mul_(float("inf"))
@@ -513,7 +513,7 @@ def test_the_layers_of_a_compiled_student_are_seen_and_it_stays_compiled() -> No
 
 
 def test_layers_that_are_computed_again_in_backward_confuse_nothing() -> None:
-    looks = []
+    inspections = []
     for recomputes in (False, True):
         student: Any = make_student()
         student.branch = nn.Sequential(student.branch, nn.Tanh(), nn.Conv2d(6, 6, 1, bias=False))
@@ -524,8 +524,8 @@ def test_layers_that_are_computed_again_in_backward_confuse_nothing() -> None:
         step = make_step(student, rho=1e38)
         step.recomputes = recomputes
         torch.manual_seed(1)
-        looks.append(inspect_step(step, make_batch(), AT))
-    plain, found = looks
+        inspections.append(inspect_step(step, make_batch(), AT))
+    plain, found = inspections
     assert found.result.reason == "the loss of pass 2 is not finite"
     assert found.passes[0].fault is None
     assert found.passes[1].fault is not None
@@ -534,7 +534,7 @@ def test_layers_that_are_computed_again_in_backward_confuse_nothing() -> None:
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.05])
-def test_gradients_of_a_scaled_loss_are_told_as_those_of_the_loss(rho: float) -> None:
+def test_gradients_of_a_scaled_loss_are_reported_as_those_of_the_loss(rho: float) -> None:
     plain, scaled = make_step(rho=rho), make_step(rho=rho)
     scaled.loss_scale = LossScale("cpu", initial=1024.0)
     torch.manual_seed(3)

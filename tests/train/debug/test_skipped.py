@@ -134,7 +134,7 @@ def test_the_command_names_the_script_of_the_stage_and_quotes_the_path(tmp_path:
 
 
 class Overflow(nn.Module):
-    """Adds a term that overflows in one chosen place, and only when asked."""
+    """Adds a term that overflows in one chosen place, and only when switched on."""
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
@@ -380,11 +380,11 @@ def test_a_checkpoint_and_a_state_are_no_skipped_batches(path: Path) -> None:
 @pytest.mark.parametrize("name", ["progress", "settings", "state", "rows", "shared", "reason", "computed_on"])
 @pytest.mark.parametrize("value", [None, 7, "absent"])
 def test_a_batch_with_another_description_is_refused(path: Path, name: str, value: Any) -> None:
-    held = load_checkpoint(path)
-    about = {key: old for key, old in held.about.items() if key != name}
+    stored = load_checkpoint(path)
+    about = {key: old for key, old in stored.about.items() if key != name}
     if value != "absent":
         about[name] = value
-    save_checkpoint(path, held.tensors, about=about)
+    save_checkpoint(path, stored.tensors, about=about)
     if name in ("reason", "state") and value != "absent":  # any text may be a reason; no such state
         assert name == "reason" or "does not exist" in refuse(path)
     else:
@@ -392,7 +392,7 @@ def test_a_batch_with_another_description_is_refused(path: Path, name: str, valu
 
 
 @pytest.mark.parametrize("what", ["batch", "state"])
-def test_damage_is_told(path: Path, what: str) -> None:
+def test_a_damaged_file_is_refused_with_the_reason(path: Path, what: str) -> None:
     (state,) = path.parent.glob("state_*.pth")
     file = path if what == "batch" else state
     content = bytearray(file.read_bytes())

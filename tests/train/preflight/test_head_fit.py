@@ -1,4 +1,4 @@
-"""A head fitted to pooled features: what it says, how stiff it is, and on which items."""
+"""A head fitted to pooled features: its probabilities, its regularisation, and the samples that it is fitted on."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_the_same_arguments_give_the_same_bits() -> None:
     assert one.strength == two.strength
 
 
-def test_a_wide_network_of_few_people_gets_a_stiff_head_that_knows_its_doubt_on_others() -> None:
-    """More features than pictures: every strength separates the training set, and the loosest is far too sure."""
+def test_many_features_of_few_people_give_a_regularised_head_that_is_calibrated_on_others() -> None:
+    """More features than pictures: every regularisation separates the training set, and the weakest is far too sure."""
     features, labels, people = draw(120, 400, people=12)
     head = fit_head(features, labels, people)
     assert head.was_chosen
@@ -80,7 +80,7 @@ def test_people_are_left_out_whole() -> None:
 
 
 @pytest.mark.parametrize("change", ["one person", "two of a class"])
-def test_too_few_people_leave_the_strength_as_it_is(change: str) -> None:
+def test_too_few_people_leave_the_regularisation_at_its_default(change: str) -> None:
     features, labels, people = draw(40)
     if change == "one person":
         people = ["one"] * 40
@@ -90,7 +90,7 @@ def test_too_few_people_leave_the_strength_as_it_is(change: str) -> None:
     assert (head.was_chosen, head.strength) == (False, STRENGTH)
 
 
-def test_a_feature_that_never_moves_has_no_say() -> None:
+def test_a_constant_feature_has_no_influence() -> None:
     features, labels, people = draw()
     features[:, 5] = 7.25
     head = fit_head(features, labels, people)
@@ -98,7 +98,7 @@ def test_a_feature_that_never_moves_has_no_say() -> None:
     assert np.isfinite(head.weight).all()
 
 
-class Items:
+class ManySamples:
     def __init__(self, count: int) -> None:
         self.count = count
 
@@ -108,13 +108,13 @@ class Items:
 
 @pytest.mark.parametrize("count", [1, 5, MOST_SAMPLES])
 def test_a_small_set_is_taken_whole_and_in_order(count: int) -> None:
-    keys = draw_keys(Items(count), 3)  # type: ignore[arg-type]
+    keys = draw_keys(ManySamples(count), 3)  # type: ignore[arg-type]
     assert [key.index for key in keys] == list(range(count))
     assert {(key.epoch, key.visit) for key in keys} == {(0, 0)}
 
 
 def test_of_a_large_set_some_are_drawn_by_the_seed() -> None:
-    drawn = [[key.index for key in draw_keys(Items(20_000), seed)] for seed in (3, 3, 4)]  # type: ignore[arg-type]
+    drawn = [[key.index for key in draw_keys(ManySamples(20_000), seed)] for seed in (3, 3, 4)]  # type: ignore[arg-type]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == MOST_SAMPLES
     assert drawn[0] == sorted(drawn[0])

@@ -1,4 +1,4 @@
-"""The preflight of stage 2: figures of every model, findings in plain words, scores kept from run to run."""
+"""The preflight of stage 2: metrics of every model, warnings in plain words, outputs kept from run to run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from preflight_setup import GOOD, SIDE, STUDENT, Pictures, Place, Reader, make_task
+from preflight_setup import GOOD, SIDE, STUDENT, Pictures, PreflightSetup, Reader, make_task
 from sharpstudent.config.run_config import TeacherSection
 from sharpstudent.config.stored import find_own_run, find_run
 from sharpstudent.core.errors import UserError
@@ -38,13 +38,13 @@ HEADER = ("Model", "Val AUC", "Accuracy", "ECE", "Logits mean +- sd, largest")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / "output")
+def setup(tmp_path: Path) -> PreflightSetup:
+    return PreflightSetup(tmp_path / "output")
 
 
-def test_each_row_is_what_the_metrics_say_of_that_model(place: Place) -> None:
+def test_each_row_is_what_the_metrics_say_of_that_model(setup: PreflightSetup) -> None:
     models = Reader(*STUDENT), Reader(*GOOD)
-    report = place.fly(*models)
+    report = setup.run_preflight(*models)
     assert [row.name for row in report.models] == ["student s", "teacher 1"]
     assert report.samples == 20
     for row, model in zip(report.models, models, strict=True):
@@ -67,14 +67,14 @@ def test_each_row_is_what_the_metrics_say_of_that_model(place: Place) -> None:
     assert student.metrics["auc"] != teacher.metrics["auc"] or get_logits(student).ece != get_logits(teacher).ece
 
 
-def test_a_student_and_a_teacher_that_are_fit_give_no_warning(place: Place) -> None:
-    assert place.fly(STUDENT, GOOD).findings == ()
-    assert not [line for line in place.lines if "warning" in line]
+def test_a_student_and_a_teacher_that_are_fit_give_no_warning(setup: PreflightSetup) -> None:
+    assert setup.run_preflight(STUDENT, GOOD).findings == ()
+    assert not [line for line in setup.lines if "warning" in line]
 
 
-def test_every_model_is_judged_in_one_pass_over_the_items(place: Place) -> None:
-    place.fly(STUDENT, GOOD, (5.0, 3.0))
-    assert sorted(place.source.made) == sorted([0, *range(20)])
+def test_every_model_is_evaluated_in_one_pass_over_the_samples(setup: PreflightSetup) -> None:
+    setup.run_preflight(STUDENT, GOOD, (5.0, 3.0))
+    assert sorted(setup.source.made) == sorted([0, *range(20)])
 
 
 def get_logits(row: CheckedModel) -> LogitStatistics:
@@ -82,16 +82,16 @@ def get_logits(row: CheckedModel) -> LogitStatistics:
     return row.logits
 
 
-def find_one(report: PreflightReport) -> str:
-    (finding,) = report.findings
-    return finding
+def get_only_warning(report: PreflightReport) -> str:
+    (warning,) = report.findings
+    return warning
 
 
-def test_a_teacher_below_chance_has_its_classes_swapped(place: Place) -> None:
-    finding = find_one(place.fly(STUDENT, (-4.0, 3.0)))
-    assert finding.startswith("teacher 1 has a validation AUC of 0.0")
-    assert "over people), below chance: its classes are probably swapped" in finding
-    assert 'write "classes": ["fake", "real"] for it' in finding
+def test_a_teacher_below_chance_has_its_classes_swapped(setup: PreflightSetup) -> None:
+    warning = get_only_warning(setup.run_preflight(STUDENT, (-4.0, 3.0)))
+    assert warning.startswith("teacher 1 has a validation AUC of 0.0")
+    assert "over people), below chance: its classes are probably swapped" in warning
+    assert 'write "classes": ["fake", "real"] for it' in warning
 
 
 def test_only_two_classes_can_be_swapped() -> None:
@@ -101,100 +101,102 @@ def test_only_two_classes_can_be_swapped() -> None:
     assert words[2] == "it is untrained, or was made for other inputs"
 
 
-def test_a_teacher_that_chance_may_have_put_below_chance_is_not_called_swapped(place: Place) -> None:
-    finding = find_one(place.fly(STUDENT, (-0.6, 3.0)))
-    assert "it is untrained, or its classes are swapped" in finding
+def test_a_teacher_that_chance_may_have_put_below_chance_is_not_called_swapped(setup: PreflightSetup) -> None:
+    warning = get_only_warning(setup.run_preflight(STUDENT, (-0.6, 3.0)))
+    assert "it is untrained, or its classes are swapped" in warning
 
 
-def test_a_weak_teacher_that_is_worse_than_the_student_is_both(place: Place) -> None:
-    weak, worse = place.fly((3.0, 0.5), (0.6, 3.0)).findings
+def test_a_weak_teacher_that_is_worse_than_the_student_is_both(setup: PreflightSetup) -> None:
+    weak, worse = setup.run_preflight((3.0, 0.5), (0.6, 3.0)).findings
     assert "teacher 1 is weak, with a validation AUC of 0." in weak
     assert "below 0.80" in weak
     assert "teacher 1 is worse than student s: AUC 0." in worse
     assert "against 1.0000, a difference of -0." in worse
 
 
-def test_a_teacher_that_is_worse_by_no_more_than_the_noise_is_let_be(place: Place) -> None:
-    report = place.fly((3.0, 4.2), (3.0, 4.25))
+def test_a_teacher_that_is_worse_by_no_more_than_the_noise_gives_no_warning(setup: PreflightSetup) -> None:
+    report = setup.run_preflight((3.0, 4.2), (3.0, 4.25))
     assert report.models[1].metrics["auc"] <= report.models[0].metrics["auc"] < 1.0
-    assert not [finding for finding in report.findings if "worse" in finding]
+    assert not [warning for warning in report.findings if "worse" in warning]
 
 
-def test_a_student_that_stage_1_has_not_prepared_is_sent_back(place: Place) -> None:
-    report = place.fly((1.0, 4.0), GOOD)
+def test_a_student_that_stage_1_has_not_prepared_is_sent_back_to_stage_1(setup: PreflightSetup) -> None:
+    report = setup.run_preflight((1.0, 4.0), GOOD)
     assert report.start_metrics["accuracy"] < 0.8
-    assert find_one(report) == (
+    assert get_only_warning(report) == (
         f"student s is right on {report.start_metrics['accuracy']:.1%} of the validation pictures, below the 80% that "
         "stage 2 needs: run stage 1 longer, `stage1.epoch` 50 or more"
     )
 
 
-def test_a_student_whose_logits_are_a_hundred_times_too_large_is_found(place: Place) -> None:
-    finding = find_one(place.fly((300.0, 200.0), STUDENT))
-    assert "the logits of student s spread 100 times as widely as those of teacher 1" in finding
-    assert "check the stage-1 checkpoint, or raise `temperature`" in finding
+def test_a_student_whose_logits_are_a_hundred_times_too_large_is_found(setup: PreflightSetup) -> None:
+    warning = get_only_warning(setup.run_preflight((300.0, 200.0), STUDENT))
+    assert "the logits of student s spread 100 times as widely as those of teacher 1" in warning
+    assert "check the stage-1 checkpoint, or raise `temperature`" in warning
 
 
-def test_a_teacher_whose_logits_are_much_wider_asks_for_a_temperature(place: Place) -> None:
-    report = place.fly(STUDENT, (120.0, 140.0))
-    finding = find_one(report)
-    assert "the logits of teacher 1 spread" in finding
+def test_a_teacher_whose_logits_are_much_wider_needs_a_temperature(setup: PreflightSetup) -> None:
+    report = setup.run_preflight(STUDENT, (120.0, 140.0))
+    warning = get_only_warning(report)
+    assert "the logits of teacher 1 spread" in warning
     fitted = get_logits(report.models[1]).temperature
-    assert f"raise `temperature` ({fitted:.3g} would calibrate teacher 1 alone)" in finding
+    assert f"raise `temperature` ({fitted:.3g} would calibrate teacher 1 alone)" in warning
 
 
-def test_a_student_that_says_next_to_nothing_beside_a_fit_teacher_is_sent_back(place: Place) -> None:
-    finding = find_one(place.fly((0.03, 0.02), GOOD))
-    assert "the logits of teacher 1 spread" in finding
-    assert finding.endswith(": student s says little as yet; run stage 1 longer, or raise `temperature`")
+def test_a_student_with_logits_near_zero_beside_a_fit_teacher_is_sent_back_to_stage_1(setup: PreflightSetup) -> None:
+    warning = get_only_warning(setup.run_preflight((0.03, 0.02), GOOD))
+    assert "the logits of teacher 1 spread" in warning
+    assert warning.endswith(": student s says little as yet; run stage 1 longer, or raise `temperature`")
 
 
 @pytest.mark.parametrize(("factor", "is_told"), [(9.5, False), (10.5, True)])
-def test_spreads_may_differ_by_a_factor_of_ten(place: Place, factor: float, is_told: bool) -> None:
-    report = place.fly(STUDENT, (factor * STUDENT[0], factor * STUDENT[1]))
+def test_spreads_may_differ_by_a_factor_of_ten(setup: PreflightSetup, factor: float, is_told: bool) -> None:
+    report = setup.run_preflight(STUDENT, (factor * STUDENT[0], factor * STUDENT[1]))
     assert bool(report.findings) == is_told
 
 
-def test_a_teacher_that_is_the_students_own_file_is_told_from_one_that_is_almost_it(place: Place) -> None:
-    finding = find_one(place.fly(STUDENT, STUDENT))
-    assert "teacher 1 and student s agree on all 40 pictures to the last bit" in finding
-    assert place.fly(STUDENT, (STUDENT[0] * (1 + 1e-6), STUDENT[1])).findings == ()
+def test_a_teacher_that_is_the_students_own_file_is_not_confused_with_a_similar_one(
+    setup: PreflightSetup,
+) -> None:
+    warning = get_only_warning(setup.run_preflight(STUDENT, STUDENT))
+    assert "teacher 1 and student s agree on all 40 pictures to the last bit" in warning
+    assert setup.run_preflight(STUDENT, (STUDENT[0] * (1 + 1e-6), STUDENT[1])).findings == ()
 
 
-def test_a_model_that_says_one_thing_of_everything_is_found(place: Place) -> None:
-    constant, weak, worse = place.fly(STUDENT, (0.0, 0.0)).findings
+def test_a_model_with_constant_outputs_is_found(setup: PreflightSetup) -> None:
+    constant, weak, worse = setup.run_preflight(STUDENT, (0.0, 0.0)).findings
     assert constant == "teacher 1 gives the same logits to all 40 pictures: it has learnt nothing, or has collapsed"
     assert ("is weak" in weak, "is worse" in worse) == (True, True)
 
 
-def test_one_person_alone_gives_findings_without_an_interval(place: Place) -> None:
-    place.source.items = 2
-    finding = place.fly(STUDENT, (-4.0, 1.0)).findings[0]
-    assert "AUC of 0.0000, below chance: its classes are probably swapped" in finding
+def test_one_person_alone_gives_warnings_without_an_interval(setup: PreflightSetup) -> None:
+    setup.source.samples = 2
+    warning = setup.run_preflight(STUDENT, (-4.0, 1.0)).findings[0]
+    assert "AUC of 0.0000, below chance: its classes are probably swapped" in warning
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_logits_that_are_not_finite_are_an_error_that_names_model_and_sample(place: Place, which: int) -> None:
+def test_logits_that_are_not_finite_are_an_error_that_names_model_and_sample(setup: PreflightSetup, which: int) -> None:
     models = [STUDENT, GOOD]
     models[which] = (float("inf"), 0.0)
     with pytest.raises(UserError) as caught:
-        place.fly(*models)
+        setup.run_preflight(*models)
     text = str(caught.value)
     assert text.startswith(("student s", "teacher 1")[which])
-    assert "40 of 40 samples with logits that are not finite: item 0#real (inf)" in text
+    assert "40 of 40 samples with logits that are not finite: sample 0#real (inf)" in text
     assert ("pretrained_student_weights" in text) == (which == 0)
-    assert len(place.find_kept()) == which  # the student's, where it is the teacher that fails
+    assert len(setup.find_kept()) == which  # the student's, where it is the teacher that fails
 
 
-def test_one_class_only_is_an_error_of_the_metric(place: Place) -> None:
-    place.source.labels = (1, 1)
+def test_one_class_only_is_an_error_of_the_metric(setup: PreflightSetup) -> None:
+    setup.source.labels = (1, 1)
     with pytest.raises(MetricError, match="one class only"):
-        place.fly(STUDENT, GOOD)
+        setup.run_preflight(STUDENT, GOOD)
 
 
-def test_the_table_is_aligned_and_says_all_it_promises(place: Place) -> None:
-    report = place.fly(STUDENT, GOOD)
-    table = place.lines[1:4]
+def test_the_table_is_aligned_and_says_all_it_promises(setup: PreflightSetup) -> None:
+    report = setup.run_preflight(STUDENT, GOOD)
+    table = setup.lines[1:4]
     assert [cell.strip() for cell in table[0].split("|")] == list(HEADER)
     assert len({len(line) for line in table}) == 1
     assert len({tuple(i for i, sign in enumerate(line) if sign == "|") for line in table}) == 1
@@ -206,135 +208,135 @@ def test_the_table_is_aligned_and_says_all_it_promises(place: Place) -> None:
         f"{row.metrics['accuracy']:.1%}",
         f"{get_logits(row).ece:.3f}",
     )
-    figures = get_logits(row)
-    assert logits == f"{figures.logits_mean:.3g} +- {figures.logits_sd:.3g}, {figures.logits_largest:.3g}"
+    statistics = get_logits(row)
+    assert logits == f"{statistics.logits_mean:.3g} +- {statistics.logits_sd:.3g}, {statistics.logits_largest:.3g}"
 
 
-def test_no_line_of_the_table_is_longer_than_a_hundred_whatever_the_names_and_figures(place: Place) -> None:
-    validator = place.make_validator()
+def test_no_line_of_the_table_is_longer_than_a_hundred_whatever_the_names_and_numbers(setup: PreflightSetup) -> None:
+    validator = setup.make_validator()
     rows = []
     for name, gain in (("teacher 2 " + "mobilevitv2_" * 12, 1.234e30), ("student s", -0.5)):
         (table,), _ = validator.compute_tables([Reader(gain)])
-        rows.append(evaluate_table(name, table, place.task))
-    lines = format_table(rows, place.task)
+        rows.append(evaluate_table(name, table, setup.task))
+    lines = format_table(rows, setup.task)
     assert max(map(len, lines)) <= 100
     assert lines[1].startswith("teacher 2 mobi")
     assert "..." in lines[1]
 
 
-def test_figures_and_findings_are_kept_as_json_in_the_logs(place: Place) -> None:
-    report = place.fly((300.0, 200.0), STUDENT)
-    stored = json.loads((place.root / "run/logs/preflight.json").read_text())
+def test_metrics_and_warnings_are_kept_as_json_in_the_logs(setup: PreflightSetup) -> None:
+    report = setup.run_preflight((300.0, 200.0), STUDENT)
+    stored = json.loads((setup.root / "run/logs/preflight.json").read_text())
     assert stored["findings"] == list(report.findings)
     assert [row["temperature"] for row in stored["rows"]] == [get_logits(row).temperature for row in report.models]
     assert stored["start_value"] == report.start_value
     assert stored["items"] == 20
 
 
-def test_a_temperature_at_its_bound_carries_a_note(place: Place) -> None:
-    student, teacher = map(get_logits, place.fly((3.0, 0.0), (-3.0, 0.0)).models)
+def test_a_temperature_at_its_bound_carries_a_note(setup: PreflightSetup) -> None:
+    student, teacher = map(get_logits, setup.run_preflight((3.0, 0.0), (-3.0, 0.0)).models)
     assert (student.temperature, teacher.temperature) == (0.01, 1000.0)
     assert "lowest" in (student.temperature_note or "")
     assert "highest" in (teacher.temperature_note or "")
 
 
-def test_without_a_listener_the_lines_go_to_the_run(place: Place) -> None:
-    validator = place.make_validator()
+def test_without_a_callback_the_lines_go_to_the_run(setup: PreflightSetup) -> None:
+    validator = setup.make_validator()
     preflight(validator, ("student s", Reader(*STUDENT)), [])
     assert any(line.startswith("student s | ") for line in validator.run.notes)
 
 
-def test_a_preflight_moves_neither_weights_nor_modes_nor_random_states(place: Place) -> None:
+def test_a_preflight_moves_neither_weights_nor_modes_nor_random_states(setup: PreflightSetup) -> None:
     step = make_step(Reader(*STUDENT).train())
     teacher = FrozenTeacher(Reader(*GOOD))
-    place.sections = (TeacherSection(name="x"),)
+    setup.sections = (TeacherSection(name="x"),)
     before = take_snapshot(step), np.random.get_state()[1].tolist()
-    place.fly(step.student, teacher)
+    setup.run_preflight(step.student, teacher)
     assert are_identical((take_snapshot(step), np.random.get_state()[1].tolist()), before)
     assert not any(p.is_inference() for p in step.student.parameters())
 
 
-def test_a_stop_is_honoured_between_batches_and_leaves_nothing_behind(place: Place) -> None:
+def test_a_stop_is_honoured_between_batches_and_leaves_nothing_behind(setup: PreflightSetup) -> None:
     class Stopped(Exception):
         pass
 
     def stop() -> None:
         raise Stopped
 
-    place.stop = stop
+    setup.stop = stop
     student = Reader(*STUDENT).train()
     with pytest.raises(Stopped):
-        place.fly(student, GOOD)
-    assert place.find_kept() == []
-    assert not (place.root / "run/logs/preflight.json").exists()
+        setup.run_preflight(student, GOOD)
+    assert setup.find_kept() == []
+    assert not (setup.root / "run/logs/preflight.json").exists()
     assert student.training
 
 
 # Scores that were kept.
 
 
-def test_the_second_preflight_of_the_same_models_takes_no_pass_and_says_the_same(place: Place) -> None:
-    first = place.fly(STUDENT, GOOD)
-    assert place.was_judged
-    second = place.fly(STUDENT, GOOD)
+def test_the_second_preflight_of_the_same_models_takes_no_pass_and_says_the_same(setup: PreflightSetup) -> None:
+    first = setup.run_preflight(STUDENT, GOOD)
+    assert setup.has_evaluated
+    second = setup.run_preflight(STUDENT, GOOD)
     assert second == first
-    assert not place.was_judged
-    assert [line for line in place.lines if "was evaluated on these samples before" in line] == place.lines[:2]
+    assert not setup.has_evaluated
+    assert [line for line in setup.lines if "was evaluated on these samples before" in line] == setup.lines[:2]
 
 
-def test_a_new_student_beside_a_known_teacher_is_judged_alone(place: Place) -> None:
-    place.fly(STUDENT, GOOD)
+def test_a_new_student_beside_a_known_teacher_is_evaluated_alone(setup: PreflightSetup) -> None:
+    setup.run_preflight(STUDENT, GOOD)
     teacher = Reader(*GOOD)
-    place.fly((3.0, 1.0), teacher)
-    assert place.was_judged
+    setup.run_preflight((3.0, 1.0), teacher)
+    assert setup.has_evaluated
     assert teacher.calls == 2  # a picture that tells what it gives, and the one that tells models apart
-    assert "20 validation samples through student s ..." in place.lines[1]
+    assert "20 validation samples through student s ..." in setup.lines[1]
 
 
-def change_seed(place: Place) -> None:
-    place.source.seed = 6
+def change_seed(setup: PreflightSetup) -> None:
+    setup.source.seed = 6
 
 
-def change_classes(place: Place) -> None:
-    place.task.classes = ("fake", "real")
+def change_classes(setup: PreflightSetup) -> None:
+    setup.task.classes = ("fake", "real")
 
 
-def change_image_size(place: Place) -> None:
-    place.task = make_task(2 * SIDE)
+def change_image_size(setup: PreflightSetup) -> None:
+    setup.task = make_task(2 * SIDE)
 
 
-def change_names(place: Place) -> None:
-    place.source.folder = Path("elsewhere")
+def change_names(setup: PreflightSetup) -> None:
+    setup.source.folder = Path("elsewhere")
 
 
-def change_number(place: Place) -> None:
-    place.source.items = 19
+def change_number(setup: PreflightSetup) -> None:
+    setup.source.samples = 19
 
 
-def change_pixels(place: Place) -> None:
-    place.source.shade = 1
+def change_pixels(setup: PreflightSetup) -> None:
+    setup.source.shade = 1
 
 
 @pytest.mark.parametrize(
     "change", [change_seed, change_classes, change_image_size, change_names, change_number, change_pixels]
 )
-def test_other_data_is_judged_anew(place: Place, change: Callable[[Place], None]) -> None:
-    place.fly(STUDENT, GOOD)
-    change(place)
-    place.fly(STUDENT, GOOD)
-    assert place.was_judged
+def test_other_data_is_evaluated_again(setup: PreflightSetup, change: Callable[[PreflightSetup], None]) -> None:
+    setup.run_preflight(STUDENT, GOOD)
+    change(setup)
+    setup.run_preflight(STUDENT, GOOD)
+    assert setup.has_evaluated
 
 
-def test_a_picture_that_was_replaced_under_its_name_is_judged_anew(place: Place, tmp_path: Path) -> None:
-    place.source.folder = tmp_path
+def test_a_picture_that_was_replaced_under_its_name_is_evaluated_again(setup: PreflightSetup, tmp_path: Path) -> None:
+    setup.source.folder = tmp_path
     for index in range(20):
         (tmp_path / f"{index}.png").touch()
-    place.fly(STUDENT, GOOD)
-    place.fly(STUDENT, GOOD)
-    assert not place.was_judged
+    setup.run_preflight(STUDENT, GOOD)
+    setup.run_preflight(STUDENT, GOOD)
+    assert not setup.has_evaluated
     os.utime(tmp_path / "7.png", ns=(1, 1))
-    place.fly(STUDENT, GOOD)
-    assert place.was_judged
+    setup.run_preflight(STUDENT, GOOD)
+    assert setup.has_evaluated
 
 
 class Swapped(Reader):
@@ -344,9 +346,9 @@ class Swapped(Reader):
         return {"logits": super().forward(image)["logits"].flip(1)}
 
 
-def test_models_of_the_same_weights_that_answer_otherwise_are_not_taken_for_each_other(place: Place) -> None:
-    first = place.fly(STUDENT, Reader(*GOOD))
-    second = place.fly(STUDENT, Swapped(*GOOD))
+def test_same_weights_with_other_outputs_are_not_confused(setup: PreflightSetup) -> None:
+    first = setup.run_preflight(STUDENT, Reader(*GOOD))
+    second = setup.run_preflight(STUDENT, Swapped(*GOOD))
     assert second.models[1].metrics["auc"] == pytest.approx(1 - first.models[1].metrics["auc"])
 
 
@@ -374,39 +376,43 @@ def spoil_kind(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_text, spoil_a_logit, spoil_form, spoil_bytes, spoil_kind])
-def test_a_damaged_file_is_told_and_judged_again(place: Place, spoil: Callable[[Path], None]) -> None:
-    first = place.fly(STUDENT, GOOD)
-    for path in place.find_kept():
+def test_a_damaged_file_is_reported_and_the_model_evaluated_again(
+    setup: PreflightSetup, spoil: Callable[[Path], None]
+) -> None:
+    first = setup.run_preflight(STUDENT, GOOD)
+    for path in setup.find_kept():
         spoil(path)
-    assert place.fly(STUDENT, GOOD) == first
-    assert place.was_judged
-    assert sum("cannot be read" in line and "evaluating again" in line for line in place.lines) == 2
-    place.fly(STUDENT, GOOD)
-    assert place.was_judged == (spoil is spoil_kind)  # a folder in its place stays there
+    assert setup.run_preflight(STUDENT, GOOD) == first
+    assert setup.has_evaluated
+    assert sum("cannot be read" in line and "evaluating again" in line for line in setup.lines) == 2
+    setup.run_preflight(STUDENT, GOOD)
+    assert setup.has_evaluated == (spoil is spoil_kind)  # a folder in its setup stays there
 
 
-def test_a_disk_that_keeps_nothing_costs_a_note(place: Place) -> None:
-    place.root.mkdir()
-    (place.root / ".preflight").write_text("a file where a folder must be")
-    assert place.fly(STUDENT, GOOD).findings == ()
-    assert sum("table not kept" in line for line in place.lines) == 2
+def test_a_disk_that_keeps_nothing_costs_a_note(setup: PreflightSetup) -> None:
+    setup.root.mkdir()
+    (setup.root / ".preflight").write_text("a file where a folder must be")
+    assert setup.run_preflight(STUDENT, GOOD).findings == ()
+    assert sum("table not kept" in line for line in setup.lines) == 2
 
 
 @pytest.mark.parametrize("broken", [(0,), (7,)])
-def test_scores_with_a_stand_in_for_an_unreadable_item_are_not_kept(place: Place, broken: Sequence[int]) -> None:
-    place.source.broken = tuple(broken)
-    assert place.fly(STUDENT, GOOD).samples == 20
-    assert place.find_kept() == []
+def test_outputs_with_a_substitute_for_an_unreadable_sample_are_not_kept(
+    setup: PreflightSetup, broken: Sequence[int]
+) -> None:
+    setup.source.broken = tuple(broken)
+    assert setup.run_preflight(STUDENT, GOOD).samples == 20
+    assert setup.find_kept() == []
 
 
-def test_no_search_for_runs_takes_the_folder_of_kept_scores_for_one(place: Place) -> None:
-    place.fly(STUDENT, GOOD)
-    assert place.find_kept()
+def test_no_search_for_runs_takes_the_folder_of_kept_scores_for_one(setup: PreflightSetup) -> None:
+    setup.run_preflight(STUDENT, GOOD)
+    assert setup.find_kept()
     for word in ("*", ".pre", ".preflight", "pre", "[.]*"):
         with pytest.raises(UserError, match="is no run folder") as caught:
-            find_run(word, str(place.root))
+            find_run(word, str(setup.root))
         assert ".preflight/" not in str(caught.value)
-    config = make_config().model_copy(update={"output_root": str(place.root)})
+    config = make_config().model_copy(update={"output_root": str(setup.root)})
     assert find_own_run(config, DeepfakeTask) == (None, [])
 
 

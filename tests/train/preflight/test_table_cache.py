@@ -1,4 +1,4 @@
-"""Kept tables do not grow without end, and keeping order among them never disturbs a run."""
+"""The cache of tables stays within its limits, and pruning it never disturbs a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from preflight_setup import GOOD, STUDENT, Pictures, Place, make_task
+from preflight_setup import GOOD, STUDENT, Pictures, PreflightSetup, make_task
 from sharpstudent.core.types import Table
 from sharpstudent.metrics.bootstrap import join_tables
 from sharpstudent.metrics.checks import MetricError
@@ -56,7 +56,7 @@ def test_what_this_run_has_used_is_kept_whatever_its_age_and_size(tmp_path: Path
     assert set(tmp_path.iterdir()) == {*paths[:2], *paths[5:]}
 
 
-def test_other_files_in_the_folder_are_let_be(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     fill(tmp_path, MOST_FILES + 1)
     (tmp_path / "notes.txt").write_text("mine")
     os.utime(tmp_path / "notes.txt", (1, 1))
@@ -106,7 +106,7 @@ def test_two_runs_that_prune_at_once_harm_neither(tmp_path: Path) -> None:
         try:
             start.wait()
             make_cache(tmp_path).prune([])
-        except OSError as error:  # told in this thread, which has no test to fail
+        except OSError as error:  # collected here: an exception in this thread would fail no test
             errors.append(error)
 
     threads = [threading.Thread(target=prune_with_others) for _ in range(4)]
@@ -119,31 +119,31 @@ def test_two_runs_that_prune_at_once_harm_neither(tmp_path: Path) -> None:
 
 
 def test_a_preflight_keeps_order_and_its_own_scores(tmp_path: Path) -> None:
-    place = Place(tmp_path / "output")
-    place.fly(STUDENT, GOOD)
-    first = set(place.find_kept())
+    setup = PreflightSetup(tmp_path / "output")
+    setup.run_preflight(STUDENT, GOOD)
+    first = set(setup.find_kept())
     for path in first:
         os.utime(path, (1, 1))  # older than all others
     fill(tmp_path / "output/.preflight", MOST_FILES)
-    second = place.fly(STUDENT, GOOD)
-    assert not place.was_judged
+    second = setup.run_preflight(STUDENT, GOOD)
+    assert not setup.has_evaluated
     assert second.samples == 20
-    assert first <= set(place.find_kept())
-    assert len(place.find_kept()) == MOST_FILES
+    assert first <= set(setup.find_kept())
+    assert len(setup.find_kept()) == MOST_FILES
     assert all(path.stat().st_mtime > LONG_AGO + MOST_FILES for path in first)  # used now
 
 
 def test_scores_of_a_version_that_kept_them_in_another_order_are_not_mixed_with_new_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Place(tmp_path / "output")
+    setup = PreflightSetup(tmp_path / "output")
     with monkeypatch.context() as earlier:
         earlier.setattr(table_cache, "FORMAT", 1)
-        place.fly(STUDENT, GOOD)
-        place.fly(STUDENT, GOOD)
-        assert not place.was_judged
-    place.fly(STUDENT, GOOD)
-    assert place.was_judged
+        setup.run_preflight(STUDENT, GOOD)
+        setup.run_preflight(STUDENT, GOOD)
+        assert not setup.has_evaluated
+    setup.run_preflight(STUDENT, GOOD)
+    assert setup.has_evaluated
 
 
 # --- Tables beside a run --------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def assert_same(one: Table, other: Table) -> None:
 @given(st.permutations(range(9)))
 @settings(deadline=None, max_examples=50)
 def test_tables_are_put_in_the_order_of_the_first_ones_names(order: Sequence[int]) -> None:
-    table = make_table([f"item {i}" for i in range(9)])
+    table = make_table([f"sample {i}" for i in range(9)])
     first, ordered = join_tables([table, take(table, order)])
     assert_same(first, table)
     assert_same(ordered, table)
@@ -198,13 +198,13 @@ def test_tables_of_other_samples_are_refused(names: list[str]) -> None:
         join_tables([make_table(names), make_table(["a", "b", "a"])])
 
 
-def test_scores_are_not_taken_again_once_a_file_that_describes_the_items_has_changed(tmp_path: Path) -> None:
+def test_stored_outputs_are_not_reused_once_a_file_that_describes_the_samples_has_changed(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest"
     manifest.write_text("one")
-    place = Place(tmp_path / "output", source=Pictures(depends_on=(manifest,)))
-    place.fly(STUDENT, GOOD)
-    place.fly(STUDENT, GOOD)
-    assert any("was evaluated on these samples before" in line for line in place.lines)
+    setup = PreflightSetup(tmp_path / "output", source=Pictures(depends_on=(manifest,)))
+    setup.run_preflight(STUDENT, GOOD)
+    setup.run_preflight(STUDENT, GOOD)
+    assert any("was evaluated on these samples before" in line for line in setup.lines)
     manifest.write_text("another")
-    place.fly(STUDENT, GOOD)
-    assert not any("was evaluated on these samples before" in line for line in place.lines)
+    setup.run_preflight(STUDENT, GOOD)
+    assert not any("was evaluated on these samples before" in line for line in setup.lines)

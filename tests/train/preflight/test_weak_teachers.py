@@ -34,6 +34,6 @@ def test_a_teacher_is_refused_where_it_is_worse_by_more_than_the_margin(
         assert "--allow weak-teacher" in str(found[0].remedy)
 
 
-def test_every_weak_teacher_is_told_and_no_other() -> None:
+def test_every_weak_teacher_is_reported_and_no_other() -> None:
     teachers = [("one", 0.5), ("two", 0.9), ("three", 0.6)]
     assert [p.where for p in find_weak_teachers("val_auc", "higher", 0.8, teachers, 0.1)] == ["one", "three"]
