@@ -139,13 +139,13 @@ def run_script(path: Path, *words: str) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    told, run = io.StringIO(), _find_main(module)
+    output, run = io.StringIO(), _find_main(module)
     before, sys.argv = sys.argv, [str(path), *words]
     try:
-        with contextlib.redirect_stdout(told):
+        with contextlib.redirect_stdout(output):
             run()
     except BaseException:
-        print(told.getvalue())
+        print(output.getvalue())
         raise
     finally:
         sys.argv = before

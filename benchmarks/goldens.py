@@ -1,9 +1,9 @@
-"""Whether two checkouts train and judge alike, to the last bit: the check on a change that must not change anything.
+"""Whether two checkouts train and evaluate alike, to the last bit: the check on a change that must change no result.
 
     python benchmarks/goldens.py ../before ../after
 
 Drawn faces are made once. Each checkout then prepares them, trains a teacher, a student and stage 2 (SAM, hard labels
-+ kd + features, averaged weights), judges and compares the models, and trains once more from labelled pictures with
++ kd + features, averaged weights), evaluates and compares the models, and trains once more from labelled pictures with
 another model, optimiser and selection metric, which run is terminated and resumed. Every command is the checkout's own
 script in a process of its own. The exit code is 0 where all that is compared is equal, and 1 where anything differs.
 """
@@ -85,12 +85,12 @@ def main() -> int:
         refuse_strange_package(path)
     if options.keep is not None:
         options.keep.mkdir(parents=True)
-        return judge(options.keep.resolve(), checkouts)
+        return compare_checkouts(options.keep.resolve(), checkouts)
     with tempfile.TemporaryDirectory() as folder:
-        return judge(Path(folder), checkouts)
+        return compare_checkouts(Path(folder), checkouts)
 
 
-def judge(folder: Path, checkouts: Sequence[Path]) -> int:
+def compare_checkouts(folder: Path, checkouts: Sequence[Path]) -> int:
     """Run both checkouts below `folder` and print the table; the exit code."""
     began = time.monotonic()
     places = [folder / "old", folder / "new"]
@@ -148,8 +148,8 @@ def make_data(folder: Path, places: Sequence[Path]) -> None:
 def run_all(checkout: Path, place: Path) -> None:
     """Everything that is compared, by the scripts of `checkout` in the folder `place`."""
 
-    def run(script: str, *words: str, cut: bool = False) -> None:
-        run_script(checkout, place, script, *words, cut=cut)
+    def run(script: str, *words: str, is_terminated: bool = False) -> None:
+        run_script(checkout, place, script, *words, is_terminated=is_terminated)
 
     run("prepare_faces.py", "ffpp", "prepared", "--image-size", "32", "--workers", "1")
     run(STAGE_1, "blended.json", "-n", "teacher", "--set", "student=test_resnet", "--set", "epoch=1")
@@ -159,12 +159,12 @@ def run_all(checkout: Path, place: Path) -> None:
     run("evaluate_model.py", second, "--out", "evaluated", *FAST)  # on the run's own validation: the prepared set
     models = ("--teacher", teacher, "--before", first, "--distilled", second)
     run("compare_models.py", *models, "--data", "labelled", "--crops", "--out", "compared", "--no-costs", *FAST)
-    run(STAGE_1, "labelled.json", "-n", "cut", cut=True)
+    run(STAGE_1, "labelled.json", "-n", "cut", is_terminated=True)
     run(STAGE_1, "--resume", "cut")
 
 
-def run_script(checkout: Path, place: Path, script: str, *words: str, cut: bool = False) -> None:
-    """To its end, or with `cut` until it is terminated in its second epoch. Raises SystemExit where it fails."""
+def run_script(checkout: Path, place: Path, script: str, *words: str, is_terminated: bool = False) -> None:
+    """Run it to its end, or until it is terminated in its second epoch. Raises SystemExit where it fails."""
     with (place / "said.txt").open("a") as said:
         process = subprocess.Popen(
             [sys.executable, str(checkout / script), *words],
@@ -173,12 +173,12 @@ def run_script(checkout: Path, place: Path, script: str, *words: str, cut: bool 
             stdout=said,
             stderr=subprocess.STDOUT,
         )
-        while cut and process.poll() is None and find(place, "output/cut_*/weights/best_model.pth") is None:
+        while is_terminated and process.poll() is None and find(place, "output/cut_*/weights/best_model.pth") is None:
             time.sleep(0.005)
-        if cut:
+        if is_terminated:
             process.terminate()
         code = process.wait()
-    if code not in ((0, 143) if cut else (0,)):  # a fast machine may be done before the signal comes
+    if code not in ((0, 143) if is_terminated else (0,)):  # a fast machine may be done before the signal comes
         tail = (place / "said.txt").read_text()[-3000:]
         sys.exit(f"{checkout / script} {' '.join(words)}: exit code {code}\n{tail}")
 

@@ -1,12 +1,12 @@
-"""Items a second of the training loader from a manifest: loose files and shards, with 0, 2 and 4 loader processes.
+"""Samples a second of the training loader from a manifest: loose files and shards, with 0, 2 and 4 loader processes.
 
     python benchmarks/loader.py --size 112 --items 512 --rounds 5
     python benchmarks/loader.py --size 380 --items 64 --rounds 3
 
 Crops of real faces (--faces FOLDER of pictures; detector and mesh from weights/) or, where there are none, of drawn
-ones. They are cut and scaled as self-blending needs them at that size and stored as PNG; each is visited several times.
-An item is a real face and a fake made of it. Each round measures every way once, in turn; the first batch of each
-loader process, which pays for its start, is left out. Medians and ratios of pairs of one round are quoted.
+ones. They are cropped and scaled as self-blending needs them at that size and stored as PNG; each is visited several
+times. A sample is a real face and a fake made of it. Each round measures every way once, in turn; the first batch of
+each loader process, which includes its start, is left out. Medians and ratios of pairs of one round are quoted.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SPARE = 1.25  # a crop's face is at most this times the network's input
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=112, help="side of the network's input [px]")
-    parser.add_argument("--items", type=int, default=512, help="timed in each measurement")
+    parser.add_argument("--items", type=int, default=512, help="samples timed in each measurement")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--crops", type=int, default=48, help="different crops")
     parser.add_argument("--faces", type=Path, default=Path("../shared/data/faces"), help="folder of pictures")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         kind = write_sets(Path(name), options)
-        print(f"{options.size} px, {kind}, {options.items} items a measurement, {options.rounds} rounds")
+        print(f"{options.size} px, {kind}, {options.items} samples per measurement, {options.rounds} rounds")
         rates: dict[tuple[str, int], list[float]] = {}
         for _ in range(options.rounds):
             for workers in WORKERS:
@@ -50,7 +50,7 @@ def main() -> None:
         loose, shards = rates["loose", workers], rates["shards", workers]
         alone = [rate / rates["loose", 0][i] for i, rate in enumerate(loose)]
         print(
-            f"{workers} loader processes: loose files {statistics.median(loose):6.1f} items/s, shards "
+            f"{workers} loader processes: loose files {statistics.median(loose):6.1f} samples/s, shards "
             f"{statistics.median(shards):6.1f}; shards over loose "
             f"{statistics.median(s / f for s, f in zip(shards, loose, strict=True)):.2f}; over 0 processes "
             f"{statistics.median(alone):.2f}"
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure(root: Path, options: argparse.Namespace, workers: int) -> float:
-    """Items a second of the task's own training items, through the loader of a run."""
+    """Samples a second of the task's own training samples, through the loader of a run."""
     from sharpstudent.data.loader import load_batches
     from sharpstudent.data.sampler import TrainSampler
     from sharpstudent.tasks.deepfake.section import DeepfakeSection
@@ -87,7 +87,7 @@ def write_sets(folder: Path, options: argparse.Namespace) -> str:
     pictures = sorted(path for path in options.faces.rglob("*") if path.suffix in (".jpg", ".png"))
     has_models = Path("weights/face_landmark.tflite").is_file()
     kind = "real faces" if pictures and has_models else "drawn faces"
-    found = cut_real(pictures, options.size) if kind == "real faces" else draw(options.size)
+    found = crop_real_faces(pictures, options.size) if kind == "real faces" else draw(options.size)
     faces: list[SetFace] = []
     for i, (image, landmarks) in enumerate(itertools.islice(found, options.crops + 1)):
         faces.append(SetFace(image, landmarks, "val" if i == 0 else "train", 0, f"clip {i}", f"person {i}", {}))
@@ -98,16 +98,16 @@ def write_sets(folder: Path, options: argparse.Namespace) -> str:
 
 
 def draw(size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Drawn faces in the box that self-blending cuts, and their landmarks."""
+    """Drawn faces in the box that self-blending crops, and their landmarks."""
     from tests.helpers.drawn_faces import draw_face
 
     seed = 0
     while True:
-        yield cut(*draw_face(seed, round(2.2 * SPARE * size)), size)
+        yield crop_for_blending(*draw_face(seed, round(2.2 * SPARE * size)), size)
         seed += 1
 
 
-def cut_real(pictures: list[Path], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def crop_real_faces(pictures: list[Path], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The largest face of each picture that has one."""
     from sharpstudent.modalities.faces.detect import FaceDetector
     from sharpstudent.modalities.faces.landmarks import LandmarkMesh
@@ -118,10 +118,10 @@ def cut_real(pictures: list[Path], size: int) -> Iterator[tuple[np.ndarray, np.n
     for path in pictures:
         image = read_picture(path)
         for face in detector.detect(image)[:1]:
-            yield cut(image, mesh.locate_81(image, face), size)
+            yield crop_for_blending(image, mesh.locate_81(image, face), size)
 
 
-def cut(image: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def crop_for_blending(image: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     import cv2
     from sharpstudent.modalities.faces.crop import compute_landmark_box, compute_loose_box, crop
 

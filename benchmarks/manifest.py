@@ -4,12 +4,12 @@
 
 The rows are drawn from a seed: 32 a clip, 4 clips a person, half of them fakes, landmarks of 81 points, paths and names
 of usual length; 80 % train, 10 % val, 10 % test. Every row names the same crop of 64 px, which is there: manifest,
-source, reading, decoding, blending and loader are the real ones, only the crop is a stand-in. The empty manifest gives
-no items, so its loader works on one face kept in memory; a manifest of 1280 rows goes the whole way.
+source, reading, decoding, blending and loader are the real ones, only the crop is always the same. The empty manifest
+gives no samples, so its loader works on one face kept in memory; a manifest of 1280 rows goes the whole way.
 
 Memory: the sum of Pss (/proc/PID/smaps) over the training process and its loader processes, fifty times during the run;
-the largest is quoted. Pages of libraries that other programs use count less in it while those run, so that part is also
-told apart which they cannot change: memory of the processes' own, and the manifest's pages.
+the largest is quoted. Pages of libraries that other programs use count less in it while those run. What they cannot
+change is therefore given separately: private memory of the processes, and the manifest's pages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CROP_SIDE, IMAGE_SIZE, BATCH = 64, 32, 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--items", type=int, default=8_000, help="items that the loader makes of random rows")
+    parser.add_argument("--items", type=int, default=8_000, help="samples that the loader makes of random rows")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--keep-pages", action="store_true", help="never let go of what was read, for comparison")
     parser.add_argument("--measure", nargs=2, metavar=("KIND", "FOLDER"), help="memory alone, in this process")
@@ -157,7 +157,7 @@ def _time(work: Any) -> float:
 
 
 def compare_memory(folder: Path, options: argparse.Namespace) -> None:
-    """Each in a process of its own, with the same loader and the same number of items."""
+    """Each in a process of its own, with the same loader and the same number of samples."""
     found: dict[str, dict[str, float]] = {}
     for name in ("empty", "small", "full"):
         words = [sys.executable, __file__, "--measure", name, str(folder / name), "--items", str(options.items)]
@@ -166,8 +166,8 @@ def compare_memory(folder: Path, options: argparse.Namespace) -> None:
         about = found[name]
         print(
             f"{name:<5} summed Pss of {1 + options.workers} processes {about['all']:,.0f} MB, of it their own "
-            f"{about['own']:,.0f} MB, the manifest's pages {about['manifest']:,.1f} MB; {about['rate']:,.0f} items a "
-            f"second, {options.items:,} items"
+            f"{about['own']:,.0f} MB, the manifest's pages {about['manifest']:,.1f} MB; {about['rate']:,.0f} samples a "
+            f"second, {options.items:,} samples"
         )
     for name in ("empty", "small"):
         more = {key: found["full"][key] - found[name][key] for key in ("all", "own", "manifest")}
@@ -175,7 +175,7 @@ def compare_memory(folder: Path, options: argparse.Namespace) -> None:
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, float]:
-    """Megabytes over all processes while they make items, the largest of each kind, and items a second."""
+    """Megabytes over all processes while they make samples, the largest of each kind, and samples a second."""
     import sharpstudent.tasks.deepfake.dataset.manifest as module
     from sharpstudent.data.loader import load_batches
     from sharpstudent.data.sampler import TrainSampler

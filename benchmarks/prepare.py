@@ -4,8 +4,8 @@
     python benchmarks/prepare.py CLIP... --frames 8 --rounds 5
 
 Frames a second are of sampled frames. `decode` covers all frames up to the last sampled one and the pixels of the
-sampled ones. The second figure is that of two processes side by side, each on all clips. Seconds are of the processor
-by default, so that a busy machine tells the same; --wall counts those on the wall.
+sampled ones. The second rate is that of two processes side by side, each on all clips. Seconds are of the processor
+by default, so that load on the machine matters little; --wall takes wall-clock time.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure_clips(clips: list[Path], frames: int, clock: Callable[[], float]) -> list[dict[str, Any]]:
-    """What cutting each clip gave, and the seconds of its parts."""
+    """What cropping each clip gave, and the seconds of its parts."""
     import cv2
     from sharpstudent.modalities.faces.video import sample_video
     from sharpstudent.tasks.deepfake.layouts.clip import RawClip
@@ -84,13 +84,13 @@ def measure_clips(clips: list[Path], frames: int, clock: Callable[[], float]) ->
             spent["decode"] = clock() - start
             cv2.setNumThreads(threads)
             start = clock()
-            cut = cropper.crop(RawClip(clip.stem, "video", 0, (clip.stem,), file=clip))
+            crops = cropper.crop(RawClip(clip.stem, "video", 0, (clip.stem,), file=clip))
             spent["crop"] = max(0.0, clock() - start - sum(spent.values()))
-            sides = [face.face_size for face in cut.faces] or [0.0]
+            sides = [face.face_size for face in crops.faces] or [0.0]
             found.append(
                 {
-                    "read": cut.frames_read,
-                    "with_face": cut.frames_with_face,
+                    "read": crops.frames_read,
+                    "with_face": crops.frames_with_face,
                     "least": min(sides),
                     "most": max(sides),
                     "seconds": dict(spent),
@@ -102,7 +102,7 @@ def measure_clips(clips: list[Path], frames: int, clock: Callable[[], float]) ->
 
 
 def run_side_by_side(clips: list[Path], frames: int, clock: Callable[[], float]) -> list[float]:
-    """Frames a second of each of two processes that cut all clips at the same time."""
+    """Frames a second of each of two processes that crop all clips at the same time."""
     context = multiprocessing.get_context("spawn")
     barrier, rates = context.Barrier(2), context.SimpleQueue()
     workers = [context.Process(target=_measure_rate, args=(clips, frames, clock, barrier, rates)) for _ in range(2)]

@@ -4,7 +4,7 @@
     python benchmarks/robustness.py --faces 1000 --workers 2 --side 300     the same crops, 300 px wide
 
 The faces are the demo's swaps (`make demo`), or drawn ones where there are none, repeated to the wanted number; the
-model is the demo's distilled student, or an untrained tf_efficientnet_lite0. The load average is told: on a machine
+model is the demo's distilled student, or an untrained tf_efficientnet_lite0. The load average is printed: on a machine
 that others use the wall clock says little without it.
 """
 
@@ -50,11 +50,11 @@ def main() -> None:
     time_corruptions([picture for _, picture in pictures], options)
     with tempfile.TemporaryDirectory() as name:
         write_crops(Path(name), pictures, options.faces)
-        judged = read_crops_set(Path(name), name="crops")
+        face_set = read_crops_set(Path(name), name="crops")
         begun, processor = time.perf_counter(), sum_processor_seconds()
         found = measure_robustness(
             [("student", model)],
-            [judged],
+            [face_set],
             image_size=options.image_size,
             num_workers=options.workers,
             device=torch.device("cpu"),
@@ -110,7 +110,7 @@ def load_model(checkpoint: Path | None) -> tuple[nn.Module, str]:
 
 
 def read_crops(options: argparse.Namespace) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Class and picture, of a side that was asked for."""
+    """Class and picture, resized to the requested side."""
     found = [(name, path) for name in ("real", "fake") for path in list_pictures(options.crops / name)]
     if found:
         pictures = [(name, read_picture(path)) for name, path in found]

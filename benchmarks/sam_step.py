@@ -27,7 +27,7 @@ WAYS = {"floor": take_floor, "bare": take_bare_step, "step": take_step}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="demo")
-    parser.add_argument("--images", type=int, default=24, help="images a batch (two an item)")
+    parser.add_argument("--images", type=int, default=24, help="images per batch (two per sample)")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds of floor, bare step and step")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--channels-last", action="store_true")

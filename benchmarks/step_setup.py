@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from sharpstudent.config.run_config import ComputeSection, OptimizerSection
-from sharpstudent.config.terms import Asks, build_constant_term
+from sharpstudent.config.terms import TargetSource, build_constant_term
 from sharpstudent.core.schedules import Constant, Progress
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.build import build_criterion
@@ -100,34 +100,34 @@ def take_step(setup: Setup) -> None:
         raise RuntimeError(result.reason)
 
 
-def ask_teacher(setup: Setup) -> dict[Asks, Outputs]:
+def run_teacher(setup: Setup) -> dict[TargetSource, Outputs]:
     """One teacher forward."""
     assert setup.step.teacher is not None
     with torch.no_grad():
         return {"teacher": run_model(setup.step.teacher, setup.batch.inputs)}
 
 
-def compute_loss(step: TrainStep, batch: Batch, answers: dict[Asks, Outputs]) -> Tensor:
-    """One student forward, and the loss of what it says."""
-    return step.criterion(run_model(step.student, batch.inputs), batch, answers, PROGRESS).total
+def compute_loss(step: TrainStep, batch: Batch, target_outputs: dict[TargetSource, Outputs]) -> Tensor:
+    """One student forward, and the loss of its outputs."""
+    return step.criterion(run_model(step.student, batch.inputs), batch, target_outputs, PROGRESS).total
 
 
 def take_floor(setup: Setup) -> None:
     """What no distillation step with SAM can do without: one teacher forward, two student forward+backward."""
     step, batch = setup.step, setup.batch
-    answers = ask_teacher(setup)
+    target_outputs = run_teacher(setup)
     for _ in range(2):
         step.student.zero_grad(set_to_none=True)
-        compute_loss(step, batch, answers).backward()
+        compute_loss(step, batch, target_outputs).backward()
 
 
 def take_bare_step(setup: Setup) -> None:
-    """SAM's arithmetic alone: no finite checks, no copies but SAM's own, nothing frozen, nothing to put back."""
+    """SAM's arithmetic alone: no finite checks, no copies but SAM's own, nothing frozen, no rollback."""
     step, batch, optimizer = setup.step, setup.batch, setup.step.optimizer
-    answers = ask_teacher(setup)
+    target_outputs = run_teacher(setup)
 
     def forward_backward() -> Tensor:
-        loss = compute_loss(step, batch, answers)
+        loss = compute_loss(step, batch, target_outputs)
         loss.backward()
         return loss.detach()
 
@@ -144,9 +144,9 @@ def take_naive_step(setup: Setup) -> None:
     """The step as research scripts write it: the teacher runs in both passes, w is kept beside w + e."""
     step, batch, optimizer = setup.step, setup.batch, setup.step.optimizer
     optimizer.zero_grad()
-    compute_loss(step, batch, ask_teacher(setup)).backward()
+    compute_loss(step, batch, run_teacher(setup)).backward()
     with optimizer.perturbed(optimizer.compute_grad_norm()):
-        compute_loss(step, batch, ask_teacher(setup)).backward()
+        compute_loss(step, batch, run_teacher(setup)).backward()
     optimizer.step()
 
 

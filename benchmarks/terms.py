@@ -4,8 +4,8 @@
     python benchmarks/terms.py --size real --images 4 --rounds 4
 
 All losses are timed in turns, in one process, on the same batch, each right after a step with hard labels alone; the
-figures are medians over the rounds of ratios to that step. Forward: what those that a loss asks say of the batch, once
-a step. Loss itself: from logits and maps to their gradient, in both passes. What is left is what else differs, such as
+numbers are medians over the rounds of ratios to that step. Forward: passes of the teacher or the average, once a step.
+Loss itself: from logits and maps to their gradient, in both passes. What is left is what else differs, such as
 updating averaged weights. On a machine that others use, --cpu-time counts the processor's time instead of the clock's.
 """
 
@@ -93,21 +93,21 @@ def build_section(name: str, size: str) -> TermSection:
     return section.model_copy(update={"choices": {"student_layer": ours, "teacher_layer": theirs, "distance": "mse"}})
 
 
-def ask_all(setup: Setup) -> None:
-    """What the loss asks of others, as the step asks it."""
+def run_sources(setup: Setup) -> None:
+    """Forward passes of the sources that the loss learns from, as the step makes them."""
     setup.step._run_sources(setup.batch)
 
 
 def build_term(setup: Setup) -> Callable[[Setup], None]:
-    """The loss alone, twice: from what the models said, which are leaves here, to the gradient of logits and maps."""
-    answers = setup.step._run_sources(setup.batch)
+    """The loss alone, twice: from the models' outputs, which are leaves here, to the gradient of logits and maps."""
+    target_outputs = setup.step._run_sources(setup.batch)
     with torch.no_grad():
-        said = run_model(setup.step.student, setup.batch.inputs)
+        student_outputs = run_model(setup.step.student, setup.batch.inputs)
 
     def take(setup: Setup) -> None:
         for _ in range(2):
-            outputs = {name: tensor.detach().requires_grad_() for name, tensor in said.items()}
-            setup.step.criterion(outputs, setup.batch, answers, PROGRESS).total.backward()
+            outputs = {name: tensor.detach().requires_grad_() for name, tensor in student_outputs.items()}
+            setup.step.criterion(outputs, setup.batch, target_outputs, PROGRESS).total.backward()
 
     return take
 
@@ -115,7 +115,7 @@ def build_term(setup: Setup) -> Callable[[Setup], None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="demo")
-    parser.add_argument("--images", type=int, default=24, help="images a batch (two an item)")
+    parser.add_argument("--images", type=int, default=24, help="images per batch (two per sample)")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds of all losses")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cpu-time", action="store_true", help="seconds of the processor, all threads together")
@@ -151,12 +151,12 @@ def measure_cpu_seconds(run: Callable[[Setup], None], setup: Setup) -> float:
 
 
 def measure_all(setups: dict[str, Setup], rounds: int, measure: Clock) -> Measured:
-    """Each loss's step, what it asks, and itself, in each round; the order moves on by one."""
+    """Time each loss's step, its sources and the loss itself in each round; the order rotates by one."""
     ways: dict[str, dict[str, Callable[[Setup], None]]] = {}
     for name, setup in setups.items():
         ways[name] = {"step": take_step, "loss": build_term(setup)}
         if setup.step.criterion.sources:
-            ways[name]["forward"] = ask_all
+            ways[name]["forward"] = run_sources
         for way in ways[name].values():  # warm-up
             measure(way, setup)
     measured = Measured([], {(name, part): [] for name, parts in ways.items() for part in parts})
@@ -174,7 +174,7 @@ def measure_all(setups: dict[str, Setup], rounds: int, measure: Clock) -> Measur
 def format_table(measured: Measured) -> list[str]:
     """Markdown, a row for each loss."""
     lines = [
-        f"| Loss | Step over {ALONE} (quartiles) | Forward of those asked | Loss itself, both passes |",
+        f"| Loss | Step over {ALONE} (quartiles) | Forward of its sources | Loss itself, both passes |",
         "|---|---|---|---|",
     ]
     for loss in LOSSES:

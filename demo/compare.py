@@ -39,7 +39,7 @@ def main() -> None:
     print(f"    that is: python compare_models.py {shlex.join(arguments)}", flush=True)
     renderer, request = parse_command_line(arguments, script=COMPARE)
     run_evaluation(renderer, request, build_console())
-    print("Stage 2 also trained longer: docs/results.md holds it against hard labels for as many further steps.")
+    print("Stage 2 also trained longer: docs/results.md compares it with hard labels for as many further steps.")
     print("Next: your own photos (README, 'Your own data'): copy configs/demo.json and set data_root.")
 
 

@@ -27,7 +27,7 @@ SEED = 20_261_122  # of the blends of these measurements; no training or validat
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint with its model, ready to judge."""
+    """A checkpoint with its model, ready to evaluate."""
 
     model: nn.Module
     about: dict[str, Any]

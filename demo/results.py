@@ -1,11 +1,11 @@
-"""Three seeds of the demo with its control, judged on people used neither for training, tuning nor selection.
+"""Three seeds of the demo with its control, evaluated on people used neither for training, tuning nor selection.
 
     make results            writes docs/results.md and docs/results.json; finished runs are kept and not repeated
 
 Per seed: a teacher, stage 1, and five ways to take the same further steps from the same stage-1 checkpoint: hard labels
 alone (the control: alpha 1 all the way), distillation as the demo has it, and distillation with one thing more: a
 feature term, averaged weights that also teach, or the next seed's teacher beside the own one. The settings of these
-were written down once and not tuned. The figures are written whatever the verdict.
+were written down once and not tuned. The results are written whatever the verdict.
 """
 
 from __future__ import annotations
@@ -244,14 +244,14 @@ def _to_markdown(results: dict[str, Any]) -> str:
         interval = f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
         lines.append(f"| {name} | {interval} | {_place(difference)} |")
     lines += ["", "Intervals are over people, at these seeds: what another seed would do, the columns by seed show."]
-    return "\n".join([*lines, "", _judge(results["differences"]["distill - hard"]), ""])
+    return "\n".join([*lines, "", _write_verdict(results["differences"]["distill - hard"]), ""])
 
 
 def _place(difference: dict[str, float]) -> str:
     return "above 0" if difference["low"] > 0 else "below 0" if difference["high"] < 0 else "within noise"
 
 
-def _judge(gain: dict[str, float]) -> str:
+def _write_verdict(gain: dict[str, float]) -> str:
     """The verdict in one sentence, as the interval has it."""
     if gain["low"] > 0:
         verdict = "distillation helped: the interval of its gain over hard labels for as many steps lies above 0"

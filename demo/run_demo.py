@@ -1,4 +1,4 @@
-"""The whole story on real faces in one command: a teacher, stage 1, stage 2, and what each is worth.
+"""Everything on real faces in one command: a teacher, stage 1, stage 2, and the metrics of each.
 
     make demo
 

@@ -36,11 +36,11 @@ def main() -> None:
     faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
     pairs = BlendedPairs(faces, image_size=image_size, train=False, times=BLENDS)
     for index in range(len(pairs)):
-        item = pairs.make(index, build_generator(SEED, 0, index))
+        sample = pairs.make(index, build_generator(SEED, 0, index))
         repeat, face = divmod(index, len(faces))
         photo = Path(faces[face].name).stem
         for name, image in zip(
-            ("real", "fake"), item.inputs["image"], strict=True
+            ("real", "fake"), sample.inputs["image"], strict=True
         ):  # blending may change the real face, too
             _write(FOLDER / name / faces[face].identity / f"{photo}_{repeat}.png", image)
     print(

@@ -170,7 +170,7 @@ def test_the_same_two_faces_give_the_same_bytes():
     assert len({swap_face(source, target).mask.tobytes() for _ in range(20)}) == 1
 
 
-def test_a_face_cut_by_the_picture_s_edge_is_blended_inside_the_picture():
+def test_a_face_that_reaches_beyond_the_picture_is_blended_inside_it():
     source, target = find_pairs(1)[0]
     left, top, _, bottom = compute_landmark_box(target.points).astype(int)
     for x, y, x_end, y_end in ((left + 6, 0, SIDE, SIDE), (0, 0, SIDE, bottom - 6), (0, top + 22, SIDE, SIDE)):
@@ -274,7 +274,7 @@ def test_the_nearest_partner_is_the_same_face_elsewhere_and_copies_are_infinitel
     np.testing.assert_allclose(describe_look(moved.image, moved.landmarks).shape, looks[4].shape, atol=1e-4)
 
 
-def test_a_bar_across_the_nose_shows_in_the_bridge():
+def test_a_bar_across_the_nose_raises_the_bridge_score():
     face = draw(4)
     plain = describe_look(face.image, face.landmarks).bridge
     glasses = face.image.copy()
@@ -284,21 +284,21 @@ def test_a_bar_across_the_nose_shows_in_the_bridge():
 
 
 @pytest.mark.parametrize("image_size", [64, 380])
-def test_real_and_fake_are_cut_alike_and_differ_only_where_the_swap_is(image_size):
+def test_real_and_fake_are_cropped_alike_and_differ_only_inside_the_swap(image_size):
     (source, target) = find_pairs(1)[0]
     box = compute_landmark_box(target.points[:68])
-    cut = crop_photo(target.image, target.points, box, image_size)
+    crop = crop_photo(target.image, target.points, box, image_size)
     own = crop_photo(source.image, source.points, compute_landmark_box(source.points[:68]), image_size)
-    swap = finish_swap(draft_swap(own.face, cut.face))
-    real, fake = (resize_crop(image, cut.final_xyxy, image_size) for image in (cut.face.image, swap.image))
+    swap = finish_swap(draft_swap(own.face, crop.face))
+    real, fake = (resize_crop(image, crop.final_xyxy, image_size) for image in (crop.face.image, swap.image))
     assert real.shape == fake.shape == (image_size, image_size, 3)
-    left, top, right, bottom = cut.final_xyxy
+    left, top, right, bottom = crop.final_xyxy
     mask = resize_crop(
-        np.repeat((swap.mask > 0)[..., None].astype(np.uint8) * 255, 3, axis=2), cut.final_xyxy, image_size
+        np.repeat((swap.mask > 0)[..., None].astype(np.uint8) * 255, 3, axis=2), crop.final_xyxy, image_size
     )
     np.testing.assert_array_equal(real[mask == 0], fake[mask == 0])
     assert (real != fake).mean() > 0.1
-    height, width = cut.face.image.shape[:2]
+    height, width = crop.face.image.shape[:2]
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
 

@@ -28,7 +28,7 @@ BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 needs_h264 = pytest.mark.skipif(explain_no_h264() is not None, reason=explain_no_h264() or "")
 EVERY = [pytest.param(d, id=d.name, marks=[needs_h264] if d.name == "h264" else []) for d in CORRUPTIONS]
 ROOT = Path(__file__).resolve().parents[3]
-TELL_SUMS = """
+PRINT_SUMS = """
 import json, sys
 sys.path[:0] = ["tests/helpers", "tests/modalities/faces"]
 from test_faces_corruptions import sum_up
@@ -36,7 +36,7 @@ print(json.dumps(sum_up(reverse=True)))
 """
 
 
-def cut_drawn(seed=3, side=200):
+def crop_drawn_face(seed=3, side=200):
     image, landmarks = draw_face(seed, side)
     return find_evaluation_crop(image, np.concatenate([landmarks[:68].min(axis=0), landmarks[:68].max(axis=0)]))
 
@@ -45,7 +45,7 @@ def sum_up(*, reverse):
     """sha256 of every variant of two faces that this machine can make, made in one order or in the other."""
     wanted = [d for d in CORRUPTIONS if d.name != "h264" or explain_no_h264() is None]
     keys = [(d, level, index) for d in wanted for level in range(len(d.severities)) for index in (0, 7)]
-    face = cut_drawn()
+    face = crop_drawn_face()
     sums = {}
     for corruption, level, index in reversed(keys) if reverse else keys:
         picture = corrupt(face, corruption, level, seed=5, index=index)
@@ -59,14 +59,14 @@ def measure_psnr(picture, other):
 
 @pytest.mark.parametrize("corruption", EVERY)
 def test_no_severity_is_the_crop_itself_and_every_other_a_changed_picture_of_its_shape(corruption):
-    face = cut_drawn()
+    face = crop_drawn_face()
     before = face.image.copy()
     np.testing.assert_array_equal(corrupt(face, corruption, 0, seed=0, index=0), face.picture)
     for level in range(1, len(corruption.severities)):
         picture = corrupt(face, corruption, level, seed=0, index=0)
         assert picture.dtype == np.uint8
         assert picture.flags.c_contiguous
-        if corruption.name != "crop_jitter":  # cuts a box of another size
+        if corruption.name != "crop_jitter":  # crops a box of another size
             assert picture.shape == face.picture.shape
             assert (picture != face.picture).any()
     np.testing.assert_array_equal(face.image, before)
@@ -75,14 +75,14 @@ def test_no_severity_is_the_crop_itself_and_every_other_a_changed_picture_of_its
 @pytest.mark.parametrize("corruption", [d for d in EVERY if d.id in ("jpeg", "h264", "resize", "blur", "noise")])
 @pytest.mark.parametrize("seed", [3, 11])
 def test_more_severity_loses_more_of_the_picture(corruption, seed):
-    face = cut_drawn(seed, 300)
+    face = crop_drawn_face(seed, 300)
     levels = range(1, len(corruption.severities))
     found = [measure_psnr(corrupt(face, corruption, level, seed=0, index=0), face.picture) for level in levels]
     assert (np.diff(found) < -0.5).all()  # dB: each step is more than rounding
     assert 15 < found[-1] < found[0] < 50
 
 
-def test_the_cut_is_that_of_evaluation():
+def test_the_crop_is_that_of_evaluation():
     image, landmarks = draw_face(3, 200)
     box = np.concatenate([landmarks[:68].min(axis=0), landmarks[:68].max(axis=0)])
     for given in (box, None):
@@ -93,15 +93,15 @@ def test_the_cut_is_that_of_evaluation():
 
 def test_the_same_key_gives_the_same_bytes_in_another_process_and_order():
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
-    told = subprocess.run(
-        [sys.executable, "-c", TELL_SUMS], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT_SUMS], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    assert json.loads(told.stdout) == sum_up(reverse=False)
+    assert json.loads(done.stdout) == sum_up(reverse=False)
 
 
 @pytest.mark.parametrize("name", ["noise", "crop_jitter"])
 def test_face_seed_and_severity_each_draw_afresh(name):
-    drawn, face = BY_NAME[name], cut_drawn()
+    drawn, face = BY_NAME[name], crop_drawn_face()
 
     def sum_one(level, seed, index):
         return corrupt(face, drawn, level, seed=seed, index=index).tobytes()
@@ -114,7 +114,7 @@ def test_face_seed_and_severity_each_draw_afresh(name):
         assert abs(np.corrcoef(weak.ravel(), strong.ravel())[0, 1]) < 0.05
 
 
-def test_names_and_labels_tell_all_severities_apart():
+def test_names_and_labels_of_severities_are_unique():
     assert len(BY_NAME) == len(CORRUPTIONS)
     for corruption in CORRUPTIONS:
         labels = [corruption.name_severity(level) for level in range(len(corruption.severities))]
@@ -131,7 +131,7 @@ def test_noise_has_the_wanted_spread_in_every_colour():
     assert np.abs(np.corrcoef(found.reshape(-1, 3).T) - np.eye(3)).max() < 0.03
 
 
-def test_light_multiplies_and_is_cut_off():
+def test_brightness_multiplies_and_is_clipped():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
     for gain in (0.2, 0.8, 1.0, 1.8):
         expected = np.minimum(np.rint(levels * gain), 255)
@@ -158,8 +158,8 @@ def test_lost_resolution_keeps_what_is_smooth_and_loses_what_is_fine():
     assert np.ptp(lose_resolution(stripes, 0.5).astype(int)) <= 1
 
 
-def test_passes_through_a_platform_add_up():
-    picture = cut_drawn().picture
+def test_each_upload_to_a_platform_recompresses_once_more():
+    picture = crop_drawn_face().picture
     np.testing.assert_array_equal(share_online(picture, 2), share_online(share_online(picture, 1), 1))
 
 
@@ -170,11 +170,11 @@ def test_jitter_moves_and_scales_the_box_by_exactly_its_share():
     for share in (0.05, 0.2):
         scales, angles = [], []
         for index in range(60):
-            cut = BoxedCrop(where, box).jitter(share, np.random.default_rng(index))
-            height, width = cut.shape[:2]
+            moved = BoxedCrop(where, box).jitter(share, np.random.default_rng(index))
+            height, width = moved.shape[:2]
             scales.append(width / 100)
             assert height / 80 == pytest.approx(width / 100, abs=0.02)
-            centre = cut.reshape(-1, 3)[:, :2].mean(axis=0) + 0.5
+            centre = moved.reshape(-1, 3)[:, :2].mean(axis=0) + 0.5
             moved = (centre - (130, 130)) / (100, 80)
             assert np.hypot(*moved) == pytest.approx(share, abs=0.013)  # whole pixels
             angles.append(np.arctan2(*moved))
@@ -186,10 +186,10 @@ def test_jitter_moves_and_scales_the_box_by_exactly_its_share():
 def test_jitter_of_a_picture_taken_as_it_is_shows_its_mirror_image_beyond_the_border():
     x = np.arange(100, dtype=np.uint8)[None, :, None].repeat(100, axis=0).repeat(3, axis=2)
     face = find_evaluation_crop(x, None)
-    wide = [cut for i in range(40) if (cut := face.jitter(0.2, np.random.default_rng(i))).shape[1] == 120]
+    wide = [moved for i in range(40) if (moved := face.jitter(0.2, np.random.default_rng(i))).shape[1] == 120]
     assert wide
-    for cut in wide:
-        row = cut[0, :, 0].astype(int)
+    for moved in wide:
+        row = moved[0, :, 0].astype(int)
         start = row[0] if row[1] > row[0] else -row[0]  # of the box, in the picture's own pixels
         expected = [99 - abs(abs(place) - 99) for place in range(start, start + 120)]
         np.testing.assert_array_equal(row, expected)

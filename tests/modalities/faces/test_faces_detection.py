@@ -29,7 +29,7 @@ def test_the_detector_finds_the_one_face_of_each_photograph(detector, photos):
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.4, 3.0])
-def test_coordinates_come_back_in_the_pixels_of_a_small_or_large_image(scale, detector, photos):
+def test_coordinates_are_in_the_pixels_of_a_small_or_large_image(scale, detector, photos):
     import cv2
 
     image = photos[0][0]
@@ -82,7 +82,7 @@ def test_the_81_points_are_ordered_as_on_a_face(detector, mesh, photos):
         assert found[77, 0] < found[75, 0] < found[71, 0] < found[74, 0] < found[78, 0]
 
 
-def test_presence_tells_a_face_from_none(detector, mesh, photos):
+def test_the_presence_score_separates_faces_from_other_pictures(detector, mesh, photos):
     image = photos[0][0]
     points, presence = mesh.locate(image, detector.detect(image)[0].box_xyxy)
     assert points.shape == (468, 2)

@@ -35,7 +35,7 @@ def test_a_hash_has_64_bits_half_of_them_set() -> None:
 
 @pytest.mark.parametrize("level", [0, 17, 128, 255])
 @pytest.mark.parametrize("shape", [(1, 1), (32, 32), (100, 37)])
-def test_one_colour_hashes_to_nought(level: int, shape: tuple[int, int]) -> None:
+def test_a_picture_of_one_colour_has_the_hash_0(level: int, shape: tuple[int, int]) -> None:
     assert compute_phash(np.full((*shape, 3), level, np.uint8)) == 0
 
 

@@ -1,4 +1,4 @@
-"""H.264 recompression: a real stream, real losses, and a clear word where the package is absent."""
+"""H.264 recompression: a real stream, real losses, and a clear message if the package is absent."""
 
 import sys
 from itertools import pairwise
@@ -39,7 +39,7 @@ def test_a_higher_factor_takes_fewer_bytes(face):
     assert all(after < 0.9 * before for before, after in pairwise(sizes))
 
 
-def test_what_comes_back_is_the_same_face_and_not_what_jpeg_makes_of_it(face):
+def test_the_decoded_picture_is_the_same_face_and_differs_from_jpeg(face):
     made = recompress_h264(face, 28)
     assert np.abs(made.astype(int) - face).mean() < 8
     # No quality of JPEG gives these pixels: the nearest is still as far as the two losses are.
@@ -54,7 +54,7 @@ def test_colours_keep_their_place_and_range(face):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (17, 30), (30, 17), (33, 35)])
-def test_odd_sides_come_back_as_they_were_and_in_their_place(face, shape):
+def test_odd_sides_keep_their_length_and_the_picture_its_place(face, shape):
     picture = np.ascontiguousarray(face[60 : 60 + shape[0], 60 : 60 + shape[1]])
     made = recompress_h264(picture, 10)
     assert made.shape == picture.shape
@@ -68,14 +68,14 @@ def test_the_same_picture_gives_the_same_bytes(face):
     np.testing.assert_array_equal(recompress_h264(face, 35), first)
 
 
-def test_without_the_package_the_obstacle_names_the_extra(monkeypatch):
+def test_without_the_package_the_reason_names_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     assert 'pip install ".[video]"' in (explain_no_h264() or "")
     with pytest.raises(UserError, match=r"\[video\]"):
         recompress_h264(np.zeros((8, 8, 3), np.uint8), 23)
 
 
-def test_a_package_without_the_encoder_is_an_obstacle_too(monkeypatch):
+def test_a_package_without_the_encoder_gives_a_reason_too(monkeypatch):
     av = pytest.importorskip("av", reason="H.264 needs the extra `video`")
     monkeypatch.setattr(av, "codecs_available", {"h264"})
     assert "libx264" in (explain_no_h264() or "")

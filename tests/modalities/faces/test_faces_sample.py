@@ -26,7 +26,7 @@ def test_a_pair_has_the_promised_shapes_and_types(train, size, drawn):
     assert 0 < pair.mask.max() <= 1
 
 
-def test_evaluation_cuts_exactly_the_box_with_an_eighth_each_side(monkeypatch):
+def test_evaluation_crops_exactly_the_box_with_an_eighth_each_side(monkeypatch):
     image, landmarks = draw_face(1, 400)
     box = np.array([120.0, 100, 280, 300], np.float32)
     monkeypatch.setattr(
@@ -39,7 +39,7 @@ def test_evaluation_cuts_exactly_the_box_with_an_eighth_each_side(monkeypatch):
     np.testing.assert_array_equal(pair.real, cv2.resize(image[75:325, 100:300], (112, 112)))
 
 
-def test_recolouring_never_tells_the_fake_from_the_real_face():
+def test_recolouring_never_separates_the_fake_from_the_real_face():
     """Where nothing was blended in, both are the same pixels: a detector cannot pass by spotting a recoloured
     picture.
     """
@@ -125,7 +125,7 @@ def test_another_kind_of_image_is_refused(image, drawn):
         make_pair(image, drawn[1], np.random.default_rng(0), 32, train=True)
 
 
-def test_a_single_face_in_evaluation_is_cut_like_the_real_one_of_a_pair(drawn):
+def test_a_single_face_in_evaluation_is_cropped_like_the_real_one_of_a_pair(drawn):
     image, _ = drawn
     box = np.array([70.0, 60, 130, 140])
     alone = make_single(image, box, np.random.default_rng(0), 80, train=False)

@@ -64,7 +64,7 @@ def test_equal_areas_are_numbered_by_first_appearance() -> None:
     assert number([box(400, 0)], [box(0, 0)]) == [[0], [1]]
 
 
-def test_paths_without_crossing_are_told_apart_at_any_speed_below_a_face_a_frame() -> None:
+def test_people_who_do_not_cross_keep_their_numbers_below_a_face_width_per_frame() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         people = int(rng.integers(1, 6))
@@ -85,7 +85,7 @@ def test_paths_without_crossing_are_told_apart_at_any_speed_below_a_face_a_frame
 
 
 @pytest.mark.parametrize("bad", [[0, 0, 0, 0], [10, 10, 5, 5]])
-def test_a_box_without_area_does_no_harm(bad: list[float]) -> None:
+def test_a_box_without_area_raises_no_error(bad: list[float]) -> None:
     assert number([bad, box(0, 0)], [bad, box(0, 0)])[0][1] == 0
 
 

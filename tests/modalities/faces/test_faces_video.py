@@ -59,7 +59,7 @@ def test_the_pixels_are_those_of_the_chosen_frames(codec: str, suffix: str, tmp_
 
 
 @pytest.mark.parametrize("claimed", [0, 1, 13, 39, 41, 90, 2**31, 2**32 - 1])
-def test_a_container_that_lies_about_its_count_gives_the_same_frames(claimed: int, tmp_path: Path) -> None:
+def test_a_container_with_a_wrong_frame_count_gives_the_same_frames(claimed: int, tmp_path: Path) -> None:
     path = claim_frames(write_counting_video(tmp_path / "a.avi", 40, codec="MJPG"), claimed)
     found = sample(path)
     assert found.frames == 40
@@ -67,7 +67,7 @@ def test_a_container_that_lies_about_its_count_gives_the_same_frames(claimed: in
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_a_video_cut_in_the_middle_gives_what_can_be_decoded(share: float, tmp_path: Path) -> None:
+def test_a_truncated_video_gives_the_frames_that_can_be_decoded(share: float, tmp_path: Path) -> None:
     found = sample(cut_end(write_counting_video(tmp_path / "a.mkv", 40), share))
     assert 4 < found.frames < 40
     assert found.indices == choose_frames(found.frames, 5)
@@ -145,7 +145,7 @@ def write_bad(kind: str, folder: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize("backend", ["opencv", None])
-def test_what_is_no_video_is_refused_with_the_reason(
+def test_a_file_that_is_no_video_is_refused_with_the_reason(
     kind: str, reason: str, backend: str | None, tmp_path: Path
 ) -> None:
     path = write_bad(kind, tmp_path)
@@ -162,7 +162,7 @@ def test_frames_too_large_are_refused_before_one_is_decoded(tmp_path: Path, monk
         sample(path)
 
 
-def test_a_stream_that_tells_no_size_is_still_held_to_the_limit(
+def test_the_size_limit_applies_to_a_stream_without_a_declared_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_counting_video(tmp_path / "a.avi", 4)
@@ -174,7 +174,7 @@ def test_a_stream_that_tells_no_size_is_still_held_to_the_limit(
     assert "64 x 48 px" in found.failed[0]
 
 
-def test_nothing_is_printed_about_damage_and_logging_is_as_before() -> None:
+def test_damage_prints_nothing_and_leaves_the_log_level_unchanged() -> None:
     """In a process of its own: FFmpeg's level is read once a process."""
     code = f"""
 import os, sys
@@ -261,7 +261,7 @@ class FakeConverter:
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[FakeFrames]:
+def fake_torchcodec(monkeypatch: pytest.MonkeyPatch) -> type[FakeFrames]:
     decoders = types.ModuleType("torchcodec.decoders")
     made = type("Made", (FakeFrames,), {})
     decoders.Demuxer, decoders.ColorConverter = made, FakeConverter  # type: ignore[attr-defined]
@@ -270,7 +270,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[FakeFrames]:
     return made
 
 
-def test_torchcodec_walks_to_the_same_frames(stand_in: type[FakeFrames], tmp_path: Path) -> None:
+def test_torchcodec_decodes_the_same_frames(fake_torchcodec: type[FakeFrames], tmp_path: Path) -> None:
     path = write_counting_video(tmp_path / "a.avi", 23)
     found = sample(path, backend="torchcodec")
     assert found.backend == "torchcodec"
@@ -278,10 +278,10 @@ def test_torchcodec_walks_to_the_same_frames(stand_in: type[FakeFrames], tmp_pat
 
 
 @pytest.mark.parametrize(("fail_at", "claimed"), [(10, None), (0, None), (None, 40), (None, 0), (None, 11)])
-def test_what_torchcodec_cannot_read_to_its_claimed_end_is_left_to_opencv(
-    fail_at: int | None, claimed: int | None, stand_in: type[FakeFrames], tmp_path: Path
+def test_a_file_that_torchcodec_cannot_read_to_its_end_is_read_by_opencv(
+    fail_at: int | None, claimed: int | None, fake_torchcodec: type[FakeFrames], tmp_path: Path
 ) -> None:
-    stand_in.fail_at, stand_in.claimed = fail_at, claimed
+    fake_torchcodec.fail_at, fake_torchcodec.claimed = fail_at, claimed
     found = sample(write_counting_video(tmp_path / "a.avi", 23), backend="torchcodec")
     assert found.backend == "opencv"
     assert found.results == {index: index for index in choose_frames(23, 5)}
