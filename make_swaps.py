@@ -8,9 +8,8 @@ DEST gets real/ and fake/ (face crops, one folder a person) and swaps.csv. The s
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from sharpstudent.core.arguments import EXIT_CODES, Parser, add_option, fill, read_number
+from sharpstudent.core.arguments import EXIT_CODES, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import exit_codes
 from sharpstudent.tasks.deepfake.options import OPTIONS
 from sharpstudent.tasks.deepfake.swaps.people import ALL, CHOICES, SwapRequest
@@ -33,8 +32,8 @@ def _parse_command_line(argv: list[str]) -> SwapRequest:
     examples = ["make_swaps.py people data/swaps", "make_swaps.py people.csv data/swaps --split test --picture jpg"]
     parser = Parser("make_swaps.py", str(__doc__), more=EXIT_CODES, examples=examples)
     add, seed = parser.add_argument, read_number(int, 0, 2**32 - 1)
-    add("people", metavar="PEOPLE", type=Path, help="folder or CSV file of real photos by person")
-    add("dest", metavar="DEST", type=Path, help="a new folder, or one that this command has begun")
+    add("people", metavar="PEOPLE", type=read_path, help="folder or CSV file of real photos by person")
+    add("dest", metavar="DEST", type=read_path, help="a new folder, or one that this command has begun")
     text = "fakes for each real face (%(default)s)"
     add("--per-face", metavar="N", type=read_number(int, 1, 100), default=1, help=text)
     text = "draws the partners among the nearest people (%(default)s)"

@@ -6,6 +6,7 @@ remedy.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from argparse import Namespace
@@ -31,7 +32,7 @@ from sharpstudent.config.stored import (
     only_task,
     take_free,
 )
-from sharpstudent.core.arguments import SHARED, Parser, add_option
+from sharpstudent.core.arguments import SHARED, Parser, add_option, expand_path, read_path
 from sharpstudent.core.errors import Problem, UserError
 
 __all__ = [
@@ -130,9 +131,21 @@ def parse_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask
         UserError: For every mistake.
         SystemExit: With 0, after `--help`.
     """
+    _refuse_several_processes(stage)
     read = _build_parser(stage).read(argv, lambda read: _list_keys(read, find_task))
     _check_combination(read, stage)
     return _Command(read, stage, find_task).build()
+
+
+def _refuse_several_processes(stage: Stage) -> None:
+    """Raise UserError under torchrun: each of its processes would train the whole run, beside the others."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count != "1":
+        raise UserError.about(
+            "torchrun",
+            f"started {count} processes (WORLD_SIZE), and training runs in one",
+            remedy=f"start it without torchrun: python {SCRIPTS[stage]} CONFIG -n NAME; or unset WORLD_SIZE",
+        )
 
 
 def _build_parser(stage: Stage) -> Parser:
@@ -142,7 +155,7 @@ def _build_parser(stage: Stage) -> Parser:
     parser = Parser(SCRIPTS[stage], PURPOSE[stage], more=more, examples=examples)
     add = parser.add_argument
     text = "JSON file with comments; one file serves both stages"
-    add("config_path", metavar="CONFIG", nargs="?", type=Path, help=text)
+    add("config_path", metavar="CONFIG", nargs="?", type=read_path, help=text)
     add("-n", "--name", help="name of the run; its folder is OUTPUT_ROOT/NAME_CONFIG_mm_dd_HH_MM_SS")
     text = "change a key of CONFIG, for example --set lr=0.0001 --set stage1.epoch=3 (repeatable)"
     add("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=text)
@@ -154,9 +167,9 @@ def _build_parser(stage: Stage) -> Parser:
     add("--dry-run", action="store_true", help="take one batch through everything, then stop")
     text = "continue a run: its folder, its name, or a beginning that fits one; `auto`: the newest run of this CONFIG "
     text += "and NAME, or a new one where there is none (a folder named auto is ./auto)"
-    add("--resume", metavar="RUN", help=text)
+    add("--resume", metavar="RUN", type=expand_path, help=text)
     text = "take a skipped step again, output/RUN/skipped/epoch_E_step_S.pth, and say where its values stop being "
-    add("--replay", metavar="FILE", type=Path, help=text + "finite; needs no data and writes nothing")
+    add("--replay", metavar="FILE", type=read_path, help=text + "finite; needs no data and writes nothing")
     text = "permit something that is refused otherwise, see below (repeatable)"
     add("--allow", metavar="NAME", action="append", default=[], help=text)
     return parser

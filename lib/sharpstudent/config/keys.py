@@ -21,6 +21,7 @@ from sharpstudent.config.run_config import (
     LearningRate,
     NotNegative,
     OptimizerKeys,
+    PathText,
     RunKeys,
     Share,
     Stage,
@@ -116,21 +117,21 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
         description="a model that the task builds, by name (of pictures: any timm model, or efficientnet-b4); with "
         'options of the model as a group: {"name": ..., ...}',
     )
-    student_init: Text = Field(
+    student_init: PathText = Field(
         default="random",
         description="`imagenet` (a local file under weights/, else the hub), `random`, or a file of weights",
     )
     student_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.3, description="dropout before the student's head"
     )
-    pretrained_student_weights: Text | None = Field(
+    pretrained_student_weights: PathText | None = Field(
         default=None, description="stage 2 starts from this stage-1 checkpoint; a glob takes the newest run that fits"
     )
     teacher: Architecture | None = Field(
         default=None,
         description="architecture of the teacher: efficientnet-b4 or a timm name; or a group, as `student`",
     )
-    teacher_weights: Text | None = Field(
+    teacher_weights: PathText | None = Field(
         default=None, description="the teacher's checkpoint; a glob takes the newest that fits"
     )
     teachers: tuple[TeacherKeys, ...] | None = Field(

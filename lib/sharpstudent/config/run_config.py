@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Union, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -19,6 +20,7 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType
 
+from sharpstudent.core.arguments import expand_path
 from sharpstudent.core.schedules import KINDS, ConfigSchedule, Count
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ Temperature = Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 Precision = Literal["fp32", "bf16", "fp16"]
 Text = Annotated[str, Field(min_length=1)]
+PathText = Annotated[Text, AfterValidator(expand_path)]  # a file, a folder or a pattern of them
 
 # What a config says of a model beside its name; not written where it says nothing, as before there were options.
 Options = Annotated[dict[str, JsonValue], Field(exclude_if=operator.not_)]
@@ -170,7 +173,7 @@ class StudentSection(Frozen):
 class TeacherSettings(Frozen):
     """What a config says of a teacher beside its architecture."""
 
-    weights: Text | None = Field(
+    weights: PathText | None = Field(
         default=None,
         description="its checkpoint; a glob takes the newest that fits; null only with a random head, or with init "
         "imagenet and a fitted one",
@@ -333,7 +336,7 @@ class RunKeys(Frozen):
     num_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=2, description="loader processes; 0 loads in the training process"
     )
-    output_root: Text = Field(default="output", description="folder of the run folders")
+    output_root: PathText = Field(default="output", description="folder of the run folders")
     save_every_steps: Count | None = Field(
         default=None, description="save the state to resume from every so many steps too, not only after each epoch"
     )

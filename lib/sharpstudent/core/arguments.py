@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import os
 from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from sharpstudent.core.errors import Problem, UserError
@@ -120,6 +122,16 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(name, self._option_string_actions, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known options: {', '.join(self._option_string_actions)};"
         return Problem(word, "is not a known option", remedy=f"{hint} See python {self.prog} --help")
+
+
+def expand_path(text: str) -> str:
+    """Expand `~`, `~user`, `$NAME` and `${NAME}` as a shell does; a variable that is not set stays as it is."""
+    return os.path.expanduser(os.path.expandvars(text))
+
+
+def read_path(text: str) -> Path:
+    """Read a path, for the `type` of an option: no shell expands `NAME=~/data` or a quoted path."""
+    return Path(expand_path(text))
 
 
 def read_number(

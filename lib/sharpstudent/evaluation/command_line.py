@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sharpstudent.checkpoint.description import read_about
 from sharpstudent.config.load import read_config_file
 from sharpstudent.config.presets import DEFAULT_TASK
-from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number
+from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import UserError
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import Role
@@ -128,7 +128,7 @@ def choose_task(argv: Sequence[str]) -> type[Task]:
     """
     parser = Parser("", "", add_help=False)
     parser.add_argument("--task")
-    parser.add_argument("--config", type=Path)
+    parser.add_argument("--config", type=read_path)
     named, words = parser.parse_known_args(list(argv))
     beside = [Path.cwd()]
     if named.task is not None:
@@ -173,8 +173,8 @@ def split_name(word: str) -> tuple[str | None, Path]:
     """The parts of NAME=PATH; a path that exists with a "=" in it is taken as it is."""
     found = _NAMED.fullmatch(word)
     if found is None or Path(word).exists():
-        return None, Path(word)
-    return found["name"], Path(found["path"])
+        return None, read_path(word)
+    return found["name"], read_path(found["path"])
 
 
 def _add_models(group: Any, *, script: str) -> None:
@@ -265,7 +265,7 @@ def add_running_options(group: Any, *, script: str, unit: str) -> None:
     add_option(group, SHARED, "--workers", type=number, default=default.workers, help="loader processes")
     number, text = read_number(int, 1, 4096), f"{unit}s at once"
     add("--batch-size", metavar="N", type=number, default=default.batch_size, help=text)
-    add("--out", metavar="FOLDER", type=Path, help="where the report goes (default: a new folder under output/)")
+    add("--out", metavar="FOLDER", type=read_path, help="where the report goes (default: a new folder under output/)")
     text = "what the models were trained for, by name or as MODULE:CLASS (default: what they say)"
     add_option(group, SHARED, "--task", help=text)
 
@@ -320,7 +320,7 @@ def parse_request(argv: Sequence[str], *, script: str, task: type[Task]) -> Eval
     group = parser.add_argument_group("data")
     add_data(group)
     text = "config with the task's keys, for the data and for models outside of a run folder (default: that of the run"
-    group.add_argument("--config", metavar="CONFIG", type=Path, help=text + " of the last model that has one)")
+    group.add_argument("--config", metavar="CONFIG", type=read_path, help=text + " of the last model that has one)")
     group = parser.add_argument_group("evaluation")
     add_rounds(group)
     group.add_argument("--name", dest="title", metavar="TITLE", help="of the report")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sharpstudent.config.run_config import Count, TaskSection
+from sharpstudent.config.run_config import Count, PathText, TaskSection
 
 
 class DeepfakeSection(TaskSection):
@@ -32,7 +32,7 @@ class DeepfakeSection(TaskSection):
         description="ffpp: FaceForensics++ in the SBI layout; photos: real faces by person, fakes by self-blending; "
         "labelled: one folder a class, no self-blending; manifest: what prepare_faces.py has made, of any size",
     )
-    data_root: str = Field(
+    data_root: PathText = Field(
         "data/FaceForensics++",
         description="folder that holds the faces (photos: or CSV file; manifest: prepare_faces.py's DEST, or the "
         "manifest.arrow in it)",

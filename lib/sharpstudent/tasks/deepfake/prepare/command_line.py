@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sharpstudent.core.arguments import SHARED, Parser, add_option, fill, read_number
+from sharpstudent.core.arguments import SHARED, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.options import OPTIONS, read_label
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
@@ -81,7 +81,7 @@ def parse_command_line(argv: Sequence[str]) -> Request | Inspection:
 
 def _parse_inspection(what: Any, argv: Sequence[str]) -> Inspection:
     parser = Parser(f"{SCRIPT} {what}", INSPECTIONS[what], examples=[f"{SCRIPT} {what} data/mine"])
-    parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="manifest.arrow, or the folder it lies in")
+    parser.add_argument("manifest", metavar="MANIFEST", type=read_path, help="manifest.arrow, or the folder it lies in")
     if what == "check":
         text = "read every crop and compare every near pair, of sets of more than 20,000 faces too"
         parser.add_argument("--full", action="store_true", help=text)
@@ -97,8 +97,8 @@ def _build_parser() -> Parser:
     def share(option: str, text: str, **changes: Any) -> None:
         add_option(parser, OPTIONS, option, help=_say(text), **changes)
 
-    add("source", metavar="SOURCE", type=Path, help="folder of photos, videos or a data set; never written to")
-    add("dest", metavar="DEST", type=Path, help="folder for the set: new, empty, or made by this script")
+    add("source", metavar="SOURCE", type=read_path, help="folder of photos, videos or a data set; never written to")
+    add("dest", metavar="DEST", type=read_path, help="folder for the set: new, empty, or made by this script")
     layouts = _list_layouts()
     add_option(parser, OPTIONS, "--layout", choices=layouts, help=f"form of SOURCE: {', '.join(layouts)}")
     share("--frames", "a video, evenly", default=default.frames)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sharpstudent.core.arguments import expand_path
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.data.splits import choose_validation_identities
@@ -129,7 +130,7 @@ def _to_photo(csv_path: Path, line: int, row: dict[str, str]) -> Photo:
             got=", ".join(f"{key}={value!r}" for key, value in row.items()),
             remedy="mend the line",
         )
-    return Photo(csv_path.parent / row["path"], row["person"], row["split"] or None)
+    return Photo(csv_path.parent / expand_path(row["path"]), row["person"], row["split"] or None)
 
 
 def split_photos(photos: list[Photo], share: float, seed: int) -> list[Photo]:
