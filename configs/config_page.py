@@ -155,7 +155,7 @@ Epochs count from 1. `linear`, `cosine` and `ramp` move with every step, the oth
 `cosine` have `start` at the first step of the run and `end` at the last, to the bit; a run of one step has `start`. A
 `ramp` takes its first step above 0, with 1 / (steps of the ramp) of the value, and has all of it at its last step.
 
-A schedule of `lr` says everything: `flat` and `warmup` beside it are refused; so are `rho_end` and `rho_warmup` beside
+A schedule of `lr` stands alone: `flat` and `warmup` beside it are refused; so are `rho_end` and `rho_warmup` beside
 a schedule of `rho`. A flat key beside a schedule in `stage1` or `stage2` serves the other stage. Stage 1 takes twice
 every value of the flat `lr`, schedule or number. `lr` must stay above 0 and at most 100 at every step, so that a cosine
 ends a little above 0; `rho` and weights must stay at least 0, temperatures above 0. `--print-config` lists what
@@ -214,7 +214,7 @@ A config is a JSON file; `//` and `/* */` comments and trailing commas are allow
 
 | | Stage 1 (`train_student_only.py`) | Stage 2 (`main_distillation.py`) |
 |---|---|---|
-| samples a batch | `stage1.batch_size`, else `batch_size` | `stage2.batch_size`, else max(1, `batch_size` // 4) |
+| samples per batch | `stage1.batch_size`, else `batch_size` | `stage2.batch_size`, else max(1, `batch_size` // 4) |
 | learning rate | `stage1.lr`, else 2 x `lr` | `stage2.lr`, else `lr` |
 | loss | hard labels | alpha x hard labels + (1 - alpha) x T^2 x KL to the teacher |
 | starts from | `student_init` | `pretrained_student_weights` |

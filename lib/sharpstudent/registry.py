@@ -1,4 +1,4 @@
-"""Finds the class of a task by its name or by its place. Importing this loads neither torch nor NumPy.
+"""Finds the class of a task by its registered name or its import path. Importing this loads neither torch nor NumPy.
 
 A name comes from the entry-point group `sharpstudent.tasks`. A package with its own tasks registers them there, and the
 built-in ones are registered in the same way:
@@ -9,10 +9,10 @@ built-in ones are registered in the same way:
 The metadata of an editable installation is as old as the installation. So the built-in names are read from the
 pyproject.toml of the checkout where there is one, and from the installed package otherwise.
 
-`package.module:Class` names a class without any installation. Only the user's own words may do that, in a config or by
-`--task`. A checkpoint, a model file and the stored config of a run name registered tasks, and nothing that they say is
-imported. The folders in which such a module is looked up come last in `sys.path` and stay there: their modules never
-replace installed ones, the imports of the module work, and so do those of the processes that load data.
+`package.module:Class` names a class that is not registered. Only the user may do that, in a config or by `--task`. A
+checkpoint, a model file and the stored config of a run can name registered tasks only: no file decides what is
+imported. The folders in which such a module is looked up are added at the end of `sys.path` and stay there. So their
+modules never replace installed ones, and the module can import its neighbours, also in the processes that load data.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sharpstudent.task import Task
 
 GROUP = "sharpstudent.tasks"
 PROJECT = "sharpstudent"
-_OF_THE_IMPORT = ("<frozen importlib", str(Path(importlib.__file__).parent))  # files of frames that say nothing
+_OF_THE_IMPORT = ("<frozen importlib", str(Path(importlib.__file__).parent))  # files whose frames no message shows
 _REFERENCE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
 
@@ -52,9 +52,9 @@ def find_task(
     """Find the class of a task.
 
     Args:
-        name: Of a registered task, or `package.module:Class`.
+        name: The name of a registered task, or `package.module:Class`.
         beside: Folders in which such a module is looked up, in this order, beside the installed packages.
-        trusted: Whether the name is the user's own word. If not, `package.module:Class` is refused without an import.
+        trusted: Whether the user wrote the name. If not, `package.module:Class` is refused without an import.
         where: What messages call the place of the name.
         remedy: What messages advise where a name that is not trusted is refused; None to advise `--task`.
 
@@ -62,7 +62,7 @@ def find_task(
         The class.
 
     Raises:
-        UserError: That says what is wrong with the name, the module or the class.
+        UserError: If the name, the module or the class is wrong; the message says how.
     """
     if ":" in name:
         if not trusted:
@@ -91,7 +91,7 @@ def build_task(config: RunConfig, task: type[Task] | None = None) -> Any:
     """Build the task of a run.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         task: The class of the task, where the user has named it; None to find a registered one.
 
     Returns:
@@ -112,7 +112,7 @@ def _read_builtin() -> Mapping[str, str]:
     if f'\nname = "{PROJECT}"\n' in text:
         table = text.partition(f'\n[project.entry-points."{GROUP}"]\n')[2].partition("\n[")[0]
         return dict(re.findall(r'(?m)^([\w.-]+)\s*=\s*"([^"]*)"', table))
-    from importlib import metadata  # a checkout needs it for the tasks of others only
+    from importlib import metadata  # imported here: a checkout needs it for the tasks of other packages only
 
     try:
         points = metadata.distribution(PROJECT).entry_points
@@ -122,7 +122,7 @@ def _read_builtin() -> Mapping[str, str]:
 
 
 def _list_registered() -> dict[str, dict[str, str]]:
-    """Name -> `package.module:Class` -> the installed project that says so."""
+    """Name -> `package.module:Class` -> the name of the installed package that registers it."""
     from importlib import metadata
 
     found: dict[str, dict[str, str]] = {}
@@ -171,7 +171,7 @@ def _find_in(top: str, folder: Path) -> importlib.machinery.ModuleSpec | None:
 
 
 def _import(reference: str, where: str, who: str, folders: Sequence[Path] = ()) -> object:
-    """What `package.module:Class` names. who: how messages call it."""
+    """What `package.module:Class` names, which messages call `who`."""
     module_name, _, class_name = reference.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -187,7 +187,7 @@ def _import(reference: str, where: str, who: str, folders: Sequence[Path] = ()) 
 
 
 def _check(found: object, where: str) -> type[Task]:
-    """The class of a task that can be built. Raises UserError for anything else."""
+    """Check that an object is the class of a task and can be built. Raises UserError for anything else."""
     name = getattr(found, "__qualname__", show(found))
     if not isinstance(found, type) or not issubclass(found, Task):
         is_class = isinstance(found, type)
@@ -217,7 +217,7 @@ def _find_gaps(found: type[Task], name: str, where: str) -> Iterator[Problem]:
             yield Problem(where, what, remedy="name a key of docs/config.md, Keys of every task")
     else:
         expected = "Section, a subclass of TaskSection; one without keys is `class Section(TaskSection): pass`"
-        yield Problem(where, f"names {name}, which says nothing of its keys", expected, remedy="add it")
+        yield Problem(where, f"names {name}, which has no Section for its config keys", expected, remedy="add it")
     metrics: object = getattr(found, "metrics", None)
     if not isinstance(metrics, Mapping) or not metrics:
         expected = "metrics, by name; the first one selects"
@@ -256,7 +256,7 @@ def _explain_no_module(module: str, missing: str, where: str, folders: Sequence[
 
 
 def _explain_broken(error: Exception, module: str, where: str, who: str) -> Problem:
-    """What a module raised as it was imported, with the lines of the traceback from that module on."""
+    """The exception of a module's import, with the lines of the traceback from that module on."""
     import traceback
 
     frames = [

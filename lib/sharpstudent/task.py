@@ -1,4 +1,4 @@
-"""What a task is: all that a task, or a repository with its own tasks, imports.
+"""The class that every task derives from, and every other name that the code of a task imports.
 
 Importing this loads neither torch nor NumPy, so that a mistake in a command line is reported at once.
 
@@ -51,18 +51,18 @@ __all__ = [
 
 
 class Task(ABC):
-    """One kind of thing to learn. It has its section and its facts, and no state that changes.
+    """What a model shall learn: data, models and metrics. A task holds its section and facts, and never changes.
 
     Attributes:
         Section: The class of the task's own keys in a config.
-        metrics: By name. The first one chooses checkpoints, unless the config names another.
+        metrics: The metrics by name. The first one chooses checkpoints, unless the config names another.
         unit: What reports call a row.
         group_unit: What reports call a group.
         terms: The task's own loss terms by name, beside those of `config.terms`.
         renderer: `module:Class` that draws and reports for this task, loaded when needed; None for the general one.
-        pretrained: For a word of `student_init`, the `module:function` that loads such weights into a model, as
-            `models.pretrained.load_imagenet` does.
-        allow: Words of `--allow`: what the user has permitted.
+        pretrained: Other values of the key `student_init` -> the `module:function` that loads such weights into a
+            model, as `models.pretrained.load_imagenet` does.
+        allow: The names that the user gave with `--allow`: what is permitted in this run.
     """
 
     Section: ClassVar[type[TaskSection]]
@@ -76,12 +76,12 @@ class Task(ABC):
     def __init__(
         self, section: Any = None, facts: Mapping[str, Any] | None = None, *, allow: Sequence[str] = ()
     ) -> None:
-        """From the section of a config; or from the facts of a checkpoint alone, without data.
+        """Build the task from its section of a config, or without data, from the facts of a checkpoint.
 
         Args:
-            section: an instance of `Section`; None for the defaults of its keys.
-            facts: what `facts()` gave when the checkpoint was written; None in a training run.
-            allow: words of `--allow`.
+            section: An instance of `Section`; None for the defaults of its keys.
+            facts: What `facts()` gave when the checkpoint was written; None in a training run.
+            allow: The names given with `--allow`.
         """
         self.section = self.Section() if section is None else section
         self._facts = facts
@@ -105,7 +105,7 @@ class Task(ABC):
 
     @abstractmethod
     def rows(self, outputs: Outputs, batch: Batch) -> Table:
-        """What the metrics need of a batch.
+        """Collect what the metrics need of a batch.
 
         Args:
             outputs: What the model returned for the batch.
@@ -115,7 +115,7 @@ class Task(ABC):
             Columns of R values, as NumPy arrays. The engine adds `id` and `group`.
         """
 
-    # From here on, defaults.
+    # A task may replace the methods from here on.
 
     def build_teacher(self, spec: ModelSpec) -> nn.Module:
         """Build a teacher, as `build_student` does; it may have no parameters at all."""
@@ -147,15 +147,15 @@ class Task(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no example_batch: shapes and costs need one")
 
     def calibrate(self, table: Table) -> dict[str, Any]:
-        """What a checkpoint keeps of its own validation, as JSON values, such as a temperature; {} for nothing."""
+        """Compute JSON values for the checkpoint from its validation table, such as a temperature; {} for none."""
         return {}
 
     def check_student(self, name: str, metrics: Mapping[str, float]) -> list[str]:
-        """Say what this task knows to go wrong in stage 2 with a student of these metrics.
+        """Warn of what is known to go wrong in stage 2 with such a student.
 
         Args:
             name: What messages call the student.
-            metrics: Of the student before stage 2, on the validation samples.
+            metrics: Metrics of the student on the validation samples, before stage 2.
 
         Returns:
             Sentences for the log.
@@ -178,8 +178,8 @@ class Task(ABC):
         return tuple(self.metrics)
 
 
-def _find_right(table: Table) -> NDArray[np.float64]:
-    """1.0 for each row (N,) whose label has the largest logit, of equal ones the first; 0.0 for the others."""
+def _find_correct(table: Table) -> NDArray[np.float64]:
+    """For each row 1.0 if its label has the largest logit (of equal ones the first), else 0.0: (N,)."""
     from sharpstudent.metrics.checks import check_logits
 
     logits, labels = check_logits(table["logits"], table["label"])
@@ -196,31 +196,31 @@ class ClassificationTask(Task):
     """A task whose models return `logits` (R, C), and whose rows have the target `label` (R,) int64, 0..C-1.
 
     Attributes:
-        classes: The names of the classes in the order of the logits: of the class, or a fact of the data.
+        classes: The names of the classes, in the order of the logits. A subclass sets them, or its facts have them.
     """
 
     classes: Sequence[str] = ()
     metrics: ClassVar[Mapping[str, Metric]] = {
-        "accuracy": make_mean_metric(_find_right, perfect=1.0),
+        "accuracy": make_mean_metric(_find_correct, perfect=1.0),
         "log_loss": Metric(_compute_log_loss, "lower", perfect=0.0, title="log loss"),
     }
 
     def __init__(
         self, section: Any = None, facts: Mapping[str, Any] | None = None, *, allow: Sequence[str] = ()
     ) -> None:
-        """Build the task as `Task` does; classes that the class does not name come from the facts.
+        """Build the task as `Task` does; where the subclass names no classes, they come from the facts.
 
         Args:
             section: An instance of `Section`; None for the defaults of its keys.
             facts: What `facts()` gave when the checkpoint was written; None in a training run.
-            allow: Words of `--allow`.
+            allow: The names given with `--allow`.
         """
         super().__init__(section, facts, allow=allow)
         if not self.classes and facts is not None:
             self.classes = tuple(facts.get("classes", ()))
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """A task that names its classes knows the accuracy of guessing."""
+        """For a subclass that names its classes, set the accuracy of guessing: 1 / number of classes."""
         super().__init_subclass__(**more)
         if cls.classes and "metrics" not in vars(cls):
             accuracy, *rest = cls.metrics.items()
@@ -246,7 +246,7 @@ class ClassificationTask(Task):
         return {"classes": list(self.classes), **super().facts()}
 
     def calibrate(self, table: Table) -> dict[str, Any]:
-        """The temperature that fits the logits to the labels.
+        """Fit the temperature of the logits to the labels.
 
         Guo et al. 2017, "On Calibration of Modern Neural Networks".
         """

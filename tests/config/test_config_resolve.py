@@ -136,7 +136,7 @@ def test_the_log_says_where_batch_size_and_lr_come_from():
     )
     assert describe_choices(keys, 1)[1].startswith("stage 1 learns at lr 0.0001: twice the flat lr 0.00005")
     own = validate_keys(GUIDE | {"stage2": {"batch_size": 9}}, DeepfakeTask)
-    assert describe_choices(own, 2)[0] == "stage 2 takes batches of 9 samples: stage2.batch_size says so"
+    assert describe_choices(own, 2)[0] == "stage 2 takes batches of 9 samples: set by stage2.batch_size"
 
 
 def test_stage_2_without_teacher_or_stage_1_weights_is_refused_naming_both():

@@ -180,7 +180,7 @@ def test_an_idle_key_or_one_of_the_other_stage_contradicts_nothing(keys: dict[st
 
 def test_a_flat_key_beside_a_schedule_of_one_stage_serves_the_other_and_the_log_says_so():
     keys = {"flat": 0.5, "stage2": {"lr": FALLING}}
-    assert "in stage 2 the schedule stage2.lr stands in the place of flat" in notes_of(2, **keys)
+    assert "in stage 2 the schedule stage2.lr replaces flat" in notes_of(2, **keys)
     assert "in the place of" not in notes_of(1, **keys)
     assert resolve_keys(2, **keys).optimizer.flat == 1.0
     assert resolve_keys(1, **keys).optimizer.flat == 0.5
@@ -213,7 +213,7 @@ def test_a_schedule_that_leaves_its_range_is_refused_at_the_field_at_fault(keys:
 
 def test_the_message_names_the_first_epoch_that_is_out_of_range():
     late = {"kind": "two_stage", "start": 0.1, "end": -0.1, "epochs": 3}
-    assert "counts in epoch 4" in problems_of(2, rho=late)["rho.end"].what
+    assert "out of range in epoch 4" in problems_of(2, rho=late)["rho.end"].what
 
 
 def test_a_value_that_only_a_longer_run_would_reach_is_a_note_and_no_mistake():
@@ -324,8 +324,8 @@ def test_the_peak_is_the_highest_value_within_the_run():
         ({"kind": "linear", "start": "1", "end": 0}, "lr.start", "wrong type", '"start": 1'),
         ({"kind": "linear", "start": [1], "end": 0}, "lr.start", "wrong type", '"start": 0.9'),
         ({"kind": "ramp", "value": 1, "epochs": 0}, "lr.epochs", "out of range", '"epochs": 20'),
-        ({"kind": "table", "points": {"2": 1}}, "lr.points", "nothing about epoch 1", '{"1": 0.9, "10": 0.5}'),
-        ({"kind": "table", "points": {}}, "lr.points", "nothing about epoch 1", '{"1": 0.9, "10": 0.5}'),
+        ({"kind": "table", "points": {"2": 1}}, "lr.points", "has no value for epoch 1", '{"1": 0.9, "10": 0.5}'),
+        ({"kind": "table", "points": {}}, "lr.points", "has no value for epoch 1", '{"1": 0.9, "10": 0.5}'),
         ({"kind": "table", "points": {"1": 1, "01": 2}}, "lr.points", 'no epoch: "01"', '{"1": 0.9, "10": 0.5}'),
         ({"kind": "table", "points": {"1": 1, "0": 2}}, "lr.points", 'no epoch: "0"', '{"1": 0.9, "10": 0.5}'),
         ({"kind": "table", "points": {"1": "x"}}, "lr.points.1", "wrong type", ""),

@@ -206,7 +206,7 @@ def test_a_module_whose_name_is_taken_is_refused_before_another_one_is_imported(
         ("Plain", ("names Plain, which is no task", "derives from sharpstudent.task.Task")),
         ("a_number", ("which is no task", "got: a value of type int")),
         ("Unfinished", ("lacks build_student, rows",)),
-        ("NoKeys", ("says nothing of its keys", "Section")),
+        ("NoKeys", ("has no Section for its config keys", "Section")),
         ("NoMetrics", ("has no metrics",)),
         ("BadDefaults", ("shared_defaults have a key that no config has: studnet",)),
         (

@@ -87,7 +87,7 @@ def test_a_list_gathers_problems_and_other_errors_into_one() -> None:
         (TrainingStopped("50 steps in a row were skipped"), 3, "training stopped: 50 steps in a row were skipped\n"),
         (RunInterrupted("saved last.pth", ExitCode.INTERRUPTED), 130, "saved last.pth\n"),
         (RunInterrupted("saved last.pth", ExitCode.TERMINATED), 143, "saved last.pth\n"),
-        (KeyboardInterrupt(), 130, "interrupted; nothing was under way that had to be saved\n"),
+        (KeyboardInterrupt(), 130, "interrupted; there was nothing to save\n"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -145,7 +145,7 @@ def test_a_line_that_only_half_fits_is_not_appended_at_all(tmp_path: Path) -> No
     with pytest.raises(UserError, match="could not be written") as caught:
         at_most(15, lambda: append_text(path, "second line\n"))
     assert path.read_text() == "first line\n"
-    assert "room for 12 bytes" in str(caught.value)
+    assert "12 bytes of free space" in str(caught.value)
     assert "bytes free" in str(caught.value)
 
 

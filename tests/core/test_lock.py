@@ -130,7 +130,7 @@ def test_a_holder_that_left_no_readable_name_is_still_refused(
 ) -> None:
     (tmp_path / LOCK_NAME).write_bytes(content)
     monkeypatch.setattr(lock.fcntl, "lockf", fail_with(errno.EAGAIN))
-    assert "a process that left no name" in refuse_lock(tmp_path)
+    assert "an unknown process" in refuse_lock(tmp_path)
 
 
 def fail_with(number: int):

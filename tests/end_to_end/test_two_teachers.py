@@ -152,4 +152,4 @@ def test_a_fitted_head_of_a_random_network_is_refused_before_anything_is_opened(
     done = workplace.call(STAGE_2, "configs/config_SBI.json", "-n", "x", *words)
     assert done.code == 2
     assert "teachers[0].weights: is missing, and a head that is fitted to a random network" in done.err
-    assert "teachers[0].classes: says the order of a head in the file, and this one is fitted" in done.err
+    assert "teachers[0].classes: gives the class order of a head in the file, and this head is fitted" in done.err

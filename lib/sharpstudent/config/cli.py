@@ -1,7 +1,7 @@
 """The command line of both training scripts.
 
-It names the config, the task, the run and single changes, or what is only shown. Every mistake is a `UserError` with a
-remedy.
+It names the config, the task and the run, and changes of single keys; some options only print something. Every mistake
+is a `UserError` with a remedy.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ EXAMPLES: dict[Stage, str] = {
 }
 EXIT_CODES = """exit codes:
   0         the run is complete
-  2         something must be changed first: the command, the config, the data, the weights, the disk; mostly nothing
-            was trained yet, and what a run had saved is intact
+  2         something must be changed first: the command, the config, the data, the weights, the disk. In most cases
+            nothing was trained yet; whatever the run had saved is intact
   3         training stopped itself (non-finite steps in a row, or a non-finite score); the last good state is saved
   130, 143  interrupted by Ctrl-C or SIGTERM; the state is saved and --resume continues from it
   141       nobody reads the output any more, as in `... | head`; what a run had saved is intact
 
-relaunched by a scheduler: the same command each time, with --resume auto. It continues its own run (the newest of this
--n, CONFIG and stage under output_root whose config does not differ), starts one where there is none, and exits 0 when
-the run is complete. Whatever a kill leaves, no run is trained by two processes."""
+relaunched by a scheduler: use the same command each time, with --resume auto. It continues its own run (the newest
+under output_root with this -n, CONFIG and stage whose config does not differ), starts one where there is none, and
+exits 0 when the run is complete. A lock keeps two processes from training the same run, also after a kill."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class CommandLine:
         task: The class of the task.
         config_path: CONFIG as it was named; None where the run's own config is used.
         resume: The folder of the run to continue; None for a new run.
-        print_config: Whether the resolved config is printed, and nothing else done.
-        dry_run: Whether one batch is taken through everything, and nothing written.
+        print_config: Whether to print the resolved config and do nothing else.
+        dry_run: Whether to take one batch through everything and write nothing.
         notes: Sentences for the log.
         overrides: The values of `--set`, for the commands that messages advise.
-        replay: A skipped step to repeat; None for none.
-        list_layers: Whether the layers of the models are printed, and nothing else done.
+        replay: The file of a skipped step to repeat; None to train.
+        list_layers: Whether to print the layers of the models and do nothing else.
     """
 
     config: RunConfig
@@ -99,7 +99,7 @@ def read_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask)
 
     Args:
         argv: The arguments, without the program's name.
-        stage: Of the script.
+        stage: The stage that the script trains.
         find_task: `sharpstudent.registry.find_task`.
 
     Returns:
@@ -121,7 +121,7 @@ def parse_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask
 
     Args:
         argv: The arguments, without the program's name.
-        stage: Of the script.
+        stage: The stage that the script trains.
         find_task: `sharpstudent.registry.find_task`.
 
     Returns:
@@ -159,7 +159,7 @@ def _build_parser(stage: Stage) -> Parser:
     add("-n", "--name", help="name of the run; its folder is OUTPUT_ROOT/NAME_CONFIG_mm_dd_HH_MM_SS")
     text = "change a key of CONFIG, for example --set lr=0.0001 --set stage1.epoch=3 (repeatable)"
     add("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=text)
-    text = "what is learnt, in place of the key `task`: an installed task, or package.module:Class, looked up beside "
+    text = "the task, in place of the key `task`: an installed one, or package.module:Class, looked up beside "
     add_option(parser, SHARED, "--task", help=text + "CONFIG and in the current folder")
     add("--print-config", action="store_true", help="print the resolved config and the weights by epoch; open nothing")
     text = "print the layers of the models by name, with the shapes of their outputs; needs no data and no weights"
@@ -168,7 +168,7 @@ def _build_parser(stage: Stage) -> Parser:
     text = "continue a run: its folder, its name, or a beginning that fits one; `auto`: the newest run of this CONFIG "
     text += "and NAME, or a new one where there is none (a folder named auto is ./auto)"
     add("--resume", metavar="RUN", type=expand_path, help=text)
-    text = "take a skipped step again, output/RUN/skipped/epoch_E_step_S.pth, and say where its values stop being "
+    text = "repeat a skipped step, output/RUN/skipped/epoch_E_step_S.pth, and say where its values stop being "
     add("--replay", metavar="FILE", type=read_path, help=text + "finite; needs no data and writes nothing")
     text = "permit something that is refused otherwise, see below (repeatable)"
     add("--allow", metavar="NAME", action="append", default=[], help=text)
@@ -206,7 +206,7 @@ def _check_combination(read: Namespace, stage: Stage) -> None:
     missing = [option for option in ("CONFIG", "-n/--name") if option not in given]
     example = f"python {EXAMPLES[stage]}"
     if read.replay is not None and given:
-        what = f"cannot be combined with {', '.join(given)}: the run that kept the step says everything"
+        what = f"cannot be combined with {', '.join(given)}: the run that kept the step decides all of that"
         remedy = f"python {SCRIPTS[stage]} --replay {shlex.quote(str(read.replay))}"
         raise UserError.about("--replay", what, remedy=remedy)
     if read.resume == AUTO and missing:
@@ -342,7 +342,7 @@ class _Command:
         return self.find_task(name, where=where, remedy=remedy)
 
     def _take_free(self, stored: RunConfig) -> RunConfig:
-        """A run's own config with the values of `--set`."""
+        """A run's own config with the values of `--set`, which may change FREE_KEYS only."""
         free = self._read_free()
         return take_free(stored, {name: getattr(free, name) for name in free.model_fields_set})
 
@@ -386,7 +386,7 @@ def _explain_no_skip(file: Path, folder: Path) -> Problem:
 
 
 def _explain_changes(folder: Path, changes: Sequence[str]) -> Problem:
-    """The difference between a run and its command."""
+    """The problem that the command's config differs from that of the run."""
     return Problem(
         str(folder / STORED_NAME),
         f"differs in {len(changes)} value{'s' if len(changes) > 1 else ''} from the command",

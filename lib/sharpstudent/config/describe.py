@@ -15,9 +15,9 @@ from sharpstudent.config.scheduled import build_lr_schedule, build_rho_schedule
 from sharpstudent.core.schedules import ConfigSchedule, Constant, Progress, Schedule
 
 WIDEST = 100  # characters of a line
-STEPS = 100  # an epoch, for these lines: config knows no data, and so not how many steps an epoch really has
+STEPS = 100  # steps per epoch that are assumed here: how many there really are depends on the data, which is not open
 MOST_EPOCHS = 10_000  # of a longer run, only the first and the last value are shown
-MOST_RANGES = 12  # more would be a page of numbers
+MOST_RANGES = 12  # more ranges are shown as the first and the last value only
 
 
 HEADINGS = ("Epoch", "Alpha", "Hard Labels", "Soft Labels (Teacher)")
@@ -41,7 +41,7 @@ class WeightRange:
 
 
 def print_resolved(config: RunConfig) -> str:
-    """The config as JSON under a heading, the table of alpha where there is an alpha, and its schedules."""
+    """The config as JSON under a heading, then the table of alpha if the loss has one, then the schedules."""
     header = f"Resolved config of stage {config.stage} ({SCRIPTS[config.stage]}), run {config.name}:"
     parts = [header, config.model_dump_json(indent=2)]
     if _has_alpha(config):

@@ -74,7 +74,7 @@ class OptionalKeys(Frozen):
 
     task: Text | None = Field(
         default=None,
-        description="what is learnt: the name of a task, or `package.module:Class` of your own, looked up beside this "
+        description="what to learn: the name of a task, or `package.module:Class` of your own, looked up beside this "
         "file and in the current folder",
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
@@ -82,7 +82,7 @@ class OptionalKeys(Frozen):
     )
     selection_metric: Text | None = Field(
         default=None,
-        description="validation metric that ranks epochs; the task says which there are and which direction is better",
+        description="validation metric that ranks epochs; the task names the metrics and their directions",
     )
 
 
@@ -96,7 +96,7 @@ class PresetKeys(Frozen):
         default=None, description="preset additive: temperature at the first step; default 1"
     )
     distill_temp_end: Temperature | None = Field(
-        default=None, description="preset additive: temperature at the last step, by a cosine; default 4"
+        default=None, description="preset additive: temperature at the last step, along a cosine; default 4"
     )
     temperature: Temperature = Field(default=3.0, description="softens the distributions of teacher and student")
     use_progressive_distillation: bool = Field(
@@ -114,12 +114,12 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
 
     student: Architecture | None = Field(
         default=None,
-        description="a model that the task builds, by name (of pictures: any timm model, or efficientnet-b4); with "
-        'options of the model as a group: {"name": ..., ...}',
+        description="the model to train, by a name that the task knows (for pictures: any timm model, or "
+        'efficientnet-b4); as a group, with options of the model: {"name": ..., ...}',
     )
     student_init: PathText = Field(
         default="random",
-        description="`imagenet` (a local file under weights/, else the hub), `random`, or a file of weights",
+        description="first weights: `imagenet` (a file under weights/, else the hub), `random`, or a file of weights",
     )
     student_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.3, description="dropout before the student's head"
@@ -138,15 +138,13 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
         default=None,
         description="one or more teachers, each with its own settings, in place of `teacher` and `teacher_weights`",
     )
-    epoch: Count = Field(default=100, description="epochs a stage")
+    epoch: Count = Field(default=100, description="epochs of each stage")
     lr: ScheduledRate = Field(default=0.00005, description="learning rate of stage 2; stage 1 takes twice it")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="base optimiser under SAM")
-    rho: ScheduledRadius = Field(
-        default=0.05, description="SAM radius (L2 norm over all parameters); 0 takes plain steps"
-    )
+    rho: ScheduledRadius = Field(default=0.05, description="SAM radius (L2 norm over all parameters); 0 turns SAM off")
     dialect: Literal["two_stage", "additive"] | None = Field(
         default=None,
-        description="which flat keys weigh the loss of stage 2; default: the preset whose keys are there",
+        description="the preset of flat keys for the loss of stage 2; default: the one whose keys the file has",
     )
     terms: tuple[TermKeys, ...] | None = Field(
         default=None,
@@ -161,13 +159,13 @@ _BOTH_STAGES = (
 _OWN_RULES = {
     "stage1": {
         "epoch": "epochs of stage 1; default: the flat `epoch`",
-        "batch_size": "samples a batch in stage 1; default: the flat `batch_size`",
+        "batch_size": "samples per batch in stage 1; default: the flat `batch_size`",
         "lr": "learning rate of stage 1; default: twice the flat `lr`",
         "terms": "the loss of this stage as a list of terms; stage 1 learns from hard labels otherwise",
     },
     "stage2": {
         "epoch": "epochs of stage 2; default: the flat `epoch`",
-        "batch_size": "samples a batch in stage 2; default: max(1, flat `batch_size` // 4)",
+        "batch_size": "samples per batch in stage 2; default: max(1, flat `batch_size` // 4)",
         "lr": "learning rate of stage 2; default: the flat `lr`",
     },
 }
@@ -241,7 +239,7 @@ def narrow(keys: type[Keys], task: type[TaskKind]) -> type[Keys]:
 
 
 def _narrow_fields(keys: type[Frozen], task: type[TaskKind]) -> dict[str, Any]:
-    """(type, field) of the keys that a task has a say in."""
+    """(type, field) of the keys whose type or default depends on the task."""
     words = tuple(task.metrics)
     choices: Any = Literal[words]  # pyright: ignore[reportInvalidTypeForm]
     defaults: dict[str, Any] = {"selection_metric": None}
@@ -269,10 +267,10 @@ def _drop_none(kind: Any) -> Any:
 
 
 def take_section(keys: FileKeys, section: type[TaskSection]) -> TaskSection:
-    """Collect the task's keys from the group `data` and from beside the shared keys.
+    """Collect the task's keys from the group `data`, and from the top level where the section allows that.
 
     Args:
-        keys: Of a file; no key stands in both places.
+        keys: The keys of a file; none of the task's keys is in both places.
         section: The class of the task's section.
 
     Returns:

@@ -44,7 +44,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def parse_json5(text: str, source: str) -> Any:
-    """Parse JSON5, without duplicate keys and without numbers that are not finite.
+    """Parse JSON5; duplicate keys and numbers that are not finite are refused.
 
     Args:
         text: The text.
@@ -54,7 +54,7 @@ def parse_json5(text: str, source: str) -> Any:
         Its value.
 
     Raises:
-        UserError: For text that is empty or not valid.
+        UserError: For text that is empty, not valid, or refused.
     """
     if not text.strip():
         raise UserError.about(source, "is empty", remedy="see configs/config_SBI.json for a complete file")
@@ -113,7 +113,7 @@ def _explain_missing(path: Path) -> Problem:
 
 
 def _list_configs(folder: Path) -> str:
-    """The JSON files that lie in a folder, for a remedy; else the one that we ship."""
+    """The JSON files that lie in a folder, for a remedy; else the shipped one."""
     try:
         names = sorted(str(entry) for entry in folder.glob("*.json") if entry.name != "schema.json")
     except OSError:
@@ -175,14 +175,14 @@ def apply_overrides(keys: dict[str, Any], items: Sequence[str]) -> dict[str, Any
     A value that can be read as JSON5 is that value; anything else (`1.pth`, `nan`, `weights/x.pth`) is text.
 
     Args:
-        keys: Of a config file.
-        items: Words of the form `a.b=value`.
+        keys: The keys of a config file.
+        items: Arguments of the form `a.b=value`.
 
     Returns:
         A changed copy.
 
     Raises:
-        UserError: For words of another form.
+        UserError: For arguments of another form.
     """
     changed = copy.deepcopy(keys)
     problems: list[Problem] = []
@@ -239,12 +239,15 @@ def _split(item: str) -> tuple[list[str], Any]:
 
 
 def drop_overridden(keys: dict[str, Any], items: Sequence[str], section: type[TaskSection]) -> dict[str, Any]:
-    """Drop the places of a task's key that a `--set` of its other place overrides.
+    """Let `--set KEY` override `data.KEY` of the file, and the other way round.
+
+    A task's key may be in the group `data` or at the top level. Where the keys now have both, and only one of them
+    comes from `--set`, the other is dropped.
 
     Args:
-        keys: Of a config file, with every `--set`.
-        items: The words of `--set`.
-        section: Of the task, whose keys may stand in `data` or beside it.
+        keys: The keys of a config file, with every `--set`.
+        items: The arguments of `--set`.
+        section: The section class of the task.
 
     Returns:
         The keys that are left.
@@ -280,7 +283,7 @@ def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileK
     problems = find_bare_alpha(keys)
     if task is not None:
         keys = {"data": {}, **keys} if not task.Section.flat_keys else keys  # so that a missing key has its path
-        problems += _find_twins(keys, task.Section)
+        problems += _find_duplicates(keys, task.Section)
     model = FileKeys if task is None else build_file_model(task)
     try:
         # Through JSON, so that strictness means JSON's types: a list may fill a tuple, a string may not fill a number.
@@ -294,7 +297,7 @@ def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileK
     return validated
 
 
-def _find_twins(keys: Mapping[str, Any], section: type[TaskSection]) -> list[Problem]:
+def _find_duplicates(keys: Mapping[str, Any], section: type[TaskSection]) -> list[Problem]:
     """A problem for each task key that stands both in the group `data` and outside of it."""
     group: Any = keys.get("data")
     inner = cast(dict[str, Any], group) if isinstance(group, dict) else {}
@@ -311,9 +314,9 @@ def _find_twins(keys: Mapping[str, Any], section: type[TaskSection]) -> list[Pro
 
 
 def read_task_name(keys: Mapping[str, Any]) -> str:
-    """The name of the task in the keys. Raises UserError where it is misspelt or no name."""
+    """The name of the task in the keys. Raises UserError where the key is misspelt or its value is no name."""
     near = difflib.get_close_matches("task", [key for key in keys if key not in FileKeys.model_fields], n=1, cutoff=0.7)
-    if near and "task" not in keys:  # before the keys of another task than the one that is meant are found wrong
+    if near and "task" not in keys:  # first, or the keys of the intended task would be called unknown
         raise UserError.about(near[0], "is not a known key", got=show(keys[near[0]]), remedy='did you mean "task"?')
     task: Any = keys.get("task", DEFAULT_TASK)
     if isinstance(task, str) and task:

@@ -19,7 +19,7 @@ from sharpstudent.config.run_config import BRANCH, UNKNOWN_MEMBER
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.schedules import KINDS
 
-Path = tuple[str | int, ...]  # keys and places in lists, from the top of a file
+KeyPath = tuple[str | int, ...]  # keys and places in lists, from the top of a file
 LONGEST_VALUE = 80  # characters of a value that a message shows
 
 
@@ -61,7 +61,7 @@ def _show_bound(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else show(value)
 
 
-def find_property(schema: dict[str, Any], path: Path, keys: Any = None) -> dict[str, Any] | None:
+def find_property(schema: dict[str, Any], path: KeyPath, keys: Any = None) -> dict[str, Any] | None:
     """The property that a key path leads to; None where there is none.
 
     Args:
@@ -80,13 +80,13 @@ def find_property(schema: dict[str, Any], path: Path, keys: Any = None) -> dict[
 
 
 def _find_member(place: dict[str, Any], name: str | int) -> dict[str, Any] | None:
-    """The property of this name, the one of every name where they are free, or an item of a list."""
+    """The schema of the property of this name, of any further property, or of an item of a list."""
     any_other = place.get("items" if isinstance(name, int) else "additionalProperties")
     found = place.get("properties", {}).get(name, any_other)
     return cast(dict[str, Any], found) if isinstance(found, dict) else None
 
 
-def list_members(schema: dict[str, Any], path: Path, keys: Any = None) -> list[str]:
+def list_members(schema: dict[str, Any], path: KeyPath, keys: Any = None) -> list[str]:
     """The keys that an object may have.
 
     Args:
@@ -110,7 +110,7 @@ def list_options(schema: dict[str, Any], place: dict[str, Any], keys: Any = None
     Args:
         schema: The JSON schema of a model.
         place: The property in it.
-        keys: What the user wrote there, which excludes the members of a union that it does not name; None for all.
+        keys: What the user wrote there; it excludes members of a union that are of another kind. None for all members.
 
     Returns:
         The property itself, or the members of its union.
@@ -131,7 +131,7 @@ def list_keys(schema: dict[str, Any], prefix: str = "", place: dict[str, Any] | 
 
     Args:
         schema: The JSON schema of a model.
-        prefix: Of the keys, `stage1.`.
+        prefix: What to put before the keys, such as `stage1.`.
         place: The object in the schema whose keys are listed; None for the top.
 
     Returns:
@@ -202,14 +202,14 @@ def find_unwritable_text(keys: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def _explain_one(path: Path, detail: ErrorDetails, schema: dict[str, Any], keys: Mapping[str, Any]) -> Problem:
+def _explain_one(path: KeyPath, detail: ErrorDetails, schema: dict[str, Any], keys: Mapping[str, Any]) -> Problem:
     where, kind, context = _join(path), detail["type"], detail.get("ctx", {})
     name, sample = path[-1], _SAMPLES.get(str(path[-1]), "...")
     if kind == "own_words":
         return Problem(where, context["what"], context["expected"], show(detail["input"]), context["remedy"])
     if kind == UNKNOWN_MEMBER:
         return _explain_member(where, detail["input"], list_options(schema, find_property(schema, path, keys) or {}))
-    if kind in ("value_error", "assertion_error"):  # a check of a schedule's points, or one that a task's section makes
+    if kind in ("value_error", "assertion_error"):  # from the points of a schedule or a validator of a task's section
         remedy = f'write for instance "{name}": {sample}' if name in _SAMPLES else "see the keys of the task"
         return Problem(where, str(context["error"]), got=show(detail["input"]), remedy=remedy)
     found = find_property(schema, path, keys)
@@ -234,7 +234,7 @@ def _explain_one(path: Path, detail: ErrorDetails, schema: dict[str, Any], keys:
 
 
 def _explain_member(where: str, value: Any, options: list[dict[str, Any]]) -> Problem:
-    """An object that says by one of its keys of which kind it is, and says it wrongly or not at all."""
+    """Explain an object whose kind is missing or unknown; one of its keys, such as `kind` or `term`, names the kind."""
     if not isinstance(value, Mapping):
         return Problem(where, "has a value of the wrong type", "a group of keys in braces", show(value), _SEE)
     objects = [option["properties"] for option in options if "properties" in option]
@@ -251,7 +251,7 @@ def _explain_member(where: str, value: Any, options: list[dict[str, Any]]) -> Pr
     )
 
 
-# What a remedy writes for a missing field of a schedule.
+# Examples that a remedy gives for a missing field of a schedule.
 _SAMPLES = {
     "value": "0.5",
     "start": "0.9",
@@ -273,8 +273,8 @@ def _name_mistake(kind: str) -> str:
     return "is out of range"
 
 
-def _remedy(path: Path, value: Any, found: dict[str, Any], in_schedule: bool) -> str:
-    """The shortest way from what came to something that is accepted."""
+def _remedy(path: KeyPath, value: Any, found: dict[str, Any], in_schedule: bool) -> str:
+    """The smallest change that makes the value valid."""
     name = path[-1]
     words = describe_type(found)
     choices: list[str] = found.get("enum", [])
@@ -300,7 +300,7 @@ def _is_plain_value(text: str) -> bool:
     return re.fullmatch(r"\s*([-+]?[\d.]+(e[-+]?\d+)?|true|false|null)\s*", text, re.IGNORECASE) is not None
 
 
-def _suggest(path: Path, schema: dict[str, Any], keys: Mapping[str, Any]) -> str:
+def _suggest(path: KeyPath, schema: dict[str, Any], keys: Mapping[str, Any]) -> str:
     """The nearest known name: in the same group, then the same name in another group, then anywhere."""
     group, last = path[:-1], path[-1]
     prefix = f"{_join(group)}." if group else ""
@@ -314,7 +314,7 @@ def _suggest(path: Path, schema: dict[str, Any], keys: Mapping[str, Any]) -> str
     if alias in siblings:
         return f'did you mean "{prefix}{alias}"?'
     elsewhere = [key for key in known if key.split(".")[-1] == alias]
-    if alias in elsewhere:  # of a task's key that has two places, one is enough to know
+    if alias in elsewhere:  # a task's key may have two places; one is enough for the message
         elsewhere = [key for key in elsewhere if key != f"data.{alias}"]
     if elsewhere:
         return f"that key is known as {' and as '.join(elsewhere)}"
@@ -324,7 +324,7 @@ def _suggest(path: Path, schema: dict[str, Any], keys: Mapping[str, Any]) -> str
     return f'did you mean "{prefix}{near[0]}"?'
 
 
-def _refuse_alpha(path: Path, keys: Mapping[str, Any]) -> Problem:
+def _refuse_alpha(path: KeyPath, keys: Mapping[str, Any]) -> Problem:
     value = _look_up(keys, path)
     as_hard, as_teacher = "...", "1 - ..."
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
@@ -341,8 +341,8 @@ def _refuse_alpha(path: Path, keys: Mapping[str, Any]) -> Problem:
     )
 
 
-def _trim(detail: ErrorDetails, keys: Mapping[str, Any]) -> Path:
-    """The error's place as a path in the user's own keys, without the branches of unions that pydantic puts into it."""
+def _trim(detail: ErrorDetails, keys: Mapping[str, Any]) -> KeyPath:
+    """The path of the wrong key in the user's file: pydantic's location without the tags of unions."""
     place: Any = keys
     path: list[str | int] = []
     for part in detail["loc"]:
@@ -368,7 +368,7 @@ def _step_into(place: Any, name: str | int) -> Any:
     return cast(list[Any], place)[cast(int, name)] if is_inside else None
 
 
-def _walk(keys: Any, path: Path = ()) -> Iterator[Path]:
+def _walk(keys: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
     """Every path in nested objects and lists, outer before inner, in the order of the file."""
     items: Any = ()
     if isinstance(keys, Mapping):
@@ -380,12 +380,12 @@ def _walk(keys: Any, path: Path = ()) -> Iterator[Path]:
         yield from _walk(value, (*path, name))
 
 
-def _look_up(keys: Any, path: Path) -> Any:
+def _look_up(keys: Any, path: KeyPath) -> Any:
     for name in path:
         keys = keys[name]
     return keys
 
 
-def _join(path: Path) -> str:
+def _join(path: KeyPath) -> str:
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     return text if text.isprintable() and text else json.dumps(text)

@@ -17,7 +17,7 @@ from sharpstudent.config.terms import NumberSetting, TermSpec, build_constant_te
 from sharpstudent.core.errors import Problem
 from sharpstudent.core.schedules import ConfigSchedule, Constant, Cosine, Progress, Staircase
 
-DEFAULT_TASK = "deepfake"  # of a config that names none: it is written as the two-stage guide prints it
+DEFAULT_TASK = "deepfake"  # for a config without `task`, such as the one that the two-stage guide prints
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Preset:
     """Flat keys that stand for a list of terms.
 
     Attributes:
-        meaning: What they say, for messages and docs/config.md.
+        meaning: What the keys mean, for messages and docs/config.md.
         keys: The keys that only this preset has.
-        resolve: Gives the terms that they stand for.
+        resolve: Computes the terms that the keys stand for.
     """
 
     meaning: str
@@ -77,13 +77,14 @@ LOSS_KEYS = ("terms", *(key for preset in PRESETS.values() for key in preset.key
 
 
 def find_preset(keys: FileKeys, own: FileKeys, stage: Stage) -> tuple[str, list[Problem]]:
-    """How the loss of a stage is written, and what contradicts it.
+    """Find out which keys describe the loss of a stage, and what contradicts them.
 
-    A group that weighs the loss itself wins over all flat keys, as it does key by key elsewhere.
+    If the group `stage1` or `stage2` describes the loss, all flat keys of the loss are ignored together;
+    every other key wins alone.
 
     Args:
-        keys: Those of the file.
-        own: The keys as the stage reads them.
+        keys: The keys of the file.
+        own: The keys as the stage reads them (`resolve.take_stage`).
         stage: The stage.
 
     Returns:
@@ -131,11 +132,11 @@ def resolve_loss(
     win.
 
     Args:
-        keys: Those of the file.
-        own: The keys as the stage reads them.
+        keys: The keys of the file.
+        own: The keys as the stage reads them (`resolve.take_stage`).
         stage: The stage.
         task: The class of the task, which may have terms of its own.
-        problems: Problems are added to it.
+        problems: The list to which problems are added.
 
     Returns:
         The terms.
@@ -157,8 +158,8 @@ def describe_idle(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
     """Name the flat keys of the loss that stage 2 ignores, because its own group describes the loss.
 
     Args:
-        keys: Those of the file.
-        own: The keys as the stage reads them.
+        keys: The keys of the file.
+        own: The keys as the stage reads them (`resolve.take_stage`).
         stage: The stage.
 
     Returns:
@@ -177,7 +178,7 @@ def describe_idle(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
 def _check_terms(
     terms: Sequence[TermSection], own: FileKeys, stage: Stage, where: str, known: Mapping[str, TermSpec]
 ) -> Iterator[Problem]:
-    """Numbers that leave their range in the run, terms that have nobody to learn from, and epochs with no weight."""
+    """Find numbers that leave their range, terms without the model that they learn from, epochs without any weight."""
     for index, term in enumerate(terms):
         place, spec = f"{where}[{index}]", known[term.term]
         yield from check_schedule(term.weight, own.epoch, f"{place}.weight", at_least=0.0)
@@ -191,7 +192,7 @@ def _check_terms(
             what = f"{show(term.term)} learns from averaged weights, and none are kept: the term would do nothing"
             expected = "ema_decay, such as 0.999"
             yield Problem(place, what, expected, "ema_decay null", "--set ema_decay=0.999")
-    # Between these epochs every weight goes one way only: where all of them are 0, they are so at an end, too.
+    # Between these epochs every weight only rises or only falls: if all are 0 somewhere, they are 0 here, too.
     probed = sorted({epoch for term in terms for epoch, _ in probe(term.weight, own.epoch)})
     for epoch in probed:
         steps = [Progress(epoch, step, own.epoch, 2) for step in (0, 1)]

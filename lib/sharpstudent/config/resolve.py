@@ -41,9 +41,9 @@ from sharpstudent.core.schedules import ConfigSchedule
 
 
 def check_teachers(keys: FileKeys) -> Iterator[Problem]:
-    """What contradicts itself in the list of teachers.
+    """Find contradictions in the list of teachers.
 
-    Stage 1 checks it, too, so that a mistake is found before the hours of training and not after.
+    Stage 1 checks the list, too, so that a mistake is found before the hours of training and not after.
     """
     if keys.teachers is None:
         return
@@ -97,7 +97,7 @@ def _check_fitted(teacher: TeacherKeys, where: str) -> Iterator[Problem]:
     if teacher.classes is not None:
         yield Problem(
             f"{where}.classes",
-            "says the order of a head in the file, and this one is fitted: its order is that of the task",
+            "gives the class order of a head in the file, and this head is fitted: its order is that of the task",
             got=", ".join(map(show, teacher.classes)),
             remedy=f'leave classes out, or {where}.head "loaded" for the head in the file',
         )
@@ -107,7 +107,7 @@ def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
     """The teachers of a stage.
 
     Args:
-        own: The keys as the stage reads them.
+        own: The keys as the stage reads them (`take_stage`).
         stage: The stage; stage 1 has no teachers.
 
     Returns:
@@ -129,7 +129,7 @@ def name_weights_key(config: RunConfig, index: int) -> str:
 
     Args:
         config: The resolved config.
-        index: Of the teacher.
+        index: The place of the teacher in the list, from 0.
 
     Returns:
         The flat key where it can say all that the list says, else the key in the list.
@@ -159,12 +159,12 @@ def resolve(
     The same file serves both stages: `stage1.*` and `stage2.*` win over the flat keys in their stage.
 
     Args:
-        keys: Of the file.
+        keys: The keys of the file.
         stage: The stage.
-        name: Of the run.
-        config_name: Of the config, as a part of the run folder's name.
+        name: The name of the run.
+        config_name: The name of the config, which becomes a part of the run folder's name.
         task: The class of the task.
-        allow: Words of `--allow`.
+        allow: The names given with `--allow`.
 
     Returns:
         The resolved config.
@@ -214,11 +214,11 @@ def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
     """The flat keys as one stage reads them.
 
     Args:
-        keys: Of the file.
+        keys: The keys of the file.
         stage: The stage.
 
     Returns:
-        The keys after the rules of the guide, and then after the group `stage1` or `stage2`.
+        The keys after the rules of the two-stage guide were applied, and then the group `stage1` or `stage2`.
     """
     group = keys.get_group(stage)
     given: dict[str, Any] = {name: getattr(group, name) for name in type(group).model_fields}
@@ -234,7 +234,7 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
     """Explain each value that a stage does not take directly from its flat key.
 
     Args:
-        keys: Of the file.
+        keys: The keys of the file.
         stage: The stage.
 
     Returns:
@@ -276,7 +276,7 @@ def check_name(name: str) -> list[Problem]:
 
 
 def check_allow(allow: Sequence[str]) -> list[Problem]:
-    """`--allow` knows a few names and nothing else."""
+    """A problem for each name that `--allow` does not know."""
     known = "; ".join(f"{name}: {meaning}" for name, meaning in ALLOWANCES.items())
     return [
         Problem(
@@ -305,7 +305,7 @@ def _check_models(own: FileKeys) -> list[Problem]:
 
 
 def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
-    """Alpha may not rise, and a warm-up must end before the decline.
+    """Check the keys that must fit each other: alpha may not rise, and a warm-up must end before the decline.
 
     A rising alpha contradicts the guide (a gradual shift towards the teacher), and nearly always means that the two
     numbers come from a recipe whose alpha weighs the teacher. Stage 1 checks it, too, before the hours of training.
@@ -341,7 +341,7 @@ def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
 
 
 def _check_weights(own: FileKeys, allow: Sequence[str]) -> Iterator[Problem]:
-    """What stage 2 cannot do without."""
+    """A problem for each of the two files of weights that stage 2 needs and does not have."""
     if own.teacher_weights is None and own.teachers is None:
         yield Problem(
             "teacher_weights",
@@ -362,7 +362,7 @@ def _check_weights(own: FileKeys, allow: Sequence[str]) -> Iterator[Problem]:
 
 
 def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
-    """The section of the optimiser. Keys that shape a plain number are idle where there is a schedule."""
+    """Build the section of the optimiser. A schedule makes the keys idle that shape a plain number."""
     schedules = {name: getattr(own, name) for name in SHAPED_BY if isinstance(getattr(own, name), ConfigSchedule)}
     idle: dict[str, Any] = {key: value for name in schedules for key, value in SHAPED_BY[name].items()}
     return OptimizerSection(
@@ -376,11 +376,11 @@ def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
 
 
 def _name_source(key: str, is_given: bool, rule: str) -> str:
-    return f"{key} says so" if is_given else f"{rule}; set {key} to choose"
+    return f"set by {key}" if is_given else f"{rule}; set {key} to choose"
 
 
 def _describe_radius(own: FileKeys) -> list[str]:
-    """A value of rho that is probably a mistake."""
+    """Warn of a value of rho that is probably a mistake."""
     rho = compute_peak(own.rho, own.epoch)
     if own.asam and 0.0 < rho < USUAL_ASAM_RHO:
         return [f"asam measures rho in units of |w| + 0.01: 0.5 to 1.0 is usual, and {show(rho)} does next to nothing"]

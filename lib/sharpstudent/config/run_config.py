@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-# Upper bounds catch slips of the pen before they become an infinite loss or an endless table.
+# Upper bounds catch typing mistakes before they become an infinite loss or an endless table.
 LearningRate = Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -37,7 +37,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Text = Annotated[str, Field(min_length=1)]
 PathText = Annotated[Text, AfterValidator(expand_path)]  # a file, a folder or a pattern of them
 
-# What a config says of a model beside its name; not written where it says nothing, as before there were options.
+# Options of a model. Empty ones are not written, so that a config without options looks as before they existed.
 Options = Annotated[dict[str, JsonValue], Field(exclude_if=operator.not_)]
 
 Stage = Literal[1, 2]
@@ -50,7 +50,7 @@ ALLOWANCES = {
     "unpretrained-student": "stage 2 without stage-1 weights (the student then starts from `student_init`)",
     "partial-weights": "weights that do not match every tensor of the backbone",
     "changed-config": "resuming with a config that differs from the run's own",
-    "shared-people": "people or identical files that stand in training and in validation",
+    "shared-people": "people or identical files that are both in training and in validation",
     "weak-teacher": "a teacher that is worse than the student of stage 1 by more than `weak_teacher_margin`",
 }
 
@@ -77,7 +77,7 @@ class TaskSection(Frozen):
 
 
 class TaskKind(Protocol):
-    """What the config reads of the class of a task (`sharpstudent.task.Task`): keys, metrics and terms by name."""
+    """The part of a task's class (`sharpstudent.task.Task`) that the config reads: keys, metrics and terms by name."""
 
     Section: ClassVar[type[TaskSection]]
     metrics: ClassVar[Mapping[str, Any]]
@@ -100,13 +100,13 @@ class FindTask(Protocol):
         ...
 
 
-# Begins the branch of a union in the place of an error; no key of a user does, for NUL is refused in them.
+# Prefix of the tags of unions in the locations of pydantic's errors. No user's key has it: NUL is refused in keys.
 BRANCH = "\0"
-UNKNOWN_MEMBER = "unknown_member"  # the error of an object that is of none of the kinds of a union
+UNKNOWN_MEMBER = "unknown_member"  # type of the error for an object that fits no member of a union
 
 
 def build_union(key: str, members: Mapping[str, Any]) -> Any:
-    """A type for JSON objects, one key of which says which model reads them.
+    """Make a type for JSON objects of several kinds; one of their keys names the kind.
 
     Args:
         key: That key, such as `kind`.
@@ -126,7 +126,7 @@ def build_union(key: str, members: Mapping[str, Any]) -> Any:
 
 
 def either(scalar: Any, group: Any) -> Any:
-    """A type for a plain value, or for a JSON object in its place.
+    """Make a type for a plain value, or for a JSON object in its place.
 
     Args:
         scalar: The type of the plain value.
@@ -146,7 +146,7 @@ def either(scalar: Any, group: Any) -> Any:
 
 if TYPE_CHECKING:
     AnySchedule = ConfigSchedule
-else:  # by its name, it is built once and not in every place
+else:  # a named type, so that its schema is built once and not in every place
     AnySchedule = TypeAliasType(
         "AnySchedule", Annotated[build_union("kind", KINDS), PlainSerializer(ConfigSchedule.as_json)]
     )
@@ -156,11 +156,11 @@ class StudentSection(Frozen):
     """The model that learns.
 
     Attributes:
-        name: Of the architecture.
+        name: Name of the architecture.
         init: Where its first weights come from: `imagenet`, `random`, or a file.
-        dropout: Before the head.
+        dropout: Dropout rate before the head.
         weights: The stage-1 checkpoint that stage 2 starts from.
-        options: What the config says of the model beside its name.
+        options: Further options of the model.
     """
 
     name: str
@@ -171,7 +171,7 @@ class StudentSection(Frozen):
 
 
 class TeacherSettings(Frozen):
-    """What a config says of a teacher beside its architecture."""
+    """The settings of a teacher besides its architecture."""
 
     weights: PathText | None = Field(
         default=None,
@@ -190,10 +190,10 @@ class TeacherSettings(Frozen):
     )
     mean: tuple[float, float, float] | None = Field(
         default=None,
-        description="subtracted from each channel, 0..1; default: nothing, as self-blending weights expect",
+        description="mean of each channel, 0..1, to subtract; default: none, as weights of self-blending expect",
     )
     std: tuple[Positive, Positive, Positive] | None = Field(
-        default=None, description="each channel less `mean` is divided by it; default: nothing"
+        default=None, description="divisor of each channel after `mean` is subtracted; default: none"
     )
     classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = Field(
         default=None, description="order of its logits, by the names of the classes; default: that of the task"
@@ -206,7 +206,7 @@ class TeacherSettings(Frozen):
     reads: dict[Text, Text] = Field(
         default={},
         exclude_if=operator.not_,
-        description="inputs that it takes from another view of the sample, "
+        description="inputs of the batch that it reads in place of those of the same name; "
         '{"image": "image_clean"}: its input `image` is `image_clean` of the batch',
     )
     calibrate: bool = Field(
@@ -223,7 +223,7 @@ class TeacherSection(TeacherSettings):
 
 
 class OptimizerKeys(Frozen):
-    """What the file and the section of the optimiser have in common."""
+    """Keys that a config file and the optimiser's section share."""
 
     momentum: Share = Field(default=0.9, description="SGD momentum; not used by adamw")
     weight_decay: NotNegative = Field(
@@ -277,9 +277,9 @@ class TermSection(Frozen):
 
 
 class TrainingKeys(Frozen):
-    """What the file and the section of the training have in common."""
+    """Keys that a config file and the training section share."""
 
-    batch_size: Count = Field(default=16, description="samples a batch; the task says what a sample is")
+    batch_size: Count = Field(default=16, description="samples per batch; the task says what a sample is")
     weak_teacher_margin: NotNegative | None = Field(
         default=None,
         exclude_if=lambda margin: margin is None,
@@ -300,7 +300,7 @@ class TrainingKeys(Frozen):
 
 
 class TrainingSection(TrainingKeys):
-    """How long and in what portions, and which epochs are the best ones."""
+    """How long a stage trains, on which batches, and how its best epochs are chosen."""
 
     epochs: int
     selection_metric: str
@@ -311,8 +311,8 @@ class ComputeSection(Frozen):
 
     micro_batch_size: Count | None = Field(
         default=None,
-        description="items in the network at once: a larger batch passes in parts and still gives one update; default: "
-        "the whole batch",
+        description="samples in the network at once: a larger batch passes in parts and still gives one update; "
+        "default: the whole batch",
     )
     precision: Precision = Field(
         default="fp32", description="bf16 and fp16 compute under autocast; fp16 scales the loss, and weights stay fp32"
@@ -328,7 +328,7 @@ class ComputeSection(Frozen):
 
 
 class RunKeys(Frozen):
-    """What the file and the resolved config have in common."""
+    """Keys that a config file and the resolved config share."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="auto takes cuda, then mps, then cpu"
@@ -371,7 +371,7 @@ class RunConfig(RunKeys):
 
 
 def take_fields(source: BaseModel, model: type[BaseModel]) -> dict[str, Any]:
-    """The values that a source has for the fields of a section.
+    """Take the values of a section's fields from another object.
 
     Args:
         source: An object with attributes of these names, such as the keys of a file.

@@ -1,7 +1,7 @@
-"""What a schedule of the config does in a run of so many epochs, and what is wrong with it.
+"""Evaluates and checks the schedules of a config over the epochs of a run.
 
 Values are computed at the first and last step of the epochs at which a schedule can turn: between those, every kind
-goes in one direction only.
+only rises or only falls.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def show_number(number: float | ConfigSchedule, epochs: int) -> str:
 
     Args:
         number: The number or the schedule.
-        epochs: Of the run.
+        epochs: Number of epochs of the run.
 
     Returns:
         Text such as `0.1 to 0.001 (cosine)`.
@@ -83,7 +83,7 @@ def compute_peak(number: float | ConfigSchedule, epochs: int) -> float:
 
     Args:
         number: The number or the schedule.
-        epochs: Of the run.
+        epochs: Number of epochs of the run.
 
     Returns:
         The value.
@@ -94,16 +94,17 @@ def compute_peak(number: float | ConfigSchedule, epochs: int) -> float:
 
 
 def probe(schedule: ConfigSchedule, epochs: int) -> list[tuple[int, float]]:
-    """The points of a run at which a schedule can have its lowest and its highest value.
+    """Compute a schedule at the points of a run among which its lowest and highest values are.
 
     Args:
         schedule: The schedule.
-        epochs: Of the run.
+        epochs: Number of epochs of the run.
 
     Returns:
-        Pairs (epoch, value).
+        Pairs (epoch, value): the first and the last step of each such epoch.
     """
     turns = sorted(epoch for epoch in {1, epochs, *schedule.turns} if epoch <= epochs)
+    # With two steps an epoch, the first step and the last are all there is.
     steps = [Progress(epoch, step, epochs, 2) for epoch in turns for step in (0, 1)]
     return [(progress.epoch, schedule(progress)) for progress in steps]
 
@@ -119,9 +120,9 @@ def check_schedule(section: ConfigSchedule, epochs: int, where: str, **bounds: f
 
     Args:
         section: The schedule.
-        epochs: Of the run.
+        epochs: Number of epochs of the run.
         where: The key path of the schedule.
-        bounds: `at_least`, `above`, `below` and `at_most`, as far as there are any.
+        bounds: Any of `at_least`, `above`, `below` and `at_most`; None is no bound.
 
     Returns:
         At most one problem: the first value out of range, at the field that it comes from.
@@ -134,10 +135,10 @@ def check_schedule(section: ConfigSchedule, epochs: int, where: str, **bounds: f
 
     for epoch, value in probe(section, epochs):
         if not fits(value):
-            what = "is out of range" if section.kind == "constant" else f"is out of range: it counts in epoch {epoch}"
+            what = "is out of range" if section.kind == "constant" else f"is out of range in epoch {epoch}"
             remedy = f"write a number {expected}"
             if given.get("above") == value == section.numbers.get("end"):
-                remedy += f"; a schedule that shall all but end at {_show(value)} ends a little above it"
+                remedy += f"; to end practically at {_show(value)}, end a little above it"
             place = where + _find_field(section, value, fits)
             return [Problem(place, what, f"a number {expected}, in the whole run", _show(value), remedy)]
     return []
@@ -148,7 +149,7 @@ def describe_schedule(schedule: ConfigSchedule, epochs: int, where: str) -> list
 
     Args:
         schedule: The schedule.
-        epochs: Of the run.
+        epochs: Number of epochs of the run.
         where: The key path of the schedule.
 
     Returns:
@@ -171,12 +172,12 @@ def describe_schedule(schedule: ConfigSchedule, epochs: int, where: str) -> list
 def check_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Problem]:
     """Check the schedules of lr and rho.
 
-    They must stay in range, have no complement, and stand alone: no other key may shape the same number. A key outside
-    the group of the schedule (a flat `flat` beside `stage1.lr`) is for the other stage; `describe_schedules` says so.
+    They must stay in range and have no complement, and no other key may shape the same number. A key outside the group
+    of the schedule (a flat `flat` beside `stage1.lr`) counts for the other stage; `describe_schedules` says so.
 
     Args:
-        keys: Those of the file.
-        own: The keys as the stage reads them.
+        keys: The keys of the file.
+        own: The keys as the stage reads them (`resolve.take_stage`).
         stage: The stage.
 
     Returns:
@@ -197,7 +198,7 @@ def check_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Pro
         for rival in _list_rivals(keys, stage, name, within=where):
             yield Problem(
                 rival,
-                f"contradicts {where}, which is a schedule and says everything about {name}",
+                f"contradicts {where}, which is a schedule and alone determines {name}",
                 expected=f"a number for {name}, or no {' and no '.join(SHAPED_BY[name])}",
                 got=f"{where} {show(section.as_json())}",
                 remedy=f"leave {rival} out, or write {where} as a number",
@@ -205,11 +206,11 @@ def check_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Pro
 
 
 def describe_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
-    """Say what the schedules of lr and rho never reach, and which keys they make idle.
+    """Say which values of the schedules of lr and rho a run never reaches, and which keys have no effect beside them.
 
     Args:
-        keys: Those of the file.
-        own: The keys as the stage reads them.
+        keys: The keys of the file.
+        own: The keys as the stage reads them (`resolve.take_stage`).
         stage: The stage.
 
     Returns:
@@ -220,7 +221,7 @@ def describe_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]
         notes += describe_schedule(section, own.epoch, where)
         idle = [key for key in SHAPED_BY[name] if _is_given(keys, key)]
         if idle:
-            notes.append(f"in stage {stage} the schedule {where} stands in the place of {' and '.join(idle)}")
+            notes.append(f"in stage {stage} the schedule {where} replaces {' and '.join(idle)}")
     return notes
 
 
@@ -233,7 +234,7 @@ def _list_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> list[tuple[s
 
 
 def _list_rivals(keys: FileKeys, stage: Stage, name: str, *, within: str) -> Sequence[str]:
-    """The keys set beside the schedule, or in a group inside its reach, that would shape the same number."""
+    """Keys that the user set and that would shape the same number as a schedule at `within`."""
     group = keys.get_group(stage)
     inner = [f"stage{stage}.{key}" for key in SHAPED_BY[name] if _is_given(group, key)]
     outer = [key for key in SHAPED_BY[name] if within == name and _is_given(keys, key)]
@@ -249,14 +250,14 @@ def _is_given(keys: object, key: str) -> bool:
 
 
 def _find_field(schedule: ConfigSchedule, value: float, fits: Callable[[float], bool]) -> str:
-    """The field to change for a value to fit, such as `.start` or `.points.10`; "" where there is only one."""
+    """The field that makes a value wrong, such as `.start` or `.points.10`; "" where there is only one."""
     if schedule.kind == "constant" or schedule.complement:
         return ""
     equal = [f".{name}" for name, number in schedule.numbers.items() if number == value]
-    # A stair or a step of a ramp is no field's value; the field that it leads to is beyond the bound too.
+    # The value may lie between two fields, on a stair or a ramp; then one of the fields is out of range, too.
     return next(iter(equal or [f".{name}" for name, number in schedule.numbers.items() if not fits(number)]), "")
 
 
 def _show(value: float | None) -> str:
-    """2 and not 2.0."""
+    """A number as text; 2 and not 2.0."""
     return str(int(value)) if value is not None and value.is_integer() and abs(value) < 1e7 else show(value)

@@ -18,16 +18,16 @@ from sharpstudent.core.errors import Problem, UserError
 AUTO = "auto"  # the word of `--resume auto`; a run folder of that name is `./auto`
 STORED_NAME = "config.json"
 
-STATE_NAMES = ("last.pth", "last_previous.pth")  # in weights/: what a run can go on from
+STATE_NAMES = ("last.pth", "last_previous.pth")  # files in weights/ that a run can resume from
 MOST_CHANGES = 5  # differences that a note lists
 
-# What may differ between a run and its continuation without touching what is learnt.
+# Keys that a resume may change freely, because they do not affect what is learnt.
 FREE_KEYS = (
     "device", "num_workers", "output_root", "allow", "loader_timeout", "save_every_steps", "save_every_minutes",
     "report",
     "patience",
 )  # fmt: skip
-OF_TRAINING = ("patience",)  # those of the free keys that a run's config keeps in its section `training`
+OF_TRAINING = ("patience",)  # the free keys that the resolved config has in its section `training`
 
 
 def find_run(run: str, output_root: str) -> Path:
@@ -77,8 +77,8 @@ def find_own_run(wanted: RunConfig, task: type[TaskKind]) -> tuple[Path | None, 
     notes: list[str] = []
     for folder in _list_folders(Path(wanted.output_root)):
         try:
-            saved, reason = _judge(folder, wanted, task)
-        except OSError as error:  # of another user, or deleted meanwhile
+            saved, reason = _find_last_save(folder, wanted, task)
+        except OSError as error:  # the folder of another user, or one that was deleted meanwhile
             saved, reason = (
                 None,
                 f"it cannot be read ({error.strerror or error})" if _is_named(folder, wanted) else None,
@@ -107,11 +107,11 @@ def _list_folders(root: Path) -> list[Path]:
         ) from None
 
 
-def _judge(folder: Path, wanted: RunConfig, task: type[TaskKind]) -> tuple[int | None, str | None]:
-    """When the run in `folder` was last saved [ns], if it is ours; else the reason, None where it is another's."""
+def _find_last_save(folder: Path, wanted: RunConfig, task: type[TaskKind]) -> tuple[int | None, str | None]:
+    """(Time of the last save [ns], None) of a run of the wanted config; (None, reason) or (None, None) of another."""
     has_our_name = _is_named(folder, wanted)
     if not (folder / STORED_NAME).is_file():
-        return None, f"it has no {STORED_NAME}, as when a run is killed in its first instant" if has_our_name else None
+        return None, f"it has no {STORED_NAME}, as after a kill right at the start" if has_our_name else None
     try:
         stored = load_run_config(folder, only_task(task, wanted.task))
     except UserError as error:
@@ -126,16 +126,16 @@ def _judge(folder: Path, wanted: RunConfig, task: type[TaskKind]) -> tuple[int |
         return None, f"its config differs (run -> now): {shown}"
     states = [path for path in (folder / "weights" / name for name in STATE_NAMES) if path.is_file()]
     if not states:
-        return None, "it has no saved state, as when a run is killed in its first instant"
+        return None, "it has no saved state, as after a kill right at the start"
     return max(path.stat().st_mtime_ns for path in states), None
 
 
 def only_task(task: type[TaskKind], known: str) -> FindTask:
-    """A function that finds a single task, so that no folder decides what is imported.
+    """Make a `find_task` that knows a single task, so that no folder decides what is imported.
 
     Args:
         task: The class of the task.
-        known: Its name.
+        known: The name of the task.
 
     Returns:
         The function; it raises UserError for another name.
@@ -175,9 +175,9 @@ def load_run_config(path: Path, find_task: FindTask) -> RunConfig:
     stored = read_config_file(file)
     task = find_task(read_task_name(stored), where=f"{file}: task")
     training: Any = stored.get("training")
-    if isinstance(training, dict):  # of a version that knew one metric to select by
+    if isinstance(training, dict):  # written by a version with a fixed selection metric
         stored["training"] = {"selection_metric": next(iter(task.metrics)), **training}
-    if "teacher" in stored and "teachers" not in stored:  # of a version that knew one teacher
+    if "teacher" in stored and "teachers" not in stored:  # written by a version with one teacher
         only: Any = stored.pop("teacher")
         stored["teachers"] = [] if only is None else [only]
     # A subclass that knows the task's own keys reads the file; the result is a plain RunConfig again.
@@ -211,7 +211,7 @@ def compare_configs(old: RunConfig, new: RunConfig) -> list[str]:
 
     Args:
         old: The config of the run.
-        new: That of the command.
+        new: The config of the command.
 
     Returns:
         A line `key: old -> new` for each value that differs.
@@ -229,9 +229,9 @@ def _show(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _flatten(config: RunConfig) -> dict[str, Any]:
-    """Dotted key -> value, where terms go by their names and teachers by their place.
+    """Dotted key -> value, where terms are keyed by their names and teachers by their places.
 
-    Values are whole: text that is shortened for a message would hide a difference at its end.
+    Values are not shortened as in messages: that could hide a difference at the end of a text.
     """
     plain: dict[str, Any] = config.model_dump(mode="json")
     plain["criterion"] = {term["name"]: term for term in plain["criterion"]}

@@ -1,7 +1,7 @@
-"""The terms that a loss can be made of: a name, where it is computed, what can be set. No torch here.
+"""The kinds of terms that a loss can have: name, builder and settings of each. Importing this loads no torch.
 
 A new term is one file under criterion/ and one line in TERMS (docs/adding-a-term.md), or a line in `Task.terms`. The
-list `terms` of a config is read by pydantic, with a model for each kind of term that is made of its `TermSpec`:
+list `terms` of a config is read by pydantic, with a model for each kind of term, which is built from its `TermSpec`:
 
 "terms": [
   { "term": "hard", "weight": 0.6 },
@@ -34,7 +34,7 @@ class NumberSetting:
 
     Attributes:
         meaning: What it does, for messages and docs/config.md.
-        default: Its default; None if it must be given.
+        default: The default value; None if it must be given.
         above: A bound that the number must exceed.
         at_least: The lowest number.
         below: A bound that the number must stay under.
@@ -66,8 +66,8 @@ class ChoiceSetting:
 
     Attributes:
         meaning: What it does, for messages and docs/config.md.
-        choices: The words; none for any text, such as the name of a layer.
-        default: Its default; None if it must be given.
+        choices: The allowed words; empty where any text is allowed, such as the name of a layer.
+        default: The default value; None if it must be given.
         is_silent: Whether a resolved term leaves it out at its default, as terms did before it existed.
     """
 
@@ -77,7 +77,7 @@ class ChoiceSetting:
     is_silent: bool = False
 
 
-# Settings of every term, unless its spec names fewer. An empty default stands for what the meaning says.
+# Settings of every term, unless its spec names fewer. Where the default is "", the meaning says what applies.
 SHARED_SETTINGS: Mapping[str, ChoiceSetting] = {
     "on": ChoiceSetting(
         "the output of the student that the term reads; `aux.*`: the mean over all that match",
@@ -91,7 +91,7 @@ SHARED_SETTINGS: Mapping[str, ChoiceSetting] = {
     ),
     "target": ChoiceSetting("the target that it reads", default="label", is_silent=True),
     "where": ChoiceSetting(
-        "the weights of the rows, 0 for a row that it leaves out; default: those that are called as its target, if any",
+        "the weights of the rows, 0 for a row that it leaves out; default: the weights named like its target, if any",
         default="",
         is_silent=True,
     ),
@@ -104,12 +104,12 @@ class TermSpec:
 
     Attributes:
         builder: The function that makes it: `file:function` under criterion/, or `package.module:function` for a term
-            of a task's own.
+            that a task adds.
         meaning: What it is, for messages and docs/config.md.
         source: The model whose outputs are the targets: the teachers, the student's averaged weights (`ema`), or None.
         asks: The earlier name of `source`.
-        settings: Its own settings.
-        shared: Those of SHARED_SETTINGS that it has.
+        settings: The settings that only this kind has.
+        shared: The names of SHARED_SETTINGS that it has.
     """
 
     builder: str
@@ -157,9 +157,9 @@ TERMS: dict[str, TermSpec] = {
     ),
     "focal": TermSpec(
         "classification:build_focal",
-        "cross-entropy with the labels, weighted down for what is easy (Lin et al. 2017)",
+        "cross-entropy with the labels, weighted down for easy rows (Lin et al. 2017)",
         settings={
-            "gamma": NumberSetting("how much less the easy ones weigh", default=2.0, at_least=0.0, is_schedulable=False)
+            "gamma": NumberSetting("how much less the easy rows weigh", default=2.0, at_least=0.0, is_schedulable=False)
         },
         shared=_OF_LABELS,
     ),
@@ -180,7 +180,7 @@ TERMS: dict[str, TermSpec] = {
     ),
     "kd_sigmoid": TermSpec(
         "distillation:build_sigmoid_distillation",
-        "the same for one logit: the difference of two, or the only one of a single-output head",
+        "as kd, for one logit: the difference of two, or the only one of a single-output head",
         source="teacher",
         settings={"temperature": _TEMPERATURE},
         shared=_OF_TEACHER,
@@ -212,7 +212,7 @@ TERMS: dict[str, TermSpec] = {
 
 
 OWN_KEYS = ("term", "name", "weight")
-# What metrics.csv calls other figures of a step.
+# Names of other columns of metrics.csv, which no term may have.
 TAKEN_NAMES = ("loss", "perturbed_loss", "grad_norm", "agreement")
 
 
@@ -222,7 +222,7 @@ def list_terms(own: Mapping[str, TermSpec]) -> dict[str, TermSpec]:
 
 
 def check_own_terms(own: Mapping[str, TermSpec], where: str) -> Iterator[Problem]:
-    """Check the terms of a task's own.
+    """Check the terms that a task adds.
 
     Args:
         own: The terms by name.
@@ -249,7 +249,7 @@ def check_own_terms(own: Mapping[str, TermSpec], where: str) -> Iterator[Problem
 
 
 class TermKeys(Frozen):
-    """What an entry of `terms` may have, whatever its kind; the settings of a kind are further fields."""
+    """The keys of every entry of `terms`; the model of each kind of term adds its settings."""
 
     term: str
     name: str | None = None
@@ -347,5 +347,5 @@ def build_constant_term(term: str, weight: ConfigSchedule, **numbers: ConfigSche
 
 
 def as_schedule(number: ConfigSchedule | float) -> ConfigSchedule:
-    """A number as the schedule that never changes; a schedule as it is."""
+    """A number as a constant schedule; a schedule as it is."""
     return number if isinstance(number, ConfigSchedule) else Constant(float(number))

@@ -13,11 +13,11 @@ import torch
 from sharpstudent.core.digests import DamagedCheckpointError, has_whole_records, is_archive
 from sharpstudent.core.errors import UserError
 
-# How torch words a pickle that needs more than tensors and plain containers.
+# What torch says of a pickle that needs more than tensors and plain containers.
 _CODE = re.compile(
     r"(?i:unsupported global):? (?:GLOBAL )?(\S+)|unrecognized function (.+)|create new object .* got (.+)"
 )
-_CALLS = ("GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "NEWOBJ")
+_CALLS = ("GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "NEWOBJ")  # opcodes of a pickle that import or call something
 _OTHER_FORMATS = ("TorchScript archives", "legacy .tar format")
 
 
@@ -28,7 +28,7 @@ def load_plain(path: Path) -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # an error follows where it matters
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # errors follow where needed
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (a reader of hostile bytes raises anything; each becomes one message)
         raise _explain(path, str(error) or type(error).__name__) from None  # torch's text advises weights_only=False
@@ -53,7 +53,7 @@ def _explain(path: Path, text: str) -> UserError:
 
 
 def _is_other_pickle(path: Path, text: str) -> bool:
-    """Whether a file is TorchScript, in the oldest format of torch, or a pickle that calls something."""
+    """Whether a file is TorchScript, has torch's legacy .tar format, or is a pickle that imports or calls something."""
     if any(words in text for words in _OTHER_FORMATS):
         return True
     try:
@@ -64,6 +64,6 @@ def _is_other_pickle(path: Path, text: str) -> bool:
 
 
 def _first_words(text: str) -> str:
-    """The part of the message of torch that says what happened."""
+    """The part of torch's message that says what happened."""
     lines = [line.strip() for line in text.rpartition("WeightsUnpickler error:")[2].splitlines() if line.strip()]
     return (lines or ["no reason given"])[0][:200]

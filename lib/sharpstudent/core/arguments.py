@@ -36,14 +36,14 @@ def add_option(group: Any, table: Mapping[str, Mapping[str, Any]], option: str, 
     Args:
         group: The parser, or a group of its options.
         table: The arguments of `add_argument` by option.
-        option: Its name.
-        changes: Arguments that this script has besides, or in place of those of the table.
+        option: The option, such as `--device`.
+        changes: Arguments of `add_argument` that this script adds to those of the table, or sets differently.
     """
     group.add_argument(option, **{**table[option], **changes})
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that keeps the lines of its texts, and that reports mistakes as `UserError`."""
+    """A parser that keeps the line breaks of its help texts, and that reports mistakes as `UserError`."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class Parser(argparse.ArgumentParser):
         Args:
             script: The program's name, as a command writes it behind `python`.
             purpose: What the script does, at the top of `--help`.
-            usage: The forms of the command; None for the one that argparse makes.
-            more: What stands below the options.
+            usage: The usage lines of `--help`; None to let argparse write them.
+            more: Text that `--help` prints below the options.
             examples: Commands, at the end of `--help`.
-            add_help: Whether there is the option `--help`.
+            add_help: Whether the parser has the option `--help`.
         """
         shown = "\n".join(("examples:", *(f"  python {example}" for example in examples)))
         super().__init__(
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             add_help=False,
         )
-        if add_help:  # whoever reads it knows it
+        if add_help:  # not listed among the options: who reads the list has just used it
             self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         self._words: Sequence[str] = ()
 
@@ -143,8 +143,8 @@ def read_number(
         kind: `int` or `float`.
         low: The lowest number.
         high: The highest number.
-        above: Whether `low` itself is too low.
-        below: Whether `high` itself is too high.
+        above: Whether `low` itself is refused.
+        below: Whether `high` itself is refused.
 
     Returns:
         A function from the text of an option to its number.
@@ -171,7 +171,7 @@ def fill(kind: type[T], read: Namespace, **others: Any) -> T:
     Args:
         kind: The dataclass.
         read: The options.
-        others: Fields that no option gives as they are.
+        others: Values of other fields; they win over an option of the same name.
 
     Returns:
         The dataclass.

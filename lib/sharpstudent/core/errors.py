@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class ExitCode(IntEnum):
-    """What the two training scripts return to the shell."""
+    """What a script returns to the shell; only the two training scripts can return 3."""
 
     OK = 0
     USER_ERROR = 2
@@ -36,7 +36,7 @@ class Problem:
     """One thing that is wrong, in the user's own terms.
 
     Attributes:
-        where: The config key, file, folder or sample that is concerned.
+        where: The config key, file, folder or sample that the problem is about.
         what: What is wrong with it, as the rest of a sentence that begins with `where`.
         expected: What would be right; None where `what` says it.
         got: What was found; None where `what` says it.
@@ -71,10 +71,10 @@ class UserError(Exception):
     def about(
         cls, where: str, what: str, expected: str | None = None, got: str | None = None, remedy: str | None = None
     ) -> UserError:
-        """The error of one problem.
+        """Build the error of one problem.
 
         Args:
-            where: The config key, file, folder or sample that is concerned.
+            where: The config key, file, folder or sample that the problem is about.
             what: What is wrong with it.
             expected: What would be right.
             got: What was found.
@@ -86,8 +86,8 @@ class UserError(Exception):
         return cls(Problem(where, what, expected, got, remedy))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[Problem, ...]]:
-        """Pickle the error as its problems, so that it crosses process borders as a whole."""
-        return type(self), self.problems  # crosses process borders whole, not as its text
+        """Pickle the error as its problems, so that another process gets those and not only their text."""
+        return type(self), self.problems
 
     def as_text(self) -> str:
         """All problems as one message."""
@@ -120,7 +120,7 @@ class ProblemList:
             kwargs: Its keyword arguments.
 
         Returns:
-            What the function returns. After a UserError the value is not to be used: `raise_if_any` raises before.
+            What the function returns. After a UserError it is None and must not be used; call `raise_if_any` first.
         """
         try:
             return build(*args, **kwargs)
@@ -187,16 +187,16 @@ def exit_codes() -> Generator[None, None, None]:
             print(str(error), file=sys.stderr)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            # Before or after training: nothing was in flight, so there was nothing to save.
-            print("interrupted; nothing was under way that had to be saved", file=sys.stderr)
+            # Training itself turns Ctrl-C into RunInterrupted; so this is before or after it.
+            print("interrupted; there was nothing to save", file=sys.stderr)
             sys.exit(ExitCode.INTERRUPTED)
 
 
 @contextlib.contextmanager
 def _quiet_when_unread() -> Generator[None, None, None]:
-    """End the program with its own exit code where nobody reads standard output, unless another code says more.
+    """Exit with `ExitCode.UNREAD` where nobody reads standard output any more; another error code is kept.
 
-    A broken pipe of anything else passes through.
+    A BrokenPipeError of any other pipe is raised as usual.
     """
     try:
         yield
@@ -206,10 +206,10 @@ def _quiet_when_unread() -> Generator[None, None, None]:
             raise
         _leave_unread()
     except SystemExit as end:
-        # rich, which prints the lines of a run, meets a broken pipe itself, and ends with 1.
+        # rich, which prints the lines of a run, catches the broken pipe itself and exits with 1.
         if end.code == 1 and isinstance(end.__context__, BrokenPipeError):
             _leave_unread()
-        if _is_unread():  # asked of the system: argparse swallows what it cannot print
+        if _is_unread():  # ask the system, because argparse swallows the errors of its own printing
             if not end.code:
                 _leave_unread()
             _drop_output()
@@ -222,14 +222,14 @@ def _leave_unread() -> NoReturn:
 
 
 def _write_rest() -> None:
-    """Flush standard output now: an error in it at the end of the process would only be printed."""
+    """Flush standard output now. At exit, Python could not raise an error of this flush any more."""
     with contextlib.suppress(ValueError, AttributeError):  # closed, or a process that was started without one
         sys.stdout.flush()
 
 
 def _drop_output() -> None:
-    """Python writes what is left when it ends: the null device takes it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stand-in for standard output has no descriptor
+    """Send output that is still buffered to the null device, because Python flushes it at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a substitute for standard output has no descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
@@ -239,7 +239,7 @@ def _is_unread() -> bool:
     """Whether standard output is a pipe that nobody reads any more."""
     try:
         _write_rest()
-        # Unbuffered output leaves nothing to be written again; the system knows.
+        # Unbuffered output leaves nothing to flush, so no error appears above; the system knows the state of the pipe.
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLOUT)
         return any(event & select.POLLERR for _, event in poll.poll(0))

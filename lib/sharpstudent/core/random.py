@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
+# Uses of one (seed, epoch, index) that must be independent of each other.
 STREAMS = {"sample": 0, "order": 1, "replacement": 2}
 
 
 def build_generator(seed: int, epoch: int, index: int, stream: str = "sample") -> np.random.Generator:
     """The generator of one (seed, epoch, index).
 
-    The lowest word of the counter is left at 0 for the draws of the generator itself, so that two keys never overlap.
+    The lowest word of the counter begins at 0, because the generator counts its draws there. So keys never overlap.
 
     Args:
         seed: The seed of the run, >= 0.
         epoch: The epoch, >= 0.
         index: The number of the sample, >= 0.
-        stream: The name of the use, one of STREAMS; it separates uses of one key that must be independent.
+        stream: What the numbers are used for, one of STREAMS.
 
     Returns:
         A NumPy generator.
@@ -63,7 +64,7 @@ def restore_rng_state(state: dict[str, Any]) -> None:
     """Restore the states that `capture_rng_state` returned."""
     import torch
 
-    torch.set_rng_state(state["torch"].cpu())  # a checkpoint read onto a device brings the state along
+    torch.set_rng_state(state["torch"].cpu())  # it may have been loaded onto a device with its checkpoint
     version, words, gauss = state["python"]
     python_random.setstate((version, tuple(words), gauss))
     if "cuda" in state:

@@ -21,10 +21,10 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        epoch: 1 to `epochs`.
-        step: 0 to `steps_per_epoch` - 1, within the epoch.
-        epochs: Of the run.
-        steps_per_epoch: Steps in each epoch.
+        epoch: The current epoch, 1 to `epochs`.
+        step: The current step within the epoch, 0 to `steps_per_epoch` - 1.
+        epochs: Number of epochs in the run.
+        steps_per_epoch: Number of steps in each epoch.
     """
 
     epoch: int
@@ -39,12 +39,12 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """How many steps are done, from 0."""
+        """Number of steps of the run that are done, from 0."""
         return (self.epoch - 1) * self.steps_per_epoch + self.step
 
     @property
-    def way(self) -> float:
-        """Share of the way from the first step (0) to the last (1); 0 in a run of one step."""
+    def share_to_last(self) -> float:
+        """0 at the first step of the run, 1 at its last, and linear in between; 0 in a run of one step."""
         return self.done / max(1, self.epochs * self.steps_per_epoch - 1)
 
 
@@ -57,12 +57,12 @@ class Schedule(Protocol):
 
 
 def _check_points(points: dict[str, float]) -> dict[str, float]:
-    """Epochs as JSON writes them, as text, each in one way only; the first must be there."""
+    """Check the keys: epochs as text (JSON has no other keys), without leading zeros, and epoch 1 among them."""
     wrong = sorted(epoch for epoch in points if re.fullmatch("[1-9][0-9]{0,6}", epoch) is None)
     if wrong:
         raise ValueError(f'has a key that is no epoch: "{wrong[0]}"')
     if "1" not in points:
-        raise ValueError("says nothing about epoch 1")
+        raise ValueError("has no value for epoch 1")
     return points
 
 
@@ -72,7 +72,7 @@ class ConfigSchedule:
 
     Attributes:
         kind: The name of its shape in the config.
-        complement: Whether it is one minus the shape: the soft weight that belongs to a hard weight.
+        complement: Whether the value is one minus the shape. A teacher's weight 1 - alpha follows alpha in this way.
     """
 
     kind: str = ""
@@ -99,12 +99,12 @@ class ConfigSchedule:
 
     @property
     def constant(self) -> float | None:
-        """The value of a schedule that never moves, however long the run; None for one that moves."""
+        """The value of a schedule that is the same throughout any run; None for any other schedule."""
         extremes = {0.0, *self.numbers.values()} if isinstance(self, Ramp) else set(self.numbers.values())
         return self(Progress(1, 0, 1, 1)) if len(extremes) == 1 else None
 
     def as_json(self) -> dict[str, Any]:
-        """What a config writes for it: its fields without those that have their default."""
+        """The schedule as a config writes it: `kind`, and the fields that differ from their defaults."""
         written = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         return {"kind": self.kind, **written}
 
@@ -137,7 +137,7 @@ class Linear(ConfigSchedule):
     kind: Literal["linear"] = field(default="linear", kw_only=True)
 
     def _compute(self, progress: Progress) -> float:
-        return _mix(self.start, self.end, progress.way)
+        return _mix(self.start, self.end, progress.share_to_last)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Cosine(ConfigSchedule):
     kind: Literal["cosine"] = field(default="cosine", kw_only=True)
 
     def _compute(self, progress: Progress) -> float:
-        return _mix(self.start, self.end, 0.5 * (1.0 - math.cos(math.pi * progress.way)))
+        return _mix(self.start, self.end, 0.5 * (1.0 - math.cos(math.pi * progress.share_to_last)))
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ KINDS: dict[str, type[ConfigSchedule]] = {
 
 @dataclass(frozen=True)
 class FlatThenLinear:
-    """A constant, then linearly to 0 at the end; with a warm-up, the value first rises from 0.
+    """A constant value that falls linearly to 0 at the end of the run; a warm-up first raises it from 0.
 
     Attributes:
         value: The constant.
@@ -271,7 +271,7 @@ class FlatThenLinear:
 
 @dataclass(frozen=True)
 class RiseThenLinear:
-    """From 0 to `value` over `rise`, then linearly to `end`; constant when neither is used.
+    """From 0 to `value` over `rise`, then linearly to `end`; constant where `rise` is 0 and `end` is `value`.
 
     Attributes:
         value: The value after the rise.

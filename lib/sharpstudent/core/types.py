@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    # What a model says of a batch, by name: "logits", "heatmap", "aux.0", and feature maps as "features/LAYER".
+    # What a model returns for a batch, by name: "logits", "heatmap", "aux.0", and feature maps as "features/LAYER".
     Outputs = Mapping[str, torch.Tensor]
-    # What a model returned for a data set: N rows in every column, "id" and "group" (text) among them.
+    # What a model returned for a data set, as columns of N rows, "id" and "group" (text) among them.
     Table = Mapping[str, NDArray[Any]]
 else:
     Outputs = Table = Mapping
 
 Direction = Literal["higher", "lower"]  # which values of a metric are the better ones
 
-FEATURES = "features/"  # what the name of a layer's output begins with, among the outputs of a model
+FEATURES = "features/"  # prefix of the names of feature maps among the outputs of a model
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Batch:
             name that is absent means 1 for all rows.
         rows: R values each. "id" is the name of the row, "group" the unit that resampling draws as a whole (a person, a
             speaker), and "sample" the number of the sample within the batch.
-        shared: For an input that several rows read, the name of the input (R,) int64 that says which of the I each row
-            reads.
+        shared: The name of each input that several rows share -> the name of its index, another input, (R,) int64: it
+            says which of the I elements each row reads.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -80,9 +80,9 @@ class Batch:
         return replace(self, inputs=inputs, targets=targets, weights=weights)
 
     def __getitem__(self, rows: slice) -> Batch:
-        """A run of rows (a slice of step 1) as a batch.
+        """Consecutive rows (a slice of step 1) as a batch.
 
-        A shared input keeps the elements that these rows read, and is numbered anew.
+        A shared input keeps only the elements that these rows read, and its index is renumbered.
         """
         inputs = {name: tensor[rows] for name, tensor in self.inputs.items() if name not in self.shared}
         for name, index in self.shared.items():
@@ -97,10 +97,10 @@ class Batch:
         )
 
     def split(self, parts: int) -> list[Batch]:
-        """The batch in at most `parts` runs of whole samples.
+        """Split the batch into at most `parts` batches of consecutive samples.
 
         The parts have nearly the same number of samples, the larger ones first. Rows of one sample stay together,
-        because they are normalised together.
+        because batch normalisation shall see them together.
         """
         starts = self._find_starts()
         count = min(parts, len(starts))
@@ -122,7 +122,7 @@ class Batch:
 
 
 def _renumber(indices: Any) -> tuple[Any, Any]:
-    """The shared inputs that are read, in rising order, and which of them each row reads."""
+    """The elements that are read, in rising order, and for each row the position of its element among them."""
     return indices.unique(return_inverse=True)
 
 
@@ -135,7 +135,7 @@ class Sample:
         targets: (k, ...).
         weights: (k,) float32.
         rows: k values each, "id" among them; "group" where it differs between the rows.
-        shared: As in `Batch`, with numbers within this sample.
+        shared: As in `Batch`; the index counts within this sample.
     """
 
     inputs: Mapping[str, NDArray[Any]]
@@ -150,9 +150,9 @@ class ModelSpec:
     """Which model a task shall build.
 
     Attributes:
-        name: Of the architecture.
-        options: What else the config says of the model, as JSON values.
-        dropout: Before the head, 0..1; None for the architecture's own.
+        name: Name of the architecture.
+        options: Further options of the model in the config, as JSON values.
+        dropout: Dropout rate before the head, 0..1; None for the architecture's own.
         role: Whether the model is the student or a teacher.
     """
 
@@ -172,7 +172,7 @@ class StepResult:
         status: `ok` or `skipped`.
         reason: Why the step was skipped.
         loss: The loss of pass 1, at the unperturbed weights.
-        perturbed_loss: The loss of pass 2, at w + e; None in a plain step.
+        perturbed_loss: The loss of pass 2, at w + e; None in a step without SAM.
         terms: The terms of the loss in pass 1, without their weights.
         grad_norm: The L2 norm of the gradient that was applied, before clipping.
         agreement: Share of the rows, 0..1, in which student (pass 1) and teacher prefer the same class; None without
