@@ -65,7 +65,7 @@ def test_a_temperature_may_move_and_a_smoothing_may_not() -> None:
     criterion = build_criterion([kd], TWO)
     assert [criterion.describe(at_epoch(epoch))["kd/temperature"] for epoch in (1, 9)] == [4.0, 1.0]
     hard = TermSection(name="hard", term="hard", weight=ONE, numbers={"label_smoothing": falling})
-    with pytest.raises(UserError, match="label_smoothing, which cannot move"):
+    with pytest.raises(UserError, match="label_smoothing, which cannot change"):
         build_criterion([hard], TWO)
 
 

@@ -104,7 +104,7 @@ def test_more_than_two_outputs_are_refused() -> None:
 
 
 def test_other_images_and_other_temperatures_are_refused() -> None:
-    with pytest.raises(ValueError, match="same images"):
+    with pytest.raises(ValueError, match="same rows"):
         compute_kd_sigmoid(torch.zeros(4, 2), torch.zeros(3, 2), 1.0)
     for temperature in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="temperature must be"):

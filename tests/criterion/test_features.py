@@ -205,8 +205,8 @@ def test_the_layers_to_tap_are_found_in_the_config_each_once() -> None:
     [
         ((2, 3, 4, 4), (2, 6, 5), "one is a grid and one is a list of tokens"),
         ((2, 6, 3), (2, 7, 5), "different numbers of tokens"),
-        ((2, 8), (2, 5, 4, 4), "that of the student is no map"),
-        ((2, 3, 4, 4), (2,), "that of the teacher is no map"),
+        ((2, 8), (2, 5, 4, 4), "that of the student gives no feature map"),
+        ((2, 3, 4, 4), (2,), "that of the teacher gives no feature map"),
         ((8, 6, 3), (2, 6, 5), "that of the student does not give one map an image"),
         ((2, 3, 4, 4), (2, 7, 7, 96), "that of the teacher has its channels last"),
     ],

@@ -10,7 +10,7 @@ from sharpstudent.config.terms import TERMS
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import Batch, Outputs
-from sharpstudent.criterion.build import LEAST_SHARE, build_criterion, check_liveness, compute_liveness
+from sharpstudent.criterion.build import LEAST_SHARE, build_criterion, check_gradient, compute_gradient_share
 from sharpstudent.criterion.distillation import compute_kd
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 from torch import Tensor
@@ -52,24 +52,25 @@ def make_term(compute) -> WeightedTerm:
 )
 def test_a_term_that_dies_at_few_classes_is_refused_there_and_passes_with_more(compute, dead_at: int) -> None:
     with pytest.raises(UserError, match=f"cannot teach a head of {dead_at} output.*gradient vanishes"):
-        check_liveness(make_term(compute), make_shapes(dead_at))
-    check_liveness(make_term(compute), make_shapes(5))
+        check_gradient(make_term(compute), make_shapes(dead_at))
+    check_gradient(make_term(compute), make_shapes(5))
 
 
 @pytest.mark.parametrize("compute", [compute_detached, compute_not_finite])
 def test_a_value_without_a_gradient_or_with_one_that_is_not_finite_is_refused(compute) -> None:
     with pytest.raises(UserError, match="'made_up'"):
-        check_liveness(make_term(compute), TWO)
+        check_gradient(make_term(compute), TWO)
 
 
 def test_a_value_for_the_whole_batch_is_refused_before_a_run_begins() -> None:
     with pytest.raises(ValueError, match=r"'made_up' must give one value for each of the 16 rows .* shape \(\)"):
-        check_liveness(make_term(lambda *args: compute_soft_cross_entropy(*args).mean()), TWO)
+        check_gradient(make_term(lambda *args: compute_soft_cross_entropy(*args).mean()), TWO)
 
 
 def test_the_dead_lie_far_below_the_threshold_and_the_living_far_above() -> None:
-    dead = [compute_liveness(make_term(compute), TWO) for compute in (compute_non_target_kd, compute_inter_class)]
-    alive = [compute_liveness(build_one(name), TWO) for name in ("hard", "binary", "focal", "kd", "kd_sigmoid", "self")]
+    dead = [compute_gradient_share(make_term(compute), TWO) for compute in (compute_non_target_kd, compute_inter_class)]
+    names = ("hard", "binary", "focal", "kd", "kd_sigmoid", "self")
+    alive = [compute_gradient_share(build_one(name), TWO) for name in names]
     assert max(dead) < LEAST_SHARE / 10
     assert min(alive) > LEAST_SHARE * 100
 
@@ -92,7 +93,7 @@ def test_every_registered_term_is_alive_at_two_classes() -> None:
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 10.0, 1000.0])
 @pytest.mark.parametrize("name", ["kd", "kd_sigmoid", "self"])
 def test_t_squared_keeps_the_soft_terms_alive_over_the_range_of_temperatures(name: str, temperature: float) -> None:
-    assert compute_liveness(build_one(name, temperature=temperature), TWO) > 1e-3
+    assert compute_gradient_share(build_one(name, temperature=temperature), TWO) > 1e-3
 
 
 @pytest.mark.parametrize("size", [(2, 8, 1, 1), (2, 512, 14, 14)], ids=str)
@@ -100,7 +101,7 @@ def test_t_squared_keeps_the_soft_terms_alive_over_the_range_of_temperatures(nam
 def test_feature_terms_are_alive_at_maps_of_any_size(size: tuple[int, ...], distance: str) -> None:
     shapes = make_shapes(2, student={"a": size}, teacher={"a": size})
     term = build_one("features", shapes, student_layer="a", teacher_layer="a", distance=distance)
-    assert compute_liveness(term, shapes) > 1e-2
+    assert compute_gradient_share(term, shapes) > 1e-2
 
 
 def test_the_check_draws_from_generators_of_its_own_and_leaves_no_gradient() -> None:

@@ -12,7 +12,7 @@ from made_terms import START, TWO, build_one, draw, make_batch, make_section, ma
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Constant
 from sharpstudent.core.types import Batch
-from sharpstudent.criterion.build import build_criterion, check_liveness
+from sharpstudent.criterion.build import build_criterion, check_gradient
 from sharpstudent.criterion.classification import compute_cross_entropy
 from sharpstudent.criterion.distillation import compute_kd
 from sharpstudent.criterion.section import Shapes
@@ -180,7 +180,7 @@ def test_the_heat_map_term_equals_numpy_in_float64_and_half_precision_changes_no
     assert torch.equal(
         term.compute({"heatmap": half}, example, None), term.compute({"heatmap": half.float()}, example, None)
     )
-    with pytest.raises(ValueError, match="as many pixels"):
+    with pytest.raises(ValueError, match="same number of pixels"):
         term.compute({"heatmap": maps[:, 1:]}, example, None)
 
 
@@ -190,7 +190,7 @@ def test_a_term_that_couples_rows_is_a_scalar_and_is_taken_as_it_is() -> None:
         return (logits @ logits.T).pow(2).mean()
 
     term = WeightedTerm("coupled", couple, Constant(0.5), couples_rows=True)
-    check_liveness(term, TWO)
+    check_gradient(term, TWO)
     logits = draw(6)
     value = WeightedSum([term])({"logits": logits}, make_batch(6), {}, START)
     assert torch.equal(value.terms["coupled"], couple({"logits": logits}, make_batch(6), None))

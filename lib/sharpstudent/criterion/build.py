@@ -1,8 +1,8 @@
-"""Builds the criterion of the config's terms, and checks that each term has a gradient.
+"""Builds the criterion from the terms of the config, and checks that each term has a gradient.
 
 Each term is built by the function that config/terms.py names for it. Some terms that work with a thousand classes are
-constant with two: their value looks like a loss, and their gradient is 0. So each term is tried on random outputs
-before a run begins.
+constant with two: their value looks like a loss, but their gradient is 0. So before a run begins, the gradient of each
+term is computed on random outputs.
 """
 
 from __future__ import annotations
@@ -24,50 +24,50 @@ from sharpstudent.criterion.distillation import compute_kd
 from sharpstudent.criterion.section import Shapes, complete_term, name_term
 from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm, check_values
 
-LEAST_SHARE = 1e-4  # of the sensitivity of kd; what rounding leaves of a gradient that is 0 lies far below
+LEAST_SHARE = 1e-4  # of the sensitivity of kd; the rounding errors of a gradient that is 0 lie far below
 SEEDS = range(5)
 ROWS = 16
 START = Progress(epoch=1, step=0, epochs=1, steps_per_epoch=1)
 
 
-def check_liveness(term: WeightedTerm, shapes: Shapes, example: Batch | None = None) -> None:
+def check_gradient(term: WeightedTerm, shapes: Shapes, example: Batch | None = None) -> None:
     """Check that the gradient of a term does not vanish, and that its values have the right shape.
 
-    The check takes the median over several draws, so that the rounding of one row decides nothing. It draws from its
-    own generators, and leaves no gradient behind.
+    The check takes the median over several seeds, so that the rounding errors of one draw do not matter. It uses random
+    generators of its own, and leaves no gradient behind.
 
     Args:
         term: The term.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
         example: A batch whose targets the term may read; None for labels of as many classes as there are logits.
 
     Raises:
         UserError: If the gradient vanishes or is not finite.
         ValueError: If the term does not give a value for each row.
     """
-    share = compute_liveness(term, shapes, example)
+    share = compute_gradient_share(term, shapes, example)
     if not share >= LEAST_SHARE:  # a nan is refused, too
         classes = shapes.count_classes()
         raise UserError.about(
             f"term {term.name!r}",
             f"cannot teach a head of {classes} output{'s' if classes > 1 else ''}: "
-            "its gradient vanishes, whatever the student says",
-            expected=f"a gradient of at least {LEAST_SHARE:g} of that of kd on drawn outputs",
+            "its gradient vanishes, whatever the outputs of the student are",
+            expected=f"a gradient of at least {LEAST_SHARE:g} of that of kd on random outputs",
             got=f"{share:.1g}",
-            remedy="remove the term, or set it otherwise; kd or kd_sigmoid teach two classes",
+            remedy="remove the term, or change its settings; kd or kd_sigmoid teach two classes",
         )
 
 
-def compute_liveness(term: WeightedTerm, shapes: Shapes, example: Batch | None = None) -> float:
+def compute_gradient_share(term: WeightedTerm, shapes: Shapes, example: Batch | None = None) -> float:
     """Measure how sensitive a term is to the outputs of the student, relative to kd (T = 3).
 
-    The sensitivity is |gradient| |input| for the outputs and feature maps of the student together (L2 norms): how far
-    the loss would change if they changed by their own size. So maps of any size can be compared.
+    The sensitivity is the sum of |gradient| |input| (L2 norms) over the outputs and feature maps of the student: by how
+    much the loss would change if they changed by their own size. So maps of any size can be compared.
 
     Args:
         term: The term.
-        shapes: Of the outputs of the models.
-        example: As in `check_liveness`.
+        shapes: Shapes of the models' outputs.
+        example: As in `check_gradient`.
 
     Returns:
         The median over several seeds of the sensitivity, as a share of that of kd on logits of the same size.
@@ -80,7 +80,7 @@ def _compute_share(term: WeightedTerm, shapes: Shapes, seed: int, example: Batch
     classes = max(shapes.count_classes(), 2)
     pair = [2.0 * torch.randn(ROWS, classes, generator=generator) for _ in range(2)]
     logits = pair[0].clone().requires_grad_()
-    yardstick = _compute_sensitivity(compute_kd(logits, pair[1], 3.0).mean(), [logits])
+    kd_sensitivity = _compute_sensitivity(compute_kd(logits, pair[1], 3.0).mean(), [logits])
     batch = _make_batch(classes) if example is None else example
     student, teacher_outputs = (
         _draw_outputs(of_model, one, len(batch), generator)
@@ -93,7 +93,7 @@ def _compute_share(term: WeightedTerm, shapes: Shapes, seed: int, example: Batch
     with torch.enable_grad():
         value = term.compute(student, batch, None if term.source is None else teacher_outputs, **settings)
         check_values(term, value, len(batch))
-        return _compute_sensitivity(value.mean(), inputs) / yardstick
+        return _compute_sensitivity(value.mean(), inputs) / kd_sensitivity
 
 
 def _compute_sensitivity(value: Tensor, inputs: list[Tensor]) -> float:
@@ -113,7 +113,7 @@ def _make_batch(classes: int) -> Batch:
 def _draw_outputs(
     shapes: Mapping[str, tuple[int, ...]], logits: Tensor, rows: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """An output of each name for these rows: the logits that are given, and random values for the others."""
+    """An output of each name: the given logits where they have as many rows, and random values otherwise."""
     outputs: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         if name == "logits" and len(logits) == rows:
@@ -137,9 +137,9 @@ class Layers:
 
 
 def find_layers(sections: Sequence[TermSection]) -> Layers:
-    """The layers that need hooks before the shapes are known which `build_criterion` needs.
+    """Find the layers that the terms name in `student_layer` and `teacher_layer`.
 
-    They are the choices `student_layer` and `teacher_layer` of the terms.
+    The models need hooks on them before `build_criterion` can know the shapes of all outputs.
     """
     names = (
         tuple(dict.fromkeys(section.choices[choice] for section in sections if choice in section.choices))
@@ -156,12 +156,12 @@ def build_criterion(
 ) -> WeightedSum:
     """Build the weighted sum of the config's terms, in their order.
 
-    Projections are on the CPU, in fp32. Their first weights follow the seed, and the random state is left as it was, so
-    that runs with and without projections see the same samples and dropout masks.
+    Projections are on the CPU, in fp32. Their initial weights depend on the seed. The random state is restored after
+    that, so that runs with and without projections see the same dropout masks.
 
     Args:
         sections: The terms of the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
         example: A batch with the targets that the terms read; None for labels.
         more: The task's own terms, by name.
 
@@ -189,17 +189,15 @@ def _build_term(
 ) -> WeightedTerm:
     build = _find_builder(section.term, terms[section.term].builder)
     term = build(complete_term(section, terms[section.term]), shapes)
-    # torch keeps a container's own attributes and its parts in one namespace.
+    # A ModuleDict has its modules as attributes, so a term must not have the name of one of its methods.
     if term.module is not None and hasattr(nn.ModuleDict(), term.name):
-        raise UserError.about(
-            name_term(section), "has a name that torch keeps for itself", remedy="give it another name"
-        )
-    check_liveness(term, shapes, example)
+        raise UserError.about(name_term(section), "has a name that torch uses itself", remedy="give it another name")
+    check_gradient(term, shapes, example)
     return term
 
 
 def _find_builder(name: str, builder: str) -> Callable[[TermSection, Shapes], WeightedTerm]:
-    """The function that makes a term: of a file beside this one, or of a module of the task."""
+    """The function that makes a term: from a file beside this one, or from a module of the task."""
     module, function = builder.split(":")
     try:
         return getattr(importlib.import_module(f"{__package__}.{module}" if name in TERMS else module), function)

@@ -1,11 +1,12 @@
-"""Terms of the hard labels of a classification. Legend: B rows, C classes, y label.
+"""Terms of classification with hard labels. Legend: B rows, C classes, y label.
 
 Cross-entropy with label smoothing s (Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision",
 section 7):
 
     CE = - sum_c q(c) log p(c),   q(c) = (1 - s) [c = y] + s / C
 
-Binary cross-entropy of the margin m. With two outputs, m = z1 - z0, and it is the cross-entropy over both classes:
+Binary cross-entropy of the margin m, the log-odds of class 1. With two outputs z0 and z1, m = z1 - z0, and the loss is
+the cross-entropy over both classes; with one output, m is that output:
 
     BCE = log(1 + exp(m)) - y m
 
@@ -32,7 +33,7 @@ def build_cross_entropy(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
     Args:
         section: The term in the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
 
     Returns:
         The term.
@@ -72,7 +73,7 @@ def compute_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: fl
 
 
 def compute_margin(logits: Tensor) -> Tensor:
-    """How much more the logits say class 1 than class 0, in fp32.
+    """Compute the margin m, the log-odds of class 1 against class 0, in fp32.
 
     sigmoid(m) is the probability of class 1. Logits (B, 2) give m = z1 - z0; logits (B, 1) or (B,) are the margins
     themselves. Returns m (B,). Raises ValueError for other shapes.
@@ -81,7 +82,7 @@ def compute_margin(logits: Tensor) -> Tensor:
         return logits.float()
     if logits.ndim != 2 or logits.shape[0] == 0 or logits.shape[1] not in (1, 2):
         raise ValueError(f"a margin needs logits (B, 1) or (B, 2) with B >= 1, got {tuple(logits.shape)}")
-    # fp32 before the difference: half precision would round the two logits' difference, too.
+    # fp32 before the subtraction, because half precision would round the difference once more.
     logits = logits.float()
     return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
@@ -91,7 +92,7 @@ def build_binary(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
     Args:
         section: The term in the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
 
     Returns:
         The term.
@@ -99,7 +100,7 @@ def build_binary(section: TermSection, shapes: Shapes) -> WeightedTerm:
     Raises:
         UserError: For a head of more than two outputs.
     """
-    check_outputs(section, shapes, most=2, why="tells two classes apart and no more")
+    check_outputs(section, shapes, most=2, why="works with two classes only")
     return make_target_term(section, shapes, compute_binary)
 
 
@@ -127,7 +128,7 @@ def build_focal(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
     Args:
         section: The term in the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
 
     Returns:
         The term.
@@ -167,7 +168,7 @@ def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
         )
     log_p = F.log_softmax(logits.float(), dim=1)
     chosen = labels[:, None]
-    # log(1 - p_y) as the sum over the other classes: 1 - p_y itself is 0 for a sure student, and the derivative of
+    # log(1 - p_y) as the sum over the other classes: 1 - p_y itself is 0 for a confident student, and the derivative of
     # 0^gamma is infinite for gamma < 1.
     log_rest = log_p.scatter(1, chosen, -math.inf).logsumexp(dim=1)
     return -((gamma * log_rest).exp() * log_p.gather(1, chosen)[:, 0])

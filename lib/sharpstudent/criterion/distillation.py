@@ -34,7 +34,7 @@ def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
     Args:
         section: The term in the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
 
     Returns:
         The term.
@@ -49,11 +49,11 @@ def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_kd_over_pixels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """As `compute_kd`, of maps that are each one distribution over its pixels.
+    """Compute `compute_kd` of maps, each of which is one distribution over its pixels.
 
     Args:
         student: Maps of logits (B, H, W) or (B, 1, H, W).
-        teacher: Maps of as many pixels. No gradient reaches them.
+        teacher: Maps with the same number of pixels. No gradient reaches them.
         temperature: T > 0.
 
     Returns:
@@ -77,8 +77,8 @@ def compute_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
         ValueError: For other shapes or temperatures.
     """
     _check(student_logits, teacher_logits, temperature)
-    # fp32 before the division: half precision loses the small differences that T leaves. Logarithms on both sides: the
-    # logarithm of a softmax is -inf for a confident student.
+    # fp32 before the division: half precision loses the small differences that T leaves. log_softmax and not
+    # softmax().log(), which is -inf for a confident student.
     log_student = F.log_softmax(student_logits.float() / temperature, dim=1)
     log_teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
     return temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
@@ -90,7 +90,7 @@ def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -
     student, teacher = tuple(student_logits.shape), tuple(teacher_logits.shape)
     if student != teacher:
         raise ValueError(
-            f"teacher and student must have outputs of the same classes for the same images: logits (B, C), "
+            f"teacher and student must have logits (B, C) of the same classes for the same rows, "
             f"got student {student} and teacher {teacher}"
         )
     if len(student) != 2 or student[0] == 0:
@@ -107,7 +107,7 @@ def build_sigmoid_distillation(section: TermSection, shapes: Shapes) -> Weighted
 
     Args:
         section: The term in the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
 
     Returns:
         The term.
@@ -115,7 +115,7 @@ def build_sigmoid_distillation(section: TermSection, shapes: Shapes) -> Weighted
     Raises:
         UserError: For a head of more than two outputs.
     """
-    check_outputs(section, shapes, most=2, why="tells two classes apart and no more")
+    check_outputs(section, shapes, most=2, why="works with two classes only")
     return make_teacher_term(section, shapes, compute_kd_sigmoid)
 
 
@@ -138,11 +138,11 @@ def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperatu
     student, teacher = compute_margin(student_logits), compute_margin(teacher_logits.detach())
     if student.shape != teacher.shape:
         raise ValueError(
-            f"teacher and student must have outputs for the same images, got logits of "
+            f"teacher and student must have logits for the same rows, got "
             f"student {tuple(student_logits.shape)} and teacher {tuple(teacher_logits.shape)}"
         )
     student, teacher = student / temperature, teacher / temperature
-    # Logarithms of both probabilities, p and q, never of 1 - p: finite however sure a model is.
+    # logsigmoid of m and of -m, and never log(1 - p): the values stay finite for confident models.
     divergence = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
     divergence = divergence + (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
     return temperature**2 * divergence
@@ -153,7 +153,7 @@ def build_self_distillation(section: TermSection, shapes: Shapes) -> WeightedTer
 
     Args:
         section: The term in the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
 
     Returns:
         The term.

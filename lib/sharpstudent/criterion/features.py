@@ -1,13 +1,13 @@
 """Feature distillation (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3).
 
-A feature map of the student, through a learnable projection P to the channels of the teacher, shall match a map of the
-teacher:
+A learnable projection P maps a feature map f_s of the student to the channels of the teacher. The loss is its distance
+from a map f_t of the teacher:
 
     mse:    mean over places and channels of (P f_s - f_t)^2
     cosine: mean over places of 1 - cos(P f_s, f_t), the angle over channels
 
 P is a 1x1 convolution between maps (B, C, h, w), and a linear layer between token maps (B, N, D). It is trained with
-the student and is no part of it. Legend: B rows, C or D channels, h x w grid, N tokens.
+the student and is not part of it. Legend: B rows, C or D channels, h x w grid, N tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sharpstudent.criterion.section import Shapes, make_term, name_term, take_ch
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 Distance = Literal["mse", "cosine"]
-SMALLEST_LENGTH = 1e-6  # below it a vector has no direction: the cosine's gradient would grow without bound
+SMALLEST_LENGTH = 1e-6  # the smallest vector length in the cosine: below it, the gradient would grow without bound
 
 
 def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
@@ -32,7 +32,7 @@ def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
     Args:
         section: The term in the config, with the names of the two layers.
-        shapes: Of the outputs of the models, these layers among them.
+        shapes: Shapes of the models' outputs, these layers among them.
 
     Returns:
         The term, with its projection.
@@ -45,7 +45,7 @@ def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
     projection = _build_projection(section, shapes, ours, theirs)
 
     def compute(outputs: Outputs, batch: Batch, teacher_outputs: Outputs) -> Tensor:
-        # fp32 before the projection: under autocast the maps are of half precision, and this is part of the loss.
+        # Under autocast the maps are in half precision; the projection is part of the loss, which is in fp32.
         projected = projection(outputs[f"{FEATURES}{ours}"].float())
         return compute_distance(projected, teacher_outputs[f"{FEATURES}{theirs}"], distance)
 
@@ -53,9 +53,9 @@ def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
-    """Distance between two feature maps of as many channels, computed in fp32; 0 when they are equal.
+    """Distance between two feature maps with the same number of channels, computed in fp32; 0 when they are equal.
 
-    A grid of the teacher that differs is brought to that of the student by adaptive average pooling.
+    A map of the teacher with another grid is resized to that of the student by adaptive average pooling.
 
     Args:
         projected: The student's map after the projection, (B, C, h, w) or (B, N, D).
@@ -100,10 +100,10 @@ def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: s
 
 
 def _explain_misfit(student: tuple[int, ...], teacher: tuple[int, ...], images: int) -> str | None:
-    """Why a projection between maps of these shapes would mean nothing; None where it means something."""
+    """Why two maps of these shapes cannot be compared; None if they can."""
     for whose, shape in (("student", student), ("teacher", teacher)):
         if len(shape) not in (3, 4):
-            return f"that of the {whose} is no map"
+            return f"that of the {whose} gives no feature map"
         if shape[0] != images:  # some attention blocks fold places into the batch
             return f"that of the {whose} does not give one map an image"
         if len(shape) == 4 and shape[1] == shape[2] != shape[3]:  # pictures are square, and so are their maps

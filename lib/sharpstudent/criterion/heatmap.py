@@ -1,4 +1,4 @@
-"""The hard-label term of heat maps: how far each pixel of a map of logits is from the target map.
+"""The hard-label term of heat maps: binary cross-entropy of each pixel with the target map.
 
     BCE = mean over the pixels of log(1 + exp(z)) - y z
 
@@ -22,7 +22,7 @@ def build_heatmap(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
     Args:
         section: The term in the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
 
     Returns:
         The term.
@@ -35,7 +35,7 @@ def compute_heatmap(maps: Tensor, target: Tensor) -> Tensor:
 
     Args:
         maps: Logits (B, H, W) or (B, 1, H, W).
-        target: Maps of as many pixels, values in 0..1.
+        target: Maps with the same number of pixels, values in 0..1.
 
     Returns:
         The loss of each row (B,).
@@ -46,5 +46,5 @@ def compute_heatmap(maps: Tensor, target: Tensor) -> Tensor:
     logits, wanted = maps.flatten(1), target.flatten(1)
     if logits.shape != wanted.shape:
         shapes = f"{tuple(maps.shape)} and {tuple(target.shape)}"
-        raise ValueError(f"maps and their targets must have as many pixels, got {shapes}")
+        raise ValueError(f"maps and their targets must have the same number of pixels, got {shapes}")
     return F.binary_cross_entropy_with_logits(logits.float(), wanted.float(), reduction="none").mean(1)

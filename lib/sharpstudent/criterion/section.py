@@ -1,4 +1,4 @@
-"""What the builder of a term needs: its section of the config, and the shapes of what the models return."""
+"""What the builders of terms share: sections with all settings, shapes of the models' outputs, and `make_*` helpers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Shapes:
     `logits` has (rows, classes); feature maps are called `features/LAYER` and have (rows, C, h, w) or (rows, N, D).
 
     Attributes:
-        student: Of the outputs of the student.
-        teacher: Of those of the teacher; empty without one.
+        student: Shapes of the student's outputs.
+        teacher: Shapes of the teacher's outputs; empty without a teacher.
         rows: How many rows they were computed for.
     """
 
@@ -42,7 +42,7 @@ class Shapes:
 
 
 class KnownTerm(TermSection):
-    """The section of a term with a value for each of its settings, and what is known of its kind."""
+    """The section of a term with a value for each of its settings, and the spec of its kind."""
 
     spec: SkipValidation[TermSpec]
 
@@ -52,7 +52,7 @@ def complete_term(section: TermSection, spec: TermSpec) -> KnownTerm:
 
     Args:
         section: The term in the config.
-        spec: What is known of its kind.
+        spec: The spec of its kind.
 
     Returns:
         The section with a value for each setting.
@@ -70,7 +70,7 @@ def complete_term(section: TermSection, spec: TermSpec) -> KnownTerm:
 
 
 def find_matches(pattern: str, outputs: Mapping[str, Any]) -> list[str]:
-    """The outputs that a term reads.
+    """Find the outputs that a term reads.
 
     Args:
         pattern: The name of an output, or a pattern such as `aux.*`.
@@ -96,8 +96,9 @@ def make_term(
 
     Args:
         section: The term in the config.
-        compute: As in `WeightedTerm`. Numbers that cannot be scheduled are bound in it before, with `take_constant`.
-        module: What the term learns itself.
+        compute: As in `WeightedTerm`. It gets scheduled numbers as arguments; the builder reads the other numbers with
+            `take_constant` and binds them.
+        module: A module with parameters of the term, such as a projection.
         student_layers: Layers of the student that it reads.
         teacher_layers: Layers of the teacher that it reads.
         couples_rows: Whether it gives one scalar for all rows.
@@ -132,12 +133,12 @@ def make_target_term(
 ) -> WeightedTerm:
     """Make a term of one output of the student and one target of the batch.
 
-    An `on` such as `aux.*` takes the mean over all outputs that match. Rows count by the weights of the name of the
-    target.
+    An `on` such as `aux.*` takes the mean over all outputs that match. The weights of the rows are those of the batch
+    with the name of the target, unless the section names others.
 
     Args:
         section: The term in the config; its `on` and `target` win over those given here.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
         compute: Gives the loss of each row (R,) from the output and the target.
         on: The output.
         target: The target.
@@ -154,12 +155,12 @@ def make_target_term(
 
 
 def make_teacher_term(section: TermSection, shapes: Shapes, compute: Callable[..., Tensor]) -> WeightedTerm:
-    """Make a term of one output of the student and one output of its source.
+    """Make a term of one output of the student and one output of the teacher, or of the averaged weights.
 
     Args:
-        section: The term in the config. `on` is the output as in `make_target_term`. `of` is that of the source, by
-            default the one of the same name, or `logits` where `on` is a pattern.
-        shapes: Of the outputs of the models.
+        section: The term in the config. `on` names the student's output, as in `make_target_term`. `of` names the
+            teacher's, by default the same name, or `logits` where `on` is a pattern.
+        shapes: Shapes of the models' outputs.
         compute: Gives the loss of each row (R,) from both outputs and the scheduled numbers.
 
     Returns:
@@ -183,7 +184,7 @@ def check_output(section: TermSection, shapes: Shapes, default: str = "logits") 
 
     Args:
         section: The term in the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
         default: The output where the section names none.
 
     Returns:
@@ -223,7 +224,9 @@ def take_constant(section: TermSection, name: str) -> float:
     """
     value = section.numbers[name].constant
     if value is None:
-        raise UserError.about(name_term(section), f"has a schedule for {name}, which cannot move", expected="a number")
+        raise UserError.about(
+            name_term(section), f"has a schedule for {name}, which cannot change", expected="a number"
+        )
     return value
 
 
@@ -245,7 +248,7 @@ def check_outputs(section: TermSection, shapes: Shapes, *, least: int = 1, most:
 
     Args:
         section: The term in the config.
-        shapes: Of the outputs of the models.
+        shapes: Shapes of the models' outputs.
         least: The smallest number that works.
         most: The largest number that works; None for any.
         why: What would go wrong otherwise, as half a sentence.

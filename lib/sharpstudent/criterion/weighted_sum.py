@@ -1,7 +1,7 @@
 """The criterion: a list of pure terms, each with an absolute weight that follows a schedule.
 
-A term that is not used is not in the list; there are no switches and no counters here. SAM calls the criterion twice in
-a step, with the same progress.
+A term that is not used is not in the list. The criterion has no state: SAM calls it twice in a step with the same
+progress, and both passes must see the same loss.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class WeightedTerm:
         settings: Scheduled numbers, such as `temperature`; `compute` gets their values by name.
         source: The model whose outputs are the targets: the teacher, or the student's averaged weights (`ema`); None
             for neither.
-        where: The name of the weights of the batch by which rows count. None, or a name that the batch lacks, counts
-            every row as 1.
+        where: The name of the batch's weights that the rows have in this term. With None, or with a name that the batch
+            lacks, every row has weight 1.
         couples_rows: Whether the value is one scalar for all rows together, which cannot be computed in parts.
-        module: What the term learns itself, such as a projection. It may have parameters only: buffers would not be
-            restored with a step that fails.
+        module: A module with parameters that are trained with the student, such as a projection. It may have no
+            buffers, because a step that fails would not restore them.
         student_layers: Layers of the student whose feature maps it reads, as `features/LAYER`.
         teacher_layers: The same for the teacher.
     """
@@ -78,11 +78,11 @@ class WeightedSum:
         self.terms = tuple(terms)
         self.module = nn.ModuleDict({term.name: term.module for term in terms if term.module is not None})
         if any(True for _ in self.module.buffers()):
-            raise ValueError("what a term learns may hold parameters only, no buffers")
+            raise ValueError("the module of a term may have parameters only, no buffers")
 
     @property
     def sources(self) -> frozenset[TargetSource]:
-        """The sources of those terms that can ever have a weight other than 0."""
+        """The sources of all terms, except those whose weight is always 0."""
         return frozenset(
             term.source
             for term in self.terms
@@ -100,7 +100,7 @@ class WeightedSum:
         return tuple(dict.fromkeys(layer for term in self.terms for layer in term.teacher_layers))
 
     def count(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """For each term, the sum of the weights of all rows in these parts of a batch: its denominator."""
+        """For each term, the sum of the weights of all rows in these parts of a batch: the divisor of its mean."""
         return {
             term.name: sum(
                 float(len(batch) if weights is None else weights.sum())
@@ -124,12 +124,12 @@ class WeightedSum:
         A term of weight 0 is not computed: 0 * inf would be nan. A term whose rows all weigh 0 is 0, with its graph.
 
         Args:
-            outputs: Of the student.
+            outputs: Outputs of the student.
             batch: The rows.
             source_outputs: Outputs of each of the `sources`.
-            progress: Where the run stands; schedules read it.
-            totals: What `count` gives for the whole batch, where this is a part of it: the values of all parts then
-                add up to those of the whole. None: this is the whole.
+            progress: How far the run is; schedules read it.
+            totals: For one part of a batch, what `count` gives for the whole batch: the values of all parts then add up
+                to those of the whole. None for a whole batch.
         """
         totals = self.count([batch]) if totals is None else totals
         total: Tensor | None = None
@@ -173,7 +173,7 @@ def check_values(term: WeightedTerm, values: Tensor, rows: int) -> None:
     Args:
         term: The term.
         values: What its `compute` gave.
-        rows: Of the batch.
+        rows: Number of rows in the batch.
 
     Raises:
         ValueError: Unless there is one value per row, or one scalar where the term couples the rows.
@@ -199,6 +199,6 @@ def _reduce(term: WeightedTerm, values: Tensor, batch: Batch, total: float) -> T
     weights = _find_weights(term, batch)
     if weights is None:
         return values.sum() / total
-    # What a row without the target says is left out, not multiplied by 0: it may be anything.
+    # The value of a row without the target may be nan or inf, so it is left out and not multiplied by 0.
     summed = torch.where(weights > 0, values * weights, torch.zeros_like(values)).sum()
     return summed / total if total > 0.0 else summed

@@ -1,4 +1,4 @@
-"""An exponential moving average of the student's weights and buffers (that of timm), with its count of updates."""
+"""An exponential moving average of the student's weights and buffers (timm's), and the number of its updates."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor, nn
 class WeightAverage:
     """The moving average of the weights of a model.
 
-    average = d average + (1 - d) student after each update; buffers of integers are copied.
+    At each update, average = d average + (1 - d) student; buffers of integers are copied.
 
     d rises to `decay`: d(k) = min(decay, 1 - k^(-2/3)) at the k-th update, counted from 1, so that the first update
-    copies the student. Otherwise the average of a short run would be that of its first weights.
+    copies the student. With a constant d, the average of a short run would mostly be its first weights.
     """
 
     def __init__(self, student: nn.Module, *, decay: float) -> None:
         if not 0.0 < decay < 1.0:
             raise ValueError(f"the decay of an average must lie between 0 and 1, got {decay}")
-        # Stochastic rounding (of bf16 weights) draws from a generator that no state and no transaction would hold.
+        # Stochastic rounding (of bf16 weights) would draw random numbers that neither a resume nor a rollback repeats.
         self._average = ModelEmaV3(student, decay=decay, use_warmup=True, foreach=True, stochastic_rounding=False)
         self._average.requires_grad_(False)
         self.updates = 0
 
     @property
     def model(self) -> nn.Module:
-        """The averaged model, in evaluation mode; never learns."""
+        """The averaged model, in evaluation mode and without gradients."""
         return self._average.module
 
     @property
@@ -39,7 +39,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """Update the average with the weights of the student."""
-        # timm counts from 1 past `update_after_step` and returns decay 0 (a copy) for the first.
+        # In timm, the decay of step 1 is 0: the first update copies the student.
         self._average.update(student, step=self.updates + 1)
         self.updates += 1
 

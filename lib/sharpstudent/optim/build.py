@@ -1,6 +1,6 @@
-"""Builds SAM over SGD or AdamW from the optimiser's section of the config, and scales the loss of fp16.
+"""Builds SAM over SGD or AdamW from the optimiser's section of the config; and the loss scale of fp16.
 
-The schedules of lr and rho can be imported from here, too.
+`build_lr_schedule` and `build_rho_schedule` of the config are exported from here, too.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Mo
     Args:
         section: The optimiser in the config.
         model: The student.
-        extra: What the criterion learns; None for nothing. It has its own parameter groups behind those of the model,
-            so that the state of a run without it is laid out the same way.
+        extra: A module with the criterion's parameters; None for none. Its parameter groups come after those of the
+            model, so that the state has the same layout in a run without it.
 
     Returns:
         The optimiser, for every parameter that requires a gradient.
@@ -42,28 +42,28 @@ def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Mo
 
 
 def find_weights(model: nn.Module) -> list[Tensor]:
-    """The parameters that ASAM scales: all that learn, except biases.
+    """The parameters that ASAM scales: all trainable ones except biases.
 
-    Scales of norm layers are among them, as in the code of the authors.
+    The scales of norm layers are among them, as in the code of ASAM's authors.
     """
     return [p for name, p in model.named_parameters() if p.requires_grad and not name.endswith("bias")]
 
 
 def group_parameters(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Put the parameters that learn into two groups.
+    """Put the trainable parameters into two groups.
 
     Args:
         model: The model.
-        weight_decay: Of the first group.
+        weight_decay: The weight decay of the first group.
 
     Returns:
         The group of weights (decayed) and that of vectors, which are biases and norm layers (not decayed); empty groups
         are left out.
     """
-    learning = [p for p in model.parameters() if p.requires_grad]
+    trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
@@ -72,7 +72,7 @@ class LossScale:
     """Multiplies the loss so that small fp16 gradients survive.
 
     It halves itself after an overflow, and doubles after 2000 steps without one (Micikevicius et al. 2018, "Mixed
-    Precision Training"). It is the GradScaler of torch, as a value that a transaction can restore.
+    Precision Training"). It wraps the GradScaler of torch, so that its state can be restored after a failed step.
     """
 
     def __init__(self, device_type: str, *, initial: float = 2.0**16) -> None:
@@ -93,7 +93,7 @@ class LossScale:
         self._scaler.unscale_(optimizer.base_optimizer)
 
     def step(self, optimizer: SAM) -> None:
-        """Take the base step with unscaled, finite gradients, and count it for the next larger scale."""
+        """Step the base optimiser with unscaled, finite gradients, and count the step towards the next doubling."""
         self._scaler.step(optimizer.base_optimizer)
         self._scaler.update()
 
@@ -111,4 +111,4 @@ class LossScale:
         """Restore what `state_dict` gave, and forget the unscaling of a step that was not finished."""
         scaler = torch.amp.GradScaler(self._device_type)
         scaler.load_state_dict(state)
-        self._scaler = scaler  # whole or not at all
+        self._scaler = scaler  # replaced at the end: an error above leaves the old one

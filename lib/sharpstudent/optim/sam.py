@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-EPSILON = 1e-12  # keeps the division finite; the official code's value
+EPSILON = 1e-12  # keeps the division finite; the value of the official code
 ETA = 0.01  # ASAM's floor of T: without it a weight that is 0 would never be perturbed
 
 
@@ -33,15 +33,15 @@ class SAM:
         """Wrap a base optimiser.
 
         Args:
-            base_optimizer: Of torch, with its parameter groups.
+            base_optimizer: An optimiser of torch, with its parameter groups.
             rho: The radius of the first step.
             adaptive: The parameters whose radius is relative to their own size (ASAM); none of them in plain SAM.
         """
         self.base_optimizer = base_optimizer
         self._adaptive = {id(p) for p in adaptive}
-        strangers = self._adaptive - {id(p) for p in self.parameters}
-        if strangers:
-            raise ValueError(f"{len(strangers)} adaptive tensors are not parameters of the base optimiser")
+        unknown = self._adaptive - {id(p) for p in self.parameters}
+        if unknown:
+            raise ValueError(f"{len(unknown)} adaptive tensors are not parameters of the base optimiser")
         self.set_rho(rho)
 
     @property
@@ -55,7 +55,7 @@ class SAM:
         return self._rho
 
     def set_rho(self, rho: float) -> None:
-        """Set the radius of the next step; 0 takes plain steps. Raises ValueError unless it is finite and >= 0."""
+        """Set the radius of the next step; 0 turns SAM off. Raises ValueError unless it is finite and >= 0."""
         if not 0.0 <= rho < float("inf"):
             raise ValueError(f"rho must be a finite number >= 0, got {rho}")
         self._rho = rho
@@ -71,13 +71,13 @@ class SAM:
 
     @contextlib.contextmanager
     def perturbed(self, grad_norm: Tensor, weights: Sequence[Tensor] | None = None) -> Generator[None]:
-        """Have the weights at w + e in the body, and at exactly w after it, also when the body raises.
+        """Set the weights to w + e for the body of a `with`, and to exactly w after it, also when the body raises.
 
-        The gradients in place are dropped, so that the body accumulates those of w + e.
+        The current gradients are dropped at the start, so that the body accumulates those of w + e.
 
         Args:
-            grad_norm: What `compute_grad_norm` gave for the gradients that are in place.
-            weights: Copies that `copy_parameters` made; None to make them now.
+            grad_norm: What `compute_grad_norm` gave for the current gradients.
+            weights: Copies of w that `copy_parameters` made; None to make them now.
         """
         parameters = self.parameters
         saved = self.copy_parameters() if weights is None else list(weights)
@@ -86,7 +86,7 @@ class SAM:
             self.zero_grad()
             yield
         finally:
-            # Copying back is exact; subtracting e would leave rounding behind in every step.
+            # Copying back is exact; subtracting e would add rounding errors in every step.
             with torch.no_grad():
                 torch._foreach_copy_(parameters, saved)
 
@@ -113,7 +113,7 @@ class SAM:
         """Scale all gradients so that their L2 norm is at most `max_norm`.
 
         Args:
-            grad_norm: The L2 norm of the gradients that are in place.
+            grad_norm: The L2 norm of the current gradients.
             max_norm: The largest norm.
         """
         grads = [p.grad for p in self.parameters if p.grad is not None]
@@ -121,7 +121,7 @@ class SAM:
             torch._foreach_mul_(grads, torch.clamp(max_norm / (grad_norm + 1e-6), max=1.0))
 
     def step(self) -> None:
-        """One step of the base optimiser with the gradients in place."""
+        """Take one step of the base optimiser with the current gradients."""
         self.base_optimizer.step()
 
     def zero_grad(self) -> None:
