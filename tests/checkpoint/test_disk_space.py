@@ -46,7 +46,7 @@ def test_the_estimate_is_what_a_run_really_writes_or_a_little_more(tmp_path: Pat
 def test_a_disk_without_room_for_the_first_saves_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, whole = estimate_disk_space(WEIGHTS, 2 * WEIGHTS, keep_best=5)
     have_free(monkeypatch, first - 1)
-    with pytest.raises(UserError, match="no room for the first saves") as caught:
+    with pytest.raises(UserError, match="no space for the first saves") as caught:
         check(tmp_path / "output" / "run")
     text = str(caught.value)
     for word in (f"{first:,} bytes", f"{first - 1:,} bytes free", f"{whole:,}", "output_root"):
@@ -64,7 +64,7 @@ def test_a_disk_with_room_is_told_without_a_warning(tmp_path: Path, monkeypatch:
 
 def test_a_resumed_run_needs_only_what_it_has_not_written_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     have_free(monkeypatch, 2 * WEIGHTS - 1)
-    with pytest.raises(UserError, match="no room for the next save"):
+    with pytest.raises(UserError, match="no space for the next save"):
         check(tmp_path, resumed=True)
     have_free(monkeypatch, 2 * WEIGHTS)
     assert "needs up to 5.1 MB more" in check(tmp_path, resumed=True)

@@ -216,7 +216,7 @@ def test_a_disk_that_fills_before_the_config_is_stored_leaves_a_folder_that_is_p
 
 def test_a_disk_without_room_for_the_first_saves_is_refused_before_anything_is_written(tiny: Workplace) -> None:
     with small_disk(tiny / "output", megabytes=2) as disk:
-        assert_refused(tiny.call(*START), "output: there is no room for the first saves", "bytes free", "output_root")
+        assert_refused(tiny.call(*START), "output: there is no space for the first saves", "bytes free", "output_root")
         assert list(disk.iterdir()) == []
 
 

@@ -1,7 +1,6 @@
-"""Reading the JSON beside a checkpoint, which describes it, without its tensors.
+"""Reads the JSON beside a checkpoint, which describes it without its tensors.
 
-Importing this loads no torch, so that a command line can find out what a checkpoint is before anything heavy is
-imported.
+Importing this loads no torch, so that a command line can read what a checkpoint is before torch is imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The disk space that a run needs, checked before it begins: a disk that is full at the first save costs an epoch.
+"""Checks before a run that the disk has space for it: if it were full at the first save, an epoch would be lost.
 
 Legend, all in bytes: `model` is one file of weights; `state` is `last.pth`, the weights and the optimiser's state.
 """
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sharpstudent.core.errors import UserError
 
-RECORD_BYTES = 512  # of a tensor in a file, besides its values: name, sizes, alignment
-LOG_BYTES = 2_000_000  # pictures, tables, descriptions and the first TensorBoard file of a run
+RECORD_BYTES = 512  # bytes of a tensor in a file besides its values: name, sizes, alignment
+LOG_BYTES = 2_000_000  # bytes of pictures, tables, descriptions and the first TensorBoard file of a run
 
 
 def measure_tensors(value: Any) -> int:
-    """Estimate the bytes of a file with the tensors in nested tables and lists, rather too many than too few."""
+    """Estimate the size of a file with these tensors (nested in mappings and lists), at the upper end."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size() + RECORD_BYTES
     if isinstance(value, Mapping):
@@ -32,10 +32,10 @@ def measure_tensors(value: Any) -> int:
 def estimate_disk_space(model: int, state: int, *, keep_best: int) -> tuple[int, int]:
     """Estimate what a run writes from the sizes of its files.
 
-    Up to the end of the first epoch: the state before the first step, which is a model's size and becomes the one
-    before; the epoch's file (`best_model.pth` is another name of it); the .safetensors; the next state.
-    At most: three states (last, the one before, one being written) and, where the disk knows no hard links,
-    `best_model.pth` of its own beside `keep_best` epochs, one more epoch being written, and the .safetensors twice.
+    Up to the end of the first epoch there are: the state before the first step, which has the size of a model and
+    becomes `last_previous.pth`; the epoch's file (`best_model.pth` is a hard link to it); the .safetensors; the next
+    state. At most there are: three states (`last.pth`, `last_previous.pth` and one that is being written), `keep_best`
+    epochs and one that is being written, `best_model.pth` where the disk has no hard links, and two .safetensors.
 
     Args:
         model: Bytes of a file of weights.
@@ -43,7 +43,7 @@ def estimate_disk_space(model: int, state: int, *, keep_best: int) -> tuple[int,
         keep_best: How many epochs are kept.
 
     Returns:
-        What the saves up to the end of an epoch need, and what the folder holds at its largest moment [bytes].
+        What the files up to the end of the first epoch need, and the largest size of the folder [bytes].
     """
     whole = 3 * state + (keep_best + 1) * model + model + 2 * model + LOG_BYTES
     return 3 * model + state + LOG_BYTES // 2, whole
@@ -55,8 +55,8 @@ def check_disk_space(
     """Check that the disk has space for a run.
 
     Args:
-        folder: Where the run keeps its files; it need not be there yet.
-        model: The student's state.
+        folder: The folder of the run's files; it need not exist yet.
+        model: The state dict of the student.
         optimizer_copies: Tensors that the optimiser keeps for each weight (momentum 1, Adam 2).
         keep_best: How many epochs are kept.
         resumed: Whether the folder holds files of this run already.
@@ -65,7 +65,7 @@ def check_disk_space(
         A sentence on what the run needs and what is free.
 
     Raises:
-        UserError: Where less is free than the first saves need; of a resumed run, than the next `last.pth` needs.
+        UserError: Where less is free than the first saves need or, in a resumed run, than the next `last.pth` needs.
     """
     weights = measure_tensors(model)
     state = weights * (1 + optimizer_copies)
@@ -77,7 +77,7 @@ def check_disk_space(
     if free < first:
         raise UserError.about(
             str(folder),
-            "there is no room for the first saves" if not resumed else "there is no room for the next save",
+            "there is no space for the first saves" if not resumed else "there is no space for the next save",
             expected=f"{first:,} bytes free (the whole run: up to {whole:,}, with keep_best {keep_best})",
             got=f"{free:,} bytes free",
             remedy="free space, or --set output_root=FOLDER on another disk"
@@ -90,7 +90,7 @@ def check_disk_space(
 
 
 def _measure_files(paths: Iterable[Path]) -> int:
-    """Sum up the bytes of the files, each once however many names it has."""
+    """Sum up the bytes of the files; a file with several hard links counts once."""
     sizes: dict[tuple[int, int], int] = {}
     for path in paths:
         if path.is_file():
@@ -100,7 +100,7 @@ def _measure_files(paths: Iterable[Path]) -> int:
 
 
 def _find_free(folder: Path) -> int | None:
-    """Find the bytes that are free where `folder` is or will be; None where the disk does not say."""
+    """Find the free bytes on the disk where `folder` is or will be; None where the disk does not report them."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     try:
         usage = shutil.disk_usage(there)

@@ -1,12 +1,12 @@
-"""The best epochs of a run as files.
+"""Keeps the checkpoints of the best epochs of a run.
 
-The few best are kept as `{epoch}_{value:.4f}_val.pth`. `best_model.pth` equals the first of them, and
+The `keep` best are `{epoch}_{value:.4f}_val.pth`. `best_model.pth` equals the first of them, and
 `best_model.safetensors` holds its tensors.
 
 Epochs are ranked by the value of a metric, in its direction; of equal values the earlier epoch comes first. At every
 instant `best_model.pth` is a whole file, and an epoch's file is deleted only when the one that displaced it is safely
-on the disk. The .safetensors is written after the .pth: after a kill between the two it names the sha256 of the file
-before, and a resume makes it again.
+on the disk. The .safetensors is written after the .pth. After a kill between the two it names the sha256 of the
+earlier .pth, and a resume writes it again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EPOCH_PATTERN = "*_*_val.pth"
 
 @dataclass(frozen=True)
 class KeptEpoch:
-    """An epoch that is kept: its metric's value, and the sha256 in its JSON (None without a JSON)."""
+    """An epoch whose checkpoint is kept, the value of its metric, and the sha256 in its JSON (None without one)."""
 
     epoch: int
     value: float
@@ -73,7 +73,7 @@ class BestCheckpoints:
         """Save an epoch if it is among the best.
 
         Args:
-            epoch: The number of the epoch; one that is done again replaces itself.
+            epoch: The number of the epoch. If it is in the table already, it is replaced.
             value: The value of the metric.
             save: Writes the checkpoint to a path.
 
@@ -81,7 +81,7 @@ class BestCheckpoints:
             Whether it is the new best.
 
         Raises:
-            ValueError: For a value that is not finite: it cannot be ranked, and `nan > best` would be False for ever.
+            ValueError: For a value that is not finite: it cannot be ranked.
         """
         if not math.isfinite(value):
             raise ValueError(f"epoch {epoch}: {self.metric} is {value}; it cannot be ranked")
@@ -95,14 +95,16 @@ class BestCheckpoints:
         return ranked[0].epoch == epoch
 
     def _settle(self, ranked: list[KeptEpoch], epoch: int) -> None:
-        """Make best_model.pth the first one, then delete the files that are no longer in the table."""
+        """Set the table, copy its first epoch to best_model.pth, then delete files that are no longer listed."""
         before, self._kept = self._kept, ranked
         if not before or before[0] != ranked[0]:
             copy_checkpoint(self.folder / ranked[0].file_name, self.best_path)
             self._export(ranked[0])
         staying = {kept.file_name for kept in ranked}
         leaving = {kept.file_name for kept in before}
-        leaving |= {path.name for path in self.folder.glob(f"{epoch}_*_val.pth")}  # an epoch has one file
+        leaving |= {
+            path.name for path in self.folder.glob(f"{epoch}_*_val.pth")
+        }  # an earlier file of this epoch, with another value in its name
         for name in sorted(leaving - staying):
             delete_checkpoint(self.folder / name)
 
@@ -120,18 +122,18 @@ class BestCheckpoints:
             state: What `state` returned.
 
         Returns:
-            A note for each file that was not as the run left it.
+            A note for each file that had been changed or removed.
 
         Raises:
             UserError: For the table of another metric, and where the disk refuses.
         """
-        theirs = (state["metric"], state.get("direction", "higher"))  # earlier versions knew one direction only
-        if theirs != (self.metric, self.direction):
+        stored = (state["metric"], state.get("direction", "higher"))  # earlier versions had no direction
+        if stored != (self.metric, self.direction):
             raise UserError.about(
                 where=str(self.folder),
                 what="checkpoints of another metric cannot be ranked with this run's",
                 expected=f"{self.metric}, {self.direction} is better",
-                got=f"{theirs[0]}, {theirs[1]} is better",
+                got=f"{stored[0]}, {stored[1]} is better",
                 remedy="resume with the metric of the run, or start a new run",
             )
         remove_stray_temporaries(self.folder)
@@ -172,7 +174,7 @@ class BestCheckpoints:
         copy_checkpoint(self.folder / best.file_name, self.best_path)
 
     def _repair_export(self, best: KeptEpoch, notes: list[str]) -> None:
-        """Make the .safetensors again where it is not that of `best_model.pth`; a damaged .pth is a note only."""
+        """Write the .safetensors again if it does not belong to `best_model.pth`; a damaged .pth gives a note."""
         name = self.best_path.with_suffix(SAFETENSORS).name
         was_there = self.best_path.with_suffix(SAFETENSORS).is_file()
         try:
@@ -194,4 +196,4 @@ class BestCheckpoints:
                 orphan.unlink(missing_ok=True)
         known = {kept.file_name for kept in self._kept}
         strays = sorted(path.name for path in self.folder.glob(EPOCH_PATTERN) if path.name not in known)
-        return [f"{name} is not in the run's table; it stays until its epoch is done again" for name in strays]
+        return [f"{name} is not in the run's table; it stays until its epoch is trained again" for name in strays]

@@ -1,23 +1,23 @@
 """Checkpoints on disk: one file of tensors with its description, and the best model as safetensors.
 
-One checkpoint: `NAME.pth` (tensors and plain containers, read under `weights_only`) and `NAME.pth.json` beside it.
+A checkpoint is `NAME.pth` (tensors and plain containers, read under `weights_only`) and `NAME.pth.json` beside it.
 
-The order of a save, and the rule that makes a kill harmless at any instant:
+A save has two steps, so that a kill at any instant is harmless:
 
-1. `NAME.pth` is written to a temporary name, fsynced and renamed. It embeds `about`, so it is complete alone.
-2. `NAME.pth.json` follows in the same way: sha256 and size of the .pth, its `contents`, the format, and `about`.
+1. `NAME.pth` is written to a temporary name, fsynced and renamed. It contains `about`, so it is complete alone.
+2. `NAME.pth.json` is written in the same way: sha256 and size of the .pth, `contents`, the format, and `about`.
 
-A kill between the two leaves a new .pth beside the JSON of the save before. `contents` tells the two cases apart;
+A kill between the two leaves a new .pth beside the JSON of the save before. `contents` tells this from damage;
 `core/digests.py` has the rule by which every reader checks a file.
 
 The best model is also written as `best_model.safetensors`: tensors without a pickle, for other programs.
 
-It is made from `best_model.pth` alone and its bytes depend on nothing else, so that making it again shows whether it
-belongs to that file. Its metadata are strings: the description of the checkpoint, `epoch`, `value` and `metric` of the
-selection, `source_sha256`, the sha256 of the .pth, and `content_sha256`, the digest of its own content.
+Its bytes depend on `best_model.pth` alone. So one can make it again and compare, to see whether it belongs to that
+file. Its metadata are strings: the description of the checkpoint, `epoch`, `value` and `metric` of the selection,
+`source_sha256`, the sha256 of the .pth, and `content_sha256`, the digest of its own content.
 
 A run resumes from `last.pth`; `last_previous.pth` is the state before it, in case the last one is damaged. A save
-makes `last_previous.pth` what `last.pth` is (a hard link), then `last.pth` is replaced. Both steps are atomic, so
+first links `last_previous.pth` to the file that is `last.pth` now, then replaces `last.pth`. Both steps are atomic, so
 that from the first save on there is always a whole `last.pth`.
 """
 
@@ -60,7 +60,7 @@ class Checkpoint:
     Attributes:
         tensors: The tensors by part, `model` and others.
         about: The description that was saved with them, as JSON values; {} where there was none.
-        notes: What to tell the user where something was odd.
+        notes: Sentences for the user about anything unexpected in the file.
     """
 
     tensors: dict[str, Any]
@@ -80,7 +80,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Any], *, about: Mapping[st
 
     Raises:
         UserError: Where it cannot be written; the file that was there is then intact.
-        ValueError: For what `load_checkpoint` could not read back.
+        ValueError: For values that `load_checkpoint` could not read back.
     """
     if ABOUT_KEY in tensors:
         raise ValueError(f"the key {ABOUT_KEY!r} of a checkpoint is taken by its description")
@@ -138,7 +138,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def copy_checkpoint(source: Path, target: Path) -> None:
     """Copy a checkpoint and its JSON, atomically; by a hard link where the disk allows it.
 
-    No writer ever changes a checkpoint in place, so a shared file is as good as a copy.
+    A hard link is as good as a copy, because no writer ever changes a checkpoint in place.
 
     Args:
         source: The checkpoint.
@@ -160,18 +160,18 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Delete a checkpoint and then its JSON: after a kill in between, a JSON alone does no harm."""
+    """Delete a checkpoint, then its JSON: a JSON alone, as after a kill in between, does no harm."""
     path.unlink(missing_ok=True)
     path_of_json(path).unlink(missing_ok=True)
 
 
 def _refuse_unreadable(path: Path, buffer: IO[bytes]) -> None:
     buffer.seek(0)
-    strangers = torch.serialization.get_unsafe_globals_in_checkpoint(
+    unreadable = torch.serialization.get_unsafe_globals_in_checkpoint(
         buffer
     )  # reads the names in the pickle, runs nothing
-    if strangers:
-        names = ", ".join(sorted(strangers))
+    if unreadable:
+        names = ", ".join(sorted(unreadable))
         raise ValueError(f"{path.name}: these types cannot be read back under weights_only: {names}")
 
 
@@ -191,10 +191,10 @@ def export_model(checkpoint: Path, selection: Mapping[str, object]) -> bool:
 
     Args:
         checkpoint: Path of the .pth.
-        selection: Metadata beside the checkpoint's own description: epoch, value and metric.
+        selection: Further metadata: epoch, value and metric.
 
     Returns:
-        Whether it was written; False where that very file is there already.
+        Whether it was written; False where an equal file is there already.
 
     Raises:
         UserError: For a checkpoint that is damaged or holds no `model`, and where the disk refuses.
@@ -227,7 +227,7 @@ def render_model(checkpoint: Path, selection: Mapping[str, object]) -> bytes:
             str(checkpoint), "holds no `model`", got=f"keys {list(loaded.tensors)[:3]}", remedy="train the run anew"
         )
     about = {**loaded.about, **selection, "source": checkpoint.name, "source_sha256": compute_sha256(checkpoint)}
-    # Cloned: the format refuses tensors that share memory, as tied weights do.
+    # Cloned, because the format refuses tensors that share memory, as tied weights do.
     tensors = {str(name): value.contiguous().clone() for name, value in model.items() if isinstance(value, Tensor)}
     texts = {name: one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for name, one in about.items()}
     return seal_safetensors(save(tensors), {"format": "pt", **texts})
@@ -243,7 +243,7 @@ def save_run_state(folder: Path, *, tensors: Mapping[str, Any], progress: Mappin
     Args:
         folder: The folder of both files.
         tensors: The tensors by part (model, optimizer, criterion, rng).
-        progress: Where the run stands, as JSON values; `load_run_state` returns it as `about`.
+        progress: How far the run is, as JSON values; `load_run_state` returns it as `about`.
 
     Raises:
         UserError: Where the disk refuses; what was there is then intact.
@@ -275,12 +275,12 @@ def load_run_state(folder: Path) -> Checkpoint:
         )
     try:
         return load_checkpoint(last)
-    except UserError as trouble:
+    except UserError as damage:
         if not previous.is_file():
             raise
         try:
             state = load_checkpoint(previous)
         except UserError as error:
-            raise UserError(*trouble.problems, *error.problems) from error
-        note = f"{LAST_NAME} {trouble.problems[0].what}; going on from {PREVIOUS_NAME}, the save before it"
+            raise UserError(*damage.problems, *error.problems) from error
+        note = f"{LAST_NAME} {damage.problems[0].what}; going on from {PREVIOUS_NAME}, the save before it"
         return replace(state, notes=(note, *state.notes))

@@ -1,4 +1,5 @@
-"""Pure numbers about tables of rows: metrics, thresholds, curves, intervals over groups, paired tests.
+"""Computes numbers from tables of rows: metrics, thresholds, curves, intervals over groups, paired tests.
 
-NumPy in, floats and arrays out. A task names its metrics by `metrics.metric`; `metrics.bootstrap` makes intervals.
+The functions are pure: NumPy in, floats and arrays out. A task defines its metrics with `metrics.metric`;
+`metrics.bootstrap` makes intervals.
 """

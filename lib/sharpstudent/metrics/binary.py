@@ -1,14 +1,14 @@
 """Metrics of scores that separate two classes: the negatives, label 0, and the positives, label 1.
 
-Scores rise with class 1: a sample is called positive where its score is at the threshold or above. The metrics are
-plain functions of scores (N,) and labels (N,); `metrics.binary_draws` has the same on many resamples at once.
+A higher score means class 1: a sample is called positive where its score is at the threshold or above. The metrics are
+plain functions of scores (N,) and labels (N,); `metrics.binary_draws` computes them on many resamples at once.
 
 A ROC is stored as counts: how many positives and negatives score at or above each threshold. It has a point for each
 distinct score, and (0, 0), where nothing is called positive; between points it is a straight line. The equal error rate
 (EER) is the false positive rate where this line meets FPR = 1 - TPR. The EER of the ROC's convex hull, which some
 authors report, is never larger. The TPR at a wanted FPR is not interpolated: it is the highest one among the thresholds
-whose FPR is at most the wanted one. Average precision is the area under the staircase of precision over recall; a model
-that guesses has the share of positives.
+whose FPR is at most the wanted one. Average precision is the area under the staircase of precision over recall; for a
+model that guesses, it is the share of positives.
 
 Legend: N samples, K distinct scores, B resamples.
 """
@@ -42,7 +42,7 @@ class Ranked:
         thresholds: float64 (K,), the distinct scores, the highest first.
         positives: int64 (K + 1,), how many positives score at or above thresholds[k - 1]: 0 at k = 0, where nothing is
             called positive, and all of them at k = K.
-        negatives: int64 (K + 1,), how many negatives do.
+        negatives: int64 (K + 1,), the same for negatives.
     """
 
     order: NDArray[np.int64]
@@ -71,9 +71,9 @@ def rank_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Ranke
 
 
 def find_corners(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find the points that are enough to draw a ROC, however often each sample is counted.
+    """Find the points that are enough to draw a ROC, also of resamples that count each sample differently.
 
-    Points on the way straight up (positives alone) or straight to the right (negatives alone) are left out.
+    Points within a vertical part (positives only) or a horizontal part (negatives only) are left out.
 
     Args:
         positives: (K + 1,), as in `Ranked`.
@@ -186,10 +186,10 @@ def compute_auc(scores: ArrayLike, labels: ArrayLike, *, sample_ids: Sequence[st
         The area, 0 to 1; 0.5 is chance.
 
     Raises:
-        MetricError: Naming samples, for scores that are not finite, one class only, no samples or lengths that differ:
-            an AUC that does not exist is never 0.5.
+        MetricError: For scores that are not finite, one class only, no samples or lengths that differ; names samples.
+            An undefined AUC is never given as 0.5.
     """
-    # Imported here, so that what scores nothing starts 0.8 s sooner; scikit-learn ships no types.
+    # Imported here, because it takes 0.8 s that only evaluations need; scikit-learn ships no types.
     from sklearn.metrics import roc_auc_score  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
     score_array, label_array = check_two_classes(scores, labels, sample_ids=sample_ids)
@@ -252,7 +252,7 @@ def _find_crossing(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -
     all_positives, all_negatives = int(positives[-1]), int(negatives[-1])
 
     def ahead(place: int) -> int:
-        """(FPR - FNR) * positives * negatives: whole, never falling, below 0 at first and above 0 at last."""
+        """(FPR - FNR) * positives * negatives at a point: an integer that never falls, from below 0 to above 0."""
         of_negatives, of_positives = int(negatives[place]) * all_positives, int(positives[place]) * all_negatives
         return of_negatives + of_positives - all_positives * all_negatives
 
@@ -262,7 +262,7 @@ def _find_crossing(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -
 
 
 def compute_tpr_at_fpr(scores: ArrayLike, labels: ArrayLike, *, wanted: float) -> float:
-    """Compute the share of positives found at the threshold that keeps the false positive rate to a wanted one.
+    """Compute the share of positives found at a threshold whose false positive rate is at most the wanted one.
 
     Args:
         scores: (N,).
@@ -273,7 +273,7 @@ def compute_tpr_at_fpr(scores: ArrayLike, labels: ArrayLike, *, wanted: float) -
         The true positive rate, 0 to 1.
 
     Raises:
-        MetricError: As `compute_auc`, and for a wanted FPR that is no share.
+        MetricError: As `compute_auc`, and for a wanted FPR outside (0, 1).
     """
     check_rate(wanted)
     ranked = rank_scores(*check_two_classes(scores, labels))
@@ -281,15 +281,15 @@ def compute_tpr_at_fpr(scores: ArrayLike, labels: ArrayLike, *, wanted: float) -
 
 
 def describe_resolution(wanted: float, negatives: int, *, called: str = "negatives") -> str | None:
-    """Say that a TPR at a wanted FPR has too few negatives: with fewer than 1 / wanted, not one may be mistaken.
+    """Warn of too few negatives for a TPR at a wanted FPR: with fewer than 1 / wanted, no false alarm is allowed.
 
     Args:
         wanted: The FPR, above 0 and below 1.
         negatives: How many there are.
-        called: What readers call them.
+        called: The word for negatives in the text.
 
     Returns:
-        What to say beside the value; None where there are negatives enough.
+        A sentence to show with the value; None where there are enough negatives.
     """
     if 1 / negatives <= wanted:
         return None
@@ -309,7 +309,7 @@ def find_place_at_fpr(negatives: NDArray[np.int64], wanted: float) -> NDArray[np
     Returns:
         The place of the point in each ROC (B, 1).
     """
-    # Divided as a reader would: 29 of 100 negatives are 0.29, though 0.29 * 100 is less than 29 in floating point.
+    # Compare quotients: 29 of 100 negatives are 0.29, though 0.29 * 100 is less than 29 in floating point.
     all_negatives = negatives[:, -1:]
     allowed = np.floor(wanted * all_negatives) + 1.0
     for _ in range(2):

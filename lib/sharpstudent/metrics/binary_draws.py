@@ -1,12 +1,12 @@
 """Metrics of two classes on many resamples at once.
 
-Scores are sorted once. Each metric equals its plain function on the samples, repeated as often as they were drawn, to
-1e-12.
+Scores are sorted once. Each metric equals, to 1e-12, the function of `metrics.binary` or `metrics.calibration` on the
+samples, each repeated as often as it was drawn.
 
-A resample that holds a group twice consists of the same samples, each counted twice. So two running sums of the counts,
-over positives and over negatives from the highest score down, are its ROC. Nothing is sorted or copied again, and the
-time of a resample is proportional to the samples. Brier score, log loss and calibration error are computed from sums
-over each group.
+A resample that holds a group twice counts each of its samples twice. So the ROC of a resample is two running sums of
+these counts, one over positives and one over negatives, from the highest score down. Nothing is sorted or copied again,
+and the time of a resample is proportional to the samples. Brier score, log loss and calibration error are computed from
+sums over each group.
 
 Legend: N samples, P of them positives and N - P negatives, G groups, B resamples; labels: the negatives 0, the
 positives 1; margins: log-odds of class 1.
@@ -39,7 +39,7 @@ from sharpstudent.metrics.calibration import BINS, find_bins, find_confidence
 from sharpstudent.metrics.checks import check_samples
 from sharpstudent.metrics.metric import BinaryMetric, OnBlock
 
-CHUNK_CELLS = 2**15  # in the processor's cache: three times as fast as a million at once
+CHUNK_CELLS = 2**15  # values computed at once: they fit in the processor's cache, three times as fast as a million
 
 
 class GroupedScores:
@@ -68,7 +68,7 @@ class GroupedScores:
         return self.ranked.positives[places], self.ranked.negatives[places]
 
     def draw(self, counts: GroupCounts) -> Drawn:
-        """Build the ROCs of B resamples; counts (B, G): how often each group is in each."""
+        """Build the ROCs of B resamples; `counts` (B, G) says how often each group was drawn."""
         return Drawn(self, _sum_up(counts, self._group_of_positives), _sum_up(counts, self._group_of_negatives))
 
 
@@ -77,9 +77,9 @@ class Drawn:
     """B resamples of the same scores.
 
     Attributes:
-        of: The scores.
-        positives_among: int64 (B, P + 1), how often the highest 0, 1, 2, ... positives were drawn together.
-        negatives_among: int64 (B, N - P + 1), how often the highest 0, 1, 2, ... negatives were.
+        of: The scores that were resampled.
+        positives_among: int64 (B, P + 1), how many draws fell on the highest 0, 1, 2, ... positives.
+        negatives_among: int64 (B, N - P + 1), the same for negatives.
     """
 
     of: GroupedScores
@@ -113,7 +113,7 @@ DrawStatistic = Callable[[Drawn], NDArray[np.float64]]  # -> (B,)
 
 
 def compute_aucs(drawn: Drawn) -> NDArray[np.float64]:
-    """Compute AUCs (B,) by the Mann-Whitney U, to the last bit: the pairs won are whole numbers."""
+    """Compute AUCs (B,) from the Mann-Whitney U, exactly: the numbers of pairs are integers."""
     positives, negatives = drawn.positives, drawn.negatives
     twice_won = np.vecdot(negatives[:, 1:] - negatives[:, :-1], positives[:, 1:] + positives[:, :-1])
     # The sum counts, for each step to the right, the positives before it, and half of those that are tied with it.
@@ -130,7 +130,7 @@ def compute_average_precisions(drawn: Drawn) -> NDArray[np.float64]:
         part = slice(start, start + width)
         positives = drawn.positives_among.take(at_positives[part], axis=1)
         found = drawn.negatives_among.take(at_negatives[part], axis=1) + positives
-        # Before the first sample that was drawn nothing is found, and no recall gained: 0 / 1 of 0.
+        # Above the first drawn sample, both counts are 0; dividing by 1 gives precision 0, and recall does not grow.
         precision = positives / np.maximum(found, 1, out=found)
         total += np.vecdot(precision, np.diff(positives, axis=1, prepend=before).astype(np.float64))
         before = positives[:, -1:]
@@ -261,7 +261,7 @@ def build_eces(margins: NDArray[np.float64], labels: NDArray[np.int64], group_of
     return lambda counts: np.abs(counts @ gaps).sum(axis=1) / (counts @ samples)
 
 
-# Each metric of a whole table (None: as on draws), and on draws.
+# The function of each metric for a whole table (None: the one for draws), and for draws.
 _FORMS: Mapping[BinaryMetric, tuple[Callable[..., float] | None, DrawStatistic]] = {
     "auc": (compute_auc, compute_aucs),
     "auc_by_rank": (None, compute_aucs),
@@ -280,7 +280,7 @@ def compute_counted(
 ) -> float:
     """Compute a metric of rows that were drawn more than once or not at all.
 
-    Of rows that were drawn once each, it is that of the plain function, to the last bit.
+    If each row was drawn once, the value equals that of the function in `metrics.binary` to the last bit.
 
     Args:
         kind: Which metric.

@@ -1,8 +1,9 @@
 """Bootstrap over groups: intervals of a metric, and paired differences of two models.
 
-Rows of one group, as the pictures of one person, are not independent: a round draws as many groups as there are, with
-replacement, and takes all the rows of each. The ends are percentiles of the metric's values over the rounds (Efron &
-Tibshirani 1993, chapters 8 and 13). All models and seeds see the same drawn groups, so a difference is paired.
+Rows of one group, such as the pictures of one person, are not independent. So a round draws as many groups as there
+are, with replacement, and takes all rows of each. The ends of an interval are percentiles of the metric's values over
+the rounds (Efron & Tibshirani 1993, chapters 8 and 13). All models and seeds see the same drawn groups, so a difference
+is paired.
 
 Legend: N rows, S seeds (one table each), G groups, R rounds in blocks of B.
 """
@@ -24,8 +25,8 @@ from sharpstudent.metrics.metric import Metric, OnBlock
 # How often each group was drawn (B, G). The integers are as narrow as they can be: they are read N times a round.
 GroupCounts = NDArray[np.unsignedinteger[Any] | np.int64]
 LEVEL, SEED = 0.95, 0  # the defaults
-BLOCK_CELLS = 2**18  # draws times rows of a block: memory does not grow with the rounds
-MOST_TRIES = 1000  # to draw a round that holds every stratum
+BLOCK_CELLS = 2**18  # draws times rows in one block: it bounds the memory, whatever the number of rounds
+MOST_TRIES = 1000  # attempts to draw a round that holds every stratum
 MOST_UNDEFINED = 0.05  # share of the rounds without a value, above which there is no interval
 Tables = Table | Sequence[Table]  # one model's table, or one table a seed, of the same rows
 
@@ -35,7 +36,7 @@ class Estimate:
     """A metric on all rows, or a difference of two models, with its interval over groups.
 
     Attributes:
-        value: NaN where it is undefined.
+        value: The metric or the difference; NaN where it is undefined.
         low: The lower end; None without an interval.
         high: The upper end; None without an interval.
         note: Why there is no value or no interval.
@@ -62,8 +63,8 @@ def compute_interval(
 
     Args:
         metric: The metric.
-        table: The rows of one model, or a list with the rows of the same model at several seeds. Then the mean over
-            the seeds is meant; its interval is the spread over groups at these seeds.
+        table: The rows of one model, or a list with the rows of the same model at several seeds. Then the value is
+            the mean over the seeds, and its interval shows the spread over groups for these seeds.
         rounds: How many resamples are drawn. Those without a value are left out; with more than 5 % of them there is
             no interval.
         level: The share of the resamples between the ends, 0 to 1.
@@ -104,7 +105,7 @@ def compute_paired(
         The difference with its interval and p-value.
 
     Raises:
-        MetricError: Naming rows, where the tables are not of the same rows.
+        MetricError: Where the tables do not have the same rows; the message names some.
     """
     tables_a = _list_tables(table_a)
     joined = join_tables([*tables_a, *_list_tables(table_b)], same=metric.strata)
@@ -245,9 +246,9 @@ def find_percentile_interval(value: float, values: NDArray[np.float64], *, level
 def find_p_value(differences: NDArray[np.float64]) -> float:
     """Find the two-sided p-value of differences (R,) on R resamples.
 
-    It is twice the share of them on the rarer side of 0, a difference of 0 being on both; at least 2 / (R + 1). It is
-    the smallest 1 - level whose percentile interval leaves 0 out (Davison & Hinkley 1997, chapter 4), with the sample
-    itself counted as one more round, so that it is never 0.
+    It is twice the share of resamples on the rarer side of 0, where a difference of 0 counts on both sides. It is the
+    smallest 1 - level whose percentile interval excludes 0 (Davison & Hinkley 1997, chapter 4). The sample itself
+    counts as one more round, so that the p-value is never 0: it is at least 2 / (R + 1).
     """
     rarer = min(np.count_nonzero(differences <= 0.0), np.count_nonzero(differences >= 0.0))
     return min(1.0, 2.0 * (rarer + 1) / (len(differences) + 1))
@@ -256,7 +257,7 @@ def find_p_value(differences: NDArray[np.float64]) -> float:
 def join_tables(tables: Sequence[Table], *, same: str | None = None) -> list[Table]:
     """Put the rows of all tables in the order of the first one's, matched by `id`.
 
-    Of rows with equal ids, the first is matched with the first.
+    Rows with equal ids are matched in their order.
 
     Args:
         tables: The tables, which must hold the same rows.
@@ -266,7 +267,7 @@ def join_tables(tables: Sequence[Table], *, same: str | None = None) -> list[Tab
         The tables in one order of rows.
 
     Raises:
-        MetricError: Naming rows, where a table has other rows, other groups or another column `same`.
+        MetricError: Where a table has other rows, other groups or another column `same`; the message names some.
     """
     first = tables[0]
     joined: list[Table] = [first]
@@ -361,5 +362,5 @@ def _list_tables(table: Tables) -> list[Table]:
 
 
 def _holds_any(counts: NDArray[np.int64], groups: NDArray[np.int64]) -> bool:
-    """Whether any of the groups was drawn; the first few tell of nearly every draw."""
+    """Whether any of the groups was drawn. Looking at 64 of them first is faster and nearly always enough."""
     return bool(counts[groups[:64]].any()) or bool(counts[groups].any())

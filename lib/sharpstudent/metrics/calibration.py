@@ -1,9 +1,9 @@
 """Calibration: expected calibration error, log loss, Brier score, temperature scaling and the reliability diagram.
 
 Temperature scaling is that of Guo et al. 2017, "On calibration of modern neural networks". The reliability diagram
-shows, of the samples with about the same probability, the share that are of the class (DeGroot & Fienberg 1983).
+shows which share of the samples with about the same probability are of the class (DeGroot & Fienberg 1983).
 
-All functions take logits (N, C), never probabilities: near 0 and 1 these are rounded, and their logarithm is lost.
+All functions take logits (N, C), never probabilities: near 0 and 1 these are rounded, and their logarithm is wrong.
 
 Legend: N samples, C classes, M bins ((m-1)/M, m/M]; labels 0..C-1.
 """
@@ -24,7 +24,7 @@ LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 1000.0
 
 
 def compute_ece(logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> float:
-    """Compute the expected calibration error: mean over samples of |accuracy - confidence| of the bin of each.
+    """Compute the expected calibration error: |accuracy - confidence| of each bin, weighted by its share of samples.
 
     Confidence is the probability of the predicted class (of equal ones the first); the bins ((m-1)/bins, m/bins] are
     equally wide (Guo et al., eqs. 3 and 5). Two classes fill the upper half of the bins only.
@@ -44,7 +44,7 @@ def compute_ece(logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> fl
         raise ValueError(f"bins must be >= 1, got {bins}")
     values, classes = check_logits(logits, labels)
     confidence, right = find_confidence(values, classes)
-    # Sums, not means: a bin's share times its mean gap is its summed gap over N.
+    # The share of a bin times its mean gap equals the sum of its gaps, divided by N.
     gaps = np.bincount(find_bins(confidence, bins), right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(classes))
 
@@ -144,12 +144,12 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     values, classes = check_logits(logits, labels)
     if bool((values == values[:, :1]).all()):
         return 1.0
-    ahead = values - values[np.arange(len(classes)), classes, np.newaxis]  # the label's own is 0
+    relative = values - values[np.arange(len(classes)), classes, np.newaxis]  # logits relative to that of the label
 
     def slope(log_temperature: float) -> float:
-        """Of the log loss along 1/T: the mean over samples of the expected logit minus that of the label."""
-        probabilities = np.exp(compute_log_softmax(ahead * np.exp(-log_temperature)))
-        return float((probabilities * ahead).sum(axis=1).mean())
+        """Derivative of the log loss in 1/T: the mean over samples of (expected logit - logit of the label)."""
+        probabilities = np.exp(compute_log_softmax(relative * np.exp(-log_temperature)))
+        return float((probabilities * relative).sum(axis=1).mean())
 
     low, high = np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)
     if slope(low) <= 0.0:
@@ -160,8 +160,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 _TEMPERATURE_NOTES = {
-    LOWEST_TEMPERATURE: "the lowest tried: no sample is on the wrong side, so any temperature could be lower still",
-    HIGHEST_TEMPERATURE: "the highest tried: wrong more than right, so no temperature mends it",
+    LOWEST_TEMPERATURE: "the lowest tried: no sample is on the wrong side, so a lower temperature always fits better",
+    HIGHEST_TEMPERATURE: "the highest tried: wrong more often than right, so no temperature corrects it",
 }
 
 

@@ -1,6 +1,6 @@
-"""Checks of what metrics are given, with errors that name the samples; and the numbering of names.
+"""Checks the inputs of metrics, with errors that name the samples; and numbers names.
 
-Names are turned into numbers so that sets of a million samples are counted and split without comparing texts again.
+Names are turned into numbers, so that a million samples can be counted and split without comparing texts.
 
 Legend: N samples, C classes.
 """
@@ -16,7 +16,7 @@ from sharpstudent.core.types import Table
 
 
 def number_names(values: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the distinct names in their order, and which of them each of N values is: 0..n-1 (N,)."""
+    """Return the n distinct names, sorted, and the number 0..n-1 of each of the N values (N,)."""
     names = sorted({str(value) for value in values})
     number_of = {name: number for number, name in enumerate(names)}
     return names, np.fromiter((number_of[value] for value in values), np.int64, count=len(values))
@@ -41,7 +41,7 @@ NO_SAMPLES = "no samples at all: an empty split has no metric"
 
 
 class MetricError(ValueError):
-    """A metric has no value on these samples. Nothing may be used in its place, 0.5 least of all."""
+    """A metric is undefined on these samples. No substitute such as 0.5 may be used."""
 
 
 def check_samples(

@@ -4,15 +4,15 @@ A curve has one point for each threshold. It is thinned by the algorithm of Rame
 one or more pairs of axes: a point is kept where leaving it out would move the curve by more than a tolerance. Of a
 curve that only rises or only falls within the unit square, at most 2 / tolerance points are kept: each is further than
 the tolerance from the next, and the straight parts together are no longer than 2 in width and height. Metrics are never
-computed from these points. They equal scikit-learn's, but are made of the ranks that thresholds and resamples also use,
-so that scores are sorted once.
+computed from these points. Before thinning, the points equal scikit-learn's; they are computed here from the ranking
+that thresholds and resamples also use, so that scores are sorted once.
 
 A threshold is chosen on validation scores, for use on other scores; a sample at the threshold or above is called
-positive. Each rule chooses a point of the ROC. The threshold lies half-way between the lowest score that is then called
-positive and the next lower score. Of points that a rule finds equally good, the one with the fewest false alarms is
-taken.
+positive. Each rule chooses a point of the ROC. The threshold lies half-way between the lowest score that is still
+called positive and the next lower score. If several points are equally good, the rule takes the one with the fewest
+false alarms.
 
-Legend: N samples, P points; scores rise with class 1; labels: the negatives 0, the positives 1.
+Legend: N samples, P points. A higher score means class 1; labels: the negatives 0, the positives 1.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ Axes = tuple[NDArray[np.float64], NDArray[np.float64]]  # x (P,) and y (P,) of t
 def thin_curve(planes: Sequence[Axes]) -> NDArray[np.int64]:
     """Choose the points of a curve that are kept.
 
-    The curve moves by an eighth of TOLERANCE at most; where more than MOST_POINTS would be kept, by twice as much, and
-    so on. A rising or falling curve in the unit square never has so many at TOLERANCE; one of precision and recall that
-    rises and falls without end could.
+    The tolerance begins at an eighth of TOLERANCE, and doubles until at most MOST_POINTS are kept. A curve that only
+    rises or only falls never needs more than TOLERANCE; a precision-recall curve that goes up and down often may.
 
     Args:
         planes: The points in each pair of axes in which the curve must not move.
@@ -119,8 +118,8 @@ def compute_roc(scores: ArrayLike, labels: ArrayLike) -> Curve:
 def compute_det(scores: ArrayLike, labels: ArrayLike) -> Curve:
     """Compute FPR and FNR from (0, 1) to (1, 0), for axes of normal deviates (Martin et al. 1997).
 
-    The curve is thinned for those axes and for plain ones. There a rate of 0 or 1 has no place; draw it as half a
-    sample, as it was thinned.
+    The curve is thinned for those axes and for plain ones. On axes of deviates, a rate of 0 or 1 is infinite: draw it
+    half a sample away from there, as it was thinned.
 
     Args:
         scores: (N,).
@@ -136,7 +135,7 @@ def compute_det(scores: ArrayLike, labels: ArrayLike) -> Curve:
     corners = find_corners(ranked.positives, ranked.negatives)
     positives, negatives = int(ranked.positives[-1]), int(ranked.negatives[-1])
     fpr, fnr = ranked.negatives[corners] / negatives, (positives - ranked.positives[corners]) / positives
-    # 0.4 of a deviate is at least the change of rate: the density of the normal distribution is nowhere higher.
+    # The normal density is at most 0.4, so a rate changes by at most 0.4 times the change of its deviate.
     deviates = 0.4 * find_deviates(fpr, negatives), 0.4 * find_deviates(fnr, positives)
     return _build(ranked, ("fpr", "fnr"), (fpr, fnr), corners, deviates)
 
@@ -180,7 +179,7 @@ def find_deviates(rates: NDArray[np.float64], samples: int) -> NDArray[np.float6
 
 
 def _build(ranked: Ranked, names: tuple[str, str], axes: Axes, places: NDArray[np.int64], *planes: Axes) -> Curve:
-    """places: of the curve's points in the ROC; planes: other axes in which the curve must not move."""
+    """Thin a curve. `places` are its points in the ROC; `planes` are other axes in which it must not move."""
     kept = thin_curve([axes, *planes])
     thresholds = np.concatenate([[np.inf], ranked.thresholds])[places]
     return Curve(*names, axes[0][kept], axes[1][kept], thresholds[kept])
@@ -210,12 +209,12 @@ def choose_thresholds(scores: ArrayLike, labels: ArrayLike, *, fprs: Sequence[fl
         The operating points by the name of their rule.
 
     Raises:
-        MetricError: As `compute_auc`, and for a wanted FPR that is no share.
+        MetricError: As `compute_auc`, and for a wanted FPR outside (0, 1).
     """
     ranked = rank_scores(*check_two_classes(scores, labels))
     positives, negatives = ranked.positives, ranked.negatives
     all_positives, all_negatives = positives[-1], negatives[-1]
-    # In whole numbers, so that ties are ties.
+    # In integers, so that equal values are exactly equal.
     ahead = negatives * all_positives + positives * all_negatives - all_positives * all_negatives
     youden = positives * all_negatives - negatives * all_positives
     points = {

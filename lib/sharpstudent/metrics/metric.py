@@ -1,4 +1,4 @@
-"""What a metric is: a pure function of a table of rows and of how often each row was drawn.
+"""Defines `Metric`: a pure function of a table of rows and of how often each row was drawn.
 
 Intervals over groups, paired differences of models and averages over seeds all follow from that one form. NumPy is
 imported where it is used, because a command line reads a task's metrics before anything heavy is imported.
@@ -31,13 +31,13 @@ class Metric:
     Attributes:
         compute: (table, counts) -> value, NaN where it is undefined. A row with a count of 0 has no influence.
         direction: Which values are better.
-        chance: What guessing gives; None where that is not known. It scales the limits of alarms and of weak teachers.
-        perfect: The best value there is; None where there is none.
+        chance: The value of guessing; None where it is not known. Limits of alarms and of weak teachers depend on it.
+        perfect: The best possible value; None where there is none.
         format: How a value is written in tables, as Python's `format` takes it.
         title: What readers call it; "" for its name.
-        each: For a mean over rows, the value of each row (N,), NaN for a row without one. Draws are faster with it.
-        on_groups: For any other metric, a faster form of draws: (table, number of each row's group) -> `OnBlock`.
-        strata: The column whose every value a draw must hold, as both classes of an AUC. Other draws are drawn again.
+        each: For a mean over rows: the value of each row (N,), NaN for a row without one. It makes resampling fast.
+        on_groups: For any other metric, a fast form for resampling: (table, number of each row's group) -> `OnBlock`.
+        strata: A column; each draw must hold all its values, such as both classes of an AUC, or it is drawn again.
     """
 
     compute: Callable[[Table, Counts], float]
@@ -132,7 +132,7 @@ def make_binary_metric(
 
 
 def repeat_rows(table: Table, counts: Counts) -> Table:
-    """Repeat each row as often as it was drawn, for a metric that has no form of its own for draws.
+    """Repeat each row as often as it was drawn, for a metric without a fast form for resampling.
 
     Args:
         table: N rows.
