@@ -1,4 +1,4 @@
-"""What a data set is to the engine: samples by index. Importing this loads neither torch nor NumPy."""
+"""The contract of a data set: samples by index. Importing this loads neither torch nor NumPy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UnreadableSample(Exception):
         """Name the file.
 
         Args:
-            path: Of the file.
+            path: The path of the file.
             reason: Why it cannot be used.
         """
         self.path = path
@@ -36,10 +36,10 @@ class Samples(ABC):
 
     Attributes:
         notes: Lines that a run prints about it.
-        depends_on: Files beside the samples' own that decide what the samples are, such as a manifest.
-        seed: Keys the randomness of samples that are evaluated, so that runs of other seeds are evaluated on the same
-            ones.
-        repeats: Visits of each sample in an epoch of training.
+        depends_on: Further files on which the samples depend, such as a manifest.
+        seed: The seed of the random draws of evaluated samples. It does not depend on the run, so that all runs are
+            evaluated on the same samples.
+        repeats: How often a training epoch visits each sample.
     """
 
     notes: Sequence[str] = ()
@@ -64,8 +64,8 @@ class Samples(ABC):
         """Make a sample. The same index and state of the generator give the same bytes in any process.
 
         Args:
-            index: Of the sample, from 0.
-            rng: From which all randomness is drawn, that of a partner for mixing, too.
+            index: The number of the sample, from 0.
+            rng: The generator of all random draws, also those of a second sample to mix in.
 
         Raises:
             UnreadableSample: Where its files cannot be used.

@@ -26,8 +26,8 @@ def collate(samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
     Every sample must have the same inputs, targets and columns; a weight that only some have is 1 for the others.
 
     Args:
-        samples: In the order of the batch.
-        groups: That of each sample, for rows that name none of their own.
+        samples: The samples in the order of the batch.
+        groups: The group of each sample, for rows that do not name their own.
 
     Raises:
         ValueError: Where the samples differ.
@@ -90,7 +90,7 @@ def _join_weights(samples: Sequence[Sample], sizes: Sequence[int]) -> dict[str, 
     return joined
 
 
-PLACES = 2  # of a traceback in a message
+PLACES = 2  # lines of code of a traceback that a message shows
 REPLACEMENT_TRIES = 20  # a set in which 20 random samples in a row are unreadable is beyond saving
 
 Collate = Callable[[Sequence[Sample], Sequence[str]], Batch]
@@ -101,7 +101,7 @@ class Replaced:
     """A sample that could not be read and was replaced.
 
     Attributes:
-        path: Of the file.
+        path: The path of the file.
         reason: Why it cannot be used.
     """
 
@@ -114,7 +114,7 @@ class LoadedBatch(NamedTuple):
 
     Attributes:
         batch: The batch.
-        replaced: Those samples.
+        replaced: The samples that were replaced.
     """
 
     batch: Batch
@@ -127,7 +127,7 @@ class BatchMaker:
 
     Attributes:
         samples: The split.
-        seed: Of the randomness of the samples.
+        seed: The seed of the random draws of the samples.
         collate: Makes a batch of samples.
         is_shared: Whether the batch goes to another process, through shared memory.
     """
@@ -168,11 +168,12 @@ class BatchMaker:
     def make(self, key: SampleKey, replaced: list[Replaced]) -> tuple[int, Sample]:
         """Make a sample; returns its index, too.
 
-        One that cannot be read is replaced by another, drawn from the same key: every process agrees.
+        A sample that cannot be read is replaced by another one. It is drawn from the key, so that every process draws
+        the same one.
 
         Args:
-            key: Of the sample.
-            replaced: Takes those that could not be read.
+            key: The key of the sample.
+            replaced: A list to which samples that could not be read are added.
 
         Raises:
             UserError: When the set cannot be read, when `make` raises, and for a sample without a row axis.
@@ -181,7 +182,7 @@ class BatchMaker:
         substitutes = build_generator(self.seed, key.epoch, key.index, "replacement")
         for _ in range(REPLACEMENT_TRIES):
             try:
-                # The visit is part of the counter: each pass over the set within an epoch draws afresh.
+                # The visit is part of the position, so that each pass over the set within an epoch draws other numbers.
                 position = index + key.visit * len(self.samples)
                 sample = self.samples.make(index, build_generator(self.seed, key.epoch, position))
                 check_sample(sample, self.samples.name(index))
@@ -216,7 +217,7 @@ def check_sample(sample: Sample, name: str) -> None:
         name: What messages call it.
 
     Raises:
-        UserError: Naming the array, where it has not.
+        UserError: If not; the message names the array.
     """
     if "id" not in sample.rows:
         raise UserError.about(
@@ -240,7 +241,7 @@ def explain_collation(samples: Sequence[Sample], names: Sequence[str], error: Ex
     """Find why samples make no batch.
 
     Args:
-        samples: Of the batch.
+        samples: The samples of the batch.
         names: What messages call them.
         error: What `collate` raised.
     """
@@ -292,9 +293,9 @@ def load_batches(
     Args:
         samples: The split.
         batches: Keys of each batch.
-        seed: Of the run in training, of the samples in an evaluation.
-        num_workers: Processes that load; 0 loads in this process.
-        collate: Makes a batch of samples; that of the task.
+        seed: In training the seed of the run, in an evaluation that of the samples.
+        num_workers: Number of loader processes; 0 loads in this process.
+        collate: Makes a batch of samples; normally the method of the task.
         timeout_s: Seconds without a batch after which a loader process counts as hung.
 
     Raises:

@@ -1,6 +1,6 @@
 """The sampler: the order in which an epoch visits its samples, as a pure function of (seed, epoch).
 
-There is nothing to save and to restore, and nothing that grows with the set.
+There is no state to save and restore, and memory does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # splitmi
 
 @dataclass(frozen=True)
 class SampleKey:
-    """Which sample, and which randomness.
+    """Identifies a sample and its random draws.
 
     Attributes:
-        epoch: From 1; 0 for samples that are evaluated.
-        index: Of the sample.
+        epoch: The epoch, from 1; 0 for evaluated samples.
+        index: The number of the sample.
         visit: Counts the visits of one index within an epoch, from 0.
     """
 
@@ -40,10 +40,10 @@ class TrainSampler:
     gives one batch of all there is.
 
     Attributes:
-        items: Samples that there are, at least 1.
-        batch_size: Samples of a batch, at least 1.
+        items: Number of samples in the set, at least 1.
+        batch_size: Number of samples in a batch, at least 1.
         repeats: Passes over the samples in an epoch, at least 1.
-        seed: Of the run.
+        seed: The seed of the run.
     """
 
     items: int
@@ -53,14 +53,14 @@ class TrainSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return max(1, self.items * self.repeats // self.batch_size)
 
     def batches(self, epoch: int, *, start_step: int = 0) -> Iterator[list[SampleKey]]:
         """Yield the keys of each batch of an epoch.
 
         Args:
-            epoch: From 1.
+            epoch: The epoch, from 1.
             start_step: The first batch that is wanted, from 0.
         """
         visits = self.items * self.repeats
@@ -118,8 +118,8 @@ def evaluation_batches(items: int, batch_size: int) -> Iterator[list[SampleKey]]
     """Yield the keys of each batch of an evaluation: every sample once, in order, always with the same randomness.
 
     Args:
-        items: Samples that there are.
-        batch_size: Samples of a batch.
+        items: Number of samples in the set.
+        batch_size: Number of samples in a batch.
     """
     for start in range(0, items, batch_size):
         yield [SampleKey(0, index) for index in range(start, min(start + batch_size, items))]

@@ -19,8 +19,8 @@ def choose_validation_identities(identities: Collection[str], *, share: float, s
 
     Args:
         identities: People, each as often as there are pictures of them.
-        share: Of the distinct people, 0..1.
-        seed: Alone decides the draw.
+        share: The share of distinct people to hold out, 0..1.
+        seed: The seed of the draw; nothing else affects it.
 
     Raises:
         UserError: When there are fewer than two people: nobody could be held out.
@@ -62,18 +62,18 @@ def assign_splits(
 ) -> list[Assigned]:
     """Assign a split and a group to each clip.
 
-    People who appear together, directly or over others, are one group. A clip with an official split keeps it. A group
-    without any goes whole to train, val or test: the given shares of these groups, at least one where a share is above
-    0 and no list fills that split, as long as somebody is left to train on. A clip without official split in a group
-    that has one goes there too if that is train or val alone, else to none: no person is in two splits unless the lists
-    say so themselves. The order of the clips changes nothing.
+    People who appear together, directly or through others, are one group. A clip with an official split keeps it. A
+    group without any goes whole to train, val or test: the given shares of these groups, at least one where a share is
+    above 0 and no list fills that split, as long as somebody is left to train on. A clip without official split in a
+    group that has one goes there too if that is train or val alone, else to none: no person is in two splits unless the
+    lists say so themselves. The order of the clips changes nothing.
 
     Args:
-        people: Of each clip, one or more.
+        people: The people of each clip, one or more.
         official: The split of each clip in the data set's own lists; None where they do not name it.
-        validation_share: Of the groups without official split, 0 or more, below 1 together with the next.
-        test_share: Of the groups without official split, 0 or more.
-        seed: Of the draw.
+        validation_share: Share of the groups without official split, 0 or more; below 1 together with `test_share`.
+        test_share: Share of the groups without official split, 0 or more.
+        seed: The seed of the draw.
 
     Raises:
         ValueError: For clips without people, unknown splits, and other shares.
@@ -123,10 +123,10 @@ def _check_arguments(
 
 
 def find_groups(people: Sequence[tuple[str, ...]]) -> list[str]:
-    """Name the group of each clip: people who appear together, directly or over others, are one group.
+    """Name the group of each clip: people who appear together, directly or through others, are one group.
 
     Args:
-        people: Of each clip, one or more.
+        people: The people of each clip, one or more.
 
     Returns:
         For each clip the first name, in sorted order, of the people of its group.

@@ -1,4 +1,4 @@
-"""The processes that load batches: started safely, watched while a batch is waited for, and killed when it is over."""
+"""The processes that load batches: started safely, watched while a batch is awaited, and killed at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sharpstudent.core.io import leave_signals_to_parent, stop_signals_blocked
 
 A = TypeVar("A")
 T = TypeVar("T")
-AHEAD = 2  # results that each worker has made or is making while one is used
+AHEAD = 2  # results per worker that are ready or in preparation while another one is used
 
 SHARED_MEMORY = Path("/dev/shm")
 SAVED = "What was saved is intact: go on with --resume"
@@ -51,8 +51,8 @@ class Workers(Generic[A, T]):
         """Prepare the processes; `run` starts them.
 
         Args:
-            load: What a process calls; it goes to each process once.
-            count: Processes.
+            load: The function that the processes call; it is sent to each process once.
+            count: Number of processes.
             timeout_s: Seconds of waiting after which they count as hung.
         """
         self._count, self._timeout_s, self._owner = count, timeout_s, os.getpid()
@@ -66,7 +66,7 @@ class Workers(Generic[A, T]):
         """Yield `load(argument)` for each argument, in their order; at the end the processes are killed.
 
         Args:
-            arguments: Taken a few ahead.
+            arguments: The arguments; a few are taken in advance.
             name: What messages call an argument.
 
         Raises:
@@ -83,7 +83,7 @@ class Workers(Generic[A, T]):
             while waiting:
                 yield self._receive(*waiting.popleft())
         except BrokenProcessPool:
-            # A worker's end may show first in its closed connections.
+            # The pool may notice a closed connection before the process counts as ended.
             ended = multiprocessing.connection.wait([process.sentinel for process in self._list_processes()], 1.0)
             dead = [process for process in self._list_processes() if process.sentinel in ended]
             if not dead:
@@ -105,7 +105,7 @@ class Workers(Generic[A, T]):
             ) from None
 
     def _receive(self, name: str, future: Future[T]) -> T:
-        """Wait for a result. Ticks are counted, not the clock: a suspended program has not waited."""
+        """Wait for a result. Ticks are counted and not clock time, because time in suspension is no waiting."""
         tick = min(1.0, self._timeout_s / 4)
         if any(wait([future], tick).done for _ in range(math.ceil(self._timeout_s / tick) + 1)):
             return future.result()

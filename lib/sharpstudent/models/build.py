@@ -33,10 +33,10 @@ from sharpstudent.models.weights import (
 
 
 class ModelSource(Protocol):
-    """What builds models: a task, as this package sees it.
+    """The part of a task that this package uses: it builds models.
 
     Attributes:
-        pretrained: For a word of `student_init`, `module:function` that loads such weights, as
+        pretrained: Other values of `student_init` -> the `module:function` that loads such weights, as
             `pretrained.load_imagenet` does.
     """
 
@@ -66,7 +66,7 @@ def build_student(
     Stage 1 starts from `student_init`; stage 2 from a stage-1 checkpoint, and never asks a hub.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         task: Builds the model.
         resumed: Whether the weights come from the run's own state, so that none are looked for.
         say: Gets the lines that say where the weights come from.
@@ -111,7 +111,7 @@ def build_teachers(config: RunConfig, task: ModelSource, *, say: Callable[[str],
     A teacher's head must be in its file unless the config permits otherwise: a random one teaches noise.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         task: Builds the models.
         say: Gets the lines that say where the weights come from.
 
@@ -136,7 +136,7 @@ def build_teachers(config: RunConfig, task: ModelSource, *, say: Callable[[str],
 
 
 def make_teacher_spec(section: TeacherSection) -> ModelSpec:
-    """Describe a teacher for the task that builds it, with the form of pictures that it expects, where it has one."""
+    """Make the spec of a teacher for its task; size, mean and std of its pictures become options."""
     form = {"input_size": section.input_size, "mean": section.mean, "std": section.std}
     options = {**section.options, **{name: value for name, value in form.items() if value is not None}}
     return ModelSpec(section.name, options, role="teacher")
@@ -175,7 +175,7 @@ def _build_teacher(
 
 @contextlib.contextmanager
 def _own_draws(seed: int) -> Generator[None]:
-    """Draw weights from a seed of their own, without a trace in other draws.
+    """Draw weights from a seed of their own, and restore the random state afterwards.
 
     A random head must be the same in a run that is resumed, whatever was drawn before it. (Models are built on the
     CPU.)
@@ -201,7 +201,7 @@ def _find_order(section: TeacherSection, classes: Sequence[str], where: str) -> 
 
 
 def _warn_of_twins(config: RunConfig, paths: Sequence[Path | None], teachers: Sequence[FrozenTeacher]) -> list[str]:
-    """Warn of teachers from which little can be learnt: of the student's architecture, its file, or each other's."""
+    """Warn of teachers that share the student's architecture or weights, or the weights of another teacher."""
     notes: list[str] = []
     for index, (section, path) in enumerate(zip(config.teachers, paths, strict=True)):
         key = name_weights_key(config, index)
@@ -240,7 +240,7 @@ def print_layers(config: RunConfig, task: ModelSource, *, say: Callable[[str], N
     Names are those that a config uses: a second teacher's begin with `2.`.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         task: Builds the models.
         say: Gets the lines.
 

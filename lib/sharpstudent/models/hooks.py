@@ -18,7 +18,7 @@ from sharpstudent.core.types import FEATURES
 from sharpstudent.models.forward import evaluation_mode, select_inputs
 
 NEAREST = 4  # names that a message offers
-MOST_INDICES = 2  # numbers in a listed name: a stage's, and its block's
+MOST_INDICES = 2  # numbers in a listed name: that of a stage and that of its block
 
 
 class FeatureHooks:
@@ -56,7 +56,7 @@ class FeatureHooks:
             self._handles.append(model.register_forward_hook(self._finish, always_call=True))
 
     def remove(self) -> None:
-        """Take the hooks off again."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
@@ -96,11 +96,11 @@ class FeatureHooks:
 def hook_features(model: nn.Module, layers: Sequence[str]) -> None:
     """Let each forward of the model, from now on, also give the outputs of some layers, as `features/LAYER`.
 
-    State keys stay as they are. The tensors are those that flow on: with a graph in
-    training, and changed with them where the next layer works in place, as an activation after a norm does (a block's
-    own output is safe). Under `torch.compile` call this before the first forward; a later call compiles anew, and each
-    hooked layer keeps its output from being fused away. Under gradient checkpointing a hooked layer inside a
-    checkpointed block costs the memory of its output.
+    State keys stay as they are. The tensors are not copied: in training they have a graph, and a next layer that works
+    in place changes them, as an activation after a norm does (the output of a whole block is safe). Under
+    `torch.compile` call this before the first forward; a later call compiles anew, and each hooked layer keeps its
+    output from being fused away. Under gradient checkpointing a hooked layer inside a checkpointed block costs the
+    memory of its output.
 
     Args:
         model: The model.
@@ -140,13 +140,13 @@ def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[st
     """List the stages and blocks of a model with the shapes of their outputs.
 
     A layer is listed when it has layers of its own, an output (B, C, h, w) or (B, N, D), and at most a stage's and a
-    block's number in its name; of a model without such, every layer with such an output. Any other name of
+    block's number in its name; in a model without such layers, every layer with such an output. Any other name of
     `named_modules()` can be tapped, too. One forward runs in evaluation mode without a graph; modes, statistics and
     random states stay as they are.
 
     Args:
         model: The model.
-        inputs: Of a batch.
+        inputs: The inputs of a batch.
 
     Returns:
         Name and shape of each layer, in the order of the model.
@@ -193,7 +193,7 @@ def _is_block(name: str, module: nn.Module) -> bool:
 
 def _explain_unknown(layer: str, known: list[str]) -> Problem:
     names = [name for name in known if name]
-    # `stages.3` without its `backbone.` is the commonest slip, and far from the whole name by letters.
+    # The commonest mistake is `stages.3` without `backbone.`, which difflib does not find.
     near = [name for name in names if layer and name.endswith(f".{layer}")]
     near += [name for name in difflib.get_close_matches(layer, names, n=NEAREST, cutoff=0.5) if name not in near]
     return Problem(

@@ -22,13 +22,13 @@ def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_f
 
     Args:
         model: A classifier of this name.
-        name: Of its architecture.
-        key: The config's key that asks for them, for messages.
+        name: Name of its architecture.
+        key: The config key that requests them, for messages.
         partial: Whether weights that do not match every tensor of the backbone are permitted.
         may_fetch: Whether a hub may be asked; stage 2 never asks one.
 
     Returns:
-        The line that says where they came from.
+        A sentence that says where they came from.
 
     Raises:
         UserError: Where there are none, or they do not fit.

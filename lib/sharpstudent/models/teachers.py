@@ -1,6 +1,6 @@
 """Frozen teachers: what they read of a batch, how their outputs are averaged, and what messages call them.
 
-Legend: R rows of a batch, C classes, D what a head takes in.
+Legend: R rows of a batch, C classes, D features that the head reads.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FrozenTeacher(nn.Module):
         """Freeze a model.
 
         Args:
-            model: Becomes the teacher.
+            model: The model to freeze.
             order: See the class.
             reads: See the class.
         """
@@ -84,7 +84,7 @@ class FrozenTeacher(nn.Module):
 
     @property
     def head(self) -> nn.Linear:
-        """The layer that gives the logits, whatever its library calls it.
+        """The layer that computes the logits, under any library's name for it.
 
         Raises:
             ValueError: Unless there is exactly one such layer.
@@ -141,8 +141,8 @@ class TeacherEnsemble(nn.Module):
         """Join teachers.
 
         Args:
-            teachers: One or more.
-            weights: Above 0, one for each teacher; equal ones where None.
+            teachers: The teachers, one or more.
+            weights: A weight above 0 for each teacher; None for equal weights.
             average: See the class.
 
         Raises:
@@ -201,8 +201,8 @@ class TeacherEnsemble(nn.Module):
         """Average one output of all teachers, in fp32 at least: teachers may compute in several precisions.
 
         Args:
-            outputs: Of each teacher, (R, ...), on one device.
-            name: Of the output. Only `logits` are averaged as `probabilities`; of any other output the mean is taken.
+            outputs: The output of each teacher, (R, ...), all on one device.
+            name: The name of the output. Only `logits` may be averaged as `probabilities`.
 
         Returns:
             The average (R, ...).
@@ -211,7 +211,7 @@ class TeacherEnsemble(nn.Module):
         shares = self.shares.reshape(-1, *[1] * (stacked.ndim - 1))
         if self.average == "logits" or name != "logits":
             return (stacked * shares).sum(0)
-        # log(sum of share * softmax), without ever leaving the logarithms: no probability rounds to 0.
+        # log(sum of share * softmax), computed in logarithms throughout, so that no probability rounds to 0.
         return torch.logsumexp(F.log_softmax(stacked, -1) + shares.log(), 0)
 
 
@@ -219,7 +219,7 @@ def name_layer(number: int, layer: str) -> str:
     """Name a layer among the features of all teachers.
 
     Args:
-        number: Of the teacher, from 1.
+        number: The number of the teacher, from 1.
         layer: Its name in the teacher's model.
     """
     return layer if number == 1 else f"{number}.{layer}"
@@ -240,8 +240,8 @@ def name_teacher(config: RunConfig, number: int) -> str:
     """Name a teacher in messages: `teacher` where it is alone, else `teacher 2`.
 
     Args:
-        config: Of the run.
-        number: Of the teacher, from 1.
+        config: The config of the run.
+        number: The number of the teacher, from 1.
     """
     return "teacher" if len(config.teachers) == 1 else f"teacher {number}"
 
@@ -250,7 +250,7 @@ def name_teachers(config: RunConfig, teachers: nn.Module | None) -> list[Named]:
     """List the teachers of stage 2 in their order, as `teacher NAME`, or `teacher 1 NAME`, `teacher 2 NAME` and so on.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         teachers: The ensemble; None in stage 1.
     """
     if not isinstance(teachers, TeacherEnsemble):

@@ -23,9 +23,9 @@ PREPROCESS_OPTIONS = ("input_size", "mean", "std")
 
 
 class PicturePreprocess(nn.Module):
-    """Brings pictures into the form that one model expects: resized to a side of its own, and normalised.
+    """Resizes and normalises pictures as one model expects them.
 
-    What is not given leaves the tensor as it is; without any of it, `forward` returns the caller's very tensor.
+    A setting that is not given changes nothing; without any setting, `forward` returns the same tensor.
     """
 
     mean: Tensor | None
@@ -42,12 +42,12 @@ class PicturePreprocess(nn.Module):
 
         Args:
             input_size: Side in pixels that pictures are resized to (bilinear with antialiasing).
-            mean: Subtracted from each colour, for RGB in 0..1.
-            std: By which each colour is divided.
+            mean: The mean of each colour, for RGB in 0..1; it is subtracted.
+            std: The standard deviation by which each colour is then divided.
         """
         super().__init__()
         self.input_size = input_size
-        # Not persistent: settings are no weights.
+        # Not persistent, because settings do not belong into a file of weights.
         self.register_buffer("mean", _per_colour(mean), persistent=False)
         self.register_buffer("std", _per_colour(std), persistent=False)
 
@@ -64,10 +64,10 @@ class PicturePreprocess(nn.Module):
 
 
 class Classifier(nn.Module, ABC):
-    """What every student and teacher of pictures can do.
+    """Base class of every student and teacher of pictures.
 
     Attributes:
-        preprocess: Where the model expects pictures of another form; None where it does not.
+        preprocess: Resizes and normalises pictures for this model; None if it reads them as they are.
     """
 
     preprocess: PicturePreprocess | None
@@ -94,7 +94,7 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def enable_gradient_checkpointing(self) -> None:
-        """Keep the activations between blocks only, and compute those within again during `backward`.
+        """Keep only the activations between blocks, and compute those inside a block again during `backward`.
 
         Raises:
             UserError: For an architecture that cannot.
@@ -176,9 +176,9 @@ def build_classifier(
 
     Args:
         name: `efficientnet-b4` or any timm model name.
-        classes: Outputs of its head.
-        dropout: Before the head; None for the architecture's own.
-        options: Arguments of `PicturePreprocess`: the form of pictures that it expects.
+        classes: Number of outputs of its head.
+        dropout: Dropout rate before the head; None for the architecture's own.
+        options: Arguments of `PicturePreprocess`.
 
     Raises:
         UserError: For a name that neither library knows, with the nearest ones, and for any other option.

@@ -122,7 +122,7 @@ def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
 
     Args:
         model: The model.
-        tensors: Those of a file, by name.
+        tensors: The tensors of a file, by name.
     """
     wanted = model.state_dict()
     offered = {_normalise(key): key for key in tensors}
@@ -174,8 +174,8 @@ def load_weights(
     """Copy tensors into a model after a strict comparison.
 
     Args:
-        model: Takes the weights.
-        tensors: By name.
+        model: The model that gets the weights.
+        tensors: The tensors by name.
         where: The file, for messages.
         needs_head: Whether the classification head must be in the file (a trained classifier); else it is taken only
             where it fits (ImageNet weights).
@@ -185,7 +185,7 @@ def load_weights(
         The counting line.
 
     Raises:
-        UserError: And nothing is changed, unless the whole backbone matches.
+        UserError: Unless the whole backbone matches; the model is then unchanged.
     """
     match = match_tensors(model, tensors)
     missing = match.missing if needs_head else match.missing_in_backbone()
@@ -203,7 +203,7 @@ def load_weights(
             "--allow partial-weights takes what matches",
         )
     state = model.state_dict()
-    # A pair of head tensors is taken whole or not at all.
+    # Weight and bias of the head are taken together or not at all.
     head_fits = not any(is_head(key) for key in match.missing)
     for key, source in match.matched.items():
         if head_fits or not is_head(key):
@@ -220,14 +220,14 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
 
     Args:
         pattern: A path, or a pattern as of `glob`.
-        model: Which the file must fit.
+        model: The model that the file must fit.
         key: The config's key, for messages.
 
     Returns:
         The path, and notes on the choice.
 
     Raises:
-        UserError: Where no file fits, with a list of what is there.
+        UserError: Where no file fits; the message lists what is there.
     """
     if not glob.has_magic(pattern) or Path(pattern).is_file():
         return Path(pattern), []
@@ -262,7 +262,7 @@ def _list_nearby(pattern: str) -> str:
 
 
 def _normalise(key: str) -> str:
-    """A key without prefixes, a renamed head under the name that we know."""
+    """A key without prefixes; the key of a renamed head gets its usual name."""
     name = re.sub(f"^({'|'.join(map(re.escape, PREFIXES))})+", "", key)
     return RENAMED.get(name, name)
 
@@ -300,8 +300,8 @@ def rename_by_order(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tenso
     """Rename tensors of another library to those of a timm model that lists the same layers in the same order.
 
     Args:
-        tensors: By their names in the other library.
-        name: Of the timm model.
+        tensors: The tensors by their names in the other library.
+        name: Name of the timm model.
 
     Raises:
         ValueError: Unless there are as many tensors and every shape agrees.

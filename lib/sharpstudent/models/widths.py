@@ -9,7 +9,7 @@ import functools
 import re
 from dataclasses import dataclass
 
-CLEARLY = 0.95  # a model is lighter from 5 % below: 17.43 M against 17.55 M parameters is no gain
+CLEARLY = 0.95  # only a model that is at least 5 % smaller counts as lighter: 17.43 M against 17.55 M is no gain
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Lighter:
     """A model that is lighter than another one.
 
     Attributes:
-        name: Of the timm model.
-        parameters: How many it has.
+        name: Name of the timm model.
+        parameters: Number of its parameters.
         macs: Multiply-accumulates for one picture.
     """
 
@@ -31,8 +31,8 @@ def is_clearly_less(one: float, other: float) -> bool:
     """Whether a number is at least 5 % below another.
 
     Args:
-        one: Above 0.
-        other: Above 0.
+        one: The first number, above 0.
+        other: The second number, above 0.
     """
     return one <= CLEARLY * other
 
@@ -60,7 +60,7 @@ def find_lighter_width(name: str, *, side: int, below_parameters: int, below_mac
     No weights are read or made: the models are built on torch's meta device, which knows shapes only, with two outputs.
 
     Args:
-        name: Of a timm model.
+        name: Name of a timm model.
         side: Side of the pictures [px].
         below_parameters: Parameters of the model that it has to be lighter than.
         below_macs: Multiply-accumulates of that model.

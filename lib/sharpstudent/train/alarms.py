@@ -65,8 +65,8 @@ def find_alarms(
     """Warn of what the metrics of an epoch show, each kind once; what was said is noted in `state`.
 
     Args:
-        state: Of the run.
-        config: Of the run.
+        state: The state of the run.
+        config: The config of the run.
         task: Whose first metric shows a model at chance.
         validated: Result of the epoch's validation.
         ratio: `kd_hard_ratio` of the epoch.
@@ -86,7 +86,7 @@ def note_unreadable(replaced: Iterable[Replaced], unreadable: dict[str, str]) ->
     """Note samples that could not be read.
 
     Args:
-        replaced: Of a batch or a validation.
+        replaced: The replaced samples of a batch or a validation.
         unreadable: Reason by path; takes what is new.
 
     Returns:
@@ -136,7 +136,7 @@ class CollapseWatch:
         """Warn in the step at which the mean loss at w + e comes to stand far above that at w.
 
         Args:
-            result: Of the step.
+            result: The result of the step.
             config: Whose keys the advice names.
             rho: Radius of the step.
         """
@@ -162,7 +162,7 @@ class CollapseWatch:
         """Warn after `CHANCE_EPOCHS` epochs near chance; never for a metric whose chance is not known.
 
         Args:
-            name: Of the metric, as logs have it.
+            name: The name of the metric, as logs have it.
             metric: The task's first metric.
             value: Its value on the validation samples.
             config: Whose keys the advice names.

@@ -95,7 +95,7 @@ def build_step(
     """Build everything that one update needs, on the device and in the memory format of the config.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         student: The model that learns.
         teacher: Frozen; None in stage 1.
         device: On which the step is computed.
@@ -214,7 +214,7 @@ def move_model(model: nn.Module, device: torch.device, memory_format: torch.memo
     Args:
         model: The model.
         device: Where to.
-        memory_format: Of its weights.
+        memory_format: The memory format of its weights.
     """
     model.to(device)
     if memory_format != torch.contiguous_format:

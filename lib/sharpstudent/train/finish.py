@@ -35,7 +35,7 @@ def describe_checkpoint(config: RunConfig, task: Task) -> dict[str, Any]:
     """What a later program needs to rebuild the model, as JSON values.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         task: Whose facts are kept.
     """
     facts = task.facts()
@@ -64,7 +64,7 @@ def close_stage(run: Run, task: Task, data: TrainingData, result: FitResult | No
         run: The run.
         task: Its task.
         data: Its samples.
-        result: Of the training; None after a dry run, which ends without a word.
+        result: The result of the training; None after a dry run, which prints nothing.
     """
     if result is None:
         return

@@ -43,7 +43,7 @@ def compare_terms(
 
     Args:
         means: Mean loss of each term over the epoch.
-        terms: Of the criterion.
+        terms: The terms of the criterion.
         numbers: `TERM/weight` of each term, as the criterion describes itself.
         known: The terms that there are, by name.
 
@@ -75,10 +75,10 @@ def build_epoch_row(
     """Build the row of an epoch in metrics.csv; it has the same columns in every epoch.
 
     Args:
-        epoch: From 1.
-        sums: Of the numbers of the epoch's steps; `steps` says how many steps those were.
-        metrics: Of the validation.
-        terms: Of the criterion.
+        epoch: The epoch, from 1.
+        sums: The sums of the numbers that the epoch's steps logged; `steps` is the number of these steps.
+        metrics: The metrics of the validation.
+        terms: The terms of the criterion.
         numbers: Weights and settings of the terms at the last step.
         lr: Learning rate of the last step.
         rho: Radius of the last step, None in a run without a second pass.
@@ -192,7 +192,7 @@ class RunLogger:
 
         Args:
             steps_done: Steps since the run began, this one included.
-            result: Of the step.
+            result: The result of the step.
             settings: Learning rate and radius.
             numbers: Weights and settings of the terms.
             skipped: Steps skipped since the run began.
@@ -227,8 +227,8 @@ class RunLogger:
         """Write an epoch to metrics.csv, losses.logs and TensorBoard, and draw the curves.
 
         Args:
-            row: Of `build_epoch_row`.
-            epochs: Of the stage.
+            row: What `build_epoch_row` gave.
+            epochs: The number of epochs of the stage.
             best: The best epoch so far and its selection metric.
             new_best: Whether it is this one.
 
@@ -262,7 +262,7 @@ class RunLogger:
         Args:
             in_a_row: Steps that were skipped one after another.
             last: Result of the last one.
-            stage1_accuracy: Of the student that stage 2 began with, 0..1; None where it is not known.
+            stage1_accuracy: The accuracy of the student that stage 2 began with, 0..1; None where it is not known.
         """
         stage1 = self._run.config.student.weights
         guide = advise_on_nan(checkpoint=stage1, stage1_accuracy=stage1_accuracy)

@@ -34,7 +34,7 @@ def advise_on_memory(config: RunConfig, device: torch.device, *, items: int, par
     """List what to try, the mildest change first; what is in use already is left out.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         device: Whose memory ran out.
         items: Samples of a batch.
         parts: Micro-batches of a batch now.
@@ -152,7 +152,7 @@ def check_targets(batch: Batch, example: Batch) -> None:
     """Compare the targets of a batch, of which a step has failed, with those of the task's example batch.
 
     Args:
-        batch: Of the step.
+        batch: The batch of the step.
         example: What the terms were tried on.
 
     Raises:
@@ -176,7 +176,7 @@ def check_labels(batch: Batch, classes: int) -> None:
 
     Args:
         batch: On the CPU.
-        classes: Of the task, 0 where it has none.
+        classes: The number of classes of the task; 0 where it has none.
 
     Raises:
         UserError: Naming the rows whose label is none of the classes; -100 marks a row that torch leaves out.

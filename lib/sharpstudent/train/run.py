@@ -49,7 +49,7 @@ class Run:
         config_path: The config file, None for a run that was resumed without it.
         overrides: The words of `--set`.
         notes: Lines printed so far, for the log.
-        folder: Of the run.
+        folder: The folder of the run.
         lock: Keeps other processes out of the folder.
         started: When the run began, by the monotonic clock [s].
     """

@@ -37,11 +37,11 @@ class TrainState:
     """Where a run stands: the next step to take, and what the current epoch has summed up so far.
 
     Attributes:
-        epoch: From 1.
+        epoch: The epoch, from 1.
         step: Within the epoch, from 0.
         skipped: Steps skipped since the run began.
         skipped_in_a_row: Steps skipped since the last one that was taken.
-        sums: Of the numbers of the epoch's steps, and of these steps.
+        sums: The sums of the numbers that the epoch's steps logged, and the number of these steps.
         start: Metrics of the student that stage 2 began with, by name; None before they are known.
         parts: Micro-batches of a batch, once memory has run out.
         unreadable: Reason by path of each sample that could not be read.
@@ -127,7 +127,7 @@ def refuse_other_model(state: Checkpoint, step: TrainStep, about: Mapping[str, A
         state: What the run has saved.
         step: What it would be loaded into.
         about: The description of this run's checkpoints.
-        folder: Of the run.
+        folder: The folder of the run.
     """
     changes = [
         f"{key}: {state.about.get(key)} -> {about[key]}"
@@ -214,9 +214,9 @@ def is_save_due(config: RunConfig, step: int, steps_per_epoch: int, age_s: float
     """Whether the state is to be saved within an epoch; the end of an epoch saves anyway.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         step: Steps of the epoch that are done.
-        steps_per_epoch: Of all epochs.
+        steps_per_epoch: The number of steps in each epoch.
         age_s: Seconds since the last save.
     """
     if step == steps_per_epoch:
@@ -331,7 +331,7 @@ class FitResult:
         start: Metrics of the student before the first step of stage 2; {} where they are not known.
         skipped: Steps skipped since the run began.
         seconds: That this process took.
-        epochs_done: By this process.
+        epochs_done: The number of epochs that this process trained.
         stopped: Why the stage ended before its last epoch; None where it did not.
     """
 

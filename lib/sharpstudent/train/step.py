@@ -55,7 +55,7 @@ class TrainStep:
         criterion: The loss. What it learns itself is among the optimizer's parameters.
         optimizer: SAM over the base optimiser.
         clip_norm: Largest L2 norm of the gradient that is applied.
-        average: Of the student's weights, updated with each step; a term may learn from it.
+        average: The average of the student's weights, updated with each step; a term may learn from it.
         autocast: The dtype to compute in (bf16, fp16), None for that of the weights.
         loss_scale: Needed for fp16.
         parts: Micro-batches of a batch.

@@ -49,9 +49,9 @@ class Transaction:
 
         Args:
             student: The model that learns.
-            optimizer: Of its weights.
-            average: Of its weights, None without one.
-            loss_scale: Of fp16, None without one.
+            optimizer: The optimiser of the weights.
+            average: The average of the weights; None without one.
+            loss_scale: The loss scale of fp16; None without one.
             device_type: `cpu`, `cuda` or `mps`, on which the step is computed.
         """
         self._student, self._optimizer, self._average, self._loss_scale = student, optimizer, average, loss_scale

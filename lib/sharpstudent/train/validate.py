@@ -18,7 +18,7 @@ from sharpstudent.train.build import TrainingData
 from sharpstudent.train.run import Run
 from sharpstudent.train.step import TrainStep
 
-EVALUATION_SAMPLES = 16  # samples a batch when nothing is learnt
+EVALUATION_SAMPLES = 16  # samples per batch of an evaluation, where no gradients take memory
 PREFIX = "val_"  # of a metric on validation, in logs, CSV files and checkpoints
 
 
@@ -27,7 +27,7 @@ class ValidationResult:
     """The result of an epoch's validation.
 
     Attributes:
-        metrics: Those of the student, those of the averaged weights with `_ema`, and which of the two was `selected`.
+        metrics: Metrics of the student, of the averaged weights with `_ema`, and which of the two was `selected`.
         value: The selection metric of the selected one.
         own: All metrics of the selected one.
         table: The outputs that they were computed from.

@@ -49,7 +49,7 @@ class Fault:
     """A module whose output is not finite while its inputs were.
 
     Attributes:
-        name: Of the module in its model.
+        name: The name of the module in its model.
         kind: Class of the module.
         inputs: Range of its inputs.
         output: Range of its output.
@@ -69,8 +69,8 @@ class InspectedPass:
         name: `pass 1` or `pass 2`.
         fault: The first module of the student whose output is not finite.
         inputs: Range of the inputs of each of the student's modules, by name, in the last micro-batch.
-        outputs: Of the student, (R, values a row).
-        values: Of the criterion, one for each micro-batch.
+        outputs: The outputs of the student, (R, values per row).
+        values: The values of the criterion, one for each micro-batch.
         grad_norm: L2 norm of the gradient.
         gradients: Largest magnitude of each parameter's gradient; inf or nan where it is not finite.
     """
@@ -100,11 +100,11 @@ class InspectedStep:
     """What was recorded in a step. Outputs are as the models gave them, (R, values a row).
 
     Attributes:
-        result: Of the step.
+        result: The result of the step.
         passes: One, or two with SAM.
-        teacher_outputs: Of the teacher.
+        teacher_outputs: The outputs of the teacher.
         teacher_fault: Its first module whose output is not finite.
-        average_outputs: Of the student's averaged weights, where the run keeps them.
+        average_outputs: The outputs of the student's averaged weights, where the run keeps them.
         average_fault: Its first module whose output is not finite.
     """
 
@@ -123,8 +123,8 @@ def inspect_step(step: TrainStep, batch: Batch, progress: Progress) -> Inspected
 
     Args:
         step: Is taken.
-        batch: Of the step.
-        progress: Of the step.
+        batch: The batch of the step.
+        progress: The progress of the step.
     """
     student, passes = step.student, [InspectedPass("pass 1")]
     compiled, student._compiled_call_impl = student._compiled_call_impl, None  # it would leave the hooks out
@@ -199,9 +199,9 @@ class _Recorder:
         """Note the output of a module.
 
         Args:
-            name: Of the module, empty for the model itself.
+            name: The name of the module, empty for the model itself.
             module: The module.
-            output: Of the module.
+            output: The output of the module.
         """
         inputs = self.inputs[name] = self._inputs.pop()
         if not name and isinstance(output, Mapping):

@@ -39,7 +39,7 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
     """Take a skipped step again and say what happens. Writes nothing.
 
     Args:
-        run: Of the replay.
+        run: The run whose step is replayed.
         step: Models and optimiser, as the run's config builds them.
         path: Where the batch of the step was kept.
 

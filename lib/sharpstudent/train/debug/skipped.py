@@ -38,7 +38,7 @@ class SkippedSteps:
         """Remove what a killed process left half written.
 
         Args:
-            run_folder: Of the run.
+            run_folder: The folder of the run.
             stage: Whose script replays the steps.
         """
         self.folder, self._script = run_folder / FOLDER_NAME, SCRIPTS[stage]
@@ -65,9 +65,9 @@ class SkippedSteps:
         A full disk must not end a training that goes on well: the line then says why nothing was kept.
 
         Args:
-            batch: Of the step.
+            batch: The batch of the step.
             progress: When the step was.
-            result: Of the step.
+            result: The result of the step.
             settings: lr, rho and parts of the step.
             capture_state: Gives the state that the step met, as `capture_step` does.
 
@@ -125,7 +125,7 @@ class Skipped:
     """A skipped step as it was kept.
 
     Attributes:
-        batch: Of the step.
+        batch: The batch of the step.
         progress: When the step was.
         reason: Why it was skipped.
         settings: lr, rho and parts of the step.
@@ -145,7 +145,7 @@ def load_skipped(path: Path) -> Skipped:
     """Read a kept step, tensors on the CPU.
 
     Args:
-        path: Of the batch.
+        path: The path of the file with the batch.
 
     Raises:
         UserError: When a file is missing, damaged, no skipped batch, or not the state that the batch was kept with.
@@ -194,7 +194,7 @@ def unpack_batch(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bat
     """Unpack what `pack_batch` packed, and what earlier versions kept.
 
     Args:
-        tensors: By `PART/NAME`.
+        tensors: The tensors by `PART/NAME`.
         about: The JSON beside them.
 
     Raises:

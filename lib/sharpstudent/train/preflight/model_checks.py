@@ -44,7 +44,7 @@ class LogitStatistics:
         logits_mean: Over rows and classes.
         logits_sd: Standard deviation over rows and classes.
         logits_largest: The largest magnitude.
-        temperature: By which the logits would have to be divided to be calibrated (`fit_temperature`).
+        temperature: The logits would be calibrated after division by it (`fit_temperature`).
         temperature_note: Says that the temperature is at a bound of the search; None where it is not.
     """
 
@@ -64,7 +64,7 @@ class CheckedModel:
 
     Attributes:
         name: As messages call the model.
-        metrics: Those of the task, by name.
+        metrics: The metrics of the task, by name.
         logits: None for a task without logits.
         table: The outputs, N rows.
         task: Whose metrics these are.
@@ -156,7 +156,7 @@ def check_models(
     Args:
         student: The student that stage 2 starts from.
         teachers: Its teachers.
-        average: Of the teachers together, where there are several.
+        average: The same for the average of several teachers.
 
     Returns:
         A warning for each problem, with its numbers and what to do.

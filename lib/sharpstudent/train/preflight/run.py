@@ -87,7 +87,7 @@ def preflight(
     the task's metrics read is left out, with a line that says so. Modes and random states stay as they are.
 
     Args:
-        validator: Of the run.
+        validator: The validator of the run.
         student: Its name and the model.
         teachers: Names and models.
         ensemble: The teachers as one; evaluated, too, where there are several.

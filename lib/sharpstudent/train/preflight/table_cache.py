@@ -86,8 +86,8 @@ class TableCache:
         """Write a table. A disk that refuses costs a note and nothing else: the table can be computed again.
 
         Args:
-            path: Of `find`.
-            table: Of the model.
+            path: The path that `find` gave.
+            table: The table of the model.
         """
         plain = table_to_json(table)
         try:
@@ -144,7 +144,7 @@ def build_table_cache(
     """The cache of a run's output root.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         task: Its task.
         data: Whose validation samples the tables are of.
         device: On which models run.

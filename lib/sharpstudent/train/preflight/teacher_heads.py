@@ -94,7 +94,7 @@ def draw_keys(source: Samples, seed: int) -> list[SampleKey]:
 
     Args:
         source: The training split.
-        seed: Of the run.
+        seed: The seed of the run.
 
     Returns:
         Keys with the randomness of epoch 0, which no training epoch has.
@@ -109,7 +109,7 @@ def collect_pooled(validator: Validator, teachers: Sequence[FrozenTeacher]) -> P
     """Compute what the teachers' heads take in, in one pass over the training samples. Moves no random state.
 
     Args:
-        validator: Of the run.
+        validator: The validator of the run.
         teachers: Whose heads are to be fitted.
     """
     config, source = validator.run.config, validator.data.train
@@ -248,7 +248,7 @@ def settle_heads(
     Moves no random state that training uses.
 
     Args:
-        validator: Of the run.
+        validator: The validator of the run.
         teachers: All teachers of the run, in the order of the config.
         must_be_kept: Whether training has begun with the heads: then one that is gone, or was fitted to other features,
             is an error.
@@ -283,9 +283,9 @@ def restore_heads(
     A head that was fitted to other features is loaded with a warning.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         teachers: All teachers of the run, in the order of the config.
-        weights_folder: Of the run.
+        weights_folder: The folder of the weights of the run.
         say: Prints a line.
 
     Raises:
@@ -303,7 +303,7 @@ def describe_fits(config: RunConfig, teachers: Sequence[Named], items: int) -> l
     """Say which heads would be fitted, for a dry run; until then these heads are zero.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         teachers: All teachers of the run, in the order of the config.
         items: Samples of the training set.
     """

@@ -26,7 +26,7 @@ def find_calibrated(config: RunConfig, teachers: Sequence[Named]) -> dict[int, F
     """Find the teachers with `calibrate` in the config.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         teachers: All teachers of the run, in the order of the config.
 
     Returns:
@@ -73,7 +73,7 @@ def restore_calibrations(config: RunConfig, teachers: Sequence[Named], logs_fold
     """Divide the teachers' logits by the temperatures that the run's preflight chose.
 
     Args:
-        config: Of the run.
+        config: The config of the run.
         teachers: All teachers of the run, in the order of the config.
         logs_folder: Where the run keeps its preflight report.
 
