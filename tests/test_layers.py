@@ -1,4 +1,4 @@
-"""The layers of the house hold, and a planted wrong import is seen."""
+"""Packages import lower packages only, and a planted wrong import is reported."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
     return tmp_path
 
 
-def test_every_room_imports_lower_rooms_only() -> None:
+def test_every_package_imports_lower_packages_only() -> None:
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("room", "line", "words"),
+    ("file", "line", "words"),
     [
         (
             "train/step.py",
@@ -64,17 +64,17 @@ def test_every_room_imports_lower_rooms_only() -> None:
         ),
     ],
 )
-def test_a_planted_wrong_import_is_caught_and_named(house: Path, room: str, line: str, words: str) -> None:
-    path = house / "lib" / "sharpstudent" / room
+def test_a_planted_wrong_import_is_caught_and_named(checkout: Path, file: str, line: str, words: str) -> None:
+    path = checkout / "lib" / "sharpstudent" / file
     path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
-    done = lint(house)
+    done = lint(checkout)
     assert done.returncode != 0
     assert "BROKEN" in done.stdout
     assert words in done.stdout
 
 
-def test_a_new_room_that_no_layer_names_is_caught(house: Path) -> None:
-    (house / "lib" / "sharpstudent" / "utils.py").write_text('"""Misc."""\n')
-    done = lint(house)
+def test_a_new_package_that_no_layer_names_is_caught(checkout: Path) -> None:
+    (checkout / "lib" / "sharpstudent" / "utils.py").write_text('"""Misc."""\n')
+    done = lint(checkout)
     assert done.returncode != 0
     assert "utils" in done.stdout + done.stderr

@@ -224,7 +224,7 @@ def test_the_payloads_of_these_tests_do_run_where_they_are_let(function: str, tm
     assert marker.exists()
 
 
-def test_the_refusal_names_what_the_file_asks_for(tmp_path: Path) -> None:
+def test_the_refusal_names_what_the_file_would_import(tmp_path: Path) -> None:
     torch.save({"model": Payload(tmp_path / "m", "os.system")}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match=r"it needs (posix|os|nt)\.system"):
         load_checkpoint(tmp_path / "evil.pth")

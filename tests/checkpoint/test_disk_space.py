@@ -1,4 +1,4 @@
-"""Whether a disk holds what a run will save, asked before the first step."""
+"""Whether a disk has space for what a run will save, checked before the first step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from sharpstudent.checkpoint import disk_space as room
+from sharpstudent.checkpoint import disk_space
 from sharpstudent.checkpoint.disk_space import check_disk_space, estimate_disk_space, measure_tensors
 from sharpstudent.checkpoint.selection import BestCheckpoints
 from sharpstudent.checkpoint.store import save_checkpoint, save_run_state
@@ -18,7 +18,7 @@ WEIGHTS = measure_tensors(MODEL)
 
 
 def have_free(monkeypatch: pytest.MonkeyPatch, free: int, total: int = 10**12) -> None:
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=free, total=total))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: SimpleNamespace(free=free, total=total))
 
 
 def check(folder: Path, *, resumed: bool = False, keep_best: int = 5) -> str:
@@ -34,11 +34,11 @@ def test_the_estimate_is_what_a_run_really_writes_or_a_little_more(tmp_path: Pat
     for epoch in range(1, 6):
         best.consider(epoch, epoch / 10, lambda path: save_checkpoint(path, {"model": MODEL}, about={}))
         save_run_state(tmp_path, tensors=state, progress={})
-        used = room._measure_files(tmp_path.rglob("*"))
+        used = disk_space._measure_files(tmp_path.rglob("*"))
         largest = max(largest, used)
         if epoch == 1:
             assert used < first
-    assert 0.3 * whole < largest + room.LOG_BYTES < whole
+    assert 0.3 * whole < largest + disk_space.LOG_BYTES < whole
     written = (tmp_path / "last.pth").stat().st_size
     assert written - 2000 <= measure_tensors(state) < 1.1 * written
 
@@ -55,7 +55,7 @@ def test_a_disk_without_room_for_the_first_saves_is_refused(tmp_path: Path, monk
     assert "warning: the disk may fill up before the run ends" in check(tmp_path / "output" / "run")
 
 
-def test_a_disk_with_room_is_told_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enough_disk_space_is_reported_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     have_free(monkeypatch, 5_000_000_000)
     line = check(tmp_path / "output")
     assert line == f"the run needs up to 5.1 MB in {tmp_path / 'output'}, where 5.0 GB are free"
@@ -83,5 +83,5 @@ def test_a_disk_that_does_not_say_how_much_is_free_is_no_obstacle(
     def refuse(_: Path) -> None:
         raise OSError("no such call")
 
-    monkeypatch.setattr(room.shutil, "disk_usage", refuse)
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", refuse)
     assert "is not known" in check(tmp_path)

@@ -133,7 +133,7 @@ def test_missing_or_damaged_safetensors_are_made_again(tmp_path: Path, damage: s
     assert exported.read_bytes() == whole
 
 
-def test_a_damaged_best_model_is_told_on_a_resume_and_does_not_stop_it(tmp_path: Path) -> None:
+def test_a_damaged_best_model_is_reported_on_a_resume_and_does_not_stop_it(tmp_path: Path) -> None:
     best = BestCheckpoints(tmp_path, metric="val_auc")
     consider(best, 0.6)
     path = tmp_path / "best_model.pth"

@@ -69,16 +69,16 @@ def test_the_safetensors_names_metric_and_value(tmp_path: Path) -> None:
     assert (metadata["metric"], metadata["value"], metadata["epoch"]) == ("val_eer", "0.1", "2")
 
 
-@pytest.mark.parametrize("cut", range(6))
-def test_a_resumed_table_goes_on_as_if_nothing_had_been(tmp_path: Path, cut: int) -> None:
+@pytest.mark.parametrize("stop", range(6))
+def test_a_resumed_table_goes_on_as_if_uninterrupted(tmp_path: Path, stop: int) -> None:
     values = [0.3, 0.1, 0.2, 0.1, 0.05]
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     consider_all(open_table(whole, keep=2), values)
     first = open_table(halved, keep=2)
-    consider_all(first, values[:cut])
+    consider_all(first, values[:stop])
     second = open_table(halved, keep=2)
     assert second.restore(json.loads(json.dumps(first.state()))) == []
-    consider_all(second, values[cut:], first=cut + 1)
+    consider_all(second, values[stop:], first=stop + 1)
     assert {path.name: path.read_bytes() for path in halved.iterdir()} == {
         path.name: path.read_bytes() for path in whole.iterdir()
     }

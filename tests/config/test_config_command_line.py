@@ -78,7 +78,7 @@ def test_flags_and_allowances_are_passed_on():
 
 
 @pytest.mark.parametrize("flag", ["--print-config", "--dry-run"])
-def test_without_a_name_a_mere_look_takes_the_configs_own(flag: str):
+def test_without_a_name_a_command_that_only_shows_uses_the_configs_own(flag: str):
     assert parse("mine.json", flag).config.name == "mine"
 
 
@@ -108,7 +108,7 @@ def test_a_config_whose_name_is_unsafe_in_a_path_is_cleaned():
         (["--set"], "expected one argument"),
     ],
 )
-def test_a_wrong_argument_is_answered_with_the_right_one(argv: list[str], words: str):
+def test_a_wrong_argument_is_refused_with_the_right_one(argv: list[str], words: str):
     assert words in refuse("mine.json", "-n", "a", *argv)
 
 
@@ -202,7 +202,7 @@ def test_a_resume_with_another_config_is_refused_key_by_key():
     assert "--allow changed-config" in text
 
 
-def test_a_change_may_be_allowed_and_is_told():
+def test_a_change_may_be_allowed_and_is_reported():
     start_run()
     line = parse("mine.json", "--set", "epoch=5", "--resume", "run", "--allow", "changed-config")
     assert line.config.training.epochs == 5

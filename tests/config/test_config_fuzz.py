@@ -1,4 +1,4 @@
-"""Whatever stands in a file or on the command line, the answer is a RunConfig or a UserError and nothing else."""
+"""Whatever stands in a file or on the command line, the outcome is a RunConfig or a UserError and nothing else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cut_and_paste(draw: st.DrawFn) -> bytes:
 CONTENTS = st.binary(max_size=200) | st.composite(cut_and_paste)()
 
 
-def answer_to(argv: list[str], stage: Stage) -> CommandLine | UserError:
+def parse_or_error(argv: list[str], stage: Stage) -> CommandLine | UserError:
     try:
         return parse_command_line(argv, stage=stage, find_task=find_task)
     except UserError as error:
@@ -54,12 +54,12 @@ def check(content: bytes, stage: Stage, *argv: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.json")
         file.write_bytes(content)
-        answer = answer_to([str(file), "-n", "fuzz", *argv], stage)
-        if isinstance(answer, UserError):
-            assert all(problem.where and problem.what for problem in answer.problems)
-            assert answer.as_text().encode("utf-8", "backslashreplace")  # as standard error prints it
+        outcome = parse_or_error([str(file), "-n", "fuzz", *argv], stage)
+        if isinstance(outcome, UserError):
+            assert all(problem.where and problem.what for problem in outcome.problems)
+            assert outcome.as_text().encode("utf-8", "backslashreplace")  # as standard error prints it
             return
-        config = answer.config
+        config = outcome.config
         assert isinstance(config, RunConfig)
         assert print_resolved(config)
         file.write_text(config.model_dump_json(indent=2), encoding="utf-8")

@@ -38,7 +38,7 @@ def problems_of(keys: dict[str, Any]) -> dict[str, Problem]:
         ({"zzz": 3}, "zzz", "known here: task, seed"),
     ],
 )
-def test_an_unknown_key_is_answered_with_the_nearest_known_one(keys: dict[str, Any], where: str, remedy: str):
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(keys: dict[str, Any], where: str, remedy: str):
     problem = problems_of(keys)[where]
     assert "is not a known key" in problem.what
     assert remedy in str(problem.remedy)
@@ -73,7 +73,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(keys: dict[str, A
         ("stage1", None, "a group of keys", "docs/config.md"),
     ],
 )
-def test_a_wrong_value_is_answered_with_what_was_expected_and_a_remedy(
+def test_a_wrong_value_is_refused_with_what_was_expected_and_a_remedy(
     key: str, value: object, expected: str, remedy: str
 ):
     problem = problems_of({key: value})[key]
@@ -91,7 +91,7 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_file():
     assert set(problems_of(keys)) == {"alpha", "zz", "lr", "stage2.alpha_end", "stage2.epocs", "device", "image_size"}
 
 
-def test_a_long_value_is_cut_in_the_message():
+def test_a_long_value_is_shortened_in_the_message():
     assert len(str(problems_of({"lr": "x" * 10_000})["lr"].got)) <= 80
 
 
@@ -129,6 +129,6 @@ def test_the_task_of_a_config_that_names_none_is_that_of_the_guide():
     assert read_task_name({}) == "deepfake"
 
 
-def test_a_misspelt_task_is_told_before_the_keys_of_another_task_are_found_wrong():
+def test_a_misspelt_task_is_reported_before_the_keys_of_another_task_are_found_wrong():
     with pytest.raises(UserError, match=r'^taks: is not a known key\n.*\n.*did you mean "task"'):
         read_task_name({"taks": "mine:Mine", "data": {"root": "x"}})

@@ -1,4 +1,4 @@
-"""A task of the user's own: its keys, models, metrics and terms in a config, and how its runs are taken up again."""
+"""A task of the user's own: its keys, models, metrics and terms in a config, and how its runs are resumed."""
 
 from __future__ import annotations
 
@@ -121,18 +121,18 @@ def test_set_reaches_the_group_data() -> None:
         ({"image_size": 3}, ("image_size: is not a known key",)),
     ],
 )
-def test_a_wrong_key_of_the_task_is_told_as_any_other(keys: dict[str, Any], words: tuple[str, ...]) -> None:
+def test_a_wrong_key_of_the_task_is_reported_as_any_other(keys: dict[str, Any], words: tuple[str, ...]) -> None:
     text = refuse(**keys)
     for word in words:
         assert word in text
 
 
-def test_without_the_group_its_missing_keys_are_told_by_name() -> None:
+def test_without_the_group_its_missing_keys_are_reported_by_name() -> None:
     Path("mine.json").write_text(json.dumps({"task": "signals:Signals", "student": "small"}))
     assert "data.root: is missing" in refuse("mine.json", "-n", "run")
 
 
-def test_an_option_that_is_a_key_of_the_task_is_answered_with_set() -> None:
+def test_an_option_that_is_a_key_of_the_task_is_refused_with_set_as_the_remedy() -> None:
     assert "write --set length=8" in refuse("mine.json", "-n", "run", "--length=8")
 
 
@@ -266,7 +266,7 @@ def test_a_task_without_class_labels_has_terms_in_stage_1_alone_too() -> None:
         ({"term": "hard", "over": "pixels"}, ("over: is not a known key",)),
     ],
 )
-def test_a_wrong_setting_of_a_term_is_told_by_its_place(term: dict[str, Any], words: tuple[str, ...]) -> None:
+def test_a_wrong_setting_of_a_term_is_reported_by_its_place(term: dict[str, Any], words: tuple[str, ...]) -> None:
     if not words:
         assert start(stage1={"terms": [term]}).criterion[0].choices == {}
         return
@@ -275,7 +275,7 @@ def test_a_wrong_setting_of_a_term_is_told_by_its_place(term: dict[str, Any], wo
         assert f"stage1.terms[0].{word}" in text or word in text
 
 
-def test_what_every_term_may_be_told_is_written_down_only_where_it_is_not_the_default() -> None:
+def test_settings_that_every_term_has_are_stored_only_where_they_are_not_the_default() -> None:
     def read(**settings: str) -> dict[str, str]:
         keys = {"stage2": {"terms": [{"term": "kd", **settings}]}, "teacher": "big", **WEIGHTS}
         return start(stage=2, **keys).criterion[0].choices
@@ -300,7 +300,7 @@ def test_a_margin_for_weak_teachers_is_of_stage_2_and_off_unless_it_is_given() -
     assert start("--allow", "weak-teacher").allow == ("weak-teacher",)
 
 
-# --- Runs that are taken up again -----------------------------------------------------------------------------------
+# --- Resumed runs --------------------------------------------------------------------------------------------------
 
 
 def test_a_stored_config_is_read_back_once_its_task_is_known() -> None:
@@ -380,7 +380,7 @@ def test_a_step_is_taken_again_with_the_class_named() -> None:
 
 
 @pytest.mark.parametrize("script", ["train_student_only.py", "main_distillation.py"])
-def test_the_scripts_take_a_task_of_the_users_own_and_answer_its_mistakes_with_exit_code_2(script: str) -> None:
+def test_the_scripts_take_a_task_of_the_users_own_and_exit_with_code_2_on_its_mistakes(script: str) -> None:
     write_config(**WEIGHTS, teacher="big")
 
     def run(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -67,9 +67,9 @@ def test_both_stages_take_the_sam_step():
         assert resolve_keys(typing.cast(Stage, stage)).optimizer.rho == 0.05
 
 
-@pytest.mark.parametrize(("flat", "items"), [(1, 1), (3, 1), (4, 1), (7, 1), (8, 2), (16, 4)])
-def test_a_batch_of_stage_2_is_a_quarter_and_never_empty(flat: int, items: int):
-    assert resolve_keys(2, batch_size=flat).training.batch_size == items
+@pytest.mark.parametrize(("flat", "batch_size"), [(1, 1), (3, 1), (4, 1), (7, 1), (8, 2), (16, 4)])
+def test_a_batch_of_stage_2_is_a_quarter_and_never_empty(flat: int, batch_size: int):
+    assert resolve_keys(2, batch_size=flat).training.batch_size == batch_size
 
 
 def test_the_groups_win_over_the_flat_keys_in_their_stage_only():
@@ -166,7 +166,7 @@ def test_an_alpha_that_stays_equal_is_accepted_and_gives_one_row():
     assert len(compute_weight_ranges(resolve_keys(2, alpha_start=0.5))) == 1
 
 
-def test_alpha_start_is_not_looked_at_where_alpha_is_constant():
+def test_alpha_start_is_ignored_where_alpha_is_constant():
     resolve_keys(2, alpha_start=0.1, use_progressive_distillation=False)
 
 

@@ -104,7 +104,7 @@ def test_a_run_with_another_config_is_passed_over_with_the_difference_even_if_it
     assert str(ours) in found
 
 
-def test_a_long_difference_is_cut() -> None:
+def test_a_long_difference_is_shortened() -> None:
     changes = [f"--set={change}" for change in ("lr=0.1", "epoch=9", "rho=0.1", "seed=1", "flat=0.5", "momentum=0.5")]
     leave_run("01_01", *changes, "--set", "student=tf_x")
     (note,) = (note for note in parse(*COMMAND).notes if "passed over" in note)

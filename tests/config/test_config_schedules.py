@@ -1,4 +1,4 @@
-"""Schedules in the config: every kind can be written, and what is wrong is told with its key path before training."""
+"""Schedules in the config: every kind can be written, and what is wrong is reported with its key before training."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def problems_of(stage: Stage = 2, **keys: Any) -> dict[str, Problem]:
     return {problem.where: problem for problem in caught.value.problems}
 
 
-def answer_to(stage: Stage, **keys: Any) -> RunConfig | UserError:
+def resolve_or_error(stage: Stage, **keys: Any) -> RunConfig | UserError:
     try:
         return resolve_keys(stage, **keys)
     except UserError as error:
@@ -336,7 +336,7 @@ def test_the_peak_is_the_highest_value_within_the_run():
     ids=str,
 )
 @pytest.mark.parametrize("group", ["", "stage2"])
-def test_a_wrong_schedule_is_answered_at_its_key_with_a_remedy(
+def test_a_wrong_schedule_is_refused_at_its_key_with_a_remedy(
     group: str, value: object, where: str, what: str, remedy: str
 ):
     found = problems_of(2, **({group: {"lr": value}} if group else {"lr": value}))
@@ -349,7 +349,7 @@ def test_a_wrong_schedule_is_answered_at_its_key_with_a_remedy(
     assert "(number)" not in found[place].as_text()
 
 
-def test_all_that_a_schedule_lacks_and_has_too_much_is_told_at_once():
+def test_all_missing_and_superfluous_keys_of_a_schedule_are_reported_at_once():
     found = problems_of(2, rho={"kind": "linear", "value": 1.0, "points": {"1": 0.5}})
     assert set(found) == {"rho.start", "rho.end", "rho.value", "rho.points"}
 
@@ -388,7 +388,7 @@ def test_anything_like_a_schedule_gives_a_run_that_can_be_kept_and_shown_or_a_me
 ):
     term = {"term": "kd" if stage == 2 else "hard", name: value}
     keys: dict[str, Any] = {name: value} if name in ("lr", "rho") else {f"stage{stage}": {"terms": [term]}}
-    config = answer_to(stage, **keys, epoch=epochs)
+    config = resolve_or_error(stage, **keys, epoch=epochs)
     if isinstance(config, UserError):
         assert all(problem.where and problem.what and problem.remedy for problem in config.problems)
         return
@@ -402,7 +402,7 @@ def test_anything_like_a_schedule_gives_a_run_that_can_be_kept_and_shown_or_a_me
 # --- What --print-config says of them --------------------------------------------------------------------------------
 
 
-def test_a_falling_line_is_told_by_its_two_ends():
+def test_a_falling_line_is_described_by_its_two_ends():
     assert describe_scheduled(resolve_keys(1, epoch=30, stage1={"lr": FALLING})) == [
         "lr: 0.1 at the first step, 0.01 at the last"
     ]
@@ -455,7 +455,7 @@ def test_a_line_of_a_schedule_is_ascii_and_fits_a_terminal_of_100_columns(schedu
         assert max(map(len, line.splitlines())) <= 100
 
 
-def test_a_staircase_of_a_million_stairs_is_told_in_a_moment():
+def test_a_staircase_of_a_million_stairs_is_described_at_once():
     weight = {"kind": "staircase", "start": 1.0, "end": 0.0, "epochs": 1_000_000, "stairs": 1_000_000}
     config = resolve_keys(1, epoch=30, stage1={"rho": weight})
     assert describe_scheduled(config)

@@ -110,7 +110,7 @@ def test_the_key_that_a_message_names_is_the_one_that_the_user_can_write() -> No
     assert name_weights_key(resolve_teachers(TWO[1]), 0) == "teachers[0].weights"
 
 
-def test_a_difference_in_one_teacher_is_told_by_its_place() -> None:
+def test_a_difference_in_one_teacher_is_reported_by_its_place() -> None:
     changed = [TWO[0], TWO[1] | {"weight": 2.0}]
     changes = compare_configs(resolve_teachers(*TWO), resolve_teachers(*changed))
     assert changes == ["teachers.1.weight: 1 -> 2"] or changes == ["teachers.1.weight: 1.0 -> 2.0"]

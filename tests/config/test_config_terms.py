@@ -113,7 +113,7 @@ def test_a_weight_that_is_not_a_number_never_gets_as_far_as_a_term() -> None:
             resolve_keys(2, terms=[{"term": "hard", "weight": weight}])
 
 
-def test_all_mistakes_of_a_list_are_told_together() -> None:
+def test_all_mistakes_of_a_list_are_reported_together() -> None:
     text = refusal(terms=[{"term": "kd", "temperature": -1, "weight": -1}, {"term": "nothing"}])
     assert text.startswith("3 problems")
 
@@ -132,10 +132,10 @@ def test_every_setting_of_every_term_has_a_default_in_its_own_range() -> None:
                 resolve_keys(2, ema_decay=0.9, terms=[entry])
 
 
-# --- Dialects -------------------------------------------------------------------------------------------------------
+# --- Presets --------------------------------------------------------------------------------------------------------
 
 
-def test_the_additive_dialect_adds_the_teachers_term_with_a_cosine_temperature() -> None:
+def test_the_additive_preset_adds_the_teachers_term_with_a_cosine_temperature() -> None:
     hard, kd = resolve_keys(2, distill_weight=0.3).criterion
     assert hard.weight == constant(1.0)
     assert kd.weight == constant(0.3)
@@ -144,16 +144,16 @@ def test_the_additive_dialect_adds_the_teachers_term_with_a_cosine_temperature()
     assert kd.numbers["temperature"] == Cosine(start=2.0, end=6.0)
 
 
-def test_the_additive_dialect_without_a_weight_is_hard_labels_alone() -> None:
+def test_the_additive_preset_without_a_weight_is_hard_labels_alone() -> None:
     hard, kd = resolve_keys(2, dialect="additive").criterion
     assert (hard.weight, kd.weight) == (constant(1.0), constant(0.0))
 
 
-def test_without_any_of_its_keys_a_config_speaks_the_two_stage_dialect() -> None:
+def test_without_any_of_its_keys_a_config_uses_the_two_stage_preset() -> None:
     assert resolve_keys(2).criterion == resolve_keys(2, dialect="two_stage").criterion
 
 
-def test_a_group_that_speaks_another_dialect_wins_over_the_flat_keys() -> None:
+def test_a_group_with_another_preset_wins_over_the_flat_keys() -> None:
     keys = {"alpha_start": 0.9, "alpha_end": 0.5, "stage2": {"distill_weight": 0.2}}
     assert resolve_keys(2, **keys).criterion[1].weight == constant(0.2)
 
@@ -179,10 +179,10 @@ def test_an_alpha_that_rises_matters_to_nobody_who_does_not_use_it() -> None:
     resolve_keys(2, alpha_start=0.1, alpha_end=0.5, stage2={"terms": [{"term": "hard"}]})
 
 
-def test_every_key_of_a_dialect_is_a_key_of_the_file_and_of_stage_2() -> None:
-    for dialect in PRESETS.values():
-        assert set(dialect.keys) <= set(FileKeys.model_fields)
-        assert set(dialect.keys) <= set(Stage2Keys.model_fields)
+def test_every_key_of_a_preset_is_a_key_of_the_file_and_of_stage_2() -> None:
+    for preset in PRESETS.values():
+        assert set(preset.keys) <= set(FileKeys.model_fields)
+        assert set(preset.keys) <= set(Stage2Keys.model_fields)
 
 
 def test_what_a_schedule_does_not_say_is_not_written_down() -> None:
@@ -191,7 +191,7 @@ def test_what_a_schedule_does_not_say_is_not_written_down() -> None:
     assert TermSection.model_validate_json(kd.model_dump_json()) == kd
 
 
-def test_flat_keys_that_a_stage_does_not_read_are_told() -> None:
+def test_flat_keys_that_a_stage_does_not_read_are_reported() -> None:
     keys = {"alpha_end": 0.4, "stage2": {"terms": [{"term": "hard"}]}}
     notes = describe_choices(validate_keys(WEIGHTS | keys, DeepfakeTask), 2)
     assert "stage 2 takes its loss from stage2.terms, so these flat keys have no effect: alpha_end" in notes

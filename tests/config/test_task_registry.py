@@ -1,4 +1,4 @@
-"""How the class of a task is found: by an installed name, or by where it is, and what is told where it is not."""
+"""How the class of a task is found: by an installed name, or by where it is, and the message where it is not found."""
 
 from __future__ import annotations
 
@@ -69,16 +69,16 @@ def test_a_checkout_knows_its_tasks_however_old_its_installation_is(monkeypatch:
 def test_an_installed_package_knows_its_tasks_from_its_entry_points(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][registry.GROUP]
-    install(tmp_path, "sharpstudent", *(f"{name} = {reference}" for name, reference in told.items()))
+    entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][registry.GROUP]
+    install(tmp_path, "sharpstudent", *(f"{name} = {reference}" for name, reference in entries.items()))
     sys.path.insert(0, str(tmp_path))  # before the installation of this checkout
     monkeypatch.setattr(registry, "__file__", str(tmp_path / "lib" / "sharpstudent" / "registry.py"))
     assert find_task("deepfake") is DeepfakeTask
 
 
 def test_every_built_in_name_can_be_found() -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][registry.GROUP]
-    for name, reference in told.items():
+    entries = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][registry.GROUP]
+    for name, reference in entries.items():
         assert reference.startswith(f"sharpstudent.tasks.{name}.")
         assert find_task(name).__name__ == reference.partition(":")[2]
 
@@ -98,12 +98,12 @@ def test_a_name_that_two_projects_have_registered_is_refused_with_both(tmp_path:
         assert words in text
 
 
-def test_a_registered_task_whose_module_is_gone_is_told_with_the_module(tmp_path: Path) -> None:
+def test_a_registered_task_whose_module_is_gone_is_reported_with_the_module(tmp_path: Path) -> None:
     install(tmp_path, "recordings", "gone = gone_away:Signals")
     assert "there is no gone_away" in refusal("gone")
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones_and_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones_and_the_nearest() -> None:
     text = refusal("deepfakes")
     assert text.startswith("task: is not a known task")
     assert 'one of "deepfake"' in text
@@ -154,12 +154,12 @@ def test_a_file_that_names_a_class_imports_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["signals.py:Signals", "tasks/signals:Signals", "signals:", ":Signals", "a::b", "a:b.c"]
 )
-def test_what_names_no_class_is_answered_with_the_form(name: str, tmp_path: Path) -> None:
+def test_a_name_of_no_class_is_refused_with_the_form(name: str, tmp_path: Path) -> None:
     write_signals(tmp_path)
     assert "does not name a class\n    expected: package.module:Class" in refusal(name, tmp_path)
 
 
-def test_a_module_that_is_nowhere_is_told_with_the_places(tmp_path: Path) -> None:
+def test_a_missing_module_is_reported_with_the_places_searched(tmp_path: Path) -> None:
     text = refusal("nowhere_at_all.tasks:Signals", tmp_path)
     assert "names the module nowhere_at_all.tasks, and there is no nowhere_at_all" in text
     assert str(tmp_path) in text
@@ -177,9 +177,7 @@ def test_a_module_that_is_nowhere_is_told_with_the_places(tmp_path: Path) -> Non
         ("def (", "SyntaxError"),
     ],
 )
-def test_what_a_module_raises_as_it_is_imported_is_told_with_its_file_and_line(
-    line: str, words: str, tmp_path: Path
-) -> None:
+def test_an_exception_during_import_is_reported_with_its_file_and_line(line: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "broken_one.py").write_text(f"\n\n{line}\n")
     text = refusal("broken_one:Signals", tmp_path)
     assert f"{tmp_path / 'broken_one.py'}" in text

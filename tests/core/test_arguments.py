@@ -1,4 +1,4 @@
-"""The command line of every script: its help fits a screen, and a misspelt option is answered by the nearest one."""
+"""The command line of every script: its help fits a screen, and a misspelt option is met with the nearest one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_help_of_a_script_fits_60_lines_and_ends_in_examples(script: str) ->
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_misspelt_option_is_answered_by_the_nearest_one_even_where_others_are_missing(script: str) -> None:
+def test_a_misspelt_option_is_refused_with_the_nearest_one_even_where_others_are_missing(script: str) -> None:
     wrong, right = SCRIPTS[script]
     done = run(script, wrong, "3")
     assert done.returncode == 2

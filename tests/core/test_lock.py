@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sharpstudent.core import io as lock
+from sharpstudent.core import io
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import LOCK_NAME, lock_folder
 
@@ -25,10 +25,10 @@ HOLDER = """
 import os, sys, time
 from pathlib import Path
 from sharpstudent.core.io import lock_folder
-held = lock_folder(Path(sys.argv[1]), print)
+lock = lock_folder(Path(sys.argv[1]), print)
 child = os.fork()
 if child == 0:
-    del held  # what a forked child drops is not its own
+    del lock  # what a forked child drops is not its own
     time.sleep(60)
     os._exit(0)
 print(os.getpid(), child, flush=True)
@@ -40,7 +40,7 @@ from pathlib import Path
 from sharpstudent.core.io import lock_folder
 from sharpstudent.core.errors import exit_codes
 with exit_codes():
-    held = lock_folder(Path(sys.argv[1]), print)
+    lock = lock_folder(Path(sys.argv[1]), print)
 """
 
 
@@ -61,12 +61,12 @@ def refuse_lock(folder: Path) -> str:
 
 
 def take_once(folder: Path) -> None:
-    held = lock_folder(folder, pytest.fail)
-    assert held is not None
-    held.release()
+    lock = lock_folder(folder, pytest.fail)
+    assert lock is not None
+    lock.release()
 
 
-@pytest.mark.skipif(lock.fcntl is None, reason="this system has no POSIX locks")
+@pytest.mark.skipif(io.fcntl is None, reason="this system has no POSIX locks")
 def test_a_second_process_is_refused_until_the_first_is_killed_though_a_child_of_it_lives_on(tmp_path: Path) -> None:
     holder = start(HOLDER, tmp_path)
     assert holder.stdout is not None
@@ -88,15 +88,15 @@ def test_a_second_process_is_refused_until_the_first_is_killed_though_a_child_of
         holder.communicate()
 
 
-@pytest.mark.skipif(lock.fcntl is None, reason="this system has no POSIX locks")
+@pytest.mark.skipif(io.fcntl is None, reason="this system has no POSIX locks")
 def test_a_process_that_is_refused_says_so_and_exits_2_and_takes_it_when_it_is_given_up(tmp_path: Path) -> None:
-    held = lock_folder(tmp_path, pytest.fail)
-    assert held is not None
+    lock = lock_folder(tmp_path, pytest.fail)
+    assert lock is not None
     taker = start(TAKER, tmp_path)
     out, err = taker.communicate(timeout=60)
     assert taker.returncode == 2, out + err
     assert f"process {os.getpid()} on " in err
-    held.release()
+    lock.release()
     taker = start(TAKER, tmp_path)
     out, err = taker.communicate(timeout=60)
     assert (taker.returncode, out, err) == (0, "", "")
@@ -115,11 +115,11 @@ def test_a_process_gets_its_own_lock_again_and_keeps_it_when_one_user_of_it_is_g
 
 
 def test_the_lock_file_names_its_holder_only_while_it_is_held(tmp_path: Path) -> None:
-    held = lock_folder(tmp_path, pytest.fail)
-    assert held is not None
+    lock = lock_folder(tmp_path, pytest.fail)
+    assert lock is not None
     record = json.loads((tmp_path / LOCK_NAME).read_text())
     assert (record["pid"], record["host"]) == (os.getpid(), socket.gethostname())
-    del held
+    del lock
     gc.collect()
     assert (tmp_path / LOCK_NAME).read_bytes() == b""
 
@@ -129,7 +129,7 @@ def test_a_holder_that_left_no_readable_name_is_still_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     (tmp_path / LOCK_NAME).write_bytes(content)
-    monkeypatch.setattr(lock.fcntl, "lockf", fail_with(errno.EAGAIN))
+    monkeypatch.setattr(io.fcntl, "lockf", fail_with(errno.EAGAIN))
     assert "an unknown process" in refuse_lock(tmp_path)
 
 
@@ -141,20 +141,22 @@ def fail_with(number: int):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_disk_without_locks_is_told_and_the_run_goes_on(
+def test_a_disk_without_locks_is_reported_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(lock.fcntl, "lockf", fail_with(number))
+    monkeypatch.setattr(io.fcntl, "lockf", fail_with(number))
     assert lock_folder(tmp_path, said.append) is None
     (line,) = said
     assert f"{tmp_path} is not locked" in line
     assert os.strerror(number) in line
 
 
-def test_a_system_without_locks_is_told_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_locks_is_reported_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
-    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(io, "fcntl", None)
     assert lock_folder(tmp_path, said.append) is None
     assert "this system has no POSIX locks" in said[0]
     assert list(tmp_path.iterdir()) == []

@@ -102,7 +102,7 @@ def test_a_task_s_own_term_is_made_by_a_module_without_packages(
 
 
 @pytest.mark.parametrize("builder", ["no_such_module:build", "json:no_such_function"])
-def test_a_task_s_own_term_that_cannot_be_made_is_told_with_its_builder(builder: str) -> None:
+def test_a_task_s_own_term_that_cannot_be_made_is_reported_with_its_builder(builder: str) -> None:
     section = TermSection(name="mine", term="mine", weight=ONE)
     with pytest.raises(UserError, match=rf"term mine.*cannot be made(.|\n)*{builder}"):
         build_criterion([section], TWO, more={"mine": TermSpec(builder, "nobody makes it")})

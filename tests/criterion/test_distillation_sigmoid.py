@@ -86,7 +86,7 @@ def test_it_is_zero_where_both_agree_and_positive_elsewhere(outputs: int) -> Non
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_the_term_asks_the_teacher_at_its_temperature_and_is_alive(outputs: int) -> None:
+def test_the_term_softens_the_teachers_logits_and_has_a_gradient(outputs: int) -> None:
     term = build_one("kd_sigmoid", make_shapes(outputs), temperature=2.5)
     student, teacher = draw(8, outputs, seed=0).requires_grad_(), draw(8, outputs, seed=1).requires_grad_()
     rows = term.compute({"logits": student}, make_batch(), {"logits": teacher}, temperature=2.5)

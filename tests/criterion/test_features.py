@@ -70,7 +70,7 @@ def test_it_is_zero_between_equal_maps_and_positive_between_others(shape: tuple[
     assert features.compute_distance(one, draw_map(shape, 1), distance).min().item() > 0.1
 
 
-def test_the_cosine_does_not_look_at_lengths_and_the_squares_do() -> None:
+def test_the_cosine_ignores_lengths_and_the_squares_do_not() -> None:
     student, teacher = draw_map(MAPS[0]), draw_map(MAPS[0], 1)
     torch.testing.assert_close(
         compute_distance(3.0 * student, teacher, "cosine"), compute_distance(student, teacher, "cosine")
@@ -190,7 +190,7 @@ def test_the_first_weights_follow_the_seed_and_the_random_state_is_left_alone() 
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_the_layers_to_tap_are_found_in_the_config_each_once() -> None:
+def test_the_layers_to_hook_are_found_in_the_config_each_once() -> None:
     sections = [
         make_section("hard"),
         make_section("features", **LAYERS),
@@ -217,8 +217,8 @@ def test_layers_that_cannot_be_matched_are_refused_by_name_and_shape(
 ) -> None:
     with pytest.raises(UserError) as refused:
         build_features(student, teacher)
-    told = refused.value.as_text()
-    assert all(part in told for part in (reason, f"blocks.1 {student}", f"stages.2 {teacher}"))
+    message = refused.value.as_text()
+    assert all(part in message for part in (reason, f"blocks.1 {student}", f"stages.2 {teacher}"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How rows count: a term is the mean over the rows that weigh anything, however a batch is cut."""
+"""How rows count: a term is the mean over the rows that weigh anything, however a batch is split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ def test_k_parts_equal_one_batch_whatever_their_rows_weigh(parts: list[list[floa
     batch = make_weighted(label=[weight for part in parts for weight in part])
     criterion = build_criterion([make_section("hard", weight=0.7), make_section("kd", weight=0.3, where="label")], TWO)
     logits, teacher = draw(len(batch), seed=seed), draw(len(batch), seed=seed + 100)
-    whole, cut = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    whole, split = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     expected = criterion({"logits": whole}, batch, {"teacher": {"logits": teacher}}, START)
     expected.total.backward()
     start, total, pieces = 0, 0.0, []
@@ -47,11 +47,11 @@ def test_k_parts_equal_one_batch_whatever_their_rows_weigh(parts: list[list[floa
     assert totals == {"hard": sum(map(sum, parts)), "kd": sum(map(sum, parts))}
     for rows in pieces:
         source_outputs = {"logits": teacher[rows]}
-        value = criterion({"logits": cut[rows]}, batch[rows], {"teacher": source_outputs}, START, totals=totals)
+        value = criterion({"logits": split[rows]}, batch[rows], {"teacher": source_outputs}, START, totals=totals)
         value.total.backward()
         total += value.total.item()
     assert total == pytest.approx(expected.total.item(), rel=5e-6, abs=1e-6)
-    torch.testing.assert_close(cut.grad, whole.grad, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(split.grad, whole.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_a_term_is_the_weighted_mean_of_its_rows_as_numpy_computes_it() -> None:
@@ -146,8 +146,8 @@ def test_target_names_what_a_term_learns_from() -> None:
 def test_an_output_that_the_student_does_not_give_is_refused_with_those_that_it_gives(on: str) -> None:
     with pytest.raises(UserError) as refused:
         build_one("hard", make_shapes(2, student={"a": (2, 3, 4, 4)}), on=on)
-    told = refused.value.as_text()
-    assert all(part in told for part in ("'hard'", repr(on), "logits, features/a"))
+    message = refused.value.as_text()
+    assert all(part in message for part in ("'hard'", repr(on), "logits, features/a"))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

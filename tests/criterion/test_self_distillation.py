@@ -24,7 +24,7 @@ def test_no_gradient_reaches_the_average() -> None:
     assert average.grad is None
 
 
-def test_beside_kd_each_gets_the_answer_of_its_own_source() -> None:
+def test_beside_kd_each_term_gets_the_outputs_of_its_own_source() -> None:
     criterion = build_criterion([make_section("kd"), make_section("self")], TWO)
     assert criterion.sources == {"teacher", "ema"}
 

@@ -117,7 +117,7 @@ def test_a_term_of_weight_0_is_not_computed_and_needs_no_teacher() -> None:
     assert set(WeightedSum([hard(Constant(1.0)), silent])(draw_outputs(0), make_batch(), {}, START).terms) == {"hard"}
 
 
-def test_the_same_arguments_give_the_same_value_as_often_as_sam_asks() -> None:
+def test_the_same_arguments_give_the_same_value_in_both_passes_of_sam() -> None:
     criterion = WeightedSum([hard(ALPHA), kd(REST)])
     teacher = draw_outputs(1)
     values = [criterion(draw_outputs(0), make_batch(), {"teacher": teacher}, START).total for _ in range(3)]
@@ -173,26 +173,28 @@ def test_hard_labels_alone_need_no_teacher() -> None:
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(0, 99))
 @settings(deadline=None, max_examples=100)
-def test_the_parts_of_a_batch_add_up_to_the_batch_whatever_the_cut(sizes: list[int], seed: int) -> None:
+def test_the_parts_of_a_batch_add_up_to_the_batch_however_it_is_split(sizes: list[int], seed: int) -> None:
     """Value, terms and gradient: a row weighs the same in a large part and in a small one."""
     count, criterion = sum(sizes), WeightedSum([hard(Constant(0.7)), kd(Constant(0.3))])
     teacher, batch = draw_outputs(seed + 100, count), make_batch(count)
-    whole, cut = draw_outputs(seed, count), draw_outputs(seed, count)
+    whole, split = draw_outputs(seed, count), draw_outputs(seed, count)
     expected = criterion(whole, batch, {"teacher": teacher}, START)
     expected.total.backward()
     values = []
     for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
         rows = slice(end - size, end)
         sources: dict[TargetSource, Outputs] = {"teacher": {"logits": teacher["logits"][rows]}}
-        value = criterion({"logits": cut["logits"][rows]}, batch[rows], sources, START, totals=criterion.count([batch]))
+        value = criterion(
+            {"logits": split["logits"][rows]}, batch[rows], sources, START, totals=criterion.count([batch])
+        )
         value.total.backward()
         values.append(value)
     assert sum(value.total.item() for value in values) == pytest.approx(expected.total.item(), rel=2e-6, abs=1e-7)
     for name, term in expected.terms.items():
         assert sum(value.terms[name].item() for value in values) == pytest.approx(term.item(), rel=2e-6, abs=1e-7)
     assert whole["logits"].grad is not None
-    assert cut["logits"].grad is not None
-    torch.testing.assert_close(cut["logits"].grad, whole["logits"].grad, rtol=1e-6, atol=1e-9)
+    assert split["logits"].grad is not None
+    torch.testing.assert_close(split["logits"].grad, whole["logits"].grad, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_a_term_that_gives_no_value_a_row_is_refused_by_its_name(compute: Callab
         criterion(draw_outputs(0), make_batch(), {}, START)
 
 
-def test_each_term_gets_the_answer_of_the_source_that_it_asks() -> None:
+def test_each_term_gets_the_outputs_of_its_source() -> None:
     seen: dict[str, object] = {}
 
     def make(name: str, source: TargetSource | None) -> WeightedTerm:

@@ -53,10 +53,10 @@ def raise_an_os_error() -> None:
 
 
 class Faulty(MadeSamples):
-    """Items up to `at` are sound and take `seconds` each; from there on a worker does `fault` first."""
+    """Samples up to `at` are sound and take `seconds` each; from there on a worker does `fault` first."""
 
-    def __init__(self, items: int, fault: Callable[[], None], *, at: int = 0, seconds: float = 0.0) -> None:
-        super().__init__(items)
+    def __init__(self, count: int, fault: Callable[[], None], *, at: int = 0, seconds: float = 0.0) -> None:
+        super().__init__(count)
         self._fault, self._at, self._seconds = fault, at, seconds
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:

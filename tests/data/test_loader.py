@@ -1,4 +1,4 @@
-"""Batches: the same bytes for any number of workers, stand-ins for what cannot be read, no draw from global states."""
+"""Batches: the same bytes for any number of workers, substitutes for unreadable samples, no global random states."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_a_slice_of_a_batch_keeps_what_is_known_of_its_rows() -> None:
     assert batch.to(torch.device("cpu")).rows["sample"] == batch.rows["sample"]
 
 
-def test_a_batch_is_cut_between_samples() -> None:
+def test_a_batch_is_split_between_samples() -> None:
     batch = make_batch(MadeSamples(4, sizes=(2, 1, 3)), 3, 1, 2, 0)  # of 2, 1, 3 and 2 rows
     assert [part.rows["id"] for part in batch.split(2)] == [batch.rows["id"][:3], batch.rows["id"][3:]]
     assert [len(part) for part in batch.split(3)] == [3, 3, 2]
@@ -236,7 +236,7 @@ def test_loading_does_not_touch_the_global_random_states(workers: int) -> None:
     assert np.random.get_state()[1].tobytes() == numpy_before
 
 
-def test_the_global_random_states_do_not_reach_the_items() -> None:
+def test_the_global_random_states_do_not_reach_the_samples() -> None:
     torch.manual_seed(1)
     first = to_bytes(load(MadeSamples(6)))
     torch.manual_seed(2)
@@ -247,7 +247,7 @@ def test_the_global_random_states_do_not_reach_the_items() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_item_is_replaced_by_a_readable_one_and_reported_with_the_reason(workers: int) -> None:
+def test_an_unreadable_sample_is_replaced_by_a_readable_one_and_reported_with_the_reason(workers: int) -> None:
     loaded = load(MadeSamples(8, broken=(2, 5)), workers=workers)
     replaced = [r for batch in loaded for r in batch.replaced]
     assert {(r.path, r.reason) for r in replaced} == {(f"photos/{i}.jpg", "is empty (0 bytes)") for i in (2, 5)}
@@ -257,7 +257,7 @@ def test_an_unreadable_item_is_replaced_by_a_readable_one_and_reported_with_the_
     assert all(batch.batch.rows["sample"] == (0, 0, 1, 1, 2, 2) for batch in loaded)
 
 
-def test_the_stand_in_depends_on_the_items_key_alone() -> None:
+def test_the_substitute_depends_on_the_key_of_the_sample_alone() -> None:
     """Not on its place in a batch, nor on what was read before."""
     source = MadeSamples(30, broken=(2, 3))
     keys = [SampleKey(epoch, 2) for epoch in range(1, 5)]

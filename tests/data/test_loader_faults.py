@@ -29,7 +29,7 @@ FOLDERS = [str(PROGRAM.parents[2]), str(PROGRAM.parents[1] / "helpers"), str(PRO
 
 
 def open_batches(source: MadeSamples, *, workers: int = 2, timeout_s: float = 30.0) -> Iterator[LoadedBatch]:
-    """Batches of 4 items."""
+    """Batches of 4 samples."""
     keys = evaluation_batches(len(source), 4)
     return load_batches(source, keys, seed=0, num_workers=workers, timeout_s=timeout_s)
 
@@ -69,7 +69,7 @@ def _no_process_is_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("fault", ["sleep", "block_in_a_system_call", "halt"])
-def test_a_worker_that_hangs_is_told_after_the_timeout_with_the_batch_and_the_remedy(fault: str) -> None:
+def test_a_worker_that_hangs_is_reported_after_the_timeout_with_the_batch_and_the_remedy(fault: str) -> None:
     batches = open_batches(Faulty(40, getattr(faulty_samples, fault), at=8), timeout_s=0.8)
     start = time.monotonic()
     with pytest.raises(TrainingStopped) as caught:
@@ -114,9 +114,9 @@ def test_a_program_whose_workers_hang_deaf_to_signals_ends_within_5_s_of_its_err
     finally:
         _kill_group(process)
     assert left == []
-    told = re.search(r"told at ([\d.]+)", out)
-    assert told is not None, err
-    assert ended - float(told[1]) < 5
+    reported = re.search(r"told at ([\d.]+)", out)
+    assert reported is not None, err
+    assert ended - float(reported[1]) < 5
     if "fail" in words:
         assert "ZeroDivisionError" in err
     else:
@@ -186,7 +186,7 @@ def test_a_program_that_was_suspended_has_not_waited() -> None:
 # --- Dying ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_killed_while_a_batch_is_waited_for_is_told_at_once() -> None:
+def test_a_worker_killed_while_a_batch_is_waited_for_is_reported_at_once() -> None:
     batches = open_batches(Faulty(40, faulty_samples.sleep, at=4))
     next(batches)
     victim = list_workers()[0]
@@ -199,7 +199,7 @@ def test_a_worker_killed_while_a_batch_is_waited_for_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_worker_killed_while_the_training_process_computes_is_told_at_the_next_batch_not_in_the_step(
+def test_a_worker_killed_while_the_training_process_computes_is_reported_at_the_next_batch_not_in_the_step(
     number: signal.Signals,
 ) -> None:
     batches = open_batches(Faulty(40, faulty_samples.sleep, at=4))
@@ -214,27 +214,27 @@ def test_a_worker_killed_while_the_training_process_computes_is_told_at_the_next
     assert time.monotonic() - start < 2
 
 
-def test_a_worker_that_dies_as_soon_as_it_starts_is_told() -> None:
+def test_a_worker_that_dies_as_soon_as_it_starts_is_reported() -> None:
     start = time.monotonic()
     with pytest.raises(TrainingStopped, match="a loader process died"):
         next(open_batches(Faulty(8, faulty_samples.be_killed), workers=1))
-    assert time.monotonic() - start < 5.5  # a death before torch has begun to look is seen at its next look
+    assert time.monotonic() - start < 5.5  # a death before torch first checks its workers is seen at its next check
 
 
-def test_a_worker_that_dies_is_told_in_another_than_the_main_thread_too() -> None:
-    told: list[str] = []
+def test_a_worker_that_dies_is_reported_in_another_than_the_main_thread_too() -> None:
+    reported: list[str] = []
 
     def load() -> None:
         try:
             list(open_batches(Faulty(40, faulty_samples.be_killed, at=8)))
         except TrainingStopped as error:
-            told.append(str(error))
+            reported.append(str(error))
 
     thread = threading.Thread(target=load)
     thread.start()
     thread.join(20)
-    assert told
-    assert "killed by SIGKILL" in told[0]
+    assert reported
+    assert "killed by SIGKILL" in reported[0]
 
 
 def test_a_death_changes_nothing_for_the_next_loading() -> None:
@@ -266,7 +266,9 @@ def test_workers_leave_ctrl_c_and_sigterm_to_the_training_process() -> None:
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("raise_a_runtime_error", RuntimeError), ("raise_an_os_error", OSError)])
-def test_what_make_raises_in_a_worker_is_told_with_its_kind_and_its_place(fault: str, kind: type[Exception]) -> None:
+def test_an_exception_of_make_in_a_worker_is_reported_with_its_type_and_its_place(
+    fault: str, kind: type[Exception]
+) -> None:
     with pytest.raises(UserError, match=f"make raised {kind.__name__}") as caught:
         list(open_batches(Faulty(8, getattr(faulty_samples, fault))))
     assert "a defect, not" in str(caught.value)
@@ -288,7 +290,7 @@ def test_a_bus_error_of_a_worker_points_to_shared_memory() -> None:
         list(open_batches(Faulty(40, faulty_samples.have_a_bus_error, at=8)))
 
 
-def test_a_worker_that_cannot_be_started_is_told_and_those_that_started_are_ended(
+def test_a_worker_that_cannot_be_started_is_reported_and_those_that_started_are_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fork, forked = os.fork, []
@@ -398,12 +400,12 @@ def test_a_program_that_has_loaded_several_epochs_leaves_nothing_in_the_temporar
 
 
 @pytest.mark.parametrize(
-    ("error", "told"), [(EOFError(), ""), (ConnectionResetError(), ""), (KeyError("a"), "KeyError")]
+    ("error", "reported"), [(EOFError(), ""), (ConnectionResetError(), ""), (KeyError("a"), "KeyError")]
 )
 def test_a_worker_says_nothing_of_a_connection_that_the_training_process_gave_up(
-    error: BaseException, told: str, capsys: pytest.CaptureFixture[str]
+    error: BaseException, reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _tell_all_but_lost_connections(type(error), error, None)
     said = capsys.readouterr().err
-    assert told in said
-    assert bool(said) == bool(told)
+    assert reported in said
+    assert bool(said) == bool(reported)

@@ -81,7 +81,7 @@ def test_what_speaks_for_real_is_not_lit() -> None:
     assert turned.max() > 0.9
 
 
-def test_an_opened_model_is_looked_into_through_its_adaptation() -> None:
+def test_an_opened_model_has_maps_through_its_adaptation() -> None:
     need_grad_cam()
     model = BrightSpots()
     model.preprocess = PicturePreprocess(mean=(0.1,) * 3, std=(0.8,) * 3)

@@ -50,5 +50,5 @@ def open_file(path: Path, task: Sequence[str] = CLASSES, **spec: Any) -> OpenedM
 
 
 @torch.inference_mode()
-def judge(model: nn.Module, pictures: Tensor) -> Tensor:
+def predict(model: nn.Module, pictures: Tensor) -> Tensor:
     return model(pictures)["logits"].clone()

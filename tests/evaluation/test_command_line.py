@@ -116,7 +116,7 @@ def test_a_task_without_a_renderer_reads_splits_and_paths(place: Path) -> None:
         (["a.pth", "--config", "nowhere.json"], "nowhere.json"),
     ],
 )
-def test_slips_are_told_with_what_would_be_right(words: list[str], said: str) -> None:
+def test_slips_are_refused_with_what_would_be_right(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         parse_command_line(words, script=EVALUATE)
 

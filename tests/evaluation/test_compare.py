@@ -74,14 +74,14 @@ def test_every_metric_has_its_value_and_an_interval_over_groups() -> None:
     (model,) = build(evaluate({"one": ("model", [table])})).models
     assert set(model.metrics) == {"accuracy", "distance"}
     assert model.metrics["accuracy"].value == np.mean(table["logits"].argmax(1) == table["label"])
-    for figure in model.metrics.values():
-        assert figure.low is not None
-        assert figure.value is not None
-        assert figure.high is not None
-        assert figure.low < figure.value < figure.high
+    for metric in model.metrics.values():
+        assert metric.low is not None
+        assert metric.value is not None
+        assert metric.high is not None
+        assert metric.low < metric.value < metric.high
 
 
-def test_of_several_sets_each_is_told_and_all_together_and_groups_of_two_sets_are_never_one() -> None:
+def test_several_sets_are_reported_each_and_all_together_and_their_groups_stay_apart() -> None:
     tables = [make_table(0.8, 1.0), make_table(0.6, 2.0, seed=1)]
     results = build(evaluate({"one": ("model", tables)}, ("day", "night")))
     metrics = results.models[0].metrics
@@ -92,10 +92,10 @@ def test_of_several_sets_each_is_told_and_all_together_and_groups_of_two_sets_ar
     both = [metrics[f"accuracy@{part}"].value for part in ("day", "night")]
     assert metrics["accuracy"].value == pytest.approx(np.mean(both))
     assert [(one.rows, one.groups, one.counts) for one in results.data] == [(150, 30, {"stop": 75, "go": 75})] * 2
-    assert len({one.fingerprint for one in results.data}) == 1  # the same rows, however they were answered
+    assert len({one.fingerprint for one in results.data}) == 1  # the same rows, whatever the models predicted
 
 
-def test_the_better_of_two_is_told_by_the_direction_of_each_metric() -> None:
+def test_the_better_of_two_depends_on_the_direction_of_each_metric() -> None:
     models = {"good": ("model", [make_table(0.9, 1.0)]), "bad": ("model", [make_table(0.6, 2.0)])}
     results = build(evaluate(models))  # type: ignore[arg-type]
     accuracy, distance = results.comparisons
@@ -104,14 +104,14 @@ def test_the_better_of_two_is_told_by_the_direction_of_each_metric() -> None:
     assert distance.difference.value is not None
     assert accuracy.difference.value < 0 < distance.difference.value
     assert (accuracy.better, distance.better) == ("b", "b")
-    told = " ".join(results.verdict)
-    assert "good is better than bad: difference in share right +" in told
-    assert "good is better than bad: difference in distance −1" in told
-    assert "where lower is better" in told
+    text = " ".join(results.verdict)
+    assert "good is better than bad: difference in share right +" in text
+    assert "good is better than bad: difference in distance −1" in text
+    assert "where lower is better" in text
     assert results.verdict[0].startswith("Best share right: good (0.")
 
 
-def test_models_that_cannot_be_told_apart_are_said_to_be_so() -> None:
+def test_models_without_a_clear_difference_are_reported_as_such() -> None:
     table = make_table(0.7, 1.0)
     other = {**table, "distance": table["distance"][::-1].copy()}
     results = build(evaluate({"a": ("model", [table]), "b": ("model", [other])}))
@@ -127,7 +127,7 @@ def test_models_that_cannot_be_told_apart_are_said_to_be_so() -> None:
         (0.85, "Whether stage 2 as a whole helped cannot be told from this data."),
     ],
 )
-def test_the_headline_answers_whether_distillation_helped(before: float, headline: str) -> None:
+def test_the_headline_says_whether_distillation_helped(before: float, headline: str) -> None:
     models = {
         "T": ("teacher", [make_table(0.95, 1.0)]),
         "B": ("before", [make_table(before, 1.0)]),
@@ -140,14 +140,14 @@ def test_the_headline_answers_whether_distillation_helped(before: float, headlin
         ("D", "T"),
         ("B", "T"),
     ]
-    told = (
+    text = (
         "Its teacher T is better than the student D: difference in ",
         "Which of the student D and its teacher T is ",
     )
-    assert any(line.startswith(told) for line in results.verdict)
+    assert any(line.startswith(text) for line in results.verdict)
 
 
-def test_a_control_is_the_answer_where_there_is_one() -> None:
+def test_a_control_decides_where_there_is_one() -> None:
     models = {
         "B": ("before", [make_table(0.6, 1.0)]),
         "C": ("control", [make_table(0.85, 1.0)]),
@@ -157,12 +157,12 @@ def test_a_control_is_the_answer_where_there_is_one() -> None:
     assert results.verdict[0] == "Whether distillation helped cannot be told from this data."
 
 
-def test_a_model_is_held_against_chance_where_it_is_known_and_few_groups_are_warned_of() -> None:
+def test_a_model_is_compared_with_chance_where_it_is_known_and_few_groups_give_a_warning() -> None:
     results = build(evaluate({"guess": ("model", [make_table(0.5, 1.0, groups=8)])}))
-    told = " ".join(results.verdict)
-    assert "which cannot be told from chance (.500)" in told
-    assert "There are 8 roads only" in told
-    assert "The distance of guess is 1" in told
+    text = " ".join(results.verdict)
+    assert "which cannot be told from chance (.500)" in text
+    assert "There are 8 roads only" in text
+    assert "The distance of guess is 1" in text
     assert "The distance of guess" not in next(line for line in results.verdict if "chance" in line)
 
 
@@ -170,9 +170,9 @@ def test_what_a_metric_cannot_say_is_null_with_a_note() -> None:
     table = make_table(0.8, 1.0)
     table["distance"] = np.full(len(table["id"]), np.nan)
     results = build(evaluate({"one": ("model", [table])}))
-    figure = results.models[0].metrics["distance"]
-    assert figure.value is None
-    assert figure.note
+    metric = results.models[0].metrics["distance"]
+    assert metric.value is None
+    assert metric.note
     (line,) = [line for line in results.verdict if "The distance of one has" in line]
     assert line.startswith("The distance of one has no value: ")
     assert line.count("no value") == 1
@@ -181,8 +181,8 @@ def test_what_a_metric_cannot_say_is_null_with_a_note() -> None:
 
 def test_one_group_gives_values_without_intervals() -> None:
     results = build(evaluate({"one": ("model", [make_table(0.8, 1.0, groups=1, each=40)])}))
-    figure = results.models[0].metrics["accuracy"]
-    assert (figure.low, figure.note) == (None, "no interval: fewer than two roads")
+    metric = results.models[0].metrics["accuracy"]
+    assert (metric.low, metric.note) == (None, "no interval: fewer than two roads")
 
 
 def test_models_of_different_rows_are_not_compared() -> None:
@@ -228,7 +228,7 @@ def test_all_that_models_said_lies_beside_the_report(tmp_path: Path) -> None:
     assert float(rows[7]["distance"]) == table["distance"][1]
 
 
-def test_a_set_has_a_name_of_its_own_and_is_asked_for_once() -> None:
+def test_a_set_has_a_name_of_its_own_and_is_requested_once() -> None:
     assert check_names(["day", "night"], ["a", "b"]) == ["day", "night"]
     for names, words, said in (
         (["x@y"], ["a"], "cannot name a data set"),

@@ -37,7 +37,7 @@ class BrightPairs(Samples):
         return self._count
 
     def name(self, index: int) -> str:
-        return f"item {index}"
+        return f"sample {index}"
 
     def group(self, index: int) -> str:
         return f"person {index // 2}"
@@ -54,7 +54,7 @@ class BrightPairs(Samples):
 
 
 class Brightness(nn.Module):
-    """Says how bright a picture is, and with what mode it was asked."""
+    """Returns how bright a picture is, and records its mode at each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def evaluate_several(models: list[nn.Module], samples: BrightPairs, *, workers: 
     return compute_tables(models, samples, DeepfakeTask(), batch_size=3, num_workers=workers, device=CPU, **settings)
 
 
-def test_every_sample_is_asked_once_and_ids_labels_and_logits_belong_together() -> None:
+def test_every_sample_is_read_once_and_ids_labels_and_logits_belong_together() -> None:
     table, replaced = evaluate(Brightness(), BrightPairs(7))
     assert replaced == ()
     assert table["logits"].shape == (14, 2)
@@ -91,7 +91,7 @@ def test_every_sample_is_asked_once_and_ids_labels_and_logits_belong_together() 
         assert (logit[1] > 100 / 255) == (kind == "fake")
 
 
-def test_scores_come_in_the_order_of_the_items_and_of_each_items_pictures() -> None:
+def test_outputs_come_in_the_order_of_the_samples_and_of_the_pictures_of_each() -> None:
     table, _ = evaluate(Brightness(), BrightPairs(5))
     assert table["id"].tolist() == [f"{index}#{kind}" for index in range(5) for kind in ("real", "fake")]
 
@@ -118,14 +118,14 @@ def test_two_evaluations_and_any_number_of_workers_give_the_same_scores() -> Non
 
 
 @pytest.mark.parametrize("was_training", [True, False])
-def test_the_model_is_asked_in_evaluation_mode_and_gets_its_own_mode_back(was_training: bool) -> None:
+def test_the_model_runs_in_evaluation_mode_and_gets_its_own_mode_back(was_training: bool) -> None:
     model = Brightness().train(was_training)
     evaluate(model, BrightPairs(4))
     assert model.modes == [False, False]
     assert model.training == model.dropout.training == was_training
 
 
-def test_several_models_in_one_pass_say_what_each_says_alone_and_each_item_is_made_once() -> None:
+def test_several_models_in_one_pass_give_what_each_gives_alone_and_each_sample_is_made_once() -> None:
     class Counted(BrightPairs):
         def make(self, index: int, rng: np.random.Generator) -> Sample:
             made.append(index)
@@ -135,7 +135,7 @@ def test_several_models_in_one_pass_say_what_each_says_alone_and_each_item_is_ma
     models = [make_student(seed) for seed in range(3)]
     together, replaced = evaluate_several(models, Counted(7, broken=(4,)))
     assert len(made) == 8  # the substitute of the fifth too
-    assert [r.path for r in replaced] == ["item 4"]
+    assert [r.path for r in replaced] == ["sample 4"]
     for model, table in zip(models, together, strict=True):
         alone, _ = evaluate(model, BrightPairs(7, broken=(4,)))
         assert all(table[name].tobytes() == alone[name].tobytes() for name in alone)
@@ -185,11 +185,11 @@ def test_the_student_can_learn_on_after_an_evaluation() -> None:
     assert step(make_batch(), START).ok
 
 
-def test_items_that_cannot_be_read_are_reported_and_others_stand_in_for_them() -> None:
+def test_samples_that_cannot_be_read_are_reported_and_substituted_by_others() -> None:
     model = Brightness()
     outcomes = [evaluate(model, BrightPairs(7, broken=(4,)), workers=workers) for workers in (0, 1)]
     for table, replaced in outcomes:
-        assert [(r.path, r.reason) for r in replaced] == [("item 4", "is broken")]
+        assert [(r.path, r.reason) for r in replaced] == [("sample 4", "is broken")]
         assert len(table["label"]) == 14
         assert "4#real" not in table["id"]
     assert outcomes[0][0]["id"].tolist() == outcomes[1][0]["id"].tolist()

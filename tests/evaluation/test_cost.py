@@ -1,4 +1,4 @@
-"""What a picture costs: closed forms of parameters and MACs, and figures that a failure leaves out with its reason."""
+"""What a picture costs: closed forms of parameters and MACs, and metrics that a failure leaves out with its reason."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_macs_of_the_papers_models_at_full_size() -> None:
 
 
 @pytest.mark.usefixtures("no_child")
-def test_what_a_model_costs_is_told_whole(tmp_path: Path) -> None:
+def test_the_costs_of_a_model_are_reported_completely(tmp_path: Path) -> None:
     exported = save_export(tmp_path / "a.safetensors")
     costs = [measure_cost(open_file(path), rounds=5) for path in (exported, exported.with_suffix(".pth"))]
     for found, path in zip(costs, (exported, exported.with_suffix(".pth")), strict=True):
@@ -106,7 +106,7 @@ def test_latency_is_the_median_and_95th_percentile_of_the_rounds_after_the_warm_
     assert (found.latency_ms, found.latency_p95_ms) == (10.0, 19.0)
 
 
-def test_a_picture_is_judged_once_a_round_and_a_few_times_before() -> None:
+def test_a_picture_is_evaluated_once_a_round_and_a_few_times_before() -> None:
     calls: list[tuple[int, ...]] = []
     model = Plain(16)
     model.register_forward_pre_hook(lambda _, args, named: calls.append(tuple(named["image"].shape)), with_kwargs=True)
@@ -145,7 +145,7 @@ def fake_run(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         ("import time; time.sleep(60)", "took longer than 1 s"),
     ],
 )
-def test_a_child_that_dies_costs_the_memory_figure_only(
+def test_a_child_process_that_dies_leaves_out_the_memory_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
 ) -> None:
     monkeypatch.setattr(cost, "CHILD_TIMEOUT_S", 1.0)
@@ -158,11 +158,11 @@ def test_a_child_that_dies_costs_the_memory_figure_only(
     assert words in found.notes[0]
 
 
-def test_the_child_is_told_all_that_the_file_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, Any]] = []
+def test_the_child_process_gets_all_that_the_file_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: list[dict[str, Any]] = []
 
     def run(args: Sequence[str], **_: Any) -> Any:
-        asked.append(json.loads(args[-1]))
+        arguments.append(json.loads(args[-1]))
         raise OSError("no more processes")
 
     monkeypatch.setattr(cost.subprocess, "run", run)
@@ -170,7 +170,7 @@ def test_the_child_is_told_all_that_the_file_does_not_say(tmp_path: Path, monkey
     assert (found, note) == (None, "memory: not measured, its process could not be started (no more processes)")
     threads = torch.get_num_threads()
     reopen = {"architecture": "test_resnet", "image_size": SIDE, "classes": ["real", "fake"]}
-    assert asked == [{"path": str((tmp_path / "a.pth").resolve()), "reopen": reopen, "threads": threads}]
+    assert arguments == [{"path": str((tmp_path / "a.pth").resolve()), "reopen": reopen, "threads": threads}]
 
 
 def test_of_an_onnx_file_its_numbers_are_counted_and_its_macs_are_not(
@@ -203,14 +203,14 @@ def test_latencies_are_taken_in_turns_and_each_model_gets_all_its_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = [open_file(save_ours(tmp_path / name)) for name in ("a.pth", "b.pth")]
-    asked: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []
 
     def take(model: nn.Module, _: object, *, rounds: int) -> list[float]:
-        asked.append(("a" if model is models[0].model else "b", rounds))
+        calls.append(("a" if model is models[0].model else "b", rounds))
         return [1.0] * rounds
 
     monkeypatch.setattr(cost, "measure_latencies_ms", take)
     monkeypatch.setattr(cost, "_measure_memory", lambda *_: (None, None))
     cost.measure_costs(models, device=CPU, rounds=52)
-    assert [name for name, _ in asked] == ["a", "b"] * cost.TURNS
-    assert [sum(rounds for name, rounds in asked if name == one) for one in "ab"] == [52, 52]
+    assert [name for name, _ in calls] == ["a", "b"] * cost.TURNS
+    assert [sum(rounds for name, rounds in calls if name == one) for one in "ab"] == [52, 52]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from model_forms import CLASSES, SIDE, SMALL, build, judge, make_pictures, open_file, save_export, save_ours
+from model_forms import CLASSES, SIDE, SMALL, build, make_pictures, open_file, predict, save_export, save_ours
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.evaluation.run import note_equal_weights
@@ -44,10 +44,10 @@ def test_a_checkpoint_its_run_folder_and_its_export_give_the_very_logits_of_the_
     run = tmp_path / "run_a_11_23_04_33_25"
     exported = save_export(run / "weights" / "best_model.safetensors")
     checkpoint = run / "weights" / "best_model.pth"
-    want = judge(build(), make_pictures())
+    want = predict(build(), make_pictures())
     for path, kind in ((checkpoint, "checkpoint"), (run, "checkpoint"), (exported, "safetensors")):
         opened = open_file(path)
-        assert torch.equal(judge(opened.model, make_pictures()), want)
+        assert torch.equal(predict(opened.model, make_pictures()), want)
         assert (opened.kind, opened.architecture, opened.input_key, opened.classes) == (kind, SMALL, SIDE, CLASSES)
         assert opened.name == "run_a_11_23_04_33_25"
         assert opened.path == (exported if kind == "safetensors" else checkpoint)
@@ -57,7 +57,7 @@ def test_a_checkpoint_its_run_folder_and_its_export_give_the_very_logits_of_the_
         assert any("0 missing, 0 unexpected" in note for note in opened.notes)
 
 
-def test_a_model_is_called_as_asked_or_as_its_file(tmp_path: Path) -> None:
+def test_a_model_is_named_as_requested_or_after_its_file(tmp_path: Path) -> None:
     path = save_ours(tmp_path / "0004_0.8213_val.pth")
     assert open_file(path).name == "0004_0.8213_val"
     assert open_file(path, name="mine").name == "mine"
@@ -74,10 +74,10 @@ def test_logits_come_in_the_tasks_order_whatever_the_files(tmp_path: Path) -> No
     path = save_ours(tmp_path / "a.pth", classes=["fake", "real"])
     opened = open_file(path)
     assert opened.classes == ("fake", "real")
-    assert torch.equal(judge(opened.model, make_pictures()), judge(build(), make_pictures()).flip(1))
+    assert torch.equal(predict(opened.model, make_pictures()), predict(build(), make_pictures()).flip(1))
     three = save_ours(tmp_path / "b.pth", build(classes=3), classes=["c", "a", "b"])
-    want = judge(build(classes=3), make_pictures())[:, [1, 2, 0]]
-    assert torch.equal(judge(open_file(three, ("a", "b", "c")).model, make_pictures()), want)
+    want = predict(build(classes=3), make_pictures())[:, [1, 2, 0]]
+    assert torch.equal(predict(open_file(three, ("a", "b", "c")).model, make_pictures()), want)
 
 
 def test_what_a_checkpoint_says_itself_can_be_repeated_but_not_contradicted(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_plain_timm_state_dict_with_a_head_of_the_tasks_classes_gives_timms_lo
     path = save_weights(tmp_path / "teacher.tar", prefixed(prefix, source.state_dict()), wrapper)
     opened = open_file(path, architecture=SMALL, image_size=SIDE)
     assert (opened.kind, opened.about, opened.name) == ("weights", {}, "teacher")
-    torch.testing.assert_close(judge(opened.model, make_pictures()), source(make_pictures()).detach())
+    torch.testing.assert_close(predict(opened.model, make_pictures()), source(make_pictures()).detach())
     assert any("evaluated as: RGB in 0..1, as it is; 32 px; logits in the order real, fake" in n for n in opened.notes)
 
 
@@ -142,13 +142,13 @@ def test_the_published_teacher_is_recognised_by_its_tensors(tmp_path: Path) -> N
     published = save_weights(tmp_path / "FFc23.tar", tensors, "model")
     benchmark = {key.replace("net.", "backbone.efficientnet.", 1): value for key, value in tensors.items()}
     benchmark = {key.replace("efficientnet._fc", "last_layer"): value for key, value in benchmark.items()}
-    want = judge(source, make_pictures(1, 64))
+    want = predict(source, make_pictures(1, 64))
     for path in (published, save_weights(tmp_path / "bench.pth", benchmark)):
         opened = open_file(path)
         assert (opened.architecture, opened.input_key, opened.kind) == (EFFICIENTNET_B4, 380, "weights")
         assert any("architecture is efficientnet-b4, by the names" in note for note in opened.notes)
         small = open_file(path, image_size=64)
-        assert torch.equal(judge(small.model, make_pictures(1, 64)), want)
+        assert torch.equal(predict(small.model, make_pictures(1, 64)), want)
 
 
 def test_mean_and_std_scale_what_bare_weights_see(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_mean_and_std_scale_what_bare_weights_see(tmp_path: Path) -> None:
     spec: dict[str, Any] = {"architecture": SMALL, "image_size": SIDE}
     mean, std = (torch.tensor(SCALE[name]).reshape(1, 3, 1, 1) for name in ("mean", "std"))
     opened = open_file(path, **spec, **SCALE)
-    torch.testing.assert_close(judge(opened.model, make_pictures()), judge(build(), (make_pictures() - mean) / std))
+    torch.testing.assert_close(predict(opened.model, make_pictures()), predict(build(), (make_pictures() - mean) / std))
     assert "minus 0.485, 0.456, 0.406, divided by 0.229, 0.224, 0.225" in opened.notes[-1]
     for wrong in ({"std": (0.5, 0.0, 0.5)}, {"mean": (float("nan"), 0.0, 0.0)}, {"std": (1.0,)}):
         assert "is no scale of red, green and blue" in refusal(path, **spec, **wrong)
@@ -165,7 +165,7 @@ def test_mean_and_std_scale_what_bare_weights_see(tmp_path: Path) -> None:
 def test_the_class_order_of_bare_weights_is_taken_from_the_caller(tmp_path: Path) -> None:
     path = save_weights(tmp_path / "w.pth", build().state_dict())
     opened = open_file(path, architecture=SMALL, image_size=SIDE, classes=("fake", "real"))
-    assert torch.equal(judge(opened.model, make_pictures()), judge(build(), make_pictures()).flip(1))
+    assert torch.equal(predict(opened.model, make_pictures()), predict(build(), make_pictures()).flip(1))
     text = refusal(path, architecture=SMALL, image_size=SIDE, classes=("live", "fake"))
     assert "tells other classes apart" in text
 
@@ -177,7 +177,7 @@ def test_bare_weights_that_do_not_say_enough_are_refused_with_the_option_that_sa
     assert "--image-size" in refusal(path, architecture=SMALL, image_size=0)
 
 
-def test_weights_of_another_architecture_than_asked_are_refused_with_names_of_both_sides(tmp_path: Path) -> None:
+def test_weights_of_another_architecture_than_requested_are_refused_with_names_of_both_sides(tmp_path: Path) -> None:
     path = save_weights(tmp_path / "w.pth", build().state_dict())
     text = refusal(path, architecture="test_efficientnet", image_size=SIDE)
     assert "tensors matched" in text
@@ -239,7 +239,7 @@ def test_a_changed_bit_and_a_cut_off_file_are_seen(tmp_path: Path) -> None:
     assert "damaged" in refusal(path)
 
 
-def test_a_file_that_asks_to_run_code_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"model": build()}, path)
     assert "nothing in it was run" in refusal(path)
@@ -259,8 +259,8 @@ def test_pictures_of_another_size_are_resized_and_those_of_its_own_are_left_alon
     opened = open_file(save_ours(tmp_path / "a.pth"))
     large = make_pictures(2, 48)
     small = torch.nn.functional.interpolate(large, (SIDE, SIDE), mode="bilinear", antialias=True)
-    assert torch.equal(judge(opened.model, large), judge(build(), small))
-    assert not torch.equal(judge(opened.model, large), judge(build(), large))
+    assert torch.equal(predict(opened.model, large), predict(build(), small))
+    assert not torch.equal(predict(opened.model, large), predict(build(), large))
 
 
 def test_a_graph_is_kept_where_the_pictures_ask_for_a_gradient(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ONNX files judge as the classifiers that they were exported from; what cannot be understood is refused by name."""
+"""ONNX files predict as the classifiers that they were exported from; what cannot be understood is refused by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_forms import SIDE, SMALL, build, judge, make_pictures, open_file
+from model_forms import SIDE, SMALL, build, make_pictures, open_file, predict
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.evaluation.onnx import OnnxClassifier
@@ -128,15 +128,15 @@ def test_an_exported_classifier_gives_its_logits_for_any_number_of_pictures(expo
     assert any("evaluated as: RGB in 0..1, as it is; 32 px; logits in the order real, fake" in n for n in opened.notes)
     for count in (1, 2, 5):
         pictures = make_pictures(count)
-        torch.testing.assert_close(judge(opened.model, pictures), judge(build(), pictures), atol=1e-4, rtol=0)
+        torch.testing.assert_close(predict(opened.model, pictures), predict(build(), pictures), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_fixed_batch_is_filled_and_cut(tmp_path: Path, batch: int) -> None:
+def test_a_fixed_batch_is_padded_and_the_padding_removed(tmp_path: Path, batch: int) -> None:
     opened = open_file(export(tmp_path / "fixed.onnx", build(), batch=batch))
     for count in (1, 4, 7):
         pictures = make_pictures(count)
-        torch.testing.assert_close(judge(opened.model, pictures), judge(build(), pictures), atol=1e-4, rtol=0)
+        torch.testing.assert_close(predict(opened.model, pictures), predict(build(), pictures), atol=1e-4, rtol=0)
 
 
 def test_a_free_size_needs_one_and_takes_it(tmp_path: Path) -> None:
@@ -144,20 +144,20 @@ def test_a_free_size_needs_one_and_takes_it(tmp_path: Path) -> None:
     assert "--image-size" in refusal(path)
     opened = open_file(path, image_size=48)
     pictures = make_pictures(2, 48)
-    torch.testing.assert_close(judge(opened.model, pictures), judge(build(), pictures), atol=1e-4, rtol=0)
+    torch.testing.assert_close(predict(opened.model, pictures), predict(build(), pictures), atol=1e-4, rtol=0)
     assert open_file(describe(path, image_size=64)).input_key == 64
 
 
 def test_metadata_are_believed(exported: Path, tmp_path: Path) -> None:
-    path = tmp_path / "told.onnx"
+    path = tmp_path / "described.onnx"
     path.write_bytes(exported.read_bytes())
     block = {"temperature": 1.5}
     describe(path, architecture=SMALL, classes=["fake", "real"], image_size=SIDE, calibration=block)
     opened = open_file(path)
     assert (opened.architecture, opened.classes, opened.notes) == (SMALL, ("fake", "real"), ())
     assert opened.about["calibration"] == block
-    want = judge(build(), make_pictures()).flip(1)
-    torch.testing.assert_close(judge(opened.model, make_pictures()), want, atol=1e-4, rtol=0)
+    want = predict(build(), make_pictures()).flip(1)
+    torch.testing.assert_close(predict(opened.model, make_pictures()), want, atol=1e-4, rtol=0)
     assert "leave classes out" in refusal(path, classes=("real", "fake"))
     assert "leave mean and std out" in refusal(path, mean=(0.5, 0.5, 0.5))
 
@@ -172,8 +172,8 @@ def test_metadata_that_contradict_the_graph_are_refused(exported: Path, tmp_path
 
 def test_mean_and_std_scale_what_a_file_without_metadata_sees(exported: Path) -> None:
     opened = open_file(exported, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    want = judge(build(), 2 * make_pictures() - 1)
-    torch.testing.assert_close(judge(opened.model, make_pictures()), want, atol=1e-4, rtol=0)
+    want = predict(build(), 2 * make_pictures() - 1)
+    torch.testing.assert_close(predict(opened.model, make_pictures()), want, atol=1e-4, rtol=0)
 
 
 def test_an_onnx_file_gives_no_feature_maps_and_cannot_be_trained(exported: Path) -> None:
@@ -191,15 +191,15 @@ def test_an_onnx_file_gives_no_feature_maps_and_cannot_be_trained(exported: Path
 def test_one_number_a_picture_is_the_log_odds_of_the_second_class(tmp_path: Path, flatten: bool) -> None:
     path = write_graph(tmp_path / "odds.onnx", columns=1, flatten=flatten)
     odds = expect(1)[:, 0]
-    logits = judge(open_file(path).model, make_pictures()).numpy()
+    logits = predict(open_file(path).model, make_pictures()).numpy()
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], odds, atol=1e-6)
-    swapped = judge(open_file(path, classes=("fake", "real")).model, make_pictures()).numpy()
+    swapped = predict(open_file(path, classes=("fake", "real")).model, make_pictures()).numpy()
     np.testing.assert_allclose(swapped[:, 1] - swapped[:, 0], -odds, atol=1e-6)
 
 
 def test_of_several_outputs_the_one_called_logits_is_taken_else_they_are_named(tmp_path: Path) -> None:
     path = write_graph(tmp_path / "two.onnx", outputs=("features", "logits"))
-    np.testing.assert_allclose(judge(open_file(path).model, make_pictures()).numpy(), expect(2), atol=1e-6)
+    np.testing.assert_allclose(predict(open_file(path).model, make_pictures()).numpy(), expect(2), atol=1e-6)
     text = refusal(write_graph(path, outputs=("features", "scores")))
     assert "has 2 outputs, none of them called `logits`" in text
     assert "features, scores" in text
@@ -219,7 +219,7 @@ def test_logits_that_happen_to_be_small_are_no_probabilities(tmp_path: Path) -> 
     path = write_graph(tmp_path / "weak.onnx", columns=1, then="Abs")
     assert 0 <= np.abs(expect(1)).min() <= np.abs(expect(1)).max() <= 1
     opened = open_file(path)
-    np.testing.assert_allclose(judge(opened.model, make_pictures())[:, 1], np.abs(expect(1))[:, 0], atol=1e-6)
+    np.testing.assert_allclose(predict(opened.model, make_pictures())[:, 1], np.abs(expect(1))[:, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("columns", [1000, 3])

@@ -58,13 +58,15 @@ def make_tables(scores: ArrayLike, labels: ArrayLike, groups: Sequence[str]) -> 
 
 
 def find_interval(
-    statistic: Statistic, scores: ArrayLike, labels: ArrayLike, groups: Sequence[str], **told: Any
+    statistic: Statistic, scores: ArrayLike, labels: ArrayLike, groups: Sequence[str], **arguments: Any
 ) -> Estimate:
-    return compute_interval(make_metric(statistic), make_tables(scores, labels, groups), **{"rounds": 2000, **told})
+    return compute_interval(
+        make_metric(statistic), make_tables(scores, labels, groups), **{"rounds": 2000, **arguments}
+    )
 
 
 def find_difference(
-    statistic: Statistic, a: ArrayLike, b: ArrayLike, labels: ArrayLike, groups: Sequence[str], **told: Any
+    statistic: Statistic, a: ArrayLike, b: ArrayLike, labels: ArrayLike, groups: Sequence[str], **arguments: Any
 ) -> Estimate:
     of_a, of_b = (make_tables(scores, labels, groups) for scores in (a, b))
-    return compute_paired(make_metric(statistic), of_a, of_b, **told)
+    return compute_paired(make_metric(statistic), of_a, of_b, **arguments)

@@ -90,7 +90,7 @@ def test_a_higher_level_is_wider() -> None:
     assert compute_width(40, level=0.99) > compute_width(40, level=0.9)
 
 
-def test_resampling_frames_as_if_independent_would_look_too_sure() -> None:
+def test_resampling_frames_as_if_independent_would_give_too_narrow_an_interval() -> None:
     data = draw_people(0, samples_each=20)
     by_person = compute_one(data)
     by_frame = compute_one(People(data.scores, data.labels, [str(i) for i in range(len(data.labels))]))

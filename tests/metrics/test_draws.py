@@ -1,4 +1,4 @@
-"""Figures of resamples from counts: the same as of the samples written out as often as they were drawn."""
+"""Metrics of resamples from counts equal those of rows repeated as often as they were drawn."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ Labels = NDArray[np.int64]
 SAMPLES = st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 5)), min_size=3, max_size=40)
 
 
-def make_pair(fast: Callable[..., Any], plain: Callable[..., float], **told: float) -> tuple[Any, Any]:
-    return partial(fast, **told), partial(plain, **told)
+def make_pair(fast: Callable[..., Any], plain: Callable[..., float], **arguments: float) -> tuple[Any, Any]:
+    return partial(fast, **arguments), partial(plain, **arguments)
 
 
 PAIRS: dict[str, tuple[drawn.DrawStatistic, Callable[[Scores, Labels], float]]] = {
@@ -116,20 +116,26 @@ def test_on_thousands_of_samples_too_in_several_chunks(rounding: int, monkeypatc
         np.testing.assert_allclose(fast(block), expected, rtol=0, atol=1e-12, err_msg=name)
 
 
-def test_every_metric_that_is_told_has_one_form_for_resamples_and_it_was_held_against_its_plain_one() -> None:
+def test_every_reported_metric_has_a_form_for_resamples_that_was_compared_with_its_plain_one() -> None:
     for metric in list_set_metrics({"eer": 0.3}):
         assert (metric.of_draws is None) != (metric.of_sums is None), metric.name
-    held = {fast for fast, _ in (*PAIRS.values(), *SUMS.values())}
-    assert {drawn.compute_aucs, drawn.compute_average_precisions, drawn.compute_eers, build_briers, build_eces} <= held
+    checked = {fast for fast, _ in (*PAIRS.values(), *SUMS.values())}
+    assert {
+        drawn.compute_aucs,
+        drawn.compute_average_precisions,
+        drawn.compute_eers,
+        build_briers,
+        build_eces,
+    } <= checked
 
 
 def compute_both(
     scores: Scores, labels: Labels, names: list[str], statistic: Callable[[Scores, Labels], float], seed: int
 ) -> tuple[Estimate, Estimate]:
     """Its interval by the fast way, and as that of a function that nothing is known of."""
-    told = {"rounds": 60, "seed": seed}
-    fast = find_interval(statistic, scores, labels, names, **told)
-    return fast, find_interval(lambda s, y: statistic(s, y), scores, labels, names, **told)
+    arguments = {"rounds": 60, "seed": seed}
+    fast = find_interval(statistic, scores, labels, names, **arguments)
+    return fast, find_interval(lambda s, y: statistic(s, y), scores, labels, names, **arguments)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -141,10 +147,10 @@ def test_intervals_of_the_fast_auc_are_those_of_repeated_samples_to_the_last_bit
     names = [f"person {i}" for i in group_of]
     fast, slow = compute_both(scores, labels, names, compute_auc_by_rank, seed)
     assert fast == slow
-    told = {"rounds": 60, "seed": seed}
+    arguments = {"rounds": 60, "seed": seed}
     other = np.round(scores + generator.normal(size=300), 1)
-    paired = find_difference(compute_auc_by_rank, scores, other, labels, names, **told)
-    assert paired == find_difference(lambda s, y: compute_auc_by_rank(s, y), scores, other, labels, names, **told)
+    paired = find_difference(compute_auc_by_rank, scores, other, labels, names, **arguments)
+    assert paired == find_difference(lambda s, y: compute_auc_by_rank(s, y), scores, other, labels, names, **arguments)
 
 
 @pytest.mark.parametrize("statistic", [compute_average_precision, compute_eer])
@@ -162,10 +168,10 @@ def test_other_statistics_with_a_fast_form_have_the_same_interval(
 def test_the_size_of_a_block_changes_no_draw(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     group_of, labels = np.array([0, 0, 1, 2, 3, 3, 4]), np.array([0, 0, 1, 0, 1, 1, 0])
     monkeypatch.setattr(groups, "BLOCK_CELLS", cells)
-    told = {"rounds": 23, "seed": 1, "must_hold": find_strata(group_of, labels)}
-    blocks = list(draw_blocks(group_of, **told))
+    arguments = {"rounds": 23, "seed": 1, "must_hold": find_strata(group_of, labels)}
+    blocks = list(draw_blocks(group_of, **arguments))
     assert max(len(block) for block in blocks) == {1: 1, 50: 7, 2**18: 23}[cells]
-    assert np.concatenate(blocks).tolist() == [c.tolist() for c in draw_counts(group_of, **told)]
+    assert np.concatenate(blocks).tolist() == [c.tolist() for c in draw_counts(group_of, **arguments)]
 
 
 def test_a_group_that_is_drawn_more_often_than_a_short_number_holds_is_counted_right(

@@ -118,11 +118,11 @@ def test_no_threshold_with_as_few_alarms_finds_more(samples: list[tuple[int, boo
 
 
 @pytest.mark.parametrize(("reals", "resolved"), [(99, False), (100, True)])
-def test_fewer_reals_than_one_over_the_rate_are_told(reals: int, resolved: bool) -> None:
-    told = describe_resolution(0.01, reals)
-    assert (told is None) is resolved
+def test_fewer_reals_than_one_over_the_rate_are_reported(reals: int, resolved: bool) -> None:
+    note = describe_resolution(0.01, reals)
+    assert (note is None) is resolved
     if not resolved:
-        assert "99 negatives, where 100 are needed" in str(told)
+        assert "99 negatives, where 100 are needed" in str(note)
         assert "99 quiet days, where 100" in str(describe_resolution(0.01, reals, called="quiet days"))
         assert compute_tpr_at_fpr([*range(reals), 5.5, 1000.0], [0] * reals + [1, 1], wanted=0.01) == 0.5
 

@@ -109,8 +109,8 @@ def test_values_of_whole_tables_are_those_of_the_plain_functions_to_the_last_bit
 def test_draws_without_strata_are_the_same_stream_where_nothing_is_drawn_again() -> None:
     group_of = np.arange(40) % 20
     strata = find_strata(group_of, np.arange(40) % 2)
-    plain, held = (list(draw_counts(group_of, rounds=50, seed=3, must_hold=must)) for must in ((), strata))
-    assert np.array_equal(plain, held)
+    plain, stratified = (list(draw_counts(group_of, rounds=50, seed=3, must_hold=must)) for must in ((), strata))
+    assert np.array_equal(plain, stratified)
     # Only one group of four has the stratum: a third of the plain draws are drawn again.
     rare = list(draw_counts(np.arange(4), rounds=50, seed=3, must_hold=[np.array([2])]))
     assert all(counts[2] for counts in rare)

@@ -1,4 +1,4 @@
-"""Paired tests of two models: bootstrap over people, held against DeLong's covariance of all pairs."""
+"""Paired tests of two models: bootstrap over people, compared with DeLong's covariance of all pairs."""
 
 from __future__ import annotations
 

@@ -71,15 +71,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whoever asks for a hub fails the test, and is written down."""
+    """A request to a hub fails the test and is recorded."""
     import huggingface_hub
     import timm
 
-    asked: list[str] = []
+    requests: list[str] = []
 
     def refuse(what: Any, *_: object, **__: object) -> NoReturn:
-        asked.append(str(what))
-        raise AssertionError(f"a hub was asked: {what}")
+        requests.append(str(what))
+        raise AssertionError(f"a request to a hub: {what}")
 
     build = timm.create_model
 
@@ -91,7 +91,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     monkeypatch.setattr(timm, "create_model", create)
-    return asked
+    return requests
 
 
 def build(config: RunConfig, **settings: Any) -> tuple[torch.nn.Module, list[str]]:
@@ -178,12 +178,12 @@ def test_a_hub_that_cannot_be_reached_is_said_within_seconds_with_the_remedy(
     assert "student_init=random" in text
 
 
-def test_a_hub_that_answers_without_the_file_is_the_same_kind_of_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_without_the_file_is_the_same_kind_of_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
     build_model = timm.create_model
 
-    def answer(*_: object, **__: object) -> NoReturn:
+    def respond(*_: object, **__: object) -> NoReturn:
         raise urllib.error.HTTPError("https://hub", 401, "Unauthorized", Message(), None)
 
     def create(name: str, **settings: Any) -> Any:
@@ -191,7 +191,7 @@ def test_a_hub_that_answers_without_the_file_is_the_same_kind_of_error(monkeypat
             raise FileNotFoundError("LocalEntryNotFoundError")
         return build_model(name, **settings)
 
-    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    monkeypatch.setattr(urllib.request, "urlopen", respond)
     monkeypatch.setattr(timm, "create_model", create)
     with pytest.raises(UserError, match="the hub does not give them"):
         build(make_config(student="mobilevitv2_050", init="imagenet"))
@@ -199,7 +199,7 @@ def test_a_hub_that_answers_without_the_file_is_the_same_kind_of_error(monkeypat
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("student", [EFFICIENTNET_B4, "mobilevitv2_050.cvnets_in1k"])
-def test_a_student_without_pretrained_weights_or_name_asks_no_hub(student: str) -> None:
+def test_a_student_without_pretrained_weights_or_name_contacts_no_hub(student: str) -> None:
     with pytest.raises(UserError):
         build(make_config(student=student, init="imagenet"))
 
@@ -228,7 +228,7 @@ def test_stage_2_never_touches_a_hub(no_network: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_stage_2_without_weights_says_that_it_asks_no_hub() -> None:
+def test_stage_2_without_weights_says_that_it_contacts_no_hub() -> None:
     with pytest.raises(UserError, match="stage 2 never asks a hub"):
         build(make_config(stage=2, init="imagenet"))
 
@@ -311,12 +311,12 @@ def test_every_teacher_is_loaded_counted_and_given_its_settings() -> None:
     assert (first.order, second.order) == ((1, 0), None)
     assert (first.model.preprocess, second.model.preprocess.input_size) == (None, 64)  # type: ignore[union-attr]
     images = torch.rand(2, 3, 64, 64)
-    answers = [build_small(4).eval()(images)["logits"].flip(1), build_small(5, OTHER).eval()(2 * images - 1)["logits"]]
-    shares = [answer.softmax(1) * share for answer, share in zip(answers, (0.75, 0.25), strict=True)]
+    outputs = [build_small(4).eval()(images)["logits"].flip(1), build_small(5, OTHER).eval()(2 * images - 1)["logits"]]
+    shares = [logits.softmax(1) * share for logits, share in zip(outputs, (0.75, 0.25), strict=True)]
     torch.testing.assert_close(ensemble(image=images)["logits"].softmax(1), sum(shares))
 
 
-def test_the_problems_of_all_teachers_are_told_together() -> None:
+def test_the_problems_of_all_teachers_are_reported_together() -> None:
     save_run(Path("fits.pth"))
     with pytest.raises(UserError) as caught:
         build_all(
@@ -381,7 +381,7 @@ def test_imagenet_weights_come_first_and_the_fine_tuned_file_after_them() -> Non
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_teacher_without_imagenet_weights_is_told_by_its_own_key() -> None:
+def test_a_teacher_without_imagenet_weights_is_reported_by_its_own_key() -> None:
     section = TeacherSection(name=EFFICIENTNET_B4, weights="t.pth", init="imagenet")
     with pytest.raises(UserError) as caught:
         build_all(section)

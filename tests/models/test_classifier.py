@@ -87,7 +87,7 @@ def test_the_last_feature_map_at_380_px_is_a_grid_of_12_by_12(name: str, channel
         ("eficientnet-b4", EFFICIENTNET_B4),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest(typed: str, meant: str) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest(typed: str, meant: str) -> None:
     with pytest.raises(UserError) as caught:
         build_classifier(typed, classes=2, dropout=0.3)
     assert typed in caught.value.as_text()
@@ -99,7 +99,7 @@ def test_a_name_that_is_near_to_none_says_where_the_names_are() -> None:
         check_model_name("@@@@@@@@@@")
 
 
-def test_a_frozen_teacher_gives_the_same_answer_twice_and_its_features() -> None:
+def test_a_frozen_teacher_gives_the_same_outputs_twice_and_its_features() -> None:
     teacher = FrozenTeacher(build_small(0).train())
     images = torch.rand(2, 3, 64, 64)
     teacher.train()

@@ -1,4 +1,4 @@
-"""Several teachers as one: what each is shown, in which order its classes come, and how their answers are averaged."""
+"""Several teachers as one: the input of each, the order of its classes, and the average of their outputs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def softmax(logits: Any) -> Any:
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_one_teacher_gets_the_very_tensor_and_answers_as_if_alone(average: Any) -> None:
+def test_one_teacher_gets_the_very_tensor_and_its_outputs_are_unchanged(average: Any) -> None:
     model = build_small(4)
     assert isinstance(model, Classifier)
     alone = FrozenTeacher(copy.deepcopy(model))
@@ -152,7 +152,7 @@ def test_pooling_leaves_no_hook_behind() -> None:
     assert not teacher.head._forward_pre_hooks
 
 
-def test_a_model_without_a_head_is_told() -> None:
+def test_a_model_without_a_head_is_refused() -> None:
     with pytest.raises(ValueError, match="0 linear layers"):
         _ = FrozenTeacher(Saying(ONE)).head
 
@@ -184,7 +184,7 @@ def test_two_kinds_of_average_differ_and_agree_where_the_teachers_do() -> None:
     torch.testing.assert_close(ways[0][1], ways[1][1])  # both say the same of the second image
 
 
-def test_half_precision_answers_are_averaged_in_full_precision() -> None:
+def test_half_precision_outputs_are_averaged_in_full_precision() -> None:
     ensemble = make(ONE, TWO)
     for teacher in ensemble.members:
         teacher.model.logits = teacher.model.logits.to(torch.bfloat16)  # type: ignore[assignment]

@@ -100,7 +100,7 @@ def test_an_imagenet_file_of_the_other_library_fills_an_efficientnet_student() -
         ("net._blocks.0._bn0.weight", False),
     ],
 )
-def test_the_head_is_told_from_the_backbone(key: str, expected: bool) -> None:
+def test_the_head_is_distinguished_from_the_backbone(key: str, expected: bool) -> None:
     assert is_head(key) == expected
 
 

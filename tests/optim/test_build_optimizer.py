@@ -101,7 +101,7 @@ def test_the_radius_follows_the_section(changes: dict[str, float], radii: list[f
 
 
 def test_asam_is_switched_on_by_the_section() -> None:
-    """Told by the ascent: under a gradient of ones the elements of a bias move alike, those of weights do not."""
+    """Seen in the ascent: under a gradient of ones the elements of a bias move alike, those of weights do not."""
     for asam in (False, True):
         model = make_model()
         optimizer = build_optimizer(SECTION.model_copy(update={"asam": asam}), model)

@@ -9,7 +9,7 @@ from sharpstudent.report.console import ProgressLine, build_console, format_dura
 
 
 class Clock:
-    """A clock that moves when told."""
+    """A clock that moves when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 100.0

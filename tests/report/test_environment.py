@@ -32,7 +32,7 @@ def test_every_pinned_package_is_described() -> None:
     assert sorted(pinned) == sorted(PACKAGES)
 
 
-def test_no_home_folder_or_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_home_folder_or_host_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/alice")
     text = json.dumps(
         describe_environment(["/home/alice/x/train.py", "--set", "data_root=/home/bob/faces", "/Users/eve/c.json"])
@@ -51,22 +51,24 @@ def test_paths_below_the_source_or_the_working_folder_become_relative(
     assert hide_home(command) == ["main_distillation.py", "c.json", "--set", "data_root=/data/ff"]
 
 
-def test_the_commit_is_told_with_whether_the_source_was_changed(
+def test_the_commit_is_stored_with_whether_the_source_was_changed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / ".git").mkdir()
-    answers = {"rev-parse": "0123abc\n", "status": " M lib/a.py\n"}
+    outputs = {"rev-parse": "0123abc\n", "status": " M lib/a.py\n"}
 
-    def answer(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(command, 0, stdout=answers[command[4]])
+    def run_git(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 0, stdout=outputs[command[4]])
 
     monkeypatch.setattr(environment, "SOURCE_FOLDER", tmp_path)
-    monkeypatch.setattr(subprocess, "run", answer)
+    monkeypatch.setattr(subprocess, "run", run_git)
     assert describe_environment([])["source"] == {"commit": "0123abc", "changed": True}
 
 
 @pytest.mark.parametrize("trouble", ["no clone", "no git", "git fails"])
-def test_without_a_commit_the_rest_is_still_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str) -> None:
+def test_without_a_commit_the_rest_is_still_stored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str
+) -> None:
     def refuse(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         if trouble == "no git":
             raise FileNotFoundError("git")
@@ -88,6 +90,6 @@ def test_a_config_that_is_passed_on_names_no_home_folder() -> None:
         "epoch": 3,
         "none": None,
     }
-    told = environment.hide_homes(config)
-    assert "somebody" not in json.dumps(told)
-    assert told == {"data_root": "~/faces", "teachers": [{"weights": "~/x.tar"}], "epoch": 3, "none": None}
+    hidden = environment.hide_homes(config)
+    assert "somebody" not in json.dumps(hidden)
+    assert hidden == {"data_root": "~/faces", "teachers": [{"weights": "~/x.tar"}], "epoch": 3, "none": None}

@@ -32,7 +32,7 @@ def test_a_resume_forgets_what_is_done_again_and_nothing_else(tmp_path: Path) ->
     assert log.path.read_text().splitlines() == ["Epoch 1/30 | a", "# resumed", "Epoch 2/30 | b", early]
 
 
-def test_the_numbers_that_steer_the_terms_stand_in_the_line_term_by_term() -> None:
+def test_the_weights_and_temperatures_of_the_terms_stand_in_the_line_term_by_term() -> None:
     numbers = {"hard/weight": 0.95, "kd/weight": 0.05, "kd/temperature": 3.0}
     assert format_schedules(numbers) == "hard w=0.95 kd w=0.05 T=3.0"
     assert format_epoch_line(2, 9, {"loss": 1.0}, schedules=numbers) == (

@@ -10,11 +10,11 @@ from sharpstudent.tasks.deepfake.report.guide import describe_next_after_stage1,
 
 
 def after_stage2(val_auc: float | None, stage1_auc: float | None, **others: Any) -> str:
-    told = {"checkpoint": "b.pth", "settings": None, "bands": True, "selected": "val_eer 0.0812", **others}
-    return "\n".join(describe_next_after_stage2(val_auc=val_auc, stage1_auc=stage1_auc, **told))
+    arguments = {"checkpoint": "b.pth", "settings": None, "bands": True, "selected": "val_eer 0.0812", **others}
+    return "\n".join(describe_next_after_stage2(val_auc=val_auc, stage1_auc=stage1_auc, **arguments))
 
 
-def test_the_best_value_is_told_with_its_metric_and_the_auc_beside_it() -> None:
+def test_the_best_value_is_named_with_its_metric_and_the_auc_beside_it() -> None:
     lines = describe_next_after_stage1(
         val_auc=0.91, checkpoint="b.pth", config="c.json", bands=False, selected="val_eer 0.0812"
     )

@@ -1,4 +1,4 @@
-"""In which order items are visited: each once a pass, from any step on, the same for ever."""
+"""The order of samples: each once a pass, from any step on, always the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ sizes = st.integers(1, 40)
     items=sizes, batch_size=sizes, repeats=st.integers(1, 4), seed=st.integers(0, 2**32 - 1), epoch=st.integers(1, 99)
 )
 @settings(max_examples=60, deadline=None)
-def test_each_pass_is_a_permutation_cut_into_full_batches(
+def test_each_pass_is_a_permutation_split_into_full_batches(
     items: int, batch_size: int, repeats: int, seed: int, epoch: int
 ) -> None:
     order = TrainSampler(items, batch_size, repeats, seed)
@@ -54,7 +54,7 @@ def test_a_batch_larger_than_the_set_is_one_batch_of_all_there_is() -> None:
     assert sorted(key.index for key in batch) == [0, 1, 2, 3, 4]
 
 
-def test_every_item_comes_as_often_as_asked_each_time_with_its_own_randomness() -> None:
+def test_every_sample_is_repeated_with_its_own_randomness_each_time() -> None:
     keys = [key for batch in TrainSampler(6, 4, 4, 0).batches(1) for key in batch]
     assert set(Counter(key.index for key in keys).values()) == {4}
     assert len(set(keys)) == 24
@@ -71,7 +71,7 @@ def test_epochs_seeds_and_passes_are_shuffled_differently() -> None:
 
 
 @pytest.mark.parametrize(("items", "batch_size"), [(7, 3), (6, 3), (2, 5)])
-def test_an_evaluation_visits_every_item_once_in_order_with_the_randomness_of_epoch_0(
+def test_an_evaluation_visits_every_sample_once_in_order_with_the_randomness_of_epoch_0(
     items: int, batch_size: int
 ) -> None:
     batches = list(evaluation_batches(items, batch_size))
@@ -86,8 +86,8 @@ def test_a_shuffle_is_a_permutation_of_any_size(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 10, 65])
-def test_a_shuffle_sends_every_place_to_every_item_equally_often(size: int) -> None:
-    """Chi-square of place against item over 4000 keys: its mean is its degrees of freedom, its spread sqrt(2 of
+def test_a_shuffle_sends_every_place_to_every_sample_equally_often(size: int) -> None:
+    """Chi-square of place against sample over 4000 keys: its mean is its degrees of freedom, its spread sqrt(2 of
     them)."""
     rounds = 4000
     counts = np.zeros((size, size))
@@ -106,7 +106,7 @@ def test_neighbours_in_the_set_are_no_neighbours_in_a_shuffle() -> None:
     assert abs(np.mean(apart) - 301 / 3) < 1.0  # of a uniform permutation
 
 
-def test_a_billion_items_are_shuffled_without_a_list_of_them() -> None:
+def test_a_billion_samples_are_shuffled_without_a_list_of_them() -> None:
     order = TrainSampler(items=10**9, batch_size=8, repeats=3, seed=1)
     batch = next(order.batches(2, start_step=10**8))
     assert len({key.index for key in batch}) == 8

@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path: Path, name: s
         make_folder(tmp_path / name)
 
 
-def test_the_disk_errors_of_another_librarys_writer_are_told(tmp_path: Path) -> None:
+def test_the_disk_errors_of_another_librarys_writer_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"events: could not be written \(No space left on device\)"):
         with_disk_error(tmp_path / "events")
 

@@ -1,4 +1,4 @@
-"""Terms that look like losses and cannot teach two classes are found out before a run begins."""
+"""Terms that look like losses and cannot teach two classes are refused before a run begins."""
 
 from dataclasses import replace
 
@@ -50,7 +50,9 @@ def make_term(compute) -> WeightedTerm:
     ("compute", "dead_at"),
     [(compute_non_target_kd, 2), (compute_inter_class, 2), (compute_soft_cross_entropy, 1)],
 )
-def test_a_term_that_dies_at_few_classes_is_refused_there_and_passes_with_more(compute, dead_at: int) -> None:
+def test_a_term_whose_gradient_vanishes_at_few_classes_is_refused_there_and_passes_with_more(
+    compute, dead_at: int
+) -> None:
     with pytest.raises(UserError, match=f"cannot teach a head of {dead_at} output.*gradient vanishes"):
         check_gradient(make_term(compute), make_shapes(dead_at))
     check_gradient(make_term(compute), make_shapes(5))
@@ -113,7 +115,7 @@ def test_the_check_draws_from_generators_of_its_own_and_leaves_no_gradient() -> 
     assert all(p.grad is None for p in term.module.parameters())
 
 
-def test_what_is_refused_is_told_together() -> None:
+def test_all_refused_terms_are_reported_together() -> None:
     sections = [TermSection(name=n, term=n, weight=constant(1.0)) for n in ("hard", "kd", "binary")]
     with pytest.raises(UserError) as refused:
         build_criterion(sections, make_shapes(1))

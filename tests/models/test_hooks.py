@@ -46,7 +46,7 @@ def find_by_own_hooks(model: nn.Module, layers: list[str]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_tapped_model_gives_the_outputs_of_its_layers_and_the_same_logits(training: bool) -> None:
+def test_a_hooked_model_gives_the_outputs_of_its_layers_and_the_same_logits(training: bool) -> None:
     plain, tapped = make_model(tapped=False).train(training), make_model().train(training)
     torch.manual_seed(3)
     expected = find_by_own_hooks(plain, LAYERS)
@@ -97,7 +97,7 @@ def test_a_part_that_is_called_alone_collects_nothing() -> None:
     assert model._feature_hooks._recorded == {}
 
 
-def test_a_copy_has_its_own_store_and_goes_on_being_tapped() -> None:
+def test_a_copy_has_its_own_store_and_stays_hooked() -> None:
     model = make_model().eval()
     twin = copy.deepcopy(model)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_a_copy_has_its_own_store_and_goes_on_being_tapped() -> None:
     assert list(model(IMAGES)) == ["logits", *NAMES]
 
 
-def test_averaged_weights_of_a_tapped_student_follow_it_and_do_not_disturb_it() -> None:
+def test_averaged_weights_of_a_hooked_student_follow_it_and_do_not_disturb_it() -> None:
     model = make_model()
     average = WeightAverage(model, decay=0.5)
     average.update(model)
@@ -183,13 +183,13 @@ def test_a_frozen_teacher_passes_the_features_on_without_a_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "offered"),
+    ("requested", "offered"),
     [("layer2", "backbone.layer2"), ("backbone.layr2", "backbone.layer2"), ("", "--list-layers")],
 )
-def test_an_unknown_layer_is_refused_with_the_nearest_names(asked: str, offered: str) -> None:
+def test_an_unknown_layer_is_refused_with_the_nearest_names(requested: str, offered: str) -> None:
     model = make_model()
     with pytest.raises(UserError) as caught:
-        hook_features(model, ["backbone.layer3", asked])
+        hook_features(model, ["backbone.layer3", requested])
     assert offered in (caught.value.problems[0].remedy or "")
     assert find_feature_hooks(model).layers == tuple(LAYERS)  # as before
 
@@ -308,7 +308,7 @@ def test_an_input_that_the_batch_lacks_is_reported_with_what_there_is() -> None:
         run_model(Signal(), {"image": torch.rand(2, 3)})
 
 
-def test_a_model_that_gives_no_dictionary_is_told_what_to_return() -> None:
+def test_a_model_that_gives_no_dictionary_is_refused_with_what_to_return() -> None:
     class Bare(nn.Module):
         def forward(self, wave: Tensor) -> Tensor:
             return wave
