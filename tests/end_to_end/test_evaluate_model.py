@@ -241,7 +241,7 @@ def test_storing_thresholds_keeps_what_the_export_says_of_its_selection(place: W
 
 def test_thresholds_are_not_chosen_on_the_very_faces_that_are_judged(place: Workplace, out: Path) -> None:
     words = ("--validation", "data/other", "--data", "again=data/other", "--crops", "--out", str(out), *FAST)
-    assert_refused(place.call(EVALUATE, name_run(place, "second"), *words), "--validation", "very faces")
+    assert_refused(place.call(EVALUATE, name_run(place, "second"), *words), "--validation", "same faces")
     assert not out.exists()
 
 

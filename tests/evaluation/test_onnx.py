@@ -165,9 +165,9 @@ def test_metadata_are_believed(exported: Path, tmp_path: Path) -> None:
 def test_metadata_that_contradict_the_graph_are_refused(exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "wrong.onnx"
     path.write_bytes(exported.read_bytes())
-    assert "its metadata says another" in refusal(describe(path, image_size=64))
+    assert "its metadata states another" in refusal(describe(path, image_size=64))
     assert "image_size = 'big'" in refusal(describe(path, image_size="big"))
-    assert "says its image_size itself" in refusal(exported, image_size=64)
+    assert "states its image_size itself" in refusal(exported, image_size=64)
 
 
 def test_mean_and_std_scale_what_a_file_without_metadata_sees(exported: Path) -> None:

@@ -1,1 +1,1 @@
-"""What a trained model does with its inputs: heat maps of where it looks."""
+"""Uses of a trained model beyond its metrics: heat maps of where in a picture it sees evidence for a class."""

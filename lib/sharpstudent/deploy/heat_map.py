@@ -31,7 +31,7 @@ def compute_heat_maps(
 ) -> NDArray[np.float32] | None:
     """Compute the heat maps of one class.
 
-    Weights, gradients, modes, buffers and `requires_grad` of the model are those from before, also after an error.
+    Weights, gradients, modes, buffers and `requires_grad` of the model are restored afterwards, also after an error.
 
     Args:
         model: images -> `Outputs` or logits; logits (B, classes).
@@ -100,9 +100,9 @@ class _Evidence(nn.Module):
 
 
 def _find_layer(evidence: _Evidence, image: Tensor) -> _Layer | str:
-    """The last layer whose output is the last feature map, or why there is none; image (1, 3, H, W)."""
+    """Find the last layer whose output is the last feature map, or why there is none; image: (1, 3, H, W)."""
     if next(evidence.parameters(), None) is None:
-        return "it holds no weights that torch knows (as an ONNX file), so no gradient flows through it"
+        return "torch holds none of its weights (as with an ONNX file), so no gradient flows through it"
     calls, log_odds = _record(evidence, image)
     if not log_odds.requires_grad:
         return "no gradient flows through it"

@@ -1,7 +1,7 @@
 """The command lines of evaluate_model.py and compare_models.py. Importing this loads no torch.
 
-They are read in two passes. The first one finds the task: by `--task`, by a config of the user, or by what the models
-say of themselves. Then the renderer of that task reads its own options. Every mistake is a `UserError` with a remedy.
+They are read in two passes. The first one finds the task: by `--task`, by the user's config, or by what the model files
+say. Then the renderer of that task reads its own options. Every mistake is a `UserError` with a remedy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROLES: dict[str, tuple[Role, str]] = {
     "--teacher": ("teacher", "the frozen teacher (FFc23.tar, a checkpoint, ...)"),
     "--before": ("before", "the student before distillation: a run of stage 1"),
     "--distilled": ("distilled", "the student after it: a run of stage 2"),
-    "--control": ("control", "a student trained as many further steps on hard labels: tells what the teacher is worth"),
+    "--control": ("control", "a student trained as many further steps on hard labels: shows what the teacher adds"),
 }
 BEST = Path("weights") / "best_model.pth"  # in a run folder
 _NAMED = re.compile(r"(?P<name>[^=/\\]+)=(?P<path>.+)")
@@ -122,8 +122,8 @@ def parse_command_line(argv: Sequence[str], *, script: str) -> tuple[Renderer, E
 def choose_task(argv: Sequence[str]) -> type[Task]:
     """Find the class of the task that a command line is about.
 
-    It is that of `--task`, else that of `--config`, else what the models say of themselves, else the default. What a
-    model file says is never imported as a module: it may name registered tasks only. Raises UserError for models of
+    `--task` comes first, then the task of `--config`, then the one that the model files name, then the default. A model
+    file may name registered tasks only: a module that it names is never imported. Raises UserError for models of
     different tasks, and for a task that cannot be found.
     """
     parser = Parser("", "", add_help=False)
@@ -149,7 +149,7 @@ def choose_task(argv: Sequence[str]) -> type[Task]:
 
 
 def _read_task(word: str) -> tuple[Path, str | None]:
-    """The path of a model, and the task that it says it is of; None for no model, or one that says nothing."""
+    """Read the path of a model and the task that its file names; None where the file is no model or names no task."""
     _, path = split_name(word)
     file = path / BEST if path.is_dir() else path
     try:
@@ -161,7 +161,7 @@ def _read_task(word: str) -> tuple[Path, str | None]:
 
 
 def _read_metadata(file: Path) -> Any:
-    """The description at the beginning of a .safetensors file."""
+    """Read the description at the beginning of a .safetensors file; None where it is too long to be one."""
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         if length > _MOST_HEADER:
@@ -170,7 +170,7 @@ def _read_metadata(file: Path) -> Any:
 
 
 def split_name(word: str) -> tuple[str | None, Path]:
-    """The parts of NAME=PATH; a path that exists with a "=" in it is taken as it is."""
+    """Split NAME=PATH into name and path. A path that exists is taken whole, even with a "=" in it."""
     found = _NAMED.fullmatch(word)
     if found is None or Path(word).exists():
         return None, read_path(word)
@@ -178,7 +178,7 @@ def split_name(word: str) -> tuple[str | None, Path]:
 
 
 def _add_models(group: Any, *, script: str) -> None:
-    """Add MODEL, and the roles of a comparison."""
+    """Add the argument MODEL and, for a comparison, an option for each role."""
     if script == EVALUATE:
         group.add_argument("models", metavar="MODEL", nargs="+", help="models to evaluate, see below")
         return
@@ -188,7 +188,7 @@ def _add_models(group: Any, *, script: str) -> None:
 
 
 def read_models(read: Namespace, *, script: str) -> list[ModelRequest]:
-    """Collect the models, in the order of their roles.
+    """Collect the models: those with a role first, in the order of ROLES.
 
     Args:
         read: The parsed options.
@@ -266,35 +266,34 @@ def add_running_options(group: Any, *, script: str, unit: str) -> None:
     number, text = read_number(int, 1, 4096), f"{unit}s at once"
     add("--batch-size", metavar="N", type=number, default=default.batch_size, help=text)
     add("--out", metavar="FOLDER", type=read_path, help="where the report goes (default: a new folder under output/)")
-    text = "what the models were trained for, by name or as MODULE:CLASS (default: what they say)"
+    text = "task of the models, by name or as MODULE:CLASS (default: the one that their files name)"
     add_option(group, SHARED, "--task", help=text)
 
 
 def add_rounds(group: Any) -> None:
-    """Add the number of bootstrap rounds."""
+    """Add the option for the number of bootstrap rounds."""
     text = "bootstrap rounds of the intervals (%(default)s)"
     rounds = read_number(int, 10, 100_000)
     group.add_argument("--rounds", metavar="N", type=rounds, default=EvaluationRequest(()).rounds, help=text)
 
 
 def add_data(group: Any) -> None:
-    """Add the data sets."""
+    """Add the option that names the data sets."""
     group.add_argument("--data", metavar="SET", nargs="+", action="extend", default=[], help="data sets, see below")
 
 
 def build_data_requests(words: Sequence[str]) -> tuple[DataRequest, ...]:
-    """Data sets as the user names them."""
+    """Build the requests for data sets from words of the form [NAME=]PATH."""
     return tuple(DataRequest(path, name) for name, path in map(split_name, words))
 
 
 _MORE = """models and data:
-  MODEL   a run folder, or a checkpoint of one (.pth, .safetensors); NAME=MODEL gives it the name that the report calls
-          it by
-  SET     the name of a split of the task's data, or a path that the task can open; NAME=SET gives it a name. Without
-          --data: the validation data of the run that made the last model that has one"""
+  MODEL   a run folder, or a checkpoint of one (.pth, .safetensors); NAME=MODEL sets its name in the report
+  SET     the name of a split of the task's data, or a path that the task can open; NAME=SET sets its name in
+          the report. Default: the validation data of the last model's run"""
 _PURPOSES = {
     EVALUATE: """Evaluate trained models: the metrics of their task with intervals over {groups}, as a report that opens
-from disk, results.json and tables of what each model said.""",
+from disk, results.json and tables of each model's outputs.""",
     COMPARE: """Compare models on the same samples: did distillation help, and is the student lighter at all? The
 metrics of their task with cost, paired differences over {groups} and plain sentences.""",
 }
@@ -319,11 +318,11 @@ def parse_request(argv: Sequence[str], *, script: str, task: type[Task]) -> Eval
     parser = build_parser(script, purpose, _MORE, data="test")
     group = parser.add_argument_group("data")
     add_data(group)
-    text = "config with the task's keys, for the data and for models outside of a run folder (default: that of the run"
-    group.add_argument("--config", metavar="CONFIG", type=read_path, help=text + " of the last model that has one)")
+    text = "config with the task's keys, for the data and for models outside of a run folder (default: that of the last"
+    group.add_argument("--config", metavar="CONFIG", type=read_path, help=text + " model's run)")
     group = parser.add_argument_group("evaluation")
     add_rounds(group)
-    group.add_argument("--name", dest="title", metavar="TITLE", help="of the report")
+    group.add_argument("--name", dest="title", metavar="TITLE", help="title of the report")
     add_running_options(parser.add_argument_group("running"), script=script, unit="sample")
     read = parser.read(argv)
     options = {} if read.config is None else {"config": str(read.config)}

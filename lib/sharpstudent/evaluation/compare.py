@@ -1,4 +1,4 @@
-"""The metrics of models with their intervals, two models on the same rows, and the results of any task made of them.
+"""Builds the results of an evaluation for any task: metrics with intervals, and pairs of models on the same rows.
 
 Legend: N rows of a table.
 """
@@ -28,13 +28,13 @@ from sharpstudent.report.results import EvaluatedModel, EvaluationResults, Metri
 from sharpstudent.report.verdict import write_verdict
 from sharpstudent.task import Task
 
-MOST_CELLS = 32  # values a row of a column in tables.csv; wider columns, such as maps, are in tables.npz only
+MOST_CELLS = 32  # values per row; columns with more, such as maps, are in tables.npz only, not in tables.csv
 
 
 def build_results(
     task: type[Task], session: Session, evaluation: Evaluation, measured: Measurements, heading: Heading
 ) -> EvaluationResults:
-    """Build the results of a task that has no form of its own.
+    """Build the results for a task whose renderer has no form of its own.
 
     Args:
         task: The class of the task.
@@ -84,7 +84,7 @@ def build_results(
 
 
 def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
-    """List the tables of a model of which metrics are computed.
+    """List the tables that a model's metrics are computed from.
 
     Groups of different sets are different groups, whatever their names.
 
@@ -93,10 +93,10 @@ def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
         sets: The sets, in the order of the model's tables.
 
     Returns:
-        The table of all sets together, by "", and where there are several sets, that of each, by `@SET`.
+        The table of all sets together under ""; where there are several sets, also the table of each under `@SET`.
     """
     tables = [
-        {**table, "id": _put_before(one.name, table["id"]), "group": _put_before(one.name, table["group"])}
+        {**table, "id": _add_prefix(one.name, table["id"]), "group": _add_prefix(one.name, table["group"])}
         for one, table in zip(sets, model.tables, strict=True)
     ]
     if len(tables) == 1:
@@ -113,7 +113,7 @@ def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int
         rounds: How many resamples the bootstrap draws.
 
     Returns:
-        The metrics, by NAME of all sets together and by NAME@SET.
+        The metrics: NAME over all sets together and, where there are several sets, NAME@SET for each.
     """
     return {
         f"{name}{part}": to_metric_value(compute_interval(metric, table, rounds=rounds, group_unit=task.group_unit))
@@ -206,14 +206,14 @@ def _flatten(table: Table) -> dict[str, list[Any]]:
     return found
 
 
-def _put_before(name: str, column: NDArray[Any]) -> NDArray[Any]:
+def _add_prefix(name: str, column: NDArray[Any]) -> NDArray[Any]:
     return np.array([f"{name}/{value}" for value in column.tolist()])
 
 
 def _describe_model(
     task: type[Task], one: EvalResult, parts: Mapping[str, Table], measured: Measurements, number: int, rounds: int
 ) -> EvaluatedModel:
-    """number: of the model; only those that were opened have a calibration and a cost."""
+    """Describe a model, given its number. Only models that were opened have a calibration and a cost."""
     is_opened = number < len(measured.costs)
     return EvaluatedModel(
         **one.describe(),
@@ -224,7 +224,7 @@ def _describe_model(
 
 
 def _name_task(task: type[Task], evaluation: Evaluation) -> str:
-    """The task's name in the first checkpoint that has one."""
+    """Find the task's name in the first checkpoint that has one."""
     names = (one.about.get("task") for one in evaluation.models)
     return next((name for name in names if isinstance(name, str)), f"{task.__module__}:{task.__qualname__}")
 
@@ -252,7 +252,7 @@ def _describe_protocol(
     is_validation = any(one.kind == "validation" for one in sets)
     chosen = "on the validation data of their own runs"
     return {
-        "rows": f"one {task.unit} each; of several sets also of each set alone",
+        "rows": f"one {task.unit} each; several sets are evaluated together and each alone",
         "intervals": f"{LEVEL:.0%}, percentile bootstrap over the {task.group_unit} of each row, {rounds} rounds, seed "
         f"{SEED}",
         "comparisons": f"paired bootstrap, {rounds} rounds: both models see the same draws",

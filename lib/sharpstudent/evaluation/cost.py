@@ -32,9 +32,9 @@ TURNS = 5  # the latency of each model is measured in so many turns
 def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds: int = 50) -> list[CostResult]:
     """Measure what one sample costs with each model.
 
-    Latencies are taken in turns, so that what else the machine does slows all models alike. Memory on the CPU is
-    measured in a process of its own, because what this one has used before hides it. What cannot be measured is None
-    with a note; nothing is raised for it.
+    Latencies are taken in turns, so that other work of the machine slows all models alike. Memory on the CPU is
+    measured in a process of its own, because memory that this process has used before would hide it. What cannot be
+    measured is None with a note; nothing is raised for it.
 
     Args:
         models: The opened models, on `device`.
@@ -55,7 +55,7 @@ def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds
 
 
 def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device) -> CostResult:
-    """Put together the cost of one model; times: of single samples [ms]."""
+    """Build the cost of one model from the times of single samples [ms]."""
     onnx = _find_onnx(opened.model)
     file_bytes, notes = opened.path.stat().st_size, list[str]()
     if onnx is None:
@@ -88,7 +88,7 @@ def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device)
 def count_macs(model: nn.Module, inputs: Any) -> int:
     """Count multiply-accumulates, as torch counts floating-point operations (two each).
 
-    Those of convolutions, matrix products and attention count; norms and activations count nothing.
+    Convolutions, matrix products and attention are counted; norms and activations are not.
 
     Args:
         model: The model, on the device of the inputs.

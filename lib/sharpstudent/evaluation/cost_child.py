@@ -1,7 +1,8 @@
 """`python -m sharpstudent.evaluation.cost_child JSON`: the memory of one sample on the CPU, in a fresh process.
 
-JSON: path; reopen, as in `OpenedModel`; threads. It prints bytes: the peak of resident memory while one sample goes
-through the model, less what was resident before the model was built, when every library had been imported and used.
+JSON holds `path`, `reopen` (as in `OpenedModel`) and `threads`. The process prints a number of bytes: the peak of
+resident memory while one sample goes through the model, minus the resident memory before the model was built, when
+every library had been imported and used.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _prepare(path: Path, reopen: dict[str, Any]) -> Callable[[], tuple[Any, Any]
         return opened.model, opened.example(1, cpu)
 
     with torch.inference_mode():
-        run_model(*build())  # which imports what the task needs on the way
+        run_model(*build())  # this imports what the task needs, before the first measurement
     return build
 
 

@@ -28,17 +28,17 @@ from sharpstudent.report.results import Role, TrainingResult
 
 @dataclass(frozen=True)
 class EvalResult:
-    """The outputs of one model on each set, and what reports say of the model.
+    """The outputs of one model on each set, and the facts about the model that reports show.
 
     Attributes:
         name: The name of the model, which no other has.
-        role: The role in the two-stage comparison; `model` for a model without one.
+        role: The role in the comparison of two stages; `model` for a model without one.
         file: The name of its file, without folders.
         sha256: The sha256 of that file; None where only the model's outputs are kept.
         architecture: The name of the architecture; None where it is not known.
         tables: The model's outputs on each set, in the order of the sets.
         input_key: The form of its inputs, as in `OpenedModel`.
-        about: What the file says of itself.
+        about: The description in the file.
     """
 
     name: str
@@ -51,7 +51,7 @@ class EvalResult:
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def describe(self) -> dict[str, Any]:
-        """Return what every form of results says of a model, by the names of the fields."""
+        """Return the fields that every form of results has for a model, by their names."""
         named = {name: getattr(self, name) for name in ("name", "role", "file", "sha256", "architecture")}
         return {**named, "trained": read_trained(self.about), "validation": read_validation(self.about)}
 
@@ -75,7 +75,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Heading:
-    """What a report says beside its metrics, by the names of the results' fields.
+    """What a report states besides measurements. The attributes have the names of the results' fields.
 
     Attributes:
         title: The title of the report.
@@ -120,7 +120,7 @@ def evaluate_models(session: Session, sets: Sequence[EvalSet]) -> Evaluation:
         for key, numbers in by_key.items():
             samples, begun = one.open(key), time.monotonic()
             named = ", ".join(models[number].name for number in numbers)
-            session.say(f"{one.name}: {len(samples):,} items{models[numbers[0]].input_words} through {named} ...")
+            session.say(f"{one.name}: {len(samples):,} samples{models[numbers[0]].input_words} through {named} ...")
             found, replaced = compute_tables(
                 [models[number].model for number in numbers],
                 samples,

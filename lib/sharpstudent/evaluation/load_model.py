@@ -1,7 +1,7 @@
-"""Opening of any trained classifier of pictures: checkpoints, exports, published weights, ONNX files.
+"""Opens any trained classifier of pictures: checkpoints, exports, published weights, ONNX files.
 
-What a file says of itself is taken as true, and the caller may not contradict it. What it does not say comes from the
-caller, or is an assumption that the notes name.
+A file's own description is taken as true, and the caller may not contradict it. What the description lacks comes from
+the caller, or is an assumption that the notes name.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ModelFile:
 
 
 class Description(BaseModel):
-    """What a file says of itself, as far as a model is built from it; None for what it does not say."""
+    """The part of a file's own description that a model is built from; None for what the file does not say."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -75,7 +75,7 @@ def read_description(about: Mapping[str, Any], path: Path) -> Description:
         The description, checked.
 
     Raises:
-        UserError: For values of another form than ours.
+        UserError: For a value of another type than this program writes.
     """
     try:
         return Description.model_validate(dict(about))
@@ -109,7 +109,7 @@ def resolve_setting(what: str, stated: Any, given: Any, path: Path, *, giver: st
     if stated is not None and given is not None and stated != given:
         raise UserError.about(
             where=str(path),
-            what=f"says its {what} itself, and {giver} says another",
+            what=f"states its {what} itself, and {giver} states another one",
             expected=f"{what} {stated}",
             got=f"{what} {given}",
             remedy=f"leave {what} out for this file",
@@ -136,7 +136,7 @@ def resolve_classes(described: Description, spec: ModelFile, path: Path, classes
     if sorted(order) != sorted(classes):
         raise UserError.about(
             where=str(path),
-            what="tells other classes apart than the task",
+            what="has other classes than the task",
             expected=f"the task's {len(classes)} classes in the file's order: {', '.join(classes)}",
             got=f"{len(order)}: {', '.join(order)}",
             remedy="give a model of these classes",
@@ -178,7 +178,7 @@ def check_scale(spec: ModelFile) -> None:
         if values is not None and not (len(values) == 3 and all(math.isfinite(v) and v > low for v in values)):
             raise UserError.about(
                 where=f"{what} of {spec.path}",
-                what="is no scale of red, green and blue in 0..1",
+                what="cannot scale red, green and blue in 0..1",
                 expected="three numbers" + (" above 0" if what == "std" else ""),
                 got=", ".join(str(value) for value in values),
                 remedy="leave it out where the model takes RGB in 0..1",
@@ -188,14 +188,14 @@ def check_scale(spec: ModelFile) -> None:
 def note_assumptions(
     spec: ModelFile, path: Path, image_size: int, classes: Sequence[str], *, describes_itself: bool
 ) -> list[str]:
-    """Say how a file is evaluated that does not say it itself.
+    """Note what is assumed about a file that does not describe itself.
 
     Args:
         spec: The caller's description.
         path: The path of the file.
         image_size: The side of the pictures [px].
         classes: The names of the classes, in the order of its logits.
-        describes_itself: Whether the file says what it takes: RGB in 0..1.
+        describes_itself: Whether the file states its input, which is then RGB in 0..1.
 
     Returns:
         A note, where anything is assumed.
@@ -208,15 +208,15 @@ def note_assumptions(
     if describes_itself:
         raise UserError.about(
             where=str(path),
-            what="says itself what it takes, RGB in 0..1, and was given a mean or std as well",
+            what="states its input itself, RGB in 0..1, and a mean or std was given as well",
             remedy="leave mean and std out for this file",
         )
     scale = ", as it is" if spec.mean is None and spec.std is None else ""
     scale += "" if spec.mean is None else f", minus {', '.join(map(str, spec.mean))}"
     scale += "" if spec.std is None else f", divided by {', '.join(map(str, spec.std))}"
     return [
-        f"{path.name} does not say what it takes and gives; evaluated as: RGB in 0..1{scale}; {image_size} px; logits "
-        f"in the order {', '.join(classes)}"
+        f"{path.name} does not describe its input and output; evaluated as: RGB in 0..1{scale}; {image_size} px; "
+        f"logits in the order {', '.join(classes)}"
     ]
 
 
@@ -309,7 +309,7 @@ def prepare_reopening(path: Path, reopen: Mapping[str, Any]) -> Callable[[], tup
 
     Args:
         path: The path of the file.
-        reopen: What the model was opened with, as in `OpenedModel`.
+        reopen: The settings that the model was opened with, as in `OpenedModel`.
 
     Returns:
         A function that opens the model, and makes a picture for it.
@@ -320,7 +320,7 @@ def prepare_reopening(path: Path, reopen: Mapping[str, Any]) -> Callable[[], tup
     picture = make_pictures(side, 1, cpu)
 
     def build() -> tuple[nn.Module, dict[str, Tensor]]:
-        if path.suffix == ONNX:  # not by open_model, which runs four pictures at once and so needs more memory
+        if path.suffix == ONNX:  # not by open_model, which runs four pictures at once and thus needs more memory
             return OnnxClassifier(read_graph(path, device=cpu), classes=classes), picture
         file = ModelFile(path, architecture=reopen["architecture"], image_size=side)
         return open_model(file, classes=classes, device=cpu).model, picture
@@ -363,7 +363,7 @@ def _guess_architecture(file: TensorFile, notes: list[str]) -> str:
     if found is None:
         raise UserError.about(
             where=str(file.path),
-            what=f"does not say which architecture its weights are of, and they are not those of {EFFICIENTNET_B4}",
+            what=f"does not name the architecture of its weights, and they are not those of {EFFICIENTNET_B4}",
             got=f"tensors such as {', '.join(list(file.tensors)[:3])}",
             remedy=f"give its architecture: --architecture with {EFFICIENTNET_B4} or a timm model name",
         )

@@ -1,7 +1,7 @@
 """Reading of trained models from files of tensors: our own, which describe themselves, and bare weights of others.
 
 Everything is loaded strictly (models/weights.py): the whole backbone and a head of the task's classes, or an error
-that shows the names of both sides. The last functions read what a checkpoint's description says of its training.
+that shows the names of both sides. The last functions read facts about the training from a checkpoint's description.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class TensorFile:
         path: The path of the file.
         kind: `weights` where the file does not name its architecture.
         tensors: The weights, out of their wrapper.
-        about: What the file says of itself.
-        notes: What was odd about it.
+        about: The description in the file; {} where it has none.
+        notes: Remarks for the user on what was read.
     """
 
     path: Path
@@ -185,7 +185,7 @@ def read_selection_metric(about: Mapping[str, Any], *, default: str) -> str:
 
     Args:
         about: The description of the checkpoint.
-        default: The name for checkpoints of earlier versions, which knew one metric only and do not say it.
+        default: The name for checkpoints of earlier versions, which had one metric only and do not store it.
 
     Returns:
         Its name, such as `val_accuracy`.

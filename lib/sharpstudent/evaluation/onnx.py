@@ -41,7 +41,7 @@ class OnnxGraph:
         side: Pixels a side; None where the graph leaves it free.
         about: The metadata of the file.
         runs_on: `cpu` or `cuda`.
-        notes: What a user should know of the file.
+        notes: Remarks for the user on the file.
     """
 
     path: Path
@@ -187,7 +187,7 @@ def _find_output(session: Any, path: Path) -> str:
 def _refuse(
     path: Path, what: str, expected: str | None = None, got: str | None = None, *, remedy: str = _EXPORT_ANEW
 ) -> UserError:
-    """The error for a file that cannot be evaluated."""
+    """Build the error for a file that cannot be evaluated."""
     return UserError.about(str(path), what, expected, got, remedy)
 
 
@@ -224,7 +224,7 @@ class OnnxClassifier(Classifier):
     """
 
     def __init__(self, graph: OnnxGraph, *, classes: Sequence[str]) -> None:
-        """Take a graph as a classifier.
+        """Wrap a graph as a classifier.
 
         Args:
             graph: The graph; its output is (B, C) logits or, of two classes, (B, 1) or (B,) log-odds of the second.
@@ -256,10 +256,10 @@ class OnnxClassifier(Classifier):
         pictures = _make_varied(side)
         output = run_graph(self.graph, pictures)
         self._to_logits(output)
-        if _is_share(output):
+        if _lies_in_unit_range(output):
             # A number in 0..1 may be a weak model's log-odds. For pictures far outside 0..1, only a sigmoid stays so.
             alone = output.ndim == 1 or output.shape[1] == 1
-            if alone and _is_share(run_graph(self.graph, 200.0 * pictures - 100.0)):
+            if alone and _lies_in_unit_range(run_graph(self.graph, 200.0 * pictures - 100.0)):
                 self._refuse_probabilities("every output for 8 very different pictures is within 0 and 1")
             if not alone and np.all(np.abs(output.sum(axis=1) - 1.0) <= _SUM_TOLERANCE):
                 self._refuse_probabilities("for 4 very different pictures the outputs of each add up to 1")
@@ -301,5 +301,6 @@ def _make_varied(side: int) -> NDArray[np.float32]:
     return pictures
 
 
-def _is_share(output: NDArray[np.float32]) -> bool:
+def _lies_in_unit_range(output: NDArray[np.float32]) -> bool:
+    """Return whether every value is within 0..1, as probabilities are."""
     return bool(np.all((output >= 0.0) & (output <= 1.0)))

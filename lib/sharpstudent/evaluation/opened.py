@@ -30,19 +30,19 @@ class OpenedModel:
     """A trained model, ready to be evaluated.
 
     Attributes:
-        name: What reports call it.
+        name: The name in reports.
         path: The path of the file.
         sha256: The sha256 of the file.
         kind: The kind of the file.
         model: The model, in evaluation mode; from a batch's inputs it gives what the task's metrics read.
         architecture: The name of the architecture; None where it is not known.
-        about: What the file says of itself; {} where it says nothing.
-        notes: What was matched, guessed or assumed.
-        example: Makes inputs for a number of samples on a device.
+        about: The description in the file; {} where it has none.
+        notes: Remarks for the user: what was matched, guessed or assumed.
+        example: Takes a number of samples and a device; returns inputs for them.
         reopen: What a fresh process needs to open it again, as JSON values.
         classes: The order of the file's own logits, where it has classes.
-        input_key: Models of the same key read inputs of the same form, so that a sample is made once for all of them.
-        input_words: Words for that form, which follow a number of samples.
+        input_key: Identifies the form of the inputs: a sample is made once for all models with the same key.
+        input_words: Words for that form, to be put after a number of samples.
     """
 
     name: str
@@ -134,7 +134,7 @@ def choose_device(name: str, *, remedy: str = "--set device=auto") -> torch.devi
 
     Args:
         name: `cpu`, `cuda`, `mps`, or `auto` for the best there is.
-        remedy: What the error advises.
+        remedy: The remedy in the error message.
 
     Returns:
         The device.

@@ -1,4 +1,4 @@
-"""Renderers: what a task opens, draws and reports in its own way. This is the general one; a task may override it.
+"""Renderers open models and data, measure, draw and report for a task. This is the general one; a task may override it.
 
 A task names its renderer as `module:Class`, which is loaded when it is needed. Importing this file loads no torch,
 because a renderer also reads the command line.
@@ -117,14 +117,14 @@ class Session:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What an evaluation finds besides its tables, as far as the task's renderer looks for it.
+    """What an evaluation measures besides its tables; the task's renderer decides which of this there is.
 
     Attributes:
         calibrations: The calibration of each opened model; None for a model without one.
         costs: The cost of each opened model; None where it was not measured.
         mistakes: The samples that models are most wrong about, in the renderer's own form.
         pictures: Pictures of the mistakes, in the renderer's own form.
-        robustness: What corruptions do, by the model's name, in the renderer's own form.
+        robustness: The effect of corruptions, by the model's name, in the renderer's own form.
     """
 
     calibrations: Sequence[Any] = ()
@@ -135,7 +135,7 @@ class Measurements:
 
 
 class Renderer:
-    """What draws and reports for a task; a script makes one."""
+    """Opens, measures, draws and reports for one task; each script makes one instance."""
 
     def __init__(self, task: Task | type[Task]) -> None:
         """Keep the task of a run, or its class where only that is known."""
@@ -145,7 +145,7 @@ class Renderer:
     # While a run trains and at its end.
 
     def draw_batch(self, path: Path, batch: Batch) -> None:
-        """Draw one batch as the student sees it, where a task has something to see.
+        """Draw one batch as the student sees it; the general renderer draws nothing.
 
         Args:
             path: Where the picture is written.

@@ -30,7 +30,7 @@ from sharpstudent.report.results import TrainingResult
 
 ROOT = Path("output")
 RESULTS = "results.json"
-ALL_PAIRS = 4  # up to so many models without roles, each pair is compared; of more, each with the first
+ALL_PAIRS = 4  # with at most this many models without roles every pair is compared; else each with the first one
 
 
 def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Console) -> Path:
@@ -45,7 +45,7 @@ def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Cons
         The folder with the report.
 
     Raises:
-        UserError: For what the user can mend, with all problems of models and sets together.
+        UserError: For what the user can correct, with all problems of models and sets together.
     """
     begun = time.monotonic()
     session = _open(renderer, request, console)
@@ -60,7 +60,7 @@ def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Cons
     renderer.write(folder, results, evaluation, measured, run=None)
     renderer.store(session, measured)
     renderer.say_results(session, results, folder)
-    session.say(f"all of it took {format_duration(time.monotonic() - begun)}")
+    session.say(f"the evaluation took {format_duration(time.monotonic() - begun)}")
     return folder
 
 

@@ -1,7 +1,7 @@
 """Data sets of an evaluation, and the outputs of models on their samples, as tables of rows.
 
-Legend: N rows. A table has the columns `id` and `group` (text), `key` int64 (N, 3), index and visit of the sample and
-the row's place in it, and those of `Task.rows`.
+Legend: N rows. A table has the columns `id` and `group` (text), `key` int64 (N, 3): index and visit of the sample and
+the row's place in it, and the columns of `Task.rows`.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class EvalSet(ABC):
     """A data set of an evaluation.
 
     Attributes:
-        name: What reports call it.
+        name: The name in reports.
         task: The task, which turns outputs into rows.
     """
 
@@ -189,7 +189,7 @@ class SplitSet(EvalSet):
         """Keep the samples.
 
         Args:
-            name: What reports call the set.
+            name: The name of the set in reports.
             task: The task, which turns outputs into rows.
             samples: The samples, as the task opened them.
             kind: `split` of a task's data, or `validation` of a run.
@@ -291,7 +291,7 @@ def build_validation_set(task: Task, samples: Samples, config: RunConfig) -> Spl
 
 
 def _note(config: RunConfig | None, split: str) -> list[str]:
-    """The note on a split that chose the checkpoint."""
+    """Return the note on a split that chose the checkpoint; no note for any other split."""
     return [] if config is None or split != VALIDATION else [note_validation(config.name)]
 
 

@@ -53,7 +53,7 @@ class Palette:
     second: str
 
     def line(self, number: int) -> dict[str, Any]:
-        """Keywords of matplotlib for the line of series `number`, from 0; from the ninth on the dashes differ."""
+        """Return matplotlib's keywords for the line of series `number`, from 0; from the ninth on the dashes differ."""
         return {
             "color": self.series[number % 8],
             "linestyle": DASHES[(number + number // 8) % 8],
@@ -62,7 +62,7 @@ class Palette:
         }
 
     def marker(self, number: int) -> dict[str, Any]:
-        """Keywords of matplotlib for the markers of series `number`."""
+        """Return matplotlib's keywords for the markers of series `number`."""
         return {"marker": MARKERS[(number + number // 8) % 8], "markersize": 4.2, "markeredgewidth": 0}
 
 
@@ -70,7 +70,7 @@ PAPER_PALETTE = Palette(
     text="#1c2127", grid="#dfe3e8", series=LIGHT_SERIES, first=LIGHT_SERIES[0], second=LIGHT_SERIES[1]
 )
 
-# Colours that stand for what the page says: they are exchanged for CSS once the SVG is drawn.
+# Placeholder colours: once the SVG is drawn, they are replaced by the page's CSS colours.
 PAGE_PALETTE = Palette(
     text="#00fe80",
     grid="#00fe81",
@@ -176,7 +176,7 @@ _ROUNDED = ("d", "x", "y", "transform", "points", "width", "height")
 
 
 def make_inline_svg(drawn: str, *, name: str, label: str) -> str:
-    """Make an `<svg>` element for HTML of a drawing.
+    """Turn an SVG file into an `<svg>` element that can be put into HTML.
 
     Coordinates are rounded to a hundredth of a point. matplotlib's style sheet is removed, as it would style the page.
 
@@ -278,7 +278,7 @@ class Chart:
 
 
 def render_svg(chart: Chart) -> str:
-    """The chart as `<svg>` in the page's colours; the page has title and legend as text."""
+    """Render the chart as `<svg>` in the page's colours; the page has title and legend as text."""
     with _own_settings(chart.name):
         figure = _make_figure(WIDTH, chart.height)
         chart.draw(figure, PAGE_PALETTE)
@@ -288,7 +288,7 @@ def render_svg(chart: Chart) -> str:
 
 
 def render_png(chart: Chart) -> bytes:
-    """The chart as PNG with title and legend, on white."""
+    """Render the chart as PNG with title and legend, on white."""
     return render_sheet([chart])
 
 
@@ -318,7 +318,7 @@ def render_sheet(charts: Sequence[Chart], title: str = "") -> bytes:
 
 
 def render_csv(chart: Chart) -> str:
-    """The chart's numbers to their last digit; a missing value is an empty cell."""
+    """Write the chart's numbers as CSV, to their last digit; a missing value is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(chart.columns)

@@ -81,7 +81,7 @@ def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> Tex
         for number, (head, model) in enumerate(zip(list_heads(models), models, strict=True))
     ]
     further = [Cell("Input")] if inputs else []
-    columns = [text_cell("File"), text_cell("Architecture"), *further, text_cell("Its file says"), text_cell("SHA-256")]
+    columns = [text_cell("File"), text_cell("Architecture"), *further, text_cell("From its file"), text_cell("SHA-256")]
     return build_list("The evaluated models", "Model", columns, rows, notes)
 
 

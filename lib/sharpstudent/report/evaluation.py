@@ -1,4 +1,4 @@
-"""The report of a task that has no form of its own: page, tables, and what the console shows.
+"""The report of a task whose renderer has no form of its own: page, tables, and what the console shows.
 
 Legend: M models.
 """
@@ -81,7 +81,7 @@ def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
 
 
 def list_console_tables(results: EvaluationResults) -> list[Any]:
-    """Tables for a console of 80 columns: the models by their first metric, then every metric and set."""
+    """List tables for a console of 80 columns: the models by their first metric, then every metric and set."""
     first, about = next(iter(results.metrics.items()))
     values = [format_metric(model.metrics.get(first), about) for model in results.models]
     columns = list_guide_columns(results.models, values, metric=f"{capitalize_first(about.title)} [95 %]")
@@ -121,7 +121,7 @@ def _format_ends(estimate: MetricValue, about: MetricAbout) -> str:
 
 
 def _title(about: MetricAbout) -> str:
-    """The title of a metric with an arrow that shows which values are better."""
+    """Return the title of a metric with an arrow that shows which values are better."""
     return f"{capitalize_first(about.title)}{NARROW}{'↑' if about.direction == 'higher' else '↓'}"
 
 
@@ -153,24 +153,24 @@ def _build_metric(estimate: MetricValue | None, about: MetricAbout, notes: Notes
 
 
 def _build_pairs(results: EvaluationResults) -> TextTable:
-    """A group a metric and set, a row a pair of models."""
+    """Build the table of pairs: a group of rows for each metric and set, a row for each pair of models."""
     pairs: dict[str, list[PairResult]] = {}
     for one in results.comparisons:
         base, _, part = one.metric.partition("@")
         pairs.setdefault(f"{_title(results.metrics[base])}{f', {part}' if part else ''}", []).append(one)
-    columns = [(text_cell("Reads as"), lambda one: text_cell(describe_better(one.difference, one.better))), P_VALUE]
+    columns = [(text_cell("Conclusion"), lambda one: text_cell(describe_better(one.difference, one.better))), P_VALUE]
     return build_pairs("Pairs of models on the same rows", pairs, columns)
 
 
 def _build_data(results: EvaluationResults) -> TextTable:
-    """A row a set: what was counted."""
+    """Build the table of data sets: a row for each set, with its counts."""
     titles = ("Samples", capitalize_first(plural(results.unit)), capitalize_first(plural(results.group_unit)))
     counts: dict[Cell, Callable[[EvaluatedSet], int | None]] = {
         Cell(title): attrgetter(name) for title, name in zip(titles, ("samples", "rows", "groups"), strict=True)
     }
     for name in dict.fromkeys(name for one in results.data for name in one.counts):
         counts[Cell(name)] = partial(_read_count, name)
-    counts[Cell("Not readable")] = lambda one: len(one.unreadable)
+    counts[Cell("Unreadable")] = lambda one: len(one.unreadable)
     return build_sets(results.data, counts, describe_kind=attrgetter("kind"))
 
 

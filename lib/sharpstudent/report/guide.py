@@ -1,6 +1,6 @@
-"""What to do next: advice on training in two stages (seed 001), with the run's own numbers.
+"""What to do next: advice of the two-stage guide (seed 001), with the run's own numbers.
 
-What a published guide expects of one task's data is added by that task's renderer, which calls these functions.
+A task's renderer calls these functions, and adds what a published guide expects of the task's data.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def advise_on_decline(settings: DistillationSettings, *, what: str) -> list[str]
 
 
 def advise_no_gain(settings: DistillationSettings) -> list[str]:
-    """Advise where the metric stayed that of stage 1: little came over from the teacher."""
+    """Advise where the metric did not rise over stage 1: the student learnt little from the teacher."""
     changes = [
         _change("alpha_end", settings.alpha_end, 0.3, "more soft labels at the end", up=False),
         _change("temperature", settings.temperature, 4.0, "softer targets", up=True),

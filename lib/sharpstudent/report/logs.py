@@ -93,7 +93,7 @@ class LossesLog:
         return self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
 
     def drop_from(self, epoch: int, step: int) -> None:
-        """Forget, on a resume, what will be written again; other lines stay.
+        """On a resume, remove the lines that will be written again; other lines stay.
 
         Args:
             epoch: The lines of this epoch and of later ones are removed.

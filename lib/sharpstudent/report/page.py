@@ -33,7 +33,7 @@ from sharpstudent.report.text import DASH, SHORT, capitalize_first, format_momen
 
 FIGURES = "figures"  # the folder of the charts as files
 FIGURE_FILES = (f"{FIGURES}/*.png", f"{FIGURES}/*.csv")
-MOST_CHART_BYTES = 2_000_000  # in the page; the charts of further groups are files only
+MOST_CHART_BYTES = 2_000_000  # of SVG in the page; the charts of further groups are files only
 _SOFT = re.compile(r"(?<=[_/])(?=\w)|(?<=[a-zA-Z][.-])(?=[a-zA-Z])")  # where a name may be broken into lines
 
 Pairs = tuple[tuple[str, str], ...]
@@ -109,7 +109,7 @@ def make_chart_names_unique(charts: Sequence[Chart]) -> tuple[Chart, ...]:
 def write_files(folder: Path, *, page: str, results: str, charts: Sequence[Chart]) -> list[Path]:
     """Write report.html, results.json and every chart as PNG and CSV.
 
-    All content is made before the first file is written, and each file is whole or as it was. report.html comes last,
+    All content is built before the first file is written, and each file is replaced as a whole. report.html comes last,
     so that it never refers to files that are missing. The same results give the same bytes.
 
     Args:
@@ -148,7 +148,7 @@ def remove_earlier(folder: Path, patterns: Sequence[str], written: Sequence[Path
 
 
 def format_pairs(values: Mapping[str, Any]) -> str:
-    """Names with their values in words, on one line."""
+    """Format names with their values on one line."""
     return ", ".join(f"{name.replace('_', ' ')} {format_json_value(value)}" for name, value in values.items())
 
 

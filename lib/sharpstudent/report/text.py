@@ -27,7 +27,7 @@ _JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, are made with t
 
 
 def show(text: str) -> str:
-    """`text` with each character that is invisible or changes the direction of others as its code: ⟨U+202E⟩.
+    """Replace each character that is invisible or changes the direction of others by its code: ⟨U+202E⟩.
 
     New lines and tabs stay.
     """
@@ -37,17 +37,17 @@ def show(text: str) -> str:
 
 
 def clean_name(name: str) -> str:
-    """A name that users gave, on one line."""
+    """Make a name that a user gave safe to show, on one line."""
     return " ".join(show(name).split()) or "unnamed"
 
 
 def capitalize_first(text: str) -> str:
-    """The text with a capital first letter."""
+    """Return the text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def lower_first(text: str) -> str:
-    """The text with a small first letter."""
+    """Return the text with a small first letter."""
     return text[:1].lower() + text[1:]
 
 
@@ -56,7 +56,7 @@ def _is_hidden(character: str) -> bool:
 
 
 def shorten(text: str, length: int) -> str:
-    """Cut a text in the middle: its begin and its end, with an ellipsis between.
+    """Shorten a text to its beginning and its end, with an ellipsis between them.
 
     Args:
         text: Any text.
@@ -91,13 +91,13 @@ def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
 
 
 def make_slug(text: str) -> str:
-    """A part of a file name that every system takes: a-z, 0-9, and single hyphens; at most 40 characters."""
+    """Make a part of a file name that every system accepts: a-z, 0-9, single hyphens; at most 40 characters."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "unnamed"
 
 
 def make_unique(names: Iterable[str]) -> list[str]:
-    """Names in their order; a repeated one gets a number, so that no two are alike."""
+    """Give each repeated name a number, so that no two are alike; the order stays."""
     taken: set[str] = set()
     unique: list[str] = []
     for name in names:
@@ -195,16 +195,16 @@ class Notes:
     marks: dict[str, str] = field(default_factory=dict[str, str])
 
     def mark(self, text: str | None) -> str:
-        """`1`, `2`, ...; nothing for no text."""
+        """Return the mark of a note, `1`, `2`, ...; "" for no text."""
         return "" if not text else self.marks.setdefault(text, str(len(self.marks) + 1))
 
     def list_all(self) -> tuple[tuple[str, str], ...]:
-        """(mark, text), in order."""
+        """Return the mark and the text of each note, in order."""
         return tuple((mark, text) for text, mark in self.marks.items())
 
 
 def text_cell(text: str, *, title: str = "") -> Cell:
-    """A cell of words.
+    """Build a cell of words, aligned to the left.
 
     Args:
         text: The text of the cell.
@@ -331,7 +331,7 @@ def format_milliseconds(value: float | None) -> str:
 
 
 def _scale(value: float | None, *forms: tuple[float, float, str]) -> str:
-    """Use the first form whose least value is reached; a form: that least value, the size of its unit, the text."""
+    """Use the first form whose least value is reached. A form holds its least value, its unit's size, its text."""
     if value is None:
         return DASH
     _, size, text = next(form for form in forms if value >= form[0])
@@ -377,7 +377,7 @@ SHORT = 30  # characters
 
 
 def list_heads(models: Sequence[ModelBase]) -> tuple[Cell, ...]:
-    """Heads of the columns or rows of models (M,): short name, role, full name on pointing, number of the colour."""
+    """Build the heads of columns or rows of models (M,): short name, role, full name on pointing, colour."""
     short = shorten_names([model.name for model in models], SHORT)
     return tuple(
         Cell(
@@ -403,7 +403,7 @@ Columns = Mapping[str, Sequence[str]]  # of a table on the console or in Markdow
 
 
 def list_costs(models: Sequence[ModelBase], *names: str) -> dict[str, list[str]]:
-    """Columns with one cost each.
+    """List columns with one cost each.
 
     Args:
         models: The models, one cell each.
@@ -416,7 +416,7 @@ def list_costs(models: Sequence[ModelBase], *names: str) -> dict[str, list[str]]
 
 
 def list_guide_columns(models: Sequence[ModelBase], values: Sequence[str], *, metric: str) -> dict[str, list[str]]:
-    """The columns of the two-stage guide's table: model, parameters, a metric, inference time.
+    """List the columns of the two-stage guide's table: model, parameters, a metric, inference time.
 
     Args:
         models: The models, one row each.
@@ -459,7 +459,7 @@ def to_markdown(columns: Columns, *, words: Sequence[str]) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """A name that users gave, on one line and without markup: it cannot become a link, HTML or another cell."""
+    """Put a name on one line and escape its markup: it cannot become a link, HTML or another cell."""
     return re.sub(r"([\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.)", r"\\\1", " ".join(text.split()))
 
 

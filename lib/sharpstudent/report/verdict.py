@@ -37,11 +37,11 @@ from sharpstudent.report.text import (
 Model = TypeVar("Model", bound=ModelBase)
 Side = Literal["above", "below", "open", "unknown"]
 NO_DIFFERENCE = 0.0
-MOST_DIGITS = 6  # what these cannot show is claimed by no sentence
+MOST_DIGITS = 6  # no sentence claims a difference that this many digits do not show
 
 
 def find_side(estimate: MetricValue | None, reference: float) -> Side:
-    """Where an interval lies beside a reference value.
+    """Find where an interval lies relative to a reference value.
 
     Args:
         estimate: A value with its interval; None for one that does not exist.
@@ -138,8 +138,8 @@ def _round(value: float, references: tuple[float, ...], *, digits: int = 3) -> s
     return text.replace("0.", ".", 1) if text.startswith("0.") and float(text) != 0 and digits >= 3 else text
 
 
-SAME = 0.05  # latencies nearer than this are equal within noise
-NEAR = 0.15  # those nearer than this, where single samples vary by more
+SAME = 0.05  # relative difference; latencies closer than this are equal within noise
+NEAR = 0.15  # closer than this they count as equal, too, where single samples vary by more than they differ
 
 
 # Name for readers, name in the results, how it is written.
@@ -225,7 +225,7 @@ def describe_same_speed(student: ModelBase, before: ModelBase, *, unit: str = "s
 
 
 def find_role(models: Sequence[Model], role: Role) -> list[Model]:
-    """The models of one role, in their order.
+    """List the models of one role, in their order.
 
     Args:
         models: The models of the results.
@@ -339,7 +339,7 @@ _ANSWERS = {"a": "helped", "b": "hurt"}
 
 
 def write_verdict(results: EvaluationResults) -> tuple[str, ...]:
-    """The verdict of any task, a headline first: did distillation help, the cost, the pairs, each model against chance.
+    """Write the verdict for any task: a headline, then whether distillation helped, cost, pairs, models against chance.
 
     The sentences speak of all sets together. The first metric decides the headline.
     """
@@ -409,7 +409,7 @@ def _describe_metrics(results: EvaluationResults, model: EvaluatedModel) -> list
 
 
 def _describe_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> str:
-    """Whether a value is better than guessing, where the level of guessing is known."""
+    """Say whether a value is better than guessing, where the value of guessing is known."""
     if about.chance is None:
         return ""
     side, good = find_side(model.metrics[name], about.chance), "above" if about.direction == "higher" else "below"
@@ -417,12 +417,12 @@ def _describe_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> st
     if side == "unknown":
         return f", without an interval, so that whether it is better than {guess} cannot be told"
     if side == "open":
-        return f", which cannot be told from {guess}"
+        return f", which cannot be distinguished from {guess}"
     return f", {'better' if side == good else 'worse'} than {guess}"
 
 
 def _describe_size(results: EvaluationResults) -> str:
-    """What the metrics are computed over: `400 samples of 40 people`."""
+    """Say what the metrics are computed over: `400 samples of 40 people`."""
     rows, groups = sum(one.rows for one in results.data), sum(one.groups for one in results.data)
     return f"{format_count_of(rows, results.unit)} of {format_count_of(groups, results.group_unit)}"
 
@@ -433,4 +433,4 @@ def _warn_of_few(results: EvaluationResults) -> list[str]:
     if groups >= FEW_GROUPS:
         return []
     count = format_count_of(groups, results.group_unit)
-    return [f"There are {count} only: intervals over so few are narrower than the doubt is."]
+    return [f"There are only {count}: intervals over so few are too narrow."]

@@ -162,7 +162,7 @@ def _to_uint8(levels: NDArray[np.float32]) -> Picture:
 
 @dataclass(frozen=True)
 class BoxedCrop:
-    """A picture and where the final crop lies in it.
+    """A picture, with the box of the crop that evaluation uses.
 
     Attributes:
         image: uint8 (H, W, 3) RGB.
@@ -237,7 +237,7 @@ PIXELS = "yuv420p"  # colour at half the resolution, as nearly all videos have i
 
 
 def explain_no_h264() -> str | None:
-    """Tell why H.264 cannot be used here, in words that end with the remedy; None where it can be used."""
+    """Explain why H.264 cannot be used here, with the remedy; None where it can be used."""
     try:
         import av  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -314,7 +314,7 @@ class Corruption:
     change: Change
 
     def name_severity(self, level: int) -> str:
-        """Name a severity by its place among them: `none`, `quality 50`, ..."""
+        """Name a severity by its index: `none`, `quality 50`, ..."""
         return self.label.format(self.severities[level]) if level else "none"
 
 

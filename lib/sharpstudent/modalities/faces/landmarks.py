@@ -179,8 +179,8 @@ class LandmarkMesh:
     """Locates the mesh's points; the network is loaded once. One instance serves one thread at a time."""
 
     def __init__(self, model_file: str | Path) -> None:
-        # OpenCV 5's new engine keeps only one of the network's two outputs; the classic one gives both in one pass.
         """Load face_landmark.tflite. Raises UserError where the file is missing or broken."""
+        # OpenCV 5's new engine keeps only one of the network's two outputs; the classic one gives both in one pass.
         self._net = load_model(
             model_file, "landmark model", lambda path: cv2.dnn.readNetFromTFLite(path, cv2.dnn.ENGINE_CLASSIC)
         )

@@ -33,7 +33,7 @@ def compute_fake_probability(table: Table) -> NDArray[np.float64]:
 
 
 def _find_right(table: Table) -> NDArray[np.float64]:
-    """Find which rows a probability of one half tells right: 1 for those, else 0 (N,)."""
+    """Find which rows are classified correctly at a probability of one half: 1 for these, else 0 (N,)."""
     return ((compute_fake_probability(table) >= 0.5) == (table["label"] == 1)).astype("float64")
 
 

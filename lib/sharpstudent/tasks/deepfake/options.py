@@ -1,4 +1,4 @@
-"""Options that several scripts of the deepfake task have: the preparation of faces, face swaps, evaluation."""
+"""Options that the deepfake task's scripts share: the preparation of faces, face swaps, evaluation."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 def read_label(read: Namespace) -> int | None:
-    """The number of the label that `--label` names; None where it is not given."""
+    """Return the number of the label that `--label` names; None where it is not given."""
     return None if read.label is None else LABELS.index(read.label)

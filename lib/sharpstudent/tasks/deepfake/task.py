@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 BLEND, FAKE = "self-blend", "fake"  # kinds of fake in the column `manipulation`; "" for a real face
 SPLITS = ("train", "validation")
-# The keys that each source takes. A source is imported when it is read: Arrow costs 0.3 s, which manifest alone needs.
+# The keys that each source takes. Its module is imported only when it is read: Arrow takes 0.3 s, and only manifest
+# needs it.
 SOURCE_KEYS = {
     "ffpp": ("compression", "frames_per_clip"),
     "photos": ("image_size", "validation_share", "split_seed"),
@@ -66,7 +67,7 @@ class DeepfakeTask(ClassificationTask):
         return source[0] != "labelled" and source != ("manifest", "labels")
 
     def facts(self) -> dict[str, Any]:
-        """Return what a checkpoint says of the task: classes, input size and form of the input."""
+        """Return the facts that a checkpoint stores of the task: classes, input size and form of the input."""
         return {"classes": list(self.classes), "image_size": self.image_size, "input": "RGB in 0..1, no mean/std"}
 
     def open_data(self, *splits: str) -> tuple[Samples, ...]:
@@ -116,11 +117,11 @@ class DeepfakeTask(ClassificationTask):
         return BLEND if self.is_blended else FAKE
 
     def rows(self, outputs: Outputs, batch: Batch) -> Table:
-        """Return what a model said of a batch as columns of a table.
+        """Return a model's outputs for a batch as columns of a table.
 
         Args:
             outputs: The model's outputs, logits (R, 2).
-            batch: The batch that it saw.
+            batch: The batch that it was given.
 
         Returns:
             The columns, each (R,), among them clip and manipulation.

@@ -81,7 +81,7 @@ def test_a_tree_of_two_layouts_names_both_and_the_option(tmp_path: Path) -> None
         find_clips(tmp_path, layout=None, label=None)
     text = caught.value.as_text()
     assert "more than one layout" in text
-    assert "say --layout ffpp|ffpp_sbi" in text
+    assert "add --layout ffpp|ffpp_sbi" in text
     assert "original_sequences/" in text
     assert find_clips(tmp_path, layout="ffpp", label=None)[1].clips[0].kind == "video"
     assert find_clips(tmp_path, layout="ffpp_sbi", label=None)[1].clips[0].kind == "frames"

@@ -141,7 +141,7 @@ def test_a_card_has_every_section() -> None:
         "Frame AUC, warp",
         "no ground for an accusation",
         "6 of 126 frames (4.8 %) have no decision",
-        "How it stands compression, blur and other corruptions was not measured",
+        "Robustness to compression, blur and other corruptions was not measured",
         "No thresholds and no temperature are stored",
         "Not measured. Energy",
         "Code: Apache-2.0",
@@ -193,7 +193,7 @@ def test_thresholds_cost_and_robustness_are_listed_where_they_are_known() -> Non
         (None, "FaceForensics++ (c23)", "FaceForensics++ is given out for non-commercial research"),
         (None, "Celeb-DF v2", "Celeb-DF is given out"),
         ({"student": {"init": "imagenet"}}, None, "Pretrained on ImageNet"),
-        ({"task_section": {"data_source": "photos"}}, "my own photos", "No terms of others were recognised"),
+        ({"task_section": {"data_source": "photos"}}, "my own photos", "No terms of third parties were recognised"),
     ],
 )
 def test_licence_terms_of_third_parties_are_named(

@@ -290,7 +290,7 @@ def test_latencies_within_noise_are_called_equal() -> None:
             (0.902, 0.88, 0.927),
             "frame AUC of .902 (95 % interval .880 to .927; 336 frames of 42 people), better than chance",
         ),
-        ((0.55, 0.48, 0.63), "which cannot be told from chance (.5)"),
+        ((0.55, 0.48, 0.63), "which cannot be distinguished from chance (.5)"),
         ((0.5002, 0.50004, 0.51), "95 % interval .50004 to .510"),
         ((0.2, 0.1, 0.3), "worse than chance"),
         (0.9, "without an interval, so that whether it is better than chance cannot be told"),

@@ -99,7 +99,5 @@ def test_without_metrics_nothing_is_claimed(role: Role) -> None:
 def test_few_people_are_said_to_make_intervals_too_narrow(people: int, is_warned: bool) -> None:
     model = make_model("M", "model", data=(0.9, 0.8, 0.95))
     counted = model.model_copy(update={"figures": {**model.figures, "people_count@data": MetricValue(value=people)}})
-    warned = [line for line in write_verdict(make_results(counted)) if "narrower than the doubt" in line]
-    assert warned == (
-        [f"data has {people} people only: intervals over so few are narrower than the doubt is."] * is_warned
-    )
+    warned = [line for line in write_verdict(make_results(counted)) if "are too narrow" in line]
+    assert warned == ([f"data has only {people} people: intervals over so few are too narrow."] * is_warned)

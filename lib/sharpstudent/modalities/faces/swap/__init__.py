@@ -1,1 +1,1 @@
-"""Classical face swaps."""
+"""Classical face swaps: matching of faces, regions, colour transfer and blending."""

@@ -24,8 +24,8 @@ BRIDGE = np.s_[40:66, 58:71]
 SHAPE_UNIT = 0.05  # of the face's size
 LOOK_UNIT = 10.0  # CIELAB
 TURN_UNIT = 0.06  # of the way of the nose's tip from one end of the jaw to the other
-# Height of the inner lips / width of the mouth. An open mouth that is closed leaves a slit of teeth; a target's own
-# teeth stay where the source has none, so that direction matters less.
+# Height of the inner lips / width of the mouth. Closing the source's open mouth leaves a slit of teeth. Opening a
+# closed one matters less, because the target then keeps its own teeth.
 CLOSING_UNIT, OPENING_UNIT = 0.06, 0.15
 HALVING = 2.0  # units for a source of half the target's width
 # Two photos closer than this in both are copies of one: re-encoded and resized copies measured below 0.023 and 3.8 in
@@ -35,7 +35,7 @@ COPY_SHAPE, COPY_LOOK = 0.025, 4.0
 
 @dataclass(frozen=True)
 class FaceLook:
-    """What decides how well a face matches another.
+    """The measurements by which faces are matched.
 
     Attributes:
         shape: The landmarks centred, levelled and scaled, float32 (81, 2).

@@ -118,7 +118,7 @@ FEATHER = 0.1
 MOUTH_FEATHER = 0.015
 # Height of the inner lips / width of the mouth: a target whose mouth is more open than the source's by this keeps its
 # own teeth, as the source has none to show.
-OPENER_MOUTH = 0.08
+LEAST_OPENING = 0.08
 LARGEST_FOLDS = 0.03  # share of the face that the warp may turn inside out
 LEAST_SKIN = 50  # px
 LEAST_INSIDE = 0.85  # share of the 68 points that lie in the picture
@@ -304,7 +304,7 @@ def _warp(source: PointedFace, target: PointedFace, box: tuple[int, int, int, in
 def _find_teeth(
     source: PointedFace, target: PointedFace, landmarks: NDArray[np.float32], shape: tuple[int, ...], face_width: float
 ) -> NDArray[np.float32] | None:
-    if measure_opening(target.landmarks) - measure_opening(source.landmarks) <= OPENER_MOUTH:
+    if measure_opening(target.landmarks) - measure_opening(source.landmarks) <= LEAST_OPENING:
         return None
     return feather(fill_hulls([landmarks[INNER_MOUTH]], *shape[:2]), MOUTH_FEATHER * face_width)
 
@@ -348,7 +348,7 @@ class PhotoFace:
 def crop_photo(
     image: NDArray[np.uint8], points: NDArray[np.float32], box_xyxy: NDArray[np.float32], image_size: int
 ) -> PhotoFace:
-    """Crop a photo to what a swap needs of it. The crop that is stored is that of evaluation: 12.5 % around the box.
+    """Crop a photo to the part that a swap needs. The stored crop is that of evaluation: 12.5 % around the box.
 
     Args:
         image: The photo, uint8 (H, W, 3) RGB.

@@ -1,1 +1,1 @@
-"""Judging a detector: the data sets it is shown, and what is done to their faces."""
+"""Evaluates detectors: data sets of faces, metrics, thresholds, robustness to corruptions, and mistakes."""

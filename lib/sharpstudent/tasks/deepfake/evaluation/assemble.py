@@ -1,4 +1,4 @@
-"""The results of an evaluation of detectors, and the files that it leaves in its folder.
+"""Builds the results of an evaluation of detectors, and writes the files of its folder.
 
 `assemble` builds `Results`, from which the report, results.json and the console are made. scores.csv holds the score of
 every model for every frame, so that any other metric can be computed from it.
@@ -112,7 +112,7 @@ def assemble(
 
 
 def list_sets(evaluation: Evaluation) -> list[FaceSet]:
-    """List the sets of an evaluation, which are of faces in this task."""
+    """List the sets of an evaluation; in this task all of them are sets of faces."""
     return [one for one in evaluation.sets if isinstance(one, FaceSet)]
 
 
@@ -123,7 +123,7 @@ def _describe_model(
     request, is_opened = session.request, number < len(session.models)
     assert isinstance(request, FaceRequest)
     calibration = measured.calibrations[number] if is_opened else None
-    without = "no temperature and thresholds are stored with it: --validation SET"
+    without = "no temperature and thresholds are stored with it; choose them with --validation SET"
     return ModelResult(
         **model.describe(),
         image_size=model.input_key if isinstance(model.input_key, int) else None,
@@ -159,7 +159,7 @@ def find_lighter(results: Results) -> Lighter | None:
 
 
 def _count(model: ModelResult) -> tuple[int, int] | None:
-    """Parameters and multiply-accumulates of a model; None where one of them was not measured."""
+    """Return the parameters and multiply-accumulates of a model; None where one of them was not measured."""
     cost = model.cost
     return None if cost is None or cost.parameters is None or cost.macs is None else (cost.parameters, cost.macs)
 
@@ -199,9 +199,9 @@ def _describe_protocol(
 
 def _describe_run_protocol(has_videos: bool) -> dict[str, str]:
     return {
-        "data": "the run's own validation data: it chose the checkpoint, so these metrics flatter it; "
-        "evaluate_model.py --data evaluates on data that nothing was chosen on",
-        "videos": "the mean of their frames' probabilities, their maximum, the mean of the highest tenth"
+        "data": "the run's own validation data: it chose the checkpoint, so these metrics are optimistic; "
+        "use evaluate_model.py --data for data that nothing was chosen on",
+        "videos": "scored by the mean of their frames' probabilities, their maximum, and the mean of the highest tenth"
         if has_videos
         else "none: every clip is a single picture",
         "intervals": f"{LEVEL:.0%}, percentile bootstrap over people, {ROUNDS} rounds, seed {SEED}",

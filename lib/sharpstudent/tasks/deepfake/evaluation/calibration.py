@@ -1,6 +1,6 @@
-"""The temperature of a detector's scores and the thresholds to decide by.
+"""Chooses the temperature of a detector's scores and its decision thresholds, and stores them in checkpoints.
 
-They are chosen on the validation data of its run and stored in its checkpoint, or chosen on other validation data.
+They are chosen on the validation data of the detector's run, or on other validation data.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def choose_operating_points(
     return {level: choose_thresholds(rows.margins, rows.labels, fprs=fprs) for level, rows in decided.items()}
 
 
-SELECTS = "val_auc"  # of checkpoints that do not say what selected them
+SELECTS = "val_auc"  # the metric that selected checkpoints which do not name it
 KEY = "calibration"  # in a checkpoint's description
 
 

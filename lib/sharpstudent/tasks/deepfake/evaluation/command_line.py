@@ -1,6 +1,6 @@
 """The options of evaluate_model.py and compare_models.py for detectors of deepfakes. Importing this loads no torch.
 
-[NAME=]VALUE options say what the file of a model does not say itself. Every mistake is a `UserError` with a remedy.
+[NAME=]VALUE options describe a model whose file does not describe itself. Every mistake is a `UserError` with a remedy.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FaceRequest(EvaluationRequest):
 
 
 def assign_model_options(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelRequest, ...]:
-    """Give each model the values that are meant for it: those with its name, else those without a name.
+    """Give each model its values of the [NAME=]VALUE options: those with its name, else those without a name.
 
     Args:
         read: The parsed options.
@@ -66,7 +66,7 @@ def assign_model_options(read: Namespace, models: Sequence[ModelRequest]) -> tup
         The models with these values.
 
     Raises:
-        UserError: With all problems, for values that are none and for names that no model has.
+        UserError: For values that cannot be read and names that no model has, all of them together.
     """
     problems = ProblemList()
     values: dict[str, dict[str | None, Any]] = {}
@@ -89,7 +89,7 @@ def assign_model_options(read: Namespace, models: Sequence[ModelRequest]) -> tup
 
 
 def _read_named(key: str, words: Sequence[str]) -> dict[str | None, Any]:
-    """The values of a [NAME=]VALUE option by name; None is the name of the value for all others."""
+    """Read the values of a [NAME=]VALUE option by name; the value for all other models has the name None."""
     reader, _, _, example = _OF_MODELS[key]
     option = _name_option(key)
     found: dict[str | None, Any] = {}
@@ -120,7 +120,7 @@ def _read_colour(text: str) -> tuple[float, float, float] | None:
     return (red, green, blue) if all(map(math.isfinite, (red, green, blue))) else None
 
 
-# What is said of a model by [NAME=]VALUE: its reader, what --help calls the value and says of it, an example.
+# The [NAME=]VALUE options: how the value is read, its name and text in --help, an example.
 _OF_MODELS: dict[str, tuple[Callable[[str], Any], str, str, str]] = {
     "architecture": (str, "ARCH", "efficientnet-b4 or a timm name", "efficientnet-b4"),
     "image_size": (_read_size, "PX", "side of the network's input", "380 (32 to 2048 pixels)"),
@@ -137,7 +137,8 @@ def _name_option(key: str) -> str:
 _MORE = """models and sets (NAME=MODEL and NAME=SET give them names):
   MODEL   a run folder, a checkpoint (.pth, .safetensors), a teacher's file (FFc23.tar; a state dict), an .onnx file
   SET     what prepare_faces.py has made; a folder of whole pictures or videos (real/ and fake/, FaceForensics++, ...),
-          whose faces are cut first; with --crops, real/ and fake/ of crops. Default: the last model's validation data
+          whose faces are cropped first; with --crops, real/ and fake/ of crops. Default: the validation data of the
+          last model's run
   a task of your own has other options: --config CONFIG --help, or --task MODULE:CLASS --help in the module's folder"""
 _PURPOSES = {
     EVALUATE: """Evaluate trained models: metrics by frame and by video, by source and by kind of fake, with intervals
@@ -151,28 +152,28 @@ def _add_data_options(group: Any) -> None:
     add, default = group.add_argument, DataChoices()
     add_data(group)
     add("--split", choices=get_args(Split), default=default.split, help="rows of a prepared set (%(default)s)")
-    add("--crops", action="store_true", help="the folders hold face crops already: nothing is detected or cut")
+    add("--crops", action="store_true", help="the folders hold face crops: no face is detected or cropped")
     add_option(group, OPTIONS, "--layout", help="form of a folder, as in prepare_faces.py (default: recognised)")
-    add_option(group, OPTIONS, "--label", help="of all in the folders (default: what folders or lists say)")
-    text = "of a frame: the largest person's, or all, scored by their maximum or mean (%(default)s)"
+    add_option(group, OPTIONS, "--label", help="label of everything in the folders (default: by folders or lists)")
+    text = "faces of a frame: the largest person's, or all, scored by their maximum or mean (%(default)s)"
     add("--faces", choices=get_args(FacesRule), default=default.faces, help=text)
-    add_option(group, OPTIONS, "--frames", default=default.frames, help="of a video (%(default)s)")
+    add_option(group, OPTIONS, "--frames", default=default.frames, help="frames of each video (%(default)s)")
     add_option(group, OPTIONS, "--min-face", help="smaller faces are not evaluated, px (%(default)s)")
 
 
 def _add_evaluation_options(group: Any) -> None:
     add, default = group.add_argument, FaceRequest(())
-    text = "choose temperature and thresholds on these, and not what checkpoints have stored"
+    text = "choose temperature and thresholds on these sets (default: those stored in the checkpoints)"
     add("--validation", metavar="SET", nargs="+", action="extend", default=[], help=text)
     rate = read_number(float, 0, 1, above=True, below=True)
     text = "with --validation: also thresholds for these shares of false alarms, such as 0.05"
     add("--fpr", dest="fprs", metavar="X", nargs="+", type=rate, default=[], help=text)
     add("--store", action="store_true", help="with --validation: write them into the checkpoints' JSON, for later use")
-    text = "scores of videos: mean, max, top10 (mean of the highest 10 %%), top5frames, ... (these three)"
+    text = "rules that score videos: mean, max, top10 (mean of the highest 10 %%), ... (default: these three)"
     add("--video-rules", dest="rules", metavar="RULE", nargs="+", default=list(default.rules), help=text)
-    text = "corrupted, too: all, or jpeg h264 resize blur noise darker brighter crop_jitter social_media"
+    text = "also on corrupted faces: all, or jpeg h264 resize blur noise darker brighter crop_jitter social_media"
     add("--robustness", metavar="NAME", nargs="*", help=text)
-    text = "faces for that, drawn once (%(default)s; 0: all)"
+    text = "faces drawn for --robustness (%(default)s; 0: all)"
     most = read_number(int, 0, 10_000_000)
     add("--robustness-faces", metavar="N", type=most, default=default.robustness_faces, help=text)
     add("--heat-maps", action="store_true", help="Grad-CAM over the worst mistakes (extra `heatmaps`)")
@@ -196,7 +197,7 @@ def parse_request(argv: Sequence[str], *, script: str) -> FaceRequest:
     parser = build_parser(script, _PURPOSES[script], _MORE, data="data/mine")
     _add_data_options(parser.add_argument_group("data"))
     _add_evaluation_options(parser.add_argument_group("evaluation"))
-    group = parser.add_argument_group("models that do not describe themselves (NAME=: of that model alone)")
+    group = parser.add_argument_group("models whose files do not describe them (NAME=VALUE: for that model only)")
     for key, (_, value, text, _) in _OF_MODELS.items():
         group.add_argument(_name_option(key), metavar=f"[NAME=]{value}", action="append", default=[], help=text)
     add_running_options(parser.add_argument_group("running"), script=script, unit="face")

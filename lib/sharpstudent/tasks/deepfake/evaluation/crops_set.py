@@ -1,4 +1,4 @@
-"""Folders as data sets: of face crops, those of make_swaps.py included, and of whole pictures or videos.
+"""Reads folders as data sets: of face crops (also those that make_swaps.py wrote), or of whole pictures or videos.
 
 Face crops are ROOT/{real,fake}/[PERSON_OR_CLIP/]*.png, each picture taken whole. A subfolder is a person and a clip; a
 picture on its own is both. Where make_swaps.py has written the folder, its swaps.csv says whose photo each picture is:
@@ -136,7 +136,7 @@ def _find_labelled(root: Path, *, layout: str | None, label: int | None) -> tupl
         "does not say what is real and what is fake",
         expected="real/ and fake/ in it (one alone will do), or a data set that prepare_faces.py knows",
         got=", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else ""),
-        remedy="move the files there, or say --label real or --label fake for all of them",
+        remedy="move the files there, or add --label real or --label fake for all of them",
     )
 
 
@@ -263,7 +263,7 @@ def _build_frames(set_name: str, names: Sequence[str], swaps: Mapping[str, SwapR
 
 
 def _compute_crc32(path: Path) -> int | str:
-    """Compute the crc32 of a file. For an unreadable one it is the reason, which is reported when the face is read."""
+    """Compute the crc32 of a file. For an unreadable one return the reason, which is reported when it is read."""
     try:
         return zlib.crc32(path.read_bytes())
     except OSError as error:

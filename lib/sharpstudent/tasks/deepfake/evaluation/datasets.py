@@ -1,6 +1,6 @@
-"""Open the data sets to evaluate models on: prepared sets, folders whose faces are cropped first, and face crops.
+"""Opens the data sets to evaluate models on: prepared sets, folders whose faces are cropped first, and face crops.
 
-What a request asks for and the data cannot give is refused before anything is evaluated.
+A request that the data cannot meet is refused before anything is evaluated.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _open(request: SetRequest, name: str, say: Callable[[str], None], console: C
         raise UserError.about(
             str(request.path),
             f"holds face crops, as its {TABLE} says: they would be cropped twice",
-            remedy="say --crops",
+            remedy="add --crops",
         )
     return read_folder_set(request, name=name, say=say, console=console)
 
@@ -239,7 +239,7 @@ def _check_apart(sets: Sequence[FaceSet], validation: Sequence[LabelledFaceSet])
         if one.fingerprint in known:
             raise UserError.about(
                 f"--validation {one.name}",
-                f"holds the very faces of --data {known[one.fingerprint]}",
+                f"holds the same faces as --data {known[one.fingerprint]}",
                 expected="other people: thresholds are chosen on one set and evaluated on another",
                 remedy="give another set, or another --split",
             )

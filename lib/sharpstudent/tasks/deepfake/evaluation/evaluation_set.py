@@ -1,4 +1,4 @@
-"""Data sets to evaluate detectors on: their faces, the frames that hold them, and what a report says of them.
+"""Data sets to evaluate detectors on: their faces, the frames that the faces are in, and their descriptions.
 
 Reasons why frames have no decision are counted, so that a report can show them.
 
@@ -49,7 +49,7 @@ class FaceSet(EvalSet):
 
     @abstractmethod
     def list_faces(self, table: Table) -> ScoredFrames:
-        """Make a row for each row of the table: the face, by the name that a user knows, in place of the frame."""
+        """Make a row for each face in the table, with the face's own name in place of the frame's."""
 
     @abstractmethod
     def describe(self, table: Table, unreadable: Mapping[str, str]) -> DataResult:
@@ -121,7 +121,7 @@ def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
     return shown | ({OTHERS: others} if others else {})
 
 
-# How the faces of a frame are made one score. The largest is alone in its frame, and a maximum leaves it as it is.
+# The rule that makes one score of a frame's faces. With `largest` there is one face, and its maximum is its score.
 AGGREGATIONS: dict[str, Aggregation] = {"largest": MAX, "max": MAX, "mean": MEAN}
 
 
@@ -162,12 +162,12 @@ class LabelledFaceSet(FaceSet):
     task: DeepfakeTask = field(default_factory=DeepfakeTask, init=False)
 
     def __len__(self) -> int:
-        """How many faces there are."""
+        """Return how many faces there are."""
         return len(self.faces)
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Of the faces, int64 (N,)."""
+        """The labels of the faces, int64 (N,)."""
         return self.frames.labels[self.frame_of]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The scores that a model gives to a set of frames, as columns, and the clips that are made of the frames.
+"""The scores that a model gives to frames, as columns, and the clips that the frames belong to.
 
 An `Aggregation` makes one score of many: of the frames of a clip, or of the faces of a frame. The rule is part of every
 metric's name. Scores are log-odds of fake, log(p / (1 - p)). Unless its name says `margin`, a rule takes the mean of
@@ -153,7 +153,7 @@ class ScoredFrames:
         return len(self.sample_ids)
 
     def take(self, rows: NDArray[np.int64]) -> ScoredFrames:
-        """Some of the frames, by number, in the order given."""
+        """Take some of the frames, by number, in the given order."""
 
         def pick(column: Any) -> Any:
             return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]
@@ -176,7 +176,7 @@ def join_frames(parts: Sequence[ScoredFrames]) -> ScoredFrames:
     return ScoredFrames(**{field.name: join(field.name) for field in fields(ScoredFrames)})
 
 
-REAL = 0  # the number of a real's manipulation
+REAL = 0  # the number that stands for "no manipulation" in the column of manipulations
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class FrameTable:
         return len(self.margins)
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> FrameTable:
-        """Some of the rows, or all in another order."""
+        """Take some of the rows, or all in another order."""
         return FrameTable(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
@@ -313,7 +313,7 @@ def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:
 
 
 def _find_order(table: FrameTable) -> NDArray[np.int64]:
-    """Find an order of the rows. Rows whose order it leaves open are alike in every column."""
+    """Find a canonical order of the rows: rows that it does not order are equal in every column."""
     columns = (table.manipulations, table.people, table.labels, table.decided, table.margins, table.clips)
     return np.lexsort(columns).astype(np.int64)
 

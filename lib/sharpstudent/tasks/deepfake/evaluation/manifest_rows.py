@@ -1,4 +1,4 @@
-"""The columns of a prepared set's manifest, held as numbers: no row ever becomes an object.
+"""The columns of a prepared set's manifest, held as arrays: no object is made for a row.
 
 Legend: R rows (all of the manifest's, or the chosen ones).
 """
@@ -30,11 +30,11 @@ class Texts:
     codes: NDArray[np.int32]
 
     def at(self, row: int) -> str:
-        """The text of one row."""
+        """Return the text of one row."""
         return self.names[self.codes[row]]
 
     def read(self, rows: NDArray[np.int64]) -> list[str]:
-        """The texts of some rows; equal ones are one object."""
+        """Return the texts of some rows; equal texts are one object."""
         return [self.names[code] for code in self.codes[rows].tolist()]
 
 

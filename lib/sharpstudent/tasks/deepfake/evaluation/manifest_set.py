@@ -1,4 +1,4 @@
-"""A prepared set as a data set: the rows of one split, and the frames in which no face was found.
+"""Reads a prepared set as a data set: the rows of one split, and the frames in which no face was found.
 
 The manifest has no row of a frame without a face; such frames are named in the files of the clips under parts/.
 
@@ -311,7 +311,7 @@ def _build_finder(rows: ManifestRows, framed: _Framed) -> Callable[[str, int], b
 def _build_frames(
     name: str, rows: ManifestRows, framed: _Framed, frame_of: NDArray[np.int64], missing: Faceless
 ) -> tuple[ScoredFrames, dict[int, str]]:
-    """Build the frames with rows, then those without; and say, by number, why some of them have no face to score."""
+    """Build the frames with rows, then those without; also return, by number, why a frame has no face to score."""
     clip_ids = rows.clips.read(framed.first)
     others = [frame for frame in missing.frames if frame.clip.label is not None]
     has_face = np.zeros(len(framed.first), np.bool_)

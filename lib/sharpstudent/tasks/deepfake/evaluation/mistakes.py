@@ -1,4 +1,4 @@
-"""The faces that a model is most wrong about, with their pictures: what to look at first."""
+"""Finds the faces that a model is most wrong about, with their pictures: what to look at first."""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from sharpstudent.tasks.deepfake.report.results import Results
 
 CARD = "model_card.md"
-FAKE = 1  # its place among the classes
+FAKE = 1  # the number of the class
 
 
 class FaceRenderer(Renderer):
-    """What is drawn and reported for detectors of deepfakes.
+    """Opens, measures, draws and reports for detectors of deepfakes.
 
     Heavy imports are made where they are needed, because the command line is read through this class.
     """
@@ -85,11 +85,11 @@ class FaceRenderer(Renderer):
         return parse_request(argv, script=script)
 
     def default_request(self, models: tuple[ModelRequest, ...], **more: Any) -> FaceRequest:
-        """Build what the report at the end of a run asks for."""
+        """Build the request of the report at the end of a run."""
         return FaceRequest(models, **more)
 
     def open_model(self, request: ModelRequest, device: torch.device) -> OpenedModel:
-        """Open any classifier of pictures; the request says what the file does not say of itself.
+        """Open any classifier of pictures; the request's options describe a file that does not describe itself.
 
         Args:
             request: The requested model.

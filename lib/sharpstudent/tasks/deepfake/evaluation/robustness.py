@@ -1,4 +1,4 @@
-"""How robust models are to corrupted pictures: a curve of frame AUC for each corruption, and the area under it.
+"""Measures robustness to corrupted pictures: a curve of frame AUC for each corruption, and the area under it.
 
 A face is read and cropped once for all of its variants, and many pictures go through a model at once, in the parts and
 the memory layout that are fastest for it.
@@ -47,7 +47,7 @@ CPU_PIXELS, DEVICE_PIXELS = 12 * 112 * 112, 64 * 224 * 224
 
 
 class ChunkedModel(nn.Module):
-    """A model that is given a few pictures at a time. Its outputs are the same but for rounding."""
+    """Runs a model on a few pictures at a time. Its outputs are those of the whole batch, except for rounding."""
 
     def __init__(self, model: nn.Module, most: int, layout: torch.memory_format) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class CorruptedFaces(FaceSamples):
 def choose_corruptions(names: Sequence[str] | None, say: Callable[[str], None]) -> tuple[Corruption, ...]:
     """Find the corruptions of these names, in the order of `CORRUPTIONS`.
 
-    H.264 is left out where it cannot be had.
+    H.264 is left out where its encoder is not installed.
 
     Args:
         names: The names of the corruptions; None or empty for all.
@@ -234,8 +234,8 @@ def choose_faces(
     return [np.flatnonzero(of_set) for of_set in np.split(is_chosen, ends[:-1])]
 
 
-ROUNDS = 200  # of the bootstrap, for each point of each curve
-CHUNK = 1000  # faces whose scores are held as the loader gives them
+ROUNDS = 200  # resamples of the bootstrap for each point of each curve
+CHUNK = 1000  # faces that are loaded and scored in one pass of the loader
 
 Say = Callable[[str], None]
 Read = tuple[tuple[Table, ...], tuple[Replaced, ...]]  # a table for each model, and what could not be read

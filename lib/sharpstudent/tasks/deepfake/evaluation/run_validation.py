@@ -1,4 +1,4 @@
-"""The validation data of a run, which an evaluation without named data uses."""
+"""Opens the validation data of a run, which is used where the user names no data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ValidationSet(FaceSet):
     """The validation data of a run."""
 
     def __init__(self, run: str, image_size: int, build: Build) -> None:
-        """Keep how the data is built.
+        """Keep the function that builds the data; nothing is opened yet.
 
         Args:
             run: The name of the run.

@@ -1,7 +1,7 @@
-"""All metrics of a set of scored frames, as one flat table with stable names, and thresholds chosen on validation.
+"""Computes all metrics of a set of scored frames, as one flat table with stable names.
 
-The metrics are of frames and of videos; each is of the whole set, of each source, and of each kind of fake against all
-reals of its source.
+Metrics are computed for frames and for videos, and each for the whole set, for each source, and for each kind of fake
+against all reals of its source. Decisions are made at thresholds that were chosen on validation data.
 
 Legend: N rows; labels real 0, fake 1; margins are log-odds of fake.
 """
@@ -123,7 +123,7 @@ def _build_at_threshold(name: str, threshold: float) -> list[SetMetric]:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made, by drawing whole people with replacement.
+    """How intervals are computed: by drawing whole people with replacement.
 
     Attributes:
         rounds: How many resamples are drawn.

@@ -1,4 +1,4 @@
-"""The data sets that a user names, and how they are read. Torch-free."""
+"""The data sets that a user names, and how they are read. Importing this loads no torch."""
 
 from __future__ import annotations
 

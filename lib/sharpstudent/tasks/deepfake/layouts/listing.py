@@ -132,9 +132,9 @@ def show_name(name: str) -> str:
 
 
 def _reject_odd(folder: Path, listing: Listing, suffixes: tuple[str, ...], reject: Reject) -> None:
-    """Reject the odd names that may be media files; a folder has no suffix, so names without one count too."""
+    """Reject the odd names that may be media files, or folders of them."""
     for name, reason in listing.odd:
-        # A folder has no suffix to tell by, so whatever has none is told as well.
+        # A folder's name has no suffix, so names without one are rejected, too.
         if name.lower().endswith(suffixes) or "." not in name:
             reject(str(folder / name), reason)
 

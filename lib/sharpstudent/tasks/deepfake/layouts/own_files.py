@@ -21,7 +21,7 @@ from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES
 CLASSES = {"real": 0, "fake": 1}
 KINDS = {"folder": PICTURE_SUFFIXES + VIDEO_SUFFIXES, "photos": PICTURE_SUFFIXES, "videos": VIDEO_SUFFIXES}
 LOOKED_AT = 50  # folders that `recognise` lists before it gives up
-# A part of a data set given as a folder of one's own would call its fakes real.
+# Where a part of a data set is given as the user's own folder, its fakes would be taken for real faces.
 FAKE_NAMES = frozenset(
     name.lower()
     for name in (
@@ -101,5 +101,5 @@ def _check_not_fake(root: Path, files: list[Path]) -> None:
             raise UserError.about(
                 where=str(root),
                 what=f"would be taken for real faces, but {name!r} is what a data set calls its fakes",
-                remedy="give the data set's own folder, or say --label real or --label fake",
+                remedy="give the data set's own folder, or add --label real or --label fake",
             )

@@ -24,10 +24,10 @@ SHOWN = 12  # names in a message
 
 
 class ClipFinder(Protocol):
-    """What finds the clips of a layout: a module, or `own_files.OwnFiles`."""
+    """Finds the clips of a layout: a module of this package, or an `own_files.OwnFiles`."""
 
     def recognise(self, root: Path) -> bool:
-        """Return whether the folder has this layout, by a look at a few names."""
+        """Return whether the folder has this layout, judging by a few names."""
         ...
 
     def find(self, root: Path, label: int | None) -> Found:
@@ -136,7 +136,7 @@ def _recognise(root: Path) -> str:
         what="has more than one layout" if names else "has no layout that is known",
         expected="one of\n" + "\n".join(f"{name}: {LAYOUTS[name].tree}" for name in looked_for),
         got=_show_content(root),
-        remedy=f"say --layout {'|'.join(names)}" if names else "say --layout NAME, or name the folder above or below",
+        remedy=f"add --layout {'|'.join(names)}" if names else "add --layout NAME, or name the folder above or below",
     )
 
 
@@ -148,7 +148,7 @@ def _explain_empty(root: Path, name: str, found: Found) -> Problem:
         what=f"holds nothing that layout {name} can use",
         expected=LAYOUTS[name].tree,
         got="\n".join([*reasons, f"and {more} more"] if more > 0 else reasons) or _show_content(root),
-        remedy="check the folder, or say another --layout NAME",
+        remedy="check the folder, or choose another --layout NAME",
     )
 
 

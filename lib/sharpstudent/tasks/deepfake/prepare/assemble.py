@@ -1,7 +1,7 @@
 """Puts a set together from its parts: splits, manifest, quarantine, counts.
 
-The parts are read twice, first for what concerns the whole set, then row by row while the manifest is written. No list
-of rows is kept in memory.
+The parts are read twice: first for the counts and the splits of the whole set, then row by row while the manifest is
+written. No list of rows is kept in memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Checks a prepared set (`prepare_faces.py check`): reports its faults, and nothing that is none.
+"""Checks a prepared set and reports its faults (`prepare_faces.py check`).
 
-In a set that training can use, no split and no class is empty, and no source set or compression gives the label away.
-No clip, person or group is in two splits, and no clip has two labels.
+In a set without faults no split and no class is empty, no source set or compression gives the label away, no clip,
+person or group is in two splits, and no clip has two labels.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def check_leaks(faces: Faces) -> Iterator[Finding]:
 
 
 _REMEDY = (
-    "a score on people seen in training is a test of memory: prepare the set again so that they get one split "
+    "a score on people seen in training only tests memory: prepare the set again so that they get one split "
     "(prepare_faces.py does so by itself where it draws the splits), or leave them out of one"
 )
 _OFFICIAL = (

@@ -1,7 +1,7 @@
-"""Defines findings, and the columns of a manifest that check and describe work on.
+"""Defines findings, and reads the columns of a manifest for `check` and `describe`.
 
-A finding is one fault with a count, a few examples by name and what to do. In the columns, names are numbers, so that a
-million rows stay small.
+A finding is one kind of fault, with a count, a few examples by name and a remedy. Names in columns are stored as
+numbers, so that a million rows need little memory.
 
 Legend: n rows.
 """

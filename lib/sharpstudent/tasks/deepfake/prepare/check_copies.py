@@ -23,8 +23,8 @@ from sharpstudent.tasks.deepfake.sources.manifest import StoredCrop
 
 MOST_READ = 20_000  # crops; about 5 minutes on a slow disk
 MOST_DECODED = 500  # of those, to compare their sides with what the manifest says
-SEED = 0  # the same crops on every day
-OUTSIDE_SHARE = 0.25  # of a face's landmarks; a face that the frame's edge cuts has some beyond it
+SEED = 0  # every run of `check` draws the same crops
+OUTSIDE_SHARE = 0.25  # of a face's landmarks may lie outside; a face at the frame's edge has some there
 OUTSIDE_MARGIN = 2.0  # px
 AGAIN = "prepare the set again: what is whole is kept"
 

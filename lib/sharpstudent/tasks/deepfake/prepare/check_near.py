@@ -28,8 +28,8 @@ SIDE = 64  # px of a face laid over another
 # Where the centres of the right eye, the left eye and the mouth go, as shares of SIDE.
 ANCHORS = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.75]])
 ANCHOR_POINTS = (slice(36, 42), slice(42, 48), slice(48, 68))  # dlib's order
-LIGHT = 4.0  # px; what changes more slowly over the face is light, not the face
-ALIKE = 0.8  # correlation of two copies at least; for what it tells apart see check_near.DISTANCE
+LIGHT = 4.0  # px; coarser changes of grey are taken for light on the face and removed
+ALIKE = 0.8  # the least correlation of two copies; the comment on DISTANCE has the measurements
 
 
 def read_face(faces: Faces, index: int) -> NDArray[np.float32] | None:
@@ -136,7 +136,7 @@ MOST_COMPARED = 3_000  # pairs of clips whose pixels are compared, the nearest f
 MOST_COUNTED = 300  # of those within one split and label
 
 
-# How the two of a pair differ, and what that means; the third kind does not.
+# How the two clips of a pair differ, and the remedy; pairs of the third kind do not differ, and are only counted.
 KINDS = (
     (
         "in two splits",

@@ -14,7 +14,7 @@ from sharpstudent.tasks.deepfake.options import OPTIONS, read_label
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 
 SCRIPT = "prepare_faces.py"
-FOUND = 1  # exit code of `check` when it finds something
+FOUND = 1  # exit code of `check` when it finds a fault
 USAGE = f"""python {SCRIPT} SOURCE DEST [options]
        python {SCRIPT} check MANIFEST [--full]
        python {SCRIPT} describe MANIFEST"""
@@ -25,10 +25,10 @@ where it was; the result is the same to the last byte for any number of workers 
   check MANIFEST     look for people, clips, equal and nearly equal pictures in two splits or under two labels
   describe MANIFEST  print what is in a set, and draw a contact sheet
   (a SOURCE that is really called check: ./check)"""
-MORE = """what is refused, and what is not:
+MORE = """what is refused, and what is allowed:
   other --layout, --frames, --faces, --image-size, --min-face or --picture for a DEST that holds crops is refused, as is
   a SOURCE that lost finished clips: choose another DEST, or permit it with --overwrite. Other shares, seed, --label or
-  --shards write the manifest anew; clips that are new or changed in SOURCE are cut, the others are kept.
+  --shards write the manifest anew; clips that are new or changed in SOURCE are cropped, the others are kept.
   A clip in which a decoder crashes or hangs costs its worker process, goes to quarantine.csv with the reason and is
   not tried again, so that each repetition gives the same set: --retry tries such clips once more, and a longer
   --clip-timeout those that took too long.
@@ -83,7 +83,7 @@ def _parse_inspection(what: Any, argv: Sequence[str]) -> Inspection:
     parser = Parser(f"{SCRIPT} {what}", INSPECTIONS[what], examples=[f"{SCRIPT} {what} data/mine"])
     parser.add_argument("manifest", metavar="MANIFEST", type=read_path, help="manifest.arrow, or the folder it lies in")
     if what == "check":
-        text = "read every crop and compare every near pair, of sets of more than 20,000 faces too"
+        text = "read every crop and compare every near pair, also where a set has more than 20,000 faces"
         parser.add_argument("--full", action="store_true", help=text)
     read = parser.read(argv)
     path: Path = read.manifest
@@ -94,35 +94,54 @@ def _build_parser() -> Parser:
     parser = Parser(SCRIPT, PURPOSE, usage=USAGE, more=MORE, examples=EXAMPLES)
     add, default = parser.add_argument, CropSettings()
 
-    def share(option: str, text: str, **changes: Any) -> None:
-        add_option(parser, OPTIONS, option, help=_say(text), **changes)
+    def add_shared(option: str, text: str, **changes: Any) -> None:
+        add_option(parser, OPTIONS, option, help=_add_default(text), **changes)
 
     add("source", metavar="SOURCE", type=read_path, help="folder of photos, videos or a data set; never written to")
     add("dest", metavar="DEST", type=read_path, help="folder for the set: new, empty, or made by this script")
     layouts = _list_layouts()
-    add_option(parser, OPTIONS, "--layout", choices=layouts, help=f"form of SOURCE: {', '.join(layouts)}")
-    share("--frames", "a video, evenly", default=default.frames)
-    text = "of everything in SOURCE (default: what its folders or lists say)"
+    add_option(
+        parser,
+        OPTIONS,
+        "--layout",
+        choices=layouts,
+        help=f"layout of SOURCE: {', '.join(layouts)} (default: recognised)",
+    )
+    add_shared("--frames", "frames of each video, evenly spread", default=default.frames)
+    text = "label of everything in SOURCE (default: by its folders or lists)"
     add_option(parser, OPTIONS, "--label", help=text)
-    add("--faces", choices=("largest", "all"), default=default.faces, help=_say("of the largest person of a clip"))
-    share("--image-size", "the network's input", type=read_number(int, 16, 4096))
-    share("--min-face", "smaller faces are rejected")
-    share("--picture", "how crops are stored")
+    add(
+        "--faces",
+        choices=("largest", "all"),
+        default=default.faces,
+        help=_add_default("keep the largest person of a clip, or all"),
+    )
+    add_shared("--image-size", "side of the network's input, px", type=read_number(int, 16, 4096))
+    add_shared("--min-face", "smaller faces are rejected")
+    add_shared("--picture", "format of the stored crops")
     add("--shards", action="store_true", help="pack the crops into WebDataset shards of about 256 MB")
     number = read_number(int, 1, 1024)
-    add_option(parser, SHARED, "--workers", type=number, default=count_processors(), help=_say("processes"))
-    share("--validation-share", "people held out where no list says")
+    add_option(
+        parser, SHARED, "--workers", type=number, default=count_processors(), help=_add_default("worker processes")
+    )
+    add_shared("--validation-share", "share of people held out where no list gives a split")
     number = read_number(float, 0, 1, below=True)
-    add("--test-share", metavar="X", type=number, default=0.0, help=_say("people kept for the test"))
-    share("--split-seed", "draws those people")
+    add(
+        "--test-share",
+        metavar="X",
+        type=number,
+        default=0.0,
+        help=_add_default("share of people kept for the test split"),
+    )
+    add_shared("--split-seed", "seed that draws those people")
     number = read_number(float, 0.1, 1e6)
-    add("--clip-timeout", metavar="S", type=number, default=600.0, help=_say("a clip may take, in seconds"))
+    add("--clip-timeout", metavar="S", type=number, default=600.0, help=_add_default("time limit of a clip, seconds"))
     add("--overwrite", action="store_true", help="finished work in DEST may be replaced or removed, see below")
     add("--retry", action="store_true", help="try the clips again whose decoder crashed, failed or hung")
     return parser
 
 
-def _say(text: str) -> str:
+def _add_default(text: str) -> str:
     return f"{text} (default: %(default)s)"
 
 
@@ -133,5 +152,5 @@ def _list_layouts() -> tuple[str, ...]:
 
 
 def count_processors() -> int:
-    """How many processors this process may use."""
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

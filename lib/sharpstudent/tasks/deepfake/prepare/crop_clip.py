@@ -2,8 +2,8 @@
 
 Every frame that is read gives a crop or a reason; bad data never raises. In each frame the faces are found (YuNet) or
 taken as given, located (468-point mesh), cropped and encoded at once, so that no two whole frames are in memory
-together. Who is who over the frames is decided at the end, by the boxes: the people are numbered, the largest or all
-are kept, and every frame left out is named.
+together. Which faces of different frames are one person is decided at the end, by the boxes: people are numbered, the
+largest or all are kept, and every frame left out is named.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CroppedFrame:
 
 
 VERSION = "1"  # raise when a crop made by this code, or what the manifest says of it, would differ
-# Where only the largest person is wanted, so many faces of a frame are cropped until it is known who that is.
+# Where only the largest person is wanted, this many faces of each frame are cropped until it is known who that is.
 CANDIDATES = 3
 
 

@@ -26,7 +26,7 @@ from sharpstudent.tasks.deepfake.prepare import describe_tables as tables
 from sharpstudent.tasks.deepfake.prepare.check_columns import LABELS, Codes, Faces, open_faces
 from sharpstudent.tasks.deepfake.sources.manifest import StoredCrop
 
-SEED = 0  # the same faces on every day
+SEED = 0  # every run of `describe` draws the same faces
 COLUMNS = 10
 MOST_ROWS = 8  # of tiles, over all parts together
 TILE = 150  # px

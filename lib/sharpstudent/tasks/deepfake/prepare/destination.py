@@ -1,4 +1,4 @@
-"""Checks whether DEST may be written at all, and keeps what it was prepared with."""
+"""Checks whether DEST may be written, and records the settings that it was prepared with."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def check_places(source: Path, dest: Path) -> None:
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         what = "lies in SOURCE: its crops would be found as photos by the next preparation"
         if outer != inner and outer.is_relative_to(inner):
-            what = "holds SOURCE: what is prepared must lie beside it"
+            what = "holds SOURCE: the prepared set must lie beside it"
         raise UserError.about(str(dest), what, got=f"SOURCE {source}", remedy="name a folder outside SOURCE")
     above = next(path for path in (inner, *inner.parents) if path.exists())
     if not above.is_dir():
         raise UserError.about(str(above), "is a file where a folder is wanted", remedy="name another DEST")
     if dest.is_dir() and read_preparation(dest) is None:
-        foreign = sorted(entry.name for entry in dest.iterdir() if not _is_of_a_start(entry.name))
+        foreign = sorted(entry.name for entry in dest.iterdir() if not _is_leftover(entry.name))
         if foreign:
             raise UserError(_explain_foreign(dest, foreign))
 
 
-def _is_of_a_start(name: str) -> bool:
+def _is_leftover(name: str) -> bool:
     """Return whether a preparation that was killed in its first moments may have left this name."""
     return name == _LOCK or (name.startswith(f".{PREPARATION}") and name.endswith(TEMPORARY_SUFFIX))
 

@@ -1,4 +1,4 @@
-"""Does one clip in a worker process, and keeps the record that a set is finished.
+"""Crops one clip in a worker process, and keeps the record that a set is finished.
 
 A worker crops a clip and writes it; only counts go back to the parent. The record says what a finished set was made of,
 so that the same command finds that there is nothing to do.
@@ -35,7 +35,7 @@ class Cropper(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A clip to be done.
+    """A clip to be cropped.
 
     Attributes:
         clip: The clip.
@@ -62,7 +62,7 @@ class ClipDone:
 
 
 class ClipWorker:
-    """Does jobs, with the networks loaded once."""
+    """Crops clips in one process, with the networks loaded once."""
 
     def __init__(
         self, dest: Path, root: Path, settings: CropSettings, build: Callable[[CropSettings], Cropper]
@@ -126,7 +126,7 @@ def build_broken_part(job: Job, how: str, reason: str, root: Path, clip_timeout:
     return part.with_clip(clip)
 
 
-FINISHED = f"{PARTS}/finished.json"  # there while manifest, crops and parts agree, and only then
+FINISHED = f"{PARTS}/finished.json"  # it exists only while manifest, crops and parts agree
 
 
 @dataclass(frozen=True)

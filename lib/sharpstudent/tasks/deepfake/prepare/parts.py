@@ -1,6 +1,6 @@
-"""Writes and reads a finished clip: its crops, and its part, which is written last.
+"""Writes and reads finished clips: the crops of each, and its part, a file with its rows, which is written last.
 
-A clip without a part is not done.
+A clip without a part is not finished.
 
     DEST/crops/KEY/FFFFFF_N.png       frame number and face number
     DEST/parts/SHA256-OF-KEY.arrow    the rows of the clip, what was rejected, and the fingerprint of all that made them
@@ -185,7 +185,7 @@ def write_clip(dest: Path, clip: RawClip, part: Part, crops: ClipCrops, settings
         root: SOURCE, whose path no output may contain.
 
     Raises:
-        UserError: If the disk refuses; the clip is then not done.
+        UserError: If the disk refuses; the clip then stays unfinished.
     """
     clear_crops(dest, clip.key)
     faces = sorted(crops.faces, key=lambda face: (face.frame_index, face.face_index))

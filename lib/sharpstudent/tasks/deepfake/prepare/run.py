@@ -1,7 +1,7 @@
 """Runs the preparation: finds clips, crops those that are not finished, puts the set together.
 
-Killed at any instant, the same command goes on, and its result is the same to the last byte. Ctrl-C and SIGTERM end it
-once, and at once.
+After a kill at any instant the same command continues, and its result is the same to the last byte. Ctrl-C and SIGTERM
+end it at once; a second signal does not interrupt the cleanup.
 """
 
 from __future__ import annotations
@@ -103,12 +103,12 @@ def run_preparation(
 
 
 class _Preparation:
-    """One run: what is wanted, and how much of it is there."""
+    """One run of the preparation: the wanted set, and which part of it is finished."""
 
     def __init__(
         self, request: Request, layout: str, found: Found, console: Console, say: Callable[[str], None]
     ) -> None:
-        """Compute what is wanted.
+        """List the clips of the wanted set, and compute the digest of the set.
 
         Args:
             request: What the user asked for.

@@ -1,4 +1,4 @@
-"""Holds what the user asked for, and what of it decides the set and the bytes of its crops."""
+"""The request for a preparation, and which of its settings decide the set and the bytes of its crops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How faces are cropped: what decides the bytes of a crop, and nothing else.
+    """How faces are cropped: all settings that decide the bytes of a crop, and no others.
 
     Attributes:
         frames: Frames sampled from each video, evenly over its decodable frames.
@@ -74,5 +74,5 @@ class Request:
         }
 
 
-# What the crops do not depend on: with other values of these only the manifest is written anew.
+# The crops do not depend on these: when they change, only the manifest is written anew.
 MANIFEST_SETTINGS = ("label", "validation_share", "test_share", "split_seed", "shards")

@@ -42,7 +42,7 @@ _STAGES = {
 def render_model_card(
     results: Results, model: ModelResult, *, licence: str = OTHER, training_data: str | None = None
 ) -> str:
-    """README.md of a model on a hub. Names that users gave stay without effect in Markdown and YAML.
+    """Write the README.md of a model on a hub. Names that users gave have no effect as Markdown or YAML.
 
     Args:
         results: The results of an evaluation of the model.
@@ -89,12 +89,12 @@ def _show_code(name: str) -> str:
 
 
 def _count_backticks(name: str) -> int:
-    """The longest run of backticks."""
+    """Count the backticks of the longest run of them."""
     return max(map(len, re.findall("`+", name)), default=0)
 
 
 def _select_own(results: Results, model: ModelResult) -> list[str]:
-    """The notes of the results without those of other models, which begin with their names."""
+    """Select the notes of the results, without those of other models, which begin with their names."""
     others = tuple(f"{other.name}: " for other in results.models if other is not model)
     return [note for note in results.notes if not note.startswith(others or "\0")]
 

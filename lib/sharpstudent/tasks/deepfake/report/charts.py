@@ -60,7 +60,7 @@ class ReportCharts:
     training: ChartGroup
 
     def list_all(self) -> list[Chart]:
-        """Every chart once."""
+        """List every chart once."""
         return [chart for group in (*self.curves, self.robustness, self.training) for chart in group.charts]
 
 
@@ -77,7 +77,7 @@ def build_charts(results: Results) -> ReportCharts:
 
 
 def _list_places(models: Sequence[ModelResult]) -> list[tuple[str, str]]:
-    """Levels and parts that have drawings: all data before its parts, frames before videos."""
+    """List the levels and parts that have drawings: all data before its parts, frames before videos."""
     met = list(dict.fromkeys((drawing.level, drawing.part) for model in models for drawing in model.drawings))
     return sorted(met, key=lambda place: (place[1] != "", place[0] != "frame"))
 
@@ -172,7 +172,7 @@ CURVES = {
 
 
 def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, place: str, stem: str) -> Chart:
-    """One chart with a curve a model.
+    """Build a chart with a curve for each model.
 
     Args:
         kind: The kind of curve, one of `CURVES`.
@@ -230,7 +230,7 @@ def _read_columns(kind: str, drawing: Drawing) -> Sequence[Sequence[Any]]:
 
 
 def _list_rows(models: Drawn, read: Callable[[Drawing], Sequence[Sequence[Any]]]) -> tuple[tuple[Any, ...], ...]:
-    """Rows of a CSV: the model's name, then the values of its columns."""
+    """List the rows of a CSV: the model's name, then the values of its columns."""
     return tuple((name, *row) for _, name, drawing in models for row in zip(*read(drawing), strict=True))
 
 
@@ -342,12 +342,12 @@ def build_robustness(models: Sequence[ModelResult]) -> list[Chart]:
 
 
 def list_corruptions(models: Sequence[ModelResult]) -> list[str]:
-    """The names of the corruptions, in the order of their first appearance."""
+    """List the names of the corruptions, in the order of their first appearance."""
     return list(dict.fromkeys(curve.name for model in models for curve in model.robustness))
 
 
 def find_least(aucs: Iterable[float | None]) -> float:
-    """Where a scale of AUCs begins: .5, or lower, at a multiple of .1, where a model is worse than guessing."""
+    """Find where a scale of AUCs begins: at .5, or at a lower multiple of .1 where a model is worse than guessing."""
     return math.floor(10 * min([0.5, *(value for value in aucs if value is not None)])) / 10
 
 
@@ -408,7 +408,7 @@ def name_corruption(name: str) -> str:
 
 
 def name_severities(curve: CorruptionCurve) -> list[str]:
-    """Short names of the severities (K,): the number where a label is the unit with that number, else the label."""
+    """Return short names of the severities (K,): their numbers where each label contains its own, else the labels."""
     names = [point.label for point in curve.points]
     numbers = [f"{point.strength:g}" for point in curve.points]
     are_numbers = all(number in name for number, name in zip(numbers[1:], names[1:], strict=True))

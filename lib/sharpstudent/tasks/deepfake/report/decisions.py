@@ -23,8 +23,8 @@ from sharpstudent.tasks.deepfake.report.results import (
 FRAME_AUC, VIDEO_AUC = "frame_auc", "video_auc_mean"
 _AGAINST_CHANCE = {
     "above": "better than chance",
-    "below": "worse than chance, as where its classes are the other way round",
-    "open": "which cannot be told from chance (.5)",
+    "below": "worse than chance; perhaps its classes are swapped",
+    "open": "which cannot be distinguished from chance (.5)",
     "unknown": "without an interval, so that whether it is better than chance cannot be told",
 }
 
@@ -41,7 +41,8 @@ def describe_separation(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     """
     lines: list[str] = []
     for dataset in sets:
-        where = f"On {dataset.title}{' (which chose its checkpoint, and flatters it)' if dataset.is_validation else ''}"
+        optimistic = " (which chose its checkpoint, so its metrics are optimistic)" if dataset.is_validation else ""
+        where = f"On {dataset.title}{optimistic}"
         found = dataset.find(model, FRAME_AUC)
         if found is None or found.value is None:
             why = f": {clean_name(found.note)}" if found is not None and found.note else ""
@@ -136,9 +137,9 @@ def _is_apart(lower: MetricValue, higher: MetricValue) -> bool:
 
 
 HALF = "half"
-PREFERRED = ("fpr_1pct", "eer", "youden")  # of the stored thresholds, the one that a verdict tells of
-BELIEVABLE, UNBELIEVABLE = 0.05, 0.10  # ECE: up to here probabilities may be read as such, from here on not
-RULE_OF_THREE = 3.0  # none seen in n: up to 3 / n, at 95 % (Hanley & Lippman-Hand 1983)
+PREFERRED = ("fpr_1pct", "eer", "youden")  # the verdict uses the first of these thresholds that is stored
+BELIEVABLE, UNBELIEVABLE = 0.05, 0.10  # ECE: up to the first probabilities may be trusted, above the second not
+RULE_OF_THREE = 3.0  # where none of n is seen, the rate is below 3 / n at 95 % (Hanley & Lippman-Hand 1983)
 
 
 def describe_false_alarms(model: ModelResult, sets: list[ReportSet]) -> list[str]:

@@ -1,6 +1,6 @@
-"""From scored frames to parts of `Results`: metrics with intervals, points of curves, comparisons of two models.
+"""Turns scored frames into parts of `Results`: metrics with intervals, points of curves, comparisons of two models.
 
-These functions take scores and know no model. Legend: N frames.
+These functions take scores and never run a model. Legend: N frames.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def build_drawings(frames: ScoredFrames) -> tuple[Drawing, ...]:
 
 
 def _take_parts(table: FrameTable, names: Names) -> list[tuple[str, FrameTable]]:
-    """All rows with a decision, then those of each source where there are several; parts of one class are left out."""
+    """List all rows with a decision, then each source's where there are several; parts of one class are left out."""
     scored = table.take(table.decided)
     parts = [("", scored)]
     if len(names.sources) > 1:
@@ -189,7 +189,7 @@ def _to_points(curve: Curve) -> CurvePoints:
 
 
 def _to_plain(values: NDArray[np.float64]) -> tuple[float | None, ...]:
-    """Replace what JSON has no number for by None."""
+    """Replace NaN and infinity, for which JSON has no number, by None."""
     return tuple(value if np.isfinite(value) else None for value in values.tolist())
 
 
@@ -239,7 +239,7 @@ def _take(rows: _Pairs, wanted: NDArray[Any]) -> _Pairs:
 
 
 def _list_parts(rows: _Pairs) -> list[tuple[str, _Pairs]]:
-    """All rows, then those of each source where there are several; parts of one class are left out."""
+    """List all rows, then those of each source where there are several; parts of one class are left out."""
     names = np.unique(rows["source"]).tolist()
     parts = [("", rows)] + [(f"@{name}", _take(rows, rows["source"] == name)) for name in names if len(names) > 1]
     return [(part, some) for part, some in parts if len(np.unique(some["label"])) == 2]

@@ -25,7 +25,7 @@ STAGE2_GAIN = (0.01, 0.03)  # AUC gained over stage 1
 def describe_next_after_stage1(
     *, val_auc: float | None, bands: bool, selected: str | None = None, **others: Any
 ) -> list[str]:
-    """As the general guide's, with the bands.
+    """Say what to do next as the general guide does, with the bands.
 
     Args:
         val_auc: The validation AUC of the best epoch; None where it is not known.
@@ -50,7 +50,7 @@ def describe_next_after_stage1(
 def describe_next_after_stage2(
     *, val_auc: float | None, stage1_auc: float | None, bands: bool, selected: str | None = None, **others: Any
 ) -> list[str]:
-    """As the general guide's, with the bands.
+    """Say what to do next as the general guide does, with the bands.
 
     Args:
         val_auc: The validation AUC of the best epoch; None where it is not known.
@@ -145,7 +145,7 @@ def list_bands(
 
 
 def find_validation_auc(model: ModelResult) -> float | None:
-    """The frame AUC on validation that is kept in the checkpoint."""
+    """Find the frame AUC on validation that the checkpoint stores."""
     return next((model.validation[name] for name in VALIDATION_AUCS if name in model.validation), None)
 
 
@@ -154,7 +154,7 @@ Measured = tuple[str, tuple[float, float], float | None, Callable[[float], str]]
 
 
 def _list_measured(role: Role, model: ModelResult, epoch_seconds: Mapping[str, float]) -> dict[str, Measured]:
-    """What the guide says of a model of a role, by what is measured."""
+    """List the guide's expectations of a model with a role, beside the measured values."""
     auc, cost, seconds = _AUC[role], model.cost, epoch_seconds.get(model.name)
     parameters, latency = (TEACHER_PARAMETERS, TEACHER_MS) if role == "teacher" else (STUDENT_PARAMETERS, STUDENT_MS)
     found: dict[str, Measured] = {

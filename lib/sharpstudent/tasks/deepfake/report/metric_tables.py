@@ -77,16 +77,16 @@ class AllMetrics:
     found: Mapping[tuple[str, str], Found]
 
     def list_levels(self, suffix: str) -> list[str]:
-        """Levels that have metrics of a part: `frame`, `video_mean`, ...; levels with counts alone are left out."""
+        """List the levels with metrics of a part: `frame`, `video_mean`, ...; levels with counts only are left out."""
         levels = [level for level, part in self.found if part == suffix and level not in ("", "video")]
         return list(dict.fromkeys(levels))
 
     def list_sources(self) -> list[str]:
-        """Suffixes of whole sources."""
+        """List the suffixes of whole sources."""
         return list(dict.fromkeys(part for _, part in self.found if part and "/" not in part))
 
     def list_kinds(self, source: str) -> list[str]:
-        """Suffixes of a source's kinds of fake."""
+        """List the suffixes of a source's kinds of fake."""
         return list(dict.fromkeys(part for _, part in self.found if part.startswith(f"{source}/")))
 
     def find(self, level: str, suffix: str, model: str, base: str) -> MetricValue | None:
@@ -206,7 +206,7 @@ def _describe_rule(level: str) -> str:
 
 
 def _merge_counts(metrics: AllMetrics, level: str, suffix: str) -> Found:
-    """The metrics of a level together with the counts of its unit, and of people."""
+    """Merge the metrics of a level with the counts of its unit and of people."""
     unit = level.partition("_")[0]
     places = dict.fromkeys(((level, suffix), (unit, suffix), ("", suffix)))
     return {
@@ -285,7 +285,7 @@ def _build_head(level: str, base: str) -> Cell:
 
 
 def find_scale(metrics: AllMetrics) -> float:
-    """Where the scale of the drawn AUCs begins."""
+    """Find where the scale of the drawn AUCs begins."""
     areas = [
         estimate
         for part in ("", *metrics.list_sources())

@@ -100,7 +100,7 @@ def _find(dataset: ReportSet, model: ModelResult, metric: str) -> MetricValue | 
 
 
 def _find_agreement(results: Results, model: ModelResult, dataset: ReportSet | None = None) -> float | None:
-    """The agreement with the first teacher, on the first set where the two were compared."""
+    """Find the agreement with the first teacher, on the first set where the two were compared."""
     teacher = next((one for one in results.models if one.role == "teacher"), None)
     if teacher is None or teacher.name == model.name:
         return None

@@ -45,7 +45,7 @@ class ReportSet:
 
     @property
     def title(self) -> str:
-        """Its name in sentences."""
+        """The name of the set in sentences."""
         return clean_name(self.name) if self.name else "the evaluated data"
 
     @property
@@ -85,13 +85,13 @@ class ReportSet:
         return frames is None or videos is None or videos < frames
 
     def list_kinds(self, model: ModelResult) -> dict[str, MetricValue]:
-        """The frame AUC by kind of fake, of those that have one."""
+        """List the frame AUC of each kind of fake that has one."""
         start = f"frame_auc@{self.name}/"
         found = {name.removeprefix(start): one for name, one in model.figures.items() if name.startswith(start)}
         return {kind: value for kind, value in found.items() if value.value is not None}
 
     def describe_size(self, model: ModelResult, unit: str = "frame") -> str:
-        """What a metric is computed over: `336 frames of 42 people`.
+        """Say what a metric is computed over: `336 frames of 42 people`.
 
         Args:
             model: The model, one of the results'.
@@ -121,7 +121,7 @@ def list_sets(results: Results) -> list[ReportSet]:
 
 
 def exclude_validation(sets: list[ReportSet]) -> list[ReportSet]:
-    """The sets that selected nothing; all of them where there is no other."""
+    """Return the sets that selected nothing; all sets where every one selected something."""
     return [one for one in sets if not one.is_validation] or sets
 
 

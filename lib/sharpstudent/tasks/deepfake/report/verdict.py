@@ -107,7 +107,7 @@ def _warn_of_few(results: Results, sets: list[ReportSet]) -> list[str]:
     counts = {dataset.title: dataset.count(results.models[0], "people_count") for dataset in sets}
     few = {title: count for title, count in counts.items() if count is not None and count < FEW_PEOPLE}
     return [
-        f"{title} has {format_count_of(count, 'person')} only: intervals over so few are narrower than the doubt is."
+        f"{title} has only {format_count_of(count, 'person')}: intervals over so few are too narrow."
         for title, count in few.items()
     ]
 
@@ -117,7 +117,7 @@ def _describe_sizes(one: ModelResult, other: ModelResult) -> str:
 
 
 FRAME_AUC, VIDEO_AUC = "frame_auc", "video_auc_mean"
-MANY = 5  # comparisons, of which one in twenty leaves 0 out by chance alone
+MANY = 5  # from this many comparisons on, a sentence warns of differences by chance alone
 # What a distilled model is compared with, by role: what helped or not, and what the other one did.
 _AGAINST: dict[Role, tuple[str, str]] = {
     "control": ("Distillation", "took as many further steps with hard labels"),
@@ -126,7 +126,7 @@ _AGAINST: dict[Role, tuple[str, str]] = {
 _VIDEO_WORDS = {
     "above": "above 0",
     "below": "below 0",
-    "open": "which cannot be told from 0",
+    "open": "which cannot be distinguished from 0",
     "unknown": "without an interval",
 }
 
@@ -157,13 +157,13 @@ def describe_gain(results: Results, sets: list[ReportSet]) -> list[str]:
                     lines.append(_describe_help(subject, who, results, student, other, dataset))
         if not controls:
             lines.append(
-                "What of that is the teacher's doing cannot be told, for stage 2 also trained longer: a control with "
-                "hard labels for as many further steps would tell."
+                "How much of that is due to the teacher cannot be told, because stage 2 also trained longer: a control "
+                "with hard labels for as many further steps would show it."
             )
     if lines and any(model.role in ("control", "before") for model in results.models):
         lines.append(
-            "These intervals are over the evaluated people, for one training of each model: what another seed would "
-            "give, they do not tell."
+            "These intervals are over the evaluated people, for one training of each model: they do not cover the "
+            "variation between seeds."
         )
     return lines
 

@@ -72,7 +72,7 @@ class FaceSplits:
 
 
 def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str]) -> None:
-    """Check that nobody is in both splits: validation would be a test of memory.
+    """Check that nobody is in both splits: validation would then only test memory.
 
     Args:
         where: What the message names, such as the folder.

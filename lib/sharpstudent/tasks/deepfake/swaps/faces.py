@@ -1,4 +1,4 @@
-"""The face of each photo, and who can be swapped with whom."""
+"""Finds the face of each photo, and chooses which faces are swapped with each other."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sharpstudent.tasks.deepfake.sources.photos import Photo
 
 LEAST_PRESENCE = 0.5  # the mesh's probability of a face
 LARGEST_BRIDGE = 7.0  # glasses measured from 7.4 up (thin wire 3.7), bare faces up to 6.7, of 141 portraits
-# Of the nearest people so many are drawn by the seed and tried, and the best swap is kept.
+# The NEAREST people are candidates. The seed draws TRIED of them, a swap is drafted for each, and the best is kept.
 NEAREST, TRIED = 12, 8
-# flaw + distance / 2 of the worst swap that is kept; found by looking (docs/swaps.md).
+# The largest flaw + distance / 2 of a swap that is kept; found by looking at swaps (docs/swaps.md).
 LARGEST_FLAW = 5.5
-KEPT_PICTURES = 64  # cropped faces that stay in memory
+KEPT_PICTURES = 64  # cropped faces that are cached in memory
 
 
 @dataclass(frozen=True)

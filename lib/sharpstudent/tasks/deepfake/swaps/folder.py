@@ -18,7 +18,7 @@ from sharpstudent.tasks.deepfake.swaps.people import show_path
 MADE_BY = "make_swaps.py"
 SETTINGS, TABLE, LEFT_OUT = "swaps.json", "swaps.csv", "left_out.csv"
 LABELS = ("real", "fake")
-_OF_A_START = (".lock", f".{SETTINGS}")  # what a run that was killed in its first moments leaves
+_LEFTOVERS = (".lock", f".{SETTINGS}")  # files that a run leaves which was killed in its first moments
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def open_folder(dest: Path, settings: Mapping[str, Any]) -> None:
     before = read_settings(dest)
     if before is None:
         names = sorted(entry.name for entry in dest.iterdir()) if dest.is_dir() else []
-        foreign = [name for name in names if not name.startswith(_OF_A_START)]
+        foreign = [name for name in names if not name.startswith(_LEFTOVERS)]
         if foreign:
             raise UserError.about(
                 str(dest),

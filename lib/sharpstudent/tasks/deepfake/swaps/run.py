@@ -40,7 +40,7 @@ from sharpstudent.tasks.deepfake.swaps.people import SwapRequest, list_photos, n
 
 VERSION = "1"  # raise when the code would make other pictures of the same photos
 JPEG_QUALITY = 95
-TOLD_EVERY = 100  # faces
+REPORT_EVERY = 100  # faces between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run_swaps(request: SwapRequest, say: Callable[[str], None]) -> SwapCounts:
         The counts.
 
     Raises:
-        UserError: For what the user must mend.
+        UserError: For what the user must correct.
     """
     photos = list_photos(request)
     check_places(request.people, request.dest, [photo.path for photo in photos])
@@ -118,7 +118,7 @@ def _make_all(
             except UnreadableSample as error:
                 left_out[name] = error.reason
             done += 1
-            if done % TOLD_EVERY == 0:
+            if done % REPORT_EVERY == 0:
                 say(f"{done} of {len(faces)} faces")
     return rows
 
