@@ -159,7 +159,7 @@ def test_mean_and_std_scale_what_bare_weights_see(tmp_path: Path) -> None:
     torch.testing.assert_close(predict(opened.model, make_pictures()), predict(build(), (make_pictures() - mean) / std))
     assert "minus 0.485, 0.456, 0.406, divided by 0.229, 0.224, 0.225" in opened.notes[-1]
     for wrong in ({"std": (0.5, 0.0, 0.5)}, {"mean": (float("nan"), 0.0, 0.0)}, {"std": (1.0,)}):
-        assert "is no scale of red, green and blue" in refusal(path, **spec, **wrong)
+        assert "cannot scale red, green and blue" in refusal(path, **spec, **wrong)
 
 
 def test_the_class_order_of_bare_weights_is_taken_from_the_caller(tmp_path: Path) -> None:
