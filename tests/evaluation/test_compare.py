@@ -161,7 +161,7 @@ def test_a_model_is_compared_with_chance_where_it_is_known_and_few_groups_give_a
     results = build(evaluate({"guess": ("model", [make_table(0.5, 1.0, groups=8)])}))
     text = " ".join(results.verdict)
     assert "which cannot be distinguished from chance (.500)" in text
-    assert "There are 8 roads only" in text
+    assert "There are only 8 roads" in text
     assert "The distance of guess is 1" in text
     assert "The distance of guess" not in next(line for line in results.verdict if "chance" in line)
 
