@@ -176,7 +176,7 @@ def read_run(run: Path) -> dict[str, bytes]:
 
 
 def compare(run: Path, reference: dict[str, bytes]) -> list[str]:
-    """What differs from the undisturbed run, and what a killed writer left behind."""
+    """What differs from the uninterrupted run, and what a killed writer left behind."""
     ours = read_run(run)
     trouble = [f"{run}: {name} differs" for name in reference if ours.get(name) != reference[name]]
     trouble += [f"{run}: {name} is too many" for name in ours if name not in reference]

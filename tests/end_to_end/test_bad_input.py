@@ -1,4 +1,4 @@
-"""What a user can get wrong, and what the world can do to a run: one clear message, an exit code, no traceback."""
+"""Errors of users and failures of the environment: one clear message, an exit code, no traceback."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def test_a_missing_config_is_named_with_those_that_exist(workplace: Workplace, s
         ('{"epcoh": 3, "batch_size": "16", "alpha": 0.7}', ("epcoh", "batch_size", "alpha")),
     ],
 )
-def test_a_config_that_cannot_be_meant_is_refused_with_the_remedy(
-    workplace: Workplace, text: str, words: tuple[str, ...]
-) -> None:
+def test_an_invalid_config_is_refused_with_the_remedy(workplace: Workplace, text: str, words: tuple[str, ...]) -> None:
     (workplace / "configs/mine.json").write_text(text)
     assert_refused(workplace.run(STAGE_2, "configs/mine.json", "-n", "x"), *words)
     assert not (workplace / "output").exists()
@@ -108,7 +106,7 @@ def test_everything_that_is_missing_is_named_in_one_message_as_a_user_sees_it(wo
     assert not (workplace / "output").exists()
 
 
-def test_stage_1_asks_for_data_and_first_weights_but_not_for_a_teacher(workplace: Workplace) -> None:
+def test_stage_1_needs_data_and_initial_weights_but_no_teacher(workplace: Workplace) -> None:
     ended = workplace.call(STAGE_1, SHIPPED, "-n", "p", "--set", "student_init=nowhere.pth")
     assert_refused(ended, "nowhere.pth", "FaceForensics++", "make demo")
     assert "teacher_weights" not in ended.err
@@ -121,7 +119,7 @@ def test_stage_2_before_stage_1_is_refused_and_lists_what_is_there(tiny: Workpla
     assert_refused(ended, "output/first_*/weights/best_model.pth", "other_run_11_22_10_00_00", f"python {STAGE_1}")
 
 
-def test_a_resume_of_nothing_lists_the_runs_there_are(tiny: Workplace) -> None:
+def test_resuming_an_unknown_run_lists_the_existing_runs(tiny: Workplace) -> None:
     assert_refused(tiny.run(STAGE_1, "--resume", "first"), "--resume first", "no run in output")
 
 
@@ -182,7 +180,7 @@ def _write_without_head(path: Path) -> None:
     ],
     ids=["foreign", "code", "raw-code", "truncated", "other-architecture", "other-head", "empty", "web-page", "folder"],
 )
-def test_a_teacher_that_cannot_teach_is_refused_and_never_runs_code(
+def test_an_unusable_teacher_file_is_refused_and_never_runs_code(
     tiny: Workplace, write: Callable[[Path], object], words: tuple[str, ...]
 ) -> None:
     (tiny / "weights").mkdir()
@@ -218,7 +216,7 @@ def test_class_folders_without_pictures_are_refused(tiny: Workplace) -> None:
     assert_refused(tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "data_root=data/hollow"), "data/hollow")
 
 
-def test_one_person_alone_is_refused_because_nobody_could_be_held_out(tiny: Workplace) -> None:
+def test_a_single_person_is_refused_because_validation_would_be_empty(tiny: Workplace) -> None:
     ffpp_tree.write_photos(tiny / "data/one", people=1)
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "data_source=photos", "--set", "data_root=data/one")
     assert_refused(ended, "one person", "person_00", "at least 2 people")
@@ -249,7 +247,7 @@ def _copy_pictures(tiny: Workplace, broken: int) -> list[str]:
     return [str(picture.relative_to(tiny.folder)) for picture in pictures]
 
 
-def test_loader_processes_start_after_face_crops_were_cut_in_the_training_process(tiny: Workplace) -> None:
+def test_loader_processes_start_after_face_crops_were_made_in_the_training_process(tiny: Workplace) -> None:
     """OpenCV's threads do not survive a fork: this once hung for ever at the first batch."""
     cv2.setNumThreads(2)
     cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 5)
@@ -273,7 +271,7 @@ def test_many_corrupt_pictures_stop_the_run_with_their_list(tiny: Workplace) -> 
     assert sum(f"left out {path}" in ended.out for path in broken) >= 2
 
 
-def test_a_batch_larger_than_the_set_works_and_is_said(tiny: Workplace) -> None:
+def test_a_batch_larger_than_the_set_works_with_a_message(tiny: Workplace) -> None:
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "batch_size=1000", "--set", "epoch=1")
     assert ended.code == 0, ended.err
     assert "a batch of 1000 samples is more than there are: every batch holds all 16" in ended.out
@@ -284,7 +282,7 @@ def test_a_batch_too_small_for_batchnorm_is_refused_with_the_remedy(tiny: Workpl
     assert_refused(ended, "stage1.batch_size", "BatchNorm", "--set stage1.batch_size=2")
 
 
-def test_a_run_that_the_configs_pattern_does_not_find_says_what_to_write_there(tiny: Workplace) -> None:
+def test_a_run_outside_the_configs_pattern_says_which_pattern_to_write(tiny: Workplace) -> None:
     ended = tiny.call(STAGE_1, CONFIG, "-n", "other", "--set", "epoch=1")
     assert "finds this run" not in ended.out
     best = f"output/{tiny.find_run('other').name}/weights/best_model.pth"
@@ -294,7 +292,7 @@ def test_a_run_that_the_configs_pattern_does_not_find_says_what_to_write_there(t
 # Numbers that are not finite.
 
 
-def poison(monkeypatch: pytest.MonkeyPatch, is_poisoned: Callable[[int], bool]) -> None:
+def inject_nan(monkeypatch: pytest.MonkeyPatch, is_poisoned: Callable[[int], bool]) -> None:
     """Not-a-number in the pictures of some steps, counted from 1."""
     from dataclasses import replace
 
@@ -318,7 +316,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, is_poisoned: Callable[[int], bool]) 
 def test_a_batch_with_nan_is_skipped_and_logged_and_the_run_goes_on(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poison(monkeypatch, lambda step: step == 3)
+    inject_nan(monkeypatch, lambda step: step == 3)
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x")
     assert ended.code == 0, ended.err
     assert "1 step skipped" in ended.out
@@ -331,10 +329,10 @@ def test_a_batch_with_nan_is_skipped_and_logged_and_the_run_goes_on(
     assert [row.split(",")[header.index("steps")] for row in rows[1:]] == ["7", "8"]
 
 
-def test_an_epoch_of_nothing_but_skipped_steps_is_still_recorded(
+def test_an_epoch_in_which_every_step_was_skipped_is_still_recorded(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poison(monkeypatch, lambda step: step <= STEPS_PER_EPOCH)
+    inject_nan(monkeypatch, lambda step: step <= STEPS_PER_EPOCH)
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x")
     assert ended.code == 0, ended.err
     assert f"{STEPS_PER_EPOCH} steps skipped" in ended.out
@@ -345,7 +343,7 @@ def test_fifty_skipped_steps_in_a_row_stop_the_run_with_advice_and_an_intact_bes
 ) -> None:
     from sharpstudent.checkpoint.store import load_checkpoint
 
-    poison(monkeypatch, lambda step: step > 64)
+    inject_nan(monkeypatch, lambda step: step > 64)
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "repeats=8")
     assert ended.code == 3
     assert "50 steps in a row were skipped" in ended.err
@@ -366,12 +364,12 @@ def test_stage_2_that_stops_in_its_first_steps_gives_the_guides_advice(
     (tiny / "weights").mkdir()
     teacher = build_classifier("test_resnet", classes=2, dropout=None)
     torch.save(teacher.state_dict(), tiny / "weights/tiny_teacher.pth")
-    poison(monkeypatch, lambda step: True)
+    inject_nan(monkeypatch, lambda step: True)
     ended = tiny.call(STAGE_2, CONFIG, "-n", "x", *ALONE, "--set", "max_skipped_in_a_row=4")
     assert ended.code == 3
-    judged = re.search(r"student test_efficientnet is right on ([\d.]+%) of the validation pictures", ended.out)
-    assert judged is not None
-    assert f"stage 1 reached more than 80% accuracy (here: {judged[1]})" in ended.err
+    accuracy = re.search(r"student test_efficientnet is right on ([\d.]+%) of the validation pictures", ended.out)
+    assert accuracy is not None
+    assert f"stage 1 reached more than 80% accuracy (here: {accuracy[1]})" in ended.err
     assert "best_model.pth" not in ended.err  # there is none yet
 
 
@@ -394,7 +392,7 @@ def test_a_dry_run_writes_nothing(tiny: Workplace) -> None:
     assert sorted(tiny.folder.rglob("*")) == before
 
 
-def test_runs_of_one_name_at_one_instant_get_folders_of_their_own(
+def test_runs_of_one_name_started_at_once_get_folders_of_their_own(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sharpstudent.config.cli import parse_command_line

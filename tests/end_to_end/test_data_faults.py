@@ -36,7 +36,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> Path:
-    """A run of two epochs that nothing disturbed."""
+    """An uninterrupted run of two epochs."""
     place = Workplace(tmp_path_factory.mktemp("reference"))
     (place / "data").mkdir()
     (place / "data/labelled").symlink_to(labelled_root)
@@ -46,7 +46,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> 
 
 
 def assert_same_end(run: Path, reference: Path) -> None:
-    """Weights, optimiser, random states and position to the last bit; metrics to the last digit."""
+    """Weights, optimiser, random states and train state to the last bit; metrics to the last digit."""
     assert (run / "weights/last.pth").read_bytes() == (reference / "weights/last.pth").read_bytes()
     assert (run / "logs/metrics.csv").read_text() == (reference / "logs/metrics.csv").read_text()
 
@@ -92,7 +92,7 @@ def list_children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("step", [3, STEPS_PER_EPOCH + 2])
-def test_a_worker_killed_while_a_step_is_taken_stops_the_run_which_goes_on_as_if_nothing_had_been(
+def test_a_worker_killed_during_a_step_stops_the_run_which_resumes_bit_for_bit(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     with monkeypatch.context() as patch:
@@ -104,7 +104,7 @@ def test_a_worker_killed_while_a_step_is_taken_stops_the_run_which_goes_on_as_if
     assert_same_end(tiny.find_run("first"), reference)
 
 
-def test_a_worker_killed_in_validation_stops_the_run_which_goes_on_as_if_nothing_had_been(
+def test_a_worker_killed_in_validation_stops_the_run_which_resumes_bit_for_bit(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sharpstudent.evaluation import tables
@@ -128,9 +128,7 @@ def test_a_worker_killed_in_validation_stops_the_run_which_goes_on_as_if_nothing
     assert_same_end(tiny.find_run("first"), reference)
 
 
-def test_between_epochs_there_is_no_worker_that_could_die(
-    tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_worker_exists_between_epochs(tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sharpstudent.train.trainer import Trainer
 
     finish, seen = Trainer._finish_epoch, []
@@ -186,7 +184,7 @@ def test_an_exception_in_the_training_process_leaves_no_worker(
     assert multiprocessing.active_children() == []
 
 
-def test_a_picture_that_hangs_whoever_opens_it_stops_the_run_after_loader_timeout(tiny: Workplace) -> None:
+def test_a_picture_whose_opening_hangs_stops_the_run_after_loader_timeout(tiny: Workplace) -> None:
     """A pipe stands for a file on a network folder whose server is gone: opening it does not return."""
     shutil.copytree((tiny / "data/labelled").resolve(), tiny / "data/mine")
     pictures = sorted((tiny / "data/mine").rglob("*.png"))
@@ -204,7 +202,7 @@ def test_a_picture_that_hangs_whoever_opens_it_stops_the_run_after_loader_timeou
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_data_folder_that_goes_away_stops_the_run_which_goes_on_when_it_is_back(
+def test_a_data_folder_that_disappears_stops_the_run_which_resumes_when_it_is_back(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     shutil.copytree((tiny / "data/labelled").resolve(), tiny / "data/disk")

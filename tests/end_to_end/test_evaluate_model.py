@@ -49,7 +49,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def without_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes seconds: only tests that ask for `whole_report` get more of it than the results."""
+    """Drawing takes seconds: only tests with the fixture `whole_report` write charts and pages."""
     if "whole_report" in request.fixturenames:
         return
     from sharpstudent.tasks.deepfake.evaluation import assemble as output
@@ -71,7 +71,7 @@ def name_run(place: Workplace, name: str) -> str:
 
 
 def read_results(folder: Path) -> dict:
-    """results.json, held against its published schema."""
+    """results.json, validated against its published schema."""
     results = json.loads((folder / "results.json").read_text())
     jsonschema.validate(results, json.loads((ROOT / "docs/results.schema.json").read_text()))
     return results
@@ -90,7 +90,7 @@ def assert_refused(ended: Ended, *words: str) -> None:
 
 
 @pytest.mark.usefixtures("whole_report")
-def test_one_model_on_a_folder_of_crops_leaves_everything_that_is_promised(place: Workplace, out: Path) -> None:
+def test_one_model_on_a_folder_of_crops_writes_all_documented_files(place: Workplace, out: Path) -> None:
     data = "other=data/other"
     ended = place.call(EVALUATE, name_run(place, "second"), "--data", data, "--crops", "--out", str(out), *FAST)
     assert_done(ended)
@@ -98,9 +98,9 @@ def test_one_model_on_a_folder_of_crops_leaves_everything_that_is_promised(place
         *("report.html", "results.json", "scores.csv", "models.csv", "models.md", "model_card.md", "figures"),
     }
     results = read_results(out)
-    (model,), (data_told,) = results["models"], results["data"]
-    assert (data_told["name"], data_told["real"], data_told["fake"], data_told["people"]) == ("other", 5, 5, 5)
-    # scores.csv is enough to make the figures again.
+    (model,), (data_set,) = results["models"], results["data"]
+    assert (data_set["name"], data_set["real"], data_set["fake"], data_set["people"]) == ("other", 5, 5, 5)
+    # scores.csv is enough to compute the metrics again.
     with (out / "scores.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     auc = compute_auc([float(row["margin"]) for row in rows], [int(row["label"]) for row in rows])
@@ -113,7 +113,7 @@ def test_one_model_on_a_folder_of_crops_leaves_everything_that_is_promised(place
         assert sentence in ended.out
 
 
-def test_figures_do_not_depend_on_processes_or_on_the_batch(place: Workplace, tmp_path: Path) -> None:
+def test_metrics_do_not_depend_on_loader_processes_or_batch_size(place: Workplace, tmp_path: Path) -> None:
     found = []
     for number, more in enumerate((("--workers", "0"), ("--workers", "2"), ("--workers", "0", "--batch-size", "3"))):
         folder = tmp_path / str(number)
@@ -126,7 +126,7 @@ def test_figures_do_not_depend_on_processes_or_on_the_batch(place: Workplace, tm
             assert figure[end] == pytest.approx(found[2][name][end], abs=1e-6), name
 
 
-def test_without_data_the_runs_own_validation_is_judged_and_gives_its_own_auc(place: Workplace, out: Path) -> None:
+def test_without_data_the_runs_own_validation_is_evaluated_and_gives_its_own_auc(place: Workplace, out: Path) -> None:
     assert_done(place.call(EVALUATE, name_run(place, "second"), "--out", str(out), *FAST))
     results = read_results(out)
     about = load_checkpoint(place.find_run("second") / "weights/best_model.pth").about
@@ -168,7 +168,7 @@ def test_the_two_stages_and_the_teacher_are_compared_with_cost_bands_and_sentenc
     assert len(list(out.glob("model_card_*.md"))) == 3
 
 
-def test_an_exported_onnx_file_gives_the_figures_of_its_checkpoint(place: Workplace, tmp_path: Path) -> None:
+def test_an_exported_onnx_file_gives_the_metrics_of_its_checkpoint(place: Workplace, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="the export of torch needs it")
     checkpoint = load_checkpoint(place.find_run("second") / "weights/best_model.pth")
@@ -239,7 +239,7 @@ def test_storing_thresholds_keeps_what_the_export_says_of_its_selection(place: W
     assert read_results(tmp_path / "out")["training"]["metric"] == "val_eer"
 
 
-def test_thresholds_are_not_chosen_on_the_very_faces_that_are_judged(place: Workplace, out: Path) -> None:
+def test_thresholds_are_never_chosen_on_the_evaluated_faces(place: Workplace, out: Path) -> None:
     words = ("--validation", "data/other", "--data", "again=data/other", "--crops", "--out", str(out), *FAST)
     assert_refused(place.call(EVALUATE, name_run(place, "second"), *words), "--validation", "same faces")
     assert not out.exists()
@@ -269,7 +269,7 @@ def test_robustness_of_two_corruptions_is_in_the_results(place: Workplace, out: 
         assert curve["points"][0]["auc"]["value"] == pytest.approx(model["figures"]["frame_auc"]["value"], abs=1e-6)
 
 
-def test_videos_are_scored_by_the_rules_asked_for(place: Workplace, tmp_path: Path) -> None:
+def test_videos_are_scored_by_the_rules_of_the_options(place: Workplace, tmp_path: Path) -> None:
     for person in range(3):  # two pictures a person: a clip
         for label in ("real", "fake"):
             shutil.copytree(place / f"data/other/{label}/person_{person:02d}", tmp_path / "set" / label / f"p{person}")
@@ -293,7 +293,7 @@ def test_videos_are_scored_by_the_rules_asked_for(place: Workplace, tmp_path: Pa
     assert "top1frames" in results["protocol"]["videos"]
 
 
-def test_a_report_is_written_over_an_earlier_one_and_never_among_other_things(place: Workplace, out: Path) -> None:
+def test_a_report_replaces_an_earlier_one_and_is_never_written_among_other_files(place: Workplace, out: Path) -> None:
     words = ("--data", "data/other", "--crops", "--out", str(out), *FAST)
     assert_done(place.call(EVALUATE, name_run(place, "second"), name_run(place, "first"), *words))
     assert_done(place.call(EVALUATE, name_run(place, "second"), *words))
@@ -335,7 +335,7 @@ def test_a_report_is_written_over_an_earlier_one_and_never_among_other_things(pl
         (("configs/tiny.json", "--data", "data/other", "--crops"), ("configs/tiny.json",)),
     ],
 )
-def test_what_cannot_be_judged_is_refused_with_a_remedy_and_leaves_nothing(
+def test_invalid_arguments_are_refused_with_a_remedy_and_write_nothing(
     place: Workplace, words: tuple[str, ...], said: tuple[str, ...]
 ) -> None:
     before = place.list_output()
@@ -344,7 +344,7 @@ def test_what_cannot_be_judged_is_refused_with_a_remedy_and_leaves_nothing(
     assert place.list_output() == before
 
 
-def test_one_class_alone_has_no_figures_and_the_message_says_so(place: Workplace, tmp_path: Path) -> None:
+def test_one_class_alone_is_refused_with_a_message(place: Workplace, tmp_path: Path) -> None:
     write_labelled(tmp_path / "one", people=3)
     shutil.rmtree(tmp_path / "one/fake")
     (tmp_path / "one/fake").mkdir()
@@ -352,7 +352,7 @@ def test_one_class_alone_has_no_figures_and_the_message_says_so(place: Workplace
     assert_refused(place.call(EVALUATE, name_run(place, "second"), *words), "fake")
 
 
-def test_a_model_whose_answers_are_no_numbers_is_named(place: Workplace, tmp_path: Path) -> None:
+def test_a_model_with_nan_outputs_is_named(place: Workplace, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(place.find_run("second"), run)
     checkpoint = load_checkpoint(run / "weights/best_model.pth")

@@ -114,7 +114,7 @@ def test_a_model_is_evaluated_on_a_split_by_its_tasks_metrics_with_intervals(run
     assert (out / "report.html").stat().st_size > 1000
 
 
-def test_its_value_is_that_of_the_table_beside_it(runs: Runs) -> None:
+def test_the_value_of_a_metric_is_that_of_the_stored_table(runs: Runs) -> None:
     results, out = runs.evaluate(EVALUATE, f"mine={runs.name('second')}", "--data", "test")
     task, _ = open_test(runs.task)
     stored = np.load(out / "tables.npz")
@@ -164,14 +164,14 @@ def test_the_class_is_named_by_the_user_and_not_by_the_checkpoint(runs: Runs) ->
     assert json.loads((runs.place / "by_config/results.json").read_text())["data"][0]["split"] == "validation"
 
 
-def test_a_split_that_the_data_has_not_is_refused_by_name(runs: Runs) -> None:
+def test_an_unknown_split_is_refused_by_name(runs: Runs) -> None:
     words = (EVALUATE, runs.name("second"), "--task", runs.task.reference, "--data", "tset", *FAST)
     refused = runs.place.call(*words)
     assert refused.code == 2
     assert "did you mean 'test'?" in refused.err
 
 
-def test_what_models_cost_is_measured_for_any_inputs(runs: Runs) -> None:
+def test_the_cost_of_models_is_measured_for_any_inputs(runs: Runs) -> None:
     results, _ = runs.evaluate(EVALUATE, runs.name("second"), "--data", "test", "--costs")
     cost = results["models"][0]["cost"]
     assert cost["parameters"] > 0
@@ -189,7 +189,7 @@ def test_a_model_outside_of_a_run_has_the_keys_of_the_users_config(runs: Runs) -
     assert by_hand["models"][0]["metrics"] == own["models"][0]["metrics"]
 
 
-def test_figures_of_an_earlier_evaluation_do_not_stay(runs: Runs) -> None:
+def test_charts_of_an_earlier_evaluation_are_removed(runs: Runs) -> None:
     words = (EVALUATE, runs.name("second"), "--task", runs.task.reference, "--data", "test", *FAST, "--out", "twice")
     check(runs.place.call(*words))
     figures = runs.place / "twice/figures"

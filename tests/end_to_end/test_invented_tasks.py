@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_resume import assert_same_run, make_signal, read_position
+from test_resume import assert_same_run, make_signal, read_train_state
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace, wait_for
 
 INVENTED = ROOT / "tests" / "invented"
@@ -26,7 +26,7 @@ INVENTED = ROOT / "tests" / "invented"
 @dataclass(frozen=True)
 class Invented:
     """One task. teacher: the architecture that teaches; alone: stage 2 without its teacher's term; least: how much
-    better than chance the student has to be on the split `test`, with the whole interval; output: what it is asked.
+    better than chance the student has to be on the split `test`, with the whole interval; output: its name.
     """
 
     name: str
@@ -131,7 +131,7 @@ def evaluate(trained: Trained, run: str) -> Any:
     return table
 
 
-def ask(trained: Trained, run: str) -> torch.Tensor:
+def compute_output(trained: Trained, run: str) -> torch.Tensor:
     """The output that is taught, of a run's best model on the first samples of the split `test`."""
     from sharpstudent.models.forward import run_model
 
@@ -179,7 +179,7 @@ def test_the_student_beats_chance_by_a_margin_on_samples_it_was_not_trained_on(t
 def test_the_teacher_changes_the_student_and_draws_it_nearer(trained: Trained) -> None:
     taught, alone = load_best(trained, "second").state_dict(), load_best(trained, "alone").state_dict()
     assert any(not torch.equal(taught[name], alone[name]) for name in taught)
-    outputs = {run: ask(trained, run) for run in ("teacher", "second", "alone")}
+    outputs = {run: compute_output(trained, run) for run in ("teacher", "second", "alone")}
     moved = (outputs["second"] - outputs["alone"]).std() / outputs["alone"].std()
     distance = {run: compare(outputs[run], outputs["teacher"]) for run in ("second", "alone")}
     print(f"{trained.task.name}: moved {moved:.3f}, distance to the teacher {distance}")
@@ -204,7 +204,7 @@ def test_checkpoints_are_chosen_by_the_tasks_own_metric(trained: Trained) -> Non
     assert about["task"] == trained.task.reference
 
 
-def test_stage_2_that_is_terminated_and_resumed_ends_bit_for_bit_as_if_it_had_not_been(
+def test_stage_2_terminated_and_resumed_ends_bit_for_bit_like_an_uninterrupted_run(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, place = trained.task, make_place(tmp_path / "place", trained.task)
@@ -214,12 +214,12 @@ def test_stage_2_that_is_terminated_and_resumed_ends_bit_for_bit_as_if_it_had_no
         make_signal(patch, signal.SIGTERM, at_step=13)
         assert place.call(STAGE_2, f"{task.name}.json", "-n", "second").code == 143
     run = place.find_run("second")
-    assert read_position(run) in [(1, 13), (2, 3)]  # of ten steps an epoch, or more
+    assert read_train_state(run) in [(1, 13), (2, 3)]  # of ten steps an epoch, or more
     call(place, STAGE_2, "--resume", "second", "--task", task.reference)
     assert_same_run(run, trained.run("second"))
 
 
-def test_a_run_of_an_unregistered_task_is_resumed_by_those_who_name_its_class(trained: Trained) -> None:
+def test_a_run_of_an_unregistered_task_is_resumed_only_with_its_class_named(trained: Trained) -> None:
     task, place = trained.task, trained.place
     refused = place.call(STAGE_1, "--resume", "first")
     assert refused.code == 2
@@ -230,7 +230,7 @@ def test_a_run_of_an_unregistered_task_is_resumed_by_those_who_name_its_class(tr
     assert "nothing left to do" in call(place, STAGE_1, f"{task.name}.json", "--resume", run.name).out
 
 
-def test_a_run_that_is_killed_goes_on_from_its_last_save_in_another_process(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_last_save_in_another_process(tmp_path: Path) -> None:
     task = TASKS[0]
     quiet = make_place(tmp_path / "quiet", task)
     often = ("--set", "save_every_steps=4", "--set", "epoch=2", "--set", "data.share=0.5")
@@ -240,7 +240,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_save_in_another_process(tmp_
     wait_for(lambda: is_past(place, (1, 8)), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert read_position(place.find_run("first"))[0] < 3
+    assert read_train_state(place.find_run("first"))[0] < 3
     call(place, STAGE_1, "--resume", "first", "--task", task.reference)
     assert_same_run(place.find_run("first"), quiet.find_run("first"))
 
@@ -248,7 +248,7 @@ def test_a_run_that_is_killed_goes_on_from_its_last_save_in_another_process(tmp_
 def is_past(place: Workplace, position: tuple[int, int]) -> bool:
     """Whether a state at this epoch and step, or after it, is on the disk."""
     found = list(place.folder.glob("output/first_*/weights/last.pth.json"))
-    return bool(found) and read_position(found[0].parents[1]) >= position
+    return bool(found) and read_train_state(found[0].parents[1]) >= position
 
 
 def test_a_class_is_looked_up_beside_the_config_from_any_folder(tmp_path: Path) -> None:

@@ -52,9 +52,7 @@ def real_place(workplace: Workplace) -> Workplace:
         (("nope",), ("DEST",)),
     ],
 )
-def test_a_command_that_cannot_be_meant_is_refused(
-    workplace: Workplace, words: tuple[str, ...], said: tuple[str, ...]
-) -> None:
+def test_an_invalid_command_is_refused(workplace: Workplace, words: tuple[str, ...], said: tuple[str, ...]) -> None:
     assert_refused(workplace.call(SCRIPT, *words), *said)
     assert not (workplace / "dest").exists()
 

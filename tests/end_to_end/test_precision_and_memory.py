@@ -24,7 +24,7 @@ def start(place: Workplace, *settings: str) -> Ended:
 
 
 def make_reference(place: Workplace, *settings: str) -> Path:
-    """The same run, undisturbed, moved out of the way."""
+    """The same run without interruption, moved out of the way."""
     ended = start(place, *settings)
     assert ended.code == 0, ended.err
     return place.find_run("first").rename(place / "reference")
@@ -45,7 +45,7 @@ def read_rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def read_position(run: Path) -> dict[str, Any]:
+def read_train_state(run: Path) -> dict[str, Any]:
     return json.loads((run / "weights/last.pth.json").read_text())["about"]["position"]
 
 
@@ -121,13 +121,13 @@ def test_a_crash_in_an_epoch_costs_only_the_steps_since_the_last_save(
         at_step(patch, 5, crash)
         with pytest.raises(Crash):
             start(tiny, setting)
-    assert read_position(tiny.find_run("first"))["step"] == saved
+    assert read_train_state(tiny.find_run("first"))["step"] == saved
     resumed = tiny.call(STAGE_1, "--resume", "first")
     assert f"at epoch 1, step {saved}" in resumed.out
     assert_same_run(tiny.find_run("first"), reference)
 
 
-def test_how_often_is_saved_may_change_at_a_resume_without_permission(
+def test_the_save_interval_may_change_at_a_resume_without_permission(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -140,7 +140,7 @@ def test_how_often_is_saved_may_change_at_a_resume_without_permission(
 # --- Averaged weights -----------------------------------------------------------------------------------------------
 
 
-def test_averaged_weights_are_judged_by_themselves_and_the_better_of_the_two_is_kept(tiny: Workplace) -> None:
+def test_averaged_weights_are_evaluated_separately_and_the_better_ones_are_kept(tiny: Workplace) -> None:
     ended = start(tiny, "ema_decay=0.9", "epoch=4")
     assert ended.code == 0, ended.err
     run = tiny.find_run("first")
@@ -211,7 +211,7 @@ def test_the_micro_batch_is_halved_until_it_fits_where_that_is_allowed_and_stays
         assert "taken again in 2 micro-batches instead of 1" in ended.out
         assert "taken again in 4 micro-batches instead of 2" in ended.out
         assert set(passed) == {1}
-        assert read_position(tiny.find_run("first"))["parts"] == 4
+        assert read_train_state(tiny.find_run("first"))["parts"] == 4
         resumed = tiny.call(STAGE_1, "--resume", "first")
         assert "taken again" not in resumed.out
     assert_same_run(tiny.find_run("first"), reference)
@@ -233,7 +233,7 @@ def test_a_batch_in_micro_batches_counts_as_one_step(tiny: Workplace) -> None:
 # --- The radius -----------------------------------------------------------------------------------------------------
 
 
-def test_a_radius_that_is_far_too_large_is_noticed_and_the_change_to_try_is_named(tiny: Workplace) -> None:
+def test_a_radius_that_is_far_too_large_gives_a_warning_with_a_change_to_try(tiny: Workplace) -> None:
     ended = start(tiny, "rho=30", "repeats=8", "epoch=3")
     assert ended.code == 0, ended.err
     assert ended.out.count("the loss at w + e is far above that at w") >= 1
@@ -242,7 +242,7 @@ def test_a_radius_that_is_far_too_large_is_noticed_and_the_change_to_try_is_name
     assert "far above" in (tiny.find_run("first") / "logs/losses.logs").read_text()
 
 
-def test_a_healthy_run_gives_no_alarm(tiny: Workplace) -> None:
+def test_a_healthy_run_gives_no_warning(tiny: Workplace) -> None:
     ended = start(tiny, "repeats=8", "epoch=2")
     assert ended.code == 0
     assert "warning" not in ended.out

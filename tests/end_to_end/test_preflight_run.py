@@ -1,4 +1,4 @@
-"""The preflight of stage 2 as a user meets it: printed, kept, honoured by signals, and without a trace in training."""
+"""The preflight of stage 2 as a user meets it: printed, stored, interruptible, and without effect on training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONGER = (
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> Path:
-    """A folder with a stage-1 run, `first`, and a teacher that tells every validation picture; read only."""
+    """A folder with a stage-1 run, `first`, and a teacher that is right on every validation picture; read only."""
     folder = tmp_path_factory.mktemp("trained")
     place = Workplace(folder)
     (place / "data").mkdir()
@@ -92,7 +92,7 @@ def find_row(ended: Ended, name: str) -> list[str]:
     return [cell.strip() for cell in line.split("|")]
 
 
-def test_student_and_teacher_are_judged_before_the_first_step_and_it_is_kept(taught: Workplace) -> None:
+def test_student_and_teacher_are_evaluated_before_the_first_step_and_the_result_is_stored(taught: Workplace) -> None:
     ended = start(taught)
     assert ended.code == 0, ended.err
     about = json.loads((taught.find_run("first") / "weights/best_model.pth.json").read_text())["about"]
@@ -109,7 +109,7 @@ def test_student_and_teacher_are_judged_before_the_first_step_and_it_is_kept(tau
         assert f"# {line}" in written
 
 
-def test_a_teacher_file_with_exchanged_classes_is_told(taught: Workplace) -> None:
+def test_a_teacher_file_with_swapped_classes_is_reported(taught: Workplace) -> None:
     change_file(taught / TEACHER, exchange_head)
     ended = start(taught)
     assert ended.code == 0, ended.err
@@ -118,7 +118,7 @@ def test_a_teacher_file_with_exchanged_classes_is_told(taught: Workplace) -> Non
     assert 'write "classes": ["fake", "real"] for it' in warning
 
 
-def test_a_stage_1_head_of_a_hundredfold_is_told(taught: Workplace) -> None:
+def test_a_stage_1_head_a_hundred_times_too_large_is_reported(taught: Workplace) -> None:
     before = start(taught, "before")
     assert "spread" not in "".join(find_warnings(before))
     change_file(taught.find_run("first") / "weights/best_model.pth", enlarge_head)
@@ -128,20 +128,20 @@ def test_a_stage_1_head_of_a_hundredfold_is_told(taught: Workplace) -> None:
     assert "check the stage-1 checkpoint" in warning
 
 
-def test_a_weak_teacher_is_told(taught: Workplace) -> None:
+def test_a_weak_teacher_is_reported(taught: Workplace) -> None:
     change_file(taught / TEACHER, clear_head)
     warnings = "\n".join(find_warnings(start(taught)))
     assert f"{TAUGHT} is weak, with a validation AUC of 0.5000 (below 0.80)" in warnings
     assert f"{TAUGHT} gives the same logits to all 8 pictures" in warnings
 
 
-def test_a_teacher_that_is_the_students_own_file_is_told(taught: Workplace) -> None:
+def test_a_teacher_that_is_the_students_own_file_is_reported(taught: Workplace) -> None:
     shutil.copyfile(taught.find_run("first") / "weights/best_model.pth", taught / TEACHER)
     ended = start(taught, "second", "--set", "teacher=test_efficientnet")
     assert any("agree on all 8 pictures to the last bit" in line for line in find_warnings(ended))
 
 
-def test_a_teacher_whose_answers_are_not_numbers_is_refused_before_the_first_step(taught: Workplace) -> None:
+def test_a_teacher_with_nan_outputs_is_refused_before_the_first_step(taught: Workplace) -> None:
     change_file(taught / TEACHER, break_head)
     ended = start(taught)
     assert ended.code == 2
@@ -151,7 +151,7 @@ def test_a_teacher_whose_answers_are_not_numbers_is_refused_before_the_first_ste
     assert "Epoch 1/1" not in ended.out
 
 
-def test_the_second_run_with_the_same_models_takes_no_pass_over_the_items(
+def test_a_second_run_with_the_same_models_makes_no_pass_over_the_samples(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = note_passes(monkeypatch)
@@ -167,7 +167,7 @@ def test_the_second_run_with_the_same_models_takes_no_pass_over_the_items(
     assert find_warnings(second) == find_warnings(first)
 
 
-def test_damaged_files_of_kept_scores_are_told_and_replaced(taught: Workplace) -> None:
+def test_damaged_files_of_cached_scores_are_reported_and_replaced(taught: Workplace) -> None:
     first = start(taught, "one")
     kept = sorted((taught / "output/.preflight").iterdir())
     whole = [path.read_bytes() for path in kept]
@@ -223,19 +223,19 @@ def test_training_is_the_same_to_the_last_bit_with_and_without_a_preflight(
         assert_same_end(taught.find_run(name), taught.find_run("with"))
 
 
-def test_a_run_terminated_in_its_preflight_does_it_again_and_ends_as_if_it_had_not_been(
+def test_a_run_terminated_in_its_preflight_repeats_it_and_ends_like_an_uninterrupted_one(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sharpstudent.train import validate as judge
+    from sharpstudent.train import validate
 
-    compute = judge.compute_tables
+    compute = validate.compute_tables
 
     def terminate_and_compute(*args: Any, **settings: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return compute(*args, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(judge, "compute_tables", terminate_and_compute)
+        patch.setattr(validate, "compute_tables", terminate_and_compute)
         stopped = start(taught, "parts")
     assert stopped.code == 143
     assert not (taught.find_run("parts") / "logs/preflight.json").exists()
@@ -246,7 +246,7 @@ def test_a_run_terminated_in_its_preflight_does_it_again_and_ends_as_if_it_had_n
     assert_same_end(taught.find_run("parts"), taught.find_run("whole"))
 
 
-def test_a_run_resumed_after_its_first_step_does_not_do_it_again(
+def test_a_run_resumed_after_its_first_step_does_not_repeat_the_preflight(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sharpstudent.train.step import TrainStep
@@ -270,7 +270,7 @@ def test_a_run_resumed_after_its_first_step_does_not_do_it_again(
     assert "preflight:" not in resumed.out
 
 
-def test_a_dry_run_says_what_it_would_take_and_takes_nothing(taught: Workplace) -> None:
+def test_a_dry_run_says_how_many_passes_the_preflight_needs_and_makes_none(taught: Workplace) -> None:
     before = taught.list_output()
     ended = start(taught, "x", "--dry-run")
     assert ended.code == 0, ended.err
@@ -279,7 +279,7 @@ def test_a_dry_run_says_what_it_would_take_and_takes_nothing(taught: Workplace) 
     assert taught.list_output() == before
 
 
-def test_kept_scores_are_no_run_that_resume_could_mean(taught: Workplace) -> None:
+def test_cached_scores_are_not_mistaken_for_a_run_to_resume(taught: Workplace) -> None:
     start(taught, "one")
     assert (taught / "output/.preflight").is_dir()
     again = start(taught, "one", "--resume", "auto")

@@ -29,7 +29,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_a_data_set_with_landmarks_is_prepared_without_models_stopped_continued_and_looked_at(place: Workplace) -> None:
+def test_a_data_set_with_landmarks_is_prepared_without_models_resumed_checked_and_described(place: Workplace) -> None:
     words = (SCRIPT, "my data/FaceForensics++ é", "my set", "--image-size", "64", "--workers", "2")
     stopped = place.start(*words)
     end = time.monotonic() + 60
@@ -58,7 +58,7 @@ def test_a_data_set_with_landmarks_is_prepared_without_models_stopped_continued_
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("nowhere", "set"), "does not exist"),
         (("configs", "set"), "has no layout that is known"),
@@ -68,15 +68,17 @@ def test_a_data_set_with_landmarks_is_prepared_without_models_stopped_continued_
         (("check", "nowhere"), "nowhere"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(place: Workplace, words: tuple[str, ...], told: str) -> None:
+def test_an_invalid_argument_is_one_message_and_exit_code_2(
+    place: Workplace, words: tuple[str, ...], expected: str
+) -> None:
     ended = place.call(SCRIPT, *words)
     assert ended.code == 2
     assert ended.err.startswith("error: ")
-    assert told in ended.err
+    assert expected in ended.err
     assert not (place / "set").exists()
 
 
-def test_photos_without_the_models_are_told_how_to_get_them(workplace: Workplace) -> None:
+def test_photos_without_the_models_are_refused_with_the_command_that_fetches_them(workplace: Workplace) -> None:
     (workplace / "photos").mkdir()
     (workplace / "photos/me.jpg").write_bytes(b"not looked at yet")
     ended = workplace.call(SCRIPT, "photos", "set")
@@ -94,12 +96,12 @@ def test_real_videos_give_faces_and_the_broken_ones_their_reasons(place: Workpla
     for path in sorted(VIDEOS.glob("*.mp4"))[:3]:
         (videos / path.name).symlink_to(path)
     whole = (VIDEOS / "d18.mp4").read_bytes()
-    (videos / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (videos / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
     (videos / "empty.mp4").write_bytes(b"")
     (videos / "page.mp4").write_bytes(b"<html>not found</html>")
     ended = place.run(SCRIPT, "videos", "set", "--frames", "4", timeout=300)
     assert (ended.code, ended.err) == (0, "")
     assert "12 faces" in ended.out
     quarantine = (place / "set/quarantine.csv").read_text()
-    for name in ("cut.mp4", "empty.mp4", "page.mp4"):
+    for name in ("truncated.mp4", "empty.mp4", "page.mp4"):
         assert quarantine.count(name) >= 1

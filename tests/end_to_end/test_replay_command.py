@@ -46,7 +46,7 @@ def write_teacher(place: Workplace, factor: float = 1.0) -> None:
     torch.save(state, place / "weights/tiny_teacher.pth")
 
 
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+def inject_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not-a-number in every batch that holds the image BAD, as a broken augmentation would make it."""
     from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
@@ -88,7 +88,7 @@ def assert_same(run: Ended, again: Ended) -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_the_printed_command_replays_the_step_and_touches_nothing_though_the_data_is_gone(
+def test_the_printed_command_replays_the_step_without_data_and_changes_no_file(
     with_teacher: Workplace, stage: int
 ) -> None:
     """A real fault: a SAM radius so large that the moved weights overflow."""
@@ -111,7 +111,7 @@ def test_the_printed_command_replays_the_step_and_touches_nothing_though_the_dat
 
 def test_an_image_that_is_not_finite_is_named(with_teacher: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        poison(patch)
+        inject_nan(patch)
         ended = with_teacher.call(STAGE_2, CONFIG, "-n", "x", *ALONE)
     assert ended.code == 0, ended.err
     assert ended.out.count("to look at it: ") == 1
@@ -151,7 +151,7 @@ def test_a_teacher_that_overflows_is_named(with_teacher: Workplace, monkeypatch:
     assert "taken again: not the same. Now: taken, with loss" in mended.out
 
 
-def test_a_learning_rate_that_explodes_is_told_by_layer_and_figure(tiny: Workplace) -> None:
+def test_an_exploding_learning_rate_is_reported_with_layer_and_value(tiny: Workplace) -> None:
     explosive = ("--set", "stage1.lr=100", "--set", "clip_norm=1e30", "--set", "rho=0", "--set", "repeats=4")
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", *SHORT, *explosive)
     again = tiny.call(*find_command(ended))
@@ -161,9 +161,7 @@ def test_a_learning_rate_that_explodes_is_told_by_layer_and_figure(tiny: Workpla
     assert "pass 2" not in again.out
 
 
-def test_what_is_kept_is_the_state_before_the_step_bit_for_bit(
-    tiny: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stored_state_is_that_before_the_step_bit_for_bit(tiny: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of an epoch, momentum and average included; the trainer takes it after the rollback."""
     import torch
     from sharpstudent.train.debug.skipped import load_skipped
@@ -178,7 +176,7 @@ def test_what_is_kept_is_the_state_before_the_step_bit_for_bit(
         return take(self, batch, progress)
 
     monkeypatch.setattr(TrainStep, "__call__", take_noted)
-    poison(monkeypatch)
+    inject_nan(monkeypatch)
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", "ema_decay=0.9")
     assert ended.code == 0, ended.err
     files = sorted((tiny.find_run("x") / "skipped").glob("epoch_*.pth"))
@@ -204,12 +202,10 @@ def is_identical(one: Any, two: Any) -> bool:
     return one == two
 
 
-def test_a_resumed_run_that_meets_the_same_skip_writes_it_once(
-    tiny: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_skipped_again_after_a_resume_is_stored_once(tiny: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     from sharpstudent.train.debug.skipped import SkippedSteps
 
-    poison(monkeypatch)
+    inject_nan(monkeypatch)
     keep, kept = SkippedSteps.keep, []
 
     def keep_and_die(self: SkippedSteps, *args: Any, **words: Any) -> str:
@@ -231,7 +227,7 @@ def test_a_resumed_run_that_meets_the_same_skip_writes_it_once(
     assert tiny.call(*find_command(resumed)).code == 0
 
 
-def test_a_path_with_blanks_is_printed_as_it_must_be_typed(tiny: Workplace) -> None:
+def test_a_path_with_blanks_is_quoted_in_the_printed_command(tiny: Workplace) -> None:
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", *SHORT, "--set", "rho=1e30", "--set", "output_root=my runs")
     command = find_command(ended)
     assert command[1] == "--replay"
@@ -244,7 +240,7 @@ def test_a_path_with_blanks_is_printed_as_it_must_be_typed(tiny: Workplace) -> N
     [
         ("weights/last.pth", ("is not a skipped batch",)),
         ("skipped/STATE", ("is not a skipped batch",)),
-        ("skipped/cut.pth", ("cut.pth", "damaged")),
+        ("skipped/truncated.pth", ("truncated.pth", "damaged")),
         ("skipped/text.pth", ("text.pth", "no checkpoint")),
         ("skipped/epoch_7_step_7.pth", ("does not exist",)),
         ("skipped/orphan.pth", ("gone.pth", "does not exist")),
@@ -277,7 +273,7 @@ def tiny_skip(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> 
     ended = place.call(STAGE_1, CONFIG, "-n", "x", *SHORT, "--set", "rho=1e30")
     folder = (place / find_command(ended)[2]).parent
     whole = (folder / "epoch_1_step_0.pth").read_bytes()
-    (folder / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    (folder / "truncated.pth").write_bytes(whole[: len(whole) // 2])
     (folder / "text.pth").write_text("no checkpoint at all")
     kept = load_checkpoint(folder / "epoch_1_step_0.pth")
     save_checkpoint(folder / "orphan.pth", kept.tensors, about={**kept.about, "state": "gone.pth"})
@@ -299,7 +295,7 @@ def test_a_run_folder_whose_config_builds_another_student_is_refused(tiny_skip: 
     assert "Traceback" not in ended.err
 
 
-def test_the_kept_batch_is_the_batch_of_the_step(tiny_skip: Workplace) -> None:
+def test_the_stored_batch_is_the_batch_of_the_step(tiny_skip: Workplace) -> None:
     """Not only another one of the same size: images, labels and names as the loader makes them again."""
     from sharpstudent.config.cli import load_run_config
     from sharpstudent.data.loader import load_batches

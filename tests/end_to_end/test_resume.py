@@ -1,4 +1,4 @@
-"""A run that is interrupted, terminated or killed goes on with --resume and ends bit for bit like a quiet one."""
+"""A run that is interrupted, terminated or killed resumes and ends bit for bit like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start_tiny(place: Workplace, *words: str) -> Ended:
     return place.call(STAGE_1, CONFIG, "-n", "first", *words)
 
 
-def read_position(run: Path) -> tuple[int, int]:
+def read_train_state(run: Path) -> tuple[int, int]:
     position = json.loads((run / "weights/last.pth.json").read_text())["about"]["position"]
     return position["epoch"], position["step"]
 
@@ -66,7 +66,7 @@ def make_place(folder: Path, labelled_root: Path) -> Workplace:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> Path:
-    """A run of two epochs that nothing disturbed."""
+    """An uninterrupted run of two epochs."""
     place = make_place(tmp_path_factory.mktemp("reference") / "place", labelled_root)
     assert start_tiny(place).code == 0
     return place.find_run("first")
@@ -84,7 +84,7 @@ def long_reference(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path
     ("at_step", "position"),
     [(1, (1, 1)), (5, (1, 5)), (STEPS_PER_EPOCH, (1, 8)), (STEPS_PER_EPOCH + 1, (2, 1)), (15, (2, 7))],
 )
-def test_a_run_interrupted_at_any_step_ends_as_if_it_had_not_been(
+def test_a_run_interrupted_at_any_step_ends_like_an_uninterrupted_one(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch, at_step: int, position: tuple[int, int]
 ) -> None:
     with monkeypatch.context() as patch:
@@ -92,7 +92,7 @@ def test_a_run_interrupted_at_any_step_ends_as_if_it_had_not_been(
         stopped = start_tiny(tiny)
     run = tiny.find_run("first")
     assert stopped.code == 130
-    assert read_position(run) == position
+    assert read_train_state(run) == position
     resumed = tiny.call(STAGE_1, "--resume", "first")
     assert resumed.code == 0, resumed.err
     assert f"at epoch {position[0]}, step {position[1]}" in resumed.out
@@ -112,16 +112,16 @@ def test_loader_processes_do_not_change_what_a_resumed_run_ends_with(
 def test_a_run_interrupted_while_it_validates_validates_again(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sharpstudent.train import validate as judge
+    from sharpstudent.train import validate
 
-    compute = judge.compute_tables
+    compute = validate.compute_tables
 
     def interrupt_and_compute(*args: object, **kwargs: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
         return compute(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(judge, "compute_tables", interrupt_and_compute)
+        patch.setattr(validate, "compute_tables", interrupt_and_compute)
         assert start_tiny(tiny).code == 130
     assert tiny.call(STAGE_1, "--resume", "first").code == 0
     assert_same_run(tiny.find_run("first"), reference)
@@ -133,11 +133,11 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_save(
     from sharpstudent.train.step import TrainStep
 
     collect = TrainStep._run_sources
-    asked: list[int] = []
+    calls: list[int] = []
 
     def interrupt_twice(self: TrainStep, batch: object) -> object:
-        asked.append(1)
-        if len(asked) == STEPS_PER_EPOCH + 3:
+        calls.append(1)
+        if len(calls) == STEPS_PER_EPOCH + 3:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
         return collect(self, batch)
@@ -149,12 +149,12 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_last_save(
     assert stopped.code == 130
     assert "stopped at once" in stopped.err
     assert "--resume" in stopped.err
-    assert read_position(run) == (2, 0)
+    assert read_train_state(run) == (2, 0)
     assert tiny.call(STAGE_1, "--resume", "first").code == 0
     assert_same_run(run, reference)
 
 
-def test_ctrl_c_in_a_terminal_saves_says_how_to_go_on_and_exits_130(tiny: Workplace, long_reference: Path) -> None:
+def test_ctrl_c_in_a_terminal_saves_says_how_to_resume_and_exits_130(tiny: Workplace, long_reference: Path) -> None:
     process = tiny.start(STAGE_1, CONFIG, "-n", "first", *LONG_EPOCHS, "--set", "num_workers=2")
     wait_for(lambda: any(tiny.folder.glob("output/first_*/logs/first_batch.png")), process)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the loader's processes, too
@@ -163,10 +163,10 @@ def test_ctrl_c_in_a_terminal_saves_says_how_to_go_on_and_exits_130(tiny: Workpl
     assert process.returncode == 130, out + err
     assert "stopping after this step" in err
     assert "Traceback" not in out + err
-    told = re.search(r"interrupted at epoch 1, step \d+ of 64; saved\. Go on with: python (.+)$", err.strip())
-    assert told is not None, err
-    assert told[1] == f"{STAGE_1} --resume output/{run.name}"
-    resumed = tiny.call(*told[1].split())
+    match = re.search(r"interrupted at epoch 1, step \d+ of 64; saved\. Go on with: python (.+)$", err.strip())
+    assert match is not None, err
+    assert match[1] == f"{STAGE_1} --resume output/{run.name}"
+    resumed = tiny.call(*match[1].split())
     assert resumed.code == 0, resumed.err
     assert_same_run(run, long_reference)
     assert run == tiny.find_run("first")
@@ -184,7 +184,7 @@ def test_sigterm_saves_and_exits_143(tiny: Workplace, long_reference: Path) -> N
 
 
 @pytest.mark.parametrize("seen", ["logs/first_batch.png", "weights/best_model.pth.json"])
-def test_a_killed_run_goes_on_from_its_last_save(tiny: Workplace, long_reference: Path, seen: str) -> None:
+def test_a_killed_run_resumes_from_its_last_save(tiny: Workplace, long_reference: Path, seen: str) -> None:
     process = tiny.start(STAGE_1, CONFIG, "-n", "first", *LONG_EPOCHS)
     wait_for(lambda: any(tiny.folder.glob(f"output/first_*/{seen}")), process)
     kill(process)
@@ -268,7 +268,7 @@ def test_tensorboard_shows_every_step_of_an_interrupted_run_once(
     assert [event.step for event in events.Scalars("val/auc")] == [1, 2]
 
 
-def test_a_finished_run_says_that_nothing_is_left(tiny: Workplace) -> None:
+def test_resuming_a_finished_run_says_that_nothing_is_left_to_do(tiny: Workplace) -> None:
     assert start_tiny(tiny).code == 0
     before = read_weights(tiny.find_run("first"))
     again = tiny.call(STAGE_1, "--resume", "first")

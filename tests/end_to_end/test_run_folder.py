@@ -143,7 +143,7 @@ def fill(folder: Path) -> None:
                     file.write(bytes(size))
 
 
-def assert_fails_whole_and_goes_on(
+def assert_fails_and_resumes(
     place: Workplace, reference: Path, writer: str, patch: pytest.MonkeyPatch, fault: Fault, mend: Fault
 ) -> None:
     from sharpstudent.checkpoint.store import load_run_state
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_grow_ends_the_run_with_one_message_and_nothing_is_lo
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    assert_fails_whole_and_goes_on(
+    assert_fails_and_resumes(
         tiny,
         reference,
         writer,
@@ -188,12 +188,12 @@ def test_a_full_disk_ends_the_run_with_one_message_and_nothing_is_lost(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     with small_disk(tiny / "output") as disk:
-        assert_fails_whole_and_goes_on(
+        assert_fails_and_resumes(
             tiny, reference, writer, monkeypatch, fault=lambda: fill(disk), mend=(disk / "filler").unlink
         )
 
 
-def test_a_disk_that_fills_before_the_config_is_stored_leaves_a_folder_that_is_passed_over(
+def test_a_full_disk_before_the_config_is_stored_leaves_a_folder_that_resume_ignores(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sharpstudent.train import run
@@ -220,7 +220,7 @@ def test_a_disk_without_room_for_the_first_saves_is_refused_before_anything_is_w
         assert list(disk.iterdir()) == []
 
 
-def test_a_run_says_what_it_needs_of_the_disk(tiny: Workplace) -> None:
+def test_a_run_says_how_much_disk_space_it_needs(tiny: Workplace) -> None:
     ended = tiny.call(*START, "--set", "epoch=1")
     assert re.search(r"the run needs up to \d+\.\d MB in output, where .+ are free", ended.out), ended.out
 
@@ -273,7 +273,7 @@ def test_a_folder_that_becomes_read_only_ends_the_run_with_one_message_and_nothi
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch, writer: str
 ) -> None:
     with contextlib.ExitStack() as mounts:
-        assert_fails_whole_and_goes_on(
+        assert_fails_and_resumes(
             tiny,
             reference,
             writer,
@@ -286,7 +286,7 @@ def test_a_folder_that_becomes_read_only_ends_the_run_with_one_message_and_nothi
 # Two processes, and one that is gone.
 
 
-def test_a_relaunch_is_refused_while_the_run_is_alive_and_goes_on_at_once_when_it_was_killed(tiny: Workplace) -> None:
+def test_a_relaunch_is_refused_while_the_run_is_alive_and_resumes_at_once_after_a_kill(tiny: Workplace) -> None:
     from sharpstudent.core.io import lock_folder
 
     relaunch = (*START, "--resume", "auto", *LONG, "--set", "epoch=1", "--set", "num_workers=2")

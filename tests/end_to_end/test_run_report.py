@@ -36,7 +36,7 @@ def read_results(place: Workplace, run: str) -> dict:
     return results
 
 
-def test_both_stages_end_with_a_report_whose_figures_are_the_runs_own(place: Workplace) -> None:
+def test_both_stages_end_with_a_report_that_has_the_metrics_of_the_run(place: Workplace) -> None:
     first = place.call(STAGE_1, CONFIG, "-n", "first", *WITH_REPORT)
     assert_done(first)
     second = place.call(STAGE_2, CONFIG, "-n", "second", *WITH_REPORT)
@@ -75,7 +75,7 @@ def test_a_run_without_a_report_can_be_given_one_by_resuming_it(place: Workplace
     assert (folder / "report.html").stat().st_mtime_ns == before
 
 
-def test_scores_of_the_preflight_that_are_damaged_leave_the_best_model_alone_and_say_so(place: Workplace) -> None:
+def test_damaged_preflight_scores_are_reported_and_the_report_has_the_best_model_alone(place: Workplace) -> None:
     assert_done(place.call(STAGE_1, CONFIG, "-n", "first"))
     assert_done(place.call(STAGE_2, CONFIG, "-n", "second"))
     (place.find_run("second") / "logs/preflight_scores.json").write_text("[{")
@@ -89,13 +89,13 @@ EARLIER = {"id": "sample_ids", "group": "identities", "clip": "clip_ids", "label
 
 
 def write_as_before(kept: dict[str, dict]) -> dict[str, list]:
-    """The form and the rows of an earlier version: in each batch of 16 items, two pictures each, reals before fakes."""
+    """The form and the rows of an earlier version: batches of 16 samples of two pictures, reals before fakes."""
     labels = kept["label"]["values"]
     order = sorted(range(len(labels)), key=lambda row: (row // 32, labels[row]))
     return {EARLIER[name]: [kept[name]["values"][row] for row in order] for name in EARLIER}
 
 
-def test_a_run_whose_preflight_kept_scores_in_the_order_of_before_reports_the_same(
+def test_preflight_scores_in_the_order_of_an_earlier_version_give_the_same_report(
     place: Workplace, ffpp_root: Path
 ) -> None:
     (place / "data/ffpp").symlink_to(ffpp_root)
@@ -118,7 +118,9 @@ def test_a_run_whose_preflight_kept_scores_in_the_order_of_before_reports_the_sa
         assert again[part] == results[part]
 
 
-def test_scores_of_other_pictures_leave_the_best_model_alone_and_say_so(place: Workplace) -> None:
+def test_preflight_scores_of_other_pictures_are_reported_and_the_report_has_the_best_model_alone(
+    place: Workplace,
+) -> None:
     assert_done(place.call(STAGE_1, CONFIG, "-n", "first"))
     assert_done(place.call(STAGE_2, CONFIG, "-n", "second"))
     path = place.find_run("second") / "logs/preflight_scores.json"
@@ -133,9 +135,9 @@ def test_scores_of_other_pictures_leave_the_best_model_alone_and_say_so(place: W
 
 def test_training_writes_the_same_weights_with_and_without_a_report(place: Workplace) -> None:
     assert_done(place.call(STAGE_1, CONFIG, "-n", "plain"))
-    assert_done(place.call(STAGE_1, CONFIG, "-n", "told", *WITH_REPORT))
-    plain, told = (
-        load_checkpoint(place.find_run(name) / "weights/last.pth").tensors["model"] for name in ("plain", "told")
+    assert_done(place.call(STAGE_1, CONFIG, "-n", "reported", *WITH_REPORT))
+    plain, reported = (
+        load_checkpoint(place.find_run(name) / "weights/last.pth").tensors["model"] for name in ("plain", "reported")
     )
     for name, tensor in plain.items():
-        assert torch.equal(tensor, told[name])
+        assert torch.equal(tensor, reported[name])

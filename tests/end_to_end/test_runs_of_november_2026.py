@@ -1,4 +1,4 @@
-"""Runs that the code of November 2026 left behind are resumed, built upon and judged; its first losses are met again.
+"""Runs that the code of November 2026 left behind are resumed, built upon and evaluated; their losses are reproduced.
 
 The runs are in tests/fixtures/run_2026_11, whose README.md says what they are and how far the numbers can be trusted.
 Since then a batch keeps the order of its samples, and dropout falls on other rows. What a run comes to is tested twice:
@@ -114,7 +114,7 @@ def assert_has_all_of(new: Any, old: Any, where: str = "") -> None:
         assert type(new) is type(old), where
 
 
-def test_the_unfinished_run_is_resumed_and_goes_on_from_the_step_that_it_had_taken(
+def test_the_unfinished_run_resumes_after_its_last_step(
     resumed: tuple[Workplace, Ended],
 ) -> None:
     place, ended = resumed
@@ -139,7 +139,7 @@ def test_with_batches_in_the_order_of_november_it_ends_with_the_metrics_of_a_run
     assert [row["selected"] for row in rows] == [row["selected"] for row in EXPECTED["stage2_metrics"]]
 
 
-def test_a_resumed_run_of_november_leaves_whole_checkpoints_and_is_finished(resumed: tuple[Workplace, Ended]) -> None:
+def test_a_resumed_run_of_november_finishes_and_writes_complete_checkpoints(resumed: tuple[Workplace, Ended]) -> None:
     place, _ = resumed
     folder = place.find_run("second") / "weights"
     last, best = (torch.load(folder / name, weights_only=True) for name in ("last.pth", "best_model.pth"))
@@ -151,7 +151,7 @@ def test_a_resumed_run_of_november_leaves_whole_checkpoints_and_is_finished(resu
 
 
 @pytest.mark.parametrize("name", ["teacher", "first", "second"])
-def test_the_checkpoints_of_november_are_whole(place: Workplace, name: str) -> None:
+def test_the_checkpoints_of_november_are_complete(place: Workplace, name: str) -> None:
     from sharpstudent.checkpoint.store import load_checkpoint
 
     files = sorted((place.find_run(name) / "weights").glob("*.pth"))
@@ -203,7 +203,7 @@ def test_an_evaluation_of_a_checkpoint_of_november_finds_what_it_found_then(plac
         assert_has_all_of(new[name], old[name], name)
 
 
-def test_results_of_november_are_of_the_form_that_is_published_today() -> None:
+def test_results_of_november_match_the_published_schema() -> None:
     results = json.loads((FIXTURE / "evaluated/results.json").read_text())
     jsonschema.validate(results, json.loads((ROOT / "docs/results.schema.json").read_text()))
 

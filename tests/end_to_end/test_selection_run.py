@@ -1,4 +1,4 @@
-"""Whole runs that select by another metric, that stop early, and whose checkpoints say how far to believe them."""
+"""Whole runs that select by another metric, that stop early, and whose checkpoints hold their calibration."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def read_metadata(run: Path) -> dict[str, str]:
 
 
 def read_run(run: Path) -> dict[str, bytes]:
-    """What must not depend on whether a run was disturbed."""
+    """What must not depend on whether a run was interrupted."""
     files = [*run.glob("weights/*.pth"), *run.glob("weights/*.safetensors"), run / "logs/metrics.csv"]
     return {path.name: path.read_bytes() for path in files if path.name != "last_previous.pth"}
 
@@ -80,7 +80,7 @@ def read_run(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("word", "averaged"), [("eer", True), ("video_auc", False), ("ap", False)])
-def test_epochs_are_ranked_by_the_metric_of_choice(tiny: Workplace, word: str, averaged: bool) -> None:
+def test_epochs_are_ranked_by_the_selection_metric(tiny: Workplace, word: str, averaged: bool) -> None:
     more = ["ema_decay=0.5"] if averaged else []
     ended = start(tiny, f"selection_metric={word}", "epoch=3", "keep_best=2", "stage1.lr=0.05", *more)
     assert ended.code == 0, ended.err
@@ -112,7 +112,7 @@ def test_a_falling_metric_selects_where_a_rising_one_would_not(
     assert read_about(run)["epoch"] == 2
 
 
-def test_stage_2_starts_from_a_figure_of_the_metric_and_gains_in_auc(tiny: Workplace) -> None:
+def test_stage_2_reports_the_selection_metric_at_its_start_and_its_gain_in_auc(tiny: Workplace) -> None:
     import torch
     from sharpstudent.models.vision import build_classifier
 
@@ -147,7 +147,7 @@ def test_no_permission_resumes_with_another_metric(tiny: Workplace, monkeypatch:
     assert {**read_run(run), "config": (run / "config.json").read_bytes()} == before
 
 
-def test_a_run_that_an_earlier_version_began_goes_on_as_it_would_have(
+def test_a_run_begun_by_an_earlier_version_resumes_with_the_same_result(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its state knows no direction, its config no metric, its table fewer columns."""
@@ -186,7 +186,7 @@ EARLY = ("selection_metric=eer", "patience=3", "epoch=6")
 REASON = "stopped early after epoch 5 of 6: no new best eer in 3 epochs (patience 3)"
 
 
-def test_a_stage_that_stops_early_ends_well_and_says_why_and_how_to_go_on(
+def test_an_early_stop_exits_with_0_and_says_why_and_how_to_continue(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -210,7 +210,7 @@ def test_a_stage_that_stops_early_ends_well_and_says_why_and_how_to_go_on(
     assert (run / "logs/losses.logs").read_text().count(REASON) == 1
 
 
-def test_patience_lifted_later_ends_as_a_run_that_never_had_it(
+def test_a_run_resumed_without_patience_ends_like_one_that_never_had_it(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -227,7 +227,7 @@ def test_patience_lifted_later_ends_as_a_run_that_never_had_it(
 
 @pytest.fixture(scope="module")
 def stopped_run(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> Path:
-    """A run that stopped early, and that nothing disturbed; read only."""
+    """A run that stopped early and was never interrupted; read only."""
     place = Workplace(tmp_path_factory.mktemp("stopped"))
     (place / "data").mkdir()
     (place / "data/labelled").symlink_to(labelled_root)
@@ -239,7 +239,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -
 
 
 @pytest.mark.parametrize("at_step", [3, 3 * STEPS_PER_EPOCH, 4 * STEPS_PER_EPOCH + 5])
-def test_a_run_interrupted_before_its_early_stop_ends_as_if_it_had_not_been(
+def test_a_run_interrupted_before_its_early_stop_ends_like_an_uninterrupted_one(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch, at_step: int, stopped_run: Path
 ) -> None:
     with monkeypatch.context() as patch:
@@ -253,7 +253,7 @@ def test_a_run_interrupted_before_its_early_stop_ends_as_if_it_had_not_been(
     assert read_run(tiny.find_run("first")) == read_run(stopped_run)
 
 
-def test_a_run_killed_right_after_its_last_epoch_stops_all_the_same(
+def test_a_run_killed_right_after_its_last_epoch_still_stops_early(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state is saved, and the process dies before it says anything."""
@@ -267,12 +267,12 @@ def test_a_run_killed_right_after_its_last_epoch_stops_all_the_same(
     assert len(read_rows(tiny.find_run("first"))) == 5
 
 
-def test_a_validation_that_is_no_number_stops_the_run_whatever_selects(
+def test_a_nan_in_validation_stops_the_run_whatever_the_selection_metric(
     tiny: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sharpstudent.train import validate as judge
+    from sharpstudent.train import validate
 
-    compute, calls = judge.compute_tables, []
+    compute, calls = validate.compute_tables, []
 
     def spoil_the_second(*args: Any, **settings: Any) -> Any:
         (table,), replaced = compute(*args, **settings)
@@ -282,7 +282,7 @@ def test_a_validation_that_is_no_number_stops_the_run_whatever_selects(
         return (table,), replaced
 
     with monkeypatch.context() as patch:
-        patch.setattr(judge, "compute_tables", spoil_the_second)
+        patch.setattr(validate, "compute_tables", spoil_the_second)
         ended = start(tiny, "selection_metric=eer", "epoch=3", "patience=1")
     assert ended.code == 3
     assert re.search(

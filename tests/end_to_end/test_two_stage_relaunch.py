@@ -1,9 +1,9 @@
-"""Two lines of shell, stage 1 and stage 2 with --resume auto, killed again and again: they end as if nothing had been.
+"""Two lines of shell, stage 1 and stage 2 with --resume auto, killed repeatedly: they end like an uninterrupted run.
 
-Run as a program, `python test_two_stage_relaunch.py QUIET CUT`, this file is the fast form of the two lines: a process
-that has loaded everything and trains nothing forks each of the two, so that a launch costs no seconds of imports. In
-the folder QUIET nothing disturbs them. In CUT each launch kills itself with SIGKILL at another of the CUTS, and then
-come launches without one until the pipeline has ended. Prints one JSON object.
+Run as a program, `python test_two_stage_relaunch.py QUIET INTERRUPTED`, this file is the fast form of the two lines: a
+process that has loaded everything and trains nothing forks each of the two, so that a launch costs no seconds of
+imports. In the folder QUIET nothing interrupts them. In INTERRUPTED each launch kills itself with SIGKILL at another of
+the KILL_POINTS, and then come launches without one until the pipeline has ended. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_LAUNCHES = 30
 
 
 @dataclass(frozen=True)
-class Cut:
+class KillPoint:
     """An instant: before (or `after`) that call, from 1, of a function in the script of that stage; call 0 is the one
     that saves the state after the last epoch.
     """
@@ -46,38 +46,40 @@ class Cut:
     after: bool = False
 
 
-CUTS = {
-    "stage 1, before its config is stored": Cut(1, "sharpstudent.train.run", "write_text_atomically", 1),
-    "stage 1, before its first state": Cut(1, "sharpstudent.checkpoint.store", "save_checkpoint", 1),
-    "stage 1, mid-epoch": Cut(1, "sharpstudent.train.step", "TrainStep.__call__", 5),
-    "stage 1, between an epoch's file and best_model": Cut(
+KILL_POINTS = {
+    "stage 1, before its config is stored": KillPoint(1, "sharpstudent.train.run", "write_text_atomically", 1),
+    "stage 1, before its first state": KillPoint(1, "sharpstudent.checkpoint.store", "save_checkpoint", 1),
+    "stage 1, mid-epoch": KillPoint(1, "sharpstudent.train.step", "TrainStep.__call__", 5),
+    "stage 1, between an epoch's file and best_model": KillPoint(
         1, "sharpstudent.checkpoint.selection", "copy_checkpoint", 1
     ),
-    "stage 1, between best_model and its safetensors": Cut(1, "sharpstudent.checkpoint.selection", "export_model", 1),
-    "stage 1, second epoch": Cut(1, "sharpstudent.train.step", "TrainStep.__call__", STEPS_PER_EPOCH + 3),
-    "stage 1, right after its last save": Cut(1, "sharpstudent.train.trainer", "save_run_state", 0, after=True),
-    "between the stages": Cut(1, "sharpstudent.train.finish", "_say_totals", 1, after=True),
-    "stage 2, before its first state": Cut(2, "sharpstudent.checkpoint.store", "save_checkpoint", 1),
-    "stage 2, preflight": Cut(2, "sharpstudent.train.validate", "compute_tables", 1),
-    "stage 2, mid-epoch": Cut(2, "sharpstudent.train.step", "TrainStep.__call__", 3),
-    "stage 2, end of an epoch": Cut(2, "sharpstudent.train.logger", "MetricsFile.append", 1, after=True),
-    "stage 2, second epoch": Cut(2, "sharpstudent.train.step", "TrainStep.__call__", STEPS_PER_EPOCH + 6),
-    "stage 2, right after its last save": Cut(2, "sharpstudent.train.trainer", "save_run_state", 0, after=True),
+    "stage 1, between best_model and its safetensors": KillPoint(
+        1, "sharpstudent.checkpoint.selection", "export_model", 1
+    ),
+    "stage 1, second epoch": KillPoint(1, "sharpstudent.train.step", "TrainStep.__call__", STEPS_PER_EPOCH + 3),
+    "stage 1, right after its last save": KillPoint(1, "sharpstudent.train.trainer", "save_run_state", 0, after=True),
+    "between the stages": KillPoint(1, "sharpstudent.train.finish", "_say_totals", 1, after=True),
+    "stage 2, before its first state": KillPoint(2, "sharpstudent.checkpoint.store", "save_checkpoint", 1),
+    "stage 2, preflight": KillPoint(2, "sharpstudent.train.validate", "compute_tables", 1),
+    "stage 2, mid-epoch": KillPoint(2, "sharpstudent.train.step", "TrainStep.__call__", 3),
+    "stage 2, end of an epoch": KillPoint(2, "sharpstudent.train.logger", "MetricsFile.append", 1, after=True),
+    "stage 2, second epoch": KillPoint(2, "sharpstudent.train.step", "TrainStep.__call__", STEPS_PER_EPOCH + 6),
+    "stage 2, right after its last save": KillPoint(2, "sharpstudent.train.trainer", "save_run_state", 0, after=True),
 }
 
 
-def install(cut: Cut) -> None:
-    """Kill this process with SIGKILL at the cut."""
-    owner: Any = importlib.import_module(cut.module)
-    *outer, name = cut.name.split(".")
+def install(point: KillPoint) -> None:
+    """Kill this process with SIGKILL at the kill point."""
+    owner: Any = importlib.import_module(point.module)
+    *outer, name = point.name.split(".")
     for part in outer:
         owner = getattr(owner, part)
     original, calls = getattr(owner, name), []
 
     def count_and_call(*args: object, **kwargs: object) -> object:
         calls.append(1)
-        is_it = len(calls) == cut.call if cut.call else kwargs["progress"]["position"]["epoch"] > EPOCHS
-        if is_it and not cut.after:
+        is_it = len(calls) == point.call if point.call else kwargs["progress"]["position"]["epoch"] > EPOCHS
+        if is_it and not point.after:
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*args, **kwargs)
         if is_it:
@@ -87,7 +89,7 @@ def install(cut: Cut) -> None:
     setattr(owner, name, count_and_call)
 
 
-def launch(place: Workplace, cut: Cut | None) -> tuple[bool, list[str]]:
+def launch(place: Workplace, point: KillPoint | None) -> tuple[bool, list[str]]:
     """The two lines once, each in a process of its own; whether they ended, and what they printed."""
     printed: list[str] = []
     for stage, line in enumerate(LINES, start=1):
@@ -95,8 +97,8 @@ def launch(place: Workplace, cut: Cut | None) -> tuple[bool, list[str]]:
         log.write_text("")
         child = os.fork()
         if child == 0:
-            if cut is not None and cut.stage == stage:
-                install(cut)
+            if point is not None and point.stage == stage:
+                install(point)
             ended = place.call(*line)
             log.write_text(ended.out + ended.err)
             os._exit(ended.code)
@@ -109,7 +111,7 @@ def launch(place: Workplace, cut: Cut | None) -> tuple[bool, list[str]]:
     return True, printed
 
 
-def main(quiet: Path, cut: Path) -> None:
+def main(quiet: Path, interrupted: Path) -> None:
     import torch
 
     # Loaded once, for every fork; loading trains nothing and starts no thread that a fork would lose.
@@ -122,17 +124,21 @@ def main(quiet: Path, cut: Path) -> None:
         importlib.import_module(name)
     importlib.import_module("sharpstudent.tasks.deepfake.task")
     torch.set_num_threads(1)
-    print(json.dumps({"quiet": run_to_the_end(quiet, []), "cut": run_to_the_end(cut, list(CUTS.values()))}))
+    print(
+        json.dumps(
+            {"quiet": run_to_the_end(quiet, []), "interrupted": run_to_the_end(interrupted, list(KILL_POINTS.values()))}
+        )
+    )
 
 
-def run_to_the_end(folder: Path, cuts: list[Cut]) -> dict[str, Any]:
+def run_to_the_end(folder: Path, kill_points: list[KillPoint]) -> dict[str, Any]:
     place = Workplace.__new__(Workplace)  # of a folder that is there already
     place.folder = folder
     killed: list[bool] = []
     while len(killed) < MOST_LAUNCHES:
-        done, printed = launch(place, cuts[len(killed)] if len(killed) < len(cuts) else None)
+        done, printed = launch(place, kill_points[len(killed)] if len(killed) < len(kill_points) else None)
         killed.append(not done)
-        if done and len(killed) > len(cuts):
+        if done and len(killed) > len(kill_points):
             return {"killed": killed, "printed": printed}
     raise SystemExit(f"not done after {MOST_LAUNCHES} launches")
 
@@ -161,10 +167,10 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Pipelines:
-    """One that nothing disturbed, one that was killed at every cut, and what the program said of the second."""
+    """An uninterrupted one, one that was killed at every kill point, and what the program printed of the second."""
 
     quiet: Workplace
-    cut: Workplace
+    interrupted: Workplace
     killed: list[bool]
     printed: list[str]
 
@@ -172,9 +178,9 @@ class Pipelines:
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path, tiny_teacher: Path) -> Pipelines:
     base = tmp_path_factory.mktemp("pipelines")
-    quiet, cut = (make_place(base / name, labelled_root, tiny_teacher) for name in ("quiet", "cut"))
+    quiet, interrupted = (make_place(base / name, labelled_root, tiny_teacher) for name in ("quiet", "interrupted"))
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).resolve()), str(quiet.folder), str(cut.folder)],
+        [sys.executable, str(Path(__file__).resolve()), str(quiet.folder), str(interrupted.folder)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -182,9 +188,9 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path, tin
         env={**ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests" / "helpers")))},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["quiet"]["killed"] == [False]
-    return Pipelines(quiet, cut, **told["cut"])
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["quiet"]["killed"] == [False]
+    return Pipelines(quiet, interrupted, **result["interrupted"])
 
 
 @pytest.fixture
@@ -199,7 +205,7 @@ def find_whole_run(place: Workplace, name: str) -> Path:
 
 
 def assert_ended_alike(place: Workplace, quiet: Workplace) -> None:
-    """Of both stages: weights, optimiser, random states and position bit for bit, and every row of the metrics."""
+    """Of both stages: weights, optimiser, random states and train state bit for bit, and every row of the metrics."""
     for name in ("first", "second"):
         ours, theirs = find_whole_run(place, name), find_whole_run(quiet, name)
         for file in ("last.pth", "best_model.pth", "best_model.safetensors"):
@@ -217,16 +223,16 @@ def load_model(run: Path) -> dict[str, Any]:
     return torch.load(run / "weights/last.pth", weights_only=True)["model"]
 
 
-def test_a_pipeline_killed_at_each_of_its_instants_ends_as_if_it_had_not_been(pipelines: Pipelines) -> None:
-    expected = [True] * len(CUTS) + [False]
-    assert pipelines.killed == expected, dict(zip(CUTS, pipelines.killed, strict=False))
-    assert_ended_alike(pipelines.cut, pipelines.quiet)
+def test_a_pipeline_killed_at_each_kill_point_ends_like_an_uninterrupted_one(pipelines: Pipelines) -> None:
+    expected = [True] * len(KILL_POINTS) + [False]
+    assert pipelines.killed == expected, dict(zip(KILL_POINTS, pipelines.killed, strict=False))
+    assert_ended_alike(pipelines.interrupted, pipelines.quiet)
 
 
-def test_each_relaunch_names_what_it_passes_over_and_starts_nothing_twice(pipelines: Pipelines) -> None:
+def test_each_relaunch_names_the_runs_it_skips_and_repeats_nothing(pipelines: Pipelines) -> None:
     # Two kills of stage 1 and one of stage 2 came before a first state.
-    assert len(list(pipelines.cut.folder.glob("output/first_*"))) == 3
-    assert len(list(pipelines.cut.folder.glob("output/second_*"))) == 2
+    assert len(list(pipelines.interrupted.folder.glob("output/first_*"))) == 3
+    assert len(list(pipelines.interrupted.folder.glob("output/second_*"))) == 2
     one, two = pipelines.printed
     assert one.count("--resume auto: passed over output/first_") == 2
     assert two.count("--resume auto: passed over output/second_") == 1
@@ -256,7 +262,7 @@ def seen(place: Workplace, pattern: str) -> Callable[[], bool]:
 
 
 @pytest.mark.slow
-def test_a_shell_script_killed_in_stage_2_goes_on_when_it_is_started_again(
+def test_a_shell_script_killed_in_stage_2_resumes_when_it_is_started_again(
     place: Workplace, pipelines: Pipelines
 ) -> None:
     first = start_script(place)
@@ -279,7 +285,7 @@ def draw_instants(seed: int) -> Iterator[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_shell_script_killed_at_random_instants_ends_as_if_it_had_not_been(
+def test_a_shell_script_killed_at_random_instants_ends_like_an_uninterrupted_one(
     place: Workplace, pipelines: Pipelines, seed: int
 ) -> None:
     kills, code, out, err = 0, None, "", ""

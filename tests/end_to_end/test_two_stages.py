@@ -132,7 +132,7 @@ def test_the_log_says_that_stage_2_takes_smaller_batches(small: TwoStages) -> No
     assert "stage 2 takes batches" in (small.runs[1] / "logs/losses.logs").read_text()
 
 
-def test_both_stages_end_by_saying_what_to_do_next(small: TwoStages) -> None:
+def test_both_stages_end_with_advice_on_what_to_do_next(small: TwoStages) -> None:
     assert f"`pretrained_student_weights` in {SHIPPED} finds this run" in small.first.out
     assert f"python {STAGE_2} {SHIPPED} -n run" in small.first.out
     assert "Stage 2 is done" in small.second.out

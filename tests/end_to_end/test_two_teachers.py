@@ -36,7 +36,7 @@ def taught(tiny: Workplace) -> Workplace:
     return tiny
 
 
-def test_two_teachers_teach_and_stay_as_they_are_and_out_of_every_checkpoint(
+def test_two_teachers_stay_unchanged_and_out_of_every_checkpoint(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sharpstudent.train.step import TrainStep
@@ -93,17 +93,17 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["model"]
 
 
-def test_the_logits_that_teach_are_the_weighted_mean_of_both(
+def test_the_ensemble_logits_are_the_weighted_mean_of_both_teachers(
     taught: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sharpstudent.core.types import Outputs
     from sharpstudent.models.teachers import TeacherEnsemble
 
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    answer = TeacherEnsemble.forward
+    forward = TeacherEnsemble.forward
 
     def note(self: TeacherEnsemble, **inputs: torch.Tensor) -> Outputs:
-        outputs = answer(self, **inputs)
+        outputs = forward(self, **inputs)
         alone = [member(**inputs)["logits"] for member in self.members]
         seen.append((outputs["logits"], 0.75 * alone[0] + 0.25 * alone[1]))
         return outputs
@@ -116,7 +116,7 @@ def test_the_logits_that_teach_are_the_weighted_mean_of_both(
         torch.testing.assert_close(ours, expected)
 
 
-def test_a_run_with_two_teachers_goes_on_after_it_is_resumed(taught: Workplace) -> None:
+def test_a_run_with_two_teachers_can_be_resumed(taught: Workplace) -> None:
     assert taught.call(STAGE_2, CONFIG, "-n", "both", *SET_TEACHERS, *ALONE).code == 0
     run = taught.find_run("both")
     again = taught.call(STAGE_2, "--resume", str(run))

@@ -37,7 +37,7 @@ def test_the_comparison_names_the_three_models_in_their_roles_and_both_kinds_of_
     choose_corruptions(request.robustness, print)
 
 
-def test_a_part_that_was_not_trained_is_named(runs: Path) -> None:
+def test_a_model_of_the_demo_that_was_not_trained_is_named(runs: Path) -> None:
     (runs / "output/demo_distill_demo_1/weights/best_model.pth").unlink()
     with pytest.raises(UserError, match="demo_distill"):
         compare.build_arguments()

@@ -1,5 +1,5 @@
-"""Teachers that stage 2 settles before its first step: with a fitted head, with calibrated logits. The same in all of a
-run, through every resume, and in a replay.
+"""Teachers with a fitted head or calibrated logits: made before the first step of stage 2, and the same through every
+resume and in a replay.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def taught_once(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> Path:
+def trained_teacher(tmp_path_factory: pytest.TempPathFactory, labelled_root: Path) -> Path:
     """A teacher that knows the drawn faces, and data in which a person of validation has its classes exchanged, so that
     no teacher is always right; read only.
     """
@@ -61,10 +61,10 @@ def exchange(one: Path, other: Path) -> None:
 
 
 @pytest.fixture
-def place(workplace: Workplace, taught_once: Path) -> Workplace:
+def place(workplace: Workplace, trained_teacher: Path) -> Workplace:
     """A copy of it."""
     for name in ("data", "weights"):
-        shutil.copytree(taught_once / name, workplace / name)
+        shutil.copytree(trained_teacher / name, workplace / name)
     (workplace / CONFIG).write_text(TINY)
     return workplace
 
@@ -102,7 +102,7 @@ def find_row(ended: Ended, name: str) -> list[str]:
 
 
 def read_end(run: Path) -> bytes:
-    """Weights, optimiser and random states that the run ended with, and its figures."""
+    """Weights, optimiser and random states that the run ended with, and its metrics."""
     from io import BytesIO
 
     state = torch.load(run / "weights/last.pth", weights_only=True)
@@ -130,7 +130,7 @@ def terminate_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> pytest.Monke
 # --- Fitted heads ---------------------------------------------------------------------------------------------------
 
 
-def test_a_teacher_without_a_head_is_fitted_judged_and_teaches_and_stays_out_of_checkpoints(place: Workplace) -> None:
+def test_a_teacher_without_a_head_is_fitted_evaluated_and_used_and_stays_out_of_checkpoints(place: Workplace) -> None:
     change_teacher(place, drop_head)
     ended = start(place, **FITTED)
     assert ended.code == 0, ended.err
@@ -159,7 +159,7 @@ def test_the_same_run_twice_fits_the_same_head_and_ends_the_same(place: Workplac
 
 
 @pytest.mark.parametrize("teacher", [FITTED, FITTED | {"input_size": 48}, CALIBRATED], ids=str)
-def test_a_resumed_run_ends_as_if_it_had_not_been_stopped_and_settles_nothing_anew(
+def test_a_resumed_run_ends_like_an_uninterrupted_one_and_fits_nothing_again(
     place: Workplace, monkeypatch: pytest.MonkeyPatch, teacher: dict[str, Any]
 ) -> None:
     from sharpstudent.train.preflight import teacher_heads as fitted_heads
@@ -170,7 +170,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_been_stopped_and_settles_nothing_an
         terminate_after(patch, 3)
         assert start(place, "parts", **teacher).code == 143
     with monkeypatch.context() as patch:
-        patch.delattr(fitted_heads, "collect_pooled")  # whoever asks for it fails
+        patch.delattr(fitted_heads, "collect_pooled")  # any use of it fails
         passes = note_passes(patch)
         resumed = place.call(STAGE_2, "--resume", "parts")
     assert resumed.code == 0, resumed.err
@@ -179,16 +179,16 @@ def test_a_resumed_run_ends_as_if_it_had_not_been_stopped_and_settles_nothing_an
     assert ("its fitted head is that of" in resumed.out) == ("head" in teacher)
 
 
-def test_a_run_stopped_between_fit_and_preflight_goes_on_with_the_head_it_has(
+def test_a_run_stopped_between_fit_and_preflight_resumes_with_its_fitted_head(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sharpstudent.train import validate as judge
+    from sharpstudent.train import validate
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(judge, "compute_tables", stop)
+        patch.setattr(validate, "compute_tables", stop)
         assert start(place, "parts", **FITTED).code == 130
     before = (place.find_run("parts") / HEAD).read_bytes()
     resumed = place.call(STAGE_2, "--resume", "parts")
@@ -199,7 +199,7 @@ def test_a_run_stopped_between_fit_and_preflight_goes_on_with_the_head_it_has(
     assert read_end(place.find_run("parts")) == read_end(place.find_run("whole"))
 
 
-def test_a_head_in_the_file_is_replaced_and_that_is_said(place: Workplace) -> None:
+def test_a_head_in_the_file_is_replaced_with_a_message(place: Workplace) -> None:
     change_teacher(place, exchange_head)
     ended = start(place, **FITTED)
     assert f"teacher test_resnet: the head that {TEACHER} holds is replaced" in ended.out
@@ -217,7 +217,7 @@ def test_weights_of_imagenet_without_a_file_of_its_own_are_enough(place: Workpla
     assert "teacher test_resnet: head fitted on 16 samples" in ended.out
 
 
-def test_a_run_that_is_complete_asks_for_nothing_more(place: Workplace) -> None:
+def test_a_complete_run_needs_no_fitted_head_to_resume(place: Workplace) -> None:
     assert start(place, **FITTED).code == 0
     (place.find_run("run") / HEAD).unlink()
     again = place.call(STAGE_2, "--resume", "run")
@@ -259,7 +259,7 @@ def test_training_pictures_of_one_class_are_refused_before_the_first_step(place:
     assert "Epoch 1/1" not in ended.out
 
 
-def test_a_dry_run_fits_nothing_and_says_what_it_would(place: Workplace) -> None:
+def test_a_dry_run_fits_nothing_and_says_what_a_run_would_fit(place: Workplace) -> None:
     ended = start(place, "x", "--dry-run", **FITTED)
     assert ended.code == 0, ended.err
     assert "dry run: the head of teacher test_resnet would be fitted on the 16 training samples" in ended.out
@@ -280,7 +280,7 @@ def stop_after_a_step(place: Workplace, monkeypatch: pytest.MonkeyPatch, **teach
         (CALIBRATED, "logs/preflight.json", "its logits are divided by"),
     ],
 )
-def test_what_a_resumed_run_has_lost_is_asked_for_and_made_anew_where_that_is_permitted(
+def test_lost_head_or_calibration_stops_a_resume_and_is_made_anew_with_permission(
     place: Workplace, monkeypatch: pytest.MonkeyPatch, teacher: dict[str, Any], file: str, told: str
 ) -> None:
     change_teacher(place, enlarge_head)
@@ -301,7 +301,7 @@ def test_what_a_resumed_run_has_lost_is_asked_for_and_made_anew_where_that_is_pe
     assert before["start"]["auc"] > 0
 
 
-def test_a_permitted_change_of_the_config_settles_the_teacher_as_it_is_now(
+def test_a_permitted_change_of_the_config_fits_and_calibrates_the_new_teacher(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_teacher(place, enlarge_head)
@@ -320,7 +320,7 @@ def test_a_permitted_change_of_the_config_settles_the_teacher_as_it_is_now(
 # --- Calibration ----------------------------------------------------------------------------------------------------
 
 
-def test_a_calibrated_teacher_keeps_its_auc_and_is_believed_less(place: Workplace) -> None:
+def test_a_calibrated_teacher_keeps_its_auc_and_is_less_confident(place: Workplace) -> None:
     change_teacher(place, enlarge_head)
     plain, calibrated = start(place, "plain"), start(place, "calibrated", **CALIBRATED)
     assert calibrated.code == 0, calibrated.err
@@ -360,19 +360,19 @@ def find_file(ended: Ended) -> str:
 
 
 @pytest.mark.parametrize("teacher", [FITTED, CALIBRATED, FITTED | CALIBRATED], ids=str)
-def test_a_replay_asks_the_teacher_as_it_taught(
+def test_a_replay_uses_the_fitted_and_calibrated_teacher(
     place: Workplace, monkeypatch: pytest.MonkeyPatch, teacher: dict[str, Any]
 ) -> None:
     from sharpstudent.train.step import TrainStep
 
     change_teacher(place, enlarge_head)
     said: list[torch.Tensor] = []
-    ask = TrainStep._run_sources
+    run_sources = TrainStep._run_sources
 
     def ask_and_note(self: TrainStep, part: Any) -> Any:
-        answers = ask(self, part)
-        said.append(answers["teacher"]["logits"])
-        return answers
+        target_outputs = run_sources(self, part)
+        said.append(target_outputs["teacher"]["logits"])
+        return target_outputs
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainStep, "_run_sources", ask_and_note)

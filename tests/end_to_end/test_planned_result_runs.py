@@ -45,7 +45,7 @@ def test_a_variant_keeps_the_loss_of_the_demo_and_differs_in_one_thing(config_of
     assert [name for name, is_changed in changed.items() if is_changed] == [what]
 
 
-def test_the_second_teacher_is_that_of_the_next_seed_and_of_the_last_the_first_s(config_of) -> None:
+def test_the_second_teacher_is_that_of_the_next_seed_cyclically(config_of) -> None:
     first, second = config_of("two", seed=3).teachers
     assert "s3_teacher" in str(first.weights)
     assert "s1_teacher" in str(second.weights)

@@ -1,4 +1,4 @@
-"""Slips of a task's author in samples and metrics: each ends with exit code 2, and names sample, key and remedy."""
+"""Errors of a task's author in samples and metrics: each ends with exit code 2, and names sample, key and remedy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SlipTask(DigitsTask):
 {task}
 """
 
-SLIPS = {
+AUTHOR_ERRORS = {
     "raises": (
         "        if slips: {}['a']",
         "make raised KeyError",
@@ -96,7 +96,7 @@ def _kept_modules() -> Iterator[None]:
 
 
 def run(folder: Path, name: str, *words: str, make: str = "        pass", task: str = "    pass") -> Ended:
-    """Stage 1 of the digits with a slip in its samples or its task."""
+    """Stage 1 of the digits with an error in its samples or its task."""
     folder.mkdir(exist_ok=True)
     place = Workplace(folder)
     invented = str(ROOT / "tests" / "invented")
@@ -109,13 +109,13 @@ def run(folder: Path, name: str, *words: str, make: str = "        pass", task: 
 
 
 @pytest.mark.parametrize("words", [(), ("--dry-run",), ("--set", "num_workers=1")], ids=["run", "dry run", "worker"])
-@pytest.mark.parametrize("name", SLIPS)
-def test_a_slip_in_samples_names_sample_key_and_remedy(name: str, words: tuple[str, ...], tmp_path: Path) -> None:
-    make, *told = SLIPS[name]
+@pytest.mark.parametrize("name", AUTHOR_ERRORS)
+def test_an_error_in_samples_names_sample_key_and_remedy(name: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    make, *expected = AUTHOR_ERRORS[name]
     ended = run(tmp_path, name, *words, make=make)
     assert ended.code == 2, ended.err
     assert "Traceback" not in ended.err
-    for word in ("digit ", "got: ", "remedy: ", *told):
+    for word in ("digit ", "got: ", "remedy: ", *expected):
         assert word in ended.err
 
 
@@ -126,19 +126,21 @@ def test_a_dry_run_computes_the_metrics_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "task", "told"),
+    ("name", "task", "expected"),
     [
         ("column", "    metrics = {'f': Metric(lambda table, counts: table['sex'].mean())}", "SlipTask.metrics['f']: "),
         ("rows", "    def rows(self, outputs, batch): return {'x': outputs['x']}", "SlipTask.rows: raised KeyError"),
     ],
 )  # fmt: skip
-def test_a_dry_run_finds_a_slip_in_the_metrics(name: str, task: str, told: str, tmp_path: Path) -> None:
+def test_a_dry_run_finds_an_error_in_the_metrics(name: str, task: str, expected: str, tmp_path: Path) -> None:
     ended = run(tmp_path, name, "--dry-run", task=task)
     assert ended.code == 2, ended.out
-    assert told in ended.err
+    assert expected in ended.err
 
 
-def test_a_selecting_metric_without_a_value_is_told_by_a_dry_run_and_ends_a_run_with_the_remedy(tmp_path: Path) -> None:
+def test_a_selection_metric_without_a_value_is_reported_by_a_dry_run_and_ends_a_run_with_the_remedy(
+    tmp_path: Path,
+) -> None:
     task = "    metrics = {'f': Metric(lambda table, counts: float('nan')), **DigitsTask.metrics}"
     ended = run(tmp_path / "dry", "nan_dry", "--dry-run", task=task)
     assert ended.code == 0
