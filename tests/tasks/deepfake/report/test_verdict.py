@@ -175,7 +175,7 @@ def test_videos_have_a_result_of_their_own() -> None:
     made = four((0.02, 0.004, 0.036))
     video = compare("student", "hard", (0.01, -0.02, 0.04), of="video_auc_mean@test")
     first = write_verdict(made.model_copy(update={"comparisons": (*made.comparisons, video)}))[0]
-    by_video = "by video +.010 (95 % interval −.020 to +.040; 336 videos of 42 people), which cannot be told"
+    by_video = "by video +.010 (95 % interval −.020 to +.040; 336 videos of 42 people), which cannot be distinguished"
     assert f"{by_video} from 0" in first
 
 
