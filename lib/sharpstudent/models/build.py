@@ -192,7 +192,7 @@ def _find_order(section: TeacherSection, classes: Sequence[str], where: str) -> 
     if sorted(section.classes) != sorted(classes):
         raise UserError.about(
             where=f"{where}.classes",
-            what=f"teacher {section.name} tells other classes apart than the task",
+            what=f"teacher {section.name} has other classes than the task",
             expected=f"the task's {len(classes)} classes in the teacher's order: {', '.join(classes)}",
             got=f"{len(section.classes)}: {', '.join(section.classes)}",
             remedy="give a teacher of these classes, and name them in the order of its logits",
