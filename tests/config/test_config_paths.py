@@ -47,6 +47,12 @@ def test_a_variable_that_is_not_set_and_a_plain_path_stay_as_they_are() -> None:
     assert read_path("$ABSENT/a~b") == Path("$ABSENT/a~b")
 
 
+def test_a_folder_whose_name_has_a_dollar_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "$HOME").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_path("$HOME") == Path("$HOME")
+
+
 def test_a_script_under_torchrun_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="started 2 processes") as caught:

@@ -371,7 +371,7 @@ def test_processes_that_race_for_a_name_never_share_a_folder(
 
 ODD = {
     "Unicode": "Läufe für 顔/🙂",
-    "spaces and signs": "my runs/it's [best] & $HOME #1; 100%",
+    "spaces and signs": "my runs/it's [best] & $ #1; 100%",
     "long": "/".join(letter * 200 for letter in "abcdefgh"),
 }
 

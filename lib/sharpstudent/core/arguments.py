@@ -125,8 +125,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def expand_path(text: str) -> str:
-    """Expand `~`, `~user`, `$NAME` and `${NAME}` as a shell does; a variable that is not set stays as it is."""
-    return os.path.expanduser(os.path.expandvars(text))
+    """Expand `~`, `~user`, `$NAME` and `${NAME}` as a shell does.
+
+    A variable that is not set stays as it is, and so does a path that exists as it is written.
+    """
+    return text if os.path.exists(text) else os.path.expanduser(os.path.expandvars(text))
 
 
 def read_path(text: str) -> Path:

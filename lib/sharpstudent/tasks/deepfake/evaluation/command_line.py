@@ -155,7 +155,7 @@ def _add_data_options(group: Any) -> None:
     add("--crops", action="store_true", help="the folders hold face crops: no face is detected or cropped")
     add_option(group, OPTIONS, "--layout", help="form of a folder, as in prepare_faces.py (default: recognised)")
     add_option(group, OPTIONS, "--label", help="label of everything in the folders (default: by folders or lists)")
-    text = "faces of a frame: the largest person's, or all, scored by their maximum or mean (%(default)s)"
+    text = "the largest face of a frame, or all: their maximum or mean (%(default)s)"
     add("--faces", choices=get_args(FacesRule), default=default.faces, help=text)
     add_option(group, OPTIONS, "--frames", default=default.frames, help="frames of each video (%(default)s)")
     add_option(group, OPTIONS, "--min-face", help="smaller faces are not evaluated, px (%(default)s)")
@@ -163,13 +163,13 @@ def _add_data_options(group: Any) -> None:
 
 def _add_evaluation_options(group: Any) -> None:
     add, default = group.add_argument, FaceRequest(())
-    text = "choose temperature and thresholds on these sets (default: those stored in the checkpoints)"
+    text = "choose temperature and thresholds on these (default: as stored)"
     add("--validation", metavar="SET", nargs="+", action="extend", default=[], help=text)
     rate = read_number(float, 0, 1, above=True, below=True)
     text = "with --validation: also thresholds for these shares of false alarms, such as 0.05"
     add("--fpr", dest="fprs", metavar="X", nargs="+", type=rate, default=[], help=text)
     add("--store", action="store_true", help="with --validation: write them into the checkpoints' JSON, for later use")
-    text = "rules that score videos: mean, max, top10 (mean of the highest 10 %%), ... (default: these three)"
+    text = "rules that score videos: mean, max, top10 (of the highest 10 %%; default: these)"
     add("--video-rules", dest="rules", metavar="RULE", nargs="+", default=list(default.rules), help=text)
     text = "also on corrupted faces: all, or jpeg h264 resize blur noise darker brighter crop_jitter social_media"
     add("--robustness", metavar="NAME", nargs="*", help=text)
