@@ -2,7 +2,7 @@
 
 albumentations draws from generators of its own. Before every call they are replaced by ones that are derived from the
 caller's generator, so that the same generator state gives the same bytes and no global state is touched.
-(`set_random_seed` does not do: it gives every transform the same seed, so that all of them would be applied, or none.)
+(`set_random_seed` will not do: it gives every transform the same seed, so that all of them would be applied, or none.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import random
 import threading
 
-# Without it the import asks PyPI for a newer version.
+# Without this variable, importing albumentations asks PyPI whether there is a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 RGB_SHIFT = (-20, 20)  # of 255
-# OpenCV's units (hue 0-180, saturation and value 0-255) as in the SBI reference: nearly a no-op, and not 30 %.
+# In OpenCV's units (hue 0-180, saturation and value 0-255), as in the SBI reference: a shift of at most 0.3 units, not
+# of 30 %, so that it changes almost nothing.
 HSV_SHIFT = (-0.3, 0.3)
 JPEG_QUALITY = (40, 100)
 SHARPEN_ALPHA, SHARPEN_LIGHTNESS = (0.2, 0.5), (0.5, 1.0)
@@ -105,7 +106,7 @@ def augment_single(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArra
 
 
 def color_shift_source(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Give one side of a self-blend statistics of its own.
+    """Change the colour and sharpness of one side of a self-blend, so that its statistics differ from the other side's.
 
     RGB shift with probability 0.3, HSV shift, brightness and contrast, and then either a loss of resolution or
     sharpening.

@@ -19,7 +19,7 @@ come in any process, in any order, and whichever other corruptions are measured.
 
 H.264 is real compression: libx264 encodes a picture as a stream of one intra frame (IDR), as every group of pictures of
 a video begins, and the stream is decoded again, all in memory. The constant rate factor (CRF) is that of videos: 23 and
-40 are those of FaceForensics++ c23 and c40. The predicted frames between lose somewhat more at the same factor. It
+40 are those of FaceForensics++ c23 and c40. Predicted frames lose somewhat more at the same factor. It
 needs the extra `video`.
 
 Legend: pictures are uint8 (H, W, 3) RGB; lengths in pixels are those of the picture that a function is given.
@@ -125,7 +125,7 @@ def change_light(picture: Picture, change: float) -> Picture:
 
 
 def share_online(picture: Picture, passes: float) -> Picture:
-    """Pass a picture through a sharing platform some times.
+    """Imitate that a picture is shared on a platform, once or several times in a row.
 
     One pass scales it to half its sides, compresses it with JPEG 60, scales it up again, sharpens it and compresses it
     with JPEG 70.
@@ -189,13 +189,13 @@ class BoxedCrop:
             rng: Draws the direction and whether the box grows.
 
         Returns:
-            The other crop, uint8 (h', w', 3).
+            The jittered crop, uint8 (h', w', 3).
         """
         angle = rng.uniform(0, 2 * np.pi)
         factor = 1 + share if rng.random() < 0.5 else 1 / (1 + share)
         sides = (self.box[2:] - self.box[:2]).astype(np.float64)
         centre = (self.box[2:] + self.box[:2]) / 2 + share * sides * np.array([np.cos(angle), np.sin(angle)])
-        # At least a pixel, wherever it is rounded to.
+        # The box keeps at least one pixel a side after rounding.
         corner = np.rint(centre - factor * sides / 2).astype(np.int64)
         return self._crop_beyond(corner, corner + np.maximum(np.rint(factor * sides), 1).astype(np.int64))
 
@@ -250,7 +250,7 @@ def explain_no_h264() -> str | None:
 def recompress_h264(picture: NDArray[np.uint8], crf: float) -> NDArray[np.uint8]:
     """Compress a picture with H.264 at a constant rate factor and decode it again.
 
-    A copy of its last row or column is added to an odd side and cut off again.
+    The codec needs even sides: an odd one gets a copy of its last row or column, which is cut off after decoding.
 
     Args:
         picture: uint8 (H, W, 3) RGB.
@@ -289,7 +289,7 @@ def _decode(stream: list[bytes]) -> NDArray[np.uint8]:
     decoder.thread_count = 1
     frames = [frame for content in stream for frame in decoder.decode(av.Packet(content))]
     (frame,) = frames + decoder.decode(None)
-    return np.array(frame.to_ndarray(format="rgb24"), np.uint8)  # a copy: the decoder owns the other
+    return np.array(frame.to_ndarray(format="rgb24"), np.uint8)  # a copy, because the decoder owns the array
 
 
 Change = Callable[[BoxedCrop, float, np.random.Generator], NDArray[np.uint8]]
@@ -340,7 +340,8 @@ CORRUPTIONS = (
     ),
     Corruption("blur", "sigma, % of the side", (0, 0.5, 1, 1.5, 2), "sigma {:g} % of the side", _on_picture(blur, 100)),
     Corruption("noise", "sigma, levels of 255", (0, 5, 10, 20, 30), "sigma {:g} levels", _add_noise),
-    # Two curves: the area under one that ran from dark over clean to bright would mean nothing.
+    # Darker and brighter are two corruptions, because the area under one curve from dark through clean to bright would
+    # mean nothing.
     Corruption("darker", "% of the light taken away", _STEPS, "{:g} % darker", _on_picture(change_light, -100)),
     Corruption("brighter", "% of light added", _STEPS, "{:g} % brighter", _on_picture(change_light, 100)),
     Corruption("crop_jitter", "% of the side", (0, 5, 10, 15, 20), "by {:g} % of the side", _jitter),

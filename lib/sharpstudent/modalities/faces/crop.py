@@ -176,7 +176,7 @@ def crop(
 def _move_out(box: Sequence[float], outward: Sequence[float], height: int, width: int) -> NDArray[np.int64]:
     """Move the four edges out, round them to pixels and clip them.
 
-    A box that leaves nothing of the image gives all of it.
+    Where nothing of the image would be left, the box of the whole image is returned.
     """
     if not (np.isfinite(box).all() and np.isfinite(outward).all()):
         return np.array([0, 0, width, height])

@@ -192,7 +192,7 @@ def _match(tracks: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[n
     chosen = np.full(len(boxes), -1, np.int64)
     iou, step = compute_ious(tracks, boxes), _compute_step(tracks, boxes)
     overlapping = iou >= LEAST_IOU
-    # One number to sort by: below 0 for pairs that overlap, above it for those that are only near.
+    # The cost that pairs are sorted by: negative for pairs that overlap, positive for pairs that are only near.
     cost = np.where(overlapping, -iou, step)
     track_of, box_of = np.nonzero(overlapping | (step <= LARGEST_STEP))
     taken: set[int] = set()

@@ -53,7 +53,8 @@ def _build_flip_order(count: int) -> NDArray[np.intp]:
     order = np.arange(count)
     # Each row runs from left to right, so mirroring reverses it.
     rows = [JAW, BROWS, NOSE_BASE, np.r_[48:55], np.r_[60:65]]
-    # Lower lips, and eyes point by point (eyes turn the same way round, so the lids swap ends).
+    # Lower lips, then pairs of eye points: both eyes are numbered in the same direction of rotation, so no row of them
+    # can be reversed as a whole.
     rows += [np.array(row) for row in ([59, 58, 57, 56, 55], [67, 66, 65])]
     rows += [np.array(pair) for pair in ((36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46))]
     if count == 81:

@@ -89,7 +89,10 @@ def _list_components(landmarks: NDArray[np.float32]) -> list[NDArray[np.float32]
 
 
 def _list_parts(landmarks: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """List cheeks with the nose, chin with the mouth, brows with the nose and, where it is known, with the forehead."""
+    """List the point sets whose hulls make `parts`.
+
+    These are cheeks with the nose, chin with the mouth, brows with the nose and, where it is known, with the forehead.
+    """
     groups = [
         np.r_[JAW[:7], LEFT_BROW, NOSE_BRIDGE, NOSE_BASE],
         np.r_[JAW[10:], RIGHT_BROW, NOSE_BRIDGE, NOSE_BASE],
@@ -119,7 +122,8 @@ SOFTEN_SIDES = (192, 256)  # px
 BLUR_KERNELS = np.arange(5, 26, 2)  # px, odd
 SECOND_BLUR_SIGMA = (5.0, 45.0)  # px
 BLEND_RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
-# Where no part of the region is inside the image, an ellipse in its middle with these shares of its half sides.
+# Where no part of the region is inside the image, an ellipse in the middle of the image replaces it. Its semi-axes are
+# these shares of half the image's sides.
 FALLBACK_AXES = (0.5, 0.7)
 
 

@@ -1,11 +1,11 @@
 """Chosen frames of a video, decoded forward through OpenCV, or through torchcodec where that is installed and loads.
 
 Seeking is unreliable, and a container's own count of frames may be wrong. So both backends step forward with `grab`,
-which decodes, and make pixels only where `retrieve` is called. Each uses one thread: workers side by side share the
-cores, and a damaged file gives the same frames every time.
+which decodes, and convert a frame to RGB only where `retrieve` is called. Each uses one thread: the worker processes
+share the cores, and a damaged file gives the same frames every time.
 
 Frames are evenly spread (linspace) over those that can be decoded. The claimed count is trusted until decoding shows
-another: in the ordinary case a video is decoded once, and only the chosen frames are made pixels.
+another: in the ordinary case a video is decoded once, and only the chosen frames are converted to RGB.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LIBAVUTIL_VERSIONS = range(61, 55, -1)  # of FFmpeg 9 to 4, which torchcodec kno
 
 
 class StreamError(Exception):
-    """Why a backend cannot read a file."""
+    """Raised where a backend cannot read a file; its text is the reason."""
 
     def __init__(self, backend: str, reason: str) -> None:
         self.backend = backend
@@ -112,7 +112,7 @@ class OpenCvStream:
             return False
 
     def retrieve(self) -> NDArray[np.uint8] | None:
-        """Make pixels of the grabbed frame, RGB uint8 (H, W, 3), upright; None where there are none."""
+        """Convert the grabbed frame to pixels, RGB uint8 (H, W, 3), upright; None where it has none."""
         try:
             found, image = self._capture.retrieve()
         except cv2.error:
@@ -133,7 +133,7 @@ class OpenCvStream:
 class TorchcodecStream:
     """A video that is decoded by torchcodec's packet decoder; its attributes are those of `OpenCvStream`.
 
-    Any failure is a StreamError: OpenCV, which continues behind damage, then reads the file instead.
+    Any failure is a StreamError; the file is then read by OpenCV, which continues decoding after a damaged place.
     """
 
     backend = "torchcodec"
@@ -159,12 +159,12 @@ class TorchcodecStream:
         return self._frame is not None
 
     def retrieve(self) -> NDArray[np.uint8] | None:
-        """Make pixels of the grabbed frame, RGB uint8 (H, W, 3), upright."""
+        """Convert the grabbed frame to pixels, RGB uint8 (H, W, 3), upright."""
         with self._raise_stream_errors():
             return np.ascontiguousarray(self._converter.convert(self._frame).data.permute(1, 2, 0).numpy())
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the file."""
         self._frame, self._frames = None, iter(())
 
     @contextlib.contextmanager
@@ -213,7 +213,7 @@ Use = Callable[[int, NDArray[np.uint8]], Result]
 
 
 class UnreadableVideo(Exception):
-    """A file that gives no frames, with the reason."""
+    """Raised for a file that gives no frames, with the reason."""
 
     def __init__(self, path: str, reason: str) -> None:
         self.path = path
@@ -262,13 +262,14 @@ def choose_frames(frames: int, count: int) -> tuple[int, ...]:
 def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | None = None) -> SampledVideo[Result]:
     """Give chosen frames of a video to a function, one at a time and in order, so that no two are in memory at once.
 
-    Both backends choose the same frames: torchcodec leaves damaged files, where they would not count alike, to OpenCV.
+    Both backends choose the same frames. They would count the frames of a damaged file differently, so that OpenCV
+    reads such a file even where torchcodec is installed.
 
     Args:
         path: The file.
         count: How many frames are chosen, evenly spread.
         use: Called with a frame's index and its RGB pixels, uint8 (H, W, 3), upright (the file's rotation is applied).
-            Where the container's count was wrong, it has also seen frames that are not in the result.
+            Where the container's count was wrong, it has also been called with frames that are not in the result.
         backend: The backend, as in `open_stream`.
 
     Returns:

@@ -20,7 +20,7 @@ THUMBNAIL_SIDE = 16
 # Between the eyes, below the brows: rows and columns of the square. Skin is smooth there; the bridge of glasses and a
 # fringe are not.
 BRIDGE = np.s_[40:66, 58:71]
-# What counts as one unit of distance.
+# The differences that add 1 to the distance between two faces.
 SHAPE_UNIT = 0.05  # of the face's size
 LOOK_UNIT = 10.0  # CIELAB
 TURN_UNIT = 0.06  # of the way of the nose's tip from one end of the jaw to the other
@@ -39,7 +39,7 @@ class FaceLook:
 
     Attributes:
         shape: The landmarks centred, levelled and scaled, float32 (81, 2).
-        look: The face in n coarse pixels, CIELAB, float32 (n, 3).
+        look: A thumbnail of the face with n pixels, CIELAB, float32 (n, 3).
         width: [px].
         bridge: The strongest edge across the nose's bridge [L a pixel].
     """

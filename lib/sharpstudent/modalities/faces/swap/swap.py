@@ -41,7 +41,7 @@ SHRINK_FROM = 1.15
 
 
 class FaceWarp:
-    """Where each pixel of the target face comes from in the source."""
+    """The piecewise affine map from points of the target's picture to points of the source's picture."""
 
     def __init__(self, source_points: NDArray[np.generic], target_points: NDArray[np.generic]) -> None:
         """Build the warp.
@@ -71,7 +71,7 @@ class FaceWarp:
         self.scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))  # source pixels / target pixel
 
     def locate(self, points: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Find the source's place of points (m, 2) of the target: float64 (m, 2), NaN far outside the face."""
+        """Map points (m, 2) of the target to the source: float64 (m, 2), NaN far outside the face."""
         return LinearNDInterpolator(self._triangles, self._to)(np.asarray(points, np.float64))
 
     def measure_folds(self) -> float:
@@ -130,7 +130,7 @@ POISSON, FEATHERED = "poisson", "feather"
 
 
 class UnfitPair(Exception):
-    """Two faces that cannot be swapped, with the reason."""
+    """Raised for two faces that cannot be swapped; its text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ class SwapDraft:
 
     Attributes:
         target: The target's picture.
-        box_xyxy: The part of the target that the rest is about, h x w.
-        own: The target's face in it, uint8 (h, w, 3).
+        box_xyxy: The part of the target, h x w pixels, that the other attributes show.
+        own: The target's own pixels in that part, uint8 (h, w, 3).
         face: The source's face in its place and colours, uint8 (h, w, 3).
         region: What is replaced, uint8 (h, w), 0 or 255.
         share: The source's share of each pixel, float32 (h, w).
@@ -183,7 +183,7 @@ class SwapDraft:
 
     @property
     def flaw(self) -> float:
-        """How much would be seen, 0 for nothing.
+        """How visible the swap would be: 0 where nothing of it would be noticed, without an upper limit.
 
         The weights were found by looking at some hundred swaps (docs/swaps.md).
         """

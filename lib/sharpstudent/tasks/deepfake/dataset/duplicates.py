@@ -1,6 +1,6 @@
-"""Finds equal keys and near hashes among a million rows, without comparing each with each.
+"""Finds equal keys and near hashes among a million rows, without comparing every pair of rows.
 
-Near hashes: the 64 bits are dealt into bands; two hashes at Hamming distance <= d are near in at least one band
+Near hashes: the 64 bits are divided among bands; two hashes at Hamming distance <= d are near in at least one band
 (Norouzi et al. 2012, "Fast search in Hamming space with multi-index hashing"; the radii of the bands as in Qin et al.
 2018, "GPH: similarity search in Hamming space").
 
@@ -21,7 +21,7 @@ BITS = 64
 CHUNK = 1 << 20  # pairs compared at once: a few tens of MB
 WIDEST_BAND = 22  # bits; a band's table has 2^bits entries of 8 bytes
 MOST_COMPARED = 2_000_000_000  # pairs in all, a minute or so
-PROBE_COST = 2.0  # of one look into a band's table, in comparisons (measured)
+PROBE_COST = 2.0  # the time of one lookup in a band's table, in comparisons of two hashes (measured)
 
 Rows = NDArray[np.int64]
 
@@ -42,7 +42,7 @@ def find_mixed(codes: NDArray[np.integer], kinds: NDArray[np.integer]) -> NDArra
 
 @dataclass(frozen=True)
 class _Band:
-    """Some of the 64 bits.
+    """A band: some of the 64 bits of a hash.
 
     Attributes:
         bits: The positions of the bits.
@@ -105,10 +105,10 @@ class NearPairs:
         starts = np.append(0, np.cumsum(np.bincount(keys, minlength=1 << len(band.bits))))
         places = np.arange(len(keys))
         for mask in _list_masks(band):
-            if mask == 0:  # partners: the rest of one's own bucket
+            if mask == 0:  # the partners of a row are those after it in its own bucket
                 mine, first = places, places + 1
                 last = starts[in_order + 1]
-            else:  # each pair of buckets is visited from the lower one
+            else:  # only rows of the lower bucket look for partners in the other one
                 mine = places[in_order < (in_order ^ mask)]
                 first, last = starts[in_order[mine] ^ mask], starts[(in_order[mine] ^ mask) + 1]
             for one, two in _pair_up(mine, first, last):
@@ -156,7 +156,7 @@ def _plan(bands: int, distance: int) -> list[tuple[int, int]]:
 def _estimate_cost(band: tuple[int, int], count: int) -> float:
     """Return the cost of a band in comparisons.
 
-    Every mask costs a look into the table for half of the hashes, and what the buckets hold.
+    Every mask costs a lookup in the table for half of the hashes, and a comparison with each row in the buckets found.
     """
     width, radius = band
     masks = sum(comb(width, flipped) for flipped in range(radius + 1))

@@ -35,7 +35,7 @@ SPLITS = ("train", "val", "test", "none")  # in the order of the rows; `none`: k
 class FaceRow:
     """One face of a prepared set.
 
-    What has a default is filled in when its crop is stored and when the set is put together.
+    Attributes with a default are filled in later: when the crop is stored, or when the set is put together.
 
     Attributes:
         path: The crop's file, or the shard that holds it, below the manifest's folder, with '/' between parts.
@@ -45,7 +45,7 @@ class FaceRow:
         label: Real 0, fake 1.
         clip_id: The video or photo.
         identity: The person whose face is seen.
-        group: People who appear together in some clip, whom no split may part.
+        group: The group of the person: people who appear together in some clip, and belong in one split.
         split: One of SPLITS.
         source_set: The data set's name.
         manipulation: The method that made the fake, "" for a real face.
@@ -154,10 +154,10 @@ def to_rows(batch: pa.RecordBatch) -> list[FaceRow]:
 def check_column(column: pa.Array) -> None:
     """Check every value of a column.
 
-    Raises ValueError where reading it would lead outside the column's bytes, or there is none or no UTF-8.
+    Raises ValueError for a value that is missing, lies outside the column's bytes, or is not UTF-8.
     """
     if len(column) == 0:
-        return  # Arrow ends the process where a list of nothing has a damaged offset
+        return  # Arrow aborts the process for an empty list with a damaged offset
     column.validate(full=True)
     if column.null_count or (pa.types.is_nested(column.type) and column.flatten().null_count):
         raise ValueError("it holds nothing where a value must be")
@@ -218,7 +218,7 @@ def write_manifest(path: Path, rows: Iterable[FaceRow], about: Mapping[str, Any]
                 last = SPLITS.index(row.split)
             writer.write_batch(batch, custom_metadata={"crc32": _crc_of_batch(batch, done)})
             done += len(batch)
-        end = to_batch([])  # says how many rows there were: damage may hide whole batches
+        end = to_batch([])  # stores the number of rows, because damage may hide whole batches
         writer.write_batch(end, custom_metadata={"crc32": _crc_of_batch(end, done), "rows": str(done)})
 
 
@@ -281,7 +281,8 @@ class Manifest:
             raise IndexError(index)
         batch = bisect_right(self._starts, index) - 1
         (row,) = self._read(batch, index - self._starts[batch], 1)
-        # A row lies in some 40 places of the file, and the kernel maps 64 KB around each: 2 to 4 MB that would stay.
+        # A row lies in some 40 places of the file, and the kernel maps 64 KB around each: without the
+        # release, 2 to 4 MB would stay in memory for each row.
         self.release()
         return row
 
@@ -338,7 +339,7 @@ class Manifest:
             ) from None
 
     def name_of(self, row: FaceRow) -> str:
-        """Return what the user calls a crop: its file, or the shard and which crop in it."""
+        """Name a crop for messages: by its file, or by its shard and which crop in it."""
         path = self.folder / row.path
         return (
             f"{path}:{row.clip_id}/{row.frame_index:06d}_{row.face_index}" if path.suffix == SHARD_SUFFIX else str(path)
@@ -356,7 +357,7 @@ class Manifest:
             raise _explain_unusable(self.path, ValueError(f"{'; '.join(damaged[:5])}: other bytes than were written"))
 
     def release(self) -> None:
-        """Let go of the pages read so far; the system's cache brings them back when they are needed again."""
+        """Drop the pages read so far from memory; they come back from the system's cache when they are needed again."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapped.madvise(mmap.MADV_DONTNEED)
 

@@ -29,7 +29,7 @@ _NAME = re.compile(
 
 
 class BrokenCrop(Exception):
-    """The bytes of a crop are missing, or differ from what was written; the text says which."""
+    """Raised where the bytes of a crop are missing or differ from what was written; its text says which."""
 
 
 def write_shard(path: Path, members: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:
@@ -137,7 +137,7 @@ def check_shard(path: Path) -> None:
 
 
 def _find_refused(file: IO[bytes], file_size: int) -> list[str]:
-    """Return the members that are no plain crops, with the reason against each."""
+    """Return the members that are not plain crops, each with the reason."""
     refused: list[str] = []
     end = 0
     with tarfile.open(fileobj=_HeadersOnly(file), mode="r:") as tar:
@@ -172,7 +172,7 @@ def _is_outside(name: str) -> bool:
 
 
 class _HeadersOnly(io.RawIOBase):
-    """A file that gives no more than a header at a time: tarfile would read whatever a hostile header claims."""
+    """A file whose reads return at most one header: tarfile would read as much as a hostile header claims."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -83,7 +83,7 @@ def read_rows(manifest: Manifest) -> ManifestRows:
         split_ends=tuple(manifest.rows_of(split).stop for split in SPLITS),
     )
     manifest.release()
-    pa.default_memory_pool().release_unused()  # the loader's processes are forked from this one
+    pa.default_memory_pool().release_unused()  # or each forked loader process would hold it, too
     return rows
 
 

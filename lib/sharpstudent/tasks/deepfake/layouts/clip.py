@@ -139,7 +139,7 @@ class ClipCollector:
         return [file for folder in folders for file in list_media(folder, VIDEO_SUFFIXES, self.reject)]
 
     def reject(self, source: str, reason: str) -> None:
-        """Keep that something was left out.
+        """Record something that was left out.
 
         Args:
             source: The file or entry as the user knows it.
@@ -149,7 +149,7 @@ class ClipCollector:
         self._rejected.setdefault(source, Rejected(source, show_name(reason)))
 
     def note(self, text: str) -> None:
-        """Keep a line for the user, once."""
+        """Record a line for the user; the same line is kept once."""
         if show_name(text) not in self._notes:
             self._notes.append(show_name(text))
 

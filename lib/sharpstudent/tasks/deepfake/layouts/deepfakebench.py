@@ -304,7 +304,7 @@ FF_LABELS = {
     "FF-SH": "FaceShifter",
     "FF-FH": "FaceShifter",
 }
-STRICTEST = tuple(SPLITS)  # of two splits the later one counts: nothing of it is trained on
+STRICTEST = tuple(SPLITS)  # a clip under two splits counts for the later: no test video is trained on
 
 
 def recognise(root: Path) -> bool:
@@ -392,7 +392,7 @@ def _to_clip(key: str, entry: Entry, parts: tuple[str, ...], frames: tuple[Frame
 
 
 def _find_family(entry: Entry) -> str:
-    """Return whose naming of videos an entry follows; FF-DF.json and the like hold parts of FaceForensics++."""
+    """Return the data set by whose rules an entry's video is named; FF-DF.json and the like are FaceForensics++."""
     for start, family in (("FF-", "FaceForensics++"), ("DFD_", "DeepFakeDetection"), ("CelebDF", "Celeb-DF")):
         if entry.label_name.startswith(start):
             return family

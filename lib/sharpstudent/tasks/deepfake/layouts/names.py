@@ -51,13 +51,13 @@ def build_keys(root: Path, paths: Sequence[Path]) -> list[str]:
 
 
 def fold(key: str) -> str:
-    """Return the form that two keys must not share: some file systems ignore case and the form of accents."""
+    """Normalise a key for comparison with others: some file systems ignore case and the encoding of accents."""
     return unicodedata.normalize("NFC", key).casefold()
 
 
 def _fit(part: str) -> str:
     plain = "".join("_" if char in "\\/" or unicodedata.category(char) in ("Cc", "Cs") else char for char in part)
-    plain = plain.strip(" .")  # hidden names, and ends that some file systems drop
+    plain = plain.strip(" .")  # no hidden names, and no endings that some file systems drop
     if plain == part and plain and len(plain.encode()) <= LONGEST_PART:
         return part
     short = plain.encode()[: LONGEST_PART - 20].decode("utf-8", "ignore")
@@ -125,9 +125,9 @@ LONGEST_NUMBER = 9  # digits
 
 
 def number_frames(stems: Sequence[str]) -> list[int]:
-    """Return the numbers that the file names are; no two are equal, for crops are named by them.
+    """Read the frame numbers from file names; no two are equal, because crops are named by them.
 
-    Where a name is no number, or two are the same, all get their places in the list instead.
+    Where a name is not a number, or two numbers are equal, the frames are numbered by their order in the list.
     """
     if all(stem.isascii() and stem.isdecimal() and len(stem) <= LONGEST_NUMBER for stem in stems):
         numbers = [int(stem) for stem in stems]

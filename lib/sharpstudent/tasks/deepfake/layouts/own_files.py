@@ -20,7 +20,7 @@ from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES
 
 CLASSES = {"real": 0, "fake": 1}
 KINDS = {"folder": PICTURE_SUFFIXES + VIDEO_SUFFIXES, "photos": PICTURE_SUFFIXES, "videos": VIDEO_SUFFIXES}
-LOOKED_AT = 50  # folders that `recognise` lists before it gives up
+LOOKED_AT = 50  # the most folders that `recognise` lists
 # Where a part of a data set is given as the user's own folder, its fakes would be taken for real faces.
 FAKE_NAMES = frozenset(
     name.lower()
@@ -38,7 +38,7 @@ class OwnFiles:
         self._suffixes = KINDS[kind]
 
     def recognise(self, root: Path) -> bool:
-        """Return whether one of the first folders, nearest first, holds such a file."""
+        """Search at most `LOOKED_AT` folders, those nearest to the root first, for a file of this kind."""
         waiting, looked = deque([root]), 0
         while waiting and looked < LOOKED_AT:
             folder, looked = waiting.popleft(), looked + 1

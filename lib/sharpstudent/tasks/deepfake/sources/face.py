@@ -40,7 +40,7 @@ class Face:
     """One face by reference.
 
     Attributes:
-        name: Its path, or what the user calls it.
+        name: The path of the picture, or another name that the user knows.
         clip_id: The video or photo that it is from.
         identity: The person.
         label: Real 0, fake 1.
@@ -72,7 +72,7 @@ class FaceSplits:
 
 
 def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str]) -> None:
-    """Check that nobody is in both splits: validation would then only test memory.
+    """Check that nobody is in both splits: validation would reward a model that has memorised people.
 
     Args:
         where: What the message names, such as the folder.

@@ -53,7 +53,7 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
     chosen = {split: _choose_real(labels, found) if fakes == "blend" else found for split, found in rows.items()}
     notes = (str(manifest.path), *(_describe(manifest, split, rows[split], counts[split], fakes) for split in rows))
     manifest.release()
-    pa.default_memory_pool().release_unused()  # the loader's processes are forked from this one
+    pa.default_memory_pool().release_unused()  # or each forked loader process would hold it, too
     train, validation = (ManifestFaces(manifest, found) for found in chosen.values())
     return FaceSplits(train, validation, notes, depends_on=(manifest.path,))
 
@@ -110,7 +110,7 @@ class ManifestFaces(Sequence[Face]):
             return ManifestFaces(self.manifest, self.rows[index])
         try:
             row = self.manifest.face(int(self.rows[index]))
-        except UnreadableSample as error:  # a damaged row: raised when the face is loaded, where a substitute is chosen
+        except UnreadableSample as error:  # raised when the face is loaded: the loader then takes a substitute
             return Face(name=error.path, clip_id="", identity="", label=0, load=_DamagedRow(error).load)
         return Face(
             name=self.manifest.name_of(row),
@@ -172,7 +172,7 @@ def _choose_real(labels: NDArray[np.int8], rows: range) -> range | NDArray[np.in
 
 
 def _find_shared(manifest: Manifest, name: str, train: range, validation: range) -> list[str]:
-    """Return what a column of texts has in both ranges of rows."""
+    """Return the texts of a column that occur in both ranges of rows."""
     one, other = (pc.call_function("unique", [_slice(manifest, name, rows)]) for rows in (train, validation))
     is_shared = pc.call_function("is_in", [other], pc.SetLookupOptions(value_set=one))
     return other.filter(is_shared).to_pylist()

@@ -39,7 +39,7 @@ class FoundFace:
         group: The group of its person: people who share a file are one group.
         points: The points of the face mesh, float32 (468, 2) [px of the photo].
         box_xyxy: The detector's box, float32 (4,) [px of the photo].
-        look: What the face is matched by.
+        look: The measurements of the face that matching compares.
     """
 
     photo: Photo

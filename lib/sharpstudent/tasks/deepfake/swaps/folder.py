@@ -18,7 +18,7 @@ from sharpstudent.tasks.deepfake.swaps.people import show_path
 MADE_BY = "make_swaps.py"
 SETTINGS, TABLE, LEFT_OUT = "swaps.json", "swaps.csv", "left_out.csv"
 LABELS = ("real", "fake")
-_LEFTOVERS = (".lock", f".{SETTINGS}")  # files that a run leaves which was killed in its first moments
+_LEFTOVERS = (".lock", f".{SETTINGS}")  # a run that was killed at its start leaves these
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The arguments of make_swaps.py, and the people whom it swaps: photos by person, within one split."""
+"""The arguments of make_swaps.py, and the people whom it swaps: photos by person, all of one split."""
 
 from __future__ import annotations
 

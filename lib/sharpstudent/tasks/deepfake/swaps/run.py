@@ -45,7 +45,7 @@ REPORT_EVERY = 100  # faces between two lines of progress
 
 @dataclass(frozen=True)
 class SwapCounts:
-    """What was made.
+    """Counts of what the folder holds.
 
     Attributes:
         real: The number of real pictures in the folder.
