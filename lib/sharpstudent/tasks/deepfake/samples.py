@@ -19,7 +19,7 @@ from sharpstudent.tasks.deepfake.sources.face import Face
 
 
 class FaceSamples(Samples):
-    """What the samples of faces share: their names and people."""
+    """The base of all samples of faces: their names and people."""
 
     def __init__(self, faces: Sequence[Face], *, image_size: int, train: bool, times: int = 1) -> None:
         """Keep the faces; nothing is read yet.

@@ -14,7 +14,7 @@ from sharpstudent.config.run_config import Count, PathText, TaskSection
 
 
 class DeepfakeSection(TaskSection):
-    """Where faces come from, and how a sample is made.
+    """The keys that say where faces come from and how samples are made of them.
 
     A sample is a real face and the fake blended from it, or one labelled picture. `image_size` is the side of the
     square input [px].

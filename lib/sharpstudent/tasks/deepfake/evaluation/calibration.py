@@ -29,7 +29,7 @@ from sharpstudent.tasks.deepfake.evaluation.set_metrics import AGGREGATIONS, FPR
 from sharpstudent.tasks.deepfake.report.from_frames import choose_rules
 from sharpstudent.tasks.deepfake.report.results import CalibrationResult, OperatingPointResult
 
-MOST_KINDS = 4  # of fakes that are named
+MOST_KINDS = 4  # the most kinds of fake that a description names
 
 
 def calibrate_on_validation(

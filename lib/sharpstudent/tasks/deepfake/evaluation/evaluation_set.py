@@ -31,7 +31,7 @@ from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
 
 class FaceSet(EvalSet):
-    """A data set of faces, whose scores become frames with a score each."""
+    """A data set of faces: it turns the scores of its faces into scores of the frames that they are in."""
 
     task: DeepfakeTask
 

@@ -48,7 +48,7 @@ class FaceRenderer(Renderer):
         draw_first_batch(path, batch)
 
     def describe_next(self, end: StageEnd) -> list[str]:
-        """Say what to do next, with the two-stage guide's bands, which are of the AUC of single pictures."""
+        """Say what to do next, with the two-stage guide's bands: the AUCs of single pictures that it expects."""
         from sharpstudent.tasks.deepfake.report.guide import describe_next_after_stage1, describe_next_after_stage2
 
         selected = None if end.metric == "val_auc" else f"{end.metric} {end.value:.4f}"

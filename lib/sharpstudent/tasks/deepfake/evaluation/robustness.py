@@ -52,7 +52,7 @@ class ChunkedModel(nn.Module):
     def __init__(self, model: nn.Module, most: int, layout: torch.memory_format) -> None:
         super().__init__()
         self._model, self._most, self._layout = model, most, layout
-        self.training = model.training  # a caller that restores its mode restores the model's
+        self.training = model.training  # whoever saves and restores this mode restores the model's
 
     def forward(self, image: torch.Tensor) -> Outputs:
         """Apply the model to each part of a batch, image (B, 3, S, S) float32 in 0..1, and give the logits (B, 2)."""

@@ -343,7 +343,7 @@ def compute_set_metrics(
             rows = part.find_rows(table)
             here = table.take(rows)
             found.values.update(_count(level, here, part.suffix))
-            key = level, rows.tobytes()  # the same rows again, as where there is one source or kind of fake
+            key = level, rows.tobytes()  # a part with the same rows, such as the only source, is not computed again
             if key not in done:
                 done[key] = _compute_slice(here.take(here.decided), chosen.get(level, {}), of_part)
             _add(found, done[key], level, part, with_intervals=of_part is not None)
@@ -387,7 +387,7 @@ def _add(found: SetMetrics, made: SetMetrics, level: str, part: _Slice, *, with_
     def rename(by_name: Mapping[str, T]) -> dict[str, T]:
         return {name_metric(level, name, part.suffix): metric for name, metric in by_name.items()}
 
-    is_one_kind = part.manipulation is not None  # then there is no worst kind
+    is_one_kind = part.manipulation is not None  # the worst of several kinds has no meaning here
     found.values.update(rename({n: v for n, v in made.values.items() if not (is_one_kind and n.startswith("worst_"))}))
     found.intervals.update(rename(made.intervals) if with_intervals else {})
     found.notes.update(rename(made.notes))

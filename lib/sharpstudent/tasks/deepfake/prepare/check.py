@@ -123,7 +123,7 @@ _OFFICIAL = (
 
 
 def _show(faces: Faces, column: str, among: np.ndarray, kinds: Codes, words: Sequence[str]) -> str:
-    """Return what a column has in the chosen rows, and how many of them are of each kind."""
+    """Name the value that the chosen rows share in a column, and count the rows of each kind."""
     rows = np.flatnonzero(among)
     counts = np.bincount(kinds[rows], minlength=len(words))
     where = ", ".join(f"{count:,} {word}" for count, word in zip(counts, words, strict=True) if count)
@@ -136,7 +136,7 @@ def run_check(manifest_path: Path, *, say: Callable[[str], None], full: bool = F
     Args:
         manifest_path: The manifest's file, or the folder that holds it.
         say: Prints a line.
-        full: Read every crop of a set of more than 20,000, and compare every pair with near hashes.
+        full: Whether every crop is read even in a set of more than 20,000, and every pair with near hashes compared.
 
     Returns:
         True where there is no fault.

@@ -223,7 +223,7 @@ def _find_pairs(
 def _have_same_bytes(faces: Faces, one: int, two: int) -> bool:
     try:
         return faces.manifest.read_crop(one) == faces.manifest.read_crop(two)
-    except UnreadableSample:  # a fault of its own
+    except UnreadableSample:  # reported as a fault of its own
         return False
 
 
@@ -231,7 +231,7 @@ def _count_others(faces: Faces, content: Codes, crossing: Codes, used: NDArray[n
     """Count copies within one split and label: they only give a picture more weight."""
     rows = used[~np.isin(content[used], crossing)]
     clips = int(faces.clip.max()) + 1
-    by_clip = np.unique(content[rows] * clips + faces.clip[rows]) // clips  # a clip's own once
+    by_clip = np.unique(content[rows] * clips + faces.clip[rows]) // clips  # equal crops of one clip count once
     extra = len(by_clip) - len(np.unique(by_clip))
     if extra:
         yield f"{count_of(extra, 'crop is an exact copy', 'crops are exact copies')} of one with its split and label"

@@ -1,11 +1,11 @@
 """Finds near copies: crops of two clips that show the same picture, in two splits or with different labels.
 
-Near hashes propose pairs of clips, the pixels of their nearest faces decide. A fake resembles the real clip that it was
-made from: where the two share their group of people and their split, nothing is wrong.
+Near hashes propose pairs of clips, and the pixels of their nearest faces decide. A fake resembles the real clip that it
+was made from: where the two share their group of people and their split, nothing is wrong.
 
-A 64-bit hash is near by chance among many faces of one kind of picture. Two copies, laid over one another by their
-landmarks, agree in what is finer than the light on the face. The nearest pair of faces of every pair of clips is
-collected from a stream of pairs in bounded memory.
+Among many faces of one kind of picture, some 64-bit hashes are near by chance. The pixels tell them from copies: two
+copies, laid over one another by their landmarks, agree in details that are finer than the light on the face. The
+nearest pair of faces of every pair of clips is collected from a stream of pairs in bounded memory.
 
 Legend: n rows, k pairs.
 """
@@ -50,7 +50,7 @@ def read_face(faces: Faces, index: int) -> NDArray[np.float32] | None:
 
 
 def describe_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Describe a face as a vector of length 1: upright, grey, without the light on it.
+    """Describe a face as a vector of norm 1: turned upright, in grey, without the coarse changes that light makes.
 
     Args:
         image: uint8 (H, W, 3) RGB.
@@ -63,7 +63,7 @@ def describe_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> 
     turn = _fit_similarity(points, ANCHORS * SIDE)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     scale = float(np.hypot(turn[0, 0], turn[0, 1]))
-    if scale < 1:  # or every second pixel would decide
+    if scale < 1:  # without the blur, scaling down would skip pixels
         grey = cv2.GaussianBlur(grey, (0, 0), 0.5 / max(scale, 0.02))
     upright = cv2.warpAffine(grey, turn, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     fine = upright - cv2.GaussianBlur(upright, (0, 0), LIGHT)

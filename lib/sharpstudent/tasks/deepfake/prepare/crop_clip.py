@@ -132,7 +132,7 @@ class ClipCropper:
         return _try_crop(source, index, make)
 
     def _count_candidates(self, frames: int) -> int | None:
-        """Return how many faces of a frame may be needed in the end; None: all."""
+        """Return how many faces of each frame have to be cropped before people are numbered; None for all."""
         return None if self._settings.faces == "all" else 1 if frames == 1 else CANDIDATES
 
     def _number_people(self, frames: list[CroppedFrame], rejected: tuple[Rejected, ...] = ()) -> ClipCrops:
@@ -152,7 +152,7 @@ class ClipCropper:
 
 
 def _try_crop(source: str, index: int | None, make: Callable[[], tuple[list[FaceCrop], str]]) -> CroppedFrame:
-    """Crop a frame; whatever its bytes provoke becomes the reason."""
+    """Crop a frame; any exception that its bytes cause becomes the reason why it gives no crop."""
     try:
         faces, remark = make()
         return CroppedFrame(source, index, tuple(faces), remark)

@@ -1,8 +1,8 @@
 """Crops the faces of one picture, the largest first.
 
-They are found by the networks, or given by others as landmarks and boxes that come with the frame on disk. Given files
-are read within limits, for they may be hostile. A face is cropped by the box that self-blending itself would take,
-scaled down to what training needs.
+Faces are found by the networks, or given as landmarks and boxes that came with the data set. Given files are read
+within limits, for they may be hostile. A face is cropped by the box that self-blending itself would take, and scaled
+down to the resolution that training needs.
 
 Legend: H, W height and width of a picture [px].
 """
@@ -42,7 +42,7 @@ from sharpstudent.tasks.deepfake.sources.face_crops import SPARE, CroppedFace, c
 # compressed or resized; with them half of the size changed 10 of 64 bits, with this 2 (medians over 81 photos).
 HASH_MARGIN = 0.25
 # Measured on 46 crops of photos and video frames: 7 ms and 149 KB each. OpenCV's default takes 8 ms and 183 KB, level 6
-# 46 ms and 140 KB; the filter that looks up one row is also the fastest to decode.
+# 46 ms and 140 KB. PNG's filter Up, which subtracts the row above, is also the fastest to decode.
 PNG_OPTIONS = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 2),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_FILTERED),
@@ -117,7 +117,7 @@ class Mesh(Protocol):
 
 @dataclass(frozen=True)
 class Networks:
-    """What finds faces.
+    """The networks that find faces and their landmarks.
 
     Attributes:
         detector: Finds faces.
@@ -186,7 +186,8 @@ class FrameCropper:
 
         Args:
             picture: The picture.
-            files: Where the frame is on disk, with what others found in it; None for a frame of a video.
+            files: The files of the frame on disk, with the landmarks and boxes that came with it; None for a frame of a
+                video.
             most: How many faces are wanted; None for all.
             whole: Whether the picture is a face crop already, which is kept as it is.
 
@@ -214,7 +215,7 @@ class FrameCropper:
         ]
 
     def _read_given(self, picture: Picture, files: FrameFiles) -> list[_Found]:
-        """Read faces as others found them, largest first; the score is 1, for theirs is not known."""
+        """Read the faces that came with a frame, largest first; their score is 1, as the detector's is not known."""
         assert files.landmarks is not None
         landmarks = read_landmarks(files.landmarks, *picture.image.shape[:2])
         boxes = None if files.boxes is None else read_boxes(files.boxes)

@@ -81,7 +81,7 @@ def build_sheet(faces: Faces) -> list[SheetPart]:
 
 
 def choose_faces(faces: Faces, rows: Codes, most: int) -> Codes:
-    """Draw faces by the seed, of as many manipulations, people and clips as there are.
+    """Draw faces by the seed, spread evenly over manipulations, then people, then clips.
 
     Args:
         faces: The set.

@@ -29,7 +29,7 @@ class Cropper(Protocol):
     """A pure function of a clip and the settings that it was made with; see `prepare.crop_clip`."""
 
     def crop(self, clip: RawClip) -> ClipCrops:
-        """Return the clip's faces, and the frames without any."""
+        """Return the crops of the clip, and the frames without a face."""
         ...
 
 

@@ -131,7 +131,7 @@ def _open_if_packed(dest: Path) -> Manifest | None:
     try:
         manifest = Manifest.open(dest / MANIFEST)
     except UserError:
-        return None  # a broken one names nothing: what was in its shards is cropped again
+        return None  # a broken manifest names no crop: those in its shards are made again
     return manifest if len(manifest) and manifest.face(0).path.startswith(f"{SHARDS}/") else None
 
 

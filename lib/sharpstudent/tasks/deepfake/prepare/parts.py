@@ -161,7 +161,7 @@ def _describe_file(path: Path, root: Path) -> list[Any]:
 
 
 def hide_root(text: str, root: Path) -> str:
-    """Return a path, or a reason with paths in it, without the folder that the source lies in.
+    """Remove the folder that the source lies in from a path, or from a reason with paths in it.
 
     Args:
         text: The path or reason.
@@ -210,7 +210,7 @@ def _describe_part(part: Part) -> dict[str, Any]:
 
 
 def _build_row(clip: RawClip, face: FaceCrop, settings: CropSettings, root: Path) -> FaceCrop:
-    """Return the row before the set is known: no split and no group yet."""
+    """Build the row of a crop; its split and group follow when the whole set is known."""
     return replace(
         face,
         path=name_crop(clip.key, face.frame_index, face.face_index, settings.picture),

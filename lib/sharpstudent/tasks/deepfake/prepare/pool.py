@@ -69,7 +69,7 @@ START_SECONDS = 300.0  # for a worker's imports and models; a loaded network fol
 
 @dataclass(frozen=True)
 class Lost:
-    """A task that took its worker with it, or that was too slow.
+    """A task whose worker process crashed, or that exceeded the time limit.
 
     Attributes:
         how: "crashed" or "too slow".
@@ -188,8 +188,8 @@ class _Worker:
     """One process as its parent sees it.
 
     Attributes:
-        task: The task that it is doing, or None.
-        waited: For how long it has been doing it [s].
+        task: The task that the process is doing, or None.
+        waited: How long it has been doing this task [s].
     """
 
     def __init__(self, build: Callable[[], Callable[[Any], Any]]) -> None:
@@ -222,7 +222,7 @@ class _Worker:
 
 def _describe_end(exit_code: int | None) -> str:
     if exit_code == -signal.SIGKILL:
-        time.sleep(1.0)  # where somebody kills the whole job, this process is next: nothing is recorded then
+        time.sleep(1.0)  # a signal to the whole job ends this process meanwhile: nothing is recorded
         return "its process was killed (signal 9); perhaps the memory ran out"
     if exit_code is not None and exit_code < 0:
         return f"the decoder crashed (signal {-exit_code})"

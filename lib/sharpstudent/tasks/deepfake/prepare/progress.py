@@ -77,7 +77,7 @@ class ClipProgress:
         self.tick()
 
     def tick(self, doing: str = "") -> None:
-        """Draw when it is time to; doing: what goes on after the clips."""
+        """Draw, unless the last drawing was a moment ago; doing: the work after the last clip, in words."""
         now = self._clock()
         if now < self._next_draw:
             return

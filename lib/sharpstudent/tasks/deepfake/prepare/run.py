@@ -139,7 +139,7 @@ class _Preparation:
         gone = self._find_gone()
         destination.check_gone(dest, gone, overwrite=request.overwrite)
         destination.remove_strays(dest)
-        if before is not None:  # else the loose files are still there
+        if before is not None:  # without a finished set the crops are loose files already
             settings = (destination.read_preparation(dest) or {"settings": {}})["settings"]
             packing.unpack(dest, settings.get("picture", "png"), self._say)
         packing.remove(dest / finished.FINISHED)
@@ -170,7 +170,7 @@ class _Preparation:
             if about.fingerprint != job.fingerprint or (about.broken is not None and self._request.retry):
                 return False
             if about.clip_timeout is not None and about.clip_timeout < self._request.clip_timeout:
-                return False  # it was too slow, and has more time now
+                return False  # it exceeded the time limit, which is longer now
             if not part.has_its_crops(self._dest):
                 return False
             part.update_clip(self._dest, job.clip)
@@ -179,7 +179,7 @@ class _Preparation:
             return False
 
     def _remove_stale(self, gone: Sequence[Path], jobs: Sequence[finished.Job]) -> None:
-        """Remove what is no longer valid: first the manifest, which names it."""
+        """Remove parts and crops that are no longer valid, but first the manifest, which names them."""
         stale = [path for job in jobs if (path := parts.find_part_file(self._dest, job.clip.key)).exists()]
         if stale or gone:
             packing.remove(self._dest / MANIFEST)

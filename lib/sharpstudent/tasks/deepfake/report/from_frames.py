@@ -51,7 +51,7 @@ from sharpstudent.tasks.deepfake.report.results import (
 ROUNDS, LEVEL, SEED = 1000, 0.95, 0
 _AUC = make_binary_metric("auc_by_rank", lambda table: table["margin"])
 HISTOGRAM_BINS = 20
-_BELIEVED = ("brier", "ece", "log_loss")  # what a temperature changes
+_BELIEVED = ("brier", "ece", "log_loss")  # metrics of probabilities: a temperature changes them
 _BELIEVED_NAME = re.compile(rf"^(frame)_({'|'.join(_BELIEVED)})(?=$|@)")
 
 

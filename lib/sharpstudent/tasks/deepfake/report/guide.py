@@ -1,4 +1,4 @@
-"""What the two-stage guide (seed 001) expects of a detector, beside what the run measured.
+"""The values that the two-stage guide expects of a detector, beside those that the run measured.
 
 The guide's bands hold for FaceForensics++ at 380 px and for a machine that it does not name. `bands=False` leaves them
 out for any other data, or shows them without comparing. Bands and gains are AUCs of single pictures; where another
@@ -149,7 +149,7 @@ def find_validation_auc(model: ModelResult) -> float | None:
     return next((model.validation[name] for name in VALIDATION_AUCS if name in model.validation), None)
 
 
-# What is expected, in words and from which value to which; what was measured, None where it was not; and its text.
+# The expectation in words; its lowest and highest value; the measured value, None where there is none; and its text.
 Measured = tuple[str, tuple[float, float], float | None, Callable[[float], str]]
 
 

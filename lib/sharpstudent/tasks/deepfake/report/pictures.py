@@ -27,7 +27,7 @@ MOST_CARDS = 24
 SIDE = 160  # pixels, the longer side of a thumbnail
 JPEG_QUALITY = 82
 HEAT_MAP = "inferno"
-MOST_HEAT = 0.62  # of the colour over the face, where it is hottest
+MOST_HEAT = 0.62  # opacity of the heat map over the face, where it is hottest
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Mistakes:
 
 
 def build_mistakes(mistakes: Sequence[MistakeResult], pictures: Sequence[ReportPicture]) -> Mistakes:
-    """Choose the mistakes that are shown as cards: the first of each model in turn, at most `MOST_CARDS`.
+    """Choose the mistakes that are shown as cards, at most `MOST_CARDS`: each model's worst, then the second ones, ...
 
     Args:
         mistakes: The mistakes of all models, the worst first.

@@ -1,4 +1,4 @@
-"""The data sets of an evaluation as sentences speak of them, and access to the metrics of each."""
+"""The data sets of an evaluation under the names that the verdict uses, and access to the metrics of each."""
 
 from __future__ import annotations
 

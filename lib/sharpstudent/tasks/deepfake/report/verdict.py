@@ -44,10 +44,11 @@ FEW_PEOPLE = 20
 def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
     """Write the verdict, without markup, one or two sentences a line.
 
-    With roles: did distillation help, the cost, the distance to the teacher. Without roles: each model against each
-    other. Then, of the distilled student and of each model without a role (of all models where there is none): how well
-    it separates, which fakes, corruptions, false alarms, probabilities. Then how well the others separate, and last
-    which frames have no decision.
+    With roles it says whether distillation helped, what the models cost, and how far the student is from the teacher.
+    Without roles it compares each pair of models. Then it describes the distilled student and each model without a role
+    (all models where there is none of these): how well it separates, its hardest kind of fake, its worst corruption,
+    its false alarms, and whether its probabilities can be trusted. Then it says how well the other models separate, and
+    last which frames have no decision.
 
     Args:
         results: The results of the evaluation; their own `verdict` is not read.
@@ -118,7 +119,8 @@ def _describe_sizes(one: ModelResult, other: ModelResult) -> str:
 
 FRAME_AUC, VIDEO_AUC = "frame_auc", "video_auc_mean"
 MANY = 5  # from this many comparisons on, a sentence warns of differences by chance alone
-# What a distilled model is compared with, by role: what helped or not, and what the other one did.
+# By the role of the model that a distilled one is compared with: the subject of the sentence, and words for how that
+# model was trained.
 _AGAINST: dict[Role, tuple[str, str]] = {
     "control": ("Distillation", "took as many further steps with hard labels"),
     "before": ("Stage 2 as a whole", "has taken fewer steps"),
