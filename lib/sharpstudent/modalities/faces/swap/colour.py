@@ -26,7 +26,7 @@ SKIN_SLACK = (14.0, 8.0, 8.0)
 SKIN_BLUR = 0.008
 DETAIL_SIGMA = 1.0  # px
 BLUR_SIGMAS = (0.35, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5, 1.8, 2.2, 2.7, 3.5)  # px
-SHARPEN_SHARES, SHARPEN_SIGMA = (0.25, 0.5, 0.75, 1.0, 1.3, 1.6), 1.2  # no more: noise would be all that it adds
+SHARPEN_SHARES, SHARPEN_SIGMA = (0.25, 0.5, 0.75, 1.0, 1.3, 1.6), 1.2  # stronger sharpening would only add noise
 
 
 def to_lab(picture: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -17,8 +17,8 @@ from sharpstudent.modalities.faces.swap.region import measure_face_width
 SIDE = 128
 EYES_AND_MOUTH = np.array([[44, 52], [84, 52], [64, 98]], np.float32)
 THUMBNAIL_SIDE = 16
-# Between the eyes, below the brows: rows and columns of the square. Skin is smooth there; the bridge of glasses and a
-# fringe are not.
+# The patch between the eyes and below the brows, as rows and columns of the square. Skin is smooth there; the bridge of
+# glasses and a fringe are not.
 BRIDGE = np.s_[40:66, 58:71]
 # The differences that add 1 to the distance between two faces.
 SHAPE_UNIT = 0.05  # of the face's size

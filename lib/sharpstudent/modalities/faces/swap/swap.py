@@ -34,7 +34,7 @@ from sharpstudent.modalities.faces.swap.region import (
     remove_from_rim,
 )
 
-# Points far outside, moved by the one affine that fits all points best, carry the warp on beyond the face.
+# Points far outside, moved by the affine map that fits all points best, extend the warp beyond the face.
 RING_REACH = 2.0  # their distance from the face's middle / that of the face's outline
 # A source larger than the target is brought to its size first; below this ratio the warp itself samples finely enough.
 SHRINK_FROM = 1.15
@@ -123,8 +123,8 @@ LARGEST_FOLDS = 0.03  # share of the face that the warp may turn inside out
 LEAST_SKIN = 50  # px
 LEAST_INSIDE = 0.85  # share of the 68 points that lie in the picture
 SEAM_BELOW = 0.6  # the rim, where the seam is measured: less than this of each pixel is the source's
-# A Poisson blend that moves the face's middle further than this [CIELAB units] has met hair or background at its border
-# and drags their colour in; feathering does not.
+# A Poisson blend that changes the colour of the face's middle by more than this [CIELAB units] has hair or background
+# at its border and drags their colour in; feathering does not.
 LARGEST_DRIFT = 9.0
 POISSON, FEATHERED = "poisson", "feather"
 

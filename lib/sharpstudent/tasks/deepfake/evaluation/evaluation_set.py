@@ -172,7 +172,7 @@ class LabelledFaceSet(FaceSet):
 
     @cached_property
     def about(self) -> DataResult:
-        """The set before it is read. Its counts are of all frames, with and without a decision."""
+        """The description of the set before it is read; its counts include frames without a decision."""
         return self._describe({})
 
     def open(self, input_key: Hashable) -> Samples:

@@ -35,7 +35,7 @@ class DataChoices:
 
 @dataclass(frozen=True)
 class SetRequest(DataChoices):
-    """One data set.
+    """One data set that the user names.
 
     Attributes:
         path: A prepared set's folder or its manifest.arrow, a folder of whole pictures or videos, or with crops a

@@ -51,7 +51,7 @@ INSPECTIONS = {
 
 @dataclass(frozen=True)
 class Inspection:
-    """A look at a prepared set.
+    """The arguments of `check` and `describe`.
 
     Attributes:
         what: `check` or `describe`.

@@ -26,7 +26,7 @@ from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 
 
 class Cropper(Protocol):
-    """A pure function of a clip and the settings that it was made with; see `prepare.crop_clip`."""
+    """Crops a clip: a pure function of the clip and of the settings that it was built with; see `prepare.crop_clip`."""
 
     def crop(self, clip: RawClip) -> ClipCrops:
         """Return the crops of the clip, and the frames without a face."""

@@ -63,7 +63,7 @@ def run_preparation(
     build_cropper: Callable[[CropSettings], finished.Cropper] = ClipCropper,
     for_training: bool = True,
 ) -> Counts:
-    """Prepare request.source into request.dest, and print what came of it.
+    """Make the prepared set of request.source in request.dest, and print a summary.
 
     Args:
         request: What the user asked for.

@@ -1,6 +1,6 @@
 """The models side by side, for a console of 80 columns, as Markdown, and as CSV in full precision.
 
-First comes the two-stage guide's table (Model | Parameters | Val AUC | Inference time), then what else was measured.
+First comes the two-stage guide's table (Model | Parameters | Val AUC | Inference time), then further columns.
 """
 
 from __future__ import annotations
