@@ -1,7 +1,7 @@
 """The command line of both training scripts.
 
-It names the config, the task and the run, and changes of single keys; some options only print something. Every mistake
-is a `UserError` with a remedy.
+It gives the config, the task, the run, and new values of single keys. Some options print something and train nothing.
+Every mistake is a `UserError` with a remedy.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ exits 0 when the run is complete. A lock keeps two processes from training the s
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a training script shall do.
+    """The parsed command line of a training script.
 
     Attributes:
         config: One stage of one run, resolved.
@@ -176,7 +176,7 @@ def _build_parser(stage: Stage) -> Parser:
 
 
 def _list_keys(read: Namespace, find_task: FindTask) -> list[str]:
-    """The keys that CONFIG may have: those of every task, and of its own task where the task can be found."""
+    """List the keys that CONFIG may have: those of every task and, if its own task can be found, those of that task."""
     try:
         task = _find_named(read, {} if read.config_path is None else read_config_file(read.config_path), find_task)[1]
     except UserError:
@@ -185,7 +185,7 @@ def _list_keys(read: Namespace, find_task: FindTask) -> list[str]:
 
 
 def _find_named(read: Namespace, keys: dict[str, Any], find_task: FindTask) -> tuple[str, type[TaskKind]]:
-    """The task that the user names: in CONFIG, or by `--task`, which wins."""
+    """Find the task that the user names: in CONFIG, or by `--task`, which has precedence."""
     name = read_task_name(keys) if read.task is None else read.task
     folders = [Path()] if read.config_path is None else [read.config_path.parent, Path()]
     return name, find_task(name, beside=folders, trusted=True, where="task" if read.task is None else "--task")
@@ -229,7 +229,7 @@ class _Given:
 
 
 class _Command:
-    """Turns the options of a command line into the run that they mean."""
+    """Turns the options of a command line into the config of the run that they ask for."""
 
     def __init__(self, read: Namespace, stage: Stage, find_task: FindTask) -> None:
         self.read, self.find_task = read, find_task
@@ -237,7 +237,7 @@ class _Command:
         self.given = None if read.config_path is None else self._read_config(read.config_path)
 
     def build(self) -> CommandLine:
-        """A new run, a run to continue, or a step to replay."""
+        """Build the command line for a new run, for a run to continue, or for a step to replay."""
         if self.read.replay is not None:
             return self._replay(self.read.replay)
         if self.read.resume is None:
@@ -248,7 +248,7 @@ class _Command:
         return self._continue(find_run(self.read.resume, free.output_root), self._find_stored)
 
     def _read_config(self, path: Path) -> _Given:
-        """CONFIG with every `--set`; its problems are reported together with those of the command line."""
+        """Read CONFIG and apply every `--set`; its problems are reported together with those of the command line."""
         try:
             keys = apply_overrides(read_config_file(path), self.read.overrides)
             name, task = _find_named(self.read, keys, self.find_task)
@@ -269,7 +269,7 @@ class _Command:
         return self._finish(config, self.given.task, None, describe_choices(self.given.keys, self.stage))
 
     def _resume_or_start(self) -> CommandLine:
-        """For `--resume auto`: the run that this very command made before, or a new one.
+        """For `--resume auto`, continue the run that the same command started before, or start a new one.
 
         The notes say which of the two it is, and why.
         """
@@ -284,7 +284,7 @@ class _Command:
         return replace(fresh, notes=(*notes, none, *fresh.notes))
 
     def _continue(self, folder: Path, find: FindTask) -> CommandLine:
-        """Continue a run with the config it was started with; CONFIG, where given, must say the same."""
+        """Continue a run with its stored config; if CONFIG is given, it must have the same values."""
         stored = self._load_stored(folder, "--resume", folder, find)
         # A permission to change the config is valid for one command; the others belong to the run.
         kept = [name for name in stored.allow if name != "changed-config"]
@@ -305,7 +305,7 @@ class _Command:
         return self._finish(config, find(config.task), folder, notes)
 
     def _replay(self, file: Path) -> CommandLine:
-        """`--replay FILE`: a step of the run whose folder holds skipped/FILE, with that run's own config."""
+        """For `--replay FILE`, repeat a step of the run that has skipped/FILE in its folder, with its stored config."""
         folder = file.absolute().parent.parent
         if not file.is_file() or not (folder / STORED_NAME).is_file():
             raise UserError(_explain_no_skip(file, folder))
@@ -315,7 +315,7 @@ class _Command:
         return replace(command, replay=file, dry_run=True)
 
     def _load_stored(self, folder: Path, option: str, named: Path, find: FindTask) -> RunConfig:
-        """The config of a run, which must be of the script's stage."""
+        """Load the config of a run, whose stage must be that of the script."""
         stored = load_run_config(folder, find)
         if stored.stage != self.stage:
             what = f"is of a run of stage {stored.stage}, and this script trains stage {self.stage}"
@@ -324,7 +324,7 @@ class _Command:
         return stored
 
     def _find_stored(self, name: str, *, where: str = "task", **others: Any) -> type[TaskKind]:
-        """The task of a run to continue.
+        """Find the task of a run to continue.
 
         A class that the stored config names must be named by the user, too: in CONFIG or by `--task`.
         """
@@ -342,12 +342,12 @@ class _Command:
         return self.find_task(name, where=where, remedy=remedy)
 
     def _take_free(self, stored: RunConfig) -> RunConfig:
-        """A run's own config with the values of `--set`, which may change FREE_KEYS only."""
+        """Apply the values of `--set`, which may change FREE_KEYS only, to the stored config of a run."""
         free = self._read_free()
         return take_free(stored, {name: getattr(free, name) for name in free.model_fields_set})
 
     def _read_free(self) -> FileKeys:
-        """The `--set` values of a resume without CONFIG, or of a replay: only keys that may change freely."""
+        """Read the `--set` values of a resume without CONFIG, or of a replay: only keys that may change freely."""
         values = apply_overrides({}, self.read.overrides)
         fixed = sorted(set(values) - set(FREE_KEYS))
         if fixed and self.read.replay is not None:
@@ -376,7 +376,7 @@ class _Command:
 
 
 def _explain_no_skip(file: Path, folder: Path) -> Problem:
-    """Why a file cannot be replayed."""
+    """Explain why a file cannot be replayed."""
     return Problem(
         f"--replay {file}",
         f"has no {STORED_NAME} of a run two folders above it: {folder}" if file.is_file() else "does not exist",
@@ -386,7 +386,7 @@ def _explain_no_skip(file: Path, folder: Path) -> Problem:
 
 
 def _explain_changes(folder: Path, changes: Sequence[str]) -> Problem:
-    """The problem that the command's config differs from that of the run."""
+    """Build the problem that says how the config of the command differs from that of the run."""
     return Problem(
         str(folder / STORED_NAME),
         f"differs in {len(changes)} value{'s' if len(changes) > 1 else ''} from the command",
@@ -397,5 +397,5 @@ def _explain_changes(folder: Path, changes: Sequence[str]) -> Problem:
 
 
 def clean_name(stem: str) -> str:
-    """A file stem as a part of a folder name: characters with a meaning in a path or a glob become "-"."""
+    """Make a part of a folder name from a file stem: characters with a meaning in a path or a glob become "-"."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip(".-")[:60] or "config"

@@ -25,7 +25,7 @@ HEADINGS = ("Epoch", "Alpha", "Hard Labels", "Soft Labels (Teacher)")
 
 @dataclass(frozen=True)
 class WeightRange:
-    """Epochs with constant weights of the loss.
+    """A range of epochs in which both weights of the loss are constant.
 
     Attributes:
         first: The first epoch.
@@ -41,7 +41,7 @@ class WeightRange:
 
 
 def print_resolved(config: RunConfig) -> str:
-    """The config as JSON under a heading, then the table of alpha if the loss has one, then the schedules."""
+    """Print the config as JSON under a heading, then the table of alpha if the loss has one, then the schedules."""
     header = f"Resolved config of stage {config.stage} ({SCRIPTS[config.stage]}), run {config.name}:"
     parts = [header, config.model_dump_json(indent=2)]
     if _has_alpha(config):
@@ -53,7 +53,7 @@ def print_resolved(config: RunConfig) -> str:
 
 
 def describe_scheduled(config: RunConfig) -> list[str]:
-    """A line for each number that changes in this run: weights and settings of the terms in order, lr, rho."""
+    """Describe each number that changes in this run by a line: weights and settings of the terms in order, lr, rho."""
     numbers: list[tuple[str, Schedule]] = []
     for term in config.criterion:
         numbers += [
@@ -65,7 +65,7 @@ def describe_scheduled(config: RunConfig) -> list[str]:
 
 
 def _describe_schedule(name: str, schedule: Schedule, epochs: int) -> str | None:
-    """The value in each range of epochs, or the first and the last value; None for a number that never changes."""
+    """Give the value in each range of epochs, or the first and the last value; None for a number that never changes."""
     shown = range(1, epochs + 1) if epochs <= MOST_EPOCHS else (1, epochs)
     pairs = [tuple(schedule(Progress(epoch, step, epochs, STEPS)) for step in (0, STEPS - 1)) for epoch in shown]
     values = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
@@ -83,7 +83,7 @@ def _second(pair: tuple[int, tuple[float, ...]]) -> tuple[float, ...]:
 
 
 def _show(value: float) -> str:
-    """Four digits are enough for the eye; the config above has them all."""
+    """Format a value with four digits; the printed config above the lines has all digits."""
     return show(float(f"{value:.4g}")).removesuffix(".0")
 
 
@@ -106,7 +106,7 @@ def alpha_table(config: RunConfig) -> str:
 
 
 def compute_weight_ranges(config: RunConfig) -> list[WeightRange]:
-    """Hard and soft weight for every epoch of the run, equal neighbours joined."""
+    """Compute the hard and soft weight of every epoch of the run; neighbouring epochs with equal weights are joined."""
     hard, soft = _find_weight(config, "hard"), _find_weight(config, "kd")
     last_change = max({1, *hard.turns, *soft.turns})
     epochs = config.training.epochs
@@ -128,7 +128,7 @@ def _show_epochs(first: int, last: int | None) -> str:
 
 
 def _show_alpha(weight: float) -> str:
-    """Two decimals as in the guide, up to four where they are needed."""
+    """Format a weight with two decimals as in the guide, and with up to four where they are needed."""
     digits = f"{weight:.4f}".rstrip("0")
     return digits if len(digits.split(".")[1]) > 2 else f"{weight:.2f}"
 

@@ -57,7 +57,7 @@ else:
 
 
 def split_model(model: str | ModelKeys) -> tuple[str, dict[str, JsonValue]]:
-    """The name of a model, and its options."""
+    """Split the value of a model key into the name of the model and its options."""
     return (model, {}) if isinstance(model, str) else (model.name, dict(model.model_extra or {}))
 
 
@@ -180,7 +180,7 @@ class StageKeys(Frozen):
 
 
 def _build_stage(group: str, keys: Collection[str]) -> type[StageKeys]:
-    """The model of `stage1` or `stage2`: its keys are declared as flat keys, and null by default."""
+    """Build the pydantic model of `stage1` or `stage2`: its keys are declared as flat keys, and null by default."""
     fields: dict[str, Any] = {}
     for key in keys:
         flat = FlatKeys.model_fields[key]
@@ -201,12 +201,12 @@ class FileKeys(FlatKeys):
     stage2: StageKeys = Field(default_factory=Stage2Keys, description="stage 2 only: wins over the flat keys")
 
     def get_group(self, stage: Stage) -> StageKeys:
-        """The group of keys that win in a stage."""
+        """Return the group of keys that have precedence in a stage."""
         return self.stage1 if stage == 1 else self.stage2
 
 
 def build_file_model(task: type[TaskKind]) -> type[FileKeys]:
-    """The model of a config file: FileKeys and the keys of a task.
+    """Build the pydantic model of a config file: FileKeys and the keys of a task.
 
     The task's keys are in the group `data`, and also beside the shared keys where its section says so.
     """
@@ -239,7 +239,7 @@ def narrow(keys: type[Keys], task: type[TaskKind]) -> type[Keys]:
 
 
 def _narrow_fields(keys: type[Frozen], task: type[TaskKind]) -> dict[str, Any]:
-    """(type, field) of the keys whose type or default depends on the task."""
+    """Return (type, field) for each key whose type or default depends on the task."""
     words = tuple(task.metrics)
     choices: Any = Literal[words]  # pyright: ignore[reportInvalidTypeForm]
     defaults: dict[str, Any] = {"selection_metric": None}
@@ -261,7 +261,7 @@ def _find_terms_type(task: type[TaskKind]) -> Any:
 
 
 def _drop_none(kind: Any) -> Any:
-    """A type without `| None`, for a key that has a default."""
+    """Remove `| None` from a type, for a key that has a default."""
     parts = [part for part in get_args(kind) if part is not type(None)]
     return parts[0] if type(None) in get_args(kind) and len(parts) == 1 else kind
 

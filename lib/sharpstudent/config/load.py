@@ -26,7 +26,7 @@ LARGEST_FILE = 256 * 1024  # bytes; a config is a few KiB, and what is larger is
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The object in a JSON file with // and /* */ comments; a top-level "$schema" (for editors) is dropped."""
+    """Read the object in a JSON file with // and /* */ comments; a top-level "$schema" (for editors) is dropped."""
     keys = parse_json5(_read_text(path), str(path))
     if not isinstance(keys, dict):
         raise UserError.about(
@@ -113,7 +113,7 @@ def _explain_missing(path: Path) -> Problem:
 
 
 def _list_configs(folder: Path) -> str:
-    """The JSON files that lie in a folder, for a remedy; else the shipped one."""
+    """List the JSON files in a folder, for a remedy; if there are none, the config that comes with the program."""
     try:
         names = sorted(str(entry) for entry in folder.glob("*.json") if entry.name != "schema.json")
     except OSError:
@@ -144,7 +144,7 @@ def _mentions(line: str, key: str) -> bool:
 
 
 def _find_not_finite(value: Any, path: str) -> Iterator[str]:
-    """Key paths of NaN and infinite numbers."""
+    """List the key paths of NaN and infinite numbers."""
     if isinstance(value, float) and value - value != 0.0:
         yield path
     elif isinstance(value, dict):
@@ -156,7 +156,7 @@ def _find_not_finite(value: Any, path: str) -> Iterator[str]:
 
 
 def _locate(before: str) -> tuple[int, int]:
-    """Line and column, from 1, of the place that follows `before`."""
+    """Compute line and column, from 1, of the character that follows the text `before`."""
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
@@ -197,7 +197,10 @@ def apply_overrides(keys: dict[str, Any], items: Sequence[str]) -> dict[str, Any
 
 
 def parse_value(text: str) -> Any:
-    """The value of text that is JSON5, else the text. Comments are not allowed: `1//2` is text, and so is 1e999."""
+    """Parse text that is JSON5; any other text is returned as it is.
+
+    Comments are not allowed: `1//2` is text, and so is 1e999.
+    """
     quoted = text.lstrip()[:1] in ("'", '"', "{", "[")
     if not text.strip() or (not quoted and ("//" in text or "/*" in text)):
         return text
@@ -298,7 +301,7 @@ def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileK
 
 
 def _find_duplicates(keys: Mapping[str, Any], section: type[TaskSection]) -> list[Problem]:
-    """A problem for each task key that stands both in the group `data` and outside of it."""
+    """Return a problem for each task key that is given both in the group `data` and outside of it."""
     group: Any = keys.get("data")
     inner = cast(dict[str, Any], group) if isinstance(group, dict) else {}
     names = [name for name in section.model_fields if section.flat_keys and name in keys and name in inner]
@@ -314,7 +317,7 @@ def _find_duplicates(keys: Mapping[str, Any], section: type[TaskSection]) -> lis
 
 
 def read_task_name(keys: Mapping[str, Any]) -> str:
-    """The name of the task in the keys. Raises UserError where the key is misspelt or its value is no name."""
+    """Read the name of the task from the keys. Raises UserError where the key is misspelt or its value is no name."""
     near = difflib.get_close_matches("task", [key for key in keys if key not in FileKeys.model_fields], n=1, cutoff=0.7)
     if near and "task" not in keys:  # first, or the keys of the intended task would be called unknown
         raise UserError.about(near[0], "is not a known key", got=show(keys[near[0]]), remedy='did you mean "task"?')

@@ -24,7 +24,7 @@ LONGEST_VALUE = 80  # characters of a value that a message shows
 
 
 def show(value: Any) -> str:
-    """A value as a config file would spell it, cut where it is long; 0.00005 and not 5e-05."""
+    """Write a value as a config file would spell it (0.00005 and not 5e-05), and cut it where it is long."""
     if isinstance(value, float) and 1e-7 <= abs(value) < 1e7:
         return format(Decimal(repr(value)), "f")
     try:
@@ -35,7 +35,7 @@ def show(value: Any) -> str:
 
 
 def describe_type(found: dict[str, Any]) -> str:
-    """What a property accepts, in plain words: `a whole number, 1 or more`, `one of "sgd", "adamw"`, `text or null`."""
+    """Say what a property accepts: `a whole number, 1 or more`, `one of "sgd", "adamw"`, `text or null`."""
     options = found.get("anyOf") or found.get("oneOf")
     if options:
         return ", or ".join(dict.fromkeys(describe_type(option) for option in options))
@@ -51,7 +51,7 @@ def describe_type(found: dict[str, Any]) -> str:
 
 
 def _describe_bounds(found: dict[str, Any]) -> str:
-    """`, above 0 and at most 1`, or nothing."""
+    """Describe the bounds of a number, as in `, above 0 and at most 1`; empty text for a number without bounds."""
     names = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
     bounds = [f"{word} {_show_bound(found[key])}" for key, word in names.items() if key in found]
     return f", {' and '.join(bounds)}" if bounds else ""
@@ -62,7 +62,7 @@ def _show_bound(value: float) -> str:
 
 
 def find_property(schema: dict[str, Any], path: KeyPath, keys: Any = None) -> dict[str, Any] | None:
-    """The property that a key path leads to; None where there is none.
+    """Find the property that a key path leads to; None where there is none.
 
     Args:
         schema: The JSON schema of a model. Groups are found through its `$defs`.
@@ -80,14 +80,14 @@ def find_property(schema: dict[str, Any], path: KeyPath, keys: Any = None) -> di
 
 
 def _find_member(place: dict[str, Any], name: str | int) -> dict[str, Any] | None:
-    """The schema of the property of this name, of any further property, or of an item of a list."""
+    """Find the schema of the property of this name, of any additional property, or of an item of a list."""
     any_other = place.get("items" if isinstance(name, int) else "additionalProperties")
     found = place.get("properties", {}).get(name, any_other)
     return cast(dict[str, Any], found) if isinstance(found, dict) else None
 
 
 def list_members(schema: dict[str, Any], path: KeyPath, keys: Any = None) -> list[str]:
-    """The keys that an object may have.
+    """List the keys that an object may have.
 
     Args:
         schema: The JSON schema of a model.
@@ -105,7 +105,7 @@ def list_members(schema: dict[str, Any], path: KeyPath, keys: Any = None) -> lis
 
 
 def list_options(schema: dict[str, Any], place: dict[str, Any], keys: Any = None) -> list[dict[str, Any]]:
-    """The alternatives of a property, without references and unions.
+    """List the alternatives of a property, with references and unions resolved.
 
     Args:
         schema: The JSON schema of a model.
@@ -127,7 +127,7 @@ def list_options(schema: dict[str, Any], place: dict[str, Any], keys: Any = None
 
 
 def list_keys(schema: dict[str, Any], prefix: str = "", place: dict[str, Any] | None = None) -> list[str]:
-    """Every dotted key that a file may have, groups before their members.
+    """List every dotted key that a file may have, groups before their members.
 
     Args:
         schema: The JSON schema of a model.
@@ -145,7 +145,7 @@ def list_keys(schema: dict[str, Any], prefix: str = "", place: dict[str, Any] | 
     return keys
 
 
-# Other programs' names for our keys, where the nearest spelling would mislead.
+# Names that other programs use for our keys; the nearest spelling would suggest a wrong key for these.
 OTHER_NAMES = {
     "learning_rate": "lr",
     "base_lr": "lr",
@@ -180,10 +180,10 @@ def explain(error: ValidationError, model: type[BaseModel], keys: Mapping[str, A
 
 
 def find_bare_alpha(keys: Mapping[str, Any]) -> list[Problem]:
-    """A problem for each key that is called just `alpha`.
+    """Return a problem for each key that is called just `alpha`.
 
-    Recipes use it in two opposite ways, so its meaning is never guessed. The keys of a task and options of models are
-    not searched.
+    Training recipes use this name for the weight of the hard labels or for that of the teacher, so its meaning is never
+    guessed. The keys of a task and options of models are not searched.
     """
     found = [path for path in _walk(keys) if str(path[-1]).lower() == "alpha"]
     return [_refuse_alpha(path, keys) for path in found if path[0] not in _NOT_OF_THE_LOSS or len(path) == 1]
@@ -193,7 +193,7 @@ _NOT_OF_THE_LOSS = ("data", "student", "teacher", "teachers")
 
 
 def find_unwritable_text(keys: Mapping[str, Any]) -> list[Problem]:
-    """A problem for each text that no UTF-8 file (lone surrogates) or no path (NUL) can hold."""
+    """Return a problem for each text that cannot be in a UTF-8 file (lone surrogates) or in a path (NUL)."""
     return [
         Problem(_join(path), "has characters that are not valid text", got=show(text), remedy="retype the text")
         for path in _walk(keys)
@@ -274,7 +274,7 @@ def _name_mistake(kind: str) -> str:
 
 
 def _remedy(path: KeyPath, value: Any, found: dict[str, Any], in_schedule: bool) -> str:
-    """The smallest change that makes the value valid."""
+    """Advise the smallest change that makes the value valid."""
     name = path[-1]
     words = describe_type(found)
     choices: list[str] = found.get("enum", [])
@@ -301,7 +301,7 @@ def _is_plain_value(text: str) -> bool:
 
 
 def _suggest(path: KeyPath, schema: dict[str, Any], keys: Mapping[str, Any]) -> str:
-    """The nearest known name: in the same group, then the same name in another group, then anywhere."""
+    """Suggest a known name: the nearest in the group, else the same one in another group, else the nearest anywhere."""
     group, last = path[:-1], path[-1]
     prefix = f"{_join(group)}." if group else ""
     known = list_keys(schema)
@@ -342,7 +342,7 @@ def _refuse_alpha(path: KeyPath, keys: Mapping[str, Any]) -> Problem:
 
 
 def _trim(detail: ErrorDetails, keys: Mapping[str, Any]) -> KeyPath:
-    """The path of the wrong key in the user's file: pydantic's location without the tags of unions."""
+    """Return the path of the wrong key in the user's file: pydantic's location without the tags of unions."""
     place: Any = keys
     path: list[str | int] = []
     for part in detail["loc"]:
@@ -361,7 +361,7 @@ def _has(place: Any, name: str | int) -> bool:
 
 
 def _step_into(place: Any, name: str | int) -> Any:
-    """The value of a key or a place in a list; None where there is none."""
+    """Return the value of a key, or the item at a place in a list; None where there is none."""
     if isinstance(place, Mapping):
         return cast(Mapping[str | int, Any], place).get(name)
     is_inside = isinstance(place, list) and isinstance(name, int) and name < len(cast(list[Any], place))
@@ -369,7 +369,7 @@ def _step_into(place: Any, name: str | int) -> Any:
 
 
 def _walk(keys: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Every path in nested objects and lists, outer before inner, in the order of the file."""
+    """List every path in nested objects and lists, outer before inner, in the order of the file."""
     items: Any = ()
     if isinstance(keys, Mapping):
         items = cast(Mapping[str, Any], keys).items()

@@ -1,7 +1,8 @@
-"""The loss of one stage: the native list of terms, or flat keys of other recipes that stand for such a list.
+"""The loss of one stage, written as the native list `terms` or with the flat keys of a preset.
 
-Each preset declares its keys. The keys that a config has decide which preset is meant, and the key `dialect` may name
-it. Keys of two presets, or of one beside native `terms`, contradict each other and are refused.
+A preset is a set of flat keys, as other recipes use them, that stands for a list of terms. The keys that a config has
+decide which preset is meant, and the key `dialect` may name it. Keys of two presets, or of one beside native `terms`,
+contradict each other and are refused.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Preset:
 
 
 def _resolve_two_stage(own: FileKeys) -> tuple[TermSection, ...]:
-    """Terms of alpha * hard + (1 - alpha) * T^2 * KL, where alpha changes by epoch."""
+    """Build the terms of alpha * hard + (1 - alpha) * T^2 * KL, where alpha changes by epoch."""
     if own.use_progressive_distillation:
         alpha: ConfigSchedule = Staircase(own.alpha_start, own.alpha_end, own.progressive_epochs)
     else:
@@ -48,7 +49,7 @@ def _resolve_two_stage(own: FileKeys) -> tuple[TermSection, ...]:
 
 
 def _resolve_additive(own: FileKeys) -> tuple[TermSection, ...]:
-    """Terms of hard + distill_weight * T^2 * KL, where T goes from start to end by a cosine."""
+    """Build the terms of hard + distill_weight * T^2 * KL, where T follows half a cosine from start to end."""
     start = 1.0 if own.distill_temp_start is None else own.distill_temp_start
     end = 4.0 if own.distill_temp_end is None else own.distill_temp_end
     return (
@@ -80,7 +81,7 @@ def find_preset(keys: FileKeys, own: FileKeys, stage: Stage) -> tuple[str, list[
     """Find out which keys describe the loss of a stage, and what contradicts them.
 
     If the group `stage1` or `stage2` describes the loss, all flat keys of the loss are ignored together;
-    every other key wins alone.
+    any other key of the group replaces only the flat key of its name.
 
     Args:
         keys: The keys of the file.
@@ -126,10 +127,10 @@ def _explain_two_presets(named: Mapping[str, list[str]], declared: str | None) -
 def resolve_loss(
     keys: FileKeys, own: FileKeys, stage: Stage, task: type[TaskKind], problems: list[Problem]
 ) -> tuple[TermSection, ...]:
-    """The terms of the loss of one stage.
+    """Compute the terms of the loss of one stage.
 
     Stage 1 learns from hard labels, and stage 2 from what the flat keys of a preset stand for; in both, native terms
-    win.
+    have precedence.
 
     Args:
         keys: The keys of the file.

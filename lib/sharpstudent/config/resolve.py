@@ -104,14 +104,14 @@ def _check_fitted(teacher: TeacherKeys, where: str) -> Iterator[Problem]:
 
 
 def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
-    """The teachers of a stage.
+    """List the teachers of a stage.
 
     Args:
         own: The keys as the stage reads them (`take_stage`).
         stage: The stage; stage 1 has no teachers.
 
     Returns:
-        Those of the list, or the one that the two flat keys name.
+        The teachers in the list `teachers`, or the one that the two flat keys name.
     """
     if stage == 1:
         return ()
@@ -125,14 +125,14 @@ def resolve_teachers(own: FileKeys, stage: Stage) -> tuple[TeacherSection, ...]:
 
 
 def name_weights_key(config: RunConfig, index: int) -> str:
-    """The key that names the file of a teacher.
+    """Name the key that gives the file of a teacher's weights.
 
     Args:
         config: The resolved config.
         index: The place of the teacher in the list, from 0.
 
     Returns:
-        The flat key where it can say all that the list says, else the key in the list.
+        The flat key if the teacher can be written with the two flat keys, else the key in the list.
     """
     if len(config.teachers) == 1:
         only = config.teachers[0]
@@ -211,7 +211,7 @@ def resolve(
 
 
 def take_stage(keys: FileKeys, stage: Stage) -> FileKeys:
-    """The flat keys as one stage reads them.
+    """Compute the values that the flat keys have in one stage.
 
     Args:
         keys: The keys of the file.
@@ -261,7 +261,7 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
 
 
 def check_name(name: str) -> list[Problem]:
-    """The name becomes a part of a folder name, so it may have no character with a meaning in a path or a glob."""
+    """Check that a name can be a part of a folder name: it may have no character with a meaning in a path or a glob."""
     if len(name) <= LONGEST_NAME and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         return []
     return [
@@ -276,7 +276,7 @@ def check_name(name: str) -> list[Problem]:
 
 
 def check_allow(allow: Sequence[str]) -> list[Problem]:
-    """A problem for each name that `--allow` does not know."""
+    """Return a problem for each name that `--allow` does not know."""
     known = "; ".join(f"{name}: {meaning}" for name, meaning in ALLOWANCES.items())
     return [
         Problem(
@@ -288,7 +288,7 @@ def check_allow(allow: Sequence[str]) -> list[Problem]:
 
 
 def _check_models(own: FileKeys) -> list[Problem]:
-    """A problem for each model that is not named, and that the task has no default for."""
+    """Return a problem for each model that the config does not name and for which the task has no default."""
     wanted = {"student": own.student}
     if own.teachers is None and own.teacher_weights is not None:
         wanted["teacher"] = own.teacher
@@ -341,7 +341,7 @@ def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
 
 
 def _check_weights(own: FileKeys, allow: Sequence[str]) -> Iterator[Problem]:
-    """A problem for each of the two files of weights that stage 2 needs and does not have."""
+    """Return a problem for each file of weights (the student's and the teacher's) that stage 2 needs and lacks."""
     if own.teacher_weights is None and own.teachers is None:
         yield Problem(
             "teacher_weights",
@@ -362,7 +362,7 @@ def _check_weights(own: FileKeys, allow: Sequence[str]) -> Iterator[Problem]:
 
 
 def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
-    """Build the section of the optimiser. A schedule makes the keys idle that shape a plain number."""
+    """Build the section of the optimiser. Beside a schedule, the keys that change a plain number have no effect."""
     schedules = {name: getattr(own, name) for name in SHAPED_BY if isinstance(getattr(own, name), ConfigSchedule)}
     idle: dict[str, Any] = {key: value for name in schedules for key, value in SHAPED_BY[name].items()}
     return OptimizerSection(

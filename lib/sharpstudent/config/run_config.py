@@ -45,7 +45,7 @@ Stage = Literal[1, 2]
 # The script of each stage, for messages that send the user to the right one.
 SCRIPTS: dict[Stage, str] = {1: "train_student_only.py", 2: "main_distillation.py"}
 
-# What `--allow NAME` can permit: everything that is refused "unless forced" has a name here and nowhere else.
+# The names that `--allow NAME` takes: each permits one thing that is otherwise refused. There is no other list of them.
 ALLOWANCES = {
     "unpretrained-student": "stage 2 without stage-1 weights (the student then starts from `student_init`)",
     "partial-weights": "weights that do not match every tensor of the backbone",
@@ -85,7 +85,7 @@ class TaskKind(Protocol):
 
 
 class FindTask(Protocol):
-    """How the class of a task is found by its name: `sharpstudent.registry.find_task`."""
+    """The type of the function that finds the class of a task by its name: `sharpstudent.registry.find_task`."""
 
     def __call__(
         self,
@@ -96,7 +96,7 @@ class FindTask(Protocol):
         where: str = "task",
         remedy: str | None = None,
     ) -> type[TaskKind]:
-        """The class of the task of this name."""
+        """Find the class of the task of this name."""
         ...
 
 

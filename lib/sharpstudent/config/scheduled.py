@@ -27,21 +27,29 @@ from sharpstudent.core.schedules import (
 
 
 def build_lr_schedule(section: OptimizerSection) -> Schedule:
-    """The learning rate: the config's schedule, else flat, then linear to 0, after a warm-up if there is one."""
+    """Build the schedule of the learning rate.
+
+    It is the config's schedule, if there is one. Otherwise the rate is constant, after a warm-up if there is one, and
+    then falls linearly to 0.
+    """
     if section.lr_schedule is not None:
         return section.lr_schedule
     return FlatThenLinear(section.lr, flat=section.flat, warmup=section.warmup)
 
 
 def build_rho_schedule(section: OptimizerSection) -> Schedule:
-    """The SAM radius: the config's schedule, else constant unless it has a warm-up or moves to `rho_end`."""
+    """Build the schedule of the SAM radius.
+
+    It is the config's schedule, if there is one. Otherwise the radius is constant, unless it has a warm-up or changes
+    to `rho_end`.
+    """
     if section.rho_schedule is not None:
         return section.rho_schedule
     end = section.rho if section.rho_end is None else section.rho_end
     return RiseThenLinear(section.rho, end=end, rise=section.rho_warmup)
 
 
-# The keys that shape a plain number, and the value with which each does nothing.
+# The keys that change a plain number in the course of a run, and the value at which each has no effect.
 SHAPED_BY: dict[str, dict[str, float | None]] = {
     "lr": {"flat": 1.0, "warmup": 0.0},
     "rho": {"rho_end": None, "rho_warmup": 0.0},
@@ -62,7 +70,7 @@ def scale(number: float | ConfigSchedule, factor: float) -> float | ConfigSchedu
 
 
 def show_number(number: float | ConfigSchedule, epochs: int) -> str:
-    """A number, or the two ends of a schedule within a run, as text.
+    """Write a number, or the first and last value of a schedule within a run, as text.
 
     Args:
         number: The number or the schedule.
@@ -79,7 +87,7 @@ def show_number(number: float | ConfigSchedule, epochs: int) -> str:
 
 
 def compute_peak(number: float | ConfigSchedule, epochs: int) -> float:
-    """The highest value within a run.
+    """Compute the highest value within a run.
 
     Args:
         number: The number or the schedule.
@@ -94,7 +102,7 @@ def compute_peak(number: float | ConfigSchedule, epochs: int) -> float:
 
 
 def probe(schedule: ConfigSchedule, epochs: int) -> list[tuple[int, float]]:
-    """Compute a schedule at the points of a run among which its lowest and highest values are.
+    """Compute a schedule at points of a run that include its lowest and its highest value.
 
     Args:
         schedule: The schedule.
@@ -145,7 +153,7 @@ def check_schedule(section: ConfigSchedule, epochs: int, where: str, **bounds: f
 
 
 def describe_schedule(schedule: ConfigSchedule, epochs: int, where: str) -> list[str]:
-    """Say what a run is too short to reach.
+    """Say which values of a schedule a run is too short to reach.
 
     Args:
         schedule: The schedule.
@@ -172,7 +180,7 @@ def describe_schedule(schedule: ConfigSchedule, epochs: int, where: str) -> list
 def check_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Problem]:
     """Check the schedules of lr and rho.
 
-    They must stay in range and have no complement, and no other key may shape the same number. A key outside the group
+    They must stay in range and have no complement, and no other key may change the same number. A key outside the group
     of the schedule (a flat `flat` beside `stage1.lr`) counts for the other stage; `describe_schedules` says so.
 
     Args:
@@ -226,7 +234,7 @@ def describe_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]
 
 
 def _list_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> list[tuple[str, str, ConfigSchedule]]:
-    """(name, key path, schedule) of lr and rho, as far as they are schedules."""
+    """List (name, key path, schedule) for lr and rho, for each of them that is a schedule."""
     group = keys.get_group(stage)
     places = {name: name if getattr(group, name) is None else f"stage{stage}.{name}" for name in SHAPED_BY}
     found = [(name, where, getattr(own, name)) for name, where in places.items()]
@@ -234,7 +242,7 @@ def _list_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> list[tuple[s
 
 
 def _list_rivals(keys: FileKeys, stage: Stage, name: str, *, within: str) -> Sequence[str]:
-    """Keys that the user set and that would shape the same number as a schedule at `within`."""
+    """List the keys that the user set and that would change the same number as the schedule at `within`."""
     group = keys.get_group(stage)
     inner = [f"stage{stage}.{key}" for key in SHAPED_BY[name] if _is_given(group, key)]
     outer = [key for key in SHAPED_BY[name] if within == name and _is_given(keys, key)]
@@ -242,7 +250,7 @@ def _list_rivals(keys: FileKeys, stage: Stage, name: str, *, within: str) -> Seq
 
 
 def _is_given(keys: object, key: str) -> bool:
-    """Whether a key was written, with a value that shapes anything."""
+    """Return whether the user gave a key, with a value that has an effect."""
     idle = {name: value for shapes in SHAPED_BY.values() for name, value in shapes.items()}
     given: set[str] = getattr(keys, "model_fields_set")  # noqa: B009, of either model
     value = getattr(keys, key)
@@ -250,7 +258,7 @@ def _is_given(keys: object, key: str) -> bool:
 
 
 def _find_field(schedule: ConfigSchedule, value: float, fits: Callable[[float], bool]) -> str:
-    """The field that makes a value wrong, such as `.start` or `.points.10`; "" where there is only one."""
+    """Find the field that makes a value wrong, such as `.start` or `.points.10`; "" where there is only one."""
     if schedule.kind == "constant" or schedule.complement:
         return ""
     equal = [f".{name}" for name, number in schedule.numbers.items() if number == value]
@@ -259,5 +267,5 @@ def _find_field(schedule: ConfigSchedule, value: float, fits: Callable[[float], 
 
 
 def _show(value: float | None) -> str:
-    """A number as text; 2 and not 2.0."""
+    """Write a number as text: 2 and not 2.0."""
     return str(int(value)) if value is not None and value.is_integer() and abs(value) < 1e7 else show(value)

@@ -1,4 +1,4 @@
-"""The config that a run folder keeps: how it is found, loaded, and compared with what a command says now."""
+"""Finds and loads the config that a run folder keeps, and compares it with the config of the present command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AUTO = "auto"  # the word of `--resume auto`; a run folder of that name is `./au
 STORED_NAME = "config.json"
 
 STATE_NAMES = ("last.pth", "last_previous.pth")  # files in weights/ that a run can resume from
-MOST_CHANGES = 5  # differences that a note lists
+MOST_CHANGES = 5  # the most differences that a note lists
 
 # Keys that a resume may change freely, because they do not affect what is learnt.
 FREE_KEYS = (
@@ -57,10 +57,10 @@ def find_run(run: str, output_root: str) -> Path:
 
 
 def find_own_run(wanted: RunConfig, task: type[TaskKind]) -> tuple[Path | None, list[str]]:
-    """Find the newest run under `output_root` that a config would have made, for `--resume auto`.
+    """Find the newest run under `output_root` that has a given config, for `--resume auto`.
 
-    It has the same name, config name and stage, no difference in its config, and a saved state. The newest is the one
-    whose state was saved last.
+    Such a run has the same name, config name and stage, no difference in its config, and a saved state. The newest is
+    the one whose state was saved last.
 
     Args:
         wanted: The config.
@@ -108,7 +108,7 @@ def _list_folders(root: Path) -> list[Path]:
 
 
 def _find_last_save(folder: Path, wanted: RunConfig, task: type[TaskKind]) -> tuple[int | None, str | None]:
-    """(Time of the last save [ns], None) of a run of the wanted config; (None, reason) or (None, None) of another."""
+    """Return (time of the last save [ns], None) for a run of the wanted config, else (None, reason) or (None, None)."""
     has_our_name = _is_named(folder, wanted)
     if not (folder / STORED_NAME).is_file():
         return None, f"it has no {STORED_NAME}, as after a kill right at the start" if has_our_name else None
@@ -229,7 +229,7 @@ def _show(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _flatten(config: RunConfig) -> dict[str, Any]:
-    """Dotted key -> value, where terms are keyed by their names and teachers by their places.
+    """Return dotted key -> value, where terms are keyed by their names and teachers by their places.
 
     Values are not shortened as in messages: that could hide a difference at the end of a text.
     """

@@ -56,7 +56,7 @@ class NumberSetting:
 
     @property
     def bounds(self) -> dict[str, float | None]:
-        """Its range, as `config.scheduled.check_schedule` takes it."""
+        """Return its range, as `config.scheduled.check_schedule` takes it."""
         return {"above": self.above, "at_least": self.at_least, "below": self.below}
 
 
@@ -68,7 +68,7 @@ class ChoiceSetting:
         meaning: What it does, for messages and docs/config.md.
         choices: The allowed words; empty where any text is allowed, such as the name of a layer.
         default: The default value; None if it must be given.
-        is_silent: Whether a resolved term leaves it out at its default, as terms did before it existed.
+        is_silent: Whether a resolved term leaves it out at its default, so that configs from before it stay equal.
     """
 
     meaning: str
@@ -127,7 +127,7 @@ class TermSpec:
 
     @property
     def all_settings(self) -> dict[str, NumberSetting | ChoiceSetting]:
-        """Its own settings and the shared ones; `of` only for a term with a source."""
+        """Return its own settings and the shared ones; `of` is among them only for a term with a source."""
         shared = [name for name in self.shared if name != "of" or self.source is not None]
         return {**self.settings, **{name: SHARED_SETTINGS[name] for name in shared}}
 
@@ -217,7 +217,7 @@ TAKEN_NAMES = ("loss", "perturbed_loss", "grad_norm", "agreement")
 
 
 def list_terms(own: Mapping[str, TermSpec]) -> dict[str, TermSpec]:
-    """Every term that a config of a task may name: those of every task, and the task's own."""
+    """List every term that a config of a task may name: those of every task, and the task's own."""
     return {**TERMS, **own}
 
 
@@ -256,7 +256,7 @@ class TermKeys(Frozen):
     weight: Any = 1.0
 
     def resolve(self, spec: TermSpec) -> TermSection:
-        """The term in the form that a run keeps; `is_silent` settings at their default are left out."""
+        """Build the section that a run keeps of the term; `is_silent` settings at their default are left out."""
         given = {name: (setting, getattr(self, name)) for name, setting in spec.all_settings.items()}
         words = {name: value for name, (setting, value) in given.items() if isinstance(setting, ChoiceSetting)}
         silent = {name for name, (setting, value) in given.items() if _is_silent(setting, value)}
@@ -294,7 +294,7 @@ def _check_names(terms: tuple[TermKeys, ...]) -> tuple[TermKeys, ...]:
 
 
 def _refuse(what: str, expected: str, remedy: str) -> PydanticCustomError:
-    """An error that messages.py shows in these words."""
+    """Build an error of pydantic that messages.py shows in these words."""
     return PydanticCustomError("own_words", "{what}", {"what": what, "expected": expected, "remedy": remedy})
 
 
@@ -303,7 +303,7 @@ _NAME = Field(None, description="what logs call the term; default: its kind")
 
 
 def build_terms_type(known: Mapping[str, TermSpec]) -> Any:
-    """The type of the key `terms`: a list whose entries are read by the model of their kind."""
+    """Build the type of the key `terms`: a list in which the kind of each entry decides the model that reads it."""
     models = {name: _build_model(name, spec) for name, spec in known.items()}
     entry = build_union("term", models)
     return Annotated[tuple[entry, ...], AfterValidator(_check_names)]
@@ -347,5 +347,5 @@ def build_constant_term(term: str, weight: ConfigSchedule, **numbers: ConfigSche
 
 
 def as_schedule(number: ConfigSchedule | float) -> ConfigSchedule:
-    """A number as a constant schedule; a schedule as it is."""
+    """Turn a number into a constant schedule; a schedule is returned as it is."""
     return number if isinstance(number, ConfigSchedule) else Constant(float(number))
