@@ -1,1 +1,1 @@
-"""What every package uses: errors, files, randomness, schedules, types, options of scripts."""
+"""Code that every other package uses: errors, files, random states, schedules, types, options of scripts."""

@@ -1,4 +1,4 @@
-"""Loading a .pth without running code from it; each error of torch becomes one message."""
+"""Loads a .pth without running code from it, and turns the errors of torch into messages for the user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from sharpstudent.core.digests import DamagedCheckpointError, has_whole_records, is_archive
 from sharpstudent.core.errors import UserError
 
-# What torch says of a pickle that needs more than tensors and plain containers.
+# Parts of torch's message about a pickle that needs more than tensors and plain containers.
 _CODE = re.compile(
     r"(?i:unsupported global):? (?:GLOBAL )?(\S+)|unrecognized function (.+)|create new object .* got (.+)"
 )
@@ -30,14 +30,14 @@ def load_plain(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # errors follow where needed
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 (a reader of hostile bytes raises anything; each becomes one message)
+    except Exception as error:  # noqa: BLE001 (hostile bytes can raise any exception; each becomes a message)
         raise _explain(path, str(error) or type(error).__name__) from None  # torch's text advises weights_only=False
 
 
 def _explain(path: Path, text: str) -> UserError:
     reason = _first_words(text)
     if is_archive(path) and not has_whole_records(path):
-        # A changed bit in the pickle looks like a strange name; the checksum knows better.
+        # A changed bit in the pickle can look like the name of a function; the checksum shows that it is damage.
         return DamagedCheckpointError.of(path, "is damaged: a checksum does not fit; nothing in it was run", got=reason)
     code = _CODE.search(text)
     if code is None and not _is_other_pickle(path, text):
@@ -53,7 +53,7 @@ def _explain(path: Path, text: str) -> UserError:
 
 
 def _is_other_pickle(path: Path, text: str) -> bool:
-    """Whether a file is TorchScript, has torch's legacy .tar format, or is a pickle that imports or calls something."""
+    """Return whether a file is TorchScript, torch's legacy .tar format, or a pickle that imports or calls something."""
     if any(words in text for words in _OTHER_FORMATS):
         return True
     try:
@@ -64,6 +64,6 @@ def _is_other_pickle(path: Path, text: str) -> bool:
 
 
 def _first_words(text: str) -> str:
-    """The part of torch's message that says what happened."""
+    """Return the part of torch's message that says what happened."""
     lines = [line.strip() for line in text.rpartition("WeightsUnpickler error:")[2].splitlines() if line.strip()]
     return (lines or ["no reason given"])[0][:200]

@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             add_help=False,
         )
-        if add_help:  # not listed among the options: who reads the list has just used it
+        if add_help:  # not listed among the options, because readers of the list have just used it
             self.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         self._words: Sequence[str] = ()
 

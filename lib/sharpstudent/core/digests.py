@@ -43,7 +43,7 @@ class DamagedCheckpointError(UserError):
     def of(
         cls, path: Path, what: str, *, expected: str | None = None, got: str | None = None
     ) -> DamagedCheckpointError:
-        """The error about one file.
+        """Build the error about one file.
 
         Args:
             path: The file.
@@ -79,7 +79,7 @@ def path_of_json(path: Path) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Read the JSON beside `path`; None where there is none that can be read. Then the .pth is read alone."""
+    """Read the JSON beside `path`; None where there is none that can be read, and the .pth is then read without it."""
     try:
         record = json.loads(path_of_json(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -89,7 +89,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def compute_contents(file: Path | IO[bytes]) -> str | None:
-    """Digest of the table of an archive (name, CRC32 and size of each record); None if it cannot be read."""
+    """Compute the digest of an archive's table (name, CRC32 and size of each record); None if it cannot be read."""
     try:
         with zipfile.ZipFile(file) as archive:
             lines = [f"{i.filename} {i.CRC:08x} {i.file_size}" for i in archive.infolist()]
@@ -99,7 +99,7 @@ def compute_contents(file: Path | IO[bytes]) -> str | None:
 
 
 def has_whole_records(path: Path) -> bool:
-    """Whether every record of the archive matches its CRC32, which torch does not check."""
+    """Check whether every record of the archive matches its CRC32; torch does not do so."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -108,13 +108,13 @@ def has_whole_records(path: Path) -> bool:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is, or was before it was damaged, the zip archive that torch writes."""
+    """Return whether a file is the zip archive that torch writes, or was one before it was damaged."""
     with open(path, "rb") as file:
         if file.read(2) == b"PK":
             return True
     try:
         return zipfile.is_zipfile(path)
-    except _BAD_ARCHIVE:  # its end is that of an archive, and damaged
+    except _BAD_ARCHIVE:  # its end is that of an archive and is damaged
         return True
 
 
@@ -192,7 +192,7 @@ def _verify_safetensors(path: Path) -> tuple[str, ...]:
 
 
 def _compute_digest(header: Mapping[str, Any], data: memoryview) -> str:
-    """Compute the sha256 of a header without its digest, in one form of JSON, and of the tensors."""
+    """Compute the sha256 of the tensors and of a header without its digest, written as JSON in one fixed form."""
     digest = hashlib.sha256(_to_json(header))
     digest.update(data)
     return digest.hexdigest()

@@ -21,13 +21,13 @@ T = TypeVar("T")
 
 
 class ExitCode(IntEnum):
-    """What a script returns to the shell; only the two training scripts can return 3."""
+    """The exit codes of the scripts; only the two training scripts can return 3."""
 
     OK = 0
     USER_ERROR = 2
     TRAINING_STOPPED = 3
     INTERRUPTED = 130  # SIGINT, state saved
-    UNREAD = 141  # nobody reads standard output any more, as in `SCRIPT | head`; the shell's number for SIGPIPE
+    UNREAD = 141  # the reader of standard output has closed it, as in `SCRIPT | head`; the shell's number for SIGPIPE
     TERMINATED = 143  # SIGTERM, state saved
 
 
@@ -50,7 +50,7 @@ class Problem:
     remedy: str | None = None
 
     def as_text(self) -> str:
-        """The problem as a message of several lines."""
+        """Write the problem as a message of several lines."""
         lines = [f"{self.where}: {self.what}"]
         for name, value in (("expected", self.expected), ("got", self.got), ("remedy", self.remedy)):
             if value is not None:
@@ -90,7 +90,7 @@ class UserError(Exception):
         return type(self), self.problems
 
     def as_text(self) -> str:
-        """All problems as one message."""
+        """Write all problems as one message."""
         if len(self.problems) == 1:
             return self.problems[0].as_text()
         body = "\n".join(f"  - {p.as_text()}".replace("\n", "\n    ") for p in self.problems)
@@ -156,7 +156,7 @@ def choose(choices: Mapping[str, T], name: str, where: str) -> T:
 
 
 class TrainingStopped(Exception):
-    """Training ended itself to protect the run (too many skipped steps, a non-finite score); exit code 3."""
+    """Training stopped because going on was useless (too many skipped steps, a non-finite score); exit code 3."""
 
 
 class RunInterrupted(Exception):
@@ -171,8 +171,8 @@ class RunInterrupted(Exception):
 def exit_codes() -> Generator[None, None, None]:
     """Turn the known errors of a script into one message on standard error and their exit code.
 
-    Standard output that nobody reads any more ends the script with its own code and without a message. Any other error
-    is a defect of the program and keeps its traceback.
+    If the reader of standard output has closed it, the script ends without a message and with `ExitCode.UNREAD`. Any
+    other error is a defect of the program and keeps its traceback.
     """
     with _quiet_when_unread():
         try:
@@ -187,7 +187,7 @@ def exit_codes() -> Generator[None, None, None]:
             print(str(error), file=sys.stderr)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            # Training itself turns Ctrl-C into RunInterrupted; so this is before or after it.
+            # During training, Ctrl-C becomes RunInterrupted; so this Ctrl-C came before or after training.
             print("interrupted; there was nothing to save", file=sys.stderr)
             sys.exit(ExitCode.INTERRUPTED)
 
@@ -222,7 +222,7 @@ def _leave_unread() -> NoReturn:
 
 
 def _write_rest() -> None:
-    """Flush standard output now. At exit, Python could not raise an error of this flush any more."""
+    """Flush standard output now, because an error of the flush at exit could not be caught any more."""
     with contextlib.suppress(ValueError, AttributeError):  # closed, or a process that was started without one
         sys.stdout.flush()
 
@@ -236,10 +236,10 @@ def _drop_output() -> None:
 
 
 def _is_unread() -> bool:
-    """Whether standard output is a pipe that nobody reads any more."""
+    """Return whether standard output is a pipe whose reader has closed it."""
     try:
         _write_rest()
-        # Unbuffered output leaves nothing to flush, so no error appears above; the system knows the state of the pipe.
+        # With unbuffered output there is nothing to flush, so no error above; the system tells the state of the pipe.
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLOUT)
         return any(event & select.POLLERR for _, event in poll.poll(0))
@@ -250,12 +250,12 @@ def _is_unread() -> bool:
 
 
 def plural(unit: str) -> str:
-    """The plural of a unit: `samples`, `people`."""
+    """Return the plural of a unit: `samples`, `people`."""
     return {"person": "people"}.get(unit, f"{unit}s")
 
 
 def format_count_of(count: int, unit: str) -> str:
-    """A number of units in words.
+    """Write a number of units in words.
 
     Args:
         count: How many.

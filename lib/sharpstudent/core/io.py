@@ -1,12 +1,12 @@
-"""Files and signals: atomic writes, locks on folders, and signals that are held back while processes start or end.
+"""Atomic writes, locks on folders, and blocking of signals while processes start or end.
 
-A write leaves the old file or the new one, whatever kills the writer. A folder is reserved by a lock that the kernel
-releases when the process ends, however it ends.
+After a write the file is the old one or the new one, even if the writer was killed. A folder is reserved by a lock that
+the kernel releases when the process ends, however it ends.
 
 The lock is a POSIX record lock (`fcntl.lockf`) and not a `flock`. A `flock` belongs to the open file, which forked
 children share: a loader process that outlives a killed trainer by seconds would still hold it. A record lock belongs to
-the process that took it, is not inherited by a fork, and works on NFS. Its one trap: closing ANY handle of the file in
-that process releases it. So a process opens each lock file only once (`_HELD`).
+the process that took it, is not inherited by a fork, and works on NFS. But closing ANY handle of the file in that
+process releases it. So a process opens each lock file only once (`_HELD`).
 
 The file `.lock` stays in the folder, empty. If it were deleted, two processes could lock two files of that name.
 """
@@ -66,7 +66,7 @@ def atomic_path(path: Path, *, needed_bytes: int | None = None) -> Generator[Pat
             raise
         raise UserError(_explain_unwritable(path, error, needed_bytes)) from error
     finally:
-        # A folder that is a file or read-only refuses this too; the error above says so already.
+        # This fails, too, for a folder that is a file or read-only; the error above says so already.
         with contextlib.suppress(OSError):
             temporary.unlink()
 
@@ -82,7 +82,7 @@ def _explain_unwritable(path: Path, error: OSError, needed_bytes: int | None) ->
 
 
 def _is_about_another_file(error: OSError, path: Path, temporary: Path) -> bool:
-    """Whether an error is about a file other than the one to write, such as a source that cannot be read."""
+    """Return whether an error is about another file than the one to write, such as a source that cannot be read."""
     return isinstance(error.filename, str) and Path(error.filename) not in (temporary, path, *path.parents)
 
 
@@ -135,7 +135,7 @@ def append_text(path: Path, text: str, *, sync: bool = False) -> None:
                     os.fsync(file.fileno())
             except OSError:
                 with contextlib.suppress(OSError):
-                    file.truncate(size)  # a nearly full disk takes the first half of a line
+                    file.truncate(size)  # a nearly full disk may write only the first part of a line
                 raise
     except OSError as error:
         raise UserError(_explain_unwritable(path, error, len(content))) from error
@@ -144,7 +144,7 @@ def append_text(path: Path, text: str, *, sync: bool = False) -> None:
 def _write_all(file: FileIO, content: memoryview) -> None:
     done = 0
     while done < len(content):
-        done += file.write(content[done:])  # a full disk writes less than asked first, and fails then
+        done += file.write(content[done:])  # on a full disk, one call writes too little and the next fails
 
 
 def make_folder(path: Path, *, exist_ok: bool = True) -> None:
@@ -174,7 +174,7 @@ def make_folder(path: Path, *, exist_ok: bool = True) -> None:
 def disk_errors_as_user_errors(path: Path) -> Generator[None, None, None]:
     """Turn an OSError of the body into a UserError about `path`.
 
-    This is for writers of a library, which open their files themselves.
+    This is for libraries that open and write the file themselves.
     """
     try:
         yield
@@ -191,13 +191,13 @@ def remove_stray_temporaries(folder: Path) -> list[Path]:
 
 
 def compute_sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
+    """Compute the sha256 of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
+    """Wait until a file, or the list of names in a folder, is on the disk (fsync)."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -269,7 +269,7 @@ def lock_folder(folder: Path, say: Callable[[str], None], *, doing: str = "train
 
 
 def _identify(path: Path) -> tuple[int, int, int]:
-    """This process and the file at `path`, as numbers; (-1, -1) stands for a file that does not exist."""
+    """Identify this process and the file at `path` by numbers; (-1, -1) stands for a file that does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -329,7 +329,7 @@ def _explain_taken(folder: Path, holder: str, doing: str) -> Problem:
 
 @contextlib.contextmanager
 def stop_signals_blocked() -> Generator[None]:
-    """Hold Ctrl-C and SIGTERM back until the body has ended.
+    """Block Ctrl-C and SIGTERM until the body has ended.
 
     Processes that the body starts inherit this block. Without it, a signal could end them before they have set their
     own handlers.

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-# Uses of one (seed, epoch, index) that must be independent of each other.
+# Purposes that draw with the same (seed, epoch, index) and must be independent of each other.
 STREAMS = {"sample": 0, "order": 1, "replacement": 2}
 
 
 def build_generator(seed: int, epoch: int, index: int, stream: str = "sample") -> np.random.Generator:
-    """The generator of one (seed, epoch, index).
+    """Build the generator of one (seed, epoch, index).
 
-    The lowest word of the counter begins at 0, because the generator counts its draws there. So keys never overlap.
+    The generator counts its draws in the lowest word of the counter, which therefore begins at 0. So the random numbers
+    of different keys never overlap.
 
     Args:
         seed: The seed of the run, >= 0.
@@ -45,7 +46,7 @@ def seed_everything(seed: int) -> None:
 
 
 def capture_rng_state(*, device_type: str = "cpu") -> dict[str, Any]:
-    """The random states that a training step can advance.
+    """Return the random states that a training step can advance.
 
     They are in a form that `torch.load(weights_only=True)` accepts. The legacy state of NumPy is not among them:
     `weights_only` refuses it, and nothing in a step draws from it.

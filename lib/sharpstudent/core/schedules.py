@@ -1,7 +1,7 @@
-"""Scalar schedules: a value as a function of the progress of a run, for weights, temperature and learning rate.
+"""Schedules: scalars (learning rate, weights, temperature) as functions of the progress of a run.
 
-A config can write the schedules that have a `kind`; pydantic reads them from JSON, with these fields and bounds. Epochs
-count from 1, as in the logs and in the published table of the two-stage guide.
+The classes with a `kind` can be written in a config; pydantic reads them from JSON, with these fields and bounds.
+Epochs count from 1, as in the logs and in the published table of the two-stage guide.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Progress:
 
     @property
     def share_to_last(self) -> float:
-        """0 at the first step of the run, 1 at its last, and linear in between; 0 in a run of one step."""
+        """The linear share of the way from the first step of the run (0) to its last (1); 0 in a run of one step."""
         return self.done / max(1, self.epochs * self.steps_per_epoch - 1)
 
 
 class Schedule(Protocol):
-    """A scalar that depends on the progress of the run alone."""
+    """A scalar that depends on nothing but the progress of the run."""
 
     def __call__(self, progress: Progress) -> float:
         """The value at a step of the run."""
@@ -84,7 +84,7 @@ class ConfigSchedule:
         return round(1.0 - value, 12) if self.complement else value
 
     def _compute(self, progress: Progress) -> float:
-        """The value of the shape itself, without `complement`."""
+        """Compute the value of the shape, before `complement` is applied."""
         raise NotImplementedError
 
     @property
@@ -177,7 +177,7 @@ class Staircase(ConfigSchedule):
         stair = self.stairs * (progress.epoch - 1) // self.epochs
         # Rounded so that the table is exact to the digit (0.95 - 2 * 0.1 is 0.7499999999999999 otherwise).
         value = round(self.start - stair * 2 / (2 * self.stairs + 1) * (self.start - self.end), 12)
-        # Rounding must not carry a tiny weight past its ends.
+        # Rounding must not move a tiny weight beyond `start` or `end`.
         return max(min(self.start, self.end), min(max(self.start, self.end), value))
 
 
@@ -295,7 +295,7 @@ class RiseThenLinear:
 
 
 def _mix(start: float, end: float, share: float) -> float:
-    """`start` at share 0 and `end` at share 1, to the bit.
+    """Interpolate linearly: exactly `start` at share 0, and exactly `end` at share 1.
 
     The result never leaves the range of the two, and no sum of both can overflow.
     """

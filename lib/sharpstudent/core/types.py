@@ -1,4 +1,4 @@
-"""The few values that every package exchanges. Importing this loads neither torch nor NumPy.
+"""The types of the values that the packages exchange. Importing this loads neither torch nor NumPy.
 
 Legend: R rows of a batch, I inputs that several rows share, N rows of a table. A row is what a loss term and a metric
 work on: a picture, a sound, a head in a picture. A sample is what one index of a data set gives; it has 0, 1 or more
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     # What a model returns for a batch, by name: "logits", "heatmap", "aux.0", and feature maps as "features/LAYER".
     Outputs = Mapping[str, torch.Tensor]
-    # What a model returned for a data set, as columns of N rows, "id" and "group" (text) among them.
+    # A model's outputs for a data set as columns of N rows; the columns "id" and "group" (text) are among them.
     Table = Mapping[str, NDArray[Any]]
 else:
     Outputs = Table = Mapping
@@ -60,7 +60,7 @@ class Batch:
         return next(iter(self.inputs.values())).device
 
     def to(self, device: torch.device, *, memory_format: torch.memory_format | None = None) -> Batch:
-        """The batch on another device; the columns of `rows` stay as they are.
+        """Copy the batch to another device; the columns of `rows` stay as they are.
 
         Args:
             device: The device.
@@ -80,7 +80,7 @@ class Batch:
         return replace(self, inputs=inputs, targets=targets, weights=weights)
 
     def __getitem__(self, rows: slice) -> Batch:
-        """Consecutive rows (a slice of step 1) as a batch.
+        """Make a batch of consecutive rows (a slice of step 1).
 
         A shared input keeps only the elements that these rows read, and its index is renumbered.
         """
@@ -100,7 +100,7 @@ class Batch:
         """Split the batch into at most `parts` batches of consecutive samples.
 
         The parts have nearly the same number of samples, the larger ones first. Rows of one sample stay together,
-        because batch normalisation shall see them together.
+        because batch normalisation needs them in one forward pass.
         """
         starts = self._find_starts()
         count = min(parts, len(starts))
@@ -111,18 +111,18 @@ class Batch:
         return [self[start:end] for start, end in pairwise([*bounds, len(self)])]
 
     def _find_starts(self) -> list[int]:
-        """The first row of each sample that has rows; without the column "sample", each row is a sample."""
+        """Find the first row of each sample that has rows; without the column "sample", each row is a sample."""
         owners = self.rows.get("sample", range(len(self)))
         return [row for row in range(len(self)) if row == 0 or owners[row] != owners[row - 1]]
 
     def tensors(self) -> Iterator[Any]:
-        """Every tensor of the batch, including those among the rows."""
+        """List every tensor of the batch, including those among the rows."""
         for part in (self.inputs, self.targets, self.weights, self.rows):
             yield from (value for value in part.values() if hasattr(value, "share_memory_"))
 
 
 def _renumber(indices: Any) -> tuple[Any, Any]:
-    """The elements that are read, in rising order, and for each row the position of its element among them."""
+    """Return the elements that are read, in rising order, and for each row the position of its element among them."""
     return indices.unique(return_inverse=True)
 
 
@@ -147,7 +147,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model a task shall build.
+    """The description of a model that a task shall build.
 
     Attributes:
         name: Name of the architecture.
@@ -164,7 +164,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one training step did.
+    """The result of one training step.
 
     A skipped step leaves weights, buffers, optimiser, average and random states as they were.
 
