@@ -6,11 +6,11 @@ built-in ones are registered in the same way:
     [project.entry-points."sharpstudent.tasks"]
     digits = "digits.task:Digits"
 
-The metadata of an editable installation is as old as the installation. So the built-in names are read from the
-pyproject.toml of the checkout where there is one, and from the installed package otherwise.
+The metadata of an editable installation do not change when pyproject.toml does. So the built-in names are read from the
+pyproject.toml of the checkout, if there is one, and otherwise from the installed package.
 
 `package.module:Class` names a class that is not registered. Only the user may do that, in a config or by `--task`. A
-checkpoint, a model file and the stored config of a run can name registered tasks only: no file decides what is
+checkpoint, a model file and the stored config of a run can name registered tasks only, so that no file decides what is
 imported. The folders in which such a module is looked up are added at the end of `sys.path` and stay there. So their
 modules never replace installed ones, and the module can import its neighbours, also in the processes that load data.
 """
@@ -37,7 +37,8 @@ from sharpstudent.task import Task
 
 GROUP = "sharpstudent.tasks"
 PROJECT = "sharpstudent"
-_OF_THE_IMPORT = ("<frozen importlib", str(Path(importlib.__file__).parent))  # files whose frames no message shows
+# Files whose lines are left out of the tracebacks in messages.
+_OF_THE_IMPORT = ("<frozen importlib", str(Path(importlib.__file__).parent))
 _REFERENCE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 
 
@@ -83,7 +84,7 @@ def find_task(
 
 
 def list_tasks() -> list[str]:
-    """The names of all registered tasks."""
+    """List the names of all registered tasks."""
     return sorted({**_read_builtin(), **_list_registered()})
 
 
@@ -103,7 +104,7 @@ def build_task(config: RunConfig, task: type[Task] | None = None) -> Any:
 
 
 def _read_builtin() -> Mapping[str, str]:
-    """Name -> `package.module:Class` of this project's own tasks."""
+    """Read name -> `package.module:Class` of this project's own tasks."""
     try:
         text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     except OSError:
@@ -122,7 +123,7 @@ def _read_builtin() -> Mapping[str, str]:
 
 
 def _list_registered() -> dict[str, dict[str, str]]:
-    """Name -> `package.module:Class` -> the name of the installed package that registers it."""
+    """List name -> `package.module:Class` -> the name of the installed package that registers it."""
     from importlib import metadata
 
     found: dict[str, dict[str, str]] = {}
@@ -167,11 +168,11 @@ def _refuse_hidden(top: str, folders: Sequence[Path], where: str) -> None:
 
 def _find_in(top: str, folder: Path) -> importlib.machinery.ModuleSpec | None:
     spec = importlib.machinery.PathFinder.find_spec(top, [str(folder)])
-    return None if spec is None or spec.loader is None else spec  # a folder without __init__.py hides nothing
+    return None if spec is None or spec.loader is None else spec  # a folder without __init__.py hides no other module
 
 
 def _import(reference: str, where: str, who: str, folders: Sequence[Path] = ()) -> object:
-    """What `package.module:Class` names, which messages call `who`."""
+    """Import what `package.module:Class` names; messages call it `who`."""
     module_name, _, class_name = reference.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -205,7 +206,7 @@ def _check(found: object, where: str) -> type[Task]:
 
 
 def _find_gaps(found: type[Task], name: str, where: str) -> Iterator[Problem]:
-    """A problem for each thing that a task needs and this class lacks."""
+    """Return a problem for each attribute or method that a task needs and this class lacks."""
     missing = sorted(cast(frozenset[str], getattr(found, "__abstractmethods__", frozenset())))
     if missing:
         what = f"names {name}, which lacks {', '.join(missing)}"
@@ -256,7 +257,7 @@ def _explain_no_module(module: str, missing: str, where: str, folders: Sequence[
 
 
 def _explain_broken(error: Exception, module: str, where: str, who: str) -> Problem:
-    """The exception of a module's import, with the lines of the traceback from that module on."""
+    """Explain the exception of a module's import, with the lines of the traceback from that module on."""
     import traceback
 
     frames = [

@@ -1,4 +1,4 @@
-"""The class that every task derives from, and every other name that the code of a task imports.
+"""The base class of all tasks; it also exports every other name that the code of a task imports.
 
 Importing this loads neither torch nor NumPy, so that a mistake in a command line is reported at once.
 
@@ -51,7 +51,7 @@ __all__ = [
 
 
 class Task(ABC):
-    """What a model shall learn: data, models and metrics. A task holds its section and facts, and never changes.
+    """A learning task: its data, models and metrics. A task holds its section and facts, and is immutable.
 
     Attributes:
         Section: The class of the task's own keys in a config.
@@ -60,8 +60,8 @@ class Task(ABC):
         group_unit: What reports call a group.
         terms: The task's own loss terms by name, beside those of `config.terms`.
         renderer: `module:Class` that draws and reports for this task, loaded when needed; None for the general one.
-        pretrained: Other values of the key `student_init` -> the `module:function` that loads such weights into a
-            model, as `models.pretrained.load_imagenet` does.
+        pretrained: Further values of the key `student_init`, each with the `module:function` that loads such weights
+            into a model, as `models.pretrained.load_imagenet` does.
         allow: The names that the user gave with `--allow`: what is permitted in this run.
     """
 
@@ -140,7 +140,7 @@ class Task(ABC):
         return collate(samples, groups)
 
     def example_batch(self, count: int) -> Batch:
-        """A batch of `count` samples with the targets that the terms read, for shapes and costs.
+        """Make a batch of `count` samples with the targets that the terms read, to compute shapes and costs.
 
         It opens no file.
         """
@@ -174,12 +174,12 @@ class Task(ABC):
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:
-        """The metrics of a line on the console; all of them unless the task chooses."""
+        """List the metrics that a line on the console shows: all of them, unless the task overrides this."""
         return tuple(self.metrics)
 
 
 def _find_correct(table: Table) -> NDArray[np.float64]:
-    """For each row 1.0 if its label has the largest logit (of equal ones the first), else 0.0: (N,)."""
+    """Return 1.0 for each row whose label has the largest logit (of equal ones the first), else 0.0 (N,)."""
     from sharpstudent.metrics.checks import check_logits
 
     logits, labels = check_logits(table["logits"], table["label"])
@@ -227,7 +227,7 @@ class ClassificationTask(Task):
             cls.metrics = dict([(accuracy[0], replace(accuracy[1], chance=1.0 / len(cls.classes))), *rest])
 
     def rows(self, outputs: Outputs, batch: Batch) -> Table:
-        """Logits and labels.
+        """Collect logits and labels of a batch.
 
         Args:
             outputs: What the model returned for the batch.

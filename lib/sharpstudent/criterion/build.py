@@ -1,8 +1,8 @@
 """Builds the criterion from the terms of the config, and checks that each term has a gradient.
 
-Each term is built by the function that config/terms.py names for it. Some terms that work with a thousand classes are
-constant with two: their value looks like a loss, but their gradient is 0. So before a run begins, the gradient of each
-term is computed on random outputs.
+Each term is built by the function that config/terms.py names for it. Some losses that work with a thousand classes are
+constant with two classes: their value looks like a loss, but their gradient is 0. So before a run begins, the gradient
+of each term is computed on random outputs.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def check_gradient(term: WeightedTerm, shapes: Shapes, example: Batch | None = N
 def compute_gradient_share(term: WeightedTerm, shapes: Shapes, example: Batch | None = None) -> float:
     """Measure how sensitive a term is to the outputs of the student, relative to kd (T = 3).
 
-    The sensitivity is the sum of |gradient| |input| (L2 norms) over the outputs and feature maps of the student: by how
-    much the loss would change if they changed by their own size. So maps of any size can be compared.
+    The sensitivity is the sum of |gradient| |input| (L2 norms) over the student's outputs and feature maps: a bound on
+    how much the loss changes, to first order, if they change by their own norm. So maps of any size can be compared.
 
     Args:
         term: The term.
@@ -113,7 +113,7 @@ def _make_batch(classes: int) -> Batch:
 def _draw_outputs(
     shapes: Mapping[str, tuple[int, ...]], logits: Tensor, rows: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """An output of each name: the given logits where they have as many rows, and random values otherwise."""
+    """Draw random values for each output; an output called `logits` with as many rows gets the given logits."""
     outputs: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         if name == "logits" and len(logits) == rows:
@@ -197,7 +197,7 @@ def _build_term(
 
 
 def _find_builder(name: str, builder: str) -> Callable[[TermSection, Shapes], WeightedTerm]:
-    """The function that makes a term: from a file beside this one, or from a module of the task."""
+    """Find the function that makes a term, in a file beside this one or in a module of the task."""
     module, function = builder.split(":")
     try:
         return getattr(importlib.import_module(f"{__package__}.{module}" if name in TERMS else module), function)

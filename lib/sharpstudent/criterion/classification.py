@@ -1,4 +1,4 @@
-"""Terms of classification with hard labels. Legend: B rows, C classes, y label.
+"""Loss terms for classification with hard labels. Legend: B rows, C classes, y label.
 
 Cross-entropy with label smoothing s (Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision",
 section 7):
@@ -51,7 +51,7 @@ def build_cross_entropy(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy with label smoothing, computed in fp32.
+    """Compute the cross-entropy with label smoothing, in fp32.
 
     Args:
         logits: (B, C).
@@ -105,7 +105,7 @@ def build_binary(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_binary(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of the margins, computed in fp32.
+    """Compute the binary cross-entropy of the margins, in fp32.
 
     Args:
         logits: (B, 2) or (B, 1).
@@ -146,7 +146,7 @@ def build_focal(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Focal loss, computed in fp32.
+    """Compute the focal loss, in fp32.
 
     Args:
         logits: (B, C), C >= 2.

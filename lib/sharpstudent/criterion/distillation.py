@@ -1,4 +1,4 @@
-"""Terms of soft labels: the student learns from the logits of a teacher, or of its own averaged weights.
+"""Loss terms with soft labels: the student learns from the logits of a teacher, or of its own averaged weights.
 
 Legend: B rows, C classes, T temperature, t teacher, s student.
 
@@ -49,7 +49,7 @@ def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_kd_over_pixels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Compute `compute_kd` of maps, each of which is one distribution over its pixels.
+    """Compute `compute_kd` for maps, where the softmax is over the pixels of a map.
 
     Args:
         student: Maps of logits (B, H, W) or (B, 1, H, W).
@@ -63,7 +63,7 @@ def compute_kd_over_pixels(student: Tensor, teacher: Tensor, temperature: float)
 
 
 def compute_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student), computed in fp32.
+    """Compute T^2 * KL(teacher || student), in fp32.
 
     Args:
         student_logits: (B, C).
@@ -77,8 +77,8 @@ def compute_kd(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
         ValueError: For other shapes or temperatures.
     """
     _check(student_logits, teacher_logits, temperature)
-    # fp32 before the division: half precision loses the small differences that T leaves. log_softmax and not
-    # softmax().log(), which is -inf for a confident student.
+    # fp32 before the division: half precision loses the small differences that remain after division by T. log_softmax
+    # and not softmax().log(), which is -inf for a confident student.
     log_student = F.log_softmax(student_logits.float() / temperature, dim=1)
     log_teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
     return temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
@@ -120,7 +120,7 @@ def build_sigmoid_distillation(section: TermSection, shapes: Shapes) -> Weighted
 
 
 def compute_kd_sigmoid(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(teacher || student) of the margins, computed in fp32.
+    """Compute T^2 * KL(teacher || student) of the margins, in fp32.
 
     Args:
         student_logits: (B, 1) or (B, 2).

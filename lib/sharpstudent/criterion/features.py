@@ -53,9 +53,9 @@ def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
-    """Distance between two feature maps with the same number of channels, computed in fp32; 0 when they are equal.
+    """Compute the distance between two feature maps with the same number of channels, in fp32; it is 0 for equal maps.
 
-    A map of the teacher with another grid is resized to that of the student by adaptive average pooling.
+    A teacher's map with another grid is resized to the grid of the student's map by adaptive average pooling.
 
     Args:
         projected: The student's map after the projection, (B, C, h, w) or (B, N, D).
@@ -100,11 +100,11 @@ def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: s
 
 
 def _explain_misfit(student: tuple[int, ...], teacher: tuple[int, ...], images: int) -> str | None:
-    """Why two maps of these shapes cannot be compared; None if they can."""
+    """Explain why two maps of these shapes cannot be compared; None if they can."""
     for whose, shape in (("student", student), ("teacher", teacher)):
         if len(shape) not in (3, 4):
             return f"that of the {whose} gives no feature map"
-        if shape[0] != images:  # some attention blocks fold places into the batch
+        if shape[0] != images:  # some attention blocks merge positions into the batch dimension
             return f"that of the {whose} does not give one map an image"
         if len(shape) == 4 and shape[1] == shape[2] != shape[3]:  # pictures are square, and so are their maps
             return f"that of the {whose} has its channels last"

@@ -31,7 +31,7 @@ def build_heatmap(section: TermSection, shapes: Shapes) -> WeightedTerm:
 
 
 def compute_heatmap(maps: Tensor, target: Tensor) -> Tensor:
-    """Mean binary cross-entropy of the pixels, computed in fp32.
+    """Compute the mean binary cross-entropy of the pixels, in fp32.
 
     Args:
         maps: Logits (B, H, W) or (B, 1, H, W).

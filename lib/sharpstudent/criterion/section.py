@@ -1,4 +1,4 @@
-"""What the builders of terms share: sections with all settings, shapes of the models' outputs, and `make_*` helpers."""
+"""Helpers for the builders of terms: sections with all settings, shapes of the models' outputs, `make_*` functions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of what the models return for `rows` rows, by the names of their outputs.
+    """The shapes of the models' outputs for a batch of `rows` rows, by the names of the outputs.
 
     `logits` has (rows, classes); feature maps are called `features/LAYER` and have (rows, C, h, w) or (rows, N, D).
 
@@ -35,7 +35,7 @@ class Shapes:
     rows: int = 2
 
     def count_classes(self, output: str = "logits") -> int:
-        """How many values the student gives per row in an output: C of (rows, C), and 1 for other shapes."""
+        """Count the values per row in an output of the student: C for a shape (rows, C), and 1 for other shapes."""
         names = find_matches(output, self.student)
         shape = self.student[names[0]] if names else ()
         return shape[1] if len(shape) == 2 else 1
@@ -131,7 +131,7 @@ def make_target_term(
     on: str = "logits",
     target: str = "label",
 ) -> WeightedTerm:
-    """Make a term of one output of the student and one target of the batch.
+    """Make a term that compares one output of the student with one target of the batch.
 
     An `on` such as `aux.*` takes the mean over all outputs that match. The weights of the rows are those of the batch
     with the name of the target, unless the section names others.
@@ -155,7 +155,7 @@ def make_target_term(
 
 
 def make_teacher_term(section: TermSection, shapes: Shapes, compute: Callable[..., Tensor]) -> WeightedTerm:
-    """Make a term of one output of the student and one output of the teacher, or of the averaged weights.
+    """Make a term that compares one output of the student with one of the teacher, or of the averaged weights.
 
     Args:
         section: The term in the config. `on` names the student's output, as in `make_target_term`. `of` names the
@@ -269,5 +269,5 @@ def check_outputs(section: TermSection, shapes: Shapes, *, least: int = 1, most:
 
 
 def name_term(section: TermSection) -> str:
-    """The name of the term in messages."""
+    """Return the name of the term for messages."""
     return f"term {section.name!r}" if section.name == section.term else f"term {section.name!r} ({section.term})"

@@ -40,7 +40,7 @@ class WeightedTerm:
         module: A module with parameters that are trained with the student, such as a projection. It may have no
             buffers, because a step that fails would not restore them.
         student_layers: Layers of the student whose feature maps it reads, as `features/LAYER`.
-        teacher_layers: The same for the teacher.
+        teacher_layers: Layers of the teacher whose feature maps it reads.
     """
 
     name: str
@@ -57,7 +57,7 @@ class WeightedTerm:
 
 @dataclass(frozen=True)
 class LossValue:
-    """A value of the criterion.
+    """The value of the criterion on a batch.
 
     Attributes:
         total: The weighted sum, a scalar with its graph.
@@ -100,7 +100,7 @@ class WeightedSum:
         return tuple(dict.fromkeys(layer for term in self.terms for layer in term.teacher_layers))
 
     def count(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """For each term, the sum of the weights of all rows in these parts of a batch: the divisor of its mean."""
+        """Sum, for each term, the weights of all rows in these parts of a batch: the divisor of its weighted mean."""
         return {
             term.name: sum(
                 float(len(batch) if weights is None else weights.sum())
@@ -119,7 +119,7 @@ class WeightedSum:
         *,
         totals: Mapping[str, float] | None = None,
     ) -> LossValue:
-        """The weighted sum on one batch, or on one part of it.
+        """Compute the weighted sum on one batch, or on one part of it.
 
         A term of weight 0 is not computed: 0 * inf would be nan. A term whose rows all weigh 0 is 0, with its graph.
 
@@ -151,7 +151,7 @@ class WeightedSum:
         return LossValue(total=total, terms=values)
 
     def describe(self, progress: Progress) -> dict[str, float]:
-        """Every number of the loss at this progress, for logs: `hard/weight`, `kd/temperature` and so on."""
+        """List every number of the loss at this progress, for logs: `hard/weight`, `kd/temperature` and so on."""
         numbers: dict[str, float] = {}
         for term in self.terms:
             numbers[f"{term.name}/weight"] = _compute_weight(term, progress)
@@ -187,12 +187,12 @@ def check_values(term: WeightedTerm, values: Tensor, rows: int) -> None:
 
 
 def _find_weights(term: WeightedTerm, batch: Batch) -> Tensor | None:
-    """The weights of the rows (R,) for a term; None where every row counts as 1."""
+    """Find the weights of the rows (R,) for a term; None where every row has weight 1."""
     return None if term.where is None else batch.weights.get(term.where)
 
 
 def _reduce(term: WeightedTerm, values: Tensor, batch: Batch, total: float) -> Tensor:
-    """sum(w l) / total: the share of this part in the weighted mean over the rows of the whole batch."""
+    """Compute sum(w l) / total, the part of the batch's weighted mean that comes from these rows."""
     check_values(term, values, len(batch))
     if term.couples_rows:
         return values

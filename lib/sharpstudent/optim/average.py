@@ -1,4 +1,4 @@
-"""An exponential moving average of the student's weights and buffers (timm's), and the number of its updates."""
+"""The exponential moving average (EMA) of the student's weights and buffers, computed with timm's implementation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class WeightAverage:
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The averaged model and the number of updates."""
+        """Return the averaged model and the number of updates."""
         return {"model": self.model.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Builds SAM over SGD or AdamW from the optimiser's section of the config; and the loss scale of fp16.
+"""Builds SAM over SGD or AdamW from the optimiser's section of the config, and defines the loss scale of fp16.
 
 `build_lr_schedule` and `build_rho_schedule` of the config are exported from here, too.
 """
@@ -57,8 +57,8 @@ def group_parameters(model: nn.Module, *, weight_decay: float) -> list[dict[str,
         weight_decay: The weight decay of the first group.
 
     Returns:
-        The group of weights (decayed) and that of vectors, which are biases and norm layers (not decayed); empty groups
-        are left out.
+        The group of weights, which are decayed, and the group of vectors (biases, parameters of norm layers), which are
+        not; empty groups are left out.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [

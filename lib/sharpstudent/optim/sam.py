@@ -6,8 +6,8 @@ equation 5.
 
     g = grad L(w);  e = rho T^2 g / ||T g||;  g' = grad L(w + e);  restore w;  the base optimiser steps with g'.
 
-T is 1 in SAM. In ASAM it is |w| + 0.01 for weights and 1 for biases. The ascent is a context manager: whatever ends it,
-the weights are restored from copies, bit for bit.
+T is 1 in SAM. In ASAM it is |w| + 0.01 for weights and 1 for biases. The ascent to w + e is a context manager: however
+its body ends, the weights are restored exactly, from copies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ ETA = 0.01  # ASAM's floor of T: without it a weight that is 0 would never be pe
 class SAM:
     """A base optimiser and a radius `rho` [L2 norm over all parameters]; with rho 0 it is the base optimiser alone.
 
-    e is the same for g and for any positive multiple of it, so a scaled loss needs no unscaling before the ascent.
+    e is the same for g and for any positive multiple of g, so the gradient of a scaled loss (fp16) need not be unscaled
+    before the ascent.
     """
 
     def __init__(self, base_optimizer: torch.optim.Optimizer, *, rho: float, adaptive: Collection[Tensor] = ()) -> None:
