@@ -1,1 +1,1 @@
-"""Checkpoints on disk: whole files, the best epochs, and the state that a run resumes from."""
+"""Checkpoints on disk: writing and reading them, keeping the best epochs, and the state that a run resumes from."""

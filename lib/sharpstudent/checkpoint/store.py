@@ -1,10 +1,11 @@
-"""Checkpoints on disk: one file of tensors with its description, and the best model as safetensors.
+"""Checkpoints on disk: a file of tensors with its description, and the best model as .safetensors.
 
 A checkpoint is `NAME.pth` (tensors and plain containers, read under `weights_only`) and `NAME.pth.json` beside it.
 
 A save has two steps, so that a kill at any instant is harmless:
 
-1. `NAME.pth` is written to a temporary name, fsynced and renamed. It contains `about`, so it is complete alone.
+1. `NAME.pth` is written to a temporary name, fsynced and renamed. It contains the description `about`, so it can be
+   used without its JSON.
 2. `NAME.pth.json` is written in the same way: sha256 and size of the .pth, `contents`, the format, and `about`.
 
 A kill between the two leaves a new .pth beside the JSON of the save before. `contents` tells this from damage;
@@ -12,8 +13,8 @@ A kill between the two leaves a new .pth beside the JSON of the save before. `co
 
 The best model is also written as `best_model.safetensors`: tensors without a pickle, for other programs.
 
-Its bytes depend on `best_model.pth` alone. So one can make it again and compare, to see whether it belongs to that
-file. Its metadata are strings: the description of the checkpoint, `epoch`, `value` and `metric` of the selection,
+Its bytes depend on `best_model.pth` alone. So making it again and comparing shows whether it belongs to that file. Its
+metadata are strings: the description of the checkpoint, `epoch`, `value` and `metric` of the selection,
 `source_sha256`, the sha256 of the .pth, and `content_sha256`, the digest of its own content.
 
 A run resumes from `last.pth`; `last_previous.pth` is the state before it, in case the last one is damaged. A save
@@ -169,7 +170,7 @@ def _refuse_unreadable(path: Path, buffer: IO[bytes]) -> None:
     buffer.seek(0)
     unreadable = torch.serialization.get_unsafe_globals_in_checkpoint(
         buffer
-    )  # reads the names in the pickle, runs nothing
+    )  # reads the names in the pickle and runs no code
     if unreadable:
         names = ", ".join(sorted(unreadable))
         raise ValueError(f"{path.name}: these types cannot be read back under weights_only: {names}")

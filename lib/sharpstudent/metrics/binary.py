@@ -35,7 +35,7 @@ from sharpstudent.metrics.checks import (
 
 @dataclass(frozen=True)
 class Ranked:
-    """A ROC as counts.
+    """A ROC, stored as counts of samples.
 
     Attributes:
         order: int64 (N,), the samples from the highest score down.
@@ -73,7 +73,7 @@ def rank_scores(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Ranke
 def find_corners(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> NDArray[np.int64]:
     """Find the points that are enough to draw a ROC, also of resamples that count each sample differently.
 
-    Points within a vertical part (positives only) or a horizontal part (negatives only) are left out.
+    Points in the middle of a vertical part (positives only) or a horizontal part (negatives only) are left out.
 
     Args:
         positives: (K + 1,), as in `Ranked`.
@@ -88,7 +88,7 @@ def find_corners(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> 
 
 
 def compute_accuracy(scores: ArrayLike, labels: ArrayLike, *, threshold: float = 0.5) -> float:
-    """Compute the share of samples on the right side of the threshold; one class is enough.
+    """Compute the share of samples on the right side of the threshold; the samples may all be of one class.
 
     Args:
         scores: (N,).

@@ -1,4 +1,4 @@
-"""Bootstrap over groups: intervals of a metric, and paired differences of two models.
+"""Bootstrap over groups: confidence intervals of a metric, and paired differences of two models.
 
 Rows of one group, such as the pictures of one person, are not independent. So a round draws as many groups as there
 are, with replacement, and takes all rows of each. The ends of an interval are percentiles of the metric's values over
@@ -22,7 +22,7 @@ from sharpstudent.core.types import Table
 from sharpstudent.metrics.checks import MetricError, explain_undefined, name_some, number_names
 from sharpstudent.metrics.metric import Metric, OnBlock
 
-# How often each group was drawn (B, G). The integers are as narrow as they can be: they are read N times a round.
+# How often each group was drawn (B, G). The integer type is as narrow as possible: it is read N times a round.
 GroupCounts = NDArray[np.unsignedinteger[Any] | np.int64]
 LEVEL, SEED = 0.95, 0  # the defaults
 BLOCK_CELLS = 2**18  # draws times rows in one block: it bounds the memory, whatever the number of rounds
@@ -338,13 +338,13 @@ def _estimate(
 
 
 def _find_groups(metric: Metric, table: Table) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """The number of each row's group (N,), and the groups of each stratum that a draw must hold."""
+    """Find the number of each row's group (N,), and the groups of each stratum that a draw must hold."""
     _, group_of = number_names(table["group"].tolist())
     return group_of, [] if metric.strata is None else find_strata(group_of, table[metric.strata])
 
 
 def _build_mean_form(metric: Metric, tables: Sequence[Table], group_of: NDArray[np.int64]) -> OnBlock:
-    """The mean over the tables of the metric on each draw."""
+    """Build a function of draws that gives the mean, over the tables, of the metric."""
     forms = [_build_form(metric, one, group_of) for one in tables]
     return lambda counts: np.stack([form(counts) for form in forms], axis=1).mean(axis=1)
 
@@ -362,5 +362,5 @@ def _list_tables(table: Tables) -> list[Table]:
 
 
 def _holds_any(counts: NDArray[np.int64], groups: NDArray[np.int64]) -> bool:
-    """Whether any of the groups was drawn. Looking at 64 of them first is faster and nearly always enough."""
+    """Check whether any of the groups was drawn. Looking at 64 of them first is faster and nearly always enough."""
     return bool(counts[groups[:64]].any()) or bool(counts[groups].any())

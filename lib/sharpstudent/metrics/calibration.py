@@ -1,7 +1,8 @@
 """Calibration: expected calibration error, log loss, Brier score, temperature scaling and the reliability diagram.
 
 Temperature scaling is that of Guo et al. 2017, "On calibration of modern neural networks". The reliability diagram
-shows which share of the samples with about the same probability are of the class (DeGroot & Fienberg 1983).
+shows, for samples with about the same predicted probability of a class, which share of them is of that class
+(DeGroot & Fienberg 1983).
 
 All functions take logits (N, C), never probabilities: near 0 and 1 these are rounded, and their logarithm is wrong.
 
@@ -102,7 +103,7 @@ def compute_log_loss(logits: ArrayLike, labels: ArrayLike, counts: Counts | None
 def compute_brier(logits: ArrayLike, labels: ArrayLike) -> float:
     """Compute half the mean squared distance of the probabilities from the label as a unit vector (Brier 1950).
 
-    The half makes it, for two classes, the usual mean of (probability of class 1 - label)^2.
+    With this factor 1/2, the score of two classes is the usual mean of (probability of class 1 - label)^2.
 
     Args:
         logits: (N, C).

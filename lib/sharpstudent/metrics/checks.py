@@ -1,6 +1,6 @@
-"""Checks the inputs of metrics, with errors that name the samples; and numbers names.
+"""Checks the inputs of metrics, with errors that name the samples; and turns names into numbers.
 
-Names are turned into numbers, so that a million samples can be counted and split without comparing texts.
+With numbers in place of names, a million samples can be counted and split without comparing texts.
 
 Legend: N samples, C classes.
 """
@@ -16,7 +16,7 @@ from sharpstudent.core.types import Table
 
 
 def number_names(values: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the n distinct names, sorted, and the number 0..n-1 of each of the N values (N,)."""
+    """Return the n distinct names, sorted, and for each of the N values the number of its name, 0 to n - 1 (N,)."""
     names = sorted({str(value) for value in values})
     number_of = {name: number for number, name in enumerate(names)}
     return names, np.fromiter((number_of[value] for value in values), np.int64, count=len(values))

@@ -1,4 +1,4 @@
-"""ROC, precision-recall and DET curves as points for pictures, and thresholds chosen on them.
+"""ROC, precision-recall and DET curves as points to be plotted, and thresholds that are chosen on the ROC.
 
 A curve has one point for each threshold. It is thinned by the algorithm of Ramer, Douglas and Peucker (1972, 1973) in
 one or more pairs of axes: a point is kept where leaving it out would move the curve by more than a tolerance. Of a
@@ -55,7 +55,7 @@ def thin_curve(planes: Sequence[Axes]) -> NDArray[np.int64]:
 def _keep(planes: list[NDArray[np.float64]], tolerance: float) -> NDArray[np.int64]:
     last = len(planes[0]) - 1
     kept, waiting = {0, last}, [(0, last)]
-    while waiting and len(kept) <= MOST_POINTS:  # beyond that the result is not used
+    while waiting and len(kept) <= MOST_POINTS:  # with more points the result is not used
         start, end = waiting.pop()
         if end - start < 2:
             continue
@@ -143,7 +143,7 @@ def compute_det(scores: ArrayLike, labels: ArrayLike) -> Curve:
 def compute_pr(scores: ArrayLike, labels: ArrayLike) -> Curve:
     """Compute recall and precision; the curve ends where recall first is 1.
 
-    At recall 0, where nothing is called positive, precision is 1, as scikit-learn has it.
+    At recall 0, where no sample is called positive, precision is defined as 1, as in scikit-learn.
 
     Args:
         scores: (N,).
@@ -229,7 +229,7 @@ def choose_thresholds(scores: ArrayLike, labels: ArrayLike, *, fprs: Sequence[fl
 
 
 def _build_point(ranked: Ranked, place: int) -> OperatingPoint:
-    """The point of the ROC, with a threshold that calls its samples positive and no others."""
+    """Build the operating point for a point of the ROC; its threshold calls exactly that point's samples positive."""
     thresholds = np.concatenate([[np.nextafter(ranked.thresholds[0], np.inf)], ranked.thresholds])
     threshold = float(thresholds[place])
     if 0 < place < len(ranked.thresholds):

@@ -1,7 +1,7 @@
 """Defines `Metric`: a pure function of a table of rows and of how often each row was drawn.
 
-Intervals over groups, paired differences of models and averages over seeds all follow from that one form. NumPy is
-imported where it is used, because a command line reads a task's metrics before anything heavy is imported.
+From this form, intervals over groups, paired differences of models and averages over seeds can all be computed. NumPy
+is imported where it is used, because a command line reads a task's metrics before anything heavy is imported.
 
 Legend: N rows, G groups, B draws at once.
 """
@@ -108,7 +108,7 @@ def make_binary_metric(
     """Build a metric of scores that separate two classes.
 
     Args:
-        kind: `auc` and `average_precision` of a whole table are scikit-learn's to the last bit. `auc_by_rank` is the
+        kind: `auc` and `average_precision` of a whole table equal scikit-learn's to the last bit. `auc_by_rank` is the
             same AUC computed as on draws, for paired differences.
         score: The scores (N,) of a table, which rise with class 1.
         label: The column of classes, 0 and 1; every draw must hold both.
