@@ -1,1 +1,1 @@
-"""Uses of a trained model beyond its metrics: heat maps of where in a picture it sees evidence for a class."""
+"""Uses of a trained model other than evaluation: heat maps of where in a picture it sees evidence for a class."""

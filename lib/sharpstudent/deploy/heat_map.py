@@ -1,4 +1,4 @@
-"""Heat maps of where in a picture a model sees a class, through the `grad-cam` package (extra `heatmaps`).
+"""Heat maps of where in a picture a model sees evidence for a class, through the `grad-cam` package (extra `heatmaps`).
 
 The method is Grad-CAM (Selvaraju et al., ICCV 2017) of the log-odds of that class. A map shows where the last feature
 map is evidence for the class, at that map's resolution (a few cells a side). It is scaled so that its highest value is
@@ -86,7 +86,7 @@ def explain_no_heat_maps(model: nn.Module, *, side: int, target: int) -> str | N
 
 
 class _Evidence(nn.Module):
-    """The log-odds of a class (B,): log p(it) - log p(not it)."""
+    """A model with the log-odds of one class as its output (B,): log p - log(1 - p)."""
 
     def __init__(self, model: nn.Module, target: int) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def _find_token_layer(
 ) -> _Layer | str:
     """Find the layer of a plain vision transformer, whose features are (1, N, D): the first norm of its last block.
 
-    After that block a class token has collected what the other tokens carry.
+    The output of that block is too late: there the class token has already collected what the other tokens carry.
     """
     known = [(module, int(getattr(module, "num_prefix_tokens", 0))) for module in evidence.modules()]
     owner, prefix = next(((m, n) for m, n in known if hasattr(m, "num_prefix_tokens")), (None, 0))
@@ -169,7 +169,7 @@ def _find_device(model: nn.Module) -> torch.device:
 
 @contextlib.contextmanager
 def _restored(model: nn.Module) -> Generator[None]:
-    """Put the model in evaluation mode, its weights without gradients; restore everything afterwards."""
+    """Put the model in evaluation mode and turn off the gradients of its weights; restore everything afterwards."""
     weights = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
     try:
         with evaluation_mode(model):

@@ -36,7 +36,7 @@ ROLES: dict[str, tuple[Role, str]] = {
 }
 BEST = Path("weights") / "best_model.pth"  # in a run folder
 _NAMED = re.compile(r"(?P<name>[^=/\\]+)=(?P<path>.+)")
-_MOST_HEADER = 2**20  # bytes of the description in a .safetensors file
+_MOST_HEADER = 2**20  # bytes; a longer header of a .safetensors file is not read
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ModelRequest:
         path: The model's file, or a run folder.
         name: The model's name in reports; None to derive it from the path.
         role: The model's role in a comparison.
-        options: What the command line says of a file that does not describe itself. `config` is a file with the
+        options: What the command line says about a file that does not describe itself. `config` is a file with the
             task's keys.
     """
 

@@ -26,7 +26,7 @@ from sharpstudent.report.results import CostResult
 
 CHILD_TIMEOUT_S = 120.0
 WARM_UP_ROUNDS = 3
-TURNS = 5  # the latency of each model is measured in so many turns
+TURNS = 5  # number of turns in which the latency of each model is measured
 
 
 def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds: int = 50) -> list[CostResult]:

@@ -67,7 +67,7 @@ def _prepare(path: Path, reopen: dict[str, Any]) -> Callable[[], tuple[Any, Any]
         return opened.model, opened.example(1, cpu)
 
     with torch.inference_mode():
-        run_model(*build())  # this imports what the task needs, before the first measurement
+        run_model(*build())  # imports everything that the task needs, before the first measurement
     return build
 
 
@@ -76,7 +76,7 @@ def _release() -> None:
     gc.collect()
     with contextlib.suppress(
         OSError, AttributeError
-    ):  # malloc_trim is of glibc; without it the result is a little larger
+    ):  # malloc_trim exists in glibc only; without it the result is a little larger
         ctypes.CDLL(None).malloc_trim(0)
 
 

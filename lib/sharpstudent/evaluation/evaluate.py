@@ -58,7 +58,7 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All models on all sets.
+    """The outputs of all models on all sets.
 
     Attributes:
         models: The results of all models, in the order in which they were named.
@@ -75,7 +75,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Heading:
-    """What a report states besides measurements. The attributes have the names of the results' fields.
+    """The facts that a report states besides measurements. The attributes have the names of the results' fields.
 
     Attributes:
         title: The title of the report.

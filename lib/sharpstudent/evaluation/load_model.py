@@ -91,7 +91,7 @@ def read_description(about: Mapping[str, Any], path: Path) -> Description:
 
 
 def resolve_setting(what: str, stated: Any, given: Any, path: Path, *, giver: str = "the command") -> Any:
-    """Choose between what a file says and what was given.
+    """Choose between the value that a file states and the value that the caller gave.
 
     Args:
         what: The name of the setting.
@@ -238,7 +238,7 @@ class OpenedClassifier(FrozenTeacher):
 
 @dataclass(frozen=True)
 class _Found:
-    """A classifier before it is adapted to the task."""
+    """A classifier from a file, before it is adapted to the task."""
 
     classifier: Classifier
     kind: Kind

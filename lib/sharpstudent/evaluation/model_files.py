@@ -1,4 +1,4 @@
-"""Reading of trained models from files of tensors: our own, which describe themselves, and bare weights of others.
+"""Reads trained models from files of tensors: our own, which describe themselves, and bare weights of other programs.
 
 Everything is loaded strictly (models/weights.py): the whole backbone and a head of the task's classes, or an error
 that shows the names of both sides. The last functions read facts about the training from a checkpoint's description.

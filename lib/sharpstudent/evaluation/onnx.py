@@ -1,4 +1,4 @@
-"""ONNX files as classifiers: pictures in, one logit for each class out.
+"""Runs ONNX files as classifiers: the input is pictures, the output one logit for each class.
 
 The file is opened as a session of onnxruntime (extra `onnx`), and its input and output are checked.
 
@@ -135,7 +135,7 @@ def _start_session(path: Path, device: torch.device) -> Any:
     except ImportError:
         raise _refuse(path, "needs onnxruntime, which is not installed", remedy='pip install ".[onnx]"') from None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only, which are raised as exceptions as well
+    options.log_severity_level = 3  # logs errors only; they are also raised as exceptions
     options.intra_op_num_threads = torch.get_num_threads()  # as many as torch, so that times can be compared
     providers = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():

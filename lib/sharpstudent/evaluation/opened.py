@@ -1,4 +1,4 @@
-"""Trained models, opened for an evaluation.
+"""Opens trained models for an evaluation.
 
 Checkpoints of this program are opened with the task they were trained for.
 """

@@ -1,7 +1,7 @@
-"""Renderers open models and data, measure, draw and report for a task. This is the general one; a task may override it.
+"""The general renderer, and the base of all others: it opens models and data, measures, draws and reports for a task.
 
-A task names its renderer as `module:Class`, which is loaded when it is needed. Importing this file loads no torch,
-because a renderer also reads the command line.
+A task that overrides parts of it names its own renderer as `module:Class`, which is loaded when it is needed. Importing
+this file loads no torch, because a renderer also reads the command line.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StageEnd:
         checkpoint: Path of the selected model.
         config: The path of the config to name in the command of stage 2.
         options: Further words of that command, with a space before each.
-        finds_weights: Whether that config finds the checkpoint.
+        finds_weights: Whether a run with that config finds the checkpoint by itself.
         settings: The settings of the distillation; None where its loss is not written in the guide's keys.
     """
 
@@ -117,7 +117,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What an evaluation measures besides its tables; the task's renderer decides which of this there is.
+    """The measurements of an evaluation besides its tables; the task's renderer decides which of them are made.
 
     Attributes:
         calibrations: The calibration of each opened model; None for a model without one.
@@ -331,7 +331,7 @@ class Renderer:
         )
 
 
-SENTENCES = 5  # of the verdict that the console shows after its first line
+SENTENCES = 5  # sentences of the verdict that the console shows after the headline
 
 
 def say_verdict(session: Session, verdict: Sequence[str]) -> None:

@@ -1,4 +1,7 @@
-"""What evaluate_model.py, compare_models.py and the end of a run do: open, evaluate, compare, write a report."""
+"""Runs an evaluation: opens models and data, evaluates, compares, writes a report.
+
+evaluate_model.py, compare_models.py and the end of a training run call it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from sharpstudent.report.results import TrainingResult
 
 ROOT = Path("output")
 RESULTS = "results.json"
-ALL_PAIRS = 4  # with at most this many models without roles every pair is compared; else each with the first one
+ALL_PAIRS = 4  # up to this many models without roles, every pair is compared; above it, each one with the first
 
 
 def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Console) -> Path:
@@ -158,7 +161,7 @@ def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> S
 
 
 def note_equal_weights(models: Sequence[OpenedModel]) -> list[OpenedModel]:
-    """Add a note to each model that has the weights of one before it: comparing the two says nothing."""
+    """Add a note to each model with the same weights as an earlier one: a comparison of the two means nothing."""
     first: dict[str, str] = {}
     noted: list[OpenedModel] = []
     for opened in models:
@@ -185,7 +188,7 @@ def _check_names(models: Sequence[OpenedModel]) -> None:
 
 
 def _check_folder(wanted: Path | None) -> None:
-    """Raise UserError where a report cannot go: a file, a folder of other things, one that cannot be written to."""
+    """Raise UserError if a report cannot go there: a file, a folder with other content, one without write access."""
     if wanted is not None and wanted.exists() and not wanted.is_dir():
         raise UserError.about(f"--out {wanted}", "is a file", expected="a folder", remedy="choose another name")
     if wanted is not None and wanted.is_dir() and any(wanted.iterdir()) and not (wanted / RESULTS).is_file():

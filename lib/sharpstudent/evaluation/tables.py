@@ -1,4 +1,4 @@
-"""Data sets of an evaluation, and the outputs of models on their samples, as tables of rows.
+"""The data sets of an evaluation, and the outputs of models on their samples as tables of rows.
 
 Legend: N rows. A table has the columns `id` and `group` (text), `key` int64 (N, 3): index and visit of the sample and
 the row's place in it, and the columns of `Task.rows`.
@@ -129,7 +129,7 @@ def check_finite(table: Table) -> None:
 
 
 def table_to_json(table: Table) -> dict[str, Any]:
-    """Turn a table into JSON values; a float32 is written as float64, and read back it is the same bits."""
+    """Turn a table into JSON values; a float32 is written as float64; when it is read back, its bits are the same."""
     return {name: {"type": column.dtype.kind, "values": column.tolist()} for name, column in table.items()}
 
 

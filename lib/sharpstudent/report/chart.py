@@ -6,8 +6,8 @@ settings.
 The eight colours follow Okabe & Ito (2008), darkened for white and lightened for dark paper so that each has a contrast
 of at least 3 to 1 there (WCAG 2.2, 1.4.11). Dashes and markers differ, too, so that no chart relies on colour alone.
 
-All charts share quiet axes, a light grid and one size of letters. Many SVGs fit into one page: each has ids of its own,
-takes colours and font from the page, and refers to nothing outside.
+All charts share thin axes, a light grid and one font size. A page can contain many of the SVGs: each has unique ids,
+takes colours and font from the page, and refers to no other file.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def draw_reference(axes: Any, palette: Palette, x: Any, y: Any) -> None:
 
 
 def set_unit_square(axes: Any) -> None:
-    """Let both axes go from 0 to 1, with a tick at every fifth."""
+    """Set both axes to the range 0 to 1, with ticks 0.2 apart."""
     ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     names = ["0", ".2", ".4", ".6", ".8", "1"]
     axes.set_xlim(0, 1)
@@ -221,7 +221,7 @@ def _clean(attributes: dict[str, str], name: str, used: set[str]) -> dict[str, s
 
 
 def _round(found: re.Match[str]) -> str:
-    return f"{round(float(found[0]), 2) + 0.0:g}"  # + 0.0: no -0
+    return f"{round(float(found[0]), 2) + 0.0:g}"  # + 0.0 turns -0.0 into 0.0
 
 
 WIDTH = 4.0  # inches, 288 points: about as wide as it is shown, so that letters keep their size

@@ -31,7 +31,7 @@ from sharpstudent.report.text import (
 
 
 def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> TextTable:
-    """Build the table of costs, a row a model that was measured.
+    """Build the table of costs, with a row for each model that was measured.
 
     Args:
         models: The models of the results (M,).
@@ -61,7 +61,7 @@ def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> Tex
 
     Args:
         models: The models of the results (M,).
-        inputs: What each model reads, a text for each (M,); the column is left out where this is empty.
+        inputs: A description of the input of each model (M,); the column is left out where this is empty.
 
     Returns:
         The table.
@@ -91,7 +91,7 @@ PairColumn = tuple[Cell, Callable[[Any], Cell]]  # its head, and the cell of a p
 def build_pairs(
     caption: str, pairs: Mapping[str, Sequence[PairBase]], columns: Sequence[PairColumn], *, link: str = ""
 ) -> TextTable:
-    """Build the table of pairs: a group a metric, a row a pair of models.
+    """Build the table of pairs: a group of rows for each metric, a row for each pair of models.
 
     Args:
         caption: The caption of the table.
@@ -140,7 +140,7 @@ def describe_better(found: MetricValue, better: str | None) -> str:
 def build_sets(
     data: Sequence[Any], counts: Mapping[Cell, Callable[[Any], int | None]], *, describe_kind: Callable[[Any], str]
 ) -> TextTable:
-    """Build the table of data sets, a row a set with its counts.
+    """Build the table of data sets, with a row for each set and its counts.
 
     Args:
         data: The data sets.

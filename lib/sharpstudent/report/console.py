@@ -1,4 +1,4 @@
-"""The console: one progress bar for a whole stage in a terminal, else plain lines now and then.
+"""The console: in a terminal, one progress bar for the whole stage; otherwise a plain line from time to time.
 
 Steps count from 0 within an epoch and epochs from 1, as in `sharpstudent.core.schedules.Progress`.
 """
@@ -16,8 +16,8 @@ from rich.text import Text
 
 from sharpstudent.core.errors import format_count_of
 
-DRAW_SECONDS = 0.2  # between two drawings of the bar
-LINE_SECONDS = 30.0  # between two plain lines where there is no terminal
+DRAW_SECONDS = 0.2  # seconds between two drawings of the bar
+LINE_SECONDS = 30.0  # seconds between two plain lines where there is no terminal
 
 
 def build_console() -> Console:

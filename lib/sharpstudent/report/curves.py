@@ -119,7 +119,7 @@ def _build(
     best = training.best_epoch
 
     def draw(figure: Any, palette: Palette) -> None:
-        """Draw a line a column, with the selected epoch marked.
+        """Draw a line for each column, with the selected epoch marked.
 
         Args:
             figure: The figure of matplotlib to draw on.

@@ -1,4 +1,4 @@
-"""`environment.json`: what a result was made with; no user name, no host name, no home folder."""
+"""Writes `environment.json`: machine, versions and command of a result, without user name, host name or home folder."""
 
 from __future__ import annotations
 

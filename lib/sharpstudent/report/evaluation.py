@@ -126,7 +126,7 @@ def _title(about: MetricAbout) -> str:
 
 
 def _build_metrics(results: EvaluationResults) -> TextTable:
-    """Build the table of metrics: a group a set, a row a metric, a column a model (M)."""
+    """Build the table of metrics: a group of rows for each set, a row for each metric, a column for each model (M)."""
     notes, groups = Notes(), list[Group]()
     parts = dict.fromkeys(name.partition("@")[2] for model in results.models for name in model.metrics)
     for part in parts:

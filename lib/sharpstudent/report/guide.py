@@ -1,4 +1,4 @@
-"""What to do next: advice of the two-stage guide (seed 001), with the run's own numbers.
+"""Advice of the two-stage guide (seed 001) on what to do next, with the run's own numbers.
 
 A task's renderer calls these functions, and adds what a published guide expects of the task's data.
 """
@@ -19,7 +19,7 @@ class DistillationSettings:
     Attributes:
         alpha_start: The weight of the hard labels in the first epoch.
         alpha_end: The weight of the hard labels at the end.
-        progressive_epochs: How many epochs alpha takes to reach its end; None where it is constant.
+        progressive_epochs: How many epochs alpha takes to reach `alpha_end`; None where it is constant.
         temperature: The temperature of the soft labels.
         epochs: How many epochs stage 2 has.
     """
@@ -189,7 +189,7 @@ def advise_on_nan(
 def _change(key: str, now: float, wanted: float, why: str, *, up: bool) -> str | None:
     """Name one change, `--set stage2.alpha_start=0.98  (now 0.95; ...)`; None where the setting is there already.
 
-    Keys of the stage win over the flat ones, so the change acts whatever the file says.
+    Keys of the stage have precedence over the flat ones, so the change takes effect whatever the file says.
     """
     done = now >= wanted if up else now <= wanted
     return None if done else f"--set stage2.{key}={wanted:g}  (now {now:g}; {why})"

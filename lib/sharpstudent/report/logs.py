@@ -1,4 +1,4 @@
-"""The logs of a run by epoch: `logs/losses.logs`, one readable line, and `logs/metrics.csv`, every number.
+"""The logs of a run: for each epoch, a readable line in `logs/losses.logs` and all numbers in `logs/metrics.csv`.
 
 The first is for `tail -f`. The second has fixed columns; numbers are written to their last digit, None as an empty
 cell.

@@ -1,4 +1,4 @@
-"""report.html and the files beside it: what the pages of all tasks share.
+"""Writes report.html and the files beside it; the pages of all tasks share this code.
 
 A page is one file without scripts that fetches nothing. A renderer with a page of its own gives a template that extends
 `base.html.j2`. Legend: M models.

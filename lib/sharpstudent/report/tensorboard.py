@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard; the library is loaded when the first log is opened, TensorFlow never."""
+"""Scalars for TensorBoard. The library is loaded when the first log is opened; TensorFlow is never loaded."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TensorBoardLog:
                 self.scalar(tag, value, step)
 
     def flush(self) -> None:
-        """Pass to the disk what was logged."""
+        """Write all logged values to the disk."""
         with disk_errors_as_user_errors(self._path):
             self._file.flush()
         self._flushed = time.monotonic()

@@ -23,7 +23,7 @@ from rich.table import Table as ConsoleTable
 from sharpstudent.report.results import CostResult, MetricValue, ModelBase
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidi too), surrogates, no characters at all
-_JOINERS = "\u200c\u200d"  # letters of some scripts, and emoji, are made with these
+_JOINERS = "\u200c\u200d"  # some scripts and emoji need these characters
 
 
 def show(text: str) -> str:
@@ -331,7 +331,7 @@ def format_milliseconds(value: float | None) -> str:
 
 
 def _scale(value: float | None, *forms: tuple[float, float, str]) -> str:
-    """Use the first form whose least value is reached. A form holds its least value, its unit's size, its text."""
+    """Format with the first form whose least value is reached; a form is (least value, size of the unit, text)."""
     if value is None:
         return DASH
     _, size, text = next(form for form in forms if value >= form[0])

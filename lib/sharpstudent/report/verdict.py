@@ -1,8 +1,8 @@
 """Sentences about the results of an evaluation, in plain English, which claim no more than the intervals allow.
 
-Other files build their sentences from the first half of this one: estimates, differences, shares and costs. The second
-half writes the verdict of a task that has no words of its own. An interval that covers 0, or chance, leaves a question
-open, and the sentence says so.
+The first half has the parts of sentences that other files use, too: estimates, differences, shares and costs. The
+second half writes the verdict of a task that has no verdict of its own. An interval that covers 0, or chance, leaves
+a question open, and the sentence says so.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def describe_costs(
 
 
 def _sort_aspects(student: CostResult, teacher: CostResult) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Sort the deciding aspects by whether the student has clearly less; also say all aspects in words."""
+    """Sort the deciding aspects by whether the student clearly needs less; also return a phrase for each aspect."""
     less, not_less, unknown, parts = list[str](), list[str](), list[str](), list[str]()
     for name, field, tell in _ASPECTS:
         own, other = getattr(student, field), getattr(teacher, field)
