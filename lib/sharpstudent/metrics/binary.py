@@ -168,7 +168,7 @@ def compute_fpr(scores: ArrayLike, labels: ArrayLike, *, threshold: float) -> fl
 def _call_positive(
     scores: ArrayLike, labels: ArrayLike, threshold: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Whether each sample is called positive (N,), and its label (N,)."""
+    """Return whether each sample is called positive (N,), and its label (N,)."""
     check_threshold(threshold)
     score_array, label_array = check_samples(scores, labels)
     return score_array >= threshold, label_array
@@ -252,7 +252,7 @@ def _find_crossing(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -
     all_positives, all_negatives = int(positives[-1]), int(negatives[-1])
 
     def ahead(place: int) -> int:
-        """(FPR - FNR) * positives * negatives at a point: an integer that never falls, from below 0 to above 0."""
+        """Compute (FPR - FNR) * positives * negatives at a point: an integer that rises from below 0 to above 0."""
         of_negatives, of_positives = int(negatives[place]) * all_positives, int(positives[place]) * all_negatives
         return of_negatives + of_positives - all_positives * all_negatives
 
