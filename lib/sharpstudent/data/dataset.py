@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class UnreadableSample(Exception):
-    """A file that cannot be used. The loader takes another sample in its place and reports it once."""
+    """Raised for a file that cannot be used. The loader takes another sample in its place and reports the file once."""
 
     def __init__(self, path: str, reason: str) -> None:
         """Name the file.
@@ -28,14 +28,14 @@ class UnreadableSample(Exception):
         super().__init__(f"{path}: {reason}")
 
     def __reduce__(self) -> tuple[type[UnreadableSample], tuple[str, str]]:
-        return type(self), (self.path, self.reason)  # exceptions with two arguments do not cross processes otherwise
+        return type(self), (self.path, self.reason)  # without this, an exception with two arguments cannot be unpickled
 
 
 class Samples(ABC):
     """One split of a data set, by index.
 
     Attributes:
-        notes: Lines that a run prints about it.
+        notes: Lines that a run prints about the split.
         depends_on: Further files on which the samples depend, such as a manifest.
         seed: The seed of the random draws of evaluated samples. It does not depend on the run, so that all runs are
             evaluated on the same samples.
@@ -72,5 +72,5 @@ class Samples(ABC):
         """
 
     def find_groups(self) -> frozenset[str]:
-        """Find all groups of the split. A large set overrides this with something faster."""
+        """Find all groups of the split. The data set may override this with a faster way."""
         return frozenset(self.group(index) for index in range(len(self)))

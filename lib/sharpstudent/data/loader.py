@@ -1,4 +1,4 @@
-"""Batches of samples; the same bytes for any number of worker processes."""
+"""Loads batches of samples. Their bytes do not depend on the number of worker processes."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def _join_weights(samples: Sequence[Sample], sizes: Sequence[int]) -> dict[str, 
     return joined
 
 
-PLACES = 2  # lines of code of a traceback that a message shows
-REPLACEMENT_TRIES = 20  # a set in which 20 random samples in a row are unreadable is beyond saving
+PLACES = 2  # lines of a traceback that an error message quotes
+REPLACEMENT_TRIES = 20  # when as many random samples in a row are unreadable, the run stops
 
 Collate = Callable[[Sequence[Sample], Sequence[str]], Batch]
 
@@ -140,10 +140,10 @@ class BatchMaker:
     def __call__(self, keys: Sequence[SampleKey]) -> LoadedBatch:
         """Make the batch of these keys.
 
-        Its rows also have the column `key`: index and visit of the sample, and the place of the row in it.
+        A column `key` is added to its rows: the index and visit of the sample, and the number of the row within it.
 
         Raises:
-            UserError: For samples that cannot be made, or make no batch.
+            UserError: When a sample cannot be made, or the samples cannot be collated into a batch.
         """
         replaced: list[Replaced] = []
         made = [self.make(key, replaced) for key in keys]
@@ -166,17 +166,18 @@ class BatchMaker:
         return LoadedBatch(batch, tuple(replaced))
 
     def make(self, key: SampleKey, replaced: list[Replaced]) -> tuple[int, Sample]:
-        """Make a sample; returns its index, too.
+        """Make a sample, and return its index with it.
 
-        A sample that cannot be read is replaced by another one. It is drawn from the key, so that every process draws
-        the same one.
+        A sample that cannot be read is replaced by another one. The draw is seeded with the key, so that it does not
+        depend on the process.
 
         Args:
             key: The key of the sample.
             replaced: A list to which samples that could not be read are added.
 
         Raises:
-            UserError: When the set cannot be read, when `make` raises, and for a sample without a row axis.
+            UserError: When REPLACEMENT_TRIES samples in a row cannot be read, when `make` raises any other error, and
+                for a sample that `check_sample` refuses.
         """
         index = key.index
         substitutes = build_generator(self.seed, key.epoch, key.index, "replacement")
@@ -213,11 +214,11 @@ def check_sample(sample: Sample, name: str) -> None:
     """Check that a sample has an `id` for each row, and a value for each row in every array.
 
     Args:
-        sample: What `make` gave.
-        name: What messages call it.
+        sample: The sample that `make` returned.
+        name: The name of the sample, for error messages.
 
     Raises:
-        UserError: If not; the message names the array.
+        UserError: When `id` or a value is missing; the message names the array.
     """
     if "id" not in sample.rows:
         raise UserError.about(
@@ -238,12 +239,12 @@ def check_sample(sample: Sample, name: str) -> None:
 
 
 def explain_collation(samples: Sequence[Sample], names: Sequence[str], error: Exception) -> UserError:
-    """Find why samples make no batch.
+    """Explain why samples could not be collated into a batch.
 
     Args:
         samples: The samples of the batch.
-        names: What messages call them.
-        error: What `collate` raised.
+        names: The names of the samples, for error messages.
+        error: The exception that `collate` raised.
     """
     for name, sample in zip(names, samples, strict=True):
         for part in ("inputs", "targets", "rows"):
@@ -274,7 +275,7 @@ def explain_collation(samples: Sequence[Sample], names: Sequence[str], error: Ex
 
 
 def _find_place(error: Exception) -> str:
-    """The last lines of code that an error came through, without the one in this file."""
+    """Name the innermost lines of the traceback of an error, without the one in this file."""
     frames = traceback.extract_tb(error.__traceback__)[1:][-PLACES:]
     return "\n".join(f"{frame.filename}, line {frame.lineno}, in {frame.name}" for frame in frames)
 
@@ -293,14 +294,14 @@ def load_batches(
     Args:
         samples: The split.
         batches: Keys of each batch.
-        seed: In training the seed of the run, in an evaluation that of the samples.
+        seed: The seed of the run in training, the seed of the samples in an evaluation.
         num_workers: Number of loader processes; 0 loads in this process.
         collate: Makes a batch of samples; normally the method of the task.
         timeout_s: Seconds without a batch after which a loader process counts as hung.
 
     Raises:
         TrainingStopped: When a worker process dies, or when none brings the next batch within timeout_s seconds.
-        Exception: What a worker raised, as it was.
+        Exception: An exception that a worker raised, unchanged.
     """
     make = BatchMaker(samples, seed, collate, is_shared=num_workers > 0)
     if num_workers == 0:

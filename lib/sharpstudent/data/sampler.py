@@ -36,8 +36,8 @@ class SampleKey:
 class TrainSampler:
     """Batches of keys for one epoch.
 
-    Each pass over the samples is shuffled by itself, and the last batch is full or dropped. A set smaller than a batch
-    gives one batch of all there is.
+    Each pass over the samples has a permutation of its own. An incomplete last batch is dropped, but a data set smaller
+    than a batch gives one batch of all samples.
 
     Attributes:
         items: Number of samples in the set, at least 1.
@@ -77,9 +77,9 @@ class TrainSampler:
 
 
 class Shuffle:
-    """A pseudo-random permutation of 0..size-1, computed place by place; it holds a few numbers whatever the size.
+    """A pseudo-random permutation of 0..size-1, computed element by element in constant memory.
 
-    It is a Feistel network over the next power of 4, applied until the number lies inside (Black and Rogaway 2002,
+    It is a Feistel network over the next power of 4, applied until the result is below `size` (Black and Rogaway 2002,
     "Ciphers with arbitrary finite domains", section 3).
     """
 
@@ -88,7 +88,7 @@ class Shuffle:
 
         Args:
             size: 1 to 2^62.
-            rng: Gives the keys.
+            rng: The generator that the keys are drawn from.
 
         Raises:
             ValueError: For another size.
@@ -96,7 +96,7 @@ class Shuffle:
         if not 1 <= size <= 2**62:
             raise ValueError(f"size must lie between 1 and 2^62, got {size}")
         self._size = np.uint64(size)
-        self._half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))  # bits of either half
+        self._half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))  # bits in each half of a number
         self._mask = np.uint64((1 << int(self._half)) - 1)
         self._keys = rng.integers(0, 2**64, size=ROUNDS, dtype=np.uint64)
 
@@ -115,7 +115,7 @@ class Shuffle:
 
 
 def evaluation_batches(items: int, batch_size: int) -> Iterator[list[SampleKey]]:
-    """Yield the keys of each batch of an evaluation: every sample once, in order, always with the same randomness.
+    """Yield the keys of each batch of an evaluation: every sample once, in order, always with the same draws.
 
     Args:
         items: Number of samples in the set.
@@ -126,7 +126,7 @@ def evaluation_batches(items: int, batch_size: int) -> Iterator[list[SampleKey]]
 
 
 def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread every bit of a number over all of it; products wrap around."""
+    """Mix the bits of each number, so that every input bit affects the whole result; arithmetic is modulo 2^64."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * _MIX[0]
     numbers = (numbers ^ (numbers >> np.uint64(27))) * _MIX[1]
     return numbers ^ (numbers >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Splits that keep people apart: nobody is in training and in validation at once."""
+"""Splits by person: nobody appears both in training and in validation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def choose_validation_identities(identities: Collection[str], *, share: float, s
     """Draw the people who are held out for validation: at least one and never all of them.
 
     Args:
-        identities: People, each as often as there are pictures of them.
+        identities: The person of each picture; only the distinct people count.
         share: The share of distinct people to hold out, 0..1.
         seed: The seed of the draw; nothing else affects it.
 
@@ -45,7 +45,7 @@ class Assigned:
 
     Attributes:
         split: train, val, test, or none (kept out of all three).
-        group: The first name, in sorted order, of the people who are linked to the clip's by appearing together.
+        group: The name of the clip's group: the first one, in sorted order, of the people in it (see `find_groups`).
     """
 
     split: str
@@ -62,11 +62,14 @@ def assign_splits(
 ) -> list[Assigned]:
     """Assign a split and a group to each clip.
 
-    People who appear together, directly or through others, are one group. A clip with an official split keeps it. A
-    group without any goes whole to train, val or test: the given shares of these groups, at least one where a share is
-    above 0 and no list fills that split, as long as somebody is left to train on. A clip without official split in a
-    group that has one goes there too if that is train or val alone, else to none: no person is in two splits unless the
-    lists say so themselves. The order of the clips changes nothing.
+    People who appear together, directly or through others, are one group. The order of the clips does not matter.
+
+    - A clip with an official split keeps it.
+    - A group in which no clip has an official split is assigned as a whole to train, val or test, according to the
+      shares. A split whose share is above 0 and that no list fills gets at least one group, as long as one is left to
+      train on.
+    - Where only some clips of a group have an official split, the others get the same one if it is train alone or val
+      alone, else `none`. So no person is in two splits, unless the data set's own lists put them there.
 
     Args:
         people: The people of each clip, one or more.
@@ -93,15 +96,15 @@ def assign_splits(
 
 
 def open_train_where_no_validation(official: Sequence[str | None]) -> list[str | None]:
-    """Open the official train part to the draw of `assign_splits` where there is no val part.
+    """Let `assign_splits` divide the official train part if the lists have no val part.
 
-    The test part stays closed.
+    The official test part stays as it is.
 
     Args:
         official: The split of each clip in the data set's own lists.
 
     Returns:
-        The lists with None in place of train, or as they came.
+        The official splits with None in place of train; unchanged where there is a val part.
     """
     if "val" in official:
         return list(official)
@@ -144,7 +147,7 @@ def find_groups(people: Sequence[tuple[str, ...]]) -> list[str]:
 def _draw(
     groups: Sequence[str], official: Collection[str], validation_share: float, test_share: float, seed: int
 ) -> dict[str, str]:
-    """Draw a split for each group without an official one; official: the splits that have members already."""
+    """Draw a split for each group without an official one; `official` holds the splits that already have members."""
     total = len(groups)
     counts = _share_out(total, official, validation_share, test_share)
     order: list[int] = np.random.default_rng(seed).permutation(total).tolist()
@@ -154,10 +157,10 @@ def _draw(
 
 
 def _share_out(total: int, official: Collection[str], validation_share: float, test_share: float) -> dict[str, int]:
-    """Count the groups that each split gets.
+    """Compute how many groups each split gets.
 
-    It is one where `assign_splits` promises so, as far as there are groups (train first, then val), and each further
-    one goes to the split that lacks most of its share.
+    First, each split that must not be empty gets one, as far as there are groups (in the order train, val, test). Each
+    remaining group goes to the split that is furthest below its share.
     """
     shares = {"train": 1 - validation_share - test_share, "val": validation_share, "test": test_share}
     counts: dict[str, int] = {}

@@ -40,11 +40,11 @@ SHARED_MEMORY_REMEDY = (
 
 
 class Workers(Generic[A, T]):
-    """Processes of the standard library's pool that call one function; none of them outlives `run` or the program.
+    """A pool of the standard library whose processes call one function; none of them outlives `run` or the program.
 
-    Not torch's DataLoader: its timeout does not end a wait for a worker that hangs while it hands a batch over, its
-    handler of SIGCHLD raises wherever the training process is, be it in the middle of a step, and it gives each worker
-    5 s to end.
+    Torch's DataLoader is not used for three reasons: its timeout does not cover a worker that hangs while it hands a
+    batch over, its handler of SIGCHLD raises at any point of the training process, even in the middle of a step, and it
+    waits up to 5 s for each worker to end.
     """
 
     def __init__(self, load: Callable[[A], T], count: int, timeout_s: float) -> None:
@@ -56,7 +56,8 @@ class Workers(Generic[A, T]):
             timeout_s: Seconds of waiting after which they count as hung.
         """
         self._count, self._timeout_s, self._owner = count, timeout_s, os.getpid()
-        # Made here, it is inherited and removed at exit; each worker would make one of its own and, killed, leave it.
+        # The workers inherit the temporary folder made here, which is removed at exit. Otherwise each worker would make
+        # one of its own, and leave it behind when it is killed.
         multiprocessing.util.get_temp_dir()
         context = multiprocessing.get_context(choose_start_method())
         self._pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(load,))
@@ -66,8 +67,8 @@ class Workers(Generic[A, T]):
         """Yield `load(argument)` for each argument, in their order; at the end the processes are killed.
 
         Args:
-            arguments: The arguments; a few are taken in advance.
-            name: What messages call an argument.
+            arguments: The arguments; AHEAD for each worker are taken in advance.
+            name: Gives the name of an argument, for error messages.
 
         Raises:
             TrainingStopped: When a worker cannot be started, dies, or none brings the next result in time.
@@ -105,7 +106,7 @@ class Workers(Generic[A, T]):
             ) from None
 
     def _receive(self, name: str, future: Future[T]) -> T:
-        """Wait for a result. Ticks are counted and not clock time, because time in suspension is no waiting."""
+        """Wait for a result. Short waits are counted instead of clock time, which goes on during suspension."""
         tick = min(1.0, self._timeout_s / 4)
         if any(wait([future], tick).done for _ in range(math.ceil(self._timeout_s / tick) + 1)):
             return future.result()
@@ -125,7 +126,7 @@ class Workers(Generic[A, T]):
         self._pool.shutdown(cancel_futures=True)
         for process in processes:
             process.join(1.0)
-            # torch's name for a batch in shared memory, gone at once unless its worker is killed or fails in between.
+            # Torch unlinks the file of a shared tensor at once, unless the worker is killed or fails just before.
             for left in SHARED_MEMORY.glob(f"torch_{process.pid}_*"):
                 with contextlib.suppress(OSError):
                     left.unlink()
@@ -154,16 +155,16 @@ def _close_all() -> None:
         workers.close()
 
 
-# At the end of the program, before the pool's own function, which waits for every worker without a limit.
+# Runs at the end of the program, before the pool's own function, which waits for every worker without a limit.
 threading._register_atexit(_close_all)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def _no_threads_of_opencv() -> Generator[None]:
-    """Inside, OpenCV has no threads, so that a process forked here inherits none.
+    """Context manager: inside, OpenCV has no threads, so that a process forked there inherits none.
 
     A fork copies a pool's locks but not its threads: a worker that then sets its own number of threads, or uses them,
-    waits for ever. Stopped here, in the process that owns it, the pool is started again when it is next needed.
+    waits for ever. This process, which owns the pool, starts it again when it is next needed.
     """
     import cv2
 
@@ -176,7 +177,7 @@ def _no_threads_of_opencv() -> Generator[None]:
 
 
 def choose_start_method() -> str | None:
-    """Choose how workers start: forked where that is safe, else as Python does by itself."""
+    """Choose how workers start: by fork where that is safe, else by Python's default method."""
     return "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux" else None
 
 
@@ -207,7 +208,7 @@ def _tell_all_but_lost_connections(
 ) -> None:
     """Print an error of the thread that hands batches over, unless it lost its connection.
 
-    A training process that ends in the middle of it says why itself.
+    The connection is lost when the training process ends meanwhile, and that process reports the reason itself.
     """
     if not issubclass(kind, EOFError | ConnectionError):
         sys.__excepthook__(kind, error, trace)

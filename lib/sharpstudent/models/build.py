@@ -36,8 +36,8 @@ class ModelSource(Protocol):
     """The part of a task that this package uses: it builds models.
 
     Attributes:
-        pretrained: Other values of `student_init` -> the `module:function` that loads such weights, as
-            `pretrained.load_imagenet` does.
+        pretrained: Further values of `student_init`, each with the `module:function` that loads its weights; it has the
+            signature of `pretrained.load_imagenet`.
     """
 
     @property
@@ -46,29 +46,29 @@ class ModelSource(Protocol):
         ...
 
     def build_student(self, spec: ModelSpec) -> nn.Module:
-        """Build a model with random weights that learns."""
+        """Build a student with random weights."""
         ...
 
     def build_teacher(self, spec: ModelSpec) -> nn.Module:
-        """Build a model with random weights that teaches."""
+        """Build a teacher with random weights."""
         ...
 
     def example_batch(self, count: int) -> Batch:
-        """Make a batch of `count` samples for shapes."""
+        """Make a batch of `count` samples from which shapes are found."""
         ...
 
 
 def build_student(
     config: RunConfig, task: ModelSource, *, resumed: bool = False, say: Callable[[str], None] = print
 ) -> nn.Module:
-    """Build the model that learns, with its weights.
+    """Build the student and load the weights that it starts from.
 
-    Stage 1 starts from `student_init`; stage 2 from a stage-1 checkpoint, and never asks a hub.
+    Stage 1 starts from `student_init`, stage 2 from a stage-1 checkpoint. Stage 2 never downloads weights.
 
     Args:
         config: The config of the run.
         task: Builds the model.
-        resumed: Whether the weights come from the run's own state, so that none are looked for.
+        resumed: Whether a run is resumed: its saved state then gives the weights, and no other file is needed.
         say: Gets the lines that say where the weights come from.
 
     Raises:
@@ -108,7 +108,7 @@ def _find_loader(task: ModelSource, word: str) -> Callable[..., str]:
 def build_teachers(config: RunConfig, task: ModelSource, *, say: Callable[[str], None] = print) -> TeacherEnsemble:
     """Build the frozen teachers with their weights.
 
-    A teacher's head must be in its file unless the config permits otherwise: a random one teaches noise.
+    A teacher's file must hold its head, unless the config permits otherwise: a random head gives random targets.
 
     Args:
         config: The config of the run.
@@ -150,7 +150,7 @@ def list_class_names(task: object) -> tuple[str, ...]:
 def _build_teacher(
     config: RunConfig, index: int, task: ModelSource, say: Callable[[str], None]
 ) -> tuple[FrozenTeacher, Path | None]:
-    """Build one teacher; returns the file it came from, too."""
+    """Build one teacher, and return the file of its weights with it."""
     section, key = config.teachers[index], name_weights_key(config, index)
     classes = list_class_names(task)
     order = _find_order(section, classes, key.removesuffix(".weights"))
@@ -175,7 +175,7 @@ def _build_teacher(
 
 @contextlib.contextmanager
 def _own_draws(seed: int) -> Generator[None]:
-    """Draw weights from a seed of their own, and restore the random state afterwards.
+    """Context manager: weights are drawn from a seed of their own, and the random state is restored afterwards.
 
     A random head must be the same in a run that is resumed, whatever was drawn before it. (Models are built on the
     CPU.)
@@ -186,7 +186,7 @@ def _own_draws(seed: int) -> Generator[None]:
 
 
 def _find_order(section: TeacherSection, classes: Sequence[str], where: str) -> list[int] | None:
-    """Find the place of each class of the task in the teacher's logits."""
+    """Find the index of each class of the task in the teacher's logits."""
     if section.classes is None:
         return None
     if sorted(section.classes) != sorted(classes):
@@ -230,7 +230,7 @@ def _find_student_file(config: RunConfig, model: nn.Module) -> Path | None:
 
 
 def _is_same_file(one: Path | None, other: Path | None) -> bool:
-    """Whether there are two such files, and they hold the same bytes."""
+    """Whether both files are there and hold the same bytes."""
     return one is not None and other is not None and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
@@ -272,9 +272,9 @@ def _load_trained(
     needs_head: bool = True,
     classes: Sequence[str] = (),
 ) -> Path:
-    """Load trained weights, and say which; returns their file.
+    """Load trained weights, print a line about them, and return their file.
 
-    With `classes`, a head that is needed and has another number of them is refused by name.
+    With `classes`, a required head with another number of classes is an error that names both numbers.
     """
     path, notes = find_fitting_weights(pattern, model, key=key)
     for note in notes:

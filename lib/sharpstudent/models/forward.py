@@ -1,4 +1,4 @@
-"""Calling a model with what it reads of a batch: the parameters of its `forward` are named as the inputs.
+"""Calls a model with the inputs of a batch that it reads: those that its `forward` has as parameters.
 
 Legend: R rows of a batch.
 """
@@ -18,7 +18,7 @@ from sharpstudent.core.types import Outputs
 
 @functools.cache
 def _read_signature(kind: type[nn.Module]) -> tuple[tuple[str, ...], frozenset[str], bool]:
-    """Names of the inputs, those that must be there, and whether it takes all others, too."""
+    """Find the inputs that `forward` names, those without a default, and whether it takes all others (`**kwargs`)."""
     parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = frozenset(p.name for p in named if p.default is p.empty)
@@ -30,10 +30,10 @@ def select_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, T
 
     Args:
         model: The model.
-        inputs: Of a batch, (R, ...) each.
+        inputs: The inputs of a batch, (R, ...) each.
 
     Raises:
-        UserError: With the names, where one is missing.
+        UserError: When an input is missing; the message names it.
     """
     names, required, takes_all = _read_signature(type(model))
     missing = [name for name in names if name in required and name not in inputs]
@@ -47,17 +47,17 @@ def select_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, T
 
 
 def run_model(model: nn.Module, inputs: Mapping[str, Tensor]) -> Outputs:
-    """Run the model on what it reads of a batch.
+    """Run the model on the inputs of a batch that it reads.
 
     Args:
         model: The model.
-        inputs: Of a batch, (R, ...) each.
+        inputs: The inputs of a batch, (R, ...) each.
 
     Returns:
         Its outputs by name, (R, ...) each.
 
     Raises:
-        UserError: For a missing input, and for a model that gives no dictionary.
+        UserError: When an input is missing, and when the model does not return a dictionary.
     """
     outputs = model(**select_inputs(model, inputs))
     if not isinstance(outputs, Mapping):
@@ -72,7 +72,7 @@ def run_model(model: nn.Module, inputs: Mapping[str, Tensor]) -> Outputs:
 
 @contextlib.contextmanager
 def evaluation_mode(*models: nn.Module) -> Generator[None]:
-    """Inside, the models are in evaluation mode; at the end each module has its own mode again."""
+    """Context manager: inside, the models are in evaluation mode; afterwards each module has its former mode."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         for model in models:

@@ -17,8 +17,8 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.types import FEATURES
 from sharpstudent.models.forward import evaluation_mode, select_inputs
 
-NEAREST = 4  # names that a message offers
-MOST_INDICES = 2  # numbers in a listed name: that of a stage and that of its block
+NEAREST = 4  # similar names that an error message suggests
+MOST_INDICES = 2  # numbers in a listed name: that of a stage, and that of a block in it
 
 
 class FeatureHooks:
@@ -61,11 +61,11 @@ class FeatureHooks:
             handle.remove()
 
     def _begin(self, module: nn.Module, args: Any) -> None:
-        """The whole model is called: from now on the layers' outputs are recorded."""
+        """Start recording the outputs of layers: a forward of the whole model begins."""
         self._recorded, self._is_on = {}, True
 
     def _record(self, layer: str, module: nn.Module, args: Any, output: Any) -> None:
-        """Keep what a layer gave; of a layer that runs several times in a forward, the last output."""
+        """Keep the output of a layer, and the last one if the layer runs several times in a forward."""
         if not self._is_on:
             return
         if not isinstance(output, Tensor):
@@ -79,7 +79,7 @@ class FeatureHooks:
         self._recorded[layer] = output
 
     def _finish(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Add what was recorded to the model's outputs. After a forward that raised, the output is None."""
+        """Stop recording, and add the recorded outputs to the model's. If the forward raised, `output` is None."""
         recorded, self._recorded, self._is_on = self._recorded, {}, False
         if output is None:
             return None
@@ -108,8 +108,8 @@ def hook_features(model: nn.Module, layers: Sequence[str]) -> None:
             earlier call; an empty list ends the recording.
 
     Raises:
-        UserError: For a name the model does not have, with the nearest ones; the forward raises it for a layer that
-            gives no tensor or is never called.
+        UserError: For a name that the model does not have; the message suggests similar ones. The forward raises it for
+            a layer whose output is not a tensor, or that is never called.
     """
     hooks = FeatureHooks(model, layers)
     earlier = find_feature_hooks(model)
@@ -125,9 +125,9 @@ def find_feature_hooks(model: nn.Module) -> FeatureHooks | None:
 
 
 def _find_ends(module: nn.Module) -> list[nn.Module]:
-    """The module, and the last member of a plain sequence, from which its output comes.
+    """Find the modules that have the same output as this one: itself, and the last member of an `nn.Sequential`.
 
-    timm's gradient checkpointing runs the members of a stage without calling the stage.
+    They are hooked, too, because timm's gradient checkpointing calls the members of a stage and not the stage.
     """
     ends = [module]
     while isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
@@ -163,7 +163,7 @@ def list_layers(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[tuple[st
     devices = [weight.device] if weight.device.type == "cuda" else []
     try:
         with evaluation_mode(model), torch.random.fork_rng(devices), torch.no_grad():
-            # Past __call__, so that a compiled model is not compiled for this.
+            # `forward` is called directly: calling a compiled model would compile it for this batch.
             model.forward(**select_inputs(model, inputs))
     finally:
         for handle in handles:
@@ -184,7 +184,7 @@ def describe_shape(shape: Sequence[int]) -> str:
 
 
 def _is_block(name: str, module: nn.Module) -> bool:
-    """A composite layer, numbered (`stages.3`, `stages.3.1`) or outside of what is numbered (`stem`)."""
+    """Whether a layer has layers of its own, and a name like `stages.3`, `stages.3.1` or, without a number, `stem`."""
     parts = name.split(".")
     numbers = sum(part.isdecimal() for part in parts)
     is_whole = numbers == 0 or (numbers <= MOST_INDICES and parts[-1].isdecimal())

@@ -21,11 +21,11 @@ def load_imagenet(model: nn.Module, name: str, key: str, *, partial: bool, may_f
     """Load the backbone's ImageNet weights.
 
     Args:
-        model: A classifier of this name.
+        model: A classifier with the architecture `name`.
         name: Name of its architecture.
         key: The config key that requests them, for messages.
         partial: Whether weights that do not match every tensor of the backbone are permitted.
-        may_fetch: Whether a hub may be asked; stage 2 never asks one.
+        may_fetch: Whether weights may be downloaded; stage 2 never does so.
 
     Returns:
         A sentence that says where they came from.
@@ -75,7 +75,7 @@ def _load_from_hub(model: Any, name: str, key: str) -> str:
     )
     if not is_cached:
         try:
-            # The answer does not matter, only that there is one.
+            # Any answer will do: it shows that the hub can be reached.
             urllib.request.urlopen(constants.ENDPOINT, timeout=HUB_TIMEOUT_S).close()
         except urllib.error.HTTPError:
             pass
@@ -83,7 +83,7 @@ def _load_from_hub(model: Any, name: str, key: str) -> str:
             raise _explain_no_imagenet(name, key, f"the hub does not answer ({error})") from None
     try:
         source = timm.create_model(name, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError) as error:  # the hub answers, but not with this file
+    except (OSError, RuntimeError) as error:  # the hub can be reached, but the file cannot be loaded
         raise _explain_no_imagenet(name, key, f"the hub does not give them ({error})") from None
     return load_weights(model, source.state_dict(), where=f"timm hub {pretrained.hf_hub_id}", needs_head=False)
 

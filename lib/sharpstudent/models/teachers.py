@@ -22,12 +22,12 @@ Average = Literal["logits", "probabilities"]
 
 
 class FrozenTeacher(nn.Module):
-    """A model that is not trained: `train()` leaves it in evaluation mode, its forward keeps no graph.
+    """A model that is not trained: `train()` leaves it in evaluation mode, and its forward runs without autograd.
 
     Attributes:
         model: The model itself.
         order: For each class of the task, its place in the teacher's logits; None for the same order.
-        reads: For an input of the teacher, the input of the batch that it gets, such as {"image": "image_clean"}.
+        reads: Maps an input of the teacher to the input of the batch it is given, as {"image": "image_clean"} does.
         calibration: The temperature by which its logits are divided, chosen by the preflight; None for no division.
     """
 
@@ -122,15 +122,15 @@ class FrozenTeacher(nn.Module):
 
 
 class TeacherEnsemble(nn.Module):
-    """The weighted average of frozen teachers. Stays in evaluation mode, keeps no graph.
+    """The weighted average of frozen teachers. It stays in evaluation mode and runs without autograd.
 
-    Feature maps are not averaged. They go by the names of the layers: the first teacher's as they are, the second's
-    after `2.`, the third's after `3.`, and so on.
+    Feature maps are not averaged. Each has the name of its layer, with the prefix `2.` for the second teacher, `3.` for
+    the third, and so on.
 
     Attributes:
         shares: The weight of each teacher, divided by their sum, (teachers, 1, 1).
-        average: `logits` gives the weighted mean of the logits, `probabilities` the logarithm of the weighted mean of
-            the softmaxes.
+        average: What is averaged: with `logits` the logits themselves, with `probabilities` their softmax, whose
+            logarithm is then the output.
     """
 
     shares: Tensor
@@ -138,7 +138,7 @@ class TeacherEnsemble(nn.Module):
     def __init__(
         self, teachers: Sequence[FrozenTeacher], *, weights: Sequence[float] | None = None, average: Average = "logits"
     ) -> None:
-        """Join teachers.
+        """Combine teachers.
 
         Args:
             teachers: The teachers, one or more.
@@ -146,7 +146,7 @@ class TeacherEnsemble(nn.Module):
             average: See the class.
 
         Raises:
-            ValueError: For other weights.
+            ValueError: For another number of weights, or a weight that is not above 0.
         """
         super().__init__()
         weights = [1.0] * len(teachers) if weights is None else list(weights)
@@ -198,7 +198,7 @@ class TeacherEnsemble(nn.Module):
         return {**averaged, **features}
 
     def combine(self, outputs: Sequence[Tensor], name: str = "logits") -> Tensor:
-        """Average one output of all teachers, in fp32 at least: teachers may compute in several precisions.
+        """Average one output of all teachers, in fp32 or better, because teachers may compute in different precisions.
 
         Args:
             outputs: The output of each teacher, (R, ...), all on one device.
@@ -226,7 +226,7 @@ def name_layer(number: int, layer: str) -> str:
 
 
 def _split_name(name: str, teachers: int) -> tuple[int, str]:
-    """The reverse of `name_layer`. A number that no teacher has stays in the name, which then is unknown."""
+    """Invert `name_layer`. A number that no teacher has remains a part of the name, which no layer has."""
     first, _, rest = name.partition(".")
     if first.isdecimal() and 2 <= int(first) <= teachers:
         return int(first), rest

@@ -38,7 +38,7 @@ class PicturePreprocess(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        """Set the form of the pictures.
+        """Set the size and the normalisation that the model expects.
 
         Args:
             input_size: Side in pixels that pictures are resized to (bilinear with antialiasing).
@@ -47,12 +47,12 @@ class PicturePreprocess(nn.Module):
         """
         super().__init__()
         self.input_size = input_size
-        # Not persistent, because settings do not belong into a file of weights.
+        # Not persistent: these are settings, and a file of weights holds weights only.
         self.register_buffer("mean", _per_colour(mean), persistent=False)
         self.register_buffer("std", _per_colour(std), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) float32 RGB in 0..1 in the model's form."""
+        """Resize and normalise pictures (B, 3, H, W) float32 RGB in 0..1 for the model."""
         size = self.input_size
         if size is not None and tuple(image.shape[-2:]) != (size, size):
             image = F.interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -74,7 +74,7 @@ class Classifier(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.preprocess = None  # of the instance: torch keeps a module where an attribute of the class would hide it
+        self.preprocess = None  # set on the instance, because a class attribute would hide torch's submodule
 
     @abstractmethod
     def compute_logits(self, image: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Classifier(nn.Module, ABC):
         return {"logits": self.compute_logits(self.prepare(image))}
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Preprocess pictures; returns the same object where the model expects no other form."""
+        """Preprocess pictures; returns the same tensor if the model reads them as they are."""
         return image if self.preprocess is None else self.preprocess(image)
 
     @abstractmethod
@@ -97,7 +97,7 @@ class Classifier(nn.Module, ABC):
         """Keep only the activations between blocks, and compute those inside a block again during `backward`.
 
         Raises:
-            UserError: For an architecture that cannot.
+            UserError: For an architecture that does not support this.
         """
 
 
@@ -113,7 +113,7 @@ class TimmClassifier(Classifier):
         super().__init__()
         # Any: timm's models have methods of their own, which nn.Module's type does not know.
         self.backbone: Any = timm.create_model(name, pretrained=False, num_classes=0)
-        # Some families (MobileNetV3, GhostNet, HGNet) widen the pooled features once more: theirs is the hidden size.
+        # Some families (MobileNetV3, GhostNet, HGNet) widen the pooled features once more, to `head_hidden_size`.
         pooled = int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooled, classes))
 
@@ -128,7 +128,7 @@ class TimmClassifier(Classifier):
             if enable is None:
                 raise AssertionError("it has no such switch")
             enable(True)
-        except AssertionError as error:  # timm's way of saying that an architecture cannot
+        except AssertionError as error:  # timm raises it for an architecture without gradient checkpointing
             name = type(self.backbone).__name__
             raise UserError.about(
                 where="gradient_checkpointing",

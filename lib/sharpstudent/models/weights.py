@@ -1,8 +1,8 @@
-"""Strict loading of weights: every tensor of the backbone matches, or it is an error with example keys of both sides.
+"""Loads weights strictly: unless every tensor of the backbone matches, an error shows keys of the file and the model.
 
 A file may wrap its tensors (`model`, `state_dict`, `model_state_dict`) and prefix its keys (see PREFIXES); both are
 removed on both sides before the names are compared. The head may have another library's name, such as `last_layer` for
-efficientnet-pytorch's `_fc`; where each side has one head that is not matched, and they fit, they count as the same.
+efficientnet-pytorch's `_fc`. If file and model each have one unmatched head, of equal shape, the two are matched.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Match:
     wrong_shape: tuple[str, ...]
 
     def describe(self) -> str:
-        """The counting line that every load prints."""
+        """The line with the numbers of matched, missing and unexpected tensors, which every load prints."""
         return f"{len(self.matched)} tensors matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
 
     def missing_in_backbone(self) -> list[str]:
@@ -74,13 +74,13 @@ def read_tensors(path: Path, say: Callable[[str], None] | None = None) -> dict[s
 
     Args:
         path: The file.
-        say: Receives a note where the file could not be verified, or belongs to another save than its JSON.
+        say: Called with a note if the file could not be verified, or its JSON was written with another save.
 
     Returns:
-        The tensors by name, out of their wrapper.
+        The tensors by name, without their wrapper.
 
     Raises:
-        UserError: For a missing, damaged or foreign file.
+        UserError: For a file that is missing, damaged, or not a file of weights.
     """
     if not path.is_file():
         raise UserError.about(where=str(path), what="does not exist", remedy="check the path")
@@ -126,7 +126,7 @@ def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
     """
     wanted = model.state_dict()
     offered = {_normalise(key): key for key in tensors}
-    if len(offered) != len(tensors):  # prefixes tell two tensors apart: compare the names as they are
+    if len(offered) != len(tensors):  # two names differ in their prefix only: compare the full names
         offered = {key: key for key in tensors}
     by_name = {key: offered[_normalise(key)] for key in wanted if _normalise(key) in offered}
     by_name |= _pair_heads(wanted, tensors, by_name)
@@ -148,7 +148,7 @@ def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
 def _pair_heads(
     wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], by_name: Mapping[str, str]
 ) -> dict[str, str]:
-    """Match a head whose name differs on both sides: weight and bias, where each side has one pair of equal shapes.
+    """Match a head that has another name in the file: weight and bias, if each side has one such pair of equal shape.
 
     Heads of other shapes (ImageNet's 1000 classes) stay unmatched.
     """
@@ -182,10 +182,10 @@ def load_weights(
         allow_partial: Whether a part of the tensors may match.
 
     Returns:
-        The counting line.
+        The line of `Match.describe`.
 
     Raises:
-        UserError: Unless the whole backbone matches; the model is then unchanged.
+        UserError: When the tensors do not match as required; the model is then unchanged.
     """
     match = match_tensors(model, tensors)
     missing = match.missing if needs_head else match.missing_in_backbone()
@@ -214,9 +214,9 @@ def load_weights(
 
 
 def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[Path, list[str]]:
-    """Find the file that a path or pattern means: of several, the newest whose tensors all fit the model.
+    """Find the file that a path or pattern names; of several, the newest one whose tensors all fit the model.
 
-    Runs are never ranked by their metrics: they differ in data.
+    Metrics play no part, because runs on different data cannot be compared by them.
 
     Args:
         pattern: A path, or a pattern as of `glob`.
@@ -253,7 +253,7 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
 
 
 def _list_nearby(pattern: str) -> str:
-    """What is in the deepest folder of the pattern that exists."""
+    """List the contents of the deepest existing folder of the pattern."""
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
     while not fixed.is_dir() and fixed != fixed.parent:
         fixed = fixed.parent
@@ -262,7 +262,7 @@ def _list_nearby(pattern: str) -> str:
 
 
 def _normalise(key: str) -> str:
-    """A key without prefixes; the key of a renamed head gets its usual name."""
+    """Remove the prefixes of a key, and give the key of a renamed head its usual name."""
     name = re.sub(f"^({'|'.join(map(re.escape, PREFIXES))})+", "", key)
     return RENAMED.get(name, name)
 

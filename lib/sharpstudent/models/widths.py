@@ -1,4 +1,4 @@
-"""The widths in which an architecture comes, and the largest of them that is lighter than another model.
+"""Finds the widths of an architecture, and the largest of them that is lighter than another model.
 
 Torch and timm are imported where they are needed: reports take `Lighter` from here and stay quick to load.
 """
@@ -57,7 +57,7 @@ def list_widths(name: str) -> list[str]:
 def find_lighter_width(name: str, *, side: int, below_parameters: int, below_macs: int) -> Lighter | None:
     """Find the largest width of a model that is at least 5 % below two numbers.
 
-    No weights are read or made: the models are built on torch's meta device, which knows shapes only, with two outputs.
+    The models have two outputs and are built on torch's meta device, so no memory is used for weights.
 
     Args:
         name: Name of a timm model.
@@ -79,7 +79,10 @@ def find_lighter_width(name: str, *, side: int, below_parameters: int, below_mac
 
 @functools.cache
 def _count(name: str, side: int) -> Lighter | None:
-    """Count one width; None for a model that does not take this size: then its number is a size and no width."""
+    """Count parameters and MACs of one width; None for a model that refuses pictures of this size.
+
+    The number in the name of such a model is a picture size and not a width.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -92,6 +95,6 @@ def _count(name: str, side: int) -> Lighter | None:
         try:
             with counter:
                 model(torch.zeros(1, 3, side, side))
-        except (AssertionError, RuntimeError, ValueError):  # timm's and torch's ways of refusing a size
+        except (AssertionError, RuntimeError, ValueError):  # raised by timm or torch for a size that the model refuses
             return None
     return Lighter(name, count_parameters(model), counter.get_total_flops() // 2)  # a MAC is two operations
