@@ -1,1 +1,1 @@
-"""Before the first step of stage 2: student and teachers are evaluated, and warnings say what would go wrong."""
+"""Checks before the first step of stage 2: student and teachers are evaluated, and problems become warnings."""

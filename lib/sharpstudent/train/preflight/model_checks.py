@@ -1,4 +1,4 @@
-"""Preflight checks of the student and the teachers: metrics of each model, and a warning for what would go wrong.
+"""Preflight checks of the student and the teachers: the metrics of each model, and a warning for each problem.
 
 Whether a model is at chance or weak is decided by the task's first metric. Legend: N rows, C classes.
 """
@@ -27,8 +27,8 @@ from sharpstudent.models.teachers import TeacherEnsemble
 from sharpstudent.task import Task, plural
 from sharpstudent.train.validate import PREFIX, compute_metrics, drop_undefined
 
-WEAK_SHARE = 0.6  # of the way from chance to perfect, below which a teacher is weak: an AUC of .80
-SPREAD_RATIO = 10.0  # of the standard deviations of two models' logits
+WEAK_SHARE = 0.6  # of the range from chance to perfect; a teacher below it is weak (an AUC below .80)
+SPREAD_RATIO = 10.0  # of the standard deviations of two models' logits; a larger ratio gives a warning
 USUAL_TEMPERATURE = 3.0  # the default of `temperature`: a teacher that needs no more is not overconfident
 ROUNDS = 1000
 
@@ -44,8 +44,8 @@ class LogitStatistics:
         logits_mean: Over rows and classes.
         logits_sd: Standard deviation over rows and classes.
         logits_largest: The largest magnitude.
-        temperature: The logits would be calibrated after division by it (`fit_temperature`).
-        temperature_note: Says that the temperature is at a bound of the search; None where it is not.
+        temperature: The temperature that calibrates the logits when they are divided by it (`fit_temperature`).
+        temperature_note: A remark if the temperature is at a bound of the search, else None.
     """
 
     ece: float
@@ -63,12 +63,12 @@ class CheckedModel:
     """The outputs of one model on the validation samples, and the metrics computed from them.
 
     Attributes:
-        name: As messages call the model.
+        name: The name of the model in messages.
         metrics: The metrics of the task, by name.
         logits: None for a task without logits.
         table: The outputs, N rows.
-        task: Whose metrics these are.
-        calibration: The temperature by which the logits were divided before (`calibrate`), None where they were not.
+        task: The task, which names the metrics.
+        calibration: The temperature by which the logits have been divided (`calibrate`), None without one.
     """
 
     name: str
@@ -89,7 +89,7 @@ class CheckedModel:
         return self.metrics[self.task.default_metric]
 
     def describe(self, interval: Estimate | None = None) -> str:
-        """Title and value of the first metric as text, with its interval over groups where one is given."""
+        """Write title and value of the first metric, with an interval over groups if one is given."""
         text = f"{self.task.title(self.task.default_metric)} of {self.shown}"
         return text if interval is None else f"{text}{self.show_interval(interval)}"
 
@@ -99,14 +99,14 @@ class CheckedModel:
         return format(self.value, self.metric.format)
 
     def show_interval(self, interval: Estimate) -> str:
-        """An interval in brackets; empty where there is none."""
+        """Write an interval in brackets; empty if there is none."""
         if interval.low is None or interval.high is None:
             return ""
         return f" ({interval.low:.4f} to {interval.high:.4f} over {plural(self.task.group_unit)})"
 
     @property
     def is_below_chance(self) -> bool:
-        """Whether guessing would do better."""
+        """Whether the first metric is worse than chance."""
         return self.metric.chance is not None and self.metric.is_better(self.metric.chance, self.value)
 
     def to_json(self) -> dict[str, Any]:
@@ -120,14 +120,14 @@ def evaluate_table(name: str, table: Table, task: Task) -> CheckedModel:
     """Compute the metrics of one model.
 
     Args:
-        name: As messages call the model.
+        name: The name of the model in messages.
         table: Its outputs on the validation samples.
-        task: Whose metrics are computed.
+        task: The task, which names the metrics.
 
     Raises:
         MetricError: For values that are not finite, and where the task's first metric is undefined.
     """
-    metrics = compute_metrics(task, table, task.default_metric)  # first: it checks the table, and names its rows
+    metrics = compute_metrics(task, table, task.default_metric)  # first, because it checks the table and names bad rows
     statistics = _compute_logit_statistics(table) if "logits" in table else None
     named = {metric.removeprefix(PREFIX): value for metric, value in metrics.items()}
     return CheckedModel(name, named, statistics, table, task)
@@ -151,15 +151,15 @@ def _compute_logit_statistics(table: Table) -> LogitStatistics:
 def check_models(
     student: CheckedModel, teachers: Sequence[CheckedModel], average: CheckedModel | None = None
 ) -> list[str]:
-    """Find what would go wrong in stage 2. All models were evaluated on the same rows.
+    """Find problems of the models that would spoil stage 2. All models were evaluated on the same rows.
 
     Args:
         student: The student that stage 2 starts from.
         teachers: Its teachers.
-        average: The same for the average of several teachers.
+        average: The average of several teachers; None for one teacher.
 
     Returns:
-        A warning for each problem, with its numbers and what to do.
+        A warning for each problem, with numbers and a remedy.
     """
     task = student.task
     found = task.check_student(student.name, student.metrics)
@@ -228,7 +228,7 @@ def _check_average(average: CheckedModel, teachers: Sequence[CheckedModel], stud
 
 
 def _explain_below_chance(task: Task, is_certain: bool) -> str:
-    """Say why a teacher may be worse than guessing; is_certain: whether chance cannot have done it."""
+    """Say why a teacher may be worse than chance; `is_certain`: whether the difference exceeds the noise."""
     if not getattr(task, "classes", ()):
         return "it is untrained, or was made for other inputs"
     order = name_wrong_order(task)
@@ -242,7 +242,7 @@ def name_wrong_order(task: Task) -> str:
 
 
 def advise_on_order(task: Task) -> str:
-    """Say how the config names the order of a teacher's classes."""
+    """Say what to write in the config about the order of a teacher's classes."""
     classes = list(getattr(task, "classes", ()))
     if len(classes) != 2:
         return 'write the "classes" of its own order for it in `teachers`'
@@ -250,7 +250,7 @@ def advise_on_order(task: Task) -> str:
 
 
 def _check_weak(model: CheckedModel, advice: str) -> list[str]:
-    """Warn of a model from which there is little to learn."""
+    """Warn of a weak model (see WEAK_SHARE), from which a student learns little."""
     metric = model.metric
     if metric.chance is None or metric.perfect is None:
         return []
@@ -286,10 +286,10 @@ def find_weak_teachers(
 
     Args:
         metric: Name of the metric, for messages.
-        direction: Which of its values are better.
+        direction: Whether higher or lower values are better.
         student: The student's value.
-        teachers: Name and value of each teacher.
-        margin: In units of the metric.
+        teachers: The name and the value of each teacher.
+        margin: The permitted difference, in units of the metric.
 
     Returns:
         A problem for each such teacher.
@@ -311,14 +311,14 @@ def find_weak_teachers(
 def _compare_spreads(teacher: CheckedModel, student: CheckedModel) -> list[str]:
     """Warn of logits of very different spreads.
 
-    The softened distributions of one side are then all but one-hot where the other's are flat.
+    At one temperature, the softened distributions of one model are then nearly one-hot, and the other's nearly uniform.
     """
     if teacher.logits is None or student.logits is None:
         return []
     of_teacher, of_student = (teacher, teacher.logits), (student, student.logits)
     (wide, spread), (narrow, least) = sorted((of_teacher, of_student), key=lambda one: one[1].logits_sd, reverse=True)
     if spread.logits_sd <= SPREAD_RATIO * least.logits_sd or least.logits_sd == 0.0:
-        return []  # a model without any spread is constant, of which another check warns
+        return []  # constant logits have a check of their own
     if wide is student:
         advice = "check the stage-1 checkpoint, or raise `temperature`"
     elif spread.temperature <= USUAL_TEMPERATURE:
@@ -335,7 +335,7 @@ def _compare_spreads(teacher: CheckedModel, student: CheckedModel) -> list[str]:
 
 
 def estimate(model: CheckedModel) -> Estimate:
-    """Compute the task's first metric with its interval over groups; without one where there is only one group."""
+    """Compute the task's first metric with its interval over groups, which needs more than one group."""
     return compute_interval(model.metric, model.table, rounds=ROUNDS, seed=0, group_unit=model.task.group_unit)
 
 
@@ -343,11 +343,11 @@ def evaluate_average(ensemble: TeacherEnsemble, members: Sequence[CheckedModel])
     """Evaluate the average of several teachers from their tables, without running a model again.
 
     Args:
-        ensemble: Decides how outputs are averaged.
-        members: Its teachers.
+        ensemble: The ensemble, which averages the outputs.
+        members: The evaluated teachers of the ensemble.
 
     Returns:
-        None where there are fewer than two, or one of them has no logits.
+        The evaluated average; None if there are fewer than two teachers, or one of them has no logits.
     """
     if len(members) < 2 or any("logits" not in member.table for member in members):
         return None

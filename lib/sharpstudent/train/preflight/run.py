@@ -1,6 +1,6 @@
 """The preflight of stage 2: student and teachers are evaluated on the validation samples before the first step.
 
-Warnings say what would go wrong; metrics and warnings are kept in `logs/preflight.json`.
+Problems become warnings. Metrics and warnings are written to `logs/preflight.json`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from sharpstudent.train.preflight.temperature import REPORT_NAME, calibrate, fin
 from sharpstudent.train.validate import PREFIX, Validator, drop_undefined
 
 FORMAT = 1
-TABLES_NAME = "preflight_scores.json"  # beside the report: what it was made of, for the report at the end of the run
-WIDTH = 100  # characters that a line of the table may have
+TABLES_NAME = "preflight_scores.json"  # in logs/: the models' tables, for the report at the end of the run
+WIDTH = 100  # most characters in a line of the table
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class PreflightReport:
 
     Attributes:
         models: The student first, then each teacher that could be evaluated.
-        average: The average of several teachers, None where there is none.
-        findings: Warnings; empty where all is well.
+        average: The average of several teachers, None for one teacher.
+        findings: The warnings.
         start_value: The student's selection metric.
-        samples: Validation samples that the models were evaluated on.
+        samples: The number of validation samples.
     """
 
     models: tuple[CheckedModel, ...]
@@ -82,19 +82,19 @@ def preflight(
 ) -> PreflightReport:
     """Evaluate the models on the validation samples, print a table and the warnings, and write `logs/preflight.json`.
 
-    A batch is loaded once for all models, and the tables of earlier runs serve again where model and data are the same.
-    Teachers with `calibrate` in the config are calibrated from now on. A teacher that does not give the outputs that
-    the task's metrics read is left out, with a line that says so. Modes and random states stay as they are.
+    Each batch is loaded once for all models. Tables of earlier runs are reused if model and data are the same. Teachers
+    with `calibrate` in the config are calibrated here, for the rest of the run. A teacher without the outputs that the
+    task's metrics read is left out, and a line says so. Modes and random states do not change.
 
     Args:
         validator: The validator of the run.
-        student: Its name and the model.
-        teachers: Names and models.
-        ensemble: The teachers as one; evaluated, too, where there are several.
-        say: Prints a line; `run.say` when None.
+        student: Name and model of the student.
+        teachers: Name and model of each teacher.
+        ensemble: The ensemble of several teachers, which is evaluated, too; None for one teacher.
+        say: Prints a line; None for `run.say`.
 
     Raises:
-        UserError: For outputs that are not finite, a teacher that cannot be calibrated, and one that is too weak.
+        UserError: For outputs that are not finite, and for a teacher that is too weak or cannot be calibrated.
         MetricError: Where a metric is undefined.
     """
     run, task = validator.run, validator.task
@@ -145,7 +145,7 @@ def _gives_rows(task: Task, name: str, model: nn.Module, device: Any, say: Calla
 
 
 def _refuse_weak(validator: Validator, evaluated: Sequence[CheckedModel]) -> None:
-    """Raise UserError for teachers below the student's selection metric, where the config has a margin for them."""
+    """Raise UserError for teachers that are worse than the student by more than the margin that the config may set."""
     config = validator.run.config
     margin, metric = config.training.weak_teacher_margin, config.training.selection_metric
     if margin is None or "weak-teacher" in config.allow:
@@ -158,11 +158,11 @@ def _refuse_weak(validator: Validator, evaluated: Sequence[CheckedModel]) -> Non
 
 
 def describe_work(items: int, teachers: int) -> str:
-    """Say what the preflight of a run would do, for a dry run.
+    """Describe what the preflight would do, for a dry run.
 
     Args:
-        items: Samples of the validation set.
-        teachers: How many teachers there are.
+        items: The number of validation samples.
+        teachers: The number of teachers.
     """
     others = "the teacher" if teachers == 1 else f"{teachers} teachers"
     return f"the preflight would take {items} validation samples through the student and {others}"
@@ -172,8 +172,8 @@ def format_table(rows: Sequence[CheckedModel], task: Task) -> list[str]:
     """Write the models as a table: aligned lines of at most WIDTH characters.
 
     Args:
-        rows: The models; a name that is too long loses its middle.
-        task: Whose metrics the columns show.
+        rows: The models; the middle of a name that is too long is left out.
+        task: The task, whose metrics are the columns.
     """
     shown = task.headline_metrics
     titles = [task.title(name)[:1].upper() + task.title(name)[1:] for name in shown]
@@ -190,7 +190,7 @@ def format_table(rows: Sequence[CheckedModel], task: Task) -> list[str]:
 
 
 def _compute_tables(validator: Validator, models: Sequence[Named], say: Callable[[str], None]) -> list[Table]:
-    """Compute the table of each model; those of an earlier run serve again, the others are made in one pass."""
+    """Compute the table of each model: reuse those of earlier runs, and compute the others in one pass."""
     cache = build_table_cache(validator.run.config, validator.task, validator.data, validator.run.device, say)
     paths = [cache.find(model) for _, model in models]
     tables = [None if path is None else cache.load(path) for path in paths]
@@ -206,7 +206,7 @@ def _compute_tables(validator: Validator, models: Sequence[Named], say: Callable
             _check_finite(models[index][0], found, validator.task, is_student=index == 0)
             tables[index] = found
             path = paths[index]
-            if path is not None and not replaced:  # a sample that is repaired later would stay another's
+            if path is not None and not replaced:  # a table with replaced samples would outlive their repair
                 cache.save(path, found)
     cache.prune([path for path in paths if path is not None])
     return [known for known in tables if known is not None]

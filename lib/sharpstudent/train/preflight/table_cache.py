@@ -1,8 +1,8 @@
-"""Tables of models on validation samples, kept from one run to the next: `OUTPUT_ROOT/.preflight/KEY.json`.
+"""A cache, shared by runs, of the outputs of models on validation samples: `OUTPUT_ROOT/.preflight/KEY.json`.
 
-The key is a digest of everything that the tables depend on, so a file is never out of date, only unused: the files that
-were used last are kept, up to a number and a size. The folder begins with a dot and holds no config.json: no search for
-runs takes it for one.
+The key is a digest of everything that a table depends on, so a file is never out of date. The most recently used files
+are kept, up to a number and a total size. The folder is not mistaken for a run, because its name begins with a dot and
+it holds no config.json.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from sharpstudent.train.build import TrainingData
 
 FORMAT = 2
 FOLDER = ".preflight"
-# A run leaves a file for its student and takes those of its teachers again: 64 are two months of a run a day. A picture
-# takes some 200 bytes: 256 MB hold them for 20 000 validation pictures.
+# Each run adds a file for its student and reuses those of its teachers, so 64 files last two months at a run a day. A
+# picture takes some 200 bytes, so 256 MB hold 64 files of 20 000 validation pictures each.
 MOST_FILES = 64
 MOST_BYTES = 256 * 2**20
-STRAY_SECONDS = 24 * 3600.0  # after which a file that is half written has lost its writer
+STRAY_SECONDS = 24 * 3600.0  # older temporary files were left by a killed process
 
 
 @dataclass(frozen=True)
 class TableCache:
-    """The tables of one output root.
+    """The cached tables of one output root.
 
     Attributes:
-        folder: Where they are.
-        data: A digest of the validation samples, None where nothing may be kept.
-        device: On which models run.
-        task: Gives the example by which models are distinguished.
+        folder: The folder of the cache.
+        data: A digest of the validation samples, None if nothing may be cached.
+        device: The device on which the models run.
+        task: The task. Outputs for its example batch are a part of the key.
         say: Prints a line.
     """
 
@@ -61,20 +61,20 @@ class TableCache:
     say: Callable[[str], None]
 
     def find(self, model: nn.Module) -> Path | None:
-        """Where the table of this model is or would be; None where nothing may be kept."""
+        """Find the path of this model's table, whether it exists or not; None if nothing may be cached."""
         if self.data is None:
             return None
         parts = [FORMAT, self.data, self.device.type, compute_weights_hash(model), self._compute_answer(model)]
         return self.folder / f"{compute_digest(parts)}.json"
 
     def load(self, path: Path) -> Table | None:
-        """Read what `save` wrote; None where there is nothing, or, with a note, a damaged file."""
+        """Read a table; None if there is no file or, after a note, a damaged one."""
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["digest"] != compute_digest(stored["table"]):
                 raise ValueError("its digest is that of another table")
             with contextlib.suppress(OSError):
-                os.utime(path)  # used now: `prune` keeps it
+                os.utime(path)  # marks it as used, for `prune`
             return table_from_json(stored["table"])
         except FileNotFoundError:
             return None
@@ -83,10 +83,10 @@ class TableCache:
             return None
 
     def save(self, path: Path, table: Table) -> None:
-        """Write a table. A disk that refuses costs a note and nothing else: the table can be computed again.
+        """Write a table. An error of the disk only prints a note, because the table can be computed again.
 
         Args:
-            path: The path that `find` gave.
+            path: The path that `find` returned.
             table: The table of the model.
         """
         plain = table_to_json(table)
@@ -98,11 +98,11 @@ class TableCache:
     def prune(self, used: Collection[Path]) -> None:
         """Delete the files that were used longest ago, beyond MOST_FILES or MOST_BYTES.
 
-        Another run may read, write and delete here at the same time: a file that is gone is no fault, and a run whose
-        table was deleted evaluates its model again. What the disk refuses is left as it is.
+        Other runs may read, write and delete files here at the same time. So a missing file is no error, and a run
+        whose table was deleted evaluates its model again. Files that the disk refuses to delete are left.
 
         Args:
-            used: Files that stay whatever their age.
+            used: Files to keep whatever their age.
         """
         found: list[tuple[Path, os.stat_result]] = []
         with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ class TableCache:
         for path, about in sorted(found, key=lambda file: (file[1].st_mtime_ns, file[0].name), reverse=True):
             is_stray = path.name.endswith(TEMPORARY_SUFFIX)
             if is_stray and time.time() - about.st_mtime < STRAY_SECONDS:
-                continue  # of a run that is writing it
+                continue  # a run may still be writing it
             files, size = files + 1, size + about.st_size
             if is_stray or (path not in used and (files > MOST_FILES or size > MOST_BYTES)):
                 with contextlib.suppress(OSError):
@@ -122,7 +122,7 @@ class TableCache:
 
     @torch.inference_mode()
     def _compute_answer(self, model: nn.Module) -> str:
-        """Digest the model's outputs for one fixed row: they show what no weight does, such as the order of classes."""
+        """Digest the model's outputs for one fixed row, which also depend on settings such as the order of classes."""
         generator = torch.Generator().manual_seed(0)
         inputs = {
             name: torch.rand(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
@@ -130,7 +130,7 @@ class TableCache:
         }
         inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         with evaluation_mode(model):
-            # `forward` itself: a compiled student would be compiled for a batch of one.
+            # `forward` is called directly: calling a compiled student would compile it for a batch of one.
             outputs = model.forward(**select_inputs(model, inputs))
         digest = hashlib.sha256()
         for name in sorted(outputs):
@@ -141,13 +141,13 @@ class TableCache:
 def build_table_cache(
     config: RunConfig, task: Task, data: TrainingData, device: torch.device, say: Callable[[str], None]
 ) -> TableCache:
-    """The cache of a run's output root.
+    """Build the cache of a run's output root.
 
     Args:
         config: The config of the run.
         task: Its task.
-        data: Whose validation samples the tables are of.
-        device: On which models run.
+        data: The data, whose validation samples are evaluated.
+        device: The device on which the models run.
         say: Prints a line.
     """
     return TableCache(Path(config.output_root) / FOLDER, _fingerprint(config, task, data), device, task, say)
@@ -158,29 +158,29 @@ def save_tables(path: Path, tables: Sequence[Table]) -> None:
 
     Args:
         path: The file.
-        tables: In the order of the models.
+        tables: The tables, in the order of the models.
 
     Raises:
-        UserError: Where the disk refuses.
+        UserError: When the disk refuses to write.
     """
     write_text_atomically(path, json.dumps([table_to_json(each) for each in tables]) + "\n")
 
 
 def load_tables(path: Path) -> list[Table]:
-    """Read what `save_tables` wrote, in this version or an earlier one.
+    """Read the tables that `save_tables` of this or an earlier version wrote.
 
     Raises:
-        OSError: Where there is no such file.
-        ValueError: Where it is another, as KeyError and TypeError do.
+        OSError: When there is no such file.
+        ValueError: When it is not a file of tables; KeyError and TypeError are possible, too.
     """
     return [table_from_json(each) for each in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def _fingerprint(config: RunConfig, task: Task, data: TrainingData) -> str | None:
-    """Digest what decides the validation samples; None where the first of them cannot be read.
+    """Digest everything that the validation samples depend on; None if the first of them cannot be read.
 
-    That is names, sizes and times of their files, the task's settings, and the first sample's arrays, which change when
-    the making of samples does.
+    These are the names, sizes and times of their files, the task's settings, and the arrays of the first sample, which
+    change with the code that makes samples.
     """
     samples = data.validation
     try:
@@ -203,6 +203,6 @@ def _fingerprint(config: RunConfig, task: Task, data: TrainingData) -> str | Non
 def _describe_file(name: str) -> list[Any]:
     try:
         about = Path(name).stat()
-    except (OSError, ValueError):  # a task may name its samples as it likes
+    except (OSError, ValueError):  # the name of a sample need not be a path
         return [name]
     return [name, about.st_size, about.st_mtime_ns]

@@ -1,8 +1,8 @@
 """Classification heads of frozen teachers, fitted to the training set before stage 2 and kept with the run.
 
 A head is a multinomial logistic regression on the backbone's pooled features (Alain, Bengio 2016, "Understanding
-intermediate layers using linear classifier probes"). `weights/teacher_head_N.pth` in the run folder keeps it: a resumed
-run and a replay load it from there, so that a teacher never changes within a run.
+intermediate layers using linear classifier probes"). It is saved as `weights/teacher_head_N.pth` in the run
+folder. A resumed run and a replay load it from there, so that a teacher never changes within a run.
 
 Legend: N pictures, D features, C classes.
 """
@@ -36,29 +36,29 @@ from sharpstudent.models.teachers import FrozenTeacher, Named
 from sharpstudent.models.weights import compute_weights_hash, find_fitting_weights, is_head, match_tensors, read_tensors
 from sharpstudent.train.validate import EVALUATION_SAMPLES, Validator
 
-# A linear layer needs no more: some 4 pictures a weight of EfficientNet-B4's head (1792 features), 60 MB of them, and
-# no more time than two or three epochs of a small set.
+# Enough for a linear layer: some 4 pictures for each of the 1792 features of EfficientNet-B4, with 60 MB of features.
+# Computing them takes no longer than two or three epochs of a small set.
 MOST_SAMPLES = 4096
 FOLDS = 3
-# Inverse regularisation (C of scikit-learn), from strong to weak. Chosen on people left out: with more features than
-# people the weakest regularisation is right on all pictures of the training set, and overconfident on all others.
+# Inverse regularisation (C of scikit-learn), from strong to weak. Chosen by cross-validation over
+# people: with more features than people, the weakest one fits all training pictures and is overconfident elsewhere.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-STRENGTH = 1e-2  # where there are too few people to choose it
-MOST_ROUNDS = 1000  # of the solver, which needs some dozens
+STRENGTH = 1e-2  # used when there are too few people for cross-validation
+MOST_ROUNDS = 1000  # of the solver, which usually needs some dozens
 FORMAT = 1
 MOST_NAMES = 3  # of pictures in a message
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """What the heads of several teachers take in for the same N pictures.
+    """The inputs of the heads of several teachers for the same N pictures.
 
     Attributes:
-        values: For each teacher float32 (N, D).
-        labels: int64 (N,).
+        values: The pooled features of each teacher, float32 (N, D).
+        labels: The class indices, int64 (N,).
         sample_ids: Names of the N pictures.
         groups: The person of each picture.
-        items: How many samples the pictures come from.
+        items: The number of samples that the pictures come from.
     """
 
     values: tuple[NDArray[np.float32], ...]
@@ -75,10 +75,10 @@ class FittedHead:
     Attributes:
         weight: float32 (C, D).
         bias: float32 (C,).
-        accuracy: On the pictures it was fitted to, 0..1.
-        strength: Inverse regularisation, one of STRENGTHS.
-        was_chosen: Whether the strength was chosen on people left out.
-        has_converged: Whether the solver came to its end.
+        accuracy: The accuracy on the pictures that it was fitted to, 0..1.
+        strength: The inverse regularisation, one of STRENGTHS.
+        was_chosen: Whether the strength was chosen by cross-validation.
+        has_converged: Whether the solver has converged.
     """
 
     weight: NDArray[np.float32]
@@ -97,7 +97,7 @@ def draw_keys(source: Samples, seed: int) -> list[SampleKey]:
         seed: The seed of the run.
 
     Returns:
-        Keys with the randomness of epoch 0, which no training epoch has.
+        Keys with the random draws of epoch 0, which differ from those of all training epochs.
     """
     shuffle = Shuffle(len(source), build_generator(seed, 0, 0, "order"))
     drawn = shuffle(np.arange(min(len(source), MOST_SAMPLES)))
@@ -106,11 +106,11 @@ def draw_keys(source: Samples, seed: int) -> list[SampleKey]:
 
 @torch.inference_mode()
 def collect_pooled(validator: Validator, teachers: Sequence[FrozenTeacher]) -> Pooled:
-    """Compute what the teachers' heads take in, in one pass over the training samples. Moves no random state.
+    """Compute the inputs of the teachers' heads in one pass over the training samples. Random states do not change.
 
     Args:
         validator: The validator of the run.
-        teachers: Whose heads are to be fitted.
+        teachers: The teachers whose heads are to be fitted.
     """
     config, source = validator.run.config, validator.data.train
     keys = draw_keys(source, config.seed)
@@ -133,7 +133,7 @@ def collect_pooled(validator: Validator, teachers: Sequence[FrozenTeacher]) -> P
             inputs = batch.to(validator.run.device).inputs
             for teacher, pooled in zip(teachers, values, strict=True):
                 pooled.append(teacher.embed(inputs).float().cpu())
-            labels.append(batch.targets["label"].numpy().copy())  # a view would hold the batch's shared memory
+            labels.append(batch.targets["label"].numpy().copy())  # a view would keep the batch's shared memory in use
             sample_ids += batch.rows["id"]
             groups += batch.rows["group"]
     joined = tuple(torch.cat(pooled).numpy() for pooled in values)
@@ -141,17 +141,17 @@ def collect_pooled(validator: Validator, teachers: Sequence[FrozenTeacher]) -> P
 
 
 def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], groups: Sequence[str]) -> FittedHead:
-    """Fit a head. The same arguments give the same bits on one machine.
+    """Fit a head. On one machine, the same arguments give bit-identical results.
 
-    Features are standardised for the fit, and the scaling is folded into the weights. Two classes: the logits are minus
-    and plus half of the decision.
+    Features are standardised for the fit, and the scaling is folded into the weights. With two classes, the logits are
+    minus and plus half of the decision function.
 
     Args:
-        features: Finite, (N, D).
-        labels: (N,), 0..C-1, each class there.
+        features: The pooled features (N, D), all finite.
+        labels: The class indices (N,), 0..C-1; every class occurs.
         groups: The person of each picture.
     """
-    # Imported here, as in metrics/binary.py: it takes a second.
+    # Imported here, as in metrics/binary.py, because the import takes a second.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -164,7 +164,7 @@ def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], groups: S
     if folds:
         fit = GridSearchCV(fit, {"logisticregression__C": STRENGTHS}, scoring="neg_log_loss", cv=folds)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # reported by `has_converged`
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `has_converged` reports it
         fit.fit(values, labels)
     scaler, regression = getattr(fit, "best_estimator_", fit)
     weight = regression.coef_ / scaler.scale_
@@ -178,7 +178,7 @@ def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64], groups: S
 
 
 def _split(labels: NDArray[np.int64], groups: Sequence[str]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Split into folds that share no person, each with every class on both sides; [] with too few people for that."""
+    """Split into folds that share no person and have every class on both sides; [] if there are too few people."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     if len(set(groups)) < FOLDS or np.unique(labels, return_counts=True)[1].min() < FOLDS:
@@ -190,11 +190,11 @@ def _split(labels: NDArray[np.int64], groups: Sequence[str]) -> list[tuple[NDArr
 
 @dataclass(frozen=True)
 class _KeptHead:
-    """The fitted head of one teacher, as a run keeps it.
+    """The fitted head of one teacher and its file in the run folder.
 
     Attributes:
-        index: The teacher's place in the config.
-        name: As messages call the teacher.
+        index: The index of the teacher in the config.
+        name: The name of the teacher in messages.
         teacher: The teacher.
         path: The file of the head.
         body: A digest of everything that the teacher's features depend on.
@@ -207,13 +207,13 @@ class _KeptHead:
     body: str
 
     def restore(self, *, force: bool = False) -> Problem | None:
-        """Load the kept head into the teacher.
+        """Load the saved head into the teacher.
 
         Args:
-            force: Load it, too, where it was fitted to other features.
+            force: Load it even if it was fitted to other features.
 
         Returns:
-            What is wrong where there is no head, or one that was fitted to other features.
+            The problem if there is no saved head, or if it was fitted to other features; else None.
 
         Raises:
             UserError: For a damaged file, and for the head of another network.
@@ -243,22 +243,22 @@ class _KeptHead:
 def settle_heads(
     validator: Validator, teachers: Sequence[Named], *, must_be_kept: bool, say: Callable[[str], None]
 ) -> list[str]:
-    """Give each teacher whose head is to be fitted that of the run folder, or one that is fitted now and kept there.
+    """Load the heads that are to be fitted from the run folder; fit and save those that are not there.
 
-    Moves no random state that training uses.
+    The random states of training do not change.
 
     Args:
         validator: The validator of the run.
         teachers: All teachers of the run, in the order of the config.
-        must_be_kept: Whether training has begun with the heads: then one that is gone, or was fitted to other features,
-            is an error.
+        must_be_kept: Whether a head that is gone, or was fitted to other features, is an error, because training has
+            begun with it.
         say: Prints a line.
 
     Returns:
         The names of the teachers whose heads were fitted now.
 
     Raises:
-        UserError: For damaged files, and where nothing can be fitted.
+        UserError: When a file is damaged, and when no head can be fitted.
     """
     run = validator.run
     missing: list[_KeptHead] = []
@@ -278,7 +278,7 @@ def settle_heads(
 def restore_heads(
     config: RunConfig, teachers: Sequence[Named], weights_folder: Path, *, say: Callable[[str], None]
 ) -> None:
-    """Give the teachers of a replay the heads that their run fitted.
+    """Load the heads that a run fitted, to replay one of its steps.
 
     A head that was fitted to other features is loaded with a warning.
 
@@ -289,7 +289,7 @@ def restore_heads(
         say: Prints a line.
 
     Raises:
-        UserError: For a head that is gone or damaged.
+        UserError: When the file of a head is missing or damaged.
     """
     for kept in _find_heads(config, teachers, weights_folder):
         problem = kept.restore(force=True)
@@ -300,12 +300,12 @@ def restore_heads(
 
 
 def describe_fits(config: RunConfig, teachers: Sequence[Named], items: int) -> list[str]:
-    """Say which heads would be fitted, for a dry run; until then these heads are zero.
+    """Describe which heads would be fitted, for a dry run, in which these heads are zero.
 
     Args:
         config: The config of the run.
         teachers: All teachers of the run, in the order of the config.
-        items: Samples of the training set.
+        items: The number of training samples.
     """
     on = f"the {items}" if items <= MOST_SAMPLES else f"{MOST_SAMPLES} of the {items}"
     return [
@@ -315,7 +315,7 @@ def describe_fits(config: RunConfig, teachers: Sequence[Named], items: int) -> l
 
 
 def _find_heads(config: RunConfig, teachers: Sequence[Named], weights_folder: Path) -> list[_KeptHead]:
-    """Clear the heads that are to be fitted: a random one never teaches, and the digest is of the rest."""
+    """Find the heads to fit, and set them to zero, so that no random weights affect the teacher's digest."""
     found: list[_KeptHead] = []
     for index, (name, teacher) in enumerate(teachers):
         if isinstance(teacher, FrozenTeacher) and (section := config.teachers[index]).head == "fitted":
@@ -328,7 +328,7 @@ def _find_heads(config: RunConfig, teachers: Sequence[Named], weights_folder: Pa
 
 
 def _fit(validator: Validator, missing: Sequence[_KeptHead], say: Callable[[str], None]) -> None:
-    """Fit and keep several heads, in one pass over the training samples."""
+    """Fit and save several heads, in one pass over the training samples."""
     for kept in missing:
         replaced = _find_head_in_file(validator.run.config, kept)
         if replaced is not None:
@@ -350,7 +350,7 @@ def _fit(validator: Validator, missing: Sequence[_KeptHead], say: Callable[[str]
 
 
 def _describe(fitted: FittedHead, pooled: Pooled, items: int) -> str:
-    """What was fitted to what; `{seconds}` stands for the time it took."""
+    """Describe a fitted head and its data; `{seconds}` stands for the duration."""
     drawn = (
         f"{pooled.items} of {items} training samples, drawn by the seed" if pooled.items < items else f"{items} samples"
     )
@@ -363,7 +363,7 @@ def _describe(fitted: FittedHead, pooled: Pooled, items: int) -> str:
 
 
 def _find_head_in_file(config: RunConfig, kept: _KeptHead) -> Path | None:
-    """The teacher's file, where it holds a head for these classes."""
+    """Return the teacher's file if it holds a head for these classes, else None."""
     pattern, key = config.teachers[kept.index].weights, name_weights_key(config, kept.index)
     if pattern is None:
         return None
@@ -373,7 +373,7 @@ def _find_head_in_file(config: RunConfig, kept: _KeptHead) -> Path | None:
 
 
 def _check(kept: _KeptHead, features: NDArray[np.float32], pooled: Pooled) -> None:
-    """Raise UserError where nothing can be fitted."""
+    """Raise UserError when no head can be fitted to this data."""
     where, classes, found = f"head of {kept.name}", kept.teacher.head.out_features, np.unique(pooled.labels)
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):

@@ -1,6 +1,6 @@
 """The temperature by which a teacher's logits are divided (`calibrate`).
 
-The preflight chooses it and keeps it in the run's `logs/preflight.json`, from where a resumed run and a replay read it.
+The preflight fits it and writes it to the run's `logs/preflight.json`, from which a resumed run and a replay read it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def find_calibrated(config: RunConfig, teachers: Sequence[Named]) -> dict[int, F
         teachers: All teachers of the run, in the order of the config.
 
     Returns:
-        These teachers by their place among all.
+        These teachers by their index in the config.
     """
     return {
         index: teacher
@@ -40,18 +40,18 @@ def find_calibrated(config: RunConfig, teachers: Sequence[Named]) -> dict[int, F
 
 
 def calibrate(teacher: FrozenTeacher, evaluated: CheckedModel, say: Callable[[str], None]) -> CheckedModel:
-    """Divide the teacher's logits, from now on, by the temperature that fits them to its table.
+    """Let the teacher divide its logits by the temperature that calibrates them on its table.
 
     Args:
         teacher: The teacher.
-        evaluated: Its outputs as they came.
+        evaluated: Its outputs before calibration, and their metrics.
         say: Prints a line.
 
     Returns:
         The calibrated outputs and their metrics.
 
     Raises:
-        UserError: Where the task has no logits, and where no temperature can be trusted.
+        UserError: When the task has no logits, and when no temperature would be reliable.
     """
     before = evaluated.logits
     if before is None:
@@ -59,7 +59,7 @@ def calibrate(teacher: FrozenTeacher, evaluated: CheckedModel, say: Callable[[st
         raise UserError.about(evaluated.name, "cannot be calibrated: this task has no logits", remedy=remedy)
     _refuse(evaluated, before.temperature, before.temperature_note)
     teacher.calibration = before.temperature
-    logits = (torch.from_numpy(evaluated.table["logits"]) / before.temperature).numpy()  # as the teacher divides
+    logits = (torch.from_numpy(evaluated.table["logits"]) / before.temperature).numpy()  # in torch, as the teacher does
     after = evaluate_table(evaluated.name, {**evaluated.table, "logits": logits}, evaluated.task)
     assert after.logits is not None
     say(
@@ -70,15 +70,15 @@ def calibrate(teacher: FrozenTeacher, evaluated: CheckedModel, say: Callable[[st
 
 
 def restore_calibrations(config: RunConfig, teachers: Sequence[Named], logs_folder: Path) -> None:
-    """Divide the teachers' logits by the temperatures that the run's preflight chose.
+    """Let the teachers divide their logits by the temperatures that the run's preflight fitted.
 
     Args:
         config: The config of the run.
         teachers: All teachers of the run, in the order of the config.
-        logs_folder: Where the run keeps its preflight report.
+        logs_folder: The folder of the run's preflight report.
 
     Raises:
-        UserError: Where the report is gone or damaged, or does not name a temperature.
+        UserError: When the report is missing or damaged, or lacks a temperature.
     """
     wanted = find_calibrated(config, teachers)
     if not wanted:
@@ -101,9 +101,10 @@ def restore_calibrations(config: RunConfig, teachers: Sequence[Named], logs_fold
 
 
 def _refuse(evaluated: CheckedModel, temperature: float, note: str | None) -> None:
-    """Refuse what no temperature corrects: swapped classes and a model that knows nothing, since every order stays.
+    """Raise UserError for a teacher below chance, and for a temperature at a bound of the search.
 
-    A temperature at a bound of the search was not found, and says nothing about the teacher.
+    A temperature keeps the order of the logits, so it corrects neither swapped classes nor a teacher that has learnt
+    nothing. At a bound of the search, the optimum was not found.
     """
     unit = plural(evaluated.task.unit)
     if evaluated.is_below_chance:
