@@ -1,1 +1,1 @@
-"""A skipped step, kept, taken again and looked at."""
+"""Skipped steps: they are written to files, replayed, and inspected."""

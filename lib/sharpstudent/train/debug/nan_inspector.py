@@ -1,6 +1,6 @@
 """The NaN inspector: takes one step with hooks on every module and reports where values stop being finite.
 
-Hooks and two wrappers record what passes through the step, and change none of it. Legend: R rows of a batch.
+Hooks on the models and wrappers of criterion and optimizer record values and change none. Legend: R rows of a batch.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Fault:
 
     Attributes:
         name: The name of the module in its model.
-        kind: Class of the module.
+        kind: The name of its class.
         inputs: Range of its inputs.
         output: Range of its output.
     """
@@ -101,7 +101,7 @@ class InspectedStep:
 
     Attributes:
         result: The result of the step.
-        passes: One, or two with SAM.
+        passes: What was recorded in each pass; SAM has two.
         teacher_outputs: The outputs of the teacher.
         teacher_fault: Its first module whose output is not finite.
         average_outputs: The outputs of the student's averaged weights, where the run keeps them.
@@ -119,15 +119,15 @@ class InspectedStep:
 def inspect_step(step: TrainStep, batch: Batch, progress: Progress) -> InspectedStep:
     """Take a step with hooks on every module.
 
-    Its result is that of the step alone, but for a compiled student, which is computed as it was written.
+    The hooks do not change its result. A compiled student runs uncompiled, which may round differently.
 
     Args:
-        step: Is taken.
+        step: The step to take.
         batch: The batch of the step.
-        progress: The progress of the step.
+        progress: The epoch and step number, which schedules read.
     """
     student, passes = step.student, [InspectedPass("pass 1")]
-    compiled, student._compiled_call_impl = student._compiled_call_impl, None  # it would leave the hooks out
+    compiled, student._compiled_call_impl = student._compiled_call_impl, None  # compiled code would not call the hooks
     criterion: Any = _RecordedCriterion(step.criterion, passes)
     average = None if step.average is None else step.average.model
     try:
@@ -144,7 +144,7 @@ def inspect_step(step: TrainStep, batch: Batch, progress: Progress) -> Inspected
 
 @torch.no_grad()
 def _run_alone(step: TrainStep, model: nn.Module, batch: Batch) -> None:
-    """Run a model that the step itself does not run; inputs that are not finite are left out, as in a step."""
+    """Run a model that the step itself did not run. Like a step, do not run it on inputs that are not finite."""
     if not find_bad_rows(find_floats(batch.inputs)):
         for part in batch.split(step.parts):
             with step.autocasting(part):
@@ -152,37 +152,37 @@ def _run_alone(step: TrainStep, model: nn.Module, batch: Batch) -> None:
 
 
 def measure(*tensors: Tensor) -> Range:
-    """The range of all values of the tensors; whole numbers count, too."""
+    """Find the range of all values of the tensors, those of integers included."""
     flat = [tensor.detach().flatten() for tensor in tensors if tensor.numel()]
     count = sum(len(values) for values in flat)
     if not flat:
         return Range(float("nan"), float("nan"), 0, 0)
-    ends = torch.stack([end.float() for values in flat for end in values.aminmax()])  # NaN wins
+    ends = torch.stack([end.float() for values in flat for end in values.aminmax()])  # NaN if any value is NaN
     if bool(torch.isfinite(ends).all()):
         return Range(float(ends.min()) + 0.0, float(ends.max()) + 0.0, 0, count)
     finite = torch.cat([values[torch.isfinite(values)].float() for values in flat])
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (float("nan"), float("nan"))
-    return Range(low + 0.0, high + 0.0, count - len(finite), count)  # no -0
+    return Range(low + 0.0, high + 0.0, count - len(finite), count)  # + 0.0 turns -0.0 into 0.0
 
 
 def find_bad_rows(tensors: Sequence[Tensor]) -> list[int]:
-    """The rows that hold a value that is not finite in any of the tensors (R, ...)."""
+    """Find the rows in which a value of one of the tensors (R, ...) is not finite."""
     bad = [(~torch.isfinite(tensor.detach().flatten(1))).any(1).nonzero().flatten().tolist() for tensor in tensors]
     return sorted({row for rows in bad for row in rows})
 
 
 class _Recorder:
-    """Records a model's outputs, and the module in which its values stop being finite."""
+    """Records the outputs of a model, and the first module whose output is not finite while its inputs are."""
 
     def __init__(self) -> None:
         self.fault: Fault | None = None
-        self.outputs: list[Tensor] = []  # of each micro-batch
+        self.outputs: list[Tensor] = []  # one for each micro-batch
         self.inputs: dict[str, Range] = {}
-        # A stack: what gradient checkpointing leaves half-way in `backward` lies below and harms none.
+        # A stack. Recomputation by gradient checkpointing may stop early and leave entries below; they are never read.
         self._inputs: list[Range] = []  # of the modules that are being computed, outermost first
 
     def join(self) -> Tensor | None:
-        """All outputs of all rows, (R, values a row); None where the model gave none."""
+        """Concatenate the outputs of all micro-batches, (R, values per row); None if the model did not run."""
         return torch.cat(self.outputs) if self.outputs else None
 
     def begin(self, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ class _Recorder:
         if not name and isinstance(output, Mapping):
             floats = find_floats({key: value for key, value in output.items() if not key.startswith(FEATURES)})
             self.outputs += [torch.cat([value.detach().float().flatten(1) for value in floats], 1)] if floats else []
-        # A module ends before the one it is part of: the first that turns finite into not finite is the innermost.
+        # A submodule ends before the module that contains it, so the first one with a fault is the innermost.
         if self.fault is None and not inputs.not_finite:
             outputs = measure(*_find_floats(output))
             if outputs.not_finite:
@@ -230,7 +230,7 @@ class _RecordedCriterion:
 
 
 class _RecordedOptimizer:
-    """SAM, recording each gradient whose norm is computed, and where pass 2 begins."""
+    """A SAM optimizer that records each gradient whose norm is computed, and the beginning of pass 2."""
 
     def __init__(self, step: TrainStep, passes: list[InspectedPass], recorder: _Recorder) -> None:
         self._wrapped, self._scale, self._passes, self._recorder = step.optimizer, step.loss_scale, passes, recorder
@@ -242,7 +242,7 @@ class _RecordedOptimizer:
 
     def compute_grad_norm(self) -> Tensor:
         norm, now = self._wrapped.compute_grad_norm(), self._passes[-1]
-        # fp16: the first gradient of pass 1 is still that of the scaled loss.
+        # With fp16, the first gradient in pass 1 is that of the scaled loss.
         is_scaled = len(self._passes) == 1 and now.grad_norm is None
         scale = self._scale.value if is_scaled and self._scale is not None else 1.0
         now.grad_norm = float(norm) / scale
@@ -259,7 +259,7 @@ class _RecordedOptimizer:
             yield
 
     def close_pass(self) -> None:
-        """Move what the student showed to the current pass."""
+        """Move what was recorded of the student to the current pass."""
         now, seen = self._passes[-1], self._recorder
         now.fault, now.outputs, now.inputs = seen.fault, seen.join(), seen.inputs
         seen.fault, seen.outputs, seen.inputs = None, [], {}
@@ -267,7 +267,7 @@ class _RecordedOptimizer:
 
 @contextlib.contextmanager
 def _recording(model: nn.Module | None) -> Iterator[_Recorder]:
-    """Hooks on every module of the model, taken off at the end."""
+    """Context manager: inside, every module of the model has hooks that record its values."""
     recorder, handles = _Recorder(), []
     for name, module in () if model is None else model.named_modules():
         handles.append(module.register_forward_pre_hook(recorder.begin, with_kwargs=True))
@@ -280,5 +280,5 @@ def _recording(model: nn.Module | None) -> Iterator[_Recorder]:
 
 
 def _find_floats(value: Any) -> list[Tensor]:
-    """The tensors of floating point in what a module takes or gives."""
+    """Find the floating-point tensors among the arguments or in the output of a module."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -1,4 +1,4 @@
-"""--replay: a skipped step is taken again from what was kept of it, under the NaN inspector."""
+"""Implements --replay: takes a skipped step again, from its files, under the NaN inspector."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
     Args:
         run: The run whose step is replayed.
         step: Models and optimiser, as the run's config builds them.
-        path: Where the batch of the step was kept.
+        path: The file with the batch of the step.
 
     Raises:
-        UserError: For a damaged or foreign file, for a state of another model, where the run folder has lost the heads
-            or temperatures of its teachers, and when memory runs out.
+        UserError: For a file that is damaged or holds no skipped step, for the state of another model, when the heads
+            or temperatures of the teachers are gone from the run folder, and when memory runs out.
     """
     kept, folder, teachers = load_skipped(path), path.absolute().parent.parent, name_teachers(run.config, step.teacher)
     misfits = list_misfits(kept.state, step)
@@ -62,7 +62,7 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
     try:
         _restore(step, kept)
         result = step(batch, kept.progress)
-        _restore(step, kept)  # a step that goes well now has moved everything
+        _restore(step, kept)  # the inspected step may have updated weights and statistics
         bad_weights = _find_bad_tensors(step.student)
         seen = inspect_step(step, batch, kept.progress)
     except Exception as error:
@@ -86,7 +86,7 @@ def replay_step(run: Run, step: TrainStep, path: Path) -> None:
 
 
 def _restore(step: TrainStep, kept: Skipped) -> None:
-    """Restore the state that the step met, and its settings."""
+    """Restore the state before the step, and the settings of the step."""
     device = next(step.student.parameters()).device.type
     random = {name: value for name, value in kept.state["rng"].items() if name in ("torch", "python", device)}
     restore_step(step, {**kept.state, "rng": random})
@@ -97,7 +97,7 @@ def _restore(step: TrainStep, kept: Skipped) -> None:
 
 
 def _describe_outcome(kept: Skipped, result: StepResult, computer: Mapping[str, Any]) -> list[str]:
-    """Say whether the step ends as in the run, and if not, what may be the cause."""
+    """Say whether the step ended as in the run, and if not, what the cause may be."""
     where = f"epoch {kept.progress.epoch} step {kept.progress.step}"
     if result.reason == kept.reason:
         return [f"{where}, taken again: the same, skipped because {result.reason}"]
@@ -121,7 +121,7 @@ def _describe_settings(kept: Skipped, step: TrainStep) -> str:
 
 
 def describe_batch(batch: Batch) -> list[str]:
-    """Describe rows and inputs of a batch, and name the rows that read a value that is not finite."""
+    """Describe the rows and inputs of a batch, and name the rows with an input that is not finite."""
     floats, shared = find_floats(batch.inputs), batch.shared
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in batch.inputs.items())
     by_row = {name: x[batch.inputs[shared[name]]] if name in shared else x for name, x in batch.inputs.items()}
@@ -162,7 +162,7 @@ def _describe_pass(seen: InspectedPass, batch: Batch) -> list[str]:
 
 
 def _describe_buffer(first: InspectedPass, reason: str) -> list[str]:
-    """Statistics of a layer can overflow where every output is finite: they are squares of the layer's inputs."""
+    """Name the layer whose statistics overflowed: they hold squares of its inputs, while its output may be finite."""
     layer = next((name for name in first.inputs if name and reason.startswith(f"the buffer {name}.")), None)
     return [] if layer is None else [f"  {layer} took in {first.inputs[layer]}: statistics are squares of that"]
 
@@ -179,7 +179,7 @@ def _describe_fault(fault: Fault | None) -> list[str]:
 def _describe_gradients(gradients: Mapping[str, float]) -> str:
     """Name the weights with the largest gradients, or those whose gradients are not finite.
 
-    `backward` goes from the loss to the image: of these the last in the network are the first to have gone wrong.
+    `backward` goes from the loss to the inputs, so the last layers of the network are the first with such a gradient.
     """
     bad = [name for name, value in gradients.items() if not math.isfinite(value)]
     if bad:
@@ -190,7 +190,7 @@ def _describe_gradients(gradients: Mapping[str, float]) -> str:
 
 
 def _advise(config: RunConfig, batch: Batch, result: StepResult, bad_weights: Sequence[str]) -> list[str]:
-    """Say what to try; the first cause hides those after it."""
+    """Say what to try against the first cause that is found; later ones may only follow from it."""
     if result.ok:
         return ["nothing to fix here: the step goes well. Replay it where the run was made."]
     reason, stage, optimizer = result.reason or "", f"stage{config.stage}", config.optimizer
@@ -209,7 +209,7 @@ def _advise(config: RunConfig, batch: Batch, result: StepResult, bad_weights: Se
         files = [f"{name_weights_key(config, i)} = {one.weights!r}" for i, one in enumerate(config.teachers)]
         return [f"to fix: the weights of the teacher, {' or '.join(files)}", *precise]
     lines = ["to try, one at a time, in a new run:", *precise]
-    if "pass 2" in reason:  # the weights themselves serve: the move by rho is too far
+    if "pass 2" in reason:  # the loss at w was finite, so the step to w + e is too long
         rho = min(0.05, optimizer.rho / 2)
         lines += [f"  --set {stage}.rho={rho:g}  (now {optimizer.rho:g}; a smaller SAM radius)"]
         rise = f"  --set {stage}.rho_warmup=0.1  (now 0; SAM's radius rises from 0)"
@@ -227,5 +227,5 @@ def _name_rows(batch: Batch, rows: Sequence[int]) -> str:
 
 
 def _find_bad_tensors(model: nn.Module) -> list[str]:
-    """Names of weights and buffers that hold a value that is not finite."""
+    """Name the weights and buffers that hold a value that is not finite."""
     return [name for name, tensor in model.state_dict().items() if measure(tensor).not_finite]

@@ -1,7 +1,7 @@
-"""Files of skipped steps: the batch of each and the state it met, so that the step can be taken again and inspected.
+"""Files of skipped steps: the batch of each, and the state before it, from which the step can be replayed.
 
-`skipped/epoch_E_step_S.pth` holds inputs, targets, ids and settings, `skipped/state_HASH.pth` the state. Skips in a row
-meet the same state, which is then written once. The first few of a run are kept: they are the ones to look at.
+`skipped/epoch_E_step_S.pth` holds inputs, targets, ids and settings, `skipped/state_HASH.pth` the state. Steps skipped
+in a row begin with the same state, which is then written once. Only the first few skipped steps of a run are kept.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ class SkippedSteps:
     """Writes skipped batches into the folder of a run; one process at a time does."""
 
     def __init__(self, run_folder: Path, stage: Stage) -> None:
-        """Remove what a killed process left half written.
+        """Remove the partial files of a killed process.
 
         Args:
             run_folder: The folder of the run.
-            stage: Whose script replays the steps.
+            stage: The stage, whose script replays the steps.
         """
         self.folder, self._script = run_folder / FOLDER_NAME, SCRIPTS[stage]
         self._state_path: Path | None = None
-        self._is_full = False  # and that was said
+        self._is_full = False  # no further steps are kept, and a line has said so
         with contextlib.suppress(OSError):
             remove_stray_temporaries(self.folder)
 
     def forget_state(self) -> None:
-        """A step was taken: the next skip meets another state."""
+        """Forget the file of the state, because a step was taken and has changed the state."""
         self._state_path = None
 
     def keep(
@@ -60,20 +60,20 @@ class SkippedSteps:
         settings: Mapping[str, float],
         capture_state: Callable[[], Mapping[str, Any]],
     ) -> str:
-        """Write the batch, and the state, unless they are there.
+        """Write the batch and the state, unless their files exist.
 
-        A full disk must not end a training that goes on well: the line then says why nothing was kept.
+        A full disk does not end the training: the returned line then says why nothing was kept.
 
         Args:
             batch: The batch of the step.
-            progress: When the step was.
+            progress: The epoch and number of the step.
             result: The result of the step.
             settings: lr, rho and parts of the step.
-            capture_state: Gives the state that the step met, as `capture_step` does.
+            capture_state: Returns the state before the step, as `capture_step` does.
 
         Returns:
-            A line that names the command to replay the step. That there are enough of them is said once; after that the
-            line is empty.
+            A line with the command that replays the step. Once the limit is reached, one line says so, and all later
+            lines are empty.
         """
         path = self.folder / f"epoch_{progress.epoch}_step_{progress.step}.pth"
         try:
@@ -94,11 +94,11 @@ class SkippedSteps:
                 "state_sha256": compute_sha256(state),
                 "batch_sha256": _compute_digest(tensors),
             }
-            if not _is_whole(path) or read_about(path) != about:  # it is there after a resume that meets the same skip
+            if not _is_whole(path) or read_about(path) != about:  # a resumed run may skip the same step again
                 save_checkpoint(path, tensors, about=about)
         except UserError as error:
             return f"not kept: {'; '.join(f'{problem.where}: {problem.what}' for problem in error.problems)}"
-        except OSError as error:  # a folder that may not even be read
+        except OSError as error:  # this includes a folder without permission to read
             return f"not kept: {self.folder}: {error.strerror or error}"
         return f"to look at it: python {self._script} --replay {shlex.quote(str(path))}"
 
@@ -107,7 +107,7 @@ class SkippedSteps:
         return "" if was_said else f"not kept, nor are later ones: {self.folder} holds {what}"
 
     def _keep_state(self, capture_state: Callable[[], Mapping[str, Any]]) -> Path | None:
-        """The file of the state, written unless one of the same bytes is there; None where there are too many."""
+        """Write the state, unless a file with the same bytes exists. Returns its path; None if there are too many."""
         if self._state_path is None:
             state = capture_state()
             path = self.folder / f"state_{_compute_digest(state)[:12]}.pth"
@@ -122,15 +122,15 @@ class SkippedSteps:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A skipped step as it was kept.
+    """A skipped step, as it was read from its files.
 
     Attributes:
         batch: The batch of the step.
-        progress: When the step was.
+        progress: The epoch and number of the step.
         reason: Why it was skipped.
         settings: lr, rho and parts of the step.
-        computed_on: What decides how sums are rounded.
-        state: As `capture_step` gives it.
+        computed_on: Device, version of torch and threads, on which the rounding of sums depends.
+        state: The state before the step, as `capture_step` returns it.
     """
 
     batch: Batch
@@ -148,7 +148,7 @@ def load_skipped(path: Path) -> Skipped:
         path: The path of the file with the batch.
 
     Raises:
-        UserError: When a file is missing, damaged, no skipped batch, or not the state that the batch was kept with.
+        UserError: When a file is missing or damaged, holds no skipped batch, or holds the state of another step.
     """
     kept = load_checkpoint(path)
     tensors, about = kept.tensors, kept.about
@@ -181,7 +181,7 @@ def pack_batch(batch: Batch) -> tuple[dict[str, Tensor], dict[str, list[Any]]]:
     parts = {"inputs": batch.inputs, "targets": batch.targets, "weights": batch.weights, "rows": batch.rows}
     every = {f"{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
     tensors = {name: value.detach().cpu() for name, value in every.items() if isinstance(value, Tensor)}
-    # Lists for tuples, as JSON gives them back: what is kept is compared with what would be written.
+    # Tuples become lists, as JSON returns them, because this is compared with what was read from a file.
     rows = {
         name: [list(value) if isinstance(value, tuple) else value for value in values]
         for name, values in batch.rows.items()
@@ -191,14 +191,14 @@ def pack_batch(batch: Batch) -> tuple[dict[str, Tensor], dict[str, list[Any]]]:
 
 
 def unpack_batch(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Batch:
-    """Unpack what `pack_batch` packed, and what earlier versions kept.
+    """Unpack a batch that `pack_batch` of this or an earlier version packed.
 
     Args:
         tensors: The tensors by `PART/NAME`.
         about: The JSON beside them.
 
     Raises:
-        ValueError: For other files, as KeyError and TypeError do.
+        ValueError: For other files; KeyError and TypeError are possible, too.
     """
     if "rows" not in about:
         names = {"id": "sample_ids", "clip": "clip_ids", "group": "identities"}
@@ -218,9 +218,9 @@ def unpack_batch(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bat
 
 
 def _deal(images: Tensor, labels: Tensor, rows: Mapping[str, Any], parts: int) -> Batch:
-    """Order a batch of runs of before November 2026, which gave its rows to the micro-batches in turn.
+    """Reorder the rows of a batch kept before November 2026, when row i went to micro-batch i modulo `parts`.
 
-    In the new order `Batch.split` cuts the very same micro-batches.
+    `Batch.split`, which cuts consecutive rows, then gives the same micro-batches.
     """
     order = [row for start in range(min(parts, len(labels))) for row in range(start, len(labels), parts)]
     rows = {
@@ -235,19 +235,19 @@ def _read_settings(about: Mapping[str, Any]) -> dict[str, float]:
 
 
 def describe_computer(device: torch.device) -> dict[str, Any]:
-    """Describe what bit-identical results need beside the same state: device, torch's version, threads of a CPU."""
+    """Describe what decides the rounding of sums: the device, the version of torch, and the threads of a CPU."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     threads = {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
     return {"device": name, "torch": torch.__version__, **threads}
 
 
 def _compute_digest(tensors: Mapping[str, Any]) -> str:
-    """sha256 of tensors as torch writes them: the same bytes for the same values."""
+    """Compute the sha256 of the file that torch writes of the tensors; equal values give equal bytes."""
     buffer = io.BytesIO()
     torch.save(dict(tensors), buffer)
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether there is such a file, and it is as it was written."""
+    """Whether the file exists and its digest is right."""
     return path.is_file() and compute_sha256(path) == read_sha256(path)
