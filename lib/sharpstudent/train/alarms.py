@@ -1,7 +1,7 @@
 """Warnings during training.
 
-They are about a model at chance, terms of the loss that are out of balance, samples that cannot be read, and a training
-that collapses: SAM with too large a radius takes models to chance, without a NaN.
+They concern a model at chance, terms of the loss that are out of balance, samples that cannot be read, and training
+that collapses. With too large a radius, SAM can drive a model to chance without any NaN.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from sharpstudent.train.state import TrainState
 
 RATIO_LIMITS = (0.1, 10.0)
-UNREADABLE_LIMIT = 0.05  # above this share of the set, training on what is left would be another data set
-CHANCE_BAND = 0.1  # of the way from chance to perfect: a value this near to chance says nothing (.05 of an AUC)
-CHANCE_EPOCHS = 3  # so many in a row are no accident of a first epoch
+UNREADABLE_LIMIT = 0.05  # of the samples: with more of them unreadable, the rest would be another data set
+CHANCE_BAND = 0.1  # as a share of the range from chance to perfect (.05 of an AUC); below it a model is at chance
+CHANCE_EPOCHS = 3  # epochs in a row at chance before a warning: the first epoch alone may be
 WINDOW = 50  # steps over which the two losses are averaged
-JUMP = 3.0  # times the loss at w
-JUMP_FLOOR = 1.0  # a loss at w + e below this is that of a working model (two classes at chance: 0.69)
+JUMP = 3.0  # the loss at w + e is far above that at w from this ratio on
+JUMP_FLOOR = 1.0  # below this loss at w + e there is no warning (two classes at chance: 0.69)
 
 
 def advise_on_ratio(ratio: float | None, *, stage: int) -> list[str]:
@@ -36,7 +36,7 @@ def advise_on_ratio(ratio: float | None, *, stage: int) -> list[str]:
     Args:
         ratio: Weighted losses of the terms that read a teacher over those that read the labels, mean of an epoch; None
             where it is not known.
-        stage: Whose keys the advice names.
+        stage: The stage whose keys the advice names.
     """
     if ratio is None or RATIO_LIMITS[0] <= ratio <= RATIO_LIMITS[1]:
         return []
@@ -62,15 +62,15 @@ def find_alarms(
     ratio: float | None,
     is_settled: bool,
 ) -> list[str]:
-    """Warn of what the metrics of an epoch show, each kind once; what was said is noted in `state`.
+    """Find the warnings that the metrics of an epoch give rise to. Each kind is given once, as `state` records.
 
     Args:
         state: The state of the run.
         config: The config of the run.
-        task: Whose first metric shows a model at chance.
+        task: The task, whose first metric shows a model at chance.
         validated: Result of the epoch's validation.
         ratio: `kd_hard_ratio` of the epoch.
-        is_settled: Whether the terms' weights change no more: 5 % teacher at the start are meant.
+        is_settled: Whether the schedules of the terms' weights have ended. Before, an imbalance is intended.
     """
     metric = task.default_metric
     name = f"{PREFIX}{metric}"
@@ -87,10 +87,10 @@ def note_unreadable(replaced: Iterable[Replaced], unreadable: dict[str, str]) ->
 
     Args:
         replaced: The replaced samples of a batch or a validation.
-        unreadable: Reason by path; takes what is new.
+        unreadable: Reason by path; new ones are added to it.
 
     Returns:
-        A line for each that is new.
+        A line for each new one.
     """
     new = {one.path: one.reason for one in replaced if one.path not in unreadable}
     unreadable |= new
@@ -98,14 +98,14 @@ def note_unreadable(replaced: Iterable[Replaced], unreadable: dict[str, str]) ->
 
 
 def stop_if_too_many(unreadable: dict[str, str], known: int) -> None:
-    """Stop the run above a share of `UNREADABLE_LIMIT`; one sample alone never stops it.
+    """Stop the run when the share of unreadable samples exceeds `UNREADABLE_LIMIT`; one sample alone never stops it.
 
     Args:
         unreadable: Reason by path.
-        known: Samples that there are.
+        known: The number of all samples.
 
     Raises:
-        TrainingStopped: When there are too many.
+        TrainingStopped: When too many are unreadable.
     """
     if len(unreadable) > max(1, UNREADABLE_LIMIT * known):
         raise TrainingStopped(
@@ -119,11 +119,11 @@ class CollapseWatch:
     """Counts epochs at chance, and follows the losses at w and at w + e; each warning is given once until it clears.
 
     Attributes:
-        epochs_at_chance: How many in a row.
+        epochs_at_chance: Epochs in a row that ended near chance.
         steps: Steps with two losses so far.
         loss: Running mean at w.
         perturbed_loss: Running mean at w + e.
-        is_jumping: Whether the second stands far above the first.
+        is_jumping: Whether the mean at w + e is far above the mean at w.
     """
 
     epochs_at_chance: int = 0
@@ -133,7 +133,7 @@ class CollapseWatch:
     is_jumping: bool = False
 
     def see_step(self, result: StepResult, config: RunConfig, rho: float) -> list[str]:
-        """Warn in the step at which the mean loss at w + e comes to stand far above that at w.
+        """Warn in the first step in which the mean loss at w + e is far above the mean loss at w.
 
         Args:
             result: The result of the step.

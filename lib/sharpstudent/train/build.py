@@ -30,7 +30,7 @@ MOST_NAMES = 5  # of groups in a message
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Samples to learn from and to validate on; they share no group.
+    """Samples for training and for validation. The two splits share no group.
 
     Attributes:
         train: The training split.
@@ -47,7 +47,7 @@ class TrainingData:
 
     @property
     def depends_on(self) -> tuple[Path, ...]:
-        """Files beside the samples' own that decide what the samples are."""
+        """Further files on which the samples depend, such as a manifest."""
         return tuple(dict.fromkeys((*self.train.depends_on, *self.validation.depends_on)))
 
 
@@ -55,8 +55,8 @@ def open_training_data(task: Task) -> TrainingData:
     """Open the splits `train` and `validation` of a task, and no other.
 
     Raises:
-        UserError: Where the task does, for a split without samples, and for groups that are in both, unless
-            `--allow shared-people` permits it: validation would be a test of memory.
+        UserError: When the task raises it, for a split without samples, and for groups that are in both splits, unless
+            `--allow shared-people` permits them: validation would then reward memorised people.
     """
     train, validation = task.open_data("train", "validation")
     for name, samples in (("train", train), ("validation", validation)):
@@ -79,8 +79,8 @@ def _check_groups(task: Task, train: Samples, validation: Samples) -> None:
         )
 
 
-PROBE_ROWS = 2  # that the models are shown
-CHECK_ROWS = 16  # that terms are tried on
+PROBE_ROWS = 2  # of the example batch, to find the shapes of the models' outputs
+CHECK_ROWS = 16  # of random outputs on which the terms are tried
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -98,11 +98,12 @@ def build_step(
         config: The config of the run.
         student: The model that learns.
         teacher: Frozen; None in stage 1.
-        device: On which the step is computed.
-        task: Its example batch shows what the models give.
+        device: The device on which the step is computed.
+        task: The task, whose example batch shows the shapes of the models' outputs.
 
     Raises:
-        UserError: For what this device or this student cannot do, and for terms that do not fit the models.
+        UserError: For settings that this device or this student does not support, and for terms that do not fit the
+            models.
     """
     compute = config.compute
     _check_precision(compute, device)
@@ -111,7 +112,7 @@ def build_step(
     if teacher is not None:
         move_model(teacher, device, memory_format)
     decay = config.training.ema_decay
-    average = None if decay is None else WeightAverage(student, decay=decay)  # before the hooks: it needs none
+    average = None if decay is None else WeightAverage(student, decay=decay)  # before the hooks: it needs no hooks
     example = task.example_batch(PROBE_ROWS).to(device, memory_format=memory_format)
     shapes = hook_layers(config.criterion, student, teacher, example)
     criterion = build_criterion(config.criterion, shapes, task.example_batch(CHECK_ROWS), task.terms)
@@ -140,7 +141,7 @@ def hook_layers(
     teacher: TeacherEnsemble | FrozenTeacher | None,
     example: Batch,
 ) -> Shapes:
-    """Let the models give the feature maps that the terms read, and find the shapes of all outputs.
+    """Hook the layers whose feature maps the terms read, and find the shapes of all outputs.
 
     Changes neither weights nor buffers nor random states.
 
@@ -192,7 +193,7 @@ def _enable_checkpointing(student: nn.Module) -> None:
 
 
 def _check_micro_batches(config: RunConfig, criterion: WeightedSum) -> None:
-    """Raise UserError where a term over all rows together would be computed in parts."""
+    """Raise UserError for a term that compares all rows of a batch if the batch is divided into micro-batches."""
     coupled = [term.name for term in criterion.terms if term.couples_rows]
     compute = config.compute
     if coupled and (compute.micro_batch_size is not None or compute.halve_on_out_of_memory):
@@ -204,7 +205,7 @@ def _check_micro_batches(config: RunConfig, criterion: WeightedSum) -> None:
 
 
 def choose_memory_format(compute: ComputeSection) -> torch.memory_format:
-    """Choose how images and weights lie in memory."""
+    """Choose the memory format of images and weights."""
     return torch.channels_last if compute.channels_last else torch.contiguous_format
 
 
@@ -213,7 +214,7 @@ def move_model(model: nn.Module, device: torch.device, memory_format: torch.memo
 
     Args:
         model: The model.
-        device: Where to.
+        device: The device to move it to.
         memory_format: The memory format of its weights.
     """
     model.to(device)

@@ -1,4 +1,4 @@
-"""--dry-run: one batch through loading, teacher and step, and through the task's metrics; nothing is written."""
+"""Implements --dry-run: one batch is loaded, trained on and given to the task's metrics; nothing is written."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def try_one_batch(
     retry: MemoryRetry,
     report_unreadable: Callable[[tuple[Replaced, ...]], None],
 ) -> None:
-    """Take the first step and say how it went.
+    """Take the first step of the run and print its result.
 
     Args:
         run: The run.
-        task: Makes the batch.
+        task: The task, which makes the batch.
         data: The training and validation samples.
         step: Models and optimiser.
         sampler: Chooses the samples of the step.
         retry: Takes the step.
-        report_unreadable: Gets the samples that could not be read.
+        report_unreadable: Called with the samples that could not be read.
 
     Raises:
         TrainingStopped: When memory runs out.
-        UserError: For a slip in the task's samples, rows or metrics.
+        UserError: For a mistake in the task's samples, rows or metrics.
     """
     first, epochs, samples = next(iter(sampler.batches(1))), run.config.training.epochs, data.train
     loaded = next(load_batches(samples, [first], seed=run.config.seed, num_workers=0, collate=task.collate))

@@ -32,15 +32,15 @@ REPORT_NAME = "report.html"
 
 
 def describe_checkpoint(config: RunConfig, task: Task) -> dict[str, Any]:
-    """What a later program needs to rebuild the model, as JSON values.
+    """Collect what a later program needs to rebuild the model, as JSON values.
 
     Args:
         config: The config of the run.
-        task: Whose facts are kept.
+        task: The task; its facts are part of the description.
     """
     facts = task.facts()
     return {
-        **facts,  # where earlier versions and readers of these files look for them
+        **facts,  # also at the top level, where earlier versions and other readers look for them
         "architecture": config.student.name,
         "dropout": config.student.dropout,
         **({"options": config.student.options} if config.student.options else {}),
@@ -56,9 +56,9 @@ def describe_checkpoint(config: RunConfig, task: Task) -> dict[str, Any]:
 def close_stage(run: Run, task: Task, data: TrainingData, result: FitResult | None) -> None:
     """End a stage: print its totals and what to do next, and write the report.
 
-    After stage 1 that is the command of stage 2; after stage 2 the gain over stage 1 on the same validation data, and
-    the guide's advice where it is small. The report comes last, so that nothing else hangs on it; a run with nothing
-    left to do keeps the one that it has.
+    After stage 1, the next step is the command of stage 2. After stage 2, the totals include the gain over stage 1 on
+    the same validation data, with the guide's advice if it is small. The report is written last, so that its failure
+    loses nothing else. A run that had no step left to take keeps its report.
 
     Args:
         run: The run.
@@ -120,9 +120,9 @@ def write_run_report(run: Run, task: Task, data: TrainingData) -> Path:
 
 
 def _read_others(run: Run, own: Table) -> list[EvalResult]:
-    """The student that stage 2 began with, and each teacher, where their tables are of these very rows."""
+    """Read the results of stage 2's first student and teachers; none if their tables do not have the rows of `own`."""
     config, path = run.config, run.logs_folder / TABLES_NAME
-    if not path.is_file():  # stage 1, or a run that an earlier version began
+    if not path.is_file():  # stage 1, or a run begun by an earlier version
         return []
     try:
         kept = load_tables(path)
@@ -152,7 +152,7 @@ def _describe_options(run: Run, checkpoint: Path) -> dict[str, Any]:
     to name, whether its pattern of stage-1 weights finds the checkpoint, and the `--set` words of this command without
     which stage 2 would build another student.
 
-    A run that was resumed without its CONFIG knows the config's name only; its own config.json is of another form.
+    A run resumed without its CONFIG knows only the config's name; its own config.json has another form.
     """
     if run.config.stage == 2:
         return {"settings": _read_settings(run.config)}
@@ -187,7 +187,7 @@ def _say_totals(run: Run, result: FitResult) -> None:
 
 
 def _read_settings(config: RunConfig) -> DistillationSettings | None:
-    """The settings that the guide's advice changes; None where the loss is not written in its keys."""
+    """Read the settings that the guide's advice changes; None if the loss is not written in the guide's keys."""
     terms = {term.term: term for term in config.criterion}
     hard, kd = terms.get("hard"), terms.get("kd")
     if hard is None or kd is None or len(config.criterion) != 2 or not kd.weight.complement:

@@ -1,6 +1,6 @@
-"""What a run writes down while it trains: console lines, logs/losses.logs, logs/metrics.csv, TensorBoard, pictures.
+"""Writes the logs of a run: console lines, logs/losses.logs, logs/metrics.csv, TensorBoard, pictures.
 
-The metrics of an epoch are collected from its steps and become its row of metrics.csv.
+The numbers of the steps of an epoch are averaged into its row of metrics.csv.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sharpstudent.train.validate import PREFIX
 
 
 def collect_metrics(result: StepResult) -> dict[str, float]:
-    """The numbers of a step whose means make up an epoch's; without those that the step did not measure."""
+    """Collect the numbers of a step that are averaged over the epoch; those that were not measured are left out."""
     others = {"perturbed_loss": result.perturbed_loss, "agreement": result.agreement}
     measured = {name: value for name, value in others.items() if value is not None}
     return {"loss": result.loss, **measured, "grad_norm": result.grad_norm, **result.terms}
@@ -44,12 +44,12 @@ def compare_terms(
     Args:
         means: Mean loss of each term over the epoch.
         terms: The terms of the criterion.
-        numbers: `TERM/weight` of each term, as the criterion describes itself.
-        known: The terms that there are, by name.
+        numbers: The weight of each term as `TERM/weight`.
+        known: All kinds of terms, by name.
 
     Returns:
-        `kd_hard_ratio`, the former over the latter, None where the latter weigh nothing; {} where no term reads a
-        second model.
+        `kd_hard_ratio`: the sum of the former divided by the sum of the latter, or None if the latter have no weight.
+        {} if no term reads a second model.
     """
     sides = {True: 0.0, False: 0.0}
     for term in terms:
@@ -83,7 +83,7 @@ def build_epoch_row(
         lr: Learning rate of the last step.
         rho: Radius of the last step, None in a run without a second pass.
         skipped: Steps skipped since the run began.
-        known: The terms that there are, by name.
+        known: All kinds of terms, by name.
 
     Returns:
         The row; a number that was not measured is None.
@@ -130,13 +130,13 @@ class RunLogger:
 
         Args:
             run: The run.
-            task: Knows what readers want to see.
+            task: The task, which names its metrics and draws batches.
             epoch: The next epoch, from 1.
             step: The next step of that epoch, from 0.
             steps_done: Steps since the run began.
         """
         self._run, self._renderer = run, load_renderer(task)
-        # The metric that everybody knows, and the one that ranks epochs where that is another.
+        # The task's first metric, and the selection metric if it is another one.
         selection = run.config.training.selection_metric
         self._shown = list(dict.fromkeys(f"{PREFIX}{name}" for name in (task.default_metric, selection)))
         self._best_name = "best" if len(self._shown) == 1 else f"best {PREFIX}{selection}"
@@ -158,7 +158,7 @@ class RunLogger:
         try:
             self._tensorboard.close()
         except UserError:
-            if kind is None:  # else the error that ended the run is more important than the last scalars
+            if kind is None:  # after an error, a second one from here would hide it
                 raise
 
     @property
@@ -171,7 +171,7 @@ class RunLogger:
         self._losses.append(f"# {line}")
 
     def note_once(self, line: str) -> None:
-        """Write a remark, unless the log has it already, as in a resumed run."""
+        """Write a remark, unless the log holds it already, as that of a resumed run may."""
         if f"# {line}" not in self._losses.read():
             self.note(line)
 
@@ -210,10 +210,10 @@ class RunLogger:
         """Write down a skipped step.
 
         Args:
-            progress: When it was.
-            result: With the reason.
-            batch: Whose samples are named.
-            kept: A line that says where the batch is kept; None or empty for nothing.
+            progress: The epoch and number of the step.
+            result: The result of the step, with the reason.
+            batch: The batch, whose samples are named.
+            kept: A line that says where the batch is kept; None or empty for no line.
         """
         where = f"skipped epoch {progress.epoch} step {progress.step}: "
         what = f"{result.reason}; everything else is as before the step. "
@@ -227,10 +227,10 @@ class RunLogger:
         """Write an epoch to metrics.csv, losses.logs and TensorBoard, and draw the curves.
 
         Args:
-            row: What `build_epoch_row` gave.
+            row: The row that `build_epoch_row` returned.
             epochs: The number of epochs of the stage.
             best: The best epoch so far and its selection metric.
-            new_best: Whether it is this one.
+            new_best: Whether this epoch is the best one.
 
         Returns:
             The line for the console, which is shorter than that of losses.logs.
@@ -241,7 +241,7 @@ class RunLogger:
         format_line = functools.partial(
             format_epoch_line, row["epoch"], epochs, best=best, new_best=new_best, best_name=self._best_name
         )
-        self._metrics.widen(row)  # a run that an earlier version began has fewer columns
+        self._metrics.widen(row)  # the file of a run begun by an earlier version has fewer columns
         self._metrics.append(row)
         self._losses.append(format_line({**every, **skipped}, schedules=numbers))
         validation = {f"val/{name.removeprefix('val_')}": row[name] for name in row if name.startswith("val_")}
@@ -257,11 +257,11 @@ class RunLogger:
         return format_line(shorter, schedules={} if is_plain else numbers)
 
     def explain_stop(self, in_a_row: int, last: StepResult, *, stage1_accuracy: float | None = None) -> str:
-        """Say why training stopped itself, with the guide's advice and what is left intact.
+        """Say why the run stopped after too many skipped steps, with the guide's advice and the intact checkpoints.
 
         Args:
             in_a_row: Steps that were skipped one after another.
-            last: Result of the last one.
+            last: The result of the last of them.
             stage1_accuracy: The accuracy of the student that stage 2 began with, 0..1; None where it is not known.
         """
         stage1 = self._run.config.student.weights

@@ -1,6 +1,6 @@
-"""Steps that are retried in more micro-batches when memory runs out, and the errors of a step that cannot be taken.
+"""Retries a step in more micro-batches when memory runs out, and explains other errors of a step to the user.
 
-Such errors are about memory, a batch too small for BatchNorm, a missing compiler, and targets of a task.
+These are a batch too small for BatchNorm, a missing compiler, and wrong targets of a task.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from sharpstudent.core.types import Batch, StepResult
 from sharpstudent.train.run import Run
 from sharpstudent.train.step import TrainStep
 
-# The CPU's allocator; CUDA, MPS; cuBLAS, cuDNN; C++.
 MOST_NAMES = 3  # of rows in a message
+# In the messages of: the CPU's allocator; CUDA and MPS; cuBLAS and cuDNN; C++.
 _EXHAUSTED = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "std::bad_alloc")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of a step says that the device's or the machine's memory is exhausted.
 
-    Only CUDA has a class of its own for it; the CPU's allocator and MPS raise a RuntimeError.
+    Only CUDA has an exception class for this. The CPU's allocator and MPS raise a plain RuntimeError.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -31,13 +31,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def advise_on_memory(config: RunConfig, device: torch.device, *, items: int, parts: int) -> list[str]:
-    """List what to try, the mildest change first; what is in use already is left out.
+    """List settings that save memory, the mildest first, without those that are in use already.
 
     Args:
         config: The config of the run.
-        device: Whose memory ran out.
-        items: Samples of a batch.
-        parts: Micro-batches of a batch now.
+        device: The device whose memory ran out.
+        items: The number of samples in a batch.
+        parts: The current number of micro-batches in a batch.
     """
     compute, now = config.compute, -(-items // parts)
     key = f"stage{config.stage}.micro_batch_size"
@@ -68,8 +68,8 @@ class MemoryRetry:
         Args:
             run: The run.
             step: Takes one step.
-            items: Samples of a batch.
-            example: The task's example batch, with which a batch is compared when its step raises.
+            items: The number of samples in a batch.
+            example: The task's example batch. When a step raises, its batch is compared with this one.
         """
         self._run, self._step, self._items, self._example = run, step, items, example
         size = run.config.compute.micro_batch_size
@@ -77,7 +77,7 @@ class MemoryRetry:
 
     @property
     def raised_parts(self) -> int | None:
-        """Micro-batches of a batch, where memory has forced more of them than the config sets."""
+        """The number of micro-batches in a batch, if memory has forced more than the config sets; else None."""
         return self._step.parts if self._step.parts > self._wanted else None
 
     def restore_parts(self, parts: int | None) -> None:
@@ -89,13 +89,13 @@ class MemoryRetry:
         """Take the step on a batch.
 
         Args:
-            batch: On the run's device.
-            progress: When the step is.
+            batch: The batch, on the run's device.
+            progress: The epoch and number of the step.
 
         Raises:
-            OutOfMemory: When memory runs out, whatever may be tried.
-            UserError: For a batch of one pixel, and without a compiler.
-            Exception: What the step raises.
+            OutOfMemory: When memory runs out and a retry is not permitted or not possible.
+            UserError: For an error that the user can correct (see the module).
+            Exception: Any other exception of the step, unchanged.
         """
         while True:
             try:
@@ -105,13 +105,13 @@ class MemoryRetry:
                     self._explain(error, batch)
                     raise
                 reason = str(error).strip().split("\n", 1)[0][:200]
-            # Only its text is kept: the error's traceback holds every activation of the step that did not fit.
+            # Only the text is kept, because the traceback of the error keeps all activations of the failed step alive.
             self._raise_parts(reason)
 
     def _raise_parts(self, reason: str) -> None:
         """Double the micro-batches; raises OutOfMemory when that is not permitted or not possible."""
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # what other sizes left in pieces
+            torch.cuda.empty_cache()  # frees cached blocks, which are fragmented by other sizes
         parts = self._step.parts
         if not self._run.config.compute.halve_on_out_of_memory or parts >= self._items:
             advice = advise_on_memory(self._run.config, self._run.device, items=self._items, parts=parts)
@@ -123,7 +123,7 @@ class MemoryRetry:
         )
 
     def _explain(self, error: Exception, batch: Batch) -> None:
-        """Raise what a user can correct as a UserError; return where it is a defect."""
+        """Raise a UserError for an error that the user can correct; return for any other."""
         stage, parts = self._run.config.stage, self._step.parts
         if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
             key, size, more = f"stage{stage}.batch_size", 2 * len(batch), ", or larger inputs"
@@ -149,14 +149,14 @@ class MemoryRetry:
 
 
 def check_targets(batch: Batch, example: Batch) -> None:
-    """Compare the targets of a batch, of which a step has failed, with those of the task's example batch.
+    """Compare the targets of the batch of a failed step with those of the task's example batch.
 
     Args:
         batch: The batch of the step.
-        example: What the terms were tried on.
+        example: The batch on which the terms were tried before the run.
 
     Raises:
-        UserError: Naming sample and target, where one is missing or has another shape or kind of numbers.
+        UserError: When a target is missing, or has another shape or kind of dtype; the message names sample and target.
     """
     for name, wanted in example.targets.items():
         found = batch.targets.get(name)
@@ -175,11 +175,11 @@ def check_labels(batch: Batch, classes: int) -> None:
     """Check the class indices `label` of a batch, before they reach a device that cannot say which one is wrong.
 
     Args:
-        batch: On the CPU.
+        batch: The batch, on the CPU.
         classes: The number of classes of the task; 0 where it has none.
 
     Raises:
-        UserError: Naming the rows whose label is none of the classes; -100 marks a row that torch leaves out.
+        UserError: When a label is not a class index; the message names the rows. -100 is permitted: torch ignores it.
     """
     labels = batch.targets.get("label")
     if not classes or labels is None or labels.is_floating_point():

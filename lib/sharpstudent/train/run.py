@@ -40,11 +40,11 @@ class Run:
     """One run of a script. The folder is made by `create_folder`, after everything has been checked.
 
     Attributes:
-        config: As it was resolved.
-        device: On which models run.
-        console: Where lines are printed.
+        config: The resolved config.
+        device: The device on which the models run.
+        console: The console that lines are printed to.
         resumed_from: The folder of a resumed run, None for a new one.
-        dry_run: Whether one batch is tried and nothing written.
+        dry_run: Whether only one batch is tried and nothing is written.
         replay: The skipped batch to replay, None without one.
         config_path: The config file, None for a run that was resumed without it.
         overrides: The words of `--set`.
@@ -69,17 +69,17 @@ class Run:
 
     @property
     def is_resumed(self) -> bool:
-        """Whether the run goes on from a saved state."""
+        """Whether the run continues from a saved state."""
         return self.resumed_from is not None
 
     @property
     def weights_folder(self) -> Path:
-        """Where checkpoints are."""
+        """The folder of the checkpoints."""
         return self.folder / "weights"
 
     @property
     def logs_folder(self) -> Path:
-        """Where logs are."""
+        """The folder of the logs."""
         return self.folder / "logs"
 
     def say(self, line: str) -> None:
@@ -91,7 +91,7 @@ class Run:
         """Keep other processes out of the run folder until this one ends.
 
         Raises:
-            UserError: Where another process has it.
+            UserError: When another process holds the lock.
         """
         if self.lock is None:
             self.lock = lock_folder(self.folder, self.say)
@@ -99,29 +99,29 @@ class Run:
     def create_folder(self) -> None:
         """Make the run folder, lock it, and describe the run in it.
 
-        It is never an existing one, also when two runs of one name start at once.
+        The folder is always a new one, even if two runs with the same name start at the same moment.
 
         Raises:
-            UserError: Where the disk refuses.
+            UserError: When the disk refuses to write.
         """
         if self.resumed_from is None:
             self.folder = _make_run_folder(self.config)
         self.lock_folder()
         for folder in (self.folder, self.weights_folder, self.logs_folder):
             make_folder(folder)
-            remove_stray_temporaries(folder)  # of a process that was killed here; the lock says that none is alive
+            remove_stray_temporaries(folder)  # left by a killed process: no live one uses a locked folder
         write_text_atomically(self.folder / CONFIG_NAME, self.config.model_dump_json(indent=2) + "\n")
         save_environment(self.folder / "environment.json")
         self.say(f"run folder: {self.folder}")
 
 
 def open_run(command: CommandLine) -> Run:
-    """Choose the device, seed everything, and say what will be done. Writes nothing.
+    """Choose the device, set all seeds, and print what the run will do. Writes nothing.
 
-    The folder of a resumed run is locked before its state is read, and before a minute of checks.
+    The folder of a resumed run is locked here, before its state is read and before checks that may take a minute.
 
     Raises:
-        UserError: For an absent device and for a run that another process trains.
+        UserError: When the device is absent, and when another process is training the run.
     """
     run = Run(
         config=command.config,
@@ -157,7 +157,7 @@ def checking(run: Run) -> Iterator[ProblemList]:
 
 
 class StopRequested(Exception):
-    """A signal asked for a stop; raised between steps, where the state is whole."""
+    """Raised between steps after a signal has asked for a stop; the state is then consistent."""
 
     def __init__(self, exit_code: ExitCode) -> None:
         self.exit_code = exit_code
@@ -168,7 +168,7 @@ STOPPING = "\nstopping after this step; a second Ctrl-C stops at once, without s
 
 
 class Interrupts:
-    """Turns SIGINT and SIGTERM into a request that is honoured between steps; a second SIGINT stops at once."""
+    """Turns SIGINT and SIGTERM into a request to stop after the current step; a second SIGINT stops at once."""
 
     def __init__(self) -> None:
         self._asked: ExitCode | None = None
@@ -176,7 +176,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # only the main thread may set handlers: elsewhere, none are needed
+            with contextlib.suppress(ValueError):  # raised in other threads, which need no handlers
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -193,7 +193,7 @@ class Interrupts:
         if number == signal.SIGINT and self._asked is not None:
             raise KeyboardInterrupt
         self._asked = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
-        with contextlib.suppress(OSError):  # not through the console: the signal may have come while it was printing
+        with contextlib.suppress(OSError):  # without the console, which may be printing at this moment
             os.write(2, STOPPING.encode())
 
 

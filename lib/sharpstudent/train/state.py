@@ -1,7 +1,7 @@
-"""The state of a run, when it is saved and how it is restored, and how a stage ends.
+"""The state of a run: when it is saved, how it is restored, and how a stage ends.
 
-A stage ends after its last epoch, or early, where `patience` has run out or the user ends it: this file decides what is
-saved then, and what the user reads.
+A stage ends after its last epoch, or earlier when `patience` has run out or the user stops it. This module decides what
+is saved then, and what the user is told.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ MOST_NAMES = 3  # of tensors in a message
 
 @dataclass
 class TrainState:
-    """Where a run stands: the next step to take, and what the current epoch has summed up so far.
+    """The progress of a run: the next step to take, and the sums over the steps of the current epoch so far.
 
     Attributes:
-        epoch: The epoch, from 1.
-        step: Within the epoch, from 0.
+        epoch: The epoch of the next step, from 1.
+        step: The number of the next step within the epoch, from 0.
         skipped: Steps skipped since the run began.
         skipped_in_a_row: Steps skipped since the last one that was taken.
         sums: The sums of the numbers that the epoch's steps logged, and the number of these steps.
         start: Metrics of the student that stage 2 began with, by name; None before they are known.
-        parts: Micro-batches of a batch, once memory has run out.
+        parts: The number of micro-batches in a batch, if it was raised when memory ran out.
         unreadable: Reason by path of each sample that could not be read.
         told_ratio: Whether the advice on the terms' balance has been given.
-        watch: Looks for a training that collapses.
+        watch: Counts and averages that show a collapse of the training.
     """
 
     epoch: int = 1
@@ -66,7 +66,7 @@ class TrainState:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainState:
-        """The state that `to_json` gave, in this version or an earlier one."""
+        """Read the state from what `to_json` of this or an earlier version returned."""
         stored = {**stored, "watch": CollapseWatch(**stored.get("watch", {}))}
         earlier = {name: stored.pop(f"start_{name}", None) for name in ("auc", "accuracy")}  # before November 2026
         if stored.get("start") is None and earlier["auc"] is not None:
@@ -75,15 +75,15 @@ class TrainState:
 
 
 def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
-    """Take all that the next step depends on, apart from the teacher.
+    """Collect all state that the next step depends on, apart from the teacher.
 
     Args:
-        step: Its models, criterion and optimiser.
-        device: On which it computes.
+        step: The models, the criterion and the optimiser.
+        device: The device on which it computes.
 
     Returns:
-        State dictionaries of the student, the optimiser, and where there are such, of what the criterion learns, the
-        average and the loss scale; and the random states.
+        The state dictionaries of the student and the optimiser, of the criterion's parameters, the average and the loss
+        scale if the run has them, and the random states.
     """
     state = {
         "model": step.student.state_dict(),
@@ -97,10 +97,10 @@ def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
 
 
 def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
-    """Restore what `capture_step` took. The optimiser's settings, such as weight decay, stay those of the config.
+    """Restore the state that `capture_step` collected. The optimiser keeps the config's settings, such as weight decay.
 
     Args:
-        step: Is restored.
+        step: The models, the criterion and the optimiser to restore.
         tensors: The state.
     """
     step.student.load_state_dict(tensors["model"])
@@ -113,7 +113,7 @@ def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
     if step.average is not None:
         if "average" in tensors:
             step.average.load_state_dict(tensors["average"])
-        else:  # switched on by a permitted change of the config: it begins here
+        else:  # the average was switched on by a permitted change of the config, and begins now
             step.average.update(step.student)
     if step.loss_scale is not None and "loss_scale" in tensors:
         step.loss_scale.load_state_dict(tensors["loss_scale"])
@@ -121,11 +121,11 @@ def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
 
 
 def refuse_other_model(state: Checkpoint, step: TrainStep, about: Mapping[str, Any], folder: Path) -> None:
-    """Raise UserError when the state of a run is of another model or optimiser: no permission makes it fit.
+    """Raise UserError when the state belongs to another model or optimiser; no `--allow` permits that.
 
     Args:
-        state: What the run has saved.
-        step: What it would be loaded into.
+        state: The saved state of the run.
+        step: The models and the optimiser that it would be loaded into.
         about: The description of this run's checkpoints.
         folder: The folder of the run.
     """
@@ -145,11 +145,11 @@ def refuse_other_model(state: Checkpoint, step: TrainStep, about: Mapping[str, A
 
 
 def list_misfits(tensors: Mapping[str, Any], step: TrainStep) -> list[str]:
-    """List what of a stored state does not fit.
+    """List the differences that prevent loading a stored state.
 
     Args:
-        tensors: What `capture_step` gave.
-        step: What it would be loaded into.
+        tensors: The state that `capture_step` collected.
+        step: The models and the optimiser that it would be loaded into.
 
     Returns:
         A line for each of the first tensors whose shapes differ, and one for an optimiser of another kind.
@@ -163,7 +163,7 @@ def list_misfits(tensors: Mapping[str, Any], step: TrainStep) -> list[str]:
     ]
     if len(misfits) > MOST_NAMES:
         misfits[MOST_NAMES:] = [f"{len(misfits) - MOST_NAMES} more"]
-    # Option names and the number of parameters of each group tell one kind of optimiser from another.
+    # Optimisers of different kinds differ in the option names, or in the number of parameters, of their groups.
     groups, our_groups = (
         [(frozenset(group), len(group["params"])) for group in state["base"]["param_groups"]]
         for state in (tensors["optimizer"], step.optimizer.state_dict())
@@ -179,14 +179,14 @@ def _list_shapes(model: Mapping[str, torch.Tensor], criterion: Mapping[str, torc
 
 
 def describe_disk_space(run: Run, step: TrainStep) -> str:
-    """Say what the run will need of its disk.
+    """Describe how much disk space the run will need.
 
     Args:
         run: The run.
-        step: Whose student is saved.
+        step: The models and the optimiser that are saved.
 
     Raises:
-        UserError: Where the first saves do not fit.
+        UserError: When there is not enough space for the first saves.
     """
     config = run.config
     return check_disk_space(
@@ -199,11 +199,11 @@ def describe_disk_space(run: Run, step: TrainStep) -> str:
 
 
 def open_selection(run: Run, task: Task) -> BestCheckpoints:
-    """The best epochs of the run, by its selection metric.
+    """Open the record of the best epochs of the run, by its selection metric.
 
     Args:
         run: The run.
-        task: Knows in which direction the metric is better.
+        task: The task, which says in which direction the metric is better.
     """
     metric, keep = run.config.training.selection_metric, run.config.training.keep_best
     direction = task.metrics[metric].direction
@@ -215,7 +215,7 @@ def is_save_due(config: RunConfig, step: int, steps_per_epoch: int, age_s: float
 
     Args:
         config: The config of the run.
-        step: Steps of the epoch that are done.
+        step: The number of steps of the epoch that are done.
         steps_per_epoch: The number of steps in each epoch.
         age_s: Seconds since the last save.
     """
@@ -230,15 +230,15 @@ def resume_run(run: Run, step: TrainStep, about: Mapping[str, Any], selection: B
 
     Args:
         run: The resumed run.
-        step: Is restored.
+        step: The models, the criterion and the optimiser to restore.
         about: The description of this run's checkpoints.
-        selection: Is restored.
+        selection: The record of the best epochs to restore.
 
     Returns:
-        Where the run stands.
+        The progress of the run.
 
     Raises:
-        UserError: Before anything is changed, for a state of another model, optimiser or selection metric.
+        UserError: For a state of another model, optimiser or selection metric. Nothing has been changed then.
     """
     stored = load_run_state(run.weights_folder)
     refuse_other_model(stored, step, about, run.folder)
@@ -255,9 +255,9 @@ def is_over(training: TrainingSection, state: TrainState, best_epoch: int | None
     """Whether no step is left to take.
 
     Args:
-        training: Keys of the stage.
-        state: Where the run stands.
-        best_epoch: The best one so far, the earlier one of equals; None without one.
+        training: The config's keys of the stage.
+        state: The progress of the run.
+        best_epoch: The best epoch so far, the earliest of equal ones; None without one.
     """
     return state.epoch > training.epochs or explain_early_stop(training, state, best_epoch) is not None
 
@@ -265,13 +265,13 @@ def is_over(training: TrainingSection, state: TrainState, best_epoch: int | None
 def explain_early_stop(training: TrainingSection, state: TrainState, best_epoch: int | None) -> str | None:
     """Say why a stage ends before its last epoch; None where it does not.
 
-    This depends on nothing but what a saved state holds, so that a resumed run stops where one without a break does. An
-    epoch that has been begun is finished.
+    The answer depends only on what a saved state holds, so that a resumed run stops after the same epoch as an
+    uninterrupted one. An epoch that has begun is always finished.
 
     Args:
-        training: Keys of the stage.
-        state: Where the run stands.
-        best_epoch: The best one so far, the earlier one of equals; None without one.
+        training: The config's keys of the stage.
+        state: The progress of the run.
+        best_epoch: The best epoch so far, the earliest of equal ones; None without one.
     """
     patience, done = training.patience, state.epoch - 1
     if patience is None or best_epoch is None or state.step > 0 or done >= training.epochs:
@@ -289,17 +289,17 @@ def explain_early_stop(training: TrainingSection, state: TrainState, best_epoch:
 def explain_endings(
     state: TrainState, save_state: Callable[[], None], describe_stop: Callable[[str], str]
 ) -> Iterator[None]:
-    """Turn what ends the block into an error with an exit code, after saving the state where it is whole.
+    """Context manager: an exception becomes an error with an exit code, and the state is saved if it is consistent.
 
     Args:
-        state: Where the run stands.
-        save_state: Saves it.
-        describe_stop: Says where the run stands and how to go on, given what is saved.
+        state: The progress of the run.
+        save_state: Saves the state.
+        describe_stop: Describes the progress of the run, what is saved, and how to resume.
 
     Raises:
         RunInterrupted: After a signal.
         TrainingStopped: When memory runs out.
-        Exception: Every other one as it was.
+        Exception: Any other exception, unchanged.
     """
     try:
         yield
@@ -325,12 +325,12 @@ class FitResult:
     """The result of a stage.
 
     Attributes:
-        best_epoch: The one that was selected.
-        best_value: Its selection metric.
+        best_epoch: The best epoch.
+        best_value: The selection metric of its model.
         best_metrics: All metrics of its model, by name.
         start: Metrics of the student before the first step of stage 2; {} where they are not known.
         skipped: Steps skipped since the run began.
-        seconds: That this process took.
+        seconds: How long this process has trained.
         epochs_done: The number of epochs that this process trained.
         stopped: Why the stage ended before its last epoch; None where it did not.
     """
@@ -346,7 +346,7 @@ class FitResult:
 
 
 def read_metrics(checkpoint: Path) -> dict[str, float]:
-    """The metrics of the model in a checkpoint, student or average, by name; {} where the JSON beside it has none."""
+    """Read the metrics of a checkpoint's model from the JSON beside it, by name; {} if it holds none."""
     about = read_about(checkpoint) or {}
     ending = "_ema" if about.get("selected") == "ema" else ""
     names = {key.removeprefix(PREFIX) for key in about if key.startswith(PREFIX) and not key.endswith("_ema")}

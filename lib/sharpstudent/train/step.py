@@ -1,11 +1,11 @@
-"""One update of the student as a transaction: it happens as a whole, or not at all.
+"""One update of the student as a transaction: it takes effect as a whole, or not at all.
 
-After a step that does not happen, weights, buffers, optimiser, average, loss scale and random states are bit for bit as
-before.
+After a step that fails, weights, buffers, optimiser, average, loss scale and random states are bit for bit as before;
+only an overflow of fp16 leaves a smaller loss scale.
 
-With SAM (rho > 0) a step is: forward of the criterion's sources (once), pass 1 at w, pass 2 at w + e on the same
-batch with the same dropout masks, restore, clip, base step. BatchNorm statistics are those of pass 1. A batch may pass
-in several micro-batches, in both passes in the same ones, with the saved outputs.
+With SAM (rho > 0) a step is: one forward of the teacher and of the average, pass 1 at w, pass 2 at w + e on the same
+batch with the same dropout masks, restore w, clip, base step. BatchNorm statistics are those of pass 1. A batch may be
+divided into micro-batches. These are the same in both passes, and so are the outputs of the teacher and the average.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from sharpstudent.train.transaction import Transaction, find_norm_layers
 
 
 class _NotFinite(Exception):
-    """Leaves the transaction; its text is the reason in the result."""
+    """Raised inside the transaction for a value that is not finite; its text becomes the reason in the result."""
 
 
 class _Overflow(_NotFinite):
-    """The scaled gradient is too large for fp16: after the rollback the loss scale backs off."""
+    """Raised when the scaled gradient overflows fp16; the loss scale is reduced after the rollback."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class TrainStep:
     Attributes:
         student: The model that learns.
         teacher: A frozen model, None in stage 1.
-        criterion: The loss. What it learns itself is among the optimizer's parameters.
+        criterion: The loss. Its own parameters, if it has any, are among those of the optimizer.
         optimizer: SAM over the base optimiser.
         clip_norm: Largest L2 norm of the gradient that is applied.
         average: The average of the student's weights, updated with each step; a term may learn from it.
         autocast: The dtype to compute in (bf16, fp16), None for that of the weights.
         loss_scale: Needed for fp16.
-        parts: Micro-batches of a batch.
+        parts: The number of micro-batches in a batch.
         recomputes: Whether the student computes activations again during `backward` (gradient checkpointing), which
             must not update BatchNorm's statistics a second time.
     """
@@ -78,14 +78,15 @@ class TrainStep:
         """Take one step.
 
         Args:
-            batch: On the device of the models.
-            progress: When the step is; schedules read it.
+            batch: The batch, on the device of the models.
+            progress: The epoch and number of the step, which schedules read.
 
         Returns:
-            What the step did. Values that are not finite give a `skipped` result, after the rollback.
+            The losses and norms of the step. After a value that is not finite and the rollback, its status is
+            `skipped`.
 
         Raises:
-            Exception: Any other one as it was, after the rollback.
+            Exception: Any exception that is raised in the step, unchanged, after the rollback.
         """
         device_type = batch.device.type
         snapshot = Transaction(self.student, self.optimizer, self.average, self.loss_scale, device_type)
@@ -95,12 +96,12 @@ class TrainStep:
             except _NotFinite as fault:
                 snapshot.roll_back()
                 return self._skip(fault)
-        except BaseException:  # an interrupt of the three lines above, too: then from the start again
+        except BaseException:  # also when an interrupt breaks off the rollback above: it is then repeated
             snapshot.roll_back()
             raise
 
     def _skip(self, fault: _NotFinite) -> StepResult:
-        """The result of a step that was rolled back; after an overflow the loss scale is smaller."""
+        """Build the result of a step that was rolled back; after an overflow, reduce the loss scale."""
         if not isinstance(fault, _Overflow):
             return StepResult(status="skipped", reason=str(fault))
         assert self.loss_scale is not None
@@ -110,7 +111,7 @@ class TrainStep:
 
     def _update(self, batch: Batch, progress: Progress, snapshot: Transaction) -> StepResult:
         _check_finite(find_floats(batch.inputs), "the input batch")
-        # Once a step: both passes look at the same rows, and learn from the same outputs.
+        # Computed once in a step: both passes have the same rows and the same outputs of teacher and average.
         parts = [_Part(part, self._run_sources(part)) for part in batch.split(self.parts)]
         self.optimizer.zero_grad()
         loss, terms, agreement = self._forward_backward(parts, progress, "pass 1")
@@ -144,9 +145,9 @@ class TrainStep:
         return result
 
     def _run_sources(self, part: Batch) -> dict[TargetSource, Outputs]:
-        """The outputs of teacher and average, in evaluation mode, as far as a term learns from them.
+        """Compute the outputs of teacher and average, in evaluation mode, if a term reads them.
 
-        Where one is missing the criterion names the term that lacks it.
+        A missing model is no error here: the criterion raises one that names the term.
         """
         average = None if self.average is None else self.average.model
         models: dict[TargetSource, nn.Module | None] = {"teacher": self.teacher, "ema": average}
@@ -168,7 +169,7 @@ class TrainStep:
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """Accumulate the gradient of the whole batch's loss.
 
-        Returns that loss, its terms, and the share of rows in which student and teacher prefer the same class.
+        Returns the loss, its terms, and the share of rows in which student and teacher predict the same class.
         """
         loss: Tensor | None = None
         agreement: Tensor | None = None
@@ -214,16 +215,16 @@ class TrainStep:
             raise _NotFinite(f"the buffer {worst} is not finite")
 
     def autocasting(self, batch: Batch) -> contextlib.AbstractContextManager[object]:
-        """Give the context in which models compute, on this batch's device, with the dtype of the step."""
+        """Open the autocast context in which the models run, for the batch's device and the dtype of the step."""
         if self.autocast is None:
             return contextlib.nullcontext()
-        # No cache of cast weights: each is used once a forward, and a cache that an interrupt left behind would be of
-        # other weights.
+        # Cast weights are not cached: each is used once in a forward, and a cache that outlives an interrupt would hold
+        # outdated weights.
         return torch.autocast(batch.device.type, dtype=self.autocast, cache_enabled=False)
 
 
 def to_precise(outputs: Outputs) -> Outputs:
-    """Convert outputs to fp32 at least for the loss, whatever the network computed in, but not feature maps."""
+    """Convert outputs of a lower precision to fp32 for the loss; feature maps keep theirs."""
     return {
         name: value
         if name.startswith(FEATURES) or not value.is_floating_point()
@@ -233,13 +234,13 @@ def to_precise(outputs: Outputs) -> Outputs:
 
 
 def find_floats(tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    """Find the tensors of floating point: those that can hold a value that is not finite."""
+    """Find the floating-point tensors, the only ones that can hold a value that is not finite."""
     return [tensor for tensor in tensors.values() if tensor.is_floating_point()]
 
 
 @torch.no_grad()
 def _compare_choices(outputs: Outputs, teacher_outputs: Outputs | None) -> Tensor | None:
-    """Count the rows in which both prefer the same class, as a scalar; None where they cannot be compared."""
+    """Count the rows in which both models predict the same class, as a scalar; None if they cannot be compared."""
     ours, theirs = outputs.get("logits"), None if teacher_outputs is None else teacher_outputs.get("logits")
     if ours is None or theirs is None or theirs.shape != ours.shape or ours.ndim != 2 or ours.shape[1] < 2:
         return None
@@ -247,10 +248,10 @@ def _compare_choices(outputs: Outputs, teacher_outputs: Outputs | None) -> Tenso
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
-    """Check all tensors at once, with one wait for the device.
+    """Check all tensors together, with one synchronisation of the device.
 
-    The sum of squares is the fast way (a tenth of the time on a CPU); where it is not finite, large values may have
-    overflowed it, and the largest magnitude decides.
+    The sum of squares is computed first, in a tenth of the time on a CPU. If it is not finite, finite but large values
+    may have overflowed it, so the largest magnitude decides.
     """
     return any(bool(torch.isfinite(torch.stack(torch._foreach_norm(tensors, p))).all()) for p in (2.0, float("inf")))
 
@@ -262,10 +263,10 @@ def _check_finite(tensors: list[Tensor], what: str) -> None:
 
 @contextlib.contextmanager
 def batchnorm_statistics_frozen(model: nn.Module) -> Generator[None]:
-    """Inside, BatchNorm layers normalise by the batch as in training but leave their running statistics alone.
+    """Context manager: BatchNorm layers normalise by the batch, as in training, but do not update their statistics.
 
-    The buffers of other layers are restored at the end. (InstanceNorm updates its statistics whatever its flag says.)
-    Switching to `eval()` would change the function that is differentiated. Nesting is harmless.
+    The buffers of other layers are restored at the end, because InstanceNorm updates its statistics whatever
+    `track_running_stats` says. Evaluation mode would not do: it computes another function. Nesting is harmless.
     """
     layers = find_norm_layers(model)
     tracking = [layer.track_running_stats for layer in layers]
@@ -286,9 +287,10 @@ def batchnorm_statistics_frozen(model: nn.Module) -> Generator[None]:
 
 @contextlib.contextmanager
 def batchnorm_statistics_kept(model: nn.Module) -> Generator[None]:
-    """Restore BatchNorm's statistics at the end, whatever is computed again inside.
+    """Context manager: the statistics of BatchNorm layers are restored at the end, after recomputations inside.
 
-    Freezing would not do: a recomputation must save the very tensors that the forward saved, running statistics too.
+    Freezing them would not do, because a recomputation must save the same tensors as the forward, and these include
+    the running statistics.
     """
     buffers = [buffer for layer in find_norm_layers(model) for buffer in layer.buffers(recurse=False)]
     saved = [buffer.detach().clone() for buffer in buffers]

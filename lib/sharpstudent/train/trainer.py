@@ -1,4 +1,4 @@
-"""The training loop: train an epoch, validate, record, keep the best; from the start or from the last save of a run."""
+"""The training loop: epochs of steps, validation, logs and best checkpoints, from the start or a saved state."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class Trainer:
 
         Args:
             run: The run.
-            task: Makes batches, and computes metrics.
+            task: The task, which makes batches and computes metrics.
             data: The training and validation samples.
-            step: Models, criterion and optimiser.
-            about: What checkpoints say of themselves.
+            step: The models, the criterion and the optimiser.
+            about: The description that checkpoints hold.
         """
         self._run, self._task, self._data, self._step, self._about = run, task, data, step, dict(about)
         config, size = run.config, run.config.training.batch_size
@@ -93,7 +93,7 @@ class Trainer:
             self._apply_schedules(self._progress)
             parts = (run, self._task, self._data, self._step, self._sampler, self._retry)
             return try_one_batch(*parts, self._report_unreadable)
-        if run.is_resumed:  # before anything in the folder is written: a refused resume leaves it as it was
+        if run.is_resumed:  # before anything is written, so that a refused resume leaves the folder unchanged
             self._selection = open_selection(run, self._task)
             self._state = resume_run(run, self._step, self._about, self._selection)
             self._retry.restore_parts(self._state.parts)
@@ -142,7 +142,7 @@ class Trainer:
 
     @property
     def _progress(self) -> Progress:
-        """When the next step is."""
+        """The epoch and number of the next step, for schedules."""
         return Progress(self._state.epoch, self._state.step, self._epochs, self._sampler.steps_per_epoch)
 
     def _is_over(self) -> bool:
@@ -152,7 +152,8 @@ class Trainer:
     def _settle_teachers(self) -> None:
         """Fit, evaluate and calibrate the teachers before the first step.
 
-        In a resumed run they are restored, or settled anew where a change was permitted and there is something new.
+        In a resumed run, their heads and temperatures are restored. They are determined again only if `--allow
+        changed-config` permits it and they cannot be restored.
         """
         state, config, teachers = self._state, self._run.config, self._step.teacher
         named = name_teachers(config, teachers)
@@ -177,7 +178,7 @@ class Trainer:
             self._run.say(f"before stage 2: {metric} {report.start_value:.4f}")
 
     def _train_epoch(self) -> None:
-        """Take the steps of the epoch that are still to do."""
+        """Take the remaining steps of the epoch."""
         self._step.student.train()
         config = self._run.config
         loader = load_batches(
@@ -212,14 +213,14 @@ class Trainer:
             self._save_state()
 
     def _apply_schedules(self, progress: Progress) -> dict[str, float]:
-        """Set learning rate and radius of the next step; returns them."""
+        """Set the learning rate and the SAM radius of the next step, and return them."""
         lr, rho = self._lr_schedule(progress), self._rho_schedule(progress)
         self._step.optimizer.set_lr(lr)
         self._step.optimizer.set_rho(rho)
         return {"lr": lr, "rho": rho}
 
     def _record_step(self, result: StepResult, batch: Batch, progress: Progress, settings: Mapping[str, float]) -> None:
-        """Advance counters, sums and logs, once a step. Raises TrainingStopped after too many skips in a row."""
+        """Update counters, sums and logs after a step. Raises TrainingStopped after too many skips in a row."""
         state, numbers = self._state, self._step.criterion.describe(progress)
         if result.ok:
             state.skipped_in_a_row = 0
@@ -246,7 +247,7 @@ class Trainer:
     def _keep_skipped(
         self, result: StepResult, batch: Batch, progress: Progress, settings: Mapping[str, float]
     ) -> str | None:
-        """Keep the batch of a skipped step; returns a line that says where. An overflow of fp16 is no fault."""
+        """Keep the batch of a skipped step; returns a line that says where. An fp16 overflow is normal and not kept."""
         if result.is_overflow:
             return None
         return self._skipped_steps.keep(
@@ -308,7 +309,7 @@ class Trainer:
         self._last_save = time.monotonic()
 
     def _report_unreadable(self, replaced: tuple[Replaced, ...]) -> None:
-        """Name each sample that could not be read once; stop when there are too many."""
+        """Print each unreadable sample once; stop the run when there are too many."""
         for line in note_unreadable(replaced, self._state.unreadable):
             self._run.say(line)
             if not self._run.dry_run:
@@ -316,7 +317,7 @@ class Trainer:
         stop_if_too_many(self._state.unreadable, len(self._data.train) + len(self._data.validation))
 
     def _count_steps(self) -> int:
-        """Steps done since the run began."""
+        """Count the steps that are done since the run began."""
         return (self._state.epoch - 1) * self._sampler.steps_per_epoch + self._state.step
 
     def _describe_stop(self, what_is_saved: str) -> str:

@@ -1,7 +1,7 @@
-"""The snapshot of a step: what the step may change is copied before, so that a step that fails has not happened.
+"""The snapshot of a step: copies of everything that the step may change, from which a failed step is undone.
 
 Copies are made as late as possible: buffers, random states and the loss scale before the first forward, weights before
-the ascent, optimiser and average just before the update, when no activations are in memory any more.
+the move to w + e, optimiser and average just before the update, when no activations are in memory any more.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Update:
 
 
 class Transaction:
-    """The copies of one step. `roll_back` restores everything, bit for bit, whatever has happened in between."""
+    """The copies of one step. `roll_back` restores everything bit for bit, at whatever point the step failed."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class Transaction:
         loss_scale: LossScale | None,
         device_type: str,
     ) -> None:
-        """Copy what the forwards change.
+        """Copy the state that forward passes change.
 
         Args:
             student: The model that learns.
             optimizer: The optimiser of the weights.
             average: The average of the weights; None without one.
             loss_scale: The loss scale of fp16; None without one.
-            device_type: `cpu`, `cuda` or `mps`, on which the step is computed.
+            device_type: The type of the device on which the step is computed: `cpu`, `cuda` or `mps`.
         """
         self._student, self._optimizer, self._average, self._loss_scale = student, optimizer, average, loss_scale
         self._buffers = [buffer.detach().clone() for buffer in student.buffers()]
@@ -66,15 +66,15 @@ class Transaction:
     def copy_weights(self) -> list[Tensor]:
         """Copy the weights before they first change; a second call returns the same copies.
 
-        Between the end of the ascent and the update the weights are the same. SAM restores from these copies, too: two
-        sets of them would be one too many.
+        SAM restores the weights from these copies after pass 2, too, so that only one set is in memory. The copies stay
+        valid until the update.
         """
         if self._weights is None:
             self._weights = self._optimizer.copy_parameters()
         return self._weights
 
     def copy_update(self) -> None:
-        """Copy what the base step and the average change, just before."""
+        """Copy the state that the base step and the average change; called just before they do."""
         self.copy_weights()
         state = self._optimizer.base_optimizer.state
         self._update = _Update(
@@ -113,7 +113,7 @@ class Transaction:
 
 
 class _TorchModes:
-    """Torch's switches of this thread; an interrupt can come between the end of a `with` block and its exit."""
+    """Torch's gradient and autocast modes in this thread; an interrupt of a `with` block can leave them changed."""
 
     def __init__(self, device_type: str) -> None:
         self._device_type = device_type
@@ -121,7 +121,7 @@ class _TorchModes:
         self._autocast = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
 
     def restore(self) -> None:
-        """Set the switches as they were."""
+        """Restore the modes."""
         torch.set_autocast_enabled(self._device_type, self._autocast[0])
         torch.set_autocast_dtype(self._device_type, self._autocast[1])
         torch.set_grad_enabled(self._grad)

@@ -18,8 +18,8 @@ from sharpstudent.train.build import TrainingData
 from sharpstudent.train.run import Run
 from sharpstudent.train.step import TrainStep
 
-EVALUATION_SAMPLES = 16  # samples per batch of an evaluation, where no gradients take memory
-PREFIX = "val_"  # of a metric on validation, in logs, CSV files and checkpoints
+EVALUATION_SAMPLES = 16  # samples in a batch of an evaluation, which keeps no activations for gradients
+PREFIX = "val_"  # of the name of a metric on validation samples, in logs, CSV files and checkpoints
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class ValidationResult:
 
     Attributes:
         metrics: Metrics of the student, of the averaged weights with `_ema`, and which of the two was `selected`.
-        value: The selection metric of the selected one.
-        own: All metrics of the selected one.
-        table: The outputs that they were computed from.
-        model: The selected one.
+        value: The selection metric of the selected model.
+        own: All metrics of the selected model.
+        table: The outputs of the selected model, from which its metrics were computed.
+        model: The selected model.
     """
 
     metrics: dict[str, Any]
@@ -50,7 +50,7 @@ class Validator:
         task: Its task.
         data: Its samples.
         between_batches: Called between batches; may raise to stop.
-        report_unreadable: Gets the samples that could not be read.
+        report_unreadable: Called with the samples that could not be read.
     """
 
     run: Run
@@ -60,7 +60,7 @@ class Validator:
     report_unreadable: Callable[[tuple[Replaced, ...]], None]
 
     def compute_tables(self, models: Sequence[nn.Module]) -> tuple[tuple[Table, ...], tuple[Replaced, ...]]:
-        """The outputs of several models, in one pass, and the samples that could not be read (reported already)."""
+        """Compute the outputs of several models in one pass; also return the unreadable samples, which are reported."""
         config = self.run.config
         tables, replaced = compute_tables(
             models,
@@ -76,7 +76,7 @@ class Validator:
         return tables, replaced
 
     def validate(self, model: nn.Module) -> tuple[dict[str, float], Table]:
-        """Compute the task's metrics of one model; returns its table, too.
+        """Compute the task's metrics of one model, and return its table with them.
 
         Raises:
             MetricError: For values that are not finite, and where the selection metric is undefined.
@@ -85,9 +85,9 @@ class Validator:
         return compute_metrics(self.task, table, self.run.config.training.selection_metric), table
 
     def validate_epoch(self, step: TrainStep) -> ValidationResult:
-        """Validate the student, and where its weights are averaged, the average too.
+        """Validate the student and, if its weights are averaged, the average.
 
-        The better one is selected, of equal ones the student.
+        The better one is selected; if both are equal, the student.
         """
         metric = self.run.config.training.selection_metric
         name, model = f"{PREFIX}{metric}", step.student
@@ -112,12 +112,12 @@ def compute_metrics(task: Task, table: Table, selection_metric: str) -> dict[str
     """Compute all metrics of a task.
 
     Args:
-        task: Whose metrics are computed.
-        table: Outputs of one model.
-        selection_metric: The one that must have a value: nothing may stand in for it.
+        task: The task, which names the metrics.
+        table: The outputs of one model.
+        selection_metric: The metric that must have a value, because checkpoints are chosen by it.
 
     Returns:
-        The metrics by the names of the logs, `val_NAME`.
+        The metrics by their names in logs, `val_NAME`.
 
     Raises:
         MetricError: For values that are not finite, and where the selection metric is undefined.
