@@ -186,7 +186,7 @@ class BatchMaker:
                 # The visit is part of the position, so that each pass over the set within an epoch draws other numbers.
                 position = index + key.visit * len(self.samples)
                 sample = self.samples.make(index, build_generator(self.seed, key.epoch, position))
-                check_sample(sample, self.samples.name(index))
+                check_sample(sample, self.samples, index)
                 return index, sample
             except UnreadableSample as error:
                 replaced.append(Replaced(error.path, error.reason))
@@ -210,19 +210,23 @@ class BatchMaker:
         )
 
 
-def check_sample(sample: Sample, name: str) -> None:
+def check_sample(sample: Sample, samples: Samples, index: int) -> None:
     """Check that a sample has an `id` for each row, and a value for each row in every array.
 
     Args:
         sample: The sample that `make` returned.
-        name: The name of the sample, for error messages.
+        samples: The split; it gives the name of a refused sample. A name may need the disk, so no other is read.
+        index: The index of the sample.
 
     Raises:
         UserError: When `id` or a value is missing; the message names the array.
     """
     if "id" not in sample.rows:
         raise UserError.about(
-            f"sample {name}", "names no rows", 'rows={"id": (NAME, ...)}, one name a row', str(dict(sample.rows))
+            f"sample {samples.name(index)}",
+            "names no rows",
+            'rows={"id": (NAME, ...)}, one name a row',
+            str(dict(sample.rows)),
         )
     size = count_rows(sample)
     for part in ("inputs", "targets", "weights"):
@@ -230,7 +234,7 @@ def check_sample(sample: Sample, name: str) -> None:
             shape = getattr(value, "shape", None)
             if not shape or (shape[0] != size and key not in sample.shared):
                 raise UserError.about(
-                    where=f"sample {name}, {part} {key!r}",
+                    where=f"sample {samples.name(index)}, {part} {key!r}",
                     what="has no row axis, or not as many rows as the sample",
                     expected=f"an array of shape ({size}, ...): `id` names {size} row{'s' if size != 1 else ''}",
                     got=type(value).__name__ if shape is None else f"shape {tuple(shape)}",
