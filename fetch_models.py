@@ -46,7 +46,7 @@ def _convert(source: Path, name: str) -> None:
     if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
         return
     from safetensors.torch import save
-    from sharpstudent.core.digests import seal_safetensors
+    from sharpstudent.core.archive import seal_safetensors
     from sharpstudent.core.io import write_bytes_atomically
     from sharpstudent.models.weights import read_tensors, rename_by_order
 

@@ -19,7 +19,7 @@ from sharpstudent.checkpoint.store import (
     load_checkpoint,
     save_checkpoint,
 )
-from sharpstudent.core.digests import DamagedCheckpointError
+from sharpstudent.core.archive import DamagedCheckpointError
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.weights import read_tensors
 

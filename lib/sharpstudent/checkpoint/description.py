@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.core.digests import read_record
+from sharpstudent.core.archive import read_record
 
 
 def read_about(path: Path) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ A save has two steps, so that a kill at any instant is harmless:
 2. `NAME.pth.json` is written in the same way: sha256 and size of the .pth, `contents`, the format, and `about`.
 
 A kill between the two leaves a new .pth beside the JSON of the save before. `contents` tells this from damage;
-`core/digests.py` has the rule by which every reader checks a file.
+`core/archive.py` has the rule by which every reader checks a file.
 
 The best model is also written as `best_model.safetensors`: tensors without a pickle, for other programs.
 
@@ -38,11 +38,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sharpstudent.core.archive import load_plain
-from sharpstudent.core.digests import (
+from sharpstudent.core.archive import (
     SAFETENSORS,
     DamagedCheckpointError,
     compute_contents,
+    load_plain,
     path_of_json,
     seal_safetensors,
     verify_pth,

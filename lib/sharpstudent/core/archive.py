@@ -1,17 +1,44 @@
-"""Loads a .pth without running code from it, and turns the errors of torch into messages for the user."""
+"""Verification of files of weights: every reader of a `.pth` or `.safetensors` checks the file here first.
+
+A `.pth` of this program has a JSON beside it, with the sha256 of the file and `contents`, a digest of the archive's own
+table of records (names, sizes, CRC32), which changes with every tensor:
+
+    sha256 equal                                                 -> whole
+    sha256 differs, `contents` equal                             -> the JSON is of this save: bits have changed, refused
+    sha256 differs, `contents` differ, every record's CRC32 fits -> a whole file of a newer save: loaded, with a note
+    sha256 differs, any CRC32 does not fit                       -> damaged, refused
+    no JSON                                                      -> the CRC32 of every record is checked instead
+    no JSON, and no archive (torch's format before 1.6)          -> loaded, with the note that it is not verified
+
+A `.safetensors` of this program has the digest of its content, metadata included, among its metadata. One of another
+program has none: it is loaded, with the note that it is not verified. Importing this module loads no torch.
+
+`load_plain` loads a `.pth` without running code from it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickletools
 import re
+import struct
 import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import torch
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.io import compute_sha256
 
-from sharpstudent.core.digests import DamagedCheckpointError, has_whole_records, is_archive
-from sharpstudent.core.errors import UserError
+SAFETENSORS = ".safetensors"
+DIGEST_KEY = "content_sha256"  # of the metadata of a .safetensors file
+ALIGNMENT = 8  # bytes; the format requires the tensors to begin at a multiple of it
+_BAD_ARCHIVE = (
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, struct.error, zlib.error
+)  # fmt: skip
 
 # Parts of torch's message about a pickle that needs more than tensors and plain containers.
 _CODE = re.compile(
@@ -21,11 +48,183 @@ _CALLS = ("GLOBAL", "STACK_GLOBAL", "INST", "REDUCE", "NEWOBJ")  # opcodes of a 
 _OTHER_FORMATS = ("TorchScript archives", "legacy .tar format")
 
 
+class DamagedCheckpointError(UserError):
+    """A checkpoint that is damaged: another copy of it may still be good."""
+
+    @classmethod
+    def of(
+        cls, path: Path, what: str, *, expected: str | None = None, got: str | None = None
+    ) -> DamagedCheckpointError:
+        """Build the error about one file.
+
+        Args:
+            path: The file.
+            what: What is wrong with it.
+            expected: What would be right.
+            got: What was found.
+
+        Returns:
+            The error, to be raised.
+        """
+        remedy = "restore it from a copy, or use another checkpoint of the run (output/RUN/weights/)"
+        return cls(Problem(where=str(path), what=what, expected=expected, got=got, remedy=remedy))
+
+
+def verify(path: Path) -> tuple[str, ...]:
+    """Check a file of weights against its digest or its checksums.
+
+    Args:
+        path: A `.safetensors`, or any file that torch reads.
+
+    Returns:
+        Notes for the user: that the file is of a newer save than its JSON, or that it could not be verified.
+
+    Raises:
+        DamagedCheckpointError: If the file is not what was written.
+    """
+    return _verify_safetensors(path) if path.suffix == SAFETENSORS else verify_pth(path)
+
+
+def path_of_json(path: Path) -> Path:
+    """Return the path of the JSON that belongs to a checkpoint."""
+    return path.with_name(path.name + ".json")
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read the JSON beside `path`; None where there is none that can be read, and the .pth is then read without it."""
+    try:
+        record = json.loads(path_of_json(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(record, dict) and {"sha256", "contents", "about"} <= set(record)
+    return record if known else None
+
+
+def compute_contents(file: Path | IO[bytes]) -> str | None:
+    """Compute the digest of an archive's table (name, CRC32 and size of each record); None if it cannot be read."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            lines = [f"{i.filename} {i.CRC:08x} {i.file_size}" for i in archive.infolist()]
+    except _BAD_ARCHIVE:
+        return None
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def has_whole_records(path: Path) -> bool:
+    """Check whether every record of the archive matches its CRC32; torch does not do so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except _BAD_ARCHIVE:
+        return False
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a file is the zip archive that torch writes, or was one before it was damaged."""
+    with open(path, "rb") as file:
+        if file.read(2) == b"PK":
+            return True
+    try:
+        return zipfile.is_zipfile(path)
+    except _BAD_ARCHIVE:  # its end is that of an archive and is damaged
+        return True
+
+
+def verify_pth(path: Path) -> tuple[str, ...]:
+    """Check a `.pth` by the rule of this module; arguments, results and errors are those of `verify`."""
+    record = read_record(path)
+    if record is None:
+        if not is_archive(path):
+            return (_describe_unverified(path),)
+        if not has_whole_records(path):
+            raise DamagedCheckpointError.of(path, "is damaged: a checksum inside it does not fit")
+        return ()
+    found = compute_sha256(path)
+    if found == record["sha256"]:
+        return ()
+    contents = compute_contents(path)
+    if contents is None or contents == record["contents"] or not has_whole_records(path):
+        raise DamagedCheckpointError.of(
+            path,
+            "is damaged: it is not the file that was saved",
+            expected=f"sha256 {record['sha256']}, {record.get('bytes', '?')} bytes",
+            got=f"sha256 {found}, {path.stat().st_size} bytes",
+        )
+    return (
+        f"{path.name} is whole, but {path_of_json(path).name} belongs to another save (one was interrupted "
+        "between the two files); the description inside the checkpoint is used",
+    )
+
+
+def seal_safetensors(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Put metadata into a file that has none, with the digest of its content.
+
+    The library itself writes metadata in a random order. The format: 8 bytes little-endian length of the header, the
+    header (JSON, padded with spaces), then the tensors, whose offsets count from the end of the header.
+    https://github.com/huggingface/safetensors#format
+
+    Args:
+        content: A whole file, as `safetensors.torch.save` makes it.
+        metadata: The metadata, strings by name.
+
+    Returns:
+        The whole file.
+    """
+    (length,) = struct.unpack("<Q", content[:8])
+    table, data = json.loads(content[8 : 8 + length]), memoryview(content)[8 + length :]
+    digest = _compute_digest({"__metadata__": dict(metadata), **table}, data)
+    header = _to_json({"__metadata__": {**metadata, DIGEST_KEY: digest}, **table})
+    header += b" " * (-len(header) % ALIGNMENT)
+    return b"".join((struct.pack("<Q", len(header)), header, data))
+
+
+def _verify_safetensors(path: Path) -> tuple[str, ...]:
+    """Check a `.safetensors` against the digest among its metadata.
+
+    A file whose header cannot be read has no digest; the library refuses it with its own message.
+    """
+    try:
+        content = path.read_bytes()
+        (length,) = struct.unpack("<Q", content[:8])
+        header = json.loads(content[8 : 8 + length])
+        stated = header["__metadata__"].pop(DIGEST_KEY, None)
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError):
+        return (_describe_unverified(path),)
+    if stated is None:
+        return (_describe_unverified(path),)
+    found = _compute_digest(header, memoryview(content)[8 + length :])
+    if found != stated:
+        raise DamagedCheckpointError.of(
+            path,
+            "is damaged: its content does not match the digest in it",
+            expected=f"sha256 {stated}",
+            got=f"sha256 {found}",
+        )
+    return ()
+
+
+def _compute_digest(header: Mapping[str, Any], data: memoryview) -> str:
+    """Compute the sha256 of the tensors and of a header without its digest, written as JSON in one fixed form."""
+    digest = hashlib.sha256(_to_json(header))
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def _to_json(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _describe_unverified(path: Path) -> str:
+    return f"{path.name} is not verified: it has neither a digest nor checksums, so damage would not be noticed"
+
+
 def load_plain(path: Path) -> Any:
     """Load a file on the CPU with `torch.load(weights_only=True)`.
 
     The many errors of torch become two: the file asks for code and is refused, or it is damaged.
     """
+    import torch  # here: what only asks for a digest is not to wait for torch
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # errors follow where needed

@@ -193,3 +193,8 @@ class StepResult:
     def ok(self) -> bool:
         """Whether the step was taken."""
         return self.status == "ok"
+
+
+def list_class_names(task: object) -> tuple[str, ...]:
+    """List the task's classes in the order of its logits; () for a task without classes."""
+    return tuple(getattr(task, "classes", ()))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sharpstudent.checkpoint.store import load_checkpoint
-from sharpstudent.core.digests import SAFETENSORS
+from sharpstudent.core.archive import SAFETENSORS
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, build_classifier
 from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors, read_tensors, unwrap_tensors

@@ -18,7 +18,7 @@ from torch import nn
 from sharpstudent.config.resolve import name_weights_key
 from sharpstudent.config.run_config import RunConfig, TeacherSection
 from sharpstudent.core.errors import ProblemList, UserError
-from sharpstudent.core.types import Batch, ModelSpec
+from sharpstudent.core.types import Batch, ModelSpec, list_class_names
 from sharpstudent.models.forward import select_inputs
 from sharpstudent.models.hooks import describe_layers, describe_shape, list_layers
 from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble, name_layer, name_teacher
@@ -140,11 +140,6 @@ def make_teacher_spec(section: TeacherSection) -> ModelSpec:
     form = {"input_size": section.input_size, "mean": section.mean, "std": section.std}
     options = {**section.options, **{name: value for name, value in form.items() if value is not None}}
     return ModelSpec(section.name, options, role="teacher")
-
-
-def list_class_names(task: object) -> tuple[str, ...]:
-    """List the task's classes in the order of its logits; () for a task without classes."""
-    return tuple(getattr(task, "classes", ()))
 
 
 def _build_teacher(

@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharpstudent.core.archive import load_plain
-from sharpstudent.core.digests import SAFETENSORS, verify
+from sharpstudent.core.archive import SAFETENSORS, load_plain, verify
 from sharpstudent.core.errors import UserError
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")

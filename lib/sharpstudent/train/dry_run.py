@@ -9,12 +9,11 @@ import torch
 
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.core.schedules import Progress
-from sharpstudent.core.types import Batch
+from sharpstudent.core.types import Batch, list_class_names
 from sharpstudent.data.loader import Replaced, load_batches
 from sharpstudent.data.sampler import TrainSampler
 from sharpstudent.evaluation.tables import make_table
 from sharpstudent.metrics.checks import MetricError, explain_undefined
-from sharpstudent.models.build import list_class_names
 from sharpstudent.models.forward import evaluation_mode, run_model
 from sharpstudent.models.teachers import name_teachers
 from sharpstudent.task import Task

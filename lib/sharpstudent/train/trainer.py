@@ -14,10 +14,9 @@ from sharpstudent.config.run_config import SCRIPTS
 from sharpstudent.config.terms import list_terms
 from sharpstudent.core.errors import TrainingStopped, UserError
 from sharpstudent.core.schedules import Progress
-from sharpstudent.core.types import Batch, StepResult
+from sharpstudent.core.types import Batch, StepResult, list_class_names
 from sharpstudent.data.loader import LoadedBatch, Replaced, load_batches
 from sharpstudent.data.sampler import TrainSampler
-from sharpstudent.models.build import list_class_names
 from sharpstudent.models.teachers import TeacherEnsemble, name_teachers
 from sharpstudent.optim.build import build_lr_schedule, build_rho_schedule
 from sharpstudent.report.console import ProgressLine

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pydantic import ValidationError
 
 from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
-from sharpstudent.core.digests import SAFETENSORS
+from sharpstudent.core.archive import SAFETENSORS
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.evaluation.model_files import read_selection
 from sharpstudent.evaluation.opened import OpenedModel

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
-from sharpstudent.core.digests import path_of_json, verify
+from sharpstudent.core.archive import path_of_json, verify
 from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.model_files import read_tensor_file
 from sharpstudent.models.weights import read_tensors
