@@ -219,7 +219,11 @@ def build_file_model(task: type[TaskKind]) -> type[FileKeys]:
         fields |= {name: (info.annotation, info) for name, info in section.model_fields.items()}
     stage1, stage2 = (narrow(keys, task) for keys in (Stage1Keys, Stage2Keys))
     for name, group in (("stage1", stage1), ("stage2", stage2), ("data", section)):
-        fields[name] = (group, Field(default_factory=group, description=FileKeys.model_fields[name].description))
+        # Built by hand, a default needs no schema of its own beside the one within the file's.
+        fields[name] = (
+            group,
+            Field(default_factory=group.model_construct, description=FileKeys.model_fields[name].description),
+        )
     return create_model(f"{section.__name__}File", __base__=FileKeys, **fields)
 
 

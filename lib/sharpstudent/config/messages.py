@@ -21,6 +21,7 @@ from sharpstudent.core.schedules import KINDS
 
 KeyPath = tuple[str | int, ...]  # keys and places in lists, from the top of a file
 LONGEST_VALUE = 80  # characters of a value that a message shows
+_NAMED_TYPES = {"AnySchedule": "a schedule in braces", "Terms": "a list in brackets"}
 
 
 def show(value: Any) -> str:
@@ -44,7 +45,7 @@ def describe_type(found: dict[str, Any]) -> str:
     if "const" in found:
         return show(found["const"])
     if "$ref" in found:
-        return "a schedule in braces" if found["$ref"].endswith("/AnySchedule") else "a group of keys in braces"
+        return _NAMED_TYPES.get(found["$ref"].rpartition("/")[2], "a group of keys in braces")
     kinds = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false"}
     kinds |= {"null": "null", "object": "a group of keys in braces", "array": "a list in brackets"}
     return kinds.get(str(found.get("type")), "a value") + _describe_bounds(found)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from sharpstudent.config.messages import show
 from sharpstudent.config.run_config import AnySchedule, Frozen, NotNegative, TermSection, Text, build_union, either
@@ -306,7 +307,8 @@ def build_terms_type(known: Mapping[str, TermSpec]) -> Any:
     """Build the type of the key `terms`: a list in which the kind of each entry decides the model that reads it."""
     models = {name: _build_model(name, spec) for name, spec in known.items()}
     entry = build_union("term", models)
-    return Annotated[tuple[entry, ...], AfterValidator(_check_names)]
+    # A named type, as AnySchedule: its schema is built once for the file and both stages.
+    return TypeAliasType("Terms", Annotated[tuple[entry, ...], AfterValidator(_check_names)])
 
 
 def _build_model(name: str, spec: TermSpec) -> type[TermKeys]:
