@@ -5,13 +5,8 @@ import io
 import pytest
 from rich.console import Console
 from sharpstudent.report.results import CostResult, ModelBase
-from sharpstudent.report.text import (
-    draw_console_table,
-    format_milliseconds,
-    format_parameters,
-    list_guide_columns,
-    to_markdown,
-)
+from sharpstudent.report.text import format_milliseconds, format_parameters
+from sharpstudent.report.text_table import draw_console_table, list_guide_columns, to_markdown
 
 
 def make_model(name: str, parameters: int, latency: float | None) -> ModelBase:

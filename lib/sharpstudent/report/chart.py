@@ -309,7 +309,7 @@ def render_sheet(charts: Sequence[Chart], title: str = "") -> bytes:
         figure = _make_figure(WIDTH * columns, sum(heights) + (0.4 if title else 0.0))
         figure.suptitle(shorten(show(title), 46 * columns), fontsize=12)
         grid = figure.subfigures(len(lines), columns, squeeze=False, height_ratios=heights)
-        for place, chart in zip(grid.flat, charts, strict=False):
+        for place, chart in zip(grid.flat, charts, strict=False):  # places of the last line may stay empty
             chart.draw(place, PAPER_PALETTE)
             _add_legend(place, chart)
         written = io.BytesIO()

@@ -11,9 +11,9 @@ from typing import Any
 
 from sharpstudent.report.page import format_pairs
 from sharpstudent.report.results import MetricValue, ModelBase, PairBase
-from sharpstudent.report.text import (
+from sharpstudent.report.text import DASH, format_count, format_difference, format_p_value, shorten_names
+from sharpstudent.report.text_table import (
     COSTS,
-    DASH,
     SHORT,
     Cell,
     Group,
@@ -21,11 +21,7 @@ from sharpstudent.report.text import (
     Row,
     TextTable,
     build_list,
-    format_count,
-    format_difference,
-    format_p_value,
     list_heads,
-    shorten_names,
     text_cell,
 )
 

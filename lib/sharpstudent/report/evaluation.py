@@ -24,16 +24,13 @@ from sharpstudent.report.common_tables import (
 from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import draw_group, make_chart_names_unique, render_template, write_files
 from sharpstudent.report.results import EvaluatedSet, EvaluationResults, MetricAbout, MetricValue, PairResult
-from sharpstudent.report.text import (
-    DASH,
-    NARROW,
+from sharpstudent.report.text import DASH, NARROW, capitalize_first, clean_name
+from sharpstudent.report.text_table import (
     Cell,
     Group,
     Notes,
     Row,
     TextTable,
-    capitalize_first,
-    clean_name,
     draw_console_table,
     list_guide_columns,
     list_heads,

@@ -29,7 +29,8 @@ from sharpstudent.report.chart import (
     render_svg,
 )
 from sharpstudent.report.results import ModelBase, ResultsBase
-from sharpstudent.report.text import DASH, SHORT, capitalize_first, format_moment, make_unique, shorten_names, show
+from sharpstudent.report.text import DASH, capitalize_first, format_moment, make_unique, shorten_names, show
+from sharpstudent.report.text_table import SHORT
 
 FIGURES = "figures"  # the folder of the charts as files
 FIGURE_FILES = (f"{FIGURES}/*.png", f"{FIGURES}/*.csv")

@@ -220,12 +220,13 @@ def build_comparisons(
         if list(getattr(frames_a, column)) != list(getattr(frames_b, column)):
             raise ValueError(f"{name_a} and {name_b} were evaluated on different frames: {column} differ")
     decided = frames_a.decided & frames_b.decided
-    samples = [_take(_pair(frames_a, frames_b.margins), decided)]
+    frames = _take(_pair(frames_a, frames_b.margins), decided)
+    samples = {FRAME: frames}
     if choose_rules(frames_a):
-        samples.append(_make_videos(samples[0]))
+        samples[name_level(MEAN)] = _make_videos(frames)
     return tuple(
         _compare((name_a, name_b), level, part, rows, rounds=rounds, seed=seed)
-        for level, whole in zip((FRAME, name_level(MEAN)), samples, strict=False)
+        for level, whole in samples.items()
         for part, rows in _list_parts(whole)
     )
 

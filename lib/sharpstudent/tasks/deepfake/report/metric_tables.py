@@ -13,20 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import (
-    DASH,
-    NARROW,
-    Cell,
-    Group,
-    Notes,
-    Row,
-    Strip,
-    TextTable,
-    build_list,
-    format_interval,
-    format_value,
-    list_heads,
-)
+from sharpstudent.report.text import DASH, NARROW, format_interval, format_value
+from sharpstudent.report.text_table import Cell, Group, Notes, Row, Strip, TextTable, build_list, list_heads
 from sharpstudent.tasks.deepfake.report.charts import find_least, list_corruptions, name_corruption
 from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, ModelResult
 from sharpstudent.tasks.deepfake.report.words import (

@@ -13,18 +13,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import (
-    DASH,
-    clean_name,
-    draw_console_table,
-    drop_empty,
-    escape_markdown,
-    format_estimate,
-    format_value,
-    list_costs,
-    list_guide_columns,
-    to_markdown,
-)
+from sharpstudent.report.text import DASH, clean_name, escape_markdown, format_estimate, format_value
+from sharpstudent.report.text_table import draw_console_table, drop_empty, list_costs, list_guide_columns, to_markdown
 from sharpstudent.tasks.deepfake.report.guide import find_validation_auc
 from sharpstudent.tasks.deepfake.report.report_sets import ReportSet, find_comparison, list_sets
 from sharpstudent.tasks.deepfake.report.results import ModelResult, Results
@@ -80,7 +70,8 @@ def _list_aucs(results: Results) -> dict[str, Sequence[str]]:
         for video in [_find(dataset, model, VIDEO_AUC)]
     ]
     heads = ("Model", "Set", "Frame AUC [95 %]", "Video AUC [95 %]")
-    return drop_empty(dict(zip(heads, zip(*lines, strict=True), strict=False)))
+    columns = zip(*lines, strict=True) if lines else [()] * len(heads)
+    return drop_empty(dict(zip(heads, columns, strict=True)))
 
 
 def _list_further(results: Results) -> dict[str, Sequence[str]]:

@@ -22,21 +22,8 @@ from sharpstudent.report.common_tables import (
     describe_better,
 )
 from sharpstudent.report.page import draw_group, draw_within, render_template, write_files
-from sharpstudent.report.text import (
-    MINUS,
-    Cell,
-    Group,
-    Notes,
-    Row,
-    TextTable,
-    build_list,
-    capitalize_first,
-    format_count,
-    format_probability,
-    format_value,
-    list_heads,
-    text_cell,
-)
+from sharpstudent.report.text import MINUS, capitalize_first, format_count, format_probability, format_value
+from sharpstudent.report.text_table import Cell, Group, Notes, Row, TextTable, build_list, list_heads, text_cell
 from sharpstudent.report.verdict import NO_DIFFERENCE, find_side
 from sharpstudent.tasks.deepfake.report.charts import ReportCharts, build_charts
 from sharpstudent.tasks.deepfake.report.metric_tables import (

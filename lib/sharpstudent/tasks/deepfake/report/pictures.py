@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from sharpstudent.core.io import atomic_path
 from sharpstudent.core.types import Batch
-from sharpstudent.report.text import DASH, Cell, Group, Row, TextTable, format_probability, text_cell
+from sharpstudent.report.text import DASH, format_probability
+from sharpstudent.report.text_table import Cell, Group, Row, TextTable, text_cell
 from sharpstudent.tasks.deepfake.report.results import MistakeResult
 
 MOST_CARDS = 24
@@ -281,7 +282,7 @@ def _draw_grid(path: Path, cells: Sequence[GridCell], *, columns: int, title: st
     grid: Any = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(cells) :]:
         axes.set_axis_off()
-    for axes, (picture, name, colour, sample_id) in zip(grid.flat, cells, strict=False):
+    for axes, (picture, name, colour, sample_id) in zip(grid.flat[: len(cells)], cells, strict=True):
         shades = {"cmap": "gray", "vmin": 0, "vmax": 1} if picture.ndim == 2 else {}
         axes.imshow(picture, interpolation="nearest", **shades)
         shown = sample_id if len(sample_id) <= 22 else f"…{sample_id[-21:]}"
