@@ -22,7 +22,6 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -139,20 +138,16 @@ def run_script(path: Path, *words: str) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    output, run = io.StringIO(), _find_main(module)
+    output = io.StringIO()
     before, sys.argv = sys.argv, [str(path), *words]
     try:
         with contextlib.redirect_stdout(output):
-            run()
-    except BaseException:
+            module.main()
+    except BaseException:  # SystemExit too: what the script printed explains it
         print(output.getvalue())
         raise
     finally:
         sys.argv = before
-
-
-def _find_main(module: Any) -> Callable[[], None]:
-    return module.main
 
 
 if __name__ == "__main__":

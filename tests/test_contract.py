@@ -273,7 +273,7 @@ def test_a_task_gets_everything_else_from_its_base() -> None:
     batch = task.collate([samples.make(i, np.random.default_rng(0)) for i in range(2)], ["a", "b"])
     assert batch.rows["id"] == ("sample 0", "sample 1")
     assert batch.rows["group"] == ("a", "b")
-    with pytest.raises(NotImplementedError, match="Least has no example_batch"):
+    with pytest.raises(UserError, match="task Least: has no example_batch"):
         task.example_batch(2)
     assert (plural("sample"), plural("person")) == ("samples", "people")
 

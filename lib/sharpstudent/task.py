@@ -143,8 +143,16 @@ class Task(ABC):
         """Make a batch of `count` samples with the targets that the terms read, to compute shapes and costs.
 
         It opens no file.
+
+        Raises:
+            UserError: For a task that does not define it.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no example_batch: shapes and costs need one")
+        raise UserError.about(
+            f"task {type(self).__name__}",
+            "has no example_batch: the shapes of the models' outputs and their costs need one",
+            expected="example_batch(self, count), a Batch of `count` samples that opens no file",
+            remedy="define it in the class; docs/adding-a-task.md shows one",
+        )
 
     def calibrate(self, table: Table) -> dict[str, Any]:
         """Compute JSON values for the checkpoint from its validation table, such as a temperature; {} for none."""

@@ -308,7 +308,8 @@ def build_terms_type(known: Mapping[str, TermSpec]) -> Any:
     models = {name: _build_model(name, spec) for name, spec in known.items()}
     entry = build_union("term", models)
     # A named type, as AnySchedule: its schema is built once for the file and both stages.
-    return TypeAliasType("Terms", Annotated[tuple[entry, ...], AfterValidator(_check_names)])
+    terms: Any = Annotated[tuple[entry, ...], AfterValidator(_check_names)]
+    return TypeAliasType("Terms", terms)  # pyright: ignore[reportGeneralTypeIssues] (it is made when the program runs)
 
 
 def _build_model(name: str, spec: TermSpec) -> type[TermKeys]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, Protocol, Self
 
@@ -67,7 +68,7 @@ def _check_points(points: dict[str, float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfigSchedule:
+class ConfigSchedule(ABC):
     """A schedule that a config can write.
 
     Attributes:
@@ -83,9 +84,10 @@ class ConfigSchedule:
         value = self._compute(progress)
         return round(1.0 - value, 12) if self.complement else value
 
+    @abstractmethod
     def _compute(self, progress: Progress) -> float:
         """Compute the value of the shape, before `complement` is applied."""
-        raise NotImplementedError
+        ...
 
     @property
     def numbers(self) -> dict[str, float]:
