@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -71,3 +71,13 @@ def make_sbi_workplace(ffpp_root: Path, teacher_file: Path) -> Callable[[Path], 
         return place
 
     return make
+
+
+@pytest.fixture(scope="module")
+def clean_imports(request: pytest.FixtureRequest) -> Generator[None]:
+    """Remove a module's invented tasks, and their folders on the import path, when its tests are done."""
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+    for task in request.module.TASKS:
+        sys.modules.pop(task.name, None)

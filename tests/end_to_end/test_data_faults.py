@@ -61,7 +61,7 @@ def assert_stopped(ended: Ended, code: int, *words: str) -> None:
 
 
 def kill_a_worker() -> None:
-    """As the kernel does when memory runs out."""
+    """As the kernel does when memory runs out. The run notices it if that worker still owes a batch of the epoch."""
     pid = multiprocessing.active_children()[0].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -91,7 +91,7 @@ def list_children(pid: int) -> list[int]:
 # --- Workers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [3, STEPS_PER_EPOCH + 2])
+@pytest.mark.parametrize("step", [2, STEPS_PER_EPOCH + 1])
 def test_a_worker_killed_during_a_step_stops_the_run_which_resumes_bit_for_bit(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

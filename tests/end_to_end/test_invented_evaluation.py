@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ EVALUATE, COMPARE = "evaluate_model.py", "compare_models.py"
 INVENTED = ROOT / "tests" / "invented"
 FAST = ("--rounds", "50", "--workers", "0", "--device", "cpu")
 OF_ANOTHER_TASK = re.compile(r"\b(real|fake|fakes|face|faces|deepfake|AUC|video|videos)\b", re.IGNORECASE)
+
+
+pytestmark = pytest.mark.usefixtures("clean_imports")
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,6 @@ class Runs:
         ended = self.place.call(*words, "--task", self.task.reference, *FAST, "--out", str(out))
         assert ended.code == 0, ended.err
         return json.loads((out / "results.json").read_text()), out
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kept_path() -> Generator[None]:
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
-    for task in TASKS:
-        sys.modules.pop(task.name, None)
 
 
 @pytest.fixture(scope="module", params=TASKS, ids=lambda task: task.name)

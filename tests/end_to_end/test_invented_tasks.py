@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,9 @@ from test_resume import assert_same_run, make_signal, read_train_state
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace, wait_for
 
 INVENTED = ROOT / "tests" / "invented"
+
+
+pytestmark = pytest.mark.usefixtures("clean_imports")
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,6 @@ def call(place: Workplace, *words: str) -> Ended:
     ended = place.call(*words)
     assert ended.code == 0, ended.err
     return ended
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kept_path() -> Generator[None]:
-    """The folders of these tasks leave the path of modules when the tests are done, and the modules with them."""
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
-    for task in TASKS:
-        sys.modules.pop(task.name, None)
 
 
 @pytest.fixture(scope="module", params=TASKS, ids=lambda task: task.name)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from sharpstudent.config.terms import TargetSource
 from sharpstudent.core.random import capture_rng_state
 from sharpstudent.core.schedules import Constant, Progress
 from sharpstudent.core.types import Batch, Outputs
 from sharpstudent.criterion.classification import compute_cross_entropy
 from sharpstudent.criterion.distillation import compute_kd
-from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
+from sharpstudent.criterion.weighted_sum import LossValue, WeightedSum, WeightedTerm
 from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.optim.average import WeightAverage
 from sharpstudent.optim.build import LossScale, find_weights
@@ -212,3 +213,23 @@ def compute_weights_hash(model: nn.Module) -> str:
             else repr(tensor.item()).encode()
         )
     return digest.hexdigest()
+
+
+class RecordingSum(WeightedSum):
+    """A criterion that records the outputs of one source in each pass."""
+
+    def __init__(self, terms: Sequence[WeightedTerm], source: TargetSource) -> None:
+        super().__init__(terms)
+        self.source, self.recorded = source, list[Outputs]()
+
+    def __call__(
+        self,
+        outputs: Outputs,
+        batch: Batch,
+        source_outputs: Mapping[TargetSource, Outputs],
+        progress: Progress,
+        *,
+        totals: Mapping[str, float] | None = None,
+    ) -> LossValue:
+        self.recorded.append(source_outputs[self.source])
+        return super().__call__(outputs, batch, source_outputs, progress, totals=totals)

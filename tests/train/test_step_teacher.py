@@ -1,16 +1,12 @@
 """The teacher in a step: one forward pass, weights unchanged, always in evaluation mode."""
 
 import copy
-from collections.abc import Mapping
 
 import pytest
 import torch
-from sharpstudent.config.terms import TargetSource
-from sharpstudent.core.schedules import Progress
-from sharpstudent.core.types import Batch, Outputs
-from sharpstudent.criterion.weighted_sum import LossValue, WeightedSum
 from tiny_models import (
     START,
+    RecordingSum,
     are_identical,
     compute_weights_hash,
     make_batch,
@@ -46,26 +42,12 @@ def test_stage_1_runs_no_teacher() -> None:
 
 
 def test_pass_2_is_compared_with_the_teachers_outputs_of_pass_1() -> None:
-    seen: list[Outputs] = []
-
-    class Spy(WeightedSum):
-        def __call__(
-            self,
-            outputs: Outputs,
-            batch: Batch,
-            source_outputs: Mapping[TargetSource, Outputs],
-            progress: Progress,
-            *,
-            totals: Mapping[str, float] | None = None,
-        ) -> LossValue:
-            seen.append(source_outputs["teacher"])
-            return super().__call__(outputs, batch, source_outputs, progress, totals=totals)
-
-    step = make_step(teacher=make_teacher(), criterion=Spy(make_criterion().terms))
+    criterion = RecordingSum(make_criterion().terms, "teacher")
+    step = make_step(teacher=make_teacher(), criterion=criterion)
     step(make_batch(), START)
-    assert len(seen) == 2
-    assert seen[0] is seen[1]
-    assert not seen[0]["logits"].requires_grad
+    first, second = criterion.recorded
+    assert first is second
+    assert not first["logits"].requires_grad
 
 
 def test_a_frozen_teacher_stays_in_evaluation_mode_whatever_is_called() -> None:

@@ -1,7 +1,6 @@
 """Terms beyond hard and kd in a step: which models run, what the criterion itself learns, and where its state goes."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ import pytest
 import torch
 from sharpstudent.checkpoint.store import Checkpoint
 from sharpstudent.config.run_config import RunConfig, TermSection
-from sharpstudent.config.terms import TargetSource
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import capture_rng_state
-from sharpstudent.core.schedules import Constant, Progress
-from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.core.schedules import Constant
+from sharpstudent.core.types import Outputs
 from sharpstudent.criterion.build import build_criterion
 from sharpstudent.criterion.section import Shapes
-from sharpstudent.criterion.weighted_sum import LossValue, WeightedSum
 from sharpstudent.models.hooks import find_feature_hooks
 from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble
 from sharpstudent.models.vision import Classifier
@@ -27,7 +24,16 @@ from sharpstudent.train.build import build_step, hook_layers
 from sharpstudent.train.debug.nan_inspector import inspect_step
 from sharpstudent.train.state import capture_step, refuse_other_model, restore_step
 from sharpstudent.train.step import TrainStep
-from tiny_models import START, are_identical, make_batch, make_step, make_student, make_teacher, take_snapshot
+from tiny_models import (
+    START,
+    RecordingSum,
+    are_identical,
+    make_batch,
+    make_step,
+    make_student,
+    make_teacher,
+    take_snapshot,
+)
 from tiny_runs import TinyTask, make_config
 from torch import Tensor, nn
 
@@ -126,30 +132,15 @@ def test_the_average_runs_once_a_micro_batch_in_evaluation_mode_without_a_graph(
 
 
 def test_both_passes_learn_from_the_averages_outputs_before_the_step() -> None:
-    seen: list[Outputs] = []
-
-    class Spy(WeightedSum):
-        def __call__(
-            self,
-            outputs: Outputs,
-            batch: Batch,
-            source_outputs: Mapping[TargetSource, Outputs],
-            progress: Progress,
-            *,
-            totals: Mapping[str, float] | None = None,
-        ) -> LossValue:
-            seen.append(source_outputs["ema"])
-            return super().__call__(outputs, batch, source_outputs, progress, totals=totals)
-
     step = make_self_step()
     assert step.average is not None
     expected = step.average.model(**make_batch().inputs)["logits"]
-    step.criterion = Spy(step.criterion.terms)
+    criterion = step.criterion = RecordingSum(step.criterion.terms, "ema")
     result = step(make_batch(), START)
     assert list(result.terms) == ["hard", "self"]
-    assert len(seen) == 2
-    assert seen[0] is seen[1]
-    torch.testing.assert_close(seen[0]["logits"], expected)
+    first, second = criterion.recorded
+    assert first is second
+    torch.testing.assert_close(first["logits"], expected)
 
 
 def test_the_average_draws_no_random_number_and_does_not_run_at_a_weight_of_0() -> None:
