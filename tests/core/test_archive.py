@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -100,3 +102,22 @@ def test_weights_in_the_oldest_format_of_torch_are_said_to_be_unverified(tmp_pat
 def test_a_verified_file_has_no_note(tmp_path: Path) -> None:
     assert verify(write_safetensors(tmp_path)) == ()
     assert verify(tmp_path / "best_model.pth") == ()
+
+
+def test_a_fetched_file_is_checked_against_the_list_in_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "detector.onnx"
+    path.write_bytes(b"a graph")
+    entry = {"file": path.name, "sha256": hashlib.sha256(b"a graph").hexdigest()}
+    (tmp_path / "MANIFEST.json").write_text(json.dumps({"files": [entry]}))
+    assert verify(path) == ()
+    path.write_bytes(b"a grapi")
+    with pytest.raises(UserError, match=r"is not the file that MANIFEST\.json beside it lists"):
+        verify(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 3}', '{"files": [{}]}', "[" * 100_000])
+def test_a_broken_list_in_the_folder_leaves_the_file_unverified(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "detector.onnx"
+    path.write_bytes(b"a graph")
+    (tmp_path / "MANIFEST.json").write_text(content)
+    assert "detector.onnx is not verified" in verify(path)[0]

@@ -1,4 +1,4 @@
-"""Verification of files of weights: every reader of a `.pth` or `.safetensors` checks the file here first.
+"""Verification of files of weights: each reader of `.pth`, `.safetensors`, `.onnx` or `.tflite` checks them here first.
 
 A `.pth` of this program has a JSON beside it, with the sha256 of the file and `contents`, a digest of the archive's own
 table of records (names, sizes, CRC32), which changes with every tensor:
@@ -10,8 +10,9 @@ table of records (names, sizes, CRC32), which changes with every tensor:
     no JSON                                                      -> the CRC32 of every record is checked instead
     no JSON, and no archive (torch's format before 1.6)          -> loaded, with the note that it is not verified
 
-A `.safetensors` of this program has the digest of its content, metadata included, among its metadata. One of another
-program has none: it is loaded, with the note that it is not verified. Importing this module loads no torch.
+A `.safetensors` of this program has the digest of its content, metadata included, among its metadata. A file that
+`MANIFEST.json` in its folder lists, as `fetch_models.py` does, has its sha256 there. Any other file has neither: it is
+loaded, with the note that it is not verified. Importing this module loads no torch.
 
 `load_plain` loads a `.pth` without running code from it.
 """
@@ -34,7 +35,9 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256
 
 SAFETENSORS = ".safetensors"
+MANIFEST_NAME = "MANIFEST.json"  # in a folder of fetched files: {"files": [{"file": NAME, "sha256": DIGEST}, ...]}
 DIGEST_KEY = "content_sha256"  # of the metadata of a .safetensors file
+OTHER_SUFFIXES = (".onnx", ".tflite")  # files without any checksum of their own
 ALIGNMENT = 8  # bytes; the format requires the tensors to begin at a multiple of it
 _BAD_ARCHIVE = (
     zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, struct.error, zlib.error
@@ -53,7 +56,13 @@ class DamagedCheckpointError(UserError):
 
     @classmethod
     def of(
-        cls, path: Path, what: str, *, expected: str | None = None, got: str | None = None
+        cls,
+        path: Path,
+        what: str,
+        *,
+        expected: str | None = None,
+        got: str | None = None,
+        remedy: str = "restore it from a copy, or use another checkpoint of the run (output/RUN/weights/)",
     ) -> DamagedCheckpointError:
         """Build the error about one file.
 
@@ -62,11 +71,11 @@ class DamagedCheckpointError(UserError):
             what: What is wrong with it.
             expected: What would be right.
             got: What was found.
+            remedy: What the user can do.
 
         Returns:
             The error, to be raised.
         """
-        remedy = "restore it from a copy, or use another checkpoint of the run (output/RUN/weights/)"
         return cls(Problem(where=str(path), what=what, expected=expected, got=got, remedy=remedy))
 
 
@@ -74,7 +83,7 @@ def verify(path: Path) -> tuple[str, ...]:
     """Check a file of weights against its digest or its checksums.
 
     Args:
-        path: A `.safetensors`, or any file that torch reads.
+        path: A `.safetensors`, `.onnx` or `.tflite`, or any file that torch reads.
 
     Returns:
         Notes for the user: that the file is of a newer save than its JSON, or that it could not be verified.
@@ -82,7 +91,9 @@ def verify(path: Path) -> tuple[str, ...]:
     Raises:
         DamagedCheckpointError: If the file is not what was written.
     """
-    return _verify_safetensors(path) if path.suffix == SAFETENSORS else verify_pth(path)
+    if path.suffix == SAFETENSORS:
+        return _verify_safetensors(path)
+    return _verify_listed(path) if path.suffix in OTHER_SUFFIXES else verify_pth(path)
 
 
 def path_of_json(path: Path) -> Path:
@@ -135,7 +146,7 @@ def verify_pth(path: Path) -> tuple[str, ...]:
     record = read_record(path)
     if record is None:
         if not is_archive(path):
-            return (_describe_unverified(path),)
+            return _verify_listed(path)
         if not has_whole_records(path):
             raise DamagedCheckpointError.of(path, "is damaged: a checksum inside it does not fit")
         return ()
@@ -189,9 +200,9 @@ def _verify_safetensors(path: Path) -> tuple[str, ...]:
         header = json.loads(content[8 : 8 + length])
         stated = header["__metadata__"].pop(DIGEST_KEY, None)
     except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError):
-        return (_describe_unverified(path),)
+        return _verify_listed(path)
     if stated is None:
-        return (_describe_unverified(path),)
+        return _verify_listed(path)
     found = _compute_digest(header, memoryview(content)[8 + length :])
     if found != stated:
         raise DamagedCheckpointError.of(
@@ -214,8 +225,31 @@ def _to_json(header: Mapping[str, Any]) -> bytes:
     return json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _describe_unverified(path: Path) -> str:
-    return f"{path.name} is not verified: it has neither a digest nor checksums, so damage would not be noticed"
+def _verify_listed(path: Path) -> tuple[str, ...]:
+    """Check a file against the sha256 that MANIFEST.json in its folder lists; a note where it lists none."""
+    expected = _find_listed_digest(path)
+    if expected is None:
+        return (f"{path.name} is not verified: it has neither a digest nor checksums, so damage would not be noticed",)
+    found = compute_sha256(path)
+    if found != expected:
+        raise DamagedCheckpointError.of(
+            path,
+            f"is not the file that {MANIFEST_NAME} beside it lists",
+            expected=f"sha256 {expected}",
+            got=f"sha256 {found}",
+            remedy="delete it and fetch it again (weights/README.md)",
+        )
+    return ()
+
+
+def _find_listed_digest(path: Path) -> str | None:
+    """Return the sha256 of a file by MANIFEST.json in its folder; None where that lists none or cannot be read."""
+    try:
+        entries = json.loads(path.with_name(MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+        digests = [entry["sha256"] for entry in entries if entry["file"] == path.name]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return str(digests[0]) if digests else None
 
 
 def load_plain(path: Path) -> Any:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sharpstudent.core.archive import verify
 from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.model_files import parse_metadata
 from sharpstudent.models.vision import Classifier
@@ -69,11 +70,11 @@ def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
         UserError: Without onnxruntime, for a missing or damaged file, and for a graph that does not take one tensor of
             pictures or does not say which of its outputs are the logits.
     """
+    notes = list(verify(path))
     session = _start_session(path, device)
     image = _find_input(session, path)
     batch, side = _read_shape(image, path)
     runs_on = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
-    notes: list[str] = []
     if device.type == "cuda" and runs_on == "cpu":
         notes.append(f"{path.name}: this onnxruntime has no CUDA, so it runs on the CPU")
     if path.with_name(f"{path.name}.data").is_file():

@@ -234,14 +234,17 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
     candidates = [Path(found) for found in glob.glob(pattern, recursive=True)]
     candidates = sorted(candidates, key=lambda path: (path.stat().st_mtime_ns, str(path)), reverse=True)
     refused: list[str] = []
+    damaged: list[str] = []
     for path in candidates:
         try:
             match = match_tensors(model, read_tensors(path))
         except UserError as error:
             refused.append(f"{path}: {error.problems[0].what}")
+            damaged += [f"{key}: passed over a newer file, {refused[-1]}"]
             continue
         if not match.missing and not match.unexpected:
-            return path, [f"{key}: took the newest that fits, {path} (of {len(candidates)} that {pattern} matches)"]
+            took = f"{key}: took the newest that fits, {path} (of {len(candidates)} that {pattern} matches)"
+            return path, [took, *damaged]
         refused.append(f"{path}: {match.describe()}")
     raise UserError.about(
         where=f"{key} = {pattern!r}",

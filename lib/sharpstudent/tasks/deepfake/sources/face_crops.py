@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.core.archive import verify
 from sharpstudent.core.errors import Problem, ProblemList
 from sharpstudent.core.io import write_bytes_atomically
 from sharpstudent.data.dataset import UnreadableSample
@@ -170,7 +171,7 @@ def load_face_models(*, min_side: float = 40) -> tuple[Any, Any]:
         The detector and the mesh.
 
     Raises:
-        UserError: If a model file is missing.
+        UserError: If a model file is missing or damaged.
     """
     from sharpstudent.modalities.faces.detect import FaceDetector
     from sharpstudent.modalities.faces.landmarks import LandmarkMesh
@@ -180,7 +181,7 @@ def load_face_models(*, min_side: float = 40) -> tuple[Any, Any]:
 
 
 def check_model_files() -> None:
-    """Raise UserError that names each of the two face models that is missing."""
+    """Raise UserError that names each of the two face models that is missing, or not the file that was published."""
     problems = ProblemList()
     for path, what in ((DETECTOR_FILE, "the face detector"), (MESH_FILE, "the face mesh")):
         if not path.is_file():
@@ -191,4 +192,6 @@ def check_model_files() -> None:
                     remedy="make face-models (fetches both, 2.7 MB; sources in weights/MANIFEST.json)",
                 )
             )
+        else:
+            problems.attempt(verify, path)
     problems.raise_if_any()
