@@ -95,7 +95,7 @@ def test_one_model_on_a_folder_of_crops_writes_all_documented_files(place: Workp
     ended = place.call(EVALUATE, name_run(place, "second"), "--data", data, "--crops", "--out", str(out), *FAST)
     assert_done(ended)
     assert {path.name for path in out.iterdir()} == {
-        *("report.html", "results.json", "scores.csv", "models.csv", "models.md", "model_card.md", "figures"),
+        *(".lock", "report.html", "results.json", "scores.csv", "models.csv", "models.md", "model_card.md", "figures"),
     }
     results = read_results(out)
     (model,), (data_set,) = results["models"], results["data"]

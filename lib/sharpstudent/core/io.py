@@ -27,6 +27,7 @@ import sys
 import weakref
 from collections.abc import Callable, Generator
 from datetime import datetime
+from fnmatch import fnmatch
 from io import FileIO
 from pathlib import Path
 
@@ -188,6 +189,15 @@ def remove_stray_temporaries(folder: Path) -> list[Path]:
     for stray in strays:
         stray.unlink(missing_ok=True)
     return strays
+
+
+def list_foreign(folder: Path) -> list[str]:
+    """List the names in a folder besides those that a command leaves which is killed at its start.
+
+    Those are its lock and its temporary files: a folder with nothing else in it is as good as an empty one.
+    """
+    names = sorted(entry.name for entry in folder.iterdir())
+    return [name for name in names if name != LOCK_NAME and not fnmatch(name, f".*{TEMPORARY_SUFFIX}")]
 
 
 def compute_sha256(path: Path) -> str:
@@ -376,7 +386,7 @@ def check_writable(root: Path, where: str, *, remedy: str = "choose another fold
         there = next(
             folder for folder in (root, *root.absolute().parents) if folder.exists()
         )  # raises for a name that is too long
-        probe = there / f".writable.{os.getpid()}"
+        probe = there / f".writable.{os.getpid()}{TEMPORARY_SUFFIX}"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:

@@ -5,8 +5,9 @@ evaluate_model.py, compare_models.py and the end of a training run call it.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +18,16 @@ from rich.console import Console
 from sharpstudent.config.load import read_config_file
 from sharpstudent.config.stored import STORED_NAME
 from sharpstudent.core.errors import ProblemList, UserError
-from sharpstudent.core.io import check_writable, make_folder, make_new_folder
+from sharpstudent.core.io import (
+    LOCK_NAME,
+    check_writable,
+    list_foreign,
+    lock_folder,
+    make_folder,
+    make_new_folder,
+    remove_stray_temporaries,
+    write_text_atomically,
+)
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest
 from sharpstudent.evaluation.cost import measure_costs
 from sharpstudent.evaluation.evaluate import Evaluation, Heading, evaluate_models
@@ -33,11 +43,12 @@ from sharpstudent.report.results import TrainingResult
 
 ROOT = Path("output")
 RESULTS = "results.json"
+MARK = ".unfinished"  # in a folder that a report is being written to, until it has its results.json
 ALL_PAIRS = 4  # up to this many models without roles, every pair is compared; above it, each one with the first
 
 
 def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Console) -> Path:
-    """Evaluate the models of a request and write a report; nothing is written before all have been evaluated.
+    """Evaluate the models of a request and write a report; no file of it is written before all have been evaluated.
 
     Args:
         renderer: The task's renderer.
@@ -52,6 +63,16 @@ def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Cons
     """
     begun = time.monotonic()
     session = _open(renderer, request, console)
+    with reserve_folder(request.out, session.say):
+        folder = _evaluate_session(renderer, session)
+    session.say(f"the evaluation took {format_duration(time.monotonic() - begun)}")
+    return folder
+
+
+def _evaluate_session(renderer: Renderer, session: Session) -> Path:
+    """Open the data, evaluate the models on it, and write the report."""
+    session = replace(session, sets=tuple(renderer.open_sets(session)))
+    request = session.request
     names = [opened.name for opened in session.models]
     title = f"Evaluation of {names[0]}" if len(names) == 1 else f"Comparison of {len(names)} models"
     subject = session.models[_find_subject([model.role for model in request.models])]
@@ -59,11 +80,10 @@ def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Cons
     notes = tuple(f"{opened.name}: {note}" for opened in session.models for note in opened.notes)
     heading = Heading(request.title or title, training, config, notes)
     results, evaluation, measured = _report(renderer, session, heading)
-    folder = _make_out_folder(request.out)
+    folder = request.out or make_new_folder(ROOT / f"evaluation_{datetime.now():%m_%d_%H_%M_%S}")
     renderer.write(folder, results, evaluation, measured, run=None)
     renderer.store(session, measured)
     renderer.say_results(session, results, folder)
-    session.say(f"the evaluation took {format_duration(time.monotonic() - begun)}")
     return folder
 
 
@@ -136,7 +156,10 @@ def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any
 
 
 def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> Session:
-    """Open models and data, and check the folder to write to; all problems are raised together."""
+    """Open the models, and check the request and the folder to write to; all problems are raised together.
+
+    The data is opened later, because that may take long.
+    """
     problems = ProblemList()
     device = choose_device(request.device, remedy="--device auto")
     models: list[OpenedModel] = []
@@ -156,8 +179,8 @@ def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> S
     for opened in models:
         for note in opened.notes:
             session.say(f"{opened.name}: {note}")
-    problems.raise_if_any()  # opening data may take long, so everything else is checked first
-    return replace(session, sets=tuple(renderer.open_sets(session)))
+    problems.raise_if_any()
+    return session
 
 
 def note_equal_weights(models: Sequence[OpenedModel]) -> list[OpenedModel]:
@@ -191,7 +214,8 @@ def _check_folder(wanted: Path | None) -> None:
     """Raise UserError if a report cannot go there: a file, a folder with other content, one without write access."""
     if wanted is not None and wanted.exists() and not wanted.is_dir():
         raise UserError.about(f"--out {wanted}", "is a file", expected="a folder", remedy="choose another name")
-    if wanted is not None and wanted.is_dir() and any(wanted.iterdir()) and not (wanted / RESULTS).is_file():
+    is_ours = wanted is not None and any((wanted / name).is_file() for name in (RESULTS, MARK))
+    if wanted is not None and wanted.is_dir() and not is_ours and list_foreign(wanted):
         raise UserError.about(
             f"--out {wanted}",
             "holds other things: a report is not written among them",
@@ -201,12 +225,40 @@ def _check_folder(wanted: Path | None) -> None:
     check_writable(ROOT if wanted is None else wanted, f"--out {ROOT if wanted is None else wanted}")
 
 
-def _make_out_folder(wanted: Path | None) -> Path:
-    """Make the folder of the report: `wanted`, or a new one under output/."""
+@contextlib.contextmanager
+def reserve_folder(wanted: Path | None, say: Callable[[str], None]) -> Generator[None]:
+    """Keep other commands out of a report's folder, and mark it, so that a command that is stopped can be repeated.
+
+    The mark stands until the report is whole, which `results.json` then shows. After an error before the first file of
+    the report, the folder is as it was.
+
+    Args:
+        wanted: The folder; None where the report gets a new one of its own.
+        say: Prints a line.
+
+    Raises:
+        UserError: If another process writes there, or if the disk refuses.
+    """
     if wanted is None:
-        return make_new_folder(ROOT / f"evaluation_{datetime.now():%m_%d_%H_%M_%S}")
+        yield
+        return
+    is_new = not wanted.exists()
     make_folder(wanted)
-    return wanted
+    lock = lock_folder(wanted, say, doing="written")
+    remove_stray_temporaries(wanted)
+    if not (wanted / RESULTS).is_file():
+        write_text_atomically(wanted / MARK, "")
+    try:
+        yield
+        (wanted / MARK).unlink(missing_ok=True)
+    finally:
+        if lock is not None:
+            lock.release()
+        if is_new and not set(list_foreign(wanted)) - {MARK}:
+            for name in (MARK, LOCK_NAME):
+                (wanted / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another command has begun to write here at this moment
+                wanted.rmdir()
 
 
 def _measure_costs(session: Session) -> list[Any]:

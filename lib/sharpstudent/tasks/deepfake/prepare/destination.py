@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.io import TEMPORARY_SUFFIX, remove_stray_temporaries, write_text_atomically
+from sharpstudent.core.io import list_foreign, remove_stray_temporaries, write_text_atomically
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS
 from sharpstudent.tasks.deepfake.prepare.settings import MANIFEST_SETTINGS
 
 QUARANTINE, PREPARATION = "quarantine.csv", "preparation.json"
 SHARDS = "shards"
 MADE_BY = "prepare_faces.py"
-_LOCK = ".lock"
 
 
 def check_places(source: Path, dest: Path) -> None:
@@ -45,14 +44,9 @@ def check_places(source: Path, dest: Path) -> None:
     if not above.is_dir():
         raise UserError.about(str(above), "is a file where a folder is wanted", remedy="name another DEST")
     if dest.is_dir() and read_preparation(dest) is None:
-        foreign = sorted(entry.name for entry in dest.iterdir() if not _is_leftover(entry.name))
+        foreign = list_foreign(dest)
         if foreign:
             raise UserError(_explain_foreign(dest, foreign))
-
-
-def _is_leftover(name: str) -> bool:
-    """Return whether a preparation that was killed in its first moments may have left this name."""
-    return name == _LOCK or (name.startswith(f".{PREPARATION}") and name.endswith(TEMPORARY_SUFFIX))
 
 
 def _explain_foreign(dest: Path, names: list[str]) -> Problem:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.io import TEMPORARY_SUFFIX, append_text, write_text_atomically
+from sharpstudent.core.io import TEMPORARY_SUFFIX, append_text, list_foreign, write_text_atomically
 from sharpstudent.tasks.deepfake.swaps.people import show_path
 
 MADE_BY = "make_swaps.py"
 SETTINGS, TABLE, LEFT_OUT = "swaps.json", "swaps.csv", "left_out.csv"
 LABELS = ("real", "fake")
-_LEFTOVERS = (".lock", f".{SETTINGS}")  # a run that was killed at its start leaves these
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,7 @@ def open_folder(dest: Path, settings: Mapping[str, Any]) -> None:
     """
     before = read_settings(dest)
     if before is None:
-        names = sorted(entry.name for entry in dest.iterdir()) if dest.is_dir() else []
-        foreign = [name for name in names if not name.startswith(_LEFTOVERS)]
+        foreign = list_foreign(dest) if dest.is_dir() else []
         if foreign:
             raise UserError.about(
                 str(dest),
