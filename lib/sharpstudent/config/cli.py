@@ -131,6 +131,7 @@ def parse_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask
         UserError: For every mistake.
         SystemExit: With 0, after `--help`.
     """
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # its search of all installed packages takes time
     _refuse_several_processes(stage)
     read = _build_parser(stage).read(argv, lambda read: _list_keys(read, find_task))
     _check_combination(read, stage)

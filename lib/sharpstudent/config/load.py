@@ -287,7 +287,7 @@ def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileK
     if task is not None:
         keys = {"data": {}, **keys} if not task.Section.flat_keys else keys  # so that a missing key has its path
         problems += _find_duplicates(keys, task.Section)
-    model = FileKeys if task is None else build_file_model(task)
+    model = FileKeys if task is None else build_file_model(task, has_terms=_has_terms(keys))
     try:
         # Through JSON, so that strictness means JSON's types: a list may fill a tuple, a string may not fill a number.
         validated = model.model_validate_json(json.dumps(keys))
@@ -298,6 +298,11 @@ def validate_keys(keys: Mapping[str, Any], task: type[TaskKind] | None) -> FileK
     if problems:
         raise UserError(*problems)
     return validated
+
+
+def _has_terms(keys: Mapping[str, Any]) -> bool:
+    groups: list[Any] = [keys, keys.get("stage1"), keys.get("stage2")]
+    return any("terms" in group for group in groups if isinstance(group, Mapping))
 
 
 def _find_duplicates(keys: Mapping[str, Any], section: type[TaskSection]) -> list[Problem]:

@@ -365,7 +365,7 @@ def _resolve_optimizer(own: FileKeys) -> OptimizerSection:
     """Build the section of the optimiser. Beside a schedule, the keys that change a plain number have no effect."""
     schedules = {name: getattr(own, name) for name in SHAPED_BY if isinstance(getattr(own, name), ConfigSchedule)}
     idle: dict[str, Any] = {key: value for name in schedules for key, value in SHAPED_BY[name].items()}
-    return OptimizerSection(
+    return OptimizerSection.model_construct(  # of values that are checked already
         **take_fields(own, OptimizerKeys) | idle,
         base=own.optimizer,
         lr=compute_peak(own.lr, own.epoch),

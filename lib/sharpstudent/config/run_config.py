@@ -1,7 +1,6 @@
 """Typed, frozen models of a run: the sections of `RunConfig`, and the keys that they share with a config file."""
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: pydantic would compile the text of every annotation at each start.
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,7 +80,7 @@ class TaskKind(Protocol):
 
     Section: ClassVar[type[TaskSection]]
     metrics: ClassVar[Mapping[str, Any]]
-    terms: ClassVar[Mapping[str, TermSpec]]
+    terms: ClassVar[Mapping[str, "TermSpec"]]
 
 
 class FindTask(Protocol):
@@ -365,7 +364,7 @@ class RunConfig(RunKeys):
     teachers: tuple[TeacherSection, ...] = ()
     training: TrainingSection
     optimizer: OptimizerSection
-    compute: ComputeSection = ComputeSection()
+    compute: ComputeSection = Field(default_factory=ComputeSection)  # an instance would build its schema at import
     criterion: tuple[TermSection, ...]
     allow: tuple[str, ...] = ()
 

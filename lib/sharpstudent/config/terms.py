@@ -261,7 +261,8 @@ class TermKeys(Frozen):
         given = {name: (setting, getattr(self, name)) for name, setting in spec.all_settings.items()}
         words = {name: value for name, (setting, value) in given.items() if isinstance(setting, ChoiceSetting)}
         silent = {name for name, (setting, value) in given.items() if _is_silent(setting, value)}
-        return TermSection(
+        # The parts are checked already. A second check needs a schema of its own, beside the one within RunConfig's.
+        return TermSection.model_construct(
             name=self.name or self.term,
             term=self.term,
             weight=as_schedule(self.weight),
@@ -346,7 +347,7 @@ def build_constant_term(term: str, weight: ConfigSchedule, **numbers: ConfigSche
     settings = {name: one for name, one in TERMS[term].settings.items() if isinstance(one, NumberSetting)}
     given = {name: numbers.get(name, setting.default) for name, setting in settings.items()}
     schedules = {name: as_schedule(number) for name, number in given.items() if number is not None}
-    return TermSection(name=term, term=term, weight=weight, numbers=schedules)
+    return TermSection.model_construct(name=term, term=term, weight=weight, numbers=schedules)
 
 
 def as_schedule(number: ConfigSchedule | float) -> ConfigSchedule:
