@@ -203,7 +203,7 @@ Models with more outputs than `logits`, and samples that lack some targets, are 
 
 PRESETS_INTRODUCTION = """
 The flat keys are sugar for such a list; `--print-config` shows which. The keys that are there decide the preset, the
-key `dialect` may name it, and keys of two presets are refused:
+key `preset` (earlier: `dialect`) may name it, and keys of two presets are refused:
 """
 
 INTRODUCTION = """# The config file

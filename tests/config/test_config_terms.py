@@ -145,12 +145,19 @@ def test_the_additive_preset_adds_the_teachers_term_with_a_cosine_temperature() 
 
 
 def test_the_additive_preset_without_a_weight_is_hard_labels_alone() -> None:
-    hard, kd = resolve_keys(2, dialect="additive").criterion
+    hard, kd = resolve_keys(2, preset="additive").criterion
     assert (hard.weight, kd.weight) == (constant(1.0), constant(0.0))
 
 
+def test_the_earlier_name_of_the_preset_still_names_it_and_both_names_at_once_are_refused() -> None:
+    assert resolve_keys(2, dialect="additive") == resolve_keys(2, preset="additive")
+    assert "dialect: is not a known key" in (text := refusal(dialect="additive", preset="two_stage"))
+    assert 'did you mean "preset"?' in text
+    assert '"two_stage", "additive"' in refusal(dialect="other")
+
+
 def test_without_any_of_its_keys_a_config_uses_the_two_stage_preset() -> None:
-    assert resolve_keys(2).criterion == resolve_keys(2, dialect="two_stage").criterion
+    assert resolve_keys(2).criterion == resolve_keys(2, preset="two_stage").criterion
 
 
 def test_a_group_with_another_preset_wins_over_the_flat_keys() -> None:
@@ -162,8 +169,8 @@ def test_a_group_with_another_preset_wins_over_the_flat_keys() -> None:
     ("keys", "words"),
     [
         ({"distill_weight": 0.3, "alpha_end": 0.5}, ("in two ways at once", "alpha_end", "distill_weight")),
-        ({"dialect": "additive", "alpha_end": 0.5}, ('"additive" does not know these keys', "alpha_end")),
-        ({"dialect": "two_stage", "distill_weight": 0.5}, ('"two_stage" does not know these keys', "distill_weight")),
+        ({"preset": "additive", "alpha_end": 0.5}, ('"additive" does not know these keys', "alpha_end")),
+        ({"preset": "two_stage", "distill_weight": 0.5}, ('"two_stage" does not know these keys', "distill_weight")),
         ({"terms": [{"term": "hard"}], "temperature": 2.0}, ("terms: stands beside keys", "remove temperature")),
         ({"terms": [{"term": "hard"}], "distill_weight": 0.1}, ("terms: stands beside keys", "distill_weight")),
     ],
@@ -175,7 +182,7 @@ def test_two_descriptions_of_one_loss_are_refused(keys: dict[str, Any], words: t
 
 
 def test_an_alpha_that_rises_matters_to_nobody_who_does_not_use_it() -> None:
-    resolve_keys(2, dialect="additive")
+    resolve_keys(2, preset="additive")
     resolve_keys(2, alpha_start=0.1, alpha_end=0.5, stage2={"terms": [{"term": "hard"}]})
 
 

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import ConfigDict, Field, JsonValue, create_model
+from pydantic import AliasChoices, ConfigDict, Field, JsonValue, create_model
 
 from sharpstudent.config.run_config import (
     AnySchedule,
@@ -141,8 +141,9 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
     lr: ScheduledRate = Field(default=0.00005, description="learning rate of stage 2; stage 1 takes twice it")
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="base optimiser under SAM")
     rho: ScheduledRadius = Field(default=0.05, description="SAM radius (L2 norm over all parameters); 0 turns SAM off")
-    dialect: Literal["two_stage", "additive"] | None = Field(
+    preset: Literal["two_stage", "additive"] | None = Field(
         default=None,
+        validation_alias=AliasChoices("preset", "dialect"),  # its earlier name
         description="the preset of flat keys for the loss of stage 2; default: the one whose keys the file has",
     )
     terms: tuple[TermKeys, ...] | None = Field(

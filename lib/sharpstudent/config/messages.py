@@ -150,6 +150,7 @@ def list_keys(schema: dict[str, Any], prefix: str = "", place: dict[str, Any] | 
 OTHER_NAMES = {
     "learning_rate": "lr",
     "base_lr": "lr",
+    "dialect": "preset",
     "epochs": "epoch",
     "num_epochs": "epoch",
     "max_epochs": "epoch",
@@ -214,6 +215,8 @@ def _explain_one(path: KeyPath, detail: ErrorDetails, schema: dict[str, Any], ke
         remedy = f'write for instance "{name}": {sample}' if name in _SAMPLES else "see the keys of the task"
         return Problem(where, str(context["error"]), got=show(detail["input"]), remedy=remedy)
     found = find_property(schema, path, keys)
+    if found is None:  # an earlier name of a key
+        found = find_property(schema, (*path[:-1], OTHER_NAMES.get(str(name), name)), keys)
     if kind == "unexpected_keyword_argument" and name in _SAMPLES:
         kinds = ", ".join(kind for kind, model in KINDS.items() if str(name) in model.__dataclass_fields__)
         remedy = f'remove it, or choose a "kind" that has it: {kinds}'

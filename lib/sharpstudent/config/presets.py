@@ -1,7 +1,7 @@
 """The loss of one stage, written as the native list `terms` or with the flat keys of a preset.
 
 A preset is a set of flat keys, as other recipes use them, that stands for a list of terms. The keys that a config has
-decide which preset is meant, and the key `dialect` may name it. Keys of two presets, or of one beside native `terms`,
+decide which preset is meant, and the key `preset` may name it. Keys of two presets, or of one beside native `terms`,
 contradict each other and are refused.
 """
 
@@ -98,9 +98,9 @@ def find_preset(keys: FileKeys, own: FileKeys, stage: Stage) -> tuple[str, list[
     if own.terms is not None and "terms" in given:
         flat_keys = ", ".join(key for found in named.values() for key in found)
         return NATIVE, [_explain_native_and_flat(flat_keys)] if flat_keys else []
-    if len(named) > 1 or (own.dialect is not None and set(named) - {own.dialect}):
-        return own.dialect or "two_stage", [_explain_two_presets(named, own.dialect)]
-    return own.dialect or next(iter(named), "two_stage"), []
+    if len(named) > 1 or (own.preset is not None and set(named) - {own.preset}):
+        return own.preset or "two_stage", [_explain_two_presets(named, own.preset)]
+    return own.preset or next(iter(named), "two_stage"), []
 
 
 def _explain_native_and_flat(flat_keys: str) -> Problem:
@@ -121,7 +121,7 @@ def _explain_two_presets(named: Mapping[str, list[str]], declared: str | None) -
         else f"{show(declared)} does not know these keys"
     )
     remedy = "keep the keys of one, or write the native list `terms`"
-    return Problem("dialect", what, expected="the keys of one preset", got=shown, remedy=remedy)
+    return Problem("preset", what, expected="the keys of one preset", got=shown, remedy=remedy)
 
 
 def resolve_loss(
