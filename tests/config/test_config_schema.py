@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import time
 
 import pytest
 from config_page import build_config_docs, build_schema
@@ -61,13 +60,11 @@ def test_a_task_cannot_redefine_a_shared_key():
         build_file_model(Greedy)
 
 
-def test_the_room_imports_fast_and_without_torch():
+def test_the_config_is_imported_without_torch_and_numpy():
     code = (
         "import sys, sharpstudent.config.cli; "
         "heavy = {'torch', 'numpy', 'cv2', 'sharpstudent.tasks'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - began < 5  # about 0.2 s alone; the margin is for a busy machine
