@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, corrupt, explain_no_h264, find_evaluation_crop
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
 from sharpstudent.tasks.deepfake.evaluation.robustness import measure_robustness
-from sharpstudent.tasks.deepfake.sources.face import list_pictures, read_picture
+from sharpstudent.tasks.deepfake.sources.face import load_picture
 from torch import nn
 
 TIMED = 30  # faces of the first table
@@ -111,9 +111,9 @@ def load_model(checkpoint: Path | None) -> tuple[nn.Module, str]:
 
 def read_crops(options: argparse.Namespace) -> list[tuple[str, NDArray[np.uint8]]]:
     """Class and picture, resized to the requested side."""
-    found = [(name, path) for name in ("real", "fake") for path in list_pictures(options.crops / name)]
-    if found:
-        pictures = [(name, read_picture(path)) for name, path in found]
+    if any((options.crops / name).is_dir() for name in ("real", "fake")):
+        faces = read_crops_set(options.crops, name="crops").faces
+        pictures = [(("real", "fake")[face.label], load_picture(Path(face.name)).image) for face in faces]
     else:
         from tests.helpers.drawn_faces import draw_face
 

@@ -218,3 +218,12 @@ def test_the_first_line_alone_may_be_read(option: str) -> None:
     )
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, timeout=60, **PLACE)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_path_without_permission_is_the_users_error_wherever_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end, exit_codes():
+        raise PermissionError(13, "Permission denied", "data/photos/x.jpg")
+    assert end.value.code == ExitCode.USER_ERROR
+    assert capsys.readouterr().err.startswith("error: data/photos/x.jpg: cannot be used (Permission denied)\n")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import pickletools
 import re
 import struct
@@ -39,8 +40,10 @@ MANIFEST_NAME = "MANIFEST.json"  # in a folder of fetched files: {"files": [{"fi
 DIGEST_KEY = "content_sha256"  # of the metadata of a .safetensors file
 OTHER_SUFFIXES = (".onnx", ".tflite")  # files without any checksum of their own
 ALIGNMENT = 8  # bytes; the format requires the tensors to begin at a multiple of it
-_BAD_ARCHIVE = (
-    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, struct.error, zlib.error
+# What zipfile raises for damaged bytes; MemoryError for a size that a header claims.
+BAD_ARCHIVE = (
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, struct.error, zlib.error,
+    lzma.LZMAError, OverflowError, MemoryError,
 )  # fmt: skip
 
 # Parts of torch's message about a pickle that needs more than tensors and plain containers.
@@ -116,7 +119,7 @@ def compute_contents(file: Path | IO[bytes]) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             lines = [f"{i.filename} {i.CRC:08x} {i.file_size}" for i in archive.infolist()]
-    except _BAD_ARCHIVE:
+    except BAD_ARCHIVE:
         return None
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -126,7 +129,7 @@ def has_whole_records(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except _BAD_ARCHIVE:
+    except BAD_ARCHIVE:
         return False
 
 
@@ -137,7 +140,7 @@ def is_archive(path: Path) -> bool:
             return True
     try:
         return zipfile.is_zipfile(path)
-    except _BAD_ARCHIVE:  # its end is that of an archive and is damaged
+    except BAD_ARCHIVE:  # its end is that of an archive and is damaged
         return True
 
 

@@ -190,6 +190,12 @@ def exit_codes() -> Generator[None, None, None]:
             # During training, Ctrl-C becomes RunInterrupted; so this Ctrl-C came before or after training.
             print("interrupted; there was nothing to save", file=sys.stderr)
             sys.exit(ExitCode.INTERRUPTED)
+        except PermissionError as error:
+            # A folder that this user may not enter makes every question about a path in it fail, wherever it is asked.
+            what = f"cannot be used ({error.strerror})"
+            remedy = "give this user the permission, or name another path"
+            print(f"error: {Problem(str(error.filename), what, remedy=remedy).as_text()}", file=sys.stderr)
+            sys.exit(ExitCode.USER_ERROR)
 
 
 @contextlib.contextmanager

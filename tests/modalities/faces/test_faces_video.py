@@ -139,8 +139,8 @@ def write_bad(kind: str, folder: Path) -> Path:
         ("html", "can be"),
         ("playlist", "can be"),
         ("no index", "no video that can be read"),
-        ("folder", "is no file"),
-        ("pipe", "is no file"),
+        ("folder", "is a folder, not a file"),
+        ("pipe", "is a named pipe, not a file"),
         ("name", "no valid UTF-8"),
     ],
 )

@@ -15,9 +15,10 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import TrainSampler, evaluation_batches
 from sharpstudent.metrics.checks import MetricError
+from sharpstudent.tasks.deepfake.layouts.listing import walk_media
 from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
-from sharpstudent.tasks.deepfake.sources.face import Face, LoadedFace, list_pictures, read_picture
+from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES, Face, LoadedFace, read_picture
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from sharpstudent.train.validate import compute_metrics
 
@@ -180,7 +181,10 @@ def test_pictures_are_listed_in_order_whatever_the_case_of_their_suffix(folder: 
     for name in ("b/2.JPG", "a/1.jpeg", "a/.hidden.png", ".cache/3.png", "a/notes.txt", "c.WebP"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    assert [str(p.relative_to(folder)) for p in list_pictures(folder)] == ["a/1.jpeg", "b/2.JPG", "c.WebP"]
+    rejected: dict[str, str] = {}
+    found = walk_media(folder, PICTURE_SUFFIXES, rejected.setdefault, any_name=True)
+    assert [str(path.relative_to(folder)) for path in found] == ["a/1.jpeg", "b/2.JPG", "c.WebP"]
+    assert rejected == {}
 
 
 # --- Metrics and the registry ---------------------------------------------------------------------------------------

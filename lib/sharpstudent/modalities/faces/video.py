@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import functools
 import os
-import stat
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from typing import Any, Generic, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from sharpstudent.core.files import check_plain, explain
 
 FFMPEG_QUIET = "-8"  # FFmpeg's own number for no messages at all
 LIBAVUTIL_VERSIONS = range(61, 55, -1)  # of FFmpeg 9 to 4, which torchcodec knows
@@ -291,19 +292,14 @@ def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | Non
 def _check_file(path: Path) -> None:
     """Raise UnreadableVideo for anything but a plain file: opening a pipe would wait for ever."""
     try:
-        found = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise UnreadableVideo(str(path), getattr(error, "strerror", None) or str(error)) from None
-    if not stat.S_ISREG(found.st_mode):
-        raise UnreadableVideo(str(path), "is no file")
-    if found.st_size == 0:
-        raise UnreadableVideo(str(path), "is empty (0 bytes)")
+        if check_plain(path) == 0:
+            raise UnreadableVideo(str(path), "is empty (0 bytes)")
+    except OSError as error:
+        raise UnreadableVideo(str(path), explain(error)) from None
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:  # OpenCV would crash the whole process
         raise UnreadableVideo(str(path), "has a name that is no valid UTF-8; rename it") from None
-    if not os.access(path, os.R_OK):
-        raise UnreadableVideo(str(path), "may not be read (permission denied)")
 
 
 def _sample(path: Path, count: int, use: Use[Result], backend: str | None) -> SampledVideo[Result]:

@@ -136,4 +136,7 @@ def test_a_link_in_a_circle_ends_and_a_pipe_is_not_opened(tmp_path: Path) -> Non
     worker.join(20)
     assert results == [["Ann/1", "dead"]]
     rejected = find_clips(tmp_path, layout=None, label=None)[1].rejected
-    assert [(Path(entry.source).name, entry.reason) for entry in rejected] == [("pipe.mp4", "is no ordinary file")]
+    assert [(Path(entry.source).name, entry.reason) for entry in rejected] == [
+        ("pipe.mp4", "is no ordinary file"),
+        ("again", "is a link back to a folder above it"),
+    ]

@@ -126,7 +126,7 @@ def test_an_unreadable_folder_is_a_user_error(tmp_path: Path, monkeypatch: pytes
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match=r"Celeb-synthesis: cannot be read \(Permission denied\)"):
+    with pytest.raises(UserError, match=r"Celeb-synthesis: cannot be listed \(Permission denied\)"):
         find_clips(root, layout=None, label=None)
 
 

@@ -21,7 +21,6 @@ from made_videos import cut_end, write_video
 from sharpstudent.core.errors import UserError
 from sharpstudent.modalities.faces.crop import compute_loose_box
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
-from sharpstudent.tasks.deepfake.prepare import crop_frame
 from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper
 from sharpstudent.tasks.deepfake.prepare.parts import FaceCrop
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
@@ -217,7 +216,7 @@ def test_a_picture_that_is_too_large_is_rejected_by_its_header(tmp_path: Path, m
         + chunk(b"IDAT", zlib.compress(bytes(30_001) * 100))
         + chunk(b"IEND", b"")
     )
-    monkeypatch.setattr(crop_frame, "read_picture", lambda path: pytest.fail("decoded"))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     assert "too large" in reasons(build_cropper().crop(photo_clip(path)))[0]
 
 

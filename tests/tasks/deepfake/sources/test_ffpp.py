@@ -174,13 +174,21 @@ def test_a_damaged_file_of_a_frame_is_unreadable_by_name(tree: Path, kind: str, 
 
 
 @pytest.mark.parametrize(
-    "array",
-    [np.zeros((0, 81, 2)), np.zeros((81, 2)), np.zeros((1, 5, 2)), np.array([["a"]]), np.zeros((1, 81, 2), bool)],
+    ("array", "reason"),
+    [
+        (np.zeros((0, 81, 2)), "expected landmarks of shape"),
+        (np.zeros((1, 5, 2)), "expected landmarks of shape"),
+        (np.array([["a"]]), "expected an array of numbers"),
+        (np.zeros((1, 81, 2), bool), "expected an array of numbers"),
+        (np.full((1, 81, 2), np.nan), "no pixel positions"),
+        (np.full((1, 81, 2), 1e30), "no pixel positions"),
+        (np.full((1, 81, 2), 5000), "far outside the picture"),
+    ],
 )
-def test_landmarks_of_another_shape_or_kind_are_unreadable(tree: Path, array: np.ndarray) -> None:
+def test_landmarks_of_another_shape_or_kind_are_unreadable(tree: Path, array: np.ndarray, reason: str) -> None:
     face = find()[0][0]
     np.save(tree / "original_sequences/youtube/c23/landmarks/000/000.npy", array)
-    with pytest.raises(UnreadableSample, match="expected numbers of shape"):
+    with pytest.raises(UnreadableSample, match=reason):
         face.load()
 
 

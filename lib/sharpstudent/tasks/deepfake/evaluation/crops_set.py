@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,20 +26,21 @@ import numpy as np
 from rich.console import Console
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.files import explain, read_plain, read_text
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet, compute_fingerprint, make_unscored
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX, ScoredFrames
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
 from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest, name_folder
 from sharpstudent.tasks.deepfake.layouts.clip import Found
-from sharpstudent.tasks.deepfake.layouts.listing import read_folder
+from sharpstudent.tasks.deepfake.layouts.listing import read_folder, walk_media
 from sharpstudent.tasks.deepfake.layouts.own_files import CLASSES
 from sharpstudent.tasks.deepfake.layouts.registry import LAYOUTS, find_clips
 from sharpstudent.tasks.deepfake.prepare.destination import read_preparation
 from sharpstudent.tasks.deepfake.prepare.run import run_preparation
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
-from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES, Face, list_pictures
-from sharpstudent.tasks.deepfake.sources.labelled import LABELS, LabelledPicture
+from sharpstudent.tasks.deepfake.sources.face import MOST_BYTES, PICTURE_SUFFIXES, Face, load_picture
+from sharpstudent.tasks.deepfake.sources.labelled import LABELS
 from sharpstudent.tasks.deepfake.swaps.folder import COLUMNS, TABLE, SwapRow
 
 CACHE = Path("data/evaluation_faces")
@@ -149,14 +152,13 @@ def read_swaps(root: Path) -> dict[str, SwapRow]:
     if not path.is_file():
         return {}
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows: Any = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
-            if missing:
-                raise csv.Error(f"no column {', '.join(missing)}")
-            found = (SwapRow(*map(row.get, COLUMNS)) for row in rows if row["method"] is not None)
-            return {row.file: row for row in found}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows: Any = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
+        if missing:
+            raise csv.Error(f"no column {', '.join(missing)}")
+        found = (SwapRow(*map(row.get, COLUMNS)) for row in rows if row["method"] is not None)
+        return {row.file: row for row in found}
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError.about(
             str(path),
             "cannot be read as the table of make_swaps.py",
@@ -198,7 +200,8 @@ def read_crops_set(root: Path, *, name: str) -> LabelledFaceSet:
     Raises:
         UserError: Where neither folder is there or both are empty.
     """
-    inside = _find_pictures(root)
+    left_out: dict[str, str] = {}
+    inside = _find_pictures(root, left_out)
     swaps = read_swaps(root)
     frames = _build_frames(name, inside, swaps)
     paths = [root / part for part in inside]
@@ -206,7 +209,7 @@ def read_crops_set(root: Path, *, name: str) -> LabelledFaceSet:
     return LabelledFaceSet(
         name,
         [
-            Face(str(path), clip, person, label, LabelledPicture(path).load)
+            Face(str(path), clip, person, label, partial(load_picture, path))
             for path, clip, person, label in zip(paths, frames.clip_ids, frames.groups, labels, strict=True)
         ],
         frames,
@@ -217,16 +220,23 @@ def read_crops_set(root: Path, *, name: str) -> LabelledFaceSet:
         fingerprint=compute_fingerprint(frames.sample_ids, labels, map(_compute_crc32, paths)),
         faces_rule=RULE,
         name_faces=lambda: list(map(str, paths)),
-        notes=_describe_swaps(swaps, inside),
+        notes=(
+            *_describe_swaps(swaps, inside),
+            *(f"left out {path}: {reason}" for path, reason in left_out.items()),
+        ),
     )
 
 
-def _find_pictures(root: Path) -> list[str]:
-    """Find the pictures below the root, reals first, as paths with '/' between their parts."""
+def _find_pictures(root: Path, left_out: dict[str, str]) -> list[str]:
+    """Find the pictures below the root, reals first, as paths with '/' between their parts.
+
+    `left_out` gets the reason for each path that cannot be used.
+    """
     if not root.is_dir():
         raise UserError.about(str(root), "is a file, not a folder of face crops", LAYOUT, remedy="name the folder")
     folders = [root / label for label in LABELS if (root / label).is_dir()]
-    names = [path.relative_to(root).as_posix() for folder in folders for path in list_pictures(folder)]
+    found = [walk_media(folder, PICTURE_SUFFIXES, left_out.setdefault, any_name=True) for folder in folders]
+    names = [path.relative_to(root).as_posix() for paths in found for path in paths]
     if not names:
         raise UserError(_explain_none(root, folders))
     return names
@@ -265,6 +275,6 @@ def _build_frames(set_name: str, names: Sequence[str], swaps: Mapping[str, SwapR
 def _compute_crc32(path: Path) -> int | str:
     """Compute the crc32 of a file. For an unreadable one return the reason, which is reported when it is read."""
     try:
-        return zlib.crc32(path.read_bytes())
+        return zlib.crc32(read_plain(path, most_bytes=MOST_BYTES))
     except OSError as error:
-        return error.strerror or "unreadable"
+        return explain(error)

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import csv
 import errno
-import json
+import io
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.files import explain, open_plain, parse_json, read_text
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
-Reject = Callable[[str, str], None]  # what is left out, as the user knows it, and why
+Reject = Callable[[str, str], object]  # what is left out, as the user knows it, and why
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,19 @@ class Listing:
     odd: tuple[tuple[str, str], ...] = ()
 
 
-def read_folder(folder: Path) -> Listing:
-    """List one folder; an absent folder is empty. Links are followed as they stand, never resolved."""
+def read_folder(folder: Path, *, any_name: bool = False) -> Listing:
+    """List one folder; an absent folder is empty. Links are followed as they stand, never resolved.
+
+    Args:
+        folder: The folder.
+        any_name: Whether names that are not UTF-8 are taken, too; else they are odd.
+
+    Returns:
+        What is in it.
+
+    Raises:
+        UserError: If the folder is there and cannot be listed.
+    """
     files: list[str] = []
     folders: list[str] = []
     odd: list[tuple[str, str]] = []
@@ -47,18 +60,37 @@ def read_folder(folder: Path) -> Listing:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if not is_nameable(entry.name):
+                if not any_name and not is_nameable(entry.name):
                     odd.append((show_name(entry.name), "its name is not UTF-8 text; rename it"))
-                elif entry.is_dir():
+                    continue
+                kind = _find_kind(entry)
+                if kind == "folder":
                     folders.append(entry.name)
-                elif entry.is_file() or entry.is_symlink():  # a dead link is named by whoever opens it
+                elif kind == "file":
                     files.append(entry.name)
-                else:  # opening a pipe would wait for ever
-                    odd.append((entry.name, "is no ordinary file"))
+                else:
+                    odd.append((entry.name, kind))
     except OSError as error:
         if error.errno not in ABSENT:
-            raise
+            raise _explain_unlisted(folder, error) from None
     return Listing(tuple(sorted(files)), tuple(sorted(folders)), tuple(sorted(odd)))
+
+
+def _explain_unlisted(folder: Path, error: OSError) -> UserError:
+    """Return the error about a folder without permission: to go on without it would leave out who knows how much."""
+    remedy = f"chmod -R u+rX {shlex.quote(show_name(str(folder)))}, or move it elsewhere"
+    return UserError.about(show_name(str(folder)), f"cannot be listed ({explain(error)})", remedy=remedy)
+
+
+def _find_kind(entry: os.DirEntry[str]) -> str:
+    """Return "file", "folder", or why an entry is neither. A dead link is a file: whoever opens it names it."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        # Opening a pipe would wait for ever.
+        return "file" if entry.is_file() or entry.is_symlink() else "is no ordinary file"
+    except OSError as error:  # a link to itself, or into a folder without permission
+        return f"is a link that cannot be followed ({explain(error)})"
 
 
 def read_names(folder: Path) -> frozenset[str]:
@@ -87,29 +119,37 @@ def list_media(folder: Path, suffixes: tuple[str, ...], reject: Reject) -> list[
     return [folder / name for name in listing.files if name.lower().endswith(suffixes)]
 
 
-def walk_media(folder: Path, suffixes: tuple[str, ...], reject: Reject) -> list[Path]:
+def walk_media(folder: Path, suffixes: tuple[str, ...], reject: Reject, *, any_name: bool = False) -> list[Path]:
     """List the files in a folder and all below it that end in one of the suffixes.
 
-    A link back to a folder above is not entered.
+    Links are followed. One that leads back to a folder above is rejected.
 
     Args:
         folder: The folder.
         suffixes: Suffixes in lower case; the case of the files is ignored.
         reject: Takes each path that cannot be used, and why.
+        any_name: Whether names that are not UTF-8 are taken, too.
 
     Returns:
         The files, sorted by path.
+
+    Raises:
+        UserError: If a folder is there and cannot be listed.
     """
     found: list[Path] = []
     waiting = [(folder, frozenset[tuple[int, int]]())]
     while waiting:
         here, above = waiting.pop()
-        if not here.is_dir():
-            continue
-        about = os.stat(here)
+        try:
+            about = os.stat(here)
+        except OSError as error:
+            if error.errno in ABSENT:
+                continue
+            raise _explain_unlisted(here, error) from None
         if (about.st_dev, about.st_ino) in above:
+            reject(str(here), "is a link back to a folder above it")
             continue
-        listing = read_folder(here)
+        listing = read_folder(here, any_name=any_name)
         _reject_odd(here, listing, suffixes, reject)
         found += [here / name for name in listing.files if name.lower().endswith(suffixes)]
         below = above | {(about.st_dev, about.st_ino)}
@@ -156,10 +196,9 @@ def read_json(path: Path, *, form: str) -> Any:
         UserError: If it cannot be read, or names a key twice.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file, object_pairs_hook=_refuse_twice)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(explain_broken(path, "JSON", str(error), form)) from None
+        return parse_json(read_text(path), object_pairs_hook=_refuse_twice)
+    except (OSError, ValueError) as error:
+        raise UserError(explain_broken(path, "JSON", explain(error), form)) from None
 
 
 def read_json_object(path: Path, *, form: str) -> dict[str, Any]:
@@ -200,24 +239,23 @@ def read_csv(
     """
     form = f"a first line with {','.join(columns)}"
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            found = rows.fieldnames or []
-            missing = [name for name in columns if name not in found]
-            if missing:
-                got = ", ".join(found) or "an empty file"
-                what = f"lacks the column {' and '.join(missing)}"
-                raise UserError.about(str(path), what, form, got, remedy or REMEDY)
-            for row in rows:
-                yield rows.line_num, {name: row.get(name) or "" for name in (*columns, *optional)}
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        found = rows.fieldnames or []
+        missing = [name for name in columns if name not in found]
+        if missing:
+            got = ", ".join(found) or "an empty file"
+            what = f"lacks the column {' and '.join(missing)}"
+            raise UserError.about(str(path), what, form, got, remedy or REMEDY)
+        for row in rows:
+            yield rows.line_num, {name: row.get(name) or "" for name in (*columns, *optional)}
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(explain_broken(path, "CSV", str(error), form, remedy)) from None
+        raise UserError(explain_broken(path, "CSV", explain(error), form, remedy)) from None
 
 
 def peek(path: Path) -> str:
     """Return the first characters of a file, "" where there is no such file: enough to know its form."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             return file.read(PEEK).decode("utf-8-sig", "ignore")
     except OSError:
         return ""

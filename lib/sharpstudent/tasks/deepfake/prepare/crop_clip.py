@@ -23,9 +23,10 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.detect import number_tracks
 from sharpstudent.modalities.faces.video import UnreadableVideo, choose_frames, sample_video, silence_opencv
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip, Rejected
-from sharpstudent.tasks.deepfake.prepare.crop_frame import FrameCropper, Networks, Picture, read_limited_picture
+from sharpstudent.tasks.deepfake.prepare.crop_frame import FrameCropper, Networks, Picture
 from sharpstudent.tasks.deepfake.prepare.parts import ClipCrops, FaceCrop
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
+from sharpstudent.tasks.deepfake.sources.face import read_picture
 from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, load_face_models
 
 
@@ -126,7 +127,7 @@ class ClipCropper:
         source = str(files.picture)
 
         def make() -> tuple[list[FaceCrop], str]:
-            picture = Picture(read_limited_picture(files.picture), source, files.index)
+            picture = Picture(read_picture(files.picture), source, files.index)
             return self._frames.crop(picture, files, most=most, whole=whole)
 
         return _try_crop(source, index, make)

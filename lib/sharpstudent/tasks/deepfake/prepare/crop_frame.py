@@ -1,18 +1,13 @@
 """Crops the faces of one picture, the largest first.
 
-Faces are found by the networks, or given as landmarks and boxes that came with the data set. Given files are read
-within limits, for they may be hostile. A face is cropped by the box that self-blending itself would take, and scaled
-down to the resolution that training needs.
+Faces are found by the networks, or given as landmarks and boxes that came with the data set. A face is cropped by the
+box that self-blending itself would take, and scaled down to the resolution that training needs.
 
 Legend: H, W height and width of a picture [px].
 """
 
 from __future__ import annotations
 
-import io
-import os
-import stat
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -22,8 +17,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from sharpstudent.core.files import explain, read_plain
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.crop import (
     compute_iou,
@@ -35,7 +30,7 @@ from sharpstudent.modalities.faces.detect import DetectedFace
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
 from sharpstudent.tasks.deepfake.prepare.parts import FaceCrop
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
-from sharpstudent.tasks.deepfake.sources.face import read_picture
+from sharpstudent.tasks.deepfake.sources.face import MOST_BYTES, read_boxes, read_landmarks
 from sharpstudent.tasks.deepfake.sources.face_crops import SPARE, CroppedFace, crop_face
 
 # The hash looks at the landmarks' box moved out by this share of it. Detector boxes jump by pixels when a photo is
@@ -217,8 +212,8 @@ class FrameCropper:
     def _read_given(self, picture: Picture, files: FrameFiles) -> list[_Found]:
         """Read the faces that came with a frame, largest first; their score is 1, as the detector's is not known."""
         assert files.landmarks is not None
-        landmarks = read_landmarks(files.landmarks, *picture.image.shape[:2])
-        boxes = None if files.boxes is None else read_boxes(files.boxes)
+        landmarks = read_landmarks(files.landmarks, picture.image).astype(np.float32)
+        boxes = None if files.boxes is None else read_boxes(files.boxes).astype(np.float32)
         found = [_Found(match_box(points, boxes), 1.0, lambda points=points: points) for points in landmarks]
         return sorted(found, key=lambda face: -float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2])))
 
@@ -261,77 +256,10 @@ def _reuse_file(path: Path, cropped: CroppedFace, settings: CropSettings) -> byt
     if cropped.scale < 1 or settings.picture != "png":
         return None
     try:
-        content = path.read_bytes()
+        content = read_plain(path, most_bytes=MOST_BYTES)
     except OSError as error:
-        raise UnreadableSample(str(path), error.strerror or str(error)) from None
+        raise UnreadableSample(str(path), explain(error)) from None
     return content if content.startswith(PNG_SIGNATURE) else None
-
-
-# A photo of a medium-format camera has 102 million pixels; measured, a process then takes 1.2 GB at most to look for
-# faces in it (0.1 GB for ordinary photos).
-LARGEST_PICTURE = 120_000_000  # [px]
-LARGEST_FILE = 500_000_000  # bytes; an uncompressed picture of LARGEST_PICTURE has 360 million
-LARGEST_ARRAY_FILE = 1_000_000  # bytes; the 81 points of 300 faces
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-LARGEST_POSITION = 1e6  # px
-FARTHEST = 0.5  # how far outside a point may lie, of the picture's longer side
-
-
-def read_limited_picture(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as `read_picture` does, its header first.
-
-    A picture that is too large is thus refused before it takes memory. Raises UnreadableSample.
-    """
-    _check_file(path, LARGEST_FILE)
-    width, height = _read_size(path)
-    if width * height > LARGEST_PICTURE:
-        limit = f"more than the {LARGEST_PICTURE / 1e6:.0f} megapixels that are read"
-        raise UnreadableSample(str(path), f"is {width} x {height} px, {limit}")
-    return read_picture(path)
-
-
-def read_landmarks(path: Path, height: int, width: int) -> NDArray[np.float32]:
-    """Read the landmarks of every face in a picture.
-
-    Args:
-        path: The .npy file.
-        height: The height of the picture [px].
-        width: The width of the picture [px].
-
-    Returns:
-        float32 (faces, 68 or 81, 2) [px].
-
-    Raises:
-        UnreadableSample: If the shape is another one, or there are values that are no number or points far outside the
-            picture.
-    """
-    found = _read_array(path)
-    faces = found[None] if found.ndim == 2 else found
-    if faces.ndim != 3 or len(faces) == 0 or faces.shape[1:] not in ((68, 2), (81, 2)):
-        expected = "(points, 2) or (faces, points, 2) with 68 or 81 points"
-        raise UnreadableSample(str(path), f"expected landmarks of shape {expected}, got {found.shape}")
-    points = _check_finite(path, faces)
-    reach = FARTHEST * max(height, width)
-    low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
-    if (low < -reach).any() or (high > np.array([width, height]) + reach).any():
-        raise UnreadableSample(
-            str(path),
-            f"has points far outside the picture of {width} x {height} px (x {low[0]:.4g} to {high[0]:.4g}, "
-            f"y {low[1]:.4g} to {high[1]:.4g})",
-        )
-    return points.astype(np.float32)
-
-
-def read_boxes(path: Path) -> NDArray[np.float32]:
-    """Read detector boxes, float32 (faces, 4): the first two of the seven points of each face.
-
-    Raises UnreadableSample for another shape, and for values that are no number.
-    """
-    found = _read_array(path)
-    if found.ndim != 3 or found.shape[1:] != (7, 2):
-        raise UnreadableSample(str(path), f"expected boxes of shape (faces, 7, 2), got {found.shape}")
-    corners = _check_finite(path, found)[:, :2]
-    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
 
 
 def match_box(landmarks: NDArray[np.float32], boxes: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -347,50 +275,3 @@ def match_box(landmarks: NDArray[np.float32], boxes: NDArray[np.float32] | None)
     own = compute_landmark_box(landmarks[:68])
     overlaps = [] if boxes is None else [compute_iou(box, own) for box in boxes]
     return own if boxes is None or max(overlaps, default=0.0) == 0 else boxes[int(np.argmax(overlaps))]
-
-
-def _check_file(path: Path, largest: int) -> None:
-    """Refuse what is no plain file before it is opened: opening a pipe would wait for ever."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise UnreadableSample(str(path), getattr(error, "strerror", None) or str(error)) from None
-    if not stat.S_ISREG(found.st_mode):
-        raise UnreadableSample(str(path), "is no file")
-    if found.st_size == 0:
-        raise UnreadableSample(str(path), "is empty (0 bytes)")
-    if found.st_size > largest:
-        raise UnreadableSample(str(path), f"has {found.st_size:,} bytes, more than the {largest:,} that are read")
-
-
-def _read_size(path: Path) -> tuple[int, int]:
-    """Read width and height [px] from the header alone."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures, and of odd headers
-            with Image.open(path, formats=FORMATS) as picture:
-                return picture.size
-    except Image.DecompressionBombError as error:
-        raise UnreadableSample(str(path), f"is too large ({error})") from None
-    except Exception:  # noqa: BLE001 (the parser of hostile headers may raise anything)
-        raise UnreadableSample(str(path), "is no picture, or is cut off") from None
-
-
-def _read_array(path: Path) -> NDArray[np.generic]:
-    _check_file(path, LARGEST_ARRAY_FILE)
-    try:
-        found = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 (hostile bytes may raise anything: ValueError, MemoryError, BadZipFile)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UnreadableSample(str(path), f"cannot be read as an array ({reason})") from None
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iuf":
-        kind = found.dtype if isinstance(found, np.ndarray) else type(found).__name__
-        raise UnreadableSample(str(path), f"expected an array of numbers, got {kind}")
-    return found
-
-
-def _check_finite(path: Path, numbers: NDArray[np.generic]) -> NDArray[np.float64]:
-    positions = numbers.astype(np.float64)
-    if not (np.abs(positions) < LARGEST_POSITION).all():  # NaN is not below it either
-        raise UnreadableSample(str(path), "holds numbers that are no pixel positions (NaN, infinite or above 1e6)")
-    return positions

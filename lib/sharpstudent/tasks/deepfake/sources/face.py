@@ -1,19 +1,28 @@
-"""Defines the record that every source gives, and reads pictures.
+"""Defines the record that every source gives, and reads pictures, landmarks and boxes.
+
+Files of others may be damaged or hostile: each is read within limits, and one that cannot be used is an
+UnreadableSample with the reason.
 
 Legend: H, W height and width of a picture [px].
 """
 
 from __future__ import annotations
 
+import io
+import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import explain, open_plain, read_plain, read_rest
 from sharpstudent.data.dataset import UnreadableSample
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -92,20 +101,44 @@ def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str])
         )
 
 
+# A photo of a medium-format camera has 102 million pixels; measured, a process then takes 1.2 GB at most to look for
+# faces in it (0.1 GB for ordinary photos).
+MOST_PIXELS = 120_000_000
+MOST_BYTES = 500_000_000  # of a picture; an uncompressed one of MOST_PIXELS has 360 million
+MOST_ARRAY_BYTES = 1_000_000  # the 81 points of 300 faces
+# What OpenCV decodes, whatever the name of the file ends in; Pillow reads their headers.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "PPM", "AVIF")
+FARTHEST_POSITION = 1e6  # [px]
+FARTHEST_OUTSIDE = 0.5  # how far outside a point may lie, of the picture's longer side
+LANDMARK_FORMS = ((68, 2), (81, 2))
+
+
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Read an RGB picture, uint8 (H, W, 3). Raises UnreadableSample when it is missing, empty or no picture."""
+    """Read an RGB picture, uint8 (H, W, 3).
+
+    Kind, size and number of pixels are checked before they take memory. Raises UnreadableSample when it is missing,
+    empty, no plain file, no picture, or too large.
+    """
     try:
-        raw = np.fromfile(path, np.uint8)
+        with open_plain(path, most_bytes=MOST_BYTES) as file:
+            if os.fstat(file.fileno()).st_size > 0:
+                _check_pixels(file, str(path))
+            content = read_rest(file, path)
     except OSError as error:
-        raise UnreadableSample(str(path), error.strerror or str(error)) from None
-    return decode_picture(raw, str(path))
+        raise UnreadableSample(str(path), explain(error)) from None
+    return _decode(content, str(path), "")
 
 
-def decode_picture(content: NDArray[np.uint8], name: str, remark: str = "") -> NDArray[np.uint8]:
+def load_picture(path: Path) -> LoadedFace:
+    """Read a picture that is one face crop, as `read_picture` does."""
+    return LoadedFace(read_picture(path))
+
+
+def decode_picture(content: bytes, name: str, remark: str = "") -> NDArray[np.uint8]:
     """Decode the bytes of a picture file.
 
     Args:
-        content: uint8 (n,), the bytes.
+        content: The bytes.
         name: What the user calls the picture, for messages.
         remark: Added to the messages.
 
@@ -113,24 +146,141 @@ def decode_picture(content: NDArray[np.uint8], name: str, remark: str = "") -> N
         uint8 (H, W, 3) RGB.
 
     Raises:
-        UnreadableSample: If the bytes are no whole picture.
+        UnreadableSample: If the bytes are no whole picture, or one of too many pixels.
     """
-    if content.size == 0:
+    if content:
+        _check_pixels(io.BytesIO(content), name, remark)
+    return _decode(content, name, remark)
+
+
+def _decode(content: bytes, name: str, remark: str) -> NDArray[np.uint8]:
+    if not content:
         raise UnreadableSample(name, f"is empty (0 bytes){remark}")
     try:
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:  # a header that claims more pixels than OpenCV allows
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
         raise UnreadableSample(name, f"cannot be decoded ({error.err}){remark}") from None
     if image is None:
         raise UnreadableSample(name, f"is no picture, or is cut off{remark}")
     return np.asarray(image, np.uint8)
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """List all pictures below a folder, sorted by path; hidden files and folders are left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+def _check_pixels(file: BinaryIO, name: str, remark: str = "") -> None:
+    """Refuse a picture whose header is unknown, or claims more than MOST_PIXELS."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures, and of odd headers
+            with Image.open(file, formats=FORMATS) as picture:
+                width, height = picture.size
+    except Image.DecompressionBombError as error:
+        raise UnreadableSample(name, f"is too large ({error}){remark}") from None
+    except Exception:  # noqa: BLE001 (the parser of hostile headers may raise anything)
+        raise UnreadableSample(name, f"is no picture, or is cut off{remark}") from None
+    if width * height > MOST_PIXELS:
+        limit = f"more than the {MOST_PIXELS / 1e6:.0f} megapixels that are read"
+        raise UnreadableSample(name, f"is {width} x {height} px, {limit}{remark}")
+
+
+def read_landmarks(path: Path, image: NDArray[np.uint8]) -> NDArray[np.generic]:
+    """Read the landmarks of every face in a picture.
+
+    Args:
+        path: The .npy file.
+        image: (H, W, 3), the picture.
+
+    Returns:
+        (faces, 68 or 81, 2) [px], numbers of the file's own type.
+
+    Raises:
+        UnreadableSample: If the shape is another one, or there are values that are no number or points far outside the
+            picture.
+    """
+    found = read_array(path)
+    faces = found[None] if found.ndim == 2 else found
+    if faces.ndim != 3 or len(faces) == 0 or faces.shape[1:] not in LANDMARK_FORMS:
+        expected = "(points, 2) or (faces, points, 2) with 68 or 81 points"
+        raise UnreadableSample(str(path), f"expected landmarks of shape {expected}, got {found.shape}")
+    check_positions(str(path), faces, image)
+    return faces
+
+
+def read_boxes(path: Path) -> NDArray[np.generic]:
+    """Read detector boxes (faces, 4), left, top, right, bottom [px]: the first two of the seven points of each face.
+
+    Raises UnreadableSample for another shape, and for values that are no number.
+    """
+    found = read_array(path)
+    if found.ndim != 3 or len(found) == 0 or found.shape[1:] != (7, 2):
+        raise UnreadableSample(str(path), f"expected boxes of shape (faces, 7, 2), got {found.shape}")
+    _check_numbers(str(path), found)
+    corners = found[:, :2]
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def read_array(path: Path) -> NDArray[np.generic]:
+    """Read an .npy file of numbers. Raises UnreadableSample for anything else; pickles are refused."""
+    try:
+        content = read_plain(path, most_bytes=MOST_ARRAY_BYTES)
+    except OSError as error:
+        raise UnreadableSample(str(path), explain(error)) from None
+    return parse_array(content, str(path))
+
+
+def parse_array(content: bytes, name: str) -> NDArray[np.generic]:
+    """Read an array from the bytes of an .npy file.
+
+    Args:
+        content: The bytes, all of which must belong to the array.
+        name: What the user calls it, for messages.
+
+    Returns:
+        The array, of integers or floating-point numbers.
+
+    Raises:
+        UnreadableSample: If they are anything else.
+    """
+    if not content:
+        raise UnreadableSample(name, "is empty (0 bytes)")
+    file = io.BytesIO(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy parses the header as Python, and damage looks like odd syntax
+            found = np.load(file, allow_pickle=False)
+    except Exception as error:  # noqa: BLE001 (hostile bytes may raise anything: ValueError, MemoryError, BadZipFile)
+        raise UnreadableSample(name, f"cannot be read as an array ({explain(error)})") from None
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iuf":
+        kind = found.dtype if isinstance(found, np.ndarray) else type(found).__name__
+        raise UnreadableSample(name, f"expected an array of numbers, got {kind}")
+    if file.read(1):
+        raise UnreadableSample(name, f"is damaged: it has more bytes than its array of shape {found.shape}")
+    return found
+
+
+def check_positions(name: str, points: NDArray[np.generic], image: NDArray[np.uint8]) -> None:
+    """Check points (..., 2) [px] of a picture.
+
+    Args:
+        name: What the user calls their file, for messages.
+        points: The points.
+        image: (H, W, 3), the picture.
+
+    Raises:
+        UnreadableSample: If there are values that are no number, or points far outside the picture.
+    """
+    flat = _check_numbers(name, points).reshape(-1, 2)
+    height, width = image.shape[:2]
+    reach = FARTHEST_OUTSIDE * max(height, width)
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    if (low < -reach).any() or (high > np.array([width, height]) + reach).any():
+        raise UnreadableSample(
+            name,
+            f"has points far outside the picture of {width} x {height} px (x {low[0]:.4g} to {high[0]:.4g}, "
+            f"y {low[1]:.4g} to {high[1]:.4g})",
+        )
+
+
+def _check_numbers(name: str, numbers: NDArray[np.generic]) -> NDArray[np.float64]:
+    positions = numbers.astype(np.float64)
+    if not (np.abs(positions) < FARTHEST_POSITION).all():  # NaN is not below it either
+        raise UnreadableSample(name, "holds numbers that are no pixel positions (NaN, infinite or above 1e6)")
+    return positions

@@ -9,28 +9,38 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.core.archive import verify
+from sharpstudent.core.archive import BAD_ARCHIVE, verify
 from sharpstudent.core.errors import Problem, ProblemList
+from sharpstudent.core.files import explain, read_plain
 from sharpstudent.core.io import write_bytes_atomically
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.crop import compute_loose_box, crop
-from sharpstudent.tasks.deepfake.sources.face import LoadedFace, read_picture
+from sharpstudent.tasks.deepfake.sources.face import (
+    LANDMARK_FORMS,
+    MOST_BYTES,
+    LoadedFace,
+    check_positions,
+    parse_array,
+    read_picture,
+)
 
 CROP_FOLDER = Path("data/face_crops")
 DETECTOR_FILE = Path("weights/face_detection_yunet_2023mar.onnx")
 MESH_FILE = Path("weights/face_landmark.tflite")
 SPARE = 1.25  # a crop's face is at most this times the network's input: room for the final crop's margins
+KINDS = ("image", "landmarks", "boxes")  # the arrays of a file
+MOST_NAMES = 5  # in a line
 VERSION = "1"  # raise when a crop made by the code below, or by crop_face, would differ
 
 
@@ -100,12 +110,34 @@ class CropFile:
     photo: Path
 
     def load(self) -> LoadedFace:
-        """Read the crop. Raises UnreadableSample where it is missing or damaged."""
+        """Read the crop. Raises UnreadableSample where it is missing or damaged.
+
+        Every array is read to its end, because only then its CRC32 is compared; NumPy itself stops where the shape in
+        the header says, so that one changed digit of a width would give a sheared picture.
+        """
+        name, arrays = str(self.file), dict[str, NDArray[Any]]()
         try:
-            with np.load(self.file, allow_pickle=False) as stored:
-                return LoadedFace(stored["image"], stored["landmarks"], stored["boxes"])
-        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
-            raise UnreadableSample(str(self.photo), f"its crop {self.file} cannot be read ({error})") from None
+            with zipfile.ZipFile(io.BytesIO(read_plain(self.file, most_bytes=MOST_BYTES))) as archive:
+                if sum(record.file_size for record in archive.infolist()) > MOST_BYTES:
+                    raise ValueError("it claims to be larger than any crop")
+                for kind in KINDS:
+                    arrays[kind] = parse_array(archive.read(f"{kind}.npy"), name)
+            image, landmarks, boxes = arrays.values()
+            _check_form(image, landmarks, boxes)
+            check_positions(name, landmarks, image)
+            check_positions(name, boxes.reshape(-1, 2), image)
+        except (*BAD_ARCHIVE, KeyError, UnreadableSample) as error:
+            reason = error.reason if isinstance(error, UnreadableSample) else explain(error)
+            text = f"its kept crop {self.file} cannot be read ({reason}); the next run makes it again"
+            raise UnreadableSample(str(self.photo), text) from None
+        return LoadedFace(image, landmarks, boxes)
+
+
+def _check_form(image: NDArray[Any], landmarks: NDArray[Any], boxes: NDArray[Any]) -> None:
+    """Raise ValueError unless these are a picture, the points of one face, and boxes."""
+    is_picture = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+    if not is_picture or landmarks.shape not in LANDMARK_FORMS or boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"it has arrays of other shapes: {image.shape}, {landmarks.shape}, {boxes.shape}")
 
 
 class FaceCrops:
@@ -113,6 +145,7 @@ class FaceCrops:
 
     Attributes:
         rejected: The photos without a usable face, with the reason.
+        notes: A line about kept crops that were damaged and made anew.
     """
 
     def __init__(self, *, image_size: int, folder: Path = CROP_FOLDER) -> None:
@@ -126,25 +159,33 @@ class FaceCrops:
         self._folder = folder
         self._load = cache(load_face_models)  # when the first photo needs them
         self.rejected: dict[Path, str] = {}
+        self.notes: list[str] = []
 
     def prepare(self, photos: Sequence[Path]) -> dict[Path, CropFile]:
-        """Return the stored crop of each photo that has a face; a second call makes nothing."""
+        """Return the stored crop of each photo that has a face; a second call makes nothing but damaged ones."""
         found: dict[Path, CropFile] = {}
+        damaged: list[str] = []
         for photo in photos:
             try:
-                file = self._file_of(photo)
-                if not file.is_file():
-                    self._make(photo, file)
-                found[photo] = CropFile(file, photo)
+                crop = CropFile(self._file_of(photo), photo)
+                if crop.file.exists() and not _is_whole(crop):
+                    damaged.append(str(crop.file))
+                    self._make(photo, crop.file)
+                elif not crop.file.exists():
+                    self._make(photo, crop.file)
+                found[photo] = crop
             except UnreadableSample as error:
                 self.rejected[photo] = error.reason
+        if damaged:
+            more = f" and {len(damaged) - MOST_NAMES} more" if len(damaged) > MOST_NAMES else ""
+            self.notes = [f"{len(damaged)} kept crops were damaged: {', '.join(damaged[:MOST_NAMES])}{more}; made anew"]
         return found
 
     def _file_of(self, photo: Path) -> Path:
         try:
-            content = photo.read_bytes()
+            content = read_plain(photo, most_bytes=MOST_BYTES)
         except OSError as error:
-            raise UnreadableSample(str(photo), error.strerror or str(error)) from None
+            raise UnreadableSample(str(photo), explain(error)) from None
         digest = hashlib.sha256(content + f"|{VERSION}|{self._largest_face}".encode()).hexdigest()
         return self._folder / f"{digest[:32]}.npz"
 
@@ -159,6 +200,14 @@ class FaceCrops:
         buffer = io.BytesIO()
         np.savez(buffer, image=cropped.image, landmarks=cropped.landmarks, boxes=cropped.box_xyxy[None])
         write_bytes_atomically(file, buffer.getvalue())
+
+
+def _is_whole(crop: CropFile) -> bool:
+    try:
+        crop.load()
+    except UnreadableSample:
+        return False
+    return True
 
 
 def load_face_models(*, min_side: float = 40) -> tuple[Any, Any]:

@@ -13,15 +13,20 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.video import choose_frames
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
 from sharpstudent.tasks.deepfake.layouts.ffpp import read_video_numbers
 from sharpstudent.tasks.deepfake.layouts.ffpp_sbi import find_frames
-from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, read_picture
+from sharpstudent.tasks.deepfake.sources.face import (
+    Face,
+    FaceSplits,
+    LoadedFace,
+    check_disjoint,
+    read_boxes,
+    read_landmarks,
+    read_picture,
+)
 
 SPLIT_FILES = {"train": "train.json", "validation": "val.json"}
 KINDS = {
@@ -91,21 +96,8 @@ def _find_in_clip(base: Path, clip: str, frames_per_clip: int) -> list[Face]:
 def _load(frame: FrameFiles) -> LoadedFace:
     assert frame.landmarks is not None
     assert frame.boxes is not None
-    landmarks = _read_array(frame.landmarks, (81, 2), (68, 2))
-    boxes = _read_array(frame.boxes, (7, 2))
-    return LoadedFace(read_picture(frame.picture), landmarks[0], boxes[:, :2].reshape(len(boxes), 4))
-
-
-def _read_array(path: Path, *shapes: tuple[int, int]) -> np.ndarray:
-    """Read a (faces, points, 2) array of numbers. Raises UnreadableSample for anything else; pickles are refused."""
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableSample(str(path), f"cannot be read as an array ({error})") from None
-    if found.ndim != 3 or found.shape[0] < 1 or found.shape[1:] not in shapes or found.dtype.kind not in "iuf":
-        expected = " or ".join(f"(faces, {points}, {xy})" for points, xy in shapes)
-        raise UnreadableSample(str(path), f"expected numbers of shape {expected}, got {found.dtype} {found.shape}")
-    return found
+    image = read_picture(frame.picture)
+    return LoadedFace(image, read_landmarks(frame.landmarks, image)[0], read_boxes(frame.boxes))
 
 
 def _explain_empty(base: Path, split_file: Path, numbers: frozenset[str]) -> Problem:

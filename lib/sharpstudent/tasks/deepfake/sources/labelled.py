@@ -10,19 +10,13 @@ themselves. The second form has a split of the user's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.splits import choose_validation_identities
-from sharpstudent.tasks.deepfake.sources.face import (
-    Face,
-    FaceSplits,
-    LoadedFace,
-    check_disjoint,
-    list_pictures,
-    read_picture,
-)
+from sharpstudent.tasks.deepfake.layouts.listing import walk_media
+from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES, Face, FaceSplits, check_disjoint, load_picture
 
 LABELS = {"real": 0, "fake": 1}
 LAYOUT = "ROOT/real and ROOT/fake, or ROOT/train/{real,fake} and ROOT/val/{real,fake}"
@@ -43,14 +37,15 @@ def find_faces(root: Path, *, validation_share: float, split_seed: int, allow_sh
     Raises:
         UserError: If the layout is another one, a class is empty, or people are in both splits.
     """
+    left_out: dict[str, str] = {}
     own_split = (root / "train").is_dir() or (root / "val").is_dir()
     if own_split:
-        train, validation = (_find_in(root / name, prefix=f"{name}/") for name in ("train", "val"))
+        train, validation = (_find_in(root / name, left_out, prefix=f"{name}/") for name in ("train", "val"))
         if not allow_shared:
             check_disjoint(root, *([face.identity for face in faces] for faces in (train, validation)))
         held_out = "the folders train/ and val/"
     else:
-        faces = _find_in(root)
+        faces = _find_in(root, left_out)
         _check_both_classes(root, faces, "all")
         chosen = choose_validation_identities(
             [face.identity for face in faces], share=validation_share, seed=split_seed
@@ -65,11 +60,14 @@ def find_faces(root: Path, *, validation_share: float, split_seed: int, allow_sh
     return FaceSplits(
         tuple(train),
         tuple(validation),
-        (f"training: {_count(train)}; validation: {_count(validation)}; split by {held_out}",),
+        (
+            f"training: {_count(train)}; validation: {_count(validation)}; split by {held_out}",
+            *(f"left out {path}: {reason}" for path, reason in left_out.items()),
+        ),
     )
 
 
-def _find_in(folder: Path, *, prefix: str = "") -> list[Face]:
+def _find_in(folder: Path, left_out: dict[str, str], *, prefix: str = "") -> list[Face]:
     missing = [str(folder / name) for name in LABELS if not (folder / name).is_dir()]
     if missing:
         there = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else []
@@ -83,7 +81,7 @@ def _find_in(folder: Path, *, prefix: str = "") -> list[Face]:
     return [
         _to_face(folder / name, path, label, prefix)
         for name, label in LABELS.items()
-        for path in list_pictures(folder / name)
+        for path in walk_media(folder / name, PICTURE_SUFFIXES, left_out.setdefault, any_name=True)
     ]
 
 
@@ -94,18 +92,7 @@ def _to_face(class_folder: Path, path: Path, label: int, prefix: str) -> Face:
     """
     inside = path.relative_to(class_folder)
     group = inside.parts[0] if len(inside.parts) > 1 else f"{prefix}{class_folder.name}/{inside.stem}"
-    return Face(name=str(path), clip_id=group, identity=group, label=label, load=LabelledPicture(path).load)
-
-
-@dataclass(frozen=True)
-class LabelledPicture:
-    """A picture of one face, by its path."""
-
-    path: Path
-
-    def load(self) -> LoadedFace:
-        """Read the picture. Raises UnreadableSample where it cannot be read."""
-        return LoadedFace(image=read_picture(self.path))
+    return Face(name=str(path), clip_id=group, identity=group, label=label, load=partial(load_picture, path))
 
 
 def _check_both_classes(root: Path, faces: Sequence[Face], split: str) -> None:

@@ -136,8 +136,7 @@ class StoredCrop:
     def load(self) -> LoadedFace:
         """Read the crop, with its landmarks and the detector's box in its own pixels."""
         row = self.row
-        content = np.frombuffer(self.manifest.read_crop_of(row), np.uint8)
-        image = decode_picture(content, self.manifest.name_of(row), f" (cut from {row.source})")
+        image = decode_picture(self.manifest.read_crop_of(row), self.manifest.name_of(row), f" (cut from {row.source})")
         corner = np.array(row.crop_xyxy[:2] * 2, np.float32)
         return LoadedFace(image, row.landmarks, ((row.box_xyxy - corner) * np.float32(row.scale))[None])
 

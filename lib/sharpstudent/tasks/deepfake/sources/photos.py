@@ -7,6 +7,8 @@ crops under data/face_crops/.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +16,10 @@ from pathlib import Path
 
 from sharpstudent.core.arguments import expand_path
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.io import compute_sha256
+from sharpstudent.core.files import read_plain
 from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts import listing
-from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, list_pictures
+from sharpstudent.tasks.deepfake.sources.face import MOST_BYTES, PICTURE_SUFFIXES, Face, FaceSplits
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 
 SPLITS = ("train", "val", "test")
@@ -58,7 +60,8 @@ def find_faces(
         UserError: If the layout is another one, people are in two splits, or a split has no usable face.
     """
     remedy = "set data_root to such a folder or file; `make demo` fetches portraits to try it with"
-    photos = split_photos(read_photos(root, remedy=remedy), validation_share, split_seed)
+    left_out: dict[str, str] = {}
+    photos = split_photos(read_photos(root, left_out.setdefault, remedy=remedy), validation_share, split_seed)
     if not allow_shared:
         _check_no_leak(root, photos)
     photos = [photo for photo in photos if photo.split != "test"]
@@ -82,15 +85,17 @@ def find_faces(
         f"{split}: {len(members)} faces of {len({face.identity for face in members})} people"
         for split, members in faces.items()
     ]
-    notes += [f"left out {path}: {reason}" for path, reason in crops.rejected.items()]
+    left_out |= {str(path): reason for path, reason in crops.rejected.items()}
+    notes += [*crops.notes, *(f"left out {path}: {reason}" for path, reason in left_out.items())]
     return FaceSplits(tuple(faces["train"]), tuple(faces["val"]), tuple(notes))
 
 
-def read_photos(root: Path, *, remedy: str) -> list[Photo]:
+def read_photos(root: Path, reject: listing.Reject, *, remedy: str) -> list[Photo]:
     """Read which photos there are, and who is on them.
 
     Args:
         root: A CSV file, or a folder with one folder a person.
+        reject: Takes each path in the folder that cannot be used, and why.
         remedy: What a user can do where there is neither.
 
     Returns:
@@ -102,9 +107,14 @@ def read_photos(root: Path, *, remedy: str) -> list[Photo]:
     if root.suffix.lower() == ".csv" and root.is_file():
         photos = _read_csv(root)
     else:
-        folders = sorted(root.iterdir()) if root.is_dir() else []
-        people = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
-        photos = [Photo(path, folder.name) for folder in people for path in list_pictures(folder)]
+        people = listing.read_folder(root, any_name=True)
+        for name, reason in people.odd:
+            reject(str(root / name), reason)
+        photos = [
+            Photo(path, name)
+            for name in people.folders
+            for path in listing.walk_media(root / name, PICTURE_SUFFIXES, reject, any_name=True)
+        ]
     if not photos:
         raise UserError.about(
             where=str(root).encode("utf-8", "backslashreplace").decode(),
@@ -166,8 +176,11 @@ def _check_no_leak(root: Path, photos: Sequence[Photo]) -> None:
     files_of: dict[str, set[str]] = defaultdict(set)
     for photo in photos:
         splits_of[f"person {photo.person}"].add(str(photo.split))
-        if photo.split != "test" and photo.path.is_file():
-            key = f"file content {compute_sha256(photo.path)[:12]}"
+        if photo.split == "test":
+            continue
+        with contextlib.suppress(OSError):  # what cannot be read is named when its face is looked for
+            content = read_plain(photo.path, most_bytes=MOST_BYTES)
+            key = f"file content {hashlib.sha256(content).hexdigest()[:12]}"
             splits_of[key].add(str(photo.split))
             files_of[key].add(str(photo.path))
     leaks = sorted(key for key, splits in splits_of.items() if len(splits) > 1)

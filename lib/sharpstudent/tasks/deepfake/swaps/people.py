@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.layouts.listing import Reject
 from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, read_photos, split_photos
 
 ALL = "all"
@@ -47,13 +48,21 @@ class SwapRequest:
     split_seed: int = 0
 
 
-def list_photos(request: SwapRequest) -> list[Photo]:
+def list_photos(request: SwapRequest, reject: Reject) -> list[Photo]:
     """List the photos of the wanted split, each with its split ("" where there is none).
 
-    Raises UserError for another layout, a split that is not there, a person in two splits, or fewer than two people.
+    Args:
+        request: The arguments of the command.
+        reject: Takes each path that cannot be used, and why.
+
+    Returns:
+        The photos.
+
+    Raises:
+        UserError: For another layout, a split that is not there, a person in two splits, or fewer than two people.
     """
     remedy = "name such a folder or file; `make demo` fetches portraits to try it (data/demo/faces.csv)"
-    photos = read_photos(request.people, remedy=remedy)
+    photos = read_photos(request.people, reject, remedy=remedy)
     if any(photo.split for photo in photos) or request.split in ("train", "val"):
         photos = split_photos(photos, request.validation_share, request.split_seed)
     elif request.split == "test":

@@ -73,7 +73,8 @@ def run_swaps(request: SwapRequest, say: Callable[[str], None]) -> SwapCounts:
     Raises:
         UserError: For what the user must correct.
     """
-    photos = list_photos(request)
+    rejected: dict[str, str] = {}
+    photos = list_photos(request, rejected.setdefault)
     check_places(request.people, request.dest, [photo.path for photo in photos])
     check_model_files()
     finder = FaceFinder()
@@ -82,7 +83,8 @@ def run_swaps(request: SwapRequest, say: Callable[[str], None]) -> SwapCounts:
     make_folder(request.dest)
     lock = lock_folder(request.dest, say, doing="written")
     open_folder(request.dest, _describe(request, photos, finder.digests))
-    left_out = {_name_file(request, path): reason for path, reason in finder.left_out.items()}
+    left_out = {_name_file(request, Path(path)): reason for path, reason in rejected.items()}
+    left_out |= {_name_file(request, path): reason for path, reason in finder.left_out.items()}
     rows = _make_all(request, _Names(request, photos), faces, left_out, say)
     write_table(request.dest, rows)
     write_left_out(request.dest, left_out)

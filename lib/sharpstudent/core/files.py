@@ -1,0 +1,175 @@
+"""Reads files that others wrote: what is no plain file, is too large, or changes meanwhile is refused.
+
+Opening a named pipe or a device may wait for ever, and a sparse file of 3 GB has as many zeros. So the kind and the
+size of a file are checked on its open handle, before a byte of it is read.
+
+All that a damaged or hostile file leads to is an OSError, or a ValueError for content that is no text or no JSON;
+`explain` gives the reason of either for a message.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MOST_TEXT = 2**28  # bytes of a text that is read whole; the labels of the largest public data set have 20 MB
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def open_plain(path: Path, *, most_bytes: int | None = None) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Args:
+        path: The file. Links are followed.
+        most_bytes: The largest size that is accepted; None for any.
+
+    Returns:
+        The open file, at its beginning.
+
+    Raises:
+        OSError: If the file cannot be opened, is no regular file, or is larger.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags)
+    except ValueError as error:  # a null byte in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    try:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
+            raise OSError(errno.EINVAL, f"is {kind}, not a file", str(path))
+        if most_bytes is not None and about.st_size > most_bytes:
+            what = f"has {about.st_size:,} bytes, more than the {most_bytes:,} that are read"
+            raise OSError(errno.EFBIG, what, str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def check_plain(path: Path, *, most_bytes: int | None = None) -> int:
+    """Check a file that a library will open by itself.
+
+    Args:
+        path: The file.
+        most_bytes: The largest size that is accepted; None for any.
+
+    Returns:
+        Its size [bytes].
+
+    Raises:
+        OSError: As `open_plain`.
+    """
+    with open_plain(path, most_bytes=most_bytes) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def read_plain(path: Path, *, most_bytes: int | None = None) -> bytes:
+    """Read a regular file whole.
+
+    Args:
+        path: The file.
+        most_bytes: The largest size that is accepted; None for any.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OSError: As `open_plain`, and for a file that changes while it is read.
+    """
+    with open_plain(path, most_bytes=most_bytes) as file:
+        return read_rest(file, path)
+
+
+def read_rest(file: BinaryIO, path: Path) -> bytes:
+    """Read an open file from its beginning to the end that it had when this began.
+
+    Args:
+        file: The file, as `open_plain` gives it.
+        path: Its path, for the error.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OSError: If it cannot be read, or changes while it is read.
+    """
+    before = os.fstat(file.fileno())
+    file.seek(0)
+    content = file.read(before.st_size)  # no more: a file that grows without end would fill the memory
+    after = os.fstat(file.fileno())
+    if len(content) != before.st_size or (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise OSError(errno.EBUSY, "changed while it was read", str(path))
+    return content
+
+
+def read_text(path: Path, *, most_bytes: int = MOST_TEXT, errors: str = "strict") -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        most_bytes: The largest size that is accepted.
+        errors: What is done about bytes that are no UTF-8, as for `bytes.decode`.
+
+    Returns:
+        The text, with its line ends as they are.
+
+    Raises:
+        OSError: As `read_plain`.
+        ValueError: For bytes that are no UTF-8.
+    """
+    return read_plain(path, most_bytes=most_bytes).decode("utf-8-sig", errors)
+
+
+def read_json(path: Path, *, most_bytes: int = MOST_TEXT) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+        most_bytes: The largest size that is accepted.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        OSError: As `read_plain`.
+        ValueError: For anything but JSON.
+    """
+    return parse_json(read_text(path, most_bytes=most_bytes))
+
+
+def parse_json(text: str | bytes, **settings: Any) -> Any:
+    """Parse JSON from a file of others.
+
+    Args:
+        text: The JSON.
+        settings: Passed on to `json.loads`.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: For anything but JSON, a number of thousands of digits, and lists within lists beyond Python's
+            limit.
+    """
+    try:
+        return json.loads(text, **settings)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+
+
+def explain(error: Exception) -> str:
+    """Return the reason of an error on one line, without number and path."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
