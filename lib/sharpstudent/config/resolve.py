@@ -26,6 +26,7 @@ from sharpstudent.config.run_config import (
     TeacherSettings,
     TrainingKeys,
     TrainingSection,
+    advise_stage_1,
     take_fields,
 )
 from sharpstudent.config.scheduled import (
@@ -355,8 +356,8 @@ def _check_weights(own: FileKeys, allow: Sequence[str]) -> Iterator[Problem]:
             "pretrained_student_weights",
             "is missing, and stage 2 continues from a stage-1 checkpoint",
             expected="the file or glob of a stage-1 checkpoint",
-            remedy="run train_student_only.py first and write "
-            '"pretrained_student_weights": "output/NAME_*/weights/best_model.pth", '
+            remedy=f"run stage 1 first ({advise_stage_1()}) and write "
+            '"pretrained_student_weights": "output/pretrain_*/weights/best_model.pth", '
             "or start from student_init with --allow unpretrained-student",
         )
 

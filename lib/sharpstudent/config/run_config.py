@@ -2,6 +2,9 @@
 
 # Without `from __future__ import annotations`: pydantic would compile the text of every annotation at each start.
 import operator
+import re
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Union, cast
@@ -43,6 +46,21 @@ Stage = Literal[1, 2]
 
 # The script of each stage, for messages that send the user to the right one.
 SCRIPTS: dict[Stage, str] = {1: "train_student_only.py", 2: "main_distillation.py"}
+
+
+def advise_stage_1(pattern: str | None = None) -> str:
+    """Write the command of stage 1, for messages, with the config that this process was given.
+
+    Args:
+        pattern: The pattern of stage-1 weights in that config: the name of the run is chosen so that the pattern fits.
+
+    Returns:
+        The command; CONFIG stands for a config that is not known.
+    """
+    config = next((word for word in sys.argv[1:] if word.endswith((".json", ".json5"))), "CONFIG")
+    named = re.search(r"([A-Za-z0-9_][A-Za-z0-9._-]*)_\*", pattern or "")
+    return f"python {SCRIPTS[1]} {shlex.quote(config)} -n {named[1] if named else 'pretrain'}"
+
 
 # The names that `--allow NAME` takes: each permits one thing that is otherwise refused. There is no other list of them.
 ALLOWANCES = {

@@ -35,7 +35,7 @@ SHARED_MEMORY = Path("/dev/shm")
 SAVED = "What was saved is intact: go on with --resume"
 SHARED_MEMORY_REMEDY = (
     "give the container more shared memory (docker run --shm-size=2g), or fewer loader processes or smaller batches: "
-    "--set num_workers=0, --set batch_size=..."
+    "--set num_workers=0, or a smaller batch_size"
 )
 
 

@@ -23,6 +23,7 @@ from sharpstudent.models.forward import select_inputs
 from sharpstudent.models.hooks import describe_layers, describe_shape, list_layers
 from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble, name_layer, name_teacher
 from sharpstudent.models.weights import (
+    advise_weights,
     count_head_classes,
     find_fitting_weights,
     is_head,
@@ -278,7 +279,7 @@ def _load_trained(
         raise UserError.about(
             where=f"{key} = {str(path)!r}",
             what="does not exist",
-            remedy=_REMEDIES["teacher_weights" if "teacher" in key else key],
+            remedy=advise_weights(key, pattern),
         )
     tensors = read_tensors(path, say)
     found, match = count_head_classes(tensors), match_tensors(model, tensors)
@@ -294,10 +295,3 @@ def _load_trained(
         )
     say(f"{who} {load_weights(model, tensors, where=str(path), needs_head=needs_head, allow_partial=partial)}")
     return path
-
-
-_REMEDIES = {
-    "teacher_weights": "put the teacher's checkpoint there (FFc23.tar is published for EfficientNet-B4; see "
-    "weights/README.md), or train a teacher with train_student_only.py; `make demo` runs without it",
-    "pretrained_student_weights": "run stage 1 first: python train_student_only.py CONFIG -n pretrain_mobilevit",
-}

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharpstudent.config.run_config import SCRIPTS, advise_stage_1
 from sharpstudent.core.archive import SAFETENSORS, load_plain, verify
 from sharpstudent.core.errors import UserError
 
@@ -250,7 +251,25 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
         where=f"{key} = {pattern!r}",
         what="no file matches this pattern" if not candidates else "no matching file fits the model",
         got="\n".join(refused[:8]) or f"beside it there is: {_list_nearby(pattern)}",
-        remedy="run stage 1 first (python train_student_only.py CONFIG -n pretrain_mobilevit), or name the file",
+        remedy=advise_weights(key, pattern),
+    )
+
+
+def advise_weights(key: str, pattern: str) -> str:
+    """Advise where to get the weights that a key names and that are not there.
+
+    Args:
+        key: The key, such as `pretrained_student_weights`.
+        pattern: Its value, a path or a pattern.
+
+    Returns:
+        The remedy of a message.
+    """
+    if "teacher" not in key:
+        return f"run stage 1 first: {advise_stage_1(pattern)}; or name the file"
+    return (
+        "put the teacher's checkpoint there (FFc23.tar is published for EfficientNet-B4; see weights/README.md), or "
+        f"train a teacher with {SCRIPTS[1]}; `make demo` runs without it"
     )
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sharpstudent.config.run_config import TermSection
+from sharpstudent.config.run_config import RunConfig, TermSection
 from sharpstudent.config.terms import TERMS, TermSpec
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
@@ -266,15 +266,16 @@ class RunLogger:
         """
         stage1 = self._run.config.student.weights
         guide = advise_on_nan(checkpoint=stage1, stage1_accuracy=stage1_accuracy)
-        advice = guide if self._run.config.stage == 2 else _ADVICE_STAGE_1
+        advice = guide if self._run.config.stage == 2 else _advise_in_stage_1(self._run.config)
         intact = [name for name in ("best_model.pth", "last.pth") if (self._run.weights_folder / name).is_file()]
         left = f"intact in {self._run.weights_folder}: {' and '.join(intact)}, as of the last whole epoch"
         return "\n".join([f"{in_a_row} steps in a row were skipped; the last because {last.reason}.", *advice, left])
 
 
-_ADVICE_STAGE_1 = [
-    "Losses are not finite. Check, in this order:",
-    "  1. the pictures of the samples named in logs/losses.logs",
-    "  2. a lower learning rate: --set stage1.lr=...",
-    "  3. a smaller SAM radius: --set rho=0.02",
-]
+def _advise_in_stage_1(config: RunConfig) -> list[str]:
+    return [
+        "Losses are not finite. Check, in this order:",
+        "  1. the pictures of the samples named in logs/losses.logs",
+        f"  2. a lower learning rate: --set stage1.lr={config.optimizer.lr / 10:g}",
+        f"  3. a smaller SAM radius: --set stage1.rho={min(0.02, config.optimizer.rho / 2):g}",
+    ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from sharpstudent.config.run_config import SCRIPTS, RunConfig
+from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult
@@ -144,7 +144,7 @@ class MemoryRetry:
                 what="torch.compile cannot compile this student here",
                 expected="a C++ compiler (CPU) or Triton (CUDA)",
                 got=first,
-                remedy=f"--set compile=false; python {SCRIPTS[stage]} --help",
+                remedy="--set compile=false",
             ) from None
 
 

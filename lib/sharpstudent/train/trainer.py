@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -322,4 +323,4 @@ class Trainer:
     def _describe_stop(self, what_is_saved: str) -> str:
         where = f"epoch {self._state.epoch}, step {self._state.step} of {self._sampler.steps_per_epoch}"
         script = SCRIPTS[self._run.config.stage]
-        return f"{where}; {what_is_saved}. Go on with: python {script} --resume {self._run.folder}"
+        return f"{where}; {what_is_saved}. Go on with: python {script} --resume {shlex.quote(str(self._run.folder))}"

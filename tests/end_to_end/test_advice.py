@@ -1,0 +1,261 @@
+"""What messages advise works: each command and option in a message of the package has its place here.
+
+`list_advised` finds them in the source, so a new one without a line in one of these tables fails. An option is accepted
+by its script in a whole command; what leads from one command to the next is pasted from the message and run.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from advice import list_advised
+from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
+
+CONFIG = "configs/tiny.json"
+FOUND = list_advised()
+
+# Option of a training script, as messages advise it -> the words with which it is tried.
+TRAINING: dict[str, str] = {
+    "--allow changed-config": "--allow changed-config",
+    "--allow partial-weights": "--allow partial-weights",
+    "--allow shared-people": "--allow shared-people",
+    "--allow unpretrained-student": "--allow unpretrained-student",
+    "--allow weak-teacher": "--allow weak-teacher",
+    "--set alpha_end=1": "--set use_progressive_distillation=false --set alpha_end=1",
+    "--set channels_last=true": "--set channels_last=true",
+    "--set compile=false": "--set compile=false",
+    "--set device=auto": "--set device=auto",
+    "--set device=cpu": "--set device=cpu",
+    "--set ema_decay=0.999": "--set ema_decay=0.999",
+    "--set gradient_checkpointing=false": "--set gradient_checkpointing=false",
+    "--set gradient_checkpointing=true": "--set gradient_checkpointing=true",
+    "--set halve_on_out_of_memory=false": "--set halve_on_out_of_memory=false",
+    "--set halve_on_out_of_memory=true": "--set halve_on_out_of_memory=true",
+    "--set keep_best=1": "--set keep_best=1",
+    "--set loader_timeout={}": "--set loader_timeout=240",
+    "--set lr=0.0001": "--set lr=0.0001",
+    "--set micro_batch_size=null": "--set micro_batch_size=null",
+    "--set num_workers=0": "--set num_workers=0",
+    "--set num_workers={}": "--set num_workers=1",
+    "--set output_root=FOLDER": "--set output_root=FOLDER",
+    "--set precision=bf16": "--set precision=bf16",
+    "--set precision=fp16": "--set precision=fp16",
+    "--set precision=fp32": "--set precision=fp32",
+    "--set rho=0.05": "--set rho=0.05",
+    "--set selection_metric={}": "--set selection_metric=auc",
+    "--set stage1.epoch=3": "--set stage1.epoch=3",
+    "--set stage1.lr={}": "--set stage1.lr=0.001",
+    "--set stage1.rho={}": "--set stage1.rho=0.02",
+    "--set stage2.{}={}": "--set stage2.alpha_start=0.98",
+    "--set stage{}.lr={}": "--set stage2.lr=0.001",
+    "--set student_init=random": "--set student_init=random",
+    "--set use_progressive_distillation=false": "--set use_progressive_distillation=false",
+    "--set {}": "--set stage2.batch_size=4",
+    "--set {}=...": "--set num_workers=0",
+    "--set {}=VALUE": "--set seed=1",
+    "--set {}={}": "--set stage2.micro_batch_size=1",
+    "--set {}={}{}": "--set stage2.batch_size=4",
+    "--task": "--task deepfake",
+    "--task {}": "--task sharpstudent.tasks.deepfake.task:DeepfakeTask",
+    "--resume auto": "--resume auto",
+}
+# Option of evaluate_model.py or compare_models.py -> the words with which it is tried.
+EVALUATION: dict[str, str] = {
+    "--architecture": "--architecture efficientnet-b4",
+    "--crops": "--data SET --crops",
+    "--data": "--data SET",
+    "--data SET": "--data SET",
+    "--data {}": "--data SET",
+    "--device auto": "--device auto",
+    "--faces largest": "--data SET --faces largest",
+    "--image-size": "--image-size 64",
+    "--label": "--data SET --label real",
+    "--label fake": "--data SET --label fake",
+    "--label real": "--data SET --label real",
+    "--layout NAME": "--data SET --layout ffpp",
+    "--layout {}": "--data SET --layout ffpp",
+    "--out {}": "--out report",
+    "--split": "--data SET --split test",
+    "--split {}": "--data SET --split all",
+    "--store": "--validation SET --store",
+    "--validation": "--validation SET",
+    "--validation SET": "--validation SET",
+    "--validation {}": "--validation SET",
+}
+PREPARATION: dict[str, str] = {
+    "--faces all": "photos set --faces all",
+    "--min-face": "photos set --min-face 20",
+    "--overwrite": "photos set --overwrite",
+    "--shards": "photos set --shards",
+    "--workers": "photos set --workers 1",
+    "python prepare_faces.py SOURCE DEST": "SOURCE DEST",
+}
+# What is pasted and run -> the test that does so: here, or in another file.
+PASTED: dict[str, str] = {
+    "--list-layers": "tests/end_to_end/test_two_teachers.py",
+    "--replay": "tests/end_to_end/test_replay_command.py",
+    "--resume": "tests/end_to_end/test_resume.py",
+    "--resume RUN": "tests/end_to_end/test_resume.py",
+    "--resume {}": "tests/end_to_end/test_resume.py",
+    "python {} --replay {}": "tests/end_to_end/test_replay_command.py",
+    "python {} --resume {} --set patience=null": "tests/end_to_end/test_selection_run.py",
+    "python {} {} {} --task {}": "tests/end_to_end/test_invented_tasks.py",
+}
+HERE = {
+    "make demo": "test_targets_of_make_exist",
+    "make face-models": "test_targets_of_make_exist",
+    'pip install ".[heatmaps]"': "test_extras_exist",
+    'pip install ".[onnx]"': "test_extras_exist",
+    'pip install ".[video]"': "test_extras_exist",
+    'pip install --force-reinstall ".[video]"': "test_extras_exist",
+    "python main_distillation.py {} -n {}{}": "test_a_missing_stage_1_is_run_as_its_message_says_and_then_stage_2",
+    "python prepare_faces.py check {}": "test_the_end_of_a_preparation_names_two_commands_that_are_accepted",
+    "python train_student_only.py configs/config_SBI.json -n NAME --set data_source=manifest": (
+        "test_the_end_of_a_preparation_names_two_commands_that_are_accepted"
+    ),
+    "python {}": "test_an_incomplete_command_names_one_that_is_accepted",
+    "python {} {} -n {}": "test_a_missing_stage_1_is_run_as_its_message_says_and_then_stage_2",
+    "python {} --resume {}": "test_a_run_of_the_other_stage_is_resumed_by_the_command_in_the_message",
+    "python {} CONFIG -n NAME": "test_an_incomplete_command_names_one_that_is_accepted",
+    "python {} MODEL": "test_an_incomplete_command_names_one_that_is_accepted",
+    "python {} {} {}": "test_a_run_of_the_other_stage_is_resumed_by_the_command_in_the_message",
+}
+# What the user has typed, or what the text only speaks of.
+NO_ADVICE = {
+    "--replay {}",
+    "--before",
+    "--distilled",
+    "--faces {}",
+    "--set",
+    "--shm-size",
+    "--test-share",
+    "--robustness",
+    "--config CONFIG",
+    "--help",
+    "--task MODULE",
+}
+TABLES: tuple[Any, ...] = (TRAINING, EVALUATION, PREPARATION, PASTED, HERE, NO_ADVICE)
+
+
+def test_every_command_and_option_that_a_message_advises_has_a_test() -> None:
+    known = {advised for table in TABLES for advised in table}
+    new = {advised: places for advised, places in FOUND.items() if advised not in known}
+    assert not new, "messages advise this without a test: " + str(new)
+    assert not known - set(FOUND), f"no message advises this any more: {sorted(known - set(FOUND))}"
+
+
+def test_the_tests_that_paste_advice_are_there() -> None:
+    for advised, file in PASTED.items():
+        option = next(word for word in advised.split() if word.startswith("--"))
+        assert option in (ROOT / file).read_text(encoding="utf-8"), (advised, file)
+    own = {node.name for node in ast.parse(Path(__file__).read_text()).body if isinstance(node, ast.FunctionDef)}
+    assert set(HERE.values()) <= own
+
+
+@pytest.mark.parametrize("script", [STAGE_1, STAGE_2])
+def test_advised_options_of_training_are_accepted(tiny: Workplace, script: str) -> None:
+    for words in dict.fromkeys(TRAINING.values()):
+        of_stage = words.replace("stage2.", "stage1.") if script == STAGE_1 and "alpha" not in words else words
+        ended = tiny.call(script, CONFIG, "-n", "x", *shlex.split(of_stage), "--print-config")
+        assert ended.code == 0, of_stage + ended.err
+
+
+@pytest.mark.parametrize("words", sorted(set(EVALUATION.values())))
+def test_advised_options_of_an_evaluation_are_accepted(words: str) -> None:
+    from sharpstudent.evaluation.command_line import EVALUATE, parse_command_line
+
+    parse_command_line(["model.pth", *words.split()], script=EVALUATE)
+
+
+@pytest.mark.parametrize("words", sorted(set(PREPARATION.values())))
+def test_advised_options_of_a_preparation_are_accepted(words: str) -> None:
+    from sharpstudent.tasks.deepfake.prepare.command_line import parse_command_line
+
+    parse_command_line(words.split())
+
+
+# --- Pasted and run -------------------------------------------------------------------------------------------------
+
+
+def paste(place: Workplace, message: str, script: str) -> Ended:
+    """Run the command of that script that a message names, as the shell would read it."""
+    found = re.search(rf"python ({re.escape(script)} [^;\n]*)", message)
+    assert found is not None, message
+    return place.call(*shlex.split(found[1]))
+
+
+@pytest.fixture
+def taught(tiny: Workplace) -> Workplace:
+    """A tiny workplace whose teacher is trained."""
+    (tiny / "configs/teacher.json").write_text((tiny / CONFIG).read_text().replace("test_efficientnet", "test_resnet"))
+    assert tiny.call(STAGE_1, "configs/teacher.json", "-n", "teacher", "--set", "epoch=1").code == 0
+    text = (tiny / CONFIG).read_text().replace("weights/tiny_teacher.pth", "output/teacher_*/weights/best_model.pth")
+    (tiny / CONFIG).write_text(text.replace('"epoch": 2', '"epoch": 1'))
+    return tiny
+
+
+def test_a_missing_stage_1_is_run_as_its_message_says_and_then_stage_2(taught: Workplace) -> None:
+    refused = taught.call(STAGE_2, CONFIG, "-n", "second", "--allow", "weak-teacher")
+    assert refused.code == 2
+    first = paste(taught, refused.err, STAGE_1)
+    assert first.code == 0, first.err
+    second = paste(taught, first.out, f"{STAGE_2} {CONFIG}")
+    assert second.code == 0 or "weak-teacher" in second.err, second.err
+    if second.code:  # one epoch makes weak teachers: this message, too, says what to add
+        assert taught.call(STAGE_2, CONFIG, "-n", "run", "--allow", "weak-teacher").code == 0
+
+
+def test_a_run_of_the_other_stage_is_resumed_by_the_command_in_the_message(tiny: Workplace) -> None:
+    assert tiny.call(STAGE_1, CONFIG, "-n", "first", "--set", "epoch=1").code == 0
+    refused = tiny.call(STAGE_2, "--resume", "output/" + tiny.find_run("first").name)
+    assert refused.code == 2
+    assert paste(tiny, refused.err, STAGE_1).code == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("--resume", "auto"), (CONFIG,), (), (CONFIG, "-n", "x", "--ressume"), (CONFIG, "one", "too many")]
+)
+def test_an_incomplete_command_names_one_that_is_accepted(tiny: Workplace, words: tuple[str, ...]) -> None:
+    refused = tiny.call(STAGE_1, *words)
+    assert refused.code == 2
+    found = re.search(r"python (train_student_only\.py [^;\n]*)", refused.err)
+    assert found is not None, refused.err
+    again = shlex.split(found[1])
+    assert tiny.call(*again, *([] if "--help" in again else ["--print-config"])).code == 0
+
+
+def test_the_end_of_a_preparation_names_two_commands_that_are_accepted(
+    tiny: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sharpstudent.tasks.deepfake.prepare.command_line import Inspection, parse_command_line
+    from sharpstudent.tasks.deepfake.prepare.progress import describe_next
+
+    dest = tiny / "my set"
+    dest.mkdir()
+    text = "\n".join(describe_next(dest))
+    check = re.search(r"python prepare_faces\.py (check [^;\n]*)", text)
+    assert check is not None
+    assert isinstance(read := parse_command_line(shlex.split(check[1])), Inspection)
+    assert read.manifest == dest / "manifest.arrow"
+    train = re.search(rf"python ({STAGE_1} [^;\n]*)", text)
+    assert train is not None
+    assert tiny.call(*shlex.split(train[1]), "--print-config").code == 0
+
+
+@pytest.mark.parametrize("target", ["demo", "face-models"])
+def test_targets_of_make_exist(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_extras_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = {name for advised in HERE for name in re.findall(r"\.\[(\w+)\]", advised)}
+    assert named <= set(extras)
