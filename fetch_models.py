@@ -48,7 +48,8 @@ def _convert(source: Path, name: str) -> None:
     from safetensors.torch import save
     from sharpstudent.core.archive import seal_safetensors
     from sharpstudent.core.io import write_bytes_atomically
-    from sharpstudent.models.weights import read_tensors, rename_by_order
+    from sharpstudent.models.weight_files import read_tensors
+    from sharpstudent.models.weights import rename_by_order
 
     content = save(rename_by_order(read_tensors(source), name))
     write_bytes_atomically(target, seal_safetensors(content, {"format": "pt", "source": source.name}))

@@ -1,6 +1,6 @@
 """The core knows no task: outside `tasks/` and `modalities/` no Python file of the package speaks of faces.
 
-Identifiers are split at underscores and capitals, strings and comments into words.
+Identifiers are split at underscores and capitals, strings and comments into words. Hugging Face is a name.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def count_words(source: str) -> Counter[str]:
     found: Counter[str] = Counter()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in TOKENS:
-            for identifier in re.findall(r"[A-Za-z_][A-Za-z_0-9]*", token.string):
+            for identifier in re.findall(r"[A-Za-z_][A-Za-z_0-9]*", token.string.replace("Hugging Face", "")):
                 found.update(find_words(identifier))
     return found
 

@@ -21,7 +21,7 @@ from sharpstudent.checkpoint.store import (
 )
 from sharpstudent.core.archive import DamagedCheckpointError
 from sharpstudent.core.errors import UserError
-from sharpstudent.models.weights import read_tensors
+from sharpstudent.models.weight_files import read_tensors
 
 ABOUT = {"student": "mobilevitv2_050", "classes": ["real", "fake"], "epoch": 3, "val_auc": 0.8123, "note": "Zoë"}
 
@@ -159,7 +159,7 @@ def test_a_missing_file_a_folder_and_a_list_are_the_users_errors(tmp_path: Path)
 
 
 def test_text_named_like_a_checkpoint_is_called_no_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "a.pth").write_text("<!DOCTYPE html><html>404</html>")
+    (tmp_path / "a.pth").write_text("see the other folder")
     with pytest.raises(UserError, match="no checkpoint"):
         load_checkpoint(tmp_path / "a.pth")
 

@@ -14,7 +14,7 @@ from sharpstudent.checkpoint.selection import BestCheckpoints
 from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
-from sharpstudent.models.weights import read_tensors
+from sharpstudent.models.weight_files import read_tensors
 
 SELECTION = {"epoch": 3, "value": 0.75, "metric": "val_auc"}
 
@@ -149,13 +149,17 @@ def test_a_checkpoint_without_a_model_cannot_be_exported(tmp_path: Path) -> None
         export_model(tmp_path / "m.pth", {})
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\xff" * 64, None], ids=["empty", "html", "ff", "cut"])
-def test_what_is_no_safetensors_is_the_users_error(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), (b"<html>404</html>", "is a web page"), (b"\xff" * 64, "is cut off"), (None, "is cut off")],
+    ids=["empty", "html", "ff", "cut"],
+)
+def test_what_is_no_safetensors_is_the_users_error(tmp_path: Path, content: bytes | None, words: str) -> None:
     saver(1, 0.5)(tmp_path / "m.pth")
     export_model(tmp_path / "m.pth", {})
     path = tmp_path / "m.safetensors"
     path.write_bytes(path.read_bytes()[:-3] if content is None else content)
-    with pytest.raises(UserError, match=r"cannot be read as safetensors|is damaged") as caught:
+    with pytest.raises(UserError, match=words) as caught:
         read_tensors(path)
     assert str(path) in str(caught.value)
 

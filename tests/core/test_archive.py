@@ -15,7 +15,7 @@ from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_ch
 from sharpstudent.core.archive import path_of_json, verify
 from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.model_files import read_tensor_file
-from sharpstudent.models.weights import read_tensors
+from sharpstudent.models.weight_files import read_tensors
 from torch import Tensor
 
 FLIPS = 200

@@ -69,6 +69,7 @@ TRAINING: dict[str, str] = {
 # Option of evaluate_model.py or compare_models.py -> the words with which it is tried.
 EVALUATION: dict[str, str] = {
     "--architecture": "--architecture efficientnet-b4",
+    "--classes {}": "--classes fake,real",
     "--crops": "--data SET --crops",
     "--data": "--data SET",
     "--data SET": "--data SET",
@@ -100,6 +101,8 @@ PREPARATION: dict[str, str] = {
 # What is pasted and run -> the test that does so: here, or in another file.
 PASTED: dict[str, str] = {
     "--list-layers": "tests/end_to_end/test_two_teachers.py",
+    "--part NAME": "tests/models/test_weight_files.py",
+    "--part {}": "tests/models/test_weight_files.py",
     "--replay": "tests/end_to_end/test_replay_command.py",
     "--resume": "tests/end_to_end/test_resume.py",
     "--resume RUN": "tests/end_to_end/test_resume.py",

@@ -169,7 +169,7 @@ def test_the_child_process_gets_all_that_the_file_does_not_say(tmp_path: Path, m
     found, note = cost._measure_in_child(open_file(save_ours(tmp_path / "a.pth")))
     assert (found, note) == (None, "memory: not measured, its process could not be started (no more processes)")
     threads = torch.get_num_threads()
-    reopen = {"architecture": "test_resnet", "image_size": SIDE, "classes": ["real", "fake"]}
+    reopen = {"architecture": "test_resnet", "image_size": SIDE, "classes": ["real", "fake"], "use_ema": False}
     assert arguments == [{"path": str((tmp_path / "a.pth").resolve()), "reopen": reopen, "threads": threads}]
 
 

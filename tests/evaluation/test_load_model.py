@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import timm
 import torch
 from model_forms import CLASSES, SIDE, SMALL, build, make_pictures, open_file, predict, save_export, save_ours
+from safetensors.torch import save_file
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.evaluation.run import note_equal_weights
@@ -190,14 +193,75 @@ def test_weights_of_another_architecture_than_requested_are_refused_with_names_o
     assert "1 unexpected" in text
 
 
-@pytest.mark.parametrize(
-    ("classes", "words"), [(1000, "its head has 1000 outputs"), (1, "1 output (a single logit)"), (3, "3 outputs")]
-)
+@pytest.mark.parametrize(("classes", "words"), [(1000, "its head has 1000 outputs"), (3, "3 outputs")])
 def test_a_head_of_another_count_is_refused_by_name(tmp_path: Path, classes: int, words: str) -> None:
     path = save_weights(tmp_path / "w.pth", timm.create_model(SMALL, num_classes=classes).state_dict())
     text = refusal(path, architecture=SMALL, image_size=SIDE)
     assert words in text
     assert "one logit for each of real, fake" in text
+
+
+def test_a_head_of_one_output_gives_the_logits_of_its_onnx_export(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="runs ONNX files: pip install '.[onnx]'")
+    published = timm.create_model(SMALL, num_classes=1).eval()
+    path = save_weights(tmp_path / "w.pth", published.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(published, (make_pictures(5),), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(str(tmp_path / "w.onnx"))
+    for classes in (CLASSES, CLASSES[::-1]):
+        spec = {"image_size": SIDE, "classes": classes}
+        opened = open_file(path, architecture=SMALL, **spec)
+        logits = predict(opened.model, make_pictures(5))
+        with torch.no_grad():
+            z = published(make_pictures(5))[:, 0]
+        assert torch.allclose(logits.softmax(1)[:, CLASSES.index(classes[1])], z.sigmoid(), atol=1e-5)
+        assert torch.allclose(
+            logits, predict(open_file(tmp_path / "w.onnx", **spec).model, make_pictures(5)), atol=1e-5
+        )
+        assert any(f"log-odds of {classes[1]}" in note for note in opened.notes)
+
+
+def test_averaged_weights_are_evaluated_where_asked_for(tmp_path: Path) -> None:
+    torch.save({"state_dict": build(1).state_dict(), "state_dict_ema": build(2).state_dict()}, tmp_path / "w.pth")
+    spec = {"architecture": SMALL, "image_size": SIDE}
+    for use_ema, seed in ((False, 1), (True, 2)):
+        opened = open_file(tmp_path / "w.pth", use_ema=use_ema, **spec)
+        assert torch.equal(predict(opened.model, make_pictures()), predict(build(seed), make_pictures()))
+        assert opened.reopen["use_ema"] is use_ema
+
+
+def write_hugging_face(folder: Path, **stated: Any) -> Path:
+    folder.mkdir()
+    save_file(build().state_dict(), folder / "model.safetensors")
+    form = {"input_size": [3, SIDE, SIDE], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    (folder / "config.json").write_text(json.dumps({"architecture": SMALL, "pretrained_cfg": form, **stated}))
+    return folder
+
+
+def test_a_folder_of_hugging_face_says_what_its_weights_are(tmp_path: Path) -> None:
+    plain = open_file(write_hugging_face(tmp_path / "a"))
+    assert torch.allclose(
+        predict(plain.model, make_pictures()), predict(build(), (make_pictures() - 0.5) / 0.25), atol=1e-5
+    )
+    assert any("by the config.json beside it" in note for note in plain.notes)
+    turned = open_file(write_hugging_face(tmp_path / "b", label_names=["Fake", "Real"]))
+    assert turned.classes == ("fake", "real")
+    assert torch.equal(predict(turned.model, make_pictures()), predict(plain.model, make_pictures()).flip(1))
+
+
+def test_classes_of_other_names_are_not_guessed(tmp_path: Path) -> None:
+    folder = write_hugging_face(tmp_path / "a", label_names=["LABEL_0", "LABEL_1"])
+    text = refuse_folder(folder)
+    assert "--classes real,fake, or --classes fake,real" in text
+    assert open_file(folder, classes=("fake", "real")).classes == ("fake", "real")
+
+
+def refuse_folder(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        open_file(folder)
+    return caught.value.as_text()
 
 
 def test_weights_without_a_head_are_refused(tmp_path: Path) -> None:

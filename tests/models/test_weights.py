@@ -11,6 +11,7 @@ import torch
 from efficientnet_pytorch import EfficientNet
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.vision import EFFICIENTNET_B4, build_classifier
+from sharpstudent.models.weight_files import read_tensors
 from sharpstudent.models.weights import (
     compute_weights_hash,
     count_head_classes,
@@ -18,7 +19,6 @@ from sharpstudent.models.weights import (
     is_head,
     load_weights,
     match_tensors,
-    read_tensors,
     rename_by_order,
 )
 from small_models import OTHER, SMALL, are_equal, build_small, build_timm, save_run, state_of

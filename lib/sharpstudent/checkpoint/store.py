@@ -45,7 +45,7 @@ from sharpstudent.core.archive import (
     load_plain,
     path_of_json,
     seal_safetensors,
-    verify_pth,
+    verify,
 )
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import atomic_path, compute_sha256, write_bytes_atomically, write_text_atomically
@@ -114,7 +114,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         DamagedCheckpointError: A UserError, for a file that is empty, cut off or changed.
     """
     _refuse_missing(path)
-    notes = verify_pth(path)
+    notes = verify(path)
     payload = load_plain(path)
     if not isinstance(payload, dict):
         raise UserError.about(

@@ -126,6 +126,10 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
     pretrained_student_weights: PathText | None = Field(
         default=None, description="stage 2 starts from this stage-1 checkpoint; a glob takes the newest run that fits"
     )
+    student_use_ema: bool = Field(
+        default=False,
+        description="of a file that holds averaged weights (EMA) beside the plain ones, take the averaged ones",
+    )
     teacher: Architecture | None = Field(
         default=None,
         description="architecture of the teacher: efficientnet-b4 or a timm name; or a group, as `student`",

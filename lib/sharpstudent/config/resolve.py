@@ -199,6 +199,7 @@ def resolve(
             init=own.student_init,
             dropout=own.student_dropout,
             weights=own.pretrained_student_weights if stage == 2 else None,
+            use_ema=own.student_use_ema,
         ),
         teachers=resolve_teachers(own, stage),
         training=TrainingSection(

@@ -177,6 +177,7 @@ class StudentSection(Frozen):
         init: Where its first weights come from: `imagenet`, `random`, or a file.
         dropout: Dropout rate before the head.
         weights: The stage-1 checkpoint that stage 2 starts from.
+        use_ema: Whether the averaged weights of a file are taken where it has plain ones, too.
         options: Further options of the model.
     """
 
@@ -184,6 +185,7 @@ class StudentSection(Frozen):
     init: str
     dropout: float
     weights: str | None = None
+    use_ema: bool = Field(default=False, exclude_if=operator.not_)
     options: Options = {}
 
 
@@ -197,6 +199,11 @@ class TeacherSettings(Frozen):
     )
     weight: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
         default=1.0, description="its share in the teachers' average; the shares are divided by their sum"
+    )
+    use_ema: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="of a file that holds averaged weights (EMA) beside the plain ones, take the averaged ones",
     )
     init: Literal["none", "imagenet"] = Field(
         default="none",

@@ -14,16 +14,21 @@ A `.safetensors` of this program has the digest of its content, metadata include
 `MANIFEST.json` in its folder lists, as `fetch_models.py` does, has its sha256 there. Any other file has neither: it is
 loaded, with the note that it is not verified. Importing this module loads no torch.
 
-`load_plain` loads a `.pth` without running code from it.
+Before that, whatever cannot be weights at all is named for what it is: a web page, a Git LFS pointer, the first part of
+a download, a packed archive. The name of a file tells nothing: people call safetensors `.bin`, and checkpoints `.tar`.
+
+`find_file` finds the file in a folder as people have it. `load_plain` loads a `.pth` without running code from it.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import lzma
 import pickletools
 import re
+import shlex
 import struct
 import warnings
 import zipfile
@@ -33,6 +38,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.files import PACKED, UNPACK, recognise_foreign
 from sharpstudent.core.io import compute_sha256
 
 SAFETENSORS = ".safetensors"
@@ -65,7 +71,7 @@ class DamagedCheckpointError(UserError):
         *,
         expected: str | None = None,
         got: str | None = None,
-        remedy: str = "restore it from a copy, or use another checkpoint of the run (output/RUN/weights/)",
+        remedy: str | None = None,
     ) -> DamagedCheckpointError:
         """Build the error about one file.
 
@@ -74,11 +80,15 @@ class DamagedCheckpointError(UserError):
             what: What is wrong with it.
             expected: What would be right.
             got: What was found.
-            remedy: What the user can do.
+            remedy: What the user can do; None to get the file from where it came.
 
         Returns:
             The error, to be raised.
         """
+        if remedy is None:
+            remedy = "download it again, or restore it from a copy"
+            if path_of_json(path).is_file():
+                remedy = "restore it from a copy, or use another checkpoint of the run (output/RUN/weights/)"
         return cls(Problem(where=str(path), what=what, expected=expected, got=got, remedy=remedy))
 
 
@@ -93,10 +103,98 @@ def verify(path: Path) -> tuple[str, ...]:
 
     Raises:
         DamagedCheckpointError: If the file is not what was written.
+        UserError: For a file that cannot hold weights, such as a web page.
     """
-    if path.suffix == SAFETENSORS:
-        return _verify_safetensors(path)
-    return _verify_listed(path) if path.suffix in OTHER_SUFFIXES else verify_pth(path)
+    _refuse_foreign(path)
+    if path.suffix in OTHER_SUFFIXES:
+        return _verify_listed(path)
+    return _verify_safetensors(path) if is_safetensors(path) else _verify_pth(path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Return whether a file is in the format of safetensors, whatever it is called."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return path.suffix == SAFETENSORS or (start[8:] == b"{" and not start.startswith(b"PK"))
+
+
+# Which file of a folder is meant, as patterns: the first one that matches. A run of this program; Hugging Face, its
+# cache, its shards; Lightning.
+BEST = Path("weights") / "best_model.pth"
+_IN_FOLDERS = (
+    str(BEST),
+    *("model.safetensors", "pytorch_model.bin", "snapshots/*/model.safetensors", "snapshots/*/pytorch_model.bin"),
+    *("*.index.json", "*.ckpt", "checkpoints/*.ckpt", "version_*/checkpoints/*.ckpt"),
+    *("lightning_logs/version_*/checkpoints/*.ckpt", "*.safetensors", "*.pth"),
+)
+
+
+def find_file(path: Path) -> Path:
+    """Find the file of weights that a path means: the path itself, or the one in a folder.
+
+    Args:
+        path: A file, a run folder (its best model), or a folder of Hugging Face or Lightning.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: Where there is none, or where a folder holds several.
+    """
+    if path.is_file():
+        return path
+    found = next((files for one in _IN_FOLDERS if (files := sorted(path.glob(one)))), []) if path.is_dir() else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(str(file.relative_to(path)) for file in found[:5]) + (", ..." if len(found) > 5 else "")
+        what = f"is a folder with {len(found)} files of weights"
+        raise UserError.about(str(path), what, got=names, remedy=f"name one of them: {found[0]}")
+    raise UserError.about(
+        where=str(path),
+        what=f"is no run folder: it has no {BEST}" if path.is_dir() else "does not exist",
+        expected="a checkpoint, a run folder (output/RUN), weights of any program (.pth, .tar, .ckpt, .bin, "
+        ".safetensors), a folder of Hugging Face or Lightning with one file of them, or an .onnx file",
+        remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
+    )
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise UserError for a file that cannot hold weights: what it is, and where the weights may be had."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if not start:
+        raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
+    size, foreign = f"{path.stat().st_size:,} bytes", recognise_foreign(start)
+    if foreign is not None:
+        raise UserError.about(str(path), foreign[0], "a file of weights", size, foreign[1])
+    if start.startswith(b"PK") and not _has_end(path):
+        raise DamagedCheckpointError.of(path, "is cut off: the end of the archive is missing", got=size)
+    if is_safetensors(path):
+        _refuse_cut_off(path, start)
+
+
+def _has_end(path: Path) -> bool:
+    """Return whether the last part of a zip archive is there; true for a damaged one, which gets its own message."""
+    try:
+        return zipfile.is_zipfile(path)
+    except BAD_ARCHIVE:
+        return True
+
+
+def _refuse_cut_off(path: Path, start: bytes) -> None:
+    """Raise UserError for a `.safetensors` that is shorter than its header says."""
+    (length,) = struct.unpack("<Q", start[:8].ljust(8, b"\0"))
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            table = json.loads(file.read(min(length, size) + 8)[8:])
+        ends = [one["data_offsets"][1] for name, one in table.items() if name != "__metadata__"]
+        need = 8 + length + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        need = 8 + length
+    if need > size:
+        raise DamagedCheckpointError.of(path, "is cut off", expected=f"{need:,} bytes", got=f"{size:,} bytes")
 
 
 def path_of_json(path: Path) -> Path:
@@ -138,13 +236,10 @@ def is_archive(path: Path) -> bool:
     with open(path, "rb") as file:
         if file.read(2) == b"PK":
             return True
-    try:
-        return zipfile.is_zipfile(path)
-    except BAD_ARCHIVE:  # its end is that of an archive and is damaged
-        return True
+    return _has_end(path)
 
 
-def verify_pth(path: Path) -> tuple[str, ...]:
+def _verify_pth(path: Path) -> tuple[str, ...]:
     """Check a `.pth` by the rule of this module; arguments, results and errors are those of `verify`."""
     record = read_record(path)
     if record is None:
@@ -263,11 +358,22 @@ def load_plain(path: Path) -> Any:
     import torch  # here: what only asks for a digest is not to wait for torch
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_list_plain_types()):
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # errors follow where needed
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (hostile bytes can raise any exception; each becomes a message)
         raise _explain(path, str(error) or type(error).__name__) from None  # torch's text advises weights_only=False
+
+
+def _list_plain_types() -> list[Any]:
+    """List the types of plain data that published checkpoints hold beside their tensors; none of them runs anything."""
+    import numpy as np
+    from numpy._core import multiarray
+
+    makers = [(getattr(multiarray, name), name) for name in ("scalar", "_reconstruct")]
+    parts = [(maker, f"numpy.{core}.multiarray.{name}") for maker, name in makers for core in ("core", "_core")]
+    dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?USV"}
+    return [argparse.Namespace, np.dtype, np.ndarray, *dtypes, *parts]
 
 
 def _explain(path: Path, text: str) -> UserError:
@@ -275,6 +381,9 @@ def _explain(path: Path, text: str) -> UserError:
     if is_archive(path) and not has_whole_records(path):
         # A changed bit in the pickle can look like the name of a function; the checksum shows that it is damage.
         return DamagedCheckpointError.of(path, "is damaged: a checksum does not fit; nothing in it was run", got=reason)
+    packed = _list_packed(path)
+    if packed:
+        return UserError.about(str(path), PACKED, got=packed, remedy=UNPACK)
     code = _CODE.search(text)
     if code is None and not _is_other_pickle(path, text):
         return DamagedCheckpointError.of(path, "cannot be read: it is damaged, cut off, or no checkpoint", got=reason)
@@ -283,9 +392,18 @@ def _explain(path: Path, text: str) -> UserError:
         str(path),
         "was refused: it has more than tensors and plain containers; nothing in it was run",
         got=reason if name is None else f"it needs {name}",
-        remedy="ask its author for a plain state_dict, or convert it where you trust it: "
-        "torch.save(model.state_dict(), FILE)",
+        remedy=f"take its tensors alone: python -m sharpstudent.models.weight_files {shlex.quote(str(path))} "
+        f"{shlex.quote(str(path.with_suffix(SAFETENSORS)))}",
     )
+
+
+def _list_packed(path: Path) -> str:
+    """List files of a zip archive that holds none of torch's records; "" for any other file."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return "" if any(name.endswith(("data.pkl", "/version")) for name in names) else ", ".join(names[:3])
 
 
 def _is_other_pickle(path: Path, text: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -173,3 +174,38 @@ def explain(error: Exception) -> str:
     """Return the reason of an error on one line, without number and path."""
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return text.splitlines()[0]
+
+
+PACKED, UNPACK = "is a packed archive, not the file itself", "unpack it, and name the file inside"
+# How a file begins that lies in the place of a downloaded one, what it is, and what to do.
+_FOREIGN: tuple[tuple[bytes, str, str], ...] = (
+    (
+        rb"version https://git-lfs",
+        "is a Git LFS pointer: a few lines in place of the file",
+        "download it again: `git lfs pull` in its repository, or the download link of its page",
+    ),
+    (
+        rb"(?i)\s*(?:<!doctype html|<html|<head|<\?xml|<script)",
+        "is a web page, saved in place of the file",
+        "download it again: open its address in a browser and use the download button of the page",
+    ),
+    (
+        rb"\s*\{\s*\"(?:error|message|detail)",
+        "is the error message of a server, saved in place of the file",
+        "download it again; its address may need a login",
+    ),
+    (rb"\x1f\x8b|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ|(?s:.{257})ustar", PACKED, UNPACK),
+    (rb"\x89HDF", "is an HDF5 file, as Keras writes it", "give weights of a torch model"),
+)
+
+
+def recognise_foreign(start: bytes) -> tuple[str, str] | None:
+    """Recognise what lies in the place of a downloaded binary file.
+
+    Args:
+        start: The first 512 bytes of the file.
+
+    Returns:
+        What it is, as the rest of a sentence, and a remedy; None where it may be the file.
+    """
+    return next(((what, remedy) for form, what, remedy in _FOREIGN if re.match(form, start)), None)

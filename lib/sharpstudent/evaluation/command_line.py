@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sharpstudent.checkpoint.description import read_about
 from sharpstudent.config.load import read_config_file
 from sharpstudent.config.presets import DEFAULT_TASK
+from sharpstudent.core.archive import BEST
 from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import UserError
 from sharpstudent.registry import find_task
@@ -34,7 +35,6 @@ ROLES: dict[str, tuple[Role, str]] = {
     "--distilled": ("distilled", "the student after it: a run of stage 2"),
     "--control": ("control", "a student trained as many further steps on hard labels: shows what the teacher adds"),
 }
-BEST = Path("weights") / "best_model.pth"  # in a run folder
 _NAMED = re.compile(r"(?P<name>[^=/\\]+)=(?P<path>.+)")
 _MOST_HEADER = 2**20  # bytes; a longer header of a .safetensors file is not read
 

@@ -10,7 +10,7 @@ import functools
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from sharpstudent.core.archive import find_file
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.types import Outputs
 from sharpstudent.evaluation.model_files import Kind, TensorFile, find_architecture, load_classifier, read_tensor_file
 from sharpstudent.evaluation.onnx import OnnxClassifier, read_graph
-from sharpstudent.evaluation.opened import OpenedModel, find_file, name_model
+from sharpstudent.evaluation.opened import OpenedModel, name_model
 from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, PicturePreprocess
+from sharpstudent.models.weight_files import read_timm_config
 
 Colours = tuple[float, float, float]
 
@@ -42,6 +44,7 @@ class ModelFile:
         classes: The names of the classes, in the order of the file's logits.
         mean: What is subtracted from each colour channel of RGB in 0..1.
         std: What each colour channel is then divided by.
+        use_ema: Whether the averaged weights of a file are taken where it has plain ones, too.
     """
 
     path: Path
@@ -51,6 +54,7 @@ class ModelFile:
     classes: tuple[str, ...] | None = None
     mean: Colours | None = None
     std: Colours | None = None
+    use_ema: bool = False
 
 
 class Description(BaseModel):
@@ -246,6 +250,7 @@ class _Found:
     image_size: int
     classes: tuple[str, ...]
     about: Mapping[str, Any]
+    spec: ModelFile
     notes: list[str] = field(default_factory=list[str])
 
 
@@ -269,7 +274,9 @@ def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device)
     find = _open_onnx if path.suffix == ONNX else _open_tensors
     found = find(spec, path, tuple(classes), device)
     order = [found.classes.index(name) for name in classes]
-    found.classifier.preprocess = PicturePreprocess(input_size=found.image_size, mean=spec.mean, std=spec.std)
+    found.classifier.preprocess = PicturePreprocess(
+        input_size=found.image_size, mean=found.spec.mean, std=found.spec.std
+    )
     model = OpenedClassifier(found.classifier, order=order).to(device)
     return OpenedModel(
         name=spec.name or name_model(spec.path),
@@ -284,7 +291,12 @@ def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device)
         classes=found.classes,
         input_key=found.image_size,
         input_words=f" at {found.image_size} px",
-        reopen={"architecture": found.architecture, "image_size": found.image_size, "classes": found.classes},
+        reopen={
+            "architecture": found.architecture,
+            "image_size": found.image_size,
+            "classes": found.classes,
+            "use_ema": bool(spec.use_ema),
+        },
     )
 
 
@@ -322,16 +334,19 @@ def prepare_reopening(path: Path, reopen: Mapping[str, Any]) -> Callable[[], tup
     def build() -> tuple[nn.Module, dict[str, Tensor]]:
         if path.suffix == ONNX:  # not by open_model, which runs four pictures at once and thus needs more memory
             return OnnxClassifier(read_graph(path, device=cpu), classes=classes), picture
-        file = ModelFile(path, architecture=reopen["architecture"], image_size=side)
+        use_ema = reopen.get("use_ema", False)
+        file = ModelFile(path, architecture=reopen["architecture"], image_size=side, classes=classes, use_ema=use_ema)
         return open_model(file, classes=classes, device=cpu).model, picture
 
     return build
 
 
 def _open_tensors(spec: ModelFile, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
-    file = read_tensor_file(path)
+    file = read_tensor_file(path, use_ema=bool(spec.use_ema))
     described = read_description(file.about, path)
     notes = list(file.notes)
+    if file.kind == "weights":
+        spec = _complete(spec, path, classes, notes)
     architecture = resolve_setting("architecture", described.architecture, spec.architecture, path)
     architecture = architecture or _guess_architecture(file, notes)
     order = resolve_classes(described, spec, path, classes)
@@ -341,7 +356,33 @@ def _open_tensors(spec: ModelFile, path: Path, classes: tuple[str, ...], device:
         described.image_size, spec, path, B4_IMAGE_SIZE if architecture == EFFICIENTNET_B4 else None
     )
     notes += note_assumptions(spec, path, image_size, order, describes_itself=file.kind != "weights")
-    return _Found(classifier, file.kind, architecture, image_size, order, file.about, notes)
+    return _Found(classifier, file.kind, architecture, image_size, order, file.about, spec, notes)
+
+
+def _complete(spec: ModelFile, path: Path, classes: tuple[str, ...], notes: list[str]) -> ModelFile:
+    """Take what the caller does not say from the config.json of a Hugging Face folder, where there is one."""
+    stated = read_timm_config(path)
+    stated |= {"image_size": stated.pop("input_size")} if stated else {}
+    names = tuple(name.lower() for name in stated.pop("classes", ()))
+    if spec.classes is None and names and sorted(names) != sorted(classes):
+        raise UserError.about(
+            where=f"{path.parent}/config.json",
+            what="calls the classes by other names than the task",
+            expected=", ".join(classes),
+            got=", ".join(names),
+            remedy=f"say which is which, in this order: --classes {','.join(classes)}, or --classes "
+            f"{','.join(reversed(classes))}",
+        )
+    stated |= {"classes": names} if names else {}
+    taken = {name: value for name, value in stated.items() if getattr(spec, name) is None}
+    if taken:
+        shown = ", ".join(f"{name} {_show(value)}" for name, value in taken.items())
+        notes.append(f"{path.name}: {shown}, by the config.json beside it")
+    return replace(spec, **taken)
+
+
+def _show(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _open_onnx(spec: ModelFile, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
@@ -355,7 +396,7 @@ def _open_onnx(spec: ModelFile, path: Path, classes: tuple[str, ...], device: to
     is_complete = described.architecture is not None and described.classes is not None
     notes = [*graph.notes, *note_assumptions(spec, path, image_size, order, describes_itself=is_complete)]
     architecture = resolve_setting("architecture", described.architecture, spec.architecture, path)
-    return _Found(classifier, "onnx", architecture, image_size, order, graph.about, notes)
+    return _Found(classifier, "onnx", architecture, image_size, order, graph.about, spec, notes)
 
 
 def _guess_architecture(file: TensorFile, notes: list[str]) -> str:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from sharpstudent.checkpoint.store import load_checkpoint
-from sharpstudent.core.archive import SAFETENSORS
+from sharpstudent.core.archive import is_safetensors
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, build_classifier
-from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors, read_tensors, unwrap_tensors
+from sharpstudent.models.weight_files import read_tensors, unwrap_tensors
+from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors
 
 Kind = Literal["checkpoint", "safetensors", "weights", "onnx"]
 
@@ -47,11 +48,12 @@ class TensorFile:
     notes: tuple[str, ...] = ()
 
 
-def read_tensor_file(path: Path) -> TensorFile:
-    """Read a .pth, .tar, .pt or .safetensors file onto the CPU; never runs code from it.
+def read_tensor_file(path: Path, *, use_ema: bool = False) -> TensorFile:
+    """Read a checkpoint of this program, or weights of any other, onto the CPU; never runs code from it.
 
     Args:
         path: The path of the file.
+        use_ema: Whether averaged weights are wanted where the file has both.
 
     Returns:
         Its weights and description.
@@ -59,18 +61,19 @@ def read_tensor_file(path: Path) -> TensorFile:
     Raises:
         UserError: For a missing, damaged or foreign file, and for weights that are NaN or infinite.
     """
-    if path.suffix == SAFETENSORS:
-        found: list[str] = []
-        tensors, about = read_tensors(path, found.append), _read_metadata(path)
-        notes = tuple(found)
+    about: dict[str, Any] = {}
+    kind: Kind = "safetensors" if is_safetensors(path) else "checkpoint"
+    if kind == "safetensors" or path.suffix == ".json":  # an index of several files
+        notes: list[str] = []
+        tensors = read_tensors(path, notes.append, use_ema=use_ema)
+        about = _read_metadata(path) if kind == "safetensors" else {}
     else:
         checkpoint = load_checkpoint(path)
-        tensors, notes = unwrap_tensors(checkpoint.tensors, where=str(path)), checkpoint.notes
+        tensors, notes = unwrap_tensors(checkpoint.tensors, where=str(path), use_ema=use_ema)
+        notes = [*checkpoint.notes, *notes]
         about = checkpoint.about if isinstance(checkpoint.about, dict) else {}  # another program's
     _check_finite(tensors, path)
-    kind: Kind = "safetensors" if path.suffix == SAFETENSORS else "checkpoint"
-    kind = kind if "architecture" in about else "weights"
-    return TensorFile(path, kind, tensors, about, notes)
+    return TensorFile(path, kind if "architecture" in about else "weights", tensors, about, tuple(notes))
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def load_classifier(
         file: The weights.
         architecture: The name of the architecture.
         dropout: The dropout of the head; None for the architecture's default.
-        classes: The task's classes.
+        classes: The task's classes in the order of the file's logits.
 
     Returns:
         The classifier in evaluation mode, and a line that counts its tensors.
@@ -105,15 +108,16 @@ def load_classifier(
             number of classes.
     """
     model = _build(architecture, classes=len(classes), dropout=dropout)
-    match = match_tensors(model, file.tensors)
+    match = match_tensors(model, file.tensors, classes)
     if not match.missing_in_backbone() and not match.unexpected_in_backbone():
-        _check_head(file, classes)
+        _check_head(file.path, count_head_classes(match.tensors), classes)
     try:
-        line = load_weights(model, file.tensors, where=file.path.name, needs_head=True)
+        line = load_weights(model, file.tensors, where=file.path.name, needs_head=True, classes=classes)
     except UserError as error:  # its remedy, --allow partial-weights, is for training only
         remedy = f"give weights of {architecture}, or the architecture that these are of"
         raise UserError(*(replace(p, where=str(file.path), remedy=remedy) for p in error.problems)) from None
-    return model.eval(), f"{line} of {architecture}"
+    counts, *changes = line.split("; ")
+    return model.eval(), "; ".join((f"{counts} of {architecture}", *changes))
 
 
 def _build(architecture: str, *, classes: int, dropout: float | None) -> Classifier:
@@ -147,16 +151,15 @@ def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _check_head(file: TensorFile, classes: Sequence[str]) -> None:
-    found = count_head_classes(file.tensors)
+def _check_head(path: Path, found: int | None, classes: Sequence[str]) -> None:
     if found == len(classes):
         return
     what = "holds no classification head, and a random one would give random results"
     if found is not None:
-        outputs = "1 output (a single logit)" if found == 1 else f"{found} outputs"
+        outputs = f"{found} output{'' if found == 1 else 's'}"
         what = f"does not fit the task: its head has {outputs}, and the task has {len(classes)} classes"
     raise UserError.about(
-        where=str(file.path),
+        where=str(path),
         what=what,
         expected=f"one logit for each of {', '.join(classes)}",
         remedy="give a model that was trained on this task; ImageNet weights are none",

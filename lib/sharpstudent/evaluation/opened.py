@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sharpstudent.core.archive import BEST, find_file
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.types import ModelSpec
-from sharpstudent.evaluation.command_line import BEST, ModelRequest
+from sharpstudent.evaluation.command_line import ModelRequest
 from sharpstudent.evaluation.model_files import Kind, TensorFile, read_tensor_file
 from sharpstudent.evaluation.tables import load_config, read_run_config
 from sharpstudent.task import Task
@@ -154,19 +155,6 @@ def choose_device(name: str, *, remedy: str = "--set device=auto") -> torch.devi
             remedy=remedy,
         )
     return torch.device(name)
-
-
-def find_file(path: Path) -> Path:
-    """Return the file that is meant: the path itself, or a run folder's best model. UserError where it is absent."""
-    found = path / BEST if path.is_dir() else path
-    if found.is_file():
-        return found
-    raise UserError.about(
-        where=str(path),
-        what=f"is no run folder: it has no {BEST}" if path.is_dir() else "does not exist",
-        expected="a checkpoint, a run folder (output/RUN), weights (.pth, .tar, .safetensors), or an .onnx file",
-        remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
-    )
 
 
 def name_model(path: Path) -> str:

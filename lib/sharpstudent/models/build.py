@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import importlib
+import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,11 +18,13 @@ from torch import nn
 
 from sharpstudent.config.resolve import name_weights_key
 from sharpstudent.config.run_config import RunConfig, TeacherSection
+from sharpstudent.core.archive import find_file
 from sharpstudent.core.errors import ProblemList, UserError
 from sharpstudent.core.types import Batch, ModelSpec, list_class_names
 from sharpstudent.models.forward import select_inputs
 from sharpstudent.models.hooks import describe_layers, describe_shape, list_layers
 from sharpstudent.models.teachers import FrozenTeacher, TeacherEnsemble, name_layer, name_teacher
+from sharpstudent.models.weight_files import read_tensors, read_timm_config
 from sharpstudent.models.weights import (
     advise_weights,
     count_head_classes,
@@ -29,7 +32,6 @@ from sharpstudent.models.weights import (
     is_head,
     load_weights,
     match_tensors,
-    read_tensors,
 )
 
 
@@ -75,13 +77,14 @@ def build_student(
     Raises:
         UserError: When weights are missing or do not fit.
     """
-    section = config.student
+    section, classes = config.student, list_class_names(task)
     model = task.build_student(ModelSpec(section.name, section.options, section.dropout))
     partial = "partial-weights" in config.allow
     if resumed:
         return model
     if config.stage == 2 and section.weights is not None:
-        _load_trained(model, section.weights, "pretrained_student_weights", "student", partial, say)
+        key, use_ema = "pretrained_student_weights", section.use_ema
+        _load_trained(model, section.weights, key, "student", partial, say, classes=classes, use_ema=use_ema)
     elif section.init == "random":
         say(f"student {section.name}: random weights, as asked for (student_init: random)")
     elif section.init in task.pretrained:
@@ -89,15 +92,17 @@ def build_student(
         say(f"student {load(model, section.name, 'student_init', partial=partial, may_fetch=may_fetch)}")
     else:
         path = Path(section.init)
-        if not path.is_file():
+        if not path.exists():
             raise UserError.about(
                 where=f"student_init = {section.init!r}",
                 what="is neither a file nor one of the words",
                 expected=f"{', '.join([*task.pretrained, 'random'])}, or a file of weights",
                 remedy="check the path; relative paths start at the current folder",
             )
-        tensors = read_tensors(path, say)
-        say(f"student {load_weights(model, tensors, where=str(path), needs_head=False, allow_partial=partial)}")
+        path = find_file(path)
+        tensors, where = read_tensors(path, say, use_ema=section.use_ema), str(path)
+        line = load_weights(model, tensors, where=where, needs_head=False, allow_partial=partial, classes=classes)
+        say(f"student {line}")
     return model
 
 
@@ -160,13 +165,27 @@ def _build_teacher(
         say(f"{who} {line}")
     path = None
     if section.weights is not None:
-        needs_head = section.head == "loaded"
-        path = _load_trained(model, section.weights, key, who, partial, say, needs_head=needs_head, classes=classes)
+        needs_head, named = section.head == "loaded", section.classes or classes
+        use_ema = section.use_ema
+        path = _load_trained(
+            model, section.weights, key, who, partial, say, needs_head=needs_head, classes=named, use_ema=use_ema
+        )
+        _note_other_form(section, path, who, say)
     elif section.init == "none" and any(True for _ in model.parameters()):
         say(f"{who} {section.name}: random weights, as asked for (no weights, init none)")
     if section.head == "random-ok":
         say(f"warning: {who} may have a random head (head: random-ok): its logits teach noise, its features may serve")
     return FrozenTeacher(model, order=order, reads=section.reads), path
+
+
+def _note_other_form(section: TeacherSection, path: Path, who: str, say: Callable[[str], None]) -> None:
+    """Warn where the config.json beside a teacher's weights states pictures of another form than the config does."""
+    stated = read_timm_config(path)
+    given = {"input_size": section.input_size, "mean": section.mean, "std": section.std}
+    differ = {name: stated[name] for name in given if stated.get(name) is not None and stated[name] != given[name]}
+    if differ:
+        wanted = ", ".join(f'"{name}": {json.dumps(value)}' for name, value in differ.items())
+        say(f"warning: {who} was trained on pictures of another form, says {path.parent}/config.json: {wanted}")
 
 
 @contextlib.contextmanager
@@ -267,31 +286,37 @@ def _load_trained(
     *,
     needs_head: bool = True,
     classes: Sequence[str] = (),
+    use_ema: bool = False,
 ) -> Path:
     """Load trained weights, print a line about them, and return their file.
 
-    With `classes`, a required head with another number of classes is an error that names both numbers.
+    With `classes`, in the order of the file's logits, a required head with another number of classes is an error that
+    names both numbers.
     """
-    path, notes = find_fitting_weights(pattern, model, key=key)
+    path, notes = find_fitting_weights(pattern, model, key=key, classes=classes)
     for note in notes:
         say(note)
-    if not path.is_file():
+    if not path.exists():
         raise UserError.about(
             where=f"{key} = {str(path)!r}",
             what="does not exist",
             remedy=advise_weights(key, pattern),
         )
-    tensors = read_tensors(path, say)
-    found, match = count_head_classes(tensors), match_tensors(model, tensors)
+    path = find_file(path)
+    tensors = read_tensors(path, say, use_ema=use_ema)
+    match = match_tensors(model, tensors, classes)
+    found = count_head_classes(match.tensors)
     is_ours = not match.missing_in_backbone() and not match.unexpected_in_backbone()
     if needs_head and is_ours and classes and found not in (None, len(classes)):
         heads = [key for key in model.state_dict() if is_head(key)]
         raise UserError.about(
             where=f"{key} = {str(path)!r}",
-            what=f"does not fit: this teacher tells {found} classes apart, and the task has {len(classes)}",
+            what=f"does not fit: this {who} tells {found} classes apart, and the task has {len(classes)}",
             expected=f"a head of {len(classes)} classes, {', '.join(classes)}, as {', '.join(heads)} of the model",
             got=f"a head of {found} classes",
-            remedy="give a teacher trained on this task; for its features alone, head: random-ok in `teachers`",
+            remedy="give a model trained on this task; for a teacher's features alone, head: random-ok in `teachers`",
         )
-    say(f"{who} {load_weights(model, tensors, where=str(path), needs_head=needs_head, allow_partial=partial)}")
+    where = str(path)
+    line = load_weights(model, tensors, where=where, needs_head=needs_head, allow_partial=partial, classes=classes)
+    say(f"{who} {line}")
     return path

@@ -11,7 +11,8 @@ from torch import nn
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.vision import EFFICIENTNET_B4, check_model_name
-from sharpstudent.models.weights import load_weights, read_tensors
+from sharpstudent.models.weight_files import read_tensors
+from sharpstudent.models.weights import load_weights
 
 HUB_TIMEOUT_S = 5.0
 WEIGHTS_FOLDER = Path("weights")

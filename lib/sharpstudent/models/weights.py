@@ -1,8 +1,11 @@
 """Loads weights strictly: unless every tensor of the backbone matches, an error shows keys of the file and the model.
 
-A file may wrap its tensors (`model`, `state_dict`, `model_state_dict`) and prefix its keys (see PREFIXES); both are
-removed on both sides before the names are compared. The head may have another library's name, such as `last_layer` for
+Prefixes are removed on both sides before the names are compared: the known ones (weight_files.py), and any other one
+under which the file has most of the model. The head may have another library's name, such as `last_layer` for
 efficientnet-pytorch's `_fc`. If file and model each have one unmatched head, of equal shape, the two are matched.
+
+A head of one output z, trained with binary cross-entropy, becomes the head of two outputs (0, z) for a task of two
+classes: softmax(0, z) = (1 - sigmoid(z), sigmoid(z)), so every loss and metric reads it as it was trained.
 """
 
 from __future__ import annotations
@@ -11,23 +14,25 @@ import glob
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sharpstudent.config.run_config import SCRIPTS, advise_stage_1
-from sharpstudent.core.archive import SAFETENSORS, load_plain, verify
 from sharpstudent.core.errors import UserError
+from sharpstudent.models.weight_files import EXAMPLES, RENAMED, normalise, read_tensors
 
-WRAPPERS = ("model", "state_dict", "model_state_dict")
-PREFIXES = ("module.", "net.", "model.", "student.", "backbone.", "efficientnet.")
 HEAD_NAMES = ("head.", "fc.", "_fc.", "classifier.")  # of this project, of timm, of efficientnet-pytorch
-RENAMED = {"last_layer.weight": "_fc.weight", "last_layer.bias": "_fc.bias"}  # in published detectors
-EXAMPLES = 3
+COUNTER = "num_batches_tracked"  # of BatchNorm; files of torch before 0.4.1 lack it, and evaluation never reads it
+# Tensors of the training beside those of a model: of the loss, of metrics, of the programs that keep an average.
+_OF_TRAINING = re.compile(
+    r"(?i)(.*criterion|.*loss(es)?(_fn|_func)?|.*metrics?|(train|val|valid|test)_.+|n_averaged|initted|step|decay"
+    r"|num_updates)(\..+)?"
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,16 @@ class Match:
         missing: Keys of the model that the file lacks or has in another shape.
         unexpected: Keys of the file that the model lacks.
         wrong_shape: A text for each tensor that has another shape in the file.
+        tensors: The tensors of the file, changed to fit the model, without those of the training.
+        notes: Sentences for the user about these changes.
     """
 
     matched: Mapping[str, str]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     wrong_shape: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...]
 
     def describe(self) -> str:
         """The line with the numbers of matched, missing and unexpected tensors, which every load prints."""
@@ -65,70 +74,24 @@ def is_head(key: str) -> bool:
     timm calls some last layers of a backbone `head.norm`: keys of our classifier that begin with `backbone.` are never
     of the head.
     """
-    name = _normalise(key)
+    name = normalise(key)
     return name in RENAMED.values() or ("backbone." not in key and name.startswith(HEAD_NAMES))
 
 
-def read_tensors(path: Path, say: Callable[[str], None] | None = None) -> dict[str, Tensor]:
-    """Read the tensors of a .pth/.tar/.pt or .safetensors file. Never runs code from the file.
-
-    Args:
-        path: The file.
-        say: Called with a note if the file could not be verified, or its JSON was written with another save.
-
-    Returns:
-        The tensors by name, without their wrapper.
-
-    Raises:
-        UserError: For a file that is missing, damaged, or not a file of weights.
-    """
-    if not path.is_file():
-        raise UserError.about(where=str(path), what="does not exist", remedy="check the path")
-    for note in verify(path):
-        if say is not None:
-            say(note)
-    if path.suffix == SAFETENSORS:
-        return _read_safetensors(path)
-    return unwrap_tensors(load_plain(path), where=str(path))
-
-
-def unwrap_tensors(found: Any, *, where: str) -> dict[str, Tensor]:
-    """Take the named tensors out of their wrapper.
-
-    Args:
-        found: What was read from a file.
-        where: The file, for messages.
-
-    Raises:
-        UserError: Where there are no tensors.
-    """
-    for wrapper in WRAPPERS:
-        if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
-    if not tensors:
-        raise UserError.about(
-            where=where,
-            what="holds no weights",
-            expected=f"named tensors, plain or under one of {', '.join(WRAPPERS)}",
-            got=f"keys {list(found)[:EXAMPLES]}" if isinstance(found, dict) else type(found).__name__,
-            remedy="give a checkpoint that torch.save(model.state_dict(), FILE) or this program wrote",
-        )
-    return tensors
-
-
-def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
+def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor], classes: Sequence[str] = ()) -> Match:
     """Compare names and shapes; nothing is loaded.
 
     Args:
         model: The model.
         tensors: The tensors of a file, by name.
+        classes: The classes in the order of the file's logits; () where the model is no classifier.
     """
     wanted = model.state_dict()
-    offered = {_normalise(key): key for key in tensors}
+    tensors, notes = _fit_tensors(wanted, tensors, classes)
+    offered = {normalise(key): key for key in tensors}
     if len(offered) != len(tensors):  # two names differ in their prefix only: compare the full names
         offered = {key: key for key in tensors}
-    by_name = {key: offered[_normalise(key)] for key in wanted if _normalise(key) in offered}
+    by_name = {key: offered[normalise(key)] for key in wanted if normalise(key) in offered}
     by_name |= _pair_heads(wanted, tensors, by_name)
     matched = {key: source for key, source in by_name.items() if wanted[key].shape == tensors[source].shape}
     wrong_shape = tuple(
@@ -139,10 +102,59 @@ def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> Match:
     used = set(by_name.values())
     return Match(
         matched=matched,
-        missing=tuple(key for key in wanted if key not in matched),
+        missing=tuple(key for key in wanted if key not in matched and not _may_lack(key, wanted)),
         unexpected=tuple(key for key in tensors if key not in used),
         wrong_shape=wrong_shape,
+        tensors=tensors,
+        notes=notes,
     )
+
+
+def _fit_tensors(
+    wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], classes: Sequence[str]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Remove what surrounds the model in a file, and give a head of one output its second one."""
+    names, notes = {normalise(key) for key in wanted}, list[str]()
+    prefix = _find_prefix(names, tensors)
+    fitted = {_remove_prefix(key, prefix): tensor for key, tensor in tensors.items()} if prefix else dict(tensors)
+    if len(fitted) != len(tensors):
+        fitted, prefix = dict(tensors), ""
+    if prefix:
+        notes.append(f"the names of its tensors begin with `{prefix}`")
+    others = [key for key in fitted if normalise(key) not in names and _OF_TRAINING.fullmatch(normalise(key))]
+    if others:
+        notes.append(f"{len(others)} tensors of the training are left out: {_examples(others)}")
+    fitted = {key: tensor for key, tensor in fitted.items() if key not in others}
+    outputs = [int(tensor.shape[0]) for key, tensor in wanted.items() if is_head(key) and key.endswith("weight")]
+    heads = [key for key in fitted if is_head(key)]
+    if outputs[-1:] == [2] == [len(classes)] and heads and all(fitted[key].shape[:1] == (1,) for key in heads):
+        for key in heads:
+            fitted[key] = torch.cat([torch.zeros_like(fitted[key]), fitted[key]])
+        notes.append(f"its one output is read as the log-odds of {classes[1]}, logits (0, z)")
+    return fitted, tuple(notes)
+
+
+def _find_prefix(names: Collection[str], tensors: Collection[str]) -> str:
+    """Find the prefix, besides the known ones, under which a file has more than half of a model; "" for none."""
+    counts: Counter[str] = Counter()
+    for key in map(normalise, tensors):
+        places = [0, *(found.end() for found in re.finditer(r"\.", key))]
+        counts.update(key[:place] for place in places if normalise(key[place:]) in names)
+    found, count = max(counts.items(), key=lambda item: (item[1], -len(item[0])), default=("", 0))
+    return found if 2 * count > len(names) else ""
+
+
+def _remove_prefix(key: str, prefix: str) -> str:
+    """Remove a prefix, or for a head that lies beside the backbone as much of it as the name has."""
+    name = normalise(key)
+    while prefix and not name.startswith(prefix):
+        prefix = prefix.rstrip(".").rpartition(".")[0]
+        prefix += "." if prefix else ""
+    return name.removeprefix(prefix)
+
+
+def _may_lack(key: str, wanted: Mapping[str, Tensor]) -> bool:
+    return key.endswith(f".{COUNTER}") and wanted[key].ndim == 0
 
 
 def _pair_heads(
@@ -169,7 +181,13 @@ def count_head_classes(tensors: Mapping[str, Tensor]) -> int | None:
 
 
 def load_weights(
-    model: nn.Module, tensors: Mapping[str, Tensor], *, where: str, needs_head: bool, allow_partial: bool = False
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    where: str,
+    needs_head: bool,
+    allow_partial: bool = False,
+    classes: Sequence[str] = (),
 ) -> str:
     """Copy tensors into a model after a strict comparison.
 
@@ -180,14 +198,15 @@ def load_weights(
         needs_head: Whether the classification head must be in the file (a trained classifier); else it is taken only
             where it fits (ImageNet weights).
         allow_partial: Whether a part of the tensors may match.
+        classes: The classes in the order of the file's logits; () where the model is no classifier.
 
     Returns:
-        The line of `Match.describe`.
+        The line of `Match.describe`, and what was changed in the tensors.
 
     Raises:
         UserError: When the tensors do not match as required; the model is then unchanged.
     """
-    match = match_tensors(model, tensors)
+    match = match_tensors(model, tensors, classes)
     missing = match.missing if needs_head else match.missing_in_backbone()
     if (missing or match.unexpected_in_backbone()) and not (allow_partial and match.matched):
         lines = [match.describe()]
@@ -207,13 +226,15 @@ def load_weights(
     head_fits = not any(is_head(key) for key in match.missing)
     for key, source in match.matched.items():
         if head_fits or not is_head(key):
-            state[key] = tensors[source]
+            state[key] = match.tensors[source]
     model.load_state_dict(state, strict=True)
-    head = "" if head_fits else "; the head starts from random weights"
-    return f"{where}: {match.describe()}{head}"
+    head = () if head_fits else ("the head starts from random weights",)
+    return "; ".join((f"{where}: {match.describe()}", *match.notes, *head))
 
 
-def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[Path, list[str]]:
+def find_fitting_weights(
+    pattern: str, model: nn.Module, *, key: str, classes: Sequence[str] = ()
+) -> tuple[Path, list[str]]:
     """Find the file that a path or pattern names; of several, the newest one whose tensors all fit the model.
 
     Metrics play no part, because runs on different data cannot be compared by them.
@@ -222,6 +243,7 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
         pattern: A path, or a pattern as of `glob`.
         model: The model that the file must fit.
         key: The config's key, for messages.
+        classes: The classes in the order of the file's logits.
 
     Returns:
         The path, and notes on the choice.
@@ -238,7 +260,7 @@ def find_fitting_weights(pattern: str, model: nn.Module, *, key: str) -> tuple[P
     damaged: list[str] = []
     for path in candidates:
         try:
-            match = match_tensors(model, read_tensors(path))
+            match = match_tensors(model, read_tensors(path), classes)
         except UserError as error:
             refused.append(f"{path}: {error.problems[0].what}")
             damaged += [f"{key}: passed over a newer file, {refused[-1]}"]
@@ -282,26 +304,8 @@ def _list_nearby(pattern: str) -> str:
     return f"{fixed}/: {', '.join(names) or '(empty)'}"
 
 
-def _normalise(key: str) -> str:
-    """Remove the prefixes of a key, and give the key of a renamed head its usual name."""
-    name = re.sub(f"^({'|'.join(map(re.escape, PREFIXES))})+", "", key)
-    return RENAMED.get(name, name)
-
-
 def _examples(keys: Sequence[str]) -> str:
     return ", ".join(keys[:EXAMPLES]) + (", ..." if len(keys) > EXAMPLES else "")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    import safetensors
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError.about(
-            where=str(path), what="cannot be read as safetensors", got=str(error), remedy="fetch it again"
-        ) from None
 
 
 def compute_weights_hash(model: nn.Module) -> str:

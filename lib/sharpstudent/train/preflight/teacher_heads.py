@@ -33,7 +33,8 @@ from sharpstudent.data.dataset import Samples
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import SampleKey, Shuffle
 from sharpstudent.models.teachers import FrozenTeacher, Named
-from sharpstudent.models.weights import compute_weights_hash, find_fitting_weights, is_head, match_tensors, read_tensors
+from sharpstudent.models.weight_files import read_tensors
+from sharpstudent.models.weights import compute_weights_hash, find_fitting_weights, is_head, match_tensors
 from sharpstudent.train.validate import EVALUATION_SAMPLES, Validator
 
 # Enough for a linear layer: some 4 pictures for each of the 1792 features of EfficientNet-B4, with 60 MB of features.

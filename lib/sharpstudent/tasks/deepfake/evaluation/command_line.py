@@ -120,6 +120,10 @@ def _read_colour(text: str) -> tuple[float, float, float] | None:
     return (red, green, blue) if all(map(math.isfinite, (red, green, blue))) else None
 
 
+def _read_yes(text: str) -> bool | None:
+    return {"yes": True, "no": False}.get(text)
+
+
 # The [NAME=]VALUE options: how the value is read, its name and text in --help, an example.
 _OF_MODELS: dict[str, tuple[Callable[[str], Any], str, str, str]] = {
     "architecture": (str, "ARCH", "efficientnet-b4 or a timm name", "efficientnet-b4"),
@@ -127,6 +131,7 @@ _OF_MODELS: dict[str, tuple[Callable[[str], Any], str, str, str]] = {
     "classes": (_read_classes, "A,B", "order of its logits (default: real,fake)", "fake,real"),
     "mean": (_read_colour, "R,G,B", "subtracted from RGB in 0..1 (default: nothing)", "0.5,0.5,0.5"),
     "std": (_read_colour, "R,G,B", "then divided by (default: nothing)", "0.5,0.5,0.5"),
+    "use_ema": (_read_yes, "YES", "yes: its averaged weights (EMA), where it has plain ones, too", "yes"),
 }
 
 
@@ -135,7 +140,8 @@ def _name_option(key: str) -> str:
 
 
 _MORE = """models and sets (NAME=MODEL and NAME=SET give them names):
-  MODEL   a run folder, a checkpoint (.pth, .safetensors), a teacher's file (FFc23.tar; a state dict), an .onnx file
+  MODEL   a run folder, a checkpoint (.pth, .safetensors), a teacher's file (FFc23.tar; a state dict), an .onnx file,
+          a folder of Hugging Face or Lightning
   SET     what prepare_faces.py has made; a folder of whole pictures or videos (real/ and fake/, FaceForensics++, ...),
           whose faces are cropped first; with --crops, real/ and fake/ of crops. Default: the validation data of the
           last model's run
