@@ -29,7 +29,8 @@ from sharpstudent.config.load import read_config_file
 from sharpstudent.core.errors import Problem, UserError, exit_codes
 from sharpstudent.core.io import write_text_atomically
 from sharpstudent.core.types import Table
-from sharpstudent.metrics.bootstrap import Estimate, compute_interval, compute_paired
+from sharpstudent.metrics.bootstrap import compute_interval, compute_paired
+from sharpstudent.metrics.intervals import Estimate
 from sharpstudent.metrics.metric import make_binary_metric
 from sharpstudent.registry import find_task
 from sharpstudent.report.logs import MetricsFile

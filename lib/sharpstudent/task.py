@@ -210,7 +210,7 @@ class ClassificationTask(Task):
     classes: Sequence[str] = ()
     metrics: ClassVar[Mapping[str, Metric]] = {
         "accuracy": make_mean_metric(_find_correct, perfect=1.0),
-        "log_loss": Metric(_compute_log_loss, "lower", perfect=0.0, title="log loss"),
+        "log_loss": Metric(_compute_log_loss, "lower", perfect=0.0, title="log loss", bounds=(0.0, float("inf"))),
     }
 
     def __init__(

@@ -24,6 +24,7 @@ class SignTask(ClassificationTask):
             chance=0.5,
             perfect=1.0,
             title="share right",
+            bounds=(0.0, 1.0),
         ),
         "distance": make_mean_metric(lambda table: table["distance"], "lower", perfect=0.0, format=".2f"),
     }

@@ -96,7 +96,8 @@ def test_several_sets_are_reported_each_and_all_together_and_their_groups_stay_a
 
 
 def test_the_better_of_two_depends_on_the_direction_of_each_metric() -> None:
-    models = {"good": ("model", [make_table(0.9, 1.0)]), "bad": ("model", [make_table(0.6, 2.0)])}
+    bad = {**make_table(0.6, 2.0), "distance": make_table(0.6, 2.0, seed=1)["distance"]}
+    models = {"good": ("model", [make_table(0.9, 1.0)]), "bad": ("model", [bad])}
     results = build(evaluate(models))  # type: ignore[arg-type]
     accuracy, distance = results.comparisons
     assert (accuracy.a, accuracy.b) == ("bad", "good")
@@ -106,9 +107,28 @@ def test_the_better_of_two_depends_on_the_direction_of_each_metric() -> None:
     assert (accuracy.better, distance.better) == ("b", "b")
     text = " ".join(results.verdict)
     assert "good is better than bad: difference in share right +" in text
-    assert "good is better than bad: difference in distance −1" in text
+    assert "good is better than bad: difference in distance −" in text
     assert "where lower is better" in text
     assert results.verdict[0].startswith("Best share right: good (0.")
+
+
+@pytest.mark.parametrize(("groups", "is_claimed"), [(9, False), (10, True)])
+def test_from_fewer_than_ten_groups_nothing_is_claimed_in_results_page_and_verdict(
+    tmp_path: Path, groups: int, is_claimed: bool
+) -> None:
+    size = {"groups": groups, "each": 20}
+    models = {"a": ("model", [make_table(0.95, 1.0, **size)]), "b": ("model", [make_table(0.55, 1.0, **size, seed=1)])}
+    results = build(evaluate(models))  # type: ignore[arg-type]
+    (pair,) = [one for one in results.comparisons if one.metric == "accuracy"]
+    assert (pair.better is not None, pair.p_value is not None) == (is_claimed, is_claimed)
+    assert (pair.non_inferiority is not None) == is_claimed
+    assert pair.difference.groups == groups
+    page = write_report(tmp_path, results)[0].read_text(encoding="utf-8")
+    text = " ".join(results.verdict)
+    for claim in ("first is better", "second is better", "a is better than b", ", better than chance"):
+        assert is_claimed or claim not in page + text
+    assert ("no claim: 9 of 10 groups" in page) == (not is_claimed)
+    assert ("9 roads, and a claim needs 10" in results.verdict[0]) == (not is_claimed)
 
 
 def test_models_without_a_clear_difference_are_reported_as_such() -> None:
@@ -158,9 +178,11 @@ def test_a_control_decides_where_there_is_one() -> None:
 
 
 def test_a_model_is_compared_with_chance_where_it_is_known_and_few_groups_give_a_warning() -> None:
+    guess = build(evaluate({"guess": ("model", [make_table(0.5, 1.0)])}))
+    assert "which cannot be distinguished from chance (.500)" in " ".join(guess.verdict)
     results = build(evaluate({"guess": ("model", [make_table(0.5, 1.0, groups=8)])}))
     text = " ".join(results.verdict)
-    assert "which cannot be distinguished from chance (.500)" in text
+    assert "better than chance (.500) cannot be told, it rests on 8 roads, and a claim needs 10" in results.verdict[0]
     assert "There are only 8 roads" in text
     assert "The distance of guess is 1" in text
     assert "The distance of guess" not in next(line for line in results.verdict if "chance" in line)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sharpstudent.core.types import Table
 from sharpstudent.metrics.binary import compute_average_precision, compute_eer
-from sharpstudent.metrics.bootstrap import Estimate, compute_interval, compute_paired
+from sharpstudent.metrics.bootstrap import compute_interval, compute_paired
+from sharpstudent.metrics.intervals import Estimate
 from sharpstudent.metrics.metric import Metric, make_binary_metric, repeat_rows
 from sharpstudent.tasks.deepfake.report.results import Counts
 
@@ -48,7 +49,7 @@ def make_metric(statistic: Statistic) -> Metric:
         drawn = repeat_rows(table, counts)
         return statistic(drawn["score"], drawn["label"])
 
-    return Metric(compute, strata="label")
+    return Metric(compute, strata="label", bounds=(0.0, 1.0))
 
 
 def make_tables(scores: ArrayLike, labels: ArrayLike, groups: Sequence[str]) -> Table | list[Table]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from scored_tables import compute_auc_by_rank, find_difference, find_interval
 from sharpstudent.metrics.binary import compute_auc
-from sharpstudent.metrics.bootstrap import Estimate
 from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.intervals import Estimate
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,15 @@ def test_all_samples_of_a_drawn_person_come_along() -> None:
     assert sizes == {6, 5, 4}
 
 
-def test_people_who_are_all_alike_leave_no_spread() -> None:
-    interval = find_interval(
-        compute_auc_by_rank, [0.1, 0.9] * 4, [0, 1] * 4, [p for p in "abcd" for _ in range(2)], rounds=50, seed=0
-    )
-    assert interval == Estimate(value=1.0, low=1.0, high=1.0)
+def test_people_who_are_all_alike_bound_the_value_from_one_side_by_those_who_may_be_otherwise() -> None:
+    four = [p for p in "abcd" for _ in range(2)]
+    right = find_interval(compute_auc_by_rank, [0.1, 0.9] * 4, [0, 1] * 4, four, rounds=50, seed=0)
+    wrong = find_interval(compute_auc_by_rank, [0.9, 0.1] * 4, [0, 1] * 4, four, rounds=50, seed=0)
+    unseen = binomtest(0, 4).proportion_ci(0.90).high  # two-sided 90 %: one-sided 95 %
+    assert (right.value, right.low, right.high) == pytest.approx((1.0, 1.0 - unseen, 1.0))
+    assert (wrong.value, wrong.low, wrong.high) == pytest.approx((0.0, 0.0, unseen))
+    assert right.note is not None
+    assert right.note.startswith("one-sided interval: every resample has this value")
 
 
 def test_scikit_learns_auc_can_be_the_statistic_too() -> None:
@@ -163,10 +168,13 @@ def test_every_seed_sees_the_same_drawn_people() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     data = draw_people(0)
-    same = find_difference(
-        compute_auc_by_rank, data.scores[0], 3 * data.scores[0] + 1, data.labels, data.groups, rounds=100, seed=0
-    )
-    assert same == Estimate(0.0, 0.0, 0.0, p_value=1.0)
+    scores = data.scores[0]
+    same = find_difference(compute_auc_by_rank, scores, scores, data.labels, data.groups, rounds=100, seed=0)
+    assert same == Estimate(0.0, 0.0, 0.0, p_value=1.0, groups=39)
+    # The order is the same here, but what the two would do with other people is not known.
+    near = find_difference(compute_auc_by_rank, scores, 3 * scores + 1, data.labels, data.groups, rounds=100, seed=0)
+    assert near.low == pytest.approx(-near.high)
+    assert 0.1 < near.high < 0.2
 
 
 def test_swapping_the_models_turns_the_sign() -> None:

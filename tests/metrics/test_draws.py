@@ -29,9 +29,10 @@ from sharpstudent.metrics.binary import (
     to_logits,
 )
 from sharpstudent.metrics.binary_draws import GroupedScores, build_briers, build_eces, build_log_losses
-from sharpstudent.metrics.bootstrap import Estimate, draw_blocks, draw_counts, find_strata
+from sharpstudent.metrics.bootstrap import draw_blocks, draw_counts, find_strata
 from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import number_names
+from sharpstudent.metrics.intervals import Estimate
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import list_set_metrics
 
 Scores = NDArray[np.float64]

@@ -225,3 +225,11 @@ def test_what_t_measures_are_weights_and_scales_that_learn_and_no_biases() -> No
     model.conv.requires_grad_(False)
     found = {id(p) for p in find_weights(model)}
     assert found == {id(p) for p in (model.norm.weight, model.head.weight)}
+
+
+def test_parameters_that_are_neither_weight_nor_bias_by_name_are_scaled_unlike_in_the_authors_code() -> None:
+    model = make_model()
+    own = [name for name, p in model.named_parameters() if "weight" in name]  # the rule of the authors' code
+    assert {id(model.get_parameter(name)) for name in own} == {id(p) for p in find_weights(model)}
+    model.position = nn.Parameter(torch.ones(1, 4, 3))
+    assert id(model.position) in {id(p) for p in find_weights(model)}

@@ -15,17 +15,25 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import UserError
+from sharpstudent.core.errors import UserError, plural
 from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measurements, Session
 from sharpstudent.evaluation.tables import SplitSet, join_parts
-from sharpstudent.metrics.bootstrap import LEVEL, SEED, Estimate, compute_interval, compute_paired
+from sharpstudent.metrics.bootstrap import SEED, compute_interval, compute_paired
 from sharpstudent.metrics.checks import MetricError
+from sharpstudent.metrics.intervals import FEWEST_GROUPS, LEVEL, MARGIN, Estimate
 from sharpstudent.metrics.metric import Metric
-from sharpstudent.report.results import EvaluatedModel, EvaluationResults, MetricAbout, MetricValue, PairResult
-from sharpstudent.report.verdict import write_verdict
+from sharpstudent.report.results import (
+    EvaluatedModel,
+    EvaluationResults,
+    MetricAbout,
+    MetricValue,
+    NonInferiority,
+    PairResult,
+)
+from sharpstudent.report.verdict import NO_DIFFERENCE, find_side, write_verdict
 from sharpstudent.task import Task
 
 MOST_CELLS = 32  # values per row; columns with more, such as maps, are in tables.npz only, not in tables.csv
@@ -143,12 +151,8 @@ def compare_models(
     for part in a[1]:
         for name, metric in task.metrics.items():
             pair = compute_paired(metric, a[1][part], b[1][part], rounds=rounds, group_unit=task.group_unit)
-            difference = to_metric_value(pair)
-            better = _find_better(difference, metric)
             found.append(
-                PairResult(
-                    a=a[0], b=b[0], metric=f"{name}{part}", difference=difference, p_value=pair.p_value, better=better
-                )
+                PairResult(a=a[0], b=b[0], metric=f"{name}{part}", better=_find_better(pair, metric), **to_pair(pair))
             )
     return found
 
@@ -237,13 +241,45 @@ def _describe_metric(task: type[Task], name: str) -> MetricAbout:
 def to_metric_value(found: Estimate) -> MetricValue:
     """Turn an estimate into the form of results, where NaN is None."""
     value = None if math.isnan(found.value) else found.value
-    return MetricValue(value=value, low=found.low, high=found.high, note=found.note)
+    return MetricValue(value=value, low=found.low, high=found.high, note=found.note, groups=found.groups)
 
 
-def _find_better(difference: MetricValue, metric: Metric) -> Literal["a", "b"] | None:
-    if difference.low is None or difference.high is None or difference.low <= 0.0 <= difference.high:
-        return None
-    return "a" if (difference.low > 0.0) == (metric.direction == "higher") else "b"
+def to_pair(found: Estimate) -> dict[str, Any]:
+    """Turn a paired difference into the fields that the results of every task have for it."""
+    test = None
+    if found.worse_p is not None:
+        p_a, p_b = found.worse_p
+        as_good = tuple(name for name, p in zip(("a", "b"), found.worse_p, strict=True) if p <= (1.0 - LEVEL) / 2)
+        test = NonInferiority.model_validate({"margin": MARGIN, "p_a": p_a, "p_b": p_b, "as_good": as_good})
+    return {"difference": to_metric_value(found), "p_value": found.p_value, "non_inferiority": test}
+
+
+def _find_better(found: Estimate, metric: Metric) -> Literal["a", "b"] | None:
+    good = "above" if metric.direction == "higher" else "below"
+    side = find_side(to_metric_value(found), NO_DIFFERENCE)
+    return ("a" if side == good else "b") if side in ("above", "below") else None
+
+
+NON_INFERIORITY = (
+    f"As good within {MARGIN}: a one-sided test at {(1 - LEVEL) / 2:.1%} that a model is not worse by more than that"
+)
+
+
+def describe_intervals(over: str, groups: str, rounds: int) -> str:
+    """Say how intervals are made, for the protocol.
+
+    Args:
+        over: What is drawn, in words.
+        groups: The plural of what a group is called.
+        rounds: How many resamples are drawn.
+
+    Returns:
+        The text.
+    """
+    return (
+        f"{LEVEL:.0%}, standard error by bootstrap over {over} ({rounds} rounds, seed {SEED}) times Student's t, of "
+        f"metrics between 0 and 1 on the logit scale; from fewer than {FEWEST_GROUPS} {groups} nothing is claimed"
+    )
 
 
 def _describe_protocol(
@@ -253,8 +289,7 @@ def _describe_protocol(
     chosen = "on the validation data of their own runs"
     return {
         "rows": f"one {task.unit} each; several sets are evaluated together and each alone",
-        "intervals": f"{LEVEL:.0%}, percentile bootstrap over the {task.group_unit} of each row, {rounds} rounds, seed "
-        f"{SEED}",
-        "comparisons": f"paired bootstrap, {rounds} rounds: both models see the same draws",
+        "intervals": describe_intervals(f"the {task.group_unit} of each row", plural(task.group_unit), rounds),
+        "comparisons": f"paired bootstrap, {rounds} rounds: both models see the same draws. {NON_INFERIORITY}",
         "checkpoints": f"chosen {chosen}{'' if is_validation else ', never on the data evaluated here'}",
     }

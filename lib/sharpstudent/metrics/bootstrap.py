@@ -1,9 +1,9 @@
 """Bootstrap over groups: confidence intervals of a metric, and paired differences of two models.
 
 Rows of one group, such as the pictures of one person, are not independent. So a round draws as many groups as there
-are, with replacement, and takes all rows of each. The ends of an interval are percentiles of the metric's values over
-the rounds (Efron & Tibshirani 1993, chapters 8 and 13). All models and seeds see the same drawn groups, so a difference
-is paired.
+are, with replacement, and takes all rows of each (Efron & Tibshirani 1993, chapter 8). The spread of the metric over
+the rounds gives its standard error, and `metrics.intervals` the interval. All models and seeds see the same drawn
+groups, so a difference is paired.
 
 Legend: N rows, S seeds (one table each), G groups, R rounds in blocks of B.
 """
@@ -11,7 +11,6 @@ Legend: N rows, S seeds (one table each), G groups, R rounds in blocks of B.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,34 +19,25 @@ from numpy.typing import NDArray
 from sharpstudent.core.errors import plural
 from sharpstudent.core.types import Table
 from sharpstudent.metrics.checks import MetricError, explain_undefined, name_some, number_names
+from sharpstudent.metrics.intervals import (
+    LEVEL,
+    SHARE,
+    UNBOUNDED,
+    Bounds,
+    Estimate,
+    Sampling,
+    find_difference,
+    find_interval,
+)
 from sharpstudent.metrics.metric import Metric, OnBlock
 
 # How often each group was drawn (B, G). The integer type is as narrow as possible: it is read N times a round.
 GroupCounts = NDArray[np.unsignedinteger[Any] | np.int64]
-LEVEL, SEED = 0.95, 0  # the defaults
+SEED = 0  # the default
 BLOCK_CELLS = 2**18  # draws times rows in one block: it bounds the memory, whatever the number of rounds
 MOST_TRIES = 1000  # attempts to draw a round that holds every stratum
 MOST_UNDEFINED = 0.05  # share of the rounds without a value, above which there is no interval
 Tables = Table | Sequence[Table]  # one model's table, or one table a seed, of the same rows
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A metric on all rows, or a difference of two models, with its interval over groups.
-
-    Attributes:
-        value: The metric or the difference; NaN where it is undefined.
-        low: The lower end; None without an interval.
-        high: The upper end; None without an interval.
-        note: Why there is no value or no interval.
-        p_value: The two-sided p-value of a difference; None without an interval.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    note: str | None = None
-    p_value: float | None = None
 
 
 def compute_interval(
@@ -64,18 +54,18 @@ def compute_interval(
     Args:
         metric: The metric.
         table: The rows of one model, or a list with the rows of the same model at several seeds. Then the value is
-            the mean over the seeds, and its interval shows the spread over groups for these seeds.
+            the mean over the seeds, and its interval holds the spread over groups and that over seeds.
         rounds: How many resamples are drawn. Those without a value are left out; with more than 5 % of them there is
             no interval.
-        level: The share of the resamples between the ends, 0 to 1.
+        level: The confidence, 0 to 1.
         seed: The seed of the draws.
-        group_unit: What the note calls a group where there are fewer than two.
+        group_unit: What notes call a group.
 
     Returns:
         The value with its interval; a note says why there is none.
     """
     tables = join_tables(_list_tables(table), same=metric.strata)
-    return _estimate(metric, [tables], rounds, level, seed, group_unit)[0]
+    return _estimate(metric, [tables], rounds, level, seed, group_unit)
 
 
 def compute_paired(
@@ -95,23 +85,27 @@ def compute_paired(
     Args:
         metric: The metric.
         table_a: The rows of model a, of one seed or of several as in `compute_interval`.
-        table_b: The rows of model b.
+        table_b: The rows of model b: of one seed, or of as many as a has. Then the n-th of both are a pair.
         rounds: How many resamples are drawn.
-        level: The share of the resamples between the ends, 0 to 1.
+        level: The confidence, 0 to 1.
         seed: The seed of the draws.
-        group_unit: What the note calls a group where there are fewer than two.
+        group_unit: What notes call a group.
 
     Returns:
-        The difference with its interval and p-value.
+        The difference with its interval and p-values.
 
     Raises:
-        MetricError: Where the tables do not have the same rows; the message names some.
+        MetricError: Where the tables do not have the same rows; the message names some. Also for several seeds of both
+            models, but not equally many.
     """
     tables_a = _list_tables(table_a)
     joined = join_tables([*tables_a, *_list_tables(table_b)], same=metric.strata)
     sides = [joined[: len(tables_a)], joined[len(tables_a) :]]
-    difference, values = _estimate(metric, sides, rounds, level, seed, group_unit)
-    return difference if difference.low is None else replace(difference, p_value=find_p_value(values))
+    if len(sides[0]) != len(sides[1]) and 1 not in map(len, sides):
+        raise MetricError(
+            f"models have {len(sides[0])} and {len(sides[1])} seeds: give equally many, or one of a model"
+        )
+    return _estimate(metric, sides, rounds, level, seed, group_unit)
 
 
 def resample(
@@ -228,32 +222,6 @@ def build_mean(values: NDArray[np.float64], group_of: NDArray[np.int64]) -> OnBl
     return on_block
 
 
-def find_percentile_interval(value: float, values: NDArray[np.float64], *, level: float) -> Estimate:
-    """Find the percentile interval of a metric.
-
-    Args:
-        value: The value on all rows.
-        values: The values on R resamples (R,).
-        level: The share of the resamples between the ends, 0 to 1.
-
-    Returns:
-        The value with its interval.
-    """
-    low, high = np.quantile(values, [(1.0 - level) / 2, (1.0 + level) / 2])
-    return Estimate(value, float(low), float(high))
-
-
-def find_p_value(differences: NDArray[np.float64]) -> float:
-    """Find the two-sided p-value of differences (R,) on R resamples.
-
-    It is twice the share of resamples on the rarer side of 0, where a difference of 0 counts on both sides. It is the
-    smallest 1 - level whose percentile interval excludes 0 (Davison & Hinkley 1997, chapter 4). The sample itself
-    counts as one more round, so that the p-value is never 0: it is at least 2 / (R + 1).
-    """
-    rarer = min(np.count_nonzero(differences <= 0.0), np.count_nonzero(differences >= 0.0))
-    return min(1.0, 2.0 * (rarer + 1) / (len(differences) + 1))
-
-
 def join_tables(tables: Sequence[Table], *, same: str | None = None) -> list[Table]:
     """Put the rows of all tables in the order of the first one's, matched by `id`.
 
@@ -307,19 +275,16 @@ def check_protocol(rounds: int, level: float) -> None:
 
 def _estimate(
     metric: Metric, sides: Sequence[list[Table]], rounds: int, level: float, seed: int, group_unit: str
-) -> tuple[Estimate, NDArray[np.float64]]:
-    """Estimate the mean over the tables of one side, or the first side's mean minus the second's.
-
-    Returns the estimate, and the values on the draws where there is one.
-    """
+) -> Estimate:
+    """Estimate the mean over the tables of one side, or the first side's mean minus the second's."""
     check_protocol(rounds, level)
-    first, none = sides[0][0], np.empty(0)
-    means = [float(np.mean([metric.value(table) for table in tables])) for tables in sides]
-    value = means[0] if len(sides) == 1 else means[0] - means[1]
+    first = sides[0][0]
+    by_seed = [np.array([metric.value(table) for table in tables]) for tables in sides]
+    value = float(by_seed[0].mean() - (by_seed[1].mean() if len(sides) > 1 else 0.0))
     if np.isnan(value):
-        return Estimate(value, note=f"no value: {explain_undefined(first, metric.strata)}"), none
+        return Estimate(value, note=f"no value: {explain_undefined(first, metric.strata)}")
     if bool((first["group"] == first["group"][0]).all()):
-        return Estimate(value, note=f"no interval: fewer than two {plural(group_unit)}"), none
+        return Estimate(value, note=f"no interval: fewer than two {plural(group_unit)}")
     group_of, strata = _find_groups(metric, first)
     forms = [_build_mean_form(metric, tables, group_of) for tables in sides]
 
@@ -329,12 +294,53 @@ def _estimate(
     try:
         values = resample(on_block, group_of, rounds=rounds, seed=seed, must_hold=strata)
     except MetricError as error:
-        return Estimate(value, note=f"no interval: {error}"), none
+        return Estimate(value, note=f"no interval: {error}")
     defined = values[~np.isnan(values)]
     if len(values) - len(defined) > MOST_UNDEFINED * len(values):
         note = f"no interval: {len(values) - len(defined)} of {len(values)} draws have no value"
-        return Estimate(value, note=note), defined
-    return find_percentile_interval(value, defined, level=level), defined
+        return Estimate(value, note=note)
+    sampling = count_sampling(group_of, strata, group_unit)
+    bounds, share = _find_bounds(metric, [table for tables in sides for table in tables]), metric.falls_with_share
+    if len(sides) == 1:
+        return find_interval(
+            value, defined, sampling, bounds=bounds, by_seed=by_seed[0].tolist(), level=level, falls_with_share=share
+        )
+    if _is_same(*sides):
+        return Estimate(value, value, value, p_value=1.0, groups=sampling.groups)
+    differences: list[float] = (by_seed[0] - by_seed[1]).tolist()
+    sign = 1.0 if metric.direction == "higher" else -1.0
+    return find_difference(value, defined, sampling, bounds=bounds, by_seed=differences, level=level, sign=sign)
+
+
+def count_sampling(group_of: NDArray[np.int64], strata: Sequence[NDArray[np.int64]], unit: str) -> Sampling:
+    """Count the groups that resamples are drawn from.
+
+    Args:
+        group_of: The group of each row (N,), 0 to G - 1.
+        strata: The groups of each class that the metric needs, as in `find_strata`; none for a metric of all rows.
+        unit: What a group is called.
+
+    Returns:
+        The counts.
+    """
+    total = int(group_of.max()) + 1
+    return Sampling(tuple(len(groups) for groups in strata) or (total,), total, unit)
+
+
+def _find_bounds(metric: Metric, tables: Sequence[Table]) -> Bounds:
+    """Find the bounds of a metric. A mean of zeros and ones is a share, whether or not the task says so."""
+    if metric.bounds is None and metric.each is not None:
+        values = np.concatenate([metric.each(table) for table in tables])
+        return SHARE if bool(np.isin(values[~np.isnan(values)], (0.0, 1.0)).all()) else UNBOUNDED
+    return UNBOUNDED if metric.bounds is None else metric.bounds
+
+
+def _is_same(side: Sequence[Table], other: Sequence[Table]) -> bool:
+    """Whether two models gave the same outputs to the last bit."""
+    return len(side) == len(other) and all(
+        a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a if a[name].dtype.kind == "f")
+        for a, b in zip(side, other, strict=True)
+    )
 
 
 def _find_groups(metric: Metric, table: Table) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:

@@ -38,6 +38,11 @@ class Metric:
         each: For a mean over rows: the value of each row (N,), NaN for a row without one. It makes resampling fast.
         on_groups: For any other metric, a fast form for resampling: (table, number of each row's group) -> `OnBlock`.
         strata: A column; each draw must hold all its values, such as both classes of an AUC, or it is drawn again.
+        bounds: The lowest and the highest possible value, infinite where there is none: (0, 1) for a share. Intervals
+            keep to them. None where they are not known; a mean of zeros and ones is taken for a share.
+        falls_with_share: Whether other groups, a share p of all, change the value by at most p of the way to a bound.
+            It holds for means and AUC, but not for an average precision. Where it does, a value that no draw changes
+            has an interval, too.
     """
 
     compute: Callable[[Table, Counts], float]
@@ -49,6 +54,8 @@ class Metric:
     each: Callable[[Table], NDArray[np.float64]] | None = None
     on_groups: Callable[[Table, NDArray[np.int64]], OnBlock] | None = None
     strata: str | None = None
+    bounds: tuple[float, float] | None = None
+    falls_with_share: bool = True
 
     def value(self, table: Table) -> float:
         """Compute the metric of a whole table."""
@@ -95,10 +102,13 @@ def make_mean_metric(
 
 BinaryMetric = Literal["auc", "auc_by_rank", "average_precision", "eer"]
 _BINARY: Mapping[BinaryMetric, dict[str, Any]] = {
-    "auc": {"direction": "higher", "chance": 0.5, "perfect": 1.0, "title": "AUC"},
-    "auc_by_rank": {"direction": "higher", "chance": 0.5, "perfect": 1.0, "title": "AUC"},
-    "average_precision": {"direction": "higher", "perfect": 1.0, "title": "average precision"},
-    "eer": {"direction": "lower", "chance": 0.5, "perfect": 0.0, "title": "EER"},
+    "auc": {"direction": "higher", "chance": 0.5, "perfect": 1.0, "title": "AUC", "bounds": (0.0, 1.0)},
+    "auc_by_rank": {"direction": "higher", "chance": 0.5, "perfect": 1.0, "title": "AUC", "bounds": (0.0, 1.0)},
+    "average_precision": {
+        **{"direction": "higher", "perfect": 1.0, "title": "average precision"},
+        **{"bounds": (0.0, 1.0), "falls_with_share": False},
+    },
+    "eer": {"direction": "lower", "chance": 0.5, "perfect": 0.0, "title": "EER", "bounds": (0.0, 1.0)},
 }
 
 

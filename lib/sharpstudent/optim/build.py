@@ -44,7 +44,10 @@ def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Mo
 def find_weights(model: nn.Module) -> list[Tensor]:
     """The parameters that ASAM scales: all trainable ones except biases.
 
-    The scales of norm layers are among them, as in the code of ASAM's authors.
+    The scales of norm layers are among them, as in the code of ASAM's authors (SamsungLabs/ASAM, asam.py), which scales
+    the parameters with `weight` in their name. Of convolutions, linear and norm layers these are the same. Parameters
+    that are neither weights nor biases by name, such as position embeddings, class tokens and layer scales, are scaled
+    here but not there: they multiply or join activations as weights do.
     """
     return [p for name, p in model.named_parameters() if p.requires_grad and not name.endswith("bias")]
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.report.page import format_pairs
-from sharpstudent.report.results import MetricValue, ModelBase, PairBase
+from sharpstudent.report.results import ModelBase, PairBase
 from sharpstudent.report.text import DASH, format_count, format_difference, format_p_value, shorten_names
 from sharpstudent.report.text_table import (
     COSTS,
@@ -24,6 +25,7 @@ from sharpstudent.report.text_table import (
     list_heads,
     text_cell,
 )
+from sharpstudent.report.verdict import describe_as_good, is_of_few
 
 
 def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> TextTable:
@@ -118,19 +120,23 @@ def _build_pair(one: PairBase, names: Mapping[str, str], columns: Sequence[PairC
 P_VALUE: PairColumn = (Cell("p"), lambda one: Cell(format_p_value(one.p_value)))
 
 
-def describe_better(found: MetricValue, better: str | None) -> str:
+def describe_better(pair: PairBase, better: str | None) -> str:
     """Say in words how a difference reads.
 
     Args:
-        found: The difference with its interval.
+        pair: The two models.
         better: `a` or `b` where the interval leaves 0 out, else None.
 
     Returns:
-        `first is better`, `within noise`, or the like.
+        `first is better`, `within noise`, or the like, and which is as good as the other.
     """
+    found = pair.difference
     if found.low is None or found.high is None:
         return "no interval"
-    return {"a": "first is better", "b": "second is better"}.get(better or "", "within noise")
+    if is_of_few(found):
+        return f"no claim: {found.groups} of {FEWEST_GROUPS} groups"
+    words = {"a": "first is better", "b": "second is better"}.get(better or "", "within noise")
+    return f"{words}{describe_as_good(pair, ('first', 'second'))}"
 
 
 def build_sets(

@@ -155,7 +155,7 @@ def _build_pairs(results: EvaluationResults) -> TextTable:
     for one in results.comparisons:
         base, _, part = one.metric.partition("@")
         pairs.setdefault(f"{_title(results.metrics[base])}{f', {part}' if part else ''}", []).append(one)
-    columns = [(text_cell("Conclusion"), lambda one: text_cell(describe_better(one.difference, one.better))), P_VALUE]
+    columns = [(text_cell("Conclusion"), lambda one: text_cell(describe_better(one, one.better))), P_VALUE]
     return build_pairs("Pairs of models on the same rows", pairs, columns)
 
 

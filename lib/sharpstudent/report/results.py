@@ -36,12 +36,15 @@ class MetricValue(Plain):
         low: The lower end of the interval; null where there is none.
         high: The upper end of the interval; null where there is none.
         note: Why there is no value or no interval, or what to keep in mind.
+        groups: The number of groups, such as people, that the interval rests on: where classes are in different
+            groups, fewer than there are. Below 10 it supports no claim. Null where there is no interval.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     note: str | None = None
+    groups: int | None = None
 
 
 class CostResult(Plain):
@@ -122,6 +125,22 @@ class ModelBase(Plain):
     notes: tuple[str, ...] = ()
 
 
+class NonInferiority(Plain):
+    """The test whether one of two models is as good as the other, but for a margin: a claim of its own.
+
+    Attributes:
+        margin: How much worse still counts as equally good, in units of the metric.
+        p_a: The one-sided p-value of "a is worse than b by the margin or more".
+        p_b: The one-sided p-value of "b is worse than a by the margin or more".
+        as_good: `a` and `b` where their p-value is at most 0.025.
+    """
+
+    margin: float
+    p_a: float
+    p_b: float
+    as_good: tuple[Literal["a", "b"], ...]
+
+
 class PairBase(Plain):
     """What the results of every task say of two models; the subclasses explain the fields."""
 
@@ -129,6 +148,7 @@ class PairBase(Plain):
     b: str
     difference: MetricValue
     p_value: float | None
+    non_inferiority: NonInferiority | None = None
 
 
 class ResultsBase(Plain):
@@ -202,8 +222,10 @@ class PairResult(PairBase):
         b: Name of the second model.
         metric: The metric that is compared, NAME or NAME@SET.
         difference: The metric of a minus that of b, paired.
-        p_value: The two-sided p-value of the difference.
-        better: `a` or `b` where the interval leaves 0 out, else null.
+        p_value: The two-sided p-value of the difference; null without an interval, and below 10 groups.
+        non_inferiority: Whether one is as good as the other; null where there is no p-value, and for a metric that is
+            no share.
+        better: `a` or `b` where the interval leaves 0 out and rests on 10 groups or more, else null.
     """
 
     metric: str

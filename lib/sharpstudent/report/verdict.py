@@ -12,6 +12,7 @@ from itertools import product
 from typing import Literal, TypeVar
 
 from sharpstudent.core.errors import format_count_of
+from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.models.widths import Lighter, is_clearly_less
 from sharpstudent.report.results import (
     CostResult,
@@ -20,6 +21,7 @@ from sharpstudent.report.results import (
     MetricAbout,
     MetricValue,
     ModelBase,
+    PairBase,
     PairResult,
     Role,
 )
@@ -30,12 +32,14 @@ from sharpstudent.report.text import (
     format_bytes,
     format_macs,
     format_milliseconds,
+    format_p_value,
     format_parameters,
     lower_first,
 )
 
 Model = TypeVar("Model", bound=ModelBase)
-Side = Literal["above", "below", "open", "unknown"]
+Pair = TypeVar("Pair", bound=PairBase)
+Side = Literal["above", "below", "open", "few", "unknown"]
 NO_DIFFERENCE = 0.0
 MOST_DIGITS = 6  # no sentence claims a difference that this many digits do not show
 
@@ -49,13 +53,63 @@ def find_side(estimate: MetricValue | None, reference: float) -> Side:
 
     Returns:
         `above` or `below` where the whole interval lies there, `open` where it covers, touches or nearly touches the
-        reference, `unknown` where there is no interval.
+        reference, `few` where it rests on too few groups for any claim, `unknown` where there is no interval.
     """
     if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return "unknown"
+    if is_of_few(estimate):
+        return "few"
     if round(estimate.low, MOST_DIGITS) > reference:
         return "above"
     return "below" if round(estimate.high, MOST_DIGITS) < reference else "open"
+
+
+def is_of_few(estimate: MetricValue) -> bool:
+    """Whether an interval rests on too few groups for any claim."""
+    return estimate.groups is not None and estimate.groups < FEWEST_GROUPS
+
+
+def explain_open(estimate: MetricValue | None, reference: str, group_unit: str) -> str:
+    """Say why nothing is claimed from an interval that is neither above nor below a reference.
+
+    Args:
+        estimate: The value with its interval; None for one that does not exist.
+        reference: The reference in words, such as `0`.
+        group_unit: What a group is called.
+
+    Returns:
+        The reason, to be put after a comma.
+    """
+    if estimate is None or estimate.low is None:
+        return "there is no interval"
+    if is_of_few(estimate):
+        return describe_few(estimate, group_unit)
+    return f"the interval covers {reference}"
+
+
+def describe_few(estimate: MetricValue, group_unit: str) -> str:
+    """Say that an interval rests on too few groups: `it rests on 5 people, and a claim needs 10`."""
+    return f"it rests on {format_count_of(estimate.groups or 0, group_unit)}, and a claim needs {FEWEST_GROUPS}"
+
+
+def describe_as_good(pair: PairBase, names: tuple[str, str]) -> str:
+    """Say which of two models is shown to be as good as the other, but for the margin.
+
+    Args:
+        pair: The two models.
+        names: The names of a and b.
+
+    Returns:
+        A clause to be added to a sentence, with what separates it; "" where it is shown of neither.
+    """
+    test = pair.non_inferiority
+    if test is None or not test.as_good:
+        return ""
+    margin = _round(test.margin, (NO_DIFFERENCE,), digits=2).removeprefix("0")
+    if len(test.as_good) == 2:
+        return f"; each is as good as the other within {margin} (p {format_p_value(max(test.p_a, test.p_b))})"
+    good, other = names if test.as_good == ("a",) else names[::-1]
+    return f"; {good} is as good as {other} within {margin} (p {format_p_value(min(test.p_a, test.p_b))})"
 
 
 def describe_estimate(estimate: MetricValue, *more: str, references: tuple[float, ...] = ()) -> str:
@@ -106,7 +160,17 @@ def describe_share(share: float) -> str:
 def turn(estimate: MetricValue) -> MetricValue:
     """Swap the two sides of a difference: a minus b becomes b minus a."""
     value, low, high = (None if v is None else 0.0 - v for v in (estimate.value, estimate.high, estimate.low))
-    return MetricValue(value=value, low=low, high=high, note=estimate.note)
+    return estimate.model_copy(update={"value": value, "low": low, "high": high})
+
+
+def turn_pair(pair: Pair) -> Pair:
+    """Swap the two models of a pair."""
+    test = pair.non_inferiority
+    if test is not None:
+        as_good = tuple(name for name in ("a", "b") if {"a": "b", "b": "a"}[name] in test.as_good)
+        test = test.model_copy(update={"p_a": test.p_b, "p_b": test.p_a, "as_good": as_good})
+    changes = {"a": pair.b, "b": pair.a, "difference": turn(pair.difference), "non_inferiority": test}
+    return pair.model_copy(update=changes)
 
 
 def join(parts: list[str]) -> str:
@@ -334,7 +398,6 @@ def _compare_latencies(a: CostResult, b: CostResult) -> str:
     return "same" if difference <= NEAR * slower else "noisy"
 
 
-FEW_GROUPS = 20
 _ANSWERS = {"a": "helped", "b": "hurt"}
 
 
@@ -364,7 +427,10 @@ def _write_headline(
             found = next((one for one in pairs if one.metric == first and (one.a, one.b) == names), None)
             if found is not None and found.better is not None:
                 return f"{subject} {_ANSWERS[found.better]}."
-            return f"Whether {lower_first(subject)} helped cannot be told from this data."
+            why = ""
+            if found is not None and find_side(found.difference, NO_DIFFERENCE) == "few":
+                why = f": {describe_few(found.difference, results.group_unit)}"
+            return f"Whether {lower_first(subject)} helped cannot be told from this data{why}."
     about = results.metrics[first]
     values = [(model.metrics[first].value, model) for model in results.models]
     known = [(value, model) for value, model in values if value is not None]
@@ -373,8 +439,10 @@ def _write_headline(
     value, model = (max if about.direction == "higher" else min)(known, key=lambda one: one[0])
     title = capitalize_first(about.title)
     if len(results.models) == 1:
-        return f"{title} {value:{about.format}}{_describe_chance(model, first, about)}."
-    return f"Best {about.title}: {clean_name(model.name)} ({value:{about.format}})."
+        return f"{title} {value:{about.format}}{_describe_chance(model, first, about, results.group_unit)}."
+    few = model.metrics[first]
+    why = f"; no claim is made, {describe_few(few, results.group_unit)}" if is_of_few(few) else ""
+    return f"Best {about.title}: {clean_name(model.name)} ({value:{about.format}}){why}."
 
 
 def _describe_pair(results: EvaluationResults, pair: PairResult, by_role: Mapping[str, EvaluatedModel]) -> str:
@@ -384,9 +452,10 @@ def _describe_pair(results: EvaluationResults, pair: PairResult, by_role: Mappin
         names = (f"the student {names[0]}", f"its teacher {names[1]}")
     end = "" if about.direction == "higher" else ", where lower is better"
     if pair.better is None:
-        why = "there is no interval" if pair.difference.low is None else "the interval covers 0"
+        why = explain_open(pair.difference, "0", results.group_unit)
         text = f"difference in {about.title} {describe_difference(pair.difference, over)}{end}"
-        return f"Which of {names[0]} and {names[1]} is better cannot be told, {why}: {text}."
+        good = describe_as_good(pair, names)
+        return f"Which of {names[0]} and {names[1]} is better cannot be told, {why}: {text}{good}."
     better, worse = names if pair.better == "a" else names[::-1]
     difference = pair.difference if pair.better == "a" else turn(pair.difference)
     text = f"difference in {about.title} {describe_difference(difference, over)}{end}"
@@ -404,11 +473,11 @@ def _describe_metrics(results: EvaluationResults, model: EvaluatedModel) -> list
             continue
         references = () if about.chance is None else (about.chance,)
         text = describe_estimate(estimate, _describe_size(results), references=references)
-        lines.append(f"{subject} is {text}{_describe_chance(model, name, about)}.")
+        lines.append(f"{subject} is {text}{_describe_chance(model, name, about, results.group_unit)}.")
     return lines
 
 
-def _describe_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> str:
+def _describe_chance(model: EvaluatedModel, name: str, about: MetricAbout, group_unit: str) -> str:
     """Say whether a value is better than guessing, where the value of guessing is known."""
     if about.chance is None:
         return ""
@@ -416,6 +485,8 @@ def _describe_chance(model: EvaluatedModel, name: str, about: MetricAbout) -> st
     guess = f"chance ({_round(about.chance, ())})"
     if side == "unknown":
         return f", without an interval, so that whether it is better than {guess} cannot be told"
+    if side == "few":
+        return f"; whether it is better than {guess} cannot be told, {describe_few(model.metrics[name], group_unit)}"
     if side == "open":
         return f", which cannot be distinguished from {guess}"
     return f", {'better' if side == good else 'worse'} than {guess}"
@@ -428,9 +499,9 @@ def _describe_size(results: EvaluationResults) -> str:
 
 
 def _warn_of_few(results: EvaluationResults) -> list[str]:
-    """Warn of few groups: a percentile bootstrap is then too narrow (Davison & Hinkley 1997, section 5.2)."""
+    """Say that there are too few groups for any claim (metrics/intervals.py)."""
     groups = sum(one.groups for one in results.data)
-    if groups >= FEW_GROUPS:
+    if groups >= FEWEST_GROUPS:
         return []
     count = format_count_of(groups, results.group_unit)
-    return [f"There are only {count}: intervals over so few are too narrow."]
+    return [f"There {'is' if groups == 1 else 'are'} only {count}: a claim needs {FEWEST_GROUPS}."]

@@ -62,5 +62,8 @@ METRICS: dict[str, Metric] = {
     "accuracy": make_mean_metric(_find_right, chance=0.5, perfect=1.0, format=".1%"),
     "ap": make_binary_metric("average_precision", compute_margins, title="AP"),
     "eer": make_binary_metric("eer", compute_margins),
-    "video_auc": Metric(_compute_video_auc, "higher", chance=0.5, perfect=1.0, title="video AUC", strata="label"),
+    "video_auc": Metric(
+        _compute_video_auc,
+        **{"chance": 0.5, "perfect": 1.0, "title": "video AUC", "strata": "label", "bounds": (0.0, 1.0)},
+    ),
 }

@@ -14,7 +14,7 @@ import torch
 
 from sharpstudent.core.errors import Problem
 from sharpstudent.core.types import Direction, Table
-from sharpstudent.metrics.bootstrap import Estimate, compute_interval, compute_paired
+from sharpstudent.metrics.bootstrap import compute_interval, compute_paired
 from sharpstudent.metrics.calibration import (
     compute_brier,
     compute_ece,
@@ -22,6 +22,7 @@ from sharpstudent.metrics.calibration import (
     describe_temperature,
     fit_temperature,
 )
+from sharpstudent.metrics.intervals import Estimate
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.models.teachers import TeacherEnsemble
 from sharpstudent.task import Task, plural
@@ -271,7 +272,7 @@ def _check_worse(model: CheckedModel, other: CheckedModel, advice: str) -> list[
         return []
     paired = compute_paired(metric, model.table, other.table, rounds=ROUNDS, seed=0, group_unit=task.group_unit)
     best = paired.high if metric.direction == "higher" else paired.low
-    if best is None or not metric.is_better(0.0, best):
+    if best is None or paired.p_value is None or not metric.is_better(0.0, best):
         return []
     return [
         f"{model.name} is worse than {other.name}: {task.title(task.default_metric)} {model.shown} against "

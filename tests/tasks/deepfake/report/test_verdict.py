@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sharpstudent.models.widths import Lighter
-from sharpstudent.report.results import CostResult, MetricValue, Role
+from sharpstudent.report.results import CostResult, MetricValue, NonInferiority, Role
 from sharpstudent.report.text import format_macs
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
@@ -24,7 +24,7 @@ from sharpstudent.tasks.deepfake.report.results import (
     OperatingPointResult,
     Results,
 )
-from sharpstudent.tasks.deepfake.report.verdict import write_verdict
+from sharpstudent.tasks.deepfake.report.verdict import write_headed_verdict, write_verdict
 
 Triple = tuple[float, float, float]
 CLAIMS = ("helped", "hurt", "better than", "ahead of", "behind its", "lighter")
@@ -386,8 +386,10 @@ def test_false_alarms_are_those_at_the_stored_threshold_and_compared_with_its_ta
 
 
 def test_zero_observed_errors_are_not_reported_as_an_error_rate_of_zero() -> None:
-    line = decide((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    assert "calls none of the 168 real frames (of 42 people: up to 7.1 % of others cannot be ruled out)" in line
+    line = decide((0.0, 0.0, 0.069), (1.0, 0.931, 1.0))
+    assert "calls none of the 168 real frames (up to 6.9 % of others cannot be ruled out)" in line
+    assert "whether this is more or less than 1 % cannot be told" in line
+    assert "fewer than" not in line
     assert "misses all of the 168 fake frames" in line
 
 
@@ -496,6 +498,45 @@ def test_no_sentence_claims_a_difference_whose_interval_covers_0(
             assert has_line(up)
     helped = [line for line in lines if "helped" in line]
     assert len(helped) == has_line("Distillation helped") + has_line("Stage 2 as a whole helped")
+
+
+@pytest.mark.parametrize(("groups", "is_claimed"), [(9, False), (10, True), (42, True)])
+def test_below_the_fewest_people_no_sentence_and_no_headline_claims_anything_and_both_say_why(
+    groups: int, is_claimed: bool
+) -> None:
+    def limit(one: MetricValue) -> MetricValue:
+        return one if one.low is None else one.model_copy(update={"groups": groups})
+
+    def limit_figures(one: ModelResult) -> ModelResult:
+        return one.model_copy(update={"figures": {name: limit(found) for name, found in one.figures.items()}})
+
+    whole = four((0.02, 0.004, 0.036))
+    models = tuple(map(limit_figures, whole.models))
+    compared = tuple(one.model_copy(update={"difference": limit(one.difference)}) for one in whole.comparisons)
+    made = [whole.model_copy(update={"models": models, "comparisons": compared})]
+    alone = tuple(one.model_copy(update={"role": "model"}) for one in models[:2])
+    made.append(results(*alone, comparisons=(compared[1].model_copy(update={"a": "teacher"}),)))
+    made.append(results(alone[0]))
+    for one in made:
+        headline, *lines = write_headed_verdict(one)
+        claims = [
+            line for line in lines if any(claim in line.replace("whether it is better than", "") for claim in CLAIMS)
+        ]
+        assert bool(claims) == is_claimed, claims
+        assert (f"rests on {groups} people, and a claim needs 10" in headline) == (not is_claimed)
+        assert is_claimed or "helped on" not in headline
+
+
+def test_as_good_within_the_margin_is_said_only_where_its_own_test_shows_it() -> None:
+    def write(*as_good: str) -> str:
+        test = NonInferiority.model_validate({"margin": 0.01, "p_a": 0.004, "p_b": 0.3, "as_good": as_good})
+        pair = compare("student", "hard", (-0.002, -0.008, 0.004)).model_copy(update={"non_inferiority": test})
+        return write_verdict(results(model("student", "distilled"), model("hard", "control"), comparisons=(pair,)))[0]
+
+    assert "student is as good as hard within .01 (p .004)" in write("a")
+    assert "hard is as good as student within .01" in write("b")
+    assert "each is as good as the other within .01 (p .300)" in write("a", "b")
+    assert "as good" not in write()
 
 
 @settings(max_examples=100, deadline=None)

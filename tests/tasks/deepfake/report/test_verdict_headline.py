@@ -95,9 +95,9 @@ def test_without_metrics_nothing_is_claimed(role: Role) -> None:
     assert "Nothing is known" in write(make_results(make_model("M", role)))
 
 
-@pytest.mark.parametrize(("people", "is_warned"), [(4, True), (19, True), (20, False), (42, False)])
-def test_few_people_are_said_to_make_intervals_too_narrow(people: int, is_warned: bool) -> None:
+@pytest.mark.parametrize(("people", "is_warned"), [(4, True), (9, True), (10, False), (42, False)])
+def test_people_too_few_for_any_claim_are_said_to_be_so(people: int, is_warned: bool) -> None:
     model = make_model("M", "model", data=(0.9, 0.8, 0.95))
     counted = model.model_copy(update={"figures": {**model.figures, "people_count@data": MetricValue(value=people)}})
-    warned = [line for line in write_verdict(make_results(counted)) if "are too narrow" in line]
-    assert warned == ([f"data has only {people} people: intervals over so few are too narrow."] * is_warned)
+    warned = [line for line in write_verdict(make_results(counted)) if "a claim needs" in line]
+    assert warned == ([f"data has only {people} people: a claim needs 10."] * is_warned)

@@ -16,6 +16,7 @@ import numpy as np
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_text_atomically
+from sharpstudent.evaluation.compare import NON_INFERIORITY, describe_intervals
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measurements, Session, say_verdict
 from sharpstudent.metrics.checks import MetricError
@@ -26,10 +27,8 @@ from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames, join_frames
 from sharpstudent.tasks.deepfake.report.card import render_model_card
 from sharpstudent.tasks.deepfake.report.from_frames import (
-    LEVEL,
     PAIRED_ROUNDS,
     ROUNDS,
-    SEED,
     build_comparisons,
     build_drawings,
     build_metrics,
@@ -187,9 +186,9 @@ def _describe_protocol(
         else "none",
         "faces": "; ".join(dict.fromkeys(data.faces_rule for data in data)),
         "no decision": "frames without a face are counted, and are part of no metric",
-        "intervals": f"{LEVEL:.0%}, percentile bootstrap over people (clips where people are not known), "
-        f"{request.rounds} rounds, seed {SEED}",
-        "comparisons": f"paired bootstrap over people, {PAIRED_ROUNDS} rounds: both models see the same drawn people",
+        "intervals": describe_intervals("people (clips where people are not known)", "people", request.rounds),
+        "comparisons": f"paired bootstrap over people, {PAIRED_ROUNDS} rounds: both models see the same drawn people. "
+        + NON_INFERIORITY,
         "thresholds": _tell_thresholds(calibrations),
         "checkpoints": "chosen on the validation data of their own runs"
         + ("" if any(data.kind == "validation" for data in data) else ", never on the data evaluated here"),
@@ -204,8 +203,8 @@ def _describe_run_protocol(has_videos: bool) -> dict[str, str]:
         "videos": "scored by the mean of their frames' probabilities, their maximum, and the mean of the highest tenth"
         if has_videos
         else "none: every clip is a single picture",
-        "intervals": f"{LEVEL:.0%}, percentile bootstrap over people, {ROUNDS} rounds, seed {SEED}",
-        "comparisons": f"paired bootstrap over people, {PAIRED_ROUNDS} rounds",
+        "intervals": describe_intervals("people", "people", ROUNDS),
+        "comparisons": f"paired bootstrap over people, {PAIRED_ROUNDS} rounds. {NON_INFERIORITY}",
         "thresholds": "a probability of one half, and those chosen on this same data: their rates are optimistic",
     }
 

@@ -255,7 +255,7 @@ def measure_robustness(
 ) -> dict[str, tuple[CorruptionCurve, ...]]:
     """Measure the curves of each model over the frames of all sets together.
 
-    A face that cannot be read has no decision. Intervals are over people: 95 %, percentile bootstrap.
+    A face that cannot be read has no decision. Intervals are over people: 95 %, by bootstrap.
 
     Args:
         models: The models with unique names, on `device`: images (B, 3, S, S) -> Outputs with logits (B, 2).

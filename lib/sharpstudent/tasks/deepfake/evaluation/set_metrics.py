@@ -30,16 +30,10 @@ from sharpstudent.metrics.binary import (
     describe_resolution,
     to_logits,
 )
-from sharpstudent.metrics.bootstrap import (
-    Estimate,
-    GroupCounts,
-    check_protocol,
-    find_percentile_interval,
-    find_strata,
-    resample,
-)
+from sharpstudent.metrics.bootstrap import GroupCounts, check_protocol, find_strata, resample
 from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import MetricError, check_threshold, number_pairs
+from sharpstudent.metrics.intervals import SHARE, Bounds, Estimate, Sampling, find_interval
 from sharpstudent.tasks.deepfake.evaluation.frames import (
     MAX,
     MEAN,
@@ -70,6 +64,8 @@ class SetMetric:
         compute: Computes its value from margins (N,) and labels (N,).
         of_draws: Computes its values on resamples, for a metric that is computed from the ROC; else None.
         of_sums: Builds a function of its values on resamples, for a metric made of sums over groups; else None.
+        bounds: Its lowest and highest possible value, as in `Metric`.
+        falls_with_share: As in `Metric`.
     """
 
     name: str
@@ -77,6 +73,8 @@ class SetMetric:
     compute: Callable[[Margins, Labels], float]
     of_draws: drawn.DrawStatistic | None = None
     of_sums: drawn.SumStatistic | None = None
+    bounds: Bounds = SHARE
+    falls_with_share: bool = True
 
 
 ANY, FAKES, REALS, BOTH = frozenset[int](), frozenset({1}), frozenset({0}), frozenset({0, 1})
@@ -86,13 +84,19 @@ def list_set_metrics(thresholds: Mapping[str, float]) -> list[SetMetric]:
     """List all metrics in the order of reports. thresholds: log-odds by name, besides `half`."""
     return [
         SetMetric("auc", BOTH, compute_auc, drawn.compute_aucs),
-        SetMetric("ap", BOTH, compute_average_precision, drawn.compute_average_precisions),
+        SetMetric("ap", BOTH, compute_average_precision, drawn.compute_average_precisions, falls_with_share=False),
         SetMetric("eer", BOTH, compute_eer, drawn.compute_eers),
         *(_build_at_fpr(wanted) for wanted in FPRS),
         *(metric for name, value in {**HALF, **thresholds}.items() for metric in _build_at_threshold(name, value)),
         SetMetric("brier", ANY, lambda m, y: compute_brier(to_logits(m), y), of_sums=drawn.build_briers),
         SetMetric("ece", ANY, lambda m, y: compute_ece(to_logits(m), y), of_sums=drawn.build_eces),
-        SetMetric("log_loss", ANY, lambda m, y: compute_log_loss(to_logits(m), y), of_sums=drawn.build_log_losses),
+        SetMetric(
+            "log_loss",
+            ANY,
+            lambda m, y: compute_log_loss(to_logits(m), y),
+            of_sums=drawn.build_log_losses,
+            bounds=(0.0, float("inf")),
+        ),
     ]
 
 
@@ -103,7 +107,8 @@ def name_at_fpr(wanted: float) -> str:
 
 def _build_at_fpr(wanted: float) -> SetMetric:
     on_draws = partial(drawn.compute_tprs_at_fpr, wanted=wanted)
-    return SetMetric(name_at_fpr(wanted), BOTH, partial(compute_tpr_at_fpr, wanted=wanted), on_draws)
+    compute = partial(compute_tpr_at_fpr, wanted=wanted)
+    return SetMetric(name_at_fpr(wanted), BOTH, compute, on_draws, falls_with_share=False)
 
 
 def _build_at_threshold(name: str, threshold: float) -> list[SetMetric]:
@@ -127,7 +132,7 @@ class Resampling:
 
     Attributes:
         rounds: How many resamples are drawn.
-        level: The confidence level: the share of the resamples between the ends of an interval.
+        level: The confidence level.
         seed: The seed of the draws.
         metrics: The names of the metrics that get an interval; None for all that can have one.
         of_parts: Whether the metrics of each source and kind of fake get intervals, too.
@@ -209,8 +214,22 @@ def _add_intervals(found: SetMetrics, rows: FrameTable, metrics: Sequence[SetMet
         for metric in metrics:
             found.notes[metric.name] = "; ".join(filter(None, (found.notes.get(metric.name), why)))
         return
-    for name, values in _resample(metrics, rows, group_of.astype(np.int64), resampling).items():
-        found.intervals[name] = find_percentile_interval(found.values[name], values, level=resampling.level)
+    draws = _resample(metrics, rows, group_of.astype(np.int64), resampling)
+    people_of = {label: len(np.unique(group_of[rows.labels == label])) for label in (0, 1)}
+    for metric in metrics:
+        sizes = tuple(people_of[label] for label in sorted(metric.needs)) or (len(people),)
+        total = len(people) if len(sizes) != 1 else sizes[0]
+        estimate = find_interval(
+            found.values[metric.name],
+            draws[metric.name],
+            Sampling(sizes, total, "person"),
+            bounds=metric.bounds,
+            level=resampling.level,
+            falls_with_share=metric.falls_with_share,
+        )
+        found.intervals[metric.name] = estimate
+        if estimate.note is not None:
+            found.notes[metric.name] = "; ".join(filter(None, (found.notes.get(metric.name), estimate.note)))
 
 
 def _resample(

@@ -11,8 +11,8 @@ import re
 from sharpstudent.core.errors import format_count_of
 from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import clean_name
-from sharpstudent.report.verdict import describe_rate, describe_share, find_side, join
-from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, ReportSet, describe_auc
+from sharpstudent.report.verdict import describe_few, describe_rate, describe_share, find_side, is_of_few, join
+from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, GROUP, ReportSet, describe_auc
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
     CorruptionCurve,
@@ -21,12 +21,20 @@ from sharpstudent.tasks.deepfake.report.results import (
 )
 
 FRAME_AUC, VIDEO_AUC = "frame_auc", "video_auc_mean"
+NOT_SHOWN = ("open", "below", "few")  # sides of chance on which a model is not shown to be better
 _AGAINST_CHANCE = {
     "above": "better than chance",
     "below": "worse than chance; perhaps its classes are swapped",
     "open": "which cannot be distinguished from chance (.5)",
     "unknown": "without an interval, so that whether it is better than chance cannot be told",
 }
+
+
+def _compare_with_chance(auc: MetricValue) -> str:
+    side = find_side(auc, CHANCE)
+    if side == "few":
+        return f"of which it cannot be told whether it is better than chance: {describe_few(auc, GROUP)}"
+    return _AGAINST_CHANCE[side]
 
 
 def describe_separation(model: ModelResult, sets: list[ReportSet]) -> list[str]:
@@ -52,13 +60,13 @@ def describe_separation(model: ModelResult, sets: list[ReportSet]) -> list[str]:
             continue
         text = (
             f"{where} {clean_name(model.name)} separates real from fake with a frame AUC of "
-            f"{describe_auc(found, dataset.describe_size(model))}, {_AGAINST_CHANCE[find_side(found, CHANCE)]}"
+            f"{describe_auc(found, dataset.describe_size(model))}, {_compare_with_chance(found)}"
         )
         video = dataset.find(model, VIDEO_AUC)
         if video is not None and video.value is not None and dataset.has_videos(model):
             text += (
                 f"; by video (mean of its frames) {describe_auc(video, dataset.describe_size(model, 'video'))}, "
-                f"{_AGAINST_CHANCE[find_side(video, CHANCE)]}"
+                f"{_compare_with_chance(video)}"
             )
         lines.append(f"{text}.")
     return lines
@@ -92,7 +100,7 @@ def describe_kinds(model: ModelResult, sets: list[ReportSet]) -> list[str]:
             f"Whether {clean_name(model.name)} is worse at some kinds of fake than at others cannot be told from these "
             f"intervals: lowest for {hard}, highest for {easy}."
         )
-    blind = [title for title, auc in kinds if find_side(auc, CHANCE) in ("open", "below")]
+    blind = [title for title, auc in kinds if find_side(auc, CHANCE) in NOT_SHOWN]
     if blind:
         text += f" It is not shown to be better than chance at {join(blind)}."
     return [text]
@@ -120,7 +128,7 @@ def describe_robustness(model: ModelResult) -> list[str]:
             f"That any corruption harms {clean_name(model.name)} is not shown by these intervals; lowest {tried} is "
             f"{where}: {details}"
         )
-    if find_side(point.auc, CHANCE) in ("open", "below"):
+    if find_side(point.auc, CHANCE) in NOT_SHOWN:
         text += "; there it is not shown to be better than chance"
     return [f"{text}."]
 
@@ -133,13 +141,14 @@ def _describe_novelty(kind: str, dataset: ReportSet, sets: list[ReportSet]) -> s
 
 def _is_apart(lower: MetricValue, higher: MetricValue) -> bool:
     """Whether two intervals leave a gap; this is stricter than a paired test of the difference."""
-    return lower.high is not None and higher.low is not None and lower.high < higher.low
+    if is_of_few(lower) or is_of_few(higher) or lower.high is None or higher.low is None:
+        return False
+    return lower.high < higher.low
 
 
 HALF = "half"
 PREFERRED = ("fpr_1pct", "eer", "youden")  # the verdict uses the first of these thresholds that is stored
 BELIEVABLE, UNBELIEVABLE = 0.05, 0.10  # ECE: up to the first probabilities may be trusted, above the second not
-RULE_OF_THREE = 3.0  # where none of n is seen, the rate is below 3 / n at 95 % (Hanley & Lippman-Hand 1983)
 
 
 def describe_false_alarms(model: ModelResult, sets: list[ReportSet]) -> list[str]:
@@ -260,23 +269,28 @@ def _count_undecided(
 def _describe_errors(estimate: MetricValue, dataset: ReportSet, model: ModelResult, kind: str) -> str:
     """Format an error rate, `2.3 % (...) of the real frames`; where it is 0, also how many there may still be."""
     count = dataset.count(model, f"frame_count_{kind}")
-    frames = f"{kind} frames" if count is None else f"{count:,} {kind} frames"
-    people = dataset.count(model, "people_count")
-    is_flat = estimate.low is not None and estimate.low == estimate.high == estimate.value
-    if not is_flat or estimate.value not in (0.0, 1.0):
+    frames = f"{kind} frames" if count is None else format_count_of(count, f"{kind} frame")
+    if estimate.value not in (0.0, 1.0):
         return f"{describe_rate(estimate)} of {'the ' if count is None else ''}{frames}"
-    which = f"none of the {frames}" if estimate.value == 0.0 else f"all of the {frames}"
-    if people is None or people <= RULE_OF_THREE:
+    if count == 1:
+        which = f"{'not ' if estimate.value == 0.0 else ''}the only {kind} frame"
+    else:
+        which = f"none of the {frames}" if estimate.value == 0.0 else f"all of the {frames}"
+    if estimate.low is None or estimate.high is None or is_of_few(estimate):
         return f"{which} (too few to say how rare the other case is)"
-    over = format_count_of(people, "person")
-    return f"{which} (of {over}: up to {describe_share(RULE_OF_THREE / people)} of others cannot be ruled out)"
+    others = estimate.high if estimate.value == 0.0 else 1.0 - estimate.low
+    over = "" if estimate.groups is None else f"of {format_count_of(estimate.groups, GROUP)}: "
+    return f"{which} ({over}up to {describe_share(others)} of others cannot be ruled out)"
 
 
 def _compare_with_wanted(alarms: MetricValue, name: str) -> str:
     """Compare the false alarms with the rate that the threshold was chosen for."""
     wanted = re.fullmatch(r"fpr_([\d.]+)pct", name)
     side = "open" if wanted is None else find_side(alarms, float(wanted[1]) / 100)
-    return {"above": ", more than it was chosen for", "below": ", fewer than it was chosen for"}.get(side, "")
+    if wanted is None:
+        return ""
+    words = {"above": ", more than it was chosen for", "below": ", fewer than it was chosen for"}
+    return words.get(side, f" (whether this is more or less than {wanted[1]} % cannot be told)")
 
 
 def _describe_prevalence(model: ModelResult, dataset: ReportSet) -> str:

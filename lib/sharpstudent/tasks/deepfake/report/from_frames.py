@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.evaluation.compare import to_metric_value
+from sharpstudent.evaluation.compare import to_pair
 from sharpstudent.metrics.binary import to_logits
 from sharpstudent.metrics.bootstrap import compute_paired
 from sharpstudent.metrics.calibration import compute_reliability_of_positive as compute_reliability_of_fake
 from sharpstudent.metrics.curves import Curve, compute_det, compute_pr, compute_roc
+from sharpstudent.metrics.intervals import LEVEL
 from sharpstudent.metrics.metric import make_binary_metric
 from sharpstudent.report.results import MetricValue
 from sharpstudent.tasks.deepfake.evaluation.frames import (
@@ -48,7 +49,7 @@ from sharpstudent.tasks.deepfake.report.results import (
     ScoreHistogram,
 )
 
-ROUNDS, LEVEL, SEED = 1000, 0.95, 0
+ROUNDS, SEED = 1000, 0
 _AUC = make_binary_metric("auc_by_rank", lambda table: table["margin"])
 HISTOGRAM_BINS = 20
 _BELIEVED = ("brier", "ece", "log_loss")  # metrics of probabilities: a temperature changes them
@@ -122,9 +123,8 @@ def _to_results(found: SetMetrics) -> dict[str, MetricValue]:
     return {
         name: MetricValue(
             value=found.values.get(name),
-            low=None if name not in found.intervals else found.intervals[name].low,
-            high=None if name not in found.intervals else found.intervals[name].high,
             note=found.notes.get(name),
+            **{end: getattr(found.intervals.get(name), end, None) for end in ("low", "high", "groups")},
         )
         for name in names
     }
@@ -272,7 +272,6 @@ def _compare(
         a=called[0],
         b=called[1],
         figure=name_metric(level, "auc", part),
-        difference=to_metric_value(found),
-        p_value=found.p_value,
+        **to_pair(found),
         agreement=float(np.mean((rows["a"] >= 0.0) == (rows["b"] >= 0.0))),
     )

@@ -114,7 +114,7 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
 
 
 _PAIR_COLUMNS = (
-    (text_cell("Conclusion"), lambda one: text_cell(describe_better(one.difference, _find_better(one)))),
+    (text_cell("Conclusion"), lambda one: text_cell(describe_better(one, _find_better(one)))),
     (Cell("p", link="word-p"), P_VALUE[1]),
     (Cell("Agreement", link="word-agreement"), lambda one: Cell(format_value(one.agreement, "percent"))),
 )

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from sharpstudent.core.errors import format_count_of
 from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import clean_name
-from sharpstudent.report.verdict import describe_estimate, turn
+from sharpstudent.report.verdict import describe_estimate, turn_pair
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, DataResult, ModelResult, Results
 
 CHANCE = 0.5  # AUC
+GROUP = "person"  # what intervals are over
 
 
 def describe_auc(estimate: MetricValue, *more: str) -> str:
@@ -146,7 +147,7 @@ def find_comparison(
             if one.figure == name and (one.a, one.b) == (a.name, b.name):
                 return one
             if one.figure == name and (one.a, one.b) == (b.name, a.name):
-                return one.model_copy(update={"a": a.name, "b": b.name, "difference": turn(one.difference)})
+                return turn_pair(one)
     return None
 
 

@@ -222,7 +222,8 @@ class ComparisonResult(PairBase):
         b: Name of the second model.
         figure: The name of the metric.
         difference: The metric of a minus that of b, paired.
-        p_value: The two-sided p-value of the difference.
+        p_value: The two-sided p-value of the difference; null without an interval, and below 10 people.
+        non_inferiority: Whether one is as good as the other; null where there is no p-value.
         agreement: The share of samples that both models call the same at log-odds 0.
     """
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 from itertools import combinations, product
 
 from sharpstudent.core.errors import format_count_of
+from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.models.widths import Lighter
 from sharpstudent.report.results import Role
 from sharpstudent.report.text import clean_name, lower_first
 from sharpstudent.report.verdict import (
     NO_DIFFERENCE,
+    describe_as_good,
     describe_costs,
     describe_difference,
+    describe_few,
     describe_share,
+    explain_open,
     find_role,
     find_side,
+    is_of_few,
     join,
 )
 from sharpstudent.tasks.deepfake.report.decisions import (
@@ -31,14 +36,13 @@ from sharpstudent.tasks.deepfake.report.decisions import (
 )
 from sharpstudent.tasks.deepfake.report.report_sets import (
     CHANCE,
+    GROUP,
     ReportSet,
     exclude_validation,
     find_comparison,
     list_sets,
 )
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelResult, Results
-
-FEW_PEOPLE = 20
 
 
 def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
@@ -104,11 +108,11 @@ def _describe_model(model: ModelResult, sets: list[ReportSet]) -> list[str]:
 
 
 def _warn_of_few(results: Results, sets: list[ReportSet]) -> list[str]:
-    """Warn of few people: a percentile bootstrap is then too narrow (Davison & Hinkley 1997, section 5.2)."""
+    """Say which sets have too few people for any claim (metrics/intervals.py)."""
     counts = {dataset.title: dataset.count(results.models[0], "people_count") for dataset in sets}
-    few = {title: count for title, count in counts.items() if count is not None and count < FEW_PEOPLE}
+    few = {title: count for title, count in counts.items() if count is not None and count < FEWEST_GROUPS}
     return [
-        f"{title} has only {format_count_of(count, 'person')}: intervals over so few are too narrow."
+        f"{title} has only {format_count_of(count, 'person')}: a claim needs {FEWEST_GROUPS}."
         for title, count in few.items()
     ]
 
@@ -129,6 +133,7 @@ _VIDEO_WORDS = {
     "above": "above 0",
     "below": "below 0",
     "open": "which cannot be distinguished from 0",
+    "few": "from which nothing is claimed",
     "unknown": "without an interval",
 }
 
@@ -225,8 +230,9 @@ def _describe_help(subject: str, who: str, results: Results, a: ModelResult, b: 
     side = find_side(found.difference, NO_DIFFERENCE)
     if side in ("above", "below"):
         return f"{subject} {'helped' if side == 'above' else 'hurt'} on {_name_set(dataset)}: {details}{video}."
-    why = "there is no interval" if side == "unknown" else "the interval covers 0"
-    return f"Did {question} help on {_name_set(dataset)}? This cannot be told, {why}: {details}{video}."
+    why = explain_open(found.difference, "0", GROUP)
+    good = describe_as_good(found, (clean_name(a.name), clean_name(b.name)))
+    return f"Did {question} help on {_name_set(dataset)}? This cannot be told, {why}: {details}{good}{video}."
 
 
 def _describe_gap(
@@ -238,14 +244,15 @@ def _describe_gap(
         "above": "The student is ahead of its teacher",
         "below": "The student is behind its teacher",
         "open": "Student and teacher cannot be told apart",
+        "few": f"How far the student is from its teacher cannot be told, {explain_open(found.difference, '0', GROUP)}:",
         "unknown": "How far the student is from its teacher cannot be told, there is no interval",
     }
     limit = ""
     if (side := find_side(found.difference, NO_DIFFERENCE)) == "open":
         limit = ", which is not to say that they are equal"
-    text = (
-        f"{words[side]} on {_name_set(dataset)}{limit}: {details}{_describe_video(results, student, teacher, dataset)}."
-    )
+    where = _name_set(dataset)
+    good = describe_as_good(found, ("the student", "its teacher"))
+    text = f"{words[side]} on {where}{limit}: {details}{good}{_describe_video(results, student, teacher, dataset)}."
     return f"{text} They call {describe_share(found.agreement)} of the frames alike, at a probability of one half."
 
 
@@ -264,8 +271,8 @@ def _describe_pair(
     if side in ("above", "below"):
         text = f"{names[0]} separates real from fake better than {names[1]} on {where}: {details}{video}."
     else:
-        why = "there is no interval" if side == "unknown" else "the interval covers 0"
-        text = f"Which of {names[0]} and {names[1]} is better on {where} cannot be told, {why}: {details}{video}."
+        why, good = explain_open(found.difference, "0", GROUP), describe_as_good(found, names)
+        text = f"Which of {names[0]} and {names[1]} is better on {where} cannot be told, {why}: {details}{good}{video}."
     return f"{text} They call {describe_share(found.agreement)} of the frames alike."
 
 
@@ -310,11 +317,13 @@ def _headline_gain(subject: str, results: Results, a: ModelResult, b: ModelResul
     for dataset in sets:
         found = find_comparison(results, a, b, FRAME_AUC, dataset)
         side = "unknown" if found is None else find_side(found.difference, NO_DIFFERENCE)
-        words[{"above": "helped", "below": "hurt"}.get(side, "open")].append(dataset.title)
+        why = "" if found is None or side != "few" else f" ({describe_few(found.difference, GROUP)})"
+        words[{"above": "helped", "below": "hurt"}.get(side, "open")].append(f"{dataset.title}{why}")
     parts = [f"{word} on {join(words[word])}" for word in ("helped", "hurt") if words[word]]
-    if not parts:
-        return f"Whether {lower_first(subject)} helped cannot be told from this data."
     left = f"; on {join(words['open'])} it cannot be told" if words["open"] else ""
+    if not parts:
+        few = f": {join(words['open'])}" if any(" (it rests on " in title for title in words["open"]) else ""
+        return f"Whether {lower_first(subject)} helped cannot be told from this data{few}."
     return f"{subject} {' and '.join(parts)}{left}."
 
 
@@ -323,7 +332,9 @@ def _headline_single(model: ModelResult, sets: list[ReportSet]) -> str:
     for dataset in sets:
         found = dataset.find(model, FRAME_AUC)
         if found is not None and found.value is not None:
-            weak = ", not shown to be better than chance" if find_side(found, CHANCE) in ("open", "below") else ""
+            side = find_side(found, CHANCE)
+            weak = ", not shown to be better than chance" if side in ("open", "below", "few") else ""
+            weak += f": {describe_few(found, GROUP)}" if side == "few" else ""
             parts.append(f"{_format_short(found.value)} on {dataset.title}{weak}")
     if not parts:
         return f"Nothing is known of how well {clean_name(model.name)} separates real from fake."
@@ -340,7 +351,9 @@ def _headline_highest(results: Results, sets: list[ReportSet]) -> str:
         ]
         if known:
             value, model = max(known, key=lambda one: one[0])
-            parts.append(f"{clean_name(model.name)} on {dataset.title} ({_format_short(value)})")
+            found = dataset.find(model, FRAME_AUC)
+            why = f"; {describe_few(found, GROUP)}" if found is not None and is_of_few(found) else ""
+            parts.append(f"{clean_name(model.name)} on {dataset.title} ({_format_short(value)}{why})")
     return f"Highest frame AUC: {'; '.join(parts)}." if parts else "No model has an AUC on this data."
 
 
