@@ -15,6 +15,7 @@ from scipy.special import log_softmax, softmax
 from sharpstudent.metrics.calibration import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
+    compare_with_drawn_labels,
     compute_brier,
     compute_ece,
     compute_log_loss,
@@ -55,6 +56,35 @@ def add_up_ece(logits: np.ndarray, labels: np.ndarray, bins: int) -> float:
         if inside.any():
             total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     return total
+
+
+@pytest.mark.parametrize(("samples", "caught"), [(40, 0.5), (336, 0.99), (1600, 0.99)])
+def test_a_calibrated_model_passes_in_95_of_100_sets_of_any_size_and_a_temperature_of_3_does_not(
+    samples: int, caught: float
+) -> None:
+    sets, found = 150, {1.0: 0, 3.0: 0, 1 / 3: 0}
+    for seed in range(sets):
+        for scale in found:
+            generator = np.random.default_rng(seed)
+            margins = generator.normal(0, 2, samples)
+            labels = (generator.random(samples) < 1 / (1 + np.exp(-margins))).astype(np.int64)
+            logits = np.stack([np.zeros(samples), margins * scale], axis=1)
+            found[scale] += compare_with_drawn_labels(logits, labels, draws=200).p_value < 0.05
+    noise = 3 * math.sqrt(0.05 * 0.95 / sets)
+    assert found[1.0] / sets <= 0.05 + noise
+    assert found[3.0] / sets >= caught
+    assert found[1 / 3] / sets >= caught / 3  # too low a confidence shows late in the sums of few samples
+
+
+def test_the_expected_error_is_the_mean_of_many_drawn_sets_whether_bins_are_large_or_small() -> None:
+    for samples in (60, 20_000):
+        logits, labels = draw(0, samples=samples, classes=3)
+        found = compare_with_drawn_labels(logits, labels, draws=400)
+        generator, chances = np.random.default_rng(1), softmax(logits, axis=1)
+        one = [(chances.cumsum(axis=1) < generator.random((samples, 1))).sum(axis=1).clip(0, 2) for _ in range(60)]
+        drawn = [compute_ece(logits, labels) for labels in one]
+        assert found.ece == compute_ece(logits, labels)
+        assert found.expected == pytest.approx(np.mean(drawn), rel=0.1)
 
 
 def test_an_error_of_calibration_worked_by_hand() -> None:

@@ -50,6 +50,65 @@ def compute_ece(logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS) -> fl
     return float(np.abs(gaps).sum() / len(classes))
 
 
+@dataclass(frozen=True)
+class DrawnLabels:
+    """The ECE of a model beside that of labels drawn from its own probabilities, as a perfectly calibrated model has.
+
+    Attributes:
+        ece: The ECE of the model.
+        expected: The mean ECE of drawn labels: with few samples a bin it is far from 0.
+        p_value: The share of drawn label sets with an ECE as large as the model's, which itself counts as one.
+    """
+
+    ece: float
+    expected: float
+    p_value: float
+
+
+DRAWS = 1000
+MANY = 500  # samples in a bin from which on the sum of their gaps is drawn from the normal distribution
+
+
+def compare_with_drawn_labels(
+    logits: ArrayLike, labels: ArrayLike, *, bins: int = BINS, draws: int = DRAWS, seed: int = 0
+) -> DrawnLabels:
+    """Compare the ECE with that of labels drawn from the stated probabilities (Vaicenavicius et al. 2019, section 5).
+
+    A predicted class is right with the probability that is stated for it; so what is drawn is whether it is right.
+
+    Args:
+        logits: (N, C).
+        labels: (N,), 0 to C - 1.
+        bins: How many, as in `compute_ece`.
+        draws: How many sets of labels are drawn.
+        seed: The seed of the draws.
+
+    Returns:
+        The ECE, what is expected of it, and the p-value of a larger one.
+
+    Raises:
+        MetricError: As `check_logits`.
+    """
+    values, classes = check_logits(logits, labels)
+    confidence, right = find_confidence(values, classes)
+    bin_of = find_bins(confidence, bins)
+    generator, size = np.random.default_rng(seed), len(classes)
+    ece = float(np.abs(np.bincount(bin_of, right - confidence, minlength=bins)).sum() / size)
+    drawn = np.zeros(draws)
+    for number in np.unique(bin_of).tolist():
+        drawn += np.abs(_draw_gaps(confidence[bin_of == number], draws, generator)) / size
+    as_large = int(np.count_nonzero(drawn >= ece - 1e-12))
+    return DrawnLabels(ece, float(drawn.mean()), (1 + as_large) / (1 + draws))
+
+
+def _draw_gaps(confidence: NDArray[np.float64], draws: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw sums of (right - confidence) over the samples of a bin."""
+    if len(confidence) > MANY:
+        return generator.normal(0.0, np.sqrt((confidence * (1.0 - confidence)).sum()), draws)
+    right = generator.random((draws, len(confidence))) < confidence
+    return right.sum(axis=1) - confidence.sum()
+
+
 def find_confidence(
     logits: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -47,7 +47,17 @@ def test_a_part_of_one_class_has_the_metrics_that_it_can_have_and_a_note_for_the
     found = compute(only_reals_in_b)
     assert {n for n in found.values if n.startswith("frame_") and n.endswith("@b") and "count" not in n} == {
         f"frame_{name}@b"
-        for name in ("accuracy_at_half", "bpcer_at_half", "accuracy_at_eer", "bpcer_at_eer", "brier", "ece", "log_loss")
+        for name in (
+            "accuracy_at_half",
+            "bpcer_at_half",
+            "accuracy_at_eer",
+            "bpcer_at_eer",
+            "brier",
+            "ece",
+            "ece_expected",
+            "ece_p_value",
+            "log_loss",
+        )
     }
     assert found.notes["frame_auc@b"] == found.notes["video_eer_max@b"] == "no value: no fakes"
     assert found.notes["frame_brier@b"] == "no interval: one class only"

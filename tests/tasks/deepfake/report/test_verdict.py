@@ -394,20 +394,32 @@ def test_zero_observed_errors_are_not_reported_as_an_error_rate_of_zero() -> Non
 
 
 @pytest.mark.parametrize(
-    ("ece", "words"),
+    ("ece", "expected", "p_value", "changes", "words"),
     [
-        ((0.03, 0.02, 0.045), "they may be read as probabilities, where fakes are as frequent as here (50.0 %)"),
-        ((0.04, 0.02, 0.06), "take them for an order, not for probabilities"),
-        ((0.08, 0.04, 0.13), "take them for an order, not for probabilities"),
-        ((0.2, 0.15, 0.25), "do not read them as probabilities"),
-        (0.03, "take them for an order, not for probabilities"),
+        (
+            0.064,
+            0.061,
+            0.43,
+            {},
+            "may be read as probabilities, as far as these frames show, where fakes are as",
+        ),
+        (0.064, 0.061, 0.43, {"frame_count": 39}, "39 frames of 42 people are too few to tell"),
+        (0.064, 0.061, 0.43, {"people_count": 9}, "336 frames of 9 people are too few to tell"),
+        (0.3, 0.061, 0.001, {"frame_count": 39}, "39 frames of 42 people are too few to tell"),
+        (0.024, 0.014, 0.001, {}, "they are close to probabilities, but not exact"),
+        (0.104, 0.061, 0.001, {}, "take them for an order, not for probabilities"),
+        (0.204, 0.061, 0.001, {}, "do not read them as probabilities"),
     ],
 )
-def test_calibration_is_claimed_only_as_far_as_the_interval_allows(ece: Triple | float, words: str) -> None:
-    figures = {**model("x").figures, "frame_ece@test": figure(0.3), "frame_ece_calibrated@test": figure(ece)}
+def test_calibration_is_judged_by_what_a_calibrated_model_would_have(
+    ece: float, expected: float, p_value: float, changes: dict[str, int], words: str
+) -> None:
+    named = {"": 0.3, "_calibrated": ece, "_expected_calibrated": expected, "_p_value_calibrated": p_value}
+    figures = {**model("x").figures, **{f"frame_ece{end}@test": figure(value) for end, value in named.items()}}
+    figures |= {f"{name}@test": figure(float(count)) for name, count in changes.items()}
     (line,) = [line for line in write_verdict(results(model("one", figures=figures))) if "(ECE" in line]
     assert words in line
-    assert "after the stored temperature" in line
+    assert "after the stored temperature; labels drawn from them give ." in line
 
 
 def test_frames_without_a_face_are_counted_with_their_reasons() -> None:

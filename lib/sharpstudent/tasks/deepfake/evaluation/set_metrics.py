@@ -31,7 +31,7 @@ from sharpstudent.metrics.binary import (
     to_logits,
 )
 from sharpstudent.metrics.bootstrap import GroupCounts, check_protocol, find_strata, resample
-from sharpstudent.metrics.calibration import compute_brier, compute_ece, compute_log_loss
+from sharpstudent.metrics.calibration import compare_with_drawn_labels, compute_brier, compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import MetricError, check_threshold, number_pairs
 from sharpstudent.metrics.intervals import SHARE, Bounds, Estimate, Sampling, find_interval
 from sharpstudent.tasks.deepfake.evaluation.frames import (
@@ -176,6 +176,9 @@ def _compute_slice(rows: FrameTable, thresholds: Mapping[str, float], resampling
     if 1 in occurring:
         found.values.update(_find_worst(rows, {**HALF, **thresholds}))
     _note_resolution(found, reals=int((rows.labels == 0).sum()))
+    if resampling is not None and len(rows):
+        drawn_labels = compare_with_drawn_labels(to_logits(rows.margins), rows.labels, seed=resampling.seed)
+        found.values.update(ece_expected=drawn_labels.expected, ece_p_value=drawn_labels.p_value)
     if resampling is not None:
         chosen = {metric.name for metric in metrics} if resampling.metrics is None else set(resampling.metrics)
         _add_intervals(found, rows, [f for f in metrics if f.name in chosen & found.values.keys()], resampling)
@@ -328,6 +331,7 @@ def compute_set_metrics(
     | | `apcer_at_T`, `bpcer_at_T` | share of fakes called real, of reals called fake (ISO/IEC 30107-3) |
     | | `worst_apcer_at_T` | the largest APCER of any kind of fake; without MANIPULATION, and without interval |
     | | `brier`, `ece`, `log_loss` | Brier score, expected calibration error, log loss [nats] |
+    | | `ece_expected`, `ece_p_value` | of labels drawn from the probabilities; p-value of the ECE among these |
     | T | `half` | a probability of one half |
     | | a name from `thresholds` | that threshold |
     | counts | `frame_count`, `video_count` | samples with a decision; `_real`, `_fake`: of each class |

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from sharpstudent.core.errors import format_count_of
+from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import clean_name
+from sharpstudent.report.text import clean_name, format_p_value
 from sharpstudent.report.verdict import describe_few, describe_rate, describe_share, find_side, is_of_few, join
 from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, GROUP, ReportSet, describe_auc
 from sharpstudent.tasks.deepfake.report.results import (
@@ -148,7 +149,9 @@ def _is_apart(lower: MetricValue, higher: MetricValue) -> bool:
 
 HALF = "half"
 PREFERRED = ("fpr_1pct", "eer", "youden")  # the verdict uses the first of these thresholds that is stored
-BELIEVABLE, UNBELIEVABLE = 0.05, 0.10  # ECE: up to the first probabilities may be trusted, above the second not
+CLOSE, UNBELIEVABLE = 0.02, 0.10  # ECE beyond what chance gives: up to the first nearly none, above the second too much
+FEWEST_FRAMES = 40  # below it, too few to tell whether probabilities can be trusted
+DOUBT = 0.05  # p-value of an ECE among those of drawn labels, below which chance does not explain it
 
 
 def describe_false_alarms(model: ModelResult, sets: list[ReportSet]) -> list[str]:
@@ -199,6 +202,9 @@ def describe_threshold(name: str) -> str:
 def describe_probabilities(model: ModelResult, sets: list[ReportSet]) -> list[str]:
     """State the ECE, after the stored temperature where there is one, and whether probabilities can be trusted.
 
+    The ECE of a perfectly calibrated model is above 0, too, the more so the fewer frames there are. So it is compared
+    with that of labels drawn from the stated probabilities.
+
     Args:
         model: The model, one of the results'.
         sets: The sets of the results.
@@ -212,19 +218,36 @@ def describe_probabilities(model: ModelResult, sets: list[ReportSet]) -> list[st
         found = before if after is None or after.value is None else after
         if found is None or found.value is None:
             continue
+        end = "_calibrated" if found is after else ""
+        expected, p_value = (dataset.find(model, f"frame_{name}{end}") for name in ("ece_expected", "ece_p_value"))
         how = ", after the stored temperature" if found is after else ""
-        text = (
-            f"The probabilities of {clean_name(model.name)} on {dataset.title} are off by {describe_auc(found)} on "
-            f"average (ECE{how})"
-        )
-        if found.high is not None and found.high <= BELIEVABLE:
-            text += f": they may be read as probabilities{_describe_prevalence(model, dataset)}"
-        elif find_side(found, UNBELIEVABLE) == "above":
-            text += ": do not read them as probabilities"
-        else:
-            text += ": take them for an order, not for probabilities"
-        lines.append(f"{text}.")
+        text = f"The probabilities of {clean_name(model.name)} on {dataset.title} are off by {_format(found.value)}"
+        if expected is None or expected.value is None or p_value is None or p_value.value is None:
+            lines.append(f"{text} on average (ECE{how}).")
+            continue
+        chance = f"labels drawn from them give {_format(expected.value)}, p {format_p_value(p_value.value)}"
+        reading = _read_calibration(model, dataset, found.value - expected.value, p_value.value)
+        lines.append(f"{text} on average (ECE{how}; {chance}): {reading}.")
     return lines
+
+
+def _read_calibration(model: ModelResult, dataset: ReportSet, excess: float, p_value: float) -> str:
+    """Say how probabilities may be read, given the ECE beyond what is expected by chance and its p-value."""
+    frames, people = dataset.count(model, "frame_count"), dataset.count(model, "people_count")
+    if (frames is not None and frames < FEWEST_FRAMES) or (people is not None and people < FEWEST_GROUPS):
+        few = dataset.describe_size(model)
+        return f"{few} are too few to tell whether they may be read as probabilities"
+    if p_value >= DOUBT:
+        return f"they may be read as probabilities, as far as these frames show{_describe_prevalence(model, dataset)}"
+    if excess <= CLOSE:
+        return "they are close to probabilities, but not exact"
+    if excess > UNBELIEVABLE:
+        return "do not read them as probabilities"
+    return "take them for an order, not for probabilities"
+
+
+def _format(share: float) -> str:
+    return f"{share:.3f}".removeprefix("0")
 
 
 def describe_undecided(models: tuple[ModelResult, ...], sets: list[ReportSet]) -> list[str]:

@@ -53,7 +53,7 @@ ROUNDS, SEED = 1000, 0
 _AUC = make_binary_metric("auc_by_rank", lambda table: table["margin"])
 HISTOGRAM_BINS = 20
 _BELIEVED = ("brier", "ece", "log_loss")  # metrics of probabilities: a temperature changes them
-_BELIEVED_NAME = re.compile(rf"^(frame)_({'|'.join(_BELIEVED)})(?=$|@)")
+_BELIEVED_NAME = re.compile(rf"^(frame)_({'|'.join(_BELIEVED)}|ece_expected|ece_p_value)(?=$|@)")
 
 
 def choose_rules(frames: ScoredFrames, wanted: Sequence[Aggregation] = AGGREGATIONS) -> tuple[Aggregation, ...]:

@@ -21,6 +21,8 @@ _PLAIN: dict[str, tuple[str, Unit, bool | None, Kind, str]] = {
     "eer": ("Equal error rate", "percent", False, "ranking", "eer"),
     "brier": ("Brier score", "share", False, "probability", "brier"),
     "ece": ("Calibration error (ECE)", "share", False, "probability", "ece"),
+    "ece_expected": ("ECE of labels drawn from the probabilities", "share", None, "probability", "ece"),
+    "ece_p_value": ("p of this ECE among those", "share", None, "probability", "ece"),
     "log_loss": ("Log loss", "nats", False, "probability", "log-loss"),
     "count": ("Evaluated", "count", None, "count", "counts"),
     "count_real": ("Real", "count", None, "count", "counts"),
