@@ -15,7 +15,7 @@ from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.loader import load_batches
 from sharpstudent.data.sampler import TrainSampler, evaluation_batches
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.tasks.deepfake.layouts.listing import walk_media
+from sharpstudent.tasks.deepfake.layouts.listing import walk_files
 from sharpstudent.tasks.deepfake.samples import BlendedPairs, LabelledFaces
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES, Face, LoadedFace, read_picture
@@ -182,8 +182,13 @@ def test_pictures_are_listed_in_order_whatever_the_case_of_their_suffix(folder: 
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     rejected: dict[str, str] = {}
-    found = walk_media(folder, PICTURE_SUFFIXES, rejected.setdefault, any_name=True)
-    assert [str(path.relative_to(folder)) for path in found] == ["a/1.jpeg", "b/2.JPG", "c.WebP"]
+    found = walk_files(folder, rejected.setdefault, any_name=True)
+    assert [str(path.relative_to(folder)) for path in found] == ["a/1.jpeg", "a/notes.txt", "b/2.JPG", "c.WebP"]
+    assert [path.name for path in found if path.name.lower().endswith(PICTURE_SUFFIXES)] == [
+        "1.jpeg",
+        "2.JPG",
+        "c.WebP",
+    ]
     assert rejected == {}
 
 

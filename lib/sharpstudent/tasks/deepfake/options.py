@@ -12,6 +12,10 @@ LABELS = ("real", "fake")  # by their numbers
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--layout": {"metavar": "NAME"},
     "--label": {"choices": LABELS},
+    "--people": {
+        "choices": ("folders", "files"),
+        "help": "what one person is in files of your own (default: folders, unless one holds most pictures)",
+    },
     "--frames": {"metavar": "N", "type": read_number(int, 1, 100_000)},
     "--min-face": {"metavar": "PX", "type": read_number(int, 16, 4096), "default": 40},
     "--image-size": {"metavar": "PX", "default": 380},

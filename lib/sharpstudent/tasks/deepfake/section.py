@@ -34,8 +34,8 @@ class DeepfakeSection(TaskSection):
     )
     data_root: PathText = Field(
         "data/FaceForensics++",
-        description="folder that holds the faces (photos: or CSV file; manifest: prepare_faces.py's DEST, or the "
-        "manifest.arrow in it)",
+        description="folder that holds the faces (photos, labelled: or a table of files; manifest: prepare_faces.py's "
+        "DEST, or the manifest.arrow in it)",
     )
     fakes: Literal["blend", "labels"] = Field(
         "blend",
@@ -49,6 +49,11 @@ class DeepfakeSection(TaskSection):
     validation_repeats: Count = Field(1, description="self-blends drawn for each validation sample")
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.2, description="share of people held out for validation where the source has no split of its own"
+    )
+    people: Literal["folders", "files"] | None = Field(
+        None,
+        description="photos, labelled: what one person (or clip) is, each of the folders or each of the files; null: "
+        "folders, and one that holds many pictures and most of its class is refused",
     )
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="which people are held out; independent of `seed`"

@@ -29,8 +29,8 @@ SPLITS = ("train", "validation")
 # needs it.
 SOURCE_KEYS = {
     "ffpp": ("compression", "frames_per_clip"),
-    "photos": ("image_size", "validation_share", "split_seed"),
-    "labelled": ("validation_share", "split_seed"),
+    "photos": ("image_size", "validation_share", "split_seed", "people"),
+    "labelled": ("validation_share", "split_seed", "people"),
     "manifest": ("fakes",),
 }
 

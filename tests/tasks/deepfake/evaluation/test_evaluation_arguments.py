@@ -80,12 +80,12 @@ def test_each_invalid_argument_is_one_clear_error(tmp_path: Path) -> None:
     check_refused(SetRequest(tmp_path / "b.arrow"), says=("b.arrow", "is not a usable manifest"))
     (tmp_path / "empty").mkdir()
     check_refused(SetRequest(tmp_path / "empty"), says=("empty", "no layout that is known"))
-    check_refused(SetRequest(tmp_path / "empty", crops=True), says=("empty", "neither real/ nor fake/"))
+    check_refused(SetRequest(tmp_path / "empty", crops=True), says=("empty", "holds no picture"))
     check_refused(SetRequest(root, crops=True), says=(str(root), "leave out --crops"))
     write_crops(tmp_path / "split", ["val/real/a.png", "val/fake/a.png"])
-    check_refused(SetRequest(tmp_path / "split", crops=True), says=(f"name one of its splits, {tmp_path}/split/val",))
+    check_refused(SetRequest(tmp_path / "split", crops=True), says=("has no split test", "--split val or --split all"))
     write_picture(tmp_path / "people/ann/a.png", draw_blocks(LARGE))
-    check_refused(SetRequest(tmp_path / "people"), says=("does not say what is real", "ann/", "--label real"))
+    check_refused(SetRequest(tmp_path / "people"), says=("does not say what is real", "ann", "--label real"))
     (tmp_path / "begun").mkdir()
     record = {"made_by": "prepare_faces.py", "is_finished": False, "settings": {}, "counts": None}
     (tmp_path / "begun/preparation.json").write_text(json.dumps(record))
@@ -122,7 +122,9 @@ def test_one_class_is_refused_only_if_all_sets_together_lack_the_other(tmp_path:
 def test_an_error_in_the_last_set_is_raised_before_anything_is_cropped(tmp_path: Path) -> None:
     write_tree(tmp_path / "videos")
     (tmp_path / "empty").mkdir()
-    check_refused(SetRequest(tmp_path / "videos"), SetRequest(tmp_path / "empty", crops=True), says=("neither real/",))
+    check_refused(
+        SetRequest(tmp_path / "videos"), SetRequest(tmp_path / "empty", crops=True), says=("holds no picture",)
+    )
     assert not folder_set.CACHE.exists()
 
 

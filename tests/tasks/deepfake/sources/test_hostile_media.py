@@ -226,10 +226,10 @@ def test_pipes_and_circles_among_photos_are_named_and_left_out(folder: Path) -> 
 
 
 def test_a_pipe_among_labelled_pictures_is_named_and_left_out(folder: Path) -> None:
-    for label in ("real", "fake"):
-        for person in ("ann", "bob", "cy"):
-            (folder / "data" / label / person).mkdir(parents=True)
-            cv2.imwrite(str(folder / "data" / label / person / "0.png"), draw_face(1, 20)[0])
+    for number in range(6):
+        person = folder / "data" / ("real", "fake")[number % 2] / ("ann", "bob", "cy")[number // 2]
+        person.mkdir(parents=True)
+        cv2.imwrite(str(person / "0.png"), draw_face(1 + number, 20)[0])
     SPECIAL["named pipe"](folder / "data/real/ann/x.jpg")
     found = labelled.find_faces(Path("data"), validation_share=0.34, split_seed=0)
     assert len(found.train) + len(found.validation) == 6

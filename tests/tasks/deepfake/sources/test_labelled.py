@@ -45,7 +45,7 @@ def test_a_subfolder_is_a_person_under_both_classes_and_goes_to_one_split() -> N
 def test_a_file_outside_a_subfolder_is_a_group_of_its_own() -> None:
     for i in range(10):
         for name in ("real", "fake"):
-            write_picture(ROOT / name / f"{i}.png", np.full((8, 8, 3), i, np.uint8))
+            write_picture(ROOT / name / f"{i}.png", np.full((8, 8, 3), i + 10 * (name == "fake"), np.uint8))
     splits = find(share=0.5)
     identities = {face.identity for face in splits.train + splits.validation}
     assert len(identities) == 20
@@ -59,14 +59,13 @@ def test_folders_train_and_val_are_taken_as_they_are() -> None:
     splits = find(share=0.9)
     assert {face.identity for face in splits.train} == {"ann", "bob"}
     assert {face.identity for face in splits.validation} == {"cy"}
-    assert "the folders train/ and val/" in splits.notes[0]
+    assert "split by the folders" in splits.notes[0]
 
 
 @pytest.mark.usefixtures("folder")
 def test_a_person_under_train_and_val_is_refused_unless_allowed_and_equal_file_names_are_not() -> None:
-    for split in ("train", "val"):
-        for name in ("real", "fake"):
-            write_picture(ROOT / split / name / "001.png", np.zeros((8, 8, 3), np.uint8))
+    for number, place in enumerate(("train/real", "train/fake", "val/real", "val/fake")):
+        write_picture(ROOT / place / "001.png", np.full((8, 8, 3), number, np.uint8))
     assert len(find().train) == 2
     write_classes(ROOT / "train", ["ann"])
     write_classes(ROOT / "val", ["ann"], start=50)
@@ -78,30 +77,74 @@ def test_a_person_under_train_and_val_is_refused_unless_allowed_and_equal_file_n
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_missing_class_folder_is_named_with_what_is_there() -> None:
-    write_faces(ROOT / "real", {"ann": 2})
-    write_faces(ROOT / "fakes", {"ann": 2})
+def test_folders_that_say_no_class_are_named() -> None:
+    write_faces(ROOT / "ann", {"1": 2})
+    write_faces(ROOT / "bob", {"1": 2})
     with pytest.raises(UserError) as caught:
         find()
     text = caught.value.as_text()
-    assert str(ROOT / "fake") in text
-    assert "faces holds fakes, real" in text
+    assert "does not say what is real and what is fake" in text
+    assert "ann, bob" in text
     assert "ROOT/train/{real,fake}" in text
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("present", ["train", "val"])
-def test_a_train_folder_without_a_val_folder_is_refused_and_vice_versa(present: str) -> None:
-    write_classes(ROOT / present, ["ann"])
-    with pytest.raises(UserError, match="is missing or empty"):
+def test_a_train_folder_without_a_val_folder_is_divided_and_a_val_folder_alone_is_refused() -> None:
+    write_classes(ROOT / "train", ["ann", "bob"])
+    splits = find(share=0.5)
+    assert {len({face.identity for face in faces}) for faces in (splits.train, splits.validation)} == {1}
+    (ROOT / "train").rename(ROOT / "val")
+    with pytest.raises(UserError, match="no picture of the class real and fake"):
         find()
 
 
 @pytest.mark.usefixtures("folder")
-def test_an_absent_root_is_refused_with_both_paths() -> None:
-    with pytest.raises(UserError) as caught:
+def test_pictures_of_test_are_never_opened() -> None:
+    write_classes(ROOT / "train", ["ann", "bob"])
+    for name in ("real", "fake"):
+        (ROOT / "test" / name).mkdir(parents=True)
+        (ROOT / "test" / name / "x.png").write_bytes(b"no picture")
+    splits = find(share=0.5)
+    assert len(splits.train) + len(splits.validation) == 8
+    assert "test: 1 real, 1 fake, not opened" in splits.notes
+
+
+@pytest.mark.usefixtures("folder")
+def test_one_picture_under_both_labels_or_in_both_splits_is_refused() -> None:
+    write_classes(ROOT, ["ann", "bob", "cy", "di"])
+    copy = ROOT / "fake" / "ann" / "copy.png"
+    copy.write_bytes((ROOT / "real" / "ann" / "0.png").read_bytes())
+    for allow in (False, True):
+        with pytest.raises(UserError, match=r"1 picture under both labels(.|\n)*copy\.png"):
+            find(allow_shared=allow)
+    copy.unlink()
+    for person in ("bob", "cy", "di"):
+        (ROOT / "real" / person / "copy.png").write_bytes((ROOT / "real" / "ann" / "0.png").read_bytes())
+    with pytest.raises(UserError, match=r"identical files stand in two splits(.|\n)*copy\.png"):
         find()
-    assert "faces/real, faces/fake" in caught.value.problems[0].where
+    assert find(allow_shared=True).train
+
+
+@pytest.mark.usefixtures("folder")
+def test_frames_of_one_film_stay_in_one_split_and_are_one_clip() -> None:
+    for film in range(6):
+        for frame in range(3):
+            for label, name in enumerate(("real", "fake")):
+                picture = np.full((8, 8, 3), 40 * film + 4 * frame + label, np.uint8)
+                write_picture(ROOT / name / f"{film:03}_{frame:04}.png", picture)
+    splits = find(share=0.5)
+    sides = [{face.identity for face in faces} for faces in (splits.train, splits.validation)]
+    assert sides[0] | sides[1] == {f"{film:03}" for film in range(6)}
+    assert not sides[0] & sides[1]
+    clips = {(face.clip_id, face.label) for faces in (splits.train, splits.validation) for face in faces}
+    assert clips == {(f"{name}/{film:03}", label) for label, name in enumerate(("real", "fake")) for film in range(6)}
+    assert any("named like frames of 6 films" in note for note in splits.notes)
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_absent_root_is_refused() -> None:
+    with pytest.raises(UserError, match="faces: does not exist"):
+        find()
 
 
 @pytest.mark.usefixtures("folder")
@@ -115,7 +158,7 @@ def test_a_class_without_pictures_is_refused() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_split_that_leaves_a_class_out_of_validation_is_refused() -> None:
     write_faces(ROOT / "real", {"ann": 1})
-    write_faces(ROOT / "fake", {"bob": 1})
+    write_faces(ROOT / "fake", {"bob": 1}, start=9)
     with pytest.raises(UserError) as caught:
         find()
     assert "both classes" in caught.value.as_text()

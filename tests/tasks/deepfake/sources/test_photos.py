@@ -88,8 +88,8 @@ def test_an_empty_or_absent_folder_is_refused_with_the_layout() -> None:
     ROOT.mkdir()
     with pytest.raises(UserError) as caught:
         find()
-    assert "holds no photos" in caught.value.as_text()
-    assert "ROOT/PERSON/*.jpg" in caught.value.as_text()
+    assert "holds no picture" in caught.value.as_text()
+    assert "folders of people" in caught.value.as_text()
 
 
 def test_faces_are_found_once_and_a_second_run_loads_no_network(networks: list[int], folder: Path) -> None:
@@ -276,15 +276,19 @@ def test_a_person_in_two_splits_of_a_csv_is_refused_unless_allowed() -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ((), "lacks the column path and person"),
-        (("file,person", "a/0.png,Ann"), "lacks the column path"),
-        (("path,person",), "holds no photos"),
+        ((), "lacks the column path"),
+        (("name,person", "a/0.png,Ann"), "lacks the column path"),
+        (("path,person",), "holds no picture"),
         (("path,person", "a/0.png"), "line 2"),
         (("path,person", ",Ann"), "line 2"),
-        (("path,person,split", "a/0.png,Ann,validation"), "train, val, test"),
+        (("path,person,split", "a/0.png,Ann,holdout"), "train, val, test"),
         (("path,person,split", "a/0.png,Ann,train", "b/0.png,Bob,"), "some rows have a split and some have none"),
-        (("path,person,split", "a/0.png,Ann,train", "b/0.png,Bob,train"), "validation"),
-        (("path,person,split", "a/0.png,Ann,test"), "no usable face"),
+        (("path,person,split", "a/0.png,Ann,train", "b/0.png,Ann,train"), "validation"),
+        (("path,person,split", "a/0.png,Ann,test"), "no photo to train on"),
+        (("path,label", "a/0.png,1", "b/0.png,0"), "do not say which is real"),
+        (("path,label", "a/0.png,real", "b/0.png,perhaps"), "line 3"),
+        (("path,label", "a/0.png,fake"), "holds fakes only"),
+        (("path,person", "a/0.png,Ann,Bob"), "more values"),
         (("path,person", "a/0.png,Ann", "absent.png,Bob"), "absent.png"),
     ],
 )

@@ -275,8 +275,8 @@ def test_invalid_arguments_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("columns", "rows", "words"),
     [
-        ("path,name", [("a.png", "ann")], ("person",)),
-        ("path,person,split", [("a.png", "ann", "dev")], ("line 2",)),
+        ("name,person", [("a.png", "ann")], ("path",)),
+        ("path,person,split", [("a.png", "ann", "holdout")], ("line 2",)),
         (
             "path,person,split",
             [("a.png", "ann", "val"), ("b.png", "ben", "")],
@@ -287,6 +287,8 @@ def test_invalid_arguments_are_refused_before_anything_is_written(
     ],
 )
 def test_an_invalid_csv_is_refused(columns: str, rows: list[tuple[str, ...]], words: tuple[str, ...]) -> None:
+    for name in ("a.png", "b.png"):
+        Path(name).touch()
     with pytest.raises(UserError) as caught:
         make(write_csv(rows, columns), split="val")
     for word in words:

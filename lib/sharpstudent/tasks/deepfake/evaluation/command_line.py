@@ -140,11 +140,9 @@ def _name_option(key: str) -> str:
 
 
 _MORE = """models and sets (NAME=MODEL and NAME=SET give them names):
-  MODEL   a run folder, a checkpoint (.pth, .safetensors), a teacher's file (FFc23.tar; a state dict), an .onnx file,
-          a folder of Hugging Face or Lightning
-  SET     what prepare_faces.py has made; a folder of whole pictures or videos (real/ and fake/, FaceForensics++, ...),
-          whose faces are cropped first; with --crops, real/ and fake/ of crops. Default: the validation data of the
-          last model's run
+  MODEL   a run folder; a checkpoint (.pth, .safetensors); a teacher's file or folder (FFc23.tar, Hugging Face); .onnx
+  SET     what prepare_faces.py has made; a folder or table of whole pictures or videos, whose faces are cropped first;
+          with --crops, of face crops. Default: the validation data of the last model's run
   a task of your own has other options: --config CONFIG --help, or --task MODULE:CLASS --help in the module's folder"""
 _PURPOSES = {
     EVALUATE: """Evaluate trained models: metrics by frame and by video, by source and by kind of fake, with intervals
@@ -157,10 +155,16 @@ guide's table (Model | Parameters | Val AUC | Inference time) with cost, paired 
 def _add_data_options(group: Any) -> None:
     add, default = group.add_argument, DataChoices()
     add_data(group)
-    add("--split", choices=get_args(Split), default=default.split, help="rows of a prepared set (%(default)s)")
+    add(
+        "--split",
+        choices=get_args(Split),
+        default=default.split,
+        help="part that is read where a set has splits (%(default)s)",
+    )
     add("--crops", action="store_true", help="the folders hold face crops: no face is detected or cropped")
     add_option(group, OPTIONS, "--layout", help="form of a folder, as in prepare_faces.py (default: recognised)")
     add_option(group, OPTIONS, "--label", help="label of everything in the folders (default: by folders or lists)")
+    add_option(group, OPTIONS, "--people", help="what one person is in a folder of your own (default: folders)")
     text = "the largest face of a frame, or all: their maximum or mean (%(default)s)"
     add("--faces", choices=get_args(FacesRule), default=default.faces, help=text)
     add_option(group, OPTIONS, "--frames", default=default.frames, help="frames of each video (%(default)s)")
@@ -177,7 +181,7 @@ def _add_evaluation_options(group: Any) -> None:
     add("--store", action="store_true", help="with --validation: write them into the checkpoints' JSON, for later use")
     text = "rules that score videos: mean, max, top10 (of the highest 10 %%; default: these)"
     add("--video-rules", dest="rules", metavar="RULE", nargs="+", default=list(default.rules), help=text)
-    text = "also on corrupted faces: all, or jpeg h264 resize blur noise darker brighter crop_jitter social_media"
+    text = "also on corrupted faces: all, or jpeg h264 resize blur noise darker crop_jitter ..."
     add("--robustness", metavar="NAME", nargs="*", help=text)
     text = "faces drawn for --robustness (%(default)s; 0: all)"
     most = read_number(int, 0, 10_000_000)

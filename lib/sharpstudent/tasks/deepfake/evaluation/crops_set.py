@@ -1,8 +1,9 @@
 """Reads folders as data sets: of face crops (also those that make_swaps.py wrote), or of whole pictures or videos.
 
-Face crops are ROOT/{real,fake}/[PERSON_OR_CLIP/]*.png, each picture taken whole. A subfolder is a person and a clip; a
-picture on its own is both. Where make_swaps.py has written the folder, its swaps.csv says whose photo each picture is:
-intervals are over these people, and every picture is a clip of its own, because they are photos.
+Face crops are ROOT/{real,fake}/[PERSON_OR_CLIP/]*.png, or any other form that `layouts.structure` reads, each picture
+taken whole. A subfolder is a person and a clip; a picture on its own is both. Where make_swaps.py has written the
+folder, its swaps.csv says whose photo each picture is: intervals are over these people, and every picture is a clip of
+its own, because they are photos.
 
 Faces of whole pictures or videos are cropped once, exactly as for training, and kept under data/evaluation_faces/ of
 the working folder for the next evaluation.
@@ -16,31 +17,28 @@ import io
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import explain, read_plain, read_text
-from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
+from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet, compute_fingerprint, make_unscored
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX, ScoredFrames
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
 from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest, name_folder
-from sharpstudent.tasks.deepfake.layouts.clip import Found
-from sharpstudent.tasks.deepfake.layouts.listing import read_folder, walk_media
-from sharpstudent.tasks.deepfake.layouts.own_files import CLASSES
-from sharpstudent.tasks.deepfake.layouts.registry import LAYOUTS, find_clips
+from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
+from sharpstudent.tasks.deepfake.layouts.registry import find_clips, find_pictures
 from sharpstudent.tasks.deepfake.prepare.destination import read_preparation
 from sharpstudent.tasks.deepfake.prepare.run import run_preparation
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
-from sharpstudent.tasks.deepfake.sources.face import MOST_BYTES, PICTURE_SUFFIXES, Face, load_picture
-from sharpstudent.tasks.deepfake.sources.labelled import LABELS
+from sharpstudent.tasks.deepfake.sources.face import MOST_BYTES, Face, load_picture
 from sharpstudent.tasks.deepfake.swaps.folder import COLUMNS, TABLE, SwapRow
 
 CACHE = Path("data/evaluation_faces")
@@ -68,14 +66,51 @@ def read_folder_set(
         RunInterrupted: At Ctrl-C and SIGTERM; the next evaluation resumes where it was.
     """
     source = request.path
-    _check_folder(source)
+    _check_source(source)
     wanted = build_request(request)
     say(f"{name}: faces of {source} are kept in {wanted.dest}")
-    run_preparation(wanted, console or Console(quiet=True), find=_find_labelled, for_training=False)
     notes = [f"cropped for this evaluation from whole pictures or videos, {request.frames} frames of each video"]
+    splits: set[str | None] = set()
+
+    def find(root: Path, **choices: Any) -> tuple[str, Found]:
+        layout, found = _find_labelled(root, **choices)
+        splits.update(clip.split for clip in found.clips)
+        notes.extend((*found.notes, *found.describe_rejected()))
+        return layout, found
+
+    run_preparation(wanted, console or Console(quiet=True), find=find, for_training=False)
     if (source / TABLE).is_file():
         notes.append(f"{TABLE} says that these pictures are face crops already: evaluate them with --crops")
-    return read_manifest_set(wanted.dest, name=name, split="all", faces=request.faces, kind="folder", notes=notes)
+    split = choose_split(source, request.split, splits)
+    return read_manifest_set(wanted.dest, name=name, split=split, faces=request.faces, kind="folder", notes=notes)
+
+
+def choose_split(source: Path, wanted: str, splits: Collection[str | None]) -> str:
+    """Choose the split to read: the wanted one where the source has splits, else everything.
+
+    Args:
+        source: The folder or table.
+        wanted: The value of --split.
+        splits: The splits of its files; None for files without one.
+
+    Returns:
+        A split, or "all".
+
+    Raises:
+        UserError: For a split that the source does not have.
+    """
+    known = [split for split in SPLITS if split in splits]
+    if wanted == "all" or (not known and wanted != "train"):
+        return "all"
+    if wanted not in known:
+        raise UserError.about(
+            str(source),
+            f"has no split {wanted}",
+            expected=f"files in {wanted}",
+            got=", ".join(known) or "no splits",
+            remedy=f"--split {' or --split '.join((*known, 'all'))}",
+        )
+    return wanted
 
 
 def build_request(request: SetRequest) -> Request:
@@ -95,6 +130,7 @@ def build_request(request: SetRequest) -> Request:
         dest=CACHE / f"{name_folder(source)}-{_compute_key(request, crop)}",
         layout=request.layout,
         label=request.label,
+        people=request.people,
         crop=crop,
         workers=request.workers,
         validation_share=0.0,
@@ -105,18 +141,12 @@ def build_request(request: SetRequest) -> Request:
 
 def _compute_key(request: SetRequest, crop: CropSettings) -> str:
     plain = [str(request.path.resolve()), request.layout, request.label, asdict(crop)]
+    plain += [] if request.people is None else [request.people]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _check_folder(source: Path) -> None:
-    if not source.is_dir():
-        raise UserError.about(
-            str(source),
-            "is a file that is no manifest",
-            expected="a prepared set's folder or manifest.arrow, or a folder of pictures or videos",
-            remedy="name the folder that the file lies in",
-        )
-    if read_preparation(source) is not None:
+def _check_source(source: Path) -> None:
+    if source.is_dir() and read_preparation(source) is not None:
         raise UserError.about(
             str(source),
             "was begun by prepare_faces.py and holds no manifest.arrow: it is not finished",
@@ -124,23 +154,28 @@ def _check_folder(source: Path) -> None:
         )
 
 
-def _find_labelled(root: Path, *, layout: str | None, label: int | None) -> tuple[str, Found]:
-    """Find clips as `find_clips` does, but refuse a folder that does not say what is real and what is fake.
+def _find_labelled(root: Path, **choices: Any) -> tuple[str, Found]:
+    """Find clips as `find_clips` does, but refuse a source that does not say what is real and what is fake.
 
     `find_clips` takes everything for real then, and no metric may rest on that.
     """
-    name, found = find_clips(root, layout=layout, label=label)
-    folders = read_folder(root).folders
-    if LAYOUTS[name].data_set or label is not None or any(folder.lower() in CLASSES for folder in folders):
-        return name, found
-    there = [f"{folder}/" for folder in folders] or [clip.key for clip in found.clips]
-    raise UserError.about(
-        str(root),
-        "does not say what is real and what is fake",
-        expected="real/ and fake/ in it (one alone will do), or a data set that prepare_faces.py knows",
-        got=", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else ""),
-        remedy="move the files there, or add --label real or --label fake for all of them",
-    )
+    name, found = find_clips(root, **choices)
+    check_says_labels(root, found)
+    return name, found
+
+
+def check_says_labels(root: Path, found: Found) -> None:
+    """Raise UserError where neither folders nor a table nor the user say what is real and what is fake."""
+    if not found.says_labels:
+        there = sorted({Path(clip.key).parts[0] for clip in found.clips})
+        raise UserError.about(
+            str(root),
+            "does not say what is real and what is fake",
+            expected="real/ and fake/ in it (one alone will do), a table with labels, or a data set that "
+            "prepare_faces.py knows",
+            got=", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else ""),
+            remedy="move the files there, or add --label real or --label fake for all of them",
+        )
 
 
 def read_swaps(root: Path) -> dict[str, SwapRow]:
@@ -183,28 +218,32 @@ def _describe_swaps(swaps: Mapping[str, SwapRow], names: Sequence[str]) -> tuple
     return tuple(notes)
 
 
-LAYOUT = f"ROOT/real, ROOT/fake or both, with {', '.join(PICTURE_SUFFIXES)} in them or in subfolders"
 RULE = "each picture is one face, taken whole"
 
 
-def read_crops_set(root: Path, *, name: str) -> LabelledFaceSet:
-    """Read every picture below real/ and fake/ as a face.
+def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
+    """Read every picture of a folder or table as a face.
 
     Args:
-        root: The folder of face crops.
+        request: The folder or table of face crops, and how it is read.
         name: The name of the set.
 
     Returns:
         The set.
 
     Raises:
-        UserError: Where neither folder is there or both are empty.
+        UserError: Where there is no picture, or nothing says which are real.
     """
-    left_out: dict[str, str] = {}
-    inside = _find_pictures(root, left_out)
+    root = request.path
+    found = find_pictures(root, source="--crops", people=request.people, label=request.label)
+    check_says_labels(root, found)
+    split = choose_split(root, request.split, {clip.split for clip in found.clips})
+    clips = [clip for clip in found.clips if split in ("all", clip.split)]
+    clips.sort(key=lambda clip: (clip.label, clip.file))
+    paths = [clip.file for clip in clips if clip.file is not None]
+    inside = [path.relative_to(found.root).as_posix() for path in paths]
     swaps = read_swaps(root)
-    frames = _build_frames(name, inside, swaps)
-    paths = [root / part for part in inside]
+    frames = _build_frames(name, clips, inside, swaps)
     labels = frames.labels.tolist()
     return LabelledFaceSet(
         name,
@@ -216,59 +255,25 @@ def read_crops_set(root: Path, *, name: str) -> LabelledFaceSet:
         np.arange(len(paths), dtype=np.int64),
         MAX,
         kind="crops",
-        split=None,
+        split=None if split == "all" else split,
         fingerprint=compute_fingerprint(frames.sample_ids, labels, map(_compute_crc32, paths)),
         faces_rule=RULE,
         name_faces=lambda: list(map(str, paths)),
-        notes=(
-            *_describe_swaps(swaps, inside),
-            *(f"left out {path}: {reason}" for path, reason in left_out.items()),
-        ),
+        notes=(*found.notes, *found.describe_rejected(), *_describe_swaps(swaps, inside)),
     )
 
 
-def _find_pictures(root: Path, left_out: dict[str, str]) -> list[str]:
-    """Find the pictures below the root, reals first, as paths with '/' between their parts.
-
-    `left_out` gets the reason for each path that cannot be used.
-    """
-    if not root.is_dir():
-        raise UserError.about(str(root), "is a file, not a folder of face crops", LAYOUT, remedy="name the folder")
-    folders = [root / label for label in LABELS if (root / label).is_dir()]
-    found = [walk_media(folder, PICTURE_SUFFIXES, left_out.setdefault, any_name=True) for folder in folders]
-    names = [path.relative_to(root).as_posix() for paths in found for path in paths]
-    if not names:
-        raise UserError(_explain_none(root, folders))
-    return names
-
-
-def _explain_none(root: Path, folders: Sequence[Path]) -> Problem:
-    there = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())
-    got = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
-    split = next((part for part in ("test", "val", "train") if any((root / part / c).is_dir() for c in LABELS)), None)
-    remedy = "put the crops there; without --crops, faces are found in whole pictures and videos"
-    if (root / MANIFEST).is_file():
-        remedy = "it is a prepared set: leave out --crops"
-    elif split is not None:
-        remedy = f"name one of its splits, {root / split}"
-    what = "holds no picture" if folders else "has neither real/ nor fake/"
-    where = ", ".join(str(folder) for folder in folders) or str(root)
-    return Problem(where, what, LAYOUT, got or "an empty folder", remedy)
-
-
-def _build_frames(set_name: str, names: Sequence[str], swaps: Mapping[str, SwapRow]) -> ScoredFrames:
+def _build_frames(
+    set_name: str, pictures: Sequence[RawClip], names: Sequence[str], swaps: Mapping[str, SwapRow]
+) -> ScoredFrames:
     sample_ids = [name.encode("utf-8", "backslashreplace").decode() for name in names]
     clips, groups, kinds = list[str](), list[str](), list[str]()
-    for name, sample_id in zip(names, sample_ids, strict=True):
-        place = PurePosixPath(sample_id)
+    for name, sample_id, picture in zip(names, sample_ids, pictures, strict=True):
         swap = swaps.get(name)
-        is_alone = len(place.parts) == 2  # directly below its class
-        clips.append(sample_id if swap or is_alone else place.parent.as_posix())
-        folder = place.with_suffix("").as_posix() if is_alone else place.parts[1]
-        groups.append(swap.target_person if swap else folder)
-        kind = "fake" if LABELS[place.parts[0]] else ""
-        kinds.append((swap.method and f"swap-{swap.method}") if swap else kind)
-    labels = np.array([LABELS[name.partition("/")[0]] for name in names], np.int64)
+        clips.append(sample_id if swap else picture.film or sample_id)
+        groups.append(swap.target_person if swap else picture.identities[0])
+        kinds.append((swap.method and f"swap-{swap.method}") if swap else picture.manipulation)
+    labels = np.array([picture.label for picture in pictures], np.int64)
     return make_unscored(set_name, sample_ids, clips, groups, kinds, labels)
 
 

@@ -74,7 +74,7 @@ def choose_names(requests: Sequence[SetRequest]) -> list[str]:
         raise UserError.about(
             "--data", "names no data set", "a prepared set or a folder", "none", "name one or more of them"
         )
-    expected = "a prepared set's folder or manifest.arrow, or a folder of pictures or videos"
+    expected = "a prepared set's folder or manifest.arrow, or a folder or table of pictures or videos"
     missing = [
         Problem(str(one.path), "does not exist", expected, remedy="check the path; is the disk mounted?")
         for one in requests
@@ -106,7 +106,7 @@ def find_kind(request: SetRequest) -> str:
 def _open(request: SetRequest, name: str, say: Callable[[str], None], console: Console | None) -> LabelledFaceSet:
     kind = find_kind(request)
     if kind == "crops":
-        return read_crops_set(request.path, name=name)
+        return read_crops_set(request, name=name)
     if kind == "manifest":
         return read_manifest_set(request.path, name=name, split=request.split, faces=request.faces)
     if (request.path / TABLE).is_file():
@@ -214,8 +214,8 @@ def _check_choices(requests: Sequence[SetRequest]) -> None:
     one, default = requests[0], DataChoices()
     wanted: list[tuple[str, object, set[str], str]] = [
         ("--layout", one.layout, {"folder"}, "folders of whole pictures or videos"),
-        ("--label", one.label, {"folder"}, "folders of whole pictures or videos"),
-        ("--split", None if one.split in (default.split, "val") else one.split, {"manifest"}, "prepared sets"),
+        ("--label", one.label, {"folder", "crops"}, "folders of pictures or videos"),
+        ("--people", one.people, {"folder", "crops"}, "folders of pictures or videos"),
         ("--faces", None if one.faces == default.faces else one.faces, {"folder", "manifest"}, "whole frames"),
     ]
     problems = [

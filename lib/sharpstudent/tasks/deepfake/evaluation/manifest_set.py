@@ -249,7 +249,7 @@ def read_manifest_set(
         frame_of,
         AGGREGATIONS[faces],
         kind=kind,
-        split=split if kind == "manifest" else None,
+        split=split if kind == "manifest" or split != "all" else None,
         fingerprint=compute_fingerprint(
             frames.take(frame_of).sample_ids, rows.labels[numbers].tolist(), rows.crc32[numbers].tolist()
         ),

@@ -52,6 +52,7 @@ def find(root: Path, label: int | None) -> Found:
     """
     collector = ClipCollector(root, SOURCE_SET)
     testing = _read_test_list(root / TEST_LIST, collector)
+    collector.know(root / TEST_LIST)
     present: set[str] = set()
     for name in read_folder(root).folders:
         if name.lower() not in FOLDERS:

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections import Counter
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, list_media, show_name
-from sharpstudent.tasks.deepfake.layouts.names import build_keys, fold
+from sharpstudent.tasks.deepfake.layouts.names import Split, build_keys, fold
 
 Kind = Literal["video", "photo", "frames", "crops"]
-Split = Literal["train", "val", "test"]
 SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
 
 
@@ -56,6 +59,7 @@ class RawClip:
         source_set: The data set's name, such as "FaceForensics++".
         manipulation: The method that made the fake, "" for a real clip.
         compression: The data set's name of it, such as "c23", "" where there is no such thing.
+        film: The clip that a picture of a folder is a frame of, as a path; "" where the picture is a clip of its own.
     """
 
     key: str
@@ -68,6 +72,7 @@ class RawClip:
     source_set: str = ""
     manipulation: str = ""
     compression: str = ""
+    film: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,11 +98,62 @@ class Found:
         clips: The clips in the order of their keys.
         rejected: What was left out, each file once.
         notes: Lines for the user, such as which list of the data set is missing.
+        says_labels: Whether folders, a table or the user say what is real; else all is taken for real.
+        root: The folder that all files lie below.
+        known: Files that were read as lists, and those that the layout knows and has no use for, such as masks.
+        order: The files of a user's own folder or table in their own order; () for a data set.
     """
 
     clips: tuple[RawClip, ...]
     rejected: tuple[Rejected, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    says_labels: bool = True
+    root: Path = Path()
+    known: tuple[Path, ...] = ()
+    order: tuple[Path, ...] = ()
+
+    def list_in_order(self) -> list[tuple[RawClip, Path]]:
+        """List the clips that are files, each with its file, in the order of the folder or table."""
+        place = {file: number for number, file in enumerate(self.order)}
+        files = [(clip, clip.file) for clip in self.clips if clip.file is not None]
+        return sorted(files, key=lambda pair: place.get(pair[1], 0))
+
+    @contextlib.contextmanager
+    def told(self) -> Generator[None]:
+        """Add what was left out to a UserError that is raised inside: it may be why something is missing."""
+        try:
+            yield
+        except UserError as error:
+            lines = self.describe_rejected()
+            if not lines:
+                raise
+            what = f"{len(self.rejected):,} files were left out"
+            problem = Problem(str(self.root), what, got="\n".join(lines[:SHOWN]), remedy="correct these first")
+            raise UserError(*error.problems, problem) from None
+
+    def with_notes(self, *notes: str) -> Found:
+        """Return the same with further notes."""
+        return replace(self, notes=(*self.notes, *map(show_name, notes)))
+
+    def with_rejected(self, *rejected: Rejected) -> Found:
+        """Return the same with more left out."""
+        return replace(self, rejected=(*self.rejected, *rejected))
+
+    def describe_rejected(self) -> list[str]:
+        """Return a line for each reason why files were left out, with the first few names."""
+        reasons: dict[str, list[str]] = {}
+        for one in self.rejected:
+            reasons.setdefault(_NUMBER.sub("N", one.reason), []).append(one.source)
+        first = {_NUMBER.sub("N", one.reason): one.reason for one in reversed(self.rejected)}
+        return [
+            f"left out {f'{len(names):,} x ' if len(names) > 1 else ''}{', '.join(names[:SHOWN])}"
+            f"{', ...' if len(names) > SHOWN else ''}: {first[key]}"
+            for key, names in reasons.items()
+        ]
+
+
+SHOWN = 3  # names of files in a line
+_NUMBER = re.compile(r"\d[\d.,]*")
 
 
 class ClipCollector:
@@ -114,6 +170,7 @@ class ClipCollector:
         self._rejected: dict[str, Rejected] = {}
         self._notes: list[str] = []
         self._nameless: Counter[str] = Counter()
+        self._known: list[Path] = []
 
     def add(self, clip: RawClip) -> None:
         """Add a clip."""
@@ -148,6 +205,10 @@ class ClipCollector:
         source = show_name(source)
         self._rejected.setdefault(source, Rejected(source, show_name(reason)))
 
+    def know(self, *paths: Path) -> None:
+        """Record lists that are read, and files (or folders of files) that the layout knows and has no use for."""
+        self._known += [path for path in paths if path not in self._known]
+
     def note(self, text: str) -> None:
         """Record a line for the user; the same line is kept once."""
         if show_name(text) not in self._notes:
@@ -162,8 +223,11 @@ class ClipCollector:
         """
         self._nameless[f"{folder} are not named like {form}: each stands for a person of its own"] += 1
 
-    def close(self) -> Found:
-        """Return the clips in the order of their keys, no two of which are equal even where case is ignored."""
+    def close(self, *, says_labels: bool = True) -> Found:
+        """Return the clips in the order of their keys, no two of which are equal even where case is ignored.
+
+        says_labels: whether anything says what is real and what is fake.
+        """
         taken: set[str] = set()
         clips: list[RawClip] = []
         for clip in sorted(self._clips, key=lambda clip: (clip.key, str(clip.file))):
@@ -173,4 +237,5 @@ class ClipCollector:
             taken.add(fold(key))
             clips.append(clip if key == clip.key else replace(clip, key=key))
         notes = [*self._notes, *(f"{count} files of {text}" for text, count in self._nameless.items())]
-        return Found(tuple(clips), tuple(self._rejected.values()), tuple(notes))
+        rejected = tuple(self._rejected.values())
+        return Found(tuple(clips), rejected, tuple(notes), says_labels, self.root, tuple(self._known))

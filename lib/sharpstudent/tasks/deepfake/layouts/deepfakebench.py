@@ -332,6 +332,7 @@ def find(root: Path, label: int | None) -> Found:
     collector = ClipCollector(root, "")
     clips: dict[str, RawClip] = {}
     for path in files:
+        collector.know(path)
         finder = FrameFinder(root, path.parent)
         for entry in read_entries(path, collector.reject):
             _add_entry(entry, finder, clips, collector)

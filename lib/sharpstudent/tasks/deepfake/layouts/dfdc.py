@@ -1,10 +1,16 @@
-"""Finds the clips of the Deepfake Detection Challenge.
+"""Finds the clips of the Deepfake Detection Challenge, and those of its preview.
 
     ROOT/dfdc_train_part_0/metadata.json   {"x.mp4": {"label": "FAKE", "split": "train", "original": "y.mp4"}, ...}
     ROOT/dfdc_train_part_0/*.mp4           (or the part itself as ROOT, or ROOT/train/dfdc_train_part_0)
     ROOT/test/labels.csv, *.mp4            filename,label: 1 is fake (or in ROOT itself; videos may be in videos/)
 
 The only person that the lists name is the one of the original video; they do not say whose face was put on it.
+
+    PREVIEW/dataset.json    {"method_A/1/1_A/2_1_A_001.mp4": {"label": "fake", "set": "train", "augmentations": [],
+                             "target_id": "1", "swapped_id": "2"}, ...}
+    PREVIEW/{method_A,method_B,original_videos}/...
+
+target_id is the person of the video, swapped_id the one whose face was put on it (null for a real video).
 """
 
 from __future__ import annotations
@@ -14,14 +20,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, ClipCollector, Found
+from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, ClipCollector, Found, Split
 from sharpstudent.tasks.deepfake.layouts.listing import (
     peek,
     read_csv,
     read_folder,
     read_json_object,
+    read_names,
+    show_name,
     split_name,
 )
+from sharpstudent.tasks.deepfake.layouts.names import build_key
 
 SOURCE_SET = "DFDC"
 MANIPULATION = "DFDC"  # which of its methods made a fake is not published
@@ -57,6 +66,7 @@ def find(root: Path, label: int | None) -> Found:
     """
     collector = ClipCollector(root, SOURCE_SET)
     for part in _list_parts(root):
+        collector.know(part / "labels.csv", part / "metadata.json")
         if (part / "labels.csv").is_file():  # the test set's metadata.json tells of other things
             _add_videos(part, _read_labels(part / "labels.csv"), collector)
         elif (part / "metadata.json").is_file():
@@ -117,3 +127,74 @@ def _name_person(original: object) -> str | None:
         return Path(split_name(original)[-1]).stem
     except ValueError:
         return None
+
+
+PREVIEW_SET = "DFDC preview"
+PREVIEW_LIST = "dataset.json"
+PREVIEW_FORM = (
+    '{"method_A/1/1_A/2_1_A_001.mp4": {"label": "fake", "set": "train", "target_id": "1", "swapped_id": "2"}, ...}'
+)
+PREVIEW_FOLDERS = ("method_A", "method_B", "original_videos")
+PREVIEW_LABELS = {"real": 0, "fake": 1}
+
+
+class Preview:
+    """The layout "dfdc_preview"."""
+
+    def recognise(self, root: Path) -> bool:
+        """Return whether the root has the list and one of the folders."""
+        return (root / PREVIEW_LIST).is_file() and any((root / name).is_dir() for name in PREVIEW_FOLDERS)
+
+    def find(self, root: Path, label: int | None) -> Found:
+        """Find all listed videos that are there.
+
+        Args:
+            root: The data set's folder.
+            label: Not used: the list gives the labels.
+
+        Returns:
+            The clips, what was rejected, and notes for the user.
+
+        Raises:
+            UserError: If the list cannot be read.
+        """
+        collector = ClipCollector(root, PREVIEW_SET)
+        path = root / PREVIEW_LIST
+        collector.know(path)
+        names: dict[Path, frozenset[str]] = {}
+        for name, about in read_json_object(path, form=PREVIEW_FORM).items():
+            where = f"{path}: {name}"
+            try:
+                parts = split_name(name)
+                label_here, split, people = _read_entry(about)
+            except ValueError as error:
+                collector.reject(where, f"{error}; mend the entry")
+                continue
+            folder = root.joinpath(*parts[:-1])
+            if folder not in names:
+                names[folder] = read_names(folder)
+            if parts[-1] not in names[folder]:
+                collector.reject(where, "is listed, but not there")
+                continue
+            collector.add_file(
+                folder / parts[-1],
+                label=label_here,
+                people=people,
+                key=build_key((*parts[:-1], Path(parts[-1]).stem)),
+                split=split,
+                manipulation=parts[0] if label_here else "",
+            )
+        return collector.close()
+
+
+def _read_entry(about: Any) -> tuple[int, Split, tuple[str, ...] | None]:
+    """Return label, split and people of an entry. Raises ValueError that says what is wrong with it."""
+    fields = about if isinstance(about, dict) else {}
+    label, split = (str(fields.get(name)) for name in ("label", "set"))
+    if label not in PREVIEW_LABELS or split not in SPLITS:
+        raise ValueError(f"expected an entry like {PREVIEW_FORM}, got {repr(about)[:80]}")
+    ids = (fields.get("swapped_id"), fields.get("target_id"))
+    people = tuple(
+        dict.fromkeys(show_name(str(person)) for person in ids if isinstance(person, (str, int)) and person != "")
+    )
+    return PREVIEW_LABELS[label], SPLITS[split], people or None

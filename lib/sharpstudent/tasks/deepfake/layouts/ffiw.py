@@ -42,6 +42,7 @@ def find(root: Path, label: int | None) -> Found:
     """
     collector = ClipCollector(root, SOURCE_SET)
     for base in _list_bases(root):
+        collector.know(base / "target_mask")
         for branch, fake in BRANCHES.items():
             for part in SPLITS:
                 folder, manipulation = base / branch / part, SOURCE_SET if fake else ""

@@ -43,6 +43,7 @@ class OfficialPairs:
         missing = [f"{split}.json" for split in SPLITS.values() if not (root / f"{split}.json").is_file()]
         for split in SPLITS.values():
             if f"{split}.json" not in missing:
+                collector.know(root / f"{split}.json")
                 self._read(root / f"{split}.json", split, collector)
         if missing:
             collector.note(

@@ -47,6 +47,7 @@ def find(root: Path, label: int | None) -> Found:
         base = root.joinpath(*FAMILY, compression)
         for video in read_folder(base / "frames").folders:
             frames = find_frames(base, video, collector.reject)
+            collector.know(base / "landmarks" / video, base / "retina" / video)  # those without a frame are counted
             if frames:
                 collector.add(
                     RawClip(

@@ -18,7 +18,19 @@ from typing import Any
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.files import explain, open_plain, parse_json, read_text
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+# What FFmpeg reads; a file of another kind with one of these names is named when it is opened.
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".wmv", ".asf", ".flv"),
+    *(".f4v", ".mpg", ".mpeg", ".vob", ".ogv", ".divx"),
+)
+TABLE_SUFFIXES = (".csv", ".tsv")
+# Files that hold faces and cannot be read as they are, with what to do.
+UNREAD = {
+    (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"): "is a camera's raw file; develop it as JPEG",
+    (".psd", ".svg", ".pdf", ".xcf", ".jxl", ".ico", ".eps", ".ai"): "is no photo that is read; export it as PNG",
+    (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst"): "is an archive; unpack it",
+    (".part", ".crdownload", ".tmp"): "is an unfinished download; finish it",
+}
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 Reject = Callable[[str, str], object]  # what is left out, as the user knows it, and why
@@ -115,18 +127,17 @@ def list_media(folder: Path, suffixes: tuple[str, ...], reject: Reject) -> list[
         The files, sorted by name.
     """
     listing = read_folder(folder)
-    _reject_odd(folder, listing, suffixes, reject)
+    _reject_odd(folder, listing, reject)
     return [folder / name for name in listing.files if name.lower().endswith(suffixes)]
 
 
-def walk_media(folder: Path, suffixes: tuple[str, ...], reject: Reject, *, any_name: bool = False) -> list[Path]:
-    """List the files in a folder and all below it that end in one of the suffixes.
+def walk_files(folder: Path, reject: Reject, *, any_name: bool = False) -> list[Path]:
+    """List all files in a folder and below it, without hidden ones.
 
     Links are followed. One that leads back to a folder above is rejected.
 
     Args:
         folder: The folder.
-        suffixes: Suffixes in lower case; the case of the files is ignored.
         reject: Takes each path that cannot be used, and why.
         any_name: Whether names that are not UTF-8 are taken, too.
 
@@ -150,11 +161,20 @@ def walk_media(folder: Path, suffixes: tuple[str, ...], reject: Reject, *, any_n
             reject(str(here), "is a link back to a folder above it")
             continue
         listing = read_folder(here, any_name=any_name)
-        _reject_odd(here, listing, suffixes, reject)
-        found += [here / name for name in listing.files if name.lower().endswith(suffixes)]
+        _reject_odd(here, listing, reject)
+        found += [here / name for name in listing.files]
         below = above | {(about.st_dev, about.st_ino)}
         waiting += [(here / name, below) for name in listing.folders]
     return sorted(found, key=lambda path: path.parts)
+
+
+def explain_file(name: str) -> str:
+    """Return why a file of this name cannot be used, and what to do; "" for pictures and videos."""
+    lower = name.lower()
+    for suffixes, reason in UNREAD.items():
+        if lower.endswith(suffixes):
+            return reason
+    return "" if lower.endswith(VIDEO_SUFFIXES) else "is neither a picture nor a video"
 
 
 def is_nameable(name: str) -> bool:
@@ -171,12 +191,9 @@ def show_name(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _reject_odd(folder: Path, listing: Listing, suffixes: tuple[str, ...], reject: Reject) -> None:
-    """Reject the odd names that may be media files, or folders of them."""
+def _reject_odd(folder: Path, listing: Listing, reject: Reject) -> None:
     for name, reason in listing.odd:
-        # A folder's name has no suffix, so names without one are rejected, too.
-        if name.lower().endswith(suffixes) or "." not in name:
-            reject(str(folder / name), reason)
+        reject(str(folder / name), reason)
 
 
 PEEK = 4096  # [bytes]
@@ -238,16 +255,49 @@ def read_csv(
         UserError: If it is broken or lacks a column.
     """
     form = f"a first line with {','.join(columns)}"
+    found, rows = read_table(path, form=form, remedy=remedy, is_strict=False)
+    missing = [name for name in columns if name not in found]
+    if missing:
+        what = f"lacks the column {' and '.join(missing)}"
+        raise UserError.about(str(path), what, form, ", ".join(found) or "an empty file", remedy or REMEDY)
+    for line, row in rows:
+        yield line, {name: row.get(name, "") for name in (*columns, *optional)}
+
+
+def read_table(
+    path: Path, *, form: str, remedy: str | None = None, is_strict: bool = True
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a table with a header; its columns may be separated by commas, semicolons, tabs or bars.
+
+    Args:
+        path: The file, UTF-8 with or without a byte order mark.
+        form: How such a file looks, for the message.
+        remedy: What a message tells the user to do; None for the advice on a data set's own file.
+        is_strict: Refuse a line with more values than columns, which may have shifted them; else drop the last ones.
+
+    Returns:
+        The columns, and each line's number and row, "" for what is absent.
+
+    Raises:
+        UserError: If it is broken, names a column twice, or a line has more values than columns.
+    """
     try:
-        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        found = rows.fieldnames or []
-        missing = [name for name in columns if name not in found]
-        if missing:
-            got = ", ".join(found) or "an empty file"
-            what = f"lacks the column {' and '.join(missing)}"
-            raise UserError.about(str(path), what, form, got, remedy or REMEDY)
+        text = read_text(path)
+        delimiter = max(",;\t|", key=text.partition("\n")[0].count)
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, restval="")
+        columns = [name.strip() for name in rows.fieldnames or ()]
+        rows.fieldnames = columns
+        if len(set(columns)) < len(columns):
+            raise ValueError("a column stands there twice")
+        read: list[tuple[int, dict[str, str]]] = []
         for row in rows:
-            yield rows.line_num, {name: row.get(name) or "" for name in (*columns, *optional)}
+            if row.pop(None, None) and is_strict:  # pyright: ignore[reportArgumentType, reportCallIssue]
+                raise ValueError(f"line {rows.line_num} has more values than there are columns")
+            read.append((rows.line_num, row))
+        return columns, read
+    except UnicodeDecodeError:
+        remedy = "save it as UTF-8, in a spreadsheet: CSV UTF-8"
+        raise UserError(explain_broken(path, "CSV", "text that is not UTF-8", form, remedy)) from None
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(explain_broken(path, "CSV", explain(error), form, remedy)) from None
 

@@ -97,7 +97,8 @@ def _build_parser() -> Parser:
     def add_shared(option: str, text: str, **changes: Any) -> None:
         add_option(parser, OPTIONS, option, help=_add_default(text), **changes)
 
-    add("source", metavar="SOURCE", type=read_path, help="folder of photos, videos or a data set; never written to")
+    text = "folder of photos, videos or a data set, or a table (path,label,person,split); never written to"
+    add("source", metavar="SOURCE", type=read_path, help=text)
     add("dest", metavar="DEST", type=read_path, help="folder for the set: new, empty, or made by this script")
     layouts = _list_layouts()
     add_option(
@@ -110,6 +111,7 @@ def _build_parser() -> Parser:
     add_shared("--frames", "frames of each video, evenly spread", default=default.frames)
     text = "label of everything in SOURCE (default: by its folders or lists)"
     add_option(parser, OPTIONS, "--label", help=text)
+    add_option(parser, OPTIONS, "--people")
     add(
         "--faces",
         choices=("largest", "all"),

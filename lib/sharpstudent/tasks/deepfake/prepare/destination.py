@@ -10,6 +10,7 @@ from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import list_foreign, remove_stray_temporaries, write_text_atomically
+from sharpstudent.tasks.deepfake.layouts.listing import TABLE_SUFFIXES
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS
 from sharpstudent.tasks.deepfake.prepare.settings import MANIFEST_SETTINGS
 
@@ -22,17 +23,19 @@ def check_places(source: Path, dest: Path) -> None:
     """Check that the source can be read, and that writing the set touches nothing else.
 
     Args:
-        source: The folder of photos, videos or a data set.
+        source: The folder of photos, videos or a data set, or a table of files.
         dest: The folder for the set.
 
     Raises:
         UserError: If one of them cannot serve.
     """
-    if not source.is_dir():
-        what = "is a file where a folder is wanted" if source.exists() else "does not exist"
+    is_table = source.is_file() and source.name.lower().endswith(TABLE_SUFFIXES)
+    if not source.is_dir() and not is_table:
+        what = "is a file, not a folder or a table" if source.exists() else "does not exist"
         remedy = "name the folder that the file lies in" if source.exists() else "check the path; is the disk mounted?"
-        raise UserError.about(str(source), what, expected="a folder of photos, videos or a data set", remedy=remedy)
-    if not os.access(source, os.R_OK | os.X_OK):
+        expected = "a folder of photos, videos or a data set, or a .csv or .tsv table of files"
+        raise UserError.about(str(source), what, expected=expected, remedy=remedy)
+    if not os.access(source, os.R_OK if is_table else os.R_OK | os.X_OK):
         raise UserError.about(str(source), "cannot be read", remedy="give yourself the right to read it")
     outer, inner = source.resolve(), dest.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):

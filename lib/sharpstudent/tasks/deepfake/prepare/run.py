@@ -10,6 +10,7 @@ import contextlib
 import functools
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from sharpstudent.core.errors import ExitCode, RunInterrupted
+from sharpstudent.core.errors import ExitCode, RunInterrupted, format_count_of
 from sharpstudent.core.io import lock_folder, make_folder
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
@@ -86,8 +87,9 @@ def run_preparation(
     with stop_signals_raised():
         destination.check_places(request.source, request.dest)
         lock = lock_folder(request.dest, say, doing="prepared") if request.dest.is_dir() else None
-        layout, found = find(request.source, layout=request.layout, label=request.label)
-        for note in (f"{request.source}: {layout}, {len(found.clips):,} clips", *found.notes):
+        people = {} if request.people is None else {"people": request.people}
+        layout, found = find(request.source, layout=request.layout, label=request.label, **people)
+        for note in (f"{request.source}: {layout}, {describe_kinds(found.clips)}", *found.notes):
             say(note)
         make_folder(request.dest)
         lock = lock or lock_folder(request.dest, say, doing="prepared")
@@ -118,12 +120,13 @@ class _Preparation:
             say: Prints a line.
         """
         self._request, self._dest, self._console, self._say = request, request.dest, console, say
+        self._root = found.root if request.source.is_file() else request.source
         self._settings = request.describe(layout)
         self._jobs = [
-            finished.Job(clip, parts.compute_fingerprint(clip, request.crop, request.source, version=VERSION))
+            finished.Job(clip, parts.compute_fingerprint(clip, request.crop, self._root, version=VERSION))
             for clip in sorted(found.clips, key=lambda clip: clip.key)
         ]
-        self._rejected = [finished.hide_roots(rejection, request.source) for rejection in found.rejected]
+        self._rejected = [finished.hide_roots(rejection, self._root) for rejection in found.rejected]
         check_keys([job.clip for job in self._jobs])
         self._digest = finished.compute_digest(self._settings, self._jobs, self._rejected)
 
@@ -196,7 +199,7 @@ class _Preparation:
         done_before = len(self._jobs) - len(jobs)
         if done_before:
             self._say(f"{done_before:,} clips are finished already, {len(jobs):,} are left")
-        build = functools.partial(finished.ClipWorker, dest, request.source, request.crop, build_cropper)
+        build = functools.partial(finished.ClipWorker, dest, self._root, request.crop, build_cropper)
         pool: WorkerPool[finished.Job, finished.ClipDone] = WorkerPool(
             build, request.workers, timeout_s=request.clip_timeout
         )
@@ -213,9 +216,7 @@ class _Preparation:
                 return finished.ClipDone(len(part.rows), len(part.about.rejected), part.about.frames_read)
         request = self._request
         timeout = request.clip_timeout if lost.how == "too slow" else None
-        parts.write_broken_part(
-            self._dest, finished.build_broken_part(job, lost.how, lost.reason, request.source, timeout)
-        )
+        parts.write_broken_part(self._dest, finished.build_broken_part(job, lost.how, lost.reason, self._root, timeout))
         return finished.ClipDone(0, 1, 0)
 
     def _assemble(self) -> Counts:
@@ -240,6 +241,12 @@ class _Preparation:
         if shards:
             packing.remove_loose(self._dest)
         packing.remove_other_shards(self._dest, keep=shards)
+
+
+def describe_kinds(clips: Sequence[RawClip]) -> str:
+    """Count the clips in words, such as `3 videos, 12 photos`."""
+    count = Counter("clip" if clip.kind in ("frames", "crops") else clip.kind for clip in clips)
+    return ", ".join(format_count_of(count[kind], kind) for kind in ("video", "photo", "clip") if count[kind])
 
 
 def check_keys(clips: Sequence[RawClip]) -> None:

@@ -31,10 +31,11 @@ class Request:
     """One preparation, as the command line names it.
 
     Attributes:
-        source: The folder of photos, videos or a data set.
+        source: The folder of photos, videos or a data set, or a table of files.
         dest: The folder for the set.
         layout: The name of the source's layout; None to recognise it.
         label: Real 0, fake 1, or None for what the folders say.
+        people: What one person is, "folders" or "files"; None for folders, unless one holds too much.
         crop: How faces are cropped.
         shards: Whether crops are packed into shards.
         workers: How many processes crop clips.
@@ -50,6 +51,7 @@ class Request:
     dest: Path
     layout: str | None = None
     label: int | None = None
+    people: Literal["folders", "files"] | None = None
     crop: CropSettings = field(default_factory=CropSettings)
     shards: bool = False
     workers: int = 1
@@ -67,6 +69,7 @@ class Request:
             "layout": layout,
             **asdict(self.crop),
             "label": None if self.label is None else ("real", "fake")[self.label],
+            **({} if self.people is None else {"people": self.people}),
             "validation_share": self.validation_share,
             "test_share": self.test_share,
             "split_seed": self.split_seed,
@@ -75,4 +78,4 @@ class Request:
 
 
 # The crops do not depend on these: when they change, only the manifest is written anew.
-MANIFEST_SETTINGS = ("label", "validation_share", "test_share", "split_seed", "shards")
+MANIFEST_SETTINGS = ("label", "people", "validation_share", "test_share", "split_seed", "shards")

@@ -8,9 +8,12 @@ Legend: H, W height and width of a picture [px].
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sharpstudent.core.errors import UserError
-from sharpstudent.core.files import explain, open_plain, read_plain, read_rest
+from sharpstudent.core.errors import Problem, ProblemList, UserError, format_count_of
+from sharpstudent.core.files import check_plain, explain, open_plain, read_plain, read_rest
 from sharpstudent.data.dataset import UnreadableSample
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"),
+    *(".jp2",),
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,61 @@ def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str])
             got=", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""),
             remedy="give each of them one split; --allow shared-people trains all the same",
         )
+
+
+def check_apart(where: Path, files: Sequence[tuple[Path, str, str, int]], *, allow_shared: bool) -> None:
+    """Check that no person and no file's bytes are in two splits, and no bytes under both labels.
+
+    Files of test are not opened.
+
+    Args:
+        where: What the message names, such as the folder.
+        files: Path, person, split and label of each.
+        allow_shared: Permit people and identical files that are in two splits.
+
+    Raises:
+        UserError: For what they share; the message names it.
+    """
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    for _, person, split, _ in files:
+        splits_of[f"person {person}"].add(split)
+    leaks = [person for person, splits in splits_of.items() if len(splits) > 1]
+    about = {path: (split, label) for path, _, split, label in files}
+    problems, contradicting = ProblemList(), list[str]()
+    for copies in find_copies([path for path, (split, _) in about.items() if split != "test"]):
+        shown = ", ".join(map(str, copies[:4]))
+        if len({about[path][0] for path in copies}) > 1:
+            leaks.append(f"file content ({shown})")
+        if len({about[path][1] for path in copies}) > 1:
+            contradicting.append(shown)
+    if contradicting:
+        what = f"has {format_count_of(len(contradicting), 'picture')} under both labels"
+        got, remedy = "; ".join(contradicting[:5]), "delete the copies that have the wrong label"
+        problems.add(Problem(str(where), what, got=got, remedy=remedy))
+    if leaks and not allow_shared:
+        problems.add(
+            Problem(
+                str(where),
+                f"{len(leaks)} people or identical files stand in two splits (training, validation, test)",
+                got="; ".join(sorted(leaks)[:5]),
+                remedy="give them one split (or one person folder); --allow shared-people trains all the same",
+            )
+        )
+    problems.raise_if_any()
+
+
+def find_copies(paths: Iterable[Path]) -> list[list[Path]]:
+    """Find files of the same bytes; only those of equal size are read. Files that cannot be read are passed over."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in paths:
+        with contextlib.suppress(OSError):  # whoever opens it names it
+            by_size[check_plain(path, most_bytes=MOST_BYTES)].append(path)
+    by_content: dict[str, list[Path]] = defaultdict(list)
+    for size, same in by_size.items():
+        for path in same if size and len(same) > 1 else ():
+            with contextlib.suppress(OSError):
+                by_content[hashlib.sha256(read_plain(path, most_bytes=MOST_BYTES)).hexdigest()].append(path)
+    return [same for same in by_content.values() if len(same) > 1]
 
 
 # A photo of a medium-format camera has 102 million pixels; measured, a process then takes 1.2 GB at most to look for

@@ -1,10 +1,10 @@
-"""Finds face crops that are labelled already, one folder a class, for plain classification without self-blending.
+"""Finds face crops that are labelled already, for plain classification without self-blending.
 
     ROOT/{real,fake}/...
     ROOT/{train,val}/{real,fake}/...
 
-In the first form, people (or clips) are held out for validation by their subfolder, and files without one by
-themselves. The second form has a split of the user's own.
+Any other form of a folder or table that gives the classes will do. Where no split comes with it, people or clips are
+held out for validation by their subfolder, and files without one by themselves. Pictures of test are never opened.
 """
 
 from __future__ import annotations
@@ -15,88 +15,89 @@ from pathlib import Path
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.splits import choose_validation_identities
-from sharpstudent.tasks.deepfake.layouts.listing import walk_media
-from sharpstudent.tasks.deepfake.sources.face import PICTURE_SUFFIXES, Face, FaceSplits, check_disjoint, load_picture
+from sharpstudent.tasks.deepfake.layouts.clip import RawClip
+from sharpstudent.tasks.deepfake.layouts.names import CLASSES
+from sharpstudent.tasks.deepfake.layouts.registry import find_pictures
+from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, check_apart, load_picture
 
-LABELS = {"real": 0, "fake": 1}
-LAYOUT = "ROOT/real and ROOT/fake, or ROOT/train/{real,fake} and ROOT/val/{real,fake}"
+LAYOUT = "ROOT/real and ROOT/fake, ROOT/train/{real,fake} and ROOT/val/{real,fake}, or a table with path and label"
 
 
-def find_faces(root: Path, *, validation_share: float, split_seed: int, allow_shared: bool = False) -> FaceSplits:
-    """Find every picture below the class folders.
+def find_faces(
+    root: Path, *, validation_share: float, split_seed: int, allow_shared: bool = False, people: str | None = None
+) -> FaceSplits:
+    """Find every picture of both classes.
 
     Args:
-        root: The data set's folder.
-        validation_share: The share of people held out for validation, where the folders have no split.
+        root: The folder, or a table of files.
+        validation_share: The share of people held out for validation, where the source has no such part.
         split_seed: Draws these people.
-        allow_shared: Permit people who are in both splits.
+        allow_shared: Permit people and identical files that are in two splits.
+        people: What one person is, `folders` or `files`; None for folders, unless one holds too much.
 
     Returns:
         The faces.
 
     Raises:
-        UserError: If the layout is another one, a class is empty, or people are in both splits.
+        UserError: If nothing says the classes, a class is empty, people or identical files are in both splits, or a
+            picture is under both labels.
     """
-    left_out: dict[str, str] = {}
-    own_split = (root / "train").is_dir() or (root / "val").is_dir()
-    if own_split:
-        train, validation = (_find_in(root / name, left_out, prefix=f"{name}/") for name in ("train", "val"))
-        if not allow_shared:
-            check_disjoint(root, *([face.identity for face in faces] for faces in (train, validation)))
-        held_out = "the folders train/ and val/"
-    else:
-        faces = _find_in(root, left_out)
-        _check_both_classes(root, faces, "all")
-        chosen = choose_validation_identities(
-            [face.identity for face in faces], share=validation_share, seed=split_seed
+    if not root.exists():
+        remedy = "set data_root to such a folder or table; `make demo` needs no data"
+        raise UserError.about(str(root), "does not exist", expected=LAYOUT, remedy=remedy)
+    found = find_pictures(root, source="data_source labelled", people=people)
+    if not found.says_labels:
+        there = sorted({Path(clip.key).parts[0] for clip in found.clips})[:8]
+        raise UserError.about(
+            str(root),
+            "does not say what is real and what is fake",
+            expected=LAYOUT,
+            got=", ".join(there),
+            remedy="call the folders of the classes real and fake",
         )
-        train = [face for face in faces if face.identity not in chosen]
-        validation = [face for face in faces if face.identity in chosen]
+    pictures = sorted(found.list_in_order(), key=lambda pair: pair[0].label)
+    faces = [(_to_face(clip, file), clip.split) for clip, file in pictures]
+    _check_both_classes(root, [face for face, _ in faces], "all")
+    splits = [split for _, split in faces]
+    if "val" in splits:
+        held_out = "the folders or the table"
+    else:
+        free = [face.identity for face, split in faces if split != "test"]
+        with found.told():
+            chosen = choose_validation_identities(free, share=validation_share, seed=split_seed)
+        splits = [split if split == "test" else "val" if face.identity in chosen else "train" for face, split in faces]
         held_out = (
             f"{len(chosen)} people or clips held out (validation_share {validation_share}, split_seed {split_seed})"
         )
+    entries = [
+        (Path(face.name), face.identity, str(split), face.label) for (face, _), split in zip(faces, splits, strict=True)
+    ]
+    check_apart(root, entries, allow_shared=allow_shared)
+    train, validation, test = (
+        [face for (face, _), split in zip(faces, splits, strict=True) if split == name]
+        for name in ("train", "val", "test")
+    )
     _check_both_classes(root, train, "training")
     _check_both_classes(root, validation, "validation")
-    return FaceSplits(
-        tuple(train),
-        tuple(validation),
-        (
-            f"training: {_count(train)}; validation: {_count(validation)}; split by {held_out}",
-            *(f"left out {path}: {reason}" for path, reason in left_out.items()),
-        ),
+    line = f"training: {_count(train)}; validation: {_count(validation)}; split by {held_out}"
+    not_opened = [f"test: {_count(test)}, not opened"] if test else []
+    notes = (line, *not_opened, *found.notes, *found.describe_rejected())
+    return FaceSplits(tuple(train), tuple(validation), notes)
+
+
+def _to_face(clip: RawClip, file: Path) -> Face:
+    """Return the record of a picture, which is a clip of its own unless its folder or name makes it a frame."""
+    return Face(
+        name=str(file),
+        clip_id=clip.film or clip.key,
+        identity=clip.identities[0],
+        label=clip.label,
+        load=partial(load_picture, file),
     )
 
 
-def _find_in(folder: Path, left_out: dict[str, str], *, prefix: str = "") -> list[Face]:
-    missing = [str(folder / name) for name in LABELS if not (folder / name).is_dir()]
-    if missing:
-        there = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else []
-        raise UserError.about(
-            where=", ".join(missing),
-            what="is missing: data_source labelled reads one folder a class",
-            expected=LAYOUT,
-            got=f"{folder} holds {', '.join(there)}" if there else f"{folder} is missing or empty",
-            remedy="rename the class folders to real and fake, or set data_root; `make demo` needs no data",
-        )
-    return [
-        _to_face(folder / name, path, label, prefix)
-        for name, label in LABELS.items()
-        for path in walk_media(folder / name, PICTURE_SUFFIXES, left_out.setdefault, any_name=True)
-    ]
-
-
-def _to_face(class_folder: Path, path: Path, label: int, prefix: str) -> Face:
-    """Return the record of a picture.
-
-    A subfolder is one person or clip, under both classes and splits alike; a file on its own stands for itself.
-    """
-    inside = path.relative_to(class_folder)
-    group = inside.parts[0] if len(inside.parts) > 1 else f"{prefix}{class_folder.name}/{inside.stem}"
-    return Face(name=str(path), clip_id=group, identity=group, label=label, load=partial(load_picture, path))
-
-
 def _check_both_classes(root: Path, faces: Sequence[Face], split: str) -> None:
-    absent = [name for name, label in LABELS.items() if not any(face.label == label for face in faces)]
+    absent = [name for label, name in enumerate(CLASSES) if not any(face.label == label for face in faces)]
     if absent:
         raise UserError.about(
             where=f"{root} ({split})",
@@ -108,4 +109,4 @@ def _check_both_classes(root: Path, faces: Sequence[Face], split: str) -> None:
 
 
 def _count(faces: Sequence[Face]) -> str:
-    return ", ".join(f"{sum(face.label == label for face in faces)} {name}" for name, label in LABELS.items())
+    return ", ".join(f"{sum(face.label == label for face in faces)} {name}" for label, name in enumerate(CLASSES))

@@ -1,29 +1,24 @@
-"""Finds real photos by person: `ROOT/PERSON/*.jpg`, or a CSV file with the columns path and person.
+"""Finds real photos by person: `ROOT/PERSON/*.jpg`, any other form of a folder, or a table of files.
 
-The fakes come by self-blending. A CSV may have a column `split` with train, val or test; rows of test are never opened.
-Otherwise `validation_share` of the people are held out. Faces are found once (YuNet, 468-point mesh) and kept as loose
-crops under data/face_crops/.
+The fakes come by self-blending, so that fakes of the source are left out. Folders or a table may say the split; photos
+of test are never opened. Otherwise `validation_share` of the people are held out. Faces are found once (YuNet,
+468-point mesh) and kept as loose crops under data/face_crops/.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sharpstudent.core.arguments import expand_path
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.files import read_plain
 from sharpstudent.data.splits import choose_validation_identities
-from sharpstudent.tasks.deepfake.layouts import listing
-from sharpstudent.tasks.deepfake.sources.face import MOST_BYTES, PICTURE_SUFFIXES, Face, FaceSplits
+from sharpstudent.tasks.deepfake.layouts.clip import Found
+from sharpstudent.tasks.deepfake.layouts.registry import find_pictures
+from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, check_apart
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 
 SPLITS = ("train", "val", "test")
-LAYOUT = "ROOT/PERSON/*.jpg, or a CSV file with the columns path and person (and split, if you like)"
+LAYOUT = "ROOT/PERSON/*.jpg, or a table with the columns path and person (and split, if you like)"
 
 
 @dataclass(frozen=True)
@@ -42,16 +37,23 @@ class Photo:
 
 
 def find_faces(
-    root: Path, *, image_size: int, validation_share: float, split_seed: int, allow_shared: bool
+    root: Path,
+    *,
+    image_size: int,
+    validation_share: float,
+    split_seed: int,
+    allow_shared: bool,
+    people: str | None = None,
 ) -> FaceSplits:
     """Find the largest face of every photo.
 
     Args:
-        root: A folder with one folder a person, or a CSV file.
+        root: A folder with one folder a person, or a table of files.
         image_size: Side of the network's input that the crops are for [px].
-        validation_share: The share of people held out for validation, where the CSV has no split.
+        validation_share: The share of people held out for validation, where the source has no split.
         split_seed: Draws these people.
         allow_shared: Permit people and identical files that are in two splits.
+        people: What one person is, `folders` or `files`; None for folders, unless one holds too much.
 
     Returns:
         The faces, all real.
@@ -60,10 +62,12 @@ def find_faces(
         UserError: If the layout is another one, people are in two splits, or a split has no usable face.
     """
     remedy = "set data_root to such a folder or file; `make demo` fetches portraits to try it with"
-    left_out: dict[str, str] = {}
-    photos = split_photos(read_photos(root, left_out.setdefault, remedy=remedy), validation_share, split_seed)
-    if not allow_shared:
-        _check_no_leak(root, photos)
+    listed, about = read_photos(root, remedy=remedy, people=people)
+    with about.told():
+        photos = split_photos(listed, validation_share, split_seed)
+    entries = [(photo.path, photo.person, str(photo.split), 0) for photo in photos]
+    check_apart(root, entries, allow_shared=allow_shared)
+    is_test = sum(photo.split == "test" for photo in photos)
     photos = [photo for photo in photos if photo.split != "test"]
     crops = FaceCrops(image_size=image_size)
     found = crops.prepare([photo.path for photo in photos])
@@ -81,70 +85,45 @@ def find_faces(
     for split, members in faces.items():
         if not members:
             raise UserError(_explain_no_face(root, split, crops.rejected))
-    notes = [
+    notes = [*about.notes, *about.describe_rejected()]
+    notes += [f"test: {is_test:,} photos, not opened"] if is_test else []
+    notes += [
         f"{split}: {len(members)} faces of {len({face.identity for face in members})} people"
         for split, members in faces.items()
     ]
-    left_out |= {str(path): reason for path, reason in crops.rejected.items()}
-    notes += [*crops.notes, *(f"left out {path}: {reason}" for path, reason in left_out.items())]
+    notes += [*crops.notes, *(f"left out {path}: {reason}" for path, reason in crops.rejected.items())]
     return FaceSplits(tuple(faces["train"]), tuple(faces["val"]), tuple(notes))
 
 
-def read_photos(root: Path, reject: listing.Reject, *, remedy: str) -> list[Photo]:
-    """Read which photos there are, and who is on them.
+def read_photos(root: Path, *, remedy: str, people: str | None = None) -> tuple[list[Photo], Found]:
+    """Read which real photos there are, and who is on them.
 
     Args:
-        root: A CSV file, or a folder with one folder a person.
-        reject: Takes each path in the folder that cannot be used, and why.
+        root: A table of files, or a folder.
         remedy: What a user can do where there is neither.
+        people: What one person is, `folders` or `files`; None for folders, unless one holds too much.
 
     Returns:
-        The photos.
+        The photos, and what was found: its notes say what was understood.
 
     Raises:
-        UserError: If there are no photos, or the CSV has another form.
+        UserError: If there are no photos, or class, split or person of one can be meant in two ways.
     """
-    if root.suffix.lower() == ".csv" and root.is_file():
-        photos = _read_csv(root)
-    else:
-        people = listing.read_folder(root, any_name=True)
-        for name, reason in people.odd:
-            reject(str(root / name), reason)
-        photos = [
-            Photo(path, name)
-            for name in people.folders
-            for path in listing.walk_media(root / name, PICTURE_SUFFIXES, reject, any_name=True)
-        ]
+    if not root.exists():
+        where = str(root).encode("utf-8", "backslashreplace").decode()
+        raise UserError.about(where, "does not exist", expected=LAYOUT, remedy=remedy)
+    found = find_pictures(root, source="data_source photos", people=people)
+    photos = [Photo(file, clip.identities[0], clip.split) for clip, file in found.list_in_order() if not clip.label]
     if not photos:
-        raise UserError.about(
-            where=str(root).encode("utf-8", "backslashreplace").decode(),
-            what="holds no photos by person" if root.exists() else "does not exist, or is neither a folder nor a CSV",
-            expected=LAYOUT,
-            remedy=remedy,
-        )
-    return photos
-
-
-def _read_csv(path: Path) -> list[Photo]:
-    """The photos of a CSV file. Raises UserError for a file of another form."""
-    rows = listing.read_csv(path, columns=("path", "person"), optional=("split",), remedy="save it so, as UTF-8 CSV")
-    return [_to_photo(path, line, row) for line, row in rows]
-
-
-def _to_photo(csv_path: Path, line: int, row: dict[str, str]) -> Photo:
-    if not row["path"] or not row["person"] or row["split"] not in ("", *SPLITS):
-        raise UserError.about(
-            where=f"{csv_path}, line {line}",
-            what="is not a photo's row",
-            expected=f"path, person and a split out of {', '.join(SPLITS)} (or none)",
-            got=", ".join(f"{key}={value!r}" for key, value in row.items()),
-            remedy="mend the line",
-        )
-    return Photo(csv_path.parent / expand_path(row["path"]), row["person"], row["split"] or None)
+        what = "holds fakes only, and data_source photos reads real faces"
+        raise UserError.about(str(root), what, expected=LAYOUT, remedy=remedy)
+    fakes = len(found.clips) - len(photos)
+    notes = [f"{fakes:,} fakes are not read: their place take self-blended ones"] if fakes else []
+    return photos, found.with_notes(*notes)
 
 
 def split_photos(photos: list[Photo], share: float, seed: int) -> list[Photo]:
-    """Keep a CSV's own split if every row has one, else hold out people.
+    """Keep the source's own split where it has a part for validation, else hold out people of those to train on.
 
     Args:
         photos: All with a split, or all without one.
@@ -155,43 +134,20 @@ def split_photos(photos: list[Photo], share: float, seed: int) -> list[Photo]:
         The photos, each with a split.
 
     Raises:
-        UserError: If some rows have a split and some have none.
+        UserError: If there are fewer than two people to draw from.
     """
-    if all(photo.split for photo in photos):
+    if any(photo.split == "val" for photo in photos):
         return photos
-    if any(photo.split for photo in photos):
-        raise UserError.about(
-            where="split",
-            what="some rows have a split and some have none",
-            expected="a split in every row, or in none",
-            remedy="fill the column or empty it",
-        )
-    held_out = choose_validation_identities([photo.person for photo in photos], share=share, seed=seed)
-    return [Photo(p.path, p.person, "val" if p.person in held_out else "train") for p in photos]
-
-
-def _check_no_leak(root: Path, photos: Sequence[Photo]) -> None:
-    """Check that no person and no file's bytes are in two splits; test files are not opened."""
-    splits_of: dict[str, set[str]] = defaultdict(set)
-    files_of: dict[str, set[str]] = defaultdict(set)
-    for photo in photos:
-        splits_of[f"person {photo.person}"].add(str(photo.split))
-        if photo.split == "test":
-            continue
-        with contextlib.suppress(OSError):  # what cannot be read is named when its face is looked for
-            content = read_plain(photo.path, most_bytes=MOST_BYTES)
-            key = f"file content {hashlib.sha256(content).hexdigest()[:12]}"
-            splits_of[key].add(str(photo.split))
-            files_of[key].add(str(photo.path))
-    leaks = sorted(key for key, splits in splits_of.items() if len(splits) > 1)
-    if leaks:
-        shown = [f"{key} ({', '.join(sorted(files_of[key]))})" if key in files_of else key for key in leaks[:5]]
-        raise UserError.about(
-            where=str(root),
-            what=f"{len(leaks)} people or identical files stand in two splits (training, validation, test)",
-            got="; ".join(shown),
-            remedy="give them one split (or one person folder); --allow shared-people trains all the same",
-        )
+    free = [photo for photo in photos if photo.split != "test"]
+    if not free:
+        got = f"{len(photos):,} photos of test"
+        remedy = "give photos of other splits, too"
+        raise UserError.about("training", "has no photo to train on, and none to validate with", got=got, remedy=remedy)
+    held_out = choose_validation_identities([photo.person for photo in free], share=share, seed=seed)
+    return [
+        photo if photo.split == "test" else replace(photo, split="val" if photo.person in held_out else "train")
+        for photo in photos
+    ]
 
 
 def _explain_no_face(root: Path, split: str, rejected: dict[Path, str]) -> Problem:

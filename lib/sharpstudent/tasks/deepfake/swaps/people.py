@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,12 +48,13 @@ class SwapRequest:
     split_seed: int = 0
 
 
-def list_photos(request: SwapRequest, reject: Reject) -> list[Photo]:
+def list_photos(request: SwapRequest, reject: Reject, say: Callable[[str], None]) -> list[Photo]:
     """List the photos of the wanted split, each with its split ("" where there is none).
 
     Args:
         request: The arguments of the command.
         reject: Takes each path that cannot be used, and why.
+        say: Prints what was understood of the people's folder.
 
     Returns:
         The photos.
@@ -62,10 +63,14 @@ def list_photos(request: SwapRequest, reject: Reject) -> list[Photo]:
         UserError: For another layout, a split that is not there, a person in two splits, or fewer than two people.
     """
     remedy = "name such a folder or file; `make demo` fetches portraits to try it (data/demo/faces.csv)"
-    photos = read_photos(request.people, reject, remedy=remedy)
-    if any(photo.split for photo in photos) or request.split in ("train", "val"):
+    photos, found = read_photos(request.people, remedy=remedy)
+    for note in found.notes:
+        say(note)
+    for one in found.rejected:
+        reject(one.source, one.reason)
+    if request.split in ("train", "val"):
         photos = split_photos(photos, request.validation_share, request.split_seed)
-    elif request.split == "test":
+    elif request.split == "test" and not any(photo.split for photo in photos):
         raise UserError.about(
             str(request.people),
             "has no split, so nobody is known to be test",
@@ -73,7 +78,7 @@ def list_photos(request: SwapRequest, reject: Reject) -> list[Photo]:
             remedy="give a CSV file with the column split, or choose val, train or all",
         )
     else:
-        photos = [replace(photo, split="") for photo in photos]
+        photos = [replace(photo, split=photo.split or "") for photo in photos]
     _check_one_split(request.people, photos)
     chosen = [photo for photo in photos if request.split in (ALL, photo.split)]
     people = sorted({photo.person for photo in chosen})

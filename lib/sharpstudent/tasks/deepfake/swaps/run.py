@@ -74,7 +74,7 @@ def run_swaps(request: SwapRequest, say: Callable[[str], None]) -> SwapCounts:
         UserError: For what the user must correct.
     """
     rejected: dict[str, str] = {}
-    photos = list_photos(request, rejected.setdefault)
+    photos = list_photos(request, rejected.setdefault, say)
     check_places(request.people, request.dest, [photo.path for photo in photos])
     check_model_files()
     finder = FaceFinder()
