@@ -189,7 +189,8 @@ def test_weights_of_another_architecture_than_requested_are_refused_with_names_o
     tensors.pop("backbone.conv1.0.weight")
     text = refusal(save_weights(path, tensors), architecture=SMALL, image_size=SIDE)
     assert "1 missing" in text
-    text = refusal(save_weights(path, {**build().state_dict(), "extra": torch.ones(1)}), architecture=SMALL)
+    more = {**build().state_dict(), "extra": torch.ones(1)}
+    text = refusal(save_weights(path, more), architecture=SMALL, image_size=SIDE)
     assert "1 unexpected" in text
 
 

@@ -198,7 +198,7 @@ def test_a_hub_without_the_file_is_the_same_kind_of_error(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("student", [EFFICIENTNET_B4, "mobilevitv2_050.cvnets_in1k"])
+@pytest.mark.parametrize("student", [EFFICIENTNET_B4, "mobilevitv2_050.no_such_tag"])
 def test_a_student_without_pretrained_weights_or_name_contacts_no_hub(student: str) -> None:
     with pytest.raises(UserError):
         build(make_config(student=student, init="imagenet"))

@@ -350,11 +350,13 @@ def _open_tensors(spec: ModelFile, path: Path, classes: tuple[str, ...], device:
     architecture = resolve_setting("architecture", described.architecture, spec.architecture, path)
     architecture = architecture or _guess_architecture(file, notes)
     order = resolve_classes(described, spec, path, classes)
-    classifier, line = load_classifier(file, architecture=architecture, dropout=described.dropout, classes=order)
-    notes.append(line)
     image_size = resolve_image_size(
         described.image_size, spec, path, B4_IMAGE_SIZE if architecture == EFFICIENTNET_B4 else None
     )
+    classifier, line = load_classifier(
+        file, architecture=architecture, dropout=described.dropout, classes=order, side=image_size
+    )
+    notes.append(line)
     notes += note_assumptions(spec, path, image_size, order, describes_itself=file.kind != "weights")
     return _Found(classifier, file.kind, architecture, image_size, order, file.about, spec, notes)
 

@@ -90,7 +90,7 @@ def find_architecture(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def load_classifier(
-    file: TensorFile, *, architecture: str, dropout: float | None, classes: Sequence[str]
+    file: TensorFile, *, architecture: str, dropout: float | None, classes: Sequence[str], side: int
 ) -> tuple[Classifier, str]:
     """Build a classifier with the weights of a file.
 
@@ -99,6 +99,7 @@ def load_classifier(
         architecture: The name of the architecture.
         dropout: The dropout of the head; None for the architecture's default.
         classes: The task's classes in the order of the file's logits.
+        side: The side of the pictures [px].
 
     Returns:
         The classifier in evaluation mode, and a line that counts its tensors.
@@ -107,7 +108,7 @@ def load_classifier(
         UserError: For an unknown architecture, weights of another one, and a head that is missing or has another
             number of classes.
     """
-    model = _build(architecture, classes=len(classes), dropout=dropout)
+    model = _build(architecture, classes=len(classes), dropout=dropout, side=side)
     match = match_tensors(model, file.tensors, classes)
     if not match.missing_in_backbone() and not match.unexpected_in_backbone():
         _check_head(file.path, count_head_classes(match.tensors), classes)
@@ -115,14 +116,16 @@ def load_classifier(
         line = load_weights(model, file.tensors, where=file.path.name, needs_head=True, classes=classes)
     except UserError as error:  # its remedy, --allow partial-weights, is for training only
         remedy = f"give weights of {architecture}, or the architecture that these are of"
+        if not match.missing_in_backbone() and not match.unexpected_in_backbone():
+            remedy = "its backbone fits; give weights whose head is one linear layer on pooled features"
         raise UserError(*(replace(p, where=str(file.path), remedy=remedy) for p in error.problems)) from None
     counts, *changes = line.split("; ")
     return model.eval(), "; ".join((f"{counts} of {architecture}", *changes))
 
 
-def _build(architecture: str, *, classes: int, dropout: float | None) -> Classifier:
+def _build(architecture: str, *, classes: int, dropout: float | None, side: int | None = None) -> Classifier:
     with torch.random.fork_rng(devices=[]):  # opening a model within a run must not change the run's random numbers
-        return build_classifier(architecture, classes=classes, dropout=dropout)
+        return build_classifier(architecture, classes=classes, dropout=dropout, side=side)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _load_from_hub(model: Any, name: str, key: str) -> str:
         except OSError as error:
             raise _explain_no_imagenet(name, key, f"the hub does not answer ({error})") from None
     try:
-        source = timm.create_model(name, pretrained=True, num_classes=0)
+        source = timm.create_model(name, pretrained=True, num_classes=0, **model.sizes)
     except (OSError, RuntimeError) as error:  # the hub can be reached, but the file cannot be loaded
         raise _explain_no_imagenet(name, key, f"the hub does not give them ({error})") from None
     return load_weights(model, source.state_dict(), where=f"timm hub {pretrained.hf_hub_id}", needs_head=False)

@@ -26,7 +26,8 @@ from sharpstudent.config.run_config import SCRIPTS, advise_stage_1
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.weight_files import EXAMPLES, RENAMED, normalise, read_tensors
 
-HEAD_NAMES = ("head.", "fc.", "_fc.", "classifier.")  # of this project, of timm, of efficientnet-pytorch
+# Of this project, of timm, of efficientnet-pytorch, of torchvision.
+HEAD_NAMES = ("head.", "head_dist.", "heads.", "aux_head.", "fc.", "_fc.", "classifier.", "classif.", "last_linear.")
 COUNTER = "num_batches_tracked"  # of BatchNorm; files of torch before 0.4.1 lack it, and evaluation never reads it
 # Tensors of the training beside those of a model: of the loss, of metrics, of the programs that keep an average.
 _OF_TRAINING = re.compile(
@@ -87,7 +88,7 @@ def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor], classes: Sequ
         classes: The classes in the order of the file's logits; () where the model is no classifier.
     """
     wanted = model.state_dict()
-    tensors, notes = _fit_tensors(wanted, tensors, classes)
+    tensors, notes = _fit_tensors(model, wanted, tensors, classes)
     offered = {normalise(key): key for key in tensors}
     if len(offered) != len(tensors):  # two names differ in their prefix only: compare the full names
         offered = {key: key for key in tensors}
@@ -111,7 +112,7 @@ def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor], classes: Sequ
 
 
 def _fit_tensors(
-    wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], classes: Sequence[str]
+    model: nn.Module, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], classes: Sequence[str]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Remove what surrounds the model in a file, and give a head of one output its second one."""
     names, notes = {normalise(key) for key in wanted}, list[str]()
@@ -125,8 +126,18 @@ def _fit_tensors(
     if others:
         notes.append(f"{len(others)} tensors of the training are left out: {_examples(others)}")
     fitted = {key: tensor for key, tensor in fitted.items() if key not in others}
+    body = {normalise(key) for key in wanted if not is_head(key)}
+    by_name = {normalise(key): tensor for key, tensor in fitted.items()}
+    if hasattr(model, "adapt_tensors") and len(by_name) == len(fitted):
+        foreign = {key: tensor for key, tensor in by_name.items() if is_head(key) and key not in names}
+        rows = 0 if len(foreign) <= 2 else count_head_classes(foreign) or 0
+        adapted, more = model.adapt_tensors(by_name, rows)  # pyright: ignore[reportCallIssue]
+        fitted, notes = adapted if more else fitted, [*notes, *more]
+    heads = [key for key in fitted if is_head(key) and normalise(key) not in body]
+    fitted |= {
+        key: fitted[key].flatten(1) for key in heads if fitted[key].shape[2:] == (1, 1)
+    }  # a convolution of 1 x 1
     outputs = [int(tensor.shape[0]) for key, tensor in wanted.items() if is_head(key) and key.endswith("weight")]
-    heads = [key for key in fitted if is_head(key)]
     if outputs[-1:] == [2] == [len(classes)] and heads and all(fitted[key].shape[:1] == (1,) for key in heads):
         for key in heads:
             fitted[key] = torch.cat([torch.zeros_like(fitted[key]), fitted[key]])
@@ -176,7 +187,9 @@ def _pair_heads(
 
 def count_head_classes(tensors: Mapping[str, Tensor]) -> int | None:
     """Count the classes of the head in a file; None where it holds no head."""
-    sizes = [int(t.shape[0]) for key, t in tensors.items() if is_head(key) and key.endswith("weight") and t.ndim == 2]
+    sizes = [
+        int(t.shape[0]) for key, t in tensors.items() if is_head(key) and key.endswith("weight") and t.ndim in (2, 4)
+    ]
     return sizes[-1] if sizes else None
 
 
@@ -218,8 +231,7 @@ def load_weights(
             what=f"does not fit the model ({type(model).__name__}); nothing was loaded",
             expected=f"tensors such as {_examples(missing or list(model.state_dict()))}",
             got="\n".join(lines),
-            remedy="give weights of this very architecture, or name the file's architecture in the config; "
-            "--allow partial-weights takes what matches",
+            remedy=_REMEDY if match.missing_in_backbone() or match.unexpected_in_backbone() else _HEAD_REMEDY,
         )
     state = model.state_dict()
     # Weight and bias of the head are taken together or not at all.
@@ -230,6 +242,16 @@ def load_weights(
     model.load_state_dict(state, strict=True)
     head = () if head_fits else ("the head starts from random weights",)
     return "; ".join((f"{where}: {match.describe()}", *match.notes, *head))
+
+
+_REMEDY = (
+    "give weights of this very architecture, or name the file's architecture in the config; --allow partial-weights "
+    "takes what matches"
+)
+_HEAD_REMEDY = (
+    "its backbone fits, and its head is no linear layer of these outputs on pooled features: give other weights; for a "
+    'teacher "head": "fitted" in `teachers` fits one to the training set'
+)
 
 
 def find_fitting_weights(

@@ -90,7 +90,7 @@ def _count(name: str, side: int) -> Lighter | None:
     from sharpstudent.models.vision import build_classifier
 
     with torch.device("meta"), torch.no_grad():
-        model = build_classifier(name, classes=2, dropout=None).eval()
+        model = build_classifier(name, classes=2, dropout=None).eval()  # at its own size, in which the number may be
         counter = FlopCounterMode(display=False)
         try:
             with counter:

@@ -93,7 +93,13 @@ class DeepfakeTask(ClassificationTask):
         """
         from sharpstudent.models.vision import build_classifier
 
-        return build_classifier(spec.name, classes=len(self.classes), dropout=spec.dropout, options=spec.options)
+        return build_classifier(
+            spec.name,
+            classes=len(self.classes),
+            dropout=spec.dropout,
+            options=spec.options,
+            side=self.image_size,
+        )
 
     def collate(self, samples: Sequence[Sample], groups: Sequence[str]) -> Batch:
         """Join samples into a batch; pictures become float32 (R, 3, S, S) in 0..1.
