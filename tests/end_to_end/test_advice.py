@@ -7,15 +7,18 @@ by its script in a whole command; what leads from one command to the next is pas
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from advice import list_advised
+from sharpstudent.core.arguments import advise_extra, advise_make, advise_script
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
 
 CONFIG = "configs/tiny.json"
@@ -114,12 +117,6 @@ PASTED: dict[str, str] = {
     "python {} {} {} --task {}": "tests/end_to_end/test_invented_tasks.py",
 }
 HERE = {
-    "make demo": "test_targets_of_make_exist",
-    "make face-models": "test_targets_of_make_exist",
-    'pip install ".[heatmaps]"': "test_extras_exist",
-    'pip install ".[onnx]"': "test_extras_exist",
-    'pip install ".[video]"': "test_extras_exist",
-    'pip install --force-reinstall ".[video]"': "test_extras_exist",
     "python main_distillation.py {} -n {}{}": "test_a_missing_stage_1_is_run_as_its_message_says_and_then_stage_2",
     "python prepare_faces.py check {}": "test_the_end_of_a_preparation_names_two_commands_that_are_accepted",
     "python train_student_only.py configs/config_SBI.json -n NAME --set data_source=manifest": (
@@ -254,13 +251,45 @@ def test_the_end_of_a_preparation_names_two_commands_that_are_accepted(
     assert tiny.call(*shlex.split(train[1]), "--print-config").code == 0
 
 
-@pytest.mark.parametrize("target", ["demo", "face-models"])
-def test_targets_of_make_exist(target: str) -> None:
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+# --- Commands that `core.arguments` writes, as they work from the current folder -------------------------------------
+
+
+def find_calls(function: str) -> set[str]:
+    """The texts with which the package calls a function."""
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in sorted((ROOT / "lib").rglob("*.py"))]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == function]
+    return {call.args[0].value for call in named if isinstance(call.args[0], ast.Constant)}  # type: ignore[misc]
+
+
+@pytest.fixture(params=["in the repository", "elsewhere"])
+def standing(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the user stands, while a script of the repository runs."""
+    monkeypatch.setattr(sys, "argv", [str(ROOT / STAGE_1)])
+    folder = ROOT if request.param == "in the repository" else tmp_path
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_advised_targets_of_make_exist(standing: Path) -> None:
+    assert find_calls("advise_make") == {"demo"}
+    command = shlex.split(advise_make("demo"))
+    assert (command == ["make", "demo"]) == (standing == ROOT)
+    done = subprocess.run(["make", "-n", *command[1:]], cwd=standing, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_extras_exist() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    named = {name for advised in HERE for name in re.findall(r"\.\[(\w+)\]", advised)}
-    assert named <= set(extras)
+def test_advised_scripts_run_where_the_user_stands(standing: Path) -> None:
+    assert find_calls("advise_script") == {"fetch_models.py face-models"}
+    _, script, group = shlex.split(advise_script("fetch_models.py face-models"))
+    assert (script == "fetch_models.py") == (standing == ROOT)
+    assert (standing / script).is_file()
+    groups = json.loads((ROOT / "weights/MANIFEST.json").read_text(encoding="utf-8"))["files"]
+    assert group in {name for entry in groups for name in entry["groups"]}
+
+
+def test_advised_packages_are_those_of_the_extras() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert find_calls("advise_extra") == {"video", "onnx", "heatmaps"}
+    for extra in find_calls("advise_extra"):
+        assert advise_extra(extra) == f"pip install {' '.join(project['optional-dependencies'][extra])}"

@@ -226,7 +226,7 @@ def test_photos_without_a_face_are_refused_by_name(tiny: Workplace) -> None:
     (tiny / "weights").mkdir()
     ended_words = ("--set", "data_source=photos", "--set", "data_root=data/blank", "--allow", "shared-people")
     bare = tiny.call(STAGE_1, CONFIG, "-n", "x", *ended_words)
-    assert_refused(bare, "make face-models", "face_detection_yunet_2023mar.onnx", "face_landmark.tflite")
+    assert_refused(bare, "fetch_models.py face-models", "face_detection_yunet_2023mar.onnx", "face_landmark.tflite")
     if all(path.is_file() for path in ffpp_tree.MODEL_FILES):
         for path in ffpp_tree.MODEL_FILES:
             (tiny / "weights" / path.name).symlink_to(path)

@@ -61,7 +61,7 @@ def test_missing_model_files_are_named_with_the_command_that_fetches_them(workpl
     for person in ("ann", "ben"):
         (workplace / "people" / person).mkdir(parents=True)
         (workplace / "people" / person / "0.png").write_bytes(b"x")
-    assert_refused(workplace.call(SCRIPT, "people", "dest"), "2 problems", "make face-models")
+    assert_refused(workplace.call(SCRIPT, "people", "dest"), "2 problems", "fetch_models.py face-models")
     assert not (workplace / "dest").exists()
 
 

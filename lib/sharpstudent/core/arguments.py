@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.metadata
 import math
 import os
+import re
+import shlex
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
@@ -122,6 +126,37 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(name, self._option_string_actions, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known options: {', '.join(self._option_string_actions)};"
         return Problem(word, "is not a known option", remedy=f"{hint} See python {self.prog} --help")
+
+
+def advise_script(words: str) -> str:
+    """Write a command of another script of this repository, as it works from the current folder.
+
+    Args:
+        words: The script's file and its arguments, such as `fetch_models.py demo`.
+    """
+    folder = Path(sys.argv[0]).resolve().parent
+    script, _, rest = words.partition(" ")
+    is_elsewhere = folder != Path.cwd() and (folder / script).is_file()
+    return f"python {shlex.quote(str(folder / script)) if is_elsewhere else script} {rest}".rstrip()
+
+
+def advise_make(target: str) -> str:
+    """Write the command for a target of the repository's Makefile, as it works from the current folder."""
+    folder = Path(sys.argv[0]).resolve().parent
+    is_elsewhere = folder != Path.cwd() and (folder / "Makefile").is_file()
+    return f"make -C {shlex.quote(str(folder))} {target}" if is_elsewhere else f"make {target}"
+
+
+def advise_extra(extra: str, *, again: bool = False) -> str:
+    """Write the command that installs the packages of an extra, in the versions of this program, from any folder.
+
+    Args:
+        extra: The extra, as pyproject.toml names it.
+        again: Whether packages that are installed have to be installed anew.
+    """
+    marked = (line.partition(";") for line in importlib.metadata.requires("sharpstudent") or ())
+    packages = [name.strip() for name, _, marker in marked if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", marker)]
+    return f"pip install {'--force-reinstall ' if again else ''}{' '.join(packages)}"
 
 
 def expand_path(text: str) -> str:

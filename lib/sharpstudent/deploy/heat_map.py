@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.forward import evaluation_mode
 
@@ -188,6 +189,6 @@ def _import_grad_cam() -> Any:
         raise UserError.about(
             where="heat maps",
             what=f"need the package grad-cam, which cannot be imported ({error})",
-            remedy='pip install ".[heatmaps]", or leave the heat maps out',
+            remedy=f"{advise_extra('heatmaps')}, or leave the heat maps out",
         ) from None
     return GradCAM

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sharpstudent
+from sharpstudent.core.arguments import advise_extra
 from sharpstudent.evaluation.load_model import OpenedClassifier
 from sharpstudent.evaluation.onnx import OnnxClassifier, count_weights
 from sharpstudent.evaluation.opened import OpenedModel
@@ -68,7 +69,7 @@ def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device)
             file_bytes += beside
             notes.append("parameters: numbers in the ONNX file, where a batch norm may be part of its convolution")
         except ImportError:
-            notes.append('parameters: counting them in ONNX files needs the package onnx (pip install ".[onnx]")')
+            notes.append(f"parameters: counting them in ONNX files needs the package onnx ({advise_extra('onnx')})")
         if onnx.graph.batch not in (None, 1):
             notes.append(f"time: that of {onnx.graph.batch} pictures, the fixed batch of this ONNX file")
     memory, note = _measure_memory(opened, onnx, device)

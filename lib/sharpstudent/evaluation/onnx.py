@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharpstudent.core.archive import verify
+from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.model_files import parse_metadata
 from sharpstudent.models.vision import Classifier
@@ -134,7 +135,7 @@ def _start_session(path: Path, device: torch.device) -> Any:
     try:
         import onnxruntime  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise _refuse(path, "needs onnxruntime, which is not installed", remedy='pip install ".[onnx]"') from None
+        raise _refuse(path, "needs onnxruntime, which is not installed", remedy=advise_extra("onnx")) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # logs errors only; they are also raised as exceptions
     options.intra_op_num_threads = torch.get_num_threads()  # as many as torch, so that times can be compared

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpstudent.config.run_config import SCRIPTS, advise_stage_1
+from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.weight_files import EXAMPLES, RENAMED, normalise, read_tensors
 
@@ -313,7 +314,7 @@ def advise_weights(key: str, pattern: str) -> str:
         return f"run stage 1 first: {advise_stage_1(pattern)}; or name the file"
     return (
         "put the teacher's checkpoint there (FFc23.tar is published for EfficientNet-B4; see weights/README.md), or "
-        f"train a teacher with {SCRIPTS[1]}; `make demo` runs without it"
+        f"train a teacher with {SCRIPTS[1]}; `{advise_make('demo')}` runs without it"
     )
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import types
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -300,3 +301,105 @@ def test_both_backends_give_the_same_frames_of_real_clips(clip: Path) -> None:
     assert found["torchcodec"].indices == found["opencv"].indices
     for index, image in found["opencv"].results.items():
         assert np.abs(image.astype(int) - found["torchcodec"].results[index]).mean() < 2
+
+
+# --- PyAV: what OpenCV does not decode ------------------------------------------------------------------------------
+
+
+def write_by_pyav(path: Path, frames: int, codec: str, times_ms: list[int] | None = None, **options: str) -> Path:
+    """A counting video of any codec, with frames at the given times; default: 25 a second."""
+    av = pytest.importorskip("av", reason="other codecs need the extra `video`")
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no encoder {codec}")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 6 * index, np.uint8), "rgb24")
+            frame.pts, frame.time_base = (times_ms or range(0, 40 * frames, 40))[index], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+AV1 = {"codec": "libsvtav1", "preset": "12"}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "webm", "mkv"])
+def test_av1_is_read_by_pyav_frame_by_frame(suffix: str, tmp_path: Path) -> None:
+    found = sample(write_by_pyav(tmp_path / f"a.{suffix}", 12, **AV1), backend=None)
+    assert (found.frames, found.backend, found.failed) == (12, "pyav", {})
+    assert found.results == {index: index for index in choose_frames(12, 5)}
+
+
+def test_without_pyav_the_codec_and_the_package_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_by_pyav(tmp_path / "a.mp4", 4, **AV1)
+    monkeypatch.setattr(video_streams.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UnreadableVideo) as caught:
+        sample(path)
+    assert "(codec AV1); PyAV decodes more codecs than OpenCV" in caught.value.reason
+    assert "pip install torchcodec==" in caught.value.reason
+    assert " av==" in caught.value.reason
+
+
+def test_pyav_gives_the_frames_of_opencv_upright(tmp_path: Path) -> None:
+    image = np.full((48, 64, 3), (200, 100, 20), np.uint8)
+    image[:24, :32] = (20, 40, 220)
+    pytest.importorskip("av", reason="PyAV needs the extra `video`")
+    for degrees in (0, 90, 180, 270):
+        path = write_video(tmp_path / f"{degrees}.mp4", [image] * 3, codec="mp4v")
+        if degrees:
+            rotate_video(path, degrees)
+        one, other = (
+            sample_video(path, 1, lambda _, image: image, backend=backend).results[0] for backend in ("opencv", "pyav")
+        )
+        assert one.shape == other.shape, degrees
+        assert np.abs(one.astype(int) - other).mean() < 3, degrees
+
+
+@pytest.mark.parametrize("clip", CLIPS[:2] or [Path("absent")], ids=lambda path: path.stem)
+def test_pyav_gives_the_frames_of_real_clips(clip: Path) -> None:
+    if not clip.is_file():
+        pytest.skip("no clips at ../shared/data/videos")
+    pytest.importorskip("av", reason="PyAV needs the extra `video`")
+    one, other = (sample_video(clip, 3, lambda _, image: image, backend=name) for name in ("opencv", "pyav"))
+    assert one.indices == other.indices
+    for index, image in one.results.items():
+        assert np.abs(image.astype(int) - other.results[index]).mean() < 2
+
+
+# --- Times and lengths ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+def test_a_variable_frame_rate_drops_and_doubles_no_frame(suffix: str, backend: str, tmp_path: Path) -> None:
+    times = [0, 40, 45, 200, 210, 900, 901, 1000, 2000, 2001, 3000, 9010]
+    found = sample(write_by_pyav(tmp_path / f"a.{suffix}", 12, "libx264", times), backend=backend)
+    assert found.frames == 12
+    assert found.results == {index: index for index in choose_frames(12, 5)}
+
+
+def test_a_clip_of_one_frame_is_a_clip(tmp_path: Path) -> None:
+    found = sample(write_by_pyav(tmp_path / "a.mp4", 1, "libx264"))
+    assert (found.frames, found.results) == (1, {0: 0})
+
+
+def write_zero(kind: str, folder: Path) -> Path:
+    """A header without frames: of an AVI that claims none, of an MP4 whose pictures are cut off, of a Matroska file."""
+    if kind == "avi":
+        path = claim_frames(write_counting_video(folder / "a.avi", 20, codec="MJPG"), 0)
+        path.write_bytes(path.read_bytes()[: path.read_bytes().index(b"movi") + 4])
+        return path
+    path = write_by_pyav(folder / f"a.{kind}", 12, "libx264", **({"movflags": "faststart"} if kind == "mp4" else {}))
+    content = path.read_bytes()
+    # The pictures of the MP4 follow its table (faststart), and those of Matroska begin with the first cluster.
+    path.write_bytes(content[: content.index(b"mdat") + 4 if kind == "mp4" else content.index(b"\x1f\x43\xb6\x75")])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["avi", "mp4", "mkv"])
+def test_a_header_without_frames_is_refused_with_the_reason(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(UnreadableVideo, match=r"has no frame that can be decoded|is cut off"):
+        sample(write_zero(kind, tmp_path), backend=None)

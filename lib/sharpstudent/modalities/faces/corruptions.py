@@ -37,6 +37,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import build_generator
 from sharpstudent.modalities.faces.crop import compute_box_margins
@@ -241,9 +242,9 @@ def explain_no_h264() -> str | None:
     try:
         import av  # pyright: ignore[reportMissingImports]
     except ImportError:
-        return 'H.264 recompression needs the package av: pip install ".[video]"'
+        return f"H.264 recompression needs the package av: {advise_extra('video')}"
     if ENCODER not in av.codecs_available:
-        return f'the installed package av has no encoder {ENCODER}: pip install --force-reinstall ".[video]"'
+        return f"the installed package av has no encoder {ENCODER}: {advise_extra('video', again=True)}"
     return None
 
 

@@ -1,6 +1,9 @@
-"""Chosen frames of a video, decoded forward through OpenCV, or through torchcodec where that is installed and loads.
+"""Chosen frames of a video, decoded forward: by torchcodec where it loads, else by OpenCV; what it cannot, by PyAV.
 
-Seeking is unreliable, and a container's own count of frames may be wrong. So both backends step forward with `grab`,
+The FFmpeg within OpenCV has no software decoder for AV1, and none for VVC. PyAV (extra `video`) brings an FFmpeg with
+both. Where it is not installed, the reason names the codec and the package.
+
+Seeking is unreliable, and a container's own count of frames may be wrong. So all backends step forward with `grab`,
 which decodes, and convert a frame to RGB only where `retrieve` is called. Each uses one thread: the worker processes
 share the cores, and a damaged file gives the same frames every time.
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -24,6 +28,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.files import check_plain, explain
 
 FFMPEG_QUIET = "-8"  # FFmpeg's own number for no messages at all
@@ -45,7 +50,7 @@ def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream
 
     Args:
         path: The file.
-        backend: "opencv", "torchcodec", or None for torchcodec where it loads and OpenCV elsewhere.
+        backend: "opencv", "torchcodec", "pyav", or None for torchcodec where it loads and OpenCV elsewhere.
 
     Yields:
         The open video.
@@ -54,7 +59,7 @@ def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream
         StreamError: Where the backend cannot read it.
     """
     chosen = backend or ("torchcodec" if torchcodec_loads() else "opencv")
-    stream = (TorchcodecStream if chosen == "torchcodec" else OpenCvStream)(path)
+    stream = _STREAMS[chosen](path)
     try:
         yield stream
     finally:
@@ -88,6 +93,7 @@ class OpenCvStream:
         claimed: The container's count of frames, 0 where it has none.
         width: The width by the container [px].
         height: The height by the container [px].
+        codec: The four letters of the codec; "" where the container has none.
     """
 
     backend = "opencv"
@@ -104,6 +110,8 @@ class OpenCvStream:
         self.claimed = self._read_number(cv2.CAP_PROP_FRAME_COUNT)
         self.width = self._read_number(cv2.CAP_PROP_FRAME_WIDTH)
         self.height = self._read_number(cv2.CAP_PROP_FRAME_HEIGHT)
+        fourcc = self._read_number(cv2.CAP_PROP_FOURCC)
+        self.codec = bytes(fourcc >> shift & 0xFF for shift in (0, 8, 16, 24)).decode("ascii", "replace").strip("\0 ")
 
     def grab(self) -> bool:
         """Decode the next frame; False at the end, or where nothing more can be decoded."""
@@ -149,6 +157,7 @@ class TorchcodecStream:
             self._frames = _decode_packets(demuxer, video.make_decoder(num_ffmpeg_threads=1))
             self._converter = ColorConverter()
             found = video.metadata
+        self.codec = str(getattr(found, "codec", None) or "")
         self.claimed = found.num_frames_from_header or 0
         self.width, self.height = found.width or 0, found.height or 0
         self._frame: Any = None
@@ -177,7 +186,60 @@ class TorchcodecStream:
             raise StreamError(self.backend, f"cannot be decoded ({first})") from None
 
 
-FrameStream = OpenCvStream | TorchcodecStream
+class PyAvStream:
+    """A video that is decoded by PyAV; its attributes are those of `OpenCvStream`."""
+
+    backend = "pyav"
+
+    def __init__(self, path: Path) -> None:
+        # Imported here: it is an extra, and its FFmpeg needs memory in every worker.
+        import av  # pyright: ignore[reportMissingImports]
+
+        self._errors = (av.FFmpegError, ValueError, UnicodeError, IndexError)
+        try:
+            self._container: Any = av.open(os.path.abspath(path))
+        except self._errors as error:
+            raise StreamError(self.backend, f"cannot be opened ({explain(error)})") from None
+        stream = next(iter(self._container.streams.video), None)
+        if stream is None:
+            self._container.close()
+            raise StreamError(self.backend, "has no video stream")
+        stream.codec_context.thread_count = 1
+        self._frames = self._container.decode(stream)
+        self.codec = stream.codec_context.name
+        self.claimed, self.width, self.height = stream.frames, stream.width or 0, stream.height or 0
+        self._frame: Any = None
+
+    def grab(self) -> bool:
+        """Decode the next frame; False at the end, or where nothing more can be decoded."""
+        try:
+            self._frame = next(self._frames, None)
+        except self._errors:
+            self._frame = None
+        return self._frame is not None
+
+    def retrieve(self) -> NDArray[np.uint8] | None:
+        """Convert the grabbed frame to pixels, RGB uint8 (H, W, 3), upright; None where it has none."""
+        try:
+            image = self._frame.to_ndarray(format="rgb24")
+        except self._errors:
+            return None
+        # The rotation of the display matrix is counter-clockwise, as that of NumPy.
+        return np.ascontiguousarray(np.rot90(image, round(self._frame.rotation / 90)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+
+FrameStream = OpenCvStream | TorchcodecStream | PyAvStream
+_STREAMS: dict[str, type[FrameStream]] = {
+    "torchcodec": TorchcodecStream,
+    "opencv": OpenCvStream,
+    "pyav": PyAvStream,
+}
+# Codecs that OpenCV's FFmpeg opens and does not decode, by their four letters, with the name that people know.
+_CODECS = {"av01": "AV1", "vvc1": "VVC (H.266)", "vvi1": "VVC (H.266)", "apv1": "APV", "evc1": "EVC"}
 
 
 def _decode_packets(demuxer: Any, decoder: Any) -> Iterator[Any]:
@@ -234,7 +296,7 @@ class SampledVideo(Generic[Result]):
         indices: The indices of the chosen frames, ascending.
         results: What `use` made of them, by index.
         failed: The chosen frames without pixels, by index with the reason; the others are in results.
-        backend: "opencv" or "torchcodec".
+        backend: "opencv", "torchcodec" or "pyav".
     """
 
     frames: int
@@ -263,8 +325,8 @@ def choose_frames(frames: int, count: int) -> tuple[int, ...]:
 def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | None = None) -> SampledVideo[Result]:
     """Give chosen frames of a video to a function, one at a time and in order, so that no two are in memory at once.
 
-    Both backends choose the same frames. They would count the frames of a damaged file differently, so that OpenCV
-    reads such a file even where torchcodec is installed.
+    All backends choose the same frames. They would count the frames of a damaged file differently, so that OpenCV
+    reads such a file even where torchcodec is installed. A file of which OpenCV decodes nothing is read by PyAV.
 
     Args:
         path: The file.
@@ -284,9 +346,13 @@ def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | Non
         try:
             return _sample(path, count, use, backend)
         except StreamError as error:
-            if error.backend != "opencv":
+            if error.backend == "torchcodec":
                 return sample_video(path, count, use, backend="opencv")
-            raise UnreadableVideo(str(path), error.reason) from None
+            reason = error.reason
+            if error.backend == "opencv" and importlib.util.find_spec("av") is not None:
+                with contextlib.suppress(StreamError):  # OpenCV's reason is told
+                    return _sample(path, count, use, "pyav")
+            raise UnreadableVideo(str(path), reason) from None
 
 
 def _check_file(path: Path) -> None:
@@ -325,12 +391,13 @@ def _sample(path: Path, count: int, use: Use[Result], backend: str | None) -> Sa
         name = stream.backend
         if stream.width * stream.height > LARGEST_FRAME:
             raise UnreadableVideo(str(path), f"its frames are {_explain_size(stream.width, stream.height)}")
+        codec = stream.codec
         claimed = stream.claimed if 0 < stream.claimed <= LONGEST_VIDEO else 0
         frames = _decode(stream, choose_frames(claimed, count), keep, to_end=True)
     if name == "torchcodec" and frames != claimed:
         raise StreamError(name, f"has {frames} frames that can be decoded and claims {claimed}")
     if frames == 0:
-        raise UnreadableVideo(str(path), "has no frame that can be decoded")
+        raise StreamError(name, _explain_no_frame(codec, claimed))
     indices = choose_frames(frames, count)
     missing = [index for index in indices if index not in results and index not in failed]
     if missing:
@@ -360,6 +427,16 @@ def _decode(
             keep(stream, index)
         index += 1
     return index
+
+
+def _explain_no_frame(codec: str, claimed: int) -> str:
+    if claimed == 0:
+        return "has no frame that can be decoded: its header names none"
+    named = _CODECS.get(codec.lower(), codec)
+    reason = f"has no frame that can be decoded (codec {named})" if named else "has no frame that can be decoded"
+    if importlib.util.find_spec("av") is None:
+        return f"{reason}; PyAV decodes more codecs than OpenCV, AV1 among them: {advise_extra('video')}"
+    return reason
 
 
 def _explain_size(width: int, height: int) -> str:

@@ -238,7 +238,7 @@ def test_missing_models_are_reported_before_anything_starts(
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     started = time.monotonic()
-    with pytest.raises(UserError, match="make face-models"):
+    with pytest.raises(UserError, match=r"fetch_models\.py face-models"):
         prepare(source, tmp_path / "set")
     assert time.monotonic() - started < 10
     assert not (tmp_path / "set/parts").exists()

@@ -190,7 +190,7 @@ def test_missing_face_models_are_both_named_before_anything_else() -> None:
         str(face_crops.DETECTOR_FILE),
         str(face_crops.MESH_FILE),
     ]
-    assert "make face-models" in caught.value.as_text()
+    assert "python fetch_models.py face-models" in caught.value.as_text()
 
 
 # --- The same in two splits -----------------------------------------------------------------------------------------

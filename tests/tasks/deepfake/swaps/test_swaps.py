@@ -341,6 +341,6 @@ def test_the_missing_face_models_are_named_before_anything_is_written(monkeypatc
 
     write_faces(PEOPLE, {"ann": 1, "ben": 1})
     monkeypatch.setattr(swaps, "check_model_files", check_model_files)
-    with pytest.raises(UserError, match="make face-models"):
+    with pytest.raises(UserError, match=r"fetch_models\.py face-models"):
         make()
     assert not DEST.exists()

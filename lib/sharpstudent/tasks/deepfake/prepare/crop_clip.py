@@ -95,8 +95,9 @@ class ClipCropper:
             return ClipCrops((), (Rejected(str(file), error.reason),), 0, 0)
         failed = {index: CroppedFrame(str(file), index, reason=reason) for index, reason in video.failed.items()}
         frames = [(video.results | failed)[index] for index in video.indices]
-        if video.backend == "torchcodec":  # where its FFmpeg is another than OpenCV's, pixels may differ
-            name = f"torchcodec {importlib.metadata.version('torchcodec')}"
+        if video.backend != "opencv":  # where its FFmpeg is another than OpenCV's, pixels may differ
+            package = {"pyav": "av"}.get(video.backend, video.backend)
+            name = f"{video.backend} {importlib.metadata.version(package)}"
             frames = [
                 replace(frame, faces=tuple(replace(face, detector=f"{face.detector}, {name}") for face in frame.faces))
                 for frame in frames

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpstudent.core.archive import BAD_ARCHIVE, verify
+from sharpstudent.core.arguments import advise_script
 from sharpstudent.core.errors import Problem, ProblemList
 from sharpstudent.core.files import explain, read_plain
 from sharpstudent.core.io import write_bytes_atomically
@@ -238,7 +239,7 @@ def check_model_files() -> None:
                 Problem(
                     where=str(path),
                     what=f"is missing: {what}, which photos and videos need",
-                    remedy="make face-models (fetches both, 2.7 MB; sources in weights/MANIFEST.json)",
+                    remedy=f"{advise_script('fetch_models.py face-models')} (fetches both, 2.7 MB)",
                 )
             )
         else:

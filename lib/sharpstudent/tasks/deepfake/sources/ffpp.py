@@ -13,6 +13,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.modalities.faces.video import choose_frames
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
@@ -36,7 +37,7 @@ KINDS = {
 }
 REMEDY = (
     "get FaceForensics++ from its authors (they grant access on request), extract frames and landmarks in the layout "
-    "of docs/data.md, and set data_root and compression; `make demo` runs on portraits without it"
+    "of docs/data.md, and set data_root and compression"
 )
 
 
@@ -82,7 +83,7 @@ def _check_layout(root: Path, base: Path) -> None:
             where=f"data_root = {str(root)!r}",
             what=f"lacks {len(missing)} of the {len(wanted)} paths that data_source ffpp reads",
             got="\n".join(("missing:", *missing)),
-            remedy=REMEDY,
+            remedy=f"{REMEDY}; `{advise_make('demo')}` runs on portraits without it",
         )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
@@ -43,7 +44,7 @@ def find_faces(
             picture is under both labels.
     """
     if not root.exists():
-        remedy = "set data_root to such a folder or table; `make demo` needs no data"
+        remedy = f"set data_root to such a folder or table; `{advise_make('demo')}` needs no data"
         raise UserError.about(str(root), "does not exist", expected=LAYOUT, remedy=remedy)
     found = find_pictures(root, source="data_source labelled", people=people)
     if not found.says_labels:

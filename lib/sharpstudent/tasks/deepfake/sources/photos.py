@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts.clip import Found
@@ -61,7 +62,7 @@ def find_faces(
     Raises:
         UserError: If the layout is another one, people are in two splits, or a split has no usable face.
     """
-    remedy = "set data_root to such a folder or file; `make demo` fetches portraits to try it with"
+    remedy = f"set data_root to such a folder or file; `{advise_make('demo')}` fetches portraits to try it with"
     listed, about = read_photos(root, remedy=remedy, people=people)
     with about.told():
         photos = split_photos(listed, validation_share, split_seed)

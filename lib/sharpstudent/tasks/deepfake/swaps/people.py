@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.layouts.listing import Reject
 from sharpstudent.tasks.deepfake.sources.photos import LAYOUT, SPLITS, Photo, read_photos, split_photos
@@ -62,7 +63,7 @@ def list_photos(request: SwapRequest, reject: Reject, say: Callable[[str], None]
     Raises:
         UserError: For another layout, a split that is not there, a person in two splits, or fewer than two people.
     """
-    remedy = "name such a folder or file; `make demo` fetches portraits to try it (data/demo/faces.csv)"
+    remedy = f"name such a folder or file; `{advise_make('demo')}` fetches portraits to try it (data/demo/faces.csv)"
     photos, found = read_photos(request.people, remedy=remedy)
     for note in found.notes:
         say(note)
