@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check test test-real-size test-slow browser demo results face-models docs clean help
+# The tools that look at the environment live outside it, so that they are no part of what they find.
+TOOLS := .venv-audit
+
+.PHONY: setup check test test-real-size test-slow browser demo results face-models docs audit sbom release clean help
 
 help:
 	@echo "make demo         everything: environment, portraits, teacher, stage 1, stage 2, comparison table"
@@ -13,6 +16,8 @@ help:
 	@echo "make check        format, lint, types, layers"
 	@echo "make results      three seeds on people never tuned on: docs/results.md (about an hour on two cores)"
 	@echo "make browser      a headless browser for the test that looks at the report (Debian, as root; else install Chromium)"
+	@echo "make audit        known vulnerabilities of the installed packages; says so where the database cannot be reached"
+	@echo "make release      dist/: the wheel and its SBOM (CycloneDX), after an audit that must have been made"
 	@echo "make face-models  the face detector and mesh that data_source photos needs"
 
 setup: $(STAMP)
@@ -59,8 +64,25 @@ browser:
 	          done && command -v chromium >/dev/null; } \
 	  || echo "no browser here, and none could be installed: the test of the report in a browser skips"
 
+# Without a network the tools cannot be fetched, nor the database be asked: that is said, and is no failure.
+audit: setup $(TOOLS)/.installed
+	$(BIN)/python .ci/audit.py $(TOOLS)/bin/pip-audit "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(AUDIT)
+
+$(TOOLS)/.installed: pyproject.toml
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	-$(TOOLS)/bin/python -m pip install --quiet pip-audit==2.10.1 cyclonedx-bom==7.5.0 && touch $@
+
+sbom: setup $(TOOLS)/.installed
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+	  --output-file "dist/sharpstudent-$$($(BIN)/python -c 'from importlib.metadata import version; print(version("sharpstudent"))').cdx.json"
+
+release: sbom
+	$(MAKE) audit AUDIT=--must-reach
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 docs: setup
 	$(BIN)/python configs/generate.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TOOLS) build dist *.egg-info .pytest_cache .ruff_cache

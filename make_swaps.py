@@ -8,6 +8,7 @@ DEST gets real/ and fake/ (face crops, one folder a person) and swaps.csv. The s
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from sharpstudent.core.arguments import EXIT_CODES, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import exit_codes
@@ -19,12 +20,15 @@ def main() -> None:
     """Make the swaps and print their counts."""
     request = _parse_command_line(sys.argv[1:])
 
-    from sharpstudent.tasks.deepfake.swaps.run import run_swaps  # after the arguments are checked: it costs a second
+    # After the arguments are checked, because these imports cost a second.
+    from sharpstudent.report.console import build_console, print_line
+    from sharpstudent.tasks.deepfake.swaps.run import run_swaps
 
-    counts = run_swaps(request, print)
-    print(f"{counts.fake} fakes of {counts.real} real faces of {counts.people} people in {request.dest}")
+    say = partial(print_line, build_console())
+    counts = run_swaps(request, say)
+    say(f"{counts.fake} fakes of {counts.real} real faces of {counts.people} people in {request.dest}")
     if counts.left_out:
-        print(f"{counts.left_out} photos were left out, with the reason in {request.dest / 'left_out.csv'}")
+        say(f"{counts.left_out} photos were left out, with the reason in {request.dest / 'left_out.csv'}")
 
 
 def _parse_command_line(argv: list[str]) -> SwapRequest:

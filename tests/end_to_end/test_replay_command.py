@@ -117,7 +117,7 @@ def test_an_image_that_is_not_finite_is_named(with_teacher: Workplace, monkeypat
     assert ended.out.count("to look at it: ") == 1
     again = with_teacher.call(*find_command(ended))
     assert_same(ended, again)
-    assert f"inputs not finite: data/labelled/{BAD}\n" in again.out
+    assert f"inputs not finite: {BAD}\n" in again.out
     assert "to fix: the samples named above" in again.out
     log = (with_teacher.find_run("x") / "logs/losses.logs").read_text()
     assert f"python {' '.join(find_command(ended))}" in log

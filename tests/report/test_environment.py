@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from sharpstudent.report import environment
-from sharpstudent.report.environment import PACKAGES, describe_environment, hide_home, save_environment
+from sharpstudent.report.environment import PACKAGES, describe_environment, save_environment
 
 
 def test_the_file_holds_machine_versions_and_command(tmp_path: Path) -> None:
@@ -43,14 +43,6 @@ def test_no_home_folder_or_host_is_stored(monkeypatch: pytest.MonkeyPatch) -> No
         assert getpass.getuser() not in text
 
 
-def test_paths_below_the_source_or_the_working_folder_become_relative(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = [f"{environment.SOURCE_FOLDER}/main_distillation.py", f"{tmp_path}/c.json", "--set", "data_root=/data/ff"]
-    assert hide_home(command) == ["main_distillation.py", "c.json", "--set", "data_root=/data/ff"]
-
-
 def test_the_commit_is_stored_with_whether_the_source_was_changed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -81,15 +73,3 @@ def test_without_a_commit_the_rest_is_still_stored(
     described = describe_environment([])
     assert described["source"] == {"commit": None, "changed": None}
     assert described["python"]
-
-
-def test_a_config_that_is_passed_on_names_no_home_folder() -> None:
-    config = {
-        "data_root": "/home/somebody/faces",
-        "teachers": [{"weights": "/Users/somebody/x.tar"}],
-        "epoch": 3,
-        "none": None,
-    }
-    hidden = environment.hide_homes(config)
-    assert "somebody" not in json.dumps(hidden)
-    assert hidden == {"data_root": "~/faces", "teachers": [{"weights": "~/x.tar"}], "epoch": 3, "none": None}

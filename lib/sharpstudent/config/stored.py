@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,9 +14,11 @@ from sharpstudent.config.load import read_config_file, read_task_name
 from sharpstudent.config.messages import explain, show
 from sharpstudent.config.run_config import FindTask, RunConfig, TaskKind
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.naming import PathHider
 
 AUTO = "auto"  # the word of `--resume auto`; a run folder of that name is `./auto`
 STORED_NAME = "config.json"
+PRIVATE_NAME = "private.json"  # the paths that are shortened in config.json; nothing that is passed on copies it
 
 STATE_NAMES = ("last.pth", "last_previous.pth")  # files in weights/ that a run can resume from
 MOST_CHANGES = 5  # the most differences that a note lists
@@ -28,6 +30,62 @@ FREE_KEYS = (
     "patience",
 )  # fmt: skip
 OF_TRAINING = ("patience",)  # the free keys that the resolved config has in its section `training`
+
+
+def split_private(config: RunConfig, hider: PathHider) -> tuple[str, str | None]:
+    """Split a config into what may be passed on and what a resume needs besides.
+
+    Args:
+        config: The resolved config.
+        hider: Shortens its paths.
+
+    Returns:
+        The contents of config.json, and of private.json with each path that was shortened in the former; None where
+        there is none.
+    """
+    plain: dict[str, Any] = config.model_dump(mode="json")
+    shown: dict[str, Any] = hider.within(plain, words=True)
+    private = list(_list_changes(plain, shown))
+    text = None if not private else json.dumps({"paths": private}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(shown, indent=2, ensure_ascii=False) + "\n", text
+
+
+def _list_changes(plain: Any, shown: Any, key: tuple[str | int, ...] = ()) -> Iterator[dict[str, Any]]:
+    """List the key, the shortened form and the original of each text that differs between two trees of one form."""
+    if isinstance(plain, dict):
+        for name, inner in cast(dict[str, Any], plain).items():
+            yield from _list_changes(inner, shown[name], (*key, name))
+    elif isinstance(plain, list):
+        for place, inner in enumerate(cast(list[Any], plain)):
+            yield from _list_changes(inner, shown[place], (*key, place))
+    elif plain != shown:
+        yield {"key": list(key), "shown": shown, "path": plain}
+
+
+def _restore_private(folder: Path, stored: dict[str, Any]) -> None:
+    """Put the paths of private.json back into a stored config, in those places that still have the shortened form.
+
+    Raises:
+        UserError: If the file is there and cannot be read.
+    """
+    file = folder / PRIVATE_NAME
+    if not file.exists():
+        return
+    try:
+        for one in json.loads(file.read_text(encoding="utf-8"))["paths"]:
+            *above, last = one["key"]
+            place: Any = stored
+            for name in above:
+                place = place[name]
+            if place[last] == one["shown"] and isinstance(one["path"], str):
+                place[last] = one["path"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+        raise UserError.about(
+            str(file),
+            f"cannot be read, and {STORED_NAME} has its paths in a shortened form only ({type(error).__name__})",
+            expected="the file as the run wrote it",
+            remedy="restore it; or delete it, and name CONFIG with --allow changed-config at the next --resume",
+        ) from None
 
 
 def find_run(run: str, output_root: str) -> Path:
@@ -173,6 +231,7 @@ def load_run_config(path: Path, find_task: FindTask) -> RunConfig:
     """
     file = path / STORED_NAME if path.is_dir() else path
     stored = read_config_file(file)
+    _restore_private(file.parent, stored)
     task = find_task(read_task_name(stored), where=f"{file}: task")
     training: Any = stored.get("training")
     if isinstance(training, dict):  # written by a version with a fixed selection metric

@@ -187,7 +187,7 @@ TERMS: dict[str, TermSpec] = {
         shared=_OF_TEACHER,
     ),
     "heatmap": TermSpec(
-        "heatmap:build_heatmap",
+        "classification:build_heatmap",
         "cross-entropy of every pixel of a map of logits with the target map; it reads the output and target `heatmap`",
         shared=_OF_LABELS,
     ),

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn, ParamSpec, TypeVar
 
+from sharpstudent.core.naming import printable, printable_lines
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -51,11 +53,11 @@ class Problem:
 
     def as_text(self) -> str:
         """Write the problem as a message of several lines."""
-        lines = [f"{self.where}: {self.what}"]
+        lines = [f"{printable(self.where)}: {self.what}".replace("\n", "\n    ")]
         for name, value in (("expected", self.expected), ("got", self.got), ("remedy", self.remedy)):
             if value is not None:
                 lines.append(f"    {name}: {value}".replace("\n", "\n        "))
-        return "\n".join(lines)
+        return printable_lines("\n".join(lines))
 
 
 class UserError(Exception):
@@ -181,10 +183,10 @@ def exit_codes() -> Generator[None, None, None]:
             print(f"error: {error.as_text()}", file=sys.stderr)
             sys.exit(ExitCode.USER_ERROR)
         except TrainingStopped as error:
-            print(f"training stopped: {error}", file=sys.stderr)
+            print(f"training stopped: {printable_lines(str(error))}", file=sys.stderr)
             sys.exit(ExitCode.TRAINING_STOPPED)
         except RunInterrupted as error:
-            print(str(error), file=sys.stderr)
+            print(printable_lines(str(error)), file=sys.stderr)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             # During training, Ctrl-C becomes RunInterrupted; so this Ctrl-C came before or after training.

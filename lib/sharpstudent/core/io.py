@@ -110,9 +110,10 @@ def write_text_atomically(path: Path, content: str) -> None:
 
     Args:
         path: The file.
-        content: Its new content, which is written as UTF-8.
+        content: Its new content, which is written as UTF-8. A lone surrogate, as in the name of a file that is no text,
+            is written as its escape sequence, which JSON reads back as the same character.
     """
-    write_bytes_atomically(path, content.encode("utf-8"))
+    write_bytes_atomically(path, content.encode("utf-8", "backslashreplace"))
 
 
 def append_text(path: Path, text: str, *, sync: bool = False) -> None:
@@ -120,13 +121,13 @@ def append_text(path: Path, text: str, *, sync: bool = False) -> None:
 
     Args:
         path: The file.
-        text: The text, which is written as UTF-8.
+        text: The text, which is written as by `write_text_atomically`.
         sync: Whether the text is on the disk when the function returns.
 
     Raises:
         UserError: If the text cannot be written. The file is then as before.
     """
-    content = memoryview(text.encode("utf-8"))
+    content = memoryview(text.encode("utf-8", "backslashreplace"))
     try:
         with open(path, "ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
@@ -300,22 +301,28 @@ def _open(path: Path) -> int:
 
 def _write_holder(handle: int) -> None:
     """Write who holds the lock. A full disk may refuse that; the lock is valid all the same."""
-    record = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+    record = {"pid": os.getpid(), "machine": _identify_machine(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(record).encode(), 0)
 
 
+def _identify_machine() -> str:
+    """Return a digest of the host name. The name itself would stay in the folder after a kill, and be passed on."""
+    return hashlib.sha256(socket.gethostname().encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
 def _describe_holder(handle: int) -> str:
     try:
         record = json.loads(os.pread(handle, _LARGEST_RECORD, 0))
-        return f"process {int(record['pid'])} on {record['host']}, since {record['since']}"
+        here = "this machine" if record["machine"] == _identify_machine() else "another machine"
+        return f"process {int(record['pid'])} on {here}, since {record['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "an unknown process"
 
 
 def _release(handle: int, owner: int) -> None:
-    """Empty the lock file and release the lock, so that no host name stays in a finished run.
+    """Empty the lock file and release the lock.
 
     A forked child releases nothing, because the lock is not its own.
     """

@@ -14,6 +14,10 @@ Focal loss (Lin et al. 2017, "Focal Loss for Dense Object Detection", equation 4
 cross-entropy:
 
     FL = - (1 - p_y)^gamma log p_y,   p = softmax(logits)
+
+Binary cross-entropy of a heat map of H x W pixels, of the logit z of each pixel with its target y in 0..1:
+
+    BCE = mean over the pixels of log(1 + exp(z)) - y z
 """
 
 from __future__ import annotations
@@ -172,3 +176,38 @@ def compute_focal(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     # 0^gamma is infinite for gamma < 1.
     log_rest = log_p.scatter(1, chosen, -math.inf).logsumexp(dim=1)
     return -((gamma * log_rest).exp() * log_p.gather(1, chosen)[:, 0])
+
+
+def build_heatmap(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """Build the term `heatmap`.
+
+    It reads the output and the target called `heatmap`, unless the config names others.
+
+    Args:
+        section: The term in the config.
+        shapes: Shapes of the models' outputs.
+
+    Returns:
+        The term.
+    """
+    return make_target_term(section, shapes, compute_heatmap, on="heatmap", target="heatmap")
+
+
+def compute_heatmap(maps: Tensor, target: Tensor) -> Tensor:
+    """Compute the mean binary cross-entropy of the pixels, in fp32.
+
+    Args:
+        maps: Logits (B, H, W) or (B, 1, H, W).
+        target: Maps with the same number of pixels, values in 0..1.
+
+    Returns:
+        The loss of each row (B,).
+
+    Raises:
+        ValueError: For other shapes.
+    """
+    logits, wanted = maps.flatten(1), target.flatten(1)
+    if logits.shape != wanted.shape:
+        shapes = f"{tuple(maps.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"maps and their targets must have the same number of pixels, got {shapes}")
+    return F.binary_cross_entropy_with_logits(logits.float(), wanted.float(), reduction="none").mean(1)

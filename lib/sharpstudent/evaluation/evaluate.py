@@ -22,7 +22,7 @@ from sharpstudent.evaluation.renderer import Session
 from sharpstudent.evaluation.tables import EvalSet, check_finite, compute_tables
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.report.console import format_duration
-from sharpstudent.report.environment import describe_environment, hide_home
+from sharpstudent.report.environment import describe_environment, hide_command
 from sharpstudent.report.results import Role, TrainingResult
 
 
@@ -92,7 +92,7 @@ class Heading:
     config: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     made_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    command: str = field(default_factory=lambda: shlex.join(hide_home(sys.argv)))
+    command: str = field(default_factory=lambda: shlex.join(hide_command(sys.argv)))
     environment: Mapping[str, Any] = field(default_factory=describe_environment)
 
 

@@ -112,7 +112,11 @@ class Session:
     def say(self, line: str) -> None:
         """Print a line for the user, where there is a console."""
         if self.console is not None:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            from sharpstudent.report.console import (
+                print_line,  # loads rich, which a command line's check can do without
+            )
+
+            print_line(self.console, line)
 
 
 @dataclass(frozen=True)

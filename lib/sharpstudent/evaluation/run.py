@@ -6,6 +6,7 @@ evaluate_model.py, compare_models.py and the end of a training run call it.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from sharpstudent.core.io import (
     remove_stray_temporaries,
     write_text_atomically,
 )
+from sharpstudent.core.naming import PathHider
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest
 from sharpstudent.evaluation.cost import measure_costs
 from sharpstudent.evaluation.evaluate import Evaluation, Heading, evaluate_models
@@ -38,8 +40,7 @@ from sharpstudent.evaluation.tables import find_run_folder
 from sharpstudent.models.weights import compute_weights_hash
 from sharpstudent.report.console import format_duration
 from sharpstudent.report.curves import read_training
-from sharpstudent.report.environment import hide_homes
-from sharpstudent.report.results import TrainingResult
+from sharpstudent.report.results import ResultsBase, TrainingResult
 
 ROOT = Path("output")
 RESULTS = "results.json"
@@ -108,7 +109,7 @@ def write_run_report(renderer: Renderer, run: FinishedRun) -> Path:
     session = Session(request, run.device, (opened,), (renderer.open_run_data(run),), run=run)
     metrics = run.folder / "logs" / "metrics.csv"
     training = read_training(metrics, best_epoch=opened.about.get("epoch"), metric=run.metric)
-    heading = Heading(f"Stage {config.stage}: {config.name}", training, hide_homes(config.model_dump(mode="json")))
+    heading = Heading(f"Stage {config.stage}: {config.name}", training, _hide_config(config.model_dump(mode="json")))
     results, evaluation, measured = _report(renderer, session, heading)
     return renderer.write(run.folder, results, evaluation, measured, run=run)[0]
 
@@ -152,7 +153,16 @@ def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any
         evaluation = replace(evaluation, models=models)
         pairs = [(0, number) for number in range(1, len(models))]
     evaluation = replace(evaluation, pairs=pairs)
-    return renderer.build_results(session, evaluation, measured, heading), evaluation, measured
+    results = renderer.build_results(session, evaluation, measured, heading)
+    return _hide_paths(results, session), evaluation, measured
+
+
+def _hide_paths(results: ResultsBase, session: Session) -> ResultsBase:
+    """Shorten the absolute paths in results, of which every file of a report is made that may be passed on."""
+    config = {} if session.run is None else session.run.config.model_dump(mode="json")
+    folder = "" if session.run is None else str(session.run.folder.absolute())
+    hider = PathHider(config, sys.argv, folder)
+    return type(results).model_validate(hider.within(results.model_dump(mode="json", by_alias=True)))
 
 
 def _open(renderer: Renderer, request: EvaluationRequest, console: Console) -> Session:
@@ -285,4 +295,8 @@ def _read_run(opened: OpenedModel, default: str) -> tuple[TrainingResult | None,
         return None, None
     metric = read_selection_metric(opened.about, default=f"val_{default}")
     training = read_training(folder / "logs" / "metrics.csv", best_epoch=opened.about.get("epoch"), metric=metric)
-    return training, hide_homes(read_config_file(folder / STORED_NAME))
+    return training, _hide_config(read_config_file(folder / STORED_NAME))
+
+
+def _hide_config(config: dict[str, Any]) -> dict[str, Any]:
+    return PathHider(config).within(config, words=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
 
-from sharpstudent.report.text import shorten, show
+from sharpstudent.core.naming import printable, shorten
 
 LIGHT_SERIES = ("#0067a8", "#c24a00", "#00785a", "#a8357f", "#8a6400", "#4b3fae", "#2b84a6", "#50565e")
 DARK_SERIES = ("#5fb4f2", "#ff8f52", "#35c99a", "#ee8fca", "#e3bd4b", "#b3a6ff", "#9adcf5", "#bcc3cb")
@@ -284,7 +284,7 @@ def render_svg(chart: Chart) -> str:
         chart.draw(figure, PAGE_PALETTE)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return make_inline_svg(drawn.getvalue(), name=chart.name, label=show(chart.alt))
+    return make_inline_svg(drawn.getvalue(), name=chart.name, label=printable(chart.alt))
 
 
 def render_png(chart: Chart) -> bytes:
@@ -307,7 +307,7 @@ def render_sheet(charts: Sequence[Chart], title: str = "") -> bytes:
     heights = [max(chart.height + 0.45 + _LEGEND_LINE * len(chart.keys) for chart in line) for line in lines]
     with _own_settings(charts[0].name):
         figure = _make_figure(WIDTH * columns, sum(heights) + (0.4 if title else 0.0))
-        figure.suptitle(shorten(show(title), 46 * columns), fontsize=12)
+        figure.suptitle(shorten(printable(title), 46 * columns), fontsize=12)
         grid = figure.subfigures(len(lines), columns, squeeze=False, height_ratios=heights)
         for place, chart in zip(grid.flat, charts, strict=False):  # places of the last line may stay empty
             chart.draw(place, PAPER_PALETTE)
@@ -322,7 +322,7 @@ def render_csv(chart: Chart) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(chart.columns)
-    writer.writerows([[show(value) if isinstance(value, str) else value for value in row] for row in chart.rows])
+    writer.writerows([[printable(value) if isinstance(value, str) else value for value in row] for row in chart.rows])
     return text.getvalue()
 
 
@@ -348,11 +348,11 @@ def _add_legend(figure: Any, chart: Chart) -> None:
             return Line2D([], [], color=PAPER_PALETTE.second, linewidth=1.7)
         return Line2D([], [], **PAPER_PALETTE.line(key.number), **PAPER_PALETTE.marker(key.number))
 
-    title = shorten(show(f"{chart.title}: {chart.subject}" if chart.subject else chart.title), 46)
+    title = shorten(printable(f"{chart.title}: {chart.subject}" if chart.subject else chart.title), 46)
     figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold")
     figure.legend(
         [draw_handle(key) for key in chart.keys],
-        [f"{shorten(show(key.name), 38)}  {key.value}".strip() for key in chart.keys],
+        [f"{shorten(printable(key.name), 38)}  {key.value}".strip() for key in chart.keys],
         loc="outside lower left",
         frameon=False,
         fontsize=8.5,

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sharpstudent.core.naming import shorten_names
 from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.report.page import format_pairs
 from sharpstudent.report.results import ModelBase, PairBase
-from sharpstudent.report.text import DASH, format_count, format_difference, format_p_value, shorten_names
+from sharpstudent.report.text import DASH, format_count, format_difference, format_p_value
 from sharpstudent.report.text_table import (
     COSTS,
     SHORT,

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from sharpstudent.core.errors import format_count_of
+from sharpstudent.core.naming import printable_lines
 
 DRAW_SECONDS = 0.2  # seconds between two drawings of the bar
 LINE_SECONDS = 30.0  # seconds between two plain lines where there is no terminal
@@ -23,6 +24,11 @@ LINE_SECONDS = 30.0  # seconds between two plain lines where there is no termina
 def build_console() -> Console:
     """Build the console of a script: standard output, without coloured numbers."""
     return Console(highlight=False)
+
+
+def print_line(console: Console, line: str) -> None:
+    """Print a text as it is, without markup and colours; names in it become printable, and long lines stay whole."""
+    console.print(printable_lines(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def format_duration(seconds: float) -> str:
@@ -143,4 +149,4 @@ class ProgressLine:
         self._live.update(Group(self._bar, Text(f"  {self._text}", style="dim")), refresh=True)
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, line)

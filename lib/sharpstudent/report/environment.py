@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,21 +15,20 @@ from typing import Any
 import torch
 
 from sharpstudent.core.io import write_text_atomically
+from sharpstudent.core.naming import SOURCE_FOLDER, PathHider
 
-SOURCE_FOLDER = Path(__file__).resolve().parents[3]
 PACKAGES = (
     "torch", "torchvision", "timm", "efficientnet-pytorch", "albumentations", "opencv-python-headless", "numpy",
     "scikit-learn", "scipy", "pydantic", "json5", "rich", "tensorboard", "matplotlib", "safetensors", "pyarrow",
     "pillow", "jinja2", "pyyaml",
 )  # fmt: skip
-_HOMES = re.compile(r"(?:/home|/Users|[A-Za-z]:\\Users)[/\\][^/\\\s=:]+")
 
 
 def describe_environment(command: Sequence[str] | None = None) -> dict[str, Any]:
     """Describe machine, versions, source and command line (`sys.argv` unless given) as JSON values."""
     commit, changed = _read_commit(SOURCE_FOLDER)
     return {
-        "command": hide_home(sys.argv if command is None else command),
+        "command": hide_command(sys.argv if command is None else command),
         "source": {"commit": commit, "changed": changed},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -62,26 +60,10 @@ def save_environment(path: Path, command: Sequence[str] | None = None) -> dict[s
     return description
 
 
-def hide_home(command: Sequence[str]) -> list[str]:
-    """Show a command line with paths relative to the source or the working folder, and home folders as `~`."""
-    folders = sorted({str(SOURCE_FOLDER), os.getcwd()}, key=len, reverse=True)
-    shown: list[str] = []
-    for word in command:
-        for folder in folders:
-            word = word.replace(folder + os.sep, "") if folder != os.sep else word
-        home = str(Path.home())
-        word = word.replace(home, "~") if home not in (os.sep, "") else word
-        shown.append(_HOMES.sub("~", word))
-    return shown
-
-
-def hide_homes(value: Any) -> Any:
-    """Apply `hide_home` to every text within JSON values, before they are passed on."""
-    if isinstance(value, str):
-        return hide_home([value])[0]
-    if isinstance(value, dict):
-        return {name: hide_homes(inner) for name, inner in value.items()}
-    return [hide_homes(inner) for inner in value] if isinstance(value, list) else value
+def hide_command(command: Sequence[str]) -> list[str]:
+    """Shorten the paths in the words of a command line."""
+    hider = PathHider(*command)
+    return [hider.word(word) for word in command]
 
 
 def _describe_torch() -> dict[str, Any]:

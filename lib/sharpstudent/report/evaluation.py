@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import plural
+from sharpstudent.core.naming import clean_name
 from sharpstudent.report.chart import Chart, ChartGroup
 from sharpstudent.report.common_tables import (
     P_VALUE,
@@ -24,7 +25,7 @@ from sharpstudent.report.common_tables import (
 from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import draw_group, make_chart_names_unique, render_template, write_files
 from sharpstudent.report.results import EvaluatedSet, EvaluationResults, MetricAbout, MetricValue, PairResult
-from sharpstudent.report.text import DASH, NARROW, capitalize_first, clean_name
+from sharpstudent.report.text import DASH, NARROW, capitalize_first
 from sharpstudent.report.text_table import (
     Cell,
     Group,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import append_text, write_text_atomically
+from sharpstudent.core.naming import printable
 
 _EPOCH = re.compile(r"Epoch (\d+)/\d+ ")
 _SKIP = re.compile(r"# skipped epoch (\d+) step (\d+): ")
@@ -76,17 +77,30 @@ def _format_value(value: float | int | str) -> str:
 class LossesLog:
     """Appends lines to the log; a line has been passed to the disk when `append` returns."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, hide: Callable[[str], str] = str) -> None:
+        """Make the folder of the log.
+
+        Args:
+            path: The file.
+            hide: Shortens paths in a line, because the log may be passed on.
+        """
+        self.path, self._hide = path, hide
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, line: str) -> None:
-        """Write one line.
+        """Write one line. A line end within it, as in the name of a file, becomes its code and begins no line.
 
         Raises:
             UserError: The disk refuses; the log is then as before.
         """
-        append_text(self.path, line.rstrip("\n") + "\n")
+        append_text(self.path, self._show(line) + "\n")
+
+    def holds(self, line: str) -> bool:
+        """Return whether a line was written before."""
+        return self._show(line) in self.read()
+
+    def _show(self, line: str) -> str:
+        return printable(self._hide(line.rstrip("\n")))
 
     def read(self) -> list[str]:
         """All lines so far."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.io import write_bytes_atomically
+from sharpstudent.core.naming import make_unique, printable_lines, shorten_names
 from sharpstudent.report.chart import (
     DARK_PAPER,
     DARK_SERIES,
@@ -29,7 +30,7 @@ from sharpstudent.report.chart import (
     render_svg,
 )
 from sharpstudent.report.results import ModelBase, ResultsBase
-from sharpstudent.report.text import DASH, capitalize_first, format_moment, make_unique, shorten_names, show
+from sharpstudent.report.text import DASH, capitalize_first, format_moment
 from sharpstudent.report.text_table import SHORT
 
 FIGURES = "figures"  # the folder of the charts as files
@@ -128,9 +129,9 @@ def write_files(folder: Path, *, page: str, results: str, charts: Sequence[Chart
     files: dict[Path, bytes] = {}
     for chart in charts:
         files[Path(FIGURES) / f"{chart.name}.png"] = render_png(chart)
-        files[Path(FIGURES) / f"{chart.name}.csv"] = render_csv(chart).encode("utf-8")
-    files[Path("results.json")] = results.encode("utf-8")
-    files[Path("report.html")] = page.encode("utf-8")
+        files[Path(FIGURES) / f"{chart.name}.csv"] = render_csv(chart).encode("utf-8", "backslashreplace")
+    files[Path("results.json")] = results.encode("utf-8", "backslashreplace")
+    files[Path("report.html")] = page.encode("utf-8", "backslashreplace")
     for name, content in files.items():
         write_bytes_atomically(folder / name, content)
     return [folder / name for name in reversed(files)]
@@ -211,9 +212,9 @@ def build_templates(package: str | None = None, *, is_html: bool = True) -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: show(value) if type(value) is str else value,  # not text that is HTML already
+        finalize=lambda value: printable_lines(value) if type(value) is str else value,  # not text that is HTML already
     )
     environment.filters["moment"] = format_moment
     environment.filters["sentence"] = capitalize_first
-    environment.filters["soft"] = lambda text: Markup("<wbr>").join(_SOFT.split(show(text)))
+    environment.filters["soft"] = lambda text: Markup("<wbr>").join(_SOFT.split(printable_lines(text)))
     return environment

@@ -1,36 +1,15 @@
-"""Text and numbers as a report shows them: on the page, in Markdown and on the console.
+"""Numbers as a report shows them: on the page, in Markdown and on the console.
 
-Names that users gave are made safe: no hidden characters, no change of direction, no markup, not too long for their
-place. Numbers are formatted for readers: `.893 [.871, .914]`, `18.6 %`, `4.8 MB`, a dash where there is none.
+They are formatted for readers: `.893 [.871, .914]`, `18.6 %`, `4.8 MB`, a dash where there is none.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Literal
 
 from sharpstudent.report.results import MetricValue
-
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidi too), surrogates, no characters at all
-_JOINERS = "\u200c\u200d"  # some scripts and emoji need these characters
-
-
-def show(text: str) -> str:
-    """Replace each character that is invisible or changes the direction of others by its code: ⟨U+202E⟩.
-
-    New lines and tabs stay.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(f"⟨U+{ord(c):04X}⟩" if _is_hidden(c) else c for c in text)
-
-
-def clean_name(name: str) -> str:
-    """Make a name that a user gave safe to show, on one line."""
-    return " ".join(show(name).split()) or "unnamed"
 
 
 def capitalize_first(text: str) -> str:
@@ -41,64 +20,6 @@ def capitalize_first(text: str) -> str:
 def lower_first(text: str) -> str:
     """Return the text with a small first letter."""
     return text[:1].lower() + text[1:]
-
-
-def _is_hidden(character: str) -> bool:
-    return unicodedata.category(character) in _HIDDEN and character not in "\n\t" and character not in _JOINERS
-
-
-def shorten(text: str, length: int) -> str:
-    """Shorten a text to its beginning and its end, with an ellipsis between them.
-
-    Args:
-        text: Any text.
-        length: The largest number of characters of the result.
-
-    Returns:
-        The text itself where it is short enough.
-    """
-    if len(text) <= length:
-        return text
-    end = (length - 1) * 2 // 5
-    return f"{text[: length - 1 - end]}…{text[len(text) - end :]}"
-
-
-def shorten_names(names: Sequence[str], length: int) -> dict[str, str]:
-    """Shorten names so that no two become alike.
-
-    Args:
-        names: The names, which may repeat.
-        length: The largest number of characters of a short name.
-
-    Returns:
-        The short form of each name.
-    """
-    short: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        found, number = shorten(show(name), length), 2
-        while found in short.values():
-            found, number = f"{shorten(show(name), length - 4)} ({number})", number + 1
-        short[name] = found
-    return short
-
-
-def make_slug(text: str) -> str:
-    """Make a part of a file name that every system accepts: a-z, 0-9, single hyphens; at most 40 characters."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "unnamed"
-
-
-def make_unique(names: Iterable[str]) -> list[str]:
-    """Give each repeated name a number, so that no two are alike; the order stays."""
-    taken: set[str] = set()
-    unique: list[str] = []
-    for name in names:
-        found, number = name, 2
-        while found in taken:
-            found, number = f"{name}-{number}", number + 1
-        taken.add(found)
-        unique.append(found)
-    return unique
 
 
 DASH, MINUS = "–", "−"
@@ -233,8 +154,3 @@ _FORMATS: dict[Unit, Callable[[float], str]] = {
     "nats": lambda value: f"{value:.3f}",
     "count": lambda value: f"{value:,.0f}",
 }
-
-
-def escape_markdown(text: str) -> str:
-    """Put a name on one line and escape its markup: it cannot become a link, HTML or another cell."""
-    return re.sub(r"([\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.)", r"\\\1", " ".join(text.split()))

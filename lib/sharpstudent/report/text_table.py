@@ -14,17 +14,9 @@ from typing import Literal
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as ConsoleTable
 
+from sharpstudent.core.naming import clean_name, escape_markdown, shorten_names
 from sharpstudent.report.results import CostResult, ModelBase
-from sharpstudent.report.text import (
-    DASH,
-    clean_name,
-    escape_markdown,
-    format_bytes,
-    format_macs,
-    format_milliseconds,
-    format_parameters,
-    shorten_names,
-)
+from sharpstudent.report.text import DASH, format_bytes, format_macs, format_milliseconds, format_parameters
 
 
 @dataclass(frozen=True)

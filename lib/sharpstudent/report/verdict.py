@@ -12,6 +12,7 @@ from itertools import product
 from typing import Literal, TypeVar
 
 from sharpstudent.core.errors import format_count_of
+from sharpstudent.core.naming import clean_name
 from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.models.widths import Lighter, is_clearly_less
 from sharpstudent.report.results import (
@@ -28,7 +29,6 @@ from sharpstudent.report.results import (
 from sharpstudent.report.text import (
     MINUS,
     capitalize_first,
-    clean_name,
     format_bytes,
     format_macs,
     format_milliseconds,

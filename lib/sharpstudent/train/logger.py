@@ -17,6 +17,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import Batch, StepResult
 from sharpstudent.evaluation.renderer import load_renderer
+from sharpstudent.report.console import print_line
 from sharpstudent.report.curves import draw_curves
 from sharpstudent.report.guide import advise_on_nan
 from sharpstudent.report.logs import LossesLog, MetricsFile, format_epoch_line
@@ -140,7 +141,7 @@ class RunLogger:
         selection = run.config.training.selection_metric
         self._shown = list(dict.fromkeys(f"{PREFIX}{name}" for name in (task.default_metric, selection)))
         self._best_name = "best" if len(self._shown) == 1 else f"best {PREFIX}{selection}"
-        self._losses = LossesLog(run.logs_folder / "losses.logs")
+        self._losses = LossesLog(run.logs_folder / "losses.logs", hide=run.hider.text)
         self._metrics = MetricsFile(run.logs_folder / "metrics.csv")
         self._losses.drop_from(epoch, step)
         self._metrics.drop_after(epoch - 1)
@@ -172,7 +173,7 @@ class RunLogger:
 
     def note_once(self, line: str) -> None:
         """Write a remark, unless the log holds it already, as that of a resumed run may."""
-        if f"# {line}" not in self._losses.read():
+        if not self._losses.holds(f"# {line}"):
             self.note(line)
 
     def draw_batch(self, batch: Batch) -> None:
@@ -221,7 +222,7 @@ class RunLogger:
         self.note(f"{where}{what}{samples}{f'; {kept}' if kept else ''}")
         shown = f"{where}{what}{samples[:200]}"
         for line in (shown, f"  {kept}") if kept else (shown,):
-            self._run.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(self._run.console, line)
 
     def record_epoch(self, row: Mapping[str, Any], epochs: int, *, best: tuple[int, float], new_best: bool) -> str:
         """Write an epoch to metrics.csv, losses.logs and TensorBoard, and draw the curves.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from rich.console import Console
 
 from sharpstudent.config.cli import CommandLine
 from sharpstudent.config.run_config import RunConfig
+from sharpstudent.config.stored import PRIVATE_NAME, STORED_NAME, split_private
 from sharpstudent.core.errors import ExitCode, ProblemList
 from sharpstudent.core.io import (
     FolderLock,
@@ -27,12 +30,11 @@ from sharpstudent.core.io import (
     remove_stray_temporaries,
     write_text_atomically,
 )
+from sharpstudent.core.naming import PathHider
 from sharpstudent.core.random import seed_everything
 from sharpstudent.evaluation.opened import choose_device
-from sharpstudent.report.console import build_console
+from sharpstudent.report.console import build_console, print_line
 from sharpstudent.report.environment import save_environment
-
-CONFIG_NAME = "config.json"
 
 
 @dataclass
@@ -82,10 +84,15 @@ class Run:
         """The folder of the logs."""
         return self.folder / "logs"
 
+    @functools.cached_property
+    def hider(self) -> PathHider:
+        """Shortens absolute paths in the files of the run that may be passed on."""
+        return PathHider(self.config.model_dump(mode="json"), sys.argv, str(self.folder.absolute()))
+
     def say(self, line: str) -> None:
         """Print a line and keep it for the run's log."""
         self.notes.append(line)
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(self.console, line)
 
     def lock_folder(self) -> None:
         """Keep other processes out of the run folder until this one ends.
@@ -110,7 +117,12 @@ class Run:
         for folder in (self.folder, self.weights_folder, self.logs_folder):
             make_folder(folder)
             remove_stray_temporaries(folder)  # left by a killed process: no live one uses a locked folder
-        write_text_atomically(self.folder / CONFIG_NAME, self.config.model_dump_json(indent=2) + "\n")
+        shown, private = split_private(self.config, self.hider)
+        if private is None:
+            (self.folder / PRIVATE_NAME).unlink(missing_ok=True)
+        else:
+            write_text_atomically(self.folder / PRIVATE_NAME, private)
+        write_text_atomically(self.folder / STORED_NAME, shown)
         save_environment(self.folder / "environment.json")
         self.say(f"run folder: {self.folder}")
 

@@ -70,7 +70,7 @@ class BlendedPairs(FaceSamples):
         """
         time, place = divmod(index, len(self._faces))
         face = self._faces[place]
-        loaded = face.load()
+        loaded = face.read()
         if loaded.landmarks is None:
             raise UnreadableSample(face.name, "has no landmarks")
         try:
@@ -109,7 +109,7 @@ class LabelledFaces(FaceSamples):
             UnreadableSample: If the face cannot be read.
         """
         face = self._faces[index]
-        loaded = face.load()
+        loaded = face.read()
         box = None if loaded.boxes is None else loaded.boxes[0]
         image = make_single(loaded.image, box, rng, self._image_size, train=self._train)
         return build_sample(face, image[None], labels=(face.label,), ids=(face.name,))

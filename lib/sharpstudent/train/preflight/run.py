@@ -119,7 +119,7 @@ def preflight(
         start_value=evaluated[0].metrics[run.config.training.selection_metric],
         samples=len(validator.data.validation),
     )
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(run.hider.within(report.to_json()), indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomically(run.logs_folder / REPORT_NAME, text + "\n")
     save_tables(run.logs_folder / TABLES_NAME, [model.table for model in evaluated])
     rows = evaluated if average is None else [*evaluated, average]

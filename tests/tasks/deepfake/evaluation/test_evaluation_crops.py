@@ -64,8 +64,8 @@ def test_an_unreadable_crop_is_a_frame_without_decision(tmp_path: Path) -> None:
     (root / CROPS[0]).write_bytes(b"no picture")
     found = open_one(root)
     with pytest.raises(UnreadableSample):
-        found.faces[found.name_faces().index(str(root / CROPS[0]))].load()
-    unreadable = {str(root / CROPS[0]): "is no picture, or is cut off"}
+        found.faces[found.name_faces().index(CROPS[0])].read()
+    unreadable = {CROPS[0]: "is no picture, or is cut off"}
     frames = found.build_frames(np.zeros(len(found)), unreadable)
     assert [frames.sample_ids[i] for i in np.flatnonzero(~frames.decided).tolist()] == [CROPS[0]]
     assert found.describe({}, unreadable).without_decision == {"is no picture, or is cut off": 1}

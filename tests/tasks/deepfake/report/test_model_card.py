@@ -10,8 +10,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sharpstudent.core.naming import escape_markdown
 from sharpstudent.report.results import CostResult, MetricValue
-from sharpstudent.report.text import escape_markdown
 from sharpstudent.tasks.deepfake.report.card import render_model_card
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,

@@ -197,6 +197,6 @@ def test_a_corrupt_picture_is_unreadable_by_name() -> None:
     write_classes(ROOT, ["ann", "bob"])
     task = DeepfakeTask(DeepfakeSection(data_source="labelled", data_root=str(ROOT), image_size=40))
     data = open_training_data(task)
-    Path(data.train.name(0)).write_bytes(b"\x89PNG cut")
+    (ROOT / data.train.name(0)).write_bytes(b"\x89PNG cut")
     with pytest.raises(UnreadableSample, match=r"is no picture, or is cut off"):
         data.train.make(0, np.random.default_rng(0))

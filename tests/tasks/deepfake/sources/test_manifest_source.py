@@ -94,11 +94,11 @@ def test_damaged_crops_are_replaced_alike_from_files_and_shards_and_named_with_t
     unreadable: dict[str, str] = {}
     lines = note_unreadable([r for b in batches for r in b.replaced], unreadable)
     assert len(lines) == len(unreadable) == 1
-    assert "made set/crops/clip 1/000003_0.png" in lines[0]
+    assert "left out crops/clip 1/000003_0.png: " in lines[0]
     assert "checksum" in lines[0]
     assert "cut from videos/clip 1.mp4, frame 3" in lines[0]
     note_unreadable([r for b in load(shards_data) for r in b.replaced], unreadable)
-    assert "shards/shards/000000.tar:clip 1/000003_0" in unreadable
+    assert "shards/000000.tar:clip 1/000003_0" in unreadable
 
 
 def damage(root: Path, index: int) -> None:

@@ -177,7 +177,7 @@ def test_a_damaged_crop_is_an_unreadable_photo_not_a_crash(folder: Path) -> None
         for path in (folder / "data/face_crops").glob("*.npz"):
             path.write_bytes(content)
         with pytest.raises(UnreadableSample) as caught:
-            face.load()
+            face.read()
         assert caught.value.path == face.name
 
 

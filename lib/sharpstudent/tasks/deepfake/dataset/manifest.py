@@ -339,11 +339,9 @@ class Manifest:
             ) from None
 
     def name_of(self, row: FaceRow) -> str:
-        """Name a crop for messages: by its file, or by its shard and which crop in it."""
-        path = self.folder / row.path
-        return (
-            f"{path}:{row.clip_id}/{row.frame_index:06d}_{row.face_index}" if path.suffix == SHARD_SUFFIX else str(path)
-        )
+        """Name a crop by its file below the manifest's folder, or by its shard and which crop in it."""
+        is_packed = row.path.endswith(SHARD_SUFFIX)
+        return f"{row.path}:{row.clip_id}/{row.frame_index:06d}_{row.face_index}" if is_packed else row.path
 
     def verify(self) -> None:
         """Read every byte of the table. Raises UserError that names the rows that are not as they were written."""

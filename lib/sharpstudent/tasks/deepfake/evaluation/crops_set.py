@@ -28,6 +28,7 @@ from rich.console import Console
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import explain, read_plain, read_text
+from sharpstudent.core.naming import name_file
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet, compute_fingerprint, make_unscored
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX, ScoredFrames
@@ -243,13 +244,15 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
     paths = [clip.file for clip in clips if clip.file is not None]
     inside = [path.relative_to(found.root).as_posix() for path in paths]
     swaps = read_swaps(root)
-    frames = _build_frames(name, clips, inside, swaps)
+    frames = _build_frames(name, clips, [name_file(path, root) for path in paths], [swaps.get(one) for one in inside])
     labels = frames.labels.tolist()
     return LabelledFaceSet(
         name,
         [
-            Face(str(path), clip, person, label, partial(load_picture, path))
-            for path, clip, person, label in zip(paths, frames.clip_ids, frames.groups, labels, strict=True)
+            Face(sample_id, clip, person, label, partial(load_picture, path))
+            for sample_id, path, clip, person, label in zip(
+                frames.sample_ids, paths, frames.clip_ids, frames.groups, labels, strict=True
+            )
         ],
         frames,
         np.arange(len(paths), dtype=np.int64),
@@ -258,18 +261,16 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
         split=None if split == "all" else split,
         fingerprint=compute_fingerprint(frames.sample_ids, labels, map(_compute_crc32, paths)),
         faces_rule=RULE,
-        name_faces=lambda: list(map(str, paths)),
+        name_faces=lambda: list(frames.sample_ids),
         notes=(*found.notes, *found.describe_rejected(), *_describe_swaps(swaps, inside)),
     )
 
 
 def _build_frames(
-    set_name: str, pictures: Sequence[RawClip], names: Sequence[str], swaps: Mapping[str, SwapRow]
+    set_name: str, pictures: Sequence[RawClip], sample_ids: Sequence[str], swaps: Sequence[SwapRow | None]
 ) -> ScoredFrames:
-    sample_ids = [name.encode("utf-8", "backslashreplace").decode() for name in names]
     clips, groups, kinds = list[str](), list[str](), list[str]()
-    for name, sample_id, picture in zip(names, sample_ids, pictures, strict=True):
-        swap = swaps.get(name)
+    for sample_id, picture, swap in zip(sample_ids, pictures, swaps, strict=True):
         clips.append(sample_id if swap else picture.film or sample_id)
         groups.append(swap.target_person if swap else picture.identities[0])
         kinds.append((swap.method and f"swap-{swap.method}") if swap else picture.manipulation)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sharpstudent.core.naming import printable
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS, Manifest
 from sharpstudent.tasks.deepfake.dataset.shards import SHARD_SUFFIX
 from sharpstudent.tasks.deepfake.sources.manifest import read_labels
@@ -100,9 +101,8 @@ def name_faces(manifest: Manifest, rows: range | NDArray[np.int32]) -> list[str]
     numbers = np.asarray(rows, np.int64)
     paths, clips = (_read_texts(manifest, name).read(numbers) for name in ("path", "clip_id"))
     places = [_read_numbers(manifest, name)[numbers].tolist() for name in ("frame_index", "face_index")]
-    above = str(manifest.folder / "x")[:-1]  # as pathlib writes it, without its price for each of a million paths
     return [
-        f"{above}{path}:{clip}/{frame:06d}_{face}" if path.endswith(SHARD_SUFFIX) else above + path
+        printable(f"{path}:{clip}/{frame:06d}_{face}" if path.endswith(SHARD_SUFFIX) else path)
         for path, clip, frame, face in zip(paths, clips, *places, strict=True)
     ]
 

@@ -145,7 +145,7 @@ class CorruptedFaces(FaceSamples):
             UnreadableSample: As the loading of the face does.
         """
         face, side = self._faces[index], self._image_size
-        loaded = face.load()
+        loaded = face.read()
         crop = find_evaluation_crop(loaded.image, None if loaded.boxes is None else loaded.boxes[0])
         count = len(self._variants)
         images = np.empty((count, side, side, 3), np.uint8)

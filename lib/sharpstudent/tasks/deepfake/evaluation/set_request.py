@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sharpstudent.core.naming import printable
+
 FacesRule = Literal["largest", "max", "mean"]
 Split = Literal["test", "val", "train", "all"]
 
@@ -61,10 +63,5 @@ def find_folder(path: Path) -> Path:
 
 def name_folder(folder: Path) -> str:
     """The folder's own name, or a table's, as printable text."""
-    return (
-        folder.resolve()
-        .with_suffix("" if folder.is_file() else folder.resolve().suffix)
-        .name.encode("utf-8", "backslashreplace")
-        .decode()
-        or "data"
-    )
+    whole = folder.resolve()
+    return printable(whole.stem if folder.is_file() else whole.name) or "data"

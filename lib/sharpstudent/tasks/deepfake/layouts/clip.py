@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, list_media, show_name
+from sharpstudent.core.naming import printable
+from sharpstudent.tasks.deepfake.layouts.listing import VIDEO_SUFFIXES, list_media
 from sharpstudent.tasks.deepfake.layouts.names import Split, build_keys, fold
 
 Kind = Literal["video", "photo", "frames", "crops"]
@@ -133,7 +134,7 @@ class Found:
 
     def with_notes(self, *notes: str) -> Found:
         """Return the same with further notes."""
-        return replace(self, notes=(*self.notes, *map(show_name, notes)))
+        return replace(self, notes=(*self.notes, *map(printable, notes)))
 
     def with_rejected(self, *rejected: Rejected) -> Found:
         """Return the same with more left out."""
@@ -202,8 +203,8 @@ class ClipCollector:
             source: The file or entry as the user knows it.
             reason: Why it was left out.
         """
-        source = show_name(source)
-        self._rejected.setdefault(source, Rejected(source, show_name(reason)))
+        source = printable(source)
+        self._rejected.setdefault(source, Rejected(source, printable(reason)))
 
     def know(self, *paths: Path) -> None:
         """Record lists that are read, and files (or folders of files) that the layout knows and has no use for."""
@@ -211,8 +212,8 @@ class ClipCollector:
 
     def note(self, text: str) -> None:
         """Record a line for the user; the same line is kept once."""
-        if show_name(text) not in self._notes:
-            self._notes.append(show_name(text))
+        if printable(text) not in self._notes:
+            self._notes.append(printable(text))
 
     def note_unknown_people(self, folder: str, form: str) -> None:
         """Count a file whose name does not say who is seen; `close` makes one note of all of them.

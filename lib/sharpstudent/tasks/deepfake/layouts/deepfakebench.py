@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.naming import printable
 from sharpstudent.tasks.deepfake.layouts import names
 from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, ClipCollector, Found, FrameFiles, RawClip, Split
 from sharpstudent.tasks.deepfake.layouts.ffpp import MANIPULATIONS
@@ -32,7 +33,6 @@ from sharpstudent.tasks.deepfake.layouts.listing import (
     peek,
     read_json_object,
     read_names,
-    show_name,
     split_name,
 )
 
@@ -135,7 +135,7 @@ def _read_video(
     if len(set(labels.values())) != 1:
         return reject(place, f"label {inner!r} in {outer!r} says neither real nor fake; mend the entry")
     name, label = next(iter(labels.items()))
-    return Entry(place, show_name(dataset), show_name(name), label, SPLITS[split], compression, video, about["frames"])
+    return Entry(place, printable(dataset), printable(name), label, SPLITS[split], compression, video, about["frames"])
 
 
 def _parse_label(name: str) -> int | None:

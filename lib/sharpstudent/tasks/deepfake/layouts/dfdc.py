@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sharpstudent.core.naming import printable
 from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, ClipCollector, Found, Split
 from sharpstudent.tasks.deepfake.layouts.listing import (
     peek,
@@ -27,7 +28,6 @@ from sharpstudent.tasks.deepfake.layouts.listing import (
     read_folder,
     read_json_object,
     read_names,
-    show_name,
     split_name,
 )
 from sharpstudent.tasks.deepfake.layouts.names import build_key
@@ -195,6 +195,6 @@ def _read_entry(about: Any) -> tuple[int, Split, tuple[str, ...] | None]:
         raise ValueError(f"expected an entry like {PREVIEW_FORM}, got {repr(about)[:80]}")
     ids = (fields.get("swapped_id"), fields.get("target_id"))
     people = tuple(
-        dict.fromkeys(show_name(str(person)) for person in ids if isinstance(person, (str, int)) and person != "")
+        dict.fromkeys(printable(str(person)) for person in ids if isinstance(person, (str, int)) and person != "")
     )
     return PREVIEW_LABELS[label], SPLITS[split], people or None

@@ -17,6 +17,7 @@ from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.files import explain, open_plain, parse_json, read_text
+from sharpstudent.core.naming import printable
 
 # What FFmpeg reads; a file of another kind with one of these names is named when it is opened.
 VIDEO_SUFFIXES = (
@@ -73,7 +74,7 @@ def read_folder(folder: Path, *, any_name: bool = False) -> Listing:
                 if entry.name.startswith("."):
                     continue
                 if not any_name and not is_nameable(entry.name):
-                    odd.append((show_name(entry.name), "its name is not UTF-8 text; rename it"))
+                    odd.append((printable(entry.name), "its name is not UTF-8 text; rename it"))
                     continue
                 kind = _find_kind(entry)
                 if kind == "folder":
@@ -90,8 +91,8 @@ def read_folder(folder: Path, *, any_name: bool = False) -> Listing:
 
 def _explain_unlisted(folder: Path, error: OSError) -> UserError:
     """Return the error about a folder without permission: to go on without it would leave out who knows how much."""
-    remedy = f"chmod -R u+rX {shlex.quote(show_name(str(folder)))}, or move it elsewhere"
-    return UserError.about(show_name(str(folder)), f"cannot be listed ({explain(error)})", remedy=remedy)
+    remedy = f"chmod -R u+rX {shlex.quote(printable(str(folder)))}, or move it elsewhere"
+    return UserError.about(printable(str(folder)), f"cannot be listed ({explain(error)})", remedy=remedy)
 
 
 def _find_kind(entry: os.DirEntry[str]) -> str:
@@ -184,11 +185,6 @@ def is_nameable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in name
-
-
-def show_name(name: str) -> str:
-    """Return a name of any bytes, from disk or from a list, as text that can be written as UTF-8."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _reject_odd(folder: Path, listing: Listing, reject: Reject) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.naming import printable
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.layouts import (
     celebdf,
@@ -30,7 +31,6 @@ from sharpstudent.tasks.deepfake.layouts.listing import (
     explain_file,
     is_nameable,
     read_folder,
-    show_name,
     walk_files,
 )
 from sharpstudent.tasks.deepfake.layouts.own_files import FORM as TABLE_FORM
@@ -199,7 +199,7 @@ _TRAIN = "set data_source to manifest and data_root to data/prepared"
 
 
 def _prepare(root: Path) -> str:
-    return f"python prepare_faces.py {shlex.quote(show_name(str(root)))} data/prepared"
+    return f"python prepare_faces.py {shlex.quote(printable(str(root)))} data/prepared"
 
 
 def _build_config_asks(root: Path) -> Asks:
@@ -234,14 +234,14 @@ def account_for_files(root: Path, name: str, found: Found) -> Found:
     Returns:
         The same with what is left over among the rejected.
     """
-    covered = {show_name(path) for clip in found.clips for path in _list_files(clip)}
+    covered = {printable(path) for clip in found.clips for path in _list_files(clip)}
     covered |= {str(path) for path in found.known} | {one.source for one in found.rejected}
     covered |= {_find_listed(one.source) for one in found.rejected}
     used_folders = {parent for path in covered for parent in Path(path).parents}
     left: dict[str, list[Path]] = defaultdict(list)
     for file in walk_files(root, lambda *_: None):
         parents = [parent for parent in file.parents if parent != root and parent.is_relative_to(root)]
-        if show_name(str(file)) in covered or any(str(parent) in covered for parent in parents):
+        if printable(str(file)) in covered or any(str(parent) in covered for parent in parents):
             continue
         unused = [parent for parent in parents if parent not in used_folders]
         left[str(unused[-1]) if unused else str(file)].append(file)
@@ -273,12 +273,12 @@ def _list_files(clip: RawClip) -> list[str]:
 def _reject_left(place: Path, name: str, files: list[Path]) -> Rejected:
     """Explain why a file, or all files of a folder, are left out."""
     if len(files) == 1:
-        return Rejected(show_name(str(files[0])), _explain_left(files[0].name, name))
+        return Rejected(printable(str(files[0])), _explain_left(files[0].name, name))
     kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
     shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(4))
     reasons = {_explain_left(file.name, name) for file in files}
     reason = reasons.pop().replace("is ", "are ", 1) if len(reasons) == 1 else f"are no part of layout {name}"
-    return Rejected(show_name(str(place)), f"its {len(files):,} files ({shown}) {reason}")
+    return Rejected(printable(str(place)), f"its {len(files):,} files ({shown}) {reason}")
 
 
 def _explain_left(file: str, layout: str) -> str:
@@ -297,7 +297,7 @@ def _check_root(root: Path, *, is_table: bool, any_name: bool) -> None:
             str(root), what, "a folder in one of the layouts, or a .csv or .tsv table", remedy="name one of them"
         )
     if not (any_name or is_nameable(str(root.absolute()))):
-        where = show_name(str(root.absolute()))
+        where = printable(str(root.absolute()))
         raise UserError.about(where, "is a name that is not UTF-8 text", remedy="rename the folder")
     if root.is_dir() and (root / MANIFEST).is_file():
         where = shlex.quote(str(root))

@@ -139,7 +139,7 @@ class Faces:
     def name_of(self, index: int) -> str:
         """Return what the user calls a crop, below the manifest's folder, with its split and label."""
         row = self.row(index)
-        name = self.manifest.name_of(row).removeprefix(f"{self.manifest.folder}/")
+        name = self.manifest.name_of(row)
         return f"{name} ({row.split}, {LABELS[row.label]})"
 
     def find_setting(self, name: str) -> Any:

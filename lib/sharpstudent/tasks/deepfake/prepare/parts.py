@@ -22,6 +22,7 @@ from typing import Any
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import TEMPORARY_SUFFIX, disk_errors_as_user_errors, make_folder, sync_to_disk
+from sharpstudent.core.naming import printable
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import FaceRow, Manifest, write_manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
@@ -168,9 +169,9 @@ def hide_root(text: str, root: Path) -> str:
         root: SOURCE.
 
     Returns:
-        The text as UTF-8.
+        The text, printable on one line.
     """
-    return text.replace(f"{root}{os.sep}", "").encode("utf-8", "backslashreplace").decode()
+    return printable(text.replace(f"{root}{os.sep}", ""))
 
 
 def write_clip(dest: Path, clip: RawClip, part: Part, crops: ClipCrops, settings: CropSettings, root: Path) -> None:

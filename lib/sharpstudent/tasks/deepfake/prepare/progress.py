@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from sharpstudent.report.console import DRAW_SECONDS, LINE_SECONDS, format_duration
+from sharpstudent.report.console import DRAW_SECONDS, LINE_SECONDS, format_duration, print_line
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS
 from sharpstudent.tasks.deepfake.layouts.clip import Rejected
 from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE
@@ -103,7 +103,7 @@ class ClipProgress:
         )
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, line)
 
 
 SHOWN_REASONS, SHOWN_EXAMPLES = 12, 3

@@ -21,6 +21,7 @@ from rich.console import Console
 from sharpstudent.core.errors import ExitCode, RunInterrupted, format_count_of
 from sharpstudent.core.io import lock_folder, make_folder
 from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.report.console import print_line
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
 from sharpstudent.tasks.deepfake.layouts.clip import Found, RawClip
 from sharpstudent.tasks.deepfake.layouts.registry import find_clips
@@ -82,7 +83,7 @@ def run_preparation(
     """
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, line)
 
     with stop_signals_raised():
         destination.check_places(request.source, request.dest)

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sharpstudent.core.naming import printable
+
 
 @dataclass(frozen=True)
 class CropSettings:
@@ -65,7 +67,7 @@ class Request:
     def describe(self, layout: str) -> dict[str, Any]:
         """Return what decides the set as plain JSON, with nothing of this machine, of workers and of time."""
         return {
-            "source": self.source.resolve().name.encode("utf-8", "backslashreplace").decode(),
+            "source": printable(self.source.resolve().name),
             "layout": layout,
             **asdict(self.crop),
             "label": None if self.label is None else ("real", "fake")[self.label],

@@ -14,10 +14,11 @@ from typing import Any
 
 import yaml
 
+from sharpstudent.core.naming import clean_name, escape_markdown
 from sharpstudent.report import text
 from sharpstudent.report.page import build_templates, format_json_value
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import DASH, clean_name, escape_markdown, format_estimate
+from sharpstudent.report.text import DASH, format_estimate
 from sharpstudent.tasks.deepfake.report.decisions import (
     describe_false_alarms,
     describe_kinds,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.core.naming import make_slug, make_unique, printable, shorten, shorten_names
 from sharpstudent.metrics.curves import find_deviates
 from sharpstudent.report.chart import (
     SMALL_LETTERS,
@@ -31,7 +32,7 @@ from sharpstudent.report.chart import (
 )
 from sharpstudent.report.curves import build_training
 from sharpstudent.report.page import make_chart_names_unique
-from sharpstudent.report.text import DASH, Unit, format_value, make_slug, make_unique, shorten, shorten_names, show
+from sharpstudent.report.text import DASH, Unit, format_value
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import name_metric
 from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, Drawing, ModelResult, Results
 from sharpstudent.tasks.deepfake.report.words import describe_level, describe_part
@@ -373,11 +374,11 @@ def _build_robustness(models: Sequence[ModelResult], name: str, stem: str, low: 
             colour = palette.series[number % 8]
             axes.vlines(places, ends[:, 0], ends[:, 1], color=colour, alpha=0.6, linewidth=1.2, clip_on=False)
             draw_line(axes, palette, number, places, [auc.value for _, auc in known])
-        axes.set_xticks(range(len(ticks)), [shorten(show(tick), 12) for tick in ticks])
+        axes.set_xticks(range(len(ticks)), [shorten(printable(tick), 12) for tick in ticks])
         axes.set(xlim=(-0.2, max(1, len(ticks) - 1) + 0.2), ylim=(low, 1.0))
         axes.set_yticks([low + 0.1 * step for step in range(round((1 - low) * 10) + 1)])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1g}".removeprefix("0") or "0")
-        style_axes(axes, palette, x=shorten(show(longest.unit), 40), y="frame AUC")
+        style_axes(axes, palette, x=shorten(printable(longest.unit), 40), y="frame AUC")
         if sum(map(len, ticks)) > 34:
             axes.tick_params(axis="x", labelrotation=25)
 

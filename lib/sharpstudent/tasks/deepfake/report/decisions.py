@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 
 from sharpstudent.core.errors import format_count_of
+from sharpstudent.core.naming import clean_name
 from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import clean_name, format_p_value
+from sharpstudent.report.text import format_p_value
 from sharpstudent.report.verdict import describe_few, describe_rate, describe_share, find_side, is_of_few, join
 from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, GROUP, ReportSet, describe_auc
 from sharpstudent.tasks.deepfake.report.results import (

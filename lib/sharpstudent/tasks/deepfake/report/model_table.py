@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from sharpstudent.core.naming import clean_name, escape_markdown
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import DASH, clean_name, escape_markdown, format_estimate, format_value
+from sharpstudent.report.text import DASH, format_estimate, format_value
 from sharpstudent.report.text_table import draw_console_table, drop_empty, list_costs, list_guide_columns, to_markdown
 from sharpstudent.tasks.deepfake.report.guide import find_validation_auc
 from sharpstudent.tasks.deepfake.report.report_sets import ReportSet, find_comparison, list_sets

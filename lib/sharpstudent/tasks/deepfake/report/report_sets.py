@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sharpstudent.core.errors import format_count_of
+from sharpstudent.core.naming import clean_name
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.text import clean_name
 from sharpstudent.report.verdict import describe_estimate, turn_pair
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, DataResult, ModelResult, Results
 

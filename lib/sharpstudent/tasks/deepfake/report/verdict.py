@@ -9,10 +9,11 @@ from __future__ import annotations
 from itertools import combinations, product
 
 from sharpstudent.core.errors import format_count_of
+from sharpstudent.core.naming import clean_name
 from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.models.widths import Lighter
 from sharpstudent.report.results import Role
-from sharpstudent.report.text import clean_name, lower_first
+from sharpstudent.report.text import lower_first
 from sharpstudent.report.verdict import (
     NO_DIFFERENCE,
     describe_as_good,

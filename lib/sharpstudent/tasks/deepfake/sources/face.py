@@ -16,7 +16,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 import cv2
@@ -26,6 +26,7 @@ from PIL import Image
 
 from sharpstudent.core.errors import Problem, ProblemList, UserError, format_count_of
 from sharpstudent.core.files import check_plain, explain, open_plain, read_plain, read_rest
+from sharpstudent.core.naming import printable
 from sharpstudent.data.dataset import UnreadableSample
 
 PICTURE_SUFFIXES = (
@@ -55,7 +56,7 @@ class Face:
     """One face by reference.
 
     Attributes:
-        name: The path of the picture, or another name that the user knows.
+        name: The path of the picture below the folder of the data set, or another name that the user knows.
         clip_id: The video or photo that it is from.
         identity: The person.
         label: Real 0, fake 1.
@@ -67,6 +68,19 @@ class Face:
     identity: str
     label: int
     load: Callable[[], LoadedFace]
+
+    def __post_init__(self) -> None:
+        """Make the names printable: they go into logs, tables and reports."""
+        for field in ("name", "clip_id", "identity"):
+            object.__setattr__(self, field, printable(getattr(self, field)))
+
+    def read(self) -> LoadedFace:
+        """Load the face. Raises UnreadableSample with the name of the face, whichever of its files is the cause."""
+        try:
+            return self.load()
+        except UnreadableSample as error:
+            file = printable(PurePath(error.path).name)
+            raise UnreadableSample(self.name, f"{'' if file in self.name else f'{file}: '}{error.reason}") from None
 
 
 @dataclass(frozen=True)

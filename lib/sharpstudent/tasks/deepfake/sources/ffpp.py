@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.naming import name_file
 from sharpstudent.modalities.faces.video import choose_frames
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
 from sharpstudent.tasks.deepfake.layouts.ffpp import read_video_numbers
@@ -66,7 +67,7 @@ def find_faces(root: Path, *, compression: str, frames_per_clip: int, allow_shar
     notes: list[str] = []
     for split, file_name in SPLIT_FILES.items():
         clips = [folder for folder in sorted((base / "frames").iterdir()) if folder.name[:3] in videos[split]]
-        faces = [face for clip in clips for face in _find_in_clip(base, clip.name, frames_per_clip)]
+        faces = [face for clip in clips for face in _find_in_clip(root, base, clip.name, frames_per_clip)]
         if not faces:
             raise UserError(_explain_empty(base, root / file_name, videos[split]))
         splits[split] = tuple(faces)
@@ -87,11 +88,13 @@ def _check_layout(root: Path, base: Path) -> None:
         )
 
 
-def _find_in_clip(base: Path, clip: str, frames_per_clip: int) -> list[Face]:
+def _find_in_clip(root: Path, base: Path, clip: str, frames_per_clip: int) -> list[Face]:
     """Find frames that have both landmark files, then take `frames_per_clip` of them, evenly spread."""
     usable = find_frames(base, clip, lambda source, reason: None)
     chosen = [usable[i] for i in choose_frames(len(usable), frames_per_clip)]
-    return [Face(str(frame.picture), clip, clip[:3], label=0, load=partial(_load, frame)) for frame in chosen]
+    return [
+        Face(name_file(frame.picture, root), clip, clip[:3], label=0, load=partial(_load, frame)) for frame in chosen
+    ]
 
 
 def _load(frame: FrameFiles) -> LoadedFace:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.naming import name_file
 from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.layouts.names import CLASSES
@@ -57,7 +58,7 @@ def find_faces(
             remedy="call the folders of the classes real and fake",
         )
     pictures = sorted(found.list_in_order(), key=lambda pair: pair[0].label)
-    faces = [(_to_face(clip, file), clip.split) for clip, file in pictures]
+    faces = [(_to_face(clip, file, root), clip.split) for clip, file in pictures]
     _check_both_classes(root, [face for face, _ in faces], "all")
     splits = [split for _, split in faces]
     if "val" in splits:
@@ -71,7 +72,8 @@ def find_faces(
             f"{len(chosen)} people or clips held out (validation_share {validation_share}, split_seed {split_seed})"
         )
     entries = [
-        (Path(face.name), face.identity, str(split), face.label) for (face, _), split in zip(faces, splits, strict=True)
+        (file, face.identity, str(split), face.label)
+        for (face, _), split, (_, file) in zip(faces, splits, pictures, strict=True)
     ]
     check_apart(root, entries, allow_shared=allow_shared)
     train, validation, test = (
@@ -86,10 +88,10 @@ def find_faces(
     return FaceSplits(tuple(train), tuple(validation), notes)
 
 
-def _to_face(clip: RawClip, file: Path) -> Face:
+def _to_face(clip: RawClip, file: Path, root: Path) -> Face:
     """Return the record of a picture, which is a clip of its own unless its folder or name makes it a frame."""
     return Face(
-        name=str(file),
+        name=name_file(file, root),
         clip_id=clip.film or clip.key,
         identity=clip.identities[0],
         label=clip.label,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sharpstudent.core.arguments import advise_make
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.naming import name_file
 from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts.clip import Found
 from sharpstudent.tasks.deepfake.layouts.registry import find_pictures
@@ -75,9 +76,10 @@ def find_faces(
     faces: dict[str, list[Face]] = {"train": [], "val": []}
     for photo in photos:
         if photo.path in found:
+            name = name_file(photo.path, root)
             face = Face(
-                name=str(photo.path),
-                clip_id=str(photo.path),
+                name=name,
+                clip_id=name,
                 identity=photo.person,
                 label=0,
                 load=found[photo.path].load,
@@ -111,8 +113,7 @@ def read_photos(root: Path, *, remedy: str, people: str | None = None) -> tuple[
         UserError: If there are no photos, or class, split or person of one can be meant in two ways.
     """
     if not root.exists():
-        where = str(root).encode("utf-8", "backslashreplace").decode()
-        raise UserError.about(where, "does not exist", expected=LAYOUT, remedy=remedy)
+        raise UserError.about(str(root), "does not exist", expected=LAYOUT, remedy=remedy)
     found = find_pictures(root, source="data_source photos", people=people)
     photos = [Photo(file, clip.identities[0], clip.split) for clip, file in found.list_in_order() if not clip.label]
     if not photos:

@@ -13,7 +13,6 @@ from typing import Any
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import TEMPORARY_SUFFIX, append_text, list_foreign, write_text_atomically
-from sharpstudent.tasks.deepfake.swaps.people import show_path
 
 MADE_BY = "make_swaps.py"
 SETTINGS, TABLE, LEFT_OUT = "swaps.json", "swaps.csv", "left_out.csv"
@@ -68,7 +67,7 @@ def check_places(people: Path, dest: Path, photos: Sequence[Path]) -> None:
     inside = next((path for path in photos if path.resolve().is_relative_to(inner)), None)
     if inside is not None:
         raise UserError.about(
-            str(dest), "holds photos that are to be swapped", got=show_path(inside), remedy="name another DEST"
+            str(dest), "holds photos that are to be swapped", got=str(inside), remedy="name another DEST"
         )
     if dest.exists() and not dest.is_dir():
         raise UserError.about(str(dest), "is a file where DEST must be a folder", remedy="name another folder")

@@ -111,11 +111,6 @@ def name_safely(names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def show_path(path: Path) -> str:
-    """Show a path of any bytes as printable text."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _rename(name: str) -> str:
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     readable = re.sub(r"[^A-Za-z0-9]+", "-", name)[: LONGEST_NAME - 9].strip("-")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import compute_sha256, lock_folder, make_folder, write_bytes_atomically
+from sharpstudent.core.naming import printable
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.swap.swap import finish_swap, resize_crop
 from sharpstudent.tasks.deepfake.sources.face_crops import DETECTOR_FILE, MESH_FILE, check_model_files
@@ -36,7 +37,7 @@ from sharpstudent.tasks.deepfake.swaps.folder import (
     write_left_out,
     write_table,
 )
-from sharpstudent.tasks.deepfake.swaps.people import SwapRequest, list_photos, name_safely, show_path
+from sharpstudent.tasks.deepfake.swaps.people import SwapRequest, list_photos, name_safely
 
 VERSION = "1"  # raise when the code would make other pictures of the same photos
 JPEG_QUALITY = 95
@@ -208,14 +209,14 @@ def _name_stems(request: SwapRequest, paths: Sequence[Path]) -> dict[Path, str]:
 def _name_file(request: SwapRequest, path: Path) -> str:
     """Name a photo by its path below PEOPLE, with '/', as printable text: the same on every machine."""
     root = request.people if request.people.is_dir() else request.people.parent
-    return show_path(Path(os.path.relpath(path, root))).replace(os.sep, "/")
+    return printable(os.path.relpath(path, root)).replace(os.sep, "/")
 
 
 def _describe(request: SwapRequest, photos: Sequence[Photo], digests: Mapping[Path, str]) -> dict[str, Any]:
     """Describe what decides the pictures, as plain JSON."""
     people = hashlib.sha256()
     for photo in photos:
-        line = (_name_file(request, photo.path), show_path(Path(photo.person)), photo.split, digests.get(photo.path))
+        line = (_name_file(request, photo.path), printable(photo.person), photo.split, digests.get(photo.path))
         people.update(repr(line).encode())
     return {
         "version": VERSION,
