@@ -186,7 +186,7 @@ class PathHider:
         return _WITHIN.sub(f"{HIDDEN}/", self._replace_known(text))
 
     def within(self, value: Any, *, words: bool = False) -> Any:
-        """Shorten the paths in every text within JSON values.
+        """Shorten the paths in every text within JSON values, and make sentences printable.
 
         Args:
             value: The values, of any depth; sequences become lists.
@@ -196,10 +196,13 @@ class PathHider:
             The same values with other texts.
         """
         if isinstance(value, str):
-            return self.word(value) if words else self.text(value)
+            return self.word(value) if words else printable_lines(self.text(value))
         if isinstance(value, Mapping):
             items = cast(Mapping[str, Any], value).items()
-            return {name if words else self.text(name): self.within(inner, words=words) for name, inner in items}
+            return {
+                name if words else printable_lines(self.text(name)): self.within(inner, words=words)
+                for name, inner in items
+            }
         if isinstance(value, list | tuple):
             return [self.within(inner, words=words) for inner in cast(Sequence[Any], value)]
         return value

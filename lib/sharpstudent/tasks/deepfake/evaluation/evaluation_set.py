@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.core.naming import printable
 from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.evaluation.tables import EvalSet
@@ -305,4 +306,5 @@ def make_unscored(
         Frames of which none is decided.
     """
     none, sources = np.zeros(len(labels)), [name] * len(labels)
-    return ScoredFrames(none, labels, sample_ids, clip_ids, groups, sources, manipulations, none.astype(np.bool_))
+    names = (list(map(printable, column)) for column in (sample_ids, clip_ids, groups, sources, manipulations))
+    return ScoredFrames(none, labels, *names, none.astype(np.bool_))
