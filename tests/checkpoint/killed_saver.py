@@ -36,8 +36,8 @@ def save(kind: str, folder: Path, number: int, best: BestCheckpoints) -> None:
 def load(kind: str, folder: Path) -> tuple[int, str | None]:
     """The number that was read, and the note if there was one. Raises if anything is torn."""
     if kind == "run_state":
-        state = load_run_state(folder)
-        tensors, about, note = state.tensors, state.about, "; ".join(state.notes) or None
+        state, notes = load_run_state(folder, lambda state: state)
+        tensors, about, note = state.tensors, state.about, "; ".join(notes) or None
     else:
         loaded = load_checkpoint(folder / ("a.pth" if kind == "checkpoint" else "best_model.pth"))
         tensors, about, note = loaded.tensors, loaded.about, "; ".join(loaded.notes) or None

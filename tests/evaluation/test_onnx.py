@@ -260,7 +260,7 @@ def test_a_damaged_or_missing_file_is_one_clear_error(tmp_path: Path, content: b
     path = tmp_path / "a.onnx"
     if content is not None:
         path.write_bytes(content)
-    words = {None: "does not exist", b"": "is empty"}.get(content, "cannot be opened as ONNX")
+    words = {None: "does not exist", b"": "is empty (0 bytes)"}.get(content, "cannot be opened as ONNX")
     assert words in refusal(path)
 
 

@@ -38,3 +38,21 @@ def test_the_weights_and_temperatures_of_the_terms_stand_in_the_line_term_by_ter
     assert format_epoch_line(2, 9, {"loss": 1.0}, schedules=numbers) == (
         "Epoch 2/9 | loss 1.0000 | hard w=0.95 kd w=0.05 T=3.0"
     )
+
+
+def test_bytes_that_are_no_text_are_shown_and_lose_nothing(tmp_path: Path) -> None:
+    log = LossesLog(tmp_path / "losses.logs")
+    log.path.write_bytes(b"Epoch 1/3 | \xb5\x80 a\n# note \xff\nEpoch 2/3 | b\n")
+    assert log.repair() == []
+    log.drop_from(2, 0)
+    assert log.path.read_text() == "Epoch 1/3 | \\xb5\\x80 a\n# note \\xff\n"
+
+
+def test_a_log_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
+    log = LossesLog(tmp_path / "losses.logs")
+    log.path.mkdir()
+    assert log.repair() == [
+        "losses.logs is a folder, not a file: it is kept as losses.logs.damaged, and a new one is begun"
+    ]
+    log.append("# hello")
+    assert log.read() == ["# hello"]

@@ -81,10 +81,40 @@ def test_a_row_that_a_killed_writer_left_unfinished_is_forgotten(tmp_path: Path)
     assert file.path.read_text() == whole
 
 
-def test_a_foreign_table_is_the_users_error(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text("epoch,a\n1,2\n1,2,3\n")
-    with pytest.raises(UserError, match=r"m\.csv, line 3"):
-        MetricsFile(tmp_path / "m.csv").read()
+def test_damaged_rows_are_left_out_and_named(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "m.csv")
+    file.path.write_bytes(b"epoch,a\n1,2\n2,2,3\n3,\xb2\n4,2\n\xb1,2\nx,2\n\n6,\x00\r\n")
+    assert [row["epoch"] for row in file.read()] == [1, 4]
+    assert file.repair() == ["m.csv: left out damaged lines 3, 4, 6, 7, 8, 9"]
+    assert file.path.read_text() == "epoch,a\n1,2\n4,2\n"
+    assert file.repair() == []
+    file.append({"epoch": 5, "a": 3})
+    assert file.path.read_text().endswith("4,2\n5,3\n")
+
+
+@pytest.mark.parametrize("content", [b"epocH,a\n1,2\n", b"epoch,\xff\n1,2\n", b"epoch,epoch\n1,2\n", None])
+def test_a_file_that_is_no_table_is_set_aside_and_begun_anew(tmp_path: Path, content: bytes | None) -> None:
+    file = MetricsFile(tmp_path / "m.csv")
+    if content is None:
+        file.path.mkdir()
+    else:
+        file.path.write_bytes(content)
+    (note,) = file.repair()
+    assert "it is kept as m.csv.damaged, and a new one is begun" in note
+    file.append(row(1))
+    assert [each["epoch"] for each in file.read()] == [1]
+    assert (tmp_path / "m.csv.damaged").exists()
+
+
+def test_a_foreign_table_that_is_only_read_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("name,a\nx,2\n")
     with pytest.raises(UserError, match="column `epoch`"):
         MetricsFile(tmp_path / "m.csv").read()
+
+
+def test_a_file_that_a_spreadsheet_saved_is_read_as_before(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b"epoch,a\r\n1,2\r\n")
+    file = MetricsFile(tmp_path / "m.csv")
+    assert file.repair() == []
+    file.append({"epoch": 2, "a": 3})
+    assert [each["epoch"] for each in file.read()] == [1, 2]

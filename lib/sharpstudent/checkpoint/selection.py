@@ -42,6 +42,15 @@ class KeptEpoch:
         return f"{self.epoch}_{self.value:.4f}_val.pth"
 
 
+def _read_kept(stored: Mapping[str, Any]) -> KeptEpoch:
+    """Read an epoch of a stored table. Raises ValueError or TypeError for another form."""
+    kept = KeptEpoch(**stored)
+    is_number = isinstance(kept.value, int | float) and math.isfinite(kept.value)
+    if type(kept.epoch) is not int or not is_number or not isinstance(kept.sha256, str | None):
+        raise ValueError(f"selection: {stored!r} is no epoch that was kept")
+    return kept
+
+
 class BestCheckpoints:
     """The table of the best epochs of a run, with their files."""
 
@@ -126,7 +135,10 @@ class BestCheckpoints:
 
         Raises:
             UserError: For the table of another metric, and where the disk refuses.
+            ValueError: For what `state` does not return; KeyError and TypeError are possible, too. Nothing has been
+                changed then.
         """
+        table = self._rank([_read_kept(kept) for kept in state["kept"]])
         stored = (state["metric"], state.get("direction", "higher"))  # earlier versions had no direction
         if stored != (self.metric, self.direction):
             raise UserError.about(
@@ -137,7 +149,6 @@ class BestCheckpoints:
                 remedy="resume with the metric of the run, or start a new run",
             )
         remove_stray_temporaries(self.folder)
-        table = self._rank([KeptEpoch(**kept) for kept in state["kept"]])
         notes: list[str] = []
         self._kept = [kept for kept in table if self._has_file(kept, kept == table[0], notes)][: self.keep]
         if self._kept:

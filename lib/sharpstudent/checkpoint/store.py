@@ -29,10 +29,10 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import torch
 from safetensors.torch import save
@@ -40,15 +40,23 @@ from torch import Tensor
 
 from sharpstudent.core.archive import (
     SAFETENSORS,
-    DamagedCheckpointError,
     compute_contents,
     load_plain,
     path_of_json,
     seal_safetensors,
     verify,
 )
-from sharpstudent.core.errors import UserError
-from sharpstudent.core.io import atomic_path, compute_sha256, write_bytes_atomically, write_text_atomically
+from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.files import parse_json
+from sharpstudent.core.io import (
+    atomic_path,
+    compute_sha256,
+    set_aside,
+    write_bytes_atomically,
+    write_text_atomically,
+)
+
+T = TypeVar("T")
 
 FORMAT = 1
 ABOUT_KEY = "about"
@@ -113,7 +121,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UserError: For a missing file, one that holds code, or one that is no checkpoint.
         DamagedCheckpointError: A UserError, for a file that is empty, cut off or changed.
     """
-    _refuse_missing(path)
     notes = verify(path)
     payload = load_plain(path)
     if not isinstance(payload, dict):
@@ -125,7 +132,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             remedy="give a file that this program or torch.save(model.state_dict(), ...) wrote",
         )
     try:
-        about = json.loads(payload.pop(ABOUT_KEY)) if isinstance(payload.get(ABOUT_KEY), str) else {}
+        about = parse_json(payload.pop(ABOUT_KEY)) if isinstance(payload.get(ABOUT_KEY), str) else {}
     except ValueError as error:
         raise UserError.about(
             where=str(path),
@@ -133,7 +140,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             got=str(error),
             remedy="give its weights alone: torch.save(model.state_dict(), FILE)",
         ) from None
-    return Checkpoint(payload, about, notes)
+    return Checkpoint(payload, about if isinstance(about, dict) else {}, notes)
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
@@ -174,17 +181,6 @@ def _refuse_unreadable(path: Path, buffer: IO[bytes]) -> None:
     if unreadable:
         names = ", ".join(sorted(unreadable))
         raise ValueError(f"{path.name}: these types cannot be read back under weights_only: {names}")
-
-
-def _refuse_missing(path: Path) -> None:
-    if not path.is_file():
-        raise UserError.about(
-            where=str(path),
-            what="is a folder, not a checkpoint" if path.is_dir() else "does not exist",
-            remedy="check the path; the checkpoints of a run are in output/RUN/weights/",
-        )
-    if path.stat().st_size == 0:
-        raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
 
 
 def export_model(checkpoint: Path, selection: Mapping[str, object]) -> bool:
@@ -255,33 +251,59 @@ def save_run_state(folder: Path, *, tensors: Mapping[str, Any], progress: Mappin
     save_checkpoint(last, tensors, about=progress)
 
 
-def load_run_state(folder: Path) -> Checkpoint:
-    """Read `last.pth`, or `last_previous.pth` with a note where the last is missing or unreadable.
+class UnusableStateError(UserError):
+    """A saved state that is whole and still cannot be restored; the one before it may be."""
+
+
+def load_run_state(folder: Path, restore: Callable[[Checkpoint], T]) -> tuple[T, tuple[str, ...]]:
+    """Restore a run from `last.pth`, or from `last_previous.pth` where the last is missing, damaged or malformed.
+
+    A `last.pth` that could not be used is renamed, so that the next save neither overwrites it nor makes it the save
+    before.
 
     Args:
         folder: The folder of both files.
+        restore: Restores the run; it may be called twice, and the second call must leave nothing of the first.
 
     Returns:
-        The state to resume from; `about` is the progress of the run.
+        What `restore` returned, and notes for the user.
 
     Raises:
-        UserError: Where neither can be read.
+        UserError: Where neither can be used, and what `restore` raises, apart from UnusableStateError.
     """
     last, previous = folder / LAST_NAME, folder / PREVIOUS_NAME
-    if not last.is_file() and not previous.is_file():
+    if not os.path.lexists(last) and not os.path.lexists(previous):
         raise UserError.about(
             where=str(folder),
             what=f"has no {LAST_NAME}: there is nothing to resume from",
             remedy="name the folder of a run that finished at least one save, output/RUN",
         )
-    try:
-        return load_checkpoint(last)
-    except UserError as damage:
-        if not previous.is_file():
-            raise
+    problems: list[Problem] = []
+    for path in (last, previous):
         try:
-            state = load_checkpoint(previous)
+            state = load_checkpoint(path)
         except UserError as error:
-            raise UserError(*damage.problems, *error.problems) from error
-        note = f"{LAST_NAME} {damage.problems[0].what}; going on from {PREVIOUS_NAME}, the save before it"
-        return replace(state, notes=(note, *state.notes))
+            problems += error.problems
+            continue
+        try:
+            restored = restore(state)
+        except UnusableStateError as error:
+            problems += error.problems
+            continue
+        return restored, (*_set_aside_last(last, problems), *state.notes)
+    if not os.path.lexists(previous):
+        problems = problems[:1]
+    raise UserError(*problems)
+
+
+def _set_aside_last(last: Path, problems: Sequence[Problem]) -> list[str]:
+    """Rename a `last.pth` with problems; returns the note about them."""
+    if not problems:
+        return []
+    note = f"{LAST_NAME} {problems[0].what}; going on from {PREVIOUS_NAME}, the save before it"
+    if os.path.lexists(last):
+        kept = set_aside(last)
+        if path_of_json(last).is_file():
+            os.replace(path_of_json(last), path_of_json(kept))
+        note += f" (the other is kept as {kept.name})"
+    return [note]

@@ -35,14 +35,26 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.files import PACKED, UNPACK, recognise_foreign
+from sharpstudent.core.files import (
+    PACKED,
+    UNPACK,
+    check_plain,
+    explain,
+    parse_json,
+    read_json,
+    recognise_foreign,
+)
 from sharpstudent.core.io import compute_sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAFETENSORS = ".safetensors"
 MANIFEST_NAME = "MANIFEST.json"  # in a folder of fetched files: {"files": [{"file": NAME, "sha256": DIGEST}, ...]}
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
 DIGEST_KEY = "content_sha256"  # of the metadata of a .safetensors file
 OTHER_SUFFIXES = (".onnx", ".tflite")  # files without any checksum of their own
 ALIGNMENT = 8  # bytes; the format requires the tensors to begin at a multiple of it
@@ -102,9 +114,10 @@ def verify(path: Path) -> tuple[str, ...]:
         Notes for the user: that the file is of a newer save than its JSON, or that it could not be verified.
 
     Raises:
-        DamagedCheckpointError: If the file is not what was written.
-        UserError: For a file that cannot hold weights, such as a web page.
+        DamagedCheckpointError: If the file cannot be read, or is not what was written.
+        UserError: If there is no such file, or for one that cannot hold weights, such as a web page.
     """
+    check_readable(path)
     _refuse_foreign(path)
     if path.suffix in OTHER_SUFFIXES:
         return _verify_listed(path)
@@ -143,6 +156,8 @@ def find_file(path: Path) -> Path:
     """
     if path.is_file():
         return path
+    if path.exists() and not path.is_dir():
+        check_readable(path)  # says that it is a pipe or a device
     found = next((files for one in _IN_FOLDERS if (files := sorted(path.glob(one)))), []) if path.is_dir() else []
     if len(found) == 1:
         return found[0]
@@ -163,8 +178,6 @@ def _refuse_foreign(path: Path) -> None:
     """Raise UserError for a file that cannot hold weights: what it is, and where the weights may be had."""
     with open(path, "rb") as file:
         start = file.read(512)
-    if not start:
-        raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
     size, foreign = f"{path.stat().st_size:,} bytes", recognise_foreign(start)
     if foreign is not None:
         raise UserError.about(str(path), foreign[0], "a file of weights", size, foreign[1])
@@ -188,13 +201,31 @@ def _refuse_cut_off(path: Path, start: bytes) -> None:
     size = path.stat().st_size
     try:
         with open(path, "rb") as file:
-            table = json.loads(file.read(min(length, size) + 8)[8:])
+            table = parse_json(file.read(min(length, size) + 8)[8:])
         ends = [one["data_offsets"][1] for name, one in table.items() if name != "__metadata__"]
         need = 8 + length + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         need = 8 + length
     if need > size:
         raise DamagedCheckpointError.of(path, "is cut off", expected=f"{need:,} bytes", got=f"{size:,} bytes")
+
+
+def check_readable(path: Path) -> None:
+    """Raise UserError unless a file of weights is there, plain, readable and not empty."""
+    try:
+        size = check_plain(path)
+    except FileNotFoundError:
+        remedy = "check the path; the checkpoints of a run are in output/RUN/weights/"
+        raise UserError.about(str(path), "does not exist", remedy=remedy) from None
+    except OSError as error:
+        raise DamagedCheckpointError.of(path, f"cannot be read: it {_to_phrase(explain(error))}") from None
+    if size == 0:
+        raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
+
+
+def _to_phrase(reason: str) -> str:
+    """Return a reason as what follows `it`; the system's own words are no sentence."""
+    return reason if reason.startswith(("is ", "has ")) else f"gives an error ({reason})"
 
 
 def path_of_json(path: Path) -> Path:
@@ -205,11 +236,11 @@ def path_of_json(path: Path) -> Path:
 def read_record(path: Path) -> dict[str, Any] | None:
     """Read the JSON beside `path`; None where there is none that can be read, and the .pth is then read without it."""
     try:
-        record = json.loads(path_of_json(path).read_text(encoding="utf-8"))
+        record = read_json(path_of_json(path))
     except (OSError, ValueError):
         return None
     known = isinstance(record, dict) and {"sha256", "contents", "about"} <= set(record)
-    return record if known else None
+    return record if known and isinstance(record["about"], dict) else None
 
 
 def compute_contents(file: Path | IO[bytes]) -> str | None:
@@ -241,6 +272,8 @@ def is_archive(path: Path) -> bool:
 
 def _verify_pth(path: Path) -> tuple[str, ...]:
     """Check a `.pth` by the rule of this module; arguments, results and errors are those of `verify`."""
+    if _claims_more(path, path.stat().st_size):
+        raise DamagedCheckpointError.of(path, "is damaged: its records claim more bytes than it has")
     record = read_record(path)
     if record is None:
         if not is_archive(path):
@@ -343,9 +376,9 @@ def _verify_listed(path: Path) -> tuple[str, ...]:
 def _find_listed_digest(path: Path) -> str | None:
     """Return the sha256 of a file by MANIFEST.json in its folder; None where that lists none or cannot be read."""
     try:
-        entries = json.loads(path.with_name(MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+        entries = read_json(path.with_name(MANIFEST_NAME))["files"]
         digests = [entry["sha256"] for entry in entries if entry["file"] == path.name]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return str(digests[0]) if digests else None
 
@@ -360,9 +393,68 @@ def load_plain(path: Path) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_list_plain_types()):
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # errors follow where needed
-            return torch.load(path, map_location="cpu", weights_only=True)
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (hostile bytes can raise any exception; each becomes a message)
         raise _explain(path, str(error) or type(error).__name__) from None  # torch's text advises weights_only=False
+    check_tensors(path, found)
+    return found
+
+
+def check_tensors(path: Path, found: Any) -> None:
+    """Check that all tensors of a file are plain ones.
+
+    A sparse or quantised tensor, one on the meta device, or one whose strides repeat a single number 10^12 times has a
+    size that no part of the file backs; most operations on it fail, or fill the memory.
+
+    Args:
+        path: The file, for the error.
+        found: Its content: tensors, and containers of them at any depth.
+
+    Raises:
+        UserError: If it holds another kind of tensor; nothing of it has been computed with.
+    """
+    import torch
+
+    waiting, seen = [("", found)], set[int]()
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            reason = _find_odd(value)
+            if reason is not None:
+                raise UserError.about(
+                    str(path),
+                    "holds a tensor of a kind that no weights have",
+                    expected=f"dense tensors of {', '.join(_DTYPES)}, integers or bools, all values in the file",
+                    got=f"{name or 'the tensor'}: {reason}",
+                    remedy="save it as plain weights: {name: tensor.to_dense().float().contiguous() for ...}",
+                )
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:  # an object may be in it many times
+            seen.add(id(value))
+            pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+            waiting += [(f"{name}.{key}" if name else str(key), inner) for key, inner in pairs]
+
+
+def _find_odd(tensor: Tensor) -> str | None:
+    """Return what makes a tensor one that no weights are; None for plain ones."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if str(tensor.layout) != "torch.strided":
+        return f"layout {tensor.layout}"
+    if tensor.is_quantized or (dtype not in _DTYPES and not dtype.startswith(("int", "uint")) and dtype != "bool"):
+        return dtype
+    if tensor.device.type != "cpu":
+        return f"on the device {tensor.device}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"{tensor.numel():,} values that repeat {tensor.untyped_storage().nbytes():,} bytes"
+    return None
+
+
+def _claims_more(path: Path, size: int) -> bool:
+    """Return whether the records of an archive are packed: torch writes none so, and a few bytes may unpack to any."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(record.file_size for record in archive.infolist()) > size
+    except BAD_ARCHIVE:
+        return False  # it is no archive, or a damaged one, which torch refuses
 
 
 def _list_plain_types() -> list[Any]:

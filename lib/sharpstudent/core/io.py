@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -182,6 +183,25 @@ def disk_errors_as_user_errors(path: Path) -> Generator[None, None, None]:
         yield
     except OSError as error:
         raise UserError(_explain_unwritable(path, error, None)) from error
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file that cannot be used, so that nothing overwrites it.
+
+    Args:
+        path: The file, or whatever lies under its name.
+
+    Returns:
+        Its new path, `NAME.damaged` or with a number.
+
+    Raises:
+        UserError: If the disk refuses.
+    """
+    names = (f"{path.name}.damaged{'' if number == 1 else f'_{number}'}" for number in itertools.count(1))
+    target = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
+    with disk_errors_as_user_errors(path):
+        os.rename(path, target)
+    return target
 
 
 def remove_stray_temporaries(folder: Path) -> list[Path]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,6 +30,8 @@ from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, PicturePreprocess
 from sharpstudent.models.weight_files import read_timm_config
 
+MOST_SIDE = 2048  # [px]; larger pictures would take gigabytes for each
+MOST_LETTERS = 100  # of a name in a file, and of any value of one in a message
 Colours = tuple[float, float, float]
 
 
@@ -62,10 +65,10 @@ class Description(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    architecture: str | None = None
-    classes: tuple[str, ...] | None = None
-    dropout: float | None = None
-    image_size: int | None = Field(default=None, gt=0)
+    architecture: str | None = Field(default=None, max_length=MOST_LETTERS)
+    classes: tuple[Annotated[str, Field(max_length=MOST_LETTERS)], ...] | None = None
+    dropout: float | None = Field(default=None, ge=0.0, lt=1.0, allow_inf_nan=False)
+    image_size: int | None = Field(default=None, gt=0, le=MOST_SIDE)
 
 
 def read_description(about: Mapping[str, Any], path: Path) -> Description:
@@ -84,14 +87,21 @@ def read_description(about: Mapping[str, Any], path: Path) -> Description:
     try:
         return Description.model_validate(dict(about))
     except ValidationError as error:
-        wrong = [f"{'.'.join(str(part) for part in e['loc'])} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        wrong = [f"{'.'.join(map(str, e['loc']))} = {_shorten(e['input'])}: {e['msg']}" for e in error.errors()[:3]]
         raise UserError.about(
             where=str(path),
             what="describes itself in a form that cannot be used",
-            expected="architecture: a name; classes: a list of names; dropout: a number; image_size: pixels",
+            expected="architecture: a name; classes: a list of names; dropout: from 0 to below 1; "
+            f"image_size: 1 to {MOST_SIDE} pixels",
             got="; ".join(wrong),
             remedy="write the file anew from its run, or give bare weights: torch.save(model.state_dict(), FILE)",
         ) from None
+
+
+def _shorten(value: object) -> str:
+    """Write a value of any size and depth in a few letters."""
+    text = reprlib.repr(value)
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}..."
 
 
 def resolve_setting(what: str, stated: Any, given: Any, path: Path, *, giver: str = "the command") -> Any:
@@ -142,7 +152,7 @@ def resolve_classes(described: Description, spec: ModelFile, path: Path, classes
             where=str(path),
             what="has other classes than the task",
             expected=f"the task's {len(classes)} classes in the file's order: {', '.join(classes)}",
-            got=f"{len(order)}: {', '.join(order)}",
+            got=f"{len(order)}: {', '.join(order)[: 5 * MOST_LETTERS]}",
             remedy="give a model of these classes",
         )
     return order
@@ -165,6 +175,14 @@ def resolve_image_size(stated: int | None, spec: ModelFile, path: Path, default:
     """
     size: int | None = resolve_setting("image_size", stated, spec.image_size, path)
     size = default if size is None else size
+    if size is not None and size > MOST_SIDE:
+        raise UserError.about(
+            str(path),
+            "takes larger pictures than any network here",
+            expected=f"at most {MOST_SIDE} pixels a side",
+            got=str(size),
+            remedy="give a model of smaller pictures",
+        )
     if size is None or size < 1:
         raise UserError.about(
             where=str(path),

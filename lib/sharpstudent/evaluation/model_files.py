@@ -6,7 +6,7 @@ that shows the names of both sides. The last functions read facts about the trai
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +18,9 @@ from torch import Tensor
 from sharpstudent.checkpoint.store import load_checkpoint
 from sharpstudent.core.archive import is_safetensors
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import parse_json
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, build_classifier
-from sharpstudent.models.weight_files import read_tensors, unwrap_tensors
+from sharpstudent.models.weight_files import check_finite, read_tensors, unwrap_tensors
 from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors
 
 Kind = Literal["checkpoint", "safetensors", "weights", "onnx"]
@@ -71,8 +72,8 @@ def read_tensor_file(path: Path, *, use_ema: bool = False) -> TensorFile:
         checkpoint = load_checkpoint(path)
         tensors, notes = unwrap_tensors(checkpoint.tensors, where=str(path), use_ema=use_ema)
         notes = [*checkpoint.notes, *notes]
-        about = checkpoint.about if isinstance(checkpoint.about, dict) else {}  # another program's
-    _check_finite(tensors, path)
+        about = checkpoint.about
+        check_finite(tensors, path)
     return TensorFile(path, kind if "architecture" in about else "weights", tensors, about, tuple(notes))
 
 
@@ -137,21 +138,10 @@ def _read_metadata(path: Path) -> dict[str, Any]:
 
 def _parse(key: str, text: str) -> Any:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return text
     return text if key in _TEXTS and not isinstance(value, str) else value
-
-
-def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    bad = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise UserError.about(
-            where=str(path),
-            what=f"{len(bad)} of its {len(tensors)} tensors hold values that are no numbers (NaN or infinite)",
-            got=", ".join(bad[:3]) + (", ..." if len(bad) > 3 else ""),
-            remedy="take an earlier checkpoint of the run",
-        )
 
 
 def _check_head(path: Path, found: int | None, classes: Sequence[str]) -> None:
@@ -179,11 +169,14 @@ def read_trained(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_validation(about: Mapping[str, Any]) -> dict[str, float]:
     """Read a model's metrics on the validation data of its run; those of averaged weights end in `_ema`."""
-    return {
-        name: float(value)
-        for name, value in about.items()
-        if name.startswith("val_") and isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return {name: float(value) for name, value in about.items() if name.startswith("val_") and _is_number(value)}
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a value of a file is a finite number, and one that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**1000
 
 
 def read_selection_metric(about: Mapping[str, Any], *, default: str) -> str:

@@ -12,7 +12,6 @@ file is built and nothing in it is run: in place of every class and function sta
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import sys
@@ -26,8 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, _utils
 
-from sharpstudent.core.archive import find_file, is_safetensors, load_plain, seal_safetensors, verify
+from sharpstudent.core.archive import check_tensors, find_file, is_safetensors, load_plain, seal_safetensors, verify
 from sharpstudent.core.errors import UserError, exit_codes
+from sharpstudent.core.files import read_json
 from sharpstudent.core.io import compute_sha256, write_bytes_atomically
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "net", "network", "params", "weights")
@@ -60,7 +60,8 @@ def read_tensors(path: Path, say: Callable[[str], None] | None = None, *, use_em
         The tensors by name, without their wrapper.
 
     Raises:
-        UserError: For a file that is missing, damaged, or not a file of weights.
+        UserError: For a file that is missing, damaged, or not a file of weights, and for weights that are NaN or
+            infinite.
     """
     path = find_file(path)
     notes = list(verify(path))
@@ -69,10 +70,23 @@ def read_tensors(path: Path, say: Callable[[str], None] | None = None, *, use_em
     else:
         found = read_safetensors(path) if is_safetensors(path) else load_plain(path)
     tensors, more = unwrap_tensors(found, where=str(path), use_ema=use_ema)
+    check_finite(tensors, path)
     for note in (*notes, *more):
         if say is not None:
             say(note)
     return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError for weights that are NaN or infinite."""
+    bad = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise UserError.about(
+            where=str(path),
+            what=f"{len(bad)} of its {len(tensors)} tensors hold values that are no numbers (NaN or infinite)",
+            got=", ".join(bad[:EXAMPLES]) + (", ..." if len(bad) > EXAMPLES else ""),
+            remedy="take an earlier checkpoint of the run",
+        )
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -81,18 +95,22 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     try:
-        return load(path.read_bytes())  # not by load_file, because torch maps that file only by its usual ending
+        found = load(path.read_bytes())  # not by load_file, because torch maps that file only by its usual ending
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError.about(
             where=str(path), what="cannot be read as safetensors", got=str(error), remedy="download it again"
         ) from None
+    check_tensors(path, found)
+    return found
 
 
 def _read_shards(path: Path, notes: list[str]) -> dict[str, Tensor]:
     """Read the files that the index of a Hugging Face folder names."""
     try:
-        names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(read_json(path)["weight_map"].values()))
+        if any(Path(name).name != name or name.endswith(".json") for name in names):
+            raise ValueError("it names a file outside its folder, or another index")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError.about(str(path), "is no index of weights", got=str(error), remedy="download it again") from None
     notes.append(f"{path.name}: the weights lie in {len(names)} files beside it, which its sha256 does not cover")
     return {key: tensor for name in names for key, tensor in read_tensors(path.parent / name, notes.append).items()}
@@ -108,7 +126,7 @@ def read_timm_config(path: Path) -> dict[str, Any]:
         `architecture`, and where they are stated `input_size` [px], `mean`, `std` and `classes`.
     """
     try:
-        stated = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        stated = read_json(path.parent / "config.json")
         form = stated.get("pretrained_cfg", {})
         found = {"architecture": stated["architecture"], "input_size": form["input_size"][-1]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):

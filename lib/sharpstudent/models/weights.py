@@ -95,9 +95,9 @@ def match_tensors(model: nn.Module, tensors: Mapping[str, Tensor], classes: Sequ
         offered = {key: key for key in tensors}
     by_name = {key: offered[normalise(key)] for key in wanted if normalise(key) in offered}
     by_name |= _pair_heads(wanted, tensors, by_name)
-    matched = {key: source for key, source in by_name.items() if wanted[key].shape == tensors[source].shape}
+    matched = {key: source for key, source in by_name.items() if _describe(wanted[key]) == _describe(tensors[source])}
     wrong_shape = tuple(
-        f"{key}: wanted {tuple(wanted[key].shape)}, file has {tuple(tensors[source].shape)}"
+        f"{key}: wanted {_describe(wanted[key])}, file has {_describe(tensors[source])}"
         for key, source in by_name.items()
         if key not in matched
     )
@@ -167,6 +167,11 @@ def _remove_prefix(key: str, prefix: str) -> str:
 
 def _may_lack(key: str, wanted: Mapping[str, Tensor]) -> bool:
     return key.endswith(f".{COUNTER}") and wanted[key].ndim == 0
+
+
+def _describe(tensor: Tensor) -> str:
+    """Describe what must be equal in a file and a model: integers for weights would be those of a quantised model."""
+    return f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else ' of integers'}"
 
 
 def _pair_heads(

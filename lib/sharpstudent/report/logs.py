@@ -2,21 +2,27 @@
 
 The first is for `tail -f`. The second has fixed columns; numbers are written to their last digit, None as an empty
 cell.
+
+No log is worth a run: damaged bytes are shown as such, damaged rows are left out, and a file that cannot be used at all
+is renamed and begun anew. The notes say so.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sharpstudent.core.errors import Problem, UserError
-from sharpstudent.core.io import append_text, write_text_atomically
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import explain, read_plain
+from sharpstudent.core.io import append_text, set_aside, write_text_atomically
 from sharpstudent.core.naming import printable
 
 _EPOCH = re.compile(r"Epoch (\d+)/\d+ ")
+_DAMAGE = re.compile("[\x00-\x1f\x7f\ufffd]")  # control characters, and what a byte that is no UTF-8 is decoded to
 _SKIP = re.compile(r"# skipped epoch (\d+) step (\d+): ")
 
 
@@ -87,6 +93,16 @@ class LossesLog:
         self.path, self._hide = path, hide
         path.parent.mkdir(parents=True, exist_ok=True)
 
+    def repair(self) -> list[str]:
+        """Set the file aside if it cannot be read; returns a note about it."""
+        if not os.path.lexists(self.path):
+            return []
+        try:
+            read_plain(self.path)
+        except OSError as error:
+            return [_set_aside(self.path, explain(error))]
+        return []
+
     def append(self, line: str) -> None:
         """Write one line. A line end within it, as in the name of a file, becomes its code and begins no line.
 
@@ -103,8 +119,10 @@ class LossesLog:
         return printable(self._hide(line.rstrip("\n")))
 
     def read(self) -> list[str]:
-        """All lines so far."""
-        return self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        """All lines so far; a byte that is no text stands in them in hexadecimal digits."""
+        if not self.path.is_file():
+            return []
+        return read_plain(self.path).decode("utf-8", "backslashreplace").removesuffix("\n").split("\n")
 
     def drop_from(self, epoch: int, step: int) -> None:
         """On a resume, remove the lines that will be written again; other lines stay.
@@ -115,8 +133,12 @@ class LossesLog:
         """
         if not self.path.is_file():
             return
-        kept = [line for line in self.read() if not _is_from(line, epoch, step)]
+        kept = [line for line in self.read() if line and not _is_from(line, epoch, step)]
         write_text_atomically(self.path, "".join(f"{line}\n" for line in kept))
+
+
+def _set_aside(path: Path, reason: str) -> str:
+    return f"{path.name} {reason}: it is kept as {set_aside(path).name}, and a new one is begun"
 
 
 def _is_from(line: str, epoch: int, step: int) -> bool:
@@ -145,7 +167,8 @@ class MetricsFile:
         Raises:
             ValueError: The columns differ, or the epoch is there already (call `drop_after` first).
         """
-        table = self._read_table()
+        self.repair()
+        table = self._read_table()[0]
         columns = table[0] if table else list(self._columns or row)
         if set(row) != set(columns) or "epoch" not in columns:
             missing, strange = sorted(set(columns) - set(row)), sorted(set(row) - set(columns))
@@ -157,55 +180,97 @@ class MetricsFile:
         if not table:
             write_text_atomically(self.path, _to_csv([columns]) + line)
             return
-        if self._is_torn():
-            write_text_atomically(self.path, _to_csv(table))
         append_text(self.path, line, sync=True)
+
+    def repair(self) -> list[str]:
+        """Make a file that was damaged usable again.
+
+        Returns:
+            Notes on what was left out, or set aside.
+
+        Raises:
+            UserError: If the disk refuses.
+        """
+        try:
+            table, damaged, is_torn = self._read_table()
+        except UserError as error:
+            return [_set_aside(self.path, error.problems[0].what)]
+        if damaged or is_torn:
+            write_text_atomically(self.path, _to_csv(table))
+        return [f"{self.path.name}: left out damaged lines {', '.join(map(str, damaged))}"] if damaged else []
 
     def widen(self, columns: Iterable[str]) -> None:
         """Add the columns that the file does not have, empty in the rows so far; without a file this does nothing."""
-        table = self._read_table()
+        table = self._read_table()[0]
         new = [name for name in columns if table and name not in table[0]]
         if new:
             wider = [[*table[0], *new], *([*cells, *("" for _ in new)] for cells in table[1:])]
             write_text_atomically(self.path, _to_csv(wider))
 
     def read(self) -> list[Row]:
-        """All rows, numbers as int or float; an empty list where there is no file."""
-        table = self._read_table()
+        """All rows that are whole, numbers as int or float; an empty list where there is no file.
+
+        Raises UserError for a file that is no such table.
+        """
+        table = self._read_table()[0]
         return [{name: _to_value(cell) for name, cell in zip(table[0], cells, strict=True)} for cells in table[1:]]
 
     def drop_after(self, epoch: int) -> int:
         """Remove, on a resume, the rows of epochs after `epoch`; returns how many."""
-        table = self._read_table()
+        table, damaged, is_torn = self._read_table()
         if not table:
             return 0
         position = table[0].index("epoch")
-        kept = [cells for cells in table[1:] if float(cells[position]) <= epoch]
+        kept = [cells for cells in table[1:] if int(cells[position]) <= epoch]
         dropped = len(table) - 1 - len(kept)
-        if dropped or self._is_torn():
+        if dropped or damaged or is_torn:
             write_text_atomically(self.path, _to_csv([table[0], *kept]))
         return dropped
 
-    def _read_table(self) -> list[list[str]]:
-        """Read header and rows as text, without a last line that a killed writer left unfinished."""
-        if not self.path.is_file():
-            return []
-        text = self.path.read_text(encoding="utf-8")
-        table = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
-        uneven = [number for number, cells in enumerate(table, start=1) if len(cells) != len(table[0])]
-        if uneven or (table and "epoch" not in table[0]):
-            raise UserError(
-                Problem(
-                    where=f"{self.path}, line {uneven[0] if uneven else 1}",
-                    what="is not a row of this metrics file",
-                    expected="one value a column" if uneven else "a header with a column `epoch`",
-                    remedy="mend or move the file; it is a plain CSV",
-                )
-            )
-        return table
+    def _read_table(self) -> tuple[list[list[str]], list[int], bool]:
+        """Read header and rows as text.
 
-    def _is_torn(self) -> bool:
-        return not self.path.read_bytes().endswith(b"\n")
+        Returns:
+            The table; the numbers of lines that are no rows of it, which it lacks; and whether the last line is
+            unfinished, as a killed writer leaves it. It lacks that, too.
+
+        Raises:
+            UserError: For a file that cannot be read, or whose header is none.
+        """
+        if not os.path.lexists(self.path):
+            return [], [], False
+        try:
+            lines = read_plain(self.path).decode("utf-8", "replace").split("\n")
+        except OSError as error:
+            raise UserError.about(str(self.path), explain(error), remedy="mend or move the file") from None
+        rows = [_parse_row(line) for line in lines[:-1]]
+        if not rows:
+            return [], [], lines[-1] != ""
+        header = rows[0]
+        if header is None or "epoch" not in header or len({*header}) < len(header):
+            raise UserError.about(
+                f"{self.path}, line 1",
+                "is not a row of this metrics file",
+                expected="a header with a column `epoch`",
+                remedy="mend or move the file; it is a plain CSV",
+            )
+        position = header.index("epoch")
+        damaged = [
+            number
+            for number, cells in enumerate(rows[1:], start=2)
+            if cells is None or len(cells) != len(header) or not re.fullmatch(r"\d{1,9}", cells[position])
+        ]
+        return [cells for n, cells in enumerate(rows, start=1) if n not in damaged and cells], damaged, lines[-1] != ""
+
+
+def _parse_row(line: str) -> list[str] | None:
+    """Split a line of a CSV into its cells; None for one with bytes that are no text, or that is no such line."""
+    line = line.removesuffix("\r")  # a spreadsheet ends lines so
+    try:
+        cells = next(csv.reader([line]), [])
+    except csv.Error:
+        return None
+    return None if _DAMAGE.search(line) else cells
 
 
 def _to_csv(table: Sequence[Sequence[str]]) -> str:

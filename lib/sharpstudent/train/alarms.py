@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import ConfigDict
+
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import TrainingStopped
 from sharpstudent.core.types import StepResult
@@ -125,6 +127,8 @@ class CollapseWatch:
         perturbed_loss: Running mean at w + e.
         is_jumping: Whether the mean at w + e is far above the mean at w.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     epochs_at_chance: int = 0
     steps: int = 0

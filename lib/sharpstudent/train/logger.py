@@ -143,6 +143,8 @@ class RunLogger:
         self._best_name = "best" if len(self._shown) == 1 else f"best {PREFIX}{selection}"
         self._losses = LossesLog(run.logs_folder / "losses.logs", hide=run.hider.text)
         self._metrics = MetricsFile(run.logs_folder / "metrics.csv")
+        for note in (*self._losses.repair(), *self._metrics.repair()):
+            run.say(note)
         self._losses.drop_from(epoch, step)
         self._metrics.drop_after(epoch - 1)
         for note in run.notes:

@@ -7,19 +7,22 @@ is saved then, and what the user is told.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from sharpstudent.checkpoint.description import read_about
 from sharpstudent.checkpoint.disk_space import check_disk_space
 from sharpstudent.checkpoint.selection import BestCheckpoints
-from sharpstudent.checkpoint.store import Checkpoint, load_run_state
+from sharpstudent.checkpoint.store import LAST_NAME, Checkpoint, UnusableStateError, load_run_state
 from sharpstudent.config.run_config import RunConfig, TrainingSection
-from sharpstudent.core.errors import ExitCode, RunInterrupted, TrainingStopped, UserError
+from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, TrainingStopped, UserError
+from sharpstudent.core.files import explain
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.task import Task
@@ -49,13 +52,15 @@ class TrainState:
         watch: Counts and averages that show a collapse of the training.
     """
 
-    epoch: int = 1
-    step: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    epoch: Annotated[int, Field(ge=1)] = 1
+    step: Annotated[int, Field(ge=0)] = 0
+    skipped: Annotated[int, Field(ge=0)] = 0
+    skipped_in_a_row: Annotated[int, Field(ge=0)] = 0
     sums: dict[str, float] = field(default_factory=dict[str, float])
     start: dict[str, float] | None = None
-    parts: int | None = None
+    parts: Annotated[int, Field(ge=1)] | None = None
     unreadable: dict[str, str] = field(default_factory=dict[str, str])
     told_ratio: bool = False
     watch: CollapseWatch = field(default_factory=CollapseWatch)
@@ -66,12 +71,36 @@ class TrainState:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainState:
-        """Read the state from what `to_json` of this or an earlier version returned."""
-        stored = {**stored, "watch": CollapseWatch(**stored.get("watch", {}))}
+        """Read the state from what `to_json` of this or an earlier version returned.
+
+        Args:
+            stored: The state as JSON values.
+
+        Returns:
+            The state.
+
+        Raises:
+            UserError: For the state of a newer version.
+            ValueError: For values of other types, or out of their range.
+        """
+        stored = dict(stored)
         earlier = {name: stored.pop(f"start_{name}", None) for name in ("auc", "accuracy")}  # before November 2026
         if stored.get("start") is None and earlier["auc"] is not None:
-            stored["start"] = earlier
-        return cls(**stored)
+            stored["start"] = {name: value for name, value in earlier.items() if value is not None}
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(stored))
+        except ValidationError as error:
+            unknown = [e["loc"] for e in error.errors() if e["type"] == "unexpected_keyword_argument"]
+            if unknown:
+                names = ", ".join(".".join(map(str, place)) for place in unknown)
+                raise UserError.about(
+                    LAST_NAME,
+                    "was saved by a newer version of this program",
+                    got=f"position with {names}, which this version does not know",
+                    remedy="resume with the version that saved it, or start a new run: -n NAME without --resume",
+                ) from None
+            first = error.errors()[0]
+            raise ValueError(f"position: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def capture_step(step: TrainStep, device: torch.device) -> dict[str, Any]:
@@ -106,6 +135,7 @@ def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
     step.student.load_state_dict(tensors["model"])
     step.criterion.module.load_state_dict(tensors.get("criterion", {}))
     groups = step.optimizer.base_optimizer.param_groups
+    _check_slots(tensors["optimizer"], groups)
     settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
     step.optimizer.load_state_dict(tensors["optimizer"])
     for group, setting in zip(step.optimizer.base_optimizer.param_groups, settings, strict=True):
@@ -118,6 +148,41 @@ def restore_step(step: TrainStep, tensors: Mapping[str, Any]) -> None:
     if step.loss_scale is not None and "loss_scale" in tensors:
         step.loss_scale.load_state_dict(tensors["loss_scale"])
     restore_rng_state(tensors["rng"])
+
+
+def _check_slots(stored: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError where momentum and the like have other shapes than their parameters; torch does not look."""
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    for number, slots in stored["base"]["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape != parameters[number].shape:
+                raise ValueError(f"optimizer: {name} of parameter {number} has the shape {tuple(value.shape)}")
+
+
+def _check_numbers(value: Any, name: str) -> None:
+    """Raise ValueError for a tensor, at any depth, with values that are no numbers."""
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+        raise ValueError(f"{name} holds values that are no numbers (NaN or infinite)")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_numbers(inner, f"{name}.{key}")
+
+
+@contextlib.contextmanager
+def _explain_malformed(folder: Path) -> Iterator[None]:
+    """Turn what a malformed state leads to, whatever it is, into an UnusableStateError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else explain(error)
+        raise UnusableStateError(
+            Problem(
+                where=f"--resume {folder}",
+                what=f"is no state that a run can go on from: {reason}",
+                expected="what this program saved: model, optimizer, rng, position and selection",
+                remedy="restore weights/last.pth from a copy, or start a new run: -n NAME without --resume",
+            )
+        ) from error
 
 
 def refuse_other_model(state: Checkpoint, step: TrainStep, about: Mapping[str, Any], folder: Path) -> None:
@@ -225,28 +290,41 @@ def is_save_due(config: RunConfig, step: int, steps_per_epoch: int, age_s: float
     return by_steps or (config.save_every_minutes is not None and age_s >= 60 * config.save_every_minutes)
 
 
-def resume_run(run: Run, step: TrainStep, about: Mapping[str, Any], selection: BestCheckpoints) -> TrainState:
-    """Restore weights, optimiser, random states and the best epochs of a run from its last save.
+def resume_run(
+    run: Run, step: TrainStep, about: Mapping[str, Any], selection: BestCheckpoints, *, steps_per_epoch: int
+) -> TrainState:
+    """Restore weights, optimiser, random states and the best epochs of a run from its last save, or the one before.
 
     Args:
         run: The resumed run.
         step: The models, the criterion and the optimiser to restore.
         about: The description of this run's checkpoints.
         selection: The record of the best epochs to restore.
+        steps_per_epoch: The number of steps in each epoch.
 
     Returns:
         The progress of the run.
 
     Raises:
-        UserError: For a state of another model, optimiser or selection metric. Nothing has been changed then.
+        UserError: For a state of another model, optimiser, selection metric or newer version, and where neither save
+            can be used. Nothing has been changed in the folder then.
     """
-    stored = load_run_state(run.weights_folder)
-    refuse_other_model(stored, step, about, run.folder)
-    state = TrainState.from_json(stored.about["position"])
-    selection_notes = selection.restore(stored.about["selection"])
-    restore_step(step, stored.tensors)
+    may_change = "changed-config" in run.config.allow
+
+    def restore(stored: Checkpoint) -> tuple[TrainState, list[str]]:
+        with _explain_malformed(run.folder):
+            state = TrainState.from_json(stored.about["position"])
+            if not may_change and (state.epoch > run.config.training.epochs + 1 or state.step > steps_per_epoch):
+                raise ValueError(f"position: epoch {state.epoch}, step {state.step} lie beyond the run's end")
+            for name in ("model", "criterion", "optimizer", "average"):
+                _check_numbers(stored.tensors.get(name), name)
+            refuse_other_model(stored, step, about, run.folder)
+            restore_step(step, stored.tensors)
+            return state, selection.restore(stored.about["selection"])
+
+    (state, selection_notes), notes = load_run_state(run.weights_folder, restore)
     at = f"epoch {state.epoch}, step {state.step}"
-    for note in [f"resuming {run.resumed_from} at {at}", *stored.notes, *selection_notes]:
+    for note in [f"resuming {run.resumed_from} at {at}", *notes, *selection_notes]:
         run.say(note)
     return state
 

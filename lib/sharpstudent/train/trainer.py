@@ -95,7 +95,9 @@ class Trainer:
             return try_one_batch(*parts, self._report_unreadable)
         if run.is_resumed:  # before anything is written, so that a refused resume leaves the folder unchanged
             self._selection = open_selection(run, self._task)
-            self._state = resume_run(run, self._step, self._about, self._selection)
+            self._state = resume_run(
+                run, self._step, self._about, self._selection, steps_per_epoch=self._sampler.steps_per_epoch
+            )
             self._retry.restore_parts(self._state.parts)
         if not run.is_resumed or not self._is_over():
             run.say(describe_disk_space(run, self._step))

@@ -23,15 +23,18 @@ from torch import nn
 
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import read_json
 from sharpstudent.core.io import TEMPORARY_SUFFIX, write_text_atomically
 from sharpstudent.core.random import build_generator
 from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.evaluation.tables import compute_digest, table_from_json, table_to_json
+from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.forward import evaluation_mode, select_inputs
 from sharpstudent.models.weights import compute_weights_hash
 from sharpstudent.task import Task
 from sharpstudent.train.build import TrainingData
+from sharpstudent.train.preflight.model_checks import evaluate_table
 
 FORMAT = 2
 FOLDER = ".preflight"
@@ -70,15 +73,26 @@ class TableCache:
     def load(self, path: Path) -> Table | None:
         """Read a table; None if there is no file or, after a note, a damaged one."""
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json(path, most_bytes=MOST_BYTES)
             if stored["digest"] != compute_digest(stored["table"]):
                 raise ValueError("its digest is that of another table")
             with contextlib.suppress(OSError):
                 os.utime(path)  # marks it as used, for `prune`
-            return table_from_json(stored["table"])
+            table = table_from_json(stored["table"])
+            evaluate_table(path.stem, table, self.task)  # a table that no metric takes would end the run later
+            return table
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            IndexError,
+            MetricError,
+        ) as error:
             self.say(f"preflight: {path} cannot be read ({type(error).__name__}: {error}); evaluating again")
             return None
 
@@ -173,7 +187,7 @@ def load_tables(path: Path) -> list[Table]:
         OSError: When there is no such file.
         ValueError: When it is not a file of tables; KeyError and TypeError are possible, too.
     """
-    return [table_from_json(each) for each in json.loads(path.read_text(encoding="utf-8"))]
+    return [table_from_json(each) for each in read_json(path)]
 
 
 def _fingerprint(config: RunConfig, task: Task, data: TrainingData) -> str | None:

@@ -5,7 +5,6 @@ The preflight fits it and writes it to the run's `logs/preflight.json`, from whi
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ import torch
 
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import read_json
 from sharpstudent.models.teachers import FrozenTeacher, Named
 from sharpstudent.task import plural
 from sharpstudent.train.preflight.model_checks import CheckedModel, advise_on_order, evaluate_table, name_wrong_order
@@ -85,7 +85,7 @@ def restore_calibrations(config: RunConfig, teachers: Sequence[Named], logs_fold
         return
     path = logs_folder / REPORT_NAME
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"][1:]  # the first row is the student's
+        rows = read_json(path)["rows"][1:]  # the first row is the student's
         found = {index: float(rows[index]["calibration"]) for index in wanted}
         if not all(math.isfinite(value) and value > 0.0 for value in found.values()):
             raise ValueError(f"no temperatures: {found}")

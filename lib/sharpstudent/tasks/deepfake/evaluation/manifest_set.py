@@ -257,7 +257,7 @@ def read_manifest_set(
         name_faces=lambda: name_faces(manifest, scored),
         faceless=reasons,
         uncounted=tuple(frame.reason for frame in missing.frames if frame.clip.label is None),
-        notes=(*notes, *missing.notes, *_describe_preparation(manifest, faces)),
+        notes=(*notes, *manifest.notes, *missing.notes, *_describe_preparation(manifest, faces)),
     )
 
 

@@ -51,7 +51,11 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
             shared = _find_shared(manifest, name, *rows.values())
             check_disjoint(manifest.path, shared, shared)
     chosen = {split: _choose_real(labels, found) if fakes == "blend" else found for split, found in rows.items()}
-    notes = (str(manifest.path), *(_describe(manifest, split, rows[split], counts[split], fakes) for split in rows))
+    notes = (
+        str(manifest.path),
+        *manifest.notes,
+        *(_describe(manifest, split, rows[split], counts[split], fakes) for split in rows),
+    )
     manifest.release()
     pa.default_memory_pool().release_unused()  # or each forked loader process would hold it, too
     train, validation = (ManifestFaces(manifest, found) for found in chosen.values())
