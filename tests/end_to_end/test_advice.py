@@ -34,6 +34,8 @@ TRAINING: dict[str, str] = {
     "--set alpha_end=1": "--set use_progressive_distillation=false --set alpha_end=1",
     "--set channels_last=true": "--set channels_last=true",
     "--set compile=false": "--set compile=false",
+    "--set data_root={}": "--set data_root=data/prepared",
+    "--set data_source=manifest": "--set data_source=manifest",
     "--set device=auto": "--set device=auto",
     "--set device=cpu": "--set device=cpu",
     "--set ema_decay=0.999": "--set ema_decay=0.999",
@@ -49,6 +51,8 @@ TRAINING: dict[str, str] = {
     "--set num_workers=0": "--set num_workers=0",
     "--set num_workers={}": "--set num_workers=1",
     "--set output_root=FOLDER": "--set output_root=FOLDER",
+    "--set people=files": "--set data_source=photos --set people=files",
+    "--set people=folders": "--set data_source=photos --set people=folders",
     "--set precision=bf16": "--set precision=bf16",
     "--set precision=fp16": "--set precision=fp16",
     "--set precision=fp32": "--set precision=fp32",
@@ -99,9 +103,11 @@ PREPARATION: dict[str, str] = {
     "--faces all": "photos set --faces all",
     "--min-face": "photos set --min-face 20",
     "--overwrite": "photos set --overwrite",
+    "--people": "photos set --people files",
     "--shards": "photos set --shards",
     "--workers": "photos set --workers 1",
     "python prepare_faces.py SOURCE DEST": "SOURCE DEST",
+    "python prepare_faces.py {} data/prepared": "photos data/prepared",
 }
 # What is pasted and run -> the test that does so: here, or in another file.
 PASTED: dict[str, str] = {
