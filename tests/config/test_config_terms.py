@@ -75,7 +75,10 @@ def test_the_flat_list_is_that_of_stage_2_and_stage_1_learns_from_hard_labels() 
             [{"term": "kd", "tempreature": 2}],
             ("terms[0].tempreature: is not", '"terms[0].temperature"?'),
         ),
-        ([{"term": "kd", "temperature": 0}], ("terms[0].temperature: is out of range", "a number, above 0", "got: 0")),
+        (
+            [{"term": "kd", "temperature": 0}],
+            ("terms[0].temperature: is out of range", "a number, at least 0.01", "got: 0"),
+        ),
         ([{"term": "hard", "weight": -0.5}], ("terms[0].weight: is out of range", "at least 0", "got: -0.5")),
         ([{"term": "hard", "weight": "much"}], ("terms[0].weight: has a value of the wrong type", "a schedule")),
         ([{"term": "hard", "weight": True}], ("terms[0].weight: has a value of the wrong type",)),
@@ -91,7 +94,10 @@ def test_the_flat_list_is_that_of_stage_2_and_stage_1_learns_from_hard_labels() 
             [{"term": "kd", "weight": {"kind": "linear", "start": 0.5, "end": -1}}],
             ("terms[0].weight.end",),
         ),
-        ([{"term": "kd", "temperature": {"kind": "ramp", "value": -3}}], ("terms[0].temperature.value", "above 0")),
+        (
+            [{"term": "kd", "temperature": {"kind": "ramp", "value": -3}}],
+            ("terms[0].temperature.value", "at least 0.01"),
+        ),
         ([{"term": "features"}], ("terms[0].student_layer: is missing", "terms[0].teacher_layer: is missing")),
         ([{"term": "features", "distance": "l2"}], ("distance: is not one of the choices", '"mse", "cosine"')),
         ([{"term": "kd", "name": "a/b"}], ("terms[0].name: is not a name",)),

@@ -19,6 +19,7 @@ from sharpstudent.config.describe import print_resolved
 from sharpstudent.config.keys import FileKeys
 from sharpstudent.config.load import apply_overrides, drop_overridden, read_config_file, read_task_name, validate_keys
 from sharpstudent.config.messages import show
+from sharpstudent.config.presets import describe_weights
 from sharpstudent.config.resolve import check_allow, check_name, describe_choices, resolve
 from sharpstudent.config.run_config import ALLOWANCES, SCRIPTS, FindTask, RunConfig, Stage, TaskKind
 from sharpstudent.config.stored import (
@@ -32,6 +33,7 @@ from sharpstudent.config.stored import (
     only_task,
     take_free,
 )
+from sharpstudent.config.terms import list_terms
 from sharpstudent.core.arguments import SHARED, Parser, add_option, expand_path, read_path
 from sharpstudent.core.errors import Problem, UserError
 
@@ -262,12 +264,16 @@ class _Command:
     def _resolve(self, given: _Given, name: str, config_name: str, allow: Sequence[str]) -> RunConfig:
         return resolve(given.keys, stage=self.stage, name=name, config_name=config_name, task=given.task, allow=allow)
 
+    def _describe(self, given: _Given, config: RunConfig) -> list[str]:
+        """Explain the values of the stage, and warn of those that are odd."""
+        return [*describe_choices(given.keys, self.stage), *describe_weights(config, list_terms(given.task.terms))]
+
     def _start(self) -> CommandLine:
         assert self.given is not None
         config_name = clean_name(self.read.config_path.stem)
         name = config_name if self.read.name is None else self.read.name
         config = self._resolve(self.given, name, config_name, self.read.allow)
-        return self._finish(config, self.given.task, None, describe_choices(self.given.keys, self.stage))
+        return self._finish(config, self.given.task, None, self._describe(self.given, config))
 
     def _resume_or_start(self) -> CommandLine:
         """For `--resume auto`, continue the run that the same command started before, or start a new one.
@@ -296,7 +302,7 @@ class _Command:
             notes = [f"continuing {folder} with its own config, {folder / STORED_NAME}"]
         else:
             config = self._resolve(self.given, name, stored.config_name, allow)
-            notes = [f"continuing {folder}", *describe_choices(self.given.keys, self.stage)]
+            notes = [f"continuing {folder}", *self._describe(self.given, config)]
         for problem in (*check_name(config.name), *check_allow(allow)):
             raise UserError(problem)
         changes = compare_configs(stored, config)

@@ -1,4 +1,4 @@
-"""What `--print-config` prints: the resolved config, and how each scheduled number changes.
+"""What `--print-config` prints: the resolved config, and how each scheduled number changes; warnings of odd numbers.
 
 Where the loss follows the two-stage guide, the weights by epoch are printed as the guide prints them.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import itertools
 import textwrap
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
-from sharpstudent.config.messages import show
-from sharpstudent.config.run_config import SCRIPTS, RunConfig
-from sharpstudent.config.scheduled import build_lr_schedule, build_rho_schedule
+from pydantic import BaseModel
+
+from sharpstudent.config.messages import describe_usual, show
+from sharpstudent.config.run_config import SCRIPTS, USUAL, RunConfig
+from sharpstudent.config.scheduled import build_lr_schedule, build_rho_schedule, probe
 from sharpstudent.core.schedules import ConfigSchedule, Constant, Progress, Schedule
 
 WIDEST = 100  # characters of a line
@@ -80,6 +84,47 @@ def _describe_schedule(name: str, schedule: Schedule, epochs: int) -> str | None
 
 def _second(pair: tuple[int, tuple[float, ...]]) -> tuple[float, ...]:
     return pair[1]
+
+
+def describe_unusual(
+    keys: BaseModel, epochs: int, *, group: BaseModel | None, name: str, idle: Collection[str] = ()
+) -> list[str]:
+    """Warn of numbers outside the range in which their keys make sense (`run_config.usual`).
+
+    Args:
+        keys: The keys with the values of one stage.
+        epochs: Number of epochs of the stage, for schedules.
+        group: The group of keys that have precedence in the stage; None where there is none.
+        name: What messages put before a key: that of the group, or of a place in a list.
+        idle: Keys without effect in the stage.
+
+    Returns:
+        A sentence for each such number.
+    """
+    notes: list[str] = []
+    for key, info in type(keys).model_fields.items():
+        extra = info.json_schema_extra
+        value = getattr(keys, key)
+        if key in idle or not isinstance(extra, dict) or USUAL not in extra or value is None:
+            continue
+        found = cast(dict[str, Any], extra[USUAL])
+        odd = [one for one in _list_values(value, epochs) if not _is_usual(one, found)]
+        if odd:
+            place = f"{name}.{key}" if group is None or getattr(group, key, None) is not None else key
+            notes.append(f"warning: {place} is {odd[0]:.6g}, {describe_usual(found)} is usual: {found['beyond']}")
+    return notes
+
+
+def _list_values(value: Any, epochs: int) -> list[float]:
+    """List the values of a number, of a schedule, or of several numbers such as those of three channels."""
+    if isinstance(value, ConfigSchedule):
+        return [one for _, one in probe(value, epochs)]
+    return [value] if isinstance(value, int | float) else [*value]
+
+
+def _is_usual(value: float, found: Mapping[str, Any]) -> bool:
+    low, high = found["low"], found["high"]
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def _show(value: float) -> str:

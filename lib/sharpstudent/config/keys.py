@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AliasChoices, ConfigDict, Field, JsonValue, create_model
 
 from sharpstudent.config.run_config import (
+    USUAL_TEMPERATURE,
     AnySchedule,
     ComputeSection,
     Count,
@@ -21,6 +22,7 @@ from sharpstudent.config.run_config import (
     NotNegative,
     OptimizerKeys,
     PathText,
+    Radius,
     RunKeys,
     Share,
     Stage,
@@ -31,6 +33,7 @@ from sharpstudent.config.run_config import (
     Text,
     TrainingKeys,
     either,
+    usual,
 )
 from sharpstudent.config.terms import TermKeys, build_terms_type, list_terms
 from sharpstudent.core.schedules import ConfigSchedule
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     Architecture = str | ModelKeys
 else:
     ScheduledRate = either(LearningRate, AnySchedule)
-    ScheduledRadius = either(NotNegative, AnySchedule)
+    ScheduledRadius = either(Radius, AnySchedule)
     Architecture = either(Text, ModelKeys)
 
 
@@ -89,15 +92,25 @@ class PresetKeys(Frozen):
     """Flat keys that stand for the terms of stage 2 (presets.py)."""
 
     distill_weight: NotNegative | None = Field(
-        default=None, description="preset additive: weight of the teacher's term, added to the hard labels"
+        default=None,
+        description="preset additive: weight of the teacher's term, added to the hard labels",
+        json_schema_extra=usual("the labels then hardly count", high=100),
     )
     distill_temp_start: Temperature | None = Field(
-        default=None, description="preset additive: temperature at the first step; default 1"
+        default=None,
+        description="preset additive: temperature at the first step; default 1",
+        json_schema_extra=USUAL_TEMPERATURE,
     )
     distill_temp_end: Temperature | None = Field(
-        default=None, description="preset additive: temperature at the last step, along a cosine; default 4"
+        default=None,
+        description="preset additive: temperature at the last step, along a cosine; default 4",
+        json_schema_extra=USUAL_TEMPERATURE,
     )
-    temperature: Temperature = Field(default=3.0, description="softens the distributions of teacher and student")
+    temperature: Temperature = Field(
+        default=3.0,
+        description="softens the distributions of teacher and student",
+        json_schema_extra=USUAL_TEMPERATURE,
+    )
     use_progressive_distillation: bool = Field(
         default=True, description="false: alpha is `alpha_end` from the first epoch"
     )
@@ -121,7 +134,9 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
         description="first weights: `imagenet` (a file under weights/, else the hub), `random`, or a file of weights",
     )
     student_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.3, description="dropout before the student's head"
+        0.3,
+        description="dropout before the student's head",
+        json_schema_extra=usual("nearly nothing of the features then reaches the head", high=0.8),
     )
     pretrained_student_weights: PathText | None = Field(
         default=None, description="stage 2 starts from this stage-1 checkpoint; a glob takes the newest run that fits"
@@ -142,7 +157,11 @@ class FlatKeys(PresetKeys, ComputeSection, OptimizerKeys, TrainingKeys, RunKeys,
         description="one or more teachers, each with its own settings, in place of `teacher` and `teacher_weights`",
     )
     epoch: Count = Field(default=100, description="epochs of each stage")
-    lr: ScheduledRate = Field(default=0.00005, description="learning rate of stage 2; stage 1 takes twice it")
+    lr: ScheduledRate = Field(
+        default=0.00005,
+        description="learning rate of stage 2; stage 1 takes twice it",
+        json_schema_extra=usual("steps as long as this throw the weights far off, and the loss tends to NaN", high=1),
+    )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="base optimiser under SAM")
     rho: ScheduledRadius = Field(default=0.05, description="SAM radius (L2 norm over all parameters); 0 turns SAM off")
     preset: Literal["two_stage", "additive"] | None = Field(

@@ -51,6 +51,14 @@ def describe_type(found: dict[str, Any]) -> str:
     return kinds.get(str(found.get("type")), "a value") + _describe_bounds(found)
 
 
+def describe_usual(found: Mapping[str, Any]) -> str:
+    """Write the usual range of a number: `0.5 to 50`, `at most 1`, `0.9 or more`."""
+    low, high = found["low"], found["high"]
+    if low is None:
+        return f"at most {_show_bound(high)}"
+    return f"{_show_bound(low)} or more" if high is None else f"{_show_bound(low)} to {_show_bound(high)}"
+
+
 def _describe_bounds(found: dict[str, Any]) -> str:
     """Describe the bounds of a number, as in `, above 0 and at most 1`; empty text for a number without bounds."""
     names = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}

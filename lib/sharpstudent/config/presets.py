@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sharpstudent.config.keys import FileKeys
 from sharpstudent.config.messages import show
-from sharpstudent.config.run_config import Stage, TaskKind, TermSection
+from sharpstudent.config.run_config import RunConfig, Stage, TaskKind, TermSection
 from sharpstudent.config.scheduled import check_schedule, probe
 from sharpstudent.config.terms import NumberSetting, TermSpec, build_constant_term, list_terms
 from sharpstudent.core.errors import Problem
@@ -174,6 +174,33 @@ def describe_idle(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
         return []
     source = "stage2.terms" if preset == NATIVE else f"the keys of {preset} in stage2"
     return [f"stage 2 takes its loss from {source}, so these flat keys have no effect: {idle}"]
+
+
+def describe_weights(config: RunConfig, known: Mapping[str, TermSpec]) -> list[str]:
+    """Warn of terms of the loss that weigh nothing in the whole run, and of a stage 2 without a teacher.
+
+    Args:
+        config: The resolved config.
+        known: All kinds of terms, by name.
+
+    Returns:
+        Sentences for the log.
+    """
+    epochs = config.training.epochs
+    heavy = {term.name for term in config.criterion if any(value > 0.0 for _, value in probe(term.weight, epochs))}
+    notes = [
+        f"warning: the term {term.name} weighs nothing in the whole run: it is computed and has no effect; raise its "
+        "weight, or leave it out"
+        for term in config.criterion
+        if term.name not in heavy
+    ]
+    taught = any(known[term.term].source is not None for term in config.criterion if term.name in heavy)
+    if config.stage == 2 and not taught:
+        notes.append(
+            "warning: nothing is distilled: no term that learns from a teacher weighs anything, and stage 2 goes on "
+            "with labels alone. That is right for a control; else lower alpha_end, or raise the teacher's weight"
+        )
+    return notes
 
 
 def _check_terms(

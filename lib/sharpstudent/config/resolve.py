@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sharpstudent.config.describe import describe_unusual
 from sharpstudent.config.keys import FileKeys, TeacherKeys, split_model, take_section
 from sharpstudent.config.messages import show
-from sharpstudent.config.presets import DEFAULT_TASK, describe_idle, find_preset, resolve_loss
+from sharpstudent.config.presets import DEFAULT_TASK, LOSS_KEYS, PRESETS, describe_idle, find_preset, resolve_loss
 from sharpstudent.config.run_config import (
     ALLOWANCES,
     ComputeSection,
@@ -258,6 +259,7 @@ def describe_choices(keys: FileKeys, stage: Stage) -> list[str]:
         + describe_schedules(keys, own, stage)
         + describe_idle(keys, own, stage)
         + _describe_radius(own)
+        + _describe_unusual(keys, own, stage)
         + (_describe_alpha(own) if stage == 2 and find_preset(keys, own, 2)[0] == "two_stage" else [])
     )
 
@@ -389,6 +391,22 @@ def _describe_radius(own: FileKeys) -> list[str]:
     if not own.asam and rho >= USUAL_ASAM_RHO:
         return [f"rho {show(rho)} is a radius for asam; without it 0.02 to 0.1 is usual, and more tends to collapse"]
     return []
+
+
+def _describe_unusual(keys: FileKeys, own: FileKeys, stage: Stage) -> list[str]:
+    """Warn of numbers that a mistake may have made, and of keys that can have no effect."""
+    preset = find_preset(keys, own, stage)[0]
+    used = PRESETS[preset].keys if stage == 2 and preset in PRESETS else ()
+    idle = {*LOSS_KEYS} - {*used}
+    name = f"stage{stage}"
+    notes = describe_unusual(own, own.epoch, group=keys.get_group(stage), name=name, idle=idle)
+    for place, teacher in enumerate(own.teachers or () if stage == 2 else ()):
+        notes += describe_unusual(teacher, own.epoch, group=None, name=f"teachers[{place}]")
+    if own.patience is not None and own.patience >= own.epoch:
+        notes.append(f"patience {own.patience} never ends a stage of {own.epoch} epochs early")
+    if own.micro_batch_size is not None and own.micro_batch_size > own.batch_size:
+        notes.append(f"micro_batch_size {own.micro_batch_size} has no effect: a batch has {own.batch_size} samples")
+    return notes
 
 
 def _describe_alpha(own: FileKeys) -> list[str]:

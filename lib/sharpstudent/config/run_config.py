@@ -20,6 +20,7 @@ from pydantic import (
     SerializeAsAny,
     Tag,
 )
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from sharpstudent.core.arguments import expand_path
@@ -31,13 +32,49 @@ if TYPE_CHECKING:
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-# Upper bounds catch typing mistakes before they become an infinite loss or an endless table.
+# Bounds catch typing mistakes before they become an infinite loss or an endless table.
 LearningRate = Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]
-Temperature = Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)]
+LOWEST_TEMPERATURE = 0.01  # below it, logits divided by it leave the range in which exp is exact
+Temperature = Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=1000.0, allow_inf_nan=False)]
+Radius = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
+USUAL = "x-usual"  # in the schema of a key: the range in which a number makes sense, and what goes wrong beyond it
+
+
+def usual(beyond: str, *, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    """Declare in which range the number of a key makes sense; one outside is taken, with a warning.
+
+    Args:
+        beyond: What goes wrong outside, as the end of the warning.
+        low: The lower end; None where only too large a number is odd.
+        high: The upper end; None where only too small a number is odd.
+
+    Returns:
+        What `Field` takes as `json_schema_extra`.
+    """
+    return {USUAL: {"low": low, "high": high, "beyond": beyond}}
+
+
+USUAL_TEMPERATURE = usual(
+    "softer, all classes are alike; harder, the teacher says no more than a label", low=0.5, high=50
+)
 Precision = Literal["fp32", "bf16", "fp16"]
 Text = Annotated[str, Field(min_length=1)]
-PathText = Annotated[Text, AfterValidator(expand_path)]  # a file, a folder or a pattern of them
+
+
+def _read_path(text: str) -> str:
+    path = expand_path(text)
+    if not path.strip():
+        what = {
+            "what": "is a path without a name",
+            "expected": "a file, a folder or a pattern",
+            "remedy": "write its name",
+        }
+        raise PydanticCustomError("own_words", "{what}", what)
+    return path
+
+
+PathText = Annotated[Text, AfterValidator(_read_path)]  # a file, a folder or a pattern of them
 
 # Options of a model. Empty ones are not written, so that a config without options looks as before they existed.
 Options = Annotated[dict[str, JsonValue], Field(exclude_if=operator.not_)]
@@ -215,9 +252,12 @@ class TeacherSettings(Frozen):
     mean: tuple[float, float, float] | None = Field(
         default=None,
         description="mean of each channel, 0..1, to subtract; default: none, as weights of self-blending expect",
+        json_schema_extra=usual("pictures are in 0..1 here; divide a mean for 0..255 by 255", low=-1, high=1),
     )
     std: tuple[Positive, Positive, Positive] | None = Field(
-        default=None, description="divisor of each channel after `mean` is subtracted; default: none"
+        default=None,
+        description="divisor of each channel after `mean` is subtracted; default: none",
+        json_schema_extra=usual("pictures are in 0..1 here; divide a deviation for 0..255 by 255", low=0.01, high=1),
     )
     classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = Field(
         default=None, description="order of its logits, by the names of the classes; default: that of the task"
@@ -249,23 +289,41 @@ class TeacherSection(TeacherSettings):
 class OptimizerKeys(Frozen):
     """Keys that a config file and the optimiser's section share."""
 
-    momentum: Share = Field(default=0.9, description="SGD momentum; not used by adamw")
-    weight_decay: NotNegative = Field(
-        default=0.0, description="weight decay, on weights only (no biases, no norm layers)"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.9,
+        description="SGD momentum; not used by adamw. At 1 no gradient would ever be forgotten",
+        json_schema_extra=usual(
+            "a gradient then steers for hundreds of steps, and training tends to diverge", high=0.99
+        ),
     )
-    rho_end: NotNegative | None = Field(
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = Field(
+        default=0.0,
+        description="weight decay, on weights only (no biases, no norm layers)",
+        json_schema_extra=usual("it then outweighs the loss, and the weights shrink to nothing", high=0.5),
+    )
+    rho_end: Radius | None = Field(
         default=None, description="SAM radius at the end, reached linearly after the warm-up; default: rho throughout"
     )
     rho_warmup: Share = Field(
-        default=0.0, description="share of the steps over which rho rises from 0: the remedy for a run that collapses"
+        default=0.0,
+        description="share of the steps over which rho rises from 0: the remedy for a run that collapses",
+        json_schema_extra=usual("the radius reaches its value late or never, so that SAM does little", high=0.5),
     )
     asam: bool = Field(
         default=False,
         description="adaptive SAM: the radius is relative to |w| + 0.01 of each weight; rho is then 0.5 to 1.0",
     )
-    clip_norm: Positive = Field(default=1.0, description="largest L2 norm of the gradient that is applied")
+    clip_norm: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = Field(
+        default=1.0,
+        description="largest L2 norm of the gradient that is applied",
+        json_schema_extra=usual("every gradient is then cut to next to nothing, and the weights hardly move", low=0.01),
+    )
     flat: Share = Field(default=0.75, description="share of the steps with a flat learning rate; then linearly to 0")
-    warmup: Share = Field(default=0.0, description="share of the steps over which the learning rate rises from 0")
+    warmup: Share = Field(
+        default=0.0,
+        description="share of the steps over which the learning rate rises from 0",
+        json_schema_extra=usual("the learning rate reaches its value late, at 1 in the last step only", high=0.5),
+    )
 
 
 class OptimizerSection(OptimizerKeys):
@@ -315,11 +373,16 @@ class TrainingKeys(Frozen):
         description="epochs in a row without a new best after which a stage ends early; default: it never does",
     )
     max_skipped_in_a_row: Count = Field(default=50, description="non-finite steps in a row after which training stops")
-    keep_best: Count = Field(default=5, description="epoch checkpoints kept, the best by `selection_metric` first")
+    keep_best: Count = Field(
+        default=5,
+        description="epoch checkpoints kept, the best by `selection_metric` first",
+        json_schema_extra=usual("each of them is a file of the size of the model", high=100),
+    )
     ema_decay: Decay | None = Field(
         default=None,
         description="keep an exponential moving average of the weights with this decay, such as 0.999; it is validated "
         "too, and the better of the two is kept",
+        json_schema_extra=usual("the average then is the weights of the last step or two, at twice the cost", low=0.5),
     )
 
 
@@ -358,17 +421,25 @@ class RunKeys(Frozen):
         default="auto", description="auto takes cuda, then mps, then cpu"
     )
     num_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default=2, description="loader processes; 0 loads in the training process"
+        default=2,
+        description="loader processes; 0 loads in the training process",
+        json_schema_extra=usual("each takes memory, and more of them than cores only wait for each other", high=128),
     )
     output_root: PathText = Field(default="output", description="folder of the run folders")
     save_every_steps: Count | None = Field(
         default=None, description="save the state to resume from every so many steps too, not only after each epoch"
     )
     save_every_minutes: Positive | None = Field(
-        default=10.0, description="save the state to resume from inside an epoch as soon as the last save is this old"
+        default=10.0,
+        description="save the state to resume from inside an epoch as soon as the last save is this old",
+        json_schema_extra=usual("most of the time then goes into saving", low=0.1),
     )
-    loader_timeout: Positive = Field(
-        default=300.0, description="seconds without a batch after which a loader process counts as hung"
+    loader_timeout: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = Field(
+        default=300.0,
+        description="seconds without a batch after which a loader process counts as hung",
+        json_schema_extra=usual(
+            "a slow disk or the first batch alone may take longer, which would stop the run", low=10
+        ),
     )
     report: bool = Field(default=True, description="whether a run ends with report.html and results.json in its folder")
     teacher_average: Literal["logits", "probabilities"] = Field(

@@ -202,7 +202,7 @@ def check_schedules(keys: FileKeys, own: FileKeys, stage: Stage) -> Iterator[Pro
         if name == "lr":
             yield from check_schedule(section, own.epoch, where, above=0.0, at_most=100.0)
         else:
-            yield from check_schedule(section, own.epoch, where, at_least=0.0)
+            yield from check_schedule(section, own.epoch, where, at_least=0.0, at_most=100.0)
         for rival in _list_rivals(keys, stage, name, within=where):
             yield Problem(
                 rival,

@@ -22,7 +22,16 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from sharpstudent.config.messages import show
-from sharpstudent.config.run_config import AnySchedule, Frozen, NotNegative, TermSection, Text, build_union, either
+from sharpstudent.config.run_config import (
+    LOWEST_TEMPERATURE,
+    AnySchedule,
+    Frozen,
+    NotNegative,
+    TermSection,
+    Text,
+    build_union,
+    either,
+)
 from sharpstudent.core.errors import Problem
 from sharpstudent.core.schedules import ConfigSchedule, Constant
 
@@ -134,7 +143,7 @@ class TermSpec:
 
 
 _OF_LABELS, _OF_TEACHER = ("on", "target", "where"), ("on", "of", "where")
-_TEMPERATURE = NumberSetting("softens the distributions of both sides", default=3.0, above=0.0)
+_TEMPERATURE = NumberSetting("softens the distributions of both sides", default=3.0, at_least=LOWEST_TEMPERATURE)
 
 TERMS: dict[str, TermSpec] = {
     "hard": TermSpec(

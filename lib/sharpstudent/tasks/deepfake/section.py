@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sharpstudent.config.run_config import Count, PathText, TaskSection
+from sharpstudent.config.run_config import Count, PathText, TaskSection, usual
 
 
 class DeepfakeSection(TaskSection):
@@ -48,7 +48,13 @@ class DeepfakeSection(TaskSection):
     repeats: Count = Field(1, description="times an epoch visits each training sample, newly augmented each time")
     validation_repeats: Count = Field(1, description="self-blends drawn for each validation sample")
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.2, description="share of people held out for validation where the source has no split of its own"
+        0.2,
+        description="share of people held out for validation where the source has no split of its own",
+        json_schema_extra=usual(
+            "with less, the metrics that choose an epoch are chance; with more, too little is left to train on",
+            low=0.02,
+            high=0.5,
+        ),
     )
     people: Literal["folders", "files"] | None = Field(
         None,

@@ -306,5 +306,7 @@ def make_unscored(
         Frames of which none is decided.
     """
     none, sources = np.zeros(len(labels)), [name] * len(labels)
-    names = (list(map(printable, column)) for column in (sample_ids, clip_ids, groups, sources, manipulations))
-    return ScoredFrames(none, labels, *names, none.astype(np.bool_))
+    ids, clips, people, kinds = (
+        list(map(printable, column)) for column in (sample_ids, clip_ids, groups, manipulations)
+    )
+    return ScoredFrames(none, labels, ids, clips, people, sources, kinds, none.astype(np.bool_))
