@@ -20,7 +20,7 @@ from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from torch import nn
 
 FACES = Path("data/demo/faces.csv")
-BLENDS = 8  # pairs a person: the blend is drawn anew each time, always the same ones
+BLENDS = 8  # of each real face, which is there once: drawn anew each time, always the same ones
 SWAPS = Path("data/demo/swaps")  # of test people, by make_swaps.py
 SEED = 20_261_122  # of the blends of these measurements; no training or validation uses it
 
@@ -58,7 +58,7 @@ def find_run(pattern: str) -> Path:
 
 
 def score_people(trained: Trained, split: str, *, num_workers: int = 2) -> Table:
-    """Logits on `BLENDS` real and self-blended pairs of each person of a split."""
+    """Logits on each real face of a split and on `BLENDS` self-blended fakes of it."""
     image_size = int(trained.about["image_size"])
     with open(FACES, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]

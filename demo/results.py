@@ -195,10 +195,10 @@ def _measure() -> dict[str, Any]:
     return {
         "protocol": {
             "test_people": len(np.unique(tables["teacher"][0]["group"])),
-            "pairs_a_face": BLENDS,
+            "blends_a_face": BLENDS,
             "seeds": list(SEEDS),
-            "metric": "frame-level AUC of real against self-blended faces; mean over seeds; 95 % intervals by "
-            "bootstrap over people, the same people for all seeds and models",
+            "metric": "frame-level AUC of real against self-blended faces; mean over seeds; 95 % intervals "
+            "over people and seeds, the same people for all models",
             "selection": "best validation AUC, on other people",
         },
         "models": {
@@ -227,8 +227,8 @@ def _to_markdown(results: dict[str, Any]) -> str:
         "# Results of the demo, three seeds",
         "",
         f"Written by `make results`. {protocol['test_people']} test people, used neither for training nor tuning nor "
-        f"selection; {protocol['pairs_a_face']} real and self-blended pairs a face. Frame-level AUC, mean of "
-        f"{len(protocol['seeds'])} seeds, 95 % interval by bootstrap over people. Every row below the student's takes "
+        f"selection; each real face once, and {protocol['blends_a_face']} self-blended fakes of it. Frame-level AUC, "
+        f"mean of {len(protocol['seeds'])} seeds, 95 % interval over people and seeds. Every row below the student's takes "
         "the same number of further steps from it; the additions' settings (`demo/results.py`) were not tuned.",
         "",
         "| Model | Test AUC [95 %] | by seed | Val AUC by seed (chose the checkpoint) |",
@@ -244,7 +244,7 @@ def _to_markdown(results: dict[str, Any]) -> str:
     for name, difference in results["differences"].items():
         interval = f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
         lines.append(f"| {name} | {interval} | {_place(difference)} |")
-    lines += ["", "Intervals are over people, at these seeds: what another seed would do, the columns by seed show."]
+    lines += ["", "Intervals hold the spread over people and over seeds."]
     return "\n".join([*lines, "", _write_verdict(results["differences"]["distill - hard"]), ""])
 
 

@@ -6,6 +6,7 @@ Nobody in it was used for training, tuning or selection. The blends are those of
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from pathlib import Path
 
@@ -34,19 +35,15 @@ def main() -> None:
     people = {FACES.parent / row["path"]: row["person"] for row in rows}
     crops = FaceCrops(image_size=image_size).prepare(list(people))
     faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
+    shutil.rmtree(FOLDER, ignore_errors=True)  # of an earlier version, which wrote the real face with every blend
     pairs = BlendedPairs(faces, image_size=image_size, train=False, times=BLENDS)
     for index in range(len(pairs)):
         sample = pairs.make(index, build_generator(SEED, 0, index))
         repeat, face = divmod(index, len(faces))
         photo = Path(faces[face].name).stem
-        for name, image in zip(
-            ("real", "fake"), sample.inputs["image"], strict=True
-        ):  # blending may change the real face, too
-            _write(FOLDER / name / faces[face].identity / f"{photo}_{repeat}.png", image)
-    print(
-        f"{FOLDER}: {len(faces)} faces of {len(set(people.values()))} test people, {BLENDS} pairs of real and "
-        "self-blended of each"
-    )
+        for label, image in zip(sample.targets["label"], sample.inputs["image"], strict=True):
+            _write(FOLDER / ("real", "fake")[label] / faces[face].identity / f"{photo}_{repeat}.png", image)
+    print(f"{FOLDER}: {len(faces)} faces of {len(set(people.values()))} test people, and {BLENDS} blends of each")
 
 
 def _write(path: Path, image: np.ndarray) -> None:

@@ -279,6 +279,7 @@ def test_videos_are_scored_by_the_rules_of_the_options(place: Workplace, tmp_pat
         "--data",
         str(tmp_path / "set"),
         "--crops",
+        "--clips",
         "--video-rules",
         "top1frames",
         "mean",

@@ -89,9 +89,9 @@ EARLIER = {"id": "sample_ids", "group": "identities", "clip": "clip_ids", "label
 
 
 def write_as_before(kept: dict[str, dict]) -> dict[str, list]:
-    """The form and the rows of an earlier version: batches of 16 samples of two pictures, reals before fakes."""
+    """The form of an earlier version, with reals before fakes in each batch of 16 samples, which has 20 rows here."""
     labels = kept["label"]["values"]
-    order = sorted(range(len(labels)), key=lambda row: (row // 32, labels[row]))
+    order = sorted(range(len(labels)), key=lambda row: (row // 20, labels[row]))
     return {EARLIER[name]: [kept[name]["values"][row] for row in order] for name in EARLIER}
 
 
@@ -99,7 +99,11 @@ def test_preflight_scores_in_the_order_of_an_earlier_version_give_the_same_repor
     place: Workplace, ffpp_root: Path
 ) -> None:
     (place / "data/ffpp").symlink_to(ffpp_root)
-    pairs = ("data_source=ffpp", "data_root=data/ffpp", "validation_repeats=5")  # 20 pairs: two batches
+    pairs = (
+        "data_source=ffpp",
+        "data_root=data/ffpp",
+        "validation_repeats=5",
+    )  # 4 pairs and 16 further blends: two batches
     words = [word for pair in pairs for word in ("--set", pair)]
     assert_done(place.call(STAGE_1, CONFIG, "-n", "first", *words))
     assert_done(place.call(STAGE_2, CONFIG, "-n", "second", *words, *WITH_REPORT))
@@ -107,8 +111,8 @@ def test_preflight_scores_in_the_order_of_an_earlier_version_give_the_same_repor
     path = folder / "logs/preflight_scores.json"
     kept = json.loads(path.read_text())
     earlier = [write_as_before(table) for table in kept]
-    assert [table["label"]["values"] for table in kept] == [[0, 1] * 20] * 2
-    assert earlier[0]["labels"] == [0] * 16 + [1] * 16 + [0] * 4 + [1] * 4
+    assert [table["label"]["values"] for table in kept] == [[0, 1] * 4 + [1] * 16] * 2
+    assert earlier[0]["labels"] == [0] * 4 + [1] * 20
     path.write_text(json.dumps(earlier))
     (folder / "report.html").unlink()
     assert_done(place.call(STAGE_2, "--resume", str(folder), *WITH_REPORT))

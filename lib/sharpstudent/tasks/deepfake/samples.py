@@ -52,18 +52,20 @@ class FaceSamples(Samples):
 class BlendedPairs(FaceSamples):
     """Samples that are pairs: a face (label 0) and a self-blended fake of it (label 1).
 
-    In validation they are always the same pairs, since the keys of the generator are constant.
+    In validation they are always the same pairs, since the keys of the generator are constant. Where a face is blended
+    several times there, the samples after its first pair are of the fake alone: the real face is one picture, and
+    counts once in every metric and threshold.
     """
 
     def make(self, index: int, rng: np.random.Generator) -> Sample:
-        """Make one pair.
+        """Make one pair, or a further fake of a face.
 
         Args:
             index: The sample's number.
             rng: Draws the blend and the augmentation.
 
         Returns:
-            The pair, its mask among the rows.
+            The pair, or the fake, with the mask among the rows.
 
         Raises:
             UnreadableSample: If the face cannot be read or blended.
@@ -80,13 +82,10 @@ class BlendedPairs(FaceSamples):
         except ValueError as error:  # landmarks or picture of a form that no face has
             raise UnreadableSample(face.name, str(error)) from None
         number = "" if self._train else str(time)
-        return build_sample(
-            face,
-            np.stack([pair.real, pair.fake]),
-            labels=(0, 1),
-            ids=(f"{face.name}#real{number}", f"{face.name}#blend{number}"),
-            mask=np.stack([np.zeros_like(pair.mask), pair.mask]),
-        )
+        images, masks = np.stack([pair.real, pair.fake]), np.stack([np.zeros_like(pair.mask), pair.mask])
+        ids = (f"{face.name}#real{number}", f"{face.name}#blend{number}")
+        kept = slice(0 if self._train or time == 0 else 1, 2)
+        return build_sample(face, images[kept], labels=(0, 1)[kept], ids=ids[kept], mask=masks[kept])
 
 
 class LabelledFaces(FaceSamples):

@@ -215,16 +215,16 @@ def test_the_same_kind_of_fake_in_two_sources_is_two_kinds() -> None:
 
 def test_operating_points_are_those_of_each_level_and_serve_as_thresholds() -> None:
     validation, test = draw_frames(seed=1), draw_frames(seed=2)
-    points = choose_operating_points(validation, aggregations=[MEAN, MAX])
+    points = choose_operating_points(validation, fprs=[0.2], aggregations=[MEAN, MAX])
     assert list(points) == ["frame", "video_mean", "video_max"]
     part = find_decided(validation)
     assert points["frame"]["eer"] == choose_thresholds(part.margins, part.labels, fprs=[])["eer"]
     names = [f"{s}/{c}" for s, c in zip(part.sources, part.clip_ids, strict=True)]
     _, margins, labels = score_clips(part.margins, part.labels, names, "max")
-    assert points["video_max"]["fpr_1pct"] == choose_thresholds(margins, labels, fprs=[0.01])["fpr_1pct"]
+    assert points["video_max"]["fpr_20pct"] == choose_thresholds(margins, labels, fprs=[0.2])["fpr_20pct"]
     thresholds = {level: {n: point.threshold for n, point in named.items()} for level, named in points.items()}
     on_validation = compute_set_metrics(validation, thresholds=thresholds, aggregations=[MEAN, MAX]).values
-    assert on_validation["video_bpcer_at_fpr_1pct_max"] == points["video_max"]["fpr_1pct"].fpr
+    assert on_validation["video_bpcer_at_fpr_20pct_max"] == points["video_max"]["fpr_20pct"].fpr
     assert on_validation["frame_apcer_at_eer"] == pytest.approx(1 - points["frame"]["eer"].tpr, abs=1e-12)
     on_test = compute_set_metrics(test, thresholds=thresholds, aggregations=[MEAN, MAX]).values
-    assert "video_apcer_at_fpr_0.1pct_mean" in on_test
+    assert "video_apcer_at_fpr_20pct_mean" in on_test

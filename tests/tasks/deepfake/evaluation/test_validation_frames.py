@@ -9,9 +9,11 @@ from sharpstudent.core.types import Batch, Table
 from sharpstudent.evaluation import tables
 from sharpstudent.metrics.binary import compute_accuracy, compute_auc, compute_average_precision, compute_eer
 from sharpstudent.metrics.checks import MetricError
-from sharpstudent.tasks.deepfake.evaluation.calibration import choose_operating_points
-from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, build_frames
+from sharpstudent.tasks.deepfake.evaluation.calibration import calibrate_on_validation, choose_operating_points
+from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, build_frames, count_videos, join_frames
+from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 from sharpstudent.tasks.deepfake.metrics import compute_fake_probability, compute_margins
+from sharpstudent.tasks.deepfake.report.from_frames import build_comparisons, build_drawings, choose_rules
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 from sharpstudent.train.validate import compute_metrics
@@ -46,12 +48,61 @@ def make_blended(clips: int = 6, frames: int = 3, seed: int = 0) -> Table:
 
 
 def test_a_self_blended_fake_of_a_clip_is_a_clip_of_its_own_and_of_the_same_person() -> None:
-    frames = build_frames(make_blended(clips=2, frames=1), source="ffpp")
-    assert list(frames.clip_ids) == ["clip 0", "clip 1", "clip 0#blend", "clip 1#blend"]
+    frames = build_frames(make_blended(clips=2, frames=2), source="ffpp")
+    assert list(frames.clip_ids) == [f"clip {clip}{end}" for end in ("", "#blend") for clip in (0, 0, 1, 1)]
     assert len(set(frames.groups)) == 1
-    assert list(frames.manipulations) == ["", "", "self-blend", "self-blend"]
+    assert list(frames.manipulations) == [""] * 4 + ["self-blend"] * 4
     assert set(frames.sources) == {"ffpp"}
-    assert list(frames.sample_ids) == ["0/0#real0", "1/0#real0", "0/0#blend0", "1/0#blend0"]
+    assert list(frames.sample_ids)[::4] == ["0/0#real0", "0/0#blend0"]
+
+
+def test_the_real_of_a_face_that_was_blended_several_times_counts_once_and_its_blends_are_no_video() -> None:
+    rows = [
+        (f"p{i}#{kind}{n}", f"p{i}", f"p{i}", label, float(label))
+        for i in range(3)
+        for n in range(4)
+        for label, kind in enumerate(("real", "blend"))
+    ]
+    frames = build_frames(make_table(BLENDED, rows))
+    assert [name for name, label in zip(frames.sample_ids, frames.labels, strict=True) if label == 0] == [
+        "p0#real0",
+        "p1#real0",
+        "p2#real0",
+    ]
+    assert frames.labels.sum() == 12
+    assert count_videos(frames) == 0
+    assert choose_rules(frames) == ()
+
+
+def test_a_source_of_stills_has_no_metric_of_videos_beside_one_of_videos() -> None:
+    videos = build_frames(make_blended(), source="videos")
+    rows = [(f"p{i}", f"p{i}", f"p{i}", i % 2, i * 0.1) for i in range(40)]
+    stills = build_frames(make_table(LABELLED, rows), source="stills")
+    both = join_frames([videos, stills])
+    names = set(compute_set_metrics(both).values)
+    assert "video_auc_mean@videos" in names
+    assert not any(name.startswith("video_") and "@stills" in name for name in names)
+    assert compute_set_metrics(both).values["video_count"] == compute_set_metrics(videos).values["video_count"]
+    assert "video_mean" not in calibrate_on_validation(stills).operating_points
+    compared = build_comparisons(("a", both), ("b", both), rounds=20)
+    assert {one.figure for one in compared if one.figure.startswith("video")} == {
+        "video_auc_mean",
+        "video_auc_mean@videos",
+    } - {"video_auc_mean@videos"}
+    assert {(one.level, one.part) for one in build_drawings(both) if one.level != "frame"} == {
+        ("video_mean", ""),
+        ("video_mean", "@videos"),
+    }
+
+
+@pytest.mark.parametrize(("reals", "offered"), [(34, set()), (100, {"fpr_1pct"}), (1000, {"fpr_1pct", "fpr_0.1pct"})])
+def test_thresholds_are_offered_only_at_rates_that_the_reals_can_show(reals: int, offered: set[str]) -> None:
+    rows = [(f"p{i}", f"p{i}", f"p{i}", label, i * 0.01 + label) for i in range(reals) for label in (0, 1)]
+    rows = [(f"{name}/{label}", clip, group, label, margin) for name, clip, group, label, margin in rows]
+    found = calibrate_on_validation(build_frames(make_table(LABELLED, [(one[0], one[0], *one[2:]) for one in rows])))
+    assert set(found.operating_points["frame"]) == {"eer", "youden"} | offered
+    assert len(found.notes) == 2 - len(offered)
+    assert (f"no threshold for 1 % false alarms: {reals} real frames" in " ".join(found.notes)) == (reals < 100)
 
 
 def test_the_margins_are_those_of_the_logits_to_the_last_bit() -> None:
@@ -110,9 +161,9 @@ def test_a_substitute_for_an_unreadable_picture_counts_once() -> None:
 def test_labelled_clips_keep_their_names_but_for_the_fakes_of_a_clip_with_reals() -> None:
     rows = [("a", "x", "p", 0, 0.1), ("b", "y", "q", 1, 0.3), ("c", "x", "p", 1, 0.2), ("d", "z", "r", 0, -1.0)]
     frames = build_frames(make_table(LABELLED, rows))
-    assert list(frames.clip_ids) == ["x", "y", "x#fake", "z"]
+    assert list(frames.clip_ids) == ["x", "b", "x#fake", "d"]
     assert list(frames.manipulations) == ["", "fake", "fake", ""]
-    assert choose_operating_points(frames)["video_mean"]
+    assert set(choose_operating_points(frames)) == {"frame"}
 
 
 def test_people_of_one_clip_are_one_group_and_videos_have_metrics() -> None:

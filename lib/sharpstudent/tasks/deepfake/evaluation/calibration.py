@@ -5,22 +5,25 @@ They are chosen on the validation data of the detector's run, or on other valida
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from pydantic import ValidationError
 
 from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
 from sharpstudent.core.archive import SAFETENSORS
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import Problem, UserError, format_count_of
 from sharpstudent.evaluation.model_files import read_selection
 from sharpstudent.evaluation.opened import OpenedModel
-from sharpstudent.metrics.binary import to_logits
+from sharpstudent.metrics.binary import describe_resolution, to_logits
 from sharpstudent.metrics.calibration import compute_ece, compute_log_loss, describe_temperature, fit_temperature
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.metrics.curves import OperatingPoint, choose_thresholds
 from sharpstudent.tasks.deepfake.evaluation.frames import (
     Aggregation,
+    FrameTable,
     ScoredFrames,
     build_clip_table,
     build_frame_table,
@@ -43,7 +46,7 @@ def calibrate_on_validation(
     Args:
         frames: The validation data with the model's scores.
         where: The data in words, for readers.
-        fprs: Wanted false positive rates (reals called fake), 0..1; each gets a threshold.
+        fprs: Wanted false positive rates (reals called fake), 0..1; each gets a threshold that the reals can show.
 
     Returns:
         Temperature, thresholds, and how well calibrated the scores are before and after.
@@ -65,6 +68,7 @@ def calibrate_on_validation(
             level: {name: OperatingPointResult(**vars(point)) for name, point in named.items()}
             for level, named in points.items()
         },
+        notes=_list_left_out(frames, fprs),
     )
 
 
@@ -88,7 +92,8 @@ def choose_operating_points(
 
     Args:
         frames: The validation data with the scores of one model.
-        fprs: Wanted false positive rates (reals called fake), 0..1; each gets a threshold.
+        fprs: Wanted false positive rates (reals called fake), 0..1. A rate gets a threshold where there are so many
+            reals that one of them is not more than it.
         aggregations: The rules by which videos are scored; none where frames make no clips.
 
     Returns:
@@ -98,10 +103,34 @@ def choose_operating_points(
     Raises:
         MetricError: As `compute_set_metrics`.
     """
+    return {
+        level: choose_thresholds(rows.margins, rows.labels, fprs=list_shown_rates(fprs, int((rows.labels == 0).sum())))
+        for level, rows in _build_levels(frames, aggregations).items()
+        if level == FRAME or len(np.unique(rows.labels)) == 2
+    }
+
+
+def list_shown_rates(fprs: Sequence[float], reals: int) -> list[float]:
+    """List the rates that so many reals can show: those of one real or more."""
+    return [rate for rate in fprs if describe_resolution(rate, reals) is None]
+
+
+def _build_levels(frames: ScoredFrames, aggregations: Sequence[Aggregation]) -> dict[str, FrameTable]:
+    """Build the rows with a decision of frames, and of videos by each rule."""
     table, _ = build_frame_table(frames, has_clips=bool(aggregations))
     levels = {FRAME: table} | {name_level(how): build_clip_table(table, how) for how in aggregations}
-    decided = {level: rows.take(rows.decided) for level, rows in levels.items()}
-    return {level: choose_thresholds(rows.margins, rows.labels, fprs=fprs) for level, rows in decided.items()}
+    return {level: rows.take(rows.decided) for level, rows in levels.items()}
+
+
+def _list_left_out(frames: ScoredFrames, fprs: Sequence[float]) -> tuple[str, ...]:
+    """Say for which rates there is no threshold, because too few reals could show them."""
+    reals = int(((frames.labels == 0) & frames.decided).sum())
+    return tuple(
+        f"no threshold for {100 * rate:g} % false alarms: {format_count_of(reals, 'real frame')}, where "
+        f"{math.ceil(1 / rate):,} are needed to show that rate"
+        for rate in fprs
+        if rate not in list_shown_rates(fprs, reals)
+    )
 
 
 SELECTS = "val_auc"  # the metric that selected checkpoints which do not name it

@@ -162,6 +162,7 @@ def _add_data_options(group: Any) -> None:
         help="part that is read where a set has splits (%(default)s)",
     )
     add("--crops", action="store_true", help="the folders hold face crops: no face is detected or cropped")
+    add("--clips", action="store_true", help="with --crops: each subfolder holds the frames of one video")
     add_option(group, OPTIONS, "--layout", help="form of a folder, as in prepare_faces.py (default: recognised)")
     add_option(group, OPTIONS, "--label", help="label of everything in the folders (default: by folders or lists)")
     add_option(group, OPTIONS, "--people", help="what one person is in a folder of your own (default: folders)")

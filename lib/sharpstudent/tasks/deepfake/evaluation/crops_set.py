@@ -1,9 +1,10 @@
 """Reads folders as data sets: of face crops (also those that make_swaps.py wrote), or of whole pictures or videos.
 
-Face crops are ROOT/{real,fake}/[PERSON_OR_CLIP/]*.png, or any other form that `layouts.structure` reads, each picture
-taken whole. A subfolder is a person and a clip; a picture on its own is both. Where make_swaps.py has written the
-folder, its swaps.csv says whose photo each picture is: intervals are over these people, and every picture is a clip of
-its own, because they are photos.
+Face crops are ROOT/{real,fake}/[PERSON/]*.png, or any other form that `layouts.structure` reads, each picture taken
+whole. A subfolder is a person; with `--clips` it is also a video, and the pictures are its frames. Without, they are
+stills, unless their names are those of a film's frames: every picture is a clip of its own, so that no metric speaks of
+videos. Where make_swaps.py has written the folder, its swaps.csv says whose photo each picture is: intervals are over
+these people. A still counts once, however many copies there are.
 
 Faces of whole pictures or videos are cropped once, exactly as for training, and kept under data/evaluation_faces/ of
 the working folder for the next evaluation.
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -241,10 +242,12 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
     split = choose_split(root, request.split, {clip.split for clip in found.clips})
     clips = [clip for clip in found.clips if split in ("all", clip.split)]
     clips.sort(key=lambda clip: (clip.label, clip.file))
+    clips, contents, copies = _leave_out_copies(clips, has_clips=request.clips)
     paths = [clip.file for clip in clips if clip.file is not None]
     inside = [path.relative_to(found.root).as_posix() for path in paths]
     swaps = read_swaps(root)
-    frames = _build_frames(name, clips, [name_file(path, root) for path in paths], [swaps.get(one) for one in inside])
+    names, of_swaps = [name_file(path, root) for path in paths], [swaps.get(one) for one in inside]
+    frames = _build_frames(name, clips, names, of_swaps, has_clips=request.clips)
     labels = frames.labels.tolist()
     return LabelledFaceSet(
         name,
@@ -259,28 +262,57 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
         MAX,
         kind="crops",
         split=None if split == "all" else split,
-        fingerprint=compute_fingerprint(frames.sample_ids, labels, map(_compute_crc32, paths)),
+        fingerprint=compute_fingerprint(frames.sample_ids, labels, contents),
         faces_rule=RULE,
         name_faces=lambda: list(frames.sample_ids),
-        notes=(*found.notes, *found.describe_rejected(), *_describe_swaps(swaps, inside)),
+        notes=(*found.notes, *found.describe_rejected(), *_describe_swaps(swaps, inside), *_describe_copies(copies)),
     )
 
 
 def _build_frames(
-    set_name: str, pictures: Sequence[RawClip], sample_ids: Sequence[str], swaps: Sequence[SwapRow | None]
+    set_name: str,
+    pictures: Sequence[RawClip],
+    sample_ids: Sequence[str],
+    swaps: Sequence[SwapRow | None],
+    *,
+    has_clips: bool,
 ) -> ScoredFrames:
     clips, groups, kinds = list[str](), list[str](), list[str]()
     for sample_id, picture, swap in zip(sample_ids, pictures, swaps, strict=True):
-        clips.append(sample_id if swap else picture.film or sample_id)
+        folder = PurePosixPath(sample_id).parent.as_posix() if has_clips else ""
+        clips.append(sample_id if swap else picture.film or folder or sample_id)
         groups.append(swap.target_person if swap else picture.identities[0])
         kinds.append((swap.method and f"swap-{swap.method}") if swap else picture.manipulation)
     labels = np.array([picture.label for picture in pictures], np.int64)
     return make_unscored(set_name, sample_ids, clips, groups, kinds, labels)
 
 
-def _compute_crc32(path: Path) -> int | str:
-    """Compute the crc32 of a file. For an unreadable one return the reason, which is reported when it is read."""
+def _leave_out_copies(clips: Sequence[RawClip], *, has_clips: bool) -> tuple[list[RawClip], list[int | str], int]:
+    """Keep the first of equal stills of a class; equal frames of a video are frames all the same.
+
+    Returns the pictures, the crc32 of each, and how many were left out.
+    """
+    kept: dict[tuple[int | None, str], tuple[RawClip, int | str]] = {}
+    for clip in clips:
+        assert clip.file is not None
+        crc32, digest = _hash_content(clip.file)
+        is_frame = has_clips or bool(clip.film)
+        kept.setdefault((clip.label, str(clip.file) if is_frame else digest), (clip, crc32))
+    found = list(kept.values())
+    return [clip for clip, _ in found], [crc32 for _, crc32 in found], len(clips) - len(found)
+
+
+def _hash_content(path: Path) -> tuple[int | str, str]:
+    """Compute crc32 and sha256 of a file; for an unreadable one return the reason, reported when it is read."""
     try:
-        return zlib.crc32(read_plain(path, most_bytes=MOST_BYTES))
+        content = read_plain(path, most_bytes=MOST_BYTES)
     except OSError as error:
-        return explain(error)
+        return explain(error), str(path)
+    return zlib.crc32(content), hashlib.sha256(content).hexdigest()
+
+
+def _describe_copies(copies: int) -> tuple[str, ...]:
+    """Say how many pictures were left out as copies."""
+    if not copies:
+        return ()
+    return (f"{copies:,} pictures are copies of others of their class, to the last byte: each picture counts once",)

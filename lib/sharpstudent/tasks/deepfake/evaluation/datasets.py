@@ -216,6 +216,7 @@ def _check_choices(requests: Sequence[SetRequest]) -> None:
         ("--layout", one.layout, {"folder"}, "folders of whole pictures or videos"),
         ("--label", one.label, {"folder", "crops"}, "folders of pictures or videos"),
         ("--people", one.people, {"folder", "crops"}, "folders of pictures or videos"),
+        ("--clips", True if one.clips else None, {"crops"}, "folders of face crops (--crops)"),
         ("--faces", None if one.faces == default.faces else one.faces, {"folder", "manifest"}, "whole frames"),
     ]
     problems = [

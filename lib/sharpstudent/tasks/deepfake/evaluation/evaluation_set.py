@@ -23,7 +23,7 @@ from sharpstudent.core.naming import printable
 from sharpstudent.core.types import Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.evaluation.tables import EvalSet
-from sharpstudent.tasks.deepfake.evaluation.frames import MAX, MEAN, Aggregation, ScoredFrames, aggregate
+from sharpstudent.tasks.deepfake.evaluation.frames import MAX, MEAN, Aggregation, ScoredFrames, aggregate, count_videos
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import DataResult
 from sharpstudent.tasks.deepfake.samples import LabelledFaces
@@ -277,7 +277,7 @@ def build_data_result(frames: ScoredFrames, **more: Any) -> DataResult:
         frames=len(frames),
         real=int((frames.labels == 0).sum()),
         fake=int((frames.labels == 1).sum()),
-        videos=len(set(frames.clip_ids)),
+        videos=count_videos(frames),
         people=len(set(frames.groups)),
         manipulations=dict(sorted(kinds.items())),
         **more,

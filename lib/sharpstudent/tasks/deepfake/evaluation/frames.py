@@ -294,8 +294,30 @@ def _check_constant(
     )
 
 
+def count_videos(frames: ScoredFrames) -> int:
+    """Count the videos: the clips of frames of which any clip has two; 0 for stills."""
+    clips = len(set(zip(frames.sources, frames.clip_ids, strict=True)))
+    return clips if clips < len(frames) else 0
+
+
+def find_videos(table: FrameTable) -> FrameTable:
+    """Find the frames of the sources that have videos: clips of two frames or more. A still is no video.
+
+    Args:
+        table: The table of frames, built with has_clips.
+
+    Returns:
+        Those of the rows; none where no source has any.
+    """
+    clips, sizes = np.unique(table.clips, return_counts=True)
+    sources = np.unique(table.sources[np.isin(table.clips, clips[sizes > 1])])
+    return table.take(np.isin(table.sources, sources))
+
+
 def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:
-    """Make a row for each clip. A clip without any frame that has a decision has none itself.
+    """Make a row for each clip of the sources that have videos.
+
+    A clip without any frame that has a decision has none itself.
 
     Args:
         frames: The table of frames, built with has_clips.
@@ -304,11 +326,14 @@ def build_clip_table(frames: FrameTable, how: Aggregation) -> FrameTable:
     Returns:
         The table of the clips.
     """
-    _, first = np.unique(frames.clips, return_index=True)
+    frames = find_videos(frames)
+    _, first, clips = np.unique(frames.clips, return_index=True, return_inverse=True)
+    frames = replace(frames, clips=clips.astype(np.int64))
     scored = frames.take(frames.decided)
     some, of_some = np.unique(scored.clips, return_inverse=True)
     margins, decided = np.zeros(len(first)), np.zeros(len(first), np.bool_)
-    margins[some], decided[some] = aggregate(scored.margins, of_some.astype(np.int64), how), True
+    if len(some):
+        margins[some], decided[some] = aggregate(scored.margins, of_some.astype(np.int64), how), True
     return replace(frames.take(first), margins=margins, decided=decided)
 
 
@@ -341,12 +366,18 @@ def _check_twice(frames: ScoredFrames) -> None:
         raise MetricError(f"{len(twice)} of {len(frames)} samples are there twice: {name_some(twice)}")
 
 
+_REAL = re.compile(r"#real\d*$")  # at the end of a row's name: the real face of a blended pair
+_VARIANT = re.compile(r"#(?:real|blend)\d*$")
+
+
 def build_frames(table: Table, *, source: str = "", is_blended: bool = False) -> ScoredFrames:
     """Make scored frames of the table of a run's validation data.
 
-    A picture that was read twice, as the substitute of an unreadable one, counts once. Fakes that are blends of the
-    reals of a clip are a clip of their own, `CLIP#blend`; labelled fakes too, `CLIP#fake`, where the clip has reals.
-    Groups are people, and people whose faces are seen in one clip are one group.
+    A picture that was read twice, as the substitute of an unreadable one, counts once, and so does the real of a face
+    that was blended several times. A clip of two pictures or more is a video; blends of one picture are none, and each
+    is a clip of its own. Fakes that are blends of the reals of a video are a clip of their own, `CLIP#blend`; labelled
+    fakes too, `CLIP#fake`, where the clip has reals. Groups are people, and people whose faces are seen in one clip are
+    one group.
 
     Args:
         table: A table of N rows with the columns of the deepfake task.
@@ -358,8 +389,9 @@ def build_frames(table: Table, *, source: str = "", is_blended: bool = False) ->
     """
     first: dict[str, int] = {}
     for row, name in enumerate(table["id"].tolist()):
-        first.setdefault(name, row)
+        first.setdefault(_REAL.sub("#real", name), row)
     rows = list(first.values())
+    names = table["id"][rows].tolist()
     labels = table["label"][rows].astype(np.int64)
     clips, people = (table[name][rows].tolist() for name in ("clip", "group"))
     kind = BLEND if is_blended else FAKE
@@ -369,16 +401,19 @@ def build_frames(table: Table, *, source: str = "", is_blended: bool = False) ->
         else [kind if label == 1 else "" for label in labels.tolist()]
     )
     has_reals = {clip for clip, label in zip(clips, labels.tolist(), strict=True) if label == 0}
+    pictures = Counter(clip for clip, _ in {(clip, _VARIANT.sub("", n)) for clip, n in zip(clips, names, strict=True)})
     clip_ids = [
-        f"{clip}#{'blend' if kind == BLEND else 'fake'}"
+        name
+        if pictures[clip] < 2
+        else f"{clip}#{'blend' if kind == BLEND else 'fake'}"
         if label == 1 and (kind == BLEND or clip in has_reals)
         else clip
-        for clip, label, kind in zip(clips, labels.tolist(), kinds, strict=True)
+        for name, clip, label, kind in zip(names, clips, labels.tolist(), kinds, strict=True)
     ]
     return ScoredFrames(
         margins=compute_margins(table)[rows],
         labels=labels,
-        sample_ids=list(first),
+        sample_ids=names,
         clip_ids=clip_ids,
         groups=_join_people(clips, people),
         sources=[source] * len(rows),

@@ -344,7 +344,8 @@ def compute_set_metrics(
         frames: The frames of the set, with the scores of one model.
         thresholds: Log-odds chosen on validation (`choose_operating_points`), by level (`frame` or `video_RULE`) and
             name. A threshold of frames is not used for videos.
-        aggregations: The rules by which videos are scored; none where frames make no clips.
+        aggregations: The rules by which videos are scored; none where frames make no clips. A source in which no clip
+            has two frames has no metrics of videos.
         resampling: How intervals are made; None for none.
 
     Returns:
@@ -364,6 +365,8 @@ def compute_set_metrics(
         of_part = resampling if resampling is not None and (resampling.of_parts or not part.suffix) else None
         for level, table in levels.items():
             rows = part.find_rows(table)
+            if level != FRAME and not rows.any():  # a source of stills
+                continue
             here = table.take(rows)
             found.values.update(_count(level, here, part.suffix))
             key = level, rows.tobytes()  # a part with the same rows, such as the only source, is not computed again

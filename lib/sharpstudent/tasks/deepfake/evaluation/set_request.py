@@ -20,6 +20,7 @@ class DataChoices:
         split: Which split is read, of a prepared set and of folders that have splits; `all` is everything, also what
             is kept out of all splits.
         crops: Whether the folders hold face crops.
+        clips: Whether each subfolder of face crops holds the frames of one video.
         layout: The layout of a folder, as prepare_faces.py names it; None to recognise it.
         label: The label of everything in a folder, real 0 or fake 1; None where its folders or lists say it.
         people: What one person is in a folder, `folders` or `files`; None for folders, unless one holds too much.
@@ -30,6 +31,7 @@ class DataChoices:
 
     split: Split = "test"
     crops: bool = False
+    clips: bool = False
     layout: str | None = None
     label: int | None = None
     people: Literal["folders", "files"] | None = None

@@ -57,14 +57,14 @@ _BELIEVED_NAME = re.compile(rf"^(frame)_({'|'.join(_BELIEVED)}|ece_expected|ece_
 
 
 def choose_rules(frames: ScoredFrames, wanted: Sequence[Aggregation] = AGGREGATIONS) -> tuple[Aggregation, ...]:
-    """Choose how the frames of a video are aggregated.
+    """Choose how the frames of a video are aggregated: the one rule that says whether there are videos at all.
 
     Args:
         frames: The scored frames.
         wanted: The rules to choose from.
 
     Returns:
-        All of them, or none where no clip has two frames: its metrics would be those of frames.
+        All of them, or none where no clip has two frames: stills are no videos.
     """
     clips = set(zip(frames.sources, frames.clip_ids, strict=True))
     return tuple(wanted) if len(clips) < len(frames) else ()
@@ -256,7 +256,10 @@ def _pair(frames: ScoredFrames, b: NDArray[np.float64]) -> _Pairs:
 
 
 def _make_videos(frames: _Pairs) -> _Pairs:
-    """Aggregate frames to one row a clip, by the mean rule."""
+    """Aggregate the frames of sources with videos to one row a clip, by the mean rule."""
+    clips, sizes = np.unique(frames["clip"], return_counts=True)
+    sources = np.unique(frames["source"][np.isin(frames["clip"], clips[sizes > 1])])
+    frames = _take(frames, np.isin(frames["source"], sources))
     _, first, clip_of = np.unique(frames["clip"], return_index=True, return_inverse=True)
     scores = {name: aggregate(frames[name], clip_of.astype(np.int64), MEAN) for name in ("a", "b")}
     return _take(frames, first) | scores

@@ -110,7 +110,12 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
         Cell("TPR there", link="word-tpr"),
         Cell("FPR there"),
     )
-    return TextTable("Operating points, with their rates where they were chosen", "Threshold", columns, groups)
+    notes = Notes()
+    for model in models:
+        for line in () if model.calibration is None else model.calibration.notes:
+            notes.mark(f"{model.name}: {line}")
+    title = "Operating points, with their rates where they were chosen"
+    return TextTable(title, "Threshold", columns, groups, notes.list_all())
 
 
 _PAIR_COLUMNS = (
@@ -141,7 +146,8 @@ def build_bands(bands: Sequence[Band]) -> TextTable:
 
 def build_data(data: Sequence[DataResult]) -> TextTable:
     """Build the table of data sets with their counts."""
-    names = ("frames", "faces", "real", "fake", "videos", "people")
+    videos = ("videos",) if any(one.videos for one in data) else ()
+    names = ("frames", "faces", "real", "fake", *videos, "people")
     counts: dict[Cell, Callable[[Any], int]] = {Cell(capitalize_first(name)): attrgetter(name) for name in names}
     counts[Cell("Without decision", link="word-counts")] = lambda one: sum(one.without_decision.values())
     return build_sets(data, counts, describe_kind=_describe_kind)

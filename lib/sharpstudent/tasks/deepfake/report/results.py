@@ -116,6 +116,7 @@ class CalibrationResult(Plain):
         log_loss: The log loss before and after the temperature [nats].
         ece: The expected calibration error before and after the temperature.
         operating_points: The thresholds by level (`frame`, `video_mean`, ...) and name (`eer`, `fpr_1pct`, ...).
+        notes: For which rates there is no threshold, and why.
     """
 
     fitted_on: str
@@ -124,6 +125,7 @@ class CalibrationResult(Plain):
     log_loss: tuple[float, float]
     ece: tuple[float, float]
     operating_points: Mapping[str, Mapping[str, OperatingPointResult]]
+    notes: tuple[str, ...] = ()
 
 
 class CorruptionPoint(Plain):
@@ -195,7 +197,7 @@ class DataResult(SetBase):
         faces: Number of faces.
         real: Frames that are real.
         fake: Frames that are fake.
-        videos: Number of videos.
+        videos: Number of videos; 0 where every clip is a single picture.
         people: Number of people.
         faces_rule: Which faces of a frame count, in words.
         without_decision: The number of frames in which no face was found or that could not be read, by reason.
