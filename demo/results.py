@@ -228,8 +228,8 @@ def _to_markdown(results: dict[str, Any]) -> str:
         "",
         f"Written by `make results`. {protocol['test_people']} test people, used neither for training nor tuning nor "
         f"selection; each real face once, and {protocol['blends_a_face']} self-blended fakes of it. Frame-level AUC, "
-        f"mean of {len(protocol['seeds'])} seeds, 95 % interval over people and seeds. Every row below the student's takes "
-        "the same number of further steps from it; the additions' settings (`demo/results.py`) were not tuned.",
+        f"mean of {len(protocol['seeds'])} seeds, 95 % interval over people and seeds. Every row below the student's "
+        "takes the same number of further steps from it; the additions' settings (`demo/results.py`) were not tuned.",
         "",
         "| Model | Test AUC [95 %] | by seed | Val AUC by seed (chose the checkpoint) |",
         "|---|---|---|---|",

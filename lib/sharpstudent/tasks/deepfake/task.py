@@ -66,6 +66,11 @@ class DeepfakeTask(ClassificationTask):
         source = (self.section.data_source, self.section.fakes)
         return source[0] != "labelled" and source != ("manifest", "labels")
 
+    @property
+    def has_videos(self) -> bool:
+        """Whether a clip of several pictures is a video; in `labelled` it is a folder, of a person perhaps."""
+        return self.section.data_source != "labelled"
+
     def facts(self) -> dict[str, Any]:
         """Return the facts that a checkpoint stores of the task: classes, input size and form of the input."""
         return {"classes": list(self.classes), "image_size": self.image_size, "input": "RGB in 0..1, no mean/std"}
@@ -158,7 +163,7 @@ class DeepfakeTask(ClassificationTask):
         from sharpstudent.tasks.deepfake.evaluation.calibration import calibrate_on_validation
         from sharpstudent.tasks.deepfake.evaluation.frames import build_frames
 
-        frames = build_frames(table, source=self.section.data_source)
+        frames = build_frames(table, source=self.section.data_source, has_videos=self.has_videos)
         return calibrate_on_validation(frames).model_dump(mode="json")
 
     @property

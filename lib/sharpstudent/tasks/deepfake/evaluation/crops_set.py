@@ -19,9 +19,9 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -242,12 +242,14 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
     split = choose_split(root, request.split, {clip.split for clip in found.clips})
     clips = [clip for clip in found.clips if split in ("all", clip.split)]
     clips.sort(key=lambda clip: (clip.label, clip.file))
-    clips, contents, copies = _leave_out_copies(clips, has_clips=request.clips)
+    if not request.clips:  # a person's folder is a film only where the user says so
+        clips = [replace(clip, film="") if _is_folder(clip, found.root) else clip for clip in clips]
+    clips, contents, copies = _leave_out_copies(clips)
     paths = [clip.file for clip in clips if clip.file is not None]
     inside = [path.relative_to(found.root).as_posix() for path in paths]
     swaps = read_swaps(root)
     names, of_swaps = [name_file(path, root) for path in paths], [swaps.get(one) for one in inside]
-    frames = _build_frames(name, clips, names, of_swaps, has_clips=request.clips)
+    frames = _build_frames(name, clips, names, of_swaps)
     labels = frames.labels.tolist()
     return LabelledFaceSet(
         name,
@@ -270,24 +272,23 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
 
 
 def _build_frames(
-    set_name: str,
-    pictures: Sequence[RawClip],
-    sample_ids: Sequence[str],
-    swaps: Sequence[SwapRow | None],
-    *,
-    has_clips: bool,
+    set_name: str, pictures: Sequence[RawClip], sample_ids: Sequence[str], swaps: Sequence[SwapRow | None]
 ) -> ScoredFrames:
     clips, groups, kinds = list[str](), list[str](), list[str]()
     for sample_id, picture, swap in zip(sample_ids, pictures, swaps, strict=True):
-        folder = PurePosixPath(sample_id).parent.as_posix() if has_clips else ""
-        clips.append(sample_id if swap else picture.film or folder or sample_id)
+        clips.append(sample_id if swap else picture.film or sample_id)
         groups.append(swap.target_person if swap else picture.identities[0])
         kinds.append((swap.method and f"swap-{swap.method}") if swap else picture.manipulation)
     labels = np.array([picture.label for picture in pictures], np.int64)
     return make_unscored(set_name, sample_ids, clips, groups, kinds, labels)
 
 
-def _leave_out_copies(clips: Sequence[RawClip], *, has_clips: bool) -> tuple[list[RawClip], list[int | str], int]:
+def _is_folder(clip: RawClip, root: Path) -> bool:
+    """Whether the film of a picture is the folder that it lies in."""
+    return clip.file is not None and clip.film == clip.file.parent.relative_to(root).as_posix()
+
+
+def _leave_out_copies(clips: Sequence[RawClip]) -> tuple[list[RawClip], list[int | str], int]:
     """Keep the first of equal stills of a class; equal frames of a video are frames all the same.
 
     Returns the pictures, the crc32 of each, and how many were left out.
@@ -296,8 +297,7 @@ def _leave_out_copies(clips: Sequence[RawClip], *, has_clips: bool) -> tuple[lis
     for clip in clips:
         assert clip.file is not None
         crc32, digest = _hash_content(clip.file)
-        is_frame = has_clips or bool(clip.film)
-        kept.setdefault((clip.label, str(clip.file) if is_frame else digest), (clip, crc32))
+        kept.setdefault((clip.label, str(clip.file) if clip.film else digest), (clip, crc32))
     found = list(kept.values())
     return [clip for clip, _ in found], [crc32 for _, crc32 in found], len(clips) - len(found)
 

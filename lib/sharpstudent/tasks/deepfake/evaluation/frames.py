@@ -370,7 +370,7 @@ _REAL = re.compile(r"#real\d*$")  # at the end of a row's name: the real face of
 _VARIANT = re.compile(r"#(?:real|blend)\d*$")
 
 
-def build_frames(table: Table, *, source: str = "", is_blended: bool = False) -> ScoredFrames:
+def build_frames(table: Table, *, source: str = "", is_blended: bool = False, has_videos: bool = True) -> ScoredFrames:
     """Make scored frames of the table of a run's validation data.
 
     A picture that was read twice, as the substitute of an unreadable one, counts once, and so does the real of a face
@@ -383,6 +383,7 @@ def build_frames(table: Table, *, source: str = "", is_blended: bool = False) ->
         table: A table of N rows with the columns of the deepfake task.
         source: The name of the source of all frames.
         is_blended: Whether fakes are blends; read only for tables from before November 2026, which do not say it.
+        has_videos: Whether clips may be videos; False where a clip is a folder of pictures of any kind.
 
     Returns:
         M <= N frames.
@@ -404,7 +405,7 @@ def build_frames(table: Table, *, source: str = "", is_blended: bool = False) ->
     pictures = Counter(clip for clip, _ in {(clip, _VARIANT.sub("", n)) for clip, n in zip(clips, names, strict=True)})
     clip_ids = [
         name
-        if pictures[clip] < 2
+        if not has_videos or pictures[clip] < 2
         else f"{clip}#{'blend' if kind == BLEND else 'fake'}"
         if label == 1 and (kind == BLEND or clip in has_reals)
         else clip

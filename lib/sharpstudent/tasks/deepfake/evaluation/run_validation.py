@@ -59,7 +59,7 @@ class ValidationSet(FaceSet):
         Returns:
             The frames with their scores.
         """
-        return build_frames(table, source=self.name, is_blended=self.task.is_blended)
+        return build_frames(table, source=self.name, is_blended=self.task.is_blended, has_videos=self.task.has_videos)
 
     def list_faces(self, table: Table) -> ScoredFrames:
         """Make a row for each row of the table."""
