@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 from sharpstudent.config.keys import FileKeys, Stage1Keys, Stage2Keys, TeacherKeys, build_file_model, narrow
-from sharpstudent.config.messages import describe_type, show
+from sharpstudent.config.messages import describe_type, describe_usual, show
 from sharpstudent.config.presets import DEFAULT_TASK, PRESETS
-from sharpstudent.config.run_config import ALLOWANCES, TaskKind
+from sharpstudent.config.run_config import ALLOWANCES, USUAL, TaskKind
 from sharpstudent.config.terms import SHARED_SETTINGS, NumberSetting, TermSpec, list_terms
 from sharpstudent.core.schedules import KINDS
 
@@ -130,10 +130,15 @@ def build_table(model: type[BaseModel], defaults: Mapping[str, Any] | None = Non
     for name, default in (defaults or {}).items():
         properties[name]["default"] = default
     rows = [
-        f"| `{name}` | {_escape(describe_type(found))} | {_show_default(found)} | {_escape(found['description'])} |"
+        f"| `{name}` | {_escape(describe_type(found))} | {_show_default(found)} | {_escape(_explain(found))} |"
         for name, found in properties.items()
     ]
     return "\n".join(("| Key | Type | Default | Meaning |", "|---|---|---|---|", *rows))
+
+
+def _explain(found: Mapping[str, Any]) -> str:
+    """What a key means, and the range of its number in which it makes sense."""
+    return found["description"] + (f" (usual: {describe_usual(found[USUAL])})" if USUAL in found else "")
 
 
 def _show_default(found: dict[str, Any]) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.io import find_free_files
 
 RECORD_BYTES = 512  # bytes of a tensor in a file besides its values: name, sizes, alignment
+FEWEST_FILES = 100  # files of a run with its report, without many epochs
 LOG_BYTES = 2_000_000  # bytes of pictures, tables, descriptions and the first TensorBoard file of a run
 
 
@@ -65,12 +67,22 @@ def check_disk_space(
         A sentence on what the run needs and what is free.
 
     Raises:
-        UserError: Where less is free than the first saves need or, in a resumed run, than the next `last.pth` needs.
+        UserError: Where the disk takes too few files, or less is free than the first saves need or, in a resumed run,
+            than the next `last.pth` needs.
     """
     weights = measure_tensors(model)
     state = weights * (1 + optimizer_copies)
     first, whole = estimate_disk_space(weights, state, keep_best=keep_best)
     first, present = (state, _measure_files(folder.rglob("*"))) if resumed else (first, 0)
+    files = find_free_files(folder)
+    if files is not None and files < FEWEST_FILES:
+        raise UserError.about(
+            str(folder),
+            "lies on a disk that has no numbers (inodes) left for the files of a run",
+            expected=f"{FEWEST_FILES} files",
+            got=f"{files} files, whatever the bytes that are free",
+            remedy="delete or pack files there, or --set output_root=FOLDER on another disk",
+        )
     free = _find_free(folder)
     if free is None:
         return f"the run needs up to {_show(whole)} in {folder}; how much is free there is not known"

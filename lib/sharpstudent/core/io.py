@@ -79,8 +79,27 @@ def _explain_unwritable(path: Path, error: OSError, needed_bytes: int | None) ->
         what=f"could not be written ({error.strerror or error})",
         expected=None if needed_bytes is None else f"{needed_bytes:,} bytes of free space",
         got=_describe_free_space(path.parent),
-        remedy="free space on the disk or make the folder writable; the previous file, if any, is intact",
+        remedy=f"{_advise(error, path.parent)}; the previous file, if any, is intact",
     )
+
+
+def _advise(error: OSError, folder: Path) -> str:
+    """Say what would let a file be written: the bytes that are free mislead where something else is used up."""
+    if error.errno == errno.EDQUOT:
+        return "free space: your quota of this disk is used up, whatever the disk itself has free"
+    if error.errno == errno.ENOSPC and find_free_files(folder) == 0:
+        return "delete or pack files: the disk has free space, and no number (inode) left for one file more"
+    return "free space on the disk or make the folder writable"
+
+
+def find_free_files(folder: Path) -> int | None:
+    """Find how many files (inodes) the disk of a folder, or of the nearest one above it, takes; None if unknown."""
+    there = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()), Path())
+    try:
+        about = os.statvfs(there)
+    except (OSError, AttributeError):  # AttributeError: not a POSIX system
+        return None
+    return about.f_favail if about.f_files else None  # some disks have no table of files, and report zeros
 
 
 def _is_about_another_file(error: OSError, path: Path, temporary: Path) -> bool:

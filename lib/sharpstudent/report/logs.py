@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import explain, read_plain
-from sharpstudent.core.io import append_text, set_aside, write_text_atomically
+from sharpstudent.core.io import append_text, make_folder, set_aside, write_text_atomically
 from sharpstudent.core.naming import printable
 
 _EPOCH = re.compile(r"Epoch (\d+)/\d+ ")
@@ -91,7 +91,7 @@ class LossesLog:
             hide: Shortens paths in a line, because the log may be passed on.
         """
         self.path, self._hide = path, hide
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
 
     def repair(self) -> list[str]:
         """Set the file aside if it cannot be read; returns a note about it."""
