@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from config_samples import resolve_keys
 from sharpstudent.config.cli import parse_command_line
+from sharpstudent.config.load import read_config_file
 from sharpstudent.core.arguments import read_path
 from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.command_line import split_name
@@ -58,3 +59,30 @@ def test_a_script_under_torchrun_is_refused_before_anything_is_read(monkeypatch:
     with pytest.raises(UserError, match="started 2 processes") as caught:
         parse_command_line(["absent.json", "-n", "run"], stage=1, find_task=find_task)
     assert "python train_student_only.py CONFIG -n NAME" in str(caught.value)
+
+
+def test_backslashes_between_folders_are_slashes_unless_such_a_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    assert read_path("data\\faces") == Path("data/faces")
+    assert read_path("~\\faces") == Path(home, "faces")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a\\b").touch()
+    assert read_path("a\\b") == Path("a\\b")
+    assert resolve_keys(1, data_root="data\\faces").task_section.data_root == "data/faces"
+
+
+@pytest.mark.parametrize("written", [r"data\demo", r"C:\Users\me", r"ok/\p"])
+def test_a_backslash_that_json_drops_is_named_with_its_line(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(f'{{\n// a \\comment "\\q"\n"data_root": "{written}"}}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"line 3: has a single backslash(.|\n)*each backslash twice"):
+        read_config_file(path)
+    double = written.replace("\\", "\\\\")
+    path.write_text(f'{{"data_root": "{double}"}}', encoding="utf-8")
+    assert read_config_file(path)["data_root"] == written
+
+
+def test_a_backslash_that_json_reads_as_a_control_character_is_refused_in_a_path() -> None:
+    with pytest.raises(UserError, match=r"data_root(.|\n)*control character(.|\n)*backslash twice"):
+        resolve_keys(1, data_root="data\faces")

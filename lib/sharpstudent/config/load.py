@@ -66,6 +66,15 @@ def parse_json5(text: str, source: str) -> Any:
         ) from None
     except ValueError as error:
         raise UserError(_explain_syntax(str(error), text, source)) from None
+    lost = _find_lost_backslash(text)
+    if lost is not None:
+        line, _ = _locate(text[:lost])
+        raise UserError.about(
+            f"{source}: line {line}",
+            "has a single backslash in a string, which JSON drops",
+            got=text[max(0, lost - 20) : lost + 20].strip().splitlines()[0],
+            remedy="write / between folders, or each backslash twice",
+        )
     for key in _find_not_finite(value, ""):
         number = Problem(
             f"{source}: {key}" if key else source,
@@ -74,6 +83,20 @@ def parse_json5(text: str, source: str) -> Any:
         )
         raise UserError(number)
     return value
+
+
+_STRING_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+def _find_lost_backslash(text: str) -> int | None:
+    """Find the first single backslash of a string that JSON5 drops, as it does before most letters."""
+    for found in _STRING_OR_COMMENT.finditer(text):
+        if found[0][0] in "\"'":
+            for escape in _ESCAPE.finditer(found[0]):
+                if escape[1] not in "\"'\\/bfnrtuvx0\r\n":
+                    return found.start() + escape.start()
+    return None
 
 
 def _read_text(path: Path) -> str:

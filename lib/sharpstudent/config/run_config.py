@@ -63,6 +63,13 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def _read_path(text: str) -> str:
+    if any(ord(char) < 32 for char in text):  # "data\faces" with one backslash holds a form feed in JSON
+        what = {
+            "what": "is a path with a control character: JSON reads a single backslash and a letter so",
+            "expected": "a file, a folder or a pattern",
+            "remedy": "write / between folders, or each backslash twice",
+        }
+        raise PydanticCustomError("own_words", "{what}", what)
     path = expand_path(text)
     if not path.strip():
         what = {

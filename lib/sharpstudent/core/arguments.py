@@ -162,9 +162,12 @@ def advise_extra(extra: str, *, again: bool = False) -> str:
 def expand_path(text: str) -> str:
     """Expand `~`, `~user`, `$NAME` and `${NAME}` as a shell does.
 
-    A variable that is not set stays as it is, and so does a path that exists as it is written.
+    A variable that is not set stays as it is, and so does a path that exists as it is written. Otherwise backslashes,
+    which other systems put between folders, are slashes.
     """
-    return text if os.path.exists(text) else os.path.expanduser(os.path.expandvars(text))
+    if os.path.exists(text):
+        return text
+    return os.path.expanduser(os.path.expandvars(text.replace("\\", "/")))
 
 
 def read_path(text: str) -> Path:

@@ -231,6 +231,8 @@ def decode_picture(content: bytes, name: str, remark: str = "") -> NDArray[np.ui
 def _decode(content: bytes, name: str, remark: str) -> NDArray[np.uint8]:
     if not content:
         raise UnreadableSample(name, f"is empty (0 bytes){remark}")
+    if _is_heif(content):
+        return _decode_heif(content, name, remark)
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -245,15 +247,57 @@ def _check_pixels(file: BinaryIO, name: str, remark: str = "") -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures, and of odd headers
-            with Image.open(file, formats=FORMATS) as picture:
+            start = file.read(HEIF_START)
+            file.seek(0)
+            formats = FORMATS
+            if _is_heif(start):
+                _register_heif(name, remark)
+                formats = (HEIF,)
+            with Image.open(file, formats=formats) as picture:
                 width, height = picture.size
+                pictures = picture.n_frames if picture.format in ANIMATED else 1  # pyright: ignore[reportAttributeAccessIssue]
+    except UnreadableSample:
+        raise
     except Image.DecompressionBombError as error:
         raise UnreadableSample(name, f"is too large ({error}){remark}") from None
     except Exception:  # noqa: BLE001 (the parser of hostile headers may raise anything)
         raise UnreadableSample(name, f"is no picture, or is cut off{remark}") from None
+    if pictures > 1:
+        what = f"is an animation of {pictures} pictures; save one of them, or make a video of it"
+        raise UnreadableSample(name, f"{what}{remark}")
     if width * height > MOST_PIXELS:
         limit = f"more than the {MOST_PIXELS / 1e6:.0f} megapixels that are read"
         raise UnreadableSample(name, f"is {width} x {height} px, {limit}{remark}")
+
+
+HEIF, HEIF_START = "HEIF", 40  # bytes that hold the brands
+_HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+ANIMATED = frozenset(("GIF", "WEBP", "PNG", "AVIF"))
+
+
+def _is_heif(content: bytes) -> bool:
+    """Return whether bytes begin like a picture of an iPhone (HEIC); AVIF begins alike, and OpenCV reads it."""
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS and b"avif" not in content[8:HEIF_START]
+
+
+def _register_heif(name: str, remark: str) -> None:
+    """Let Pillow read HEIC. Raises UnreadableSample where pillow-heif is not installed."""
+    try:
+        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        what = 'is a HEIC picture, which needs pillow-heif: pip install ".[heic]", or save it as JPEG'
+        raise UnreadableSample(name, f"{what}{remark}") from None
+    register_heif_opener()
+
+
+def _decode_heif(content: bytes, name: str, remark: str) -> NDArray[np.uint8]:
+    """Decode a HEIC picture, turned upright as its tags say."""
+    _register_heif(name, remark)
+    try:
+        with Image.open(io.BytesIO(content), formats=(HEIF,)) as picture:
+            return np.asarray(picture.convert("RGB"), np.uint8)
+    except Exception as error:  # noqa: BLE001 (the parser of hostile bytes may raise anything)
+        raise UnreadableSample(name, f"cannot be decoded ({explain(error)}){remark}") from None
 
 
 def read_landmarks(path: Path, image: NDArray[np.uint8]) -> NDArray[np.generic]:
