@@ -98,14 +98,14 @@ def test_everything_that_is_missing_is_named_in_one_message_as_a_user_sees_it(wo
     paths = [f"{frames}/{kind}" for kind in ("frames", "landmarks", "retina")]
     paths += ["data/FaceForensics++/train.json", "data/FaceForensics++/val.json"]
     paths += ["weights/FFc23.tar", "output/pretrain_mobilevit_*/weights/best_model.pth"]
-    assert_refused(ended, *paths, "make demo", "get FaceForensics++ from its authors", "weights/README.md", STAGE_1)
+    assert_refused(ended, *paths, " demo`", "get FaceForensics++ from its authors", "weights/README.md", STAGE_1)
     assert ended.err.count("get FaceForensics++ from its authors") == 1
     assert not (workplace / "output").exists()
 
 
 def test_stage_1_needs_data_and_initial_weights_but_no_teacher(workplace: Workplace) -> None:
     ended = workplace.call(STAGE_1, SHIPPED, "-n", "p", "--set", "student_init=nowhere.pth")
-    assert_refused(ended, "nowhere.pth", "FaceForensics++", "make demo")
+    assert_refused(ended, "nowhere.pth", "FaceForensics++", " demo`")
     assert "teacher_weights" not in ended.err
     assert not (workplace / "output").exists()
 
@@ -203,7 +203,7 @@ def test_an_empty_data_folder_is_refused_with_the_layout_it_should_have(tiny: Wo
     (tiny / "data/empty").mkdir()
     ended = tiny.call(STAGE_1, CONFIG, "-n", "x", "--set", f"data_source={source}", "--set", "data_root=data/empty")
     layout = {"ffpp": "retina", "photos": "ROOT/PERSON/*.jpg", "labelled": "ROOT/real and ROOT/fake"}
-    assert_refused(ended, "data/empty", layout[source], "make demo")
+    assert_refused(ended, "data/empty", layout[source], " demo`")
     assert not (tiny / "output").exists()
 
 

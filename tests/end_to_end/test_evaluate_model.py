@@ -328,8 +328,8 @@ def test_a_report_replaces_an_earlier_one_and_is_never_written_among_other_files
         (("RUN", "--data", "data/other", "--crops", "--video-rules", "median"), ("--video-rules", "median", "top10")),
         (("RUN", "--data", "data/other", "--crops", "--layout", "photos"), ("--layout", "no meaning")),
         (
-            ("RUN", "--data", "data/other", "--crops", "--split", "all", "--faces", "max"),
-            ("2 problems", "--split", "--faces"),
+            ("RUN", "--data", "data/other", "--crops", "--split", "train", "--faces", "max"),
+            ("--faces", "no meaning"),
         ),
         (("RUN", "--fpr", "2", "--validation", "data/other"), ("--fpr", "between 0 and 1")),
         (("weights/tiny_teacher.pth", "--data", "data/other", "--crops"), ("architecture", "--architecture")),

@@ -89,7 +89,7 @@ def test_an_empty_or_absent_folder_is_refused_with_the_layout() -> None:
     with pytest.raises(UserError) as caught:
         find()
     assert "holds no picture" in caught.value.as_text()
-    assert "folders of people" in caught.value.as_text()
+    assert "ROOT/PERSON/*.jpg" in caught.value.as_text()
 
 
 def test_faces_are_found_once_and_a_second_run_loads_no_network(networks: list[int], folder: Path) -> None:

@@ -220,6 +220,7 @@ def _describe_swaps(swaps: Mapping[str, SwapRow], names: Sequence[str]) -> tuple
     return tuple(notes)
 
 
+LAYOUT = "pictures in ROOT/real, ROOT/fake or both, or in their subfolders, or a table with path and label"
 RULE = "each picture is one face, taken whole"
 
 
@@ -237,7 +238,10 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
         UserError: Where there is no picture, or nothing says which are real.
     """
     root = request.path
-    found = find_pictures(root, source="--crops", people=request.people, label=request.label)
+    remedy = "put them there; without --crops, faces are found in whole pictures and videos"
+    found = find_pictures(
+        root, source="--crops", form=LAYOUT, remedy=remedy, people=request.people, label=request.label
+    )
     check_says_labels(root, found)
     split = choose_split(root, request.split, {clip.split for clip in found.clips})
     clips = [clip for clip in found.clips if split in ("all", clip.split)]

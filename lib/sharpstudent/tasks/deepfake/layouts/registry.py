@@ -156,12 +156,16 @@ def find_clips(
     return name, found
 
 
-def find_pictures(root: Path, *, source: str, people: str | None = None, label: int | None = None) -> Found:
+def find_pictures(
+    root: Path, *, source: str, form: str, remedy: str, people: str | None = None, label: int | None = None
+) -> Found:
     """Find the pictures of a user's own folder or table, for an entrance that takes no videos and no data sets.
 
     Args:
         root: The folder or table.
         source: What the entrance is called, for messages.
+        form: What it expects, for messages.
+        remedy: What a user can do where there is no picture.
         people: What one person is, as in `find_clips`.
         label: Real 0, fake 1; None for what folders or table say.
 
@@ -189,8 +193,7 @@ def find_pictures(root: Path, *, source: str, people: str | None = None, label: 
     found = replace(found, clips=tuple(clip for clip in found.clips if clip.kind == "photo")).with_rejected(*videos)
     if not found.clips:
         got = "\n".join(found.describe_rejected()[:SHOWN]) or ("no line" if root.is_file() else _show_content(root))
-        expected = "pictures in real/ and fake/, or in folders of people, or a table with path, label, person and split"
-        raise UserError.about(str(root), f"holds no picture that {source} reads", expected, got, "put them there")
+        raise UserError.about(str(root), f"holds no picture that {source} reads", form, got, remedy)
     return found
 
 

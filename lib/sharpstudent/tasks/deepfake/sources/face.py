@@ -163,7 +163,10 @@ def check_apart(where: Path, files: Sequence[tuple[Path, str, str, int]], *, all
 
 
 def find_copies(paths: Iterable[Path]) -> list[list[Path]]:
-    """Find files of the same bytes; only those of equal size are read. Files that cannot be read are passed over."""
+    """Find pictures of the same bytes; only files of equal size are read.
+
+    Files that are no pictures are passed over: a web page in place of many pictures is no copy of any.
+    """
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in paths:
         with contextlib.suppress(OSError):  # whoever opens it names it
@@ -173,7 +176,15 @@ def find_copies(paths: Iterable[Path]) -> list[list[Path]]:
         for path in same if size and len(same) > 1 else ():
             with contextlib.suppress(OSError):
                 by_content[hashlib.sha256(read_plain(path, most_bytes=MOST_BYTES)).hexdigest()].append(path)
-    return [same for same in by_content.values() if len(same) > 1]
+    return [same for same in by_content.values() if len(same) > 1 and _is_picture(same[0])]
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        read_picture(path)
+    except UnreadableSample:
+        return False
+    return True
 
 
 # A photo of a medium-format camera has 102 million pixels; measured, a process then takes 1.2 GB at most to look for

@@ -44,10 +44,10 @@ def find_faces(
         UserError: If nothing says the classes, a class is empty, people or identical files are in both splits, or a
             picture is under both labels.
     """
+    remedy = f"set data_root to such a folder or table; `{advise_make('demo')}` needs no data"
     if not root.exists():
-        remedy = f"set data_root to such a folder or table; `{advise_make('demo')}` needs no data"
         raise UserError.about(str(root), "does not exist", expected=LAYOUT, remedy=remedy)
-    found = find_pictures(root, source="data_source labelled", people=people)
+    found = find_pictures(root, source="data_source labelled", form=LAYOUT, remedy=remedy, people=people)
     if not found.says_labels:
         there = sorted({Path(clip.key).parts[0] for clip in found.clips})[:8]
         raise UserError.about(

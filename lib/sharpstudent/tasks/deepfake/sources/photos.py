@@ -114,7 +114,7 @@ def read_photos(root: Path, *, remedy: str, people: str | None = None) -> tuple[
     """
     if not root.exists():
         raise UserError.about(str(root), "does not exist", expected=LAYOUT, remedy=remedy)
-    found = find_pictures(root, source="data_source photos", people=people)
+    found = find_pictures(root, source="data_source photos", form=LAYOUT, remedy=remedy, people=people)
     photos = [Photo(file, clip.identities[0], clip.split) for clip, file in found.list_in_order() if not clip.label]
     if not photos:
         what = "holds fakes only, and data_source photos reads real faces"
