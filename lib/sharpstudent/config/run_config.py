@@ -63,7 +63,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def _read_path(text: str) -> str:
-    if any(ord(char) < 32 for char in text):  # "data\faces" with one backslash holds a form feed in JSON
+    if any(ord(char) < 32 for char in text):  # a form feed, a tab
         what = {
             "what": "is a path with a control character: JSON reads a single backslash and a letter so",
             "expected": "a file, a folder or a pattern",
