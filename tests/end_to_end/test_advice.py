@@ -118,6 +118,7 @@ PASTED: dict[str, str] = {
     "--resume": "tests/end_to_end/test_resume.py",
     "--resume RUN": "tests/end_to_end/test_resume.py",
     "--resume {}": "tests/end_to_end/test_resume.py",
+    "pip install {}": "tests/tasks/deepfake/sources/test_picture_kinds.py",
     "python {} --replay {}": "tests/end_to_end/test_replay_command.py",
     "python {} --resume {} --set patience=null": "tests/end_to_end/test_selection_run.py",
     "python {} {} {} --task {}": "tests/end_to_end/test_invented_tasks.py",

@@ -282,6 +282,7 @@ def _check_pixels(file: BinaryIO, name: str, remark: str = "") -> None:
 
 
 HEIF, HEIF_START = "HEIF", 40  # bytes that hold the brands
+HEIF_PACKAGE = "pillow-heif==1.8.1"  # the extra heic of pyproject.toml
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 ANIMATED = frozenset(("GIF", "WEBP", "PNG", "AVIF"))
 
@@ -296,7 +297,7 @@ def _register_heif(name: str, remark: str) -> None:
     try:
         from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
     except ImportError:
-        what = 'is a HEIC picture, which needs pillow-heif: pip install ".[heic]", or save it as JPEG'
+        what = f"is a HEIC picture: pip install {HEIF_PACKAGE}, or save it as JPEG"
         raise UnreadableSample(name, f"{what}{remark}") from None
     register_heif_opener()
 
