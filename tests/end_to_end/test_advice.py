@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from advice import list_advised
 from sharpstudent.core.arguments import advise_extra, advise_make, advise_script
+from sharpstudent.tasks.deepfake.sources.face import HEIF_PACKAGE
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
 
 CONFIG = "configs/tiny.json"
@@ -118,12 +119,12 @@ PASTED: dict[str, str] = {
     "--resume": "tests/end_to_end/test_resume.py",
     "--resume RUN": "tests/end_to_end/test_resume.py",
     "--resume {}": "tests/end_to_end/test_resume.py",
-    "pip install {}": "tests/tasks/deepfake/sources/test_picture_kinds.py",
     "python {} --replay {}": "tests/end_to_end/test_replay_command.py",
     "python {} --resume {} --set patience=null": "tests/end_to_end/test_selection_run.py",
     "python {} {} {} --task {}": "tests/end_to_end/test_invented_tasks.py",
 }
 HERE = {
+    "pip install {}": "test_advised_packages_are_those_of_the_extras",
     "python main_distillation.py {} -n {}{}": "test_a_missing_stage_1_is_run_as_its_message_says_and_then_stage_2",
     "python prepare_faces.py check {}": "test_the_end_of_a_preparation_names_two_commands_that_are_accepted",
     "python train_student_only.py configs/config_SBI.json -n NAME --set data_source=manifest": (
@@ -300,3 +301,4 @@ def test_advised_packages_are_those_of_the_extras() -> None:
     assert find_calls("advise_extra") == {"video", "onnx", "heatmaps"}
     for extra in find_calls("advise_extra"):
         assert advise_extra(extra) == f"pip install {' '.join(project['optional-dependencies'][extra])}"
+    assert project["optional-dependencies"]["heic"] == [HEIF_PACKAGE]
