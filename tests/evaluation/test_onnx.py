@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -269,9 +270,32 @@ def test_a_file_that_is_cut_off_or_lacks_its_weights_cannot_be_opened(exported: 
     path.write_bytes(exported.read_bytes()[:5000])
     assert "cannot be opened as ONNX" in refusal(path)
     onnx.save(onnx.load(exported), path, save_as_external_data=True, location="a.onnx.data", size_threshold=1024)
-    assert any("a.onnx.data beside it, which its sha256 does not cover" in note for note in open_file(path).notes)
-    (tmp_path / "a.onnx.data").unlink()
-    assert "cannot be opened as ONNX" in refusal(path)
+    before = open_file(path)
+    assert any("a.onnx.data beside it; its sha256 covers them" in note for note in before.notes)
+    data = tmp_path / "a.onnx.data"
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert open_file(path).sha256 != before.sha256
+    data.unlink()
+    assert "has its weights in a.onnx.data, which cannot be read" in refusal(path)
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "sub/../../secret.bin", "link", "pipe", "."])
+def test_weights_outside_the_folder_of_a_file_are_not_read(exported: Path, tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "secret.bin").write_bytes(bytes(2**20))
+    (folder / "link").symlink_to(tmp_path / "secret.bin")
+    os.mkfifo(folder / "pipe")
+    model = onnx.load(exported)
+    tensor = model.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, location="placeholder")
+    tensor.ClearField("raw_data")
+    next(entry for entry in tensor.external_data if entry.key == "location").value = location
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    (folder / "a.onnx").write_bytes(model.SerializeToString())
+    text = refusal(folder / "a.onnx")
+    assert "outside its folder" in text or "cannot be read" in text
 
 
 def test_without_onnxruntime_the_extra_is_named(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

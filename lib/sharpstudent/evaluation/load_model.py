@@ -269,6 +269,7 @@ class _Found:
     classes: tuple[str, ...]
     about: Mapping[str, Any]
     spec: ModelFile
+    sha256: str
     notes: list[str] = field(default_factory=list[str])
 
 
@@ -299,7 +300,7 @@ def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device)
     return OpenedModel(
         name=spec.name or name_model(spec.path),
         path=path,
-        sha256=compute_sha256(path),
+        sha256=found.sha256,
         kind=found.kind,
         model=model,
         architecture=found.architecture,
@@ -376,7 +377,7 @@ def _open_tensors(spec: ModelFile, path: Path, classes: tuple[str, ...], device:
     )
     notes.append(line)
     notes += note_assumptions(spec, path, image_size, order, describes_itself=file.kind != "weights")
-    return _Found(classifier, file.kind, architecture, image_size, order, file.about, spec, notes)
+    return _Found(classifier, file.kind, architecture, image_size, order, file.about, spec, compute_sha256(path), notes)
 
 
 def _complete(spec: ModelFile, path: Path, classes: tuple[str, ...], notes: list[str]) -> ModelFile:
@@ -416,7 +417,7 @@ def _open_onnx(spec: ModelFile, path: Path, classes: tuple[str, ...], device: to
     is_complete = described.architecture is not None and described.classes is not None
     notes = [*graph.notes, *note_assumptions(spec, path, image_size, order, describes_itself=is_complete)]
     architecture = resolve_setting("architecture", described.architecture, spec.architecture, path)
-    return _Found(classifier, "onnx", architecture, image_size, order, graph.about, spec, notes)
+    return _Found(classifier, "onnx", architecture, image_size, order, graph.about, spec, graph.sha256, notes)
 
 
 def _guess_architecture(file: TensorFile, notes: list[str]) -> str:

@@ -7,6 +7,7 @@ Legend: N or B pictures, C classes, H x W pixels or S a side.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import math
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,14 @@ from torch import Tensor
 from sharpstudent.core.archive import verify
 from sharpstudent.core.arguments import advise_extra
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import check_plain, explain
+from sharpstudent.core.io import compute_sha256
 from sharpstudent.evaluation.model_files import parse_metadata
 from sharpstudent.models.vision import Classifier
 
 LOGITS = "logits"  # the output that is taken where a file has several
 _TAKES = "one input of images, (N, 3, H, W) float32, N and square H = W fixed or free"
+_UNOPENED = "cannot be opened as ONNX: it is damaged, cut off, incomplete or of a kind unknown to onnxruntime"
 _EXPORT_ANEW = "export it anew, as a classifier of one picture tensor: torch.onnx.export(model, (images,), dynamo=True)"
 
 
@@ -43,6 +47,7 @@ class OnnxGraph:
         side: Pixels a side; None where the graph leaves it free.
         about: The metadata of the file.
         runs_on: `cpu` or `cuda`.
+        sha256: The digest of the file, and of those beside it that hold its weights.
         notes: Remarks for the user on the file.
     """
 
@@ -54,6 +59,7 @@ class OnnxGraph:
     side: int | None
     about: Mapping[str, Any]
     runs_on: str
+    sha256: str
     notes: tuple[str, ...]
 
 
@@ -69,17 +75,16 @@ def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
 
     Raises:
         UserError: Without onnxruntime, for a missing or damaged file, and for a graph that does not take one tensor of
-            pictures or does not say which of its outputs are the logits.
+            pictures, does not say which of its outputs are the logits, or has weights outside its folder.
     """
     notes = list(verify(path))
+    beside = _find_beside(path, notes)
     session = _start_session(path, device)
     image = _find_input(session, path)
     batch, side = _read_shape(image, path)
     runs_on = "cuda" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
     if device.type == "cuda" and runs_on == "cpu":
         notes.append(f"{path.name}: this onnxruntime has no CUDA, so it runs on the CPU")
-    if path.with_name(f"{path.name}.data").is_file():
-        notes.append(f"{path.name}: its weights lie in {path.name}.data beside it, which its sha256 does not cover")
     return OnnxGraph(
         path=path,
         session=session,
@@ -89,6 +94,7 @@ def read_graph(path: Path, *, device: torch.device) -> OnnxGraph:
         side=side,
         about=parse_metadata(session.get_modelmeta().custom_metadata_map),
         runs_on=runs_on,
+        sha256=_compute_digest(path, beside),
         notes=tuple(notes),
     )
 
@@ -145,8 +151,7 @@ def _start_session(path: Path, device: torch.device) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except _list_errors() as error:
-        what = "cannot be opened as ONNX: it is damaged, cut off, incomplete or of a kind unknown to onnxruntime"
-        raise _refuse(path, what, None, _first_words(error)) from None
+        raise _refuse(path, _UNOPENED, None, _first_words(error)) from None
 
 
 def _list_errors() -> tuple[type[Exception], ...]:
@@ -207,13 +212,54 @@ def count_weights(path: Path) -> tuple[int, int]:
     """
     import onnx  # pyright: ignore[reportMissingImports]
 
-    graph = onnx.load(path, load_external_data=False).graph
+    model = onnx.load(path, load_external_data=False)
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-    count, beside = 0, set[str]()
-    for tensor in graph.initializer:
-        count += math.prod(tensor.dims) if tensor.data_type in floats else 0
-        beside |= {entry.value for entry in tensor.external_data if entry.key == "location"}
-    return count, sum((path.parent / name).stat().st_size for name in beside)
+    count = sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in floats)
+    return count, sum((path.parent / name).stat().st_size for name in _list_locations(model))
+
+
+def _find_beside(path: Path, notes: list[str]) -> list[Path]:
+    """Find the files that hold weights of a graph; raise UserError for one that is missing, no file, or elsewhere."""
+    try:
+        import onnx  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        notes.append(f"{path.name}: its sha256 covers this file alone, not others beside it ({advise_extra('onnx')})")
+        return []
+    try:
+        names = sorted(_list_locations(onnx.load(path, load_external_data=False)))
+    except Exception as error:  # noqa: BLE001 (the parser of hostile bytes may raise anything)
+        raise _refuse(path, _UNOPENED, None, _first_words(error)) from None
+    found = [path.parent / name for name in names]
+    for name, file in zip(names, found, strict=True):
+        try:
+            if not file.resolve().is_relative_to(path.parent.resolve()):
+                raise _refuse(path, "has weights outside its folder; nothing was loaded", "a file beside it", name)
+            check_plain(file)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _refuse(path, f"has its weights in {name}, which cannot be read", None, explain(error)) from None
+    if found:
+        notes.append(f"{path.name}: its weights lie in {', '.join(names)} beside it; its sha256 covers them")
+    return found
+
+
+def _list_locations(model: Any) -> set[str]:
+    """List the files that tensors of a model name, in subgraphs and functions, too."""
+    locations, waiting = set[str](), [model]
+    while waiting:
+        message = waiting.pop()
+        if message.DESCRIPTOR.name == "TensorProto":
+            locations |= {entry.value for entry in message.external_data if entry.key == "location"}
+            continue
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                waiting += [value] if hasattr(value, "DESCRIPTOR") else list(value)
+    return locations
+
+
+def _compute_digest(path: Path, beside: Sequence[Path]) -> str:
+    """Compute the sha256 of a file alone; with others beside it, of the digests of all, so that each counts."""
+    digests = [compute_sha256(file) for file in (path, *beside)]
+    return digests[0] if not beside else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 _SUM_TOLERANCE = 1e-3  # of probabilities; half precision rounds to 5e-4
