@@ -14,7 +14,16 @@ METHODS = {"read_text", "read_bytes", "open", "fromfile", "imread", "VideoCaptur
 METHODS |= {"InferenceSession", "readNet", "readNetFromTFLite", "readNetFromONNX", "readNetFromTflite", "Demuxer"}
 METHODS |= {"open_file", "memory_map", "open_plain", "check_plain", "read_plain", "read_json", "compute_sha256"}
 METHODS |= {"is_zipfile", "create", "load_config", "read_table"}
-QUALIFIED = {"torch.load", "np.load", "json.load", "onnx.load", "tomllib.load", "pickle.load", "np.loadtxt", "files.read_text"}
+QUALIFIED = {
+    "torch.load",
+    "np.load",
+    "json.load",
+    "onnx.load",
+    "tomllib.load",
+    "pickle.load",
+    "np.loadtxt",
+    "files.read_text",
+}
 FREE = {"open", "read_text"}  # called by their bare names
 
 
@@ -52,5 +61,7 @@ def _reads(call: ast.Call) -> bool:
 
 
 def _writes(call: ast.Call) -> bool:
-    modes = [one.value for one in [*call.args, *(word.value for word in call.keywords)] if isinstance(one, ast.Constant)]
+    modes = [
+        one.value for one in [*call.args, *(word.value for word in call.keywords)] if isinstance(one, ast.Constant)
+    ]
     return any(isinstance(mode, str) and set(mode) & set("wax+") and len(mode) <= 3 for mode in modes)

@@ -20,6 +20,7 @@ from sharpstudent.config.keys import FileKeys, build_file_model
 from sharpstudent.config.messages import explain, find_bare_alpha, find_unwritable_text, show
 from sharpstudent.config.presets import DEFAULT_TASK
 from sharpstudent.config.run_config import TaskKind, TaskSection
+from sharpstudent.core import files
 from sharpstudent.core.errors import Problem, UserError
 
 LARGEST_FILE = 256 * 1024  # bytes; a config is a few KiB, and what is larger is some other file
@@ -101,17 +102,18 @@ def _find_lost_backslash(text: str) -> int | None:
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with files.open_plain(path) as file:
             data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
         raise UserError(_explain_missing(path)) from None
-    except IsADirectoryError:
+    except OSError as error:
+        if path.is_dir():
+            raise UserError.about(
+                str(path), "is a folder, not a config file", remedy=f"name a file: {_list_configs(path)}"
+            ) from None
         raise UserError.about(
-            str(path), "is a folder, not a config file", remedy=f"name a file: {_list_configs(path)}"
+            str(path), f"cannot be read: {files.explain(error)}", remedy="check the path and its rights"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError.about(str(path), f"cannot be read: {reason}", remedy="check the path and its rights") from None
     if len(data) > LARGEST_FILE:
         raise UserError.about(
             str(path),

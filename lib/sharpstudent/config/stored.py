@@ -14,6 +14,7 @@ from sharpstudent.config.load import read_config_file, read_task_name
 from sharpstudent.config.messages import explain, show
 from sharpstudent.config.run_config import FindTask, RunConfig, TaskKind
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.files import read_json
 from sharpstudent.core.naming import PathHider
 
 AUTO = "auto"  # the word of `--resume auto`; a run folder of that name is `./auto`
@@ -72,14 +73,14 @@ def _restore_private(folder: Path, stored: dict[str, Any]) -> None:
     if not file.exists():
         return
     try:
-        for one in json.loads(file.read_text(encoding="utf-8"))["paths"]:
+        for one in read_json(file)["paths"]:
             *above, last = one["key"]
             place: Any = stored
             for name in above:
                 place = place[name]
             if place[last] == one["shown"] and isinstance(one["path"], str):
                 place[last] = one["path"]
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError.about(
             str(file),
             f"cannot be read, and {STORED_NAME} has its paths in a shortened form only ({type(error).__name__})",

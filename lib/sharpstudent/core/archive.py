@@ -43,6 +43,7 @@ from sharpstudent.core.files import (
     UNPACK,
     check_plain,
     explain,
+    open_plain,
     parse_json,
     read_json,
     recognise_foreign,
@@ -117,7 +118,6 @@ def verify(path: Path) -> tuple[str, ...]:
         DamagedCheckpointError: If the file cannot be read, or is not what was written.
         UserError: If there is no such file, or for one that cannot hold weights, such as a web page.
     """
-    check_readable(path)
     _refuse_foreign(path)
     if path.suffix in OTHER_SUFFIXES:
         return _verify_listed(path)
@@ -126,8 +126,7 @@ def verify(path: Path) -> tuple[str, ...]:
 
 def is_safetensors(path: Path) -> bool:
     """Return whether a file is in the format of safetensors, whatever it is called."""
-    with open(path, "rb") as file:
-        start = file.read(9)
+    start = _read_start(path, 9)
     return path.suffix == SAFETENSORS or (start[8:] == b"{" and not start.startswith(b"PK"))
 
 
@@ -176,8 +175,7 @@ def find_file(path: Path) -> Path:
 
 def _refuse_foreign(path: Path) -> None:
     """Raise UserError for a file that cannot hold weights: what it is, and where the weights may be had."""
-    with open(path, "rb") as file:
-        start = file.read(512)
+    start = _read_start(path, 512)
     size, foreign = f"{path.stat().st_size:,} bytes", recognise_foreign(start)
     if foreign is not None:
         raise UserError.about(str(path), foreign[0], "a file of weights", size, foreign[1])
@@ -223,6 +221,13 @@ def check_readable(path: Path) -> None:
         raise DamagedCheckpointError.of(path, "is empty (0 bytes)")
 
 
+def _read_start(path: Path, count: int) -> bytes:
+    """Read the first bytes of a file of weights; raise UserError where `check_readable` would."""
+    check_readable(path)
+    with open_plain(path) as file:
+        return file.read(count)
+
+
 def _to_phrase(reason: str) -> str:
     """Return a reason as what follows `it`; the system's own words are no sentence."""
     return reason if reason.startswith(("is ", "has ")) else f"gives an error ({reason})"
@@ -264,10 +269,7 @@ def has_whole_records(path: Path) -> bool:
 
 def is_archive(path: Path) -> bool:
     """Return whether a file is the zip archive that torch writes, or was one before it was damaged."""
-    with open(path, "rb") as file:
-        if file.read(2) == b"PK":
-            return True
-    return _has_end(path)
+    return _read_start(path, 2) == b"PK" or _has_end(path)
 
 
 def _verify_pth(path: Path) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,7 +28,7 @@ _KINDS = {
 }
 
 
-def open_plain(path: Path, *, most_bytes: int | None = None) -> BinaryIO:
+def open_plain(path: Path, *, most_bytes: int | None = None) -> BufferedReader:
     """Open a regular file for reading.
 
     Args:

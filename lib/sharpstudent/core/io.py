@@ -33,6 +33,7 @@ from io import FileIO
 from pathlib import Path
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.files import open_plain
 
 TEMPORARY_SUFFIX = ".partial"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
@@ -241,8 +242,8 @@ def list_foreign(folder: Path) -> list[str]:
 
 
 def compute_sha256(path: Path) -> str:
-    """Compute the sha256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
+    """Compute the sha256 of a file, in hexadecimal digits. Raises OSError for what is no plain file."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -6,7 +6,6 @@ say. Then the renderer of that task reads its own options. Every mistake is a `U
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from argparse import Namespace
@@ -21,6 +20,7 @@ from sharpstudent.config.presets import DEFAULT_TASK
 from sharpstudent.core.archive import BEST
 from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import open_plain, parse_json
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import Role
 from sharpstudent.task import Task
@@ -154,7 +154,7 @@ def _read_task(word: str) -> tuple[Path, str | None]:
     file = path / BEST if path.is_dir() else path
     try:
         about = _read_metadata(file) if file.suffix == ".safetensors" else read_about(file)
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, AttributeError, struct.error):
         return path, None
     task = about.get("task") if isinstance(about, Mapping) else None
     return path, task if isinstance(task, str) and task else None
@@ -162,11 +162,11 @@ def _read_task(word: str) -> tuple[Path, str | None]:
 
 def _read_metadata(file: Path) -> Any:
     """Read the description at the beginning of a .safetensors file; None where it is too long to be one."""
-    with file.open("rb") as opened:
+    with open_plain(file) as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         if length > _MOST_HEADER:
             return None
-        return json.loads(opened.read(length)).get("__metadata__")
+        return parse_json(opened.read(length)).get("__metadata__")
 
 
 def split_name(word: str) -> tuple[str | None, Path]:

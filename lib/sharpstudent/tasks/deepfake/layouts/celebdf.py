@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import explain, read_text
 from sharpstudent.tasks.deepfake.layouts.clip import ClipCollector, Found
 from sharpstudent.tasks.deepfake.layouts.listing import (
     explain_broken,
@@ -73,13 +74,13 @@ def find(root: Path, label: int | None) -> Found:
 
 def _read_test_list(path: Path, collector: ClipCollector) -> dict[str, str]:
     """Read the test list: folder (lower case) and name of each video, and what to call it in a message."""
-    if not path.is_file():
+    if not path.exists():
         collector.note(f"{path} is missing: no video has an official split (the file comes with the data set)")
         return {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except ValueError as error:
-        raise UserError(explain_broken(path, "text", str(error), f"lines like {LINE}")) from None
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(explain_broken(path, "text", explain(error), f"lines like {LINE}")) from None
     listed: dict[str, str] = {}
     contradicting = 0
     for number, line in enumerate(lines, start=1):

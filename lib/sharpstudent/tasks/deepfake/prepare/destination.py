@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.files import read_json
 from sharpstudent.core.io import list_foreign, remove_stray_temporaries, write_text_atomically
 from sharpstudent.tasks.deepfake.layouts.listing import TABLE_SUFFIXES
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS
@@ -65,7 +66,7 @@ def _explain_foreign(dest: Path, names: list[str]) -> Problem:
 def read_preparation(dest: Path) -> dict[str, Any] | None:
     """Return what `write_preparation` wrote; None where there is no such file of this script."""
     try:
-        stored = json.loads((dest / PREPARATION).read_text(encoding="utf-8"))
+        stored = read_json(dest / PREPARATION)
         is_ours = isinstance(stored, dict) and stored.get("made_by") == MADE_BY
         return stored if is_ours and isinstance(stored["settings"], dict) else None
     except (OSError, ValueError, KeyError):

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import read_json
 from sharpstudent.core.io import write_text_atomically
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, Manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
@@ -171,7 +172,7 @@ def compute_digest(settings: Mapping[str, Any], jobs: Sequence[Job], rejected: S
 def read_finished(dest: Path) -> Finished | None:
     """Return what `write_finished` wrote; None where there is none."""
     try:
-        stored = json.loads((dest / FINISHED).read_text(encoding="utf-8"))
+        stored = read_json(dest / FINISHED)
         return Finished(**stored | {"counts": Counts(**stored["counts"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -14,10 +14,11 @@ from itertools import groupby
 from pathlib import Path
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import explain, read_plain
 from sharpstudent.core.io import disk_errors_as_user_errors, make_folder
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, FaceRow, Manifest
-from sharpstudent.tasks.deepfake.dataset.shards import write_shard
+from sharpstudent.tasks.deepfake.dataset.shards import MAX_CROP_BYTES, write_shard
 from sharpstudent.tasks.deepfake.prepare.destination import SHARDS
 from sharpstudent.tasks.deepfake.prepare.parts import CROPS, clear_other_crops, name_crop, write_crops
 
@@ -67,8 +68,11 @@ def _fill_shards(rows: Iterable[FaceRow]) -> Iterator[list[FaceRow]]:
 
 
 def _read(dest: Path, row: FaceRow) -> bytes:
-    with disk_errors_as_user_errors(dest / row.path):
-        content = (dest / row.path).read_bytes()
+    try:
+        content = read_plain(dest / row.path, most_bytes=MAX_CROP_BYTES)
+    except OSError as error:
+        remedy = "make the file readable, or delete it and repeat the command: its clip is cropped again"
+        raise UserError.about(str(dest / row.path), f"cannot be read: {explain(error)}", remedy=remedy) from None
     if len(content) != row.size or zlib.crc32(content) != row.crc32:
         raise UserError.about(
             str(dest / row.path),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpstudent.core.files import explain
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.random import build_generator
 from sharpstudent.data.dataset import UnreadableSample
@@ -97,7 +98,10 @@ class FaceFinder:
         self, path: Path, detector: Any, mesh: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], FaceLook]:
         image = read_picture(path)
-        self.digests[path] = compute_sha256(path)
+        try:
+            self.digests[path] = compute_sha256(path)
+        except OSError as error:
+            raise UnreadableSample(str(path), explain(error)) from None
         faces = detector.detect(image)
         if not faces:
             raise UnreadableSample(str(path), "no face of at least 40 px found")

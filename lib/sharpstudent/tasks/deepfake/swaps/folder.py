@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpstudent.core.errors import UserError
+from sharpstudent.core.files import read_json, read_text
 from sharpstudent.core.io import TEMPORARY_SUFFIX, append_text, list_foreign, write_text_atomically
 
 MADE_BY = "make_swaps.py"
@@ -118,7 +120,7 @@ def open_folder(dest: Path, settings: Mapping[str, Any]) -> None:
 def read_settings(folder: Path) -> dict[str, Any] | None:
     """Read what `open_folder` wrote; None where there is no such file."""
     try:
-        stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        stored = read_json(folder / SETTINGS)
         return stored["settings"] if stored["made_by"] == MADE_BY and isinstance(stored["settings"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -130,15 +132,15 @@ def read_finished(dest: Path) -> dict[str, tuple[SwapRow, ...]]:
     A face's last row is its real picture.
     """
     try:
-        text = (dest / TABLE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = read_text(dest / TABLE)
+        whole = text[: text.rfind("\n") + 1]  # a line that a killed process began
+        rows: dict[str, list[SwapRow]] = defaultdict(list)
+        for cells in csv.reader(io.StringIO(whole, newline="")):
+            if len(cells) == len(COLUMNS) and re.fullmatch(r"\d{1,19}", cells[-1], re.ASCII):
+                row = SwapRow(*cells[:-1], seed=int(cells[-1]))
+                rows[row.target_file].append(row)
+    except (OSError, ValueError, csv.Error):
         return {}
-    whole = text[: text.rfind("\n") + 1]  # a line that a killed process began
-    rows: dict[str, list[SwapRow]] = defaultdict(list)
-    for cells in csv.reader(io.StringIO(whole, newline="")):
-        if len(cells) == len(COLUMNS) and cells[-1].isdecimal():
-            row = SwapRow(*cells[:-1], seed=int(cells[-1]))
-            rows[row.target_file].append(row)
     return {
         target: tuple(own)
         for target, own in rows.items()

@@ -1,0 +1,706 @@
+"""The table of readers: every file that the project reads, with a whole example of it and the function that reads it.
+
+A new function that opens a file needs a row here, or a place in the row that covers it, or a reason in `NEEDS_NO_ROW`:
+`tests/test_readers.py` finds it in the source and fails until it has one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from drawn_faces import draw_face
+from safetensors.torch import save_file
+from sharpstudent.checkpoint.description import read_about
+from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Batch
+from sharpstudent.data.dataset import UnreadableSample
+from sharpstudent.modalities.faces.video import UnreadableVideo
+
+ROOT = Path(__file__).resolve().parents[2]
+REFUSALS = (UserError, UnreadableSample, UnreadableVideo)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A row of the table.
+
+    Attributes:
+        make: Writes a whole file below a folder, and what belongs to it; returns the path that is damaged.
+        read: Reads the file and returns what can be compared.
+        covers: The functions of the source that open it.
+        is_verified: Whether a digest or checksum finds every flip that changes a value.
+        flips: How many bits are flipped, one at a time.
+    """
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], Any]
+    covers: tuple[str, ...]
+    is_verified: bool = False
+    flips: int = 100
+
+
+def make_weights() -> dict[str, torch.Tensor]:
+    return {"head.weight": torch.arange(300.0).reshape(2, 150), "head.bias": torch.ones(2)}
+
+
+def make_checkpoint(folder: Path) -> Path:
+    path = folder / "best_model.pth"
+    save_checkpoint(path, {"model": make_weights()}, about={"architecture": "test", "task": "deepfake"})
+    return path
+
+
+def make_export(folder: Path) -> Path:
+    path = make_checkpoint(folder)
+    export_model(path, {"epoch": 1})
+    return path.with_suffix(".safetensors")
+
+
+def make_index(folder: Path) -> Path:
+    save_file(make_weights(), folder / "a.safetensors")
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": dict.fromkeys(make_weights(), "a.safetensors")}))
+    return path
+
+
+def read_weights(path: Path) -> Any:
+    from sharpstudent.models.weight_files import read_tensors
+
+    return to_plain(read_tensors(path))
+
+
+def read_beside(path: Path) -> Any:
+    read_about(path.with_suffix(""))
+    return to_plain(load_checkpoint(path.with_suffix("")).tensors)
+
+
+def read_whole(path: Path) -> Any:
+    from sharpstudent.models.weight_files import read_inert
+
+    return to_plain(read_inert(path))
+
+
+def read_evaluated(path: Path) -> Any:
+    from sharpstudent.evaluation.model_files import read_tensor_file
+
+    return to_plain(read_tensor_file(path).tensors)
+
+
+def to_plain(value: Any) -> Any:
+    """Tensors and arrays as lists, at any depth, so that `==` compares them; NaN equals NaN."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return [str(value.dtype), list(value.shape), repr(value.tolist())]
+    if isinstance(value, dict):
+        return {str(key): to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(inner) for inner in value]
+    return value
+
+
+def write_json(name: str, content: Any) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / name
+        path.write_text(json.dumps(content))
+        return path
+
+    return make
+
+
+def write_text(name: str, text: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / name
+        path.write_text(text)
+        return path
+
+    return make
+
+
+# --- Configs and runs -----------------------------------------------------------------------------------------------
+
+CONFIG = {"data_source": "labelled", "data_root": "data/labelled", "student": "test_efficientnet", "epoch": 2}
+
+
+def read_config(path: Path) -> Any:
+    from sharpstudent.config.load import read_config_file
+
+    return read_config_file(path)
+
+
+def make_private(folder: Path) -> Path:
+    from sharpstudent.config.stored import PRIVATE_NAME
+
+    return write_json(PRIVATE_NAME, {"paths": [{"key": ["a"], "shown": "x", "path": "/home/x"}]})(folder)
+
+
+def read_private(path: Path) -> Any:
+    from sharpstudent.config import stored
+
+    content = {"a": "x"}
+    stored._restore_private(path.parent, content)
+    return content
+
+
+def read_log(path: Path) -> Any:
+    from sharpstudent.report.logs import LossesLog
+
+    log = LossesLog(path)
+    return [*log.repair(), *log.read()]
+
+
+def read_metrics(path: Path) -> Any:
+    from sharpstudent.report.logs import MetricsFile
+
+    file = MetricsFile(path)
+    return [file.repair(), file.read()]
+
+
+def read_calibrations(path: Path) -> Any:
+    from sharpstudent.train.preflight import temperature
+
+    teacher = SimpleNamespace(calibration=None)
+    found, temperature.find_calibrated = temperature.find_calibrated, lambda *_: {0: teacher}
+    try:
+        temperature.restore_calibrations(None, (), path.parent)  # type: ignore[arg-type]
+    finally:
+        temperature.find_calibrated = found
+    return teacher.calibration
+
+
+def make_table() -> dict[str, np.ndarray]:
+    names = np.array([f"face {i}" for i in range(6)])
+    logits = np.linspace(-1, 1, 12, dtype=np.float32).reshape(6, 2)
+    return {"id": names, "group": names, "logits": logits, "label": np.arange(6) % 2}
+
+
+def make_cached(folder: Path) -> Path:
+    make_cache(folder).save(folder / "key.json", make_table())
+    return folder / "key.json"
+
+
+def make_cache(folder: Path) -> Any:
+    from sharpstudent.train.preflight.table_cache import TableCache
+    from tiny_runs import TinyTask
+
+    return TableCache(folder, "x", torch.device("cpu"), TinyTask(None), lambda _: None)  # type: ignore[arg-type]
+
+
+def read_cached(path: Path) -> Any:
+    found = make_cache(path.parent).load(path)
+    return None if found is None else to_plain(found)
+
+
+def make_tables(folder: Path) -> Path:
+    from sharpstudent.train.preflight.table_cache import save_tables
+
+    save_tables(folder / "tables.json", [make_table()])
+    return folder / "tables.json"
+
+
+def read_tables(path: Path) -> Any:
+    from sharpstudent.train.preflight.table_cache import load_tables
+
+    try:
+        return to_plain(load_tables(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # as documented; its caller goes on
+        raise UserError.about(str(path), str(error)) from None
+
+
+def make_skipped(folder: Path) -> Path:
+    from sharpstudent.core.schedules import Progress
+    from sharpstudent.train.debug.skipped import SkippedSteps
+
+    batch = Batch({"image": torch.ones(2, 3, 4, 4)}, {"label": torch.tensor([0, 1])}, rows={"id": ["a", "b"]})
+    result: Any = SimpleNamespace(reason="the loss is nan")
+    steps = SkippedSteps(folder, 1)
+    line = steps.keep(
+        batch, Progress(1, 0, 1, 1), result, settings={"lr": 1.0, "rho": 0.0, "parts": 1}, capture_state=make_weights
+    )
+    assert "--replay" in line, line
+    return next(steps.folder.glob("epoch_*.pth"))
+
+
+def read_skipped(path: Path) -> Any:
+    from sharpstudent.train.debug.skipped import load_skipped
+
+    found = load_skipped(path)
+    return to_plain([found.batch.inputs, found.batch.targets, dict(found.settings), dict(found.state)])
+
+
+# --- Faces ----------------------------------------------------------------------------------------------------------
+
+
+def make_picture(folder: Path) -> Path:
+    cv2.imwrite(str(folder / "a.png"), draw_face(1, 40)[0])
+    return folder / "a.png"
+
+
+def read_a_picture(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.sources.face import find_copies, read_picture
+
+    return to_plain([read_picture(path), [len(same) for same in find_copies([path, path])]])
+
+
+def make_landmarks(folder: Path) -> Path:
+    np.save(folder / "a.npy", draw_face(1, 40)[1][None])
+    return folder / "a.npy"
+
+
+def read_the_landmarks(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.sources.face import read_landmarks
+
+    return to_plain(read_landmarks(path, np.zeros((40, 40, 3), np.uint8)))
+
+
+def make_kept_crop(folder: Path) -> Path:
+    image, points = draw_face(1, 40)
+    np.savez(folder / "a.npz", image=image, landmarks=points.astype(np.float32), boxes=np.ones((1, 4), np.float32))
+    return folder / "a.npz"
+
+
+def read_kept_crop(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.sources.face_crops import CropFile
+
+    return to_plain(list(vars(CropFile(path, Path("photo.jpg")).load()).values()))
+
+
+def make_photo_folder(folder: Path) -> Path:
+    return make_picture(folder)
+
+
+def read_photo_digest(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
+
+    FaceCrops(image_size=32, folder=path.parent / "crops")._file_of(path)
+    return "a digest"
+
+
+def make_manifest(folder: Path) -> Path:
+    from made_rows import make_rows
+    from sharpstudent.tasks.deepfake.dataset.manifest import write_manifest
+
+    about = {"key": "a", "fingerprint": "f", "frames_read": 1, "frames_with_face": 1, "rejected": []}
+    write_manifest(folder / "manifest.arrow", make_rows(12), about)
+    return folder / "manifest.arrow"
+
+
+def read_manifest(path: Path) -> Any:
+    from made_rows import describe_row
+    from sharpstudent.tasks.deepfake.sources.manifest import open_manifest
+
+    found = open_manifest(path)
+    return [found.about, *(repr(describe_row(row)) for row in found)]
+
+
+def read_a_part(path: Path) -> Any:
+    from made_rows import describe_row
+    from sharpstudent.tasks.deepfake.prepare.parts import read_part
+
+    return [repr(describe_row(row)) for row in read_part(path)[0]]
+
+
+def read_crop(path: Path) -> Any:
+    """A crop of a file of its own, by the size and checksum that a manifest has of it."""
+    from sharpstudent.tasks.deepfake.dataset.shards import BrokenCrop, read_crop_bytes
+
+    try:
+        return read_crop_bytes(path, offset=0, size=5000, crc32=0xD0C58999)
+    except BrokenCrop as error:
+        raise UserError.about(str(path), str(error)) from None
+
+
+def make_crop(folder: Path) -> Path:
+    (folder / "a.png").write_bytes(bytes(range(250)) * 20)
+    return folder / "a.png"
+
+
+def make_shard(folder: Path) -> Path:
+    from sharpstudent.tasks.deepfake.dataset.shards import write_shard
+
+    write_shard(folder / "a.tar", [("clip/0_0.png", b"x" * 700), ("clip/1_0.png", b"y" * 700)])
+    return folder / "a.tar"
+
+
+def read_shard(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.dataset.shards import check_shard
+
+    check_shard(path)
+    with tarfile.open(path) as tar:
+        return len(tar.getnames())
+
+
+def make_swaps(folder: Path) -> Path:
+    from sharpstudent.tasks.deepfake.swaps.folder import TABLE, SwapRow, write_table
+
+    (folder / "real").mkdir()
+    (folder / "real/a.png").write_bytes(b"x")
+    write_table(folder, [SwapRow("real/a.png", "real", "", "", "ann", "", "a.png", "", 1)])
+    return folder / TABLE
+
+
+def read_the_swaps(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.evaluation.crops_set import read_swaps
+    from sharpstudent.tasks.deepfake.swaps.folder import read_finished
+
+    return repr([read_swaps(path.parent), read_finished(path.parent)])
+
+
+def read_swap_settings(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.swaps.folder import read_settings
+
+    return read_settings(path.parent)
+
+
+def read_the_preparation(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.prepare.destination import read_preparation
+
+    return read_preparation(path.parent)
+
+
+def read_the_finished(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.prepare.finished import read_finished
+
+    return repr(read_finished(path.parent))
+
+
+def read_list(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.layouts.ffpp import read_video_numbers
+    from sharpstudent.tasks.deepfake.layouts.listing import peek
+
+    return [peek(path), read_video_numbers(path)]
+
+
+def read_labels(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.layouts.listing import read_json_object
+
+    return read_json_object(path, form="an object")
+
+
+def make_people(folder: Path) -> Path:
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(b"x")
+    return write_text("faces.csv", "path,person\na.jpg,ann\nb.jpg,bob\n")(folder)
+
+
+def read_people(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.layouts.listing import read_table
+    from sharpstudent.tasks.deepfake.layouts.own_files import find_table
+    from sharpstudent.tasks.deepfake.sources.photos import read_photos
+
+    read_table(path, form="a table")
+    with contextlib.suppress(UserError):  # it names photos that are not there
+        find_table(path, 0)
+    return repr(read_photos(path, remedy="mend it")[0])
+
+
+def read_celebdf_list(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.layouts import celebdf
+    from sharpstudent.tasks.deepfake.layouts.clip import ClipCollector
+
+    return celebdf._read_test_list(path, ClipCollector(path.parent, "x"))
+
+
+def make_video(folder: Path) -> Path:
+    from made_videos import write_counting_video
+
+    return write_counting_video(folder / "a.avi", 5)
+
+
+def read_video(path: Path) -> Any:
+    from sharpstudent.modalities.faces.video import sample_video
+
+    return sample_video(path, 3, lambda _, image: image.shape).frames
+
+
+def make_detector(folder: Path) -> Path:
+    path = folder / "detector.onnx"
+    path.write_bytes((ROOT / "weights/face_detection_yunet_2023mar.onnx").read_bytes())
+    from sharpstudent.core.io import compute_sha256
+
+    entry = {"file": path.name, "sha256": compute_sha256(path)}
+    (folder / "MANIFEST.json").write_text(json.dumps({"files": [entry]}))
+    return path
+
+
+def read_detector(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.sources import face_crops
+
+    before = face_crops.DETECTOR_FILE, face_crops.MESH_FILE
+    face_crops.DETECTOR_FILE = face_crops.MESH_FILE = path
+    try:
+        face_crops.check_model_files()
+    finally:
+        face_crops.DETECTOR_FILE, face_crops.MESH_FILE = before
+    return "whole"
+
+
+def read_list_of_models(path: Path) -> Any:
+    from sharpstudent.core.archive import verify
+
+    return verify(path.with_name("detector.onnx"))
+
+
+def make_onnx(folder: Path) -> Path:
+    import onnx
+    from onnx import TensorProto, helper
+
+    takes = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 4, 4])
+    gives = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 48])
+    graph = helper.make_graph([helper.make_node("Flatten", ["image"], ["logits"])], "g", [takes], [gives])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "a.onnx")
+    return folder / "a.onnx"
+
+
+def read_onnx(path: Path) -> Any:
+    from sharpstudent.evaluation.onnx import count_weights, read_graph
+
+    found = read_graph(path, device=torch.device("cpu"))
+    return [found.input_name, found.output_name, found.side, count_weights(path)]
+
+
+def read_task_of_model(path: Path) -> Any:
+    from sharpstudent.evaluation.command_line import _read_task
+
+    return _read_task(str(path))[1]
+
+
+def read_timm(path: Path) -> Any:
+    from sharpstudent.models.weight_files import read_timm_config
+
+    return read_timm_config(path.with_name("model.safetensors"))
+
+
+VERIFIED = (
+    "core/archive.py:_verify_pth", "core/archive.py:has_whole_records", "core/archive.py:_read_start",
+    "core/archive.py:check_readable", "core/archive.py:_has_end",
+    "core/archive.py:_claims_more", "core/archive.py:load_plain", "core/archive.py:_is_other_pickle",
+    "core/archive.py:_list_packed", "core/archive.py:compute_contents",
+    "core/io.py:compute_sha256",
+)  # fmt: skip
+TIMM = {"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 224, 224], "mean": [0.5, 0.5, 0.5]}}
+FINISHED = {"key": "a", "counts": {"rows": 1}}
+
+READERS: dict[str, Reader] = {
+    "checkpoint, its digest beside it": Reader(make_checkpoint, read_weights, VERIFIED, is_verified=True),
+    "checkpoint, by the evaluation": Reader(
+        make_checkpoint, read_evaluated, ("checkpoint/store.py:render_model",), is_verified=True
+    ),
+    "checkpoint, none of whose objects is built": Reader(
+        make_checkpoint, read_whole, ("models/weight_files.py:read_inert",), is_verified=True
+    ),
+    "JSON beside a checkpoint": Reader(
+        lambda folder: make_checkpoint(folder).with_name("best_model.pth.json"),
+        read_beside,
+        ("core/archive.py:read_record",),
+        is_verified=True,  # whatever it says, no tensor changes
+    ),
+    "safetensors of this program": Reader(
+        make_export,
+        read_evaluated,
+        (
+            "core/archive.py:_verify_safetensors", "core/archive.py:_refuse_cut_off",
+            "models/weight_files.py:read_safetensors", "evaluation/model_files.py:_read_metadata",
+            "checkpoint/store.py:export_model",
+        ),
+        is_verified=True,
+    ),
+    "index of safetensors": Reader(make_index, read_weights, ("models/weight_files.py:_read_shards",)),
+    "config.json of a timm model": Reader(
+        write_json("config.json", TIMM), read_timm, ("models/weight_files.py:read_timm_config",)
+    ),
+    "task of a model on the command line": Reader(
+        make_export, read_task_of_model, ("evaluation/command_line.py:_read_metadata",)
+    ),
+    "ONNX": Reader(
+        make_onnx,
+        read_onnx,
+        (
+            "evaluation/onnx.py:_start_session", "evaluation/onnx.py:_find_beside", "evaluation/onnx.py:count_weights",
+            "evaluation/onnx.py:_compute_digest",
+        ),
+    ),
+    "face detector and mesh": Reader(
+        make_detector,
+        read_detector,
+        (
+            "core/archive.py:_verify_listed", "modalities/faces/detect.py:FaceDetector.__init__",
+            "modalities/faces/landmarks.py:LandmarkMesh.__init__",
+            "tasks/deepfake/prepare/crop_clip.py:load_networks", "tasks/deepfake/swaps/run.py:_describe",
+        ),
+        is_verified=True,
+    ),
+    "list of fetched files": Reader(
+        lambda folder: make_detector(folder).with_name("MANIFEST.json"),
+        read_list_of_models,
+        ("core/archive.py:_find_listed_digest",),
+    ),
+    "config": Reader(write_json("config.json", CONFIG), read_config, ("config/load.py:_read_text",)),
+    "private.json of a run": Reader(make_private, read_private, ("config/stored.py:_restore_private",)),
+    "losses.logs": Reader(
+        write_text("losses.logs", "Epoch 1/2 | a\n# note\n"),
+        read_log,
+        ("report/logs.py:LossesLog.read", "report/logs.py:LossesLog.repair"),
+    ),
+    "metrics.csv": Reader(
+        write_text("metrics.csv", "epoch,a\n1,0.5\n2,0.25\n"), read_metrics, ("report/logs.py:MetricsFile._read_table",)
+    ),
+    "preflight.json": Reader(
+        write_json("preflight.json", {"rows": [{}, {"calibration": 1.5}]}),
+        read_calibrations,
+        ("train/preflight/temperature.py:restore_calibrations",),
+    ),
+    "preflight cache": Reader(
+        make_cached, read_cached, ("train/preflight/table_cache.py:TableCache.load",), is_verified=True
+    ),
+    "tables of a preflight": Reader(make_tables, read_tables, ("train/preflight/table_cache.py:load_tables",)),
+    "skipped batch": Reader(
+        make_skipped,
+        read_skipped,
+        (
+            "train/debug/skipped.py:load_skipped", "train/debug/skipped.py:_is_whole",
+            "train/debug/skipped.py:SkippedSteps.keep",
+        ),
+        is_verified=True,
+    ),
+    "picture": Reader(
+        make_picture,
+        read_a_picture,
+        (
+            "tasks/deepfake/sources/face.py:read_picture", "tasks/deepfake/sources/face.py:_check_pixels",
+            "tasks/deepfake/sources/face.py:find_copies", "tasks/deepfake/evaluation/crops_set.py:_compute_crc32",
+            "tasks/deepfake/prepare/crop_frame.py:_reuse_file", "tasks/deepfake/swaps/faces.py:FaceFinder._find_one",
+        ),
+    ),
+    "photo whose face is kept": Reader(
+        make_photo_folder, read_photo_digest, ("tasks/deepfake/sources/face_crops.py:FaceCrops._file_of",)
+    ),
+    "landmarks and boxes": Reader(
+        make_landmarks,
+        read_the_landmarks,
+        ("tasks/deepfake/sources/face.py:read_array", "tasks/deepfake/sources/face.py:parse_array"),
+    ),
+    "kept crop": Reader(
+        make_kept_crop, read_kept_crop, ("tasks/deepfake/sources/face_crops.py:CropFile.load",), is_verified=True
+    ),
+    "manifest": Reader(
+        make_manifest,
+        read_manifest,
+        (
+            "tasks/deepfake/dataset/manifest.py:Manifest._map", "tasks/deepfake/sources/manifest.py:open_manifest",
+            "tasks/deepfake/prepare/finished.py:is_complete", "tasks/deepfake/prepare/packing.py:_open_if_packed",
+        ),
+        is_verified=True,
+    ),
+    "part of a preparation": Reader(
+        make_manifest,
+        read_a_part,
+        ("tasks/deepfake/prepare/parts.py:read_part", "tasks/deepfake/prepare/destination.py:_name_clip"),
+        is_verified=True,
+    ),
+    "crop of a manifest": Reader(
+        make_crop,
+        read_crop,
+        ("tasks/deepfake/dataset/shards.py:read_crop_bytes", "tasks/deepfake/prepare/packing.py:_read"),
+        is_verified=True,
+    ),
+    "shard": Reader(
+        make_shard,
+        read_shard,
+        ("tasks/deepfake/dataset/shards.py:check_shard", "tasks/deepfake/dataset/shards.py:_find_refused"),
+    ),
+    "swaps.csv": Reader(
+        make_swaps,
+        read_the_swaps,
+        (
+            "tasks/deepfake/evaluation/crops_set.py:read_swaps", "tasks/deepfake/swaps/folder.py:read_finished",
+        ),
+    ),
+    "settings of swaps": Reader(
+        write_json("swaps.json", {"made_by": "make_swaps.py", "settings": {"a": 1}}),
+        read_swap_settings,
+        ("tasks/deepfake/swaps/folder.py:read_settings",),
+    ),
+    "preparation.json": Reader(
+        write_json("preparation.json", {"made_by": "prepare_faces.py", "settings": {"a": 1}}),
+        read_the_preparation,
+        ("tasks/deepfake/prepare/destination.py:read_preparation",),
+    ),
+    "record of a finished preparation": Reader(
+        write_json(".finished.json", FINISHED), read_the_finished, ("tasks/deepfake/prepare/finished.py:read_finished",)
+    ),
+    "list of a data set": Reader(
+        write_json("train.json", [["000", "003"], ["001", "002"]]),
+        read_list,
+        (
+            "tasks/deepfake/layouts/listing.py:read_json", "tasks/deepfake/layouts/ffpp.py:read_video_numbers",
+            "tasks/deepfake/layouts/listing.py:peek",
+        ),
+    ),
+    "labels of a data set": Reader(
+        write_json("metadata.json", {"a.mp4": {"label": "REAL", "split": "train"}}),
+        read_labels,
+        ("tasks/deepfake/layouts/listing.py:read_json_object",),
+    ),
+    "table of photos": Reader(
+        make_people,
+        read_people,
+        (
+            "tasks/deepfake/layouts/listing.py:read_csv", "tasks/deepfake/layouts/listing.py:read_table",
+            "tasks/deepfake/layouts/own_files.py:find_table",
+        ),
+    ),
+    "test list of Celeb-DF": Reader(
+        write_text("List_of_testing_videos.txt", "1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id0_id1_0000.mp4\n"),
+        read_celebdf_list,
+        ("tasks/deepfake/layouts/celebdf.py:_read_test_list",),
+    ),
+    "video": Reader(
+        make_video,
+        read_video,
+        (
+            "modalities/faces/video.py:_check_file", "modalities/faces/video.py:OpenCvStream.__init__",
+            "modalities/faces/video.py:PyAvStream.__init__", "modalities/faces/video.py:TorchcodecStream.__init__",
+        ),
+        flips=30,
+    ),
+}  # fmt: skip
+
+NEEDS_NO_ROW: dict[str, str] = {
+    **dict.fromkeys(
+        ("core/files.py:open_plain", "core/files.py:check_plain", "core/files.py:read_plain", "core/files.py:read_text",
+         "core/files.py:read_json"),
+        "what the rows read through; tests/core/test_files.py",
+    ),
+    **dict.fromkeys(("core/io.py:_open", "core/io.py:sync_to_disk"), "a lock, or a file that was just written"),
+    "core/errors.py:_drop_output": "the null device",
+    "core/fetch.py:fetch_package_members": "a digest of a file that is fetched again where it differs",
+    "core/fetch.py:_read_members": "an archive that pip fetched; each member is compared with its sha256",
+    "evaluation/cost_child.py:_read_bytes": "/proc, of this very process",
+    "report/environment.py:_read_cpu_model": "/proc",
+    "registry.py:_read_builtin": "pyproject.toml of this very checkout",
+    "fetch_models.py:main": "weights/MANIFEST.json of this very checkout",
+    "models/weight_files.py:main": "through read_inert, and a digest",
+    "evaluation/load_model.py:_open_tensors": "a digest of a file that was verified",
+    "evaluation/opened.py:open_checkpoint": "a digest of a file that was verified",
+    "modalities/faces/corruptions.py:_decode": "pictures that the program encoded itself, in memory",
+    "tasks/deepfake/prepare/pool.py:_silence_decoders": "the null device",
+    **dict.fromkeys(
+        ("evaluation/evaluate.py:evaluate_models", "tasks/deepfake/evaluation/mistakes.py:_load",
+         "tasks/deepfake/evaluation/run_validation.py:ValidationSet.describe",
+         "tasks/deepfake/evaluation/run_validation.py:open_validation"),
+        "`open` of a data set of an evaluation, whose files have rows",
+    ),
+    **dict.fromkeys(
+        ("evaluation/tables.py:find_config", "evaluation/tables.py:read_run_config"), "through the reader of configs"
+    ),
+}  # fmt: skip
