@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import unicodedata
@@ -109,3 +110,25 @@ def test_other_absolute_paths_keep_their_last_part_only(line: str, shown: str) -
 @pytest.mark.usefixtures("alice")
 def test_a_folder_that_has_the_users_name_is_not_named() -> None:
     assert PathHider("/data/alice").word("/data/alice") == "…"
+
+
+PACKAGE = SOURCE_FOLDER / "lib" / "sharpstudent"
+# Where text goes to a terminal, and why it holds no name as it is on the disk.
+PRINTING = {
+    "core/errors.py": "a message, made printable as a whole",
+    "evaluation/cost_child.py": "a number, to the parent process",
+    "report/console.py": "print_line itself",
+    "evaluation/renderer.py": "tables, whose names are cleaned",
+    "tasks/deepfake/evaluation/assemble.py": "tables, whose names are cleaned",
+    "tasks/deepfake/prepare/describe_tables.py": "a table, into text that is printed by print_line",
+}
+
+
+def test_nothing_is_printed_past_the_function_that_makes_names_printable() -> None:
+    found: dict[str, list[int]] = {}
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            name = getattr(getattr(node, "func", None), "attr", getattr(getattr(node, "func", None), "id", ""))
+            if isinstance(node, ast.Call) and name == "print" and "printable" not in ast.dump(node):
+                found.setdefault(file.relative_to(PACKAGE).as_posix(), []).append(node.lineno)
+    assert {place: lines for place, lines in found.items() if place not in PRINTING} == {}

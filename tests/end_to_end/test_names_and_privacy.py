@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sharpstudent.config.stored import PRIVATE_NAME
+from sharpstudent.report import page
 from workplace import STAGE_1, STAGE_2, TINY, Ended, Workplace
 
 PRIVATE = ("alice-the-user", "host-of-alice")
@@ -35,6 +36,9 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("USER", "alice-the-user")
         patch.setenv("LOGNAME", "alice-the-user")
         patch.setattr(socket, "gethostname", lambda: "host-of-alice")
+        patch.setattr(
+            page, "render_png", lambda chart: b""
+        )  # pixels, which take most of the time; the page has the text
         write_data(data)
         place = Workplace(home)
         absolute = {

@@ -36,6 +36,7 @@ from sharpstudent.config.stored import (
 from sharpstudent.config.terms import list_terms
 from sharpstudent.core.arguments import SHARED, Parser, add_option, expand_path, read_path
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.naming import printable_lines
 
 __all__ = [
     "CommandLine",
@@ -113,7 +114,7 @@ def read_command_line(argv: Sequence[str], *, stage: Stage, find_task: FindTask)
     """
     command = parse_command_line(argv, stage=stage, find_task=find_task)
     if command.print_config:
-        print(print_resolved(command.config))
+        print(printable_lines(print_resolved(command.config)))
         raise SystemExit(0)
     return command
 

@@ -53,7 +53,10 @@ class Samples(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """The name of a sample for users: its path, where it has one."""
+        """The name of a sample for users: its path below the data's folder, where it has one.
+
+        It goes into logs and reports, which are passed on. `core.naming.name_file` makes such a name.
+        """
 
     @abstractmethod
     def group(self, index: int) -> str:

@@ -29,6 +29,7 @@ from sharpstudent.core.archive import check_tensors, find_file, is_safetensors, 
 from sharpstudent.core.errors import UserError, exit_codes
 from sharpstudent.core.files import read_json
 from sharpstudent.core.io import compute_sha256, write_bytes_atomically
+from sharpstudent.core.naming import printable_lines
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "net", "network", "params", "weights")
 PREFIXES = ("module.", "net.", "model.", "student.", "backbone.", "efficientnet.")
@@ -414,7 +415,8 @@ def main() -> None:
     content = save({key: tensor.contiguous().clone() for key, tensor in tensors.items()})
     about = {"format": "pt", "source": path.name, "source_sha256": compute_sha256(path)}
     write_bytes_atomically(read.out, seal_safetensors(content, about))
-    print("\n".join([*notes, f"wrote {read.out}: {len(tensors)} tensors of {path.name}; nothing in it was run"]))
+    lines = [*notes, f"wrote {read.out}: {len(tensors)} tensors of {path.name}; nothing in it was run"]
+    print(printable_lines("\n".join(lines)))
 
 
 if __name__ == "__main__":
