@@ -294,6 +294,24 @@ def test_videos_are_scored_by_the_rules_of_the_options(place: Workplace, tmp_pat
     assert "top1frames" in results["protocol"]["videos"]
 
 
+def test_errors_by_the_columns_of_a_table_are_in_the_results(place: Workplace, tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("person,sex,age\n" + "".join(f"person_{n:02d},{'mf'[n % 2]},{20 + n}\n" for n in range(3)))
+    out = tmp_path / "out"
+    words = ("--data", "data/other", "--crops", "--out", str(out), *FAST)
+    assert_done(place.call(EVALUATE, name_run(place, "second"), *words, "--by", "sex,age", "--by-table", str(table)))
+    sex, age = read_results(out)["models"][0]["by_group"]
+    assert [group["value"] for group in sex["groups"]] == ["f", "m"]
+    assert len(age["groups"]) == 3
+    assert sex["without"] > 0
+    refused = place.call(EVALUATE, name_run(place, "second"), *words, "--by", "sex")
+    assert refused.code == 2
+    assert "--by-table people.csv" in refused.err
+    refused = place.call(EVALUATE, name_run(place, "second"), *words, "--by", "hat", "--by-table", str(table))
+    assert refused.code == 2
+    assert "lacks the column hat" in refused.err
+
+
 def test_a_report_replaces_an_earlier_one_and_is_never_written_among_other_files(place: Workplace, out: Path) -> None:
     words = ("--data", "data/other", "--crops", "--out", str(out), *FAST)
     assert_done(place.call(EVALUATE, name_run(place, "second"), name_run(place, "first"), *words))

@@ -108,6 +108,43 @@ def compute_paired(
     return _estimate(metric, sides, rounds, level, seed, group_unit)
 
 
+def compute_gap(
+    values: NDArray[np.float64],
+    is_second: NDArray[np.bool_],
+    groups: NDArray[Any],
+    *,
+    rounds: int = 1000,
+    level: float = LEVEL,
+    seed: int = SEED,
+    group_unit: str = "group",
+) -> Estimate:
+    """Compute the mean of some rows minus that of others, such as the error rates of two parts of a data set.
+
+    Args:
+        values: A share for each row (N,), 0 to 1.
+        is_second: Which rows are subtracted (N,); both kinds must occur.
+        groups: The group of each row (N,); a group may have rows of both kinds.
+        rounds: How many resamples are drawn.
+        level: The confidence, 0 to 1.
+        seed: The seed of the draws.
+        group_unit: What notes call a group.
+
+    Returns:
+        The difference with its interval.
+    """
+    _, group_of = number_names(groups.tolist())
+    value = float(values[~is_second].mean() - values[is_second].mean())
+    strata = find_strata(group_of, is_second)
+    first, second = (build_mean(np.where(rows, values, np.nan), group_of) for rows in (~is_second, is_second))
+    if min(map(len, strata)) < 2:
+        return Estimate(value, note=f"no interval: fewer than two {plural(group_unit)} in a part")
+    draws = resample(
+        lambda counts: first(counts) - second(counts), group_of, rounds=rounds, seed=seed, must_hold=strata
+    )
+    sampling = count_sampling(group_of, strata, group_unit)
+    return find_difference(value, draws, sampling, bounds=SHARE, level=level, sign=-1.0)
+
+
 def resample(
     on_block: OnBlock,
     group_of: NDArray[np.int64],

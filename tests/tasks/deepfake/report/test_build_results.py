@@ -8,17 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sharpstudent.metrics.binary import compute_auc, to_logits
+from sharpstudent.metrics.bootstrap import compute_gap
 from sharpstudent.metrics.calibration import compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import number_names
 from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, ScoredFrames, aggregate, join_frames
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
+from sharpstudent.tasks.deepfake.report.decisions import describe_group_errors
 from sharpstudent.tasks.deepfake.report.from_frames import (
     build_comparisons,
     build_drawings,
+    build_group_errors,
     build_metrics,
     choose_rules,
 )
-from sharpstudent.tasks.deepfake.report.results import CalibrationResult, OperatingPointResult
+from sharpstudent.tasks.deepfake.report.metric_tables import build_group_tables
+from sharpstudent.tasks.deepfake.report.results import CalibrationResult, ModelResult, OperatingPointResult
 
 ROUNDS = 40
 
@@ -166,3 +170,74 @@ def test_one_person_gives_a_difference_without_an_interval_and_says_why() -> Non
     assert frame.difference.low is None
     assert frame.p_value is None
     assert "fewer than two people" in (frame.difference.note or "")
+
+
+def make_people(women: float, men: float, *, people: int = 20, each: int = 8) -> ScoredFrames:
+    """Reals and fakes of women and men; these shares of the reals of each are called fake, all fakes are found."""
+    rng = np.random.default_rng(0)
+    sex = np.repeat(["f", "m"], people * each)
+    person = np.repeat(np.arange(2 * people), each)
+    real = np.where(rng.random(len(sex)) < np.where(sex == "f", women, men), 1.0, -1.0)
+    names = [f"{kind}/{row}" for kind in ("real", "fake") for row in range(len(sex))]
+    return ScoredFrames(
+        np.concatenate([real, np.ones(len(sex))]),
+        np.repeat([0, 1], len(sex)),
+        names,
+        names,
+        [f"{one}{number}" for one, number in zip(sex, person, strict=True)] * 2,
+        ["set"] * len(names),
+        [""] * len(sex) + ["swap"] * len(sex),
+    )
+
+
+def test_errors_by_group_have_rates_intervals_and_the_largest_difference() -> None:
+    frames = make_people(0.05, 0.4)
+    sex = [name[0] if number % 16 else "" for number, name in enumerate(frames.groups)]
+    (errors,) = build_group_errors(frames, {"sex": sex}, None)
+    assert (errors.column, errors.threshold, errors.without) == ("sex", "half", 40)
+    women, men = errors.groups
+    rows = np.flatnonzero((np.array(sex) == "m") & (frames.labels == 0))
+    assert men.bpcer.value == np.mean(frames.margins[rows] >= 0)
+    assert (men.value, men.people, men.real, men.fake) == ("m", 20, 150, 150)
+    assert women.bpcer.high < men.bpcer.low
+    assert men.apcer.value == 0.0
+    assert men.apcer.high == pytest.approx(1 - 0.05 ** (1 / 20))
+    reals, fakes = errors.gaps
+    assert (reals.rate, reals.higher, reals.lower) == ("bpcer", "m", "f")
+    assert reals.difference.value == pytest.approx(men.bpcer.value - women.bpcer.value)
+    assert reals.difference.low > 0
+    assert fakes.difference.value == 0.0
+    assert fakes.difference.low < 0 < fakes.difference.high
+    model = ModelResult(name="m", file="f", sha256=None, architecture=None, image_size=None, by_group=(errors,))
+    (table,) = build_group_tables([model])
+    assert [group.title for group in table.groups] == ["f", "m"]
+    assert [len(group.rows) for group in table.groups] == [2, 2]
+
+
+def test_the_largest_of_many_differences_gets_the_level_of_as_many_intervals() -> None:
+    frames = make_people(0.2, 0.2)
+    by_two = [name[0] for name in frames.groups]
+    by_six = [f"{name[0]}{int(name[1:]) % 3}" for name in frames.groups]
+    two, six = build_group_errors(frames, {"two": by_two, "six": by_six}, None)
+    for errors, level in ((two, 0.95), (six, 1 - 0.05 / 15)):
+        gap = errors.gaps[0]
+        rows = [n for n, label in enumerate(frames.labels) if label == 0]
+        values = by_two if errors is two else by_six
+        rows = [n for n in rows if values[n] in (gap.higher, gap.lower)]
+        wrong = (frames.margins[rows] >= 0).astype(float)
+        is_lower = np.array([values[n] == gap.lower for n in rows])
+        expected = compute_gap(wrong, is_lower, np.array([frames.groups[n] for n in rows]), level=level)
+        assert (gap.difference.low, gap.difference.high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert six.gaps[0].difference.low < 0
+
+
+def test_of_too_few_people_no_group_is_said_to_be_worse_and_without_a_column_that_nothing_was_measured() -> None:
+    frames = make_people(0.05, 0.9, people=4)
+    errors = build_group_errors(frames, {"sex": [name[0] for name in frames.groups]}, None)
+    model = ModelResult(name="m", file="f", sha256=None, architecture=None, image_size=None, by_group=errors)
+    line = describe_group_errors(model)[0]
+    assert "cannot be told, it rests on" in line
+    assert "largest difference in reals called fake" in line
+    assert describe_group_errors(model.model_copy(update={"by_group": ()})) == [
+        "Whether it errs more often on some groups of people than on others was not measured (--by COLUMN measures it)."
+    ]

@@ -23,6 +23,7 @@ from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_less
 from sharpstudent.report.page import FIGURE_FILES, remove_earlier
 from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
+from sharpstudent.tasks.deepfake.evaluation.datasets import read_groups
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames, join_frames
 from sharpstudent.tasks.deepfake.report.card import render_model_card
@@ -31,6 +32,7 @@ from sharpstudent.tasks.deepfake.report.from_frames import (
     ROUNDS,
     build_comparisons,
     build_drawings,
+    build_group_errors,
     build_metrics,
     choose_rules,
 )
@@ -136,6 +138,7 @@ def _describe_model(
         calibration=calibration,
         cost=measured.costs[number] if is_opened else None,
         robustness=measured.robustness.get(model.name, ()),
+        by_group=build_group_errors(frames, read_groups(request)(frames), calibration, rounds=request.rounds),
         notes=(without,) if calibration is None and session.run is None else (),
     )
 

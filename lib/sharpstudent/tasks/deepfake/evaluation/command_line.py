@@ -9,9 +9,10 @@ import math
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, get_args
 
-from sharpstudent.core.arguments import add_option, fill, read_number
+from sharpstudent.core.arguments import add_option, fill, read_number, read_path
 from sharpstudent.core.errors import Problem, ProblemList, UserError
 from sharpstudent.evaluation.command_line import (
     COMPARE,
@@ -43,6 +44,8 @@ class FaceRequest(EvaluationRequest):
         robustness_faces: How many faces are drawn to measure robustness; None for all.
         heat_maps: Whether the worst mistakes are shown with heat maps.
         rules: The names of the rules that score videos, as in `frames.Aggregation`.
+        by: The columns by whose values errors are counted.
+        by_table: The table that holds these columns; None where --by is not given, or --data is that table.
     """
 
     choices: DataChoices = field(default_factory=DataChoices)
@@ -53,6 +56,8 @@ class FaceRequest(EvaluationRequest):
     robustness_faces: int | None = 1000
     heat_maps: bool = False
     rules: tuple[str, ...] = ("mean", "max", "top10")
+    by: tuple[str, ...] = ()
+    by_table: Path | None = None
 
 
 def assign_model_options(read: Namespace, models: Sequence[ModelRequest]) -> tuple[ModelRequest, ...]:
@@ -187,6 +192,10 @@ def _add_evaluation_options(group: Any) -> None:
     text = "faces drawn for --robustness (%(default)s; 0: all)"
     most = read_number(int, 0, 10_000_000)
     add("--robustness-faces", metavar="N", type=most, default=default.robustness_faces, help=text)
+    text = "count errors by the values of these columns, such as sex,age,skin_tone"
+    add("--by", metavar="COLUMN[,COLUMN]", nargs="+", default=[], help=text)
+    text = "CSV with them, and with person, clip or sample (as in scores.csv; default: the CSV of --data)"
+    add("--by-table", metavar="CSV", type=read_path, help=text)
     add("--heat-maps", action="store_true", help="Grad-CAM over the worst mistakes (extra `heatmaps`)")
     add_rounds(group)
 
@@ -228,4 +237,5 @@ def parse_request(argv: Sequence[str], *, script: str) -> FaceRequest:
         robustness=None if read.robustness is None else tuple(name for name in read.robustness if name != "all"),
         robustness_faces=read.robustness_faces or None,
         rules=tuple(dict.fromkeys(read.rules)),
+        by=tuple(dict.fromkeys(name.strip() for word in read.by for name in word.split(",") if name.strip())),
     )

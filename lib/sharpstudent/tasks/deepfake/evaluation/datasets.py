@@ -24,11 +24,12 @@ from sharpstudent.tasks.deepfake.evaluation.calibration import check_storable
 from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set, read_folder_set
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, LabelledFaceSet
-from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation
+from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames
 from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
 from sharpstudent.tasks.deepfake.evaluation.robustness import choose_corruptions
 from sharpstudent.tasks.deepfake.evaluation.run_validation import open_validation
 from sharpstudent.tasks.deepfake.evaluation.set_request import DataChoices, SetRequest, find_folder, name_folder
+from sharpstudent.tasks.deepfake.layouts.listing import read_table
 from sharpstudent.tasks.deepfake.sources.manifest import CLASSES
 from sharpstudent.tasks.deepfake.swaps.folder import TABLE
 
@@ -149,6 +150,57 @@ def _check_both_classes(sets: Sequence[LabelledFaceSet]) -> None:
     )
 
 
+KEYS = {"sample": "sample_ids", "clip": "clip_ids", "person": "groups"}  # columns of a table of --by, and of frames
+
+
+def read_groups(request: FaceRequest) -> Callable[[ScoredFrames], dict[str, list[str]]]:
+    """Read the columns of --by.
+
+    Args:
+        request: The command line.
+
+    Returns:
+        A function of scored frames (N,) that returns the values of each column (N,), "" where nothing is known.
+
+    Raises:
+        UserError: For columns without a table, and for a table without these columns or without a column to join by.
+    """
+    if not request.by:
+        return lambda _: {}
+    tables_of_data = [one.path for one in request.data if one.path.suffix.lower() == ".csv"]
+    path = request.by_table or (tables_of_data[0] if tables_of_data else None)
+    form = f"a CSV with person, clip or sample, and {', '.join(request.by)}"
+    if path is None:
+        raise UserError.about("--by", "names columns, but no table has them", form, remedy="--by-table people.csv")
+    found, rows = read_table(path, form=form, remedy=f"expected: {form}")
+    key = next((name for name in KEYS if name in found), None)
+    missing = [name for name in request.by if name not in found]
+    if key is None or missing:
+        what = f"lacks the column {' and '.join(missing)}" if missing else "has no column to join by"
+        remedy = "name its columns in --by" if missing else "add the column person"
+        raise UserError.about(str(path), what, form, ", ".join(found), remedy=remedy)
+    value_of: dict[str, dict[str, str]] = {}
+    for line, row in rows:
+        values = {name: row.get(name, "").strip() for name in request.by}
+        if value_of.setdefault(row[key], values) != values:
+            got = f"{value_of[row[key]]} and {values}"
+            raise UserError.about(f"{path}, line {line}", f"says two things of {row[key]}", got=got, remedy="mend it")
+
+    def join(frames: ScoredFrames) -> dict[str, list[str]]:
+        names: Sequence[str] = getattr(frames, KEYS[key])
+        if not any(name in value_of for name in names):
+            raise UserError.about(
+                str(path),
+                f"speaks of no {key} of the evaluated data",
+                expected=f"names such as {', '.join(list(dict.fromkeys(names))[:3])}",
+                got=", ".join(list(value_of)[:3]) or "no row",
+                remedy="take the names of scores.csv",
+            )
+        return {name: [value_of.get(one, {}).get(name, "") for one in names] for name in request.by}
+
+    return join
+
+
 def check_request(session: Session) -> None:
     """Raise UserError for options that the opened models cannot meet."""
     request = session.request
@@ -158,6 +210,7 @@ def check_request(session: Session) -> None:
     _check_rules(request.rules)
     if request.robustness is not None:
         choose_corruptions(request.robustness, lambda _: None)
+    read_groups(request)
 
 
 def open_data(session: Session, config: RunConfig | None) -> tuple[list[FaceSet], list[LabelledFaceSet]]:

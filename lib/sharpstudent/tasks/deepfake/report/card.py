@@ -21,6 +21,7 @@ from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import DASH, format_estimate
 from sharpstudent.tasks.deepfake.report.decisions import (
     describe_false_alarms,
+    describe_group_errors,
     describe_kinds,
     describe_probabilities,
     describe_robustness,
@@ -63,6 +64,7 @@ def render_model_card(
         "kinds": describe_kinds(model, sets),
         "robustness": describe_robustness(model),
         "undecided": describe_undecided((model,), sets),
+        "by_group": describe_group_errors(model),
         "notes": [*model.notes, *_select_own(results, model)],
     }
     card: str = templates.get_template("card.md.j2").render(

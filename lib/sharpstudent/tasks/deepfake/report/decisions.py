@@ -13,7 +13,15 @@ from sharpstudent.core.naming import clean_name
 from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import format_p_value
-from sharpstudent.report.verdict import describe_few, describe_rate, describe_share, find_side, is_of_few, join
+from sharpstudent.report.verdict import (
+    describe_few,
+    describe_rate,
+    describe_share,
+    explain_open,
+    find_side,
+    is_of_few,
+    join,
+)
 from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, GROUP, ReportSet, describe_auc
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
@@ -249,6 +257,41 @@ def _read_calibration(model: ModelResult, dataset: ReportSet, excess: float, p_v
 
 def _format(share: float) -> str:
     return f"{share:.3f}".removeprefix("0")
+
+
+_RATES = {"bpcer": "reals called fake", "apcer": "fakes missed"}
+NOT_MEASURED = "Whether it errs more often on some groups of people than on others was not measured"
+
+
+def describe_group_errors(model: ModelResult) -> list[str]:
+    """Say on whom the model errs most, by each column; where there is none, that this was not measured.
+
+    Args:
+        model: The model, one of the results'.
+
+    Returns:
+        A sentence for each column and rate, or one that says that nothing was measured.
+    """
+    if not model.by_group:
+        return [f"{NOT_MEASURED} (--by COLUMN measures it)."]
+    lines: list[str] = []
+    for errors in model.by_group:
+        column = clean_name(errors.column)
+        for gap in errors.gaps:
+            names, difference = (clean_name(gap.higher), clean_name(gap.lower)), gap.difference
+            text = f"{_RATES[gap.rate]}: {describe_rate(difference)} more of {names[0]} than of {names[1]}"
+            side = find_side(difference, 0.0)
+            if side == "above":
+                lines.append(f"By {column}, {clean_name(model.name)} errs more often on {names[0]}, {text}.")
+            else:
+                why = explain_open(difference, "0", GROUP)
+                lines.append(
+                    f"Whether {clean_name(model.name)} errs more often on some of {column} cannot be told, {why}; "
+                    f"largest difference in {text}."
+                )
+        if not errors.gaps:
+            lines.append(f"By {column}, there are no two groups to compare {clean_name(model.name)} on.")
+    return lines
 
 
 def describe_undecided(models: tuple[ModelResult, ...], sets: list[ReportSet]) -> list[str]:

@@ -6,20 +6,20 @@ These functions take scores and never run a model. Legend: N frames.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpstudent.evaluation.compare import to_pair
+from sharpstudent.evaluation.compare import to_metric_value, to_pair
 from sharpstudent.metrics.binary import to_logits
-from sharpstudent.metrics.bootstrap import compute_paired
+from sharpstudent.metrics.bootstrap import compute_gap, compute_interval, compute_paired
 from sharpstudent.metrics.calibration import compute_reliability_of_positive as compute_reliability_of_fake
 from sharpstudent.metrics.curves import Curve, compute_det, compute_pr, compute_roc
 from sharpstudent.metrics.intervals import LEVEL
-from sharpstudent.metrics.metric import make_binary_metric
+from sharpstudent.metrics.metric import make_binary_metric, make_mean_metric
 from sharpstudent.report.results import MetricValue
 from sharpstudent.tasks.deepfake.evaluation.frames import (
     MEAN,
@@ -40,11 +40,15 @@ from sharpstudent.tasks.deepfake.evaluation.set_metrics import (
     name_level,
     name_metric,
 )
+from sharpstudent.tasks.deepfake.report.decisions import HALF, choose_threshold
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
     ComparisonResult,
     CurvePoints,
     Drawing,
+    GroupErrors,
+    GroupGap,
+    GroupRates,
     ReliabilityBins,
     ScoreHistogram,
 )
@@ -193,6 +197,81 @@ def _to_plain(values: NDArray[np.float64]) -> tuple[float | None, ...]:
     return tuple(value if np.isfinite(value) else None for value in values.tolist())
 
 
+def build_group_errors(
+    frames: ScoredFrames,
+    columns: Mapping[str, Sequence[str]],
+    calibration: CalibrationResult | None,
+    *,
+    rounds: int = ROUNDS,
+    seed: int = SEED,
+) -> tuple[GroupErrors, ...]:
+    """Compute a model's error rates by the values of columns, with the largest difference of each rate.
+
+    Args:
+        frames: The scored frames, N of them.
+        columns: The value of each frame by the name of the column (N,); "" where it is not known.
+        calibration: The calibration, whose threshold decides; None for a probability of one half.
+        rounds: How many resamples the bootstrap draws.
+        seed: The seed of the bootstrap.
+
+    Returns:
+        The errors of each column.
+    """
+    name = choose_threshold(calibration)
+    threshold = 0.0 if calibration is None or name == HALF else calibration.operating_points[FRAME][name].threshold
+    labels = np.asarray(frames.labels, np.int64)
+    people = np.array([f"{source}\0{person}" for source, person in zip(frames.sources, frames.groups, strict=True)])
+    wrong = ((frames.margins >= threshold) != (labels == 1)).astype(np.float64)
+
+    def build(column: str, values: NDArray[Any]) -> GroupErrors:
+        known = frames.decided & (values != "")
+        found = [str(value) for value in np.unique(values[known])]
+
+        def rate(value: str, label: int) -> MetricValue:
+            rows = known & (values == value) & (labels == label)
+            if not rows.any():
+                return MetricValue(value=None, note=f"no {('real', 'fake')[label]} frame")
+            table = {"id": np.flatnonzero(rows), "group": people[rows], "wrong": wrong[rows]}
+            return to_metric_value(compute_interval(_WRONG, table, rounds=rounds, seed=seed, group_unit="person"))
+
+        def find_gap(kind: str, label: int) -> list[GroupGap]:
+            rates = {value: rate(value, label).value for value in found}
+            measured = sorted((one, value) for value, one in rates.items() if one is not None)
+            if len(measured) < 2:
+                return []
+            lower, higher = measured[0][1], measured[-1][1]
+            rows = known & (labels == label) & np.isin(values, (lower, higher))
+            pairs = len(measured) * (len(measured) - 1) // 2
+            gap = compute_gap(
+                wrong[rows],
+                values[rows] == lower,
+                people[rows],
+                level=1.0 - (1.0 - LEVEL) / pairs,  # the largest of several differences is large by chance, too
+                rounds=rounds,
+                seed=seed,
+                group_unit="person",
+            )
+            return [GroupGap(rate=kind, higher=higher, lower=lower, difference=to_metric_value(gap))]
+
+        groups = tuple(
+            GroupRates(
+                value=value,
+                real=int((known & (values == value) & (labels == 0)).sum()),
+                fake=int((known & (values == value) & (labels == 1)).sum()),
+                people=len(np.unique(people[known & (values == value)])),
+                bpcer=rate(value, 0),
+                apcer=rate(value, 1),
+            )
+            for value in found
+        )
+        gaps = (*find_gap("bpcer", 0), *find_gap("apcer", 1))
+        without = int((frames.decided & (values == "")).sum())
+        return GroupErrors(column=column, threshold=name, groups=groups, gaps=gaps, without=without)
+
+    return tuple(build(column, np.array(list(values))) for column, values in columns.items())
+
+
+_WRONG = make_mean_metric(lambda table: table["wrong"], "lower", bounds=(0.0, 1.0))
 PAIRED_ROUNDS = 2000
 
 

@@ -16,7 +16,7 @@ from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import DASH, NARROW, format_interval, format_value
 from sharpstudent.report.text_table import Cell, Group, Notes, Row, Strip, TextTable, build_list, list_heads
 from sharpstudent.tasks.deepfake.report.charts import find_least, list_corruptions, name_corruption
-from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, ModelResult
+from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, GroupErrors, ModelResult
 from sharpstudent.tasks.deepfake.report.words import (
     MetricLabel,
     describe_level,
@@ -290,6 +290,38 @@ def _build(estimate: MetricValue | None, base: str, notes: Notes, least: float) 
         return cell
     ends = (estimate.value if end is None else end for end in (estimate.low, estimate.value, estimate.high))
     return replace(cell, strip=Strip(*(round(100 * (end - least) / (1 - least), 1) for end in ends)))
+
+
+def build_group_tables(models: Sequence[ModelResult]) -> list[TextTable]:
+    """Build a table of error rates for each column of --by: a group of rows a value, a row a rate, a column a model."""
+    tables: list[TextTable] = []
+    for column in dict.fromkeys(errors.column for model in models for errors in model.by_group):
+        notes = Notes()
+        found = [next((one for one in model.by_group if one.column == column), None) for model in models]
+        values = dict.fromkeys(group.value for errors in found if errors is not None for group in errors.groups)
+        groups = tuple(
+            Group(value, tuple(_build_rate(found, value, rate, notes) for rate in _RATES)) for value in values
+        )
+        tables.append(TextTable(f"Errors by {column}", "Rate", list_heads(models), groups, notes.list_all()))
+    return tables
+
+
+_RATES = ("bpcer", "apcer")
+
+
+def _build_rate(found: Sequence[GroupErrors | None], value: str, rate: str, notes: Notes) -> Row:
+    label = find_label(f"{rate}_at_half")
+    cells = [
+        build_cell(
+            next((getattr(group, rate) for group in errors.groups if group.value == value), None)
+            if errors is not None
+            else None,
+            label,
+            notes,
+        )
+        for errors in found
+    ]
+    return Row(Cell(_title_with_direction(label), link=f"word-{label.entry}", kind="words"), tuple(cells))
 
 
 def build_areas(models: Sequence[ModelResult]) -> TextTable:

@@ -158,6 +158,60 @@ class CorruptionCurve(Plain):
     area: float | None
 
 
+class GroupRates(Plain):
+    """The error rates of a model on the samples with one value of a column.
+
+    Attributes:
+        value: The value, such as `female`.
+        real: The number of real frames.
+        fake: The number of fake frames.
+        people: The number of people.
+        bpcer: The share of real frames that are called fake.
+        apcer: The share of fake frames that are called real.
+    """
+
+    value: str
+    real: int
+    fake: int
+    people: int
+    bpcer: MetricValue
+    apcer: MetricValue
+
+
+class GroupGap(Plain):
+    """The largest difference of an error rate between two values of a column.
+
+    Attributes:
+        rate: `bpcer` or `apcer`.
+        higher: The value with the higher rate.
+        lower: The value with the lower rate.
+        difference: The higher rate minus the lower one; its level is that of as many intervals as there are pairs.
+    """
+
+    rate: str
+    higher: str
+    lower: str
+    difference: MetricValue
+
+
+class GroupErrors(Plain):
+    """The error rates of a model by the values of one column.
+
+    Attributes:
+        column: The name of the column.
+        threshold: The name of the threshold at which decisions are made.
+        groups: The rates of each value.
+        gaps: The largest difference of each rate.
+        without: The number of frames for which the column says nothing; they are in no group.
+    """
+
+    column: str
+    threshold: str
+    groups: tuple[GroupRates, ...]
+    gaps: tuple[GroupGap, ...] = ()
+    without: int = 0
+
+
 class ModelResult(ModelBase):
     """One model of an evaluation.
 
@@ -175,6 +229,7 @@ class ModelResult(ModelBase):
         calibration: The temperature and thresholds; null where none were fitted.
         cost: The cost of one picture; null where it was not measured.
         robustness: A curve for each corruption.
+        by_group: Errors by the columns that the user named with --by; empty where none was named.
         notes: What to keep in mind.
     """
 
@@ -183,6 +238,7 @@ class ModelResult(ModelBase):
     drawings: tuple[Drawing, ...] = ()
     calibration: CalibrationResult | None = None
     robustness: tuple[CorruptionCurve, ...] = ()
+    by_group: tuple[GroupErrors, ...] = ()
 
 
 class DataResult(SetBase):

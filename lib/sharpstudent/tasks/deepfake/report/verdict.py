@@ -29,6 +29,7 @@ from sharpstudent.report.verdict import (
 )
 from sharpstudent.tasks.deepfake.report.decisions import (
     describe_false_alarms,
+    describe_group_errors,
     describe_kinds,
     describe_probabilities,
     describe_robustness,
@@ -105,6 +106,7 @@ def _describe_model(model: ModelResult, sets: list[ReportSet]) -> list[str]:
         *describe_robustness(model),
         *describe_false_alarms(model, independent),
         *describe_probabilities(model, independent),
+        *describe_group_errors(model),
     ]
 
 
