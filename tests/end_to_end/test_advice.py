@@ -77,6 +77,8 @@ TRAINING: dict[str, str] = {
 }
 # Option of evaluate_model.py or compare_models.py -> the words with which it is tried.
 EVALUATION: dict[str, str] = {
+    "--by": "--by sex,age --by-table people.csv",
+    "--by-table": "--by sex --by-table people.csv",
     "--architecture": "--architecture efficientnet-b4",
     "--classes {}": "--classes fake,real",
     "--crops": "--data SET --crops",
