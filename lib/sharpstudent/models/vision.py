@@ -342,11 +342,17 @@ def find_misfit(name: str, side: int, img_size: int | None = None) -> str | None
     Returns:
         Why it does not; None where it does.
     """
+    import timm
+
     sizes: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
+    config = timm.get_pretrained_cfg(name)
+    # Shapes do not show an index beyond a table of positions, as of MViTv2: such models also compute two pictures.
+    devices = ("meta", "cpu") if config is not None and config.fixed_input_size else ("meta",)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-            model = TimmClassifier(name, classes=2, dropout=0.0, sizes=sizes).eval()
-            model(torch.zeros(2, 3, side, side))
+        for device in devices:
+            with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
+                model = TimmClassifier(name, classes=2, dropout=0.0, sizes=sizes).eval()
+                model(torch.zeros(2, 3, side, side))
     except _MISFITS as error:
         return (str(error) or type(error).__name__).splitlines()[0][:160]
     return None
