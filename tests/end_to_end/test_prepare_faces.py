@@ -83,7 +83,7 @@ def test_photos_without_the_models_are_refused_with_the_command_that_fetches_the
     (workplace / "photos/me.jpg").write_bytes(b"not looked at yet")
     ended = workplace.call(SCRIPT, "photos", "set")
     assert ended.code == 2
-    assert "make face-models" in ended.err
+    assert "fetch_models.py face-models" in ended.err
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ class BlockDetector:
         faces = []
         for left, top, width, height, _ in stats[1:]:
             box = np.array([left, top, left + width, top + height], np.float32)
-            faces.append(DetectedFace(box, 0.9, np.repeat(box[None, :2], 5, axis=0)))
+            faces.append(DetectedFace(box, 0.95, np.repeat(box[None, :2], 5, axis=0)))
         return sorted(faces, key=lambda face: -face.area)
 
 

@@ -47,7 +47,7 @@ class LookupDetector:
         landmarks = LANDMARKS_BY_PICTURE.get(image.tobytes())
         if landmarks is None:
             return []
-        return [DetectedFace(compute_landmark_box(landmarks[:68]), 0.9, landmarks[:5])]
+        return [DetectedFace(compute_landmark_box(landmarks[:68]), 0.95, landmarks[:5])]
 
 
 class LookupMesh:

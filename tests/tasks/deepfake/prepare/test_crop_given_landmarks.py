@@ -62,7 +62,7 @@ def test_given_landmarks_and_boxes_are_used_as_they_are(tmp_path: Path) -> None:
     assert reasons(clip_crops) == []
     for face in clip_crops.faces:
         assert face.score == 1
-        assert face.detector == "given landmarks, cut 1"
+        assert face.detector == "given landmarks, cut 2"
         assert face.box_xyxy.tolist() == [98, 58, 182, 162]  # the box on the landmarks, not the largest
         np.testing.assert_allclose(face.landmarks + face.crop_xyxy[:2], place_landmarks(BOX).round(), atol=0.01)
     without = cropper.crop(frames_clip(write_frames(tmp_path / "b", 1)))
@@ -71,7 +71,7 @@ def test_given_landmarks_and_boxes_are_used_as_they_are(tmp_path: Path) -> None:
 
 def test_frames_without_arrays_are_detected(tmp_path: Path) -> None:
     clip_crops = build_cropper().crop(frames_clip(write_frames(tmp_path, 3, landmarks=False)))
-    assert [face.score for face in clip_crops.faces] == [0.9] * 3
+    assert [face.score for face in clip_crops.faces] == [pytest.approx(0.95)] * 3
     assert "given" not in clip_crops.faces[0].detector
 
 

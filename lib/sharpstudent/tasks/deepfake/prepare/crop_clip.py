@@ -47,7 +47,7 @@ class CroppedFrame:
     reason: str = ""
 
 
-VERSION = "1"  # raise when a crop made by this code, or what the manifest says of it, would differ
+VERSION = "2"  # raise when a crop made by this code, or what the manifest says of it, would differ
 # Where only the largest person is wanted, this many faces of each frame are cropped until it is known who that is.
 CANDIDATES = 3
 

@@ -9,7 +9,7 @@ Legend: H, W height and width of a picture [px].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,7 @@ from sharpstudent.modalities.faces.crop import (
     compute_phash,
     compute_sharpness,
 )
-from sharpstudent.modalities.faces.detect import DetectedFace
+from sharpstudent.modalities.faces.detect import DetectedFace, Detects, find_upright
 from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
 from sharpstudent.tasks.deepfake.prepare.parts import FaceCrop
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
@@ -86,14 +86,6 @@ def _slice_box(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-class Detector(Protocol):
-    """Finds faces."""
-
-    def detect(self, image: NDArray[np.uint8]) -> list[DetectedFace]:
-        """Return the faces in a picture, uint8 (H, W, 3) RGB, the largest box first."""
-        ...
-
-
 class Mesh(Protocol):
     """Locates the landmarks of a face."""
 
@@ -120,7 +112,7 @@ class Networks:
         found_by: The names and versions of both, for the manifest.
     """
 
-    detector: Detector
+    detector: Detects
     mesh: Mesh
     found_by: str
 
@@ -133,11 +125,13 @@ class Picture:
         image: uint8 (H, W, 3) RGB.
         source: Its file, as the user knows it.
         index: Its number in the video.
+        turned: By how many degrees it was turned counter-clockwise, so that its faces are upright.
     """
 
     image: NDArray[np.uint8]
     source: str
     index: int
+    turned: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,21 +187,33 @@ class FrameCropper:
             UnreadableSample: If there is no face to crop, or what is given cannot be used.
         """
         given = files is not None and files.landmarks is not None
-        found = self._read_given(picture, files) if files is not None and given else self._detect(picture)
+        if files is not None and given:
+            found = self._read_given(picture, files)
+        else:
+            picture, found = self._detect(picture)
         large = [face for face in found if face.shorter_side >= max(self._settings.min_face, 1)]
         if not large:
             raise UnreadableSample(picture.source, self._explain_none(found))
         small = len(found) - len(large)
-        remark = f"{small} more below {self._settings.min_face} px" if small and self._settings.faces == "all" else ""
+        remarks: list[str] = []
+        if small and self._settings.faces == "all":
+            remarks.append(f"{small} more below {self._settings.min_face} px")
+        if picture.turned:
+            remarks.append(f"turned upright by {picture.turned} degrees")
         made = [self._build_crop(picture, face, files, whole=whole) for face in large[:most]]
-        return made, remark
+        return made, "; ".join(remarks)
 
-    def _detect(self, picture: Picture) -> list[_Found]:
-        image, networks = picture.image, self._networks()
-        return [
-            _Found(face.box_xyxy, face.score, partial(networks.mesh.locate_81, image, face))
-            for face in networks.detector.detect(image)
+    def _detect(self, picture: Picture) -> tuple[Picture, list[_Found]]:
+        """Find the faces of a picture, and turn it where they are not upright."""
+        networks = self._networks()
+        upright = find_upright(networks.detector, picture.image)
+        if upright.doubt:
+            raise UnreadableSample(picture.source, upright.doubt)
+        found = [
+            _Found(face.box_xyxy, face.score, partial(networks.mesh.locate_81, upright.image, face))
+            for face in upright.faces
         ]
+        return replace(picture, image=upright.image, turned=upright.turned), found
 
     def _read_given(self, picture: Picture, files: FrameFiles) -> list[_Found]:
         """Read the faces that came with a frame, largest first; their score is 1, as the detector's is not known."""
@@ -227,7 +233,8 @@ class FrameCropper:
             image, landmarks, face.box_xyxy, largest_face=round(SPARE * settings.image_size), whole=whole
         )
         sharpness, phash = measure_face(cropped)
-        content = _reuse_file(files.picture, cropped, settings) if whole and files is not None else None
+        is_kept = whole and files is not None and not picture.turned
+        content = _reuse_file(files.picture, cropped, settings) if is_kept and files is not None else None
         return FaceCrop(
             content=content or encode_picture(cropped.image, settings.picture),
             source=picture.source,

@@ -27,6 +27,7 @@ from sharpstudent.core.files import explain, read_plain
 from sharpstudent.core.io import write_bytes_atomically
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.crop import compute_loose_box, crop
+from sharpstudent.modalities.faces.detect import find_upright
 from sharpstudent.tasks.deepfake.sources.face import (
     LANDMARK_FORMS,
     MOST_BYTES,
@@ -42,7 +43,7 @@ MESH_FILE = Path("weights/face_landmark.tflite")
 SPARE = 1.25  # a crop's face is at most this times the network's input: room for the final crop's margins
 KINDS = ("image", "landmarks", "boxes")  # the arrays of a file
 MOST_NAMES = 5  # in a line
-VERSION = "1"  # raise when a crop made by the code below, or by crop_face, would differ
+VERSION = "2"  # raise when a crop made by the code below, or by crop_face, would differ
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class FaceCrops:
 
     Attributes:
         rejected: The photos without a usable face, with the reason.
-        notes: A line about kept crops that were damaged and made anew.
+        turned: The photos that were turned upright in this process, each with the angle.
+        notes: A line about kept crops that were damaged and made anew, and one about photos that were turned.
     """
 
     def __init__(self, *, image_size: int, folder: Path = CROP_FOLDER) -> None:
@@ -160,6 +162,7 @@ class FaceCrops:
         self._folder = folder
         self._load = cache(load_face_models)  # when the first photo needs them
         self.rejected: dict[Path, str] = {}
+        self.turned: list[str] = []
         self.notes: list[str] = []
 
     def prepare(self, photos: Sequence[Path]) -> dict[Path, CropFile]:
@@ -178,8 +181,9 @@ class FaceCrops:
             except UnreadableSample as error:
                 self.rejected[photo] = error.reason
         if damaged:
-            more = f" and {len(damaged) - MOST_NAMES} more" if len(damaged) > MOST_NAMES else ""
-            self.notes = [f"{len(damaged)} kept crops were damaged: {', '.join(damaged[:MOST_NAMES])}{more}; made anew"]
+            self.notes.append(f"{len(damaged)} kept crops were damaged: {_shorten(damaged)}; made anew")
+        if self.turned:
+            self.notes.append(f"{len(self.turned)} photos were turned upright: {_shorten(self.turned)}")
         return found
 
     def _file_of(self, photo: Path) -> Path:
@@ -193,14 +197,22 @@ class FaceCrops:
     def _make(self, photo: Path, file: Path) -> None:
         image = read_picture(photo)
         detector, mesh = self._load()
-        faces = detector.detect(image)
-        if not faces:
-            raise UnreadableSample(str(photo), "no face of at least 40 px found")
-        landmarks = mesh.locate_81(image, faces[0])
-        cropped = crop_face(image, landmarks, faces[0].box_xyxy, largest_face=self._largest_face)
+        upright = find_upright(detector, image)
+        if not upright.faces:
+            raise UnreadableSample(str(photo), upright.doubt or "no face of at least 40 px found")
+        if upright.turned:
+            self.turned.append(f"{photo} ({upright.turned} degrees)")
+        face = upright.faces[0]
+        landmarks = mesh.locate_81(upright.image, face)
+        cropped = crop_face(upright.image, landmarks, face.box_xyxy, largest_face=self._largest_face)
         buffer = io.BytesIO()
         np.savez(buffer, image=cropped.image, landmarks=cropped.landmarks, boxes=cropped.box_xyxy[None])
         write_bytes_atomically(file, buffer.getvalue())
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _is_whole(crop: CropFile) -> bool:

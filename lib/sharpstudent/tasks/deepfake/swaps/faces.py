@@ -16,6 +16,7 @@ from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.random import build_generator
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.splits import find_groups
+from sharpstudent.modalities.faces.detect import find_upright
 from sharpstudent.modalities.faces.swap.match import FaceLook, LookTable, describe_look
 from sharpstudent.modalities.faces.swap.swap import PhotoFace, PointedFace, SwapDraft, UnfitPair, crop_photo, draft_swap
 from sharpstudent.tasks.deepfake.sources.face import read_picture
@@ -102,9 +103,13 @@ class FaceFinder:
             self.digests[path] = compute_sha256(path)
         except OSError as error:
             raise UnreadableSample(str(path), explain(error)) from None
-        faces = detector.detect(image)
-        if not faces:
-            raise UnreadableSample(str(path), "no face of at least 40 px found")
+        upright = find_upright(detector, image)
+        if not upright.faces or upright.turned:
+            reason = upright.doubt or "no face of at least 40 px found"
+            if upright.turned:
+                reason = f"its face is not upright: turn the photo by {upright.turned} degrees counter-clockwise"
+            raise UnreadableSample(str(path), reason)
+        faces = upright.faces
         points, presence = mesh.locate(image, faces[0].box_xyxy, roll=faces[0].roll)
         if presence < LEAST_PRESENCE or not np.isfinite(points).all():
             raise UnreadableSample(str(path), "what the detector took for a face has no facial points")
