@@ -93,18 +93,18 @@ def enter_labelled(form: Form, source: Path, root: Path) -> Reading:
     for seed in range(30):
         with contextlib.suppress(UserError):
             found = labelled.find_faces(source, validation_share=0.4, split_seed=seed, people=form.people)
-            return read_splits(found, root)
-    return read_splits(labelled.find_faces(source, validation_share=0.4, split_seed=0, people=form.people), root)
+            return read_splits(found)
+    return read_splits(labelled.find_faces(source, validation_share=0.4, split_seed=0, people=form.people))
 
 
 def enter_photos(form: Form, source: Path, root: Path) -> Reading:
     settings = {"image_size": 64, "validation_share": 0.3, "split_seed": 0, "allow_shared": False}
-    return read_splits(photos.find_faces(source, people=form.people, **settings), root)  # type: ignore[arg-type]
+    return read_splits(photos.find_faces(source, people=form.people, **settings))  # type: ignore[arg-type]
 
 
-def read_splits(found: FaceSplits, root: Path) -> Reading:
+def read_splits(found: FaceSplits) -> Reading:
     return {
-        Path(face.name).relative_to(root).as_posix(): (face.label, split, face.identity)
+        face.name: (face.label, split, face.identity)
         for split, faces in (("train", found.train), ("val", found.validation))
         for face in faces
     }

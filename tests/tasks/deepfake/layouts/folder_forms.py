@@ -231,7 +231,19 @@ FORMS = (
             "train/extra.jpg = left out",
         ),
     ),
+    Form(
+        "archive/{train,test}/{real,fake}/*.jpg",
+        (
+            *pair("archive/train/real", "archive/train/fake", "train"),
+            *pair("archive/test/real", "archive/test/fake", "test"),
+        ),
+    ),
     # tables
+    Form(
+        "table of files in one folder",
+        ("pics/a.jpg = real - *", "pics/b.jpg = fake - *", "pics/c.jpg = real - *"),
+        table=tabled("path,label", "pics/a.jpg,real", "pics/b.jpg,fake", "pics/c.jpg,real"),
+    ),
     Form(
         "table: path,label",
         ("a.jpg = real - *", "b.jpg = fake - *", "c.jpg = real - *"),

@@ -90,7 +90,7 @@ class OwnFiles:
         structure = read_structure(root, items, label=label, people=people, asks=asks or Asks())
         if label is None and not structure.has_classes:
             _check_tables([file for file in files if not file.name.lower().endswith(self._suffixes)])
-        return _collect(items, structure, label, collector, by="folders")
+        return _collect(items, structure, label, collector, asks or Asks(), by="folders")
 
 
 _LIST_OF_LABELS = re.compile(r'"(?:label|is_?fake|fake)"\s*:|"(?:REAL|FAKE)"')
@@ -115,7 +115,7 @@ def _check_tables(files: Sequence[Path]) -> None:
 
 
 def _collect(
-    items: Sequence[Item], structure: Structure, label: int | None, collector: ClipCollector, *, by: str
+    items: Sequence[Item], structure: Structure, label: int | None, collector: ClipCollector, asks: Asks, *, by: str
 ) -> Found:
     """Make a clip of each item, and say what was understood."""
     for path, reason in structure.left_out.items():
@@ -137,7 +137,7 @@ def _collect(
     says_labels = structure.has_classes or label is not None
     found = collector.close(says_labels=says_labels)
     found = replace(found, order=tuple(item.path for item in items))
-    return found.with_notes(*_describe(found, structure, label, by), *structure.notes)
+    return found.with_notes(*_describe(found, structure, label, asks, by), *structure.notes)
 
 
 def _build_keys(items: Sequence[Item]) -> list[str]:
@@ -146,7 +146,7 @@ def _build_keys(items: Sequence[Item]) -> list[str]:
     return build_keys(root, [root.joinpath(*item.parts) for item in items])
 
 
-def _describe(found: Found, structure: Structure, label: int | None, by: str) -> list[str]:
+def _describe(found: Found, structure: Structure, label: int | None, asks: Asks, by: str) -> list[str]:
     """Say what was understood: classes, splits and people."""
     if not found.clips:
         return []
@@ -167,11 +167,12 @@ def _describe(found: Found, structure: Structure, label: int | None, by: str) ->
     said = ", ".join(f"{split} {splits[split]:,}" for split in SPLITS.values() if splits[split])
     people = {clip.identities[0] for clip in found.clips}
     alone = len(people & {clip.key for clip in found.clips})
-    kinds = f"{format_count_of(len(people) - alone, 'person')} or clips by name"
+    kinds = [f"{len(people) - alone:,} people or clips by name"] if len(people) > alone else []
+    kinds += [f"{format_count_of(alone, 'file')} on their own"] if alone else []
     return [
         f"classes: {', '.join(named)}",
         f"splits: {f'{said} (by the {by})' if said else f'none in the {by}'}",
-        f"people: {kinds}, {format_count_of(alone, 'file')} on their own",
+        f"people: {', '.join(kinds)}",
     ]
 
 
@@ -237,7 +238,7 @@ def find_table(table: Path, label: int | None, *, people: str | None = None, ask
         seen.add(path)
     _reject_unnamed(table, seen, collector)
     structure = read_structure(table, items, label=label, people=people, asks=asks or Asks())
-    return _collect(items, structure, label, collector, by="table")
+    return _collect(items, structure, label, collector, asks or Asks(), by="table")
 
 
 def _find_path(table: Path, text: str) -> Path:

@@ -209,6 +209,7 @@ def _build_config_asks(root: Path) -> Asks:
     """Return how a user of a config says what the names leave open."""
     return Asks(
         label=f"if all are real: {_prepare(root)} --label real, then {_TRAIN}",
+        fake="",
         people="--set people=files",
         folders="--set people=folders",
     )

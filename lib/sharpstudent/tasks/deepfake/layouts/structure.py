@@ -44,11 +44,13 @@ class Asks:
 
     Attributes:
         label: What says that everything is of one class.
+        fake: What says that everything is fake, as a remark; "" where nothing can.
         people: What says that each file is a person of its own.
         folders: What says that each folder is one person.
     """
 
     label: str = "add --label real or --label fake if all files are of one class"
+    fake: str = " (--label fake, if they are not)"
     people: str = "--people files"
     folders: str = "--people folders"
 
@@ -166,6 +168,7 @@ class _Reading:
         self._below = _list_below(items)
         self._of_classes = {parent for parent, names in self._below.items() if _are_all_classes(names)}
         self._of_splits = {parent for parent, names in self._below.items() if _are_all_splits(names)}
+        self._shared = self._count_shared()
         self.folders = [self._read_folders(item) for item in items]
         self._problems = ProblemList()
         self._class_names: dict[int, Counter[str]] = {0: Counter(), 1: Counter()}
@@ -188,6 +191,22 @@ class _Reading:
             one = replace(one, splits=one.split_words, person="" if one.person == name else one.person)
         return one
 
+    def _count_shared(self) -> int:
+        """Count the outer folders that hold everything and are no person.
+
+        They are what a set was unpacked into, above its classes and splits, or where the files of a table lie.
+        """
+        shared, parent = 0, ()
+        while len(names := self._below.get(parent, {})) == 1 and not any(
+            len(i.parts) == shared + 1 for i in self._items
+        ):
+            parent = (*parent, next(iter(names)))
+            shared += 1
+        if not self._root.is_dir():
+            return shared
+        inside = [self._read_name(parent, name) for name in names]
+        return shared if any(one.labels or one.splits for one in inside) else 0
+
     def _read_folders(self, item: Item) -> _Folders:
         labels, splits, hints = set[int](), set[Split](), set[int]()
         names, person = list[str](), ""
@@ -197,7 +216,7 @@ class _Reading:
             splits |= one.splits
             hints |= one.hints
             names += [part] if one.labels else []
-            person = person or one.person
+            person = person or ("" if depth < self._shared else one.person)
         return _Folders(frozenset(labels), frozenset(splits), frozenset(hints), tuple(names[:1]), person)
 
     def check(self, label: int | None) -> None:

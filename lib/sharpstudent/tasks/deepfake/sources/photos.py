@@ -120,7 +120,7 @@ def read_photos(root: Path, *, remedy: str, people: str | None = None) -> tuple[
         what = "holds fakes only, and data_source photos reads real faces"
         raise UserError.about(str(root), what, expected=LAYOUT, remedy=remedy)
     fakes = len(found.clips) - len(photos)
-    notes = [f"{fakes:,} fakes are not read: their place take self-blended ones"] if fakes else []
+    notes = [f"{fakes:,} fakes are not read: photos blends its own"] if fakes else []
     return photos, found.with_notes(*notes)
 
 
