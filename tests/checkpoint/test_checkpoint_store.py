@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sharpstudent.checkpoint.description import read_about
 from sharpstudent.checkpoint.store import (
     copy_checkpoint,
     delete_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from sharpstudent.core.archive import DamagedCheckpointError
+from sharpstudent.core.archive import DamagedCheckpointError, read_about
 from sharpstudent.core.errors import UserError
 from sharpstudent.models.weight_files import read_tensors
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from sharpstudent.checkpoint import selection
-from sharpstudent.checkpoint.description import read_sha256
 from sharpstudent.checkpoint.selection import BestCheckpoints
 from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
+from sharpstudent.core.archive import read_sha256
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.models.weight_files import read_tensors

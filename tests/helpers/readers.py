@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from drawn_faces import draw_face
 from safetensors.torch import save_file
-from sharpstudent.checkpoint.description import read_about
 from sharpstudent.checkpoint.store import export_model, load_checkpoint, save_checkpoint
+from sharpstudent.core.archive import read_about
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Batch
 from sharpstudent.data.dataset import UnreadableSample
@@ -577,7 +577,8 @@ READERS: dict[str, Reader] = {
         read_a_picture,
         (
             "tasks/deepfake/sources/face.py:read_picture", "tasks/deepfake/sources/face.py:_check_pixels",
-            "tasks/deepfake/sources/face.py:find_copies", "tasks/deepfake/evaluation/crops_set.py:_compute_crc32",
+            "tasks/deepfake/sources/face.py:find_copies", "tasks/deepfake/sources/face.py:_decode_heif",
+            "tasks/deepfake/evaluation/crops_set.py:_hash_content",
             "tasks/deepfake/prepare/crop_frame.py:_reuse_file", "tasks/deepfake/swaps/faces.py:FaceFinder._find_one",
         ),
     ),

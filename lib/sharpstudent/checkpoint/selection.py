@@ -17,9 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sharpstudent.checkpoint.description import read_sha256
 from sharpstudent.checkpoint.store import copy_checkpoint, delete_checkpoint, export_model
-from sharpstudent.core.archive import SAFETENSORS, DamagedCheckpointError
+from sharpstudent.core.archive import SAFETENSORS, DamagedCheckpointError, read_sha256
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import remove_stray_temporaries
 from sharpstudent.core.types import Direction

@@ -248,6 +248,18 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if known and isinstance(record["about"], dict) else None
 
 
+def read_about(path: Path) -> dict[str, Any] | None:
+    """Read the description of a checkpoint without its tensors; None where there is no JSON beside it."""
+    record = read_record(path)
+    return None if record is None else record["about"]
+
+
+def read_sha256(path: Path) -> str | None:
+    """Read the sha256 that the JSON beside a checkpoint gives; None where there is no JSON."""
+    record = read_record(path)
+    return None if record is None else record["sha256"]
+
+
 def compute_contents(file: Path | IO[bytes]) -> str | None:
     """Compute the digest of an archive's table (name, CRC32 and size of each record); None if it cannot be read."""
     try:

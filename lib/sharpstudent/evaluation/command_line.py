@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sharpstudent.checkpoint.description import read_about
 from sharpstudent.config.load import read_config_file
 from sharpstudent.config.presets import DEFAULT_TASK
-from sharpstudent.core.archive import BEST
+from sharpstudent.core.archive import BEST, read_about
 from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import open_plain, parse_json

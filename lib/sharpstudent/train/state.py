@@ -16,11 +16,11 @@ from typing import Annotated, Any
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from sharpstudent.checkpoint.description import read_about
 from sharpstudent.checkpoint.disk_space import check_disk_space
 from sharpstudent.checkpoint.selection import BestCheckpoints
 from sharpstudent.checkpoint.store import LAST_NAME, Checkpoint, UnusableStateError, load_run_state
 from sharpstudent.config.run_config import RunConfig, TrainingSection
+from sharpstudent.core.archive import read_about
 from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, TrainingStopped, UserError
 from sharpstudent.core.files import explain
 from sharpstudent.core.random import capture_rng_state, restore_rng_state

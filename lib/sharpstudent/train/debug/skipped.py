@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpstudent.checkpoint.description import read_about, read_sha256
 from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
 from sharpstudent.config.run_config import SCRIPTS, Stage
+from sharpstudent.core.archive import read_about, read_sha256
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256, remove_stray_temporaries
 from sharpstudent.core.schedules import Progress
