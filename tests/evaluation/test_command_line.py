@@ -13,6 +13,7 @@ from sharpstudent.checkpoint.store import export_model, save_checkpoint
 from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.command_line import COMPARE, EVALUATE, choose_task, parse_command_line
 from sharpstudent.evaluation.renderer import Renderer
+from sharpstudent.evaluation.run import list_pairs
 from sharpstudent.tasks.deepfake.evaluation.renderer import FaceRenderer
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
@@ -119,6 +120,18 @@ def test_a_task_without_a_renderer_reads_splits_and_paths(place: Path) -> None:
 def test_slips_are_refused_with_what_would_be_right(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         parse_command_line(words, script=EVALUATE)
+
+
+def test_a_role_that_is_given_several_times_names_runs_of_several_seeds(place: Path) -> None:
+    words = ["--teacher", "T", "--distilled", "A", "--distilled", "B", "--control", "C", "--control", "D"]
+    _, request = parse_command_line([*words, "--task", "deepfake"], script=COMPARE)
+    assert [(str(one.path), one.role) for one in request.models] == [
+        ("T", "teacher"),
+        *(("A", "distilled"), ("B", "distilled"), ("C", "control"), ("D", "control")),
+    ]
+    assert list_pairs([one.role for one in request.models]) == [((1, 2), (3, 4)), ((1, 2), (0,))]
+    with pytest.raises(UserError, match="different numbers of seeds"):
+        parse_command_line([*words, "--control", "E", "--task", "deepfake"], script=COMPARE)
 
 
 def test_detectors_keep_their_options(place: Path) -> None:

@@ -131,6 +131,32 @@ def test_from_fewer_than_ten_groups_nothing_is_claimed_in_results_page_and_verdi
     assert ("9 roads, and a claim needs 10" in results.verdict[0]) == (not is_claimed)
 
 
+def test_runs_of_one_role_are_seeds_of_one_model_and_one_seed_is_said_to_be_one() -> None:
+    models = {
+        f"{name}{seed}": (role, [make_table(right, 1.0, seed=seed)])
+        for role, name, right in (("distilled", "D", 0.9), ("control", "C", 0.8))
+        for seed in (1, 2, 3)
+    }
+    base = evaluate(models)  # type: ignore[arg-type]
+    first = {"distilled": "D1", "control": "C1"}
+    tables = base.models[0].tables[0]
+    same = {name: tables[name] for name in ("id", "group", "label")}
+    marked = tuple(
+        replace(
+            one, seed_of=None if first[one.role] == one.name else first[one.role], tables=({**one.tables[0], **same},)
+        )
+        for one in base.models
+    )
+    results = build(replace(base, models=marked))
+    accuracy, _ = results.comparisons
+    assert (accuracy.a, accuracy.b, accuracy.seeds) == ("D1", "C1", 3)
+    values = [one.metrics["accuracy"].value for one in results.models]
+    assert accuracy.difference.value == pytest.approx(np.mean(values[:3]) - np.mean(values[3:]))
+    assert "means over 3 seeds" in " ".join(results.verdict)
+    one_seed = build(replace(base, models=(marked[0], marked[3])))
+    assert "another seed may turn the answer" in " ".join(one_seed.verdict)
+
+
 def test_models_without_a_clear_difference_are_reported_as_such() -> None:
     table = make_table(0.7, 1.0)
     other = {**table, "distance": table["distance"][::-1].copy()}

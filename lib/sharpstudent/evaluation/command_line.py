@@ -33,7 +33,7 @@ ROLES: dict[str, tuple[Role, str]] = {
     "--before": ("before", "the student before distillation: a run of stage 1"),
     "--distilled": ("distilled", "the student after it: a run of stage 2"),
     "--control": ("control", "a student trained as many further steps on hard labels: shows what the teacher adds"),
-}
+}  # each may be given several times: runs that differ in their seed alone
 _NAMED = re.compile(r"(?P<name>[^=/\\]+)=(?P<path>.+)")
 _MOST_HEADER = 2**20  # bytes; a longer header of a .safetensors file is not read
 
@@ -183,7 +183,7 @@ def _add_models(group: Any, *, script: str) -> None:
         return
     group.add_argument("models", metavar="MODEL", nargs="*", help="further models, see below")
     for option, (_, text) in ROLES.items():
-        group.add_argument(option, metavar="MODEL", help=text)
+        group.add_argument(option, metavar="MODEL", action="append", default=[], help=text)
 
 
 def read_models(read: Namespace, *, script: str) -> list[ModelRequest]:
@@ -197,13 +197,23 @@ def read_models(read: Namespace, *, script: str) -> list[ModelRequest]:
         The models.
 
     Raises:
-        UserError: For a comparison of fewer than two.
+        UserError: For a comparison of fewer than two, and for roles with different numbers of seeds.
     """
     found: list[ModelRequest] = []
+    counts: dict[str, int] = {}
     for option, (role, _) in ROLES.items() if script == COMPARE else ():
-        word: str | None = getattr(read, option.removeprefix("--"))
-        if word is not None:
-            found.append(_build_request(word, role))
+        words: list[str] = getattr(read, option.removeprefix("--"))
+        found += [_build_request(word, role) for word in words]
+        counts[option] = len(words)
+    several = {option: count for option, count in counts.items() if count > 1}
+    if len(set(several.values())) > 1:
+        raise UserError.about(
+            "command line",
+            "names different numbers of seeds",
+            expected="as many runs of each model that has several",
+            got=", ".join(f"{count} of {option}" for option, count in several.items()),
+            remedy="give each of these options as often as the others, or once",
+        )
     found += [_build_request(word, "model") for word in read.models]
     if script == COMPARE and len(found) < 2:
         raise UserError.about(

@@ -68,7 +68,12 @@ def build_results(
         comparisons = tuple(
             found
             for a, b in evaluation.pairs
-            for found in compare_models(task, (models[a].name, parts[a]), (models[b].name, parts[b]), rounds=rounds)
+            for found in compare_models(
+                task,
+                (models[a[0]].name, [parts[number] for number in a]),
+                (models[b[0]].name, [parts[number] for number in b]),
+                rounds=rounds,
+            )
         )
     except MetricError as error:
         named = ", ".join(one.name for one in sets)
@@ -131,14 +136,18 @@ def compute_metrics(task: type[Task], parts: Mapping[str, Table], *, rounds: int
 
 
 def compare_models(
-    task: type[Task], a: tuple[str, Mapping[str, Table]], b: tuple[str, Mapping[str, Table]], *, rounds: int
+    task: type[Task],
+    a: tuple[str, Sequence[Mapping[str, Table]]],
+    b: tuple[str, Sequence[Mapping[str, Table]]],
+    *,
+    rounds: int,
 ) -> list[PairResult]:
     """Compute the differences of two models in every metric, paired over groups.
 
     Args:
         task: The class of the task.
-        a: The name and the tables of the first model.
-        b: The name and the tables of the second model.
+        a: The name of the first model, and its tables at each seed.
+        b: The same of the second model.
         rounds: How many resamples the bootstrap draws.
 
     Returns:
@@ -148,11 +157,14 @@ def compare_models(
         MetricError: Where the models were evaluated on different rows.
     """
     found: list[PairResult] = []
-    for part in a[1]:
+    seeds = max(len(a[1]), len(b[1]))
+    for part in a[1][0]:
         for name, metric in task.metrics.items():
-            pair = compute_paired(metric, a[1][part], b[1][part], rounds=rounds, group_unit=task.group_unit)
+            tables = ([of_seed[part] for of_seed in side[1]] for side in (a, b))
+            pair = compute_paired(metric, *tables, rounds=rounds, group_unit=task.group_unit)
+            better = _find_better(pair, metric)
             found.append(
-                PairResult(a=a[0], b=b[0], metric=f"{name}{part}", better=_find_better(pair, metric), **to_pair(pair))
+                PairResult(a=a[0], b=b[0], metric=f"{name}{part}", better=better, seeds=seeds, **to_pair(pair))
             )
     return found
 

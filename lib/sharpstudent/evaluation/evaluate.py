@@ -39,6 +39,7 @@ class EvalResult:
         tables: The model's outputs on each set, in the order of the sets.
         input_key: The form of its inputs, as in `OpenedModel`.
         about: The description in the file.
+        seed_of: The name of the first model with its role, where this is a further seed; else None.
     """
 
     name: str
@@ -49,11 +50,15 @@ class EvalResult:
     tables: tuple[Table, ...]
     input_key: Hashable = None
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    seed_of: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the fields that every form of results has for a model, by their names."""
-        named = {name: getattr(self, name) for name in ("name", "role", "file", "sha256", "architecture")}
+        named = {name: getattr(self, name) for name in ("name", "role", "file", "sha256", "architecture", "seed_of")}
         return {**named, "trained": read_trained(self.about), "validation": read_validation(self.about)}
+
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -64,13 +69,13 @@ class Evaluation:
         models: The results of all models, in the order in which they were named.
         sets: The data sets, in the order of each model's tables.
         unreadable: For each set, the samples that could not be read, by name with the reason.
-        pairs: Which models are compared, by number, first minus second.
+        pairs: Which models are compared, by number, first minus second; of several seeds all numbers, in their order.
     """
 
     models: tuple[EvalResult, ...]
     sets: tuple[EvalSet, ...]
     unreadable: tuple[dict[str, str], ...]
-    pairs: Sequence[tuple[int, int]] = ()
+    pairs: Sequence[Pair] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ def evaluate_models(session: Session, sets: Sequence[EvalSet]) -> Evaluation:
         for path, reason in unreadable.items():
             session.say(f"not evaluated: {path}: {reason}")
         left_out.append(unreadable)
+    first = {wanted.role: opened.name for opened, wanted in reversed(list(zip(models, request.models, strict=True)))}
     results = [
         EvalResult(
             name=opened.name,
@@ -147,6 +153,7 @@ def evaluate_models(session: Session, sets: Sequence[EvalSet]) -> Evaluation:
             tables=tuple(of_sets),
             input_key=opened.input_key,
             about=opened.about,
+            seed_of=None if wanted.role == "model" or first[wanted.role] == opened.name else first[wanted.role],
         )
         for opened, wanted, of_sets in zip(models, request.models, tables, strict=True)
     ]

@@ -32,7 +32,7 @@ from sharpstudent.core.io import (
 from sharpstudent.core.naming import PathHider
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest
 from sharpstudent.evaluation.cost import measure_costs
-from sharpstudent.evaluation.evaluate import Evaluation, Heading, evaluate_models
+from sharpstudent.evaluation.evaluate import Evaluation, Heading, Pair, evaluate_models
 from sharpstudent.evaluation.model_files import read_selection_metric
 from sharpstudent.evaluation.opened import OpenedModel, choose_device
 from sharpstudent.evaluation.renderer import FinishedRun, Measurements, Renderer, Session
@@ -114,13 +114,15 @@ def write_run_report(renderer: Renderer, run: FinishedRun) -> Path:
     return renderer.write(run.folder, results, evaluation, measured, run=run)[0]
 
 
-def list_pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
-    """List which models are compared, by number, first minus second.
+def list_pairs(roles: Sequence[str]) -> list[Pair]:
+    """List which models are compared, by number, first minus second. Models of one role are seeds of one model.
 
     The pairs of the two-stage comparison come first, the most important one before the others; then every further
     model is compared with the first of all.
     """
-    place = {role: number for number, role in enumerate(roles) if role != "model"}
+    place = {
+        role: tuple(number for number, other in enumerate(roles) if other == role) for role in roles if role != "model"
+    }
     wanted = (
         ("distilled", "control"),
         ("distilled", "before"),
@@ -131,8 +133,8 @@ def list_pairs(roles: Sequence[str]) -> list[tuple[int, int]]:
     pairs = [(place[a], place[b]) for a, b in wanted if a in place and b in place]
     others = [number for number, role in enumerate(roles) if role == "model"]
     if not place and len(others) <= ALL_PAIRS:
-        return [(b, a) for a in others for b in others if b > a]
-    return pairs + [(number, 0) for number in others if number != 0]
+        return [((b,), (a,)) for a in others for b in others if b > a]
+    return pairs + [((number,), (0,)) for number in others if number != 0]
 
 
 def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any, Evaluation, Measurements]:
@@ -151,7 +153,7 @@ def _report(renderer: Renderer, session: Session, heading: Heading) -> tuple[Any
     if session.run is not None:
         models = (*evaluation.models, *session.run.read_others(evaluation.models[0].tables[0]))
         evaluation = replace(evaluation, models=models)
-        pairs = [(0, number) for number in range(1, len(models))]
+        pairs = [((0,), (number,)) for number in range(1, len(models))]
     evaluation = replace(evaluation, pairs=pairs)
     results = renderer.build_results(session, evaluation, measured, heading)
     return _hide_paths(results, session), evaluation, measured

@@ -119,6 +119,7 @@ class ModelBase(Plain):
     file: str
     sha256: str | None
     architecture: str | None
+    seed_of: str | None = None
     trained: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     validation: Mapping[str, float] = Field(default_factory=dict[str, float])
     cost: CostResult | None = None
@@ -149,6 +150,7 @@ class PairBase(Plain):
     difference: MetricValue
     p_value: float | None
     non_inferiority: NonInferiority | None = None
+    seeds: int = 1
 
 
 class ResultsBase(Plain):
@@ -202,6 +204,7 @@ class EvaluatedModel(ModelBase):
         file: The name of its file, without folders.
         sha256: The sha256 of that file; null where only the model's outputs are kept.
         architecture: The name of the architecture; null where it is not known.
+        seed_of: The name of the first model with its role, from which it differs in the seed; null for the first.
         trained: What the checkpoint says of its training (stage, run, epoch, seed, ...).
         validation: The validation metrics in the checkpoint.
         metrics: The metrics: NAME over all sets and, where there are several sets, NAME@SET for each.
@@ -225,6 +228,7 @@ class PairResult(PairBase):
         p_value: The two-sided p-value of the difference; null without an interval, and below 10 groups.
         non_inferiority: Whether one is as good as the other; null where there is no p-value, and for a metric that is
             no share.
+        seeds: Over how many seeds the difference is the mean; a and b are the first of them then.
         better: `a` or `b` where the interval leaves 0 out and rests on 10 groups or more, else null.
     """
 

@@ -92,6 +92,17 @@ def describe_few(estimate: MetricValue, group_unit: str) -> str:
     return f"it rests on {format_count_of(estimate.groups or 0, group_unit)}, and a claim needs {FEWEST_GROUPS}"
 
 
+def describe_seeds(pairs: Sequence[PairBase]) -> str:
+    """Say whether comparisons hold the variation between seeds: with one seed, another may turn the answer."""
+    seeds = min((pair.seeds for pair in pairs), default=1)
+    if seeds > 1:
+        return f"These are means over {seeds} seeds, and their intervals hold the spread over seeds."
+    return (
+        "Each model was trained once, with one seed: another seed may turn the answer. Runs of several seeds show it, "
+        "such as --distilled RUN_1 --distilled RUN_2 in compare_models.py."
+    )
+
+
 def describe_as_good(pair: PairBase, names: tuple[str, str]) -> str:
     """Say which of two models is shown to be as good as the other, but for the margin.
 
@@ -289,7 +300,7 @@ def describe_same_speed(student: ModelBase, before: ModelBase, *, unit: str = "s
 
 
 def find_role(models: Sequence[Model], role: Role) -> list[Model]:
-    """List the models of one role, in their order.
+    """List the models of one role, in their order; of several seeds the first.
 
     Args:
         models: The models of the results.
@@ -298,7 +309,7 @@ def find_role(models: Sequence[Model], role: Role) -> list[Model]:
     Returns:
         The models that have it.
     """
-    return [model for model in models if model.role == role]
+    return [model for model in models if model.role == role and model.seed_of is None]
 
 
 def describe_costs(
@@ -409,13 +420,15 @@ def write_verdict(results: EvaluationResults) -> tuple[str, ...]:
     if not results.models:
         return ("No model was evaluated.",)
     first = next(iter(results.metrics))
-    by_role = {model.role: model for model in reversed(results.models)}
+    by_role = {model.role: model for model in reversed(results.models) if model.seed_of is None}
     pairs = [one for one in results.comparisons if "@" not in one.metric]
     lines = [_describe_pair(results, one, by_role) for one in pairs if one.metric == first]
     others = [_describe_pair(results, one, by_role) for one in pairs if one.metric != first]
     alone = [line for model in results.models for line in _describe_metrics(results, model)]
     costs = describe_costs(results.models, unit=results.unit)
-    return (_write_headline(results, first, pairs, by_role), *lines, *_warn_of_few(results), *costs, *alone, *others)
+    seeds = [describe_seeds(pairs)] if pairs else []
+    headline = _write_headline(results, first, pairs, by_role)
+    return (headline, *lines, *seeds, *_warn_of_few(results), *costs, *alone, *others)
 
 
 def _write_headline(

@@ -84,7 +84,7 @@ def test_a_source_of_stills_has_no_metric_of_videos_beside_one_of_videos() -> No
     assert not any(name.startswith("video_") and "@stills" in name for name in names)
     assert compute_set_metrics(both).values["video_count"] == compute_set_metrics(videos).values["video_count"]
     assert "video_mean" not in calibrate_on_validation(stills).operating_points
-    compared = build_comparisons(("a", both), ("b", both), rounds=20)
+    compared = build_comparisons(("a", [both]), ("b", [both]), rounds=20)
     assert {one.figure for one in compared if one.figure.startswith("video")} == {
         "video_auc_mean",
         "video_auc_mean@videos",

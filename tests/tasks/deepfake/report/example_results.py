@@ -95,7 +95,9 @@ def make_results(
             _describe_data(number, next(iter(frames.values())), name) for number, name in enumerate(_name(sources))
         ),
         models=tuple(made),
-        comparisons=tuple(c for a, b in pairs for c in build_comparisons((a, frames[a]), (b, frames[b]), rounds=100)),
+        comparisons=tuple(
+            c for a, b in pairs for c in build_comparisons((a, [frames[a]]), (b, [frames[b]]), rounds=100)
+        ),
         mistakes=make_mistakes([name for name, *_ in names]),
         training=make_training(),
         bands=(

@@ -122,7 +122,7 @@ def test_curves_cover_all_data_and_each_source_and_end_at_the_corners() -> None:
 
 def test_a_comparison_is_the_difference_of_the_metrics_of_both_models() -> None:
     good, weak = make_frames(strength=2.0), make_frames(strength=0.5, seed=3)
-    found = {one.figure: one for one in build_comparisons(("good", good), ("weak", weak), rounds=ROUNDS)}
+    found = {one.figure: one for one in build_comparisons(("good", [good]), ("weak", [weak]), rounds=ROUNDS)}
     assert set(found) == {
         f"{level}{part}" for level in ("frame_auc", "video_auc_mean") for part in ("", "@north", "@south")
     }
@@ -139,7 +139,7 @@ def test_a_comparison_is_the_difference_of_the_metrics_of_both_models() -> None:
 
 def test_a_model_compared_with_itself_differs_by_0_and_always_agrees() -> None:
     frames = make_frames()
-    for one in build_comparisons(("a", frames), ("b", frames), rounds=ROUNDS):
+    for one in build_comparisons(("a", [frames]), ("b", [frames]), rounds=ROUNDS):
         assert (one.difference.value, one.difference.low, one.difference.high) == (0.0, 0.0, 0.0)
         assert (one.agreement, one.p_value) == (1.0, 1.0)
 
@@ -150,7 +150,7 @@ def test_frames_without_a_score_of_one_model_are_left_out_for_both() -> None:
     decided[:5] = False
     some = replace(whole, decided=decided)
     other = make_frames(seed=7)
-    found = build_comparisons(("some", some), ("other", other), rounds=ROUNDS)[0]
+    found = build_comparisons(("some", [some]), ("other", [other]), rounds=ROUNDS)[0]
     expected = compute_auc(whole.margins[5:], whole.labels[5:]) - compute_auc(other.margins[5:], other.labels[5:])
     assert found.difference.value == pytest.approx(expected, abs=1e-12)
 
@@ -158,18 +158,38 @@ def test_frames_without_a_score_of_one_model_are_left_out_for_both() -> None:
 def test_models_that_saw_other_frames_are_not_compared() -> None:
     frames = make_frames()
     with pytest.raises(ValueError, match="different frames"):
-        build_comparisons(("a", frames), ("b", frames.take(np.arange(len(frames))[::-1])), rounds=ROUNDS)
+        build_comparisons(("a", [frames]), ("b", [frames.take(np.arange(len(frames))[::-1])]), rounds=ROUNDS)
     with pytest.raises(ValueError, match="different frames"):
-        build_comparisons(("a", frames), ("b", frames.take(np.arange(len(frames) - 1))), rounds=ROUNDS)
+        build_comparisons(("a", [frames]), ("b", [frames.take(np.arange(len(frames) - 1))]), rounds=ROUNDS)
 
 
 def test_one_person_gives_a_difference_without_an_interval_and_says_why() -> None:
     frames = make_frames(people=1)
     north = frames.take(np.flatnonzero(np.array(frames.sources) == "north"))
-    (frame, *_) = build_comparisons(("a", north), ("b", north), rounds=ROUNDS)
+    (frame, *_) = build_comparisons(("a", [north]), ("b", [north]), rounds=ROUNDS)
     assert frame.difference.low is None
     assert frame.p_value is None
     assert "fewer than two people" in (frame.difference.note or "")
+
+
+def test_seeds_are_averaged_paired_in_their_order_and_their_spread_widens_the_interval() -> None:
+    frames = make_frames(people=20)
+    rng = np.random.default_rng(3)
+
+    def train(gain: float) -> ScoredFrames:
+        return replace(
+            frames, margins=frames.margins + gain * (frames.labels - 0.5) + 0.1 * rng.normal(size=len(frames))
+        )
+
+    a, b = [train(gain) for gain in (0.2, 0.6, 1.0)], [train(0.0) for _ in range(3)]
+    single = [build_comparisons(("a", [one]), ("b", [other]), rounds=200)[0] for one, other in zip(a, b, strict=True)]
+    together = build_comparisons(("a", a), ("b", b), rounds=200)[0]
+    assert (together.seeds, single[0].seeds) == (3, 1)
+    assert together.difference.value == pytest.approx(np.mean([one.difference.value for one in single]))
+    widths = [one.difference.high - one.difference.low for one in (together, *single)]
+    assert widths[0] > np.mean(widths[1:])
+    alone = build_comparisons(("a", a), ("b", b[:1]), rounds=200)[0]  # one teacher beside three students
+    assert alone.seeds == 3
 
 
 def make_people(women: float, men: float, *, people: int = 20, each: int = 8) -> ScoredFrames:

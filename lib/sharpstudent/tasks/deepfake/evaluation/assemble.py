@@ -89,7 +89,10 @@ def assemble(
         comparisons = tuple(
             found
             for a, b in evaluation.pairs
-            for found in build_comparisons((models[a].name, frames[a]), (models[b].name, frames[b]))
+            for found in build_comparisons(
+                (models[a[0]].name, [frames[number] for number in a]),
+                (models[b[0]].name, [frames[number] for number in b]),
+            )
         )
     except MetricError as error:
         if session.run is not None:
@@ -148,7 +151,7 @@ def find_lighter(results: Results) -> Lighter | None:
 
     None where there is no such pair, where the student is lighter already, and where no width of its family is.
     """
-    by_role = {model.role: model for model in reversed(results.models)}
+    by_role = {model.role: model for model in reversed(results.models) if model.seed_of is None}
     student, teacher = by_role.get("distilled") or by_role.get("before"), by_role.get("teacher")
     if student is None or teacher is None or student.architecture is None or student.image_size is None:
         return None

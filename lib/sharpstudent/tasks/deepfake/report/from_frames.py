@@ -276,15 +276,19 @@ PAIRED_ROUNDS = 2000
 
 
 def build_comparisons(
-    a: tuple[str, ScoredFrames], b: tuple[str, ScoredFrames], *, rounds: int = PAIRED_ROUNDS, seed: int = SEED
+    a: tuple[str, Sequence[ScoredFrames]],
+    b: tuple[str, Sequence[ScoredFrames]],
+    *,
+    rounds: int = PAIRED_ROUNDS,
+    seed: int = SEED,
 ) -> tuple[ComparisonResult, ...]:
     """Compare the AUC of two models on the same frames, paired over people.
 
     It is compared for frames, and for videos by the mean rule, on all data and on each source.
 
     Args:
-        a: The name and the scored frames of the first model.
-        b: The name and the scored frames of the second model: the same frames in the same order.
+        a: The name of the first model, and its scored frames at each seed.
+        b: The same of the second model: the same frames in the same order, of one seed or of as many.
         rounds: How many resamples the bootstrap draws.
         seed: The seed of the bootstrap.
 
@@ -294,23 +298,24 @@ def build_comparisons(
     Raises:
         ValueError: The frames are not the same.
     """
-    (name_a, frames_a), (name_b, frames_b) = a, b
+    first = a[1][0]
     for column in ("sample_ids", "clip_ids", "sources"):
-        if list(getattr(frames_a, column)) != list(getattr(frames_b, column)):
-            raise ValueError(f"{name_a} and {name_b} were evaluated on different frames: {column} differ")
-    decided = frames_a.decided & frames_b.decided
-    frames = _take(_pair(frames_a, frames_b.margins), decided)
+        if any(list(getattr(one, column)) != list(getattr(first, column)) for one in (*a[1], *b[1])):
+            raise ValueError(f"{a[0]} and {b[0]} were evaluated on different frames: {column} differ")
+    decided = np.all([one.decided for one in (*a[1], *b[1])], axis=0)
+    frames = _take(_pair(a[1], b[1]), decided)
     samples = {FRAME: frames}
-    if choose_rules(frames_a):
+    if choose_rules(first):
         samples[name_level(MEAN)] = _make_videos(frames)
     return tuple(
-        _compare((name_a, name_b), level, part, rows, rounds=rounds, seed=seed)
+        _compare((a[0], b[0]), level, part, rows, rounds=rounds, seed=seed)
         for level, whole in samples.items()
         for part, rows in _list_parts(whole)
     )
 
 
-# N samples of two models: a, b (log-odds), label, person, clip and source, each (N,); names are unique over sources.
+# N samples of two models: a, b (log-odds at each seed, (N, S)), label, person, clip and source, each (N,); names are
+# unique over sources.
 _Pairs = dict[str, NDArray[Any]]
 
 
@@ -325,13 +330,15 @@ def _list_parts(rows: _Pairs) -> list[tuple[str, _Pairs]]:
     return [(part, some) for part, some in parts if len(np.unique(some["label"])) == 2]
 
 
-def _pair(frames: ScoredFrames, b: NDArray[np.float64]) -> _Pairs:
+def _pair(a: Sequence[ScoredFrames], b: Sequence[ScoredFrames]) -> _Pairs:
+    frames = a[0]
     person, clip = (
         np.array([f"{source}\0{name}" for source, name in zip(frames.sources, column, strict=True)])
         for column in (frames.groups, frames.clip_ids)
     )
     label, source = np.asarray(frames.labels, np.int64), np.array(frames.sources)
-    return {"a": frames.margins, "b": b, "label": label, "person": person, "clip": clip, "source": source}
+    scores = {name: np.stack([one.margins for one in side], axis=1) for name, side in (("a", a), ("b", b))}
+    return {**scores, "label": label, "person": person, "clip": clip, "source": source}
 
 
 def _make_videos(frames: _Pairs) -> _Pairs:
@@ -340,7 +347,10 @@ def _make_videos(frames: _Pairs) -> _Pairs:
     sources = np.unique(frames["source"][np.isin(frames["clip"], clips[sizes > 1])])
     frames = _take(frames, np.isin(frames["source"], sources))
     _, first, clip_of = np.unique(frames["clip"], return_index=True, return_inverse=True)
-    scores = {name: aggregate(frames[name], clip_of.astype(np.int64), MEAN) for name in ("a", "b")}
+    scores = {
+        name: np.stack([aggregate(one, clip_of.astype(np.int64), MEAN) for one in frames[name].T], axis=1)
+        for name in ("a", "b")
+    }
     return _take(frames, first) | scores
 
 
@@ -348,12 +358,13 @@ def _compare(
     called: tuple[str, str], level: str, part: str, rows: _Pairs, *, rounds: int, seed: int
 ) -> ComparisonResult:
     same = {"id": np.arange(len(rows["label"])), "group": rows["person"], "label": rows["label"]}
-    tables = ({**same, "margin": rows[name]} for name in ("a", "b"))
+    tables = ([{**same, "margin": one} for one in rows[name].T] for name in ("a", "b"))
     found = compute_paired(_AUC, *tables, rounds=rounds, level=LEVEL, seed=seed, group_unit="person")
     return ComparisonResult(
         a=called[0],
         b=called[1],
         figure=name_metric(level, "auc", part),
         **to_pair(found),
-        agreement=float(np.mean((rows["a"] >= 0.0) == (rows["b"] >= 0.0))),
+        agreement=float(np.mean((rows["a"] >= 0.0) == (rows["b"] >= 0.0))),  # of the n-th seeds of both
+        seeds=max(rows["a"].shape[1], rows["b"].shape[1]),
     )

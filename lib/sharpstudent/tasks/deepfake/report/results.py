@@ -221,6 +221,7 @@ class ModelResult(ModelBase):
         file: The name of its file, without folders.
         sha256: The sha256 of that file; null where only the model's scores are kept.
         architecture: The name of the architecture; null where it is not known.
+        seed_of: The name of the first model with its role, from which it differs in the seed; null for the first.
         image_size: The side of the input [px]; null where it is not known.
         trained: What the checkpoint says of its training (stage, run, epoch, seed, ...).
         validation: The validation metrics in the checkpoint.
@@ -282,6 +283,7 @@ class ComparisonResult(PairBase):
         difference: The metric of a minus that of b, paired.
         p_value: The two-sided p-value of the difference; null without an interval, and below 10 people.
         non_inferiority: Whether one is as good as the other; null where there is no p-value.
+        seeds: Over how many seeds the difference is the mean; a and b are the first of them then.
         agreement: The share of samples that both models call the same at log-odds 0.
     """
 

@@ -20,6 +20,7 @@ from sharpstudent.report.verdict import (
     describe_costs,
     describe_difference,
     describe_few,
+    describe_seeds,
     describe_share,
     explain_open,
     find_role,
@@ -171,10 +172,7 @@ def describe_gain(results: Results, sets: list[ReportSet]) -> list[str]:
                 "with hard labels for as many further steps would show it."
             )
     if lines and any(model.role in ("control", "before") for model in results.models):
-        lines.append(
-            "These intervals are over the evaluated people, for one training of each model: they do not cover the "
-            "variation between seeds."
-        )
+        lines.append(describe_seeds(results.comparisons))
     return lines
 
 
@@ -218,6 +216,8 @@ def describe_pairs(results: Results, sets: list[ReportSet]) -> list[str]:
             f"These are {len(lines)} comparisons: of those where nothing differs, about one in twenty leaves 0 out of "
             "its interval by chance alone."
         )
+    if lines and not any(model.role == "distilled" for model in results.models):
+        lines.append(describe_seeds(results.comparisons))
     return lines
 
 
