@@ -242,7 +242,11 @@ def other_value(name: str, field: FieldInfo) -> object:
     special["selection_metric"] = "eer"  # text to the core: the task tells which there are
     if name in special:
         return special[name]
-    default = field.default if field.default is not None else getattr(FileKeys.model_fields[name], "default", None)
+    default = field.default if field.default is not None else getattr(FileKeys.model_fields.get(name), "default", None)
+    parts = typing.get_args(field.annotation)
+    literal = next((part for part in parts if typing.get_origin(part) is typing.Literal), None)
+    if default is None and literal is not None:
+        return typing.get_args(literal)[0]
     if default is None:
         kinds = {
             (typing.get_origin(part) and typing.get_args(part)[0]) or part for part in typing.get_args(field.annotation)

@@ -36,9 +36,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("USER", "alice-the-user")
         patch.setenv("LOGNAME", "alice-the-user")
         patch.setattr(socket, "gethostname", lambda: "host-of-alice")
-        patch.setattr(
-            page, "render_png", lambda chart: b""
-        )  # pixels, which take most of the time; the page has the text
+        # Pixels take most of the time; the page has the same text.
+        patch.setattr(page, "render_png", lambda chart: b"")
         write_data(data)
         place = Workplace(home)
         absolute = {
