@@ -128,12 +128,14 @@ def _read_video(
 ) -> Entry | None:
     """Return the entry of a video; None where its description cannot be used, which is then rejected."""
     if not isinstance(about, dict) or not isinstance(about.get("frames"), list):
-        return reject(place, f"is not a video with a list of frames; expected {FORM}")
+        reject(place, f"is not a video with a list of frames; expected {FORM}")
+        return None
     inner = about.get("label")
     labels = {name: _parse_label(name) for name in (inner, outer) if isinstance(name, str)}
     labels = {name: label for name, label in labels.items() if label is not None}
     if len(set(labels.values())) != 1:
-        return reject(place, f"label {inner!r} in {outer!r} says neither real nor fake; mend the entry")
+        reject(place, f"label {inner!r} in {outer!r} says neither real nor fake; mend the entry")
+        return None
     name, label = next(iter(labels.items()))
     return Entry(place, printable(dataset), printable(name), label, SPLITS[split], compression, video, about["frames"])
 

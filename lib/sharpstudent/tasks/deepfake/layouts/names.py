@@ -277,3 +277,28 @@ def list_words(name: str) -> list[str]:
 def is_known_word(word: str) -> bool:
     """Return whether a word is one of classes, splits or of nothing."""
     return word in NEUTRAL or word in _LABELS or word in _SPLITS
+
+
+_FRAME = re.compile(
+    r"(?P<film>.*?\w)(?:[\W_]+(?P<says>frame|frm|f)?[\W_]?|(?P<says2>frame|frm)[\W_]?)\d+", re.IGNORECASE
+)
+
+
+def split_frame_name(stem: str) -> tuple[str, bool] | None:
+    """Split a name that may be a film's and the number of a frame, such as 071_0012 or ann_frame12.
+
+    Words of classes, splits, cameras and pictures are no film.
+
+    Args:
+        stem: The file's name without suffix.
+
+    Returns:
+        The film, and whether the name has the word frame; None for a name of another form.
+    """
+    found = _FRAME.fullmatch(stem)
+    if found is None:
+        return None
+    words = [word for word in normalise(found["film"]).split() if not word.isdigit()]
+    if words and all(word in CAMERA or is_known_word(word) for word in words):
+        return None
+    return found["film"], bool(found["says"] or found["says2"])

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from sharpstudent.core.errors import Problem, ProblemList
 from sharpstudent.tasks.deepfake.layouts.names import (
-    CAMERA,
     DATA_SETS,
     UNSTATED,
     UNSURE_SPLITS,
@@ -27,6 +26,7 @@ from sharpstudent.tasks.deepfake.layouts.names import (
     list_words,
     normalise,
     read_name,
+    split_frame_name,
 )
 
 DATA_SET_VIDEOS = (
@@ -423,11 +423,6 @@ def _are_all_splits(names: Mapping[str, None]) -> bool:
     return all(len(one) == 1 for one in words) and len(frozenset().union(*words)) > 1
 
 
-_FRAME = re.compile(
-    r"(?P<film>.*?\w)(?:[\W_]+(?P<says>frame|frm|f)?[\W_]?|(?P<says2>frame|frm)[\W_]?)\d+", re.IGNORECASE
-)
-
-
 def _find_films(items: Sequence[Item], folders: Sequence[_Folders]) -> dict[Path, str]:
     """Find pictures without a person's folder whose names are film and frame number, and name the film of each.
 
@@ -437,10 +432,10 @@ def _find_films(items: Sequence[Item], folders: Sequence[_Folders]) -> dict[Path
     beside: dict[tuple[str, ...], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     says: set[Path] = set()
     for item, one in zip(items, folders, strict=True):
-        found = None if item.is_video or one.person or item.person else _FRAME.fullmatch(Path(item.parts[-1]).stem)
-        if found and not _is_no_film(found["film"]):
-            beside[item.parts[:-1]][found["film"]].append(item.path)
-            if found["says"] or found["says2"]:
+        found = None if item.is_video or one.person or item.person else split_frame_name(Path(item.parts[-1]).stem)
+        if found is not None:
+            beside[item.parts[:-1]][found[0]].append(item.path)
+            if found[1]:
                 says.add(item.path)
     films: dict[Path, str] = {}
     for folder, named in beside.items():
@@ -449,11 +444,6 @@ def _find_films(items: Sequence[Item], folders: Sequence[_Folders]) -> dict[Path
             if len(several) > 1 or says.issuperset(files):
                 films |= dict.fromkeys(files, "/".join((*folder, film)))
     return films
-
-
-def _is_no_film(film: str) -> bool:
-    words = [word for word in normalise(film).split() if not word.isdigit()]
-    return bool(words) and all(word in CAMERA or is_known_word(word) for word in words)
 
 
 def _place(

@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from sharpstudent.core.errors import format_count_of
 from sharpstudent.report.console import DRAW_SECONDS, LINE_SECONDS, format_duration, print_line
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS
 from sharpstudent.tasks.deepfake.layouts.clip import Rejected
@@ -172,12 +173,13 @@ def describe_counts(counts: Counts) -> list[str]:
     """Return the lines of a summary, without those that name places."""
     share = f" ({counts.frames_with_face / counts.frames_read:.1%})" if counts.frames_read else ""
     lines = [
-        f"{counts.clips:,} clips, {counts.clips_with_face:,} with a face; "
+        f"{counts.clips:,} clips or photos, {counts.clips_with_face:,} with a face; "
         f"{counts.frames_read:,} frames read, {counts.frames_with_face:,} with a face{share}",
-        f"{counts.faces:,} faces ({counts.real:,} real, {counts.fake:,} fake) of {counts.people:,} people",
+        f"{counts.faces:,} faces ({counts.real:,} real, {counts.fake:,} fake) of "
+        f"{format_count_of(counts.people, 'person')}",
     ]
     lines += [
-        f"  {name:<5} {faces:,} faces of {people:,} people in {clips:,} clips"
+        f"  {name:<5} {faces:,} faces of {format_count_of(people, 'person')} in {clips:,} clips or photos"
         for name, (faces, clips, people) in counts.by_split.items()
     ]
     return lines + describe_reasons(counts)
