@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import compute_sha256
 from sharpstudent.evaluation.run import note_equal_weights
+from sharpstudent.evaluation.tables import find_run_folder
 from sharpstudent.models.vision import EFFICIENTNET_B4
 from torch import Tensor
 
@@ -250,6 +251,14 @@ def test_a_folder_of_hugging_face_says_what_its_weights_are(tmp_path: Path) -> N
     turned = open_file(write_hugging_face(tmp_path / "b", label_names=["Fake", "Real"]))
     assert turned.classes == ("fake", "real")
     assert torch.equal(predict(turned.model, make_pictures()), predict(plain.model, make_pictures()).flip(1))
+
+
+def test_a_folder_of_hugging_face_is_no_run_folder(tmp_path: Path) -> None:
+    folder = write_hugging_face(tmp_path / "a")
+    assert find_run_folder(folder) is None
+    assert find_run_folder(folder / "model.safetensors") is None
+    (folder / "weights").mkdir()
+    assert find_run_folder(folder) == folder
 
 
 def test_classes_of_other_names_are_not_guessed(tmp_path: Path) -> None:

@@ -96,6 +96,13 @@ def test_positions_are_resampled_to_the_tasks_pictures_and_that_is_told(tmp_path
     assert torch.allclose(teachers(image=make_pictures(SIDE))["logits"], want, atol=1e-5)
 
 
+def test_weights_that_timm_cannot_resample_name_the_size_as_the_remedy() -> None:
+    model = build_classifier("levit_128s", classes=2, dropout=None, side=SIDE)
+    with pytest.raises(UserError, match="built for pictures of 64 px") as caught:
+        load_weights(model, make_native("levit_128s", 2).state_dict(), where="w", needs_head=True)
+    assert "input_size in `teachers`" in caught.value.as_text()
+
+
 def test_a_checkpoint_of_another_size_is_read_back_bit_for_bit() -> None:
     saved = build_classifier(VIT, classes=2, dropout=None, side=SIDE)
     again = build_classifier(VIT, classes=2, dropout=None, side=SIDE)

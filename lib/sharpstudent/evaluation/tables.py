@@ -23,6 +23,7 @@ from sharpstudent.config.load import read_config_file, read_task_name, validate_
 from sharpstudent.config.resolve import resolve
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.config.stored import STORED_NAME, load_run_config
+from sharpstudent.core.archive import BEST
 from sharpstudent.core.errors import Problem, ProblemList, UserError
 from sharpstudent.core.types import Batch, Outputs, Table
 from sharpstudent.data.dataset import Samples
@@ -339,7 +340,8 @@ def read_run_config(path: Path, task_class: type[Task]) -> RunConfig | None:
 def find_run_folder(checkpoint: Path) -> Path | None:
     """Find the run folder that a checkpoint lies in, or that `checkpoint` itself is; None for a file elsewhere."""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.absolute().parent.parent
-    return folder if (folder / STORED_NAME).is_file() else None
+    # A folder of Hugging Face has a file of this name, too, and no folder of checkpoints.
+    return folder if (folder / STORED_NAME).is_file() and (folder / BEST.parent).is_dir() else None
 
 
 def load_config(path: Path, task_class: type[Task]) -> RunConfig:

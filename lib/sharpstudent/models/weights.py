@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -237,7 +238,7 @@ def load_weights(
             what=f"does not fit the model ({type(model).__name__}); nothing was loaded",
             expected=f"tensors such as {_examples(missing or list(model.state_dict()))}",
             got="\n".join(lines),
-            remedy=_REMEDY if match.missing_in_backbone() or match.unexpected_in_backbone() else _HEAD_REMEDY,
+            remedy=_advise(model, match),
         )
     state = model.state_dict()
     # Weight and bias of the head are taken together or not at all.
@@ -254,10 +255,23 @@ _REMEDY = (
     "give weights of this very architecture, or name the file's architecture in the config; --allow partial-weights "
     "takes what matches"
 )
+_SIZE_REMEDY = (
+    "the model is built for pictures of {} px, and weights of this family cannot be resampled from another size: give "
+    "the size that they were trained on, for a teacher as input_size in `teachers`, else as image_size"
+)
 _HEAD_REMEDY = (
     "its backbone fits, and its head is no linear layer of these outputs on pooled features: give other weights; for a "
     'teacher "head": "fitted" in `teachers` fits one to the training set'
 )
+
+
+def _advise(model: nn.Module, match: Match) -> str:
+    """Write the remedy for weights that do not fit a model."""
+    if not match.missing_in_backbone() and not match.unexpected_in_backbone():
+        return _HEAD_REMEDY
+    size: Any = getattr(model, "sizes", None)
+    is_size_alone = not match.unexpected_in_backbone() and len(match.missing_in_backbone()) <= len(match.wrong_shape)
+    return _SIZE_REMEDY.format(size["img_size"]) if size and is_size_alone else _REMEDY
 
 
 def find_fitting_weights(
