@@ -257,7 +257,7 @@ _REMEDY = (
 )
 _SIZE_REMEDY = (
     "the model is built for pictures of {} px, and weights of this family cannot be resampled from another size: give "
-    "the size that they were trained on, for a teacher as input_size in `teachers`, else as image_size"
+    "the model pictures of the size that they were trained on, a teacher by input_size in `teachers`"
 )
 _HEAD_REMEDY = (
     "its backbone fits, and its head is no linear layer of these outputs on pooled features: give other weights; for a "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from block_clips import (
+    BlockDetector,
+    BlockMesh,
     build_cropper,
     check_each_frame_has_crops_or_a_reason,
     draw_blocks,
@@ -22,7 +25,9 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.modalities.faces.crop import compute_loose_box
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper
+from sharpstudent.tasks.deepfake.prepare.crop_frame import Networks
 from sharpstudent.tasks.deepfake.prepare.parts import FaceCrop
+from sharpstudent.tasks.deepfake.prepare.progress import Counts, describe_reasons
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 from sharpstudent.tasks.deepfake.sources import face_crops
 
@@ -102,6 +107,29 @@ def test_small_faces_beside_a_large_one_are_counted_as_rejected_with_faces_all(t
     assert len(clip_crops.faces) == 1
     assert [one.reason for one in clip_crops.rejected] == ["2 more below 40 px"]
     assert build_cropper().crop(photo_clip(path)).rejected == ()
+
+
+def test_a_photo_on_its_side_gives_the_crop_of_the_upright_one_and_is_named(tmp_path: Path) -> None:
+    upright = draw_blocks(BOX)
+
+    class Lying(BlockDetector):
+        def detect(self, image: np.ndarray) -> list:
+            score = 0.95 if np.array_equal(image, upright) else 0.8
+            return [replace(face, score=score) for face in super().detect(image)]
+
+    cropper = ClipCropper(CropSettings(), networks=lambda: Networks(Lying(), BlockMesh(), "blocks"))
+    (expected,) = cropper.crop(photo_clip(write_picture(tmp_path / "upright.png", upright))).faces
+    for quarters in (1, 2, 3):
+        path = write_picture(tmp_path / f"{quarters}.png", np.ascontiguousarray(np.rot90(upright, quarters)))
+        made = cropper.crop(photo_clip(path))
+        (face,) = made.faces
+        assert face.content == expected.content
+        assert np.array_equal(face.landmarks, expected.landmarks)
+        (remark,) = made.rejected
+        assert (remark.is_used, remark.reason) == (True, f"used, turned upright by {90 * (4 - quarters)} degrees")
+    counts = Counts()
+    counts.reject(remark)
+    assert describe_reasons(counts)[0] == "0 rejected, 1 used with a remark, each named in quarantine.csv:"
 
 
 def test_a_video_of_one_colour_has_no_face_in_any_frame(tmp_path: Path) -> None:

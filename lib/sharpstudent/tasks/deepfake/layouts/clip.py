@@ -76,19 +76,27 @@ class RawClip:
     film: str = ""
 
 
+USED = "used, "  # how the remark on a frame that is used begins
+
+
 @dataclass(frozen=True)
 class Rejected:
-    """A file, frame or entry that cannot be used, with the reason.
+    """A file, frame or entry that cannot be used, with the reason; or one that is used with a remark.
 
     Attributes:
         source: The file (or clip) as the user knows it.
-        reason: Why it cannot be used.
+        reason: Why it cannot be used; a remark begins with USED.
         frame: Its number in the video; None for a whole file.
     """
 
     source: str
     reason: str
     frame: int | None = None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it is used all the same."""
+        return self.reason.startswith(USED)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sharpstudent.core.io import compute_sha256
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.detect import number_tracks
 from sharpstudent.modalities.faces.video import UnreadableVideo, choose_frames, sample_video, silence_opencv
-from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles, RawClip, Rejected
+from sharpstudent.tasks.deepfake.layouts.clip import USED, FrameFiles, RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.crop_frame import FrameCropper, Networks, Picture
 from sharpstudent.tasks.deepfake.prepare.parts import ClipCrops, FaceCrop
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
@@ -147,7 +147,9 @@ class ClipCropper:
             faces = [replace(face, face_index=int(person)) for face, person in zip(frame.faces, people, strict=True)]
             chosen = [face for face in faces if keep_all or face.face_index == 0]
             kept.extend(sorted(chosen, key=lambda face: face.face_index))
-            reason = frame.reason or ("" if chosen else "the clip's largest person is not in it")
+            reason = frame.reason
+            if not chosen and (not reason or reason.startswith(USED)):
+                reason = "the clip's largest person is not in it"
             if reason:
                 left_out.append(Rejected(frame.source, reason, frame.index))
         return ClipCrops(tuple(kept), tuple(left_out), len(frames), sum(bool(frame.faces) for frame in frames))

@@ -27,7 +27,7 @@ from sharpstudent.modalities.faces.crop import (
     compute_sharpness,
 )
 from sharpstudent.modalities.faces.detect import DetectedFace, Detects, find_upright
-from sharpstudent.tasks.deepfake.layouts.clip import FrameFiles
+from sharpstudent.tasks.deepfake.layouts.clip import USED, FrameFiles
 from sharpstudent.tasks.deepfake.prepare.parts import FaceCrop
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 from sharpstudent.tasks.deepfake.sources.face import MOST_BYTES, read_boxes, read_landmarks
@@ -198,8 +198,8 @@ class FrameCropper:
         remarks: list[str] = []
         if small and self._settings.faces == "all":
             remarks.append(f"{small} more below {self._settings.min_face} px")
-        if picture.turned:
-            remarks.append(f"turned upright by {picture.turned} degrees")
+        elif picture.turned:
+            remarks.append(f"{USED}turned upright by {picture.turned} degrees")
         made = [self._build_crop(picture, face, files, whole=whole) for face in large[:most]]
         return made, "; ".join(remarks)
 

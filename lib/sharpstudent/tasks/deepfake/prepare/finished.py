@@ -92,7 +92,7 @@ class ClipWorker:
         rejected = tuple(hide_roots(rejection, self._root) for rejection in crops.rejected)
         part = Part(clip.key, job.fingerprint, crops.frames_read, crops.frames_with_face, rejected).with_clip(clip)
         write_clip(self._dest, clip, part, crops, self._settings, self._root)
-        return ClipDone(len(crops.faces), len(rejected), crops.frames_read)
+        return ClipDone(len(crops.faces), sum(not one.is_used for one in rejected), crops.frames_read)
 
 
 def hide_roots(rejection: Rejected, root: Path) -> Rejected:

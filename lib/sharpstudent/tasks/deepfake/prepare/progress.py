@@ -128,6 +128,7 @@ class Counts:
         reasons: By reason, with the numbers in it left out: how many files and frames it rejected, the reason in full,
             and the names of the first few.
         rejected: The number of files and frames without a usable face.
+        remarks: The number of frames that are used with a remark.
     """
 
     clips: int = 0
@@ -141,10 +142,12 @@ class Counts:
     by_split: dict[str, list[int]] = field(default_factory=dict)
     reasons: dict[str, list[Any]] = field(default_factory=dict)
     rejected: int = 0
+    remarks: int = 0
 
     def reject(self, rejection: Rejected) -> None:
-        """Count a file or frame without a usable face."""
-        self.rejected += 1
+        """Count a file or frame without a usable face, or one with a remark."""
+        self.rejected += not rejection.is_used
+        self.remarks += rejection.is_used
         name = rejection.source if rejection.frame is None else f"{rejection.source} frame {rejection.frame}"
         known = self.reasons.setdefault(_NUMBER.sub("N", rejection.reason), [0, rejection.reason, []])
         known[0] += 1
@@ -187,10 +190,11 @@ def describe_counts(counts: Counts) -> list[str]:
 
 def describe_reasons(counts: Counts) -> list[str]:
     """Return lines of what was rejected, the most frequent reason first."""
-    if not counts.rejected:
+    if not counts.rejected and not counts.remarks:
         return ["nothing was rejected"]
     reasons = sorted(counts.reasons.values(), key=lambda known: (-known[0], known[1]))
-    lines = [f"{counts.rejected:,} rejected, each named in {QUARANTINE}:"]
+    remarks = f", {counts.remarks:,} used with a remark" if counts.remarks else ""
+    lines = [f"{counts.rejected:,} rejected{remarks}, each named in {QUARANTINE}:"]
     for number, reason, names in reasons[:SHOWN_REASONS]:
         more = ", ..." if number > len(names) else ""
         lines.append(f"  {number:,} x {reason}: {', '.join(names)}{more}")

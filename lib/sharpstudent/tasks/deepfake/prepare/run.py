@@ -214,7 +214,8 @@ class _Preparation:
         with contextlib.suppress(UnreadableSample):
             part = parts.StoredPart(self._dest, job.clip.key)
             if part.about.fingerprint == job.fingerprint and part.has_its_crops(self._dest):
-                return finished.ClipDone(len(part.rows), len(part.about.rejected), part.about.frames_read)
+                rejected = sum(not one.is_used for one in part.about.rejected)
+                return finished.ClipDone(len(part.rows), rejected, part.about.frames_read)
         request = self._request
         timeout = request.clip_timeout if lost.how == "too slow" else None
         parts.write_broken_part(self._dest, finished.build_broken_part(job, lost.how, lost.reason, self._root, timeout))
