@@ -239,6 +239,7 @@ OTHER_TEACHER = {
 def other_value(name: str, field: FieldInfo) -> object:
     """A valid value that differs from the default, from the field's type alone."""
     special: dict[str, object] = {"terms": [{"term": "focal"}], "preset": "additive", "teachers": [OTHER_TEACHER]}
+    special["people"] = "files"  # null to the core: its words are the task's
     special["selection_metric"] = "eer"  # text to the core: the task tells which there are
     if name in special:
         return special[name]

@@ -48,8 +48,9 @@ def trained_teacher(tmp_path_factory: pytest.TempPathFactory, labelled_root: Pat
     shutil.rmtree(place / "output")
     assert start(place, "look").code == 0
     (kept, *_) = (place / "output/.preflight").iterdir()
-    real = next(name for name in json.loads(kept.read_text())["table"]["id"]["values"] if "/real/" in name)
-    exchange(place / real, place / real.replace("/real/", "/fake/"))
+    real = next(name for name in json.loads(kept.read_text())["table"]["id"]["values"] if name.startswith("real/"))
+    data = place / "data/labelled"
+    exchange(data / real, data / real.replace("real/", "fake/", 1))
     shutil.rmtree(place / "output")
     return place.folder
 

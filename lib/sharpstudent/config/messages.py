@@ -67,7 +67,7 @@ def _describe_bounds(found: dict[str, Any]) -> str:
 
 
 def _show_bound(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else show(value)
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else show(float(value))
 
 
 def find_property(schema: dict[str, Any], path: KeyPath, keys: Any = None) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 LearningRate = Annotated[float, Field(gt=0.0, le=100.0, allow_inf_nan=False)]
 LOWEST_TEMPERATURE = 0.01  # below it, logits divided by it leave the range in which exp is exact
 Temperature = Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=1000.0, allow_inf_nan=False)]
-Radius = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
+Radius = Annotated[float, Field(ge=0.0, le=1e38, allow_inf_nan=False)]  # float32 ends there; resolve.py warns
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 USUAL = "x-usual"  # in the schema of a key: the range in which a number makes sense, and what goes wrong beyond it
 
