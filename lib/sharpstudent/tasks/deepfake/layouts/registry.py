@@ -296,7 +296,9 @@ def _explain_left(file: str, layout: str) -> str:
 
 def _check_root(root: Path, *, is_table: bool, any_name: bool) -> None:
     if not root.is_dir() and not is_table:
-        what = "is a file, not a folder or a table" if root.is_file() else "does not exist"
+        what = "is a file, not a folder or a table" if root.exists() else "does not exist"
+        if root.exists() and not root.is_file():
+            what = "is a named pipe or a device, not a folder or a table"
         raise UserError.about(
             str(root), what, "a folder in one of the layouts, or a .csv or .tsv table", remedy="name one of them"
         )
