@@ -402,6 +402,14 @@ def read_people(path: Path) -> Any:
     return repr(read_photos(path, remedy="mend it")[0])
 
 
+def read_groups_of_people(path: Path) -> Any:
+    from sharpstudent.tasks.deepfake.evaluation.datasets import read_groups
+
+    request: Any = SimpleNamespace(by=("light",), by_table=path, data=())
+    frames: Any = SimpleNamespace(sources=["a"], groups=["ann"], clip_ids=["a"], sample_ids=["a"])
+    return read_groups(request)(frames)
+
+
 def read_celebdf_list(path: Path) -> Any:
     from sharpstudent.tasks.deepfake.layouts import celebdf
     from sharpstudent.tasks.deepfake.layouts.clip import ClipCollector
@@ -659,6 +667,11 @@ READERS: dict[str, Reader] = {
             "tasks/deepfake/layouts/listing.py:read_csv", "tasks/deepfake/layouts/listing.py:read_table",
             "tasks/deepfake/layouts/own_files.py:find_table",
         ),
+    ),
+    "table of groups": Reader(
+        write_text("people.csv", "person,light\nann,dark\nbob,bright\n"),
+        read_groups_of_people,
+        ("tasks/deepfake/evaluation/datasets.py:read_groups",),
     ),
     "test list of Celeb-DF": Reader(
         write_text("List_of_testing_videos.txt", "1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id0_id1_0000.mp4\n"),
