@@ -136,8 +136,9 @@ def describe_better(pair: PairBase, better: str | None) -> str:
         return "no interval"
     if is_of_few(found):
         return f"no claim: {found.groups} of {FEWEST_GROUPS} groups"
-    words = {"a": "first is better", "b": "second is better"}.get(better or "", "within noise")
-    return f"{words}{describe_as_good(pair, ('first', 'second'))}"
+    if better is not None:
+        return {"a": "first is better", "b": "second is better"}[better]
+    return f"within noise{describe_as_good(pair, ('first', 'second'))}"
 
 
 def build_sets(

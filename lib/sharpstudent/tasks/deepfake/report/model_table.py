@@ -116,7 +116,8 @@ def _list_values(results: Results, model: ModelResult) -> dict[str, object]:
     values |= {name: getattr(model.cost, name, None) for name in costs}
     for dataset in list_sets(results):
         end = f"@{dataset.name}" if dataset.name else ""
-        for name in (FRAME_AUC, VIDEO_AUC):
+        has_videos = any(_find(dataset, one, VIDEO_AUC) is not None for one in results.models)
+        for name in (FRAME_AUC, VIDEO_AUC) if has_videos else (FRAME_AUC,):
             metric = dataset.find(model, name) or MetricValue(value=None)
             values |= {f"{name}{end}": metric.value, f"{name}_low{end}": metric.low, f"{name}_high{end}": metric.high}
         values[f"agreement_with_teacher{end}"] = _find_agreement(results, model, dataset)

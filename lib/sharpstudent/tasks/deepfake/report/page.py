@@ -82,8 +82,16 @@ def _build_temperature(one: CalibrationResult, notes: Notes) -> tuple[Cell, ...]
     )
 
 
-def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
-    """Build the table of thresholds: a group a model and level, a row a threshold."""
+def build_operating_points(models: Sequence[ModelResult], *, has_videos: bool = True) -> TextTable:
+    """Build the table of thresholds: a group a model and level, a row a threshold.
+
+    Args:
+        models: The models of the results.
+        has_videos: Whether any of the evaluated data are videos; else thresholds of videos are left out.
+
+    Returns:
+        The table.
+    """
     groups = tuple(
         Group(
             f"{model.name}: {describe_level(level)}",
@@ -103,7 +111,7 @@ def build_operating_points(models: Sequence[ModelResult]) -> TextTable:
         for model in models
         if model.calibration is not None
         for level, points in model.calibration.operating_points.items()
-        if points
+        if points and (has_videos or level == "frame")
     )
     columns = (
         Cell("Threshold", small="log-odds"),
@@ -241,7 +249,9 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
         "costs": build_costs(results.models, unit="picture", link="word-macs"),
         "bands": build_bands(results.bands),
         "temperatures": build_temperatures(results.models),
-        "points": build_operating_points(results.models),
+        "points": build_operating_points(
+            results.models, has_videos=not results.data or any(one.videos for one in results.data)
+        ),
         "data": build_data(results.data),
         "undecided": build_counts(results.data, "Frames without decision, by reason", "Reason", "without_decision"),
         "fakes": build_counts(results.data, "Fakes by kind", "Kind", "manipulations"),

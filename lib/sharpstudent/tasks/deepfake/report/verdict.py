@@ -254,7 +254,7 @@ def _describe_gap(
     if (side := find_side(found.difference, NO_DIFFERENCE)) == "open":
         limit = ", which is not to say that they are equal"
     where = _name_set(dataset)
-    good = describe_as_good(found, ("the student", "its teacher"))
+    good = describe_as_good(found, ("the student", "its teacher")) if side == "open" else ""
     text = f"{words[side]} on {where}{limit}: {details}{good}{_describe_video(results, student, teacher, dataset)}."
     return f"{text} They call {describe_share(found.agreement)} of the frames alike, at a probability of one half."
 
