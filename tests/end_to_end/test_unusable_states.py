@@ -112,7 +112,12 @@ class _Restored(Exception):
     """The run is restored, and about to go on."""
 
 
-@pytest.mark.parametrize("kind", MALFORMED)
+ORDINARY = ("no position", "epoch is text", "no selection", "no optimizer", "no random states", "a weight is NaN")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in ORDINARY else pytest.param(kind, marks=pytest.mark.slow) for kind in MALFORMED]
+)
 def test_a_malformed_last_state_falls_back_to_the_one_before(
     place: Workplace, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

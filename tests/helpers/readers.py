@@ -47,7 +47,7 @@ class Reader:
     read: Callable[[Path], Any]
     covers: tuple[str, ...]
     is_verified: bool = False
-    flips: int = 100
+    flips: int = 40
 
 
 def make_weights() -> dict[str, torch.Tensor]:
@@ -685,7 +685,7 @@ READERS: dict[str, Reader] = {
             "modalities/faces/video.py:_check_file", "modalities/faces/video.py:OpenCvStream.__init__",
             "modalities/faces/video.py:PyAvStream.__init__", "modalities/faces/video.py:TorchcodecStream.__init__",
         ),
-        flips=30,
+        flips=20,
     ),
 }  # fmt: skip
 
