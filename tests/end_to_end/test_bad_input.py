@@ -172,7 +172,7 @@ def _write_without_head(path: Path) -> None:
         (_write_other_architecture, ("does not fit", "missing", "unexpected", "patch_embed")),
         (_write_without_head, ("does not fit", "head.1.weight")),
         (lambda path: path.write_bytes(b""), ("is empty (0 bytes)",)),
-        (lambda path: path.write_text("<html>404 not found</html>"), ("is a web page",)),
+        (lambda path: path.write_text("<html>404 not found</html>"), ("is a web page", "download it again")),
         (lambda path: path.mkdir(), ("weights/tiny_teacher.pth",)),
     ],
     ids=["foreign", "code", "raw-code", "truncated", "other-architecture", "other-head", "empty", "web-page", "folder"],
