@@ -6,6 +6,7 @@ the layout, or named once as left out.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -241,11 +242,14 @@ def account_for_files(root: Path, name: str, found: Found) -> Found:
     covered = {printable(path) for clip in found.clips for path in _list_files(clip)}
     covered |= {str(path) for path in found.known} | {one.source for one in found.rejected}
     covered |= {_find_listed(one.source) for one in found.rejected}
-    used_folders = {parent for path in covered for parent in Path(path).parents}
+    folders = {os.path.dirname(path) for path in covered}
+    used_folders = {parent for folder in folders for parent in (Path(folder), *Path(folder).parents)}
     left: dict[str, list[Path]] = defaultdict(list)
     for file in walk_files(root, lambda *_: None):
+        if printable(str(file)) in covered:
+            continue
         parents = [parent for parent in file.parents if parent != root and parent.is_relative_to(root)]
-        if printable(str(file)) in covered or any(str(parent) in covered for parent in parents):
+        if any(str(parent) in covered for parent in parents):
             continue
         unused = [parent for parent in parents if parent not in used_folders]
         left[str(unused[-1]) if unused else str(file)].append(file)
