@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from sharpstudent.modalities.faces.corruptions import CORRUPTIONS, corrupt, explain_no_h264, find_evaluation_crop
 from sharpstudent.tasks.deepfake.evaluation.crops_set import read_crops_set
 from sharpstudent.tasks.deepfake.evaluation.robustness import measure_robustness
+from sharpstudent.tasks.deepfake.evaluation.set_request import SetRequest
 from sharpstudent.tasks.deepfake.sources.face import load_picture
 from torch import nn
 
@@ -50,7 +51,7 @@ def main() -> None:
     time_corruptions([picture for _, picture in pictures], options)
     with tempfile.TemporaryDirectory() as name:
         write_crops(Path(name), pictures, options.faces)
-        face_set = read_crops_set(Path(name), name="crops")
+        face_set = read_crops_set(SetRequest(path=Path(name), crops=True), name="crops")
         begun, processor = time.perf_counter(), sum_processor_seconds()
         found = measure_robustness(
             [("student", model)],
