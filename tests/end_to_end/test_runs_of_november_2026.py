@@ -101,11 +101,11 @@ def read_losses(run: Path) -> list[float]:
 def assert_has_all_of(new: Any, old: Any, where: str = "") -> None:
     """Every key of `old` with a value of that kind, and every number within the tolerance; new keys may be there.
 
-    The ends of intervals are computed otherwise since then (decision 12), and stills are no videos.
+    The ends of intervals are computed otherwise since then (decision 12), stills are no videos, and notes say more.
     """
     if isinstance(old, Mapping):
         assert old.keys() <= new.keys(), where
-        for name in old.keys() - {"low", "high", "videos", "note"}:
+        for name in old.keys() - {"low", "high", "videos", "note", "notes"}:
             assert_has_all_of(new[name], old[name], f"{where}/{name}")
     elif isinstance(old, list):
         assert len(new) == len(old), where
