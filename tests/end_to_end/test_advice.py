@@ -149,7 +149,6 @@ NO_ADVICE = {
     "--shm-size",
     "--test-share",
     "--robustness",
-    "--config CONFIG",
     "--help",
     "--task MODULE",
 }

@@ -275,7 +275,7 @@ def add_running_options(group: Any, *, script: str, unit: str) -> None:
     number, text = read_number(int, 1, 4096), f"{unit}s at once"
     add("--batch-size", metavar="N", type=number, default=default.batch_size, help=text)
     add("--out", metavar="FOLDER", type=read_path, help="where the report goes (default: a new folder under output/)")
-    text = "task of the models, by name or as MODULE:CLASS (default: the one that their files name)"
+    text = "task of the models, by name or as MODULE:CLASS (default: as their files say)"
     add_option(group, SHARED, "--task", help=text)
 
 

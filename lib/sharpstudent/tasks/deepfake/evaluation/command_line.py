@@ -144,16 +144,13 @@ def _name_option(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-_MORE = """models and sets (NAME=MODEL and NAME=SET give them names):
+_MORE = """models and sets (NAME=MODEL, NAME=SET: with names; options of another task: --task MODULE:CLASS --help):
   MODEL   a run folder; a checkpoint (.pth, .safetensors); a teacher's file or folder (FFc23.tar, Hugging Face); .onnx
-  SET     what prepare_faces.py has made; a folder or table of whole pictures or videos, whose faces are cropped first;
-          with --crops, of face crops. Default: the validation data of the last model's run
-  a task of your own has other options: --config CONFIG --help, or --task MODULE:CLASS --help in the module's folder"""
+  SET     a prepared set; a folder or table of pictures or videos, with --crops of face crops (default: validation)"""
 _PURPOSES = {
     EVALUATE: """Evaluate trained models: metrics by frame and by video, by source and by kind of fake, with intervals
 over people, as a report that opens from disk, results.json, scores.csv, pictures and a model card.""",
-    COMPARE: """Compare models on the same pictures: did distillation help, and is the student lighter at all? The
-guide's table (Model | Parameters | Val AUC | Inference time) with cost, paired differences and plain sentences.""",
+    COMPARE: "Compare models on the same pictures: did distillation help, is the student lighter, what does it cost?",
 }
 
 
@@ -193,8 +190,8 @@ def _add_evaluation_options(group: Any) -> None:
     most = read_number(int, 0, 10_000_000)
     add("--robustness-faces", metavar="N", type=most, default=default.robustness_faces, help=text)
     text = "count errors by the values of these columns, such as sex,age,skin_tone"
-    add("--by", metavar="COLUMN[,COLUMN]", nargs="+", default=[], help=text)
-    text = "CSV with them, and with person, clip or sample (as in scores.csv; default: the CSV of --data)"
+    add("--by", metavar="COLUMN", nargs="+", default=[], help=text)
+    text = "CSV with them by person, clip or sample, as in scores.csv (default: that of --data)"
     add("--by-table", metavar="CSV", type=read_path, help=text)
     add("--heat-maps", action="store_true", help="Grad-CAM over the worst mistakes (extra `heatmaps`)")
     add_rounds(group)
