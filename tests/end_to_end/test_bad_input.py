@@ -235,13 +235,13 @@ def test_photos_without_a_face_are_refused_by_name(tiny: Workplace) -> None:
 
 
 def _copy_pictures(tiny: Workplace, broken: int) -> list[str]:
-    """The labelled faces with some of them cut short; returns their paths."""
+    """The labelled faces with some of them cut short; returns their paths below data_root."""
     source = (tiny / "data/labelled").resolve()
     shutil.copytree(source, tiny / "data/mine")
     pictures = sorted((tiny / "data/mine/real").rglob("*.png"))[:broken]
     for picture in pictures:
         picture.write_bytes(picture.read_bytes()[:100])
-    return [str(picture.relative_to(tiny.folder)) for picture in pictures]
+    return [str(picture.relative_to(tiny / "data/mine")) for picture in pictures]
 
 
 def test_loader_processes_start_after_face_crops_were_made_in_the_training_process(tiny: Workplace) -> None:
