@@ -84,6 +84,24 @@ def test_a_broken_list_is_one_error_with_file_and_place(content: str, words: str
     assert "remedy" in caught.value.as_text()
 
 
+def test_each_fake_has_the_mask_of_its_name_and_those_without_are_counted(tmp_path: Path) -> None:
+    root = make_ffpp(tmp_path, compressions=["c23"])
+    actors = "01_02__walking_down_street_outside_angry__ABCDEFGH.mp4"
+    masks = root / "manipulated_sequences"
+    touch(masks / "Deepfakes" / "masks" / "videos", "000_003.mp4", "003_000.mp4")
+    touch(masks / "DeepFakeDetection" / "masks" / "videos", actors)
+    found = find(root)
+    with_mask = {clip.key: clip.mask for clip in found.clips if clip.mask is not None}
+    assert with_mask == {
+        f"manipulated_sequences/{name}/c23/videos/{Path(file).stem}": masks / name / "masks" / "videos" / file
+        for name, file in (("Deepfakes", "000_003.mp4"), ("Deepfakes", "003_000.mp4"), ("DeepFakeDetection", actors))
+    }
+    assert found.rejected == ()  # masks are no clips, and no files that are left over
+    (note,) = (note for note in found.notes if "mask" in note)
+    assert "4 of 6 fakes have no mask" in note
+    assert "010_011.mp4" in note
+
+
 def test_unexpected_names_and_folders_are_reported(tmp_path: Path) -> None:
     root = make_ffpp(tmp_path, compressions=["c23"])
     touch(root, "original_sequences/youtube/c23/videos/my holiday.mp4", "manipulated_sequences/Mine/c23/videos/1.mp4")

@@ -12,6 +12,7 @@ import pytest
 from block_clips import (
     BlockDetector,
     BlockMesh,
+    Box,
     build_cropper,
     check_each_frame_has_crops_or_a_reason,
     draw_blocks,
@@ -26,7 +27,7 @@ from sharpstudent.modalities.faces.crop import compute_loose_box
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.prepare.crop_clip import ClipCropper
 from sharpstudent.tasks.deepfake.prepare.crop_frame import Networks
-from sharpstudent.tasks.deepfake.prepare.parts import FaceCrop
+from sharpstudent.tasks.deepfake.prepare.parts import ClipCrops, FaceCrop
 from sharpstudent.tasks.deepfake.prepare.progress import Counts, describe_reasons
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
 from sharpstudent.tasks.deepfake.sources import face_crops
@@ -168,6 +169,94 @@ def test_a_clip_without_file_or_frames_is_rejected_by_its_key() -> None:
     for kind in ("video", "photo", "frames", "crops"):
         (rejected,) = build_cropper().crop(RawClip("a/b", kind, 0, ("ann",))).rejected  # type: ignore[arg-type]
         assert rejected.source == "a/b"
+
+
+# --- Masks of the manipulated region --------------------------------------------------------------------------------
+
+LARGE, SMALL = (40, 60, 130, 170), (210, 70, 280, 150)
+
+
+def write_masked(folder: Path, *, region: Box | None, frames: int = 5, mask_frames: int = 5) -> RawClip:
+    """A fake clip of two people, and the mask of what was manipulated."""
+    file = write_video(folder / "a.avi", [draw_blocks(LARGE, SMALL)] * frames)
+    black = np.full((240, 320, 3), 12, np.uint8)  # as dark as compression leaves it
+    if region is not None:
+        left, top, right, bottom = region
+        black[top:bottom, left:right] = 220
+    mask = write_video(folder / "masks" / "a.avi", [black] * mask_frames)
+    return RawClip("a", "video", 1, ("ann", "bob"), file=file, mask=mask)
+
+
+def list_boxes(crops: ClipCrops) -> set[tuple[int, ...]]:
+    return {tuple(np.rint(face.box_xyxy).astype(int).tolist()) for face in crops.faces}
+
+
+@pytest.mark.parametrize(("fake", "bystander"), [(LARGE, SMALL), (SMALL, LARGE)])
+@pytest.mark.parametrize("rule", ["largest", "all"])
+def test_the_person_in_the_mask_is_taken_however_large_the_bystander_is(
+    rule: str, fake: Box, bystander: Box, tmp_path: Path
+) -> None:
+    inside = (fake[0] + 10, fake[1] + 20, fake[2] - 10, fake[3])
+    clip = write_masked(tmp_path, region=inside)
+    crops = build_cropper(CropSettings(frames=3, faces=rule)).crop(clip)  # type: ignore[arg-type]
+    assert list_boxes(crops) == {fake}
+    assert [face.face_index for face in crops.faces] == [0, 0, 0]
+    assert crops.bystanders == 0
+    remark = "used, 1 more left out: not in the mask of the manipulated region"
+    assert [one.reason for one in crops.rejected] == ([remark] * 3 if rule == "all" else [])
+
+
+def test_a_mask_that_reaches_into_a_neighbours_box_marks_one_person_and_one_over_both_marks_two(tmp_path: Path) -> None:
+    cropper = build_cropper(CropSettings(frames=2, faces="all"))
+    reaching = (LARGE[0], LARGE[1], SMALL[0] + 12, LARGE[3])  # 17 % of the small box
+    assert list_boxes(cropper.crop(write_masked(tmp_path / "1", region=reaching))) == {LARGE}
+    both = cropper.crop(write_masked(tmp_path / "2", region=(0, 0, 320, 240)))
+    assert list_boxes(both) == {LARGE, SMALL}
+    assert both.rejected == ()
+
+
+def test_faces_outside_of_the_mask_are_left_out_where_the_fake_one_was_not_found(tmp_path: Path) -> None:
+    crops = build_cropper(CropSettings(frames=3)).crop(write_masked(tmp_path, region=(140, 0, 200, 50)))
+    assert reasons(crops) == ["its faces are not in the mask of the manipulated region"] * 3
+    assert crops.faces == ()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("black", "shows no region"),
+        ("gone", "No such file"),
+        ("empty", "is empty"),
+        ("shorter", "has other frames than the clip (4)"),
+    ],
+)
+def test_a_clip_whose_mask_cannot_be_used_is_cropped_as_without_it_and_is_named(
+    how: str, words: str, tmp_path: Path
+) -> None:
+    clip = write_masked(tmp_path, region=None if how == "black" else SMALL, mask_frames=4 if how == "shorter" else 5)
+    assert clip.mask is not None
+    if how == "gone":
+        clip.mask.unlink()
+    if how == "empty":
+        clip.mask.write_bytes(b"")
+    cropper = build_cropper(CropSettings(frames=3))
+    crops = cropper.crop(clip)
+    assert [face.content for face in crops.faces] == [f.content for f in cropper.crop(replace(clip, mask=None)).faces]
+    assert crops.bystanders == 1
+    (remark,) = crops.rejected
+    assert remark.is_used
+    assert remark.frame is None
+    assert remark.reason.startswith("used, but without its mask, which ")
+    assert words.lower() in remark.reason.lower()
+
+
+def test_faces_in_one_frame_are_counted_as_bystanders_and_one_person_who_moves_is_not(tmp_path: Path) -> None:
+    cropper = build_cropper(CropSettings(frames=4))
+    one = write_video(tmp_path / "one.avi", [draw_blocks(LARGE), draw_blocks(SMALL)])
+    two = write_video(tmp_path / "two.avi", [draw_blocks(LARGE), draw_blocks(LARGE, SMALL)])
+    assert cropper.crop(video_clip(one)).bystanders == 0
+    assert cropper.crop(video_clip(two)).bystanders == 1
+    assert cropper.crop(photo_clip(write_picture(tmp_path / "a.png", draw_blocks(LARGE, SMALL)))).bystanders == 1
 
 
 # --- What is said of a crop -----------------------------------------------------------------------------------------

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import multiprocessing
 import os
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from block_clips import Box, build_cropper, draw_blocks
 from in_process_pool import InProcessPool
+from made_videos import write_video
+from rich.console import Console
 from sharpstudent.core.errors import UserError
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest
+from sharpstudent.tasks.deepfake.prepare import parts
 from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
-from sharpstudent.tasks.deepfake.prepare.settings import CropSettings
+from sharpstudent.tasks.deepfake.prepare.run import run_preparation
+from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
 from text_clips import prepare, read_all, write_clips, write_many
+from text_cropper import TextCropper
 
 POOL = "sharpstudent.tasks.deepfake.prepare.run.WorkerPool"
 MODELS = "sharpstudent.tasks.deepfake.sources.face_crops.check_model_files"
@@ -275,3 +284,64 @@ def test_users_own_files_in_dest_stay(source: Path, tmp_path: Path) -> None:
     write_clips(source, {"new": "face"})
     prepare(source, dest, shards=True)
     assert (dest / "notes.txt").read_text() == (dest / "crops" / "notes.txt").read_text() == "mine"
+
+
+def test_fakes_of_several_people_without_a_mask_are_counted_in_summary_manifest_and_description(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crop = TextCropper.crop
+    monkeypatch.setattr(TextCropper, "crop", lambda self, clip: replace(crop(self, clip), bystanders=1))
+    dest = tmp_path / "set"
+    counts, text = prepare(source, dest)
+    assert counts.unsure_fakes == 4  # every second clip is a fake, and nobody minds a bystander of a real one
+    sentence = (
+        "nothing tells which person of a fake was manipulated in 4 fake clips of several people: "
+        "real bystanders may be labelled fake there"
+    )
+    assert sentence in text
+    assert Manifest.open(dest / "manifest.arrow").notes == (sentence,)
+    again, text = prepare(source, dest)
+    assert (again.unsure_fakes, sentence in text) == (4, True)
+    counts, text = prepare(source, dest, label=0)  # the crops stay, and no clip is a fake any more
+    assert (counts.unsure_fakes, "nothing tells" in text) == (0, False)
+    assert Manifest.open(dest / "manifest.arrow").notes == ()
+
+
+def test_a_part_of_an_older_version_has_as_many_bystanders_as_its_rows_show(source: Path, tmp_path: Path) -> None:
+    dest = tmp_path / "set"
+    prepare(source, dest)
+    part = parts.StoredPart(dest, "fake/person é 2")
+    about = asdict(replace(part.about, bystanders=None)) | {"rejected": []}
+    del about["bystanders"]
+    rows = [replace(row, face_index=number) for number, row in enumerate(part.rows)]
+    parts.write_manifest(parts.find_part_file(dest, part.about.key), rows, about, is_part=True)
+    counts, _ = prepare(source, dest, split_seed=1)
+    assert counts.unsure_fakes == 1
+
+
+def test_masks_of_faceforensics_choose_the_person_and_a_changed_mask_crops_its_clip_again(tmp_path: Path) -> None:
+    large, small = (40, 60, 130, 170), (210, 70, 280, 150)
+    fakes = tmp_path / "ff" / "manipulated_sequences" / "Deepfakes"
+    for name in ("000_003", "003_000"):
+        write_video(fakes / "c23" / "videos" / f"{name}.mp4", [draw_blocks(large, small)] * 4, codec="mp4v")
+
+    def run(*, mask: Box | None) -> tuple[list[int], str]:
+        """Prepare the set with a mask of one clip; return where the faces of that clip begin, and the summary."""
+        if mask is not None:
+            region = np.zeros((240, 320, 3), np.uint8)
+            region[mask[1] : mask[3], mask[0] : mask[2]] = 255
+            write_video(fakes / "masks" / "videos" / "000_003.mp4", [region] * 4, codec="mp4v")
+        console = Console(file=io.StringIO(), width=300)
+        request = Request(tmp_path / "ff", tmp_path / "set", crop=CropSettings(frames=2))
+        run_preparation(request, console, build_cropper=build_cropper)
+        assert isinstance(console.file, io.StringIO)
+        rows = [row for row in Manifest.open(tmp_path / "set" / "manifest.arrow") if row.clip_id.endswith("000_003")]
+        return [round(float(row.box_xyxy[0]) / 10) for row in rows], console.file.getvalue()
+
+    places, text = run(mask=None)
+    assert (places, "in 2 fake clips of several people" in text) == ([4, 4], True)
+    places, text = run(mask=small)
+    assert (places, "in 1 fake clip of several people" in text) == ([21, 21], True)
+    assert "1 clips are finished already, 1 are left" in text
+    assert "1 of 2 fakes have no mask" in text
+    assert run(mask=large)[0] == [4, 4]

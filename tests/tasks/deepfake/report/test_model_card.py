@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sharpstudent.core.naming import escape_markdown
 from sharpstudent.report.results import CostResult, MetricValue
+from sharpstudent.tasks.deepfake.dataset.manifest import describe_bystanders
 from sharpstudent.tasks.deepfake.report.card import render_model_card
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
@@ -202,6 +203,15 @@ def test_licence_terms_of_third_parties_are_named(
     model = make_model()
     card = render_model_card(make_results(model, config=config), model, licence="mit", training_data=training_data)
     assert words in " ".join(card.split())
+
+
+def test_a_set_whose_fakes_may_show_real_bystanders_is_named_in_the_card() -> None:
+    model, (sentence,) = make_model(), describe_bystanders(3)
+    results = make_results(model)
+    data = results.data[0].model_copy(update={"notes": ("another note", sentence)})
+    lines = render_model_card(make_results(model, data=(data,)), model).splitlines()
+    assert f"- {escape_markdown(f'swaps: {sentence}')}" in lines
+    assert "bystanders" not in render_model_card(results, model)
 
 
 def test_hostile_names_do_not_change_the_card() -> None:

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sharpstudent.core.errors import UserError
+from sharpstudent.core.errors import UserError, format_count_of
 from sharpstudent.core.files import explain, open_plain
 from sharpstudent.core.io import atomic_path
 from sharpstudent.data.dataset import UnreadableSample
@@ -244,6 +244,18 @@ def _crc_of_batch(batch: pa.RecordBatch, first_row: int) -> str:
 FileVersion = tuple[int, int, int, int]  # size [bytes], time of the last change [ns], inode, device
 
 
+UNSURE_FAKES = "unsure_fakes"  # the fact about a preparation that counts the clips of `describe_bystanders`
+UNSURE = "nothing tells which person of a fake was manipulated"
+
+
+def describe_bystanders(clips: int) -> tuple[str, ...]:
+    """Return the warning about fake clips that show several people and have no usable mask; () for 0 clips."""
+    if not clips:
+        return ()
+    count = format_count_of(clips, "fake clip")
+    return (f"{UNSURE} in {count} of several people: real bystanders may be labelled fake there",)
+
+
 class Manifest:
     """The faces of a prepared set by index, read when they are asked for: memory does not grow with the set.
 
@@ -254,7 +266,7 @@ class Manifest:
         folder: The folder that the rows' paths are relative to.
         about: Facts about the preparation.
         is_part: Whether it holds one clip's rows, with splits in any order.
-        notes: A line where another program wrote the file, without checksums.
+        notes: A line where another program wrote the file, without checksums, and one where bystanders may be fakes.
     """
 
     def __init__(self, path: Path, verified: FileVersion | None = None) -> None:
@@ -271,6 +283,7 @@ class Manifest:
             if self._version != verified:
                 self.verify()
             self._bounds = None if self.is_part else self._find_splits()
+            self.notes += describe_bystanders(self.about.get(UNSURE_FAKES, 0))
         except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException) as error:
             raise _explain_unusable(path, error) from None
         self.release()

@@ -61,6 +61,8 @@ class RawClip:
         manipulation: The method that made the fake, "" for a real clip.
         compression: The data set's name of it, such as "c23", "" where there is no such thing.
         film: The clip that a picture of a folder is a frame of, as a path; "" where the picture is a clip of its own.
+        mask: A video of the manipulated region, bright on black, with the same frames as `file`; None where there is
+            none.
     """
 
     key: str
@@ -74,6 +76,7 @@ class RawClip:
     manipulation: str = ""
     compression: str = ""
     film: str = ""
+    mask: Path | None = None
 
 
 USED = "used, "  # how the remark on a frame that is used begins

@@ -2,6 +2,7 @@
 
     ROOT/original_sequences/{youtube,actors}/{raw,c23,c40}/videos/*.mp4
     ROOT/manipulated_sequences/{Deepfakes,Face2Face,FaceSwap,NeuralTextures,FaceShifter,DeepFakeDetection}/...
+    ROOT/manipulated_sequences/{as above}/masks/videos/*.mp4      the manipulated region of the fake of that name
     ROOT/{train,val,test}.json                    lists of pairs of video numbers
 
 000_003.mp4 shows the target 000 and the source 003. The actors and DeepFakeDetection have no official list.
@@ -13,10 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.tasks.deepfake.layouts.clip import SPLITS, ClipCollector, Found, Split
+from sharpstudent.tasks.deepfake.layouts.clip import SHOWN, SPLITS, ClipCollector, Found, Split
 from sharpstudent.tasks.deepfake.layouts.listing import (
     read_folder,
     read_json,
+    read_names,
 )
 from sharpstudent.tasks.deepfake.layouts.names import ACTORS_FAKE, parse_actors, parse_ffpp_people
 
@@ -125,7 +127,16 @@ def _find_videos(
     folder: Path, manipulation: str, compression: str, pairs: OfficialPairs, collector: ClipCollector
 ) -> None:
     of_actors = folder.parts[-3] in OF_ACTORS
-    for file in collector.list_videos(folder):
+    masks = folder.parents[1] / "masks" / "videos"
+    names = read_names(masks) if manipulation else frozenset[str]()
+    videos = collector.list_videos(folder)
+    lacking = [file.name for file in videos if file.name not in names]
+    if names:
+        collector.know(masks)
+        if lacking:
+            shown = ", ".join(lacking[:SHOWN]) + (", ..." if len(lacking) > SHOWN else "")
+            collector.note(f"{folder}: {len(lacking)} of {len(videos)} fakes have no mask in {masks}: {shown}")
+    for file in videos:
         people = parse_actors(file.stem) if of_actors else parse_ffpp_people(file.stem, manipulation)
         if people is None:
             collector.note_unknown_people(str(folder), "those of FaceForensics++")
@@ -136,4 +147,5 @@ def _find_videos(
             split=None if of_actors or people is None else pairs.find(people),
             manipulation=manipulation,
             compression=compression,
+            mask=masks / file.name if file.name in names else None,
         )

@@ -16,7 +16,7 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import atomic_path
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.splits import Assigned, assign_splits, open_train_where_no_validation
-from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS, FaceRow, write_manifest
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS, UNSURE_FAKES, FaceRow, write_manifest
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
 from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE
 from sharpstudent.tasks.deepfake.prepare.finished import Finished
@@ -73,7 +73,8 @@ def assemble(
         counts.count_splits((one.split, clip.identities[0], faces[clip.key]) for clip, one in placed)
         doing = "packing the shards" if request.shards else "writing the manifest"
         rows = _read_rows(dest, placed, lambda: tick(doing))
-        write_manifest(dest / MANIFEST, packer.pack(rows) if request.shards else rows, settings)
+        about = {**settings, **({UNSURE_FAKES: counts.unsure_fakes} if counts.unsure_fakes else {})}
+        write_manifest(dest / MANIFEST, packer.pack(rows) if request.shards else rows, about)
     except UnreadableSample as error:
         raise UserError.about(
             error.path, error.reason, remedy="repeat the command: this clip is cropped again"
@@ -104,8 +105,15 @@ def _read_parts(
         counts.faces += number
         counts.real += number * (clip.label == 0)
         counts.fake += number * (clip.label == 1)
+        counts.unsure_fakes += clip.label == 1 and _count_bystanders(part) > 0
         timeouts += [] if about.clip_timeout is None else [about.clip_timeout]
         yield from sorted(about.rejected, key=_place_of)
+
+
+def _count_bystanders(part: StoredPart) -> int:
+    """Count the bystanders of a clip; by its rows where an older version cropped it, which knew no masks."""
+    known = part.about.bystanders
+    return max((row.face_index for row in part.rows), default=0) if known is None else known
 
 
 def _name_once(rejections: Iterable[Rejected]) -> Iterator[Rejected]:

@@ -49,7 +49,7 @@ JPEG_QUALITY = 95
 def measure_face(cropped: CroppedFace) -> tuple[float, int]:
     """Compute the sharpness of a face and its perceptual hash, both from the stored pixels around the landmarks."""
     box = compute_landmark_box(cropped.landmarks[:68])
-    return compute_sharpness(_slice_box(cropped.image, box)), compute_phash(_slice_box(cropped.image, _widen(box)))
+    return compute_sharpness(slice_box(cropped.image, box)), compute_phash(slice_box(cropped.image, _widen(box)))
 
 
 def encode_picture(image: NDArray[np.uint8], picture: str) -> bytes:
@@ -75,7 +75,7 @@ def _widen(box: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([box[:2] - margin, box[2:] + margin]).astype(np.float32)
 
 
-def _slice_box(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
+def slice_box(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the part of the picture in a box; at least one pixel, whatever the box."""
     height, width = image.shape[:2]
     left, top = (int(np.clip(round(float(box[i])), 0, (width, height)[i] - 1)) for i in (0, 1))

@@ -261,6 +261,8 @@ def run_describe(manifest_path: Path, *, say: Callable[[str], None]) -> Path:
     """
     faces = open_faces(manifest_path)
     say(f"{faces.manifest.path}: {len(faces):,} faces")
+    for note in faces.manifest.notes:
+        say(note)
     for show in (tables.show_splits, tables.show_manipulations, tables.show_sizes, tables.show_quality):
         say(show(faces))
     sheet = build_sheet(faces)

@@ -90,7 +90,14 @@ class ClipWorker:
             write_broken_part(self._dest, build_broken_part(job, "failed", reason, self._root))
             return ClipDone(0, 1, 0)
         rejected = tuple(hide_roots(rejection, self._root) for rejection in crops.rejected)
-        part = Part(clip.key, job.fingerprint, crops.frames_read, crops.frames_with_face, rejected).with_clip(clip)
+        part = Part(
+            clip.key,
+            job.fingerprint,
+            crops.frames_read,
+            crops.frames_with_face,
+            rejected,
+            bystanders=crops.bystanders,
+        ).with_clip(clip)
         write_clip(self._dest, clip, part, crops, self._settings, self._root)
         return ClipDone(len(crops.faces), sum(not one.is_used for one in rejected), crops.frames_read)
 

@@ -50,12 +50,15 @@ class ClipCrops:
         rejected: The file, or frames of it, without a usable face.
         frames_read: How many frames were read.
         frames_with_face: In how many of them a face was found.
+        bystanders: How many more faces than one a frame shows at most, where nothing tells which of them would be the
+            manipulated one; 0 where a mask does.
     """
 
     faces: tuple[FaceCrop, ...]
     rejected: tuple[Rejected, ...]
     frames_read: int
     frames_with_face: int
+    bystanders: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Part:
         identity: The person whose face is seen.
         source_set: The data set's name.
         manipulation: The method that made the fake.
+        bystanders: As in `ClipCrops`; None in parts that an older version wrote.
     """
 
     key: str
@@ -90,6 +94,7 @@ class Part:
     identity: str = ""
     source_set: str = ""
     manipulation: str = ""
+    bystanders: int | None = None
 
     def with_clip(self, clip: RawClip) -> Part:
         """Return the same part with what the source says of the clip now."""
@@ -144,7 +149,7 @@ def compute_fingerprint(clip: RawClip, settings: CropSettings, root: Path, *, ve
     Returns:
         Hexadecimal sha256.
     """
-    files = [] if clip.file is None else [clip.file]
+    files = [path for path in (clip.file, clip.mask) if path is not None]
     for frame in clip.frames:
         files += [path for path in (frame.picture, frame.landmarks, frame.boxes, frame.mask) if path is not None]
     frames = [(f.index, f.landmarks is None, f.boxes is None, f.mask is None) for f in clip.frames]

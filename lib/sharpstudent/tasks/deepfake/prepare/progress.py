@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from sharpstudent.core.errors import format_count_of
 from sharpstudent.report.console import DRAW_SECONDS, LINE_SECONDS, format_duration, print_line
-from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS
+from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS, describe_bystanders
 from sharpstudent.tasks.deepfake.layouts.clip import Rejected
 from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE
 
@@ -129,6 +129,7 @@ class Counts:
             and the names of the first few.
         rejected: The number of files and frames without a usable face.
         remarks: The number of frames that are used with a remark.
+        unsure_fakes: The number of fake clips that show several people and have no usable mask.
     """
 
     clips: int = 0
@@ -143,6 +144,7 @@ class Counts:
     reasons: dict[str, list[Any]] = field(default_factory=dict)
     rejected: int = 0
     remarks: int = 0
+    unsure_fakes: int = 0
 
     def reject(self, rejection: Rejected) -> None:
         """Count a file or frame without a usable face, or one with a remark."""
@@ -185,7 +187,7 @@ def describe_counts(counts: Counts) -> list[str]:
         f"  {name:<5} {faces:,} faces of {format_count_of(people, 'person')} in {clips:,} clips or photos"
         for name, (faces, clips, people) in counts.by_split.items()
     ]
-    return lines + describe_reasons(counts)
+    return [*lines, *describe_reasons(counts), *describe_bystanders(counts.unsure_fakes)]
 
 
 def describe_reasons(counts: Counts) -> list[str]:

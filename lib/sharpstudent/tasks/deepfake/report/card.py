@@ -19,6 +19,7 @@ from sharpstudent.report import text
 from sharpstudent.report.page import build_templates, format_json_value
 from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import DASH, format_estimate
+from sharpstudent.tasks.deepfake.dataset.manifest import UNSURE
 from sharpstudent.tasks.deepfake.report.decisions import (
     describe_false_alarms,
     describe_group_errors,
@@ -65,7 +66,7 @@ def render_model_card(
         "robustness": describe_robustness(model),
         "undecided": describe_undecided((model,), sets),
         "by_group": describe_group_errors(model),
-        "notes": [*model.notes, *_select_own(results, model)],
+        "notes": [*model.notes, *_select_own(results, model), *_list_unsure_labels(results)],
     }
     card: str = templates.get_template("card.md.j2").render(
         {name: [escape_markdown(line) for line in lines] for name, lines in sentences.items()},
@@ -100,6 +101,11 @@ def _select_own(results: Results, model: ModelResult) -> list[str]:
     """Select the notes of the results, without those of other models, which begin with their names."""
     others = tuple(f"{other.name}: " for other in results.models if other is not model)
     return [note for note in results.notes if not note.startswith(others or "\0")]
+
+
+def _list_unsure_labels(results: Results) -> list[str]:
+    """List the sets in which a real bystander may be labelled fake."""
+    return [f"{data.name}: {note}" for data in results.data for note in data.notes if UNSURE in note]
 
 
 _TERMS: tuple[tuple[str, str], ...] = (
