@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import shlex
 import sys
 import types
 import zipfile
@@ -344,8 +345,7 @@ def read_inert(path: Path) -> Any:
                 raise UserError.about(
                     str(path),
                     "is a TorchScript archive, which is a program with its weights",
-                    remedy="where you trust it: python -c \"import torch; torch.save(torch.jit.load('FILE')"
-                    ".state_dict(), 'OUT.pth')\"",
+                    remedy=f"where you trust it: python -c {shlex.quote(_write_conversion(path))}",
                 )
     loader = types.SimpleNamespace(Unpickler=_InertUnpickler, load=lambda file, **_: _InertUnpickler(file).load())
     loader.__name__ = "inert"
@@ -357,6 +357,12 @@ def read_inert(path: Path) -> Any:
         text = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise UserError.about(str(path), "cannot be read", got=text, remedy="download it again") from None
     return _to_plain(found)
+
+
+def _write_conversion(path: Path) -> str:
+    """Write the program that takes the tensors out of a TorchScript archive; it writes them beside the archive."""
+    target = str(path.with_name(f"{path.stem}.tensors.pth"))
+    return f"import torch; torch.save(dict(torch.jit.load({str(path)!r}).state_dict()), {target!r})"
 
 
 def _to_plain(found: Any) -> Any:
