@@ -16,6 +16,7 @@ from typing import Any
 
 import broken_data
 import pytest
+from sharpstudent.data import workers as loader_workers
 from sharpstudent.data.dataset import Samples
 from sharpstudent.data.sampler import SampleKey
 from workplace import STAGE_1, TINY, Ended, Workplace, wait_for
@@ -61,10 +62,19 @@ def assert_stopped(ended: Ended, code: int, *words: str) -> None:
 
 
 def kill_a_worker() -> None:
-    """As the kernel does when memory runs out. The run notices it if that worker still owes a batch of the epoch."""
+    """As the kernel does when memory runs out; return when the pool has noticed, which a thread of its own does.
+
+    The run notices it if the epoch still needs a batch. Without the wait, the other worker could bring the last ones
+    first.
+    """
     pid = multiprocessing.active_children()[0].pid
     assert pid is not None
+    (pool,) = (opened._pool for opened in loader_workers._OPEN if pid in (opened._pool._processes or {}))
     os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while not pool._broken:
+        assert time.monotonic() < deadline, "the pool did not notice that its process died"
+        time.sleep(0.005)
 
 
 def do_at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], object]) -> None:

@@ -135,7 +135,8 @@ class Workers(Generic[A, T]):
         return list((self._pool._processes or {}).values())
 
     def _explain_death(self, dead: list[BaseProcess]) -> str:
-        codes = [process.exitcode for process in dead]
+        # Workers that end in order (code 0) when the pool breaks are its consequence; the cause is another one's death.
+        codes = [process.exitcode for process in dead if process.exitcode] or [process.exitcode for process in dead]
         how = ", ".join(
             f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"exited unexpectedly, exit code {code}"
             for code in codes
