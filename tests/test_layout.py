@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lib" / "sharpstudent"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-MOST_FILES = 220  # for the engine and its first task; a further task adds its own
+MOST_FILES = 220 + 25  # for the engine, its first task and new features (decision 18); a further task adds its own
 ALIKE = {
     "__init__": "a package",
     "build": "from the config to the objects of its package",
