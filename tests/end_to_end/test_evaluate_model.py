@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import jsonschema
 import pytest
 import torch
 from ffpp_tree import write_labelled
+from rich.cells import cell_len
 from safetensors import safe_open
 from sharpstudent.checkpoint.store import load_checkpoint, save_checkpoint
 from sharpstudent.metrics.binary import compute_auc
@@ -54,7 +56,7 @@ def without_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         return
     from sharpstudent.tasks.deepfake.evaluation import assemble as output
 
-    def write_results(folder: Path, results: Results, pictures: object) -> list[Path]:
+    def write_results(folder: Path, results: Results, *_: object) -> list[Path]:
         (folder / "results.json").write_text(results.to_json())
         return []
 
@@ -111,6 +113,32 @@ def test_one_model_on_a_folder_of_crops_writes_all_documented_files(place: Workp
     assert str(out / "report.html") in ended.out
     for sentence in results["verdict"][:6]:
         assert sentence in ended.out
+
+
+def list_wide_lines(text: str) -> list[str]:
+    """The lines that a terminal of 80 columns would break within a word; a single long word cannot be wrapped."""
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
+    return [line for line in lines if cell_len(line) > 80 and len(line.removesuffix(" \\").split()) > 1]
+
+
+def test_every_line_in_a_terminal_of_80_columns_fits_or_is_wrapped_at_words(
+    place: Workplace, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("TTY_COMPATIBLE", "1"), ("NO_COLOR", "1"), ("COLUMNS", "80")):
+        monkeypatch.setenv(name, value)
+    long = "a student with a name that is far too long for a table, and a_part_without_spaces_" + "x" * 30
+    data = f"a set of other people whose name is long, too={place / 'data/other'}"
+    teacher = ("--teacher", f"{long}=weights/tiny_teacher.pth", "--architecture", f"{long}=test_resnet")
+    teacher = (*teacher, "--image-size", f"{long}=32")
+    runs = ("--before", name_run(place, "first"), "--distilled", f"{long} 測試={name_run(place, 'second')}")
+    for ended in (
+        place.call(COMPARE, *teacher, *runs, "--data", data, "--crops", "--no-costs", "--out", str(out), *FAST),
+        place.call(EVALUATE, f"{long}={name_run(place, 'second')}", "--out", f"{out}_2", *FAST, "--robustness", "blur"),
+        place.call(STAGE_1, "configs/tiny.json", "-n", "a_run_with_" + "long_" * 9 + "name"),
+    ):
+        assert_done(ended)
+        assert "\x1b" in ended.out  # it took this for a terminal
+        assert list_wide_lines(ended.out) == []
 
 
 def test_metrics_do_not_depend_on_loader_processes_or_batch_size(place: Workplace, tmp_path: Path) -> None:

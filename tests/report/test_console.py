@@ -1,11 +1,15 @@
 """The progress of a stage, in a terminal and where there is none."""
 
 import io
+import re
+import shlex
 import time
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
-from sharpstudent.report.console import ProgressLine, build_console, format_duration
+from sharpstudent.core.naming import wrap_words
+from sharpstudent.report.console import ProgressLine, WorkProgress, build_console, format_duration, print_line
 
 
 class Clock:
@@ -26,6 +30,11 @@ def plain_console(width: int = 80) -> tuple[Console, io.StringIO]:
 def terminal_console(width: int = 80) -> tuple[Console, io.StringIO]:
     file = io.StringIO()
     return Console(file=file, width=width, force_terminal=True, color_system=None), file
+
+
+def list_terminal_lines(text: str) -> list[str]:
+    """What was drawn, line by line, without the codes that move the cursor."""
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
 
 
 def test_without_a_terminal_there_is_a_line_every_thirty_seconds_and_one_an_epoch() -> None:
@@ -127,3 +136,71 @@ def test_durations_read_as_on_a_clock(seconds: float, text: str) -> None:
 def test_the_console_of_the_scripts_prints_numbers_plainly(capsys: pytest.CaptureFixture[str]) -> None:
     build_console().print("val_auc 0.8123")
     assert capsys.readouterr().out == "val_auc 0.8123\n"
+
+
+def work(progress: WorkProgress, clock: Clock, *, units: int, seconds: float) -> None:
+    with progress:
+        for _ in range(units):
+            clock.now += seconds
+            progress.add()
+
+
+def test_work_of_a_moment_prints_nothing_and_longer_work_a_line_from_time_to_time() -> None:
+    console, file = plain_console()
+    clock = Clock()
+    work(WorkProgress(console, "validation", 9, "batch", clock=clock), clock, units=9, seconds=1)
+    assert file.getvalue() == ""
+    work(WorkProgress(console, "robustness: faces", 1200, "face", clock=clock), clock, units=80, seconds=1)
+    assert file.getvalue().splitlines() == [
+        "robustness: faces: 10 of 1,200 faces, 0:10 elapsed, 19:50 left",
+        "robustness: faces: 40 of 1,200 faces, 0:40 elapsed, 19:20 left",
+        "robustness: faces: 70 of 1,200 faces, 1:10 elapsed, 18:50 left",
+    ]
+
+
+def test_in_a_terminal_work_is_one_line_that_fits_and_is_gone_at_the_end() -> None:
+    console, file = terminal_console()
+    clock = Clock()
+    title = "a very long name of a data set, " * 4 + "測試"
+    work(WorkProgress(console, title, 1200, "batch", clock=clock), clock, units=80, seconds=1)
+    shown = list_terminal_lines(file.getvalue())
+    assert any("80 of 1,200 batches, 1:20 elapsed, 18:40 left" in line for line in shown)
+    assert max(map(cell_len, shown)) <= 80
+    assert file.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor goes back, and the line is erased
+
+
+def test_work_without_a_console_shows_nothing() -> None:
+    clock = Clock()
+    work(WorkProgress(None, "quiet", 3, "batch", clock=clock), clock, units=3, seconds=100)
+
+
+def test_long_lines_are_wrapped_at_words_in_a_terminal_and_stay_whole_in_a_log() -> None:
+    line = "- The student's AUC on the kinds of fake [those it did not learn from] is .512 [.430, .590], 測試測試測試."
+    log, logged = plain_console()
+    print_line(log, line)
+    assert logged.getvalue() == line + "\n"
+    terminal, shown = terminal_console()
+    print_line(terminal, line)
+    lines = shown.getvalue().splitlines()
+    assert len(lines) == 2
+    assert max(map(cell_len, lines)) <= 80
+    assert lines[1].startswith("  ")
+    assert " ".join(part.strip() for part in lines) == line
+
+
+def test_a_wrapped_command_can_be_pasted() -> None:
+    command = (
+        "python main_distillation.py configs/config_SBI.json -n 'a name with a space' --set data_root=data/a_folder"
+    )
+    for line in (
+        command,
+        f"next: {command}",
+        f"a sentence that is long enough to fill most of a line; then: {command}",
+    ):
+        lines = wrap_words(line, 80).split("\n")
+        assert max(map(len, lines)) <= 80
+        pasted = "\n".join(lines)
+        pasted = pasted[pasted.index("python") :].replace("\\\n", "")  # as a shell joins lines
+        assert shlex.split(pasted) == shlex.split(command)
+    assert wrap_words(f"word {'x/' * 60}", 80).split("\n") == ["word", f"  {'x/' * 60}"]  # a path stays whole
+    assert wrap_words("`python evaluate_model.py " + "x" * 60 + "` shows it", 80).count("\n") == 1

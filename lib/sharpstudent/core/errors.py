@@ -10,13 +10,14 @@ import contextlib
 import difflib
 import os
 import select
+import shutil
 import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn, ParamSpec, TypeVar
 
-from sharpstudent.core.naming import printable, printable_lines
+from sharpstudent.core.naming import printable, printable_lines, wrap_words
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -180,24 +181,31 @@ def exit_codes() -> Generator[None, None, None]:
         try:
             yield
         except UserError as error:
-            print(f"error: {error.as_text()}", file=sys.stderr)
+            _complain(f"error: {error.as_text()}")
             sys.exit(ExitCode.USER_ERROR)
         except TrainingStopped as error:
-            print(f"training stopped: {printable_lines(str(error))}", file=sys.stderr)
+            _complain(f"training stopped: {printable_lines(str(error))}")
             sys.exit(ExitCode.TRAINING_STOPPED)
         except RunInterrupted as error:
-            print(printable_lines(str(error)), file=sys.stderr)
+            _complain(printable_lines(str(error)))
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             # During training, Ctrl-C becomes RunInterrupted; so this Ctrl-C came before or after training.
-            print("interrupted; there was nothing to save", file=sys.stderr)
+            _complain("interrupted; there was nothing to save")
             sys.exit(ExitCode.INTERRUPTED)
         except PermissionError as error:
             # A folder that this user may not enter makes every question about a path in it fail, wherever it is asked.
             what = f"cannot be used ({error.strerror})"
             remedy = "give this user the permission, or name another path"
-            print(f"error: {Problem(str(error.filename), what, remedy=remedy).as_text()}", file=sys.stderr)
+            _complain(f"error: {Problem(str(error.filename), what, remedy=remedy).as_text()}")
             sys.exit(ExitCode.USER_ERROR)
+
+
+def _complain(text: str) -> None:
+    """Print a message on standard error; in a terminal its long lines are wrapped at words."""
+    if sys.stderr.isatty():
+        text = wrap_words(text, shutil.get_terminal_size().columns)
+    print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -259,7 +267,7 @@ def _is_unread() -> bool:
 
 def plural(unit: str) -> str:
     """Return the plural of a unit: `samples`, `people`."""
-    return {"person": "people"}.get(unit, f"{unit}s")
+    return {"person": "people", "batch": "batches", "severity": "severities"}.get(unit, f"{unit}s")
 
 
 def format_count_of(count: int, unit: str) -> str:

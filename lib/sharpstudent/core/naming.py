@@ -45,6 +45,66 @@ def clean_name(name: str) -> str:
     return printable(" ".join(name.split())) or "unnamed"
 
 
+_COMMAND = re.compile(r"(?:^|(?<=\s))python \S+\.py\b")
+_WORD = re.compile(r"(?:`[^`]*`|\S)+")  # what stands in backticks is one word
+_ARGUMENT = re.compile(r"(?:'[^']*'|\"[^\"]*\"|\S)+")  # a word of a command, with the spaces that are quoted
+
+
+def wrap_words(text: str, width: int) -> str:
+    """Wrap the lines of a text at words; further lines of a line are indented by two.
+
+    A command (`python SCRIPT.py ...`) stays one that can be pasted: its lines end in a backslash. A word that is longer
+    than a line, such as a path, stays whole.
+
+    Args:
+        text: A text of one or more lines.
+        width: The number of columns of the terminal.
+
+    Returns:
+        The text, without line ends at its end that it did not have.
+    """
+    return "\n".join("\n".join(_wrap_line(line, width)) for line in text.split("\n"))
+
+
+def _wrap_line(line: str, width: int) -> list[str]:
+    if count_columns(line) <= width:
+        return [line]
+    further = " " * (len(line) - len(line.lstrip()) + 2)
+    found = next((one for one in _COMMAND.finditer(line) if line.count("`", 0, one.start()) % 2 == 0), None)
+    start = len(line) if found is None else found.start()
+    lines = _fill(line[:start], _WORD, width, further)
+    if found is None:
+        return lines
+    command = line[start:]
+    together = f"{lines[-1]} {command}" if lines else command
+    if count_columns(together) <= width:
+        return [*lines[:-1], together]
+    if lines and count_columns(further + command) <= width:
+        return [*lines, further + command]
+    broken = _fill(together, _ARGUMENT, width - 2, further + "  ")
+    return [*lines[:-1], *(f"{part} \\" for part in broken[:-1]), broken[-1]]
+
+
+def _fill(text: str, word: re.Pattern[str], width: int, further: str) -> list[str]:
+    """Fill lines with the words of a text; its own indent stays, and `further` is that of the lines after the first."""
+    lines: list[str] = []
+    end = 0
+    for found in word.finditer(text):
+        between, end = text[end : found.start()], found.end()
+        if lines and count_columns(lines[-1] + between + found[0]) <= width:
+            lines[-1] += between + found[0]
+        else:
+            lines.append((further if lines else between) + found[0])
+    return lines
+
+
+def count_columns(text: str) -> int:
+    """Count the columns that a text takes in a terminal, where a wide character takes two."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
 def _is_hidden(character: str) -> bool:
     return unicodedata.category(character) in _HIDDEN and character not in _JOINERS
 

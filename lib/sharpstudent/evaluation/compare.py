@@ -61,20 +61,17 @@ def build_results(
     parts = [list_parts(one, sets) for one in evaluation.models]
     rounds = session.request.rounds
     try:
-        models = tuple(
-            _describe_model(task, one, parts[number], measured, number, rounds)
-            for number, one in enumerate(evaluation.models)
-        )
-        comparisons = tuple(
-            found
-            for a, b in evaluation.pairs
-            for found in compare_models(
-                task,
-                (models[a[0]].name, [parts[number] for number in a]),
-                (models[b[0]].name, [parts[number] for number in b]),
-                rounds=rounds,
-            )
-        )
+        models: list[EvaluatedModel] = []
+        with session.progress("metrics with intervals", len(parts), "model") as progress:
+            for number, one in enumerate(evaluation.models):
+                models.append(_describe_model(task, one, parts[number], measured, number, rounds))
+                progress.add()
+        comparisons: list[PairResult] = []
+        with session.progress("comparisons", len(evaluation.pairs), "pair") as progress:
+            for pair in evaluation.pairs:
+                a, b = ((models[side[0]].name, [parts[number] for number in side]) for side in pair)
+                comparisons += compare_models(task, a, b, rounds=rounds)
+                progress.add()
     except MetricError as error:
         named = ", ".join(one.name for one in sets)
         raise UserError.about(f"--data: {named}", "cannot be evaluated", got=str(error)) from None
@@ -89,8 +86,8 @@ def build_results(
             one.describe(table, unreadable)
             for one, table, unreadable in zip(sets, evaluation.models[0].tables, evaluation.unreadable, strict=True)
         ),
-        models=models,
-        comparisons=comparisons,
+        models=tuple(models),
+        comparisons=tuple(comparisons),
         **vars(heading),
     )
     return results.model_copy(update={"verdict": write_verdict(results)})

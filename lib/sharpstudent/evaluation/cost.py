@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,14 @@ WARM_UP_ROUNDS = 3
 TURNS = 5  # number of turns in which the latency of each model is measured
 
 
-def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds: int = 50) -> list[CostResult]:
+def count_measurements(models: Sequence[OpenedModel]) -> int:
+    """Count the measurements of `measure_costs`: the turns of all models, and their other costs."""
+    return (TURNS + 1) * len(models)
+
+
+def measure_costs(
+    models: Sequence[OpenedModel], *, device: torch.device, rounds: int = 50, tick: Callable[[], None] = lambda: None
+) -> list[CostResult]:
     """Measure what one sample costs with each model.
 
     Latencies are taken in turns, so that other work of the machine slows all models alike. Memory on the CPU is
@@ -41,6 +48,7 @@ def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds
         models: The opened models, on `device`.
         device: The device of the models.
         rounds: How many samples are timed for each model.
+        tick: Called after each of the measurements that `count_measurements` counts.
 
     Returns:
         The cost of each.
@@ -52,7 +60,12 @@ def measure_costs(models: Sequence[OpenedModel], *, device: torch.device, rounds
         for opened, sample, taken in zip(models, inputs, times, strict=True):
             if share:
                 taken += measure_latencies_ms(opened.model, sample, rounds=share)
-    return [_describe(opened, taken, device) for opened, taken in zip(models, times, strict=True)]
+            tick()
+    costs: list[CostResult] = []
+    for opened, taken in zip(models, times, strict=True):
+        costs.append(_describe(opened, taken, device))
+        tick()
+    return costs
 
 
 def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device) -> CostResult:

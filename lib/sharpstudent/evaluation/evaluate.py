@@ -5,6 +5,7 @@ A sample is loaded once for all models that read inputs of the same form.
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -126,14 +127,17 @@ def evaluate_models(session: Session, sets: Sequence[EvalSet]) -> Evaluation:
             samples, begun = one.open(key), time.monotonic()
             named = ", ".join(models[number].name for number in numbers)
             session.say(f"{one.name}: {len(samples):,} samples{models[numbers[0]].input_words} through {named} ...")
-            found, replaced = compute_tables(
-                [models[number].model for number in numbers],
-                samples,
-                one.task,
-                batch_size=request.batch_size,
-                num_workers=request.workers,
-                device=session.device,
-            )
+            batches = math.ceil(len(samples) / request.batch_size)
+            with session.progress(one.name, batches, "batch") as progress:
+                found, replaced = compute_tables(
+                    [models[number].model for number in numbers],
+                    samples,
+                    one.task,
+                    batch_size=request.batch_size,
+                    num_workers=request.workers,
+                    device=session.device,
+                    between_batches=progress.add,
+                )
             session.say(f"{one.name}: {format_duration(time.monotonic() - begun)}")
             unreadable |= {sample.path: sample.reason for sample in replaced}
             for number, table in zip(numbers, found, strict=True):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
     from sharpstudent.evaluation.opened import OpenedModel
     from sharpstudent.evaluation.tables import EvalSet
+    from sharpstudent.report.console import WorkProgress
     from sharpstudent.report.guide import DistillationSettings
 
 
@@ -78,6 +79,7 @@ class FinishedRun:
         data: The validation samples, as the run opened them.
         device: The device that models run on.
         read_others: Takes the best model's table and returns the results of the models to compare it with.
+        console: The console of the run, for progress; None to show nothing.
     """
 
     config: RunConfig
@@ -87,6 +89,7 @@ class FinishedRun:
     data: Any
     device: torch.device
     read_others: Callable[[Table], Sequence[EvalResult]]
+    console: Console | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Session:
         device: The device of the models.
         models: The opened models, in the order of the request.
         sets: The opened data sets.
-        console: The console for lines to the user; None to print nothing.
+        console: The console for lines and progress; None to print nothing.
         run: The run whose report this is; None for an evaluation of its own.
     """
 
@@ -110,13 +113,28 @@ class Session:
     run: FinishedRun | None = None
 
     def say(self, line: str) -> None:
-        """Print a line for the user, where there is a console."""
-        if self.console is not None:
+        """Print a line for the user, where there is a console; at the end of a run only progress is shown."""
+        if self.console is not None and self.run is None:
             from sharpstudent.report.console import (
                 print_line,  # loads rich, which a command line's check can do without
             )
 
             print_line(self.console, line)
+
+    def progress(self, title: str, total: int, unit: str) -> WorkProgress:
+        """Return a context manager that shows how much of a piece of work is done, by its method `add`.
+
+        Args:
+            title: The work in words.
+            total: How many units there are.
+            unit: The unit in the singular.
+
+        Returns:
+            The context manager.
+        """
+        from sharpstudent.report.console import WorkProgress
+
+        return WorkProgress(self.console, title, total, unit)
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,13 @@ class Measurements:
 
 
 class Renderer:
-    """Opens, measures, draws and reports for one task; each script makes one instance."""
+    """Opens, measures, draws and reports for one task; each script makes one instance.
+
+    Attributes:
+        console: The console of the script, for progress while files are written; None to show nothing.
+    """
+
+    console: Console | None = None
 
     def __init__(self, task: Task | type[Task]) -> None:
         """Keep the task of a run, or its class where only that is known."""
@@ -303,7 +327,7 @@ class Renderer:
 
         if run is None:
             write_tables(folder, evaluation)
-        written = write_report(folder, results)
+        written = write_report(folder, results, self.console)
         remove_earlier(folder, FIGURE_FILES, written)
         return written
 

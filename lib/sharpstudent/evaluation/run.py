@@ -31,7 +31,7 @@ from sharpstudent.core.io import (
 )
 from sharpstudent.core.naming import PathHider
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest
-from sharpstudent.evaluation.cost import measure_costs
+from sharpstudent.evaluation.cost import count_measurements, measure_costs
 from sharpstudent.evaluation.evaluate import Evaluation, Heading, Pair, evaluate_models
 from sharpstudent.evaluation.model_files import read_selection_metric
 from sharpstudent.evaluation.opened import OpenedModel, choose_device
@@ -63,6 +63,7 @@ def run_evaluation(renderer: Renderer, request: EvaluationRequest, console: Cons
         UserError: For what the user can correct, with all problems of models and sets together.
     """
     begun = time.monotonic()
+    renderer.console = console
     session = _open(renderer, request, console)
     with reserve_folder(request.out, session.say):
         folder = _evaluate_session(renderer, session)
@@ -106,7 +107,8 @@ def write_run_report(renderer: Renderer, run: FinishedRun) -> Path:
     role = "distilled" if config.stage == 2 else "model"
     request = renderer.default_request((ModelRequest(run.checkpoint, config.name, role),), workers=config.num_workers)
     opened = renderer.open_model(request.models[0], run.device)
-    session = Session(request, run.device, (opened,), (renderer.open_run_data(run),), run=run)
+    renderer.console = run.console
+    session = Session(request, run.device, (opened,), (renderer.open_run_data(run),), console=run.console, run=run)
     metrics = run.folder / "logs" / "metrics.csv"
     training = read_training(metrics, best_epoch=opened.about.get("epoch"), metric=run.metric)
     heading = Heading(f"Stage {config.stage}: {config.name}", training, _hide_config(config.model_dump(mode="json")))
@@ -277,7 +279,8 @@ def _measure_costs(session: Session) -> list[Any]:
     if not session.request.costs:
         return [None for _ in session.models]
     session.say("measuring parameters, MACs, memory and latency ...")
-    return [*measure_costs(session.models, device=session.device)]
+    with session.progress("cost", count_measurements(session.models), "measurement") as progress:
+        return [*measure_costs(session.models, device=session.device, tick=progress.add)]
 
 
 def _find_subject(roles: Sequence[str]) -> int:

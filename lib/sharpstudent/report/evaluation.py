@@ -11,6 +11,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from sharpstudent.core.errors import plural
 from sharpstudent.core.naming import clean_name
 from sharpstudent.report.chart import Chart, ChartGroup
@@ -39,12 +41,13 @@ from sharpstudent.report.text_table import (
 )
 
 
-def write_report(folder: Path, results: EvaluationResults) -> list[Path]:
+def write_report(folder: Path, results: EvaluationResults, console: Console | None = None) -> list[Path]:
     """Write report.html, results.json and the charts.
 
     Args:
         folder: Where the files go; it is made.
         results: The results of the evaluation.
+        console: Where progress is shown; None for nowhere.
 
     Returns:
         The files, report.html first.
@@ -53,7 +56,8 @@ def write_report(folder: Path, results: EvaluationResults) -> list[Path]:
         UserError: The disk refuses.
     """
     charts = () if results.training is None else make_chart_names_unique(build_training(results.training))
-    return write_files(folder, page=render_page(results, charts), results=results.to_json(), charts=charts)
+    page = render_page(results, charts)
+    return write_files(folder, page=page, results=results.to_json(), charts=charts, console=console)
 
 
 def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:

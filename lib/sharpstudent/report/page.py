@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from sharpstudent.core.io import write_bytes_atomically
 from sharpstudent.core.naming import make_unique, printable_lines, shorten_names
 from sharpstudent.report.chart import (
@@ -29,6 +31,7 @@ from sharpstudent.report.chart import (
     render_png,
     render_svg,
 )
+from sharpstudent.report.console import WorkProgress
 from sharpstudent.report.results import ModelBase, ResultsBase
 from sharpstudent.report.text import DASH, capitalize_first, format_moment
 from sharpstudent.report.text_table import SHORT
@@ -108,7 +111,9 @@ def make_chart_names_unique(charts: Sequence[Chart]) -> tuple[Chart, ...]:
     return tuple(replace(chart, name=name) for chart, name in zip(charts, names, strict=True))
 
 
-def write_files(folder: Path, *, page: str, results: str, charts: Sequence[Chart]) -> list[Path]:
+def write_files(
+    folder: Path, *, page: str, results: str, charts: Sequence[Chart], console: Console | None = None
+) -> list[Path]:
     """Write report.html, results.json and every chart as PNG and CSV.
 
     All content is built before the first file is written, and each file is replaced as a whole. report.html comes last,
@@ -119,6 +124,7 @@ def write_files(folder: Path, *, page: str, results: str, charts: Sequence[Chart
         page: The content of report.html.
         results: The content of results.json.
         charts: The charts, whose names are unique.
+        console: Where progress is shown; None for nowhere.
 
     Returns:
         The files, report.html first.
@@ -127,9 +133,11 @@ def write_files(folder: Path, *, page: str, results: str, charts: Sequence[Chart
         UserError: The disk refuses.
     """
     files: dict[Path, bytes] = {}
-    for chart in charts:
-        files[Path(FIGURES) / f"{chart.name}.png"] = render_png(chart)
-        files[Path(FIGURES) / f"{chart.name}.csv"] = render_csv(chart).encode("utf-8", "backslashreplace")
+    with WorkProgress(console, "writing the report", len(charts), "chart") as progress:
+        for chart in charts:
+            files[Path(FIGURES) / f"{chart.name}.png"] = render_png(chart)
+            files[Path(FIGURES) / f"{chart.name}.csv"] = render_csv(chart).encode("utf-8", "backslashreplace")
+            progress.add()
     files[Path("results.json")] = results.encode("utf-8", "backslashreplace")
     files[Path("report.html")] = page.encode("utf-8", "backslashreplace")
     for name, content in files.items():

@@ -115,6 +115,7 @@ def write_run_report(run: Run, task: Task, data: TrainingData) -> Path:
         data=data.validation,
         device=run.device,
         read_others=lambda own: _read_others(run, own),
+        console=run.console,
     )
     return evaluation.write_run_report(load_renderer(task), finished)
 

@@ -1,4 +1,4 @@
-"""Progress of a preparation: a bar in a terminal, lines in a log."""
+"""Progress of a preparation: one line in a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def show(*, is_terminal: bool) -> str:
     with ClipProgress(Console(file=file, width=200, force_terminal=is_terminal), 100, clock=clock) as progress:
         for _ in range(50):
             clock.now += 1.0
-            progress.add(faces=3, rejected=1, frames=4)
+            progress.add_clip(faces=3, rejected=1, frames=4)
     return file.getvalue()
 
 
@@ -32,7 +32,7 @@ def test_a_log_gets_a_line_every_30_seconds_and_one_at_the_end() -> None:
     ]
 
 
-def test_a_terminal_gets_a_progress_bar() -> None:
+def test_a_terminal_gets_a_line_that_is_drawn_in_place() -> None:
     text = show(is_terminal=True)
-    assert "50/100" in text
+    assert "50 of 100 clips, 4.0 frames/s" in text
     assert "0:50 left" in text

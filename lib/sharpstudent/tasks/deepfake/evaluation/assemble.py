@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_text_atomically
@@ -40,7 +41,13 @@ from sharpstudent.tasks.deepfake.report.guide import list_bands
 from sharpstudent.tasks.deepfake.report.model_table import render_csv, render_markdown, render_tables
 from sharpstudent.tasks.deepfake.report.page import write_report
 from sharpstudent.tasks.deepfake.report.pictures import ReportPicture
-from sharpstudent.tasks.deepfake.report.results import CalibrationResult, DataResult, ModelResult, Results
+from sharpstudent.tasks.deepfake.report.results import (
+    CalibrationResult,
+    ComparisonResult,
+    DataResult,
+    ModelResult,
+    Results,
+)
 from sharpstudent.tasks.deepfake.report.verdict import write_headed_verdict
 
 
@@ -82,18 +89,8 @@ def assemble(
         )
     )
     try:
-        models = tuple(
-            _describe_model(session, number, one, frames[number], measured)
-            for number, one in enumerate(evaluation.models)
-        )
-        comparisons = tuple(
-            found
-            for a, b in evaluation.pairs
-            for found in build_comparisons(
-                (models[a[0]].name, [frames[number] for number in a]),
-                (models[b[0]].name, [frames[number] for number in b]),
-            )
-        )
+        models = tuple(_describe_models(session, evaluation, frames, measured))
+        comparisons = tuple(_compare_pairs(session, evaluation, frames))
     except MetricError as error:
         if session.run is not None:
             raise
@@ -118,6 +115,28 @@ def assemble(
 def list_sets(evaluation: Evaluation) -> list[FaceSet]:
     """List the sets of an evaluation; in this task all of them are sets of faces."""
     return [one for one in evaluation.sets if isinstance(one, FaceSet)]
+
+
+def _describe_models(
+    session: Session, evaluation: Evaluation, frames: Sequence[ScoredFrames], measured: Measurements
+) -> list[ModelResult]:
+    models: list[ModelResult] = []
+    with session.progress("metrics with intervals", len(evaluation.models), "model") as progress:
+        for number, one in enumerate(evaluation.models):
+            models.append(_describe_model(session, number, one, frames[number], measured))
+            progress.add()
+    return models
+
+
+def _compare_pairs(session: Session, evaluation: Evaluation, frames: Sequence[ScoredFrames]) -> list[ComparisonResult]:
+    """Compare the pairs of models; of several seeds all together."""
+    found: list[ComparisonResult] = []
+    with session.progress("comparisons", len(evaluation.pairs), "pair") as progress:
+        for a, b in evaluation.pairs:
+            first, second = ((evaluation.models[side[0]].name, [frames[number] for number in side]) for side in (a, b))
+            found += build_comparisons(first, second)
+            progress.add()
+    return found
 
 
 def _describe_model(
@@ -267,7 +286,11 @@ RESULTS, SCORES, CARD, TABLE = "results.json", "scores.csv", "model_card", "mode
 
 
 def write_evaluation(
-    folder: Path, results: Results, pictures: Sequence[ReportPicture], models: Sequence[tuple[str, ScoredFrames]]
+    folder: Path,
+    results: Results,
+    pictures: Sequence[ReportPicture],
+    models: Sequence[tuple[str, ScoredFrames]],
+    console: Console | None = None,
 ) -> list[Path]:
     """Write the files of an evaluation: tables, scores.csv, a model card for each model, and the report.
 
@@ -276,6 +299,7 @@ def write_evaluation(
         results: The results.
         pictures: The pictures of the mistakes.
         models: The name of each model and its scored frames.
+        console: Where progress is shown; None for nowhere.
 
     Returns:
         The files of the report, the page first.
@@ -289,7 +313,7 @@ def write_evaluation(
     cards = [folder / name_card(results.models, number) for number in range(len(results.models))]
     for card, model in zip(cards, results.models, strict=True):
         write_text_atomically(card, render_model_card(results, model))
-    report = write_report(folder, results, pictures)
+    report = write_report(folder, results, pictures, console)
     remove_earlier(folder, (f"{CARD}*.md", *FIGURE_FILES), [*cards, *report])
     return report
 

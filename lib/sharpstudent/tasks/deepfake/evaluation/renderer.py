@@ -195,6 +195,7 @@ class FaceRenderer(Renderer):
                 names=request.robustness or None,
                 most_faces=request.robustness_faces,
                 say=session.say,
+                progress=session.progress,
             )
         return found
 
@@ -239,9 +240,9 @@ class FaceRenderer(Renderer):
         if run is None:
             names = [one.name for one in evaluation.models]
             models = list(zip(names, self._frames, strict=True))
-            return output.write_evaluation(folder, results, measured.pictures, models)
+            return output.write_evaluation(folder, results, measured.pictures, models, self.console)
         write_text_atomically(folder / CARD, render_model_card(results, results.models[0]))
-        return output.write_report(folder, results, measured.pictures)
+        return output.write_report(folder, results, measured.pictures, self.console)
 
     def store(self, session: Session, measured: Measurements) -> None:
         """Write the chosen calibrations into the checkpoints, where the request asks for it.

@@ -12,6 +12,7 @@ import contextlib
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -34,6 +35,7 @@ from sharpstudent.modalities.faces.corruptions import (
     explain_no_h264,
     find_evaluation_crop,
 )
+from sharpstudent.report.console import WorkProgress
 from sharpstudent.report.results import MetricValue
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, join_frames
@@ -238,6 +240,7 @@ ROUNDS = 200  # resamples of the bootstrap for each point of each curve
 CHUNK = 1000  # faces that are loaded and scored in one pass of the loader
 
 Say = Callable[[str], None]
+SILENT = partial(WorkProgress, None)
 Read = tuple[tuple[Table, ...], tuple[Replaced, ...]]  # a table for each model, and what could not be read
 
 
@@ -252,6 +255,7 @@ def measure_robustness(
     most_faces: int | None = None,
     seed: int = 0,
     say: Say,
+    progress: Callable[[str, int, str], WorkProgress] = SILENT,
 ) -> dict[str, tuple[CorruptionCurve, ...]]:
     """Measure the curves of each model over the frames of all sets together.
 
@@ -267,6 +271,7 @@ def measure_robustness(
         most_faces: The largest number of faces over all sets together, see `choose_faces`.
         seed: The seed of the choice of faces and of the corruptions.
         say: Prints a line for the user.
+        progress: Shows how much is done of a piece of work, given its title, total and unit.
 
     Returns:
         The curves of each model by its name.
@@ -281,18 +286,27 @@ def measure_robustness(
     scored: list[list[list[ScoredFrames]]] = []
     with chunk_models([model for _, model in models], image_size=image_size, device=device) as in_parts:
 
-        def read(of_set: LabelledFaceSet, faces: NDArray[np.int64]) -> Read:
+        def read(of_set: LabelledFaceSet, faces: NDArray[np.int64], tick: Callable[[], None]) -> Read:
             """Evaluate all models on some faces of a set, given by number.
 
             Args:
                 of_set: The data set.
                 faces: The numbers of the faces, int64.
+                tick: Called for each face.
 
             Returns:
                 A table for each model, and the faces that could not be read.
             """
             source = CorruptedFaces(of_set.faces, faces.tolist(), variants, image_size=image_size, seed=seed)
-            return compute_tables(in_parts, source, of_set.task, batch_size=1, num_workers=num_workers, device=device)
+            return compute_tables(
+                in_parts,
+                source,
+                of_set.task,
+                batch_size=1,
+                num_workers=num_workers,
+                device=device,
+                between_batches=tick,
+            )
 
         for of_set, faces in zip(sets, chosen, strict=True):
             if len(faces):
@@ -300,11 +314,15 @@ def measure_robustness(
                     f"robustness: {of_set.name}: {len(faces):,} faces, each in {len(variants)} variants, at "
                     f"{image_size} px ..."
                 )
-                scored.append(_score(of_set, faces, read, say))
-    return {
-        name: _draw_curves(corruptions, variants, [join_frames(parts) for parts in zip(*of_sets, strict=True)])
-        for (name, _), *of_sets in zip(models, *scored, strict=True)
-    }
+                title = f"robustness: {of_set.name}, {len(corruptions)} corruptions"
+                with progress(title, len(faces), "face") as shown:
+                    scored.append(_score(of_set, faces, partial(read, tick=shown.add), say))
+    curves: dict[str, tuple[CorruptionCurve, ...]] = {}
+    with progress("robustness: curves with intervals", len(models) * len(variants), "severity") as shown:
+        for (name, _), *of_sets in zip(models, *scored, strict=True):
+            joined = [join_frames(parts) for parts in zip(*of_sets, strict=True)]
+            curves[name] = _draw_curves(corruptions, variants, joined, shown.add)
+    return curves
 
 
 def compute_area(values: Sequence[float]) -> float:
@@ -340,9 +358,17 @@ def _score(
 
 
 def _draw_curves(
-    corruptions: Sequence[Corruption], variants: Sequence[Variant], frames: Sequence[ScoredFrames]
+    corruptions: Sequence[Corruption],
+    variants: Sequence[Variant],
+    frames: Sequence[ScoredFrames],
+    tick: Callable[[], None],
 ) -> tuple[CorruptionCurve, ...]:
-    plain, *others = map(_find_auc, frames)
+    def find(of_variant: ScoredFrames) -> MetricValue:
+        auc = _find_auc(of_variant)
+        tick()
+        return auc
+
+    plain, *others = map(find, frames)
     corrupted = {(v.corruption.name, v.level): auc for v, auc in zip(variants[1:], others, strict=True)}
     curves: list[CorruptionCurve] = []
     for one in corruptions:

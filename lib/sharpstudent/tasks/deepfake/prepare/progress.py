@@ -14,21 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.console import Console, RenderableType
+from rich.text import Text
 
 from sharpstudent.core.errors import format_count_of
-from sharpstudent.report.console import DRAW_SECONDS, LINE_SECONDS, format_duration, print_line
+from sharpstudent.report.console import LINE_SECONDS, WorkProgress, format_duration
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS, describe_bystanders
 from sharpstudent.tasks.deepfake.layouts.clip import Rejected
 from sharpstudent.tasks.deepfake.prepare.destination import QUARANTINE
 
 
-class ClipProgress:
-    """Shows clips done, frames a second, faces, rejected and time left.
-
-    Use it as a context manager; no thread draws it.
-    """
+class ClipProgress(WorkProgress):
+    """Shows clips done, frames a second, faces, rejected and time left; a last line sums up what was done."""
 
     def __init__(self, console: Console, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Start to count.
@@ -38,32 +35,18 @@ class ClipProgress:
             total: How many clips there are.
             clock: Returns the time [s].
         """
-        self._console, self._total, self._clock = console, total, clock
-        self._done = self._faces = self._rejected = self._frames = 0
-        self._started = clock()
-        self._next_draw = self._started + (0.0 if console.is_terminal else LINE_SECONDS)
-        self._bar = Progress(
-            BarColumn(bar_width=20, complete_style="cyan", finished_style="green"),
-            TextColumn("{task.completed}/{task.total} clips"),
-            TextColumn("{task.description}", style="dim"),
-            console=console,
-            auto_refresh=False,
-            transient=True,
-        )
-        self._task = self._bar.add_task("", total=total)
+        super().__init__(console, "", total, "clip", first_seconds=LINE_SECONDS, clock=clock)
+        self._faces = self._rejected = self._frames = 0
+        self._doing = ""
 
-    def __enter__(self) -> ClipProgress:
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
+    def __exit__(self, *error: Any) -> None:
+        """Stop drawing, and print the last line where a clip is done."""
+        super().__exit__(*error)
+        self._doing = ""
         if self._done:
-            self._print(self._describe())
+            self._print(self._describe(self._clock()))
 
-    def add(self, *, faces: int, rejected: int, frames: int) -> None:
+    def add_clip(self, *, faces: int, rejected: int, frames: int) -> None:
         """Count one clip as done.
 
         Args:
@@ -71,40 +54,32 @@ class ClipProgress:
             rejected: The number of its files and frames without a usable face.
             frames: The number of its frames that were read.
         """
-        self._done += 1
         self._faces += faces
         self._rejected += rejected
         self._frames += frames
-        self.tick()
+        self._doing = ""
+        self.add()
 
     def tick(self, doing: str = "") -> None:
         """Draw, unless the last drawing was a moment ago; doing: the work after the last clip, in words."""
-        now = self._clock()
-        if now < self._next_draw:
-            return
-        if self._console.is_terminal:
-            self._next_draw = now + DRAW_SECONDS
-            self._bar.update(
-                self._task, completed=self._done, description=doing or self._describe_speed(), refresh=True
-            )
-        else:
-            self._next_draw = now + LINE_SECONDS
-            self._print(doing or self._describe())
+        self._doing = doing
+        self._draw_if_due()
 
-    def _describe(self) -> str:
-        elapsed = format_duration(self._clock() - self._started)
-        return f"{self._done:,} of {self._total:,} clips done in {elapsed}, {self._describe_speed()}"
+    def _describe(self, now: float) -> str:
+        elapsed = now - self._started
+        done = f"{self._done:,} of {self._total:,} clips done in {format_duration(elapsed)}"
+        return self._doing or f"{done}, {self._describe_speed(elapsed)}"
 
-    def _describe_speed(self) -> str:
-        elapsed = max(self._clock() - self._started, 1e-9)
+    def _render(self, now: float, width: int) -> RenderableType:
+        facts = self._doing or self._describe_speed(now - self._started)
+        return Text(f"{self._describe_count()}, {facts}", style="dim")
+
+    def _describe_speed(self, elapsed: float) -> str:
         left = elapsed / self._done * (self._total - self._done) if self._done else float("nan")
         return (
-            f"{self._frames / elapsed:.1f} frames/s, {self._faces:,} faces, {self._rejected:,} rejected, "
+            f"{self._frames / max(elapsed, 1e-9):.1f} frames/s, {self._faces:,} faces, {self._rejected:,} rejected, "
             f"{format_duration(left)} left"
         )
-
-    def _print(self, line: str) -> None:
-        print_line(self._console, line)
 
 
 SHOWN_REASONS, SHOWN_EXAMPLES = 12, 3

@@ -207,7 +207,7 @@ class _Preparation:
         with ClipProgress(self._console, len(jobs)) as progress, pool:
             for job, result in pool.run(jobs, progress.tick):
                 done = self._record_lost(job, result) if isinstance(result, Lost) else result
-                progress.add(faces=done.faces, rejected=done.rejected, frames=done.frames_read)
+                progress.add_clip(faces=done.faces, rejected=done.rejected, frames=done.frames_read)
 
     def _record_lost(self, job: finished.Job, lost: Lost) -> finished.ClipDone:
         """Record a clip whose worker was lost, unless it had finished the clip just before."""

@@ -13,6 +13,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from sharpstudent.report.common_tables import (
     P_VALUE,
     build_costs,
@@ -206,13 +208,16 @@ class SourceTables:
     kinds: tuple[TextTable, ...]
 
 
-def write_report(folder: Path, results: Results, pictures: Sequence[ReportPicture] = ()) -> list[Path]:
+def write_report(
+    folder: Path, results: Results, pictures: Sequence[ReportPicture] = (), console: Console | None = None
+) -> list[Path]:
     """Write all files of the report.
 
     Args:
         folder: Where the files go; it is made.
         results: The results of the evaluation.
         pictures: The faces; `MistakeResult.picture` is an index into them.
+        console: Where progress is shown; None for nowhere.
 
     Returns:
         The files, report.html first.
@@ -223,7 +228,7 @@ def write_report(folder: Path, results: Results, pictures: Sequence[ReportPictur
     """
     charts = build_charts(results)
     page = render_page(results, charts, pictures)
-    return write_files(folder, page=page, results=results.to_json(), charts=charts.list_all())
+    return write_files(folder, page=page, results=results.to_json(), charts=charts.list_all(), console=console)
 
 
 def render_page(results: Results, charts: ReportCharts, pictures: Sequence[ReportPicture]) -> str:
