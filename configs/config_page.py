@@ -199,7 +199,7 @@ of the guide (both at once are refused); `stage1.terms` and `stage2.terms` win i
 
 `weight` (1) and every number that may move are a number or a schedule; `name` tells two terms of one kind apart in the
 log. `--list-layers` shows the layers that can be named. A term that cannot teach the classes at hand is refused before
-training. [adding-a-term.md](adding-a-term.md) adds one.
+training. [terms.md](terms.md) has formula, paper, cost and use of each; [adding-a-term.md](adding-a-term.md) adds one.
 """
 
 SHARED_INTRODUCTION = """

@@ -1,4 +1,4 @@
-"""Feature distillation: the distances, the projection, and what cannot be matched."""
+"""Features, embeddings and attention: the distances, the projection, and what cannot be matched."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from sharpstudent.criterion import features
 from sharpstudent.criterion.build import build_criterion, find_layers
 from sharpstudent.criterion.features import Distance
 from sharpstudent.criterion.section import Shapes
-from sharpstudent.criterion.weighted_sum import WeightedTerm
+from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm
 from torch import Tensor, nn
 
 compute_distance = mean_of(features.compute_distance)
@@ -227,3 +227,78 @@ def test_layers_that_cannot_be_matched_are_refused_by_name_and_shape(
 def test_maps_that_do_not_fit_are_refused(one: tuple[int, ...], two: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="maps"):
         compute_distance(torch.zeros(one), torch.zeros(two), "mse")
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_an_embedding_is_compared_with_that_of_the_teacher_after_its_projection(distance: Distance) -> None:
+    shapes = Shapes(student={"logits": (2, 3), "vector": (2, 4)}, teacher={"logits": (2, 3), "features/pool": (2, 6)})
+    term = build_one("embedding", shapes, on="vector", of="features/pool", distance=distance)
+    assert (term.student_layers, term.teacher_layers) == ((), ("pool",))
+    assert isinstance(term.module, nn.Linear)
+    ours, theirs = draw_map((8, 4)).requires_grad_(), draw_map((8, 6), 1)
+    weight, bias = (to_float64(p) for p in term.module.parameters())
+    projected = to_float64(ours) @ weight.T + bias
+    expected = compute_float64(torch.tensor(projected)[:, None], theirs[:, None], distance)
+    rows = term.compute({"vector": ours}, make_batch(), {"features/pool": theirs})
+    np.testing.assert_allclose(to_float64(rows), expected, rtol=1e-5)
+    rows.mean().backward()
+    assert ours.grad is not None
+    assert ours.grad.norm() > 1e-3
+    assert all(p.grad is not None and p.grad.norm() > 1e-4 for p in term.module.parameters())
+
+
+def test_without_a_projection_mse_on_logits_is_that_of_torch_and_sizes_must_match() -> None:
+    """torch's mean over rows and values is what timm's FeatureDistillationTask takes, too."""
+    term = build_one("embedding", make_shapes(5), projection="none")
+    ours, theirs = draw_map((8, 5)), draw_map((8, 5), 1)
+    value = WeightedSum([term])({"logits": ours}, make_batch(), {"teacher": {"logits": theirs}}, START)
+    torch.testing.assert_close(value.total, nn.functional.mse_loss(ours, theirs))
+    other = Shapes(student={"logits": (2, 5), "vector": (2, 4)}, teacher={"logits": (2, 5)})
+    with pytest.raises(UserError, match="different sizes"):
+        build_one("embedding", other, on="vector", of="logits", projection="none")
+
+
+def test_layers_that_outputs_are_named_after_are_hooked_in_the_model_that_the_term_reads() -> None:
+    sections = [
+        make_section("embedding", on="features/pool"),
+        make_section("supcon", on="features/neck"),
+        make_section("rkd", on="vector", of="features/deep"),
+    ]
+    layers = find_layers(sections)
+    assert (layers.student, layers.teacher) == (("pool", "neck"), ("pool", "deep"))
+
+
+@pytest.mark.parametrize("shape", MAPS, ids=str)
+def test_attention_equals_numpy_in_float64_and_ignores_the_size_of_activations(shape: tuple[int, ...]) -> None:
+    student, teacher = draw_map(shape), draw_map((shape[0], 9, *shape[2:]) if len(shape) == 4 else (*shape[:2], 9), 1)
+    sides = []
+    for maps in (student, teacher):
+        q = (to_float64(maps) ** 2).mean(1 if len(shape) == 4 else 2).reshape(shape[0], -1)
+        sides.append(q / np.linalg.norm(q, axis=1, keepdims=True))
+    expected = ((sides[0] - sides[1]) ** 2).sum(1)
+    np.testing.assert_allclose(to_float64(features.compute_attention(student, teacher)), expected, rtol=1e-5)
+    torch.testing.assert_close(
+        features.compute_attention(-3.0 * student, 0.1 * teacher), features.compute_attention(student, teacher)
+    )
+    assert features.compute_attention(student, 2.0 * student).max().item() < 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
+def test_attention_is_finite_for_zeros_and_in_half_precision_and_resizes_the_teachers(dtype: torch.dtype) -> None:
+    student = torch.cat([torch.zeros(1, 5, 3, 3), draw_map((1, 5, 3, 3))]).to(dtype).requires_grad_()
+    teacher = draw_map((2, 7, 6, 6), 1).to(dtype).requires_grad_()
+    rows = features.compute_attention(student, teacher)
+    assert rows.dtype == torch.float32
+    assert torch.isfinite(take_gradient(rows.sum(), student)).all()
+    cells = (to_float64(teacher) ** 2).mean(1).reshape(2, 3, 2, 3, 2).mean((2, 4)).reshape(2, -1)
+    q = (to_float64(student[1:]) ** 2).mean(1).reshape(1, -1)
+    expected = ((q / np.linalg.norm(q) - cells[1:] / np.linalg.norm(cells[1:])) ** 2).sum()
+    assert rows[1].item() == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_attention_on_one_place_is_refused_and_a_term_of_maps_says_what_compares_vectors() -> None:
+    with pytest.raises(UserError, match="map of one place"):
+        build_one("attention", make_layers((2, 3, 1, 1), (2, 5, 4, 4)), **LAYERS)
+    build_one("attention", make_layers((2, 3, 2, 2), (2, 5, 4, 4)), **LAYERS)
+    with pytest.raises(UserError, match="embedding compares vectors"):
+        build_features((2, 3), (2, 5, 4, 4))

@@ -77,7 +77,10 @@ def test_the_dead_lie_far_below_the_threshold_and_the_living_far_above() -> None
     assert min(alive) > LEAST_SHARE * 100
 
 
-def test_every_registered_term_is_alive_at_two_classes() -> None:
+DEAD_AT_TWO = {"dkd", "dist"}  # whose files say why; test_decoupled.py and test_relations.py check their messages
+
+
+def test_every_registered_term_is_alive_at_two_classes_or_refused_there_with_its_reason() -> None:
     shapes = make_shapes(2, student={"a": (2, 3, 4, 4)}, teacher={"a": (2, 5, 8, 8)})
     example = make_batch(16)
     example = replace(example, targets={**example.targets, "heatmap": torch.rand(16, 7, 7)})
@@ -87,8 +90,15 @@ def test_every_registered_term_is_alive_at_two_classes() -> None:
             name=name,
             term=name,
             weight=constant(1.0),
-            choices={"student_layer": "a", "teacher_layer": "a"} if name == "features" else {},
+            choices={"student_layer": "a", "teacher_layer": "a"} if name in ("features", "attention") else {},
         )
+        if name in DEAD_AT_TWO:
+            with pytest.raises(UserError, match=rf"term '{name}'.*"):
+                build_criterion([section], shapes, example)
+            section = section.model_copy(update={"numbers": {"inter_weight": constant(0.0)} if name == "dist" else {}})
+            shapes_of_it = shapes if name == "dist" else make_shapes(3)
+            assert build_criterion([section], shapes_of_it).terms[0].name == name
+            continue
         assert [term.name for term in build_criterion([section], shapes, example).terms] == [name]
 
 

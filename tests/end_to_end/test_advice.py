@@ -63,6 +63,7 @@ TRAINING: dict[str, str] = {
     "--set stage1.lr={}": "--set stage1.lr=0.001",
     "--set stage1.rho={}": "--set stage1.rho=0.02",
     "--set stage2.{}={}": "--set stage2.alpha_start=0.98",
+    "--set stage{}.batch_size={}": "--set stage2.batch_size=3",
     "--set stage{}.lr={}": "--set stage2.lr=0.001",
     "--set student_init=random": "--set student_init=random",
     "--set use_progressive_distillation=false": "--set use_progressive_distillation=false",

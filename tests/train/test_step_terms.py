@@ -111,6 +111,41 @@ def make_self_step(student: nn.Module | None = None, weight: float = 0.4, **sett
     return make_step(student, criterion=criterion, average=average, **settings)
 
 
+def make_numbered(term: str, *, numbers: dict[str, float] | None = None, **choices: str) -> TermSection:
+    section = make_section(term, **choices)
+    return section.model_copy(update={"numbers": {name: constant(value) for name, value in (numbers or {}).items()}})
+
+
+NEW_TERMS = {
+    "dist": make_numbered("dist", numbers={"inter_weight": 0.0}),
+    "rkd": make_numbered("rkd", on="features/branch", of="features/stem"),
+    "supcon": make_numbered("supcon", on="features/stem"),
+    "embedding": make_numbered("embedding", on="features/branch"),
+    "attention": make_numbered("attention", student_layer="branch", teacher_layer="stem"),
+}
+
+
+@pytest.mark.parametrize("name", NEW_TERMS)
+def test_a_term_on_layers_learns_within_the_transaction_and_its_step_can_be_resumed(name: str) -> None:
+    step = build(make_section("hard"), NEW_TERMS[name])
+    assert step(make_batch(0), START).terms[name] > 0.0
+    state = copy.deepcopy(capture_step(step, CPU))
+    expected = step(make_batch(1), START)
+    resumed = build(make_section("hard"), NEW_TERMS[name], seed=99, teacher=step.teacher)
+    restore_step(resumed, state)
+    assert resumed(make_batch(1), START) == expected
+    assert are_identical(take_snapshot(resumed), take_snapshot(step))
+
+
+@pytest.mark.parametrize("name", ["dist", "rkd", "supcon"])
+def test_a_batch_of_too_few_rows_for_a_term_is_refused_with_a_size_that_works(name: str) -> None:
+    with pytest.raises(UserError) as refused:
+        build(make_section("hard"), NEW_TERMS[name], batch_size=2)
+    text = refused.value.as_text()
+    assert all(part in text for part in (f"'{name}'", "3 rows or more", "--set stage2.batch_size=3"))
+    build(make_section("hard"), NEW_TERMS[name], batch_size=3)
+
+
 # --- Who is asked ---------------------------------------------------------------------------------------------------
 
 

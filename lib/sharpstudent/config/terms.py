@@ -143,7 +143,25 @@ class TermSpec:
 
 
 _OF_LABELS, _OF_TEACHER = ("on", "target", "where"), ("on", "of", "where")
+_OF_BOTH = ("on", "of", "target", "where")
 _TEMPERATURE = NumberSetting("softens the distributions of both sides", default=3.0, at_least=LOWEST_TEMPERATURE)
+_STANDARDISE = ChoiceSetting(
+    "yes: the logits of each row, of both sides, are brought to mean 0 and deviation 1 before the temperature divides "
+    "them (Sun et al. 2024)",
+    ("no", "yes"),
+    "no",
+    is_silent=True,
+)
+_LAYERS = {
+    "student_layer": ChoiceSetting("name of the student's layer; --list-layers shows them"),
+    "teacher_layer": ChoiceSetting("name of the teacher's layer"),
+}
+_DISTANCE = ChoiceSetting("mean squared difference, or one minus the cosine", ("mse", "cosine"), "mse")
+
+
+def _part(meaning: str, default: float = 1.0) -> NumberSetting:
+    return NumberSetting(meaning, default=default, at_least=0.0)
+
 
 TERMS: dict[str, TermSpec] = {
     "hard": TermSpec(
@@ -185,6 +203,32 @@ TERMS: dict[str, TermSpec] = {
                 "classes",
                 is_silent=True,
             ),
+            "standardise": _STANDARDISE,
+        },
+        shared=_OF_TEACHER,
+    ),
+    "dkd": TermSpec(
+        "distillation:build_decoupled",
+        "kd in two parts with weights of their own: the share of the label's class, and how the rest is divided among "
+        "the other classes (Zhao et al. 2022)",
+        source="teacher",
+        settings={
+            "temperature": NumberSetting(_TEMPERATURE.meaning, default=4.0, at_least=LOWEST_TEMPERATURE),
+            "target_weight": _part("weight of the part on the label's class, alpha in the paper"),
+            "non_target_weight": _part("weight of the part on the other classes, beta in the paper", 8.0),
+            "standardise": _STANDARDISE,
+        },
+        shared=_OF_BOTH,
+    ),
+    "dist": TermSpec(
+        "relations:build_dist",
+        "one minus the correlation of the student's probabilities with the teacher's, over the classes of a row and "
+        "over the rows of a batch (Huang et al. 2022)",
+        source="teacher",
+        settings={
+            "temperature": NumberSetting(_TEMPERATURE.meaning, default=1.0, at_least=LOWEST_TEMPERATURE),
+            "inter_weight": _part("weight of the part over classes, beta in the paper"),
+            "intra_weight": _part("weight of the part over rows, gamma in the paper"),
         },
         shared=_OF_TEACHER,
     ),
@@ -204,12 +248,49 @@ TERMS: dict[str, TermSpec] = {
         "features:build_features",
         "distance of a feature map of the student, projected, from one of the teacher",
         source="teacher",
-        settings={
-            "student_layer": ChoiceSetting("name of the student's layer; --list-layers shows them"),
-            "teacher_layer": ChoiceSetting("name of the teacher's layer"),
-            "distance": ChoiceSetting("mean squared difference, or one minus the cosine", ("mse", "cosine"), "mse"),
-        },
+        settings={**_LAYERS, "distance": _DISTANCE},
         shared=("where",),
+    ),
+    "embedding": TermSpec(
+        "features:build_embedding",
+        "distance of an output of the student, such as an embedding, from one of the teacher",
+        source="teacher",
+        settings={
+            "distance": _DISTANCE,
+            "projection": ChoiceSetting(
+                "learned: a linear layer brings the student's output to the size of the teacher's; none: they have the "
+                "same size",
+                ("learned", "none"),
+                "learned",
+            ),
+        },
+        shared=_OF_TEACHER,
+    ),
+    "attention": TermSpec(
+        "features:build_attention",
+        "difference of where the activations of two feature maps are large (Zagoruyko, Komodakis 2017)",
+        source="teacher",
+        settings=_LAYERS,
+        shared=("where",),
+    ),
+    "rkd": TermSpec(
+        "relations:build_rkd",
+        "difference of the distances between rows, and of the angles among three, from those of the teacher (Park et "
+        "al. 2019)",
+        source="teacher",
+        settings={
+            "distance_weight": _part("weight of the part of the distances"),
+            "angle_weight": _part("weight of the part of the angles", 2.0),
+        },
+        shared=_OF_TEACHER,
+    ),
+    "supcon": TermSpec(
+        "relations:build_supcon",
+        "contrast of the rows of a batch: those of one label together, all others apart (Khosla et al. 2020)",
+        settings={
+            "temperature": NumberSetting("how hard near rows are told apart", default=0.1, at_least=LOWEST_TEMPERATURE)
+        },
+        shared=_OF_LABELS,
     ),
     "self": TermSpec(
         "distillation:build_self_distillation",

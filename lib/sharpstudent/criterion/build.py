@@ -21,7 +21,7 @@ from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import FEATURES, Batch
 from sharpstudent.criterion.distillation import compute_kd
-from sharpstudent.criterion.section import Shapes, complete_term, name_term
+from sharpstudent.criterion.section import Shapes, complete_term, find_layer, name_term
 from sharpstudent.criterion.weighted_sum import WeightedSum, WeightedTerm, check_values
 
 LEAST_SHARE = 1e-4  # of the sensitivity of kd; the rounding errors of a gradient that is 0 lie far below
@@ -136,16 +136,26 @@ class Layers:
     teacher: tuple[str, ...]
 
 
-def find_layers(sections: Sequence[TermSection]) -> Layers:
-    """Find the layers that the terms name in `student_layer` and `teacher_layer`.
+def find_layers(sections: Sequence[TermSection], more: Mapping[str, TermSpec] | None = None) -> Layers:
+    """Find the layers that the terms name: in the settings of layers, and as `features/LAYER` in `on` and `of`.
 
     The models need hooks on them before `build_criterion` can know the shapes of all outputs.
+
+    Args:
+        sections: The terms of the config.
+        more: The task's own terms, by name.
     """
-    names = (
-        tuple(dict.fromkeys(section.choices[choice] for section in sections if choice in section.choices))
-        for choice in ("student_layer", "teacher_layer")
-    )
-    return Layers(*names)
+    student: list[str] = []
+    teacher: list[str] = []
+    known = list_terms(more or {})
+    for section in sections:
+        words = section.choices
+        student += [words["student_layer"]] if "student_layer" in words else find_layer(words.get("on", ""))
+        if "teacher_layer" in words:
+            teacher.append(words["teacher_layer"])
+        elif section.term in known and known[section.term].source == "teacher":
+            teacher += find_layer(words.get("of") or words.get("on", ""))
+    return Layers(tuple(dict.fromkeys(student)), tuple(dict.fromkeys(teacher)))
 
 
 def build_criterion(

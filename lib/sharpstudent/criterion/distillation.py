@@ -7,6 +7,16 @@ keeps the size of the gradient when T changes:
 
     KD = T^2 * sum_c p_t(c) (log p_t(c) - log p_s(c)),   p = softmax(logits / T)
 
+With `standardise`, each row of logits is first brought to mean 0 and deviation 1 (Sun et al. 2024, "Logit
+Standardization in Knowledge Distillation", equation 7): the student then learns the order and the relative distances of
+the teacher's logits, and need not match their size.
+
+Decoupled (Zhao et al. 2022, "Decoupled Knowledge Distillation", equation 7), with the class y of the label, p(y) and
+1 - p(y) as two classes, and p^ as the distribution over the classes other than y. With a = 1 and b = 1 - p_t(y) it
+would be KD:
+
+    DKD = T^2 * (a KL([p_t(y), 1 - p_t(y)] || [p_s(y), 1 - p_s(y)]) + b KL(p^_t || p^_s))
+
 For one logit, with m = z1 - z0 or the only logit. With two outputs it equals the divergence over both classes, so a
 teacher of one output can teach a student of two, and the other way round:
 
@@ -19,7 +29,9 @@ Self-distillation takes the student's own averaged weights for the teacher: they
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +39,8 @@ from sharpstudent.config.run_config import TermSection
 from sharpstudent.criterion.classification import compute_margin
 from sharpstudent.criterion.section import Shapes, check_outputs, make_teacher_term, take_choice
 from sharpstudent.criterion.weighted_sum import WeightedTerm
+
+SMALLEST_VARIANCE = 1e-14  # added to that of a row of logits before it divides them
 
 
 def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
@@ -40,12 +54,41 @@ def build_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:
         The term.
 
     Raises:
-        UserError: For a head of one output.
+        UserError: For a head of one output, and of two with `standardise`.
     """
+    is_standardised = take_choice(section, "standardise") == "yes"
     if take_choice(section, "over") == "pixels":
-        return make_teacher_term(section, shapes, compute_kd_over_pixels)
-    check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
-    return make_teacher_term(section, shapes, compute_kd)
+        compute = compute_kd_over_pixels
+    else:
+        compute = compute_kd
+        check_outputs(section, shapes, least=2, why="the softmax of one output is always 1, and its gradient 0")
+        _check_standardised(section, shapes)
+    return make_teacher_term(section, shapes, _standardising(compute) if is_standardised else compute)
+
+
+def _check_standardised(section: TermSection, shapes: Shapes) -> None:
+    if take_choice(section, "standardise") == "yes":
+        why = "with two outputs, standardised logits are always 0.71 and -0.71, whose order alone has no gradient"
+        check_outputs(section, shapes, least=3, why=why)
+
+
+def _standardising(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make a loss of standardised outputs of a loss of outputs."""
+
+    def compute_standardised(student: Tensor, teacher: Tensor, *others: Tensor, **settings: float) -> Tensor:
+        return compute(standardise(student), standardise(teacher), *others, **settings)
+
+    return compute_standardised
+
+
+def standardise(logits: Tensor) -> Tensor:
+    """Bring each row of logits (B, ...) to mean 0 and deviation 1, in fp32; a row of equal values to zeros.
+
+    The deviation is that of a sample (divisor n - 1), as in the code of the paper's authors. Returns (B, values a row).
+    """
+    flat = logits.float().flatten(1)
+    # rsqrt of a variance above 0: the derivative of a deviation of 0 is infinite.
+    return (flat - flat.mean(1, keepdim=True)) * (flat.var(1, keepdim=True) + SMALLEST_VARIANCE).rsqrt()
 
 
 def compute_kd_over_pixels(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -100,6 +143,73 @@ def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -
             f"distillation over classes cannot teach a head of {student[1]} output: its softmax is always 1 and the "
             "gradient 0; use a head of two classes"
         )
+
+
+def build_decoupled(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """Build the term `dkd`.
+
+    Args:
+        section: The term in the config.
+        shapes: Shapes of the models' outputs.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: For a head of two outputs or fewer.
+    """
+    why = "beside the label's class two outputs leave one class, which always has the whole rest: the part is 0 there"
+    check_outputs(section, shapes, least=3, why=why)
+    is_standardised = take_choice(section, "standardise") == "yes"
+    compute = _standardising(compute_dkd) if is_standardised else compute_dkd
+    return make_teacher_term(section, shapes, compute, target="label")
+
+
+def compute_dkd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float,
+    target_weight: float,
+    non_target_weight: float,
+) -> Tensor:
+    """Compute decoupled distillation, in fp32.
+
+    Args:
+        student_logits: (B, C), C >= 3.
+        teacher_logits: (B, C). No gradient reaches them.
+        labels: Class indices (B,) int64.
+        temperature: T > 0.
+        target_weight: Weight of the part on the label's class, a above.
+        non_target_weight: Weight of the part on the other classes, b above.
+
+    Returns:
+        The loss of each row (B,).
+
+    Raises:
+        ValueError: For other shapes or temperatures.
+    """
+    _check(student_logits, teacher_logits, temperature)
+    if labels.shape != student_logits.shape[:1] or student_logits.shape[1] < 3:
+        shapes = f"{tuple(student_logits.shape)} and {tuple(labels.shape)}"
+        raise ValueError(f"dkd needs logits (B, C) with C >= 3 and labels (B,), got {shapes}")
+    is_label = torch.arange(student_logits.shape[1], device=labels.device) == labels[:, None]
+    (log_target_s, log_others_s), (log_target_t, log_others_t) = (
+        _split_classes(logits.float() / temperature, is_label) for logits in (student_logits, teacher_logits.detach())
+    )
+    target, others = (
+        F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
+        for ours, theirs in ((log_target_s, log_target_t), (log_others_s, log_others_t))
+    )
+    return temperature**2 * (target_weight * target + non_target_weight * others)
+
+
+def _split_classes(logits: Tensor, is_label: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute log p of the label's class against all others (B, 2), and log p among those others (B, C - 1)."""
+    log_p = F.log_softmax(logits, dim=1)
+    others = log_p[~is_label].view(len(log_p), -1)
+    pair = torch.stack([log_p[is_label], others.logsumexp(1)], 1)
+    return pair, F.log_softmax(others, dim=1)
 
 
 def build_sigmoid_distillation(section: TermSection, shapes: Shapes) -> WeightedTerm:

@@ -1,4 +1,6 @@
-"""Feature distillation (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3).
+"""Terms on what the models compute inside: feature maps, embeddings, and where the activations of a map are large.
+
+Feature distillation (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", equation 3).
 
 A learnable projection P maps a feature map f_s of the student to the channels of the teacher. The loss is its distance
 from a map f_t of the teacher:
@@ -7,11 +9,21 @@ from a map f_t of the teacher:
     cosine: mean over places of 1 - cos(P f_s, f_t), the angle over channels
 
 P is a 1x1 convolution between maps (B, C, h, w), and a linear layer between token maps (B, N, D). It is trained with
-the student and is not part of it. Legend: B rows, C or D channels, h x w grid, N tokens.
+the student and is not part of it. An embedding, or any other output, is one vector of D values in each row, and P a
+linear layer. Without P, and with `mse` on logits, it is the regression of the teacher's logits (Ba, Caruana 2014, "Do
+Deep Nets Really Need to be Deep?", equation 1).
+
+Attention transfer (Zagoruyko, Komodakis 2017, "Paying More Attention to Attention", equation 2 with p = 2, squared).
+The attention of a map at a place is the mean of the squares over its channels:
+
+    AT = ||q_s / ||q_s|| - q_t / ||q_t|| ||^2,   q = mean over channels of f^2, as a vector over the places
+
+Legend: B rows, C or D channels, h x w grid, N tokens.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal, cast
 
 from torch import Tensor, nn
@@ -20,7 +32,16 @@ from torch.nn import functional as F
 from sharpstudent.config.run_config import TermSection
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import FEATURES, Batch, Outputs
-from sharpstudent.criterion.section import Shapes, make_term, name_term, take_choice
+from sharpstudent.criterion.section import (
+    Shapes,
+    check_output,
+    find_matches,
+    find_teacher_output,
+    make_teacher_term,
+    make_term,
+    name_term,
+    take_choice,
+)
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 Distance = Literal["mse", "cosine"]
@@ -50,6 +71,117 @@ def build_features(section: TermSection, shapes: Shapes) -> WeightedTerm:
         return compute_distance(projected, teacher_outputs[f"{FEATURES}{theirs}"], distance)
 
     return make_term(section, compute, module=projection, student_layers=[ours], teacher_layers=[theirs])
+
+
+def build_embedding(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """Build the term `embedding`.
+
+    Args:
+        section: The term in the config.
+        shapes: Shapes of the models' outputs.
+
+    Returns:
+        The term, with its projection unless that is `none`.
+
+    Raises:
+        UserError: For an output that a model does not give, and for outputs of different sizes without a projection.
+    """
+    on, of = check_output(section, shapes), find_teacher_output(section, shapes)
+    sizes = {math.prod(shapes.student[name][1:]) for name in find_matches(on, shapes.student)}
+    size, wanted = sizes.pop(), math.prod(shapes.teacher[of][1:])
+    distance = cast(Distance, take_choice(section, "distance"))
+    is_learned = take_choice(section, "projection") == "learned"
+    if sizes or (not is_learned and size != wanted):
+        got = f"student {on} {sorted({size, *sizes})}\nteacher {of} {wanted}"
+        what = "compares outputs of different sizes" if not sizes else "has one projection for outputs of several sizes"
+        remedy = 'name other outputs in "on" and "of"' + ("" if is_learned else ', or "projection": "learned"')
+        raise UserError.about(name_term(section), what, expected="one size", got=got, remedy=remedy)
+    projection = nn.Linear(size, wanted) if is_learned else None
+
+    def compute(student: Tensor, teacher: Tensor) -> Tensor:
+        vectors = student.float().flatten(1)
+        return compute_vector_distance(vectors if projection is None else projection(vectors), teacher, distance)
+
+    return make_teacher_term(section, shapes, compute, module=projection)
+
+
+def compute_vector_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
+    """Compute the distance of vectors, in fp32; it is 0 for equal ones.
+
+    Args:
+        projected: The student's output after the projection, (B, D).
+        teacher: That of the teacher, D values in each row. No gradient reaches it.
+        distance: `mse` or `cosine`.
+
+    Returns:
+        The distance of each row (B,).
+
+    Raises:
+        ValueError: For different rows or sizes.
+    """
+    teacher = teacher.detach().float().flatten(1)
+    if projected.shape != teacher.shape:
+        raise ValueError(f"vectors do not match: {tuple(projected.shape)} and {tuple(teacher.shape)}")
+    return compute_distance(projected[:, None], teacher[:, None], distance)  # a list of one token
+
+
+def build_attention(section: TermSection, shapes: Shapes) -> WeightedTerm:
+    """Build the term `attention`.
+
+    Args:
+        section: The term in the config, with the names of the two layers.
+        shapes: Shapes of the models' outputs, these layers among them.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: For two layers that cannot be compared, and for a map of one place.
+    """
+    ours, theirs = take_choice(section, "student_layer"), take_choice(section, "teacher_layer")
+    student, _ = _check_maps(section, shapes, ours, theirs)
+    places = math.prod(student[2:]) if len(student) == 4 else student[1]
+    if places < 2:
+        raise UserError.about(
+            name_term(section),
+            "reads a map of one place, on which all attention lies whatever the student does: it cannot teach",
+            expected="2 or more places",
+            got=f"student {ours} {student}",
+            remedy="choose an earlier layer; --list-layers shows them",
+        )
+
+    def compute(outputs: Outputs, batch: Batch, teacher_outputs: Outputs) -> Tensor:
+        return compute_attention(outputs[f"{FEATURES}{ours}"], teacher_outputs[f"{FEATURES}{theirs}"])
+
+    return make_term(section, compute, student_layers=[ours], teacher_layers=[theirs])
+
+
+def compute_attention(student: Tensor, teacher: Tensor) -> Tensor:
+    """Compute the squared distance of two normalised attention maps, in fp32; it is 0 where they are equal.
+
+    The attention of a teacher with another grid is resized to the student's by adaptive average pooling.
+
+    Args:
+        student: A map (B, C, h, w), or tokens (B, N, D).
+        teacher: One of the same kind, of any number of channels. No gradient reaches it.
+
+    Returns:
+        The distance of each row (B,), 0 to 2.
+
+    Raises:
+        ValueError: For maps of different kinds, rows or tokens.
+    """
+    if student.ndim != teacher.ndim or student.ndim not in (3, 4):
+        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"maps must both be (B, C, h, w) or both (B, N, D), got {shapes}")
+    channels = 1 if student.ndim == 4 else 2
+    ours, theirs = (maps.float().square().mean(channels) for maps in (student, teacher.detach()))
+    if student.ndim == 4 and ours.shape != theirs.shape:
+        theirs = F.adaptive_avg_pool2d(theirs, (ours.shape[1], ours.shape[2]))
+    if ours.shape != theirs.shape:
+        raise ValueError(f"maps do not match: {tuple(student.shape)} and {tuple(teacher.shape)}")
+    ours, theirs = (F.normalize(maps.flatten(1), dim=1, eps=SMALLEST_LENGTH) for maps in (ours, theirs))
+    return (ours - theirs).square().sum(1)
 
 
 def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
@@ -84,6 +216,16 @@ def compute_distance(projected: Tensor, teacher: Tensor, distance: Distance) -> 
 
 
 def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: str) -> nn.Module:
+    student, teacher = _check_maps(section, shapes, ours, theirs)
+    if len(student) == 4:
+        return nn.Conv2d(student[1], teacher[1], kernel_size=1)
+    return nn.Linear(student[2], teacher[2])
+
+
+def _check_maps(
+    section: TermSection, shapes: Shapes, ours: str, theirs: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of the maps of two layers; raise UserError for layers that cannot be compared."""
     student, teacher = shapes.student[f"{FEATURES}{ours}"], shapes.teacher[f"{FEATURES}{theirs}"]
     reason = _explain_misfit(student, teacher, shapes.rows)
     if reason is not None:
@@ -94,16 +236,15 @@ def _build_projection(section: TermSection, shapes: Shapes, ours: str, theirs: s
             got=f"student {ours} {student}\nteacher {theirs} {teacher}",
             remedy="choose other layers; --list-layers shows them",
         )
-    if len(student) == 4:
-        return nn.Conv2d(student[1], teacher[1], kernel_size=1)
-    return nn.Linear(student[2], teacher[2])
+    return student, teacher
 
 
 def _explain_misfit(student: tuple[int, ...], teacher: tuple[int, ...], images: int) -> str | None:
     """Explain why two maps of these shapes cannot be compared; None if they can."""
     for whose, shape in (("student", student), ("teacher", teacher)):
         if len(shape) not in (3, 4):
-            return f"that of the {whose} gives no feature map"
+            vector = "; the term embedding compares vectors" if len(shape) == 2 else ""
+            return f"that of the {whose} gives no feature map{vector}"
         if shape[0] != images:  # some attention blocks merge positions into the batch dimension
             return f"that of the {whose} does not give one map an image"
         if len(shape) == 4 and shape[1] == shape[2] != shape[3]:  # pictures are square, and so are their maps

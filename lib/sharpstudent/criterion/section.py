@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sharpstudent.config.run_config import TermSection
 from sharpstudent.config.terms import NumberSetting, TermSpec, as_schedule
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Batch, Outputs
+from sharpstudent.core.types import FEATURES, Batch, Outputs
 from sharpstudent.criterion.weighted_sum import WeightedTerm
 
 
@@ -90,6 +90,7 @@ def make_term(
     student_layers: Sequence[str] = (),
     teacher_layers: Sequence[str] = (),
     couples_rows: bool = False,
+    least_rows: int = 1,
     where: str | None = None,
 ) -> WeightedTerm:
     """Make a term: its name, weight, source and scheduled numbers come from the section.
@@ -102,6 +103,7 @@ def make_term(
         student_layers: Layers of the student that it reads.
         teacher_layers: Layers of the teacher that it reads.
         couples_rows: Whether it gives one scalar for all rows.
+        least_rows: The rows below which it says nothing.
         where: The weights of the rows, unless the section names others.
 
     Returns:
@@ -117,6 +119,7 @@ def make_term(
         source=spec.source,
         where=section.choices.get("where") or where,
         couples_rows=couples_rows,
+        least_rows=least_rows,
         module=module,
         student_layers=tuple(student_layers),
         teacher_layers=tuple(teacher_layers),
@@ -126,10 +129,11 @@ def make_term(
 def make_target_term(
     section: TermSection,
     shapes: Shapes,
-    compute: Callable[[Tensor, Tensor], Tensor],
+    compute: Callable[..., Tensor],
     *,
     on: str = "logits",
     target: str = "label",
+    least_rows: int = 0,
 ) -> WeightedTerm:
     """Make a term that compares one output of the student with one target of the batch.
 
@@ -139,44 +143,140 @@ def make_target_term(
     Args:
         section: The term in the config; its `on` and `target` win over those given here.
         shapes: Shapes of the models' outputs.
-        compute: Gives the loss of each row (R,) from the output and the target.
+        compute: Gives the loss of each row (R,) from the output, the target and the scheduled numbers.
         on: The output.
         target: The target.
+        least_rows: For a term that couples rows: `compute` then gets the rows of a weight above 0 only, gives one
+            scalar, and is not called for fewer rows than this.
 
     Returns:
         The term.
     """
     on, target = check_output(section, shapes, on), section.choices.get("target") or target
+    where = section.choices.get("where") or target
 
-    def compute_term(outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None) -> Tensor:
-        return _average([compute(outputs[name], batch.targets[target]) for name in find_matches(on, outputs)])
+    def compute_term(outputs: Outputs, batch: Batch, teacher_outputs: Outputs | None, **settings: float) -> Tensor:
+        def compute_one(name: str) -> Tensor:
+            sides = [outputs[name], batch.targets[target]]
+            return _compute_together(compute, sides, batch, where, least_rows, settings)
 
-    return make_term(section, compute_term, where=target)
+        return _average([compute_one(name) for name in find_matches(on, outputs)])
+
+    return make_term(
+        section,
+        compute_term,
+        where=target,
+        student_layers=find_layer(on),
+        couples_rows=least_rows > 0,
+        least_rows=max(1, least_rows),
+    )
 
 
-def make_teacher_term(section: TermSection, shapes: Shapes, compute: Callable[..., Tensor]) -> WeightedTerm:
+def make_teacher_term(
+    section: TermSection,
+    shapes: Shapes,
+    compute: Callable[..., Tensor],
+    *,
+    target: str | None = None,
+    least_rows: int = 0,
+    module: nn.Module | None = None,
+) -> WeightedTerm:
     """Make a term that compares one output of the student with one of the teacher, or of the averaged weights.
 
     Args:
         section: The term in the config. `on` names the student's output, as in `make_target_term`. `of` names the
             teacher's, by default the same name, or `logits` where `on` is a pattern.
         shapes: Shapes of the models' outputs.
-        compute: Gives the loss of each row (R,) from both outputs and the scheduled numbers.
+        compute: Gives the loss of each row (R,) from both outputs, the target if there is one, and the scheduled
+            numbers.
+        target: The target of the batch that it reads, too; None for none.
+        least_rows: As in `make_target_term`.
+        module: A module with parameters of the term.
 
     Returns:
         The term.
+
+    Raises:
+        UserError: For an output that the student or the teacher does not give.
     """
-    on = check_output(section, shapes)
-    of = section.choices.get("of") or ("logits" if "*" in on else on)
+    on, of = check_output(section, shapes), find_teacher_output(section, shapes)
+    target = target and (section.choices.get("target") or target)
+    where = section.choices.get("where") or target
 
     def compute_term(outputs: Outputs, batch: Batch, teacher_outputs: Outputs, **settings: float) -> Tensor:
         if of not in teacher_outputs:
             raise ValueError(
                 f"{name_term(section)} reads {of!r} of the teacher, which gives {', '.join(teacher_outputs)}"
             )
-        return _average([compute(outputs[name], teacher_outputs[of], **settings) for name in find_matches(on, outputs)])
 
-    return make_term(section, compute_term)
+        def compute_one(name: str) -> Tensor:
+            sides = [outputs[name], teacher_outputs[of], *([] if target is None else [batch.targets[target]])]
+            return _compute_together(compute, sides, batch, where, least_rows, settings)
+
+        return _average([compute_one(name) for name in find_matches(on, outputs)])
+
+    return make_term(
+        section,
+        compute_term,
+        where=target,
+        module=module,
+        student_layers=find_layer(on),
+        teacher_layers=find_layer(of),
+        couples_rows=least_rows > 0,
+        least_rows=max(1, least_rows),
+    )
+
+
+def _compute_together(
+    compute: Callable[..., Tensor],
+    sides: Sequence[Tensor],
+    batch: Batch,
+    where: str | None,
+    least_rows: int,
+    settings: Mapping[str, float],
+) -> Tensor:
+    """Compute the loss of each row or, of a term that couples rows, that of the rows of a weight above 0."""
+    weights = None if where is None or not least_rows else batch.weights.get(where)
+    if weights is not None:
+        sides = [side[weights > 0] for side in sides]
+    if len(sides[0]) < least_rows:
+        return 0.0 * sides[0].float().sum()  # with its graph, so that `backward` works
+    return compute(*sides, **settings)
+
+
+def find_teacher_output(section: TermSection, shapes: Shapes) -> str:
+    """Find the output of the teacher, or of the averaged weights, that a term reads.
+
+    Args:
+        section: The term in the config.
+        shapes: Shapes of the models' outputs.
+
+    Returns:
+        The name in `of`, by default that in `on`, or `logits` where that is a pattern.
+
+    Raises:
+        UserError: For a layer of the averaged weights, which have no hooks, and for an output that the teacher lacks
+            while it gives others.
+    """
+    on = section.choices.get("on") or "logits"
+    of = section.choices.get("of") or ("logits" if "*" in on else on)
+    if cast(KnownTerm, section).spec.source == "ema" and of.startswith(FEATURES):
+        what = "reads a layer of the averaged weights, which give outputs only"
+        raise UserError.about(name_term(section), what, got=of, remedy='name an output in "of"')
+    if cast(KnownTerm, section).spec.source == "teacher" and shapes.teacher and of not in shapes.teacher:
+        raise UserError.about(
+            name_term(section),
+            f"reads the output {of!r}, which the teacher does not give",
+            expected=f"one of {', '.join(shapes.teacher)}",
+            got=of,
+            remedy='name an output of the teacher in "of"; "features/LAYER" is that of a layer (--list-layers)',
+        )
+    return of
+
+
+def find_layer(output: str) -> tuple[str, ...]:
+    """Find the layer that an output named `features/LAYER` comes from, as a tuple of one; () for other outputs."""
+    return (output.removeprefix(FEATURES),) if output.startswith(FEATURES) else ()
 
 
 def check_output(section: TermSection, shapes: Shapes, default: str = "logits") -> str:
@@ -200,7 +300,7 @@ def check_output(section: TermSection, shapes: Shapes, default: str = "logits") 
             f"reads the output {on!r}, which the student does not give",
             expected=f"one of {', '.join(shapes.student)}",
             got=on,
-            remedy='name an output of the student in "on"',
+            remedy='name an output of the student in "on"; "features/LAYER" is that of a layer (--list-layers)',
         )
     return on
 
@@ -228,6 +328,11 @@ def take_constant(section: TermSection, name: str) -> float:
             name_term(section), f"has a schedule for {name}, which cannot change", expected="a number"
         )
     return value
+
+
+def is_off(section: TermSection, name: str) -> bool:
+    """Whether a number is 0 in the whole run, such as the weight of a part of the term."""
+    return section.numbers[name].constant == 0.0
 
 
 def take_choice(section: TermSection, name: str) -> str:

@@ -36,7 +36,9 @@ class WeightedTerm:
             for neither.
         where: The name of the batch's weights that the rows have in this term. With None, or with a name that the batch
             lacks, every row has weight 1.
-        couples_rows: Whether the value is one scalar for all rows together, which cannot be computed in parts.
+        couples_rows: Whether the value is one scalar for all rows together, which cannot be computed in parts. Such a
+            term applies the weights of the rows itself.
+        least_rows: The rows below which it says nothing; of fewer its value is 0.
         module: A module with parameters that are trained with the student, such as a projection. It may have no
             buffers, because a step that fails would not restore them.
         student_layers: Layers of the student whose feature maps it reads, as `features/LAYER`.
@@ -50,6 +52,7 @@ class WeightedTerm:
     source: TargetSource | None = None
     where: str | None = None
     couples_rows: bool = False
+    least_rows: int = 1
     module: nn.Module | None = None
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()

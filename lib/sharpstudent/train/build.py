@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sharpstudent.config.run_config import ComputeSection, RunConfig, TermSection
+from sharpstudent.config.terms import TermSpec
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.random import capture_rng_state, restore_rng_state
 from sharpstudent.core.types import Batch, Outputs
@@ -114,9 +115,10 @@ def build_step(
     decay = config.training.ema_decay
     average = None if decay is None else WeightAverage(student, decay=decay)  # before the hooks: it needs no hooks
     example = task.example_batch(PROBE_ROWS).to(device, memory_format=memory_format)
-    shapes = hook_layers(config.criterion, student, teacher, example)
+    shapes = hook_layers(config.criterion, student, teacher, example, task.terms)
     criterion = build_criterion(config.criterion, shapes, task.example_batch(CHECK_ROWS), task.terms)
     _check_micro_batches(config, criterion)
+    _check_rows(config, criterion, task)
     criterion.module.to(device)
     if compute.gradient_checkpointing:
         _enable_checkpointing(student)
@@ -140,6 +142,7 @@ def hook_layers(
     student: nn.Module,
     teacher: TeacherEnsemble | FrozenTeacher | None,
     example: Batch,
+    more: Mapping[str, TermSpec] | None = None,
 ) -> Shapes:
     """Hook the layers whose feature maps the terms read, and find the shapes of all outputs.
 
@@ -150,11 +153,12 @@ def hook_layers(
         student: The model that learns.
         teacher: Frozen; None in stage 1.
         example: A batch that the models are run on.
+        more: The task's own terms, by name.
 
     Raises:
         UserError: For a layer that a model does not have.
     """
-    layers = find_layers(sections)
+    layers = find_layers(sections, more)
     try:
         setting = "student_layer"
         hook_features(student, layers.student)
@@ -202,6 +206,22 @@ def _check_micro_batches(config: RunConfig, criterion: WeightedSum) -> None:
             what="couples the rows of a batch, and cannot be computed in micro-batches",
             remedy="--set micro_batch_size=null --set halve_on_out_of_memory=false",
         )
+
+
+def _check_rows(config: RunConfig, criterion: WeightedSum, task: Task) -> None:
+    """Raise UserError for a term that compares more rows of a batch than one has: it would be 0 in every step."""
+    least = max(term.least_rows for term in criterion.terms)
+    size = config.training.batch_size
+    rows = len(task.example_batch(size)) if size < least else least
+    for term in criterion.terms:
+        if term.least_rows > rows:
+            raise UserError.about(
+                where=f"term {term.name!r}",
+                what="compares the rows of a batch with each other, and a batch has too few: it would always be 0",
+                expected=f"{term.least_rows} rows or more in a batch",
+                got=f"{rows}, of batch_size {size}",
+                remedy=f"--set stage{config.stage}.batch_size={term.least_rows}",
+            )
 
 
 def choose_memory_format(compute: ComputeSection) -> torch.memory_format:
