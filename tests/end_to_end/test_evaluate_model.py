@@ -340,6 +340,25 @@ def test_errors_by_the_columns_of_a_table_are_in_the_results(place: Workplace, t
     assert "lacks the column hat" in refused.err
 
 
+def test_names_that_are_formulas_are_escaped_in_every_table_and_read_back(place: Workplace, tmp_path: Path) -> None:
+    write_labelled(tmp_path / "set", people=3, size=80)
+    for label in ("real", "fake"):
+        (tmp_path / f"set/{label}/person_01").rename(tmp_path / f"set/{label}/=1+1")
+    (tmp_path / "people.csv").write_text("person,sex\nperson_00,m\n'=1+1,f\n")  # as scores.csv names them
+    words = ("--data", f"@set={tmp_path / 'set'}", "--crops", "--by", "sex", "--by-table", str(tmp_path / "people.csv"))
+    words = (f"+SUM(1)={name_run(place, 'second')}", *words)
+    assert_done(place.call(EVALUATE, *words, "--out", str(tmp_path / "out"), *FAST))
+    with (tmp_path / "out/scores.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert {(row["model"], row["source"]) for row in rows} == {("'+SUM(1)", "'@set")}
+    assert all(0 < float(row["fake_calibrated"]) < 1 for row in rows)
+    assert {row["person"] for row in rows} == {"person_00", "'=1+1", "person_02"}
+    assert any(row["margin"].startswith("-") for row in rows)  # a number is none
+    assert (tmp_path / "out/models.csv").read_text().splitlines()[1].startswith("'+SUM(1),")
+    (sex,) = read_results(tmp_path / "out")["models"][0]["by_group"]
+    assert [group["value"] for group in sex["groups"]] == ["f", "m"]
+
+
 def test_a_report_replaces_an_earlier_one_and_is_never_written_among_other_files(place: Workplace, out: Path) -> None:
     words = ("--data", "data/other", "--crops", "--out", str(out), *FAST)
     assert_done(place.call(EVALUATE, name_run(place, "second"), name_run(place, "first"), *words))

@@ -118,3 +118,12 @@ def test_a_file_that_a_spreadsheet_saved_is_read_as_before(tmp_path: Path) -> No
     assert file.repair() == []
     file.append({"epoch": 2, "a": 3})
     assert [each["epoch"] for each in file.read()] == [1, 2]
+
+
+def test_a_name_that_is_a_formula_is_escaped_once_and_read_back(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.csv")
+    for epoch in (1, 2, 3):
+        metrics.append({"epoch": epoch, "=note": "+SUM(1)", "loss": -0.5})
+    metrics.drop_after(2)
+    assert (tmp_path / "metrics.csv").read_text() == "epoch,'=note,loss\n1,'+SUM(1),-0.5\n2,'+SUM(1),-0.5\n"
+    assert metrics.read()[1] == {"epoch": 2, "=note": "+SUM(1)", "loss": -0.5}

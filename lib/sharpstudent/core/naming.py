@@ -2,7 +2,8 @@
 
 A name on a disk is any sequence of bytes. It may be no text at all, hold a line that looks like one of a log, the
 escape sequences of a terminal, or characters that turn the direction of others. `printable` makes each of these
-visible, and every place that prints or logs a name uses it; a name without them is not changed.
+visible, and every place that prints or logs a name uses it; a name without them is not changed. A name may also be a
+formula of a spreadsheet: every CSV file is written by `format_csv`, which escapes those.
 
 `PathHider` shortens absolute paths, which tell a user's name and how a disk is organised, in everything that a run or a
 report leaves and that may be passed on.
@@ -10,7 +11,9 @@ report leaves and that may be passed on.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import re
 import unicodedata
@@ -166,6 +169,40 @@ def make_unique(names: Iterable[str]) -> list[str]:
 def escape_markdown(text: str) -> str:
     """Put a name on one line and escape its markup: it cannot become a link, HTML or another cell."""
     return re.sub(r"([\\`*\[\]<>|&@]|:(?=//)|(?<=www)\.)", r"\\\1", " ".join(text.split()))
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # the last four are wide forms, which spreadsheets take for the first
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+|inf|nan)(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def escape_cell(text: str) -> str:
+    """Escape a cell of a CSV file that a spreadsheet would run as a formula, by an apostrophe before it (OWASP).
+
+    These are texts that begin with `=`, `+`, `-`, `@`, a tab or a line end, unless they are numbers. `unescape_cell`
+    gives any text back.
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def unescape_cell(cell: str) -> str:
+    """Return the text that `escape_cell` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def format_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Format lines of a CSV file: every one that this project writes.
+
+    Args:
+        rows: The cells of each line. Numbers are written to their last digit, None as an empty cell, and text is
+            escaped by `escape_cell`.
+
+    Returns:
+        The lines, each ending in a newline.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([escape_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return text.getvalue()
 
 
 def name_file(path: Path, root: Path) -> str:

@@ -5,7 +5,6 @@ Legend: N rows of a table.
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from sharpstudent.core.errors import UserError, plural
 from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
+from sharpstudent.core.naming import format_csv
 from sharpstudent.core.types import Table
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measurements, Session
@@ -194,16 +194,13 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
 
 def _render_csv(evaluation: Evaluation) -> str:
     heads = list(dict.fromkeys(head for one in evaluation.models for table in one.tables for head in _flatten(table)))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["model", "set", *heads], restval="", lineterminator="\n")
-    writer.writeheader()
+    rows: list[Sequence[Any]] = [("model", "set", *heads)]
     for one in evaluation.models:
         for of_set, table in zip(evaluation.sets, one.tables, strict=True):
-            columns = _flatten(table)
-            for row in range(len(table["id"])):
-                values = {head: column[row] for head, column in columns.items()}
-                writer.writerow({"model": one.name, "set": of_set.name, **values})
-    return text.getvalue()
+            found, nothing = _flatten(table), [None] * len(table["id"])
+            columns = [found.get(head, nothing) for head in heads]
+            rows += [(one.name, of_set.name, *values) for values in zip(*columns, strict=True)]
+    return format_csv(rows)
 
 
 def _flatten(table: Table) -> dict[str, list[Any]]:

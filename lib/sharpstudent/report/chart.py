@@ -13,7 +13,6 @@ takes colours and font from the page, and refers to no other file.
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import re
 import warnings
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
 
-from sharpstudent.core.naming import printable, shorten
+from sharpstudent.core.naming import format_csv, printable, shorten
 
 LIGHT_SERIES = ("#0067a8", "#c24a00", "#00785a", "#a8357f", "#8a6400", "#4b3fae", "#2b84a6", "#50565e")
 DARK_SERIES = ("#5fb4f2", "#ff8f52", "#35c99a", "#ee8fca", "#e3bd4b", "#b3a6ff", "#9adcf5", "#bcc3cb")
@@ -319,11 +318,8 @@ def render_sheet(charts: Sequence[Chart], title: str = "") -> bytes:
 
 def render_csv(chart: Chart) -> str:
     """Write the chart's numbers as CSV, to their last digit; a missing value is an empty cell."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(chart.columns)
-    writer.writerows([[printable(value) if isinstance(value, str) else value for value in row] for row in chart.rows])
-    return text.getvalue()
+    rows = ([printable(value) if isinstance(value, str) else value for value in row] for row in chart.rows)
+    return format_csv([chart.columns, *rows])
 
 
 def _make_figure(width: float, height: float) -> Any:

@@ -10,7 +10,6 @@ is renamed and begun anew. The notes say so.
 from __future__ import annotations
 
 import csv
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import explain, read_plain
 from sharpstudent.core.io import append_text, make_folder, set_aside, write_text_atomically
-from sharpstudent.core.naming import printable
+from sharpstudent.core.naming import format_csv, printable, unescape_cell
 
 _EPOCH = re.compile(r"Epoch (\d+)/\d+ ")
 _DAMAGE = re.compile("[\x00-\x1f\x7f\ufffd]")  # control characters, and what a byte that is no UTF-8 is decoded to
@@ -173,12 +172,12 @@ class MetricsFile:
         if set(row) != set(columns) or "epoch" not in columns:
             missing, strange = sorted(set(columns) - set(row)), sorted(set(row) - set(columns))
             raise ValueError(f"{self.path.name}: columns are fixed; missing {missing}, not among them {strange}")
-        line = _to_csv([[_to_text(row[name]) for name in columns]])
+        line = format_csv([[_to_text(row[name]) for name in columns]])
         position = columns.index("epoch")
         if any(cells[position] == _to_text(row["epoch"]) for cells in table[1:]):
             raise ValueError(f"{self.path.name}: epoch {row['epoch']} is there already; drop_after() it first")
         if not table:
-            write_text_atomically(self.path, _to_csv([columns]) + line)
+            write_text_atomically(self.path, format_csv([columns]) + line)
             return
         append_text(self.path, line, sync=True)
 
@@ -196,7 +195,7 @@ class MetricsFile:
         except UserError as error:
             return [_set_aside(self.path, error.problems[0].what)]
         if damaged or is_torn:
-            write_text_atomically(self.path, _to_csv(table))
+            write_text_atomically(self.path, format_csv(table))
         return [f"{self.path.name}: left out damaged lines {', '.join(map(str, damaged))}"] if damaged else []
 
     def widen(self, columns: Iterable[str]) -> None:
@@ -205,7 +204,7 @@ class MetricsFile:
         new = [name for name in columns if table and name not in table[0]]
         if new:
             wider = [[*table[0], *new], *([*cells, *("" for _ in new)] for cells in table[1:])]
-            write_text_atomically(self.path, _to_csv(wider))
+            write_text_atomically(self.path, format_csv(wider))
 
     def read(self) -> list[Row]:
         """All rows that are whole, numbers as int or float; an empty list where there is no file.
@@ -224,7 +223,7 @@ class MetricsFile:
         kept = [cells for cells in table[1:] if int(cells[position]) <= epoch]
         dropped = len(table) - 1 - len(kept)
         if dropped or damaged or is_torn:
-            write_text_atomically(self.path, _to_csv([table[0], *kept]))
+            write_text_atomically(self.path, format_csv([table[0], *kept]))
         return dropped
 
     def _read_table(self) -> tuple[list[list[str]], list[int], bool]:
@@ -270,13 +269,7 @@ def _parse_row(line: str) -> list[str] | None:
         cells = next(csv.reader([line]), [])
     except csv.Error:
         return None
-    return None if _DAMAGE.search(line) else cells
-
-
-def _to_csv(table: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(table)
-    return text.getvalue()
+    return None if _DAMAGE.search(line) else [unescape_cell(cell) for cell in cells]
 
 
 def _to_text(value: object) -> str:

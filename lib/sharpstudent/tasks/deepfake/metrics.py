@@ -25,11 +25,25 @@ def compute_margins(table: Table) -> NDArray[np.float64]:
     return logits[:, 1].astype(np.float64) - logits[:, 0].astype(np.float64)
 
 
-def compute_fake_probability(table: Table) -> NDArray[np.float64]:
-    """Compute the probability of fake, (N,): the softmax of two classes."""
+def compute_probabilities(margins: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Compute the probabilities of log-odds, (N,).
+
+    Args:
+        margins: The log-odds of fake, (N,).
+        temperature: What they are divided by first: 1 for the probabilities as the model gives them, the stored one
+            for calibrated probabilities (Guo et al. 2017).
+
+    Returns:
+        The probabilities of fake, (N,).
+    """
     import numpy as np
 
-    return 0.5 * (1.0 + np.tanh(0.5 * compute_margins(table)))
+    return 0.5 * (1.0 + np.tanh(0.5 * margins / temperature))
+
+
+def compute_fake_probability(table: Table) -> NDArray[np.float64]:
+    """Compute the probability of fake, (N,): the softmax of two classes."""
+    return compute_probabilities(compute_margins(table))
 
 
 def _find_right(table: Table) -> NDArray[np.float64]:

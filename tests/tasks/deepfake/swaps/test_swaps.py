@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from drawn_sources import LANDMARKS_BY_PICTURE, LookupDetector, draw_registered_face, write_faces, write_picture
 from sharpstudent.core.errors import UserError
+from sharpstudent.tasks.deepfake.evaluation.crops_set import read_swaps
 from sharpstudent.tasks.deepfake.sources.labelled import find_faces
 from sharpstudent.tasks.deepfake.swaps import faces as swaps_faces
 from sharpstudent.tasks.deepfake.swaps import run as swaps
 from sharpstudent.tasks.deepfake.swaps.faces import PartnerChoice
+from sharpstudent.tasks.deepfake.swaps.folder import SwapRow, read_finished, write_table
 from sharpstudent.tasks.deepfake.swaps.people import SwapRequest, name_safely
 
 PEOPLE, DEST = Path("people"), Path("swaps")
@@ -344,3 +346,13 @@ def test_the_missing_face_models_are_named_before_anything_is_written(monkeypatc
     with pytest.raises(UserError, match=r"fetch_models\.py face-models"):
         make()
     assert not DEST.exists()
+
+
+def test_names_that_are_formulas_are_escaped_in_swaps_csv_and_read_back(tmp_path: Path) -> None:
+    row = SwapRow("real/=1.png", "real", "", "", "@ann", "", "-1+1/a.png", "", 1)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/=1.png").write_bytes(b"x")
+    write_table(tmp_path, [row])
+    assert "'@ann" in (tmp_path / "swaps.csv").read_text()
+    assert read_finished(tmp_path) == {"-1+1/a.png": (row,)}
+    assert read_swaps(tmp_path)["real/=1.png"].target_person == "@ann"

@@ -6,8 +6,6 @@ every model for every frame, so that any other metric can be computed from it.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from rich.console import Console
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.io import write_text_atomically
+from sharpstudent.core.naming import format_csv
 from sharpstudent.evaluation.compare import NON_INFERIORITY, describe_intervals
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measurements, Session, say_verdict
@@ -27,6 +26,7 @@ from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
 from sharpstudent.tasks.deepfake.evaluation.datasets import read_groups
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames, join_frames
+from sharpstudent.tasks.deepfake.metrics import compute_probabilities
 from sharpstudent.tasks.deepfake.report.card import render_model_card
 from sharpstudent.tasks.deepfake.report.from_frames import (
     PAIRED_ROUNDS,
@@ -250,36 +250,44 @@ def _tell_thresholds(calibrations: Sequence[CalibrationResult | None]) -> str:
     return "a probability of one half, and thresholds chosen on: " + "; ".join(sorted(known))
 
 
-COLUMNS = ("model", "source", "sample_id", "clip_id", "person", "manipulation", "label", "decided", "margin", "fake")
+COLUMNS = (
+    *("model", "source", "sample_id", "clip_id", "person", "manipulation", "label", "decided"),
+    *("margin", "fake", "fake_calibrated"),
+)
+Scored = tuple[str, ScoredFrames, float | None]  # a model's name, its scored frames, and its stored temperature
 
 
-def write_scores(path: Path, models: Sequence[tuple[str, ScoredFrames]]) -> None:
+def write_scores(path: Path, models: Sequence[Scored]) -> None:
     """Write scores.csv: a row for each model and frame.
 
-    `margin` is the log-odds of fake to its last digit, `fake` its probability; both are empty where no face was found.
+    `margin` is the log-odds of fake to its last digit and `fake` its probability, both as the model gives them;
+    `fake_calibrated` is the probability after division of the log-odds by the stored temperature. All are empty where
+    no face was found, the last one also where no temperature is stored with the model.
 
     Args:
         path: The path of the file, which is replaced as a whole.
-        models: The name of each model and its scored frames.
+        models: The models with their scored frames.
 
     Raises:
         UserError: Where the disk refuses.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for name, frames in models:
+    rows: list[Sequence[object]] = [COLUMNS]
+    for name, frames, temperature in models:
         margins = np.asarray(frames.margins, np.float64)
-        probability = 0.5 * (1.0 + np.tanh(0.5 * margins))
+        plain = compute_probabilities(margins)
+        calibrated = None if temperature is None else compute_probabilities(margins, temperature)
         for row in range(len(frames)):
-            score = [repr(float(margins[row])), f"{probability[row]:.6f}"] if frames.decided[row] else ["", ""]
-            table.writerow(
-                [
+            scores: tuple[object, ...] = (None, None, None)
+            if frames.decided[row]:
+                last = None if calibrated is None else f"{calibrated[row]:.6f}"
+                scores = (float(margins[row]), f"{plain[row]:.6f}", last)
+            rows.append(
+                (
                     *(name, frames.sources[row], frames.sample_ids[row], frames.clip_ids[row], frames.groups[row]),
-                    *(frames.manipulations[row], int(frames.labels[row]), int(frames.decided[row]), *score),
-                ]
+                    *(frames.manipulations[row], int(frames.labels[row]), int(frames.decided[row]), *scores),
+                )
             )
-    write_text_atomically(path, text.getvalue())
+    write_text_atomically(path, format_csv(rows))
 
 
 RESULTS, SCORES, CARD, TABLE = "results.json", "scores.csv", "model_card", "models"
@@ -289,7 +297,7 @@ def write_evaluation(
     folder: Path,
     results: Results,
     pictures: Sequence[ReportPicture],
-    models: Sequence[tuple[str, ScoredFrames]],
+    models: Sequence[Scored],
     console: Console | None = None,
 ) -> list[Path]:
     """Write the files of an evaluation: tables, scores.csv, a model card for each model, and the report.
@@ -298,7 +306,7 @@ def write_evaluation(
         folder: The folder that the files go to.
         results: The results.
         pictures: The pictures of the mistakes.
-        models: The name of each model and its scored frames.
+        models: The models with their scored frames.
         console: Where progress is shown; None for nowhere.
 
     Returns:

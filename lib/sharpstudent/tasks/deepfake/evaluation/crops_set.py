@@ -29,7 +29,7 @@ from rich.console import Console
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import explain, read_plain, read_text
-from sharpstudent.core.naming import name_file
+from sharpstudent.core.naming import name_file, unescape_cell
 from sharpstudent.tasks.deepfake.dataset.manifest import SPLITS
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import LabelledFaceSet, compute_fingerprint, make_unscored
 from sharpstudent.tasks.deepfake.evaluation.frames import MAX, ScoredFrames
@@ -193,8 +193,9 @@ def read_swaps(root: Path) -> dict[str, SwapRow]:
         missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
         if missing:
             raise csv.Error(f"no column {', '.join(missing)}")
-        found = (SwapRow(*map(row.get, COLUMNS)) for row in rows if row["method"] is not None)
-        return {row.file: row for row in found}
+        whole = (row for row in rows if row["method"] is not None)
+        lines: Any = ({name: unescape_cell(row[name] or "") for name in COLUMNS} for row in whole)
+        return {line["file"]: SwapRow(**line) for line in lines}
     except (OSError, ValueError, csv.Error) as error:
         raise UserError.about(
             str(path),

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from sharpstudent.config.run_config import RunConfig
 from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.naming import unescape_cell
 from sharpstudent.evaluation import tables
 from sharpstudent.evaluation.command_line import DataRequest
 from sharpstudent.evaluation.renderer import Session
@@ -182,9 +183,10 @@ def read_groups(request: FaceRequest) -> Callable[[ScoredFrames], dict[str, list
     value_of: dict[str, dict[str, str]] = {}
     for line, row in rows:
         values = {name: row.get(name, "").strip() for name in request.by}
-        if value_of.setdefault(row[key], values) != values:
-            got = f"{value_of[row[key]]} and {values}"
-            raise UserError.about(f"{path}, line {line}", f"says two things of {row[key]}", got=got, remedy="mend it")
+        name = unescape_cell(row[key])  # as scores.csv has it
+        if value_of.setdefault(name, values) != values:
+            got = f"{value_of[name]} and {values}"
+            raise UserError.about(f"{path}, line {line}", f"says two things of {name}", got=got, remedy="mend it")
 
     def join(frames: ScoredFrames) -> dict[str, list[str]]:
         names: Sequence[str] = getattr(frames, KEYS[key])

@@ -238,8 +238,10 @@ class FaceRenderer(Renderer):
         from sharpstudent.tasks.deepfake.report.card import render_model_card
 
         if run is None:
-            names = [one.name for one in evaluation.models]
-            models = list(zip(names, self._frames, strict=True))
+            models = [
+                (one.name, frames, None if model.calibration is None else model.calibration.temperature)
+                for one, model, frames in zip(evaluation.models, results.models, self._frames, strict=True)
+            ]
             return output.write_evaluation(folder, results, measured.pictures, models, self.console)
         write_text_atomically(folder / CARD, render_model_card(results, results.models[0]))
         return output.write_report(folder, results, measured.pictures, self.console)

@@ -6,7 +6,6 @@ written. No list of rows is kept in memory.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from sharpstudent.core.errors import Problem, UserError
 from sharpstudent.core.io import atomic_path
+from sharpstudent.core.naming import format_csv
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.data.splits import Assigned, assign_splits, open_train_where_no_validation
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, SPLITS, UNSURE_FAKES, FaceRow, write_manifest
@@ -59,13 +59,10 @@ def assemble(
     packer = Packer(dest)
     try:
         with atomic_path(dest / QUARANTINE) as path, open(path, "w", encoding="utf-8", newline="") as file:
-            quarantine = csv.writer(file, lineterminator="\n")
-            quarantine.writerow(("source", "frame", "reason"))
+            file.write(format_csv([("source", "frame", "reason")]))
             for rejection in _name_once(_read_parts(dest, clips, rejected, counts, faces, timeouts, tick)):
                 counts.reject(rejection)
-                quarantine.writerow(
-                    (rejection.source, "" if rejection.frame is None else rejection.frame, rejection.reason)
-                )
+                file.write(format_csv([(rejection.source, rejection.frame, rejection.reason)]))
         placed = _place([clip for clip in clips if faces[clip.key]], request)
         if not placed:
             (dest / MANIFEST).unlink(missing_ok=True)

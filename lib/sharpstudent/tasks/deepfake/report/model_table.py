@@ -5,14 +5,12 @@ First comes the two-stage guide's table (Model | Parameters | Val AUC | Inferenc
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from sharpstudent.core.naming import clean_name, escape_markdown
+from sharpstudent.core.naming import clean_name, escape_markdown, format_csv
 from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import DASH, format_estimate, format_value
 from sharpstudent.report.text_table import draw_console_table, drop_empty, list_costs, list_guide_columns, to_markdown
@@ -49,11 +47,8 @@ def render_markdown(results: Results) -> str:
 def render_csv(results: Results) -> str:
     """Write a line a model with numbers in full; what is not known is empty, and columns of a set end in @SET."""
     lines = [_list_values(results, model) for model in results.models]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
+    heads = list(dict.fromkeys(key for line in lines for key in line))
+    return format_csv([heads, *([line.get(head) for head in heads] for line in lines)])
 
 
 def _list_guide(results: Results) -> dict[str, list[str]]:

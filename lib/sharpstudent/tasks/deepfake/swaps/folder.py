@@ -15,6 +15,7 @@ from typing import Any
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import read_json, read_text
 from sharpstudent.core.io import TEMPORARY_SUFFIX, append_text, list_foreign, write_text_atomically
+from sharpstudent.core.naming import format_csv, unescape_cell
 
 MADE_BY = "make_swaps.py"
 SETTINGS, TABLE, LEFT_OUT = "swaps.json", "swaps.csv", "left_out.csv"
@@ -137,7 +138,7 @@ def read_finished(dest: Path) -> dict[str, tuple[SwapRow, ...]]:
         rows: dict[str, list[SwapRow]] = defaultdict(list)
         for cells in csv.reader(io.StringIO(whole, newline="")):
             if len(cells) == len(COLUMNS) and re.fullmatch(r"\d{1,19}", cells[-1], re.ASCII):
-                row = SwapRow(*cells[:-1], seed=int(cells[-1]))
+                row = SwapRow(*map(unescape_cell, cells[:-1]), seed=int(cells[-1]))
                 rows[row.target_file].append(row)
     except (OSError, ValueError, csv.Error):
         return {}
@@ -155,7 +156,7 @@ def write_table(dest: Path, rows: Iterable[SwapRow]) -> None:
         dest: The folder of the swaps.
         rows: All rows.
     """
-    write_text_atomically(dest / TABLE, _to_csv([COLUMNS, *(astuple(row) for row in rows)]))
+    write_text_atomically(dest / TABLE, format_csv([COLUMNS, *(astuple(row) for row in rows)]))
 
 
 def add_rows(dest: Path, rows: Iterable[SwapRow]) -> None:
@@ -165,7 +166,7 @@ def add_rows(dest: Path, rows: Iterable[SwapRow]) -> None:
         dest: The folder of the swaps.
         rows: The rows.
     """
-    append_text(dest / TABLE, _to_csv([astuple(row) for row in rows]))
+    append_text(dest / TABLE, format_csv([astuple(row) for row in rows]))
 
 
 def write_left_out(dest: Path, left_out: Mapping[str, str]) -> None:
@@ -175,10 +176,4 @@ def write_left_out(dest: Path, left_out: Mapping[str, str]) -> None:
         dest: The folder of the swaps.
         left_out: The photos that were left out, each with the reason.
     """
-    write_text_atomically(dest / LEFT_OUT, _to_csv([("file", "reason"), *left_out.items()]))
-
-
-def _to_csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    write_text_atomically(dest / LEFT_OUT, format_csv([("file", "reason"), *left_out.items()]))
