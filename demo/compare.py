@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sharpstudent.core.errors import exit_codes
 
 from demo.measure import SWAPS, find_run
-from demo.write_blends import FOLDER as BLENDS
+from demo.write_blends import TABLE as BLENDS
 
 OUT = "output/demo_comparison"
 CORRUPTIONS = ("jpeg", "resize", "blur", "social_media")  # all of them take two minutes more

@@ -1,4 +1,6 @@
-"""The demo's test people as a folder of face crops, each with self-blended fakes: data/demo/blends/{real,fake}/PERSON/.
+"""The demo's test people as face crops, each with self-blended fakes: data/demo/blends/{real,fake}/PERSON/.
+
+blends.csv names them, with their kind: a model that learnt from self-blends is tested on its own kind of fake.
 
 Nobody in it was used for training, tuning or selection. The blends are those of docs/results.md.
 """
@@ -16,15 +18,17 @@ import cv2
 import numpy as np
 from sharpstudent.config.load import read_config_file
 from sharpstudent.core.errors import exit_codes
-from sharpstudent.core.io import write_bytes_atomically
+from sharpstudent.core.io import write_bytes_atomically, write_text_atomically
 from sharpstudent.core.random import build_generator
 from sharpstudent.tasks.deepfake.samples import BlendedPairs
 from sharpstudent.tasks.deepfake.sources.face import Face
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
+from sharpstudent.tasks.deepfake.task import BLEND
 
 from demo.measure import BLENDS, FACES, SEED
 
 FOLDER = Path("data/demo/blends")
+TABLE = FOLDER / "blends.csv"
 CONFIG = Path("configs/demo.json")
 
 
@@ -36,13 +40,17 @@ def main() -> None:
     crops = FaceCrops(image_size=image_size).prepare(list(people))
     faces = [Face(str(path), str(path), people[path], 0, crop.load) for path, crop in crops.items()]
     shutil.rmtree(FOLDER, ignore_errors=True)  # of an earlier version, which wrote the real face with every blend
+    lines = ["path,label,person,manipulation"]
     pairs = BlendedPairs(faces, image_size=image_size, train=False, times=BLENDS)
     for index in range(len(pairs)):
         sample = pairs.make(index, build_generator(SEED, 0, index))
         repeat, face = divmod(index, len(faces))
         photo = Path(faces[face].name).stem
         for label, image in zip(sample.targets["label"], sample.inputs["image"], strict=True):
-            _write(FOLDER / ("real", "fake")[label] / faces[face].identity / f"{photo}_{repeat}.png", image)
+            place = Path(("real", "fake")[label]) / faces[face].identity / f"{photo}_{repeat}.png"
+            _write(FOLDER / place, image)
+            lines.append(f"{place.as_posix()},{place.parts[0]},{faces[face].identity},{BLEND if label else ''}")
+    write_text_atomically(TABLE, "\n".join([*lines, ""]))
     print(f"{FOLDER}: {len(faces)} faces of {len(set(people.values()))} test people, and {BLENDS} blends of each")
 
 

@@ -82,6 +82,7 @@ EVALUATION: dict[str, str] = {
     "--by-table": "--by sex --by-table people.csv",
     "--architecture": "--architecture efficientnet-b4",
     "--classes {}": "--classes fake,real",
+    "--costs": "--costs",
     "--crops": "--data SET --crops",
     "--data": "--data SET",
     "--data SET": "--data SET",

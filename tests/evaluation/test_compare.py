@@ -127,7 +127,7 @@ def test_from_fewer_than_ten_groups_nothing_is_claimed_in_results_page_and_verdi
     text = " ".join(results.verdict)
     for claim in ("first is better", "second is better", "a is better than b", ", better than chance"):
         assert is_claimed or claim not in page + text
-    assert ("no claim: 9 of 10 groups" in page) == (not is_claimed)
+    assert ("inconclusive: 9 of 10 groups" in page) == (not is_claimed)
     assert ("9 roads, and a claim needs 10" in results.verdict[0]) == (not is_claimed)
 
 
@@ -154,7 +154,12 @@ def test_runs_of_one_role_are_seeds_of_one_model_and_one_seed_is_said_to_be_one(
     assert accuracy.difference.value == pytest.approx(np.mean(values[:3]) - np.mean(values[3:]))
     assert "means over 3 seeds" in " ".join(results.verdict)
     one_seed = build(replace(base, models=(marked[0], marked[3])))
-    assert "another seed may turn the answer" in " ".join(one_seed.verdict)
+    assert "another seed may turn the answer" in " ".join(one_seed.limits)
+    assert "another seed" not in " ".join(results.limits)
+    for tile in results.tiles:
+        assert [(one.model, one.seeds, one.is_main) for one in tile.values] == [("C1", 3, False), ("D1", 3, True)]
+    assert results.tiles[0].values[1].estimate.value == pytest.approx(np.mean(values[:3]))
+    assert "mean of 3 seeds, 150 signs of 30 roads" in results.tiles[0].values[1].about
 
 
 def test_models_without_a_clear_difference_are_reported_as_such() -> None:
@@ -162,7 +167,7 @@ def test_models_without_a_clear_difference_are_reported_as_such() -> None:
     other = {**table, "distance": table["distance"][::-1].copy()}
     results = build(evaluate({"a": ("model", [table]), "b": ("model", [other])}))
     assert results.comparisons[0].better is None
-    assert any("cannot be told, the interval covers 0" in line for line in results.verdict)
+    assert any("Inconclusive: the interval covers 0." in line for line in results.verdict)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +175,7 @@ def test_models_without_a_clear_difference_are_reported_as_such() -> None:
     [
         (0.6, "Stage 2 as a whole helped."),
         (0.98, "Stage 2 as a whole hurt."),
-        (0.85, "Whether stage 2 as a whole helped cannot be told from this data."),
+        (0.85, "Whether stage 2 as a whole helped is inconclusive on this data."),
     ],
 )
 def test_the_headline_says_whether_distillation_helped(before: float, headline: str) -> None:
@@ -200,16 +205,17 @@ def test_a_control_decides_where_there_is_one() -> None:
         "D": ("distilled", [make_table(0.85, 1.0)]),
     }
     results = build(evaluate(models))  # type: ignore[arg-type]
-    assert results.verdict[0] == "Whether distillation helped cannot be told from this data."
+    assert results.verdict[0] == "Whether distillation helped is inconclusive on this data."
 
 
 def test_a_model_is_compared_with_chance_where_it_is_known_and_few_groups_give_a_warning() -> None:
     guess = build(evaluate({"guess": ("model", [make_table(0.5, 1.0)])}))
-    assert "which cannot be distinguished from chance (.500)" in " ".join(guess.verdict)
+    assert "inconclusive against chance (.500)" in " ".join(guess.verdict)
+    assert "guess is not shown to be better than chance: share right ." in " ".join(guess.limits)
     results = build(evaluate({"guess": ("model", [make_table(0.5, 1.0, groups=8)])}))
     text = " ".join(results.verdict)
-    assert "better than chance (.500) cannot be told, it rests on 8 roads, and a claim needs 10" in results.verdict[0]
-    assert "There are only 8 roads" in text
+    assert "against chance (.500) it is inconclusive, it rests on 8 roads, and a claim needs 10" in results.verdict[0]
+    assert "There are only 8 roads in test: a claim needs 10." in results.limits
     assert "The distance of guess is 1" in text
     assert "The distance of guess" not in next(line for line in results.verdict if "chance" in line)
 
@@ -257,7 +263,7 @@ def test_the_results_fit_their_published_schema_and_their_page_speaks_of_this_ta
         assert text in page
     for text in ("fake", "face", "AUC", "frame"):
         assert text not in page
-    assert any("lighter than its teacher" in line for line in results.verdict)
+    assert any("D is lighter than T<1>" in line for line in results.verdict)
     shown = [[column.header for column in table.columns] for table in list_console_tables(results)]
     assert shown[0] == ["Model", "Parameters", "Share right \\[95 %]", "Inference time"]
 

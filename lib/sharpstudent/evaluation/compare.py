@@ -33,7 +33,9 @@ from sharpstudent.report.results import (
     NonInferiority,
     PairResult,
 )
-from sharpstudent.report.verdict import NO_DIFFERENCE, find_side, write_verdict
+from sharpstudent.report.sentences import NO_DIFFERENCE, find_side
+from sharpstudent.report.summary import build_tiles, list_limits
+from sharpstudent.report.verdict import write_verdict
 from sharpstudent.task import Task
 
 MOST_CELLS = 32  # values per row; columns with more, such as maps, are in tables.npz only, not in tables.csv
@@ -90,7 +92,10 @@ def build_results(
         comparisons=tuple(comparisons),
         **vars(heading),
     )
-    return results.model_copy(update={"verdict": write_verdict(results)})
+    opened = sets[0].task if sets else task
+    tiles = build_tiles(task.metrics, results, parts, classes=getattr(opened, "classes", ()), rounds=rounds)
+    first = {"tiles": tiles, "limits": list_limits(results), "verdict": write_verdict(results)}
+    return results.model_copy(update=first)
 
 
 def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharpstudent.config.run_config import RunConfig, Stage
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest, parse_request
-from sharpstudent.report.results import CostResult
+from sharpstudent.report.results import CostResult, ResultsBase
 from sharpstudent.task import Task
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ class Renderer:
         assert session.console is not None
         for table in list_console_tables(results):
             session.console.print(table)
-        say_verdict(session, results.verdict)
+        say_summary(session, results)
         session.say(
             f"\nThe report: {folder / 'report.html'} (opens in any browser, without a network). Beside it: "
             "results.json, tables.csv, tables.npz, figures/."
@@ -362,15 +362,20 @@ class Renderer:
 SENTENCES = 5  # sentences of the verdict that the console shows after the headline
 
 
-def say_verdict(session: Session, verdict: Sequence[str]) -> None:
-    """Print the first sentences of a verdict.
+def say_summary(session: Session, results: ResultsBase) -> None:
+    """Print the headline and the tiles, all that limits the models, and the first sentences of the verdict.
 
     Args:
         session: The session, with the console.
-        verdict: The headline and the sentences after it.
+        results: The results.
     """
-    headline, *sentences = verdict
-    for line in (headline, *(f"- {sentence}" for sentence in sentences[:SENTENCES])):
+    from sharpstudent.report.summary import say_tiles
+
+    headline, *sentences = results.verdict
+    lines = [headline, *say_tiles(results.tiles)]
+    lines += ["What limits it:", *(f"- {line}" for line in results.limits)] if results.limits else []
+    lines += ["In detail (in square brackets: 95 % intervals):"] if sentences else []
+    for line in (*lines, *(f"- {sentence}" for sentence in sentences[:SENTENCES])):
         session.say(line)
     if len(sentences) > SENTENCES:
         session.say(f"  ({len(sentences) - SENTENCES} more in the report)")

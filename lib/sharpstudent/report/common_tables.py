@@ -13,6 +13,7 @@ from sharpstudent.core.naming import shorten_names
 from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.report.page import format_pairs
 from sharpstudent.report.results import ModelBase, PairBase
+from sharpstudent.report.sentences import describe_as_good, is_of_few
 from sharpstudent.report.text import DASH, format_count, format_difference, format_p_value
 from sharpstudent.report.text_table import (
     COSTS,
@@ -26,7 +27,6 @@ from sharpstudent.report.text_table import (
     list_heads,
     text_cell,
 )
-from sharpstudent.report.verdict import describe_as_good, is_of_few
 
 
 def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> TextTable:
@@ -129,16 +129,16 @@ def describe_better(pair: PairBase, better: str | None) -> str:
         better: `a` or `b` where the interval leaves 0 out, else None.
 
     Returns:
-        `first is better`, `within noise`, or the like, and which is as good as the other.
+        `first is better`, `inconclusive`, or the like, and which is as good as the other.
     """
     found = pair.difference
     if found.low is None or found.high is None:
-        return "no interval"
+        return "inconclusive: no interval"
     if is_of_few(found):
-        return f"no claim: {found.groups} of {FEWEST_GROUPS} groups"
+        return f"inconclusive: {found.groups} of {FEWEST_GROUPS} groups"
     if better is not None:
         return {"a": "first is better", "b": "second is better"}[better]
-    return f"within noise{describe_as_good(pair, ('first', 'second'))}"
+    return f"inconclusive{describe_as_good(pair, ('first', 'second'))}"
 
 
 def build_sets(

@@ -85,8 +85,10 @@ def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
 def list_console_tables(results: EvaluationResults) -> list[Any]:
     """List tables for a console of 80 columns: the models by their first metric, then every metric and set."""
     first, about = next(iter(results.metrics.items()))
-    values = [format_metric(model.metrics.get(first), about) for model in results.models]
-    columns = list_guide_columns(results.models, values, metric=f"{capitalize_first(about.title)} [95 %]")
+    part = _list_parts(results)[0] if results.models else ""
+    values = [format_metric(model.metrics.get(f"{first}@{part}" if part else first), about) for model in results.models]
+    title = f"{capitalize_first(about.title)}{f' on {clean_name(part)}' if part else ''} [95 %]"
+    columns = list_guide_columns(results.models, values, metric=title)
     tables = [draw_console_table(columns, words=["Model"])]
     if len(results.models[0].metrics) > 1:
         heads = ("Model", "Metric", "Set", "[95 %]")
@@ -95,6 +97,7 @@ def list_console_tables(results: EvaluationResults) -> list[Any]:
             for model in results.models
             for name, estimate in model.metrics.items()
             for base, _, part in [name.partition("@")]
+            if part in _list_parts(results)
             for of in [results.metrics[base]]
         ]
         tables.append(draw_console_table(dict(zip(heads, zip(*lines, strict=True), strict=True)), words=heads[:3]))
@@ -128,9 +131,12 @@ def _title(about: MetricAbout) -> str:
 
 
 def _build_metrics(results: EvaluationResults) -> TextTable:
-    """Build the table of metrics: a group of rows for each set, a row for each metric, a column for each model (M)."""
+    """Build the table of metrics: a group of rows for each set, a row for each metric, a column for each model (M).
+
+    Of several sets there is no pool: results.json holds it.
+    """
     notes, groups = Notes(), list[Group]()
-    parts = dict.fromkeys(name.partition("@")[2] for model in results.models for name in model.metrics)
+    parts = _list_parts(results)
     for part in parts:
         rows = [
             Row(
@@ -142,8 +148,14 @@ def _build_metrics(results: EvaluationResults) -> TextTable:
             )
             for name, about in results.metrics.items()
         ]
-        groups.append(Group(part or ("All data" if len(parts) > 1 else ""), tuple(rows)))
+        groups.append(Group(part, tuple(rows)))
     return TextTable("Metrics", "Metric", list_heads(results.models), tuple(groups), notes.list_all())
+
+
+def _list_parts(results: EvaluationResults) -> list[str]:
+    """List the parts of the data that metrics are of: each of several sets, or "" for the only one."""
+    parts = list(dict.fromkeys(name.partition("@")[2] for model in results.models for name in model.metrics))
+    return [part for part in parts if part] or parts
 
 
 def _build_metric(estimate: MetricValue | None, about: MetricAbout, notes: Notes) -> Cell:
@@ -157,7 +169,7 @@ def _build_metric(estimate: MetricValue | None, about: MetricAbout, notes: Notes
 def _build_pairs(results: EvaluationResults) -> TextTable:
     """Build the table of pairs: a group of rows for each metric and set, a row for each pair of models."""
     pairs: dict[str, list[PairResult]] = {}
-    for one in results.comparisons:
+    for one in (one for one in results.comparisons if one.metric.partition("@")[2] in _list_parts(results)):
         base, _, part = one.metric.partition("@")
         pairs.setdefault(f"{_title(results.metrics[base])}{f', {part}' if part else ''}", []).append(one)
     columns = [(text_cell("Conclusion"), lambda one: text_cell(describe_better(one, one.better))), P_VALUE]

@@ -33,7 +33,8 @@ from sharpstudent.report.chart import (
 )
 from sharpstudent.report.console import WorkProgress
 from sharpstudent.report.results import ModelBase, ResultsBase
-from sharpstudent.report.text import DASH, capitalize_first, format_moment
+from sharpstudent.report.summary import draw_tiles
+from sharpstudent.report.text import DASH, bind_units, capitalize_first, format_moment
 from sharpstudent.report.text_table import SHORT
 
 FIGURES = "figures"  # the folder of the charts as files
@@ -82,7 +83,9 @@ def render_template(
             markers=KEY_MARKERS,
             protocol=[(capitalize_first(name.replace("_", " ")), text) for name, text in results.protocol.items()],
             colours={"light": (LIGHT_PAPER, LIGHT_SERIES), "dark": (DARK_PAPER, DARK_SERIES)},
-            config=None if results.config is None else _to_json(results.config),
+            tiles=draw_tiles(results.tiles),
+            command=_to_code(format_command(results.command)),
+            config=None if results.config is None else _to_code(_to_json(results.config)),
             environment=flatten(results.environment),
             **parts,
         )
@@ -196,8 +199,30 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Pairs:
     return tuple(pairs)
 
 
+def format_command(command: str) -> str:
+    """Write the command of an evaluation so that it can be pasted: a script is run by python."""
+    script = command.partition(" ")[0]
+    return f"python {command}" if script.endswith(".py") else command
+
+
+def _to_code(text: str) -> Any:
+    """Escape a text that is shown as it is, for pasting: without spaces at which no line breaks."""
+    from markupsafe import escape
+
+    return escape(printable_lines(text))
+
+
 def _to_json(config: Any) -> str:
     return json.dumps(config, indent=2, ensure_ascii=False, default=str)
+
+
+def _print(value: Any) -> Any:
+    return printable_lines(value) if type(value) is str else value  # not text that is HTML already
+
+
+def finalize(value: Any) -> Any:
+    """Make a text of the page printable, and let no number part from its unit."""
+    return bind_units(printable_lines(value)) if type(value) is str else value
 
 
 def build_templates(package: str | None = None, *, is_html: bool = True) -> Any:
@@ -220,9 +245,10 @@ def build_templates(package: str | None = None, *, is_html: bool = True) -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: printable_lines(value) if type(value) is str else value,  # not text that is HTML already
+        finalize=finalize if is_html else _print,
     )
     environment.filters["moment"] = format_moment
+    environment.filters["mark"] = lambda text: text.replace(" ", "-")
     environment.filters["sentence"] = capitalize_first
-    environment.filters["soft"] = lambda text: Markup("<wbr>").join(_SOFT.split(printable_lines(text)))
+    environment.filters["soft"] = lambda text: Markup("<wbr>").join(_SOFT.split(bind_units(printable_lines(text))))
     return environment

@@ -47,6 +47,51 @@ class MetricValue(Plain):
     groups: int | None = None
 
 
+Word = Literal["strong", "fair", "weak", "at chance", "below chance", "inconclusive", "no chance level", "not measured"]
+
+
+class TileValue(Plain):
+    """What a tile says of one model.
+
+    Attributes:
+        model: The name of the model; of several seeds that of the first.
+        estimate: The value with its interval; of several seeds their mean, with the spread over seeds in the interval.
+        word: What the interval shows (`find_word` in report/summary.py).
+        about: What the value is computed over, and what to keep in mind, in half a line.
+        seeds: Over how many seeds the value is the mean.
+        is_main: Whether the report is about this model.
+    """
+
+    model: str
+    estimate: MetricValue
+    word: Word
+    about: str = ""
+    seeds: int = 1
+    is_main: bool = False
+
+
+class SummaryTile(Plain):
+    """One of the three answers that a report begins with.
+
+    Attributes:
+        title: The question in a few words, such as `Accuracy on test`.
+        unit: What the number is, such as `frame AUC`; "" where the title says it.
+        format: `share` (`.904`), `percent` (`60.3 %`), or as Python's `format` takes it.
+        ends: The ends of the scale that intervals are drawn on.
+        chance: The value of guessing; null where it is not known.
+        values: A value for each model, the main one last; none where nothing was measured.
+        note: What to keep in mind, or what to run where nothing was measured.
+    """
+
+    title: str
+    unit: str = ""
+    format: str
+    ends: tuple[float, float]
+    chance: float | None
+    values: tuple[TileValue, ...] = ()
+    note: str = ""
+
+
 class CostResult(Plain):
     """What one sample costs at batch size 1.
 
@@ -161,6 +206,8 @@ class ResultsBase(Plain):
     made_at: str
     command: str
     verdict: tuple[str, ...]
+    tiles: tuple[SummaryTile, ...] = ()
+    limits: tuple[str, ...] = ()
     protocol: Mapping[str, str]
     training: TrainingResult | None = None
     config: Mapping[str, Any] | None = None
@@ -247,6 +294,8 @@ class EvaluationResults(ResultsBase):
         unit: What a row is called.
         group_unit: What a group is called.
         verdict: Plain sentences, the most important first.
+        tiles: The three answers that the report begins with.
+        limits: What limits the models, a sentence each.
         protocol: How the evaluation was done, by aspect (`intervals`, `comparisons`, ...).
         metrics: The metrics by name; the first one selects checkpoints.
         data: The data sets.

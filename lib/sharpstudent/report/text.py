@@ -5,6 +5,7 @@ They are formatted for readers: `.893 [.871, .914]`, `18.6 %`, `4.8 MB`, a dash 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Literal
@@ -38,6 +39,40 @@ def format_value(value: float | None, unit: Unit) -> str:
         The text.
     """
     return DASH if value is None else _FORMATS[unit](value)
+
+
+def format_in(value: float | None, form: str) -> str:
+    """Format a number by a unit of `format_value`, or as Python's `format` takes it: `.904`, `60.3 %`, `0.9021`.
+
+    Args:
+        value: The number; None gives a dash.
+        form: `share`, `percent`, ..., or a format such as `.4f`.
+
+    Returns:
+        The text.
+    """
+    if value is None:
+        return DASH
+    for unit, to_text in _FORMATS.items():
+        if form == unit:
+            return to_text(value)
+    text = f"{value:{form}}"
+    return f"{text[:-1]}{NARROW}%" if text.endswith("%") else text
+
+
+# A number, a space and the unit that it never parts from.
+_NUMBER_AND_UNIT = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h|px|[kMG]|[kMG]?B|epochs?)(?![\w]))")
+
+
+# The two ends of an interval, `[.864, .932]`, and a p-value, `p .016`.
+_ENDS = re.compile(rf"(?<=\[)([+{MINUS}-]?[\d.,]*\d(?: %)?), ([+{MINUS}-]?[\d.,]*\d(?: %)?)(?=\])")
+_P_VALUE = re.compile(r"\bp (?=(?:< ?)?\.\d)")
+
+
+def bind_units(text: str) -> str:
+    """Bind a number to its unit, both ends of an interval, and p to its value by spaces at which no line breaks."""
+    bound = _NUMBER_AND_UNIT.sub(NARROW, _ENDS.sub(rf"\1,{NARROW}\2", text))
+    return _P_VALUE.sub(f"p{NARROW}", bound).replace("< .", f"<{NARROW}.")
 
 
 def format_interval(low: float | None, high: float | None, unit: Unit) -> str:

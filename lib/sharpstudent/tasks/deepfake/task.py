@@ -50,6 +50,20 @@ class DeepfakeTask(ClassificationTask):
     renderer = "sharpstudent.tasks.deepfake.evaluation.renderer:FaceRenderer"
     pretrained: ClassVar[Mapping[str, str]] = {"imagenet": "sharpstudent.models.pretrained:load_imagenet"}
 
+    def __init__(
+        self, section: Any = None, facts: Mapping[str, Any] | None = None, *, allow: Sequence[str] = ()
+    ) -> None:
+        """Build the task as `Task` does.
+
+        Args:
+            section: An instance of `DeepfakeSection`; None for the defaults of its keys.
+            facts: The facts of a checkpoint; None in a training run.
+            allow: The names given with `--allow`.
+        """
+        super().__init__(section, facts, allow=allow)
+        known = (BLEND,) if facts is None and self.is_blended else (facts or {}).get("fakes")
+        self._kinds: Sequence[str] | None = known  # of fakes in the training data; None where they are not known
+
     @property
     def image_size(self) -> int:
         """Side of the network's input [px]."""
@@ -72,8 +86,12 @@ class DeepfakeTask(ClassificationTask):
         return self.section.data_source != "labelled"
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts that a checkpoint stores of the task: classes, input size and form of the input."""
-        return {"classes": list(self.classes), "image_size": self.image_size, "input": "RGB in 0..1, no mean/std"}
+        """Return the facts that a checkpoint stores: classes, input size and form, and the kinds of fake learnt from.
+
+        The kinds of labelled fakes are known once the data has been opened.
+        """
+        found = {"classes": list(self.classes), "image_size": self.image_size, "input": "RGB in 0..1, no mean/std"}
+        return found if self._kinds is None else {**found, "fakes": list(self._kinds)}
 
     def open_data(self, *splits: str) -> tuple[Samples, ...]:
         """Open training and validation samples.
@@ -86,6 +104,8 @@ class DeepfakeTask(ClassificationTask):
         import cv2
 
         found = self._find_faces(Path(self.section.data_root))
+        if self._facts is None and not self.is_blended:
+            self._kinds = found.kinds
         # Cutting face crops starts OpenCV's threads; a loader process forked beside them hangs in setNumThreads.
         cv2.setNumThreads(1)
         return tuple(self._make_samples(found, split) for split in splits)

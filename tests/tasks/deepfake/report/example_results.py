@@ -36,6 +36,7 @@ from sharpstudent.tasks.deepfake.report.results import (
     OperatingPointResult,
     Results,
 )
+from sharpstudent.tasks.deepfake.report.tiles import build_tiles, list_limits
 
 MODELS: tuple[tuple[str, Role, float, float], ...] = (  # name, role, separation of kinds of the first source, of others
     ("teacher, tf_efficientnet_lite2", "teacher", 2.9, 1.9),
@@ -77,11 +78,12 @@ def make_results(
             cost=_make_cost(number, role),
             robustness=_make_robustness(number),
             notes=("The architecture was read from the checkpoint.",) if number == 0 else (),
+            learnt=("self_blended",),
         )
         for number, (name, role, *_) in enumerate(names)
     ]
     pairs = [(a, b) for at, a in enumerate(frames) for b in list(frames)[at + 1 :]][:3]
-    return Results(
+    results = Results(
         title="The demo: teacher, student, student + distillation",
         made_at="2026-08-08T12:30:00+00:00",
         command="compare_models.py teacher/ student/ distilled/ --data faces.csv swaps/",
@@ -118,6 +120,9 @@ def make_results(
         },
         notes=("The demo's sets are small: see the intervals.",),
     )
+    scored = list(frames.values())
+    first = {"tiles": build_tiles(results, scored, rounds=rounds), "limits": list_limits(results)}
+    return results.model_copy(update=first)
 
 
 PROTOCOL = {

@@ -255,9 +255,11 @@ def test_of_too_few_people_no_group_is_said_to_be_worse_and_without_a_column_tha
     frames = make_people(0.05, 0.9, people=4)
     errors = build_group_errors(frames, {"sex": [name[0] for name in frames.groups]}, None)
     model = ModelResult(name="m", file="f", sha256=None, architecture=None, image_size=None, by_group=errors)
-    line = describe_group_errors(model)[0]
-    assert "cannot be told, it rests on" in line
-    assert "largest difference in reals called fake" in line
-    assert describe_group_errors(model.model_copy(update={"by_group": ()})) == [
+    line = describe_group_errors(model)[0].text
+    assert "Inconclusive: it rests on" in line
+    assert "Largest difference in reals called fake" in line
+    (found,) = describe_group_errors(model.model_copy(update={"by_group": ()}))
+    assert found.text == (
         "Whether it errs more often on some groups of people than on others was not measured (--by COLUMN measures it)."
-    ]
+    )
+    assert found.limits

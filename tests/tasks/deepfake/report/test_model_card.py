@@ -101,7 +101,7 @@ def test_the_front_matter_is_what_hubs_expect() -> None:
     assert first["metrics"][0] == {
         "type": "roc_auc",
         "value": 0.618,
-        "name": "Frame AUC (95 % interval 0.5200 to 0.7200)",
+        "name": "Frame AUC [0.5200, 0.7200]",
         "verified": False,
     }
     assert not any(metric["type"] == "average_precision" for metric in first["metrics"])  # it has no value

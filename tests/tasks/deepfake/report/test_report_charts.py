@@ -45,6 +45,7 @@ from sharpstudent.tasks.deepfake.report.results import (
     CorruptionPoint,
     CurvePoints,
     Drawing,
+    ModelResult,
     ReliabilityBins,
     Results,
     ScoreHistogram,
@@ -67,6 +68,11 @@ def draw(chart: Chart) -> Any:
 
 def read_csv(chart: Chart) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(render_csv(chart))))
+
+
+def first_drawing(model: ModelResult) -> Drawing:
+    """That of the first source."""
+    return next(drawing for drawing in model.drawings if drawing.part)
 
 
 def find_chart(name: str, results: Results | None = None) -> Chart:
@@ -139,7 +145,7 @@ def test_no_two_of_sixteen_series_have_dash_marker_and_colour_in_common() -> Non
 
 
 def test_a_chart_for_the_page_takes_its_colours_and_letters_from_the_page() -> None:
-    svg = render_svg(find_chart("roc-frame-all"))
+    svg = render_svg(find_chart("roc-frame-demo-faces"))
     assert not re.findall(r"#[0-9a-fA-F]{6}\b|#[0-9a-fA-F]{3}\b", re.sub(r'href="#[^"]+"', "", svg))
     assert {"var(--s0)", "var(--s1)", "var(--grid)", "currentColor"} <= set(
         re.findall(r"var\(--\w+\)|currentColor", svg)
@@ -181,9 +187,9 @@ def test_coordinates_are_rounded_and_nothing_else() -> None:
 
 
 def test_the_csv_holds_the_numbers_of_the_curve_to_the_last_digit() -> None:
-    rows = read_csv(find_chart("roc-frame-all"))
+    rows = read_csv(find_chart("roc-frame-demo-faces"))
     for model in made().models:
-        roc = model.drawings[0].roc
+        roc = first_drawing(model).roc
         own = [row for row in rows if row["model"] == model.name]
         assert [float(row["fpr"]) for row in own] == list(roc.x)
         assert [float(row["tpr"]) for row in own] == list(roc.y)
@@ -192,10 +198,10 @@ def test_the_csv_holds_the_numbers_of_the_curve_to_the_last_digit() -> None:
 
 
 def test_the_lines_of_the_roc_are_its_points() -> None:
-    axes = draw(find_chart("roc-frame-all")).axes[0]
+    axes = draw(find_chart("roc-frame-demo-faces")).axes[0]
     drawn = [line.get_xydata() for line in axes.get_lines()][1:]  # the first is the diagonal
     for model, points in zip(made().models, drawn, strict=True):
-        np.testing.assert_array_equal(points, np.column_stack([model.drawings[0].roc.x, model.drawings[0].roc.y]))
+        np.testing.assert_array_equal(points, np.column_stack([first_drawing(model).roc.x, first_drawing(model).roc.y]))
 
 
 def test_det_axes_are_normal_deviates_and_the_curve_ends_where_it_leaves_them() -> None:
@@ -233,17 +239,17 @@ def test_the_alt_text_gives_the_main_number_of_each_model() -> None:
     charts = build_charts(made())
     for chart, figure in zip(charts.curves[0].charts[:4], ("auc", "ap", "eer", "ece"), strict=True):
         for model, key in zip(made().models, chart.keys, strict=True):
-            value = model.figures[f"frame_{figure}"].value
+            value = model.figures[f"frame_{figure}@demo_faces"].value
             assert value is not None
             said = f"{100 * value:.1f}\u00a0%" if figure == "eer" else f"{value:.3f}"[1:]
             assert f"{model.name} {said}" in chart.alt
             assert key.value.endswith(said)
 
 
-def test_all_data_comes_before_parts_and_frames_before_videos() -> None:
+def test_each_source_has_curves_frames_before_videos_and_no_pool_of_sources() -> None:
     titles = [group.title for group in build_charts(made()).curves]
-    assert titles[:2] == ["frames, all data", "videos (mean of their frames), all data"]
-    assert len(titles) == 6
+    assert titles[:2] == ["frames, demo_faces", "frames, swaps"]
+    assert len(titles) == 4
 
 
 def test_reliability_leaves_out_empty_bins() -> None:
@@ -257,12 +263,12 @@ def test_reliability_leaves_out_empty_bins() -> None:
 
 
 def test_histograms_are_shares_of_each_class() -> None:
-    figure = draw(find_chart("scores-frame-all"))
+    figure = draw(find_chart("scores-frame-demo-faces"))
     assert len(figure.axes) == 2
     for axes, model in zip(figure.axes, made().models, strict=True):
         values = [patch.get_data().values for patch in axes.patches]
         assert [float(v.sum()) for v in values] == pytest.approx([1.0, 1.0])
-        real = np.array(model.drawings[0].histogram.real)
+        real = np.array(first_drawing(model).histogram.real)
         np.testing.assert_allclose(values[0], real / real.sum())
 
 
@@ -330,7 +336,9 @@ def test_columns_are_named_in_words() -> None:
 
 
 def test_pngs_have_a_white_background_and_name_every_series() -> None:
-    charts = [find_chart("roc-frame-all", made().model_copy(update={"models": made().models[:n]})) for n in (1, 2)]
+    charts = [
+        find_chart("roc-frame-demo-faces", made().model_copy(update={"models": made().models[:n]})) for n in (1, 2)
+    ]
     pictures = [np.asarray(Image.open(io.BytesIO(render_png(chart))).convert("RGB")) for chart in charts]
     assert all((picture[:4] == 255).all() for picture in pictures)
     assert pictures[1].shape[0] > pictures[0].shape[0]  # a line more in the legend
@@ -349,5 +357,5 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    render_svg(find_chart("roc-frame-all"))
+    render_svg(find_chart("roc-frame-demo-faces"))
     assert dict(matplotlib.rcParams) == before

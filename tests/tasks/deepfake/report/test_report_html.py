@@ -26,6 +26,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.naming import make_slug, make_unique, printable, shorten, shorten_names
 from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import (
+    bind_units,
     format_bytes,
     format_difference,
     format_interval,
@@ -196,14 +197,17 @@ def test_every_link_within_the_page_has_its_place_and_every_id_is_there_once() -
     assert wanted <= set(ids)
 
 
-def test_the_verdict_comes_first_and_the_parts_in_their_order() -> None:
+def test_the_tiles_come_first_and_the_parts_in_their_order() -> None:
     page = made_page()
-    order = (
-        "Verdict Metrics Comparisons Cost Expected Curves Robustness Training Worst Calibration Protocol Data Models"
-    )
+    order = "Metrics Comparisons Cost Expected Curves Robustness Training Worst Calibration Protocol Data Models"
     headings = re.findall(r"<h2[^>]*>(\w+)", page)
-    assert headings == [*order.split(), "How", "Glossary"]
-    assert page.index(made().verdict[0]) < page.index("<table")
+    assert headings == ["In", "What", "Verdict", *order.split(), "How", "Glossary"]
+    assert (
+        page.index('<li class="tile">')
+        < page.index(bind_units(made().limits[0]))
+        < page.index(bind_units(made().verdict[0]))
+    )
+    assert page.index(bind_units(made().verdict[0])) < page.index("<table")
 
 
 def test_headings_follow_each_other_without_a_gap_and_there_is_one_title() -> None:
@@ -221,9 +225,9 @@ def test_tables_and_pictures_have_texts_for_screen_readers() -> None:
     charts = [svg for svg in found.list_of("svg") if svg.get("role") == "img"]
     assert len(charts) == len(build_charts(made()).list_all())
     assert all(len(svg["aria-label"]) > 30 for svg in charts)
-    auc = format_value(made().models[0].figures["frame_auc"].value, "share")
+    auc = format_value(made().models[0].figures["frame_auc@demo_faces"].value, "share")
     assert any(
-        svg["aria-label"].startswith("ROC curves, frames, all data") and auc in svg["aria-label"] for svg in charts
+        svg["aria-label"].startswith("ROC curves, frames, demo_faces") and auc in svg["aria-label"] for svg in charts
     )
     assert all(svg.get("aria-hidden") == "true" for svg in found.list_of("svg") if svg not in charts)
     assert all(image["alt"] for image in found.list_of("img"))
@@ -232,7 +236,7 @@ def test_tables_and_pictures_have_texts_for_screen_readers() -> None:
 
 def test_sections_without_content_are_absent() -> None:
     page = render(make_bare(), [])
-    assert re.findall(r"<h2[^>]*>(\w+)", page) == ["How", "Glossary"]
+    assert re.findall(r"<h2[^>]*>(\w+)", page) == ["Protocol", "How", "Glossary"]
     assert "<table" not in page
     assert "<svg" not in page
 
@@ -338,20 +342,25 @@ def test_every_computed_metric_has_a_title_and_a_glossary_entry() -> None:
         assert f"word-{word.entry}" in ids, name
 
 
-def test_every_metric_of_all_data_is_in_a_table_with_its_interval() -> None:
+def test_every_metric_of_a_set_is_in_a_table_with_its_interval_and_no_pool_of_sets_is() -> None:
     page = "".join(made_page().split("<wbr>"))
     figures = made().models[0].figures
     for name, figure in figures.items():
-        if "@" not in name and figure.value is not None:
+        if (
+            split_name(name).level in ("frame", "video_mean")
+            and split_name(name).suffix.count("/") == 0
+            and "@" in name
+        ):
             unit = find_label(split_name(name).base).unit
             assert f">{format_value(figure.value, unit)}</span>" in page, name
-            assert format_interval(figure.low, figure.high, unit) in page, name
+            assert bind_units(format_interval(figure.low, figure.high, unit)) in page, name
+    assert "all data" not in page.lower()
 
 
 def test_the_protocol_and_the_fingerprints_are_complete() -> None:
     text = " ".join(read(made_page()).text)
     for words in PROTOCOL.values():
-        assert words in text
+        assert bind_units(words) in text
     for data in made().data:
         assert data.fingerprint in text
 
@@ -364,9 +373,9 @@ def test_no_python_repr_is_shown_to_a_reader() -> None:
 
 
 def test_the_config_can_be_copied_from_the_page() -> None:
-    found = re.search(r"<pre[^>]*>(.*?)</pre>", made_page(), re.DOTALL)
-    assert found is not None
-    assert json.loads(html.unescape(found[1])) == made().config
+    command, config = re.findall(r"<pre[^>]*>(.*?)</pre>", made_page(), re.DOTALL)
+    assert html.unescape(command) == f"<code>python {made().command}</code>"
+    assert json.loads(html.unescape(config)) == made().config
 
 
 WRITE = """

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from sharpstudent.models.widths import Lighter
 from sharpstudent.report.results import CostResult, MetricValue, NonInferiority, Role
 from sharpstudent.report.text import format_macs
+from sharpstudent.tasks.deepfake.report.decisions import ModelFinding, describe_kinds, describe_probabilities
+from sharpstudent.tasks.deepfake.report.report_sets import list_sets
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
     ComparisonResult,
@@ -24,6 +26,7 @@ from sharpstudent.tasks.deepfake.report.results import (
     OperatingPointResult,
     Results,
 )
+from sharpstudent.tasks.deepfake.report.tiles import list_limits
 from sharpstudent.tasks.deepfake.report.verdict import write_headed_verdict, write_verdict
 
 Triple = tuple[float, float, float]
@@ -120,10 +123,10 @@ def four(difference: Triple | float | None, **changes: Any) -> Results:
     [
         ((0.02, 0.004, 0.036), "Distillation helped on test: "),
         ((-0.02, -0.036, -0.004), "Distillation hurt on test: "),
-        ((-0.008, -0.026, 0.009), "Did distillation help on test? This cannot be told, the interval covers 0: "),
-        ((0.01, 0.0, 0.02), "Did distillation help on test? This cannot be told, the interval covers 0: "),
-        (0.02, "Did distillation help on test? This cannot be told, there is no interval: "),
-        (None, "Did distillation help on test? This cannot be told, there is no interval: "),
+        ((-0.008, -0.026, 0.009), "Did distillation help on test? Inconclusive: the interval covers 0. "),
+        ((0.01, 0.0, 0.02), "Did distillation help on test? Inconclusive: the interval covers 0. "),
+        (0.02, "Did distillation help on test? Inconclusive: there is no interval. "),
+        (None, "Did distillation help on test? Inconclusive: there is no interval. "),
     ],
 )
 def test_the_first_sentence_answers_whether_distillation_helped(difference: Triple | float | None, starts: str) -> None:
@@ -134,7 +137,7 @@ def test_the_first_sentence_answers_whether_distillation_helped(difference: Trip
 
 def test_a_metric_is_given_with_its_interval_and_its_data() -> None:
     first = write_verdict(four((0.02, 0.004, 0.0361)))[0]
-    assert "+.020 (95 % interval +.004 to +.036; 336 frames of 42 people)" in first
+    assert "+.020 [+.004, +.036] (336 frames of 42 people)" in first
 
 
 def test_a_comparison_in_the_other_order_is_inverted() -> None:
@@ -144,7 +147,7 @@ def test_a_comparison_in_the_other_order_is_inverted() -> None:
         comparisons=(compare("hard", "student", (-0.02, -0.03, -0.01)),),
     )
     assert write_verdict(turned)[0].startswith("Distillation helped on test: ")
-    assert "+.020 (95 % interval +.010 to +.030;" in write_verdict(turned)[0]
+    assert "+.020 [+.010, +.030] (" in write_verdict(turned)[0]
 
 
 def test_without_a_control_the_gain_is_that_of_stage_2_as_a_whole() -> None:
@@ -155,14 +158,14 @@ def test_without_a_control_the_gain_is_that_of_stage_2_as_a_whole() -> None:
     )
     first = write_verdict(made)[0]
     assert first.startswith("Stage 2 as a whole helped on test: ")
-    assert "before, which has taken fewer steps" in first
+    assert "against before, which took fewer steps" in first
     assert "stage 2 also trained longer" in write_verdict(made)[1]
     assert not any(line.startswith("Distillation helped") for line in write_verdict(made))
 
 
 def test_without_control_and_stage_1_nothing_is_claimed() -> None:
     lines = write_verdict(results(model("student", "distilled")))
-    assert "cannot be told" in lines[0]
+    assert "Inconclusive" in lines[0]
     assert not any(claim in lines[0] for claim in CLAIMS)
 
 
@@ -175,16 +178,15 @@ def test_videos_have_a_result_of_their_own() -> None:
     made = four((0.02, 0.004, 0.036))
     video = compare("student", "hard", (0.01, -0.02, 0.04), of="video_auc_mean@test")
     first = write_verdict(made.model_copy(update={"comparisons": (*made.comparisons, video)}))[0]
-    by_video = "by video +.010 (95 % interval −.020 to +.040; 336 videos of 42 people), which cannot be distinguished"
-    assert f"{by_video} from 0" in first
+    assert "By video +.010 [−.020, +.040] (336 videos of 42 people), inconclusive." in first
 
 
 def test_videos_of_one_frame_each_are_not_reported_separately() -> None:
     figures = {**model("x").figures, "video_auc_mean@test": figure((0.9, 0.8, 0.95)), "video_count@test": figure(336.0)}
-    assert "by video" not in write_verdict(results(model("one", figures=figures)))[0]
+    assert "By video" not in write_verdict(results(model("one", figures=figures)))[0]
     fewer = figures | {"video_count@test": figure(30.0)}
     line = write_verdict(results(model("one", figures=fewer)))[0]
-    assert "by video (mean of its frames) .900 (95 % interval .800 to .950; 30 videos of 42 people)" in line
+    assert "By video (mean of its frames) .900 [.800, .950] (30 videos of 42 people)" in line
 
 
 def test_validation_data_is_used_only_if_there_is_no_other() -> None:
@@ -207,9 +209,9 @@ def test_validation_data_is_used_only_if_there_is_no_other() -> None:
         ((0.02, 0.001, 0.04), "The student is ahead of its teacher on test"),
         (
             (-0.014, -0.037, 0.009),
-            "Student and teacher cannot be told apart on test, which is not to say that they are",
+            "Is the student or its teacher better on test? Inconclusive: the interval covers 0, which is not to say",
         ),
-        (-0.014, "How far the student is from its teacher cannot be told, there is no interval"),
+        (-0.014, "Is the student or its teacher better on test? Inconclusive: there is no interval."),
     ],
 )
 def test_the_distance_to_the_teacher_and_how_often_they_agree(difference: Triple | float, words: str) -> None:
@@ -233,11 +235,11 @@ AS_HEAVY = {"parameters": 17_430_000, "macs": 15_960_000_000, "file_bytes": 70_0
 
 def test_a_lighter_student_is_called_lighter_with_every_number() -> None:
     line, speed = with_costs(cost(), cost(**HEAVY, latency_p95_ms=52.0))
-    assert line.startswith("The student is lighter than its teacher (student, teacher): ")
+    assert line.startswith("student is lighter than teacher: ")
     for words in (
         "parameters 3.37 M against 17.55 M (81 % less)",
         f"multiply-accumulates {format_macs(390_000_000)} against 4.39 G (91 % less)",
-        "file size 13.7 MB against 70.6 MB (81 % less)",
+        "File size 13.7 MB against 70.6 MB (81 % less)",
     ):
         assert words in line
     assert "differ, the first is faster: 10.4 ms and 50.0 ms a picture" in speed
@@ -246,7 +248,7 @@ def test_a_lighter_student_is_called_lighter_with_every_number() -> None:
 def test_a_student_that_is_not_lighter_is_reported_with_a_width_that_is() -> None:
     width = Lighter("mobilevitv2_100", 4_390_000, 4_040_000_000)
     line, named, _ = with_costs(cost(**AS_HEAVY), cost(**HEAVY), width)
-    assert line.startswith("The student is not lighter than its teacher ")
+    assert line.startswith("student is not lighter than teacher: ")
     assert "17.43 M against 17.55 M (about as much)" in line
     assert "15.96 G against 4.39 G (3.6 times as much)" in line
     assert "mobilevitv2_100: 4.39 M parameters, 4.04 G multiply-accumulates" in named
@@ -254,17 +256,17 @@ def test_a_student_that_is_not_lighter_is_reported_with_a_width_that_is() -> Non
 
 def test_a_student_lighter_in_one_respect_is_called_lighter_in_that_one() -> None:
     line, *_ = with_costs(cost(**AS_HEAVY | {"parameters": 9_000_000}), cost(**HEAVY))
-    assert line.startswith("The student is lighter than its teacher in parameters but not in multiply-accumulates ")
+    assert line.startswith("student is lighter than teacher in parameters but not in multiply-accumulates: ")
 
 
 def test_cost_that_was_not_measured_is_reported_as_unknown() -> None:
     (line,) = with_costs(None, cost())
-    assert "cannot be told, no cost was measured" in line
+    assert "is inconclusive: no cost was measured" in line
     line, *_ = with_costs(cost(parameters=None, macs=None), cost(**HEAVY))
-    assert line.startswith("Whether the student is lighter than its teacher cannot be told")
+    assert line.startswith("Whether student is lighter than teacher is inconclusive")
     line, *_ = with_costs(cost(macs=None), cost(**HEAVY))
-    assert line.startswith("The student is lighter than its teacher in parameters ")
-    assert "multiply-accumulates beside the teacher's are not known" in line
+    assert line.startswith("student is lighter than teacher in parameters: ")
+    assert "The multiply-accumulates of both are not known" in line
 
 
 def same_speed(**changes: Any) -> str:
@@ -278,7 +280,7 @@ def same_speed(**changes: Any) -> str:
 def test_latencies_within_noise_are_called_equal() -> None:
     assert "are equal within noise: 10.4 ms and 10.5 ms a picture (median, batch 1), on CPU." in same_speed()
     assert "equal within noise" in same_speed(latency_ms=11.5, latency_p95_ms=15.0)  # single pictures vary by 3.5 ms
-    assert "cannot be told apart, for single pictures vary" in same_speed(latency_ms=14.0, latency_p95_ms=18.0)
+    assert "are inconclusive, for single pictures vary" in same_speed(latency_ms=14.0, latency_p95_ms=18.0)
     assert "measure again" in same_speed(latency_ms=14.0, latency_p95_ms=14.1)
     assert "different devices" in same_speed(device="NVIDIA H100")
 
@@ -288,12 +290,12 @@ def test_latencies_within_noise_are_called_equal() -> None:
     [
         (
             (0.902, 0.88, 0.927),
-            "frame AUC of .902 (95 % interval .880 to .927; 336 frames of 42 people), better than chance",
+            "frame AUC of .902 [.880, .927] (336 frames of 42 people): better than chance",
         ),
-        ((0.55, 0.48, 0.63), "which cannot be distinguished from chance (.5)"),
-        ((0.5002, 0.50004, 0.51), "95 % interval .50004 to .510"),
+        ((0.55, 0.48, 0.63), "inconclusive against chance (.5)"),
+        ((0.5002, 0.50004, 0.51), "[.50004, .510]"),
         ((0.2, 0.1, 0.3), "worse than chance"),
-        (0.9, "without an interval, so that whether it is better than chance cannot be told"),
+        (0.9, "inconclusive against chance (.5) without an interval"),
     ],
 )
 def test_a_single_model_is_compared_with_chance(auc: Triple | float, words: str) -> None:
@@ -303,53 +305,65 @@ def test_a_single_model_is_compared_with_chance(auc: Triple | float, words: str)
 
 def test_metrics_of_all_data_are_those_of_the_only_set() -> None:
     plain = {name.removesuffix("@test"): value for name, value in model("x").figures.items()}
-    assert write_verdict(results(model("one", figures=plain)))[0].startswith("On test one separates real from fake")
+    assert write_verdict(results(model("one", figures=plain)))[0].startswith("On test one has a frame AUC of")
 
 
 def test_a_set_of_one_class_has_no_metric_and_the_reason_is_given() -> None:
     one = model("one", figures={"frame_auc@test": figure(None, "no value: no fakes")})
     assert (
-        "nothing is known of how well one separates real from fake: no value: no fakes"
+        "Nothing is known of how well one separates real from fake on test: no value: no fakes"
         in write_verdict(results(one))[0]
     )
 
 
 def test_metrics_alone_are_enough_and_no_models_are_no_error() -> None:
     one = ModelResult(name="m", file="f", sha256="0", architecture=None, image_size=None)
-    assert write_verdict(results(one, data=()))[0].startswith("On the evaluated data nothing is known")
+    assert write_verdict(results(one, data=()))[0].startswith(
+        "Nothing is known of how well m separates real from fake on the"
+    )
     named = one.model_copy(update={"figures": {"frame_auc@a": figure((0.9, 0.8, 0.95)), "frame_auc@b": figure(0.5)}})
     lines = write_verdict(results(named, data=()))
-    assert lines[0].startswith("On a m separates")
-    assert lines[1].startswith("On b m separates")
+    assert lines[0].startswith("On a m has a frame AUC of")
+    assert lines[1].startswith("On b m has a frame AUC of")
     assert write_verdict(results()) == ("No model was evaluated.",)
 
 
-def with_kinds(first: Triple, second: Triple, *sets: DataResult) -> str:
+def with_kinds(first: Triple, second: Triple) -> list[ModelFinding]:
     figures = {
         **model("x").figures,
         "frame_auc@test/self-blend": figure(first),
         "frame_auc@swaps": figure(second),
         "frame_auc@swaps/swap": figure(second),
     }
-    lines = write_verdict(results(model("one", figures=figures), data=sets or (data(), data("swaps"))))
-    (line,) = [line for line in lines if "kinds of fake" in line]
-    return line
+    made = results(model("one", figures=figures), data=(data(), data("swaps")))
+    return describe_kinds(made.models[0], list_sets(made))
 
 
-def test_another_kind_of_fake_is_compared_with_the_same_kind() -> None:
-    worse = with_kinds((0.902, 0.88, 0.927), (0.618, 0.52, 0.72))
-    assert worse.startswith("one is worse at some kinds of fake than at others: worst at swap (swaps), frame AUC .618")
-    assert "best at self-blend (test), frame AUC .902" in worse
-    assert "chance" not in worse
-    assert "not shown to be better than chance at swap (swaps)" in with_kinds((0.902, 0.88, 0.927), (0.55, 0.48, 0.63))
-    assert with_kinds((0.7, 0.6, 0.8), (0.65, 0.5, 0.72)).startswith("Whether one is worse at some kinds")
+def test_kinds_at_chance_and_the_hardest_kind_limit_a_model() -> None:
+    (worse,) = with_kinds((0.902, 0.88, 0.927), (0.618, 0.52, 0.72))
+    assert worse.limits
+    assert worse.text.startswith(
+        "one is worse at some kinds of fake than at others: frame AUC .618 [.520, .720] at swap"
+    )
+    assert ".902 [.880, .927] at self-blend (test)" in worse.text
+    blind, further = with_kinds((0.902, 0.88, 0.927), (0.55, 0.48, 0.63))
+    assert blind == ModelFinding(
+        "one is not shown to be better than chance at swap (swaps). The lowest frame AUC is .550 [.480, .630].", True
+    )
+    assert not further.limits
+    (alike,) = with_kinds((0.7, 0.6, 0.8), (0.65, 0.51, 0.72))
+    assert alike.text.startswith("Is one worse at some kinds of fake than at others? Inconclusive: ")
+    assert not alike.limits
 
 
-def test_a_kind_that_validation_lacks_is_named_as_such() -> None:
-    sets = (data(), data("swaps"), data("val", kind="validation", manipulations={"self-blend": 10}))
-    line = with_kinds((0.902, 0.88, 0.927), (0.618, 0.52, 0.72), *sets)
-    assert "swap (swaps; no such fakes chose the model)" in line
-    assert "self-blend (test)" in line
+def test_what_a_model_learnt_from_is_set_beside_what_it_was_evaluated_on() -> None:
+    def limit(learnt: tuple[str, ...] | None, **kinds: int) -> str:
+        return " ".join(list_limits(results(model("one", learnt=learnt), data=(data(manipulations=kinds),))))
+
+    assert "how it fares at other kinds of fake was not measured" in limit(("blend",), blend=3)
+    assert "The file of one does not say which kinds of fake it learnt from." in limit(None, blend=3)
+    assert "their kind is not named" in limit(("blend",), fake=3)
+    assert "learnt from" not in limit(("Blend",), blend=3, swap=2)
 
 
 POINT = OperatingPointResult(threshold=1.2, tpr=0.5, fpr=0.01)
@@ -368,29 +382,27 @@ def decide(alarms: Triple, missed: Triple, name: str = "fpr_1pct", *, stored: bo
         f"frame_bpcer_at_{name}@test": figure(alarms),
         f"frame_apcer_at_{name}@test": figure(missed),
     }
-    lines = write_verdict(results(model("one", figures=figures, calibration=CALIBRATION if stored else None)))
+    lines = list_limits(results(model("one", figures=figures, calibration=CALIBRATION if stored else None)))
     (line,) = [line for line in lines if line.startswith("At ")]
     return line
 
 
 def test_false_alarms_are_those_at_the_stored_threshold_and_compared_with_its_target() -> None:
     line = decide((0.06, 0.03, 0.09), (0.4, 0.3, 0.5))
-    assert "chosen on validation for 1 % false alarms" in line
-    assert (
-        "calls 6.0 % (95 % interval 3.0 % to 9.0 %) of 168 real frames on test fake, more than it was chosen for"
-        in line
+    assert line.startswith(
+        "At its stored threshold (1 % false alarms on validation) one misses 40.0 % [30.0 %, 50.0 %]"
     )
-    assert "misses 40.0 % (95 % interval 30.0 % to 50.0 %) of 168 fake frames" in line
-    assert "chosen for," not in decide((0.02, 0.0, 0.04), (0.4, 0.3, 0.5))
+    assert "of 168 fake frames on test. It calls 6.0 % [3.0 %, 9.0 %] of 168 real frames fake, more than it was" in line
+    assert "chosen for" not in decide((0.02, 0.0, 0.04), (0.4, 0.3, 0.5))
     assert decide((0.1, 0.0, 0.2), (0.4, 0.3, 0.5), "half", stored=False).startswith("At a probability of one half")
 
 
 def test_zero_observed_errors_are_not_reported_as_an_error_rate_of_zero() -> None:
     line = decide((0.0, 0.0, 0.069), (1.0, 0.931, 1.0))
     assert "calls none of the 168 real frames (up to 6.9 % of others cannot be ruled out)" in line
-    assert "whether this is more or less than 1 % cannot be told" in line
+    assert "inconclusive against 1 %" in line
     assert "fewer than" not in line
-    assert "misses all of the 168 fake frames" in line
+    assert "misses all of the 168 fake frames on test" in line
 
 
 @pytest.mark.parametrize(
@@ -401,7 +413,7 @@ def test_zero_observed_errors_are_not_reported_as_an_error_rate_of_zero() -> Non
             0.061,
             0.43,
             {},
-            "may be read as probabilities, as far as these frames show, where fakes are as",
+            "may be read as probabilities, where fakes are as",
         ),
         (0.064, 0.061, 0.43, {"frame_count": 39}, "39 frames of 42 people are too few to tell"),
         (0.064, 0.061, 0.43, {"people_count": 9}, "336 frames of 9 people are too few to tell"),
@@ -417,14 +429,18 @@ def test_calibration_is_judged_by_what_a_calibrated_model_would_have(
     named = {"": 0.3, "_calibrated": ece, "_expected_calibrated": expected, "_p_value_calibrated": p_value}
     figures = {**model("x").figures, **{f"frame_ece{end}@test": figure(value) for end, value in named.items()}}
     figures |= {f"{name}@test": figure(float(count)) for name, count in changes.items()}
-    (line,) = [line for line in write_verdict(results(model("one", figures=figures))) if "(ECE" in line]
-    assert words in line
-    assert "after the stored temperature; labels drawn from them give ." in line
+    made = results(model("one", figures=figures))
+    (found,) = describe_probabilities(made.models[0], list_sets(made))
+    assert words in found.text
+    assert "after the stored temperature). Labels drawn from them give ." in found.text
+    assert found.limits == ("may be read" not in words and "close to" not in words)
+    assert (found.text in list_limits(made)) == found.limits != (found.text in write_verdict(made))
 
 
 def test_frames_without_a_face_are_counted_with_their_reasons() -> None:
     sets = (data(frames=348, without_decision={"no face": 10, "cannot be read": 2}), data("other"))
-    lines = write_verdict(results(model("one"), data=sets))
+    made = results(model("one"), data=sets)
+    lines = [*list_limits(made), *write_verdict(made)]
     assert (
         "On test 12 of 348 frames (3.4 %) have no decision (no face: 10; cannot be read: 2): they are part of no "
         "metric." in lines
@@ -442,7 +458,8 @@ def write_corruption_sentence(worst: Triple) -> str:
         return CorruptionCurve(name=name, unit="quality", points=tuple(points), area=0.8)
 
     one = model("one", robustness=(curve("blur", (0.89, 0.86, 0.91)), curve("JPEG", worst)))
-    (line,) = [line for line in write_verdict(results(one)) if "corruption" in line]
+    made = results(one)
+    (line,) = [line for line in (*list_limits(made), *write_verdict(made)) if "corruption" in line]
     return line
 
 
@@ -450,7 +467,7 @@ def test_the_worst_corruption_is_named_with_its_severity() -> None:
     assert write_corruption_sentence((0.7, 0.65, 0.75)).startswith(
         "JPEG at quality 30 harms one most of 2 corruptions tried: frame AUC .700"
     )
-    assert write_corruption_sentence((0.88, 0.85, 0.9)).startswith("That any corruption harms one is not shown")
+    assert write_corruption_sentence((0.88, 0.85, 0.9)).startswith("Does any corruption harm one? Inconclusive")
     assert "not shown to be better than chance" in write_corruption_sentence((0.53, 0.48, 0.58))
 
 
@@ -463,7 +480,7 @@ def test_models_without_roles_are_compared_by_name() -> None:
     )
     lines = write_verdict(made)
     assert lines[0].startswith("b separates real from fake better than a on test: difference in frame AUC +.030")
-    assert lines[1].startswith("Which of a and c is better on test cannot be told, the interval covers 0")
+    assert lines[1].startswith("Which of a and c is better on test? Inconclusive: the interval covers 0. ")
 
 
 def test_many_comparisons_bring_a_warning_of_chance() -> None:
@@ -531,9 +548,7 @@ def test_below_the_fewest_people_no_sentence_and_no_headline_claims_anything_and
     made.append(results(alone[0]))
     for one in made:
         headline, *lines = write_headed_verdict(one)
-        claims = [
-            line for line in lines if any(claim in line.replace("whether it is better than", "") for claim in CLAIMS)
-        ]
+        claims = [line for line in lines if any(claim in line for claim in CLAIMS)]
         assert bool(claims) == is_claimed, claims
         assert (f"rests on {groups} people, and a claim needs 10" in headline) == (not is_claimed)
         assert is_claimed or "helped on" not in headline
@@ -561,7 +576,7 @@ def test_printed_ends_lie_on_the_side_that_the_sentence_claims(difference: Tripl
         comparisons=(compare("a", "b", difference), compare("c", "b", other)),
     )
     for line in write_verdict(made)[:2]:
-        found = re.search(r"interval (\S+) to (\S+);", line)
+        found = re.search(r"AUC \S+ \[(\S+), (\S+)\]", line)
         assert found is not None
         low, high = (float(end.replace("−", "-")) for end in found.groups())
         assert (low > 0) == ("better than" in line)

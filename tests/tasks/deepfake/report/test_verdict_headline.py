@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sharpstudent.report.results import MetricValue, Role
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelResult, Results
+from sharpstudent.tasks.deepfake.report.tiles import list_limits
 from sharpstudent.tasks.deepfake.report.verdict import write_headed_verdict, write_verdict
 
 Ends = tuple[float, float, float]
@@ -53,14 +54,14 @@ def compare_stages(other: Role, **differences: Ends) -> str:
 
 def test_each_set_gets_the_word_that_its_interval_allows() -> None:
     sentence = compare_stages("before", blends=(0.1, 0.07, 0.14), swaps=(0.06, -0.02, 0.16))
-    assert sentence == "Stage 2 as a whole helped on blends; on swaps it cannot be told."
+    assert sentence == "Stage 2 as a whole helped on blends, inconclusive on swaps."
     assert compare_stages("control", blends=(-0.1, -0.14, -0.07)) == "Distillation hurt on blends."
     assert (
         compare_stages("control", a=(0.1, 0.05, 0.2), b=(-0.1, -0.2, -0.05))
         == "Distillation helped on a and hurt on b."
     )
     assert compare_stages("before", swaps=(0.0, -0.1, 0.1)) == (
-        "Whether stage 2 as a whole helped cannot be told from this data."
+        "Whether stage 2 as a whole helped is inconclusive on this data."
     )
 
 
@@ -99,5 +100,5 @@ def test_without_metrics_nothing_is_claimed(role: Role) -> None:
 def test_people_too_few_for_any_claim_are_said_to_be_so(people: int, is_warned: bool) -> None:
     model = make_model("M", "model", data=(0.9, 0.8, 0.95))
     counted = model.model_copy(update={"figures": {**model.figures, "people_count@data": MetricValue(value=people)}})
-    warned = [line for line in write_verdict(make_results(counted)) if "a claim needs" in line]
+    warned = [line for line in list_limits(make_results(counted)) if "a claim needs" in line]
     assert warned == ([f"data has only {people} people: a claim needs 10."] * is_warned)

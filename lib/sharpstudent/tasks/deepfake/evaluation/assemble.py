@@ -6,6 +6,7 @@ every model for every frame, so that any other metric can be computed from it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sharpstudent.core.io import write_text_atomically
 from sharpstudent.core.naming import format_csv
 from sharpstudent.evaluation.compare import NON_INFERIORITY, describe_intervals
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
-from sharpstudent.evaluation.renderer import Measurements, Session, say_verdict
+from sharpstudent.evaluation.renderer import Measurements, Session, say_summary
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_less
 from sharpstudent.report.page import FIGURE_FILES, remove_earlier
@@ -48,7 +49,9 @@ from sharpstudent.tasks.deepfake.report.results import (
     ModelResult,
     Results,
 )
+from sharpstudent.tasks.deepfake.report.tiles import build_tiles, list_limits
 from sharpstudent.tasks.deepfake.report.verdict import write_headed_verdict
+from sharpstudent.tasks.deepfake.task import BLEND
 
 
 def collect_frames(evaluation: Evaluation) -> list[ScoredFrames]:
@@ -109,7 +112,13 @@ def assemble(
         bands=list_bands(models, is_guides_data=_is_guides_data(heading.config)) if has_roles else (),
         **vars(heading),
     )
-    return results.model_copy(update={"verdict": write_headed_verdict(results, lighter=find_lighter(results))})
+    assert isinstance(session.request, FaceRequest)
+    first = {
+        "verdict": write_headed_verdict(results, lighter=find_lighter(results)),
+        "tiles": build_tiles(results, frames, rounds=session.request.rounds),
+        "limits": list_limits(results),
+    }
+    return results.model_copy(update=first)
 
 
 def list_sets(evaluation: Evaluation) -> list[FaceSet]:
@@ -161,8 +170,31 @@ def _describe_model(
         cost=measured.costs[number] if is_opened else None,
         robustness=measured.robustness.get(model.name, ()),
         by_group=build_group_errors(frames, read_groups(request)(frames), calibration, rounds=request.rounds),
+        learnt=read_learnt(model.about),
         notes=(without,) if calibration is None and session.run is None else (),
     )
+
+
+_ONLY_BLENDS = re.compile(rf"validation of this run: .* fake \({BLEND}\)")
+
+
+def read_learnt(about: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Read which kinds of fake a model learnt from, from its file's description.
+
+    Checkpoints from before December 2026 do not list them. Where the fakes of such a run's validation data, on which
+    it was calibrated, were self-blends, those of its training data were, too.
+
+    Args:
+        about: The description.
+
+    Returns:
+        The kinds; None where the file does not say it.
+    """
+    named = (about.get("facts") or {}).get("fakes")
+    if isinstance(named, list | tuple):
+        return tuple(map(str, named))
+    fitted_on = (about.get("calibration") or {}).get("fitted_on")
+    return (BLEND,) if _ONLY_BLENDS.fullmatch(str(fitted_on)) else None
 
 
 def find_lighter(results: Results) -> Lighter | None:
@@ -354,7 +386,7 @@ def say_results(session: Session, results: Results, folder: Path) -> None:
         session.say("What the two-stage guide expects, and what was measured here:")
     for band in results.bands:
         session.say(f"  {band.what}: {band.expected}; here {band.measured}")
-    say_verdict(session, results.verdict)
+    say_summary(session, results)
     session.say(
         f"\nThe report: {folder / 'report.html'} (opens in any browser, without a network). Beside it: {RESULTS}, "
         f"{SCORES}, {TABLE}.csv, {CARD}*.md, figures/."

@@ -3,7 +3,8 @@
     ROOT/PERSON/*.jpg, *.mp4                     a subfolder is one person, with all that is below it
     ROOT/*.jpg, *.mp4                            a file on its own is its own person
     ROOT/{real,fake}/..., ROOT/PERSON/{real,fake}/..., ROOT/{train,val,test}/{real,fake}/...
-    TABLE.csv: path[,label][,person][,split]     one line a file; paths are relative to the table
+    TABLE.csv: path[,label][,person][,split][,manipulation]
+                                                 one line a file; paths are relative to the table
 
 Classes, splits and people are read by `structure.read_structure`. Where nothing speaks of classes, all files are taken
 for real ones, and a note says so.
@@ -131,7 +132,7 @@ def _collect(
             people=(place.person,) if place.person else None,
             label=one,
             split=place.split,
-            manipulation="fake" if one else "",
+            manipulation=(item.manipulation or "fake") if one else "",
             film=place.film,
         )
     says_labels = structure.has_classes or label is not None
@@ -191,6 +192,7 @@ PERSON_COLUMNS = frozenset(
     (*("person", "identity", "subject", "subjectid", "personid"), *("actor", "actorid", "speaker", "celebrity"))
 )
 SPLIT_COLUMNS = frozenset(("split",))
+MANIPULATION_COLUMNS = frozenset(("manipulation", "manipulationtype", "method", "fakekind", "kindoffake"))
 # Columns of these names count where all of their values fit.
 MAYBE_LABEL, MAYBE_SPLIT = (
     frozenset(["class", "target", "category", "type", "y"]),
@@ -233,7 +235,7 @@ def find_table(table: Path, label: int | None, *, people: str | None = None, ask
         else:
             is_video = path.name.lower().endswith(VIDEO_SUFFIXES)
             parts = path.relative_to(root).parts
-            said = (reader.read_label(row), reader.read_person(row), reader.read_split(row))
+            said = (reader.read_label(row), reader.read_person(row), reader.read_split(row), reader.read_kind(row))
             items.append(Item(path, parts, is_video, *said))
         seen.add(path)
     _reject_unnamed(table, seen, collector)
@@ -287,6 +289,7 @@ class _TableReader:
         self.path = choose(PATH_COLUMNS, "path")
         self._person, self._split = choose(PERSON_COLUMNS, "person"), choose(SPLIT_COLUMNS, "split")
         self._label = choose(LABEL_COLUMNS | FAKE_COLUMNS | REAL_COLUMNS, "label")
+        self._kind = choose(MANIPULATION_COLUMNS, "manipulation")
         if not self.path:
             got = ", ".join(columns) or "an empty file"
             problems.add(Problem(str(table), "lacks the column path", FORM, got, "call the column of the files path"))
@@ -378,6 +381,10 @@ class _TableReader:
     def read_person(self, row: dict[str, str]) -> str:
         """Return who is seen, "" where no column says it."""
         return row[self._person].strip() if self._person else ""
+
+    def read_kind(self, row: dict[str, str]) -> str:
+        """Return the kind of fake of a line, "" where no column says it."""
+        return row[self._kind].strip() if self._kind and self._kind != self._label else ""
 
     def read_split(self, row: dict[str, str]) -> Split | None:
         """Return the split of a line; None where no column says it, or it is none."""

@@ -66,6 +66,7 @@ class Item:
         label: Real 0, fake 1; None where no table says it.
         person: Who it shows; "" where no table says it.
         split: Its split; None where no table says it.
+        manipulation: The kind of fake; "" where no table says it.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Item:
     label: int | None = None
     person: str = ""
     split: Split | None = None
+    manipulation: str = ""
 
 
 @dataclass(frozen=True)

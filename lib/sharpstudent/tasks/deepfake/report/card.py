@@ -21,6 +21,7 @@ from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import DASH, format_estimate
 from sharpstudent.tasks.deepfake.dataset.manifest import UNSURE
 from sharpstudent.tasks.deepfake.report.decisions import (
+    ModelFinding,
     describe_false_alarms,
     describe_group_errors,
     describe_kinds,
@@ -59,13 +60,16 @@ def render_model_card(
     sets = list_sets(results)
     templates = build_templates(__package__, is_html=False)
     templates.filters |= {"plain": escape_markdown, "code": _show_code, "repr": repr}
-    sentences = {
-        "separation": describe_separation(model, sets),
+    findings: dict[str, list[ModelFinding]] = {
         "decisions": [*describe_false_alarms(model, sets), *describe_probabilities(model, sets)],
         "kinds": describe_kinds(model, sets),
         "robustness": describe_robustness(model),
         "undecided": describe_undecided((model,), sets),
         "by_group": describe_group_errors(model),
+    }
+    sentences = {
+        **{name: [one.text for one in found] for name, found in findings.items()},
+        "separation": describe_separation(model, sets),
         "notes": [*model.notes, *_select_own(results, model), *_list_unsure_labels(results)],
     }
     card: str = templates.get_template("card.md.j2").render(
@@ -227,7 +231,7 @@ def _make_entry(
 def _format_interval(estimate: MetricValue) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
-    return f" (95 % interval {estimate.low:.4f} to {estimate.high:.4f})"
+    return f" [{estimate.low:.4f}, {estimate.high:.4f}]"
 
 
 def _to_slug(name: str) -> str:

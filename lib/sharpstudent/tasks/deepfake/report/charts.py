@@ -51,7 +51,7 @@ class ReportCharts:
     """All charts of a report; no two have the same name.
 
     Attributes:
-        curves: A group for each level and part, frames of all data first.
+        curves: A group for each level and source, frames first.
         robustness: A chart for each corruption; the group may be empty.
         training: The training curves; the group may be empty.
     """
@@ -78,9 +78,10 @@ def build_charts(results: Results) -> ReportCharts:
 
 
 def _list_places(models: Sequence[ModelResult]) -> list[tuple[str, str]]:
-    """List the levels and parts that have drawings: all data before its parts, frames before videos."""
+    """List the levels and parts that have drawings, frames before videos: each of several sources, else all data."""
     met = list(dict.fromkeys((drawing.level, drawing.part) for model in models for drawing in model.drawings))
-    return sorted(met, key=lambda place: (place[1] != "", place[0] != "frame"))
+    by_source = [place for place in met if place[1]]
+    return sorted(by_source or met, key=lambda place: place[0] != "frame")
 
 
 def _build_group(models: Sequence[ModelResult], level: str, part: str, stem: str) -> ChartGroup:

@@ -227,14 +227,12 @@ def _drop_empty(groups: Sequence[Group]) -> tuple[Group, ...]:
 
 
 _COLUMNS = (("frame", "auc"), ("video_mean", "auc"), ("frame", "eer"), ("frame", "tpr_at_fpr_1pct"))
-_MOST_ROWS = 24
 
 
 def build_glance(metrics: AllMetrics) -> TextTable:
-    """Build the first table: all data together, and each source where there are several and not too many."""
+    """Build the first table: each source by itself, and of a single one all data. There is no pool of sources."""
     sources = metrics.list_sources()
-    parts = [""] if len(sources) < 2 or len(sources) * len(metrics.models) > _MOST_ROWS else ["", *sources]
-    parts = [part for part in parts if metrics.list_levels(part)]
+    parts = [part for part in (sources if len(sources) > 1 else [""]) if metrics.list_levels(part)]
     columns = [
         (level, base)
         for level, base in _COLUMNS

@@ -24,9 +24,9 @@ from sharpstudent.report.common_tables import (
     describe_better,
 )
 from sharpstudent.report.page import draw_group, draw_within, render_template, write_files
+from sharpstudent.report.sentences import NO_DIFFERENCE, find_side
 from sharpstudent.report.text import MINUS, capitalize_first, format_count, format_probability, format_value
 from sharpstudent.report.text_table import Cell, Group, Notes, Row, TextTable, build_list, list_heads, text_cell
-from sharpstudent.report.verdict import NO_DIFFERENCE, find_side
 from sharpstudent.tasks.deepfake.report.charts import ReportCharts, build_charts
 from sharpstudent.tasks.deepfake.report.metric_tables import (
     AllMetrics,
@@ -199,7 +199,7 @@ class SourceTables:
 
     Attributes:
         name: The name of the source.
-        tables: The tables over all its fakes; empty where there is one source only.
+        tables: The tables over all its fakes.
         kinds: The tables by kind of fake.
     """
 
@@ -245,12 +245,11 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
     Raises:
         ValueError: As in `build_mistakes`.
     """
-    whole = _list_whole(results)
+    by_set = _list_by_set(results)
     metrics = collect_metrics(results.models)
     mistakes = build_mistakes(results.mistakes, pictures)
     parts = {
-        "comparisons": build_comparisons([one for one in results.comparisons if one.figure in whole]),
-        "comparisons_of_parts": build_comparisons([one for one in results.comparisons if one.figure not in whole]),
+        "comparisons": build_comparisons([one for one in results.comparisons if one.figure in by_set]),
         "costs": build_costs(results.models, unit="picture", link="word-macs"),
         "bands": build_bands(results.bands),
         "temperatures": build_temperatures(results.models),
@@ -266,7 +265,6 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
         "unit": "picture",
         "glance": build_glance(metrics),
         "least": format_value(find_scale(metrics), "share").rstrip("0"),
-        "tables": [build_metric_tables(metrics, level, "") for level in metrics.list_levels("")],
         "sources": _list_sources(metrics),
         "by_group": build_group_tables(results.models),
         "curves": draw_within(charts.curves),
@@ -280,20 +278,26 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
     return render_template("report.html.j2", results, results.models, package=__package__, parts=parts)
 
 
-def _list_whole(results: Results) -> set[str]:
-    """Names of the metrics that were compared on all data; where there are none, those of sources."""
+def _list_by_set(results: Results) -> set[str]:
+    """Names of the metrics that were compared on each set; of a single set those on all data. No pool of sets."""
     names = {one.figure for one in results.comparisons}
-    return {name for name in names if not split_name(name).suffix} or names
+    return {name for name in names if split_name(name).suffix} or names
 
 
 def _list_sources(metrics: AllMetrics) -> list[SourceTables]:
-    sources = metrics.list_sources()
+    """List the tables of each source; those of all data where metrics name no source."""
     found: list[SourceTables] = []
-    for source in sources:
-        levels = [level for level in SOURCE_LEVELS if level in metrics.list_levels(source)]
-        tables = [build_metric_tables(metrics, level, source) for level in levels] if len(sources) > 1 else []
-        kinds = [build_kinds_table(metrics, source, level, KIND_METRICS) for level in SOURCE_LEVELS]
+    sources = metrics.list_sources()
+    for source in sources or [""]:
+        levels = metrics.list_levels(source)
+        if len(sources) < 2:  # then all data are this source, and have every rule for videos
+            levels = metrics.list_levels("") or levels
+        else:
+            levels = [level for level in SOURCE_LEVELS if level in levels]
+        suffix = "" if len(sources) < 2 and metrics.list_levels("") else source
+        tables = tuple(build_metric_tables(metrics, level, suffix) for level in levels)
+        kinds = tuple(build_kinds_table(metrics, source, level, KIND_METRICS) for level in SOURCE_LEVELS if source)
         filled = tuple(table for table in kinds if table)
         if tables or filled:
-            found.append(SourceTables(describe_part(source), tuple(tables), filled))
+            found.append(SourceTables(describe_part(source), tables, filled))
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sharpstudent.core.errors import format_count_of
 from sharpstudent.core.naming import clean_name
 from sharpstudent.report.results import MetricValue
-from sharpstudent.report.verdict import describe_estimate, turn_pair
+from sharpstudent.report.sentences import describe_estimate, turn_pair
 from sharpstudent.tasks.deepfake.report.results import ComparisonResult, DataResult, ModelResult, Results
 
 CHANCE = 0.5  # AUC
@@ -15,7 +15,7 @@ GROUP = "person"  # what intervals are over
 
 
 def describe_auc(estimate: MetricValue, *more: str) -> str:
-    """Format an AUC with its interval: `.902 (95 % interval .880 to .927; 336 frames of 42 people)`.
+    """Format an AUC with its interval: `.902 [.880, .927] (336 frames of 42 people)`.
 
     Args:
         estimate: The AUC.

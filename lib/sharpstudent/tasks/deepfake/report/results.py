@@ -231,6 +231,7 @@ class ModelResult(ModelBase):
         cost: The cost of one picture; null where it was not measured.
         robustness: A curve for each corruption.
         by_group: Errors by the columns that the user named with --by; empty where none was named.
+        learnt: The kinds of fake in its training data; null where its file does not say.
         notes: What to keep in mind.
     """
 
@@ -240,6 +241,7 @@ class ModelResult(ModelBase):
     calibration: CalibrationResult | None = None
     robustness: tuple[CorruptionCurve, ...] = ()
     by_group: tuple[GroupErrors, ...] = ()
+    learnt: tuple[str, ...] | None = None
 
 
 class DataResult(SetBase):
@@ -337,6 +339,8 @@ class Results(ResultsBase):
         made_at: The time in ISO 8601, UTC.
         command: The command line.
         verdict: Plain sentences, the most important first.
+        tiles: The three answers that the report begins with.
+        limits: What limits the models, a sentence each.
         protocol: How it was done, by aspect (`samples`, `intervals`, `selection`, ...).
         data: The data sets.
         models: The models.

@@ -8,34 +8,33 @@ from __future__ import annotations
 
 from itertools import combinations, product
 
-from sharpstudent.core.errors import format_count_of
 from sharpstudent.core.naming import clean_name
-from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.models.widths import Lighter
 from sharpstudent.report.results import Role
-from sharpstudent.report.text import lower_first
-from sharpstudent.report.verdict import (
+from sharpstudent.report.sentences import (
     NO_DIFFERENCE,
     describe_as_good,
-    describe_costs,
     describe_difference,
     describe_few,
     describe_seeds,
     describe_share,
     explain_open,
+    find_main,
     find_role,
     find_side,
     is_of_few,
     join,
 )
+from sharpstudent.report.text import capitalize_first, lower_first
+from sharpstudent.report.verdict import describe_costs
 from sharpstudent.tasks.deepfake.report.decisions import (
-    describe_false_alarms,
     describe_group_errors,
     describe_kinds,
     describe_probabilities,
     describe_robustness,
     describe_separation,
     describe_undecided,
+    select,
 )
 from sharpstudent.tasks.deepfake.report.report_sets import (
     CHANCE,
@@ -49,13 +48,11 @@ from sharpstudent.tasks.deepfake.report.results import ComparisonResult, ModelRe
 
 
 def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
-    """Write the verdict, without markup, one or two sentences a line.
+    """Write the verdict, without markup, one to three sentences a line.
 
     With roles it says whether distillation helped, what the models cost, and how far the student is from the teacher.
-    Without roles it compares each pair of models. Then it describes the distilled student and each model without a role
-    (all models where there is none of these): how well it separates, its hardest kind of fake, its worst corruption,
-    its false alarms, and whether its probabilities can be trusted. Then it says how well the other models separate, and
-    last which frames have no decision.
+    Without roles it compares each pair of models. Then it says how well each model separates, the one that the report
+    is about first, and what was found of that one. What limits it stands elsewhere (report/summary.py).
 
     Args:
         results: The results of the evaluation; their own `verdict` is not read.
@@ -67,19 +64,19 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
     """
     if not results.models:
         return ("No model was evaluated.",)
-    sets = list_sets(results)
-    few, gain = _warn_of_few(results, sets), describe_gain(results, sets)
+    sets, main = list_sets(results), find_main(results.models)
     costs = describe_costs(results.models, unit="picture", lighter=lighter, describe_inputs=_describe_sizes)
-    compared = [*gain, *(few if gain else [])]
-    compared += [*costs, *describe_teacher_gap(results, sets)]
-    compared += describe_pairs(results, sets)
-    main = _choose_main(results)
+    lines = [
+        *describe_gain(results, sets),
+        *costs,
+        *describe_teacher_gap(results, sets),
+        *describe_pairs(results, sets),
+    ]
     others = [model for model in results.models if model not in main]
-    lines = compared + [line for model in main for line in describe_separation(model, sets)]
-    lines += [] if gain else few
+    lines += [line for model in main for line in describe_separation(model, sets)]
     lines += [line for model in main for line in _describe_model(model, sets)]
     lines += [line for model in others for line in describe_separation(model, sets)]
-    return (*lines, *describe_undecided(results.models, sets))
+    return (*lines, *select(describe_undecided(results.models, sets), limits=False))
 
 
 def write_headed_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[str, ...]:
@@ -95,30 +92,11 @@ def write_headed_verdict(results: Results, *, lighter: Lighter | None = None) ->
     return (write_headline(results, list_sets(results)), *write_verdict(results, lighter=lighter))
 
 
-def _choose_main(results: Results) -> list[ModelResult]:
-    chosen = find_role(results.models, "distilled") + find_role(results.models, "model")
-    return chosen or list(results.models)
-
-
 def _describe_model(model: ModelResult, sets: list[ReportSet]) -> list[str]:
-    independent = exclude_validation(sets)
-    return [
-        *describe_kinds(model, sets),
-        *describe_robustness(model),
-        *describe_false_alarms(model, independent),
-        *describe_probabilities(model, independent),
-        *describe_group_errors(model),
-    ]
-
-
-def _warn_of_few(results: Results, sets: list[ReportSet]) -> list[str]:
-    """Say which sets have too few people for any claim (metrics/intervals.py)."""
-    counts = {dataset.title: dataset.count(results.models[0], "people_count") for dataset in sets}
-    few = {title: count for title, count in counts.items() if count is not None and count < FEWEST_GROUPS}
-    return [
-        f"{title} has only {format_count_of(count, 'person')}: a claim needs {FEWEST_GROUPS}."
-        for title, count in few.items()
-    ]
+    """Write what was found of a model and does not limit it."""
+    findings = [*describe_kinds(model, sets), *describe_robustness(model)]
+    findings += [*describe_probabilities(model, exclude_validation(sets)), *describe_group_errors(model)]
+    return select(findings, limits=False)
 
 
 def _describe_sizes(one: ModelResult, other: ModelResult) -> str:
@@ -131,14 +109,14 @@ MANY = 5  # from this many comparisons on, a sentence warns of differences by ch
 # model was trained.
 _AGAINST: dict[Role, tuple[str, str]] = {
     "control": ("Distillation", "took as many further steps with hard labels"),
-    "before": ("Stage 2 as a whole", "has taken fewer steps"),
+    "before": ("Stage 2 as a whole", "took fewer steps"),
 }
 _VIDEO_WORDS = {
     "above": "above 0",
     "below": "below 0",
-    "open": "which cannot be distinguished from 0",
-    "few": "from which nothing is claimed",
-    "unknown": "without an interval",
+    "open": "inconclusive",
+    "few": "inconclusive",
+    "unknown": "inconclusive",
 }
 
 
@@ -157,22 +135,21 @@ def describe_gain(results: Results, sets: list[ReportSet]) -> list[str]:
     for student in find_role(results.models, "distilled"):
         if not controls and not befores:
             lines.append(
-                f"Whether distillation is worth anything for {clean_name(student.name)} cannot be told: neither the "
-                "student before stage 2 nor a control was evaluated beside it."
+                f"Is distillation worth anything for {clean_name(student.name)}? Inconclusive: neither the student "
+                "before stage 2 nor a control was evaluated beside it."
             )
             continue
         for dataset in exclude_validation(sets):
             for role, (subject, which) in _AGAINST.items():
                 for other in find_role(results.models, role):
-                    who = f"{clean_name(student.name)} minus {clean_name(other.name)}, which {which}"
-                    lines.append(_describe_help(subject, who, results, student, other, dataset))
+                    lines.append(_describe_help(subject, which, results, student, other, dataset))
         if not controls:
             lines.append(
-                "How much of that is due to the teacher cannot be told, because stage 2 also trained longer: a control "
-                "with hard labels for as many further steps would show it."
+                "How much of that is due to the teacher is inconclusive, because stage 2 also trained longer. A "
+                "control with hard labels for as many further steps would show it."
             )
-    if lines and any(model.role in ("control", "before") for model in results.models):
-        lines.append(describe_seeds(results.comparisons))
+    if lines and (seeds := describe_seeds(results.comparisons)):
+        lines.append(seeds)
     return lines
 
 
@@ -216,47 +193,46 @@ def describe_pairs(results: Results, sets: list[ReportSet]) -> list[str]:
             f"These are {len(lines)} comparisons: of those where nothing differs, about one in twenty leaves 0 out of "
             "its interval by chance alone."
         )
-    if lines and not any(model.role == "distilled" for model in results.models):
-        lines.append(describe_seeds(results.comparisons))
     return lines
 
 
-def _describe_help(subject: str, who: str, results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet) -> str:
+def _describe_help(
+    subject: str, which: str, results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet
+) -> str:
     found, question = find_comparison(results, a, b, FRAME_AUC, dataset), lower_first(subject)
+    asked = f"Did {question} help on {_name_set(dataset)}? Inconclusive"
     if found is None:
-        return (
-            f"Did {question} help on {_name_set(dataset)}? This cannot be told: {clean_name(a.name)} and "
-            f"{clean_name(b.name)} were not compared on the same samples."
-        )
-    details = f"frame AUC of {who}: {describe_difference(found.difference, dataset.describe_size(a))}"
-    video = _describe_video(results, a, b, dataset)
-    side = find_side(found.difference, NO_DIFFERENCE)
+        return f"{asked}: {clean_name(a.name)} and {clean_name(b.name)} were not compared on the same samples."
+    difference = describe_difference(found.difference, dataset.describe_size(a))
+    details = f"frame AUC {difference} against {clean_name(b.name)}, which {which}"
+    video, side = _describe_video(results, a, b, dataset), find_side(found.difference, NO_DIFFERENCE)
     if side in ("above", "below"):
-        return f"{subject} {'helped' if side == 'above' else 'hurt'} on {_name_set(dataset)}: {details}{video}."
-    why = explain_open(found.difference, "0", GROUP)
+        return f"{subject} {'helped' if side == 'above' else 'hurt'} on {_name_set(dataset)}: {details}.{video}"
     good = describe_as_good(found, (clean_name(a.name), clean_name(b.name)))
-    return f"Did {question} help on {_name_set(dataset)}? This cannot be told, {why}: {details}{good}{video}."
+    why = explain_open(found.difference, "0", GROUP)
+    return f"{asked}: {why}. {capitalize_first(details)}{good}.{video}"
+
+
+_GAPS = {"above": "The student is ahead of its teacher", "below": "The student is behind its teacher"}
 
 
 def _describe_gap(
     results: Results, student: ModelResult, teacher: ModelResult, dataset: ReportSet, found: ComparisonResult
 ) -> str:
-    pair = f"{clean_name(student.name)} minus {clean_name(teacher.name)}"
-    details = f"frame AUC of {pair}: {describe_difference(found.difference, dataset.describe_size(student))}"
-    words = {
-        "above": "The student is ahead of its teacher",
-        "below": "The student is behind its teacher",
-        "open": "Student and teacher cannot be told apart",
-        "few": f"How far the student is from its teacher cannot be told, {explain_open(found.difference, '0', GROUP)}:",
-        "unknown": "How far the student is from its teacher cannot be told, there is no interval",
-    }
-    limit = ""
-    if (side := find_side(found.difference, NO_DIFFERENCE)) == "open":
-        limit = ", which is not to say that they are equal"
-    where = _name_set(dataset)
-    good = describe_as_good(found, ("the student", "its teacher")) if side == "open" else ""
-    text = f"{words[side]} on {where}{limit}: {details}{good}{_describe_video(results, student, teacher, dataset)}."
-    return f"{text} They call {describe_share(found.agreement)} of the frames alike, at a probability of one half."
+    side, where = find_side(found.difference, NO_DIFFERENCE), _name_set(dataset)
+    details = f"frame AUC {describe_difference(found.difference, dataset.describe_size(student))}"
+    if several := len(find_role(results.models, "teacher")) > 1:
+        details += f" against {clean_name(teacher.name)}"
+    if side in _GAPS:
+        text = f"{_GAPS[side]} on {where}: {details}."
+    else:
+        why = explain_open(found.difference, "0", GROUP)
+        equal = ", which is not to say that they are equal" if side == "open" else ""
+        good = describe_as_good(found, ("the student", "its teacher")) if side == "open" else ""
+        start = f"Is the student{' or that teacher' if several else ' or its teacher'} better on {where}?"
+        text = f"{start} Inconclusive: {why}{equal}. {capitalize_first(details)}{good}."
+    agreement = f"They call {describe_share(found.agreement)} of the frames alike, at a probability of one half."
+    return f"{text}{_describe_video(results, student, teacher, dataset)} {agreement}"
 
 
 def _describe_pair(
@@ -269,24 +245,25 @@ def _describe_pair(
         assert turned is not None
         found = turned
     details = f"difference in frame AUC {describe_difference(found.difference, dataset.describe_size(a))}"
-    video = _describe_video(results, a, b, dataset)
     names, where = (clean_name(a.name), clean_name(b.name)), _name_set(dataset)
     if side in ("above", "below"):
-        text = f"{names[0]} separates real from fake better than {names[1]} on {where}: {details}{video}."
+        text = f"{names[0]} separates real from fake better than {names[1]} on {where}: {details}."
     else:
         why, good = explain_open(found.difference, "0", GROUP), describe_as_good(found, names)
-        text = f"Which of {names[0]} and {names[1]} is better on {where} cannot be told, {why}: {details}{good}{video}."
-    return f"{text} They call {describe_share(found.agreement)} of the frames alike."
+        start = f"Which of {names[0]} and {names[1]} is better on {where}? Inconclusive: {why}."
+        text = f"{start} {capitalize_first(details)}{good}."
+    video = _describe_video(results, a, b, dataset)
+    return f"{text}{video} They call {describe_share(found.agreement)} of the frames alike."
 
 
 def _describe_video(results: Results, a: ModelResult, b: ModelResult, dataset: ReportSet) -> str:
+    """Write a sentence on videos, with a space before it; "" where there are none."""
     found = find_comparison(results, a, b, VIDEO_AUC, dataset)
     if found is None or not dataset.has_videos(a):
         return ""
     side = find_side(found.difference, NO_DIFFERENCE)
-    return (
-        f"; by video {describe_difference(found.difference, dataset.describe_size(a, 'video'))}, {_VIDEO_WORDS[side]}"
-    )
+    size = dataset.describe_size(a, "video")
+    return f" By video {describe_difference(found.difference, size)}, {_VIDEO_WORDS[side]}."
 
 
 def _name_set(dataset: ReportSet) -> str:
@@ -323,10 +300,10 @@ def _headline_gain(subject: str, results: Results, a: ModelResult, b: ModelResul
         why = "" if found is None or side != "few" else f" ({describe_few(found.difference, GROUP)})"
         words[{"above": "helped", "below": "hurt"}.get(side, "open")].append(f"{dataset.title}{why}")
     parts = [f"{word} on {join(words[word])}" for word in ("helped", "hurt") if words[word]]
-    left = f"; on {join(words['open'])} it cannot be told" if words["open"] else ""
+    left = f", inconclusive on {join(words['open'])}" if words["open"] else ""
     if not parts:
         few = f": {join(words['open'])}" if any(" (it rests on " in title for title in words["open"]) else ""
-        return f"Whether {lower_first(subject)} helped cannot be told from this data{few}."
+        return f"Whether {lower_first(subject)} helped is inconclusive on this data{few}."
     return f"{subject} {' and '.join(parts)}{left}."
 
 

@@ -92,12 +92,14 @@ class FaceSplits:
         validation: Validation faces.
         notes: Lines that say what was taken and what was left out.
         depends_on: Files that decide what the faces are, beside the pictures themselves.
+        kinds: The kinds of labelled fakes in training, by name; none where fakes are made by blending.
     """
 
     train: Sequence[Face]
     validation: Sequence[Face]
     notes: tuple[str, ...]
     depends_on: tuple[Path, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str]) -> None:

@@ -85,7 +85,10 @@ def find_faces(
     line = f"training: {_count(train)}; validation: {_count(validation)}; split by {held_out}"
     not_opened = [f"test: {_count(test)}, not opened"] if test else []
     notes = (line, *not_opened, *found.notes, *found.describe_rejected())
-    return FaceSplits(tuple(train), tuple(validation), notes)
+    kinds = {
+        clip.manipulation for (clip, _), split in zip(pictures, splits, strict=True) if split == "train" and clip.label
+    }
+    return FaceSplits(tuple(train), tuple(validation), notes, kinds=tuple(sorted(kinds)))
 
 
 def _to_face(clip: RawClip, file: Path, root: Path) -> Face:

@@ -51,6 +51,7 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
             shared = _find_shared(manifest, name, *rows.values())
             check_disjoint(manifest.path, shared, shared)
     chosen = {split: _choose_real(labels, found) if fakes == "blend" else found for split, found in rows.items()}
+    kinds = () if fakes == "blend" else _list_kinds(manifest, labels, rows["train"])
     notes = (
         str(manifest.path),
         *manifest.notes,
@@ -59,7 +60,7 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
     manifest.release()
     pa.default_memory_pool().release_unused()  # or each forked loader process would hold it, too
     train, validation = (ManifestFaces(manifest, found) for found in chosen.values())
-    return FaceSplits(train, validation, notes, depends_on=(manifest.path,))
+    return FaceSplits(train, validation, notes, depends_on=(manifest.path,), kinds=kinds)
 
 
 def open_manifest(root: Path) -> Manifest:
@@ -172,6 +173,14 @@ def read_labels(manifest: Manifest) -> NDArray[np.int8]:
 def _choose_real(labels: NDArray[np.int8], rows: range) -> range | NDArray[np.int32]:
     real = np.flatnonzero(labels[rows.start : rows.stop] == 0)
     return rows if len(real) == len(rows) else (real + rows.start).astype(np.int32)
+
+
+def _list_kinds(manifest: Manifest, labels: NDArray[np.int8], rows: range) -> tuple[str, ...]:
+    """List the kinds of fake in a range of rows."""
+    is_fake = pa.array(labels[rows.start : rows.stop] == 1)
+    return tuple(
+        sorted(pc.call_function("unique", [_slice(manifest, "manipulation", rows).filter(is_fake)]).to_pylist())
+    )
 
 
 def _find_shared(manifest: Manifest, name: str, train: range, validation: range) -> list[str]:
