@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,3 +82,27 @@ def clean_imports(request: pytest.FixtureRequest) -> Generator[None]:
     sys.path[:] = path
     for task in request.module.TASKS:
         sys.modules.pop(task.name, None)
+
+
+@pytest.fixture(scope="session")
+def drawn_sheets() -> dict[object, bytes]:
+    """Sheets of charts as they were drawn, by what their charts have columns of, and whether for one epoch or more."""
+    return {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _curves_of_a_kind_are_drawn_once(drawn_sheets: dict[object, bytes]) -> Generator[None]:
+    """Drawing logs/curves.png anew after every epoch takes two thirds of the time of a tiny run in this process."""
+    from sharpstudent.report import curves
+
+    render = curves.render_sheet
+
+    def render_once(charts: Sequence[Any], title: str = "") -> bytes:
+        kind = tuple((chart.columns, len(chart.rows) > 1) for chart in charts)
+        if kind not in drawn_sheets:
+            drawn_sheets[kind] = render(charts, title)
+        return drawn_sheets[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "render_sheet", render_once)
+        yield

@@ -11,7 +11,6 @@ is begun, until KILLS processes have been killed. Prints one JSON object.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -30,17 +29,9 @@ WAYS = ("clock", "save", "save", "passes")  # half of the kills fall inside a sa
 
 
 def main(folder: Path, kills: int, seed: int, workers: int) -> None:
-    import torch
+    from workplace import prepare_forks
 
-    for name in (
-        "matplotlib.backends.backend_agg",
-        "sharpstudent.train.finish",
-        "sharpstudent.models.build",
-        "sharpstudent.train.build",
-    ):
-        importlib.import_module(name)
-    importlib.import_module("sharpstudent.tasks.deepfake.task")
-    torch.set_num_threads(1)
+    prepare_forks()
     os.chdir(folder)
     draw = random.Random(seed)
     started = time.monotonic()

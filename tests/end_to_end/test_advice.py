@@ -7,12 +7,14 @@ by its script in a whole command; what leads from one command to the next is pas
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ from sharpstudent.tasks.deepfake.sources.face import HEIF_PACKAGE
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
 
 CONFIG = "configs/tiny.json"
-FOUND = list_advised()
 
 # Option of a training script, as messages advise it -> the words with which it is tried.
 TRAINING: dict[str, str] = {
@@ -159,9 +160,10 @@ TABLES: tuple[Any, ...] = (TRAINING, EVALUATION, PREPARATION, PASTED, HERE, NO_A
 
 def test_every_command_and_option_that_a_message_advises_has_a_test() -> None:
     known = {advised for table in TABLES for advised in table}
-    new = {advised: places for advised, places in FOUND.items() if advised not in known}
+    found = list_advised()
+    new = {advised: places for advised, places in found.items() if advised not in known}
     assert not new, "messages advise this without a test: " + str(new)
-    assert not known - set(FOUND), f"no message advises this any more: {sorted(known - set(FOUND))}"
+    assert not known - set(found), f"no message advises this any more: {sorted(known - set(found))}"
 
 
 def test_the_tests_that_paste_advice_are_there() -> None:
@@ -265,12 +267,20 @@ def test_the_end_of_a_preparation_names_two_commands_that_are_accepted(
 # --- Commands that `core.arguments` writes, as they work from the current folder -------------------------------------
 
 
+@functools.cache
+def list_calls() -> dict[str, set[Any]]:
+    """The functions that the package calls by their names -> the constants with which it does, as first arguments."""
+    found = defaultdict[str, set[Any]](set)
+    for file in (ROOT / "lib").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                found[node.func.id] |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+    return found
+
+
 def find_calls(function: str) -> set[str]:
     """The texts with which the package calls a function."""
-    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in sorted((ROOT / "lib").rglob("*.py"))]
-    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == function]
-    return {call.args[0].value for call in named if isinstance(call.args[0], ast.Constant)}  # type: ignore[misc]
+    return list_calls()[function]
 
 
 @pytest.fixture(params=["in the repository", "elsewhere"])

@@ -38,7 +38,7 @@ def assert_refused(ended: Ended, *words: str) -> None:
 
 @BOTH
 def test_a_missing_config_is_named_with_those_that_exist(workplace: Workplace, script: str) -> None:
-    assert_refused(workplace.run(script, "configs/nope.json", "-n", "x"), "configs/nope.json", SHIPPED)
+    assert_refused(workplace.call(script, "configs/nope.json", "-n", "x"), "configs/nope.json", SHIPPED)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_a_missing_config_is_named_with_those_that_exist(workplace: Workplace, s
 )
 def test_an_invalid_config_is_refused_with_the_remedy(workplace: Workplace, text: str, words: tuple[str, ...]) -> None:
     (workplace / "configs/mine.json").write_text(text)
-    assert_refused(workplace.run(STAGE_2, "configs/mine.json", "-n", "x"), *words)
+    assert_refused(workplace.call(STAGE_2, "configs/mine.json", "-n", "x"), *words)
     assert not (workplace / "output").exists()
 
 
 def test_a_bare_alpha_is_refused_on_the_command_line_too(workplace: Workplace) -> None:
-    assert_refused(workplace.run(STAGE_2, SHIPPED, "-n", "x", "--set", "alpha=0.7"), "HARD", "TEACHER")
+    assert_refused(workplace.call(STAGE_2, SHIPPED, "-n", "x", "--set", "alpha=0.7"), "HARD", "TEACHER")
 
 
 @BOTH
@@ -82,7 +82,7 @@ def test_print_config_opens_neither_data_nor_weights(workplace: Workplace, scrip
     ):
         (workplace / name).parent.mkdir(parents=True)
         os.mkfifo(workplace / name)  # whoever opens one of these waits for ever
-    ended = workplace.run(script, SHIPPED, "--print-config", timeout=20)
+    ended = workplace.run(script, SHIPPED, "--print-config")
     assert ended.code == 0, ended.err
     assert ('"teachers": []' in ended.out) == (script == STAGE_1)
     assert ("| 16-20 | 0.65" in ended.out) == (script == STAGE_2)
@@ -117,7 +117,7 @@ def test_stage_2_before_stage_1_is_refused_and_lists_what_is_there(tiny: Workpla
 
 
 def test_resuming_an_unknown_run_lists_the_existing_runs(tiny: Workplace) -> None:
-    assert_refused(tiny.run(STAGE_1, "--resume", "first"), "--resume first", "no run in output")
+    assert_refused(tiny.call(STAGE_1, "--resume", "first"), "--resume first", "no run in output")
 
 
 # Teacher files.

@@ -182,6 +182,7 @@ def test_a_model_outside_of_a_run_has_the_keys_of_the_users_config(runs: Runs) -
     assert by_hand["models"][0]["metrics"] == own["models"][0]["metrics"]
 
 
+@pytest.mark.parametrize("runs", TASKS[:1], indirect=True, ids=lambda task: task.name)
 def test_charts_of_an_earlier_evaluation_are_removed(runs: Runs) -> None:
     words = (EVALUATE, runs.name("second"), "--task", runs.task.reference, "--data", "test", *FAST, "--out", "twice")
     check(runs.place.call(*words))

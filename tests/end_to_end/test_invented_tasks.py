@@ -39,6 +39,7 @@ class Invented:
     output: str = "logits"
 
 
+QUIET = ("--set", "report=false")  # test_invented_evaluation.py looks at the reports that such runs end with
 ALONE = '[{"term": "hard", "weight": 0.5}]'
 TASKS = (
     Invented("digits", "digits:DigitsTask", "wide", ALONE, least=0.4),
@@ -85,10 +86,10 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A teacher, a student of stage 1, and that student after stage 2 with its teacher and without."""
     task: Invented = request.param
     place, config = make_place(tmp_path_factory.mktemp(task.name) / "place", task), f"{task.name}.json"
-    call(place, STAGE_1, config, "-n", "teacher", "--set", f"student={task.teacher}")
-    call(place, STAGE_1, config, "-n", "first")
-    call(place, STAGE_2, config, "-n", "second")
-    call(place, STAGE_2, config, "-n", "alone", "--set", f"stage2.terms={task.alone}")
+    call(place, STAGE_1, config, "-n", "teacher", *QUIET, "--set", f"student={task.teacher}")
+    call(place, STAGE_1, config, "-n", "first", *QUIET)
+    call(place, STAGE_2, config, "-n", "second", *QUIET)
+    call(place, STAGE_2, config, "-n", "alone", *QUIET, "--set", f"stage2.terms={task.alone}")
     return Trained(task, place)
 
 
@@ -204,7 +205,7 @@ def test_stage_2_terminated_and_resumed_ends_bit_for_bit_like_an_uninterrupted_r
         shutil.copytree(trained.run(name), place / "output" / trained.run(name).name)
     with monkeypatch.context() as patch:
         make_signal(patch, signal.SIGTERM, at_step=13)
-        assert place.call(STAGE_2, f"{task.name}.json", "-n", "second").code == 143
+        assert place.call(STAGE_2, f"{task.name}.json", "-n", "second", *QUIET).code == 143
     run = place.find_run("second")
     assert read_train_state(run) in [(1, 13), (2, 3)]  # of ten steps an epoch, or more
     call(place, STAGE_2, "--resume", "second", "--task", task.reference)
@@ -225,7 +226,7 @@ def test_a_run_of_an_unregistered_task_is_resumed_only_with_its_class_named(trai
 def test_a_killed_run_resumes_from_its_last_save_in_another_process(tmp_path: Path) -> None:
     task = TASKS[0]
     quiet = make_place(tmp_path / "quiet", task)
-    often = ("--set", "save_every_steps=4", "--set", "epoch=2", "--set", "data.share=0.5")
+    often = (*QUIET, "--set", "save_every_steps=4", "--set", "epoch=2", "--set", "data.share=0.5")
     call(quiet, STAGE_1, f"{task.name}.json", "-n", "first", *often)
     place = make_place(tmp_path / "place", task)
     process = place.start(STAGE_1, f"{task.name}.json", "-n", "first", *often)

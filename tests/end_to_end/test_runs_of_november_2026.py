@@ -72,7 +72,7 @@ def _one_thread() -> None:
 def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Ended]:
     """The unfinished run, gone on with to its end; read only."""
     place = make_place(tmp_path_factory.mktemp("november"))
-    return place, place.run(STAGE_2, "--resume", "second")
+    return place, place.call(STAGE_2, "--resume", "second")
 
 
 def find(place: Workplace, name: str) -> str:
@@ -198,7 +198,7 @@ def test_stage_2_starts_from_the_student_of_november_and_takes_the_same_steps(
 
 
 def test_an_evaluation_of_a_checkpoint_of_november_finds_what_it_found_then(place: Workplace) -> None:
-    ended = place.run(EVALUATE, find(place, "second"), "--out", "evaluated", *JUDGING)
+    ended = place.call(EVALUATE, find(place, "second"), "--out", "evaluated", *JUDGING)
     assert ended.code == 0, ended.out + ended.err
     new, old = (json.loads((folder / "evaluated/results.json").read_text()) for folder in (place.folder, FIXTURE))
     assert new["schema"] == old["schema"]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import ENVIRONMENT, STAGE_1, STAGE_2, TINY, Workplace, wait_for
+from workplace import ENVIRONMENT, STAGE_1, STAGE_2, TINY, Workplace, prepare_forks, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "configs/tiny.json"
@@ -112,18 +112,7 @@ def launch(place: Workplace, point: KillPoint | None) -> tuple[bool, list[str]]:
 
 
 def main(quiet: Path, interrupted: Path) -> None:
-    import torch
-
-    # Loaded once, for every fork; loading trains nothing and starts no thread that a fork would lose.
-    for name in (
-        "matplotlib.backends.backend_agg",
-        "sharpstudent.train.finish",
-        "sharpstudent.models.build",
-        "sharpstudent.optim.build",
-    ):
-        importlib.import_module(name)
-    importlib.import_module("sharpstudent.tasks.deepfake.task")
-    torch.set_num_threads(1)
+    prepare_forks()
     print(
         json.dumps(
             {"quiet": run_to_the_end(quiet, []), "interrupted": run_to_the_end(interrupted, list(KILL_POINTS.values()))}

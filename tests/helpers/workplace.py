@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import io
 import os
@@ -124,6 +125,41 @@ def note_passes(patch: pytest.MonkeyPatch) -> list[int]:
 
     patch.setattr(validate, "compute_tables", note_and_compute)
     return passes
+
+
+# What a run loads while it runs: together it takes longer to load than to train a tiny model.
+RUN_MODULES = (
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "scipy.optimize",
+    "sklearn.metrics",
+    "tensorboard.compat.proto.event_pb2",
+    "tensorboard.summary.writer.record_writer",
+    "sharpstudent.models.build",
+    "sharpstudent.optim.build",
+    "sharpstudent.tasks.deepfake.evaluation.calibration",
+    "sharpstudent.tasks.deepfake.evaluation.renderer",
+    "sharpstudent.tasks.deepfake.samples",
+    "sharpstudent.tasks.deepfake.sources.labelled",
+    "sharpstudent.tasks.deepfake.task",
+    "sharpstudent.train.build",
+    "sharpstudent.train.finish",
+    "sharpstudent.train.trainer",
+)
+
+
+def prepare_forks() -> None:
+    """Load all that a run loads, so that a fork of this process has it; this trains nothing and starts no thread that a
+    fork would lose. Nothing is drawn in logs/curves.png, which would take most of a fork's time.
+    """
+    import torch
+    from sharpstudent.report import curves
+
+    for name in RUN_MODULES:
+        importlib.import_module(name)
+    torch.set_num_threads(1)
+    curves.render_sheet = lambda *_: b""
+    gc.freeze()  # or each fork's first collection would copy all of it
 
 
 def wait_for(found: Callable[[], bool], process: subprocess.Popen[str], *, seconds: float = 60) -> None:
