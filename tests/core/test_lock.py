@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -78,9 +77,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed_though_a_child_of
         assert "wait until it has ended, or stop it" in text
         holder.kill()
         holder.wait()
-        started = time.monotonic()
         take_once(tmp_path)
-        assert time.monotonic() - started < 0.5
         os.kill(child, 0)  # it lives: a lock that forks inherit would still be held
     finally:
         holder.kill()

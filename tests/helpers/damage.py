@@ -80,14 +80,14 @@ def without_permission(path: Path) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def at_most(seconds: int) -> Generator[None]:
-    """Fail where the body takes longer, as it does where a pipe is opened."""
+def no_hang() -> Generator[None]:
+    """Fail where the body hangs, as it does where a pipe is opened; a busy machine is only slow."""
 
     def stop(*_: object) -> None:
-        raise AssertionError(f"it hangs: nothing came within {seconds} s")
+        raise AssertionError("it hangs: nothing came within a minute")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.alarm(60)
     try:
         yield
     finally:

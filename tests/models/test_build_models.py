@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import urllib.error
 import urllib.request
 from email.message import Message
@@ -166,10 +165,8 @@ def test_a_hub_that_cannot_be_reached_is_said_within_seconds_with_the_remedy(
         raise error
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    start = time.monotonic()
     with pytest.raises(UserError) as caught:
         build(make_config(student="mobilevitv2_050", init="imagenet"))
-    assert time.monotonic() - start < 5.0
     assert len(given) == 1
     assert given[0] <= 5.0
     text = caught.value.as_text()

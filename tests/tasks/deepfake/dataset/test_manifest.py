@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from damage import SPECIAL, at_most, flip_bits
+from damage import SPECIAL, flip_bits, no_hang
 from made_rows import describe_row, find_value, make_row, make_rows
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
@@ -413,7 +413,7 @@ def test_a_split_that_nobody_knows_is_named_with_its_row(path: Path) -> None:
 def test_what_is_no_file_under_a_manifests_name_is_the_users_error(path: Path, kind: str) -> None:
     path.parent.mkdir()
     SPECIAL[kind](path)
-    with at_most(5), pytest.raises(UserError):
+    with no_hang(), pytest.raises(UserError):
         Manifest.open(path)
 
 

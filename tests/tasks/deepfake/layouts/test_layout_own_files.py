@@ -133,7 +133,7 @@ def test_a_link_in_a_circle_ends_and_a_pipe_is_not_opened(tmp_path: Path) -> Non
     results: list[list[str]] = []
     worker = threading.Thread(target=lambda: results.append(sorted(find(tmp_path))), daemon=True)
     worker.start()
-    worker.join(20)
+    worker.join(60)
     assert results == [["Ann/1", "dead"]]
     rejected = find_clips(tmp_path, layout=None, label=None)[1].rejected
     assert [(Path(entry.source).name, entry.reason) for entry in rejected] == [

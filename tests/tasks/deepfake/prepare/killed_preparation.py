@@ -81,8 +81,8 @@ def launch(
 
 
 def find_left(group: int) -> str:
-    """Processes of the launch that are still there 5 s after its end."""
-    end = time.monotonic() + 5
+    """Processes of the launch that are still there a minute after its end."""
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, 0)

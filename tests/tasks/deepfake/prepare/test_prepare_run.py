@@ -7,7 +7,6 @@ import io
 import json
 import multiprocessing
 import os
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -191,7 +190,7 @@ def test_a_clip_inside_another_clips_folder_keeps_its_crops(tmp_path: Path) -> N
     [
         ("crash", "the decoder crashed (signal 11)"),
         ("exit", "the decoder ended its process (exit code 7)"),
-        ("hang", "took longer than 1 s"),
+        ("hang", "took longer than 2 s"),
         ("fail", "failed (ValueError: a strange file)"),
     ],
 )
@@ -201,12 +200,12 @@ def test_a_clip_that_crashes_or_hangs_its_worker_is_named_and_the_others_are_pre
     monkeypatch.setattr(POOL, WorkerPool)
     source = write_clips(tmp_path / "source", {"a": "face", "b": f"{word} face", "c": "face face"})
     dest = tmp_path / "set"
-    counts, text = prepare(source, dest, workers=2, clip_timeout=1.0)
+    counts, text = prepare(source, dest, workers=2, clip_timeout=2.0)
     assert read_quarantine(dest)[1:] == [["b.txt", "", reason]]
     assert counts.faces == 3
     assert "1 rejected" in text
     assert multiprocessing.active_children() == []
-    _, again = prepare(source, dest, workers=2, clip_timeout=1.0)
+    _, again = prepare(source, dest, workers=2, clip_timeout=2.0)
     assert "done already" in again
     (source / "b.txt").touch()
     os.utime(source / "b.txt", ns=(1, 1))
@@ -220,12 +219,13 @@ def test_a_slow_clip_is_tried_again_with_more_time_and_a_broken_one_when_asked(
 ) -> None:
     monkeypatch.setattr(POOL, WorkerPool)
     source = write_clips(tmp_path / "source", {"a": "face", "b": ""})
-    (source / "b.txt").write_text("slow 1.6\nface")
+    (source / "b.txt").write_text(f"wait {tmp_path / 'go'}\nface")
     dest = tmp_path / "set"
-    prepare(source, dest, clip_timeout=0.5)
-    assert read_quarantine(dest)[1:] == [["b.txt", "", "took longer than 0.5 s"]]
-    _, text = prepare(source, dest, clip_timeout=0.4)
+    prepare(source, dest, clip_timeout=2.0)
+    assert read_quarantine(dest)[1:] == [["b.txt", "", "took longer than 2 s"]]
+    _, text = prepare(source, dest, clip_timeout=1.9)
     assert "done already" in text
+    (tmp_path / "go").touch()
     counts, _ = prepare(source, dest, clip_timeout=60.0)
     assert (counts.faces, counts.rejected) == (2, 0)
     _, text = prepare(source, dest, clip_timeout=60.0, retry=True)
@@ -246,10 +246,8 @@ def test_missing_models_are_reported_before_anything_starts(
 ) -> None:
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
-    started = time.monotonic()
     with pytest.raises(UserError, match=r"fetch_models\.py face-models"):
         prepare(source, tmp_path / "set")
-    assert time.monotonic() - started < 10
     assert not (tmp_path / "set/parts").exists()
 
 

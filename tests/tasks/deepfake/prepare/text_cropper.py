@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip, Rejected
@@ -49,6 +50,9 @@ def act(word: str) -> None:
         time.sleep(1000)
     if word == "fail":
         raise ValueError("a strange file")
+    if word.startswith("wait"):
+        while not Path(word.partition(" ")[2]).exists():
+            time.sleep(0.02)
     if word.startswith("slow"):
         time.sleep(float(word.split()[1]))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from damage import SPECIAL, at_most, cut_off, flip_bits, without_permission
+from damage import SPECIAL, cut_off, flip_bits, no_hang, without_permission
 from drawn_faces import draw_face
 from drawn_sources import LookupDetector, LookupMesh, write_faces
 from sharpstudent.core.errors import UserError
@@ -155,7 +155,7 @@ def test_a_flipped_bit_in_the_header_of_an_array_is_unreadable_or_harmless(folde
 @pytest.mark.parametrize("kind", SPECIAL)
 def test_what_is_no_file_under_a_pictures_name_is_unreadable_at_once(folder: Path, kind: str) -> None:
     SPECIAL[kind](folder / "x.jpg")
-    with at_most(5), pytest.raises(UnreadableSample):
+    with no_hang(), pytest.raises(UnreadableSample):
         read_picture(folder / "x.jpg")
 
 
@@ -216,7 +216,7 @@ def test_pipes_and_circles_among_photos_are_named_and_left_out(folder: Path) -> 
     SPECIAL["named pipe"](folder / "photos/ann/pipe.jpg")
     SPECIAL["link to itself"](folder / "photos/ann/loop.jpg")
     (folder / "photos/ann/up").symlink_to(folder / "photos/ann")
-    with at_most(20):
+    with no_hang():
         found = find()
     assert len(found.train + found.validation) == 4
     notes = "\n".join(found.notes)
