@@ -238,6 +238,30 @@ def test_a_schedule_of_rho_that_is_always_0_cannot_be_adaptive():
     assert "plain steps" in problems_of(2, rho={"kind": "constant", "value": 0.0}, asam=True)["rho"].what
 
 
+@pytest.mark.parametrize("key", ["sam_norm_only", "sam_adaptive", "sam_friendly"])
+def test_a_variant_of_sam_needs_a_radius(key):
+    assert key in problems_of(2, rho=0.0, **{key: True})["rho"].got
+    assert "sam_every 3" in problems_of(2, rho=0.0, sam_every=3)["rho"].got
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"sam_every": 3}, {"sam_adaptive": True}),
+        ({"sam_every": 3}, {"sam_norm_only": True}),
+        ({"sam_every": 3}, {"sam_subset": 0.5}),
+        ({"sam_adaptive": True}, {"sam_norm_only": True}),
+        ({"sam_adaptive": True}, {"sam_subset": 0.5}),
+    ],
+    ids=str,
+)
+def test_variants_of_sam_that_contradict_each_other_are_refused_and_each_alone_is_not(one, other):
+    problem = problems_of(2, **one, **other)[next(iter(one))]
+    assert "cannot be combined with" in problem.what
+    for keys in (one, other, {**one, "sam_friendly": True}, {"sam_norm_only": True, "sam_subset": 0.5}):
+        assert isinstance(resolve_or_error(2, **keys), RunConfig)
+
+
 # --- Ranges of any schedule ------------------------------------------------------------------------------------------
 
 

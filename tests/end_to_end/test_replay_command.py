@@ -112,6 +112,14 @@ def test_the_printed_command_replays_the_step_without_data_and_changes_no_file(
     assert place.call(*command).out == again.out
 
 
+def test_a_step_of_a_variant_of_sam_is_replayed_with_what_it_had_kept(tiny: Workplace) -> None:
+    variant = ("sam_every=4", "sam_friendly=true", "rho=1e30", "rho_warmup=0.5")  # from 0, so that steps are taken
+    words = [word for one in variant for word in ("--set", one)]
+    ended = tiny.call(STAGE_1, CONFIG, "-n", "x", *SHORT, *words)
+    assert_same(ended, tiny.call(*find_command(ended)))
+    assert "skipped epoch 1 step 4" in ended.out
+
+
 def test_an_image_that_is_not_finite_is_named(with_teacher: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         inject_nan(patch)

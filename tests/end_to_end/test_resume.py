@@ -99,6 +99,25 @@ def test_a_run_interrupted_at_any_step_ends_like_an_uninterrupted_one(
     assert_same_run(run, reference)
 
 
+VARIANT = ("--set", "sam_every=3", "--set", "sam_friendly=true", "--set", "epoch=1")
+
+
+@pytest.mark.slow  # tests/train/test_step_cheap_sam.py resumes every variant, without files
+def test_a_variant_of_sam_with_a_state_of_its_own_is_resumed_bit_for_bit_between_its_ascents(
+    tiny: Workplace, tmp_path: Path, labelled_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place(tmp_path / "whole", labelled_root)
+    assert start_tiny(place, *VARIANT).code == 0
+    with monkeypatch.context() as patch:
+        make_signal(patch, signal.SIGINT, at_step=5)
+        assert start_tiny(tiny, *VARIANT).code == 130
+    assert tiny.call(STAGE_1, "--resume", "first").code == 0
+    assert_same_run(tiny.find_run("first"), place.find_run("first"))
+    header, *rows = (tiny.find_run("first") / "logs/metrics.csv").read_text().splitlines()
+    share = rows[0].split(",")[header.split(",").index("train_ascents")]
+    assert float(share) == pytest.approx(3 / 8)  # steps 0, 3 and 6 of 8
+
+
 def test_loader_processes_do_not_change_what_a_resumed_run_ends_with(
     tiny: Workplace, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,8 @@ def test_the_numbers_of_a_step_leave_out_what_it_did_not_measure() -> None:
     result = StepResult(status="ok", loss=1.0, terms={"hard": 2.0}, grad_norm=3.0)
     assert collect_metrics(result) == {"loss": 1.0, "grad_norm": 3.0, "hard": 2.0}
     fuller = StepResult(status="ok", loss=1.0, perturbed_loss=4.0, agreement=0.5, grad_norm=3.0)
-    assert collect_metrics(fuller) == {"loss": 1.0, "perturbed_loss": 4.0, "agreement": 0.5, "grad_norm": 3.0}
+    measured = {"loss": 1.0, "perturbed_loss": 4.0, "ascents": 1.0, "agreement": 0.5, "grad_norm": 3.0}
+    assert collect_metrics(fuller) == measured
 
 
 def test_columns_are_there_even_when_no_step_was_taken() -> None:

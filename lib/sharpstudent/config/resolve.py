@@ -326,14 +326,7 @@ def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
             f"alpha_start {show(round(1 - two.alpha_start, 12))}, alpha_end {show(round(1 - two.alpha_end, 12))}; "
             "for a constant weight set use_progressive_distillation to false and alpha_end to it",
         )
-    if compute_peak(own.rho, own.epoch) == 0.0 and (own.asam or own.rho_warmup or own.rho_end):
-        yield Problem(
-            "rho",
-            "is 0, which takes plain steps, but other keys shape its radius",
-            expected="rho above 0, or none of asam, rho_warmup and rho_end",
-            got=f"asam {show(own.asam)}, rho_warmup {show(own.rho_warmup)}, rho_end {show(own.rho_end)}",
-            remedy="--set rho=0.05 (0.5 with asam), or leave the other keys out",
-        )
+    yield from _check_sam(own)
     if own.warmup > own.flat and not isinstance(own.lr, ConfigSchedule):
         yield Problem(
             "warmup",
@@ -342,6 +335,45 @@ def _check_order(keys: FileKeys, stage: Stage) -> Iterator[Problem]:
             got=show(own.warmup),
             remedy="lower warmup or raise flat; both are shares of all steps",
         )
+
+
+# Keys of SAM that need a radius, with the value that does nothing.
+SAM_KEYS = {
+    **{"asam": False, "rho_warmup": 0.0, "rho_end": None},
+    **{"sam_every": 1, "sam_norm_only": False, "sam_subset": 1.0, "sam_adaptive": False, "sam_friendly": False},
+}
+# Pairs of variants of SAM that exclude each other.
+SAM_CONFLICTS = {
+    ("sam_every", "sam_adaptive"): "both decide which steps have a second pass",
+    ("sam_every", "sam_norm_only"): "the steps between need the whole gradient of pass 1, and it computes a part",
+    ("sam_every", "sam_subset"): "the steps between need the gradients of both passes on the same samples",
+    ("sam_adaptive", "sam_norm_only"): "a step without a second pass takes the whole gradient of pass 1, and it "
+    "computes a part",
+    ("sam_adaptive", "sam_subset"): "a step without a second pass takes the gradient of pass 1, which reads a part of "
+    "the samples",
+}
+
+
+def _check_sam(own: FileKeys) -> Iterator[Problem]:
+    """Check that the keys of SAM have a radius, and that its variants do not contradict each other."""
+    given = {key: getattr(own, key) for key, idle in SAM_KEYS.items() if getattr(own, key) not in (idle, 0.0)}
+    if given and compute_peak(own.rho, own.epoch) == 0.0:
+        yield Problem(
+            "rho",
+            "is 0, which takes plain steps, but other keys shape its radius",
+            expected=f"rho above 0, or no {' and no '.join(given)}",
+            got=", ".join(f"{key} {show(value)}" for key, value in given.items()),
+            remedy="--set rho=0.05 (0.5 with asam), or leave the other keys out",
+        )
+    for (one, other), why in SAM_CONFLICTS.items():
+        if one in given and other in given:
+            yield Problem(
+                one,
+                f"cannot be combined with {other}: {why}",
+                expected="one of the two",
+                got=f"{one} {show(given[one])} and {other} {show(given[other])}",
+                remedy=f"leave {one} or {other} out",
+            )
 
 
 def _check_weights(own: FileKeys, allow: Sequence[str]) -> Iterator[Problem]:

@@ -320,6 +320,36 @@ class OptimizerKeys(Frozen):
         default=False,
         description="adaptive SAM: the radius is relative to |w| + 0.01 of each weight; rho is then 0.5 to 1.0",
     )
+    sam_every: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1,
+        exclude_if=lambda every: every == 1,
+        description="LookSAM (Liu et al. 2022): the second pass in every so many steps only; those between add the "
+        "part of its gradient that lies across their own",
+    )
+    sam_norm_only: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="SAM-ON (Mueller et al. 2023): only normalisation layers are perturbed, and pass 1 computes only "
+        "their gradients",
+    )
+    sam_subset: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0,
+        exclude_if=lambda share: share == 1.0,
+        description="share of the samples of a batch that pass 1 reads; pass 2 and the teacher read all of them",
+        json_schema_extra=usual("the direction of the ascent is then that of next to no samples", low=0.1),
+    )
+    sam_adaptive: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="AE-SAM (Jiang et al. 2023): the second pass only in steps whose gradient is large for the run so "
+        "far; few at the start, most at the end",
+    )
+    sam_friendly: bool = Field(
+        default=False,
+        exclude_if=operator.not_,
+        description="Friendly-SAM (Li et al. 2024): the ascent follows only what the batch's gradient has beyond the "
+        "running mean of all; costs as much as SAM",
+    )
     clip_norm: Annotated[float, Field(ge=1e-6, allow_inf_nan=False)] = Field(
         default=1.0,
         description="largest L2 norm of the gradient that is applied",

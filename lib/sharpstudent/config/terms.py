@@ -304,7 +304,7 @@ TERMS: dict[str, TermSpec] = {
 
 OWN_KEYS = ("term", "name", "weight")
 # Names of other columns of metrics.csv, which no term may have.
-TAKEN_NAMES = ("loss", "perturbed_loss", "grad_norm", "agreement")
+TAKEN_NAMES = ("loss", "perturbed_loss", "grad_norm", "agreement", "ascents")
 
 
 def list_terms(own: Mapping[str, TermSpec]) -> dict[str, TermSpec]:

@@ -110,6 +110,16 @@ class Batch:
         bounds = [starts[part * least + min(part, larger)] for part in range(count)]
         return [self[start:end] for start, end in pairwise([*bounds, len(self)])]
 
+    @property
+    def samples(self) -> int:
+        """How many samples have rows in the batch."""
+        return len(self._find_starts())
+
+    def take(self, samples: int) -> Batch:
+        """Make a batch of the first samples; the batch itself if it has no more."""
+        starts = self._find_starts()
+        return self if samples >= len(starts) else self[: starts[samples]]
+
     def _find_starts(self) -> list[int]:
         """Find the first row of each sample that has rows; without the column "sample", each row is a sample."""
         owners = self.rows.get("sample", range(len(self)))

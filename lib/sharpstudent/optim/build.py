@@ -17,6 +17,10 @@ from sharpstudent.optim.sam import SAM
 __all__ = ["build_lr_schedule", "build_optimizer", "build_rho_schedule", "find_weights", "group_parameters"]
 
 
+# The keys of the variants of SAM, with the value that leaves SAM as it is.
+VARIANTS = {"sam_every": 1, "sam_norm_only": False, "sam_subset": 1.0, "sam_adaptive": False, "sam_friendly": False}
+
+
 def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Module | None = None) -> SAM:
     """Build SAM over the base optimiser; weight decay acts on weights only.
 
@@ -30,6 +34,9 @@ def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Mo
 
     Returns:
         The optimiser, for every parameter that requires a gradient.
+
+    Raises:
+        UserError: For `sam_norm_only` and a student without normalisation layers.
     """
     modules = [model] if extra is None else [model, extra]
     groups = [group for module in modules for group in group_parameters(module, weight_decay=section.weight_decay)]
@@ -37,8 +44,12 @@ def build_optimizer(section: OptimizerSection, model: nn.Module, *, extra: nn.Mo
         base: torch.optim.Optimizer = torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
     else:
         base = torch.optim.AdamW(groups, lr=section.lr)
-    adaptive = [p for module in modules for p in find_weights(module)]
-    return SAM(base, rho=section.rho, adaptive=adaptive if section.asam else ())
+    adaptive = [p for module in modules for p in find_weights(module)] if section.asam else []
+    if any(getattr(section, key) != idle for key, idle in VARIANTS.items()):
+        from sharpstudent.optim.cheap_sam import build_cheap_sam  # loaded only where it is asked for
+
+        return build_cheap_sam(section, base, model, adaptive=adaptive)
+    return SAM(base, rho=section.rho, adaptive=adaptive)
 
 
 def find_weights(model: nn.Module) -> list[Tensor]:

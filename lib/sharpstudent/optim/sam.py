@@ -7,17 +7,21 @@ equation 5.
     g = grad L(w);  e = rho T^2 g / ||T g||;  g' = grad L(w + e);  restore w;  the base optimiser steps with g'.
 
 T is 1 in SAM. In ASAM it is |w| + 0.01 for weights and 1 for biases. The ascent to w + e is a context manager: however
-its body ends, the weights are restored exactly, from copies.
+its body ends, the weights are restored exactly, from copies. cheap_sam.py has the variants that cost less; a step calls
+them where they differ: `choose_share`, `first_pass`, `ascends`, `complete_gradient`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sharpstudent.core.schedules import Progress
 
 EPSILON = 1e-12  # keeps the division finite; the value of the official code
 ETA = 0.01  # ASAM's floor of T: without it a weight that is 0 would never be perturbed
@@ -39,6 +43,7 @@ class SAM:
             adaptive: The parameters whose radius is relative to their own size (ASAM); none of them in plain SAM.
         """
         self.base_optimizer = base_optimizer
+        self.ascent_state: Mapping[str, Any] = {}  # never changed in place, so that a transaction need not copy it
         self._adaptive = {id(p) for p in adaptive}
         unknown = self._adaptive - {id(p) for p in self.parameters}
         if unknown:
@@ -65,6 +70,33 @@ class SAM:
         """Set the learning rate of every group for the next step."""
         for group in self.base_optimizer.param_groups:
             group["lr"] = lr
+
+    def choose_share(self, progress: Progress) -> float:
+        """The share of the batch's samples that pass 1 reads; 1 in a step without a second pass."""
+        return 1.0
+
+    def first_pass(self) -> AbstractContextManager[object]:
+        """Context manager for pass 1."""
+        return contextlib.nullcontext()
+
+    def ascends(self, progress: Progress, grad_norm: Tensor, scale: float) -> bool:
+        """Whether the step has a second pass. Called once a step, with the gradients of pass 1 in place.
+
+        Args:
+            progress: The epoch and number of the step.
+            grad_norm: What `compute_grad_norm` gave for the current gradients.
+            scale: The loss scale of fp16, by which they are multiplied; else 1.
+        """
+        return self.rho > 0.0
+
+    def complete_gradient(self, progress: Progress, *, ascended: bool) -> None:
+        """Change the gradient that the base optimiser will step with, after the last pass."""
+
+    def restore_ascent(self, state: Mapping[str, Any]) -> None:
+        """Undo a step: the state of the ascent is that of before it, and every parameter requires its gradient."""
+        self.ascent_state = state
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
 
     def compute_grad_norm(self) -> Tensor:
         """L2 norm of all gradients together, a scalar; 0 where there are none."""
@@ -98,16 +130,21 @@ class SAM:
     @torch.no_grad()
     def _ascend(self, moved: list[Tensor], grad_norm: Tensor) -> None:
         """Add e to the weights."""
-        directions = [p.grad for p in moved if p.grad is not None]
+        directions, norm = self._find_directions(moved), grad_norm
         if not directions:
             return
-        norm = grad_norm
+        if directions[0] is not moved[0].grad:
+            norm = _compute_norm(directions)
         if self._adaptive:
             scales = [p.abs().add_(ETA) if id(p) in self._adaptive else torch.ones_like(p) for p in moved]
             directions = list(torch._foreach_mul(directions, scales))  # T g
             norm = _compute_norm(directions)
             torch._foreach_mul_(directions, scales)  # T^2 g
         torch._foreach_add_(moved, torch._foreach_mul(directions, self.rho / (norm + EPSILON)))
+
+    def _find_directions(self, moved: list[Tensor]) -> list[Tensor]:
+        """Find the direction of the ascent for each of these parameters: its gradient."""
+        return [p.grad for p in moved if p.grad is not None]
 
     @torch.no_grad()
     def clip(self, grad_norm: Tensor, max_norm: float) -> None:
@@ -130,12 +167,17 @@ class SAM:
         self.base_optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the base optimiser, its momentum included; SAM itself has no state between steps."""
-        return {"base": self.base_optimizer.state_dict()}
+        """The state of the base optimiser, its momentum included, and that of the ascent where a variant has one."""
+        ascent = {"ascent": dict(sorted(self.ascent_state.items()))} if self.ascent_state else {}
+        return {"base": self.base_optimizer.state_dict(), **ascent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.base_optimizer.load_state_dict(state["base"])
+        self._load_ascent(state.get("ascent", {}))
+
+    def _load_ascent(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of the ascent; a run whose config was changed may bring one that is not needed."""
 
 
 def _compute_norm(tensors: list[Tensor]) -> Tensor:

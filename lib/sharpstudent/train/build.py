@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def _check_micro_batches(config: RunConfig, criterion: WeightedSum) -> None:
 def _check_rows(config: RunConfig, criterion: WeightedSum, task: Task) -> None:
     """Raise UserError for a term that compares more rows of a batch than one has: it would be 0 in every step."""
     least = max(term.least_rows for term in criterion.terms)
-    size = config.training.batch_size
+    size = math.ceil(config.training.batch_size * config.optimizer.sam_subset)  # of pass 1
     rows = len(task.example_batch(size)) if size < least else least
     for term in criterion.terms:
         if term.least_rows > rows:
@@ -219,8 +220,9 @@ def _check_rows(config: RunConfig, criterion: WeightedSum, task: Task) -> None:
                 where=f"term {term.name!r}",
                 what="compares the rows of a batch with each other, and a batch has too few: it would always be 0",
                 expected=f"{term.least_rows} rows or more in a batch",
-                got=f"{rows}, of batch_size {size}",
-                remedy=f"--set stage{config.stage}.batch_size={term.least_rows}",
+                got=f"{rows}, of {size} samples in pass 1",
+                remedy=f"--set stage{config.stage}.batch_size="
+                f"{math.ceil(term.least_rows / config.optimizer.sam_subset)}",
             )
 
 

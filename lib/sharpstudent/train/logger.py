@@ -31,6 +31,8 @@ def collect_metrics(result: StepResult) -> dict[str, float]:
     """Collect the numbers of a step that are averaged over the epoch; those that were not measured are left out."""
     others = {"perturbed_loss": result.perturbed_loss, "agreement": result.agreement}
     measured = {name: value for name, value in others.items() if value is not None}
+    if result.perturbed_loss is not None:
+        measured["ascents"] = 1.0
     return {"loss": result.loss, **measured, "grad_norm": result.grad_norm, **result.terms}
 
 
@@ -71,6 +73,7 @@ def build_epoch_row(
     lr: float,
     rho: float | None,
     skipped: int,
+    chooses_ascents: bool = False,
     known: Mapping[str, TermSpec] = TERMS,
 ) -> dict[str, Any]:
     """Build the row of an epoch in metrics.csv; it has the same columns in every epoch.
@@ -84,6 +87,7 @@ def build_epoch_row(
         lr: Learning rate of the last step.
         rho: Radius of the last step, None in a run without a second pass.
         skipped: Steps skipped since the run began.
+        chooses_ascents: Whether only some steps have a second pass; their share is then a column, `train_ascents`.
         known: All kinds of terms, by name.
 
     Returns:
@@ -94,9 +98,13 @@ def build_epoch_row(
     """
     steps = sums.get("steps", 0.0)
     means = {name: total / steps for name, total in sums.items() if name != "steps" and steps}
+    if "perturbed_loss" in means:  # the mean over the steps that have one
+        means["perturbed_loss"] = sums["perturbed_loss"] / sums.get("ascents", steps)
     names = ["loss", *(["perturbed_loss"] if rho is not None else []), *(term.name for term in terms), "grad_norm"]
     if any(known[term.term].source == "teacher" for term in terms):
         names.append("agreement")
+    if chooses_ascents:
+        names.append("ascents")
     parts = (
         {"epoch": epoch},
         {f"train_{name}": means.get(name) for name in names},

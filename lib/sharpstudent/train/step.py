@@ -11,6 +11,7 @@ divided into micro-batches. These are the same in both passes, and so are the ou
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
@@ -114,24 +115,29 @@ class TrainStep:
         # Computed once in a step: both passes have the same rows and the same outputs of teacher and average.
         parts = [_Part(part, self._run_sources(part)) for part in batch.split(self.parts)]
         self.optimizer.zero_grad()
-        loss, terms, agreement = self._forward_backward(parts, progress, "pass 1")
+        with self.optimizer.first_pass():
+            first = _take_share(parts, self.optimizer.choose_share(progress))
+            loss, terms, agreement = self._forward_backward(first, progress, "pass 1")
         grad_norm = self.optimizer.compute_grad_norm()
         self._check_gradient(grad_norm, "pass 1")
         perturbed_loss = None
-        if self.optimizer.rho > 0.0:
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
+        ascends = self.optimizer.ascends(progress, grad_norm, scale)
+        if ascends:
             weights = snapshot.copy_weights()
             rng_after = capture_rng_state(device_type=batch.device.type)
             with self.optimizer.perturbed(grad_norm, weights), batchnorm_statistics_frozen(self.student):
                 restore_rng_state(snapshot.rng_before)  # the same dropout and stochastic-depth masks as in pass 1
                 perturbed_loss, _, _ = self._forward_backward(parts, progress, "pass 2")
             restore_rng_state(rng_after)
+        self.optimizer.complete_gradient(progress, ascended=ascends)
         self._check_buffers()
         result = StepResult(
             status="ok",
             loss=float(loss),
             perturbed_loss=None if perturbed_loss is None else float(perturbed_loss),
             terms={name: float(value) for name, value in terms.items()},
-            grad_norm=self._unscale_and_clip(),
+            grad_norm=self._unscale_and_clip("pass 2" if ascends else "pass 1"),
             agreement=None if agreement is None else float(agreement),
         )
         snapshot.copy_update()
@@ -194,12 +200,12 @@ class TrainStep:
         assert loss is not None
         return loss, terms, agreement
 
-    def _unscale_and_clip(self) -> float:
+    def _unscale_and_clip(self, which: str) -> float:
         """Unscale the gradients and clip their norm to `clip_norm`; returns the norm before clipping."""
         if self.loss_scale is not None:
             self.loss_scale.unscale(self.optimizer)
         grad_norm = self.optimizer.compute_grad_norm()
-        self._check_gradient(grad_norm, "pass 2" if self.optimizer.rho > 0.0 else "pass 1")
+        self._check_gradient(grad_norm, which)
         self.optimizer.clip(grad_norm, self.clip_norm)
         return float(grad_norm)
 
@@ -221,6 +227,24 @@ class TrainStep:
         # Cast weights are not cached: each is used once in a forward, and a cache that outlives an interrupt would hold
         # outdated weights.
         return torch.autocast(batch.device.type, dtype=self.autocast, cache_enabled=False)
+
+
+def _take_share(parts: list[_Part], share: float) -> list[_Part]:
+    """Take the first samples of a batch, the given share of them, rounded up; they are in random order already."""
+    if share >= 1.0:
+        return parts
+    left = math.ceil(share * sum(part.batch.samples for part in parts))
+    taken: list[_Part] = []
+    for part in parts:
+        if left > 0:
+            batch = part.batch.take(left)
+            cut: dict[TargetSource, Outputs] = {
+                source: {name: value[: len(batch)] for name, value in outputs.items()}
+                for source, outputs in part.source_outputs.items()
+            }
+            taken.append(_Part(batch, cut))
+            left -= batch.samples
+    return taken
 
 
 def to_precise(outputs: Outputs) -> Outputs:

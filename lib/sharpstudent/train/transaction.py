@@ -60,6 +60,7 @@ class Transaction:
         self._scale_state = None if loss_scale is None else loss_scale.state_dict()
         self._weights: list[Tensor] | None = None
         self._update: _Update | None = None
+        self._ascent = optimizer.ascent_state
         self._modes = _TorchModes(device_type)
         self.rng_before = capture_rng_state(device_type=device_type)
 
@@ -87,6 +88,7 @@ class Transaction:
         """Restore everything as it was when the transaction began, without gradients. May be called again."""
         torch.set_grad_enabled(False)
         self._optimizer.zero_grad()
+        self._optimizer.restore_ascent(self._ascent)
         for layer, tracks in self._tracking:
             layer.track_running_stats = tracks
         _copy_back(list(self._student.buffers()), self._buffers)
