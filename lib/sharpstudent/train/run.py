@@ -30,6 +30,7 @@ from sharpstudent.core.io import (
     remove_stray_temporaries,
     write_text_atomically,
 )
+from sharpstudent.core.memory import keep_freed_memory
 from sharpstudent.core.naming import PathHider
 from sharpstudent.core.random import seed_everything
 from sharpstudent.evaluation.opened import choose_device
@@ -146,11 +147,12 @@ def open_run(command: CommandLine) -> Run:
         config_path=command.config_path,
         overrides=command.overrides,
     )
+    kept = keep_freed_memory(command.config.keep_freed_memory, run.device.type)
     seed_everything(command.config.seed)
     threads = torch.get_num_threads()
     on_cpu = f", {threads} thread{'s' if threads > 1 else ''}" if run.device.type == "cpu" else ""
     run.say(f"stage {run.config.stage}: {run.config.name} on {run.device}{on_cpu}, seed {run.config.seed}")
-    for note in command.notes:
+    for note in (*command.notes, *([] if kept is None else [kept])):
         run.say(note)
     if run.is_resumed and not run.dry_run:
         run.lock_folder()
