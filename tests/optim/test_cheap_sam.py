@@ -10,7 +10,7 @@ from sharpstudent.config.run_config import OptimizerSection
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.schedules import Progress
 from sharpstudent.optim.build import build_optimizer
-from sharpstudent.optim.cheap_sam import CheapSAM, Variant, find_norm_parameters
+from sharpstudent.optim.cheap_sam import CheapSAM, SamVariant, find_norm_parameters
 from sharpstudent.optim.sam import SAM
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ class Quadratic:
     def __init__(self, scale: float = 1.0, **variant: Any) -> None:
         weights = torch.randn(4, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
         self.weights, self.scale = nn.Parameter(weights), scale
-        self.sam = CheapSAM(torch.optim.SGD([self.weights], lr=LR), Variant(**variant), rho=RHO)
+        self.sam = CheapSAM(torch.optim.SGD([self.weights], lr=LR), SamVariant(**variant), rho=RHO)
 
     def backward(self) -> None:
         (self.scale * (A * self.weights**2).sum() / 2).backward()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sharpstudent.core.schedules import Progress
 from sharpstudent.core.types import StepResult
-from sharpstudent.optim.cheap_sam import CheapSAM, Variant, find_norm_parameters
+from sharpstudent.optim.cheap_sam import CheapSAM, SamVariant, find_norm_parameters
 from sharpstudent.train.build import build_step
 from sharpstudent.train.debug.nan_inspector import inspect_step
 from sharpstudent.train.logger import build_epoch_row, collect_metrics
@@ -38,7 +38,7 @@ def at(step: int) -> Progress:
 def with_variant(step: TrainStep, variant: dict[str, Any]) -> TrainStep:
     """The step with a variant over its base optimiser."""
     plain = step.optimizer
-    chosen = Variant(**{**variant, "only": find_norm_parameters(step.student) if variant.get("only") else None})
+    chosen = SamVariant(**{**variant, "only": find_norm_parameters(step.student) if variant.get("only") else None})
     sam = CheapSAM(plain.base_optimizer, chosen, rho=plain.rho, adaptive=[p for p in plain.parameters if p.ndim > 1])
     return replace(step, optimizer=sam)
 

@@ -40,7 +40,7 @@ NORM_LAYERS = ("BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm", "RMSNorm",
 
 
 @dataclass(frozen=True)
-class Variant:
+class SamVariant:
     """What differs from SAM.
 
     Attributes:
@@ -64,7 +64,7 @@ class CheapSAM(SAM):
     def __init__(
         self,
         base_optimizer: torch.optim.Optimizer,
-        variant: Variant,
+        variant: SamVariant,
         *,
         rho: float,
         adaptive: Collection[Tensor] = (),
@@ -239,7 +239,7 @@ def build_cheap_sam(
             got="none",
             remedy="--set sam_norm_only=false, and sam_subset for a cheaper step",
         )
-    variant = Variant(
+    variant = SamVariant(
         every=section.sam_every,
         share=section.sam_subset,
         only=only,
