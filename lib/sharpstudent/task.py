@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sharpstudent.config.run_config import TaskSection
 from sharpstudent.config.terms import TermSpec
 from sharpstudent.core.errors import Problem, UserError, choose, plural
-from sharpstudent.core.types import Batch, ModelSpec, Outputs, Sample, Table
+from sharpstudent.core.types import Batch, ExportSpec, ModelSpec, Outputs, Sample, Table
 from sharpstudent.data.dataset import Samples, UnreadableSample
 from sharpstudent.metrics.metric import Counts, Metric, OnBlock, make_mean_metric
 
@@ -31,6 +31,7 @@ __all__ = [
     "Batch",
     "ClassificationTask",
     "Counts",
+    "ExportSpec",
     "Metric",
     "ModelSpec",
     "OnBlock",
@@ -169,6 +170,14 @@ class Task(ABC):
             Sentences for the log.
         """
         return []
+
+    def export_spec(self) -> ExportSpec:
+        """Say what an export of the task's models may lose, and which of their inputs are pictures.
+
+        Names and free sizes follow from `forward` and from `example_batch`: every input has R rows, or I where it is
+        `shared`.
+        """
+        return ExportSpec()
 
     @property
     def default_metric(self) -> str:

@@ -49,6 +49,7 @@ from sharpstudent.core.files import (
     recognise_foreign,
 )
 from sharpstudent.core.io import compute_sha256
+from sharpstudent.core.onnx_file import compare_seal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +58,7 @@ SAFETENSORS = ".safetensors"
 MANIFEST_NAME = "MANIFEST.json"  # in a folder of fetched files: {"files": [{"file": NAME, "sha256": DIGEST}, ...]}
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 DIGEST_KEY = "content_sha256"  # of the metadata of a .safetensors file
-OTHER_SUFFIXES = (".onnx", ".tflite")  # files without any checksum of their own
+OTHER_SUFFIXES = (".onnx", ".tflite")  # files of other programs, most without any checksum of their own
 ALIGNMENT = 8  # bytes; the format requires the tensors to begin at a multiple of it
 # What zipfile raises for damaged bytes; MemoryError for a size that a header claims.
 BAD_ARCHIVE = (
@@ -120,7 +121,7 @@ def verify(path: Path) -> tuple[str, ...]:
     """
     _refuse_foreign(path)
     if path.suffix in OTHER_SUFFIXES:
-        return _verify_listed(path)
+        return _verify_sealed(path)
     return _verify_safetensors(path) if is_safetensors(path) else _verify_pth(path)
 
 
@@ -350,6 +351,22 @@ def _verify_safetensors(path: Path) -> tuple[str, ...]:
         return _verify_listed(path)
     found = _compute_digest(header, memoryview(content)[8 + length :])
     if found != stated:
+        raise DamagedCheckpointError.of(
+            path,
+            "is damaged: its content does not match the digest in it",
+            expected=f"sha256 {stated}",
+            got=f"sha256 {found}",
+        )
+    return ()
+
+
+def _verify_sealed(path: Path) -> tuple[str, ...]:
+    """Check an `.onnx` against the digest at its end, and a file without one against the list beside it."""
+    seal = compare_seal(path) if path.suffix == ".onnx" else None
+    if seal is None:
+        return _verify_listed(path)
+    stated, found = seal
+    if stated != found:
         raise DamagedCheckpointError.of(
             path,
             "is damaged: its content does not match the digest in it",

@@ -173,6 +173,27 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class ExportSpec:
+    """What an export of a task's models needs to know besides the form of a batch.
+
+    Attributes:
+        outputs: The outputs that are exported; () for all but feature maps.
+        tolerance: By the name of a metric, how much worse than the model its exported file may be, in units of the
+            metric. For others it is 1 % of the way from chance to the best value.
+        picture: The input that holds pictures (R, 3, S, S) in 0..1. `--with-preprocessing` replaces it by uint8
+            pictures (R, H, W, 3) of any size; None where no input is one.
+        scores: The output of logits (R, C) that `--with-preprocessing` turns into calibrated probabilities.
+        crop: In words, what is cut out of raw material before a model sees it; an export does not do that.
+    """
+
+    outputs: tuple[str, ...] = ()
+    tolerance: Mapping[str, float] = field(default_factory=dict[str, float])
+    picture: str | None = None
+    scores: str = "logits"
+    crop: str = ""
+
+
+@dataclass(frozen=True)
 class StepResult:
     """The result of one training step.
 

@@ -20,6 +20,7 @@ from sharpstudent.core.archive import BEST, read_about
 from sharpstudent.core.arguments import EXIT_CODES, SHARED, Parser, add_option, fill, read_number, read_path
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import open_plain, parse_json
+from sharpstudent.core.onnx_file import read_onnx_metadata
 from sharpstudent.registry import find_task
 from sharpstudent.report.results import Role
 from sharpstudent.task import Task
@@ -152,7 +153,8 @@ def _read_task(word: str) -> tuple[Path, str | None]:
     _, path = split_name(word)
     file = path / BEST if path.is_dir() else path
     try:
-        about = _read_metadata(file) if file.suffix == ".safetensors" else read_about(file)
+        readers = {".safetensors": _read_metadata, ".onnx": read_onnx_metadata}
+        about = readers.get(file.suffix, read_about)(file)
     except (OSError, ValueError, AttributeError, struct.error):
         return path, None
     task = about.get("task") if isinstance(about, Mapping) else None

@@ -22,6 +22,7 @@ from sharpstudent.core.arguments import advise_extra
 from sharpstudent.evaluation.load_model import OpenedClassifier
 from sharpstudent.evaluation.onnx import OnnxClassifier, count_weights
 from sharpstudent.evaluation.opened import OpenedModel
+from sharpstudent.evaluation.runtimes import ExportedModel, OpenedFile, read_export
 from sharpstudent.models.forward import count_parameters, evaluation_mode, run_model
 from sharpstudent.report.results import CostResult
 
@@ -70,22 +71,14 @@ def measure_costs(
 
 def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device) -> CostResult:
     """Build the cost of one model from the times of single samples [ms]."""
-    onnx = _find_onnx(opened.model)
+    file = find_file_of(opened.model)
     file_bytes, notes = opened.path.stat().st_size, list[str]()
-    if onnx is None:
+    if file is None:
         parameters, macs = count_parameters(opened.model), count_macs(opened.model, opened.example(1, device))
     else:
-        parameters, macs = None, None
-        notes.append("MACs: not counted in ONNX files")
-        try:
-            parameters, beside = count_weights(opened.path)
-            file_bytes += beside
-            notes.append("parameters: numbers in the ONNX file, where a batch norm may be part of its convolution")
-        except ImportError:
-            notes.append(f"parameters: counting them in ONNX files needs the package onnx ({advise_extra('onnx')})")
-        if onnx.graph.batch not in (None, 1):
-            notes.append(f"time: that of {onnx.graph.batch} pictures, the fixed batch of this ONNX file")
-    memory, note = _measure_memory(opened, onnx, device)
+        file_bytes = file.file_bytes
+        parameters, macs = _count_in_file(opened, file, notes)
+    memory, note = _measure_memory(opened, file, device)
     return CostResult(
         parameters=parameters,
         macs=macs,
@@ -93,7 +86,7 @@ def _describe(opened: OpenedModel, times: Sequence[float], device: torch.device)
         latency_ms=statistics.median(times),
         latency_p95_ms=float(np.percentile(times, 95)),
         memory_bytes=memory,
-        device=_describe_device(device, onnx),
+        device=describe_device(device, file),
         notes=(*notes, *filter(None, [note])),
     )
 
@@ -116,29 +109,60 @@ def count_macs(model: nn.Module, inputs: Any) -> int:
     return counter.get_total_flops() // 2
 
 
-def _find_onnx(model: nn.Module) -> OnnxClassifier | None:
+def _count_in_file(opened: OpenedModel, file: OpenedFile, notes: list[str]) -> tuple[int | None, int | None]:
+    """Read the parameters and multiply-accumulates of a file of another runtime, as far as it says or shows them."""
+    export = read_export(file.path, file.runtime.about)
+    batch = opened.model.model.graph.batch if isinstance(opened.model, OpenedClassifier) else None
+    if batch not in (None, 1):
+        notes.append(f"time: that of {batch} pictures, the fixed batch of this {file.kind} file")
+    if export is not None and export.macs is not None:
+        notes.append("parameters and MACs: those of the model that was exported")
+        return export.parameters, export.macs
+    notes.append("MACs: not counted in ONNX files")
+    try:
+        parameters, _ = count_weights(opened.path)
+    except ImportError:
+        notes.append(f"parameters: counting them in ONNX files needs the package onnx ({advise_extra('onnx')})")
+        return None, None
+    notes.append("parameters: numbers in the ONNX file, where a batch norm may be part of its convolution")
+    return parameters, None
+
+
+def find_file_of(model: nn.Module) -> OpenedFile | None:
+    """Find the file of another runtime that a model runs; None for a model of torch."""
     inner = model.model if isinstance(model, OpenedClassifier) else model
-    return inner if isinstance(inner, OnnxClassifier) else None
+    if isinstance(inner, OnnxClassifier):
+        return inner.graph.file
+    return inner.file if isinstance(inner, ExportedModel) else None
 
 
-def _describe_device(device: torch.device, onnx: OnnxClassifier | None) -> str:
-    kind = device.type if onnx is None else onnx.graph.runs_on
+def describe_device(device: torch.device, file: OpenedFile | None) -> str:
+    """Say where a model runs, with how many threads and by which runtime.
+
+    Args:
+        device: The device of the evaluation.
+        file: The file of another runtime; None for torch.
+
+    Returns:
+        Words such as `cpu, 2 threads, onnxruntime`.
+    """
+    kind = device.type if file is None else file.runtime.runs_on
     threads = torch.get_num_threads()
     text = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
     if kind == "cuda":
         text = f"cuda, {torch.cuda.get_device_name(device)}"
-    return text if onnx is None else f"{text}, onnxruntime"
+    return text if file is None else f"{text}, {file.runtime.name}"
 
 
 def _measure_memory(
-    opened: OpenedModel, onnx: OnnxClassifier | None, device: torch.device
+    opened: OpenedModel, file: OpenedFile | None, device: torch.device
 ) -> tuple[int | None, str | None]:
     """Measure the memory of one sample [bytes]; None with the reason where that is not possible."""
-    if device.type == "cuda" and onnx is None:
+    if device.type == "cuda" and file is None:
         return _measure_cuda_memory(opened, device), None
-    if device.type != "cpu" and (onnx is None or onnx.graph.runs_on != "cpu"):
-        return None, f"memory: not measured on {device.type}" + ("" if onnx is None else " with onnxruntime")
-    return _measure_in_child(opened)
+    if device.type != "cpu" and (file is None or file.runtime.runs_on != "cpu"):
+        return None, f"memory: not measured on {device.type}" + ("" if file is None else f" with {file.runtime.name}")
+    return measure_in_child(opened)
 
 
 @torch.inference_mode()
@@ -154,7 +178,7 @@ def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
     return own + torch.cuda.max_memory_allocated(device) - before
 
 
-def _measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
+def measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
     """Measure memory by evaluation/cost_child.py; where that process fails, memory is None with the reason."""
     request = {"path": str(opened.path.resolve()), "reopen": opened.reopen, "threads": torch.get_num_threads()}
     root = str(Path(sharpstudent.__file__).resolve().parent.parent)

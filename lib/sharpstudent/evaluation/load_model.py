@@ -26,6 +26,7 @@ from sharpstudent.core.types import Outputs
 from sharpstudent.evaluation.model_files import Kind, TensorFile, find_architecture, load_classifier, read_tensor_file
 from sharpstudent.evaluation.onnx import OnnxClassifier, read_graph
 from sharpstudent.evaluation.opened import OpenedModel, name_model
+from sharpstudent.evaluation.runtimes import KINDS, MODULES
 from sharpstudent.models.teachers import FrozenTeacher
 from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, PicturePreprocess
 from sharpstudent.models.weight_files import read_timm_config
@@ -242,7 +243,6 @@ def note_assumptions(
     ]
 
 
-ONNX = ".onnx"
 B4_IMAGE_SIZE = 380  # the side at which the published weights of EfficientNet-B4 were trained
 
 
@@ -290,7 +290,7 @@ def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device)
     """
     path = find_file(spec.path)
     check_scale(spec)
-    find = _open_onnx if path.suffix == ONNX else _open_tensors
+    find = _open_graph if path.suffix in KINDS else _open_tensors
     found = find(spec, path, tuple(classes), device)
     order = [found.classes.index(name) for name in classes]
     found.classifier.preprocess = PicturePreprocess(
@@ -347,11 +347,11 @@ def prepare_reopening(path: Path, reopen: Mapping[str, Any]) -> Callable[[], tup
     """
     classes, side, cpu = tuple(reopen["classes"]), reopen["image_size"], torch.device("cpu")
     library = "timm" if reopen["architecture"] != EFFICIENTNET_B4 else "efficientnet_pytorch"
-    importlib.import_module("onnxruntime" if path.suffix == ONNX else library)
+    importlib.import_module(MODULES[KINDS[path.suffix]] if path.suffix in KINDS else library)
     picture = make_pictures(side, 1, cpu)
 
     def build() -> tuple[nn.Module, dict[str, Tensor]]:
-        if path.suffix == ONNX:  # not by open_model, which runs four pictures at once and thus needs more memory
+        if path.suffix in KINDS:  # not by open_model, which runs four pictures at once and thus needs more memory
             return OnnxClassifier(read_graph(path, device=cpu), classes=classes), picture
         use_ema = reopen.get("use_ema", False)
         file = ModelFile(path, architecture=reopen["architecture"], image_size=side, classes=classes, use_ema=use_ema)
@@ -406,7 +406,7 @@ def _show(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _open_onnx(spec: ModelFile, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
+def _open_graph(spec: ModelFile, path: Path, classes: tuple[str, ...], device: torch.device) -> _Found:
     graph = read_graph(path, device=device)
     described = read_description(graph.about, path)
     order = resolve_classes(described, spec, path, classes)
@@ -415,9 +415,10 @@ def _open_onnx(spec: ModelFile, path: Path, classes: tuple[str, ...], device: to
     classifier = OnnxClassifier(graph, classes=order)
     classifier.check_outputs(image_size)
     is_complete = described.architecture is not None and described.classes is not None
-    notes = [*graph.notes, *note_assumptions(spec, path, image_size, order, describes_itself=is_complete)]
+    notes = [*graph.file.notes, *note_assumptions(spec, path, image_size, order, describes_itself=is_complete)]
     architecture = resolve_setting("architecture", described.architecture, spec.architecture, path)
-    return _Found(classifier, "onnx", architecture, image_size, order, graph.about, spec, graph.sha256, notes)
+    file = graph.file
+    return _Found(classifier, file.kind, architecture, image_size, order, graph.about, spec, file.sha256, notes)
 
 
 def _guess_architecture(file: TensorFile, notes: list[str]) -> str:

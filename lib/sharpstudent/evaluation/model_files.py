@@ -23,10 +23,10 @@ from sharpstudent.models.vision import EFFICIENTNET_B4, Classifier, build_classi
 from sharpstudent.models.weight_files import check_finite, read_tensors, unwrap_tensors
 from sharpstudent.models.weights import count_head_classes, load_weights, match_tensors
 
-Kind = Literal["checkpoint", "safetensors", "weights", "onnx"]
+Kind = Literal["checkpoint", "safetensors", "weights", "onnx", "openvino", "executorch"]
 
 # The keys of a checkpoint's description whose values are texts: in metadata they have no quotes.
-_TEXTS = ("architecture", "input", "task", "run", "metric", "source", "source_sha256", "format")
+_TEXTS = ("architecture", "input", "task", "run", "metric", "source", "source_sha256", "format", "licence")
 _STEM = "_conv_stem.weight"  # efficientnet-pytorch's first tensor, under any prefix
 
 

@@ -20,6 +20,7 @@ from sharpstudent.core.io import compute_sha256
 from sharpstudent.core.types import ModelSpec
 from sharpstudent.evaluation.command_line import ModelRequest
 from sharpstudent.evaluation.model_files import Kind, TensorFile, read_tensor_file
+from sharpstudent.evaluation.runtimes import KINDS, ExportedModel, open_runtime, read_export, refuse
 from sharpstudent.evaluation.tables import load_config, read_run_config
 from sharpstudent.task import Task
 
@@ -80,7 +81,29 @@ def open_checkpoint(request: ModelRequest, task_class: type[Task], device: torch
     config = read_run_config(request.path, task_class)
     if config is None and "config" in request.options:
         config = load_config(Path(request.options["config"]), task_class)
-    file = read_tensor_file(find_file(request.path))
+    section, path = None if config is None else config.task_section, find_file(request.path)
+    build = _open_exported if path.suffix in KINDS else _open_tensors
+    model, found = build(path, section, task_class, device)
+    task = task_class(section, found["about"].get("facts"))
+    return OpenedModel(
+        name=request.name or name_model(request.path),
+        path=path,
+        model=model.to(device).eval(),
+        example=lambda count, device: task.example_batch(count).to(device).inputs,
+        reopen={
+            "task": f"{task_class.__module__}:{task_class.__qualname__}",
+            "folders": sys.path,
+            "options": {word: str(Path(path).resolve()) for word, path in request.options.items()},
+        },
+        **found,
+    )
+
+
+def _open_tensors(
+    path: Path, section: Any, task_class: type[Task], device: torch.device
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the model of a file of tensors; also return the fields of `OpenedModel` that the file decides."""
+    file = read_tensor_file(path)
     about = file.about
     if not isinstance(about.get("architecture"), str):
         raise UserError.about(
@@ -89,27 +112,26 @@ def open_checkpoint(request: ModelRequest, task_class: type[Task], device: torch
             expected="a checkpoint that this program wrote, or the .safetensors beside one",
             remedy="name a run folder, or a file in its weights/",
         )
-    task = task_class(None if config is None else config.task_section, about.get("facts"))
+    task = task_class(section, about.get("facts"))
     spec = ModelSpec(name=about["architecture"], options=about.get("options") or {}, dropout=about.get("dropout"))
     with torch.random.fork_rng(devices=[]):  # opening a model within a run must not change the run's random numbers
         model = task.build_student(spec)
     _load_strictly(model, file)
-    return OpenedModel(
-        name=request.name or name_model(request.path),
-        path=file.path,
-        sha256=compute_sha256(file.path),
-        kind=file.kind,
-        model=model.to(device).eval(),
-        architecture=spec.name,
-        about=about,
-        notes=file.notes,
-        example=lambda count, device: task.example_batch(count).to(device).inputs,
-        reopen={
-            "task": f"{task_class.__module__}:{task_class.__qualname__}",
-            "folders": sys.path,
-            "options": {word: str(Path(path).resolve()) for word, path in request.options.items()},
-        },
-    )
+    fields = {"kind": file.kind, "about": about, "architecture": spec.name, "notes": file.notes}
+    return model, {**fields, "sha256": compute_sha256(path)}
+
+
+def _open_exported(
+    path: Path, section: Any, task_class: type[Task], device: torch.device
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Open a file of another runtime, as `_open_tensors` does for one of tensors."""
+    file = open_runtime(path, device=device)
+    about = file.runtime.about
+    if read_export(path, about) is None:
+        raise refuse(path, "does not describe itself", "a file of export_model.py", remedy="export it from its run")
+    named = about.get("architecture")
+    fields = {"kind": file.kind, "about": about, "architecture": named if isinstance(named, str) else None}
+    return ExportedModel(file), {**fields, "notes": file.notes, "sha256": file.sha256}
 
 
 def _load_strictly(model: nn.Module, file: TensorFile) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Batch, ModelSpec, Outputs, Sample, Table
+from sharpstudent.core.types import Batch, ExportSpec, ModelSpec, Outputs, Sample, Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.task import ClassificationTask
@@ -185,6 +185,14 @@ class DeepfakeTask(ClassificationTask):
 
         frames = build_frames(table, source=self.section.data_source, has_videos=self.has_videos)
         return calibrate_on_validation(frames).model_dump(mode="json")
+
+    def export_spec(self) -> ExportSpec:
+        """Return what an exported detector may lose: .005 of an AUC, 1 % of the rates of error."""
+        return ExportSpec(
+            tolerance={"auc": 0.005, "video_auc": 0.005, "accuracy": 0.01, "ap": 0.005, "eer": 0.01},
+            picture="image",
+            crop="one face a picture, cut with the margin that prepare_faces.py leaves around its box",
+        )
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:

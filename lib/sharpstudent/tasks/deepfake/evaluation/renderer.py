@@ -104,7 +104,8 @@ class FaceRenderer(Renderer):
         from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
         cv2.setNumThreads(1)  # a loader process that is forked beside OpenCV's threads hangs
-        file = ModelFile(path=request.path, name=request.name, **request.options)
+        options = {name: value for name, value in request.options.items() if name != "config"}  # the file says the rest
+        file = ModelFile(path=request.path, name=request.name, **options)
         return open_model(file, classes=DeepfakeTask.classes, device=device)
 
     def check(self, session: Session) -> None:
