@@ -107,6 +107,20 @@ EVALUATION: dict[str, str] = {
     "--validation SET": "--validation SET",
     "--validation {}": "--validation SET",
 }
+# Option of export_model.py -> the words with which it is tried.
+EXPORT: dict[str, str] = {
+    "--allow {}": "--allow worse-metric",
+    "--auto": "--to onnx-int8 --auto",
+    "--calibration {}": "--to onnx-int8 --calibration 512",
+    "--config": "--config configs/config_SBI.json",
+    "--out": "--out model.onnx",
+    "--out FILE": "--out model.onnx",
+    "--to": "--to onnx",
+    "--to {}": "--to executorch",
+    "--with-preprocessing": "--with-preprocessing",
+    "python export_model.py RUN": "",
+    "python {} RUN --to FORMAT [options]": "--to onnx",
+}
 PREPARATION: dict[str, str] = {
     "--faces all": "photos set --faces all",
     "--min-face": "photos set --min-face 20",
@@ -129,6 +143,7 @@ PASTED: dict[str, str] = {
     "python {} --replay {}": "tests/end_to_end/test_replay_command.py",
     "python {} --resume {} --set patience=null": "tests/end_to_end/test_selection_run.py",
     "python {} {} {} --task {}": "tests/end_to_end/test_invented_tasks.py",
+    "python evaluate_model.py {}": "tests/end_to_end/test_export_model.py",
 }
 HERE = {
     "pip install {}": "test_advised_packages_are_those_of_the_extras",
@@ -157,7 +172,7 @@ NO_ADVICE = {
     "--help",
     "--task MODULE",
 }
-TABLES: tuple[Any, ...] = (TRAINING, EVALUATION, PREPARATION, PASTED, HERE, NO_ADVICE)
+TABLES: tuple[Any, ...] = (TRAINING, EVALUATION, EXPORT, PREPARATION, PASTED, HERE, NO_ADVICE)
 
 
 def test_every_command_and_option_that_a_message_advises_has_a_test() -> None:
@@ -170,7 +185,7 @@ def test_every_command_and_option_that_a_message_advises_has_a_test() -> None:
 
 def test_the_tests_that_paste_advice_are_there() -> None:
     for advised, file in PASTED.items():
-        option = next(word for word in advised.split() if word.startswith("--"))
+        option = next((word for word in advised.split() if word.startswith("--")), advised.split()[1])
         assert option in (ROOT / file).read_text(encoding="utf-8"), (advised, file)
     own = {node.name for node in ast.parse(Path(__file__).read_text()).body if isinstance(node, ast.FunctionDef)}
     assert set(HERE.values()) <= own
@@ -189,6 +204,13 @@ def test_advised_options_of_an_evaluation_are_accepted(words: str) -> None:
     from sharpstudent.evaluation.command_line import EVALUATE, parse_command_line
 
     parse_command_line(["model.pth", *words.split()], script=EVALUATE)
+
+
+@pytest.mark.parametrize("words", sorted(set(EXPORT.values())))
+def test_advised_options_of_an_export_are_accepted(words: str) -> None:
+    from sharpstudent.deploy.command_line import parse_export
+
+    parse_export(["output/RUN", *words.split()])
 
 
 @pytest.mark.parametrize("words", sorted(set(PREPARATION.values())))

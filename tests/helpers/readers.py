@@ -476,6 +476,23 @@ def read_onnx(path: Path) -> Any:
     return [found.input_name, found.output_name, found.side, count_weights(path)]
 
 
+def make_sealed_onnx(folder: Path) -> Path:
+    from sharpstudent.core.onnx_file import seal_onnx
+
+    path = make_onnx(folder)
+    path.write_bytes(seal_onnx(path.read_bytes()))
+    return path
+
+
+def read_onnx_text(path: Path) -> Any:
+    from sharpstudent.core.onnx_file import read_onnx_metadata
+
+    try:
+        return read_onnx_metadata(path)
+    except (OSError, ValueError):
+        return None
+
+
 def read_task_of_model(path: Path) -> Any:
     from sharpstudent.evaluation.command_line import _read_task
 
@@ -533,9 +550,15 @@ READERS: dict[str, Reader] = {
         make_onnx,
         read_onnx,
         (
-            "evaluation/onnx.py:_start_session", "evaluation/onnx.py:_find_beside", "evaluation/onnx.py:count_weights",
-            "evaluation/onnx.py:_compute_digest",
+            "evaluation/runtimes.py:_OnnxRuntime.__init__", "evaluation/runtimes.py:_find_beside",
+            "evaluation/onnx.py:count_weights", "evaluation/runtimes.py:_compute_digest",
         ),
+    ),
+    "ONNX of this program": Reader(
+        make_sealed_onnx, read_onnx, ("core/onnx_file.py:compare_seal",), flips=20
+    ),
+    "metadata of an ONNX file": Reader(
+        make_sealed_onnx, read_onnx_text, ("core/onnx_file.py:read_onnx_metadata",), flips=20
     ),
     "face detector and mesh": Reader(
         make_detector,
@@ -705,7 +728,21 @@ NEEDS_NO_ROW: dict[str, str] = {
     "fetch_models.py:main": "weights/MANIFEST.json of this very checkout",
     "models/weight_files.py:main": "through read_inert, and a digest",
     "evaluation/load_model.py:_open_tensors": "a digest of a file that was verified",
-    "evaluation/opened.py:open_checkpoint": "a digest of a file that was verified",
+    **dict.fromkeys(
+        ("evaluation/opened.py:open_checkpoint", "evaluation/opened.py:_open_tensors"),
+        "a digest of a file that was verified",
+    ),
+    **dict.fromkeys(
+        ("deploy/convert.py:write_openvino", "deploy/quantize.py:Quantizer.__init__",
+         "deploy/quantize.py:Quantizer.quantize", "deploy/quantize.py:Quantizer.rank",
+         "deploy/quantize.py:_run_all"),
+        "what this process has written to a temporary folder itself",
+    ),
+    "deploy/export.py:_find_config": "a config, whose reader has a row",
+    **dict.fromkeys(
+        ("evaluation/runtimes.py:_OpenVino.__init__", "evaluation/runtimes.py:_list_beside"),
+        "OpenVINO is no dependency of the tests; tests/deploy/test_other_runtimes.py damages its files where it is",
+    ),
     "modalities/faces/corruptions.py:_decode": "pictures that the program encoded itself, in memory",
     "tasks/deepfake/prepare/pool.py:_silence_decoders": "the null device",
     **dict.fromkeys(

@@ -190,7 +190,7 @@ def to_onnx(form: Form) -> Any:
     Raises:
         UserError: For a model that torch cannot convert, and without the packages that do.
     """
-    _import("onnxscript", "onnx")
+    _import("onnxscript", "export")
     with _refusals("ONNX"):
         program = torch.onnx.export(
             _trace(form),

@@ -239,7 +239,7 @@ def _run_all(model: Any, inputs: Sequence[Inputs]) -> list[list[NDArray[Any]]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [session.run(None, dict(one)) for one in inputs]
+    return [[np.asarray(output) for output in session.run(None, dict(one))] for one in inputs]
 
 
 def _run(model: Any, inputs: Inputs) -> list[NDArray[Any]]:

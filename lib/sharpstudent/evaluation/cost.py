@@ -112,7 +112,8 @@ def count_macs(model: nn.Module, inputs: Any) -> int:
 def _count_in_file(opened: OpenedModel, file: OpenedFile, notes: list[str]) -> tuple[int | None, int | None]:
     """Read the parameters and multiply-accumulates of a file of another runtime, as far as it says or shows them."""
     export = read_export(file.path, file.runtime.about)
-    batch = opened.model.model.graph.batch if isinstance(opened.model, OpenedClassifier) else None
+    inner = opened.model.model if isinstance(opened.model, OpenedClassifier) else opened.model
+    batch = inner.graph.batch if isinstance(inner, OnnxClassifier) else None
     if batch not in (None, 1):
         notes.append(f"time: that of {batch} pictures, the fixed batch of this {file.kind} file")
     if export is not None and export.macs is not None:

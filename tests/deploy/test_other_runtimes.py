@@ -1,0 +1,94 @@
+"""Files of OpenVINO and ExecuTorch give what torch gives, where these are installed; damaged ones are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sharpstudent.core.errors import UserError
+from sharpstudent.core.types import Batch, ExportSpec
+from sharpstudent.deploy import convert
+from sharpstudent.evaluation.runtimes import ExportAbout, ExportedModel, open_runtime
+from torch import Tensor, nn
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.slow  # their converters take ten seconds to import
+
+
+class Two(nn.Module):
+    """`x` (R, 4) and `y` (R, 2) -> `sum` (R,) and `logits` (R, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"sum": x.sum(1) + y.sum(1), "logits": self.layer(torch.cat([x, y], 1)).relu()}
+
+
+def make_form() -> tuple[convert.Form, dict[str, str]]:
+    batch = Batch({"x": torch.rand(3, 4), "y": torch.rand(3, 2)}, rows={"id": ("a", "b", "c")})
+    form = convert.build_form(Two().eval(), batch, ExportSpec())
+    about = ExportAbout.model_validate({"format": "f", "inputs": form.describe_inputs(), "outputs": form.outputs})
+    return form, {"export": about.model_dump_json(), "task": "mine"}
+
+
+def assert_as_torch(path: Path, form: convert.Form) -> None:
+    model = ExportedModel(open_runtime(path, device=CPU))
+    assert model.file.runtime.about["task"] == "mine"
+    for rows in (1, 2, 40):
+        inputs = {"x": torch.rand(rows, 4), "y": torch.rand(rows, 2)}
+        with torch.no_grad():
+            wanted = form.model(**inputs)
+        found = model(**inputs)
+        for name in wanted:
+            np.testing.assert_allclose(found[name], wanted[name], atol=1e-5)
+
+
+def test_openvino_gives_what_torch_gives_and_refuses_other_weights(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="pip install '.[openvino]'")
+    form, texts = make_form()
+    path = tmp_path / "model.xml"
+    convert.write_openvino(path, convert.to_onnx(form), texts)
+    assert_as_torch(path, form)
+    weights = path.with_suffix(".bin")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 64
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match="other weights beside it"):
+        open_runtime(path, device=CPU)
+    weights.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        open_runtime(path, device=CPU)
+    path.write_text("<net")
+    weights.write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be opened as OpenVINO"):
+        open_runtime(path, device=CPU)
+
+
+def test_executorch_gives_what_torch_gives(tmp_path: Path) -> None:
+    pytest.importorskip("executorch.exir", reason="pip install '.[executorch]'")
+    form, texts = make_form()
+    path = tmp_path / "model.pte"
+    convert.write_executorch(path, form, texts)
+    assert_as_torch(path, form)
+    path.write_bytes(b"no program")
+    with pytest.raises(UserError, match="cannot be opened as ExecuTorch"):
+        open_runtime(path, device=CPU)
+
+
+@pytest.mark.parametrize("ending", [".xml", ".pte"])
+def test_without_the_runtime_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    import sys
+
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(b"anything")
+    path.with_suffix(".bin").write_bytes(b"")
+    names: Any = {".xml": "openvino", ".pte": "executorch.runtime"}
+    monkeypatch.setitem(sys.modules, names[ending], None)
+    with pytest.raises(UserError, match="pip install "):
+        open_runtime(path, device=CPU)
