@@ -185,7 +185,7 @@ def test_the_benchmark_measures_models_in_turns_with_their_gap(
 ) -> None:
     from sharpstudent.evaluation import cost
 
-    monkeypatch.setattr(cost, "measure_in_child", lambda opened: (12_000_000, None))
+    monkeypatch.setattr(cost, "_measure_in_child", lambda opened: (12_000_000, None))
     words = (f"torch={exported.run}", f"file={exported.file}", "--task", exported.task.reference, *QUICK)
     ended = exported.check(
         BENCHMARK, *words, "--threads", "1", "2", "--batch-sizes", "1", "4", "--repeats", "5", "--json", "b.json"

@@ -163,7 +163,7 @@ def _measure_memory(
         return _measure_cuda_memory(opened, device), None
     if device.type != "cpu" and (file is None or file.runtime.runs_on != "cpu"):
         return None, f"memory: not measured on {device.type}" + ("" if file is None else f" with {file.runtime.name}")
-    return measure_in_child(opened)
+    return _measure_in_child(opened)
 
 
 @torch.inference_mode()
@@ -179,7 +179,7 @@ def _measure_cuda_memory(opened: OpenedModel, device: torch.device) -> int:
     return own + torch.cuda.max_memory_allocated(device) - before
 
 
-def measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
+def _measure_in_child(opened: OpenedModel) -> tuple[int | None, str | None]:
     """Measure memory by evaluation/cost_child.py; where that process fails, memory is None with the reason."""
     request = {"path": str(opened.path.resolve()), "reopen": opened.reopen, "threads": torch.get_num_threads()}
     root = str(Path(sharpstudent.__file__).resolve().parent.parent)
