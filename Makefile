@@ -15,7 +15,7 @@ help:
 	@echo "make test-slow    real sizes and full counts (make test-real-size: only the two command lines at 380 px)"
 	@echo "make check        format, lint, types, layers"
 	@echo "make results      three seeds on people never tuned on: docs/results.md (about an hour on two cores)"
-	@echo "make browser      a headless browser for the test that looks at the report (Debian, as root; else install Chromium)"
+	@echo "make browser      a headless browser for the test of the report (Debian, as root; else install Chromium); an exported model in it"
 	@echo "make audit        known vulnerabilities of the installed packages; says so where the database cannot be reached"
 	@echo "make release      dist/: the wheel and its SBOM (CycloneDX), after an audit that must have been made"
 	@echo "make face-models  the face detector and mesh that data_source photos needs"
@@ -63,6 +63,9 @@ browser:
 	            else apt-get install --yes --quiet --no-install-recommends chromium >/dev/null 2>&1 && break; fi; \
 	          done && command -v chromium >/dev/null; } \
 	  || echo "no browser here, and none could be installed: the test of the report in a browser skips"
+	@if test -x $(BIN)/python && command -v npm >/dev/null && command -v chromium >/dev/null; \
+	  then $(BIN)/python demo/check_browser.py; \
+	  else echo "an exported model in the browser is not checked: it needs make setup, npm and chromium"; fi
 
 # Without a network the tools cannot be fetched, nor the database be asked: that is said, and is no failure.
 audit: setup $(TOOLS)/.installed

@@ -160,6 +160,8 @@ def test_what_cannot_be_exported_is_refused_by_name(exported: Exported) -> None:
     for words, expected in refusals.items():
         assert expected in exported.refuse(*words), words
     assert exported.place.list_output() == before
+    second = exported.place.call("export_for_mobile.py", run, "--task", exported.task.reference)
+    assert "is there already" in second.err
     copy = exported.place / "copy.pth"
     shutil.copy(exported.place / run / "weights/best_model.pth", copy)
     assert "--config" in exported.refuse("copy.pth")
