@@ -298,6 +298,24 @@ def test_weights_outside_the_folder_of_a_file_are_not_read(exported: Path, tmp_p
     assert "outside its folder" in text or "cannot be read" in text
 
 
+def test_sizes_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
+    claims = TensorProto(name="w", data_type=FLOAT, dims=[2**40, 2])
+    huge = helper.make_tensor("s", TensorProto.INT64, [2], [2**20, 2**20])
+    ones = helper.make_node("ConstantOfShape", ["s"], ["c"])
+    graphs = {
+        "claimed.onnx": ([helper.make_node("Gemm", ["m", "w"], ["said"])], claims),
+        "made.onnx": ([ones, helper.make_node("Gemm", ["m", "c"], ["said"])], huge),
+    }
+    takes = helper.make_tensor_value_info("image", FLOAT, ["N", 3, SIDE, SIDE])
+    gives = helper.make_tensor_value_info("said", FLOAT, ["N", 2])
+    for name, (nodes, constant) in graphs.items():
+        flat = helper.make_node("Flatten", ["image"], ["m"])
+        graph = helper.make_graph([flat, *nodes], "g", [takes], [gives], [constant])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        (tmp_path / name).write_bytes(model.SerializeToString())
+        assert str(tmp_path / name) in refusal(tmp_path / name)
+
+
 def test_without_onnxruntime_the_extra_is_named(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # an import of it raises ImportError
     assert "pip install onnxruntime==" in refusal(exported)
