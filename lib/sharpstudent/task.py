@@ -11,27 +11,31 @@ docs/adding-a-task.md walks through a whole task. Legend: R rows of a batch, N r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpstudent.config.run_config import TaskSection
 from sharpstudent.config.terms import TermSpec
 from sharpstudent.core.errors import Problem, UserError, choose, plural
-from sharpstudent.core.types import Batch, ExportSpec, ModelSpec, Outputs, Sample, Table
+from sharpstudent.core.types import Answer, Batch, ExportSpec, InputSource, ModelSpec, Outputs, Sample, Table
 from sharpstudent.data.dataset import Samples, UnreadableSample
 from sharpstudent.metrics.metric import Counts, Metric, OnBlock, make_mean_metric
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
 __all__ = [
+    "Answer",
     "Batch",
     "ClassificationTask",
     "Counts",
     "ExportSpec",
+    "InputSource",
     "Metric",
     "ModelSpec",
     "OnBlock",
@@ -159,6 +163,68 @@ class Task(ABC):
         """Compute JSON values for the checkpoint from its validation table, such as a temperature; {} for none."""
         return {}
 
+    @classmethod  # noqa: B027 (a task without options of its own leaves it empty)
+    def add_input_options(cls, inputs: Any, models: Any) -> None:
+        """Add the task's own options to the command line of predict.py; the general task has none.
+
+        Args:
+            inputs: The group of options that say how an input is read; `open_input` finds their values in its source.
+            models: The group of options for a model whose file does not describe itself; `Renderer.open_model` gets
+                their values.
+        """
+
+    def list_suffixes(self) -> tuple[str, ...]:
+        """List the endings of the files that are taken from a folder, in lower case."""
+        return (".npy", ".npz")
+
+    def open_input(self, source: InputSource) -> Iterator[Sample]:
+        """Read unlabelled material, sample by sample, so that no more than one is in memory.
+
+        A sample without inputs is not given to the model, and its rows come without outputs: a frame that shows nothing
+        to judge. A column `share` tells how much of the source has been read, 0..1. The general task reads arrays: an
+        .npy file holds the only input of the models, an .npz file each input by its name.
+
+        Args:
+            source: The file or stream.
+
+        Yields:
+            Samples without targets.
+
+        Raises:
+            UnreadableSample: If the source cannot be read.
+        """
+        from sharpstudent.data.arrays import read_arrays
+
+        yield read_arrays(source, self.example_batch(1))
+
+    def describe(self, tables: Iterator[Table], stored: Mapping[str, Any]) -> Iterator[Answer]:
+        """Say what the model's outputs for one source mean; the general task tells their values.
+
+        Args:
+            tables: The rows of the source as they come: `id`, the columns of its samples and, where the model was run,
+                each of its outputs. The pictures among them are not to be kept.
+            stored: The description that is stored with the model, such as its `calibration`.
+
+        Yields:
+            Answers, of which the last one is final and the others are as far as the source has been read.
+        """
+        from sharpstudent.data.arrays import describe_outputs
+
+        yield describe_outputs(list(tables), unit=self.unit)
+
+    def finish_input(self, source: InputSource, answer: Answer, folder: Path) -> list[str]:
+        """Write further files about one input, beside its page; the general task has none.
+
+        Args:
+            source: The input.
+            answer: The final answer.
+            folder: The folder of the answers.
+
+        Returns:
+            Lines for the user.
+        """
+        return []
+
     def check_student(self, name: str, metrics: Mapping[str, float]) -> list[str]:
         """Warn of what is known to go wrong in stage 2 with such a student.
 
@@ -270,3 +336,18 @@ class ClassificationTask(Task):
         from sharpstudent.metrics.calibration import fit_temperature
 
         return {"temperature": fit_temperature(table["logits"], table["label"])}
+
+    def describe(self, tables: Iterator[Table], stored: Mapping[str, Any]) -> Iterator[Answer]:
+        """Name the class of each row with its calibrated probability.
+
+        Args:
+            tables: As for `Task`, with the output `logits`.
+            stored: The description that is stored with the model; its `calibration` has the temperature.
+
+        Yields:
+            One answer. With several rows, it is about the row of the largest probability.
+        """
+        from sharpstudent.data.arrays import describe_classes
+
+        temperature = (stored.get("calibration") or {}).get("temperature")
+        yield describe_classes(list(tables), self.classes, temperature, unit=self.unit)

@@ -25,14 +25,16 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Generator
 from datetime import datetime
 from fnmatch import fnmatch
 from io import FileIO
 from pathlib import Path
+from typing import NoReturn
 
-from sharpstudent.core.errors import Problem, UserError
+from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, UserError
 from sharpstudent.core.files import open_plain
 
 TEMPORARY_SUFFIX = ".partial"
@@ -382,6 +384,27 @@ def _explain_taken(folder: Path, holder: str, doing: str) -> Problem:
         got=holder,
         remedy="wait until it has ended, or stop it; the lock goes with its process, so there is no file to delete",
     )
+
+
+@contextlib.contextmanager
+def stop_signals_raised() -> Generator[None]:
+    """Raise RunInterrupted for Ctrl-C and SIGTERM inside, once: the cleanup after it is not interrupted again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def _raise(number: int, _: object) -> NoReturn:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
+        raise RunInterrupted("stopped; what is finished is kept: go on with the same command", code)
+
+    before = {number: signal.signal(number, _raise) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

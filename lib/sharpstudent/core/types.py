@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -153,6 +154,52 @@ class Sample:
     weights: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, "NDArray[np.float32]"])
     rows: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, "Sequence[Any]"])
     shared: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class InputSource:
+    """One input that a user wants an answer about.
+
+    Attributes:
+        name: The name in all output, printable.
+        path: The file; None for a camera or a stream.
+        stream: The number of a camera, or the address of a stream; None for a file.
+        options: The values of the options that the task itself has added to the command line, by their names.
+    """
+
+    name: str
+    path: Path | None = None
+    stream: int | str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task says about one input.
+
+    Attributes:
+        outcome: The answer in one word for other programs, such as the name of a class.
+        sentence: The answer in one sentence.
+        reasons: Further sentences: what the answer rests on, and what it does not say.
+        score: The probability that the answer rests on, 0..1; None without one.
+        details: JSON values of the task's own.
+        columns: The columns of the table of single rows.
+        rows: The values of these rows, each in the order of the columns.
+        charts: Charts of the page, instances of `report.chart.Chart`.
+        pictures: Pictures of the page, by title: a file's bytes (JPEG or PNG) and a caption each.
+    """
+
+    outcome: str
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    score: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    columns: tuple[str, ...] = ()
+    rows: Sequence[Sequence[Any]] = ()
+    charts: tuple[Any, ...] = ()
+    pictures: Mapping[str, Sequence[tuple[bytes, str]]] = field(
+        default_factory=dict[str, "Sequence[tuple[bytes, str]]"]
+    )
 
 
 @dataclass(frozen=True)

@@ -273,13 +273,17 @@ class _Found:
     notes: list[str] = field(default_factory=list[str])
 
 
-def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device) -> OpenedModel:
+def open_model(
+    spec: ModelFile, *, classes: Sequence[str], device: torch.device, unstated: str | None = None
+) -> OpenedModel:
     """Open one model.
 
     Args:
         spec: The file, with the caller's description of it.
         classes: The task's classes, in the order that the logits shall have.
         device: The device that the model goes to.
+        unstated: The remedy for a model of which neither the file nor the caller states the order of the classes, which
+            is then refused; None to take it for the task's order.
 
     Returns:
         The model, in evaluation mode.
@@ -292,6 +296,13 @@ def open_model(spec: ModelFile, *, classes: Sequence[str], device: torch.device)
     check_scale(spec)
     find = _open_graph if path.suffix in KINDS else _open_tensors
     found = find(spec, path, tuple(classes), device)
+    if unstated is not None and found.spec.classes is None and read_description(found.about, path).classes is None:
+        raise UserError.about(
+            where=str(path),
+            what="does not say which of its outputs means what, and a wrong guess would turn every answer round",
+            expected=f"the order of {', '.join(classes)}",
+            remedy=unstated,
+        )
     order = [found.classes.index(name) for name in classes]
     found.classifier.preprocess = PicturePreprocess(
         input_size=found.image_size, mean=found.spec.mean, std=found.spec.std

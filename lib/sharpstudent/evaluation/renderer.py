@@ -243,6 +243,13 @@ class Renderer:
 
         return open_checkpoint(request, self.task_class, device)
 
+    def open_task(self, opened: OpenedModel) -> Task:
+        """Build the task of an opened model, without its data."""
+        from sharpstudent.evaluation.tables import read_run_config
+
+        config = read_run_config(opened.path, self.task_class)
+        return self.task_class(None if config is None else config.task_section, opened.about.get("facts"))
+
     def open_sets(self, session: Session) -> Sequence[EvalSet]:
         """Open the data sets of the request; without any, the validation data of the last model's run.
 

@@ -11,7 +11,9 @@ from sharpstudent.config.load import read_config_file
 from sharpstudent.config.run_config import SCRIPTS, RunConfig
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Table
+from sharpstudent.deploy.familiar import store_run_reference
 from sharpstudent.evaluation import run as evaluation
+from sharpstudent.evaluation.command_line import ModelRequest
 from sharpstudent.evaluation.evaluate import EvalResult
 from sharpstudent.evaluation.renderer import FinishedRun, StageEnd, load_renderer
 from sharpstudent.metrics.bootstrap import join_tables
@@ -87,6 +89,7 @@ def close_stage(run: Run, task: Task, data: TrainingData, result: FitResult | No
     path = run.folder / REPORT_NAME
     if run.config.report and (result.epochs_done > 0 or not path.is_file()):
         run.say(f"report: {write_run_report(run, task, data)}")
+        run.say(_store_reference(run, task, data))
 
 
 def write_run_report(run: Run, task: Task, data: TrainingData) -> Path:
@@ -118,6 +121,12 @@ def write_run_report(run: Run, task: Task, data: TrainingData) -> Path:
         console=run.console,
     )
     return evaluation.write_run_report(load_renderer(task), finished)
+
+
+def _store_reference(run: Run, task: Task, data: TrainingData) -> str:
+    """Store what is ordinary for the best model, so that predict.py can say what is unlike it; return a line."""
+    opened = load_renderer(task).open_model(ModelRequest(run.weights_folder / BEST_NAME), run.device)
+    return store_run_reference(opened, task, data.validation, run.device, workers=run.config.num_workers)
 
 
 def _read_others(run: Run, own: Table) -> list[EvalResult]:

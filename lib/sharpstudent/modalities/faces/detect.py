@@ -224,6 +224,33 @@ LARGEST_STEP = 1.5  # distance of the centres / side of the face (geometric mean
 LARGEST_GROWTH = 2.0  # side of the larger / side of the smaller
 
 
+class Tracker:
+    """Tracks people from frame to frame by their boxes; a person who is missing in some frames keeps the number."""
+
+    def __init__(self) -> None:
+        self._last = np.empty((0, 4))  # each track's latest box
+        self.areas: list[float] = []  # the summed area of each track's boxes [px^2]
+
+    def add(self, frame: NDArray[np.generic]) -> NDArray[np.int64]:
+        """Find the tracks of the boxes (n, 4) xyxy [px] of the next frame: int64 (n,), new ones in their order."""
+        boxes = np.asarray(frame, np.float64).reshape(-1, 4)
+        tracks = _match(self._last, boxes)
+        for box in np.flatnonzero(tracks < 0):
+            tracks[box] = len(self.areas)
+            self.areas.append(0.0)
+            self._last = np.concatenate([self._last, boxes[box : box + 1]])
+        self._last[tracks] = boxes
+        for track, area in zip(tracks, compute_areas(boxes), strict=True):
+            self.areas[track] += float(area)
+        return tracks
+
+    def rank(self) -> NDArray[np.int64]:
+        """Give the number of each track: 0 for the one whose boxes have the largest summed area, and so on."""
+        number = np.empty(len(self.areas), np.int64)
+        number[np.argsort(-np.array(self.areas), kind="stable")] = np.arange(len(self.areas))
+        return number
+
+
 def number_tracks(frames: Sequence[NDArray[np.generic]]) -> list[NDArray[np.int64]]:
     """Number the people of a video by their boxes, 0 for the one whose boxes have the largest summed area, and so on.
 
@@ -233,22 +260,9 @@ def number_tracks(frames: Sequence[NDArray[np.generic]]) -> list[NDArray[np.int6
     frames: The boxes (n, 4) xyxy [px] of each frame, in order; n may be 0. An int64 (n,) array comes back for each
     frame.
     """
-    last = np.empty((0, 4))  # each track's latest box
-    areas: list[float] = []
-    found: list[NDArray[np.int64]] = []
-    for frame in frames:
-        boxes = np.asarray(frame, np.float64).reshape(-1, 4)
-        tracks = _match(last, boxes)
-        for box in np.flatnonzero(tracks < 0):
-            tracks[box] = len(areas)
-            areas.append(0.0)
-            last = np.concatenate([last, boxes[box : box + 1]])
-        last[tracks] = boxes
-        for track, area in zip(tracks, compute_areas(boxes), strict=True):
-            areas[track] += float(area)
-        found.append(tracks)
-    number = np.empty(len(areas), np.int64)
-    number[np.argsort(-np.array(areas), kind="stable")] = np.arange(len(areas))
+    tracker = Tracker()
+    found = [tracker.add(frame) for frame in frames]
+    number = tracker.rank()
     return [number[tracks] for tracks in found]
 
 

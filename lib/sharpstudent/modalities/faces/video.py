@@ -20,7 +20,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -45,11 +45,11 @@ class StreamError(Exception):
 
 
 @contextlib.contextmanager
-def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream]:
+def open_stream(path: Path | str | int, backend: str | None = None) -> Generator[FrameStream]:
     """Open a video.
 
     Args:
-        path: The file.
+        path: The file; for OpenCV and PyAV also the address of a stream, and for OpenCV the number of a camera.
         backend: "opencv", "torchcodec", "pyav", or None for torchcodec where it loads and OpenCV elsewhere.
 
     Yields:
@@ -59,7 +59,7 @@ def open_stream(path: Path, backend: str | None = None) -> Generator[FrameStream
         StreamError: Where the backend cannot read it.
     """
     chosen = backend or ("torchcodec" if torchcodec_loads() else "opencv")
-    stream = _STREAMS[chosen](path)
+    stream = _STREAMS[chosen](path)  # pyright: ignore[reportArgumentType]
     try:
         yield stream
     finally:
@@ -80,7 +80,7 @@ def silence_opencv() -> Generator[None]:
         yield
     finally:
         if before is None:
-            del os.environ["OPENCV_FFMPEG_LOGLEVEL"]
+            os.environ.pop("OPENCV_FFMPEG_LOGLEVEL", None)  # another thread may have done so
         else:
             os.environ["OPENCV_FFMPEG_LOGLEVEL"] = before
         cv2.utils.logging.setLogLevel(level)
@@ -91,6 +91,7 @@ class OpenCvStream:
 
     Attributes:
         claimed: The container's count of frames, 0 where it has none.
+        rate: The container's frames a second, 0 where it has none.
         width: The width by the container [px].
         height: The height by the container [px].
         codec: The four letters of the codec; "" where the container has none.
@@ -98,10 +99,14 @@ class OpenCvStream:
 
     backend = "opencv"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str | int) -> None:
         try:
             # An absolute path begins with "/", so that no name is taken for a protocol such as "concat:".
-            self._capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+            self._capture = (
+                cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+                if isinstance(path, Path)
+                else cv2.VideoCapture(path)
+            )
         except (cv2.error, UnicodeError, ValueError) as error:
             raise StreamError(self.backend, f"cannot be opened ({str(error).strip().splitlines()[0]})") from None
         if not self._capture.isOpened():
@@ -110,6 +115,8 @@ class OpenCvStream:
         self.claimed = self._read_number(cv2.CAP_PROP_FRAME_COUNT)
         self.width = self._read_number(cv2.CAP_PROP_FRAME_WIDTH)
         self.height = self._read_number(cv2.CAP_PROP_FRAME_HEIGHT)
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = float(rate) if np.isfinite(rate) and rate > 0 else 0.0
         fourcc = self._read_number(cv2.CAP_PROP_FOURCC)
         self.codec = bytes(fourcc >> shift & 0xFF for shift in (0, 8, 16, 24)).decode("ascii", "replace").strip("\0 ")
 
@@ -129,6 +136,12 @@ class OpenCvStream:
         if not found or image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             return None
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+    @property
+    def second(self) -> float:
+        """When the grabbed frame is shown [s]; NaN where that is not known."""
+        found = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        return float(found) if np.isfinite(found) and found >= 0 else float("nan")
 
     def close(self) -> None:
         """Close the file."""
@@ -159,6 +172,7 @@ class TorchcodecStream:
             found = video.metadata
         self.codec = str(getattr(found, "codec", None) or "")
         self.claimed = found.num_frames_from_header or 0
+        self.rate = float(getattr(found, "average_fps_from_header", None) or 0.0)
         self.width, self.height = found.width or 0, found.height or 0
         self._frame: Any = None
 
@@ -172,6 +186,12 @@ class TorchcodecStream:
         """Convert the grabbed frame to pixels, RGB uint8 (H, W, 3), upright."""
         with self._raise_stream_errors():
             return np.ascontiguousarray(self._converter.convert(self._frame).data.permute(1, 2, 0).numpy())
+
+    @property
+    def second(self) -> float:
+        """When the grabbed frame is shown [s]; NaN where that is not known."""
+        found = getattr(self._frame, "pts_seconds", None)
+        return float("nan") if found is None else float(found)
 
     def close(self) -> None:
         """Release the file."""
@@ -191,13 +211,13 @@ class PyAvStream:
 
     backend = "pyav"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         # Imported here: it is an extra, and its FFmpeg needs memory in every worker.
         import av  # pyright: ignore[reportMissingImports]
 
         self._errors = (av.FFmpegError, ValueError, UnicodeError, IndexError)
         try:
-            self._container: Any = av.open(os.path.abspath(path))
+            self._container: Any = av.open(os.path.abspath(path) if isinstance(path, Path) else path)
         except self._errors as error:
             raise StreamError(self.backend, f"cannot be opened ({explain(error)})") from None
         stream = next(iter(self._container.streams.video), None)
@@ -208,6 +228,7 @@ class PyAvStream:
         self._frames = self._container.decode(stream)
         self.codec = stream.codec_context.name
         self.claimed, self.width, self.height = stream.frames, stream.width or 0, stream.height or 0
+        self.rate = float(stream.average_rate or 0.0)
         self._frame: Any = None
 
     def grab(self) -> bool:
@@ -226,6 +247,11 @@ class PyAvStream:
             return None
         # The rotation of the display matrix is counter-clockwise, as that of NumPy.
         return np.ascontiguousarray(np.rot90(image, round(self._frame.rotation / 90)))
+
+    @property
+    def second(self) -> float:
+        """When the grabbed frame is shown [s]; NaN where that is not known."""
+        return float("nan") if self._frame.time is None else float(self._frame.time)
 
     def close(self) -> None:
         """Close the file."""
@@ -297,6 +323,8 @@ class SampledVideo(Generic[Result]):
         results: What `use` made of them, by index.
         failed: The chosen frames without pixels, by index with the reason; the others are in results.
         backend: "opencv", "torchcodec" or "pyav".
+        claimed: The number of frames by the container, 0 where it has none.
+        seconds: When each chosen frame is shown, by index [s].
     """
 
     frames: int
@@ -304,6 +332,8 @@ class SampledVideo(Generic[Result]):
     results: dict[int, Result]
     failed: dict[int, str]
     backend: str
+    claimed: int = 0
+    seconds: dict[int, float] = field(default_factory=dict[int, float])
 
 
 def choose_frames(frames: int, count: int) -> tuple[int, ...]:
@@ -341,17 +371,49 @@ def sample_video(path: Path, count: int, use: Use[Result], *, backend: str | Non
     Raises:
         UnreadableVideo: Where the file gives no frames.
     """
+    results: dict[int, Result] = {}
+    steps = iterate_sampled(path, count, backend=backend)
+    while True:
+        try:
+            frame = next(steps)
+        except StopIteration as end:
+            about: SampledVideo[Result] = end.value
+            return replace(about, results={index: results[index] for index in about.indices if index in results})
+        if frame.image is not None:
+            results[frame.index] = use(frame.index, frame.image)
+
+
+def iterate_sampled(
+    path: Path, count: int, *, backend: str | None = None
+) -> Generator[TimedFrame, None, SampledVideo[Any]]:
+    """Give chosen frames of a video one at a time, as `sample_video` does.
+
+    Args:
+        path: The file.
+        count: How many frames are chosen, evenly spread.
+        backend: The backend, as in `open_stream`.
+
+    Yields:
+        Frames with pixels. Where the container's count was wrong, there are some among them that were not chosen, or
+        that come again.
+
+    Returns:
+        The chosen frames, without results.
+
+    Raises:
+        UnreadableVideo: Where the file gives no frames.
+    """
     _check_file(path)
     with silence_opencv():
         try:
-            return _sample(path, count, use, backend)
+            return (yield from _sample(path, count, backend))
         except StreamError as error:
             if error.backend == "torchcodec":
-                return sample_video(path, count, use, backend="opencv")
+                return (yield from iterate_sampled(path, count, backend="opencv"))
             reason = error.reason
             if error.backend == "opencv" and importlib.util.find_spec("av") is not None:
                 with contextlib.suppress(StreamError):  # OpenCV's reason is told
-                    return _sample(path, count, use, "pyav")
+                    return (yield from _sample(path, count, "pyav"))
             raise UnreadableVideo(str(path), reason) from None
 
 
@@ -368,24 +430,24 @@ def _check_file(path: Path) -> None:
         raise UnreadableVideo(str(path), "has a name that is no valid UTF-8; rename it") from None
 
 
-def _sample(path: Path, count: int, use: Use[Result], backend: str | None) -> SampledVideo[Result]:
-    results: dict[int, Result] = {}
-    failed: dict[int, str] = {}
+def _sample(path: Path, count: int, backend: str | None) -> Generator[TimedFrame, None, SampledVideo[Any]]:
+    found: dict[int, TimedFrame] = {}  # without the pixels
 
-    def keep(stream: FrameStream, index: int) -> None:
-        """Use the grabbed frame, or note why it gives no pixels.
+    def keep(stream: FrameStream, index: int) -> TimedFrame:
+        """Turn the grabbed frame into pixels, or note why it gives none.
 
         Args:
             stream: The video.
             index: The index of the frame.
         """
-        image = stream.retrieve()
+        image, reason = stream.retrieve(), ""
         if image is None:
-            failed[index] = "cannot be turned into pixels"
+            reason = "cannot be turned into pixels"
         elif image.shape[0] * image.shape[1] > LARGEST_FRAME:
-            failed[index] = _explain_size(image.shape[1], image.shape[0])
-        else:
-            results[index] = use(index, image)
+            image, reason = None, _explain_size(image.shape[1], image.shape[0])
+        share = min(index / stream.claimed, 1.0) if stream.claimed else 0.0
+        found[index] = TimedFrame(index, find_second(stream, index), share, None, reason)
+        return replace(found[index], image=image)
 
     with open_stream(path, backend) as stream:
         name = stream.backend
@@ -393,40 +455,118 @@ def _sample(path: Path, count: int, use: Use[Result], backend: str | None) -> Sa
             raise UnreadableVideo(str(path), f"its frames are {_explain_size(stream.width, stream.height)}")
         codec = stream.codec
         claimed = stream.claimed if 0 < stream.claimed <= LONGEST_VIDEO else 0
-        frames = _decode(stream, choose_frames(claimed, count), keep, to_end=True)
+        frames = yield from _decode(stream, choose_frames(claimed, count), keep, to_end=True)
     if name == "torchcodec" and frames != claimed:
         raise StreamError(name, f"has {frames} frames that can be decoded and claims {claimed}")
     if frames == 0:
         raise StreamError(name, _explain_no_frame(codec, claimed))
     indices = choose_frames(frames, count)
-    missing = [index for index in indices if index not in results and index not in failed]
+    missing = [index for index in indices if index not in found]
     if missing:
         with open_stream(path, name) as stream:
-            _decode(stream, missing, keep, to_end=False)
+            yield from _decode(stream, missing, keep, to_end=False)
+    failed = {index: found[index].reason if index in found else "cannot be decoded" for index in indices}
     return SampledVideo(
         frames=frames,
         indices=indices,
-        results={index: results[index] for index in indices if index in results},
-        failed={index: failed.get(index, "cannot be decoded") for index in indices if index not in results},
+        results={},
+        failed={index: reason for index, reason in failed.items() if reason},
         backend=name,
+        claimed=claimed,
+        seconds={index: found[index].second for index in indices if index in found},
     )
 
 
 def _decode(
     stream: FrameStream,
     wanted: tuple[int, ...] | list[int],
-    keep: Callable[[FrameStream, int], None],
+    keep: Callable[[FrameStream, int], TimedFrame],
     *,
     to_end: bool,
-) -> int:
+) -> Generator[TimedFrame, None, int]:
     """Decode forward, and keep the wanted frames; to_end: go on after the last of them. Returns the frames decoded."""
     chosen, last = frozenset(wanted), max(wanted, default=-1)
     index = 0
     while (to_end or index <= last) and stream.grab():
         if index in chosen:
-            keep(stream, index)
+            yield keep(stream, index)
         index += 1
     return index
+
+
+def find_second(stream: FrameStream, index: int) -> float:
+    """Find when the grabbed frame is shown [s]: by its own time, else by its number, at 25 frames a second at worst."""
+    second = stream.second
+    return second if np.isfinite(second) and (second > 0 or index == 0) else index / (stream.rate or 25.0)
+
+
+@dataclass(frozen=True)
+class TimedFrame:
+    """A frame of a video that is read from its beginning to its end.
+
+    Attributes:
+        index: Its number, from 0.
+        second: When it is shown [s].
+        share: How much of the video has been read, 0..1; 0 where the container does not tell.
+        image: Its RGB pixels, uint8 (H, W, 3), upright; None where it has none.
+        reason: Why it has no pixels; "" where it has.
+    """
+
+    index: int
+    second: float
+    share: float
+    image: NDArray[np.uint8] | None
+    reason: str = ""
+
+
+def iterate_video(source: Path | str | int, *, rate: float | None = None) -> Generator[TimedFrame]:
+    """Read frames of a file, a stream or a camera one at a time, so that no two are in memory at once.
+
+    What OpenCV cannot decode is read by PyAV, where it is installed.
+
+    Args:
+        source: The file; the address of a stream; or the number of a camera.
+        rate: How many frames a second are given, at most; None for every frame.
+
+    Yields:
+        The frames, in order.
+
+    Raises:
+        UnreadableVideo: Where the source gives no frames.
+    """
+    if isinstance(source, Path):
+        _check_file(source)
+    with silence_opencv():
+        reason = ""
+        for backend in ("opencv", "pyav"):
+            if backend == "pyav" and (isinstance(source, int) or importlib.util.find_spec("av") is None):
+                continue
+            try:
+                yield from _iterate(source, backend, rate)
+                return
+            except StreamError as error:
+                reason = reason or error.reason
+        raise UnreadableVideo(str(source), reason)
+
+
+def _iterate(source: Path | str | int, backend: str, rate: float | None) -> Generator[TimedFrame]:
+    """Yield the frames; StreamError where there is none at all."""
+    with open_stream(source, backend) as stream:
+        if stream.width * stream.height > LARGEST_FRAME:
+            raise UnreadableVideo(str(source), f"its frames are {_explain_size(stream.width, stream.height)}")
+        index, due = 0, 0.0
+        while stream.grab():
+            second = find_second(stream, index)
+            if rate is None or second >= due - 1e-6:
+                due = max(due, second) if rate is None else (np.floor(second * rate + 1e-6) + 1) / rate
+                image = stream.retrieve()
+                reason = "" if image is not None else "cannot be turned into pixels"
+                yield TimedFrame(
+                    index, second, min(index / stream.claimed, 1.0) if stream.claimed else 0.0, image, reason
+                )
+            index += 1
+        if index == 0:
+            raise StreamError(backend, _explain_no_frame(stream.codec, stream.claimed))
 
 
 def _explain_no_frame(codec: str, claimed: int) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from sharpstudent.core.arguments import read_number
+from sharpstudent.core.arguments import add_option, read_number
 
 LABELS = ("real", "fake")  # by their numbers
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -28,3 +28,38 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 def read_label(read: Namespace) -> int | None:
     """Return the number of the label that `--label` names; None where it is not given."""
     return None if read.label is None else LABELS.index(read.label)
+
+
+def add_input_options(inputs: Any, models: Any) -> None:
+    """Add the options of predict.py for pictures and videos, and for models whose files do not describe them.
+
+    Args:
+        inputs: The group of options for inputs.
+        models: The group of options for models.
+    """
+    text = "frames of each video, evenly spread, as in an evaluation (default: 32)"
+    add_option(inputs, OPTIONS, "--frames", help=text)
+    inputs.add_argument(
+        "--fps", metavar="X", type=read_number(float, 0, 1000, above=True), help="frames of each second of a video"
+    )
+    inputs.add_argument("--every-frame", action="store_true", help="all frames of a video")
+    add_option(inputs, OPTIONS, "--min-face", help="smaller faces are not judged, px (%(default)s)")
+    text = "with --out: also each video with its faces marked, and its sound (extra `video`)"
+    inputs.add_argument("--annotate", action="store_true", help=text)
+    text = "which of its two outputs means fake: 0 or 1; needed where its file does not say it"
+    models.add_argument("--fake-class", metavar="N", type=int, choices=(0, 1), help=text)
+    models.add_argument("--architecture", metavar="ARCH", help="efficientnet-b4 or a timm name")
+    size = read_number(int, 32, 2048)
+    models.add_argument("--image-size", metavar="PX", type=size, help="side of the network's input")
+    for option, text in (("--mean", "subtracted from RGB in 0..1"), ("--std", "then divided by")):
+        models.add_argument(option, metavar="R,G,B", type=_read_colours, help=f"{text} (default: nothing)")
+    text = "its averaged weights (EMA), where it has plain ones, too"
+    models.add_argument("--use-ema", action="store_true", help=text)
+
+
+def _read_colours(text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(word) for word in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not three numbers such as 0.5,0.5,0.5") from None
+    return red, green, blue

@@ -5,13 +5,13 @@ Importing this module loads neither torch nor OpenCV.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpstudent.core.errors import UserError
-from sharpstudent.core.types import Batch, ExportSpec, ModelSpec, Outputs, Sample, Table
+from sharpstudent.core.types import Answer, Batch, ExportSpec, InputSource, ModelSpec, Outputs, Sample, Table
 from sharpstudent.data.dataset import Samples
 from sharpstudent.metrics.metric import Metric
 from sharpstudent.task import ClassificationTask
@@ -193,6 +193,39 @@ class DeepfakeTask(ClassificationTask):
             picture="image",
             crop="one face a picture, cut with the margin that prepare_faces.py leaves around its box",
         )
+
+    @classmethod
+    def add_input_options(cls, inputs: Any, models: Any) -> None:
+        """Add the options of predict.py for pictures, videos and detectors of other programs."""
+        from sharpstudent.tasks.deepfake.options import add_input_options
+
+        add_input_options(inputs, models)
+
+    def list_suffixes(self) -> tuple[str, ...]:
+        """List the endings of pictures and videos."""
+        from sharpstudent.tasks.deepfake.read_input import SUFFIXES
+
+        return SUFFIXES
+
+    def open_input(self, source: InputSource) -> Iterator[Sample]:
+        """Read the faces of a picture, a video, a camera or a stream, frame by frame."""
+        from sharpstudent.tasks.deepfake.read_input import read_input
+
+        return read_input(source, image_size=self.image_size)
+
+    def describe(self, tables: Iterator[Table], stored: Mapping[str, Any]) -> Iterator[Answer]:
+        """Say by the stored thresholds whether an input is likely fake, by person and over time."""
+        from sharpstudent.tasks.deepfake.answer import describe_faces
+
+        return describe_faces(tables, stored)
+
+    def finish_input(self, source: InputSource, answer: Answer, folder: Path) -> list[str]:
+        """Write the video with the faces marked, where `--annotate` asks for it."""
+        if not source.options.get("annotate") or source.path is None or answer.details.get("kind") != "video":
+            return []
+        from sharpstudent.tasks.deepfake.annotate import annotate_video
+
+        return [annotate_video(source, answer, folder)]
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ if __name__ == "__main__":
     import worker_tasks
     from sharpstudent.core.errors import exit_codes
     from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
-    from sharpstudent.tasks.deepfake.prepare.run import stop_signals_raised
+    from sharpstudent.core.io import stop_signals_raised
 
     with exit_codes(), stop_signals_raised(), WorkerPool(worker_tasks.build, 1, timeout_s=600.0) as pool:
         for _ in pool.run([f"pid {sys.argv[1]}"], lambda: None):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sharpstudent.core.types import Batch
     from sharpstudent.evaluation.evaluate import Evaluation, Heading
     from sharpstudent.evaluation.opened import OpenedModel
+    from sharpstudent.task import Task
     from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, LabelledFaceSet
     from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
     from sharpstudent.tasks.deepfake.evaluation.mistakes import HeatMaps
@@ -105,8 +106,17 @@ class FaceRenderer(Renderer):
 
         cv2.setNumThreads(1)  # a loader process that is forked beside OpenCV's threads hangs
         options = {name: value for name, value in request.options.items() if name != "config"}  # the file says the rest
+        classes, unstated = DeepfakeTask.classes, None
+        if "fake_class" in options:  # predict.py has no labels that would show that the outputs are swapped
+            fake = options.pop("fake_class")
+            options["classes"] = None if fake is None else classes if fake == FAKE else classes[::-1]
+            unstated = f"say which of its outputs means {classes[FAKE]}: --fake-class 1, or --fake-class 0"
         file = ModelFile(path=request.path, name=request.name, **options)
-        return open_model(file, classes=DeepfakeTask.classes, device=device)
+        return open_model(file, classes=classes, device=device, unstated=unstated)
+
+    def open_task(self, opened: OpenedModel) -> Task:
+        """Build the task with the size of the model's input."""
+        return self.task_class(None, {"image_size": opened.input_key})
 
     def check(self, session: Session) -> None:
         """Raise UserError for options that the opened models cannot meet."""

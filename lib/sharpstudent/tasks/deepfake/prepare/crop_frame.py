@@ -135,7 +135,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class _Found:
+class FoundFace:
     """A face in a picture.
 
     Attributes:
@@ -186,14 +186,7 @@ class FrameCropper:
         Raises:
             UnreadableSample: If there is no face to crop, or what is given cannot be used.
         """
-        given = files is not None and files.landmarks is not None
-        if files is not None and given:
-            found = self._read_given(picture, files)
-        else:
-            picture, found = self._detect(picture)
-        large = [face for face in found if face.shorter_side >= max(self._settings.min_face, 1)]
-        if not large:
-            raise UnreadableSample(picture.source, self._explain_none(found))
+        picture, found, large = self.find(picture, files)
         small = len(found) - len(large)
         remarks: list[str] = []
         if small and self._settings.faces == "all":
@@ -203,35 +196,72 @@ class FrameCropper:
         made = [self._build_crop(picture, face, files, whole=whole) for face in large[:most]]
         return made, "; ".join(remarks)
 
-    def _detect(self, picture: Picture) -> tuple[Picture, list[_Found]]:
+    def find(self, picture: Picture, files: FrameFiles | None) -> tuple[Picture, list[FoundFace], list[FoundFace]]:
+        """Find the faces of a picture.
+
+        Args:
+            picture: The picture.
+            files: As in `crop`.
+
+        Returns:
+            The picture, turned upright where needed; its faces, the largest box first; and those that are large enough.
+
+        Raises:
+            UnreadableSample: If no face is large enough, or what is given cannot be used.
+        """
+        if files is not None and files.landmarks is not None:
+            found = self._read_given(picture, files)
+        else:
+            picture, found = self._detect(picture)
+        large = [face for face in found if face.shorter_side >= max(self._settings.min_face, 1)]
+        if not large:
+            raise UnreadableSample(picture.source, self._explain_none(found))
+        return picture, found, large
+
+    def cut(self, picture: Picture, face: FoundFace, *, whole: bool = False) -> CroppedFace:
+        """Cut a face out of its picture.
+
+        Args:
+            picture: The picture, as `find` gave it.
+            face: One of its faces.
+            whole: As in `crop`.
+
+        Returns:
+            The crop.
+
+        Raises:
+            UnreadableSample: If the face has no landmarks.
+        """
+        landmarks = face.locate()
+        if not np.isfinite(landmarks).all():
+            raise UnreadableSample(picture.source, "its landmarks cannot be located")
+        largest = round(SPARE * self._settings.image_size)
+        return crop_face(picture.image, landmarks, face.box_xyxy, largest_face=largest, whole=whole)
+
+    def _detect(self, picture: Picture) -> tuple[Picture, list[FoundFace]]:
         """Find the faces of a picture, and turn it where they are not upright."""
         networks = self._networks()
         upright = find_upright(networks.detector, picture.image)
         if upright.doubt:
             raise UnreadableSample(picture.source, upright.doubt)
         found = [
-            _Found(face.box_xyxy, face.score, partial(networks.mesh.locate_81, upright.image, face))
+            FoundFace(face.box_xyxy, face.score, partial(networks.mesh.locate_81, upright.image, face))
             for face in upright.faces
         ]
         return replace(picture, image=upright.image, turned=upright.turned), found
 
-    def _read_given(self, picture: Picture, files: FrameFiles) -> list[_Found]:
+    def _read_given(self, picture: Picture, files: FrameFiles) -> list[FoundFace]:
         """Read the faces that came with a frame, largest first; their score is 1, as the detector's is not known."""
         assert files.landmarks is not None
         landmarks = read_landmarks(files.landmarks, picture.image).astype(np.float32)
         boxes = None if files.boxes is None else read_boxes(files.boxes).astype(np.float32)
-        found = [_Found(match_box(points, boxes), 1.0, lambda points=points: points) for points in landmarks]
+        found = [FoundFace(match_box(points, boxes), 1.0, lambda points=points: points) for points in landmarks]
         return sorted(found, key=lambda face: -float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2])))
 
-    def _build_crop(self, picture: Picture, face: _Found, files: FrameFiles | None, *, whole: bool) -> FaceCrop:
+    def _build_crop(self, picture: Picture, face: FoundFace, files: FrameFiles | None, *, whole: bool) -> FaceCrop:
         image, settings = picture.image, self._settings
         given = files is not None and files.landmarks is not None
-        landmarks = face.locate()
-        if not np.isfinite(landmarks).all():
-            raise UnreadableSample(picture.source, "its landmarks cannot be located")
-        cropped = crop_face(
-            image, landmarks, face.box_xyxy, largest_face=round(SPARE * settings.image_size), whole=whole
-        )
+        cropped = self.cut(picture, face, whole=whole)
         sharpness, phash = measure_face(cropped)
         is_kept = whole and files is not None and not picture.turned
         content = _reuse_file(files.picture, cropped, settings) if is_kept and files is not None else None
@@ -252,7 +282,7 @@ class FrameCropper:
             phash=phash,
         )
 
-    def _explain_none(self, found: Sequence[_Found]) -> str:
+    def _explain_none(self, found: Sequence[FoundFace]) -> str:
         if not found:
             return "no face found"
         return f"no face of at least {self._settings.min_face} px (the largest has {found[0].shorter_side:.0f} px)"

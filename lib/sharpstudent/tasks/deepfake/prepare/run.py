@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
-from sharpstudent.core.errors import ExitCode, RunInterrupted, format_count_of
-from sharpstudent.core.io import lock_folder, make_folder
+from sharpstudent.core.errors import format_count_of
+from sharpstudent.core.io import lock_folder, make_folder, stop_signals_raised
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.report.console import print_line
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST
@@ -31,28 +28,6 @@ from sharpstudent.tasks.deepfake.prepare.crop_clip import VERSION, ClipCropper
 from sharpstudent.tasks.deepfake.prepare.pool import Lost, WorkerPool
 from sharpstudent.tasks.deepfake.prepare.progress import ClipProgress, Counts, describe_counts, describe_next
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
-
-
-@contextlib.contextmanager
-def stop_signals_raised() -> Generator[None]:
-    """Raise RunInterrupted for Ctrl-C and SIGTERM inside, once: the cleanup after it is not interrupted again."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def _raise(number: int, _: object) -> NoReturn:
-        for other in before:
-            signal.signal(other, signal.SIG_IGN)
-        code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
-        raise RunInterrupted("stopped; what is finished is kept: go on with the same command", code)
-
-    before = {number: signal.signal(number, _raise) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
 
 Find = Callable[..., tuple[str, Found]]
 

@@ -1,0 +1,231 @@
+"""The command line of predict.py, and the files, cameras and streams that its words stand for.
+
+Importing this loads no torch. Nothing is opened here: what cannot be read is said when its turn comes, and the others
+are answered.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sharpstudent.core.arguments import (
+    EXIT_CODES,
+    SHARED,
+    Parser,
+    add_option,
+    expand_path,
+    fill,
+    read_number,
+    read_path,
+)
+from sharpstudent.core.errors import UserError, format_count_of
+from sharpstudent.core.naming import printable
+from sharpstudent.core.types import InputSource
+from sharpstudent.evaluation.command_line import ModelRequest, choose_task, split_name
+from sharpstudent.task import Task
+
+PREDICT = "predict.py"
+STDIN = "-"  # the word for a list of inputs on standard input, one a line
+MOST_CAMERAS = 100
+SHOWN = 5  # endings that a line names
+_PURPOSE = """Answer about single files: what a trained model says of each, in a sentence, as JSON, as a table and as a
+page that opens without a network. No labels are needed."""
+_MORE = """model and inputs:
+  MODEL   a run folder, a checkpoint (.pth, .safetensors), an exported file (.onnx); NAME=MODEL sets its name
+  INPUT   a file; a folder, with all that is below it; a pattern such as 'films/*.mp4'; - for a list on standard
+          input, one a line; the number of a camera; the address of a stream (rtsp://..., https://...)
+
+OUT gets predictions.json (docs/predictions.schema.json), predictions.csv, and a page for each input. Answers are
+written as they come: after Ctrl-C or a kill the same command goes on."""
+
+
+@dataclass(frozen=True)
+class PredictionCommand:
+    """The command line of predict.py.
+
+    Attributes:
+        model: The model, with what the command says of a file that does not describe itself.
+        inputs: The words that name inputs.
+        options: The values of the task's own options, by name.
+        device: The value of `--device`, such as `auto`.
+        batch_size: How many samples pass the model at once.
+        workers: How many inputs are read at the same time.
+        out: The folder for the answers; None to print them only.
+        as_json: Whether a line of JSON is printed for each input, and nothing else.
+        reference: Inputs that are ordinary for this model, to compare others with; empty to use what is stored.
+    """
+
+    model: ModelRequest
+    inputs: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    device: str = "auto"
+    batch_size: int = 16
+    workers: int = 2
+    out: Path | None = None
+    as_json: bool = False
+    reference: tuple[str, ...] = ()
+
+
+def parse_prediction(argv: Sequence[str]) -> tuple[type[Task], PredictionCommand]:
+    """Read the command line of predict.py.
+
+    Args:
+        argv: The arguments, without the program's name.
+
+    Returns:
+        The class of the task, and the command.
+
+    Raises:
+        UserError: For every mistake.
+        SystemExit: With 0, after `--help`.
+    """
+    task = choose_task(argv)
+    parser = Parser(
+        PREDICT,
+        _PURPOSE,
+        usage=f"python {PREDICT} MODEL INPUT... [options]",
+        more=f"{_MORE}\n\n{EXIT_CODES}; 2 also where no input could be read",
+        examples=(f"{PREDICT} output/RUN my_files --out answers", f"{PREDICT} output/RUN one.file --json"),
+    )
+    group = parser.add_argument_group("model and inputs")
+    group.add_argument("model", metavar="MODEL", help="the model, see below")
+    group.add_argument("inputs", metavar="INPUT", nargs="+", help="what to judge, see below")
+    inputs = parser.add_argument_group("how inputs are read")
+    models = parser.add_argument_group("a model whose file does not describe it")
+    task.add_input_options(inputs, models)
+    _add_running_options(parser.add_argument_group("output and running"))
+    read = parser.read(argv)
+    name, path = split_name(read.model)
+    of_model, of_inputs = (
+        {action.dest: getattr(read, action.dest) for action in one._group_actions} for one in (models, inputs)
+    )
+    command = fill(
+        PredictionCommand,
+        read,
+        model=ModelRequest(path, name, options=of_model),
+        inputs=tuple(read.inputs),
+        options=of_inputs,
+        reference=tuple(read.reference),
+    )
+    return task, command
+
+
+def _add_running_options(group: Any) -> None:
+    add, default = group.add_argument, PredictionCommand(ModelRequest(Path()), ())
+    add("--out", metavar="FOLDER", type=read_path, help="folder for the answers (default: they are printed only)")
+    add("--json", dest="as_json", action="store_true", help="print a line of JSON for each input, and nothing else")
+    text = "ordinary files for this model: what is unlike them is said; stored beside the model's file"
+    add("--reference", metavar="INPUT", nargs="+", default=[], help=text)
+    add_option(group, SHARED, "--device")
+    text = "inputs that are read at the same time (%(default)s)"
+    add_option(group, SHARED, "--workers", type=read_number(int, 1, 64), default=default.workers, help=text)
+    text = "samples that pass the model at once (%(default)s)"
+    add("--batch-size", metavar="N", type=read_number(int, 1, 4096), default=default.batch_size, help=text)
+    add_option(
+        group, SHARED, "--task", help="task of the model, by name or as MODULE:CLASS (default: as its file says)"
+    )
+
+
+@dataclass(frozen=True)
+class FoundInputs:
+    """The inputs that words stand for.
+
+    Attributes:
+        sources: The inputs, each once, in the order of the words.
+        notes: Lines for the user on what was passed over.
+    """
+
+    sources: tuple[InputSource, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find_inputs(words: Sequence[str], suffixes: Sequence[str], options: Mapping[str, Any]) -> FoundInputs:
+    """Find the inputs that words stand for.
+
+    Args:
+        words: The words of the command line.
+        suffixes: The endings of the files that are taken from folders, in lower case.
+        options: The values of the task's own options, for each source.
+
+    Returns:
+        The inputs. A word for which nothing is there is an input, too, so that it gets its row.
+
+    Raises:
+        UserError: If the words stand for nothing at all.
+    """
+    found: dict[str, InputSource] = {}
+    passed_over = 0
+    for word in _expand_stdin(words):
+        for name, path, stream in _expand(word):
+            if path is not None and stream == _FROM_FOLDER and not path.name.lower().endswith(tuple(suffixes)):
+                passed_over += 1
+                continue
+            stream = None if stream == _FROM_FOLDER else stream
+            found.setdefault(name, InputSource(printable(name), path, stream, options))
+    kinds = ", ".join(suffixes[:SHOWN]) + (f" and {len(suffixes) - SHOWN} more" if len(suffixes) > SHOWN else "")
+    others = f"{format_count_of(passed_over, 'file')} in folders passed over: of other kinds than {kinds}"
+    notes = (others,) if passed_over else ()
+    if not found:
+        raise UserError.about(
+            "INPUT",
+            "names no file: the folders and patterns are empty",
+            expected=f"files of these kinds in folders: {kinds}",
+            got=", ".join(map(printable, words)) + (f" ({others})" if passed_over else ""),
+            remedy="name the files themselves, or another folder",
+        )
+    return FoundInputs(tuple(found.values()), notes)
+
+
+_FROM_FOLDER = "folder"  # marks a file that nobody named
+_Named = tuple[str, Path | None, int | str | None]
+
+
+def _expand_stdin(words: Sequence[str]) -> Iterator[str]:
+    for word in words:
+        if word != STDIN:
+            yield word
+            continue
+        for line in sys.stdin.buffer:  # as bytes: a name on a disk need not be text
+            if line.rstrip(b"\r\n"):
+                yield os.fsdecode(line.rstrip(b"\r\n"))
+
+
+def _expand(word: str) -> Iterator[_Named]:
+    """List name, path and stream of what one word stands for."""
+    text = expand_path(word)
+    if word.isdecimal() and int(word) < MOST_CAMERAS and not os.path.lexists(word):
+        yield f"camera {word}", None, int(word)
+    elif "://" in word and not os.path.lexists(word):
+        yield word, None, word
+    elif os.path.isdir(text):
+        yield from _walk(text)
+    elif not os.path.lexists(text) and glob.has_magic(text):
+        matches = sorted(glob.glob(text, recursive=True))
+        for match in matches:
+            yield from _walk(match) if os.path.isdir(match) else ((match, Path(match), None),)
+        if not matches:
+            yield word, Path(text), None
+    else:
+        yield text, Path(text), None
+
+
+def _walk(folder: str) -> Iterator[_Named]:
+    """List the files in a folder and below it, sorted, without hidden ones; links to folders are not followed.
+
+    A folder that cannot be listed is named itself, so that it gets its row.
+    """
+    unlisted: list[OSError] = []
+    for here, folders, files in os.walk(folder, onerror=unlisted.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                path = os.path.join(here, name)
+                yield path, Path(path), _FROM_FOLDER
+    for error in unlisted:
+        yield str(error.filename), Path(str(error.filename)), None

@@ -1,0 +1,476 @@
+"""Says what a detector's scores of one input mean: by person, over time, and for the file as a whole.
+
+There are three answers: fake likely, no sign of manipulation found, and inconclusive with the reason. They rest on the
+thresholds that the checkpoint stores, and on nothing else. Everything is summed up as it comes, so that memory does not
+grow with the pictures of a long video.
+
+Legend: a margin is the log-odds of fake before the temperature; a probability is calibrated with the temperature.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpstudent.core.errors import format_count_of
+from sharpstudent.core.types import Answer, Table
+from sharpstudent.modalities.faces.detect import Tracker
+from sharpstudent.report.chart import Chart, Palette, draw_line, draw_reference, style_axes
+from sharpstudent.report.console import format_duration
+from sharpstudent.report.text import format_probability
+from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, aggregate
+from sharpstudent.tasks.deepfake.metrics import compute_margins
+
+FAKE_LIKELY, NO_SIGN, INCONCLUSIVE = "fake_likely", "no_sign", "inconclusive"
+WANTED = "fpr_1pct"  # the operating point of "fake likely"; without it, the stored one of the fewest false alarms
+LEAST_FRAMES = 3  # of a person in a video: fewer support no answer
+UNLIKE_SHARE = 0.5  # of a person's faces beyond the distance, from which on the person is unlike the reference
+MOMENTS, STRIP, PEOPLE_SHOWN = 6, 12, 5
+PARTIAL_SECONDS = 10.0  # between two partial answers
+CAVEAT = "A detector cannot prove that a recording is authentic: it knows only the kinds of fake that it learnt from."
+COLUMNS = ("frame", "second", "person", "left", "top", "right", "bottom", "margin", "probability", "distance")
+
+
+@dataclass
+class Person:
+    """One person of an input, followed from frame to frame.
+
+    Attributes:
+        margins: The margin of each face.
+        seconds: When each was seen [s].
+        side: The largest shorter side of a face [px].
+        unlike: How many faces are unlike the reference.
+        strip: Some faces, evenly spread over time: JPEG and second.
+        moments: The faces of the highest margins: margin, number, second, JPEG.
+    """
+
+    margins: list[float] = field(default_factory=list[float])
+    seconds: list[float] = field(default_factory=list[float])
+    side: float = 0.0
+    unlike: int = 0
+    strip: list[tuple[float, bytes]] = field(default_factory=list[tuple[float, bytes]])
+    moments: list[tuple[float, int, float, bytes]] = field(default_factory=list[tuple[float, int, float, bytes]])
+    step: int = 1
+
+    def add(self, margin: float, second: float, side: float, picture: NDArray[np.uint8], *, unlike: bool) -> None:
+        """Add one face.
+
+        Args:
+            margin: Its margin.
+            second: When it was seen [s].
+            side: Its shorter side [px].
+            picture: The crop, uint8 (S, S, 3) RGB.
+            unlike: Whether it is unlike the reference.
+        """
+        number = len(self.margins)
+        self.margins.append(margin)
+        self.seconds.append(second)
+        self.side, self.unlike = max(self.side, side), self.unlike + unlike
+        is_high = len(self.moments) < MOMENTS or margin > self.moments[0][0]
+        if not is_high and number % self.step:
+            return
+        content = _encode(picture)
+        if is_high:
+            change = heapq.heappush if len(self.moments) < MOMENTS else heapq.heappushpop
+            change(self.moments, (margin, number, second, content))
+        if number % self.step == 0:
+            self.strip.append((second, content))
+            if len(self.strip) > 2 * STRIP:
+                self.strip, self.step = self.strip[::2], 2 * self.step
+
+
+def _encode(picture: NDArray[np.uint8]) -> bytes:
+    side = min(picture.shape[0], 160)
+    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    done, content = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    assert done
+    return content.tobytes()
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The stored operating points that an answer rests on.
+
+    Attributes:
+        temperature: What margins are divided by.
+        high: From this margin on, fake is likely.
+        low: Below this margin, there is no sign.
+        false_alarms: The share of reals beyond `high`, where the thresholds were chosen.
+        found: The share of fakes beyond `low`, there.
+        level: Of what the thresholds are: `frame` or `video_mean`.
+        chosen_on: The data on which they were chosen, in words.
+    """
+
+    temperature: float
+    high: float
+    low: float
+    false_alarms: float
+    found: float
+    level: str
+    chosen_on: str
+
+    def find_probability(self, margin: float) -> float:
+        """Compute the calibrated probability of fake."""
+        return 0.5 * (1.0 + math.tanh(0.5 * margin / self.temperature))
+
+
+def read_thresholds(stored: Mapping[str, Any], *, is_video: bool) -> Thresholds | None:
+    """Read the operating points of a checkpoint.
+
+    Args:
+        stored: The checkpoint's description.
+        is_video: Whether the score is that of a video: the mean of its frames.
+
+    Returns:
+        The thresholds; None where none are stored.
+    """
+    calibration = stored.get("calibration") or {}
+    points = calibration.get("operating_points") or {}
+    level = "video_mean" if is_video and points.get("video_mean") else "frame"
+    named = points.get(level)
+    if not named:
+        return None
+    high = named.get(WANTED) or min(named.values(), key=lambda point: (point["fpr"], -point["threshold"]))
+    low = min(named.values(), key=lambda point: point["threshold"])
+    return Thresholds(
+        temperature=float(calibration["temperature"]),
+        high=high["threshold"],
+        low=low["threshold"],
+        false_alarms=high["fpr"],
+        found=low["tpr"],
+        level=level,
+        chosen_on=calibration["fitted_on"],
+    )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer about one person.
+
+    Attributes:
+        outcome: FAKE_LIKELY, NO_SIGN or INCONCLUSIVE.
+        why: Why it is inconclusive; "" otherwise.
+        margin: The score: the mean of the person's probabilities, as log-odds.
+        probability: The calibrated probability of fake; without a stored temperature, that of the margin itself.
+    """
+
+    outcome: str
+    why: str
+    margin: float
+    probability: float
+
+
+class Summary:
+    """Sums up the tables of one input."""
+
+    def __init__(self, stored: Mapping[str, Any]) -> None:
+        """Begin with nothing seen.
+
+        Args:
+            stored: The description of the model.
+        """
+        self._stored, self._tracker = stored, Tracker()
+        familiar = stored.get("familiar")
+        self._distance = None if familiar is None else float(familiar["threshold"])
+        self.people: list[Person] = []
+        self.frames = self.frames_with_face = 0
+        self.remarks: dict[str, int] = {}
+        self.rows: list[tuple[Any, ...]] = []
+        self.by_second: dict[int, list[float]] = {}  # the sum, number, lowest and highest margin of each second
+
+    @property
+    def is_video(self) -> bool:
+        """Whether there are several frames."""
+        return self.frames > 1
+
+    def add(self, table: Table) -> None:
+        """Add the rows of one frame, or a remark."""
+        if "logits" not in table:
+            for frame, reason in zip(table["frame"].tolist(), table["reason"].tolist(), strict=True):
+                self.frames += frame >= 0
+                if reason:
+                    self.remarks[reason] = self.remarks.get(reason, 0) + 1
+            return
+        frame, second = int(table["frame"][0]), float(table["second"][0])
+        self.frames, self.frames_with_face = self.frames + 1, self.frames_with_face + 1
+        boxes = np.array([list(box) for box in table["box"]], np.float64)
+        distances = table.get("distance")
+        for row, track in enumerate(self._tracker.add(boxes).tolist()):
+            if track == len(self.people):
+                self.people.append(Person())
+            margin = float(compute_margins(table)[row])
+            distance = None if distances is None else float(distances[row])
+            unlike = distance is not None and self._distance is not None and distance > self._distance
+            side = float(np.min(boxes[row, 2:] - boxes[row, :2]))
+            self.people[track].add(margin, second, side, table["picture"][row], unlike=unlike)
+            self.rows.append((frame, second, track, *boxes[row].round(1).tolist(), margin, distance))
+            bin_ = self.by_second.setdefault(int(second), [0.0, 0, math.inf, -math.inf])
+            bin_[0], bin_[1] = bin_[0] + margin, bin_[1] + 1
+            bin_[2], bin_[3] = min(bin_[2], margin), max(bin_[3], margin)
+
+    def judge(self, person: Person, thresholds: Thresholds | None) -> Finding:
+        """Answer about one person by the stored thresholds."""
+        margins = np.array(person.margins)
+        margin = float(aggregate(margins, np.zeros(len(margins), np.int64), MEAN)[0])
+        temperature = 1.0 if thresholds is None else thresholds.temperature
+        probability = 0.5 * (1.0 + math.tanh(0.5 * margin / temperature))
+        why = ""
+        if self.is_video and len(margins) < LEAST_FRAMES:
+            why = f"a face was found in {format_count_of(len(margins), 'frame')} only"
+        elif person.unlike >= UNLIKE_SHARE * len(margins) and person.unlike:
+            why = "the face is unlike the material that the model was made with"
+        elif thresholds is None:
+            why = "no thresholds are stored with the model"
+        elif thresholds.low <= margin < thresholds.high:
+            low, high = (
+                format_probability(thresholds.find_probability(one)) for one in (thresholds.low, thresholds.high)
+            )
+            why = f"that is between its thresholds, {low} and {high}"
+        if why or thresholds is None:
+            return Finding(INCONCLUSIVE, why, margin, probability)
+        return Finding(FAKE_LIKELY if margin >= thresholds.high else NO_SIGN, "", margin, probability)
+
+    def answer(self, *, is_final: bool) -> Answer:
+        """Answer about what has been seen so far.
+
+        Args:
+            is_final: Whether the input has been read to its end; only then charts and pictures are made.
+
+        Returns:
+            The answer.
+        """
+        thresholds = read_thresholds(self._stored, is_video=self.is_video)
+        order = np.argsort(self._tracker.rank(), kind="stable").tolist()  # the person with the largest faces first
+        found = [(self.people[track], self.judge(self.people[track], thresholds)) for track in order]
+        number_of = {track: number for number, track in enumerate(order, 1)}
+        chosen = _choose(found)
+        outcome = INCONCLUSIVE if chosen is None else found[chosen][1].outcome
+        answer = Answer(
+            outcome=outcome,
+            sentence=self._write_sentence(found, chosen, thresholds),
+            reasons=tuple(self._list_reasons(found, chosen, thresholds)),
+            score=None if chosen is None else round(found[chosen][1].probability, 6),
+        )
+        if not is_final:
+            return answer
+        temperature = 1.0 if thresholds is None else thresholds.temperature
+        rows = [
+            (
+                *row[:2],
+                number_of[row[2]],
+                *row[3:8],
+                round(0.5 * (1.0 + math.tanh(0.5 * row[7] / temperature)), 6),
+                row[8],
+            )
+            for row in self.rows
+        ]
+        charts = (self._draw_timeline(thresholds),) if self.is_video and self.by_second else ()
+        return Answer(
+            **{name: getattr(answer, name) for name in ("outcome", "sentence", "reasons", "score")},
+            details=self._describe(found, thresholds),
+            columns=COLUMNS,
+            rows=rows,
+            charts=charts,
+            pictures=self._list_pictures(found, temperature),
+        )
+
+    def _write_sentence(
+        self, found: list[tuple[Person, Finding]], chosen: int | None, thresholds: Thresholds | None
+    ) -> str:
+        """Write the answer about the input in one sentence of at most 30 words."""
+        if chosen is None:
+            return f"Inconclusive: {self._explain_no_face()}."
+        finding = found[chosen][1]
+        who = "the face" if not self.is_video else "the person"
+        who = who if len(found) == 1 else f"{'person' if self.is_video else 'face'} {chosen + 1} of {len(found)}"
+        score = format_probability(finding.probability)
+        if finding.outcome == INCONCLUSIVE:
+            return f"Inconclusive: {who} scores {score} for fake, and {finding.why}."
+        assert thresholds is not None
+        if finding.outcome == FAKE_LIKELY:
+            share = "none" if thresholds.false_alarms == 0 else _format_share(thresholds.false_alarms)
+            return f"Fake likely: {who} scores {score} for fake, where {share} of the real ones raised a false alarm."
+        share = _format_share(thresholds.found)
+        return f"No sign of manipulation found: {who} scores {score} for fake, and {share} of known fakes score higher."
+
+    def _explain_no_face(self) -> str:
+        reasons = [reason for reason in self.remarks if "ends early" not in reason]
+        if self.frames == 1 and reasons:
+            return reasons[0]
+        return f"no face to judge was found in {format_count_of(self.frames, 'frame')}"
+
+    def _list_reasons(
+        self, found: list[tuple[Person, Finding]], chosen: int | None, thresholds: Thresholds | None
+    ) -> Iterator[str]:
+        """List further sentences: what the answer rests on, and what it does not say."""
+        if chosen is not None and len(found) > 1:
+            shown = "; ".join(
+                f"{number} {finding.outcome.replace('_', ' ')} ({format_probability(finding.probability)})"
+                for number, (_, finding) in enumerate(found[:PEOPLE_SHOWN], 1)
+            )
+            yield f"Each of {len(found)} is judged alone, the largest first, so that false alarms add up: {shown}."
+        if chosen is not None and self.is_video:
+            highest = [second for _, _, second, _ in sorted(found[chosen][0].moments, reverse=True)[:3]]
+            moments = dict.fromkeys(format_duration(second) for second in sorted(highest))
+            yield f"The highest scores are at {', '.join(moments)}."
+        if chosen is not None and thresholds is not None:
+            yield f"Probability and thresholds were chosen on {thresholds.chosen_on}."
+            if self.is_video and thresholds.level == "frame":
+                yield "The thresholds are those of single pictures: none of videos are stored with the model."
+        if chosen is not None and thresholds is None:
+            yield "Choose thresholds on labelled files: python evaluate_model.py MODEL --validation SET --store."
+        if chosen is not None:
+            yield (
+                "Whether it is unlike the model's material was not checked: no reference is stored with the model."
+                if self._distance is None
+                else "By its features it was compared with the material that the model was made with."
+            )
+        for reason in (one for one in self.remarks if "ends early" in one):
+            yield f"Only a part was read: {reason}."
+        yield CAVEAT
+
+    def _describe(self, found: list[tuple[Person, Finding]], thresholds: Thresholds | None) -> dict[str, Any]:
+        """Describe the answer as JSON values, as `FaceDetails` does."""
+        people = [
+            {
+                "person": number,
+                "outcome": finding.outcome,
+                "why": finding.why or None,
+                "probability": round(finding.probability, 6),
+                "margin": finding.margin,
+                "faces": len(person.margins),
+                "first_second": person.seconds[0],
+                "last_second": person.seconds[-1],
+                "side": round(person.side, 1),
+                "unlike": person.unlike if self._distance is not None else None,
+                "moments": [
+                    {"second": second, "margin": margin}
+                    for margin, _, second, _ in sorted(person.moments, reverse=True)
+                ],
+            }
+            for number, (person, finding) in enumerate(found, 1)
+        ]
+        seconds = sorted(self.by_second)
+        timeline = {
+            "second": seconds,
+            "mean": [self.by_second[one][0] / self.by_second[one][1] for one in seconds],
+            "low": [self.by_second[one][2] for one in seconds],
+            "high": [self.by_second[one][3] for one in seconds],
+        }
+        return {
+            "kind": "video" if self.is_video else "picture",
+            "frames": self.frames,
+            "frames_with_face": self.frames_with_face,
+            "people": people,
+            "timeline": timeline if self.is_video else None,
+            "thresholds": None if thresholds is None else vars(thresholds),
+            "remarks": dict(self.remarks),
+        }
+
+    def _list_pictures(
+        self, found: list[tuple[Person, Finding]], temperature: float
+    ) -> dict[str, list[tuple[bytes, str]]]:
+        """List the highest moments of all people, and a strip of each."""
+
+        def tell(margin: float) -> str:
+            return format_probability(0.5 * (1.0 + math.tanh(0.5 * margin / temperature)))
+
+        if not self.is_video:
+            return {
+                "Faces": [
+                    (person.strip[0][1], f"{number}: {tell(person.margins[0])} for fake")
+                    for number, (person, _) in enumerate(found, 1)
+                ]
+            }
+        every = [(*moment, number) for number, (person, _) in enumerate(found, 1) for moment in person.moments]
+        highest = sorted(every, reverse=True)[:MOMENTS]
+        pictures = {
+            "Highest moments": [
+                (content, f"{format_duration(second)}, person {number}: {tell(margin)} for fake")
+                for margin, _, second, content, number in highest
+            ]
+        }
+        for number, (person, _) in enumerate(found[:PEOPLE_SHOWN], 1):
+            step = -(-len(person.strip) // STRIP)
+            pictures[f"Person {number}"] = [
+                (content, format_duration(second)) for second, content in person.strip[::step]
+            ]
+        return pictures
+
+    def _draw_timeline(self, thresholds: Thresholds | None) -> Chart:
+        """Draw the probability of each second, with the lowest and the highest face of that second around it."""
+        temperature = 1.0 if thresholds is None else thresholds.temperature
+        seconds = sorted(self.by_second)
+        bins = np.array([self.by_second[one] for one in seconds])
+        mean, low, high = (
+            0.5 * (1.0 + np.tanh(0.5 * values / temperature))
+            for values in (bins[:, 0] / bins[:, 1], bins[:, 2], bins[:, 3])
+        )
+
+        def draw(figure: Any, palette: Palette) -> None:
+            axes = figure.subplots()
+            style_axes(axes, palette, x="second", y="probability of fake")
+            axes.set_ylim(0, 1)
+            axes.fill_between(seconds, low, high, color=palette.first, alpha=0.25, linewidth=0)
+            draw_line(axes, palette, 0, seconds, mean, every=max(1, len(seconds) // 40))
+            for margin in () if thresholds is None else {thresholds.low, thresholds.high}:
+                assert thresholds is not None
+                draw_reference(axes, palette, [seconds[0], seconds[-1]], [thresholds.find_probability(margin)] * 2)
+
+        return Chart(
+            name="timeline",
+            title="Timeline",
+            alt=f"Probability of fake over {len(seconds)} seconds, {mean.min():.2f} to {mean.max():.2f}.",
+            hint="Line: mean of a second's faces; band: its lowest and highest face; dashed: the thresholds.",
+            draw=draw,
+            columns=("second", "mean", "low", "high"),
+            rows=tuple(zip(seconds, mean.tolist(), low.tolist(), high.tolist(), strict=True)),
+            keys=(),
+            height=2.2,
+        )
+
+
+def _format_share(share: float) -> str:
+    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
+def _choose(found: list[tuple[Person, Finding]]) -> int | None:
+    """Choose the person whom the answer is about: the likeliest fake, else the first that is inconclusive, else any.
+
+    A person who was seen in too few frames decides only where everybody was.
+    """
+    if not found:
+        return None
+    fakes = [number for number, (_, finding) in enumerate(found) if finding.outcome == FAKE_LIKELY]
+    if fakes:
+        return max(fakes, key=lambda number: found[number][1].margin)
+    seen = [number for number, (_, finding) in enumerate(found) if not finding.why.endswith(" only")]
+    unsure = [number for number in seen if found[number][1].outcome == INCONCLUSIVE]
+    return (unsure or seen or [0])[0]
+
+
+def describe_faces(tables: Iterator[Table], stored: Mapping[str, Any]) -> Iterator[Answer]:
+    """Answer about one input.
+
+    Args:
+        tables: Its rows, a frame in each.
+        stored: The description of the model.
+
+    Yields:
+        Partial answers from time to time, and the final one.
+    """
+    summary, last = Summary(stored), time.monotonic()
+    for table in tables:
+        summary.add(table)
+        if time.monotonic() - last > PARTIAL_SECONDS:
+            yield summary.answer(is_final=False)
+            last = time.monotonic()
+    yield summary.answer(is_final=True)
