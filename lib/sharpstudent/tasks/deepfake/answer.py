@@ -152,7 +152,7 @@ def read_thresholds(stored: Mapping[str, Any], *, is_video: bool) -> Thresholds 
 
 
 @dataclass(frozen=True)
-class Finding:
+class PersonAnswer:
     """The answer about one person.
 
     Attributes:
@@ -216,7 +216,7 @@ class Summary:
             bin_[0], bin_[1] = bin_[0] + margin, bin_[1] + 1
             bin_[2], bin_[3] = min(bin_[2], margin), max(bin_[3], margin)
 
-    def judge(self, person: Person, thresholds: Thresholds | None) -> Finding:
+    def judge(self, person: Person, thresholds: Thresholds | None) -> PersonAnswer:
         """Answer about one person by the stored thresholds."""
         margins = np.array(person.margins)
         margin = float(aggregate(margins, np.zeros(len(margins), np.int64), MEAN)[0])
@@ -235,8 +235,8 @@ class Summary:
             )
             why = f"that is between its thresholds, {low} and {high}"
         if why or thresholds is None:
-            return Finding(INCONCLUSIVE, why, margin, probability)
-        return Finding(FAKE_LIKELY if margin >= thresholds.high else NO_SIGN, "", margin, probability)
+            return PersonAnswer(INCONCLUSIVE, why, margin, probability)
+        return PersonAnswer(FAKE_LIKELY if margin >= thresholds.high else NO_SIGN, "", margin, probability)
 
     def answer(self, *, is_final: bool) -> Answer:
         """Answer about what has been seen so far.
@@ -283,7 +283,7 @@ class Summary:
         )
 
     def _write_sentence(
-        self, found: list[tuple[Person, Finding]], chosen: int | None, thresholds: Thresholds | None
+        self, found: list[tuple[Person, PersonAnswer]], chosen: int | None, thresholds: Thresholds | None
     ) -> str:
         """Write the answer about the input in one sentence of at most 30 words."""
         if chosen is None:
@@ -308,7 +308,7 @@ class Summary:
         return f"no face to judge was found in {format_count_of(self.frames, 'frame')}"
 
     def _list_reasons(
-        self, found: list[tuple[Person, Finding]], chosen: int | None, thresholds: Thresholds | None
+        self, found: list[tuple[Person, PersonAnswer]], chosen: int | None, thresholds: Thresholds | None
     ) -> Iterator[str]:
         """List further sentences: what the answer rests on, and what it does not say."""
         if chosen is not None and len(found) > 1:
@@ -337,7 +337,7 @@ class Summary:
             yield f"Only a part was read: {reason}."
         yield CAVEAT
 
-    def _describe(self, found: list[tuple[Person, Finding]], thresholds: Thresholds | None) -> dict[str, Any]:
+    def _describe(self, found: list[tuple[Person, PersonAnswer]], thresholds: Thresholds | None) -> dict[str, Any]:
         """Describe the answer as JSON values, as `FaceDetails` does."""
         people = [
             {
@@ -376,7 +376,7 @@ class Summary:
         }
 
     def _list_pictures(
-        self, found: list[tuple[Person, Finding]], temperature: float
+        self, found: list[tuple[Person, PersonAnswer]], temperature: float
     ) -> dict[str, list[tuple[bytes, str]]]:
         """List the highest moments of all people, and a strip of each."""
 
@@ -442,7 +442,7 @@ def _format_share(share: float) -> str:
     return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
-def _choose(found: list[tuple[Person, Finding]]) -> int | None:
+def _choose(found: list[tuple[Person, PersonAnswer]]) -> int | None:
     """Choose the person whom the answer is about: the likeliest fake, else the first that is inconclusive, else any.
 
     A person who was seen in too few frames decides only where everybody was.

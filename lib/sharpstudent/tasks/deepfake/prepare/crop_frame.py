@@ -135,7 +135,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class FoundFace:
+class LocatedFace:
     """A face in a picture.
 
     Attributes:
@@ -196,7 +196,7 @@ class FrameCropper:
         made = [self._build_crop(picture, face, files, whole=whole) for face in large[:most]]
         return made, "; ".join(remarks)
 
-    def find(self, picture: Picture, files: FrameFiles | None) -> tuple[Picture, list[FoundFace], list[FoundFace]]:
+    def find(self, picture: Picture, files: FrameFiles | None) -> tuple[Picture, list[LocatedFace], list[LocatedFace]]:
         """Find the faces of a picture.
 
         Args:
@@ -218,7 +218,7 @@ class FrameCropper:
             raise UnreadableSample(picture.source, self._explain_none(found))
         return picture, found, large
 
-    def cut(self, picture: Picture, face: FoundFace, *, whole: bool = False) -> CroppedFace:
+    def cut(self, picture: Picture, face: LocatedFace, *, whole: bool = False) -> CroppedFace:
         """Cut a face out of its picture.
 
         Args:
@@ -238,27 +238,27 @@ class FrameCropper:
         largest = round(SPARE * self._settings.image_size)
         return crop_face(picture.image, landmarks, face.box_xyxy, largest_face=largest, whole=whole)
 
-    def _detect(self, picture: Picture) -> tuple[Picture, list[FoundFace]]:
+    def _detect(self, picture: Picture) -> tuple[Picture, list[LocatedFace]]:
         """Find the faces of a picture, and turn it where they are not upright."""
         networks = self._networks()
         upright = find_upright(networks.detector, picture.image)
         if upright.doubt:
             raise UnreadableSample(picture.source, upright.doubt)
         found = [
-            FoundFace(face.box_xyxy, face.score, partial(networks.mesh.locate_81, upright.image, face))
+            LocatedFace(face.box_xyxy, face.score, partial(networks.mesh.locate_81, upright.image, face))
             for face in upright.faces
         ]
         return replace(picture, image=upright.image, turned=upright.turned), found
 
-    def _read_given(self, picture: Picture, files: FrameFiles) -> list[FoundFace]:
+    def _read_given(self, picture: Picture, files: FrameFiles) -> list[LocatedFace]:
         """Read the faces that came with a frame, largest first; their score is 1, as the detector's is not known."""
         assert files.landmarks is not None
         landmarks = read_landmarks(files.landmarks, picture.image).astype(np.float32)
         boxes = None if files.boxes is None else read_boxes(files.boxes).astype(np.float32)
-        found = [FoundFace(match_box(points, boxes), 1.0, lambda points=points: points) for points in landmarks]
+        found = [LocatedFace(match_box(points, boxes), 1.0, lambda points=points: points) for points in landmarks]
         return sorted(found, key=lambda face: -float(np.prod(face.box_xyxy[2:] - face.box_xyxy[:2])))
 
-    def _build_crop(self, picture: Picture, face: FoundFace, files: FrameFiles | None, *, whole: bool) -> FaceCrop:
+    def _build_crop(self, picture: Picture, face: LocatedFace, files: FrameFiles | None, *, whole: bool) -> FaceCrop:
         image, settings = picture.image, self._settings
         given = files is not None and files.landmarks is not None
         cropped = self.cut(picture, face, whole=whole)
@@ -282,7 +282,7 @@ class FrameCropper:
             phash=phash,
         )
 
-    def _explain_none(self, found: Sequence[FoundFace]) -> str:
+    def _explain_none(self, found: Sequence[LocatedFace]) -> str:
         if not found:
             return "no face found"
         return f"no face of at least {self._settings.min_face} px (the largest has {found[0].shorter_side:.0f} px)"
