@@ -131,6 +131,14 @@ PREPARATION: dict[str, str] = {
     "python prepare_faces.py SOURCE DEST": "SOURCE DEST",
     "python prepare_faces.py {} data/prepared": "photos data/prepared",
 }
+# Option of predict.py -> the words with which it is tried.
+PREDICTION: dict[str, str] = {
+    "--fake-class": "--fake-class 1",
+    "--json": "--json",
+    "--out": "--out answers",
+    "--reference": "--reference FOLDER",
+    "--reference FOLDER": "--reference FOLDER",
+}
 # What is pasted and run -> the test that does so: here, or in another file.
 PASTED: dict[str, str] = {
     "--list-layers": "tests/end_to_end/test_two_teachers.py",
@@ -146,6 +154,7 @@ PASTED: dict[str, str] = {
     "python evaluate_model.py {}": "tests/end_to_end/test_export_model.py",
 }
 HERE = {
+    "python evaluate_model.py MODEL --validation SET --store": "test_advised_options_of_an_evaluation_are_accepted",
     "pip install {}": "test_advised_packages_are_those_of_the_extras",
     "python main_distillation.py {} -n {}{}": "test_a_missing_stage_1_is_run_as_its_message_says_and_then_stage_2",
     "python prepare_faces.py check {}": "test_the_end_of_a_preparation_names_two_commands_that_are_accepted",
@@ -171,8 +180,9 @@ NO_ADVICE = {
     "--robustness",
     "--help",
     "--task MODULE",
+    "python {} MODEL INPUT... [options]",
 }
-TABLES: tuple[Any, ...] = (TRAINING, EVALUATION, EXPORT, PREPARATION, PASTED, HERE, NO_ADVICE)
+TABLES: tuple[Any, ...] = (TRAINING, EVALUATION, EXPORT, PREPARATION, PREDICTION, PASTED, HERE, NO_ADVICE)
 
 
 def test_every_command_and_option_that_a_message_advises_has_a_test() -> None:
@@ -219,6 +229,13 @@ def test_advised_options_of_a_preparation_are_accepted(words: str) -> None:
     from sharpstudent.tasks.deepfake.prepare.command_line import parse_command_line
 
     parse_command_line(words.split())
+
+
+@pytest.mark.parametrize("words", sorted(set(PREDICTION.values())))
+def test_advised_options_of_a_prediction_are_accepted(words: str) -> None:
+    from sharpstudent.deploy.inputs import parse_prediction
+
+    parse_prediction(["model.pth", "a.jpg", *words.split()])
 
 
 # --- Pasted and run -------------------------------------------------------------------------------------------------

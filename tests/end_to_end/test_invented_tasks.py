@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sharpstudent.checkpoint.store import load_checkpoint
+from sharpstudent.models.forward import run_model
 from test_resume import assert_same_run, make_signal, read_train_state
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace, wait_for
 
@@ -102,7 +104,6 @@ def open_task(task: Invented, about: dict[str, Any] | None = None) -> Any:
 
 def load_best(trained: Trained, run: str) -> torch.nn.Module:
     """The best model of a run, built from what its checkpoint says."""
-    from sharpstudent.checkpoint.store import load_checkpoint
     from sharpstudent.core.types import ModelSpec
 
     saved = load_checkpoint(trained.run(run) / "weights/best_model.pth")
@@ -126,8 +127,6 @@ def evaluate(trained: Trained, run: str) -> Any:
 
 def compute_output(trained: Trained, run: str) -> torch.Tensor:
     """The output that is taught, of a run's best model on the first samples of the split `test`."""
-    from sharpstudent.models.forward import run_model
-
     task = open_task(trained.task)
     (test,) = task.open_data("test")
     samples = [test.make(index, np.random.default_rng(index)) for index in range(64)]
@@ -255,3 +254,26 @@ def test_a_class_is_looked_up_beside_the_config_from_any_folder(tmp_path: Path) 
     assert ended.code == 0, ended.err
     (tmp_path / "mine" / "own_digits.py").unlink()
     assert "there is no own_digits" in place.call(*words, "--task", "own_digits:DigitsTask").err
+
+
+def test_a_run_predicts_from_files_of_arrays_by_the_same_script(trained: Trained, tmp_path: Path) -> None:
+    task, run = open_task(trained.task), trained.run("second")
+    (test,) = task.open_data("test")
+    sample = test.make(0, np.random.default_rng(0))
+    np.savez(tmp_path / "one.npz", **sample.inputs)
+    np.save(tmp_path / "other.npy", np.zeros((3, 5, 7)))
+    words = (str(run), str(tmp_path), "--task", trained.task.reference, "--json", "--out", str(tmp_path / "out"))
+    one, other = map(json.loads, call(trained.place, "predict.py", *words).out.splitlines())
+    assert other["status"] == "unreadable"
+    assert one["status"] == "answered"
+    assert (tmp_path / "out" / one["page"]).is_file()
+    with torch.no_grad():
+        batch = task.collate([sample], ["x"])
+        output = run_model(load_best(trained, "second"), batch.inputs)[trained.task.output]
+    if hasattr(task, "classes"):
+        calibration = load_checkpoint(run / "weights/best_model.pth").about["calibration"]
+        probabilities = (output[0].double() / calibration["temperature"]).softmax(0)
+        assert one["outcome"] == task.classes[int(probabilities.argmax())]
+        assert one["score"] == pytest.approx(float(probabilities.max()), abs=1e-6)
+    else:
+        assert one["details"]["rows"][0]["heatmap"]["high"] == pytest.approx(float(output[0].max()), abs=1e-5)

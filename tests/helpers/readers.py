@@ -26,9 +26,11 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.core.types import Batch
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.modalities.faces.video import UnreadableVideo
+from sharpstudent.report.predictions import PredictionRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 REFUSALS = (UserError, UnreadableSample, UnreadableVideo)
+PREDICTED = PredictionRequest(task="test", model="m", sha256="0" * 64)
 
 
 @dataclass(frozen=True)
@@ -515,7 +517,69 @@ VERIFIED = (
 TIMM = {"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 224, 224], "mean": [0.5, 0.5, 0.5]}}
 FINISHED = {"key": "a", "counts": {"rows": 1}}
 
+# --- Predictions ----------------------------------------------------------------------------------------------------
+
+
+def make_arrays(folder: Path) -> Path:
+    path = folder / "input.npy"
+    np.save(path, np.arange(12.0, dtype=np.float32).reshape(3, 4))
+    return path
+
+
+def read_input_arrays(path: Path) -> Any:
+    from sharpstudent.core.types import InputSource
+    from sharpstudent.data.arrays import read_arrays
+
+    example = Batch(inputs={"x": torch.zeros(1, 4)}, rows={"id": ("0",)})
+    return to_plain(dict(read_arrays(InputSource("a", path), example).inputs))
+
+
+def make_reference(folder: Path) -> Path:
+    from sharpstudent.deploy.familiar import name_reference, store_reference
+
+    opened: Any = SimpleNamespace(path=folder / "best_model.pth", sha256="0" * 64)
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    store_reference(opened, ("a",), rows, [str(row // 3) for row in range(60)], where="test")
+    return name_reference(opened.path)
+
+
+def read_stored_reference(path: Path) -> Any:
+    from sharpstudent.deploy.familiar import read_reference
+
+    found = read_reference(path)
+    return to_plain([found.describe(), found.chosen, found.mean, found.scale, found.precision])
+
+
+def make_journal(folder: Path) -> Path:
+    from sharpstudent.core.types import Answer, InputSource
+    from sharpstudent.report.predictions import PredictionFolder, build_prediction
+
+    opened = PredictionFolder(folder, PREDICTED, print)
+    for name in ("a", "b"):
+        source = InputSource(name)
+        opened.add(source, build_prediction(source, Answer("x", f"{name} is x."), seconds=1.0), None)
+    opened.close([], notes=(), is_complete=True)
+    return folder / "predictions.jsonl"
+
+
+def read_journal(path: Path) -> Any:
+    from sharpstudent.core.types import InputSource
+    from sharpstudent.report.predictions import PredictionFolder
+
+    folder = PredictionFolder(path.parent, PREDICTED, lambda _: None)
+    found = [folder.find(InputSource(name)) for name in ("a", "b")]
+    folder.close([], notes=(), is_complete=True)
+    return [None if one is None else one.model_dump() for one in found]
+
+
 READERS: dict[str, Reader] = {
+    "arrays to predict from": Reader(make_arrays, read_input_arrays, ("data/arrays.py:read_arrays",)),
+    "what is ordinary for a model": Reader(
+        make_reference, read_stored_reference, ("deploy/familiar.py:read_reference",), is_verified=True
+    ),
+    "journal of predictions": Reader(
+        make_journal, read_journal, ("report/predictions.py:PredictionFolder._read_journal",), flips=10
+    ),
     "checkpoint, its digest beside it": Reader(make_checkpoint, read_weights, VERIFIED, is_verified=True),
     "checkpoint, by the evaluation": Reader(
         make_checkpoint, read_evaluated, ("checkpoint/store.py:render_model",), is_verified=True
@@ -713,6 +777,8 @@ READERS: dict[str, Reader] = {
 }  # fmt: skip
 
 NEEDS_NO_ROW: dict[str, str] = {
+    "deploy/predict.py:_explain_unreadable": "the first 512 bytes, of a file that could not be read, for the message",
+    "tasks/deepfake/annotate.py:_write": "a video that has been read; a fault is a line for the user",
     **dict.fromkeys(
         ("core/files.py:open_plain", "core/files.py:check_plain", "core/files.py:read_plain", "core/files.py:read_text",
          "core/files.py:read_json"),

@@ -458,12 +458,13 @@ class _InputProgress(Display):
 
 def _explain_unreadable(source: InputSource, error: UnreadableSample) -> str:
     """Say why an input cannot be read, and what lies in its place where that is known."""
-    if source.path is None:
-        return f"It cannot be read: {error.reason}."
-    try:
-        with open_plain(source.path) as file:
-            foreign = recognise_foreign(file.read(512))
-    except OSError as problem:
-        return f"It cannot be read: {explain(problem)}."
-    reason = error.reason if foreign is None else f"{foreign[0]}; {foreign[1]}"
-    return f"It cannot be read: {reason}."
+    reason = error.reason
+    if source.path is not None:
+        try:
+            with open_plain(source.path) as file:
+                foreign = recognise_foreign(file.read(512))
+            reason = reason if foreign is None else f"{foreign[0]}; {foreign[1]}"
+        except OSError as problem:
+            reason = explain(problem)
+    is_predicate = reason.partition(" ")[0] in ("is", "has", "holds", "cannot")
+    return f"Not readable: {'it ' if is_predicate else ''}{reason}."

@@ -72,6 +72,7 @@ def _write(source: Path, target: Path, marks: tuple[list[float], list[list[_Mark
     seconds, shown = marks
     with av.open(str(source.absolute())) as reader, av.open(str(target.absolute()), "w", format="mp4") as writer:
         video, sound = reader.streams.video[0], next(iter(reader.streams.audio), None)
+        packets: Any = reader.demux([video] if sound is None else [video, sound])
         out: Any = None
         copied: Any = None
         if sound is not None:
@@ -80,9 +81,9 @@ def _write(source: Path, target: Path, marks: tuple[list[float], list[list[_Mark
             except ValueError:  # a codec that MP4 does not hold
                 copied = None
         early: list[Any] = []  # sound before the first picture, whose size the header needs
-        for packet in reader.demux([one for one in (video, sound if copied is not None else None) if one is not None]):
+        for packet in packets:
             if packet.stream.type == "audio":
-                early.append(packet)
+                early += [packet] if copied is not None else []
                 if out is not None:
                     _copy_sound(writer, copied, early)
                 continue

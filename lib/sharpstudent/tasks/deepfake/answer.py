@@ -25,7 +25,7 @@ from sharpstudent.core.types import Answer, Table
 from sharpstudent.modalities.faces.detect import Tracker
 from sharpstudent.report.chart import Chart, Palette, draw_line, draw_reference, style_axes
 from sharpstudent.report.console import format_duration
-from sharpstudent.report.text import format_probability
+from sharpstudent.report.text import NARROW, format_probability
 from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, aggregate
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 
@@ -230,9 +230,7 @@ class Summary:
         elif thresholds is None:
             why = "no thresholds are stored with the model"
         elif thresholds.low <= margin < thresholds.high:
-            low, high = (
-                format_probability(thresholds.find_probability(one)) for one in (thresholds.low, thresholds.high)
-            )
+            low, high = (_tell(thresholds.find_probability(one)) for one in (thresholds.low, thresholds.high))
             why = f"that is between its thresholds, {low} and {high}"
         if why or thresholds is None:
             return PersonAnswer(INCONCLUSIVE, why, margin, probability)
@@ -291,7 +289,7 @@ class Summary:
         finding = found[chosen][1]
         who = "the face" if not self.is_video else "the person"
         who = who if len(found) == 1 else f"{'person' if self.is_video else 'face'} {chosen + 1} of {len(found)}"
-        score = format_probability(finding.probability)
+        score = _tell(finding.probability)
         if finding.outcome == INCONCLUSIVE:
             return f"Inconclusive: {who} scores {score} for fake, and {finding.why}."
         assert thresholds is not None
@@ -313,7 +311,7 @@ class Summary:
         """List further sentences: what the answer rests on, and what it does not say."""
         if chosen is not None and len(found) > 1:
             shown = "; ".join(
-                f"{number} {finding.outcome.replace('_', ' ')} ({format_probability(finding.probability)})"
+                f"{number} {finding.outcome.replace('_', ' ')} ({_tell(finding.probability)})"
                 for number, (_, finding) in enumerate(found[:PEOPLE_SHOWN], 1)
             )
             yield f"Each of {len(found)} is judged alone, the largest first, so that false alarms add up: {shown}."
@@ -326,12 +324,12 @@ class Summary:
             if self.is_video and thresholds.level == "frame":
                 yield "The thresholds are those of single pictures: none of videos are stored with the model."
         if chosen is not None and thresholds is None:
-            yield "Choose thresholds on labelled files: python evaluate_model.py MODEL --validation SET --store."
+            yield "Thresholds come from labelled files: python evaluate_model.py MODEL --validation SET --store"
         if chosen is not None:
             yield (
                 "Whether it is unlike the model's material was not checked: no reference is stored with the model."
                 if self._distance is None
-                else "By its features it was compared with the material that the model was made with."
+                else "Its features were compared with those of the material that the model was made with."
             )
         for reason in (one for one in self.remarks if "ends early" in one):
             yield f"Only a part was read: {reason}."
@@ -381,7 +379,7 @@ class Summary:
         """List the highest moments of all people, and a strip of each."""
 
         def tell(margin: float) -> str:
-            return format_probability(0.5 * (1.0 + math.tanh(0.5 * margin / temperature)))
+            return _tell(0.5 * (1.0 + math.tanh(0.5 * margin / temperature)))
 
         if not self.is_video:
             return {
@@ -436,6 +434,11 @@ class Summary:
             keys=(),
             height=2.2,
         )
+
+
+def _tell(probability: float) -> str:
+    """Write a probability in per cent, with ordinary spaces: the sentence also goes to terminals and programs."""
+    return format_probability(probability).replace(NARROW, " ")
 
 
 def _format_share(share: float) -> str:

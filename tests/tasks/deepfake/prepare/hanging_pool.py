@@ -9,8 +9,8 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[4]), str(Path(__file__).resolve().parent)]
     import worker_tasks
     from sharpstudent.core.errors import exit_codes
-    from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
     from sharpstudent.core.io import stop_signals_raised
+    from sharpstudent.tasks.deepfake.prepare.pool import WorkerPool
 
     with exit_codes(), stop_signals_raised(), WorkerPool(worker_tasks.build, 1, timeout_s=600.0) as pool:
         for _ in pool.run([f"pid {sys.argv[1]}"], lambda: None):
