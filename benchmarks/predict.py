@@ -81,9 +81,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = [str(make_model(Path(folder) / "m.pth")), str(make_video(Path(folder) / "v.mp4", SECONDS))]
         words = sys.argv[1:] or made
-            str(make_model(Path(folder) / "m.pth")),
-            str(make_video(Path(folder) / "v.mp4", SECONDS)),
-        ]
         model, video, rate = Path(words[0]), Path(words[1]), float(words[2]) if len(words) > 2 else 5.0
         renderer = load_renderer(DeepfakeTask)
         cpu = torch.device("cpu")
