@@ -43,7 +43,7 @@ PROMISED = 0.9
 
 def make_video(path: Path, seconds: int, *, size: tuple[int, int] = SIZE) -> Path:
     """A drawn face that moves in front of noise, MPEG-4, 25 frames a second."""
-    from drawn_faces import draw_face
+    from drawn_faces import draw_face  # pyright: ignore[reportMissingImports]
 
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), RATE, size)
     face = cv2.cvtColor(draw_face(3, size[1] * 3 // 4)[0], cv2.COLOR_RGB2BGR)

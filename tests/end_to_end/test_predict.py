@@ -140,7 +140,7 @@ def test_scores_are_those_of_an_evaluation_to_the_last_bit(
 ) -> None:
     from sharpstudent.tasks.deepfake.evaluation import assemble
 
-    monkeypatch.setattr(assemble, "write_report", lambda folder, results, pictures: [folder])
+    monkeypatch.setattr(assemble, "write_report", lambda folder, *_: [folder])
     (tmp_path / "set/real").mkdir(parents=True)
     (tmp_path / "set/fake").mkdir()
     for number in range(5):

@@ -387,8 +387,14 @@ def _explain_taken(folder: Path, holder: str, doing: str) -> Problem:
 
 
 @contextlib.contextmanager
-def stop_signals_raised() -> Generator[None]:
-    """Raise RunInterrupted for Ctrl-C and SIGTERM inside, once: the cleanup after it is not interrupted again."""
+def stop_signals_raised(
+    message: str = "stopped; what is finished is kept: go on with the same command",
+) -> Generator[None]:
+    """Raise RunInterrupted for Ctrl-C and SIGTERM inside, once: the cleanup after it is not interrupted again.
+
+    Args:
+        message: What the user is told.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -397,7 +403,7 @@ def stop_signals_raised() -> Generator[None]:
         for other in before:
             signal.signal(other, signal.SIG_IGN)
         code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
-        raise RunInterrupted("stopped; what is finished is kept: go on with the same command", code)
+        raise RunInterrupted(message, code)
 
     before = {number: signal.signal(number, _raise) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

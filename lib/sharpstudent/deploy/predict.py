@@ -275,7 +275,8 @@ def run_prediction(task_class: type[Task], command: PredictionCommand) -> None:
         print_line(console, f"{opened.name}: {note}")
     task = renderer.open_task(opened)
     found = find_inputs(command.inputs, task.list_suffixes(), command.options)
-    with stop_signals_raised():
+    kept = "; nothing is kept without --out" if command.out is None else "; go on with the same command"
+    with stop_signals_raised(f"stopped{kept}"):
         familiar = _open_familiar(command, opened, task, device, console)
         predictor = Predictor(opened, task, device, batch_size=command.batch_size, probe=familiar)
         run = _Run(command, opened, task, console, found, familiar)

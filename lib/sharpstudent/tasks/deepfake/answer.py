@@ -50,6 +50,7 @@ class Person:
         unlike: How many faces are unlike the reference.
         strip: Some faces, evenly spread over time: JPEG and second.
         moments: The faces of the highest margins: margin, number, second, JPEG.
+        step: Every how many faces one is kept for the strip; it doubles when the strip is full.
     """
 
     margins: list[float] = field(default_factory=list[float])
@@ -160,12 +161,14 @@ class PersonAnswer:
         why: Why it is inconclusive; "" otherwise.
         margin: The score: the mean of the person's probabilities, as log-odds.
         probability: The calibrated probability of fake; without a stored temperature, that of the margin itself.
+        is_seen: Whether the person was seen in enough frames.
     """
 
     outcome: str
     why: str
     margin: float
     probability: float
+    is_seen: bool = True
 
 
 class Summary:
@@ -222,8 +225,8 @@ class Summary:
         margin = float(aggregate(margins, np.zeros(len(margins), np.int64), MEAN)[0])
         temperature = 1.0 if thresholds is None else thresholds.temperature
         probability = 0.5 * (1.0 + math.tanh(0.5 * margin / temperature))
-        why = ""
-        if self.is_video and len(margins) < LEAST_FRAMES:
+        why, is_seen = "", not self.is_video or len(margins) >= LEAST_FRAMES
+        if not is_seen:
             why = f"a face was found in {format_count_of(len(margins), 'frame')} only"
         elif person.unlike >= UNLIKE_SHARE * len(margins) and person.unlike:
             why = "the face is unlike the material that the model was made with"
@@ -233,7 +236,7 @@ class Summary:
             low, high = (_tell(thresholds.find_probability(one)) for one in (thresholds.low, thresholds.high))
             why = f"that is between its thresholds, {low} and {high}"
         if why or thresholds is None:
-            return PersonAnswer(INCONCLUSIVE, why, margin, probability)
+            return PersonAnswer(INCONCLUSIVE, why, margin, probability, is_seen)
         return PersonAnswer(FAKE_LIKELY if margin >= thresholds.high else NO_SIGN, "", margin, probability)
 
     def answer(self, *, is_final: bool) -> Answer:
@@ -455,7 +458,7 @@ def _choose(found: list[tuple[Person, PersonAnswer]]) -> int | None:
     fakes = [number for number, (_, finding) in enumerate(found) if finding.outcome == FAKE_LIKELY]
     if fakes:
         return max(fakes, key=lambda number: found[number][1].margin)
-    seen = [number for number, (_, finding) in enumerate(found) if not finding.why.endswith(" only")]
+    seen = [number for number, (_, finding) in enumerate(found) if finding.is_seen]
     unsure = [number for number in seen if found[number][1].outcome == INCONCLUSIVE]
     return (unsure or seen or [0])[0]
 
