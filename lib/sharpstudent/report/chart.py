@@ -142,6 +142,21 @@ def draw_line(
     axes.plot(x, y, **style, markevery=every, clip_on=False, zorder=3 - 0.01 * number)
 
 
+def draw_hollow(axes: Any, palette: Palette, number: int, x: Any, y: Any) -> None:
+    """Draw hollow markers of one series, for points that rest on little.
+
+    Args:
+        axes: The axes of matplotlib to draw on.
+        palette: The colours to draw with.
+        number: The number of the series, from 0.
+        x: Values (N,).
+        y: Values (N,).
+    """
+    colour = palette.line(number)["color"]
+    style = palette.marker(number) | {"markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.1}
+    axes.plot(x, y, **style, linestyle="none", clip_on=False, zorder=3 - 0.01 * number)
+
+
 def draw_reference(axes: Any, palette: Palette, x: Any, y: Any) -> None:
     """Draw a thin dashed line to compare with, such as chance.
 
@@ -380,7 +395,14 @@ def _own_settings(salt: str) -> Generator[None]:
 
 @dataclass(frozen=True)
 class ChartGroup:
-    """Charts under a common title, such as `Training`."""
+    """Charts under a common title, such as `Training`.
+
+    Attributes:
+        title: The title.
+        charts: The charts.
+        note: What is not drawn, and why.
+    """
 
     title: str
     charts: tuple[Chart, ...]
+    note: str = ""

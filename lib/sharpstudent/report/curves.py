@@ -34,7 +34,7 @@ def draw_curves(path: Path, metrics: Path, *, best_epoch: int | None, metric: st
         UserError: The disk refuses.
     """
     training = read_training(metrics, best_epoch=best_epoch, metric=metric)
-    charts = [] if training is None else build_training(training)
+    charts = [] if training is None else build_training(training, with_constants=True)
     if not charts:
         raise ValueError(f"{metrics} has no values to draw")
     best = "" if best_epoch is None else f": epoch {best_epoch} has the best {metric}"
@@ -98,8 +98,34 @@ _WORDS = {
 }
 
 
-def build_training(training: TrainingResult) -> list[Chart]:
-    """Build the charts of the columns that are there; the selected epoch is marked."""
+def _is_constant(column: Column) -> bool:
+    """Whether a column has one value in all of two epochs or more: a chart of it would be a line without content."""
+    values = [value for value in column if value is not None]
+    return len(values) > 1 and min(values) == max(values)
+
+
+def describe_constants(training: TrainingResult) -> str:
+    """Say which columns `build_training` leaves out; "" where it draws all of them."""
+    drawn = {name for chart in build_training(training) for name in chart.columns}
+    every = {name for chart in build_training(training, with_constants=True) for name in chart.columns}
+    same = [
+        f"{name_column(name)} {next(value for value in training.columns[name] if value is not None):.6g}"
+        for name in training.columns
+        if name in every - drawn
+    ]
+    return f"The same in every epoch, and not drawn: {'; '.join(same)}." if same else ""
+
+
+def build_training(training: TrainingResult, *, with_constants: bool = False) -> list[Chart]:
+    """Build the charts of the columns that are there; the selected epoch is marked.
+
+    Args:
+        training: The columns of a run.
+        with_constants: Whether a chart is built where each of its columns has the same value in every epoch.
+
+    Returns:
+        The charts.
+    """
     filled = {name: column for name, column in training.columns.items() if any(value is not None for value in column)}
     length = max((len(column) for column in filled.values()), default=0)
     epochs = [float(epoch or 0) for epoch in filled.get("epoch") or range(1, length + 1)]
@@ -108,7 +134,7 @@ def build_training(training: TrainingResult) -> list[Chart]:
     for title, unit, pattern, steps in _KINDS:
         chosen = [name for name in filled if name not in taken and re.fullmatch(pattern, name)]
         taken.update(chosen)
-        if chosen and epochs:
+        if chosen and epochs and (with_constants or not all(_is_constant(filled[name]) for name in chosen)):
             charts.append(_build(title, unit, {name: filled[name] for name in chosen}, epochs, training, steps))
     return charts
 

@@ -24,7 +24,7 @@ from sharpstudent.report.common_tables import (
     build_sets,
     describe_better,
 )
-from sharpstudent.report.curves import build_training
+from sharpstudent.report.curves import build_training, describe_constants
 from sharpstudent.report.page import draw_group, make_chart_names_unique, render_template, write_files
 from sharpstudent.report.results import EvaluatedSet, EvaluationResults, MetricAbout, MetricValue, PairResult
 from sharpstudent.report.text import DASH, NARROW, capitalize_first
@@ -76,10 +76,14 @@ def render_page(results: EvaluationResults, charts: Sequence[Chart]) -> str:
         "costs": build_costs(results.models, unit=results.unit),
         "data": _build_data(results),
         "models": build_models(results.models),
-        "training": draw_group(ChartGroup("Training", tuple(charts))),
+        "training": draw_group(ChartGroup("Training", tuple(charts), _describe_constants(results))),
         "unit": results.unit,
     }
     return render_template("base.html.j2", results, results.models, parts=parts)
+
+
+def _describe_constants(results: EvaluationResults) -> str:
+    return "" if results.training is None else describe_constants(results.training)
 
 
 def list_console_tables(results: EvaluationResults) -> list[Any]:

@@ -11,6 +11,7 @@ from sharpstudent.metrics.binary import compute_auc, to_logits
 from sharpstudent.metrics.bootstrap import compute_gap
 from sharpstudent.metrics.calibration import compute_ece, compute_log_loss
 from sharpstudent.metrics.checks import number_names
+from sharpstudent.tasks.deepfake.evaluation.assemble import _is_guides_data
 from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, ScoredFrames, aggregate, join_frames
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import compute_set_metrics
 from sharpstudent.tasks.deepfake.report.decisions import describe_group_errors
@@ -263,3 +264,21 @@ def test_of_too_few_people_no_group_is_said_to_be_worse_and_without_a_column_tha
         "Whether it errs more often on some groups of people than on others was not measured (--by COLUMN measures it)."
     )
     assert found.limits
+
+
+def test_the_calibrated_drawings_are_those_of_log_odds_after_the_temperature() -> None:
+    frames = make_frames()
+    halved = replace(frames, margins=frames.margins / 2.0)
+    drawings, plain = build_drawings(frames, 2.0), build_drawings(frames)
+    for one, before, after in zip(drawings, plain, build_drawings(halved), strict=True):
+        assert one.histogram_calibrated == after.histogram
+        assert one.reliability_calibrated == after.reliability
+        assert (one.roc, one.reliability) == (before.roc, before.reliability)
+        assert before.reliability_calibrated is None
+
+
+def test_bands_of_the_guide_are_shown_for_its_own_data_only() -> None:
+    assert _is_guides_data({"task_section": {"data_source": "ffpp", "image_size": 380}})
+    for section in ({"data_source": "ffpp", "image_size": 224}, {"data_source": "manifest", "image_size": 380}, {}):
+        assert not _is_guides_data({"task_section": section})
+    assert not _is_guides_data(None)

@@ -140,9 +140,7 @@ def three() -> tuple[ModelResult, ...]:
 
 
 def test_on_the_guides_data_each_metric_is_compared_with_its_band() -> None:
-    bands = {
-        band.what: band for band in list_bands(three(), is_guides_data=True, epoch_seconds={"s": 90.0, "d": 150.0})
-    }
+    bands = {band.what: band for band in list_bands(three(), epoch_seconds={"s": 90.0, "d": 150.0})}
     assert len(bands) == 3 + 4 + 4 + 1
     for what, expected, measured in (
         ("Teacher: best validation AUC", "0.94-0.96", "0.9500: inside the band"),
@@ -160,13 +158,7 @@ def test_on_the_guides_data_each_metric_is_compared_with_its_band() -> None:
         assert bands[what].measured == measured
 
 
-def test_on_other_data_nothing_is_compared_with_a_band() -> None:
-    bands = list_bands(three())
-    assert all(band.measured == "not measured" or band.measured.endswith("(another data set)") for band in bands)
-    assert all("FaceForensics++, 380 px" in band.expected for band in bands)
-
-
 def test_missing_measurements_are_named_and_models_without_roles_have_no_band() -> None:
     assert list_bands([make_model("m")]) == ()
     bare = make_model("t", "teacher", cost=None, validation={})
-    assert [band.measured for band in list_bands([bare], is_guides_data=True)] == ["not measured"] * 3
+    assert [band.measured for band in list_bands([bare])] == ["not measured"] * 3

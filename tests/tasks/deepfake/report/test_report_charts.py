@@ -31,7 +31,7 @@ from sharpstudent.report.chart import (
     render_png,
     render_svg,
 )
-from sharpstudent.report.curves import build_training, name_column
+from sharpstudent.report.curves import build_training, describe_constants, name_column
 from sharpstudent.report.results import MetricValue, TrainingResult
 from sharpstudent.tasks.deepfake.report.charts import (
     CURVES,
@@ -260,6 +260,35 @@ def test_reliability_leaves_out_empty_bins() -> None:
     chart = find_chart("reliability-frame-all", results)
     assert draw(chart).axes[0].get_lines()[1].get_xydata().tolist() == [[0.8, 0.75]]
     assert read_csv(chart)[0]["said"] == ""
+
+
+def test_bins_of_few_samples_are_hollow_and_calibrated_probabilities_are_named_so() -> None:
+    plain = ReliabilityBins(edges=(0, 0.5, 1), counts=(30, 4), said=(0.2, 0.8), true=(0.3, 0.75))
+    after = ReliabilityBins(edges=(0, 0.5, 1), counts=(24, 25), said=(0.3, 0.6), true=(0.3, 0.6))
+    model = made().models[0]
+    for calibrated, name, hollow in ((None, "probability of fake", [[0.8, 0.75]]), (after, "calibrated", [[0.3, 0.3]])):
+        update = {"reliability": plain, "reliability_calibrated": calibrated}
+        drawing = model.drawings[0].model_copy(update=update)
+        figures = {**model.figures, "frame_ece_calibrated": MetricValue(value=0.0123)}
+        one = model.model_copy(update={"drawings": (drawing,), "figures": figures})
+        chart = find_chart("reliability-frame-all", made().model_copy(update={"models": (one,)}))
+        axes = draw(chart).axes[0]
+        assert axes.get_xlabel().startswith(name)
+        assert axes.get_lines()[2].get_xydata().tolist() == hollow
+        assert axes.get_lines()[2].get_markerfacecolor() == "none"
+        assert "Hollow: fewer than 25 samples" in chart.hint
+        assert {row["calibrated"] for row in read_csv(chart)} == {str(int(calibrated is not None))}
+        assert (chart.keys[0].value == "ECE .012") == (calibrated is not None)
+
+
+def test_what_is_the_same_in_every_epoch_is_said_and_not_drawn() -> None:
+    columns = {"epoch": (1.0, 2.0), "rho": (0.05, 0.05), "lr": (0.1, 0.01), "alpha": (0.5, 0.5)}
+    training = TrainingResult(columns=columns, best_epoch=2, metric="val_auc")
+    assert [chart.title for chart in build_training(training)] == ["Learning rate"]
+    assert describe_constants(training) == "The same in every epoch, and not drawn: rho 0.05; alpha 0.5."
+    assert len(build_training(training, with_constants=True)) == 3
+    once = TrainingResult(columns={"epoch": (1.0,), "rho": (0.05,)}, best_epoch=1, metric="val_auc")
+    assert len(build_training(once)) == 1  # one epoch shows no constant
 
 
 def test_histograms_are_shares_of_each_class() -> None:

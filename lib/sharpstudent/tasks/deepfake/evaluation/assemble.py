@@ -109,7 +109,7 @@ def assemble(
         models=models,
         comparisons=comparisons,
         mistakes=tuple(measured.mistakes),
-        bands=list_bands(models, is_guides_data=_is_guides_data(heading.config)) if has_roles else (),
+        bands=list_bands(models) if has_roles and _is_guides_data(heading.config) else (),
         **vars(heading),
     )
     assert isinstance(session.request, FaceRequest)
@@ -165,12 +165,13 @@ def _describe_model(
             rules=[Aggregation(name) for name in request.rules],
             rounds=request.rounds,
         ),
-        drawings=build_drawings(frames),
+        drawings=build_drawings(frames, None if calibration is None else calibration.temperature),
         calibration=calibration,
         cost=measured.costs[number] if is_opened else None,
         robustness=measured.robustness.get(model.name, ()),
         by_group=build_group_errors(frames, read_groups(request)(frames), calibration, rounds=request.rounds),
         learnt=read_learnt(model.about),
+        wrong=int((((frames.margins >= 0.0) != (frames.labels == 1)) & frames.decided).sum()),
         notes=(without,) if calibration is None and session.run is None else (),
     )
 
@@ -233,7 +234,7 @@ def _describe_protocol(
     assert isinstance(request, FaceRequest)
     rules = choose_rules(frames)
     if session.run is not None:
-        return _describe_run_protocol(bool(rules))
+        return _describe_run_protocol(bool(rules)) | {"probabilities": _tell_probabilities(session, calibrations)}
     return {
         "samples": "frames and videos, kept apart in every metric's name"
         if rules
@@ -247,6 +248,7 @@ def _describe_protocol(
         "comparisons": f"paired bootstrap over people, {PAIRED_ROUNDS} rounds: both models see the same drawn people. "
         + NON_INFERIORITY,
         "thresholds": _tell_thresholds(calibrations),
+        "probabilities": _tell_probabilities(session, calibrations),
         "checkpoints": "chosen on the validation data of their own runs"
         + ("" if any(data.kind == "validation" for data in data) else ", never on the data evaluated here"),
         "preprocessing": "; ".join(dict.fromkeys(_PREPROCESSING[data.kind] for data in data)),
@@ -280,6 +282,16 @@ def _tell_thresholds(calibrations: Sequence[CalibrationResult | None]) -> str:
     if not known:
         return "a probability of one half only: no thresholds are stored with these models"
     return "a probability of one half, and thresholds chosen on: " + "; ".join(sorted(known))
+
+
+def _tell_probabilities(session: Session, calibrations: Sequence[CalibrationResult | None]) -> str:
+    """Say which models' probabilities are calibrated: in scores.csv, reliability, scores and mistakes."""
+    named = [(opened.name, one) for opened, one in zip(session.models, calibrations, strict=True)]
+    after = [f"{name} {one.temperature:.3f}" for name, one in named if one is not None]
+    plain = [name for name, one in named if one is None]
+    parts = [f"calibrated: log-odds divided by the stored temperature ({', '.join(after)})"] if after else []
+    parts += [f"as the model gives them, because no temperature is stored: {', '.join(plain)}"] if plain else []
+    return "; ".join(parts)
 
 
 COLUMNS = (

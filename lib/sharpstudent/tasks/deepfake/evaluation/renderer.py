@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
     from sharpstudent.tasks.deepfake.evaluation.mistakes import HeatMaps
     from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
-    from sharpstudent.tasks.deepfake.report.results import Results
+    from sharpstudent.tasks.deepfake.report.results import CalibrationResult, Results
 
 CARD = "model_card.md"
 FAKE = 1  # the number of the class
@@ -35,6 +35,7 @@ class FaceRenderer(Renderer):
     """
 
     _validation: Sequence[LabelledFaceSet] = ()
+    _calibrations: Sequence[CalibrationResult | None] = ()
     _frames: Sequence[ScoredFrames] = ()
 
     def draw_batch(self, path: Path, batch: Batch) -> None:
@@ -148,10 +149,12 @@ class FaceRenderer(Renderer):
         request = session.request
         assert isinstance(request, FaceRequest)
         if not self._validation:
-            return [read_calibration(model) for model in session.models]
-        frames = collect_frames(evaluate_models(session, self._validation))
-        named = ", ".join(one.name for one in self._validation)
-        return choose_calibrations(frames, named=named, fprs=request.fprs)
+            self._calibrations = [read_calibration(model) for model in session.models]
+        else:
+            frames = collect_frames(evaluate_models(session, self._validation))
+            named = ", ".join(one.name for one in self._validation)
+            self._calibrations = choose_calibrations(frames, named=named, fprs=request.fprs)
+        return self._calibrations
 
     def find_mistakes(self, session: Session, evaluation: Evaluation) -> tuple[Sequence[Any], Sequence[Any]]:
         """Find the faces that each model is most wrong about.
@@ -164,24 +167,22 @@ class FaceRenderer(Renderer):
             The mistakes of all models, and their pictures.
         """
         from sharpstudent.tasks.deepfake.evaluation.assemble import list_sets
-        from sharpstudent.tasks.deepfake.evaluation.mistakes import find_mistakes
+        from sharpstudent.tasks.deepfake.evaluation.mistakes import Judged, find_mistakes
+        from sharpstudent.tasks.deepfake.report.pictures import MOST_CARDS
 
         request = session.request
         assert isinstance(request, FaceRequest)
-        mistakes: list[Any] = []
-        pictures: list[Any] = []
-        for opened, result in zip(session.models, evaluation.models, strict=True):
-            of_model, shown = find_mistakes(
+        judged = [
+            Judged(
                 opened,
                 result.tables,
-                list_sets(evaluation),
-                evaluation.unreadable,
-                first_picture=len(pictures),
+                temperature=None if calibration is None else calibration.temperature,
                 heat_maps=_open_heat_maps(opened, session) if request.heat_maps else None,
             )
-            mistakes += of_model
-            pictures += shown
-        return mistakes, pictures
+            for opened, result, calibration in zip(session.models, evaluation.models, self._calibrations, strict=True)
+        ]
+        with session.progress("pictures of mistakes", MOST_CARDS, "picture") as progress:
+            return find_mistakes(judged, list_sets(evaluation), evaluation.unreadable, tick=progress.add)
 
     def measure_robustness(self, session: Session) -> Mapping[str, Any]:
         """Measure the curves of corrupted pictures, where the request asks for them."""

@@ -25,20 +25,22 @@ from sharpstudent.report.chart import (
     ChartGroup,
     Key,
     Palette,
+    draw_hollow,
     draw_line,
     draw_reference,
     set_unit_square,
     style_axes,
 )
-from sharpstudent.report.curves import build_training
+from sharpstudent.report.curves import build_training, describe_constants
 from sharpstudent.report.page import make_chart_names_unique
 from sharpstudent.report.text import DASH, Unit, format_value
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import name_metric
-from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, Drawing, ModelResult, Results
+from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, Drawing, ModelResult, Results, ScoreHistogram
 from sharpstudent.tasks.deepfake.report.words import describe_level, describe_part
 
 ROW_HEIGHT = 0.95  # inches of one model's histogram
 MARKERS_APART = 0.22  # of the chart's diagonal
+SMALL_BIN = 25  # samples
 LEAST_RATE = 5e-4  # DET axes begin no further down
 DET_TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
 
@@ -70,10 +72,11 @@ def build_charts(results: Results) -> ReportCharts:
     places = _list_places(results.models)
     stems = make_unique(f"{make_slug(level)}-{make_slug(part) if part else 'all'}" for level, part in places)
     training = [] if results.training is None else build_training(results.training)
+    constants = "" if results.training is None else describe_constants(results.training)
     return ReportCharts(
         curves=tuple(_build_group(results.models, *place, stem) for place, stem in zip(places, stems, strict=True)),
         robustness=ChartGroup("Robustness", tuple(build_robustness(results.models))),
-        training=ChartGroup("Training", make_chart_names_unique(training)),
+        training=ChartGroup("Training", make_chart_names_unique(training), constants),
     )
 
 
@@ -93,9 +96,14 @@ def _build_group(models: Sequence[ModelResult], level: str, part: str, stem: str
     ]
     place = f"{describe_level(level)}, {describe_part(part)}"
     charts: list[Chart] = []
+    is_calibrated = {name: one.reliability_calibrated is not None for _, name, one in drawn}
     for kind in CURVES.values():
-        name = name_metric(level, kind.metric, part)
-        found = {model.name: model.figures[name].value for model in models if name in model.figures}
+        found: dict[str, float | None] = {}
+        for model in models:
+            after = "_calibrated" if kind.name == "reliability" and is_calibrated.get(model.name) else ""
+            name = name_metric(level, f"{kind.metric}{after}", part)
+            if name in model.figures:
+                found[model.name] = model.figures[name].value
         values = {model: format_value(value, kind.unit) for model, value in found.items() if value is not None}
         charts.append(build_curve(kind, drawn, values, place=place, stem=stem))
     return ChartGroup(place, (*charts, build_histograms(drawn, place=place, stem=stem)))
@@ -165,10 +173,10 @@ CURVES = {
         "Reliability",
         "ece",
         "share",
-        "predicted probability of fake",
+        "probability of fake",
         "observed share of fakes",
         "On the dashed line, 80 % fake is true of 80 % of samples. Below it, too much is called fake.",
-        ("bin_low", "bin_high", "count", "said", "true"),
+        ("calibrated", "bin_low", "bin_high", "count", "said", "true"),
     ),
 }
 
@@ -189,7 +197,10 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
     find_points, set_scale, ends = (
         _scale_det(models) if kind.name == "det" else (partial(_read_points, kind.name), set_unit_square, (0, 1))
     )
-    every = None if kind.name == "reliability" else MARKERS_APART
+    is_reliability = kind.name == "reliability"
+    hint = kind.hint
+    if is_reliability and any(_find_small(drawing).any() for _, _, drawing in models):
+        hint = f"{hint} Hollow: fewer than {SMALL_BIN} samples, whose share is uncertain by .2 or more."
 
     def draw(figure: Any, palette: Palette) -> None:
         """Draw the curve of each model.
@@ -202,16 +213,22 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
         if kind.has_reference:
             draw_reference(axes, palette, ends, ends)
         for number, _, drawing in models:
-            draw_line(axes, palette, number, *find_points(drawing), every=every and (0.05 * number, every))
+            x, y = find_points(drawing)
+            if is_reliability:
+                small = _find_small(drawing)
+                draw_line(axes, palette, number, x, y, every=np.flatnonzero(~small).tolist())
+                draw_hollow(axes, palette, number, x[small], y[small])
+            else:
+                draw_line(axes, palette, number, x, y, every=(0.05 * number, MARKERS_APART))
         set_scale(axes)
-        style_axes(axes, palette, x=kind.x, y=kind.y)
+        style_axes(axes, palette, x=_name_probability(models) if is_reliability else kind.x, y=kind.y)
 
     numbers, short = ", ".join(f"{name} {values[name]}" for _, name, _ in models if name in values), kind.metric.upper()
     return Chart(
         name=f"{kind.name}-{stem}",
         title=kind.title,
         alt=f"{kind.title} curves, {place}. {short}: {numbers or 'not known'}.",
-        hint=kind.hint,
+        hint=hint,
         draw=draw,
         columns=("model", *kind.columns),
         rows=_list_rows(models, lambda drawing: _read_columns(kind.name, drawing)),
@@ -223,10 +240,29 @@ def build_curve(kind: CurveKind, models: Drawn, values: Mapping[str, str], *, pl
     )
 
 
+def _find_small(drawing: Drawing) -> NDArray[np.bool_]:
+    """Find which of the bins that are not empty have few samples: at 25 a share has a 95 % interval of up to +-.2."""
+    counts = np.array((drawing.reliability_calibrated or drawing.reliability).counts)
+    return counts[counts > 0] < SMALL_BIN
+
+
+def _name_probability(models: Drawn) -> str:
+    """Name the axis of the probabilities: those after the stored temperature, where there is one."""
+    calibrated = {drawing.reliability_calibrated is not None for _, _, drawing in models}
+    if len(calibrated) > 1:
+        return "probability of fake, calibrated where stored"
+    return f"{'calibrated ' if calibrated == {True} else ''}probability of fake"
+
+
+def _read_histogram(drawing: Drawing) -> ScoreHistogram:
+    return drawing.histogram_calibrated or drawing.histogram
+
+
 def _read_columns(kind: str, drawing: Drawing) -> Sequence[Sequence[Any]]:
     if kind == "reliability":
-        bins = drawing.reliability
-        return bins.edges[:-1], bins.edges[1:], bins.counts, bins.said, bins.true
+        bins = drawing.reliability_calibrated or drawing.reliability
+        calibrated = [int(drawing.reliability_calibrated is not None)] * len(bins.counts)
+        return calibrated, bins.edges[:-1], bins.edges[1:], bins.counts, bins.said, bins.true
     points = getattr(drawing, kind)
     return points.thresholds, points.x, points.y
 
@@ -303,19 +339,20 @@ def build_histograms(models: Drawn, *, place: str, stem: str) -> Chart:
         """
         rows = figure.subplots(len(models), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (_, name, drawing) in zip(rows, models, strict=True):
-            counted = drawing.histogram
+            counted = _read_histogram(drawing)
             real, fake = (np.array(counts) / max(1, sum(counts)) for counts in (counted.real, counted.fake))
             axes.stairs(real, counted.edges, fill=True, color=palette.first, alpha=0.45, linewidth=0, clip_on=False)
             axes.stairs(fake, counted.edges, color=palette.second, linewidth=1.6, clip_on=False)
-            style_axes(axes, palette, x="probability of fake" if axes is rows[-1] else "", y="")
+            style_axes(axes, palette, x=_name_probability(models) if axes is rows[-1] else "", y="")
             axes.set(xlim=(0, 1), ylim=(0, max(1e-9, float(max(real.max(), fake.max()))) * 1.05), yticks=[])
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
             axes.spines["left"].set_visible(False)
             axes.set_title(short[name], fontsize=SMALL_LETTERS, color=palette.text, loc="left", pad=3)
 
     counts = ", ".join(
-        f"{name} {sum(drawing.histogram.real[-1:])} of {sum(drawing.histogram.real)} reals in the highest bin"
+        f"{name} {sum(found.real[-1:])} of {sum(found.real)} reals in the highest bin"
         for _, name, drawing in models
+        for found in [_read_histogram(drawing)]
     )
     return Chart(
         name=f"scores-{stem}",
@@ -326,7 +363,10 @@ def build_histograms(models: Drawn, *, place: str, stem: str) -> Chart:
         columns=("model", "bin_low", "bin_high", "real", "fake"),
         rows=_list_rows(
             models,
-            lambda one: (one.histogram.edges[:-1], one.histogram.edges[1:], one.histogram.real, one.histogram.fake),
+            lambda one: (
+                *(_read_histogram(one).edges[:-1], _read_histogram(one).edges[1:]),
+                *(_read_histogram(one).real, _read_histogram(one).fake),
+            ),
         ),
         keys=(Key(0, "real", shape="area"), Key(0, "fake", shape="outline")),
         height=max(2.2, 0.45 + ROW_HEIGHT * len(models)),

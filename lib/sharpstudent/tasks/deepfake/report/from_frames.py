@@ -40,6 +40,7 @@ from sharpstudent.tasks.deepfake.evaluation.set_metrics import (
     name_level,
     name_metric,
 )
+from sharpstudent.tasks.deepfake.metrics import compute_probabilities
 from sharpstudent.tasks.deepfake.report.decisions import HALF, choose_threshold
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
@@ -134,10 +135,17 @@ def _to_results(found: SetMetrics) -> dict[str, MetricValue]:
     }
 
 
-def build_drawings(frames: ScoredFrames) -> tuple[Drawing, ...]:
+def build_drawings(frames: ScoredFrames, temperature: float | None = None) -> tuple[Drawing, ...]:
     """Compute the curves and histograms of frames, and of videos by the mean rule where there are any.
 
     They cover all data, and each source that has both classes.
+
+    Args:
+        frames: The scored frames.
+        temperature: The stored temperature; None where the model has none.
+
+    Returns:
+        The drawings, frames of all data first.
 
     Raises:
         MetricError: As `build_frame_table`.
@@ -145,11 +153,15 @@ def build_drawings(frames: ScoredFrames) -> tuple[Drawing, ...]:
     rules = choose_rules(frames)
     table, names = build_frame_table(frames, has_clips=bool(rules))
     levels = {FRAME: table} | ({name_level(MEAN): build_clip_table(table, MEAN)} if rules else {})
-    return tuple(
-        _draw(level, part, rows.margins, rows.labels)
-        for level, whole in levels.items()
-        for part, rows in _take_parts(whole, names)
-    )
+    after = None if temperature is None else replace(table, margins=table.margins / temperature)
+    calibrated: dict[str, FrameTable] = {} if after is None else {FRAME: after}
+    if after is not None and rules:
+        calibrated[name_level(MEAN)] = build_clip_table(after, MEAN)
+    drawn = [_draw(level, *part) for level, whole in levels.items() for part in _take_parts(whole, names)]
+    believed = [part for whole in calibrated.values() for part in _take_parts(whole, names)]
+    if not believed:
+        return tuple(drawn)
+    return tuple(_add_calibrated(one, rows) for one, (_, rows) in zip(drawn, believed, strict=True))
 
 
 def _take_parts(table: FrameTable, names: Names) -> list[tuple[str, FrameTable]]:
@@ -161,25 +173,40 @@ def _take_parts(table: FrameTable, names: Names) -> list[tuple[str, FrameTable]]
     return [(part, rows) for part, rows in parts if len(np.unique(rows.labels)) == 2]
 
 
-def _draw(level: str, part: str, margins: NDArray[np.float64], labels: NDArray[np.int64]) -> Drawing:
-    reliability = compute_reliability_of_fake(to_logits(margins), labels)
-    edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
-    probability = 0.5 * (1.0 + np.tanh(0.5 * margins))
-    real, fake = (np.histogram(probability[labels == label], edges)[0] for label in (0, 1))
+def _draw(level: str, part: str, rows: FrameTable) -> Drawing:
+    margins, labels = rows.margins, rows.labels
     return Drawing(
         level=level,
         part=part,
         roc=_to_points(compute_roc(margins, labels)),
         pr=_to_points(compute_pr(margins, labels)),
         det=_to_points(compute_det(margins, labels)),
-        reliability=ReliabilityBins(
-            edges=tuple(reliability.edges.tolist()),
-            counts=tuple(reliability.counts.tolist()),
-            said=_to_plain(reliability.predicted),
-            true=_to_plain(reliability.observed),
-        ),
-        histogram=ScoreHistogram(edges=tuple(edges.tolist()), real=tuple(real.tolist()), fake=tuple(fake.tolist())),
+        reliability=_bin_by_probability(rows),
+        histogram=_count_by_probability(rows),
     )
+
+
+def _add_calibrated(drawing: Drawing, rows: FrameTable) -> Drawing:
+    """Add what is drawn of calibrated probabilities. rows: those of the drawing, after the temperature."""
+    bins, counts = _bin_by_probability(rows), _count_by_probability(rows)
+    return drawing.model_copy(update={"reliability_calibrated": bins, "histogram_calibrated": counts})
+
+
+def _bin_by_probability(rows: FrameTable) -> ReliabilityBins:
+    found = compute_reliability_of_fake(to_logits(rows.margins), rows.labels)
+    return ReliabilityBins(
+        edges=tuple(found.edges.tolist()),
+        counts=tuple(found.counts.tolist()),
+        said=_to_plain(found.predicted),
+        true=_to_plain(found.observed),
+    )
+
+
+def _count_by_probability(rows: FrameTable) -> ScoreHistogram:
+    edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
+    probability = compute_probabilities(rows.margins)
+    real, fake = (np.histogram(probability[rows.labels == label], edges)[0] for label in (0, 1))
+    return ScoreHistogram(edges=tuple(edges.tolist()), real=tuple(real.tolist()), fake=tuple(fake.tolist()))
 
 
 def _to_points(curve: Curve) -> CurvePoints:

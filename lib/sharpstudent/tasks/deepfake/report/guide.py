@@ -110,18 +110,12 @@ _AUC: dict[Role, tuple[float, float]] = {"teacher": TEACHER_BAND, "before": STAG
 _HOURS: dict[Role, tuple[float, float]] = {"before": STAGE1_HOURS, "distilled": STAGE2_HOURS}
 
 
-def list_bands(
-    models: Sequence[ModelResult],
-    *,
-    is_guides_data: bool = False,
-    epoch_seconds: Mapping[str, float] | None = None,
-) -> tuple[Band, ...]:
-    """Compare each value that the guide expects with what was measured.
+def list_bands(models: Sequence[ModelResult], *, epoch_seconds: Mapping[str, float] | None = None) -> tuple[Band, ...]:
+    """Compare each value that the guide expects with what was measured with the guide's data.
 
     Args:
         models: The models of the results. Of several models with one role the first counts; models without a role
             are left out.
-        is_guides_data: Whether the models were trained on FaceForensics++ at 380 px.
         epoch_seconds: How many seconds an epoch of training took, by the model's name.
 
     Returns:
@@ -131,7 +125,7 @@ def list_bands(
     for model in models:
         first.setdefault(model.role, model)
     bands = [
-        _compare(f"{_NAMES[role]}: {what}", *measured, is_guides_data=is_guides_data)
+        _compare(f"{_NAMES[role]}: {what}", *measured)
         for role in _NAMES
         if role in first
         for what, measured in _list_measured(role, first[role], epoch_seconds or {}).items()
@@ -140,7 +134,7 @@ def list_bands(
         gain, (low, high) = _find_gain(first["before"], first["distilled"]), STAGE2_GAIN
         expected, what = f"{100 * low:.0f}-{100 * high:.0f} %", "Gain of stage 2 over stage 1, validation AUC"
         measured = (expected, STAGE2_GAIN, gain, lambda value: f"{100 * value:+.1f} %")
-        bands.append(_compare(what, *measured, is_guides_data=is_guides_data))
+        bands.append(_compare(what, *measured))
     return tuple(bands)
 
 
@@ -197,18 +191,7 @@ def _place(value: float, band: tuple[float, float]) -> str:
 
 
 def _compare(
-    what: str,
-    expected: str,
-    band: tuple[float, float],
-    value: float | None,
-    tell: Callable[[float], str],
-    *,
-    is_guides_data: bool,
+    what: str, expected: str, band: tuple[float, float], value: float | None, tell: Callable[[float], str]
 ) -> Band:
-    if value is None:
-        text = "not measured"
-    else:
-        text = (
-            f"{tell(value)}: {_place(value, band)} the band" if is_guides_data else f"{tell(value)} (another data set)"
-        )
+    text = "not measured" if value is None else f"{tell(value)}: {_place(value, band)} the band"
     return Band(what=what, expected=f"{expected} ({SPEAKS_OF})", measured=text)

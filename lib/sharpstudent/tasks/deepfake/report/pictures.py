@@ -50,7 +50,7 @@ class Card:
 
     Attributes:
         mistake: The mistake, as the results hold it.
-        score: The formatted probability of fake.
+        score: The formatted probability of fake, calibrated where a temperature is stored.
         truth: `real` or `fake`.
         face: The data URI of the face.
         heat: The data URI of the heat map; empty where there is none.
@@ -124,13 +124,17 @@ def _build_card(mistake: MistakeResult, pictures: Sequence[ReportPicture]) -> Ca
     height, width = face.shape[:2]
     return Card(
         mistake=mistake,
-        score=format_probability(mistake.probability),
+        score=_format_score(mistake),
         truth="fake" if mistake.label else "real",
         face=_to_uri(face),
         heat="" if heat is None else _to_uri(heat),
         width=width,
         height=height,
     )
+
+
+def _format_score(mistake: MistakeResult) -> str:
+    return format_probability(mistake.probability if mistake.calibrated is None else mistake.calibrated)
 
 
 def _draw(picture: ReportPicture) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
@@ -189,7 +193,7 @@ def build_mistakes_table(mistakes: Sequence[MistakeResult]) -> TextTable:
 def _build_row(mistake: MistakeResult) -> Row:
     kind = mistake.manipulation if mistake.label and mistake.manipulation else DASH
     truth = "fake" if mistake.label else "real"
-    score = Cell(format_probability(mistake.probability))
+    score = Cell(_format_score(mistake), small="" if mistake.calibrated is None else "calibrated")
     return Row(text_cell(mistake.sample_id), (score, text_cell(truth), text_cell(mistake.source), text_cell(kind)))
 
 

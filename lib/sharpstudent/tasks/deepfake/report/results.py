@@ -76,8 +76,10 @@ class Drawing(Plain):
         roc: ROC curve.
         pr: Precision-recall curve.
         det: DET curve.
-        reliability: Reliability diagram.
-        histogram: Histogram of both classes.
+        reliability: Reliability diagram of the probabilities as the model gives them.
+        histogram: Histogram of both classes over these probabilities.
+        reliability_calibrated: Reliability diagram of the probabilities after the stored temperature; null without one.
+        histogram_calibrated: Histogram over the same probabilities; null without a stored temperature.
     """
 
     level: str
@@ -87,6 +89,8 @@ class Drawing(Plain):
     det: CurvePoints
     reliability: ReliabilityBins
     histogram: ScoreHistogram
+    reliability_calibrated: ReliabilityBins | None = None
+    histogram_calibrated: ScoreHistogram | None = None
 
 
 SCHEMA = "sharpstudent/results/1"
@@ -232,6 +236,7 @@ class ModelResult(ModelBase):
         robustness: A curve for each corruption.
         by_group: Errors by the columns that the user named with --by; empty where none was named.
         learnt: The kinds of fake in its training data; null where its file does not say.
+        wrong: How many frames it calls wrong at a probability of one half; null in results of earlier versions.
         notes: What to keep in mind.
     """
 
@@ -242,6 +247,7 @@ class ModelResult(ModelBase):
     robustness: tuple[CorruptionCurve, ...] = ()
     by_group: tuple[GroupErrors, ...] = ()
     learnt: tuple[str, ...] | None = None
+    wrong: int | None = None
 
 
 class DataResult(SetBase):
@@ -303,7 +309,8 @@ class MistakeResult(Plain):
         clip_id: Name of its clip.
         manipulation: Kind of fake, "" for a real.
         label: Real 0, fake 1.
-        probability: The model's probability of fake.
+        probability: The probability of fake, as the model gives it.
+        calibrated: The probability of fake after the stored temperature; null without one.
         picture: The index of its picture in the report; null where the face could not be read again.
     """
 
@@ -314,6 +321,7 @@ class MistakeResult(Plain):
     manipulation: str
     label: int
     probability: float
+    calibrated: float | None = None
     picture: int | None = None
 
 
