@@ -54,8 +54,9 @@ demo: setup
 results: setup
 	$(BIN)/python demo/results.py
 
-# The report's own test looks at it in a browser, and skips with its reason where there is none.
-browser:
+# The report's own test looks at it in a browser, and asks axe-core for faults of WCAG; it skips where there is none.
+browser: setup
+	-$(BIN)/python -m pip install --quiet --no-deps axe-playwright-python==0.1.8
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	  || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
 	       && for try in install update install; do \

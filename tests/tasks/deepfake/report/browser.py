@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -55,7 +56,7 @@ class Page:
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
-        done = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        done = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
@@ -81,6 +82,12 @@ class Page:
         area = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
         done = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=area)
         path.write_bytes(base64.b64decode(done["data"]))
+
+    def count_printed_pages(self) -> int:
+        """How many A4 pages the page fills in print."""
+        self.call("Emulation.setEmulatedMedia", media="", features=[])
+        done = self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
+        return len(re.findall(rb"/Type\s*/Page\b(?!s)", base64.b64decode(done["data"])))
 
     def list_requests(self) -> list[str]:
         """Requested addresses, without data: URLs."""

@@ -21,7 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[4]
 
-from example_results import PROTOCOL, make_mistakes, make_pictures, make_results
+from example_results import PROTOCOL, make_mistakes, make_pictures, make_results, make_training
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.naming import make_slug, make_unique, printable, shorten, shorten_names
 from sharpstudent.report.results import MetricValue
@@ -421,6 +421,20 @@ def test_all_files_are_written_and_named(tmp_path: Path) -> None:
 
 def test_a_page_of_usual_size_is_small() -> None:
     assert len(made_page().encode()) < 1_500_000
+
+
+@pytest.mark.slow  # many charts with many lines are drawn
+def test_a_page_of_many_models_sets_and_mistakes_stays_below_six_megabytes() -> None:
+    results = make_results(models=8, sources=8, clips=40, frames_each=2, rounds=5)
+    names = [f"{model.name}_{seed}" for seed in range(3) for model in results.models]
+    models = tuple(
+        model.model_copy(update={"name": name}) for name, model in zip(names, results.models * 3, strict=True)
+    )
+    mistakes = make_mistakes(names, each=12, pictures=24)
+    results = results.model_copy(update={"models": models, "mistakes": mistakes, "training": make_training(100)})
+    page = render_page(results, build_charts(results), make_pictures(24))
+    assert len(page.encode()) < 6_000_000
+    assert "The page has no room for these; they are files:" in page
 
 
 def test_nothing_is_written_if_the_report_cannot_be_rendered(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,7 +14,25 @@ from PIL import Image
 from sharpstudent.report.chart import DARK_PAPER, LIGHT_PAPER
 from sharpstudent.tasks.deepfake.report.page import write_report
 
-WIDTHS, SCHEMES = (390, 1280), ("light", "dark")
+# The file of axe-core in a package that needs nothing else of it: importing the package would load a browser's driver.
+_PACKAGE = importlib.util.find_spec("axe_playwright_python")
+AXE = None if _PACKAGE is None or _PACKAGE.origin is None else Path(_PACKAGE.origin).with_name("axe.min.js")
+WIDTHS, SCHEMES = (390, 1400), ("light", "dark")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+FAULTS = f"""
+axe.run(document, {{resultTypes: ['violations'], runOnly: {{type: 'tag', values: {RULES}}}}})
+.then(found => found.violations.map(
+  one => one.id + ': ' + one.nodes.slice(0, 3).map(node => node.target + ' ' + node.failureSummary).join('; ')))
+"""
+UNREACHED = """
+(() => {
+  const focusable = 'a[href],summary,input,[tabindex="0"]';
+  const scrolls = e => e.scrollWidth > e.clientWidth + 1 && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX);
+  return [...document.querySelectorAll('body *')].filter(e => !e.closest('svg') && scrolls(e)
+    && !(e.matches(focusable) && (e.getAttribute('aria-label') || e.getAttribute('aria-labelledby'))))
+    .map(e => e.tagName + '.' + e.className);
+})()
+"""
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason=f"no browser: none of {', '.join(NAMES)} is installed")
 
@@ -99,6 +118,43 @@ def test_light_and_dark_scheme_are_rendered_differently_and_not_blank(
         assert 0.02 < inked < 0.5
     assert pictures["light"].shape == pictures["dark"].shape
     assert np.abs(pictures["light"] - pictures["dark"]).mean() > 100
+
+
+@pytest.mark.skipif(AXE is None, reason="axe-core is not installed (make browser)")
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (390, "light"),
+        (1400, "dark"),
+        pytest.param(390, "dark", marks=pytest.mark.slow),
+        pytest.param(1400, "light", marks=pytest.mark.slow),
+    ],
+)
+def test_the_page_has_no_fault_of_wcag_a_or_aa(browser: Browser, report: Path, width: int, scheme: str) -> None:
+    assert AXE is not None
+    page = browser.open_page()
+    page.open(report.as_uri(), width=width, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    page.evaluate("document.querySelectorAll('svg > *, tbody tr:nth-child(n+4)').forEach(e => e.remove())")  # the same
+    page.evaluate(f"{AXE.read_text(encoding='utf-8')}; 0")
+    assert page.evaluate(FAULTS) == []
+
+
+def test_the_keyboard_reaches_whatever_scrolls_and_whatever_is_folded(browser: Browser, report: Path) -> None:
+    page = browser.open_page()
+    page.open(report.as_uri(), width=390, scheme="light")
+    assert page.evaluate("[...document.querySelectorAll('details')].every(e => e.firstElementChild.matches('summary'))")
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert page.evaluate(UNREACHED) == []
+
+
+def test_paper_has_what_is_open_and_the_rest_only_where_it_is_asked_for(browser: Browser, report: Path) -> None:
+    page = browser.open_page()
+    page.open(report.as_uri(), width=1400, scheme="light")
+    few = page.count_printed_pages()
+    assert few <= 12
+    page.evaluate("document.getElementById('whole').click()")
+    assert page.count_printed_pages() > few
 
 
 def test_text_in_charts_can_be_read_on_a_phone(browser: Browser, report: Path) -> None:

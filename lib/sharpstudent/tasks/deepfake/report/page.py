@@ -23,7 +23,7 @@ from sharpstudent.report.common_tables import (
     build_sets,
     describe_better,
 )
-from sharpstudent.report.page import draw_group, draw_within, render_template, write_files
+from sharpstudent.report.page import draw_within, render_template, write_files
 from sharpstudent.report.sentences import NO_DIFFERENCE, find_side
 from sharpstudent.report.text import MINUS, capitalize_first, format_count, format_probability, format_value
 from sharpstudent.report.text_table import Cell, Group, Notes, Row, TextTable, build_list, list_heads, text_cell
@@ -248,6 +248,10 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
     by_set = _list_by_set(results)
     metrics = collect_metrics(results.models)
     mistakes = build_mistakes(results.mistakes, pictures)
+    # What matters most comes first: the page has room for so much, and the rest is in files.
+    count = min(1, len(charts.curves))
+    drawn = draw_within([*charts.curves[:count], charts.robustness, charts.training, *charts.curves[count:]])
+    first, (robustness, training), further = drawn[:count], drawn[count : count + 2], drawn[count + 2 :]
     parts = {
         "comparisons": build_comparisons([one for one in results.comparisons if one.figure in by_set]),
         "costs": build_costs(results.models, unit="picture", link="word-macs"),
@@ -267,11 +271,11 @@ def render_page(results: Results, charts: ReportCharts, pictures: Sequence[Repor
         "least": format_value(find_scale(metrics), "share").rstrip("0"),
         "sources": _list_sources(metrics),
         "by_group": build_group_tables(results.models),
-        "curves": draw_within(charts.curves),
-        "robustness": draw_group(charts.robustness),
+        "curves": [*first, *further],
+        "robustness": robustness,
         "areas": build_areas(results.models),
         "severities": build_severities(results.models),
-        "training": draw_group(charts.training),
+        "training": training,
         "mistakes": mistakes,
         "further": build_mistakes_table(mistakes.rest),
     }

@@ -51,6 +51,7 @@ class Card:
     Attributes:
         mistake: The mistake, as the results hold it.
         score: The formatted probability of fake, calibrated where a temperature is stored.
+        basis: ` (calibrated)` where the probability is.
         truth: `real` or `fake`.
         face: The data URI of the face.
         heat: The data URI of the heat map; empty where there is none.
@@ -60,6 +61,7 @@ class Card:
 
     mistake: MistakeResult
     score: str
+    basis: str
     truth: str
     face: str
     heat: str
@@ -125,6 +127,7 @@ def _build_card(mistake: MistakeResult, pictures: Sequence[ReportPicture]) -> Ca
     return Card(
         mistake=mistake,
         score=_format_score(mistake),
+        basis="" if mistake.calibrated is None else " (calibrated)",
         truth="fake" if mistake.label else "real",
         face=_to_uri(face),
         heat="" if heat is None else _to_uri(heat),
