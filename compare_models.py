@@ -1,6 +1,7 @@
 """Compare models on the same samples: did distillation help, and is the student lighter at all?
 
 python compare_models.py --teacher weights/FFc23.tar --before output/FIRST --distilled output/SECOND --data data/mine
+python compare_models.py ablate configs/config_SBI.json --preset terms
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from sharpstudent.evaluation.command_line import COMPARE, parse_command_line
 
 
 def main() -> None:
-    """Run the comparison that the command line asks for."""
+    """Run the comparison that the command line asks for, or train what is to be compared (`ablate`)."""
+    if sys.argv[1:2] == ["ablate"]:
+        from sharpstudent.evaluation.ablate import main as ablate
+
+        return ablate(sys.argv[2:])
     renderer, request = parse_command_line(sys.argv[1:], script=COMPARE)
 
     # torch is imported only now: a mistake in the command line costs no seconds.

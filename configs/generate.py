@@ -1,7 +1,7 @@
 """Write the files that are generated from the keys of configs and results.
 
-`python configs/generate.py` writes configs/schema.json, docs/config.md, docs/evaluation.schema.json,
-docs/predictions.schema.json and docs/results.schema.json, after a key was changed.
+`python configs/generate.py` writes configs/schema.json, docs/config.md, and in docs/ the schemas of ablation.json,
+predictions.json and both forms of results.json, after a key was changed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "lib"))
 from config_page import build_config_docs, schema_text
 from sharpstudent.config.presets import DEFAULT_TASK
 from sharpstudent.registry import find_task
+from sharpstudent.report.ablation import AblationResults
 from sharpstudent.report.predictions import Predictions
 from sharpstudent.report.results import EvaluationResults
 from sharpstudent.tasks.deepfake.report.results import Results
@@ -27,6 +28,7 @@ def build_texts() -> dict[Path, str]:
     return {
         ROOT / "configs" / "schema.json": schema_text(task),
         ROOT / "docs" / "config.md": build_config_docs(task),
+        ROOT / "docs" / "ablation.schema.json": json.dumps(AblationResults.model_json_schema(), indent=2) + "\n",
         ROOT / "docs" / "evaluation.schema.json": json.dumps(EvaluationResults.model_json_schema(), indent=2) + "\n",
         ROOT / "docs" / "predictions.schema.json": json.dumps(Predictions.model_json_schema(), indent=2) + "\n",
         ROOT / "docs" / "results.schema.json": json.dumps(Results.model_json_schema(), indent=2) + "\n",
