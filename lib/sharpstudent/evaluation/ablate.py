@@ -54,7 +54,7 @@ options are those of {EVALUATE}, such as --data SET; without it, the validation 
 
 
 @dataclass(frozen=True)
-class Job:
+class ArmRun:
     """One run of an ablation.
 
     Attributes:
@@ -137,7 +137,7 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: Path, config: Path) -> list[Job]:
+def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: Path, config: Path) -> list[ArmRun]:
     """Write the config of each arm and seed, and check all of them before the first run begins.
 
     The stage-1 checkpoint that a pattern names is chosen once and written down: a run that begins later must not find
@@ -145,7 +145,7 @@ def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: 
     """
     starts_file = out / "starts.json"
     starts: dict[str, str] = parse_json(starts_file.read_bytes()) if starts_file.is_file() else {}
-    jobs: list[Job] = []
+    jobs: list[ArmRun] = []
     for seed in seeds:
         for arm in plan.arms:
             merged = build_keys(keys, arm, seed)
@@ -161,7 +161,7 @@ def _write_jobs(plan: Plan, keys: Mapping[str, Any], seeds: Sequence[int], out: 
             changes = (f"seed={seed}", f"output_root={out / 'runs'}", "report=false")
             words = (str(path), "-n", f"s{seed}", *_to_sets(changes))
             command = parse_command_line(words, stage=2, find_task=_find_beside(config))
-            jobs.append(Job(arm, seed, words, command.config, command.task))
+            jobs.append(ArmRun(arm, seed, words, command.config, command.task))
     write_text_atomically(starts_file, json.dumps(starts, indent=2) + "\n")
     return jobs
 
@@ -175,7 +175,7 @@ def _find_beside(config: Path) -> Any:
     return find
 
 
-def train_all(jobs: Sequence[Job], out: Path, side_by_side: int, beside: Path) -> None:
+def train_all(jobs: Sequence[ArmRun], out: Path, side_by_side: int, beside: Path) -> None:
     """Train the runs that are not finished, some of them side by side.
 
     Args:
@@ -194,7 +194,7 @@ def train_all(jobs: Sequence[Job], out: Path, side_by_side: int, beside: Path) -
     costs = _Costs(out / "costs.json")
     failed = threading.Event()
 
-    def train(job: Job) -> None:
+    def train(job: ArmRun) -> None:
         if failed.is_set():
             return
         if job.find_finished() is not None:
@@ -216,7 +216,7 @@ def train_all(jobs: Sequence[Job], out: Path, side_by_side: int, beside: Path) -
             raise RunInterrupted("interrupted; the same command goes on from here", ExitCode.INTERRUPTED) from None
 
 
-def _train(job: Job, log: Path, environment: Mapping[str, str], costs: _Costs) -> None:
+def _train(job: ArmRun, log: Path, environment: Mapping[str, str], costs: _Costs) -> None:
     make_folder(log.parent)
     script = Path(sys.argv[0]).resolve().parent / SCRIPT
     command = [sys.executable, str(script), *job.words, "--resume", "auto"]
@@ -258,7 +258,7 @@ class _Costs:
         return sum(values) / len(values) if values and len(values) == len(names) else None
 
 
-def _open(plan: Plan, jobs: Sequence[Job], seeds: Sequence[int], rest: Sequence[str]) -> Session:
+def _open(plan: Plan, jobs: Sequence[ArmRun], seeds: Sequence[int], rest: Sequence[str]) -> Session:
     """Open every trained model and the data, as evaluate_model.py does: arm by arm, seed by seed; then other models."""
     from sharpstudent.evaluation.opened import choose_device
     from sharpstudent.evaluation.renderer import Session, load_renderer
@@ -285,7 +285,7 @@ def _open(plan: Plan, jobs: Sequence[Job], seeds: Sequence[int], rest: Sequence[
 
 
 def _measure(
-    session: Session, plan: Plan, jobs: Sequence[Job], seeds: Sequence[int], out: Path, title: str
+    session: Session, plan: Plan, jobs: Sequence[ArmRun], seeds: Sequence[int], out: Path, title: str
 ) -> AblationResults:
     """Evaluate all models on the same samples, and compare each arm with the references."""
     from sharpstudent.evaluation.compare import compare_models, describe_intervals, list_parts, to_metric_value

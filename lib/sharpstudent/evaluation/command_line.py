@@ -250,6 +250,7 @@ def build_parser(script: str, purpose: str, more: str, *, data: str) -> Parser:
         COMPARE: (
             f"{COMPARE} --teacher MODEL --before MODEL --distilled MODEL --control MODEL",
             f"{COMPARE} FIRST=output/RUN_A SECOND=output/RUN_B --data {data}",
+            f"{COMPARE} ablate CONFIG   trains the runs to compare; ablate --help",
         ),
     }
     usage = f"python {script} MODEL... [--data SET...] [options]"

@@ -1,0 +1,93 @@
+"""`compare_models.py ablate` as a user types it: mistakes before anything is trained, and a whole ablation."""
+
+import json
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from sharpstudent.evaluation import ablate
+from sharpstudent.evaluation.arms import Arm
+from workplace import ROOT, STAGE_1, Workplace
+
+COMPARE, CONFIG = "compare_models.py", "configs/tiny.json"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((CONFIG, "--preset", "everything"), "invalid choice: 'everything'"),
+        ((CONFIG, "--preset", "sam", "--arms", "a.json"), "cannot be given together with --preset"),
+        ((CONFIG, "--seeds", "0"), "--seeds"),
+        ((CONFIG,), "pretrained_student_weights: names nothing that is there"),
+        ((CONFIG, "--preset", "sam", "--set", "rho=0"), "--set rho=0.05"),
+        ((CONFIG, "--arms", "configs/absent.json"), "configs/absent.json"),
+        (("configs/absent.json",), "configs/absent.json"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_message_before_anything_is_trained(
+    tiny: Workplace, words: tuple[str, ...], said: str
+) -> None:
+    ended = tiny.call(COMPARE, "ablate", *words)
+    assert ended.code == 2, ended.out
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert not list(tiny.folder.glob("output/*/runs"))
+
+
+def test_a_run_that_fails_is_shown_with_its_last_lines_and_where_the_rest_is(
+    tiny: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tiny / "output/first_x/weights").mkdir(parents=True)
+    (tiny / "output/first_x/weights/best_model.pth").write_bytes(b"no model")
+
+    def fail(process: object, options: int) -> tuple[int, int, os.stat_result]:
+        return 0, 2 << 8, type("Usage", (), {"ru_utime": 1.0, "ru_stime": 0.5})()  # type: ignore[return-value]
+
+    class Process:
+        def __init__(self, command: list[str], *, stdout: object, **others: object) -> None:
+            assert command[1].endswith("main_distillation.py")
+            assert command[-2:] == ["--resume", "auto"]
+            stdout.write(b"error: something is wrong\n")  # type: ignore[attr-defined]
+            self.pid = 1
+
+    monkeypatch.setattr(ablate.os, "wait4", fail)
+    monkeypatch.setattr(ablate.subprocess, "Popen", Process)
+    ended = tiny.call(COMPARE, "ablate", CONFIG, "--seeds", "1")
+    assert ended.code == 2
+    assert "run s1_alone: ended with exit code 2" in ended.err
+    assert "error: something is wrong" in ended.err
+    assert "logs/s1_alone.txt" in ended.err
+    costs = json.loads((tiny / "output/ablation_tiny_kd-or-not/costs.json").read_text())
+    assert costs["s1_alone"]["cpu_s"] == 1.5
+
+
+@pytest.mark.slow  # four commands that each train
+def test_an_ablation_ends_in_table_picture_and_json_and_the_same_command_goes_on(tiny: Workplace) -> None:
+    from sharpstudent.models.vision import build_classifier
+
+    torch.manual_seed(3)
+    torch.save(build_classifier("test_resnet", classes=2, dropout=None).state_dict(), tiny / "weights/tiny_teacher.pth")
+    assert tiny.call(STAGE_1, CONFIG, "-n", "first").code == 0
+    words = (COMPARE, "ablate", CONFIG, "--seeds", "2", "--jobs", "2", "--set", "epoch=1", "--out", "output/worth")
+    ended = tiny.call(*words)
+    assert ended.code == 0, ended.err
+    stored = json.loads((tiny / "output/worth/ablation.json").read_text())
+    jsonschema.validate(stored, json.loads((ROOT / "docs/ablation.schema.json").read_text()))
+    assert [arm["name"] for arm in stored["arms"]] == ["alone", "config"]
+    assert all(len(set(arm["runs"])) == 2 for arm in stored["arms"])
+    assert all((tiny / f"output/worth/ablation.{kind}").is_file() for kind in ("md", "png", "csv"))
+    assert "alone for as many further steps" in ended.out
+    before = sorted(Path(tiny / "output/worth/runs").iterdir())
+    again = tiny.call(*words)
+    assert again.code == 0
+    assert again.out.count("is there already") == 4
+    assert sorted(Path(tiny / "output/worth/runs").iterdir()) == before
+    unchanged = json.loads((tiny / "output/worth/ablation.json").read_text())
+    assert [arm["by_seed"] for arm in unchanged["arms"]] == [arm["by_seed"] for arm in stored["arms"]]
+
+
+def test_an_arm_is_named_by_seed_and_name() -> None:
+    assert ablate.ArmRun(Arm("kd", "", {}), 3, (), None, None).name == "s3_kd"  # type: ignore[arg-type]
