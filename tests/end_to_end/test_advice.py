@@ -170,6 +170,9 @@ HERE = {
 }
 # What the user has typed, or what the text only speaks of.
 NO_ADVICE = {
+    "--arms {}",
+    "--preset",
+    "python {} ablate CONFIG [options]",
     "--replay {}",
     "--before",
     "--distilled",

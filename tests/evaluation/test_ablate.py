@@ -246,13 +246,16 @@ def test_from_few_people_nothing_is_claimed() -> None:
 
 
 def test_table_picture_page_and_json_hold_every_arm(results: AblationResults) -> None:
-    columns = build_columns(results)
-    assert list(columns["Arm"]) == ["arm alone", "arm better", "arm worse", "arm same"]
+    columns = build_columns(results, in_full=True)
+    assert list(columns["Arm"]) == ["alone", "better", "worse", "same"]
+    assert columns["What it is"][1] == "arm better"
+    assert columns["by seed"][0] == "0.500, 0.600, –"
     assert list(columns["CPU time"]) == ["1.00", "1.20", "1.40", "1.60"]
-    assert columns["less “arm alone”"][0] == "–"
-    page = render_markdown(results, to_markdown(columns, words=["Arm"]))
+    assert columns["less alone"][0] == "–"
+    assert set(columns) - set(build_columns(results, in_full=False)) == {"What it is", "by seed"}
+    page = render_markdown(results, to_markdown(columns, words=["Arm", "What it is"]))
     assert all(arm.title in page for arm in results.arms)
     chart = build_chart(results)
-    assert [row[0] for row in chart.rows] == ["arm better", "arm worse", "arm same"]
+    assert [row[0] for row in chart.rows] == ["better", "worse", "same"]
     assert render_png(chart).startswith(b"\x89PNG")
     assert AblationResults.model_validate_json(results.to_json()) == results

@@ -25,7 +25,7 @@ from sharpstudent.config.run_config import RunConfig
 from sharpstudent.config.stored import find_own_run
 from sharpstudent.core.archive import BEST
 from sharpstudent.core.arguments import EXIT_CODES, Parser, read_number, read_path
-from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, UserError
+from sharpstudent.core.errors import ExitCode, Problem, RunInterrupted, UserError, plural
 from sharpstudent.core.files import parse_json
 from sharpstudent.core.io import check_writable, make_folder, write_bytes_atomically, write_text_atomically
 from sharpstudent.evaluation.arms import PRESETS, Arm, Plan, build_keys, find_newest, name_seeds, read_plan
@@ -122,7 +122,9 @@ def main(argv: Sequence[str]) -> None:
     plan = PRESETS[preset](*settings) if arms_file is None else read_plan(arms_file, *settings)
     seeds = tuple(range(1, read.seeds + 1))
     jobs = _write_jobs(plan, keys, seeds, out, read.config)
-    _say(f"{len(plan.arms)} arms at {name_seeds(seeds)}: {len(jobs)} runs of {command.config.training.epochs} epochs")
+    _say(
+        f"{len(plan.arms)} arms at {name_seeds(seeds)}: {len(jobs)} runs, epochs of each: {command.config.training.epochs}"
+    )
     train_all(jobs, out, read.jobs, read.config.parent)
     session = _open(plan, jobs, seeds, rest)
     results = _measure(session, plan, jobs, seeds, out, f"{read.config.stem}, {kind}")
@@ -332,7 +334,7 @@ def _measure(
         if name != reference
         for pair in compare_models(task, (name, parts[name]), (reference, parts[reference]), rounds=rounds)
     )
-    heading = Heading(f"Ablation of {title}")
+    heading, groups = Heading(f"Ablation of {title}"), plural(task.group_unit)
     notes = tuple(note for one in session.sets for note in getattr(one, "notes", ()))
     results = AblationResults(
         schema="sharpstudent/ablation/1",
@@ -351,7 +353,7 @@ def _measure(
         data={one.name: tuple(getattr(one, "notes", ())) for one in session.sets},
         protocol={
             "steps": "every arm takes the same number of steps from the same stage-1 checkpoint",
-            "intervals": describe_intervals(f"over {task.group_unit}s and seeds", task.group_unit, rounds),
+            "intervals": describe_intervals(f"{groups} and seeds", groups, rounds),
             "cost": f"seconds of processors a run, over those of “{_find_title(titles, plan.references[0])}”",
         },
         references=plan.references,
@@ -391,14 +393,14 @@ def _write(results: AblationResults, out: Path) -> None:
     from sharpstudent.report.console import build_console, print_line
     from sharpstudent.report.text_table import draw_console_table, to_markdown
 
-    columns, words = build_columns(results), ["Arm"]
+    columns, words = build_columns(results, in_full=True), ["Arm", "What it is"]
     chart = build_chart(results)
     write_text_atomically(out / "ablation.json", results.to_json())
     write_text_atomically(out / "ablation.md", render_markdown(results, to_markdown(columns, words=words)))
     write_bytes_atomically(out / "ablation.png", render_png(chart))
     write_text_atomically(out / "ablation.csv", render_csv(chart))
     console = build_console()
-    console.print(draw_console_table(columns, words=words))
+    console.print(draw_console_table(build_columns(results, in_full=False), words=words))
     for line in results.verdict:
         print_line(console, line)
     print_line(console, f"written: {out / 'ablation.json'}, ablation.md, ablation.png, ablation.csv")

@@ -21,6 +21,8 @@ from sharpstudent.report.sentences import (
     explain_open,
     find_side,
 )
+from sharpstudent.report.text import DASH
+from sharpstudent.report.text_table import drop_empty
 
 SCHEMA = "sharpstudent/ablation/1"
 SHARE_BY_CHANCE = 20  # of so many comparisons without any effect, one interval leaves out 0
@@ -152,24 +154,33 @@ def write_verdict(results: AblationResults) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def build_columns(results: AblationResults) -> dict[str, Sequence[str]]:
-    """Build the table: an arm a row, with the primary metric, its differences to the references, and the cost."""
+def build_columns(results: AblationResults, *, in_full: bool) -> dict[str, Sequence[str]]:
+    """Build the table: an arm a row, with the primary metric, its differences to the references, and the cost.
+
+    Args:
+        results: The results.
+        in_full: Whether it has the titles of the arms and the metric at each seed, for which a console has no room.
+
+    Returns:
+        The cells of each column, by its head.
+    """
     about = results.metrics[results.metric.partition("@")[0]]
     columns: dict[str, list[str]] = {
-        "Arm": [arm.title for arm in results.arms],
+        "Arm": [arm.name for arm in results.arms],
+        "What it is": [arm.title if in_full else DASH for arm in results.arms],
         f"{about.title} [95 %]": [describe_estimate(arm.metrics[results.metric]) for arm in results.arms],
         "by seed": [
-            ", ".join("–" if value is None else f"{value:.3f}" for value in arm.by_seed) for arm in results.arms
+            ", ".join(DASH if value is None else f"{value:.3f}" for value in arm.by_seed) if in_full else DASH
+            for arm in results.arms
         ],
     }
-    titles = {arm.name: arm.title for arm in results.arms}
     for reference in results.references:
         found = {pair.a: pair for pair in find_pairs(results, reference)}
-        columns[f"less “{titles[reference]}”"] = [
-            describe_difference(found[arm.name].difference) if arm.name in found else "–" for arm in results.arms
+        columns[f"less {reference}"] = [
+            describe_difference(found[arm.name].difference) if arm.name in found else DASH for arm in results.arms
         ]
-    columns["CPU time"] = ["–" if arm.cost.relative is None else f"{arm.cost.relative:.2f}" for arm in results.arms]
-    return {head: cells for head, cells in columns.items() if set(cells) != {"–"}}
+    columns["CPU time"] = [DASH if arm.cost.relative is None else f"{arm.cost.relative:.2f}" for arm in results.arms]
+    return drop_empty(columns)
 
 
 def render_markdown(results: AblationResults, table: str) -> str:
@@ -201,7 +212,7 @@ def build_chart(results: AblationResults) -> Chart:
     has_cost = all(by_name[pair.a].cost.relative is not None for pair in find_pairs(results, reference))
     rows = [
         (
-            by_name[pair.a].title,
+            pair.a,
             by_name[pair.a].cost.relative if has_cost else float(number),
             pair.difference.value,
             pair.difference.low,
@@ -210,12 +221,11 @@ def build_chart(results: AblationResults) -> Chart:
         for number, pair in enumerate(find_pairs(results, reference))
         if pair.difference.value is not None
     ]
-    title = by_name[reference].title
-    x = f"CPU time of a run over “{title}”" if has_cost else "arm, in the order of the table"
+    x = f"CPU time over that of {reference}" if has_cost else "arm, in the order of the table"
 
     def draw(figure: Any, palette: Palette) -> None:
         axes = figure.add_subplot()
-        style_axes(axes, palette, x=x, y=f"{about.title} less “{title}”")
+        style_axes(axes, palette, x=x, y=f"{about.title} less {reference}")
         axes.axhline(0.0, color=palette.text, linewidth=0.7)
         for number, (name, place, value, low, high) in enumerate(rows):
             colour = palette.series[number % len(palette.series)]
@@ -229,8 +239,8 @@ def build_chart(results: AblationResults) -> Chart:
 
     return Chart(
         name="ablation",
-        title=f"Effect with its 95 % interval against cost, {results.title}",
-        alt=f"{len(rows)} arms: difference in {about.title} to “{title}”, and the cost of each",
+        title="Effect against cost",
+        alt=f"{len(rows)} arms: difference in {about.title} to {reference}, and the cost of each",
         hint="An interval that touches the line at 0 shows no difference. Further left is cheaper.",
         draw=draw,
         columns=("arm", "cost", "difference", "low", "high"),
