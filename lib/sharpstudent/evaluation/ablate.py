@@ -122,9 +122,9 @@ def main(argv: Sequence[str]) -> None:
     plan = PRESETS[preset](*settings) if arms_file is None else read_plan(arms_file, *settings)
     seeds = tuple(range(1, read.seeds + 1))
     jobs = _write_jobs(plan, keys, seeds, out, read.config)
-    _say(
-        f"{len(plan.arms)} arms at {name_seeds(seeds)}: {len(jobs)} runs, epochs of each: {command.config.training.epochs}"
-    )
+    epochs = command.config.training.epochs
+    of_each = f"{epochs} epoch{'s' if epochs > 1 else ''} each"
+    _say(f"{len(plan.arms)} arms at {name_seeds(seeds)}: {len(jobs)} runs, {of_each}")
     train_all(jobs, out, read.jobs, read.config.parent)
     session = _open(plan, jobs, seeds, rest)
     results = _measure(session, plan, jobs, seeds, out, f"{read.config.stem}, {kind}")
