@@ -90,7 +90,7 @@ def parse_prediction(argv: Sequence[str]) -> tuple[type[Task], PredictionCommand
         PREDICT,
         _PURPOSE,
         usage=f"python {PREDICT} MODEL INPUT... [options]",
-        more=f"{_MORE}\n\n{EXIT_CODES}; 2 also where no input could be read",
+        more=f"{_MORE}\n\n{EXIT_CODES}\n2 also where no input could be read; 0 whatever the answers are",
         examples=(f"{PREDICT} output/RUN my_files --out answers", f"{PREDICT} output/RUN one.file --json"),
     )
     group = parser.add_argument_group("model and inputs")

@@ -37,7 +37,6 @@ from sharpstudent.report.console import (
     FIRST_SECONDS,
     LINE_SECONDS,
     Display,
-    describe_times,
     format_duration,
     print_line,
 )
@@ -433,6 +432,7 @@ class _InputProgress(Display):
     def __init__(self, console: Console, total: int) -> None:
         super().__init__(console, first_seconds=FIRST_SECONDS, line_seconds=LINE_SECONDS, clock=time.monotonic)
         self._total, self._finished, self._share, self._name = total, 0, 0.0, ""
+        self._begun = self._started  # when the present input was begun
 
     def finish(self) -> None:
         """Count an input as done."""
@@ -441,7 +441,7 @@ class _InputProgress(Display):
 
     def follow(self, tables: Iterator[Table], name: str) -> Iterator[Table]:
         """Pass on the tables of an input, and show how far it is read, where its rows tell."""
-        self._name = name
+        self._name, self._begun = name, self._clock()
         for table in tables:
             if "share" in table and len(table["share"]):
                 self._share = float(np.max(table["share"].astype(np.float64)))
@@ -452,9 +452,14 @@ class _InputProgress(Display):
         return Text(shorten(self._describe(now), width), style="dim", no_wrap=True, overflow="crop")
 
     def _describe(self, now: float) -> str:
-        done = round(1000 * (self._finished + self._share))
-        times = describe_times(now - self._started, done, 1000 * self._total - done)
-        return f"{self._name}: {100 * self._share:.0f} % read; {self._finished:,} of {self._total:,} answered, {times}"
+        elapsed, done = now - self._started, self._finished + self._share
+        # By the inputs so far, but never less than the present one needs, which may be a long video after pictures.
+        rest = elapsed / done * (self._total - done) if done else float("nan")
+        own = (now - self._begun) / self._share * (1.0 - self._share) if self._share else 0.0
+        return (
+            f"{self._name}: {100 * self._share:.0f} % read; {self._finished:,} of {self._total:,} answered, "
+            f"{format_duration(elapsed)} elapsed, {format_duration(max(rest, own))} left"
+        )
 
 
 def _explain_unreadable(source: InputSource, error: UnreadableSample) -> str:
