@@ -33,6 +33,7 @@ TERMS = (build_constant_term("hard", HALF), build_constant_term("kd", HALF))
 SIZES = {  # teacher, student, pixels
     "demo": ("tf_efficientnet_lite2", "tf_efficientnet_lite0", 112),
     "real": ("efficientnet-b4", "mobilevitv2_200", 380),
+    "narrow": ("efficientnet-b4", "mobilevitv2_050", 380),
 }
 
 

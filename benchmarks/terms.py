@@ -59,6 +59,11 @@ LOSSES = (
     Loss("hard + kd", ("hard", "kd"), teachers=1),
     Loss("hard + kd_sigmoid", ("hard", "kd_sigmoid"), teachers=1),
     Loss("hard + features", ("hard", "features"), teachers=1),
+    Loss("hard + attention", ("hard", "attention"), teachers=1),
+    Loss("hard + embedding", ("hard", "embedding"), teachers=1),
+    Loss("hard + rkd", ("hard", "rkd"), teachers=1),
+    Loss("hard + dist", ("hard", "dist"), teachers=1),
+    Loss("hard + supcon", ("hard", "supcon")),
     Loss("hard + kd, two teachers", ("hard", "kd"), teachers=2),
     Loss("hard, weights averaged", ("hard",), averages=True),
     Loss("hard + self", ("hard", "self"), averages=True),
@@ -86,11 +91,14 @@ def build_loss(loss: Loss, size: str, batch: Batch, device: torch.device) -> Set
 
 def build_section(name: str, size: str) -> TermSection:
     """The term with its defaults and half of the weight."""
-    section = build_constant_term(name, HALF)
-    if name != "features":
+    section = build_constant_term(name, HALF, **({"inter_weight": 0.0} if name == "dist" else {}))
+    if name in ("rkd", "supcon"):  # between embeddings
+        pooled = {"demo": ("backbone.global_pool", "backbone.global_pool"), "real": ("dropout", "net._dropout")}[size]
+        return section.model_copy(update={"choices": {"on": f"features/{pooled[0]}", "of": f"features/{pooled[1]}"}})
+    if name not in ("features", "attention"):
         return section
     ours, theirs = LAYERS[size]
-    return section.model_copy(update={"choices": {"student_layer": ours, "teacher_layer": theirs, "distance": "mse"}})
+    return section.model_copy(update={"choices": {"student_layer": ours, "teacher_layer": theirs}})
 
 
 def run_sources(setup: Setup) -> None:
