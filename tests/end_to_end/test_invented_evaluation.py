@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from page_sentences import count_words, list_parted, list_sentences
+from sharpstudent.report.sentences import MOST_WORDS
 from workplace import ROOT, STAGE_1, STAGE_2, Ended, Workplace
 
 EVALUATE, COMPARE = "evaluate_model.py", "compare_models.py"
@@ -82,6 +84,21 @@ def assert_of_no_other_task(text: str) -> None:
     assert sorted(set(OF_ANOTHER_TASK.findall(text))) == []
 
 
+def assert_reads_well(results: Any, page: str) -> None:
+    """The page is of this task alone, begins with three tiles in its own units, and has short sentences."""
+    assert_of_no_other_task(page)
+    tiles = results["tiles"]
+    assert len(tiles) == 3
+    first = next(iter(results["metrics"].values()))["title"]
+    assert tiles[0]["title"].lower() == first.lower()
+    (main,) = (model["name"] for model in results["models"] if model["role"] == "distilled")
+    for tile in tiles[:2]:
+        assert [one["model"] for one in tile["values"] if one["is_main"]] == [main]
+        assert all(results["unit"] in one["about"] for one in tile["values"])
+    assert [one for one in list_sentences(page) if count_words(one) > MOST_WORDS] == []
+    assert list_parted(page) == []
+
+
 def open_test(task: Invented) -> tuple[Any, Any]:
     """The task, and its samples of the split `test`."""
     from sharpstudent.registry import find_task
@@ -133,7 +150,7 @@ def test_models_are_compared_by_paired_differences_of_their_tasks_metrics(runs: 
         is_lower = results["metrics"][runs.task.metrics[0]]["direction"] == "lower"
         assert (pair["better"] == "a") == ((pair["difference"]["value"] < 0) == is_lower)
     assert results["verdict"]
-    assert_of_no_other_task((out / "report.html").read_text())
+    assert_reads_well(results, (out / "report.html").read_text())
 
 
 def test_a_run_ends_with_a_report_of_its_own_validation(runs: Runs) -> None:
@@ -144,7 +161,8 @@ def test_a_run_ends_with_a_report_of_its_own_validation(runs: Runs) -> None:
     about = json.loads((folder / "weights/best_model.pth.json").read_text())["about"]
     value = results["models"][0]["metrics"][runs.task.metrics[0]]["value"]
     assert value == pytest.approx(about[f"val_{runs.task.metrics[0]}"], abs=1e-6)
-    assert_of_no_other_task((folder / "report.html").read_text())
+    assert any("chose the checkpoint" in line for line in results["limits"])
+    assert_reads_well(results, (folder / "report.html").read_text())
 
 
 def test_the_class_is_named_by_the_user_and_not_by_the_checkpoint(runs: Runs) -> None:

@@ -16,7 +16,7 @@ from sharpstudent.core.errors import UserError
 from sharpstudent.evaluation.command_line import EvaluationRequest
 from sharpstudent.evaluation.compare import build_results, write_tables
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
-from sharpstudent.evaluation.renderer import Measurements, Session
+from sharpstudent.evaluation.renderer import Measurements, Renderer, Session
 from sharpstudent.evaluation.run import list_pairs
 from sharpstudent.evaluation.tables import SplitSet, check_names
 from sharpstudent.report.evaluation import list_console_tables, write_report
@@ -66,7 +66,8 @@ def build(evaluation: Evaluation, costs: tuple[CostResult, ...] = ()) -> Evaluat
     heading = Heading("Signs", made_at="2026-12-01T00:00:00+00:00", command="evaluate", environment={})
     evaluation = replace(evaluation, pairs=list_pairs(roles))
     measured = Measurements(calibrations=[None for _ in costs], costs=costs)
-    return build_results(SignTask, session, evaluation, measured, heading)
+    tiles = Renderer(SignTask).build_tiles
+    return build_results(SignTask, session, evaluation, measured, heading, build_tiles=tiles)
 
 
 def test_every_metric_has_its_value_and_an_interval_over_groups() -> None:
@@ -259,7 +260,7 @@ def test_the_results_fit_their_published_schema_and_their_page_speaks_of_this_ta
     page = (tmp_path / "report.html").read_text()
     assert "T&lt;1&gt;" in page
     assert "<script" not in page
-    for text in ("Share right", "Distance", "↑", "↓", "Cost of one sign", "Roads", "drawn by hand", "sha256"):
+    for text in ("Share right", "Distance", "↑", "↓", "Cost of one sign", "Roads", "Drawn by hand.", "sha256"):
         assert text in page
     for text in ("fake", "face", "AUC", "frame"):
         assert text not in page

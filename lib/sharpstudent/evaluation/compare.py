@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +32,10 @@ from sharpstudent.report.results import (
     MetricValue,
     NonInferiority,
     PairResult,
+    SummaryTile,
 )
 from sharpstudent.report.sentences import NO_DIFFERENCE, find_side
-from sharpstudent.report.summary import build_tiles, list_limits
+from sharpstudent.report.summary import list_limits
 from sharpstudent.report.verdict import write_verdict
 from sharpstudent.task import Task
 
@@ -42,7 +43,13 @@ MOST_CELLS = 32  # values per row; columns with more, such as maps, are in table
 
 
 def build_results(
-    task: type[Task], session: Session, evaluation: Evaluation, measured: Measurements, heading: Heading
+    task: type[Task],
+    session: Session,
+    evaluation: Evaluation,
+    measured: Measurements,
+    heading: Heading,
+    *,
+    build_tiles: Callable[..., tuple[SummaryTile, ...]],
 ) -> EvaluationResults:
     """Build the results for a task whose renderer has no form of its own.
 
@@ -52,6 +59,7 @@ def build_results(
         evaluation: The tables of all models.
         measured: The calibrations and costs of the models.
         heading: Title, time, command and environment.
+        build_tiles: Builds the tiles, as `Renderer.build_tiles` does.
 
     Returns:
         The results, with the verdict.
@@ -93,9 +101,9 @@ def build_results(
         **vars(heading),
     )
     opened = sets[0].task if sets else task
-    tiles = build_tiles(task.metrics, results, parts, classes=getattr(opened, "classes", ()), rounds=rounds)
-    first = {"tiles": tiles, "limits": list_limits(results), "verdict": write_verdict(results)}
-    return results.model_copy(update=first)
+    tiles = build_tiles(results, parts, classes=getattr(opened, "classes", ()), rounds=rounds)
+    results = results.model_copy(update={"tiles": tiles})
+    return results.model_copy(update={"limits": list_limits(results), "verdict": write_verdict(results)})
 
 
 def list_parts(model: EvalResult, sets: Sequence[SplitSet]) -> dict[str, Table]:
@@ -271,8 +279,9 @@ def _find_better(found: Estimate, metric: Metric) -> Literal["a", "b"] | None:
     return ("a" if side == good else "b") if side in ("above", "below") else None
 
 
+_ONE_SIDED = f"{100 * (1 - LEVEL) / 2:.1f} %"
 NON_INFERIORITY = (
-    f"As good within {MARGIN}: a one-sided test at {(1 - LEVEL) / 2:.1%} that a model is not worse by more than that"
+    f"As good within {MARGIN}: a one-sided test at {_ONE_SIDED} that a model is not worse by more than that"
 )
 
 
@@ -288,8 +297,9 @@ def describe_intervals(over: str, groups: str, rounds: int) -> str:
         The text.
     """
     return (
-        f"{LEVEL:.0%}, standard error by bootstrap over {over} ({rounds} rounds, seed {SEED}) times Student's t, of "
-        f"metrics between 0 and 1 on the logit scale; from fewer than {FEWEST_GROUPS} {groups} nothing is claimed"
+        f"{100 * LEVEL:g} %: the standard error by bootstrap over {over} ({rounds} rounds, seed {SEED}), times "
+        f"Student's t. Metrics between 0 and 1 are on the logit scale. From fewer than {FEWEST_GROUPS} {groups} "
+        "nothing is claimed."
     )
 
 

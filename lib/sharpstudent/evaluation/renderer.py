@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharpstudent.config.run_config import RunConfig, Stage
 from sharpstudent.evaluation.command_line import EvaluationRequest, ModelRequest, parse_request
-from sharpstudent.report.results import CostResult, ResultsBase
+from sharpstudent.report.results import CostResult, EvaluationResults, ResultsBase, SummaryTile
 from sharpstudent.task import Task
 
 if TYPE_CHECKING:
@@ -308,7 +308,25 @@ class Renderer:
         """
         from sharpstudent.evaluation.compare import build_results
 
-        return build_results(self.task_class, session, evaluation, measured, heading)
+        return build_results(self.task_class, session, evaluation, measured, heading, build_tiles=self.build_tiles)
+
+    def build_tiles(
+        self, results: EvaluationResults, parts: Sequence[Mapping[str, Table]], *, classes: Sequence[str], rounds: int
+    ) -> tuple[SummaryTile, ...]:
+        """Build the three tiles that the report begins with.
+
+        Args:
+            results: The results, with models and metrics.
+            parts: The tables of each model, by part of the data: "" for all, `@SET` for each of several sets.
+            classes: The names of the classes, by the column `label`; none where there are no classes.
+            rounds: How many resamples intervals are made of.
+
+        Returns:
+            The tiles.
+        """
+        from sharpstudent.report.summary import build_tiles
+
+        return build_tiles(self.task_class.metrics, results, parts, classes=classes, rounds=rounds)
 
     def write(
         self, folder: Path, results: Any, evaluation: Evaluation, measured: Measurements, *, run: FinishedRun | None

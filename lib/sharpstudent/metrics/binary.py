@@ -295,7 +295,7 @@ def describe_resolution(wanted: float, negatives: int, *, called: str = "negativ
         return None
     return (
         f"TPR at {wanted:.4g} FPR stands at the limit of resolution: {negatives} {called}, where {1 / wanted:.0f} are "
-        f"needed for one to be {wanted:.4g} of them; it is the TPR at no false alarm"
+        f"needed for one to be {wanted:.4g} of them. It is the TPR at no false alarm"
     )
 
 

@@ -14,7 +14,7 @@ from sharpstudent.metrics.intervals import FEWEST_GROUPS
 from sharpstudent.report.page import format_pairs
 from sharpstudent.report.results import ModelBase, PairBase
 from sharpstudent.report.sentences import describe_as_good, is_of_few
-from sharpstudent.report.text import DASH, format_count, format_difference, format_p_value
+from sharpstudent.report.text import DASH, format_count, format_difference, format_p_value, to_sentences
 from sharpstudent.report.text_table import (
     COSTS,
     SHORT,
@@ -43,7 +43,7 @@ def build_costs(models: Sequence[ModelBase], *, unit: str, link: str = "") -> Te
     notes = Notes()
     rows = [
         Row(
-            replace(head, mark=notes.mark(" ".join(model.cost.notes))),
+            replace(head, mark=notes.mark(to_sentences(model.cost.notes))),
             (*(Cell(tell(model.cost)) for tell in COSTS.values()), text_cell(model.cost.device)),
         )
         for head, model in zip(list_heads(models), models, strict=True)
@@ -68,7 +68,7 @@ def build_models(models: Sequence[ModelBase], inputs: Sequence[str] = ()) -> Tex
     notes = Notes()
     rows = [
         Row(
-            replace(head, mark=notes.mark(" ".join(model.notes))),
+            replace(head, mark=notes.mark(to_sentences(model.notes))),
             (
                 text_cell(model.file),
                 text_cell(model.architecture or DASH),
@@ -157,7 +157,7 @@ def build_sets(
     notes = Notes()
     rows = [
         Row(
-            Cell(one.name, small=describe_kind(one), mark=notes.mark(" ".join(one.notes)), kind="words"),
+            Cell(one.name, small=describe_kind(one), mark=notes.mark(to_sentences(one.notes)), kind="words"),
             tuple(Cell(format_count(read(one))) for read in counts.values()),
         )
         for one in data

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from sharpstudent.core.errors import format_count_of
 from sharpstudent.core.naming import clean_name
 from sharpstudent.metrics.intervals import FEWEST_GROUPS
-from sharpstudent.report.results import MetricValue, ModelBase, PairBase, Role
+from sharpstudent.report.results import EvaluationResults, MetricValue, ModelBase, PairBase, Role
 from sharpstudent.report.text import MINUS, format_p_value
 
 Model = TypeVar("Model", bound=ModelBase)
@@ -20,6 +20,7 @@ Pair = TypeVar("Pair", bound=PairBase)
 Side = Literal["above", "below", "open", "few", "unknown"]
 NO_DIFFERENCE = 0.0
 MOST_DIGITS = 6  # no sentence claims a difference that this many digits do not show
+_ORDER: tuple[Role, ...] = ("teacher", "before", "control", "model", "distilled")  # from top to bottom of a tile
 MOST_WORDS = 30  # of a sentence; a word holds a letter or a digit
 
 
@@ -75,6 +76,17 @@ def describe_seeds(pairs: Sequence[PairBase]) -> str:
     """Say over how many seeds comparisons are means; "" where each model was trained once (`describe_one_seed`)."""
     seeds = min((pair.seeds for pair in pairs), default=1)
     return f"These are means over {seeds} seeds, and their intervals hold the spread over seeds." if seeds > 1 else ""
+
+
+def describe_one_seed(models: Sequence[ModelBase]) -> list[str]:
+    """Say which models were trained with one seed only: another seed may turn the answer."""
+    several = {model.seed_of for model in models}
+    once = [model for model in find_main(models) if model.name not in several]
+    if not once:
+        return []
+    who = "Each model" if len(models) > 1 else "It"
+    remedy = "name several runs of a role, such as --distilled RUN_1 --distilled RUN_2 in compare_models.py"
+    return [f"{who} was trained once, with one seed, and another seed may turn the answer: {remedy}."]
 
 
 def describe_as_good(pair: PairBase, names: tuple[str, str]) -> str:
@@ -179,6 +191,28 @@ def find_role(models: Sequence[Model], role: Role) -> list[Model]:
         The models that have it.
     """
     return [model for model in models if model.role == role and model.seed_of is None]
+
+
+def list_parts(results: EvaluationResults) -> list[str]:
+    """List the sets whose metrics are spoken of: each of several, "" for the only one."""
+    return [one.name for one in results.data] if len(results.data) > 1 else [""]
+
+
+def list_seeds(models: Sequence[ModelBase]) -> list[tuple[ModelBase, list[int]]]:
+    """List the models in the order of a tile's rows, the main one last, each with the numbers of its seeds.
+
+    Args:
+        models: The models of the results (M,).
+
+    Returns:
+        The first model of each, and the numbers of all its seeds (S,).
+    """
+    firsts = [number for number, model in enumerate(models) if model.seed_of is None]
+    firsts.sort(key=lambda number: _ORDER.index(models[number].role))
+    return [
+        (models[first], [first, *(n for n, other in enumerate(models) if other.seed_of == models[first].name)])
+        for first in firsts
+    ]
 
 
 def find_main(models: Sequence[Model]) -> list[Model]:

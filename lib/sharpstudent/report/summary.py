@@ -36,17 +36,24 @@ from sharpstudent.report.results import (
     EvaluationResults,
     MetricValue,
     ModelBase,
-    Role,
     SummaryTile,
     TileValue,
     Word,
 )
-from sharpstudent.report.sentences import MOST_DIGITS, describe_estimate, find_main, find_side, is_of_few
+from sharpstudent.report.sentences import (
+    MOST_DIGITS,
+    describe_estimate,
+    describe_one_seed,
+    find_main,
+    find_side,
+    is_of_few,
+    list_parts,
+    list_seeds,
+)
 from sharpstudent.report.text import NARROW, capitalize_first, format_in
 
 STRONG, FAIR = 0.8, 0.5  # of the way from chance to perfect: an AUC of .9, and of .75
 MOST_PARTS = 20  # classes or sets, of which the weakest is looked for
-_ORDER: tuple[Role, ...] = ("teacher", "before", "control", "model", "distilled")  # from top to bottom of a tile
 
 
 def find_word(estimate: MetricValue, chance: float | None, perfect: float | None) -> Word:
@@ -73,23 +80,6 @@ def find_word(estimate: MetricValue, chance: float | None, perfect: float | None
     if better < 0:
         return "below chance"
     return "at chance" if better < FAIR else "inconclusive"
-
-
-def list_seeds(models: Sequence[ModelBase]) -> list[tuple[ModelBase, list[int]]]:
-    """List the models in the order of a tile's rows, the main one last, each with the numbers of its seeds.
-
-    Args:
-        models: The models of the results (M,).
-
-    Returns:
-        The first model of each, and the numbers of all its seeds (S,).
-    """
-    firsts = [number for number, model in enumerate(models) if model.seed_of is None]
-    firsts.sort(key=lambda number: _ORDER.index(models[number].role))
-    return [
-        (models[first], [first, *(n for n, other in enumerate(models) if other.seed_of == models[first].name)])
-        for first in firsts
-    ]
 
 
 def _say_value(tile: SummaryTile, value: TileValue) -> str:
@@ -325,8 +315,10 @@ def find_ends(
         *(end for one in values for end in (one.estimate.low, one.estimate.value, one.estimate.high)),
     ]
     known = [one for one in shown if one is not None] or [0.0, 1.0]
-    low, high = min(known), max(known)
-    return (low, high * 1.05 if high > 0 else high) if high > low else (low, low + 1.0)
+    low, high = min(0.0, *known), max(known)
+    if high == perfect:
+        return low, high
+    return (low, high * 1.05) if high > low else (low, low + 1.0)
 
 
 def _build_cost_tile(results: EvaluationResults) -> SummaryTile:
@@ -341,7 +333,7 @@ def _build_cost_tile(results: EvaluationResults) -> SummaryTile:
         for model, _ in list_seeds(results.models)
         if model.cost is not None and model.cost.parameters is not None
     ]
-    note = "" if values else "The option --costs measures what a model costs."
+    note = "" if values else "Costs were left out; the option --costs measures them."
     return SummaryTile(
         title="Parameters",
         format=",.0f",
@@ -355,6 +347,9 @@ def _build_cost_tile(results: EvaluationResults) -> SummaryTile:
 def list_limits(results: EvaluationResults) -> tuple[str, ...]:
     """List what limits a model of any task: metrics that are not better than chance, few groups, one seed, its data.
 
+    Args:
+        results: The results, with tiles.
+
     Returns:
         A sentence each, with its number.
     """
@@ -367,6 +362,15 @@ def list_limits(results: EvaluationResults) -> tuple[str, ...]:
         if about.chance is not None
         and find_side(model.metrics.get(_name(name, part)), about.chance)
         in ("open", "below" if about.direction == "higher" else "above")
+    ]
+    lines += [
+        f"{tile.title}: {clean_name(value.model)} is not shown to be better than chance, "
+        f"{describe_estimate(value.estimate, references=() if tile.chance is None else (tile.chance,))}."
+        for tile in results.tiles
+        for value in tile.values
+        if value.is_main
+        and value.word in ("at chance", "below chance", "inconclusive")
+        and "weakest class" in tile.title
     ]
     lines += [
         f"There {'is' if one.groups == 1 else 'are'} only {format_count_of(one.groups, results.group_unit)} in "
@@ -388,21 +392,5 @@ def list_limits(results: EvaluationResults) -> tuple[str, ...]:
     return (*lines, *describe_one_seed(results.models))
 
 
-def describe_one_seed(models: Sequence[ModelBase]) -> list[str]:
-    """Say which models were trained with one seed only: another seed may turn the answer."""
-    several = {model.seed_of for model in models}
-    once = [model for model in find_main(models) if model.name not in several]
-    if not once:
-        return []
-    who = "Each model" if len(models) > 1 else "It"
-    remedy = "name several runs of a role, such as --distilled RUN_1 --distilled RUN_2 in compare_models.py"
-    return [f"{who} was trained once, with one seed, and another seed may turn the answer: {remedy}."]
-
-
 def _name(metric: str, part: str) -> str:
     return f"{metric}@{part}" if part else metric
-
-
-def list_parts(results: EvaluationResults) -> list[str]:
-    """List the sets whose metrics are spoken of: each of several, "" for the only one."""
-    return [one.name for one in results.data] if len(results.data) > 1 else [""]

@@ -6,7 +6,7 @@ They are formatted for readers: `.893 [.871, .914]`, `18.6 %`, `4.8 MB`, a dash 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -16,6 +16,13 @@ from sharpstudent.report.results import MetricValue
 def capitalize_first(text: str) -> str:
     """Return the text with a capital first letter."""
     return text[:1].upper() + text[1:]
+
+
+def to_sentences(notes: Iterable[str]) -> str:
+    """Join notes to sentences, each of which begins with a capital letter and ends with a full stop."""
+    return " ".join(
+        f"{capitalize_first(note)}{'' if note.endswith(('.', '!', '?')) else '.'}" for note in notes if note
+    )
 
 
 def lower_first(text: str) -> str:

@@ -33,10 +33,10 @@ from sharpstudent.report.sentences import (
     find_side,
     is_of_few,
     join,
+    list_parts,
     round_number,
     turn,
 )
-from sharpstudent.report.summary import list_parts
 from sharpstudent.report.text import (
     capitalize_first,
     format_bytes,

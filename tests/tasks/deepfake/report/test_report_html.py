@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_sentences import count_words, list_parted, list_sentences
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -25,6 +26,8 @@ from example_results import PROTOCOL, make_mistakes, make_pictures, make_results
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.naming import make_slug, make_unique, printable, shorten, shorten_names
 from sharpstudent.report.results import MetricValue
+from sharpstudent.report.sentences import MOST_WORDS
+from sharpstudent.report.summary import say_tiles
 from sharpstudent.report.text import (
     bind_units,
     format_bytes,
@@ -215,6 +218,40 @@ def test_headings_follow_each_other_without_a_gap_and_there_is_one_title() -> No
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+@cache
+def seeds_page() -> str:
+    """Three models of two seeds each, without charts."""
+    results = make_results(models=3, seeds=2, clips=24, frames_each=2, rounds=5)
+    bare = tuple(one.model_copy(update={"drawings": (), "robustness": ()}) for one in results.models)
+    return render(results.model_copy(update={"models": bare, "training": None, "mistakes": ()}))
+
+
+def test_no_sentence_is_long_and_no_number_parts_from_its_unit() -> None:
+    for page in (made_page(), seeds_page(), render(small())):
+        sentences = list_sentences(page)
+        assert len(sentences) > 60
+        assert [one for one in sentences if count_words(one) > MOST_WORDS] == []
+        assert list_parted(page) == []
+
+
+def test_the_console_says_what_the_page_begins_with() -> None:
+    said = say_tiles(made().tiles)
+    assert [line for line in said if not line.startswith(" ")] == [f"{tile.title}:" for tile in made().tiles]
+    for tile in made().tiles:
+        for value in tile.values:
+            assert any(value.model in line and value.word in line for line in said)
+
+
+def test_each_model_has_a_line_in_each_tile_and_the_main_one_is_the_last_and_largest() -> None:
+    page = seeds_page()
+    tiles = re.findall(r'<li class="tile">(.*?)</li>', page, re.DOTALL)
+    assert len(tiles) == 3
+    for tile in tiles:
+        assert re.findall(r'<div class="(reading[^"]*)">', tile) == ["reading", "reading", "reading main"]
+        assert "mean of 2 seeds" in tile
+    assert "another seed may turn the answer" not in page
 
 
 def test_tables_and_pictures_have_texts_for_screen_readers() -> None:

@@ -200,3 +200,22 @@ def test_a_corrupt_picture_is_unreadable_by_name() -> None:
     (ROOT / data.train.name(0)).write_bytes(b"\x89PNG cut")
     with pytest.raises(UnreadableSample, match=r"is no picture, or is cut off"):
         data.train.make(0, np.random.default_rng(0))
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_checkpoint_lists_the_kinds_of_fake_in_training_as_the_table_names_them() -> None:
+    write_classes(ROOT, ["ann", "bob", "cy", "di"])
+    kinds = {"ann": "swap", "bob": "swap", "cy": "blend", "di": ""}
+    lines = ["path,label,person,split,manipulation"]
+    for file in sorted(ROOT.rglob("*.png")):
+        label, person = file.relative_to(ROOT).parts[:2]
+        split = "val" if person == "cy" else "train"
+        lines.append(f"{file.relative_to(ROOT)},{label},{person},{split},{kinds[person] if label == 'fake' else ''}")
+    (ROOT / "table.csv").write_text("\n".join(lines))
+    section = DeepfakeSection(data_source="labelled", data_root=str(ROOT / "table.csv"), image_size=32)
+    task = DeepfakeTask(section)
+    assert "fakes" not in task.facts()
+    task.open_data("train", "validation")
+    assert task.facts()["fakes"] == ["fake", "swap"]
+    assert DeepfakeTask(facts=task.facts()).facts() == task.facts()
+    assert DeepfakeTask().facts()["fakes"] == ["self-blend"]

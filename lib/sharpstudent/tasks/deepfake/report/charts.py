@@ -8,8 +8,7 @@ Legend: K severities of a corruption, P points of a curve.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,8 +34,15 @@ from sharpstudent.report.curves import build_training, describe_constants
 from sharpstudent.report.page import make_chart_names_unique
 from sharpstudent.report.text import DASH, Unit, format_value
 from sharpstudent.tasks.deepfake.evaluation.set_metrics import name_metric
-from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, Drawing, ModelResult, Results, ScoreHistogram
-from sharpstudent.tasks.deepfake.report.words import describe_level, describe_part
+from sharpstudent.tasks.deepfake.report.results import Drawing, ModelResult, Results, ScoreHistogram
+from sharpstudent.tasks.deepfake.report.words import (
+    describe_level,
+    describe_part,
+    find_least,
+    list_corruptions,
+    name_corruption,
+    name_severities,
+)
 
 ROW_HEIGHT = 0.95  # inches of one model's histogram
 MARKERS_APART = 0.22  # of the chart's diagonal
@@ -383,16 +389,6 @@ def build_robustness(models: Sequence[ModelResult]) -> list[Chart]:
     return [_build_robustness(models, name, stem, low) for name, stem in zip(names, stems, strict=True)]
 
 
-def list_corruptions(models: Sequence[ModelResult]) -> list[str]:
-    """List the names of the corruptions, in the order of their first appearance."""
-    return list(dict.fromkeys(curve.name for model in models for curve in model.robustness))
-
-
-def find_least(aucs: Iterable[float | None]) -> float:
-    """Find where a scale of AUCs begins: at .5, or at a lower multiple of .1 where a model is worse than guessing."""
-    return math.floor(10 * min([0.5, *(value for value in aucs if value is not None)])) / 10
-
-
 def _build_robustness(models: Sequence[ModelResult], name: str, stem: str, low: float) -> Chart:
     curves = [(n, model.name, c) for n, model in enumerate(models) for c in model.robustness if c.name == name]
     longest = max((curve for _, _, curve in curves), key=lambda curve: len(curve.points))
@@ -441,17 +437,3 @@ def _build_robustness(models: Sequence[ModelResult], name: str, stem: str, low: 
         height=2.5,
         subject="frame AUC",
     )
-
-
-def name_corruption(name: str) -> str:
-    """Name a corruption for readers: `jpeg` gives "JPEG", `crop_jitter` "Crop jitter"."""
-    plain = name.replace("_", " ")
-    return {"jpeg": "JPEG", "h264": "H.264"}.get(plain, plain[:1].upper() + plain[1:])
-
-
-def name_severities(curve: CorruptionCurve) -> list[str]:
-    """Return short names of the severities (K,): their numbers where each label contains its own, else the labels."""
-    names = [point.label for point in curve.points]
-    numbers = [f"{point.strength:g}" for point in curve.points]
-    are_numbers = all(number in name for number, name in zip(numbers[1:], names[1:], strict=True))
-    return [names[0], *(numbers if are_numbers else names)[1:]] if names else []

@@ -25,7 +25,7 @@ from sharpstudent.report.sentences import (
     join,
     join_some,
 )
-from sharpstudent.report.text import capitalize_first, format_p_value
+from sharpstudent.report.text import format_p_value
 from sharpstudent.tasks.deepfake.report.report_sets import CHANCE, GROUP, ReportSet, describe_auc
 from sharpstudent.tasks.deepfake.report.results import (
     CalibrationResult,
@@ -33,6 +33,7 @@ from sharpstudent.tasks.deepfake.report.results import (
     CorruptionPoint,
     ModelResult,
 )
+from sharpstudent.tasks.deepfake.report.words import name_corruption
 
 FRAME_AUC, VIDEO_AUC = "frame_auc", "video_auc_mean"
 NOT_SHOWN = ("open", "below", "few")  # sides of chance on which a model is not shown to be better
@@ -143,7 +144,7 @@ def describe_robustness(model: ModelResult) -> list[ModelFinding]:
         return []
     curve, point = worst
     without = curve.points[0].auc
-    where = f"{capitalize_first(clean_name(curve.name))} at {clean_name(point.label)}"
+    where = f"{clean_name(name_corruption(curve.name))} at {clean_name(point.label)}"
     tried = f"of {len(model.robustness)} corruption{'s' if len(model.robustness) > 1 else ''} tried"
     ends = f"frame AUC {describe_auc(point.auc)}, against {describe_auc(without)} on clean pictures"
     if not _is_apart(point.auc, without):

@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 from sharpstudent.report.results import MetricValue
 from sharpstudent.report.text import DASH, NARROW, format_interval, format_value
 from sharpstudent.report.text_table import Cell, Group, Notes, Row, Strip, TextTable, build_list, list_heads
-from sharpstudent.tasks.deepfake.report.charts import find_least, list_corruptions, name_corruption
 from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, GroupErrors, ModelResult
 from sharpstudent.tasks.deepfake.report.words import (
     MetricLabel,
     describe_level,
     describe_part,
     find_label,
+    find_least,
+    list_corruptions,
+    name_corruption,
     name_threshold,
     split_name,
 )

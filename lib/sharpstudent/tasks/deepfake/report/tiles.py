@@ -25,8 +25,8 @@ from sharpstudent.metrics.bootstrap import GroupCounts, compute_interval
 from sharpstudent.metrics.intervals import FEWEST_GROUPS, LEVEL
 from sharpstudent.metrics.metric import Counts, Metric, OnBlock, make_binary_metric
 from sharpstudent.report.results import SummaryTile, TileValue
-from sharpstudent.report.sentences import describe_share, find_main, join_some
-from sharpstudent.report.summary import describe_one_seed, list_seeds, make_value, mark_main
+from sharpstudent.report.sentences import describe_one_seed, describe_share, find_main, join_some, list_seeds
+from sharpstudent.report.summary import make_value, mark_main
 from sharpstudent.report.text import Unit
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
 from sharpstudent.tasks.deepfake.report.decisions import (

@@ -72,7 +72,7 @@ def write_verdict(results: Results, *, lighter: Lighter | None = None) -> tuple[
         *describe_teacher_gap(results, sets),
         *describe_pairs(results, sets),
     ]
-    others = [model for model in results.models if model not in main]
+    others = [model for model in results.models if model not in main and model.seed_of is None]
     lines += [line for model in main for line in describe_separation(model, sets)]
     lines += [line for model in main for line in _describe_model(model, sets)]
     lines += [line for model in others for line in describe_separation(model, sets)]

@@ -1,12 +1,18 @@
-"""The names of metrics in words: `video_tpr_at_fpr_1pct_mean@celebdf` is "TPR at 1 % FPR", of videos, of celebdf."""
+"""The names of metrics and corruptions in words.
+
+`video_tpr_at_fpr_1pct_mean@celebdf` is "TPR at 1 % FPR", of videos, of celebdf.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sharpstudent.report.text import NARROW, Unit
+from sharpstudent.tasks.deepfake.report.results import CorruptionCurve, ModelResult
 
 _RULE = r"(?:mean|max|top\d+(?:frames)?)(?:_margin)?"
 _COUNT = re.compile(r"(?:count(?:_real|_fake|_without_decision)?|people_count)")
@@ -138,3 +144,27 @@ def _describe_rule(rule: str) -> str:
     count = plain.removeprefix("top").removesuffix("frames")
     share = f"{count} frames" if plain.endswith("frames") else f"{count}{NARROW}%"
     return f"mean of their highest {share}{',' if margins else ''}{margins}"
+
+
+def find_least(aucs: Iterable[float | None]) -> float:
+    """Find where a scale of AUCs begins: at .5, or at a lower multiple of .1 where a model is worse than guessing."""
+    return math.floor(10 * min([0.5, *(value for value in aucs if value is not None)])) / 10
+
+
+def name_corruption(name: str) -> str:
+    """Name a corruption for readers: `jpeg` gives "JPEG", `crop_jitter` "Crop jitter"."""
+    plain = name.replace("_", " ")
+    return {"jpeg": "JPEG", "h264": "H.264"}.get(plain, plain[:1].upper() + plain[1:])
+
+
+def name_severities(curve: CorruptionCurve) -> list[str]:
+    """Return short names of the severities (K,): their numbers where each label contains its own, else the labels."""
+    names = [point.label for point in curve.points]
+    numbers = [f"{point.strength:g}" for point in curve.points]
+    are_numbers = all(number in name for number, name in zip(numbers[1:], names[1:], strict=True))
+    return [names[0], *(numbers if are_numbers else names)[1:]] if names else []
+
+
+def list_corruptions(models: Sequence[ModelResult]) -> list[str]:
+    """List the names of the corruptions, in the order of their first appearance."""
+    return list(dict.fromkeys(curve.name for model in models for curve in model.robustness))
