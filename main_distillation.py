@@ -33,7 +33,7 @@ def main() -> None:
     with checking(run) as problems:
         student = problems.attempt(build_student, config, task, resumed=has_state, say=run.say)
         teacher = problems.attempt(build_teachers, config, task, say=run.say)
-        data = None if run.replay else problems.attempt(open_training_data, task)
+        data = None if run.replay else problems.attempt(open_training_data, task, config.training.selection_metric)
 
     step = build_step(config, student, teacher, run.device, task=task)
     if run.replay is not None:

@@ -32,7 +32,7 @@ def main() -> None:
     has_state = run.is_resumed or run.replay is not None  # which the student's weights come from
     with checking(run) as problems:
         student = problems.attempt(build_student, config, task, resumed=has_state, say=run.say)
-        data = None if run.replay else problems.attempt(open_training_data, task)
+        data = None if run.replay else problems.attempt(open_training_data, task, config.training.selection_metric)
 
     step = build_step(config, student, None, run.device, task=task)
     if run.replay is not None:

@@ -268,6 +268,7 @@ def test_a_task_gets_everything_else_from_its_base() -> None:
     assert (task.unit, task.terms, task.renderer, task.pretrained, task.allow) == ("sample", {}, None, {}, ())
     assert task.calibrate({}) == {}
     assert task.check_student("first", {}) == []
+    task.check_metric("far", Few("a"))
     assert isinstance(task.build_teacher(ModelSpec("any", role="teacher")), nn.Linear)
     samples = Few("a", "b")
     batch = task.collate([samples.make(i, np.random.default_rng(0)) for i in range(2)], ["a", "b"])

@@ -245,6 +245,18 @@ class Task(ABC):
         """
         return ExportSpec()
 
+    def check_metric(self, metric: str, validation: Samples) -> None:
+        """Check that a metric can select checkpoints; without this, a run learns it after its first epoch.
+
+        Args:
+            metric: The name of the metric that selects.
+            validation: The validation samples, as `open_data` opened them.
+
+        Raises:
+            UserError: For a metric that has no value on these samples.
+        """
+        return
+
     @property
     def default_metric(self) -> str:
         """The first metric, which chooses checkpoints."""

@@ -79,7 +79,7 @@ def read_run(run: Path) -> dict[str, bytes]:
 # --- The metric of choice -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("word", "averaged"), [("eer", True), ("video_auc", False), ("ap", False)])
+@pytest.mark.parametrize(("word", "averaged"), [("eer", True), ("ap", False)])
 def test_epochs_are_ranked_by_the_selection_metric(tiny: Workplace, word: str, averaged: bool) -> None:
     more = ["ema_decay=0.5"] if averaged else []
     ended = start(tiny, f"selection_metric={word}", "epoch=3", "keep_best=2", "stage1.lr=0.05", *more)
@@ -100,6 +100,30 @@ def test_epochs_are_ranked_by_the_selection_metric(tiny: Workplace, word: str, a
     assert f"best {metric} {values[ranked[0] - 1]:.4f} in epoch {ranked[0]}" in ended.out
     assert re.search(rf"Stage 1 is done: best {metric} [\d.]+ \(validation AUC [\d.]+\)", ended.out)
     assert f"best {metric} " in (run / "logs/losses.logs").read_text()
+
+
+def test_stills_have_no_figure_of_videos_and_a_metric_of_videos_is_refused_before_the_first_step(
+    tiny: Workplace,
+) -> None:
+    refused = start(tiny, "selection_metric=video_auc", "epoch=1")
+    assert refused.code == 2
+    assert "needs videos, and the validation data has none" in refused.err
+    assert "begin the run with --set selection_metric=auc" in refused.err
+    assert start(tiny, "selection_metric=auc", "epoch=1").code == 0
+    run = tiny.find_run("first")
+    assert not any("val_video" in (run / "logs" / name).read_text() for name in ("metrics.csv", "losses.logs"))
+    assert "val_video_auc" not in read_about(run)
+    rows = read_rows(run)
+    with open(run / "logs/metrics.csv", "w", newline="") as file:  # as a version of before left it
+        writer = csv.DictWriter(file, [*rows[0], "val_video_auc"], restval="0.75")
+        writer.writeheader()
+        writer.writerows(rows)
+    resumed = tiny.call(
+        STAGE_1, CONFIG, "--resume", run.name, "--set", "epoch=2", "--set", "report=true", "--allow", "changed-config"
+    )
+    assert resumed.code == 0, resumed.err
+    assert [row["val_video_auc"] for row in read_rows(run)] == ["0.75", ""]
+    assert not any("val_video" in (run / name).read_text() for name in ("results.json", "report.html", "model_card.md"))
 
 
 def test_a_falling_metric_selects_where_a_rising_one_would_not(
@@ -165,7 +189,7 @@ def test_a_run_begun_by_an_earlier_version_resumes_with_the_same_result(
     for key in ("selection_metric", "patience"):
         del config["training"][key]
     (run / "config.json").write_text(json.dumps(config))
-    rows, new = read_rows(run), ("val_ap", "val_eer", "val_video_auc")
+    rows, new = read_rows(run), ("val_ap", "val_eer")
     with open(run / "logs/metrics.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, [name for name in rows[0] if name not in new], extrasaction="ignore")
         writer.writeheader()

@@ -10,10 +10,12 @@ is renamed and begun anew. The notes say so.
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sharpstudent.core.errors import UserError
 from sharpstudent.core.files import explain, read_plain
@@ -205,6 +207,21 @@ class MetricsFile:
         if new:
             wider = [[*table[0], *new], *([*cells, *("" for _ in new)] for cells in table[1:])]
             write_text_atomically(self.path, format_csv(wider))
+
+    def drop_undefined(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave out what is undefined (NaN); where the file has such a column, its cell stays empty.
+
+        Args:
+            row: The row of an epoch.
+
+        Returns:
+            The row, with None for an empty cell.
+        """
+        known = next(iter(self._read_table()[0]), [])
+        undefined = {name for name, value in row.items() if isinstance(value, float) and math.isnan(value)}
+        return {
+            name: None if name in undefined else row[name] for name in row if name in known or name not in undefined
+        }
 
     def read(self) -> list[Row]:
         """All rows that are whole, numbers as int or float; an empty list where there is no file.

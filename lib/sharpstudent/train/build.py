@@ -53,8 +53,15 @@ class TrainingData:
         return tuple(dict.fromkeys((*self.train.depends_on, *self.validation.depends_on)))
 
 
-def open_training_data(task: Task) -> TrainingData:
+def open_training_data(task: Task, selection_metric: str | None = None) -> TrainingData:
     """Open the splits `train` and `validation` of a task, and no other.
+
+    Args:
+        task: The task.
+        selection_metric: The metric that selects checkpoints; None for one that the task need not check.
+
+    Returns:
+        The samples.
 
     Raises:
         UserError: When the task raises it, for a split without samples, and for groups that are in both splits, unless
@@ -66,6 +73,8 @@ def open_training_data(task: Task) -> TrainingData:
             raise UserError.about(f"data, split {name}", "holds no samples", remedy="check the data of the config")
     if "shared-people" not in task.allow:
         _check_groups(task, train, validation)
+    if selection_metric is not None:
+        task.check_metric(selection_metric, validation)
     return TrainingData(train, validation)
 
 

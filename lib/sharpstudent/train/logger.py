@@ -246,6 +246,7 @@ class RunLogger:
         Returns:
             The line for the console, which is shorter than that of losses.logs.
         """
+        row = self._metrics.drop_undefined(row)
         numbers = {name: value for name, value in row.items() if "/" in name}  # `hard/weight`, `kd/temperature`
         every = {name: row[name] for name in row if name not in ("epoch", "steps", "skipped") and name not in numbers}
         skipped = {"skipped": row["skipped"] or None}

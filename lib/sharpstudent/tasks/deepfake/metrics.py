@@ -52,17 +52,20 @@ def _find_right(table: Table) -> NDArray[np.float64]:
 
 
 def _compute_video_auc(table: Table, counts: Counts) -> float:
-    """Compute the AUC of clips by the mean probability of their frames; a clip is drawn as often as its frames are."""
+    """Compute the AUC of videos by the mean probability of their frames; a clip is drawn as often as its frames are.
+
+    NaN where no clip has two pictures: stills are no videos.
+    """
     import numpy as np
 
     from sharpstudent.metrics.binary import compute_auc
     from sharpstudent.metrics.checks import number_names
-    from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, aggregate, build_frames
+    from sharpstudent.tasks.deepfake.evaluation.frames import MEAN, aggregate, build_frames, count_videos
 
     frames = build_frames(repeat_rows(table, np.minimum(counts, 1)))
     names, clip_of = number_names(frames.clip_ids)
     _, first = np.unique(clip_of, return_index=True)
-    if len(np.unique(frames.labels)) < 2:
+    if len(np.unique(frames.labels)) < 2 or not count_videos(frames):
         return float("nan")
     times = dict(zip(table["id"].tolist(), counts.tolist(), strict=True))
     drawn = np.repeat(np.arange(len(names)), [times[frames.sample_ids[row]] for row in first.tolist()])

@@ -48,6 +48,12 @@ class FaceSamples(Samples):
         find = getattr(self._faces, "find_identities", None)
         return super().find_groups() if find is None else find()
 
+    def has_videos(self) -> bool:
+        """Say whether any clip has two pictures; the clips of a prepared set are read by column, too."""
+        count = getattr(self._faces, "count_clips", None)
+        clips = len({face.clip_id for face in self._faces}) if count is None else count()
+        return clips < len(self._faces)
+
 
 class BlendedPairs(FaceSamples):
     """Samples that are pairs: a face (label 0) and a self-blended fake of it (label 1).

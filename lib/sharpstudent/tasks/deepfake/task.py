@@ -80,11 +80,6 @@ class DeepfakeTask(ClassificationTask):
         source = (self.section.data_source, self.section.fakes)
         return source[0] != "labelled" and source != ("manifest", "labels")
 
-    @property
-    def has_videos(self) -> bool:
-        """Whether a clip of several pictures is a video; in `labelled` it is a folder, of a person perhaps."""
-        return self.section.data_source != "labelled"
-
     def facts(self) -> dict[str, Any]:
         """Return the facts that a checkpoint stores: classes, input size and form, and the kinds of fake learnt from.
 
@@ -183,7 +178,7 @@ class DeepfakeTask(ClassificationTask):
         from sharpstudent.tasks.deepfake.evaluation.calibration import calibrate_on_validation
         from sharpstudent.tasks.deepfake.evaluation.frames import build_frames
 
-        frames = build_frames(table, source=self.section.data_source, has_videos=self.has_videos)
+        frames = build_frames(table, source=self.section.data_source)
         return calibrate_on_validation(frames).model_dump(mode="json")
 
     def export_spec(self) -> ExportSpec:
@@ -226,6 +221,24 @@ class DeepfakeTask(ClassificationTask):
         from sharpstudent.tasks.deepfake.annotate import annotate_video
 
         return [annotate_video(source, answer, folder)]
+
+    def check_metric(self, metric: str, validation: Samples) -> None:
+        """Raise UserError for the AUC of videos where validation has none.
+
+        Args:
+            metric: The name of the metric that selects.
+            validation: The validation samples.
+        """
+        from sharpstudent.tasks.deepfake.samples import FaceSamples
+
+        if metric == "video_auc" and isinstance(validation, FaceSamples) and not validation.has_videos():
+            raise UserError.about(
+                "selection_metric",
+                "needs videos, and the validation data has none: its pictures are stills",
+                expected="clips of two pictures or more (data_source manifest or ffpp)",
+                got=f"video_auc with {len(validation):,} stills",
+                remedy="begin the run with --set selection_metric=auc",
+            )
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:

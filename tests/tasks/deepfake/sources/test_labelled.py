@@ -13,7 +13,7 @@ from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources import labelled
 from sharpstudent.tasks.deepfake.sources.face import FaceSplits
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
-from sharpstudent.train.build import open_training_data
+from sharpstudent.train.build import TrainingData, open_training_data
 
 ROOT = Path("faces")
 
@@ -139,6 +139,37 @@ def test_frames_of_one_film_stay_in_one_split_and_are_one_clip() -> None:
     clips = {(face.clip_id, face.label) for faces in (splits.train, splits.validation) for face in faces}
     assert clips == {(f"{name}/{film:03}", label) for label, name in enumerate(("real", "fake")) for film in range(6)}
     assert any("named like frames of 6 films" in note for note in splits.notes)
+    assert build_task_data().validation.has_videos()
+
+
+def build_task_data() -> TrainingData:
+    section = DeepfakeSection(data_source="labelled", data_root=str(ROOT), validation_share=0.5)
+    return open_training_data(DeepfakeTask(section))
+
+
+@pytest.mark.usefixtures("folder")
+def test_pictures_in_a_folder_are_stills_and_equal_ones_count_once_in_validation() -> None:
+    write_classes(ROOT / "train", ["ann", "bob"])
+    write_classes(ROOT / "val", ["cy"], start=50)
+    for place in ("train/real/ann", "val/real/cy", "val/fake/cy"):
+        (ROOT / place / "copy.png").write_bytes((ROOT / place / "0.png").read_bytes())
+    data = build_task_data()
+    assert (len(data.train), len(data.validation)) == (9, 4)
+    assert not data.validation.has_videos()
+    assert any("training: 5 real, 4 fake; validation: 2 real, 2 fake" in note for note in data.notes)
+    assert any("val: 2 pictures are copies of others of the same class" in note for note in data.notes)
+    assert any("train: 1 picture is a copy" in note and "delete the copies" in note for note in data.notes)
+
+
+@pytest.mark.usefixtures("folder")
+def test_equal_frames_of_a_film_are_frames_all_the_same() -> None:
+    for label, name in enumerate(("real", "fake")):
+        for split in ("train", "val"):
+            for film in range(2):
+                for frame in range(2):
+                    picture = np.full((8, 8, 3), 40 * film + 20 * label + len(split), np.uint8)
+                    write_picture(ROOT / split / name / f"{film + 10 * len(split):03}_{frame:04}.png", picture)
+    assert len(find().validation) == 8
 
 
 @pytest.mark.usefixtures("folder")

@@ -18,6 +18,7 @@ from sharpstudent.data.loader import LoadedBatch, load_batches
 from sharpstudent.data.sampler import TrainSampler
 from sharpstudent.modalities.faces.sample import make_single
 from sharpstudent.tasks.deepfake.dataset.manifest import Manifest, write_manifest
+from sharpstudent.tasks.deepfake.evaluation.manifest_set import read_manifest_set
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.sources import manifest as source
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
@@ -66,6 +67,38 @@ def to_bytes(batches: list[LoadedBatch]) -> list[object]:
         )
         for b in batches
     ]
+
+
+# --- Copies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_equal_photos_count_once_in_validation_and_training_names_them(shards: bool) -> None:
+    """Equal frames of a video are frames; an equal picture of the other class is another sample."""
+    image, landmarks = draw_face(90, 120)
+    photos = [
+        SetFace(image, landmarks, split, label, f"{split} photo {i}{label}", f"{split} {i}", {"frame_index": 0})
+        for split in ("train", "val")
+        for i in range(3)
+        for label in (0, 1)
+    ]
+    videos = [SetFace(image, landmarks, "val", 0, "film", "someone", {"frame_index": i}) for i in range(2)]
+    root = write_set(ROOT, [*FACES, *photos, *videos], shards=shards)
+    plain = build(write_set(Path("plain"), FACES), fakes="labels")
+    data = build(fakes="labels")
+    assert len(data.train) == len(plain.train) + 6
+    assert len(data.validation) == len(plain.validation) + 2 + 2
+    names = {data.validation.name(index) for index in range(len(data.validation))}
+    assert sum("val photo" in name for name in names) == 2
+    (train, val) = (note for note in data.notes if "are copies" in note)
+    assert "train: 4 pictures are copies of others of the same class" in train
+    assert "delete the copies of these photos, and prepare the set again" in train
+    assert "such as videos/val photo 10.mp4 (of videos/val photo 00.mp4): each picture counts once" in val
+    assert any("val: 7 real, 3 fake; " in note for note in data.notes)
+    assert len(build(fakes="blend").validation) == 7  # blends of one photo are as many as the photos
+    found = read_manifest_set(root, name="set", split="val", faces="largest")
+    assert (len(found), found.about.real, found.about.fake) == (10, 7, 3)
+    assert any("are copies" in note for note in found.about.notes)
 
 
 # --- The same bytes -------------------------------------------------------------------------------------------------

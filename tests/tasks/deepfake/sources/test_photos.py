@@ -211,11 +211,20 @@ def test_identical_files_of_two_people_are_refused_unless_allowed() -> None:
 
 
 @pytest.mark.usefixtures("networks")
-def test_identical_files_of_one_person_are_no_leak() -> None:
-    write_faces(ROOT, {"ann": 1, "bob": 1})
-    shutil.copy(ROOT / "ann" / "0.png", ROOT / "ann" / "copy.png")
+def test_equal_photos_count_once_in_validation_and_training_names_them() -> None:
+    write_faces(ROOT, {"ann": 2, "bob": 2})
+    for person in ("ann", "bob"):
+        shutil.copy(ROOT / person / "0.png", ROOT / person / "copy.png")
     splits = find()
-    assert len(splits.train) + len(splits.validation) == 3
+    (held_out,) = people_of(splits.validation)
+    (other,) = {"ann", "bob"} - {held_out}
+    assert [face.name for face in splits.validation] == [f"{held_out}/0.png", f"{held_out}/1.png"]
+    assert len(splits.train) == 3
+    same = "1 picture is a copy of another of the same class, to the last byte, such as"
+    assert f"val: {same} {held_out}/copy.png (of {held_out}/0.png): each picture counts once" in splits.notes
+    (note,) = (note for note in splits.notes if note.startswith(f"train: {same} {other}/copy.png"))
+    assert note.endswith("in training they count each time; delete the copies")
+    assert "val: 2 faces of 1 people" in splits.notes
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sharpstudent.core.naming import format_csv
 from sharpstudent.evaluation.compare import NON_INFERIORITY, describe_intervals
 from sharpstudent.evaluation.evaluate import EvalResult, Evaluation, Heading
 from sharpstudent.evaluation.renderer import Measurements, Session, say_summary
+from sharpstudent.evaluation.tables import EvalSet
 from sharpstudent.metrics.checks import MetricError
 from sharpstudent.models.widths import Lighter, find_lighter_width, is_clearly_less
 from sharpstudent.report.page import FIGURE_FILES, remove_earlier
@@ -27,6 +29,7 @@ from sharpstudent.tasks.deepfake.evaluation.command_line import FaceRequest
 from sharpstudent.tasks.deepfake.evaluation.datasets import read_groups
 from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet
 from sharpstudent.tasks.deepfake.evaluation.frames import Aggregation, ScoredFrames, join_frames
+from sharpstudent.tasks.deepfake.evaluation.run_validation import ValidationSet
 from sharpstudent.tasks.deepfake.metrics import compute_probabilities
 from sharpstudent.tasks.deepfake.report.card import render_model_card
 from sharpstudent.tasks.deepfake.report.from_frames import (
@@ -64,6 +67,26 @@ def collect_frames(evaluation: Evaluation) -> list[ScoredFrames]:
         for model in evaluation.models
     ]
     return [join_frames(of_model) for of_model in parts]
+
+
+def leave_out_stills(heading: Heading, sets: Sequence[EvalSet]) -> Heading:
+    """Leave the AUC of videos out of the history of a run whose validation data are stills; early versions wrote one.
+
+    Args:
+        heading: The heading with the history.
+        sets: The evaluated sets, among which the run's validation data may be.
+
+    Returns:
+        The heading. A history that was selected by this metric keeps it.
+    """
+    training, section = heading.training, (heading.config or {}).get("task_section") or {}
+    is_stills = any(isinstance(one, ValidationSet) and not one.has_videos() for one in sets)
+    if training is None or "video_auc" in training.metric:
+        return heading
+    if not is_stills and section.get("data_source") != "photos":
+        return heading
+    columns = {name: column for name, column in training.columns.items() if not name.startswith("val_video_auc")}
+    return replace(heading, training=training.model_copy(update={"columns": columns}))
 
 
 def assemble(

@@ -40,7 +40,7 @@ from sharpstudent.tasks.deepfake.layouts.registry import find_clips, find_pictur
 from sharpstudent.tasks.deepfake.prepare.destination import read_preparation
 from sharpstudent.tasks.deepfake.prepare.run import run_preparation
 from sharpstudent.tasks.deepfake.prepare.settings import CropSettings, Request
-from sharpstudent.tasks.deepfake.sources.face import MOST_BYTES, Face, load_picture
+from sharpstudent.tasks.deepfake.sources.face import MOST_BYTES, Face, describe_copies, load_picture
 from sharpstudent.tasks.deepfake.swaps.folder import COLUMNS, TABLE, SwapRow
 
 CACHE = Path("data/evaluation_faces")
@@ -248,10 +248,11 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
     clips = [clip for clip in found.clips if split in ("all", clip.split)]
     clips.sort(key=lambda clip: (clip.label, clip.file))
     if not request.clips:  # a person's folder is a film only where the user says so
-        clips = [replace(clip, film="") if _is_folder(clip, found.root) else clip for clip in clips]
+        clips = [replace(clip, film=clip.read_film(found.root)) for clip in clips]
     clips, contents, copies = _leave_out_copies(clips)
     paths = [clip.file for clip in clips if clip.file is not None]
     inside = [path.relative_to(found.root).as_posix() for path in paths]
+    named = [(name_file(copy, root), name_file(first, root)) for copy, first in copies]
     swaps = read_swaps(root)
     names, of_swaps = [name_file(path, root) for path in paths], [swaps.get(one) for one in inside]
     frames = _build_frames(name, clips, names, of_swaps)
@@ -272,7 +273,7 @@ def read_crops_set(request: SetRequest, *, name: str) -> LabelledFaceSet:
         fingerprint=compute_fingerprint(frames.sample_ids, labels, contents),
         faces_rule=RULE,
         name_faces=lambda: list(frames.sample_ids),
-        notes=(*found.notes, *found.describe_rejected(), *_describe_swaps(swaps, inside), *_describe_copies(copies)),
+        notes=(*found.notes, *found.describe_rejected(), *_describe_swaps(swaps, inside), *describe_copies(named)),
     )
 
 
@@ -288,23 +289,22 @@ def _build_frames(
     return make_unscored(set_name, sample_ids, clips, groups, kinds, labels)
 
 
-def _is_folder(clip: RawClip, root: Path) -> bool:
-    """Whether the film of a picture is the folder that it lies in."""
-    return clip.file is not None and clip.film == clip.file.parent.relative_to(root).as_posix()
-
-
-def _leave_out_copies(clips: Sequence[RawClip]) -> tuple[list[RawClip], list[int | str], int]:
+def _leave_out_copies(clips: Sequence[RawClip]) -> tuple[list[RawClip], list[int | str], list[tuple[Path, Path]]]:
     """Keep the first of equal stills of a class; equal frames of a video are frames all the same.
 
-    Returns the pictures, the crc32 of each, and how many were left out.
+    Returns the pictures, the crc32 of each, and what was left out, each with the picture that it equals.
     """
     kept: dict[tuple[int | None, str], tuple[RawClip, int | str]] = {}
+    copies: list[tuple[Path, Path]] = []
     for clip in clips:
         assert clip.file is not None
         crc32, digest = _hash_content(clip.file)
-        kept.setdefault((clip.label, str(clip.file) if clip.film else digest), (clip, crc32))
+        first, _ = kept.setdefault((clip.label, str(clip.file) if clip.film else digest), (clip, crc32))
+        if first is not clip:
+            assert first.file is not None
+            copies.append((clip.file, first.file))
     found = list(kept.values())
-    return [clip for clip, _ in found], [crc32 for _, crc32 in found], len(clips) - len(found)
+    return [clip for clip, _ in found], [crc32 for _, crc32 in found], copies
 
 
 def _hash_content(path: Path) -> tuple[int | str, str]:
@@ -314,10 +314,3 @@ def _hash_content(path: Path) -> tuple[int | str, str]:
     except OSError as error:
         return explain(error), str(path)
     return zlib.crc32(content), hashlib.sha256(content).hexdigest()
-
-
-def _describe_copies(copies: int) -> tuple[str, ...]:
-    """Say how many pictures were left out as copies."""
-    if not copies:
-        return ()
-    return (f"{copies:,} pictures are copies of others of their class, to the last byte: each picture counts once",)

@@ -383,7 +383,7 @@ def build_frames(table: Table, *, source: str = "", is_blended: bool = False, ha
         table: A table of N rows with the columns of the deepfake task.
         source: The name of the source of all frames.
         is_blended: Whether fakes are blends; read only for tables from before November 2026, which do not say it.
-        has_videos: Whether clips may be videos; False where a clip is a folder of pictures of any kind.
+        has_videos: Whether clips may be videos; False where the data is known to have stills alone.
 
     Returns:
         M <= N frames.

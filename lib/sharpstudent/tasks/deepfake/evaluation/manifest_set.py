@@ -30,7 +30,12 @@ from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames
 from sharpstudent.tasks.deepfake.evaluation.manifest_rows import ManifestRows, name_faces, read_rows
 from sharpstudent.tasks.deepfake.evaluation.set_request import FacesRule
 from sharpstudent.tasks.deepfake.prepare.parts import PARTS, Part, find_part_file, read_part
-from sharpstudent.tasks.deepfake.sources.manifest import ManifestFaces, open_manifest
+from sharpstudent.tasks.deepfake.sources.manifest import (
+    ManifestFaces,
+    describe_stills,
+    find_copies_of_stills,
+    open_manifest,
+)
 
 EMPTY = "the clip has no frames"
 
@@ -237,9 +242,13 @@ def read_manifest_set(
         is_scored = rows.face_index[chosen.start : chosen.stop] == 0
         twice = np.flatnonzero(np.bincount(framed.frame_of[is_scored], minlength=1) > 1)
         _check_none(manifest, rows, framed, twice, "frames have more than one largest face (face_index 0)")
+    missing = find_faceless(manifest.folder, rows, split, has_row=_build_finder(rows, framed))
+    copies = find_copies_of_stills(manifest, chosen)
+    if copies:
+        framed, is_kept = _leave_out(framed, np.fromiter(copies, np.int64) - chosen.start)
+        is_scored &= is_kept
     frame_of = framed.frame_of[is_scored]
     scored = chosen if is_scored.all() else (np.flatnonzero(is_scored) + chosen.start).astype(np.int32)
-    missing = find_faceless(manifest.folder, rows, split, has_row=_build_finder(rows, framed))
     frames, reasons = _build_frames(name, rows, framed, frame_of, missing)
     numbers = np.asarray(scored, np.int64)
     return LabelledFaceSet(
@@ -257,7 +266,13 @@ def read_manifest_set(
         name_faces=lambda: name_faces(manifest, scored),
         faceless=reasons,
         uncounted=tuple(frame.reason for frame in missing.frames if frame.clip.label is None),
-        notes=(*notes, *manifest.notes, *missing.notes, *_describe_preparation(manifest, faces)),
+        notes=(
+            *notes,
+            *manifest.notes,
+            *missing.notes,
+            *describe_stills(manifest, copies),
+            *_describe_preparation(manifest, faces),
+        ),
     )
 
 
@@ -286,6 +301,18 @@ def _find_frames(rows: ManifestRows, chosen: range) -> _Framed:
     keys = _make_keys(rows.clips.codes[part], rows.frame_index[part])
     distinct, first, frame_of = np.unique(keys, return_index=True, return_inverse=True)
     return _Framed((first + chosen.start).astype(np.int64), frame_of.astype(np.int64), distinct)
+
+
+def _leave_out(framed: _Framed, rows: NDArray[np.int64]) -> tuple[_Framed, NDArray[np.bool_]]:
+    """Leave out rows, counted from the first, and the frames that have no others; also return which rows are kept.
+
+    A row that is left out then has the number of some frame, and is not read.
+    """
+    is_kept = np.ones(len(framed.frame_of), np.bool_)
+    is_kept[rows] = False
+    some = np.unique(framed.frame_of[is_kept])
+    frame_of = np.minimum(np.searchsorted(some, framed.frame_of), len(some) - 1)
+    return _Framed(framed.first[some], frame_of, framed.keys[some]), is_kept
 
 
 def _build_finder(rows: ManifestRows, framed: _Framed) -> Callable[[str, int], bool]:

@@ -19,6 +19,7 @@ from sharpstudent.tasks.deepfake.evaluation.evaluation_set import FaceSet, build
 from sharpstudent.tasks.deepfake.evaluation.frames import ScoredFrames, build_frames
 from sharpstudent.tasks.deepfake.metrics import compute_margins
 from sharpstudent.tasks.deepfake.report.results import DataResult
+from sharpstudent.tasks.deepfake.samples import FaceSamples
 from sharpstudent.tasks.deepfake.section import DeepfakeSection
 from sharpstudent.tasks.deepfake.task import DeepfakeTask
 
@@ -59,7 +60,12 @@ class ValidationSet(FaceSet):
         Returns:
             The frames with their scores.
         """
-        return build_frames(table, source=self.name, is_blended=self.task.is_blended, has_videos=self.task.has_videos)
+        return build_frames(table, source=self.name, is_blended=self.task.is_blended, has_videos=self.has_videos())
+
+    def has_videos(self) -> bool:
+        """Say whether the data has videos, which tables of before November 2026 do not tell from a person's folder."""
+        _, samples = self._build(self._image_size)
+        return not isinstance(samples, FaceSamples) or samples.has_videos()
 
     def list_faces(self, table: Table) -> ScoredFrames:
         """Make a row for each row of the table."""

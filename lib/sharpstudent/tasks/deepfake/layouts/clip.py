@@ -78,6 +78,14 @@ class RawClip:
     film: str = ""
     mask: Path | None = None
 
+    def read_film(self, root: Path) -> str:
+        """Return the film that the picture's name gives; "" where the film is only the folder that it lies in.
+
+        A folder is a person's as often as a film's, and only the user knows.
+        """
+        is_folder = self.file is not None and self.film == self.file.parent.relative_to(root).as_posix()
+        return "" if is_folder else self.film
+
 
 USED = "used, "  # how the remark on a frame that is used begins
 

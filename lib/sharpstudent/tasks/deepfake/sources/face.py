@@ -14,7 +14,7 @@ import io
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import BinaryIO
@@ -26,7 +26,7 @@ from PIL import Image
 
 from sharpstudent.core.errors import Problem, ProblemList, UserError, format_count_of
 from sharpstudent.core.files import check_plain, explain, open_plain, read_plain, read_rest
-from sharpstudent.core.naming import printable
+from sharpstudent.core.naming import name_file, printable
 from sharpstudent.data.dataset import UnreadableSample
 
 PICTURE_SUFFIXES = (
@@ -123,7 +123,7 @@ def check_disjoint(where: Path, train: Iterable[str], validation: Iterable[str])
         )
 
 
-def check_apart(where: Path, files: Sequence[tuple[Path, str, str, int]], *, allow_shared: bool) -> None:
+def check_apart(where: Path, files: Sequence[tuple[Path, str, str, int]], *, allow_shared: bool) -> list[list[Path]]:
     """Check that no person and no file's bytes are in two splits, and no bytes under both labels.
 
     Files of test are not opened.
@@ -132,6 +132,9 @@ def check_apart(where: Path, files: Sequence[tuple[Path, str, str, int]], *, all
         where: What the message names, such as the folder.
         files: Path, person, split and label of each.
         allow_shared: Permit people and identical files that are in two splits.
+
+    Returns:
+        The pictures that have copies, as `find_copies` gives them.
 
     Raises:
         UserError: For what they share; the message names it.
@@ -142,7 +145,8 @@ def check_apart(where: Path, files: Sequence[tuple[Path, str, str, int]], *, all
     leaks = [person for person, splits in splits_of.items() if len(splits) > 1]
     about = {path: (split, label) for path, _, split, label in files}
     problems, contradicting = ProblemList(), list[str]()
-    for copies in find_copies([path for path, (split, _) in about.items() if split != "test"]):
+    found = find_copies([path for path, (split, _) in about.items() if split != "test"])
+    for copies in found:
         shown = ", ".join(map(str, copies[:4]))
         if len({about[path][0] for path in copies}) > 1:
             leaks.append(f"file content ({shown})")
@@ -162,6 +166,57 @@ def check_apart(where: Path, files: Sequence[tuple[Path, str, str, int]], *, all
             )
         )
     problems.raise_if_any()
+    return found
+
+
+def leave_out_copies(
+    copies: Iterable[Sequence[Path]], split_of: Mapping[Path, str | None], root: Path
+) -> tuple[frozenset[Path], list[str]]:
+    """Choose the copies that validation leaves out, because a picture counts once in every metric and threshold.
+
+    Training keeps its copies.
+
+    Args:
+        copies: Pictures of the same bytes and the same label, as `check_apart` returns them.
+        split_of: The split of each still, `train` or `val`; equal frames of a video are frames all the same.
+        root: The folder below which messages name them.
+
+    Returns:
+        The pictures to leave out, and a line for each split that has copies.
+    """
+    repeated: dict[str, list[tuple[Path, Path]]] = {"val": [], "train": []}
+    for same in copies:
+        for split, found in repeated.items():
+            here = [path for path in same if split_of.get(path) == split]
+            found += [(path, here[0]) for path in here[1:]]
+    effects = {"val": COUNTS_ONCE, "train": f"{WEIGHS_MORE}; delete the copies"}
+    return frozenset(path for path, _ in repeated["val"]), [
+        f"{split}: {line}"
+        for split, found in repeated.items()
+        for line in describe_copies(
+            [(name_file(one, root), name_file(two, root)) for one, two in found], effects[split]
+        )
+    ]
+
+
+COUNTS_ONCE = "each picture counts once"
+WEIGHS_MORE = "in training they count each time"
+
+
+def describe_copies(copies: Sequence[tuple[str, str]], effect: str = COUNTS_ONCE) -> tuple[str, ...]:
+    """Say that pictures are copies of others, and what that means.
+
+    Args:
+        copies: The names of each copy and of the picture that it equals.
+        effect: What that means, and what can be done about it.
+
+    Returns:
+        A line; () for no copies.
+    """
+    if not copies:
+        return ()
+    what = "1 picture is a copy of another" if len(copies) == 1 else f"{len(copies):,} pictures are copies of others"
+    return (f"{what} of the same class, to the last byte, such as {copies[0][0]} (of {copies[0][1]}): {effect}",)
 
 
 def find_copies(paths: Iterable[Path]) -> list[list[Path]]:

@@ -20,7 +20,7 @@ from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts.clip import RawClip
 from sharpstudent.tasks.deepfake.layouts.names import CLASSES
 from sharpstudent.tasks.deepfake.layouts.registry import find_pictures
-from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, check_apart, load_picture
+from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, check_apart, leave_out_copies, load_picture
 
 LAYOUT = "ROOT/real and ROOT/fake, ROOT/train/{real,fake} and ROOT/val/{real,fake}, or a table with path and label"
 
@@ -58,7 +58,7 @@ def find_faces(
             remedy="call the folders of the classes real and fake",
         )
     pictures = sorted(found.list_in_order(), key=lambda pair: pair[0].label)
-    faces = [(_to_face(clip, file, root), clip.split) for clip, file in pictures]
+    faces = [(_to_face(clip, file, root, found.root), clip.split) for clip, file in pictures]
     _check_both_classes(root, [face for face, _ in faces], "all")
     splits = [split for _, split in faces]
     if "val" in splits:
@@ -75,27 +75,35 @@ def find_faces(
         (file, face.identity, str(split), face.label)
         for (face, _), split, (_, file) in zip(faces, splits, pictures, strict=True)
     ]
-    check_apart(root, entries, allow_shared=allow_shared)
+    split_of = {
+        file: split for (clip, file), split in zip(pictures, splits, strict=True) if not clip.read_film(found.root)
+    }
+    copies = check_apart(root, entries, allow_shared=allow_shared)
+    left_out, copy_notes = leave_out_copies(copies, split_of, root)
     train, validation, test = (
-        [face for (face, _), split in zip(faces, splits, strict=True) if split == name]
+        [
+            face
+            for (face, _), (file, _, split, _) in zip(faces, entries, strict=True)
+            if split == name and file not in left_out
+        ]
         for name in ("train", "val", "test")
     )
     _check_both_classes(root, train, "training")
     _check_both_classes(root, validation, "validation")
     line = f"training: {_count(train)}; validation: {_count(validation)}; split by {held_out}"
     not_opened = [f"test: {_count(test)}, not opened"] if test else []
-    notes = (line, *not_opened, *found.notes, *found.describe_rejected())
+    notes = (line, *not_opened, *copy_notes, *found.notes, *found.describe_rejected())
     kinds = {
         clip.manipulation for (clip, _), split in zip(pictures, splits, strict=True) if split == "train" and clip.label
     }
     return FaceSplits(tuple(train), tuple(validation), notes, kinds=tuple(sorted(kinds)))
 
 
-def _to_face(clip: RawClip, file: Path, root: Path) -> Face:
-    """Return the record of a picture, which is a clip of its own unless its folder or name makes it a frame."""
+def _to_face(clip: RawClip, file: Path, root: Path, top: Path) -> Face:
+    """Return the record of a picture, which is a clip of its own unless its name makes it the frame of one."""
     return Face(
         name=name_file(file, root),
-        clip_id=clip.film or clip.key,
+        clip_id=clip.read_film(top) or clip.key,
         identity=clip.identities[0],
         label=clip.label,
         load=partial(load_picture, file),

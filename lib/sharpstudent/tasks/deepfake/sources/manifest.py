@@ -6,10 +6,10 @@ any size needs no list in memory, and no whole frame is ever decoded. No crop of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from sharpstudent.core.errors import UserError
 from sharpstudent.data.dataset import UnreadableSample
 from sharpstudent.tasks.deepfake.dataset.manifest import MANIFEST, FaceRow, Manifest
-from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, LoadedFace, check_disjoint, decode_picture
+from sharpstudent.tasks.deepfake.sources.face import (
+    COUNTS_ONCE,
+    WEIGHS_MORE,
+    Face,
+    FaceSplits,
+    LoadedFace,
+    check_disjoint,
+    decode_picture,
+    describe_copies,
+)
 
 Fakes = Literal["blend", "labels"]
 CLASSES = ("real", "fake")  # labels 0 and 1
@@ -52,10 +61,16 @@ def find_faces(root: Path, *, fakes: Fakes, allow_shared: bool = False) -> FaceS
             check_disjoint(manifest.path, shared, shared)
     chosen = {split: _choose_real(labels, found) if fakes == "blend" else found for split, found in rows.items()}
     kinds = () if fakes == "blend" else _list_kinds(manifest, labels, rows["train"])
+    copies = {split: find_copies_of_stills(manifest, found) for split, found in rows.items()}
+    if copies["val"]:
+        left_out = np.fromiter(copies["val"], np.int64)
+        counts["val"] -= np.bincount(labels[left_out], minlength=2)
+        chosen["val"] = np.setdiff1d(np.asarray(chosen["val"], np.int32), left_out)
     notes = (
         str(manifest.path),
         *manifest.notes,
         *(_describe(manifest, split, rows[split], counts[split], fakes) for split in rows),
+        *(f"{split}: {line}" for split in rows for line in describe_stills(manifest, copies[split], EFFECTS[split])),
     )
     manifest.release()
     pa.default_memory_pool().release_unused()  # or each forked loader process would hold it, too
@@ -100,11 +115,16 @@ class ManifestFaces(Sequence[Face]):
 
     def find_identities(self) -> frozenset[str]:
         """Return every person in these rows, by the column."""
-        column = self.manifest.column("identity")
+        return frozenset(pc.call_function("unique", [self._take("identity")]).to_pylist())
+
+    def count_clips(self) -> int:
+        """Count the clips of these rows, by the column."""
+        return pc.call_function("count_distinct", [self._take("clip_id")]).as_py()
+
+    def _take(self, name: str) -> pa.ChunkedArray:
+        column, rows = self.manifest.column(name), self.rows
         assert not isinstance(column, np.ndarray)
-        rows = self.rows
-        taken = column.slice(rows.start, len(rows)) if isinstance(rows, range) else column.take(pa.array(rows))
-        return frozenset(pc.call_function("unique", [taken]).to_pylist())
+        return column.slice(rows.start, len(rows)) if isinstance(rows, range) else column.take(pa.array(rows))
 
     @overload
     def __getitem__(self, index: int) -> Face: ...
@@ -155,6 +175,68 @@ class _DamagedRow:
     def load(self) -> LoadedFace:
         """Raise the error."""
         raise self.error
+
+
+EFFECTS = {"val": COUNTS_ONCE, "train": f"{WEIGHS_MORE}; delete the copies of these photos, and prepare the set again"}
+
+
+def find_copies_of_stills(manifest: Manifest, rows: range) -> dict[int, int]:
+    """Find the copies among single pictures of a class; equal frames of a video are frames all the same.
+
+    Args:
+        manifest: The prepared set.
+        rows: The rows to compare with each other.
+
+    Returns:
+        Each row whose crop equals that of an earlier one to the last byte, with that row, ascending.
+    """
+    crc32 = _read_numbers(manifest, "crc32", rows)
+    in_order = np.sort(crc32)
+    some = np.flatnonzero(np.isin(crc32, in_order[1:][in_order[1:] == in_order[:-1]]))
+    if not len(some):
+        return {}
+    some = some[_are_stills(manifest, rows, some)]
+    kinds = [_read_numbers(manifest, name, rows)[some].tolist() for name in ("label", "size", "phash")]
+    first: dict[tuple[int, ...], int] = {}
+    found = {
+        row: first.setdefault(key, row)
+        for row, key in zip((some + rows.start).tolist(), zip(crc32[some].tolist(), *kinds, strict=True), strict=True)
+    }
+    return {row: earlier for row, earlier in found.items() if row != earlier}
+
+
+def describe_stills(manifest: Manifest, copies: Mapping[int, int], effect: str = COUNTS_ONCE) -> tuple[str, ...]:
+    """Say that rows are copies of others, by the files that they were cut from.
+
+    Args:
+        manifest: The prepared set.
+        copies: As `find_copies_of_stills` returns them.
+        effect: What that means.
+
+    Returns:
+        A line; () for no copies.
+    """
+    pairs = [(str(row), str(earlier)) for row, earlier in copies.items()]
+    pairs[:1] = [(manifest.face(row).source, manifest.face(copies[row]).source) for row in [*copies][:1]]
+    return describe_copies(pairs, effect)
+
+
+def _are_stills(manifest: Manifest, rows: range, some: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return of some rows, counted from the first, whether their clips show one frame each."""
+    clips = _slice(manifest, "clip_id", rows)
+    names = pc.call_function("unique", [clips.take(pa.array(some))])
+    place = pc.call_function("index_in", [clips], pc.SetLookupOptions(value_set=names)).fill_null(-1).to_numpy()
+    frames, of_some = _read_numbers(manifest, "frame_index", rows), place >= 0
+    lowest, highest = np.full(len(names), np.iinfo(np.int32).max), np.full(len(names), -1)
+    np.minimum.at(lowest, place[of_some], frames[of_some])
+    np.maximum.at(highest, place[of_some], frames[of_some])
+    return (lowest == highest)[place[some]]
+
+
+def _read_numbers(manifest: Manifest, name: str, rows: range) -> NDArray[Any]:
+    column = manifest.column(name)
+    assert isinstance(column, np.ndarray)
+    return column[rows.start : rows.stop]
 
 
 def read_labels(manifest: Manifest) -> NDArray[np.int8]:

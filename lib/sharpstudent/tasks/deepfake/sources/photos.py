@@ -16,7 +16,7 @@ from sharpstudent.core.naming import name_file
 from sharpstudent.data.splits import choose_validation_identities
 from sharpstudent.tasks.deepfake.layouts.clip import Found
 from sharpstudent.tasks.deepfake.layouts.registry import find_pictures
-from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, check_apart
+from sharpstudent.tasks.deepfake.sources.face import Face, FaceSplits, check_apart, leave_out_copies
 from sharpstudent.tasks.deepfake.sources.face_crops import FaceCrops
 
 SPLITS = ("train", "val", "test")
@@ -68,9 +68,10 @@ def find_faces(
     with about.told():
         photos = split_photos(listed, validation_share, split_seed)
     entries = [(photo.path, photo.person, str(photo.split), 0) for photo in photos]
-    check_apart(root, entries, allow_shared=allow_shared)
+    copies = check_apart(root, entries, allow_shared=allow_shared)
+    left_out, copy_notes = leave_out_copies(copies, {photo.path: photo.split for photo in photos}, root)
     is_test = sum(photo.split == "test" for photo in photos)
-    photos = [photo for photo in photos if photo.split != "test"]
+    photos = [photo for photo in photos if photo.split != "test" and photo.path not in left_out]
     crops = FaceCrops(image_size=image_size)
     found = crops.prepare([photo.path for photo in photos])
     faces: dict[str, list[Face]] = {"train": [], "val": []}
@@ -94,7 +95,7 @@ def find_faces(
         f"{split}: {len(members)} faces of {len({face.identity for face in members})} people"
         for split, members in faces.items()
     ]
-    notes += [*crops.notes, *(f"left out {path}: {reason}" for path, reason in crops.rejected.items())]
+    notes += [*copy_notes, *crops.notes, *(f"left out {path}: {reason}" for path, reason in crops.rejected.items())]
     return FaceSplits(tuple(faces["train"]), tuple(faces["val"]), tuple(notes))
 
 
